@@ -101,6 +101,8 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct Statistics {
             $($(#[$doc])* pub $name: u64,)*
+            /// Frames accepted for sending.
+            pub frames_out: u64,
             /// Connections refused or closed for a fault of the peer, by reason. See
             /// [`Statistics::refused`].
             refusals: [u64; Refusal::COUNT],
@@ -113,13 +115,13 @@ macro_rules! counters {
         }
 
         impl Counters {
-            pub(crate) fn read(&self, pools: Pools) -> Statistics {
+            pub(crate) fn read(&self, frames_out: u64, pools: Pools) -> Statistics {
                 let mut refusals = [0; Refusal::COUNT];
                 for (value, counter) in refusals.iter_mut().zip(&self.refusals) {
                     *value = counter.get();
                 }
                 let broken_invariants = broken_count();
-                Statistics { $($name: self.$name.get(),)* refusals, broken_invariants, pools }
+                Statistics { $($name: self.$name.get(),)* frames_out, refusals, broken_invariants, pools }
             }
         }
     };
@@ -128,8 +130,6 @@ macro_rules! counters {
 counters! {
     /// Whole frames received.
     frames_in,
-    /// Frames accepted for sending.
-    frames_out,
     /// Bytes received.
     bytes_in,
     /// Bytes sent.

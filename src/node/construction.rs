@@ -3,10 +3,9 @@
 use core::mem::MaybeUninit;
 
 use super::api::{OwnerCache, Parent, SyncHandles, UsedLocks};
-use super::connection::{AdaptiveSpin, NO_LIMIT, Peers, WorkerState};
+use super::connection::{AdaptiveSpin, NO_LIMIT, Peers, Turns, WorkerState};
 use super::deadlines::LeaderLimits;
 use super::rpc::Waiters;
-
 use super::{ANSWER_RESERVE, NoEmbedder, Node, Phase, Upcalls};
 use crate::config::{Capacities, Config, Identity, MemoryUse};
 use crate::counters::Counters;
@@ -150,7 +149,7 @@ impl<'m, P: Pal> Node<'m, P> {
             abandoned_pause: AtomicU64::new(0),
             returns_due: AtomicBool::new(false),
             leader_limits: LeaderLimits::new(P::contended),
-            turns: AtomicU64::new(0),
+            turns: Turns::new(),
             upcalls: SpinLock::new(Rank::Upcalls, P::contended, Upcalls::new()),
             owners: SpinLock::new(Rank::Owners, P::contended, OwnerCache::new()),
             forwarded: AtomicU32::new(0),

@@ -21,7 +21,7 @@ use crate::leader::Leader;
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Pal, Time};
 use crate::store::{SpinLock, assert_none_held};
-use connection::WorkerState;
+use connection::{Turns, WorkerState};
 use deadlines::LeaderLimits;
 
 pub(crate) use api::SyncHandles;
@@ -98,8 +98,7 @@ pub struct Node<'m, P: Pal> {
     /// A delegated file must be returned, and the worker must send that.
     pub(crate) returns_due: AtomicBool,
     leader_limits: LeaderLimits,
-    /// The number of the worker's turn.
-    turns: AtomicU64,
+    turns: Turns,
     pub(crate) upcalls: SpinLock<Upcalls>,
     pub(crate) owners: SpinLock<OwnerCache>,
     /// The number of signals that this process has sent through the leader and that may not have

@@ -45,7 +45,8 @@ impl<P: Pal> Node<'_, P> {
         };
         let children = self.children.lock().usage();
         let delegated_files = self.delegated_files.lock().usage();
-        self.counters.read(Pools {
+        let queues = self.peers.queue_usage();
+        let pools = Pools {
             peers: fill(self.peers.fill(), limits.peers),
             waiters: fill(self.waiters.fill(), limits.waiters),
             ranges: fill(ranges, limits.ranges),
@@ -62,8 +63,9 @@ impl<P: Pal> Node<'_, P> {
             sync_clients: fill(clients, limits.leases.clients),
             delegated_files: fill(delegated_files, limits.max_delegated_files()),
             own_ranges: fill(own, limits.own_ranges),
-            send_queue: fill(self.peers.queue_fill(), limits.send_queue / 2),
-        })
+            send_queue: fill((queues.now, queues.most), limits.send_queue / 2),
+        };
+        self.counters.read(queues.accepted, pools)
     }
 
     /// Returns the last events, oldest first, as far as newer ones have not overwritten them. Takes

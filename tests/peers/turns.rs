@@ -73,6 +73,25 @@ fn flooding_peers_have_32_frames_a_turn_and_another_is_served_in_the_first() {
 }
 
 #[test]
+fn peer_that_is_served_alone_has_256_cheap_frames_a_turn_until_another_comes() {
+    with_leader(|base, leader| {
+        let mut peer = Peer::join(base, 2);
+        let mut innocent = Peer::join(base, 3);
+        for _ in 0..8 {
+            turn(leader);
+        }
+        flood(&mut peer, 3_000);
+        let most = (0..8).map(|_| turn(leader)).max().unwrap();
+        assert!((SHARE + 1..=8 * SHARE).contains(&most), "{most} frames");
+        let seq = innocent.send(GET_ID_OWNER, &1_u32.to_le_bytes());
+        turn(leader);
+        assert_eq!(innocent.answer_to(seq), [0; 4]);
+        // Both are served in the turn of the answer, and so the next turn is short again.
+        assert!(turn(leader) <= SHARE + 1);
+    });
+}
+
+#[test]
 fn stream_that_claims_the_vmid_of_a_flooding_peer_takes_no_more_of_a_turn() {
     with_leader(|base, leader| {
         let mut peer = Peer::join(base, 2);

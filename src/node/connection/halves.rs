@@ -33,6 +33,19 @@ pub(crate) struct Queue<'m> {
     /// The bytes that are reserved for answers of the embedder and of the leader.
     pub(crate) reserved: usize,
     pub(in crate::node) most: usize,
+    /// The number of frames that were queued, for this peer and others in the same slot before.
+    pub(super) accepted: u64,
+}
+
+/// The usage of the send queues of all peers.
+#[derive(Default)]
+pub(crate) struct QueueUsage {
+    /// The bytes in the fullest queue.
+    pub(crate) now: usize,
+    /// The highest number of bytes so far in any queue.
+    pub(crate) most: usize,
+    /// The number of frames that were queued.
+    pub(crate) accepted: u64,
 }
 
 impl Queue<'_> {
@@ -44,6 +57,7 @@ impl Queue<'_> {
     /// Records that a frame was queued, and the usage of the queue.
     pub(crate) fn record_push(&mut self) {
         self.is_new = false;
+        self.accepted.increment();
         self.most = self.most.max(self.filling.unsent().len());
     }
 }

@@ -60,6 +60,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let hello = Message::Hello(Hello::NO_PROCESS);
         // The queue is empty, and half of it holds the longest frame and a HELLO.
         if queue.filling.push(0, &hello).is_ok() {
+            queue.record_push();
             self.trace_tx(peer.vmid(), 0, &hello);
         }
     }

@@ -20,4 +20,5 @@ pub(super) use limits::NONE as NO_LIMIT;
 pub(crate) use peer_table::{PeerRef, Peers};
 pub(crate) use poll_loop::{Retry, VMID_LENGTH, WorkerState};
 pub(crate) use stream_key::StreamKey;
+pub(crate) use turn::Turns;
 pub(crate) use tx::{jittered, longer_pause};

@@ -4,7 +4,7 @@ use crate::invariant::Count;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::ops::Deref;
 
-use super::halves::{Queue, RxHalf, TxHalf};
+use super::halves::{Queue, QueueUsage, RxHalf, TxHalf};
 use super::peer::Peer;
 use super::stream_key::GENERATIONS;
 use super::turn::Share;
@@ -130,6 +130,7 @@ impl<'m, S> Peers<'m, S> {
                         is_new: false,
                         reserved: 0,
                         most: 0,
+                        accepted: 0,
                     },
                 ),
                 tx: SpinLock::new(
@@ -375,12 +376,16 @@ impl<'m, S> Peers<'m, S> {
         (directory.by_vmid.len(), directory.by_vmid.peak())
     }
 
-    /// Returns the bytes in the fullest send queue now, and the highest number so far in any queue.
-    pub(crate) fn queue_fill(&self) -> (usize, usize) {
-        self.slots.iter().fold((0, 0), |(now, most), peer| {
+    /// Returns the usage of the send queues.
+    pub(crate) fn queue_usage(&self) -> QueueUsage {
+        let mut usage = QueueUsage::default();
+        for peer in self.slots.iter() {
             let queue = peer.queue.lock();
-            (now.max(queue.filling.unsent().len()), most.max(queue.most))
-        })
+            usage.now = usage.now.max(queue.filling.unsent().len());
+            usage.most = usage.most.max(queue.most);
+            usage.accepted = usage.accepted.plus(queue.accepted);
+        }
+        usage
     }
 }
 

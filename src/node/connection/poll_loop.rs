@@ -202,6 +202,7 @@ impl<'m, P: Pal> Node<'m, P> {
             until
         };
         self.wait(state, until);
+        self.turns.set_ready(state.ready.len());
         let mut next = 0_usize;
         while let Some(&(token, readiness)) = state.ready.get(next) {
             self.on_ready(state, token, readiness);

@@ -4,7 +4,9 @@ use crate::store::assert_none_held;
 use crate::sync::Ordering;
 
 use super::poll_loop::{Retry, incoming_interest};
+use super::turn::Cost;
 use crate::counters::Refusal;
+use crate::invariant::Count;
 use crate::node::{Node, PeerRef, RxHalf};
 use crate::pal::{Pal, Stream, StreamError};
 use crate::wire::{Expected, Frame};
@@ -83,6 +85,23 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         rx: &mut RxHalf<'m, P::Stream>,
     ) -> Retry {
+        let is_alone = self.turns.serve(peer.index);
+        let mut handled = 0_usize;
+        let retry = self.handle_each(peer, rx, is_alone, &mut handled);
+        if handled > 0 {
+            self.counters.frames_in.add(handled);
+        }
+        retry
+    }
+
+    /// As [`Node::handle_frames`]. Adds the number of frames that were handled to `handled`.
+    fn handle_each(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        rx: &mut RxHalf<'m, P::Stream>,
+        is_alone: bool,
+        handled: &mut usize,
+    ) -> Retry {
         loop {
             let frame = match rx.frames.peek() {
                 Ok(Some(frame)) => frame,
@@ -103,19 +122,23 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 return Retry::No;
             }
-            if !self.is_closing() && rx.share.is_used_up(self.turn()) {
+            if !self.is_closing() && rx.share.is_used_up(self.turn(), is_alone) {
                 return Retry::Now;
             }
             let length = frame.length();
             let cost = self.cost_of(frame.code);
             self.trace_rx(peer, &frame, &mut rx.is_traced);
-            let handled = self.handle_frame(peer, &frame);
+            let outcome = self.handle_frame(peer, &frame);
             rx.share.charge(cost);
             // Few frames are charged more than they cost themselves, and a swap takes longer.
             if peer.charge.load(Ordering::Relaxed) != 0 {
-                rx.share.charge(peer.charge.swap(0, Ordering::Relaxed));
+                let frames = peer.charge.swap(0, Ordering::Relaxed);
+                rx.share.charge(Cost {
+                    frames,
+                    is_cheap: false,
+                });
             }
-            match handled {
+            match outcome {
                 Ok(Retry::No) => {}
                 Ok(retry) => return retry,
                 Err(refusal) => {
@@ -123,7 +146,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     return Retry::No;
                 }
             }
-            self.counters.frames_in.add(1);
+            handled.increment();
             rx.is_traced = false;
             rx.frames.skip(length);
         }

@@ -1,7 +1,9 @@
 //! The share of one peer in a turn of the worker: a turn reads each stream once, and handles a
-//! limited number of the peer's frames. The rest has its turn after the other peers.
+//! limited number of the peer's frames. The rest has its turn after the other peers. A peer that
+//! is served alone may go on with frames that take few steps each: a turn that finds nothing else
+//! to do takes as long as many of them.
 
-use crate::sync::Ordering;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::invariant::Count;
 use crate::node::{Node, Phase};
@@ -11,6 +13,10 @@ use crate::wire::codes;
 /// How many frames of one peer a turn handles. A frame that costs as much as several counts as
 /// several.
 pub(super) const FRAMES: u32 = 32;
+
+/// How many frames of a peer a turn handles if no other peer needs the worker and each frame takes few
+/// steps. Another peer waits that long at most.
+const FRAMES_ALONE: u32 = 256;
 
 /// How many entries of the process table a query looks at in the time of one frame.
 const ENTRIES_PER_FRAME: usize = 128;
@@ -22,6 +28,17 @@ pub(crate) struct Share {
     turn: u64,
     frames: u32,
     has_read: bool,
+    /// A frame was handled that may take many steps.
+    is_dear: bool,
+}
+
+/// What a frame takes of the share of its peer.
+#[derive(Clone, Copy)]
+pub(super) struct Cost {
+    /// As how many frames it counts.
+    pub(super) frames: u32,
+    /// It takes few steps, however full the tables are.
+    pub(super) is_cheap: bool,
 }
 
 impl Share {
@@ -42,26 +59,83 @@ impl Share {
         self.frames < FRAMES && !core::mem::replace(&mut self.has_read, true)
     }
 
-    /// Whether the peer has used up its share of frames.
-    pub(super) fn is_used_up(&mut self, turn: u64) -> bool {
+    /// Whether the peer has used up its share of frames; `is_alone`: no other peer needs the worker.
+    pub(super) fn is_used_up(&mut self, turn: u64, is_alone: bool) -> bool {
         self.enter(turn);
-        self.frames >= FRAMES
+        let most = if is_alone && !self.is_dear {
+            FRAMES_ALONE
+        } else {
+            FRAMES
+        };
+        self.frames >= most
     }
 
-    /// Charges a frame, as so many.
-    pub(super) fn charge(&mut self, frames: u32) {
-        self.frames = self.frames.plus(frames);
+    /// Charges a frame.
+    pub(super) fn charge(&mut self, cost: Cost) {
+        self.frames = self.frames.plus(cost.frames);
+        self.is_dear |= !cost.is_cheap;
+    }
+}
+
+/// The turns of the worker. Only the worker changes them.
+pub(crate) struct Turns {
+    /// The number of the turn.
+    number: AtomicU64,
+    /// The peers that were served in this turn, and in the turn before: [`NOBODY`], the index of the
+    /// only peer, or [`SEVERAL`].
+    served: AtomicU32,
+    served_before: AtomicU32,
+    /// The platform reported several streams at once the last time.
+    are_several_ready: AtomicBool,
+}
+
+const NOBODY: u32 = u32::MAX;
+const SEVERAL: u32 = u32::MAX - 1;
+
+impl Turns {
+    pub(in crate::node) fn new() -> Turns {
+        Turns {
+            number: AtomicU64::new(0),
+            served: AtomicU32::new(NOBODY),
+            served_before: AtomicU32::new(NOBODY),
+            are_several_ready: AtomicBool::new(false),
+        }
+    }
+
+    fn begin(&self) {
+        let number = self.number.load(Ordering::Relaxed);
+        self.number.store(number.plus(1), Ordering::Relaxed);
+        let served = self.served.load(Ordering::Relaxed);
+        self.served_before.store(served, Ordering::Relaxed);
+        self.served.store(NOBODY, Ordering::Relaxed);
+    }
+
+    /// Records how many streams the platform has reported at once.
+    pub(super) fn set_ready(&self, count: usize) {
+        self.are_several_ready.store(count > 1, Ordering::Relaxed);
+    }
+
+    /// Records that the peer with that index is served. Returns whether it is the only one, in this turn
+    /// so far and in the turn before, and no more than one stream was ready.
+    pub(super) fn serve(&self, peer: u32) -> bool {
+        let is_only = |served| served == NOBODY || served == peer;
+        let is_alone = is_only(self.served.load(Ordering::Relaxed));
+        let served = if is_alone { peer } else { SEVERAL };
+        self.served.store(served, Ordering::Relaxed);
+        is_alone
+            && is_only(self.served_before.load(Ordering::Relaxed))
+            && !self.are_several_ready.load(Ordering::Relaxed)
     }
 }
 
 impl<P: Pal> Node<'_, P> {
     /// Begins a turn of the worker.
     pub(super) fn begin_turn(&self) {
-        self.turns.fetch_add(1, Ordering::Relaxed);
+        self.turns.begin();
     }
 
     pub(in crate::node) fn turn(&self) -> u64 {
-        self.turns.load(Ordering::Relaxed)
+        self.turns.number.load(Ordering::Relaxed)
     }
 
     /// Whether this node closes its streams, so that the shares do not matter any more.
@@ -69,9 +143,9 @@ impl<P: Pal> Node<'_, P> {
         self.phase() >= Phase::Closing
     }
 
-    /// How many frames a frame with that code counts as.
-    pub(super) fn cost_of(&self, code: u8) -> u32 {
-        match code {
+    /// What a frame with that code takes of the share.
+    pub(super) fn cost_of(&self, code: u8) -> Cost {
+        let frames = match code {
             codes::GET_NEW_VMID => FRAMES,
             codes::PROCESS_QUERY => {
                 let entries = self.config.capacities.processes;
@@ -79,6 +153,15 @@ impl<P: Pal> Node<'_, P> {
                 u32::try_from(frames).unwrap_or(FRAMES).clamp(1, FRAMES)
             }
             _ => 1,
-        }
+        };
+        let is_cheap = matches!(
+            code,
+            codes::RESP
+                | codes::ALLOC_ID_RANGE
+                | codes::RELEASE_ID_RANGE
+                | codes::CHANGE_ID_OWNER
+                | codes::GET_ID_OWNER
+        );
+        Cost { frames, is_cheap }
     }
 }

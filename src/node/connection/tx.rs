@@ -242,18 +242,16 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Records that a message was queued.
+    /// Records among the events that a message was queued.
     pub(crate) fn trace_tx(&self, peer: Vmid, seq: u64, message: &Message<'_>) {
-        self.counters.frames_out.add(1);
         if self.events.is_enabled() {
             self.events
                 .frame_out(peer, message.code(), seq, message.length());
         }
     }
 
-    /// Records that an answer was queued.
+    /// Records among the events that an answer was queued.
     pub(crate) fn trace_answer_tx(&self, peer: Vmid, seq: u64, answer: &Answer<'_>) {
-        self.counters.frames_out.add(1);
         self.events
             .frame_out(peer, codes::RESP, seq, answer.length());
     }
