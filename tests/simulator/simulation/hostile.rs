@@ -94,7 +94,10 @@ impl Hostile {
         let goes_as = [VMID, VMID, VMID, *VMIDS.end(), 0, to][rng.usize(..6)];
         let vmid_bytes = goes_as.to_le_bytes();
         let length = if rng.u8(..8) == 0 { rng.usize(1..4) } else { 4 };
-        let _ = stream.write(&[&vmid_bytes[..length]]);
+        // Without these bytes, the next ones might happen to be the VMID of a member.
+        if stream.write(&[&vmid_bytes[..length]]) != Ok(length) {
+            return;
+        }
         if rng.u8(..4) > 0 {
             let hello = Message::Hello(Hello {
                 version: Hello::VERSION,
