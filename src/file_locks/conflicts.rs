@@ -3,6 +3,7 @@
 
 use super::interval_tree::{RangeLock, TreeKind};
 use super::portions::Portion;
+use super::table::holder_in;
 use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
@@ -264,9 +265,16 @@ impl LockTable<'_> {
                 since: self.last_holder,
             };
         }
-        self.by_owner.insert(owner.hash(), slot);
+        let holder = *self.holder_at(slot);
+        let holders = &self.holders;
+        self.by_owner.insert(owner.hash(), slot, &|other| {
+            holder_in(holders, other).by_owner().cmp(&holder.by_owner())
+        });
         self.by_owner_and_file
-            .insert(hash_owner_and_file(owner, file), slot);
+            .insert(hash_owner_and_file(owner, file), slot, &|other| {
+                let other = holder_in(holders, other).by_owner_and_file();
+                other.cmp(&holder.by_owner_and_file())
+            });
         self.adjust_ref_count(file, 1);
         Some(slot)
     }
@@ -276,9 +284,16 @@ impl LockTable<'_> {
         if holder.root != NONE || holder.file == NONE {
             return;
         }
-        self.by_owner.remove(holder.owner.hash(), slot);
+        let Holder { owner, file, .. } = holder;
+        let holders = &self.holders;
+        self.by_owner.remove(owner.hash(), slot, &|other| {
+            holder_in(holders, other).by_owner().cmp(&holder.by_owner())
+        });
         self.by_owner_and_file
-            .remove(hash_owner_and_file(holder.owner, holder.file), slot);
+            .remove(hash_owner_and_file(owner, file), slot, &|other| {
+                let other = holder_in(holders, other).by_owner_and_file();
+                other.cmp(&holder.by_owner_and_file())
+            });
         if let Some(holder) = self.holders.get_mut(slot as usize) {
             holder.file = NONE;
         }
@@ -304,10 +319,9 @@ impl LockTable<'_> {
     /// Releases a portion of the locks of an owner, on every file. Returns whether that was all.
     pub(super) fn release_owner(&mut self, owner: Owner, portion: &mut Portion) -> bool {
         let hash = owner.hash();
-        while let Some(slot) = self
-            .by_owner
-            .find(hash, |slot| self.holder_at(slot).owner == owner)
-        {
+        while let Some(slot) = self.by_owner.find_first(hash, |slot| {
+            self.holder_at(slot).owner.key().cmp(&owner.key())
+        }) {
             if !self.release_holder(slot, portion) {
                 return false;
             }

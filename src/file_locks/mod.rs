@@ -309,7 +309,9 @@ impl<'m> LockTable<'m> {
     pub fn steps(&self) -> u64 {
         [
             self.trees.steps(),
+            self.paths.steps(),
             self.by_path.steps(),
+            self.delegations.steps(),
             self.by_owner.steps(),
             self.by_owner_and_file.steps(),
             self.waits.steps(),

@@ -34,9 +34,18 @@ impl Owner {
         }
     }
 
+    /// The key of the owner, by which owners are ordered.
+    pub(super) const fn key(self) -> (u64, u8) {
+        match self {
+            Owner::Process { vmid, pid } => (((vmid.get() as u64) << 32) | pid as u64, 0),
+            Owner::Open(open_file) => (open_file, 1),
+            Owner::Flock(open_file) => (open_file, 2),
+        }
+    }
+
     pub(super) const fn hash(self) -> u64 {
         hash64(match self {
-            Owner::Process { vmid, pid } => ((vmid.get() as u64) << 32) | pid as u64,
+            Owner::Process { .. } => self.key().0,
             Owner::Open(open_file) => open_file.wrapping_add(1).rotate_left(21),
             Owner::Flock(open_file) => open_file.wrapping_add(2).rotate_left(42),
         })

@@ -1,7 +1,10 @@
 //! Paths of files, stored in chunks: a short path takes one chunk, and a long path takes several.
 
+use core::cmp::Ordering;
+
 use crate::error::Error;
-use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for, copy, hash64, total};
+use crate::invariant::Count;
+use crate::store::{Arena, NONE, SlotAllocator, Steps, Table, bytes_for, copy, hash64, total};
 
 const CHUNK_LENGTH: usize = 60;
 
@@ -15,6 +18,7 @@ struct Chunk {
 pub(super) struct PathStore<'m> {
     chunks: Table<'m, Chunk>,
     slots: SlotAllocator<'m>,
+    steps: Steps,
 }
 
 /// A path in the store. [`PathStore::remove`] frees its chunks.
@@ -45,6 +49,7 @@ impl<'m> PathStore<'m> {
                 })
             })?,
             slots: SlotAllocator::new(arena, chunks)?,
+            steps: Steps::default(),
         })
     }
 
@@ -78,22 +83,50 @@ impl<'m> PathStore<'m> {
         }
     }
 
-    /// Whether the stored path equals `path`.
-    pub(super) fn matches(&self, stored: StoredPath, path: &[u8]) -> bool {
-        if stored.length != path.len() {
-            return false;
-        }
+    /// Compares the stored path with `path`: the shorter one is the lower one, and of two of one
+    /// length the one with the lower bytes.
+    pub(super) fn compare(&self, stored: StoredPath, path: &[u8]) -> Ordering {
+        let mut order = stored.length.cmp(&path.len());
         let mut at = stored.first;
         for part in path.chunks(CHUNK_LENGTH) {
-            let Some(chunk) = self.chunks.get(at as usize) else {
-                return false;
-            };
-            if chunk.bytes.get(..part.len()) != Some(part) {
-                return false;
+            if order.is_ne() {
+                break;
             }
-            at = chunk.next;
+            let chunk = self.chunk(at);
+            let bytes = chunk.and_then(|chunk| chunk.bytes.get(..part.len()));
+            order = bytes.cmp(&Some(part));
+            at = chunk.map_or(NONE, |chunk| chunk.next);
         }
-        true
+        order
+    }
+
+    /// Compares two stored paths in the same order.
+    pub(super) fn compare_stored(&self, one: StoredPath, other: StoredPath) -> Ordering {
+        let mut order = one.length.cmp(&other.length);
+        let (mut one_at, mut other_at, mut left) = (one.first, other.first, one.length);
+        while order.is_eq()
+            && left > 0
+            && let (Some(part), Some(other_part)) = (self.chunk(one_at), self.chunk(other_at))
+        {
+            let length = left.min(CHUNK_LENGTH);
+            order = part
+                .bytes
+                .get(..length)
+                .cmp(&other_part.bytes.get(..length));
+            (one_at, other_at, left) = (part.next, other_part.next, left.minus(length));
+        }
+        order
+    }
+
+    fn chunk(&self, slot: u32) -> Option<&Chunk> {
+        self.steps.count();
+        self.chunks.get(slot as usize)
+    }
+
+    /// The number of chunks that were compared.
+    #[cfg(debug_assertions)]
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.get()
     }
 }
 

@@ -1,10 +1,12 @@
 //! The tables of files and holders.
 
+use core::cmp::{Ordering, Reverse};
+
 use super::delegation::Delegation;
-use super::paths::{StoredPath, hash_path};
+use super::paths::{PathStore, StoredPath, hash_path};
 use super::{LockTable, Owner};
 use crate::invariant::OrBroken;
-use crate::store::{NONE, hash64};
+use crate::store::{NONE, Table, hash64};
 
 /// The two spaces of locks, which never conflict with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,18 @@ pub(super) const EMPTY_HOLDER: Holder = Holder {
     since: 0,
 };
 
+impl Holder {
+    /// The key in the index of owners: of one owner's holders, the newest is the first.
+    pub(super) fn by_owner(&self) -> ((u64, u8), Reverse<u64>) {
+        (self.owner.key(), Reverse(self.since))
+    }
+
+    /// The key in the index of owners and files.
+    pub(super) fn by_owner_and_file(&self) -> (u32, (u64, u8)) {
+        (self.file, self.owner.key())
+    }
+}
+
 impl LockTable<'_> {
     pub(crate) fn find_file(&self, path: &[u8]) -> Option<u32> {
         self.find_file_hashed(path, hash_path(path))
@@ -79,7 +93,8 @@ impl LockTable<'_> {
     pub(crate) fn find_file_hashed(&self, path: &[u8], hash: u64) -> Option<u32> {
         self.by_path.find(hash, |slot| {
             let file = self.file_at(slot);
-            file.hash == hash && self.paths.matches(file.path, path)
+            let order = file.hash.cmp(&hash);
+            order.then_with(|| self.paths.compare(file.path, path))
         })
     }
 
@@ -97,18 +112,27 @@ impl LockTable<'_> {
                 ..EMPTY_FILE
             };
         }
-        self.by_path.insert(hash, slot);
+        let (files, paths) = (&self.files, &self.paths);
+        self.by_path.insert(hash, slot, &|other| {
+            order_of_file(files, paths, other, (hash, stored))
+        });
         Some(slot)
     }
 
     pub(super) fn drop_file_if_unused(&mut self, slot: u32) {
-        let file = *self.file_at(slot);
-        if file.ref_count == 0 {
-            if let Some(file) = self.files.get_mut(slot as usize) {
-                file.ref_count = FREE;
-            }
-            self.by_path.remove(file.hash, slot);
-            self.paths.remove(file.path);
+        let File {
+            ref_count,
+            hash,
+            path,
+            ..
+        } = *self.file_at(slot);
+        if ref_count == 0 {
+            self.change_file(slot, |file| file.ref_count = FREE);
+            let (files, paths) = (&self.files, &self.paths);
+            self.by_path.remove(hash, slot, &|other| {
+                order_of_file(files, paths, other, (hash, path))
+            });
+            self.paths.remove(path);
             self.file_slots.free(slot);
         }
     }
@@ -158,18 +182,34 @@ impl LockTable<'_> {
     }
 
     pub(super) fn holder_at(&self, slot: u32) -> &Holder {
-        static EMPTY: Holder = EMPTY_HOLDER;
         self.steps.count();
-        self.holders.get(slot as usize).unwrap_or(&EMPTY)
+        holder_in(&self.holders, slot)
     }
 
     pub(super) fn find_holder(&self, owner: Owner, file: u32) -> Option<u32> {
         self.by_owner_and_file
             .find(hash_owner_and_file(owner, file), |slot| {
-                let holder = self.holder_at(slot);
-                holder.owner == owner && holder.file == file
+                let key = self.holder_at(slot).by_owner_and_file();
+                key.cmp(&(file, owner.key()))
             })
     }
+}
+
+pub(super) fn holder_in<'t>(holders: &'t Table<'_, Holder>, slot: u32) -> &'t Holder {
+    static EMPTY: Holder = EMPTY_HOLDER;
+    holders.get(slot as usize).unwrap_or(&EMPTY)
+}
+
+/// The order of a file in its bucket, compared with a file of that hash and path.
+fn order_of_file(
+    files: &Table<'_, File>,
+    paths: &PathStore<'_>,
+    file: u32,
+    (hash, path): (u64, StoredPath),
+) -> Ordering {
+    let file = files.get(file as usize).unwrap_or(&EMPTY_FILE);
+    let order = file.hash.cmp(&hash);
+    order.then_with(|| paths.compare_stored(file.path, path))
 }
 
 pub(super) fn hash_owner_and_file(owner: Owner, file: u32) -> u64 {

@@ -3,6 +3,7 @@
 use super::portions::Portion;
 use super::{LockTable, Owner, Range};
 use crate::Vmid;
+use core::cmp::Reverse;
 use core::hash::Hash;
 
 use crate::error::{Errno, Error};
@@ -154,14 +155,15 @@ impl<'m> WaitQueue<'m> {
 
     /// The first of the owner's requests that wait; [`WaitingRequest::next_of_owner`] leads on.
     pub(super) fn first_of(&self, owner: Owner) -> Option<u32> {
-        self.by_owner
-            .find(owner.hash(), |slot| self.at(slot).owner == owner)
+        self.by_owner.find(owner.hash(), |slot| {
+            self.at(slot).owner.key().cmp(&owner.key())
+        })
     }
 
     fn find_request(&self, from: Vmid, seq: u64) -> Option<u32> {
-        self.by_sender.find(hash_sender(from, seq), |slot| {
+        self.by_sender.find_first(hash_sender(from, seq), |slot| {
             let waiting = self.at(slot);
-            waiting.from == from && waiting.seq == seq
+            (waiting.from, waiting.seq).cmp(&(from, seq))
         })
     }
 
@@ -173,9 +175,14 @@ impl<'m> WaitQueue<'m> {
         if self.slots.in_use() <= 1 {
             self.may_have_cycle = false;
         }
-        self.by_sender.insert(hash_sender(from, seq), slot);
+        let key = self.at(slot).by_sender();
+        let waiting = &self.waiting;
+        self.by_sender
+            .insert(hash_sender(from, seq), slot, &|other| {
+                request_in(waiting, other).by_sender().cmp(&key)
+            });
         let Some(first) = self.first_of(owner) else {
-            self.by_owner.insert(owner.hash(), slot);
+            self.insert_first_of(owner, slot);
             return;
         };
         let second = self.at(first).next_of_owner;
@@ -196,15 +203,30 @@ impl<'m> WaitQueue<'m> {
             next_of_owner: next,
             ..
         } = *self.at(slot);
-        self.by_sender.remove(hash_sender(from, seq), slot);
+        let key = self.at(slot).by_sender();
+        let waiting = &self.waiting;
+        self.by_sender
+            .remove(hash_sender(from, seq), slot, &|other| {
+                request_in(waiting, other).by_sender().cmp(&key)
+            });
         self.change(prev, |prev| prev.next_of_owner = next);
         self.change(next, |next| next.prev_of_owner = prev);
         if prev == NONE {
-            self.by_owner.remove(owner.hash(), slot);
+            let waiting = &self.waiting;
+            self.by_owner.remove(owner.hash(), slot, &|other| {
+                request_in(waiting, other).owner.key().cmp(&owner.key())
+            });
             if next != NONE {
-                self.by_owner.insert(owner.hash(), next);
+                self.insert_first_of(owner, next);
             }
         }
+    }
+
+    fn insert_first_of(&mut self, owner: Owner, slot: u32) {
+        let waiting = &self.waiting;
+        self.by_owner.insert(owner.hash(), slot, &|other| {
+            request_in(waiting, other).owner.key().cmp(&owner.key())
+        });
     }
 
     /// Records that the owner is granted a lock. If the owner also waits, in another thread of the
@@ -218,7 +240,7 @@ impl<'m> WaitQueue<'m> {
     #[inline]
     pub(super) fn at(&self, slot: u32) -> &WaitingRequest {
         self.steps.count();
-        self.waiting.get(slot as usize).unwrap_or(&FREE)
+        request_in(&self.waiting, slot)
     }
 
     pub(super) fn change(&mut self, slot: u32, change: impl FnOnce(&mut WaitingRequest)) {
@@ -234,6 +256,10 @@ impl<'m> WaitQueue<'m> {
     pub(super) fn is_full(&self) -> bool {
         self.slots.remaining() == 0
     }
+}
+
+fn request_in<'t>(waiting: &'t Table<'_, WaitingRequest>, slot: u32) -> &'t WaitingRequest {
+    waiting.get(slot as usize).unwrap_or(&FREE)
 }
 
 fn hash_sender(from: Vmid, seq: u64) -> u64 {
@@ -259,6 +285,11 @@ pub(super) const FREE: WaitingRequest = WaitingRequest {
 };
 
 impl WaitingRequest {
+    /// The key in the index of senders: of several requests with one number, the newest is the first.
+    fn by_sender(&self) -> (Vmid, u64, Reverse<u64>) {
+        (self.from, self.seq, Reverse(self.arrival))
+    }
+
     /// The open file that the request keeps in use. A query keeps none.
     fn kept_open_file(&self) -> Option<u64> {
         match (self.owner, self.operation) {

@@ -1,10 +1,10 @@
-//! The slots of a fixed-size table: an allocator for their numbers, and a hash index over them.
+//! The slots of a fixed-size table: an allocator for their numbers.
 
 use crate::error::Error;
 use core::hash::Hasher;
 
 use crate::invariant::{Count, OrBroken};
-use crate::store::{Arena, Digest, Steps, Table, bytes_for};
+use crate::store::{Arena, Digest, Table, bytes_for};
 
 /// The number that stands for no slot.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -88,97 +88,6 @@ impl<'m> SlotAllocator<'m> {
     /// Returns the number of the highest slot that was ever in use, plus one.
     pub(crate) fn high_water(&self) -> u32 {
         u32::try_from(self.fresh).or_broken(NONE)
-    }
-}
-
-/// Finds slots by a hash that is well [mixed](hash64). Each bucket has a chain of slots.
-pub(crate) struct HashIndex<'m> {
-    heads: Table<'m, u32>,
-    next: Table<'m, u32>,
-    steps: Steps,
-}
-
-impl<'m> HashIndex<'m> {
-    pub(crate) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<u32>(capacity).saturating_mul(2)
-    }
-
-    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(HashIndex {
-            heads: arena.alloc_table(capacity, |_| Ok(NONE))?,
-            next: arena.alloc_table(capacity, |_| Ok(NONE))?,
-            steps: Steps::default(),
-        })
-    }
-
-    /// The number of entries that were visited.
-    #[cfg(debug_assertions)]
-    pub(crate) fn steps(&self) -> u64 {
-        self.steps.get()
-    }
-
-    /// The hash's upper bits choose the bucket, as a fraction of all buckets: a division would take
-    /// several times as long.
-    #[inline]
-    fn bucket(&self, hash: u64) -> usize {
-        let bucket = u128::from(hash).wrapping_mul(self.heads.len() as u128) >> 64;
-        usize::try_from(bucket).or_broken(0)
-    }
-
-    /// Returns the first slot of the hash's chain.
-    pub(crate) fn first(&self, hash: u64) -> u32 {
-        self.heads.get(self.bucket(hash)).copied().unwrap_or(NONE)
-    }
-
-    /// Returns the slot after `slot` in its chain.
-    pub(crate) fn next(&self, slot: u32) -> u32 {
-        self.steps.count();
-        self.next.get(slot as usize).copied().or_broken(NONE)
-    }
-
-    /// Returns the first slot of the hash's chain that matches.
-    pub(crate) fn find(&self, hash: u64, matches: impl Fn(u32) -> bool) -> Option<u32> {
-        let mut at = self.first(hash);
-        while at != NONE {
-            if matches(at) {
-                return Some(at);
-            }
-            at = self.next(at);
-        }
-        None
-    }
-
-    pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
-        let bucket = self.bucket(hash);
-        if let (Some(head), Some(next)) =
-            (self.heads.get_mut(bucket), self.next.get_mut(slot as usize))
-        {
-            *next = *head;
-            *head = slot;
-        }
-    }
-
-    pub(crate) fn remove(&mut self, hash: u64, slot: u32) {
-        let next_slot = self.next(slot);
-        let bucket = self.bucket(hash);
-        let Some(head) = self.heads.get_mut(bucket) else {
-            return;
-        };
-        if *head == slot {
-            *head = next_slot;
-            return;
-        }
-        let mut at = *head;
-        while at != NONE {
-            let next = self.next(at);
-            if next == slot {
-                if let Some(next) = self.next.get_mut(at as usize) {
-                    *next = next_slot;
-                }
-                return;
-            }
-            at = next;
-        }
     }
 }
 

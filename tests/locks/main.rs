@@ -9,6 +9,7 @@
 )]
 
 mod checked;
+mod collisions;
 mod delegations;
 mod delegations_checked;
 mod edges;

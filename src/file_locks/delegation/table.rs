@@ -11,11 +11,12 @@ use super::contention::Contention;
 use super::overdue::OverdueMembers;
 use crate::Vmid;
 use crate::error::{Errno, Error};
+use crate::file_locks::table::File;
 use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
 use core::hash::Hash;
 
 use crate::invariant::{Count, OrBroken};
-use crate::store::{Arena, Digest, Digested, HashIndex, NONE, hash64, total};
+use crate::store::{Arena, Digest, Digested, HashIndex, NONE, Table, hash64, total};
 use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
 /// The delegation of a file.
@@ -60,6 +61,12 @@ impl<'m> DelegationTable<'m> {
         )
     }
 
+    /// The number of entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(in crate::file_locks) fn steps(&self) -> u64 {
+        self.by_number.steps()
+    }
+
     pub(in crate::file_locks) fn new(
         arena: &mut Arena<'m>,
         limits: &LockLimits,
@@ -95,7 +102,13 @@ impl<'m> DelegationTable<'m> {
     }
 }
 
-fn key(to: Vmid, number: u64) -> u64 {
+/// The key of the file's delegation: its holder and its number.
+fn delegation_key(files: &Table<'_, File>, file: u32) -> Option<(Vmid, u64)> {
+    let delegation = files.get(file as usize)?.delegation?;
+    Some((delegation.to, delegation.number))
+}
+
+fn hash_key(to: Vmid, number: u64) -> u64 {
     hash64(number.rotate_left(32) ^ u64::from(to.get()))
 }
 
@@ -144,7 +157,11 @@ impl LockTable<'_> {
             });
         });
         self.adjust_ref_count(file, 1);
-        self.delegations.by_number.insert(key(from, number), file);
+        let files = &self.files;
+        let order = |file| delegation_key(files, file).cmp(&Some((from, number)));
+        self.delegations
+            .by_number
+            .insert(hash_key(from, number), file, &order);
         self.delegations.count.increment();
         self.delegations.peak = self.delegations.peak.max(self.delegations.count);
         Ok(SetOutcome::Delegated(DelegatedLocks::MAX))
@@ -178,10 +195,12 @@ impl LockTable<'_> {
     }
 
     pub(in crate::file_locks) fn find_delegation(&self, to: Vmid, number: u64) -> Option<u32> {
-        self.delegations.by_number.find(key(to, number), |file| {
-            let delegation = self.file_at(file).delegation;
-            delegation.is_some_and(|delegation| delegation.to == to && delegation.number == number)
-        })
+        let key = Some((to, number));
+        self.delegations
+            .by_number
+            .find(hash_key(to, number), |file| {
+                delegation_key(&self.files, file).cmp(&key)
+            })
     }
 
     fn set_delegation(&mut self, file: u32, change: impl FnOnce(&mut Option<Delegation>)) {
@@ -261,9 +280,12 @@ impl LockTable<'_> {
         let Some(delegation) = self.file_at(file).delegation else {
             return false;
         };
+        let Delegation { to, number, .. } = delegation;
+        let files = &self.files;
+        let order = |file| delegation_key(files, file).cmp(&Some((to, number)));
         self.delegations
             .by_number
-            .remove(key(delegation.to, delegation.number), file);
+            .remove(hash_key(to, number), file, &order);
         self.delegations.count.decrement();
         if delegation.is_recalled {
             self.update_delegation(delegation.prev, |prev| prev.next = delegation.next);

@@ -11,6 +11,7 @@ mod notices;
 
 use crate::Vmid;
 use crate::error::Error;
+use core::cmp::Ordering;
 use core::hash::Hash;
 
 use crate::invariant::Count;
@@ -77,6 +78,18 @@ const FREE: Reference = Reference {
 };
 
 impl Reference {
+    fn key(&self, slot: u32) -> Key {
+        Key {
+            open_file: self.open_file,
+            vmid: self.vmid.map_or(0, Vmid::get),
+            by: match self.state {
+                HoldState::Sent { by } => by.get(),
+                _ => 0,
+            },
+            slot,
+        }
+    }
+
     fn is_closing(&self) -> bool {
         self.state == HoldState::Closing
     }
@@ -90,6 +103,17 @@ impl Reference {
             }
         )
     }
+}
+
+/// The key of a reference in the index. References that are in transit are behind the one that the
+/// member has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    open_file: u64,
+    vmid: u32,
+    /// The giver of a reference that is in transit; 0 for the one that the member has.
+    by: u32,
+    slot: u32,
 }
 
 /// A fixed number of references, each of a member to an open file.
@@ -153,33 +177,90 @@ impl<'m> OpenFileTable<'m> {
         (self.first_pending, self.last_pending, self.listed).hash(digest);
     }
 
-    fn find(&self, open_file: u64, matches: impl Fn(&Reference) -> bool) -> Option<u32> {
-        self.by_number.find(hash64(open_file), |slot| {
-            let reference = self.references.get(slot as usize);
-            reference
-                .is_some_and(|reference| reference.open_file == open_file && matches(reference))
-        })
+    /// The first reference to the open file whose key is `key` or a higher one.
+    fn first_from(&self, key: Key) -> Option<u32> {
+        let found = self.by_number.find_first(hash64(key.open_file), |slot| {
+            if self.at(slot).key(slot) < key {
+                Ordering::Less
+            } else {
+                Ordering::Equal
+            }
+        });
+        found.filter(|slot| self.at(*slot).open_file == key.open_file)
     }
 
-    fn find_of(
-        &self,
-        open_file: u64,
-        vmid: Vmid,
-        matches: impl Fn(HoldState) -> bool,
-    ) -> Option<u32> {
-        self.find(open_file, |reference| {
-            reference.vmid == Some(vmid) && matches(reference.state)
+    /// The first of the member's references to the open file that `by` or a higher giver has sent;
+    /// the one that is not in transit, if there is one and `by` is 0.
+    fn find_from(&self, open_file: u64, vmid: Vmid, by: u32) -> Option<u32> {
+        let key = Key {
+            open_file,
+            vmid: vmid.get(),
+            by,
+            slot: 0,
+        };
+        let found = self.first_from(key);
+        found.filter(|slot| self.at(*slot).vmid == Some(vmid))
+    }
+
+    /// The first reference to the open file.
+    fn find_any(&self, open_file: u64) -> Option<u32> {
+        self.first_from(Key {
+            open_file,
+            vmid: 0,
+            by: 0,
+            slot: 0,
         })
     }
 
     /// The member's reference to the open file, unless that is in transit.
     fn find_held(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
-        self.find_of(open_file, vmid, |state| !is_sent(state))
+        self.find_sent(open_file, vmid, 0)
+    }
+
+    /// The first reference to the open file that is in transit from `by` to the member.
+    fn find_sent(&self, open_file: u64, vmid: Vmid, by: u32) -> Option<u32> {
+        let found = self.find_from(open_file, vmid, by);
+        found.filter(|slot| self.at(*slot).key(*slot).by == by)
+    }
+
+    /// The first reference to the open file that is in transit to the member.
+    fn find_first_sent(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
+        self.find_from(open_file, vmid, 1)
+    }
+
+    /// The next reference to the same open file.
+    fn next(&self, slot: u32) -> Option<u32> {
+        let key = self.at(slot).key(slot);
+        self.first_from(Key {
+            slot: slot.plus(1),
+            ..key
+        })
+    }
+
+    /// The first of the member's references to the open file that matches. Visits those before it.
+    fn find_matching(
+        &self,
+        open_file: u64,
+        vmid: Vmid,
+        matches: impl Fn(&Reference) -> bool,
+    ) -> Option<u32> {
+        let mut found = self.find_from(open_file, vmid, 0);
+        while let Some(slot) = found {
+            let reference = self.at(slot);
+            if reference.vmid != Some(vmid) {
+                return None;
+            }
+            if matches(reference) {
+                break;
+            }
+            found = self.next(slot);
+        }
+        found
     }
 
     fn at(&self, slot: u32) -> &Reference {
         self.steps.count();
-        self.references.get(slot as usize).unwrap_or(&FREE)
+        reference_in(&self.references, slot)
     }
 
     fn add(&mut self, reference: Reference) -> bool {
@@ -187,8 +268,26 @@ impl<'m> OpenFileTable<'m> {
             return false;
         };
         self.change(slot, |free| *free = reference);
-        self.by_number.insert(hash64(reference.open_file), slot);
+        self.insert_into_index(slot);
         true
+    }
+
+    fn insert_into_index(&mut self, slot: u32) {
+        let key = self.at(slot).key(slot);
+        let references = &self.references;
+        self.by_number
+            .insert(hash64(key.open_file), slot, &|other| {
+                reference_in(references, other).key(other).cmp(&key)
+            });
+    }
+
+    fn remove_from_index(&mut self, slot: u32) {
+        let key = self.at(slot).key(slot);
+        let references = &self.references;
+        self.by_number
+            .remove(hash64(key.open_file), slot, &|other| {
+                reference_in(references, other).key(other).cmp(&key)
+            });
     }
 
     fn change(&mut self, slot: u32, change: impl FnOnce(&mut Reference)) {
@@ -230,22 +329,25 @@ impl<'m> OpenFileTable<'m> {
     /// Frees the slot. Returns whether it was the last reference to the open file.
     pub(super) fn remove(&mut self, slot: u32) -> bool {
         let open_file = self.at(slot).open_file;
-        self.by_number.remove(hash64(open_file), slot);
+        self.remove_from_index(slot);
         self.change(slot, |reference| *reference = FREE);
         self.slots.free(slot);
-        self.find(open_file, |_| true).is_none()
+        self.find_any(open_file).is_none()
     }
 
     /// Records that the member uses the open file. Returns false if the table is full.
     pub(super) fn hold(&mut self, open_file: u64, vmid: Vmid) -> bool {
         let held = self.find_held(open_file, vmid);
         // An open file that the member uses has arrived.
-        match held.or_else(|| self.find_of(open_file, vmid, is_sent)) {
+        match held.or_else(|| self.find_first_sent(open_file, vmid)) {
             Some(slot) => {
+                // The giver is a part of the key of a reference that is in transit.
+                self.remove_from_index(slot);
                 self.change(slot, |reference| {
                     reference.state = HoldState::Held;
                     reference.notice = Notice::Confirmed;
                 });
+                self.insert_into_index(slot);
                 true
             }
             None => self.add(Reference {
@@ -260,7 +362,7 @@ impl<'m> OpenFileTable<'m> {
     /// false if the table is full.
     pub(super) fn accept(&mut self, open_file: u64, vmid: Vmid) -> bool {
         if self.find_held(open_file, vmid).is_some()
-            && let Some(arrived) = self.find_of(open_file, vmid, is_sent)
+            && let Some(arrived) = self.find_first_sent(open_file, vmid)
         {
             self.remove(arrived);
         }
@@ -272,7 +374,7 @@ impl<'m> OpenFileTable<'m> {
     /// false, and changes nothing, if the table is full.
     pub(super) fn transfer(&mut self, open_file: u64, by: Vmid, to: Vmid, inherits: bool) -> bool {
         let is_new = to != by && !(inherits && self.find_held(open_file, to).is_some());
-        let is_held = self.find_of(open_file, by, |_| true).is_some();
+        let is_held = self.find_from(open_file, by, 0).is_some();
         let needed = usize::from(is_new).plus(usize::from(!is_held));
         if self.slots.remaining() < needed || !self.hold(open_file, by) {
             return false;
@@ -298,14 +400,14 @@ impl<'m> OpenFileTable<'m> {
     /// Withdraws a transfer from `by` to `to` that failed. Returns whether it was the last
     /// reference to the open file.
     pub(super) fn retract(&mut self, open_file: u64, by: Vmid, to: Vmid) -> bool {
-        let transferred = self.find_of(open_file, to, |state| match state {
-            HoldState::Sent { by: giver } => giver == by,
-            HoldState::Inherited {
-                by: giver,
-                has_joined,
-            } => giver == by && !has_joined,
-            HoldState::Held | HoldState::Closing => false,
-        });
+        let inherited = HoldState::Inherited {
+            by,
+            has_joined: false,
+        };
+        let held = self.find_held(open_file, to);
+        let transferred = held
+            .filter(|slot| self.at(*slot).state == inherited)
+            .or_else(|| self.find_sent(open_file, to, by.get()));
         transferred.is_some_and(|slot| self.remove(slot))
     }
 
@@ -325,15 +427,14 @@ impl<'m> OpenFileTable<'m> {
     }
 
     fn find_open(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
-        self.find_of(open_file, vmid, |state| {
-            !is_sent(state) && state != HoldState::Closing
-        })
+        let held = self.find_held(open_file, vmid);
+        held.filter(|slot| !self.at(*slot).is_closing())
     }
 
     /// The reference that a close removes.
     fn find_removed_by_close(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
         let held = self.find_open(open_file, vmid);
-        let slot = held.or_else(|| self.find_of(open_file, vmid, is_sent))?;
+        let slot = held.or_else(|| self.find_first_sent(open_file, vmid))?;
         Some(slot).filter(|slot| self.at(*slot).requests == 0)
     }
 
@@ -346,10 +447,7 @@ impl<'m> OpenFileTable<'m> {
     /// Whether the reference is the last one to its open file.
     pub(super) fn is_last(&self, slot: u32) -> bool {
         let open_file = self.at(slot).open_file;
-        let other = self.by_number.find(hash64(open_file), |other| {
-            other != slot && self.at(other).open_file == open_file
-        });
-        other.is_none()
+        self.find_any(open_file) == Some(slot) && self.next(slot).is_none()
     }
 
     /// The open file of a reference that ends with the member: its own, or one that a child which
@@ -464,6 +562,6 @@ impl<'m> OpenFileTable<'m> {
     }
 }
 
-fn is_sent(state: HoldState) -> bool {
-    matches!(state, HoldState::Sent { .. })
+fn reference_in<'t>(references: &'t Table<'_, Reference>, slot: u32) -> &'t Reference {
+    references.get(slot as usize).unwrap_or(&FREE)
 }

@@ -60,10 +60,8 @@ impl OpenFileTable<'_> {
 
     /// Moves the notice to the end of the list, because there was no room to send it.
     pub(super) fn defer_notice(&mut self, vmid: Vmid, open_file: u64) {
-        let is_pending = |reference: &Reference| {
-            reference.vmid == Some(vmid) && reference.notice == Notice::Pending
-        };
-        if let Some(slot) = self.find(open_file, is_pending) {
+        let is_pending = |reference: &Reference| reference.notice == Notice::Pending;
+        if let Some(slot) = self.find_matching(open_file, vmid, is_pending) {
             self.unlink_notice(slot);
             self.link_notice(slot);
         }
@@ -71,10 +69,8 @@ impl OpenFileTable<'_> {
 
     /// Records that the notice was sent.
     pub(super) fn mark_notice_sent(&mut self, vmid: Vmid, open_file: u64) {
-        let is_pending = |reference: &Reference| {
-            reference.vmid == Some(vmid) && reference.notice == Notice::Pending
-        };
-        while let Some(slot) = self.find(open_file, is_pending) {
+        let is_pending = |reference: &Reference| reference.notice == Notice::Pending;
+        while let Some(slot) = self.find_matching(open_file, vmid, is_pending) {
             self.change(slot, |reference| reference.notice = Notice::Sent);
         }
     }
@@ -92,9 +88,8 @@ impl OpenFileTable<'_> {
     }
 
     fn find_unconfirmed(&self, vmid: Vmid, handle: u64) -> Option<u32> {
-        self.find(handle, |reference| {
-            reference.vmid == Some(vmid)
-                && matches!(reference.notice, Notice::Pending | Notice::Sent)
+        self.find_matching(handle, vmid, |reference| {
+            matches!(reference.notice, Notice::Pending | Notice::Sent)
         })
     }
 }

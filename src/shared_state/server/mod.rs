@@ -15,7 +15,7 @@ use crate::Vmid;
 use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::store::{
-    Arena, Buffer, Digested, HashIndex, NONE, SlotAllocator, Table, bytes_for, copy, hash64, total,
+    Arena, Buffer, Digested, HashIndex, NONE, SlotAllocator, Table, bytes_for, copy, total,
 };
 use crate::wire::{Sync, SyncCode, SyncState};
 pub use outbox::ServerMessage;
@@ -401,8 +401,7 @@ impl<'m> Server<'m> {
 
     /// Whether any process uses the handle.
     pub fn is_used(&self, id: u64) -> bool {
-        let is_it = |index| self.handle(index).is_some_and(|of| of.id == id);
-        self.by_id.find(hash64(id), is_it).is_some()
+        self.find_handle(id).is_some()
     }
 
     /// The number of handles in use: now, and at most so far.

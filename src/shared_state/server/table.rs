@@ -2,20 +2,22 @@
 
 use super::{ClientRecord, EMPTY, HandleRecord, Server};
 use crate::Vmid;
-use crate::store::{NONE, hash64};
+use crate::store::{NONE, Table, hash64};
 
 impl<'m> Server<'m> {
     pub(super) fn find_client(&self, vmid: Vmid, id: u64) -> Option<u32> {
-        self.by_client.find(client_key(vmid, id), |index| {
-            let client = self.client(index);
-            client.vmid == Some(vmid) && self.handle(client.handle).is_some_and(|of| of.id == id)
+        self.by_client.find(hash_client(vmid, id), |index| {
+            client_key(&self.clients, &self.handles, index).cmp(&(Some(vmid), id))
         })
     }
 
+    pub(super) fn find_handle(&self, id: u64) -> Option<u32> {
+        self.by_id
+            .find(hash64(id), |index| handle_id(&self.handles, index).cmp(&id))
+    }
+
     pub(super) fn add_client(&mut self, vmid: Vmid, id: u64) -> Option<u32> {
-        let known = self.by_id.find(hash64(id), |index| {
-            self.handle(index).is_some_and(|of| of.id == id)
-        });
+        let known = self.find_handle(id);
         if self.client_slots.remaining() == 0 {
             return None;
         }
@@ -33,7 +35,10 @@ impl<'m> Server<'m> {
                 handle.owner_died = false;
                 handle.value.length = 0;
             });
-            self.by_id.insert(hash64(id), handle_index);
+            let handles = &self.handles;
+            self.by_id.insert(hash64(id), handle_index, &|other| {
+                handle_id(handles, other).cmp(&id)
+            });
             handle_index
         };
         let index = self.client_slots.alloc()?;
@@ -47,7 +52,11 @@ impl<'m> Server<'m> {
             };
         });
         self.update_handle(handle_index, |handle| handle.clients = index);
-        self.by_client.insert(client_key(vmid, id), index);
+        let (clients, handles) = (&self.clients, &self.handles);
+        self.by_client
+            .insert(hash_client(vmid, id), index, &|other| {
+                client_key(clients, handles, other).cmp(&(Some(vmid), id))
+            });
         Some(index)
     }
 
@@ -71,7 +80,11 @@ impl<'m> Server<'m> {
                 prev.next_of_handle = client.next_of_handle;
             });
         }
-        self.by_client.remove(client_key(vmid, id), index);
+        let (clients, handles) = (&self.clients, &self.handles);
+        self.by_client
+            .remove(hash_client(vmid, id), index, &|other| {
+                client_key(clients, handles, other).cmp(&(Some(vmid), id))
+            });
         self.update_client(index, |client| *client = EMPTY);
         self.client_slots.free(index);
     }
@@ -84,7 +97,10 @@ impl<'m> Server<'m> {
             return;
         };
         let id = handle.id;
-        self.by_id.remove(hash64(id), handle_index);
+        let handles = &self.handles;
+        self.by_id.remove(hash64(id), handle_index, &|other| {
+            handle_id(handles, other).cmp(&id)
+        });
         self.handle_slots.free(handle_index);
     }
 
@@ -114,6 +130,20 @@ impl<'m> Server<'m> {
     }
 }
 
-fn client_key(vmid: Vmid, id: u64) -> u64 {
+fn handle_id(handles: &Table<'_, HandleRecord<'_>>, handle: u32) -> u64 {
+    handles.get(handle as usize).map_or(0, |handle| handle.id)
+}
+
+/// The key of a client: its process, and the number of the handle.
+fn client_key(
+    clients: &Table<'_, ClientRecord>,
+    handles: &Table<'_, HandleRecord<'_>>,
+    client: u32,
+) -> (Option<Vmid>, u64) {
+    let client = clients.get(client as usize).unwrap_or(&EMPTY);
+    (client.vmid, handle_id(handles, client.handle))
+}
+
+fn hash_client(vmid: Vmid, id: u64) -> u64 {
     hash64(id.rotate_left(32) ^ u64::from(vmid.get()))
 }

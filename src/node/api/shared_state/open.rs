@@ -7,7 +7,6 @@ use crate::error::{Error, Resource};
 use crate::node::rpc::Limits;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
-use crate::store::hash64;
 use crate::sync::Ordering;
 
 /// # Shared values: open and close
@@ -33,10 +32,7 @@ impl<'m, P: Pal> Node<'m, P> {
             .slot_allocator
             .alloc()
             .ok_or(Error::Full(Resource::SyncHandles))?;
-        if let Some(of) = directory.ids.get_mut(slot_index as usize) {
-            *of = id;
-        }
-        directory.by_id.insert(hash64(id), slot_index);
+        directory.insert(id, slot_index);
         let slot = self.sync_handles.slots.get(slot_index as usize);
         let generation = slot.map_or(0, |slot| {
             let mut client = slot.client.lock();

@@ -18,9 +18,9 @@ pub(super) struct Slot<'m> {
 }
 
 pub(super) struct Directory<'m> {
-    pub(super) ids: Table<'m, u64>,
+    ids: Table<'m, u64>,
     pub(super) slot_allocator: SlotAllocator<'m>,
-    pub(super) by_id: HashIndex<'m>,
+    by_id: HashIndex<'m>,
     /// The number of fresh numbers made so far.
     count: u64,
 }
@@ -56,8 +56,26 @@ impl Directory<'_> {
 
     pub(super) fn find(&self, id: u64) -> Option<u32> {
         self.by_id.find(hash64(id), |index| {
-            self.ids.get(index as usize).is_some_and(|of| *of == id)
+            self.ids.get(index as usize).cmp(&Some(&id))
         })
+    }
+
+    /// Adds the handle in that slot to the index.
+    pub(super) fn insert(&mut self, id: u64, slot: u32) {
+        if let Some(of) = self.ids.get_mut(slot as usize) {
+            *of = id;
+        }
+        let ids = &self.ids;
+        self.by_id.insert(hash64(id), slot, &|other| {
+            ids.get(other as usize).cmp(&Some(&id))
+        });
+    }
+
+    fn remove(&mut self, id: u64, slot: u32) {
+        let ids = &self.ids;
+        self.by_id.remove(hash64(id), slot, &|other| {
+            ids.get(other as usize).cmp(&Some(&id))
+        });
     }
 }
 
@@ -150,7 +168,7 @@ impl<'m> SyncHandles<'m> {
         if !client.is_free() || directory.find(id) != Some(index) {
             return false;
         }
-        directory.by_id.remove(hash64(id), index);
+        directory.remove(id, index);
         directory.slot_allocator.free(index);
         true
     }

@@ -1,0 +1,421 @@
+//! An index of slots by a hash: each bucket is a balanced tree, ordered by the key.
+//!
+//! A peer chooses the keys of many tables, and [`hash64`](super::hash64) is no secret, so it can
+//! choose keys of one bucket. The trees (AVL trees: Adelson-Velsky and Landis, 1962) keep each
+//! operation logarithmic even then. Their shape depends only on the order of the operations, so two
+//! replicas that apply the same operations have the same trees.
+
+use core::cmp::Ordering;
+
+use heapless::Vec;
+
+use super::{Arena, NONE, Steps, Table, bytes_for, total};
+use crate::error::Error;
+use crate::invariant::OrBroken;
+
+/// The side of a child.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
+}
+
+impl Side {
+    fn opposite(self) -> Side {
+        match self {
+            Side::Left => Side::Right,
+            Side::Right => Side::Left,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Node {
+    left: u32,
+    right: u32,
+    /// The number of levels of its subtree.
+    height: u8,
+}
+
+const LEAF: Node = Node {
+    left: NONE,
+    right: NONE,
+    height: 1,
+};
+
+impl Node {
+    fn child(&self, side: Side) -> u32 {
+        match side {
+            Side::Left => self.left,
+            Side::Right => self.right,
+        }
+    }
+
+    fn set_child(&mut self, side: Side, child: u32) {
+        match side {
+            Side::Left => self.left = child,
+            Side::Right => self.right = child,
+        }
+    }
+}
+
+/// The greatest height of an AVL tree of 2³² nodes.
+const MAX_HEIGHT: usize = 48;
+
+/// The nodes from the root of a bucket to a place in its tree, each with the side of the next one.
+type NodePath = Vec<(u32, Side), MAX_HEIGHT>;
+
+fn push(path: &mut NodePath, node: u32, side: Side) {
+    // No tree is higher.
+    let _ = path.push((node, side));
+}
+
+/// Finds slots by a hash that is well [mixed](super::hash64), and then by the order of their keys,
+/// which the caller compares. No two slots in the index have the same key.
+pub(crate) struct HashIndex<'m> {
+    roots: Table<'m, u32>,
+    nodes: Table<'m, Node>,
+    steps: Steps,
+}
+
+impl<'m> HashIndex<'m> {
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        total!(bytes_for::<u32>(capacity), bytes_for::<Node>(capacity))
+    }
+
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        Ok(HashIndex {
+            roots: arena.alloc_table(capacity, |_| Ok(NONE))?,
+            nodes: arena.alloc_table(capacity, |_| Ok(LEAF))?,
+            steps: Steps::default(),
+        })
+    }
+
+    /// The number of entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+
+    /// The hash's upper bits choose the bucket, as a fraction of all buckets: a division would take
+    /// several times as long.
+    #[inline]
+    fn bucket(&self, hash: u64) -> usize {
+        let bucket = u128::from(hash).wrapping_mul(self.roots.len() as u128) >> 64;
+        usize::try_from(bucket).or_broken(0)
+    }
+
+    #[inline]
+    fn root(&self, bucket: usize) -> u32 {
+        self.roots.get(bucket).copied().unwrap_or(NONE)
+    }
+
+    fn set_root(&mut self, bucket: usize, node: u32) {
+        if let Some(root) = self.roots.get_mut(bucket) {
+            *root = node;
+        }
+    }
+
+    #[inline]
+    fn node(&self, node: u32) -> Node {
+        self.steps.count();
+        self.nodes.get(node as usize).copied().or_broken(LEAF)
+    }
+
+    fn change(&mut self, node: u32, change: impl FnOnce(&mut Node)) {
+        if let Some(node) = self.nodes.get_mut(node as usize) {
+            change(node);
+        }
+    }
+
+    fn height(&self, node: u32) -> u8 {
+        if node == NONE {
+            0
+        } else {
+            self.node(node).height
+        }
+    }
+
+    /// Returns a slot for which `order` is equal. `order` compares the key of a slot with the key that
+    /// is looked for.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, order: impl Fn(u32) -> Ordering) -> Option<u32> {
+        let mut at = self.root(self.bucket(hash));
+        while at != NONE {
+            at = match order(at) {
+                Ordering::Equal => return Some(at),
+                Ordering::Less => self.node(at).right,
+                Ordering::Greater => self.node(at).left,
+            };
+        }
+        None
+    }
+
+    /// Returns the first slot, in the order of the keys, for which `order` is equal.
+    pub(crate) fn find_first(&self, hash: u64, order: impl Fn(u32) -> Ordering) -> Option<u32> {
+        let mut found = None;
+        let mut at = self.root(self.bucket(hash));
+        while at != NONE {
+            let order = order(at);
+            if order == Ordering::Equal {
+                found = Some(at);
+            }
+            at = if order == Ordering::Less {
+                self.node(at).right
+            } else {
+                self.node(at).left
+            };
+        }
+        found
+    }
+
+    /// Inserts the slot. `order` compares the key of another slot with the key of this one.
+    #[inline]
+    pub(crate) fn insert(&mut self, hash: u64, slot: u32, order: &dyn Fn(u32) -> Ordering) {
+        let bucket = self.bucket(hash);
+        self.change(slot, |node| *node = LEAF);
+        // Most buckets have one slot or none.
+        if self.root(bucket) == NONE {
+            self.set_root(bucket, slot);
+        } else {
+            self.insert_into_tree(bucket, slot, order);
+        }
+    }
+
+    fn insert_into_tree(&mut self, bucket: usize, slot: u32, order: &dyn Fn(u32) -> Ordering) {
+        let mut path = NodePath::new();
+        let mut at = self.root(bucket);
+        while at != NONE {
+            at = self.step(&mut path, at, order);
+        }
+        let depth = path.len();
+        self.attach(bucket, path, slot, depth);
+    }
+
+    /// Adds a node to the path. Returns its child on the side of the key that `order` compares with.
+    fn step(&self, path: &mut NodePath, at: u32, order: &dyn Fn(u32) -> Ordering) -> u32 {
+        let side = if order(at) == Ordering::Greater {
+            Side::Left
+        } else {
+            Side::Right
+        };
+        push(path, at, side);
+        self.node(at).child(side)
+    }
+
+    /// Removes the slot, if it is in the index under that hash. `order` compares the key of another
+    /// slot with the key of this one.
+    #[inline]
+    pub(crate) fn remove(&mut self, hash: u64, slot: u32, order: &dyn Fn(u32) -> Ordering) {
+        let bucket = self.bucket(hash);
+        if self.root(bucket) == slot && self.node(slot).height == 1 {
+            self.set_root(bucket, NONE);
+        } else {
+            self.remove_from_tree(bucket, slot, order);
+        }
+    }
+
+    fn remove_from_tree(&mut self, bucket: usize, slot: u32, order: &dyn Fn(u32) -> Ordering) {
+        let mut path = NodePath::new();
+        let mut at = self.root(bucket);
+        while at != slot {
+            if at == NONE {
+                return;
+            }
+            at = self.step(&mut path, at, order);
+        }
+        let removed = self.node(slot);
+        let depth = path.len();
+        if removed.right == NONE {
+            return self.attach(bucket, path, removed.left, depth);
+        }
+        // The next slot in the order takes the place of the removed one.
+        push(&mut path, slot, Side::Right);
+        let mut next = removed.right;
+        let mut subtree = self.node(next);
+        while subtree.left != NONE {
+            push(&mut path, next, Side::Left);
+            next = subtree.left;
+            subtree = self.node(next);
+        }
+        if let Some((node, _)) = path.get_mut(depth) {
+            *node = next;
+        }
+        self.change(next, |node| *node = removed);
+        self.attach(bucket, path, subtree.right, depth);
+    }
+
+    /// Attaches the subtree `below` at the end of the path, and restores the balance above it. All
+    /// links that are new are to the last nodes of the path, from `depth` on, or from the node before
+    /// them: above that one, the loop stops as soon as nothing changes any more.
+    fn attach(&mut self, bucket: usize, mut path: NodePath, mut below: u32, depth: usize) {
+        while let Some((up, side)) = path.pop() {
+            let height = self.node(up).height;
+            self.change(up, |node| node.set_child(side, below));
+            below = self.balance(up);
+            if path.len() < depth && below == up && self.height(up) == height {
+                return;
+            }
+        }
+        self.set_root(bucket, below);
+    }
+
+    /// Restores the balance of a subtree whose children are balanced. Returns its new root.
+    fn balance(&mut self, root: u32) -> u32 {
+        let Node { left, right, .. } = self.node(root);
+        let (left_height, right_height) = (self.height(left), self.height(right));
+        let high = match left_height.abs_diff(right_height) {
+            0 | 1 => {
+                let below = left_height.max(right_height);
+                self.change(root, |node| node.height = below.wrapping_add(1));
+                return root;
+            }
+            _ if left_height > right_height => Side::Left,
+            _ => Side::Right,
+        };
+        let child = self.node(root).child(high);
+        let below = self.node(child);
+        let (inner, outer) = (below.child(high.opposite()), below.child(high));
+        if self.height(inner) > self.height(outer) {
+            let child = self.lift(child, high.opposite());
+            self.change(root, |node| node.set_child(high, child));
+        }
+        self.lift(root, high)
+    }
+
+    /// Rotates the child on that side to the root. Returns the new root.
+    fn lift(&mut self, root: u32, side: Side) -> u32 {
+        let up = self.node(root).child(side);
+        let inner = self.node(up).child(side.opposite());
+        self.change(root, |node| node.set_child(side, inner));
+        self.change(up, |node| node.set_child(side.opposite(), root));
+        for node in [root, up] {
+            let Node { left, right, .. } = self.node(node);
+            let below = self.height(left).max(self.height(right));
+            self.change(node, |node| node.height = below.wrapping_add(1));
+        }
+        up
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::boxed::Box;
+    use std::collections::BTreeSet;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::store::hash64;
+
+    const CAPACITY: u32 = 4096;
+
+    fn with_index(test: impl FnOnce(&mut HashIndex<'_>)) {
+        let mut memory = Box::new_uninit_slice(HashIndex::bytes(CAPACITY as usize));
+        test(&mut HashIndex::new(&mut Arena::new(&mut memory), CAPACITY as usize).unwrap());
+    }
+
+    /// Checks order, heights and balance of the tree. Returns its height and its number of nodes.
+    fn check(index: &HashIndex<'_>, node: u32, keys: &[u64], bounds: (u64, u64)) -> (u8, usize) {
+        if node == NONE {
+            return (0, 0);
+        }
+        let key = keys[node as usize];
+        assert!(bounds.0 <= key && key <= bounds.1);
+        let Node {
+            left,
+            right,
+            height,
+        } = index.node(node);
+        let (left_height, left) = check(index, left, keys, (bounds.0, key));
+        let (right_height, right) = check(index, right, keys, (key, bounds.1));
+        assert!(left_height.abs_diff(right_height) <= 1);
+        assert_eq!(height, 1 + left_height.max(right_height));
+        (height, 1 + left + right)
+    }
+
+    #[test]
+    fn slots_of_one_bucket_are_found_and_the_trees_are_balanced_after_any_changes() {
+        with_index(|index| {
+            let mut keys = std::vec![0_u64; CAPACITY as usize];
+            let mut model = BTreeSet::new();
+            let mut random = 1_u64;
+            for _ in 0..20_000 {
+                random = hash64(random);
+                let slot = u32::try_from(random % 300).unwrap();
+                // Two buckets.
+                let hash = |slot: u32| u64::from(slot % 2) << 63;
+                let key = keys[slot as usize];
+                if model.remove(&(slot % 2, key, slot)) {
+                    index.remove(hash(slot), slot, &|other| keys[other as usize].cmp(&key));
+                } else {
+                    let key = (random >> 32) << 9 | u64::from(slot);
+                    keys[slot as usize] = key;
+                    index.insert(hash(slot), slot, &|other| keys[other as usize].cmp(&key));
+                    model.insert((slot % 2, key, slot));
+                }
+                let counts = [0, 1].map(|bucket| {
+                    let root = index.root(index.bucket(hash(bucket)));
+                    check(index, root, &keys, (0, u64::MAX)).1
+                });
+                assert_eq!(counts[0] + counts[1], model.len());
+                let found = index.find(hash(slot), |other| {
+                    keys[other as usize].cmp(&keys[slot as usize])
+                });
+                let expected = model.contains(&(slot % 2, keys[slot as usize], slot));
+                assert_eq!(found, expected.then_some(slot));
+            }
+        });
+    }
+
+    #[test]
+    fn first_of_several_matching_slots_is_found() {
+        with_index(|index| {
+            for slot in (0..100_u32).rev() {
+                index.insert(0, slot, &|other| other.cmp(&slot));
+            }
+            for first in 0..10_u32 {
+                let found = index.find_first(0, |slot| (slot / 10).cmp(&first));
+                assert_eq!(found, Some(first * 10));
+            }
+            assert_eq!(index.find_first(0, |slot| (slot / 10).cmp(&10)), None);
+        });
+    }
+
+    #[test]
+    fn slot_that_is_not_in_the_index_is_not_removed() {
+        with_index(|index| {
+            index.insert(0, 1, &|other| other.cmp(&1));
+            index.remove(0, 2, &|other| other.cmp(&2));
+            index.remove(u64::MAX, 1, &|other| other.cmp(&1));
+            assert_eq!(index.find(0, |slot| slot.cmp(&1)), Some(1));
+        });
+    }
+
+    #[test]
+    fn operations_on_a_full_bucket_take_a_logarithmic_number_of_steps() {
+        // The orders in which chains and unbalanced trees are slowest.
+        let rising: Vec<u32> = (0..CAPACITY).collect();
+        let falling: Vec<u32> = (0..CAPACITY).rev().collect();
+        for slots in [rising, falling] {
+            with_index(|index| {
+                let most = |before: u64, index: &HashIndex<'_>| {
+                    let steps = index.steps() - before;
+                    assert!(steps <= 17 * 12 + 20, "{steps} steps");
+                };
+                for &slot in &slots {
+                    let before = index.steps();
+                    index.insert(7, slot, &|other| other.cmp(&slot));
+                    most(before, index);
+                }
+                for &slot in &slots {
+                    let before = index.steps();
+                    assert_eq!(index.find(7, |other| other.cmp(&slot)), Some(slot));
+                    assert!(index.steps() - before <= 17);
+                    let before = index.steps();
+                    index.remove(7, slot, &|other| other.cmp(&slot));
+                    most(before, index);
+                }
+            });
+        }
+    }
+}
