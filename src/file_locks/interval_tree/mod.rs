@@ -269,7 +269,7 @@ impl<'m> IntervalTrees<'m> {
             at = self.child_toward(tree, key, at);
         }
         let deepest = path.length();
-        self.attach(tree, root, path, (lock, lock), deepest)
+        self.attach(tree, root, &mut path, (lock, lock), deepest)
     }
 
     /// Removes a lock from the tree. Returns the new root of the tree.
@@ -287,7 +287,7 @@ impl<'m> IntervalTrees<'m> {
         let depth = path.length();
         let Link { left, right, rank } = *self.link(tree, lock);
         if right == NONE {
-            return self.attach(tree, root, path, (lock, left), depth);
+            return self.attach(tree, root, &mut path, (lock, left), depth);
         }
         // The next lock takes the place of the removed one.
         path.push(lock);
@@ -301,17 +301,18 @@ impl<'m> IntervalTrees<'m> {
         self.change(tree, next, |link| {
             *link = Link { left, right, rank };
         });
-        self.attach(tree, root, path, (next, subtree), depth)
+        self.attach(tree, root, &mut path, (next, subtree), depth)
     }
 
     /// Attaches `new` at the end of the path that led to the key of the lock `key`, and updates the
     /// locks above it. Returns the new root of the tree. Above the lock that is `fixed_depth`
-    /// levels below the root, the loop stops as soon as nothing changes any more.
+    /// levels below the root, the loop stops as soon as nothing changes any more. The path is
+    /// borrowed since it is long, and a copy would take as long as the rest.
     fn attach(
         &mut self,
         tree: TreeKind,
         root: u32,
-        mut path: SearchPath,
+        path: &mut SearchPath,
         (key, mut new): (u32, u32),
         fixed_depth: usize,
     ) -> u32 {
