@@ -80,7 +80,7 @@ impl fmt::Display for Refusal {
             Refusal::VmidTaken => "VMID of a connected process claimed",
             Refusal::NoVmid => "VMID not said in time",
             Refusal::Unreachable => "peer can't be answered: it doesn't listen",
-            Refusal::NotReturned => "file that was lent not given back in time",
+            Refusal::NotReturned => "delegation not returned in time",
             Refusal::SyncProtocolViolation => "sync message that does not fit the handle's state",
             Refusal::PeersFull => "no room for one more peer",
             Refusal::NotAllowed => "not of this family",

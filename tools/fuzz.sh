@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a while, one after the other, and says how far each came.
+# Runs every fuzz target for a while, one after the other, and prints how often each ran.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,15 +7,15 @@ usage() {
     cat <<'EOF'
 usage: tools/fuzz.sh [-s SECONDS] [-m] [TARGET...]
 
-Fuzzes each TARGET (all of fuzz/fuzz_targets if none is named) for SECONDS (60), beginning with what
-is in fuzz/corpus, which grows. Needs the nightly toolchain and cargo-fuzz.
+Fuzzes each TARGET (all of fuzz/fuzz_targets if none is named) for SECONDS (60), beginning with the
+inputs in fuzz/corpus, to which new ones are added. Needs the nightly toolchain and cargo-fuzz.
 
-  -s SECONDS  how long each target runs
+  -s SECONDS  the time that each target runs
   -m          first makes each corpus as small as it can be (cargo fuzz cmin)
   -h          this text
 
-At the end there is a table of how often each target ran. The exit code is 1 if one of them found a
-fault: the input is in fuzz/artifacts/TARGET, and `cargo +nightly fuzz run TARGET FILE` shows it again.
+At the end a table shows how often each target ran. The exit code is 1 if a target found a fault: the
+input is in fuzz/artifacts/TARGET, and `cargo +nightly fuzz run TARGET FILE` reproduces it.
 EOF
 }
 

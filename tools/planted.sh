@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Plants each bug of tools/planted in a copy of the tree, one after the other, and prints which seed of
-# the simulator finds it first by the check it is named for; and, in brackets, which checks found it before.
-# Fails if that check does not find it.
-# `tools/planted.sh NAME…` takes only these.
+# Plants each bug of tools/planted in a copy of the tree, one after the other, and prints the first seed of
+# the simulator for which the check of the same name fails; in brackets, the checks that failed for earlier
+# seeds. The exit code is 1 if that check does not fail.
+# `tools/planted.sh NAME…` plants only these bugs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=$PWD/target/planted
-# Built again for each bug: quickly is better than well.
+# The tree is built again for each bug, so a fast build matters more than fast code.
 export CARGO_INCREMENTAL=1
 quick=(--config 'profile.release.package.libos-ipc.opt-level=1'
     --config 'profile.release.package.libos-ipc.debug=0'
@@ -28,17 +28,17 @@ for name in "${names[@]}"; do
     patch --quiet --directory "$tree" --strip 1 <"$patch"
     (cd "$tree" && nice cargo build --quiet --release --example sim "${quick[@]}" 2>"$tree.log") ||
         { cat "$tree.log" && exit 1; }
-    # Always the same seeds. Another check may see it first, in some other family.
+    # The seeds are always the same. Another check may fail for an earlier seed.
     from=0
     others=
     while :; do
-        # A bug that keeps a run from ending is not found.
-        told=$(timeout 300 nice "$sim" --from "$from" --runs $((20000 - from)) --no-shrink --jobs 1 || true)
-        seed=$(sed -n 's/^again: .*--seed \([0-9]*\).*/\1/p' <<<"$told")
+        # A bug that prevents the end of a run is not found.
+        output=$(timeout 300 nice "$sim" --from "$from" --runs $((20000 - from)) --no-shrink --jobs 1 || true)
+        seed=$(sed -n 's/^again: .*--seed \([0-9]*\).*/\1/p' <<<"$output")
         check=nothing
         [ -n "$seed" ] || break
-        told=$("$sim" --seed "$seed" --no-shrink || true)
-        check=$(sed -n 's/^sim: FAILED: \([^:]*\).*/\1/p' <<<"$told" | head -1)
+        output=$("$sim" --seed "$seed" --no-shrink || true)
+        check=$(sed -n 's/^sim: FAILED: \([^:]*\).*/\1/p' <<<"$output" | head -1)
         [ "$check" != "$name" ] || break
         others+=" ($check $seed)"
         from=$((seed + 1))

@@ -49,28 +49,28 @@ const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
     disable_help_subcommand = true,
     after_long_help = "\
 WHAT HAPPENS
-  This process is the leader. Each member is a process of its own, which takes IDs, holds them for
-  a while, looks up who owns others, hands some to other members and releases the rest, as fast as
-  it can. Half-way through one of them is killed (SIGKILL). At the end everything is given back.
-  Then it is the first process of a small world: its children start children of their own, all
-  signal each other, one is killed from outside, all others end and are waited for.
+  This process is the leader. Each member is a process of its own: it takes IDs, holds them for
+  a while, looks up the owners of others, transfers some to other members and releases the rest, as
+  fast as it can. Half-way through, one member is killed (SIGKILL). At the end all IDs are released.
+  In the second part this process is the first process of a tree: its children start children of
+  their own, all processes signal each other, one is killed, all others exit and are waited for.
 
 WHAT IS CHECKED
-  no ID was held by two members at once, by the logs that all of them keep
-  what the killed member had came back to the leader
+  no two members held an ID at the same time, by the logs that all of them keep
+  the leader reclaimed the IDs of the killed member
   nothing is left: no ID range, no connection, no waiting call, no byte to send
-  every other member ended without an error
-  every signal came as often as it was sent
-  every end of a process was told to and seen by its parent, once, or by who inherited it
+  every other member exited without an error
+  every signal was delivered as often as it was sent
+  every exit of a process was reported once to its parent, or to the parent that adopted it
 
-  The last line is `family: ok` (exit code 0), or before it ends with exit code 1 there is a line
-  `family: FAILED: ...` for each thing that is wrong.
+  The last line is `family: ok` (exit code 0), or exit code 1 after a line `family: FAILED: ...`
+  for each fault.
 
 EXAMPLES
   family                                two seconds with four members
   family --members 30 --ids 20000       until each has taken 20,000 IDs
   family --members 8 --seconds 60 --top watch a longer run
-  family --trace f.pcapng               record all that they print_line to each other
+  family --trace f.pcapng               record all frames
   family --serve /run/user/1000/fam     lead at /run/user/1000/fam.1 until SIGTERM"
 )]
 struct Cli {
@@ -84,19 +84,19 @@ struct Cli {
 
 #[derive(Args)]
 struct RunOptions {
-    /// How many member processes to start; one of them will be killed
+    /// The number of member processes to start; one of them will be killed
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=500))]
     members: u32,
-    /// Work until each member has taken that many IDs, instead of for a time
+    /// Work until each member has taken that many IDs, instead of for a fixed time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     ids: Option<u64>,
-    /// How long to work
+    /// The time to work
     ///
     /// The logs grow by some megabytes a second; they are in a temporary directory, which is
     /// removed at the end.
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds, conflicts_with = "ids")]
     seconds: Duration,
-    /// Where chance begins: which member is killed, and what the members choose to do
+    /// The seed of the random choices: which member is killed, and what the members do
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Record every frame of all processes in this file, for Wireshark
@@ -105,10 +105,10 @@ struct RunOptions {
     /// docs/debugging.md says more.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Show what goes on while the members work: rates, latencies, how full the leader's pools are,
-    /// who waits for what
+    /// Show rates, latencies, the usage of the leader's pools and the waiting calls while the members
+    /// work
     ///
-    /// A live picture on a terminal, else one every second.
+    /// On a terminal the picture is updated in place, else one is printed every second.
     #[arg(long)]
     top: bool,
     /// Encrypt and authenticate all streams; needs to be built with `--features secure`
@@ -123,14 +123,14 @@ struct ServeOptions {
     /// Only lead: listen at the Unix socket BASE.1 and reach member N at BASE.N
     ///
     /// Until SIGINT or SIGTERM, which end it cleanly with exit code 0. Members join by connecting;
-    /// their number comes from `GET_NEW_VMID` or is known to whoever started them.
+    /// they get their number from `GET_NEW_VMID`, or it is assigned outside.
     #[arg(
         long = "serve",
         value_name = "BASE",
         conflicts_with_all = ["members", "ids", "seconds", "seed", "trace", "top", "secure"]
     )]
     base: Option<PathBuf>,
-    /// Say nothing but errors
+    /// Print nothing but errors
     #[arg(long, requires = "base")]
     quiet: bool,
     /// Whether released IDs are handed out again once the highest was reached
@@ -141,7 +141,7 @@ struct ServeOptions {
 
 #[derive(Subcommand)]
 enum Role {
-    /// A member: started by the leader, and told what to do on its standard input.
+    /// A member: started by the leader, from which it gets commands on its standard input.
     #[command(hide = true)]
     Member(member::Options),
     /// A process of the second part, the process tree.

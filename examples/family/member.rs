@@ -138,7 +138,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                     member.tell_progress()?;
                 }
             }
-            None => bail!("whoever started this member is gone"),
+            None => bail!("the leader that started this member is gone"),
         }
     }
 }

@@ -75,7 +75,7 @@ pub(crate) struct Processes {
     pub(crate) members: Vec<Member>,
     pub(crate) transferred: Vec<TransferredId>,
     sender: Sender<Input>,
-    heard: Receiver<Input>,
+    inputs: Receiver<Input>,
 }
 
 /// The parameters of a member.
@@ -94,12 +94,12 @@ pub(crate) struct Start<'a> {
 
 impl Processes {
     pub(crate) fn new() -> Processes {
-        let (sender, heard) = mpsc::channel();
+        let (sender, inputs) = mpsc::channel();
         Processes {
             members: Vec::new(),
             transferred: Vec::new(),
             sender,
-            heard,
+            inputs,
         }
     }
 
@@ -150,8 +150,8 @@ impl Processes {
         }
         let (index, sender) = (self.members.len(), self.sender.clone());
         read_lines(output, move |said| {
-            let heard = said.map_or(Input::End(index), |word| Input::MemberMessage(index, word));
-            sender.send(heard).is_ok()
+            let input = said.map_or(Input::End(index), |word| Input::MemberMessage(index, word));
+            sender.send(input).is_ok()
         });
         self.members.push(Member {
             vmid: start.vmid,
@@ -233,7 +233,7 @@ impl Processes {
                 tick(self);
                 next_tick = now + Duration::from_millis(100);
             }
-            match self.heard.recv_timeout(Duration::from_millis(10)) {
+            match self.inputs.recv_timeout(Duration::from_millis(10)) {
                 Ok(Input::MemberMessage(index, word)) => self.read_line(index, word)?,
                 Ok(Input::End(index)) => self.read_end(index)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}

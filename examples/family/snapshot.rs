@@ -83,7 +83,7 @@ impl SnapshotSource {
         };
         (self.at, self.before) = (now, statistics);
         let mut waits: Vec<ReportedCall> = node.pending_calls().map(ReportedCall::from).collect();
-        waits.sort_by_key(|told| std::cmp::Reverse(told.waited));
+        waits.sort_by_key(|wait| std::cmp::Reverse(wait.waited));
         waits.truncate(WAITS);
         Snapshot { glance, waits }
     }
@@ -140,8 +140,8 @@ impl FromStr for Snapshot {
     type Err = Error;
     fn from_str(line: &str) -> Result<Self> {
         let (glance, waits) = line.split_once('/').context("a look has two parts")?;
-        let told = |told: &str| {
-            let (waited, what) = told.split_once(' ').context("a wait has two parts")?;
+        let parse = |text: &str| {
+            let (waited, what) = text.split_once(' ').context("a wait has two parts")?;
             Ok(ReportedCall {
                 waited: Duration::from_nanos(waited.parse()?),
                 what: what.to_owned(),
@@ -150,7 +150,7 @@ impl FromStr for Snapshot {
         let waits = waits.trim_start().split_terminator(';');
         Ok(Snapshot {
             glance: glance.parse()?,
-            waits: waits.map(told).collect::<Result<_>>()?,
+            waits: waits.map(parse).collect::<Result<_>>()?,
         })
     }
 }

@@ -126,8 +126,8 @@ impl Top {
         for index in 0..WAITS {
             // The number of lines is constant, so that nothing jumps.
             match waits.get(index) {
-                Some((who, told)) => {
-                    let _ = writeln!(text, "  {:>10}  {who}: {}", span(told.waited), told.what);
+                Some((who, wait)) => {
+                    let _ = writeln!(text, "  {:>10}  {who}: {}", span(wait.waited), wait.what);
                 }
                 None if self.is_live() => text.push('\n'),
                 None => {}
@@ -152,7 +152,7 @@ impl Drop for Top {
 fn waits(processes: &Processes, leader: &Snapshot) -> Vec<(String, ReportedCall)> {
     let of = |name: String, look: &Snapshot| -> Vec<_> {
         let waits = look.waits.iter();
-        waits.map(|told| (name.clone(), told.clone())).collect()
+        waits.map(|wait| (name.clone(), wait.clone())).collect()
     };
     let mut all = of("member 1".to_owned(), leader);
     for member in processes.living() {
@@ -160,7 +160,7 @@ fn waits(processes: &Processes, leader: &Snapshot) -> Vec<(String, ReportedCall)
             all.extend(of(format!("member {}", member.vmid), look));
         }
     }
-    all.sort_by_key(|(_, told)| std::cmp::Reverse(told.waited));
+    all.sort_by_key(|(_, wait)| std::cmp::Reverse(wait.waited));
     all.truncate(WAITS);
     all
 }

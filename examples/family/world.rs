@@ -40,7 +40,7 @@ struct Ledger {
     /// The exit code and signal of each process.
     exits: BTreeMap<Id, (u32, u32)>,
     /// The exit reports that parents got.
-    told: BTreeMap<Id, Vec<(Id, u32, u32)>>,
+    reported: BTreeMap<Id, Vec<(Id, u32, u32)>>,
     reaped: BTreeMap<Id, Vec<Id>>,
 }
 
@@ -67,7 +67,7 @@ impl Ledger {
             "exits" => drop(self.exits.insert(number(1)?, (number(2)?, 0))),
             "ended" => {
                 let by = (number(1)?, number(3)?, number(4)?);
-                self.told.entry(number(2)?).or_default().push(by);
+                self.reported.entry(number(2)?).or_default().push(by);
             }
             "reaped" => self.reaped.entry(number(2)?).or_default().push(number(1)?),
             _ => bail!("{line:?} is nothing a process says"),
@@ -205,11 +205,11 @@ impl World<'_> {
     fn take_events(&mut self) {
         let until = Instant::now() + LIMIT;
         loop {
-            let untold = |reaped: &(&Id, &Vec<Id>)| {
-                reaped.1.contains(&self.pid) && !self.ledger.told.contains_key(reaped.0)
+            let unreported = |reaped: &(&Id, &Vec<Id>)| {
+                reaped.1.contains(&self.pid) && !self.ledger.reported.contains_key(reaped.0)
             };
-            let all_told = self.ledger.reaped.iter().all(|reaped| !untold(&reaped));
-            let time = if all_told {
+            let are_all_reported = self.ledger.reaped.iter().all(|reaped| !unreported(&reaped));
+            let time = if are_all_reported {
                 Duration::ZERO
             } else {
                 until.saturating_duration_since(Instant::now())
@@ -221,7 +221,7 @@ impl World<'_> {
                 }
                 Ok(Event::Ended(exit)) => {
                     let by = (self.pid, exit.code, exit.signal);
-                    self.ledger.told.entry(exit.pid).or_default().push(by);
+                    self.ledger.reported.entry(exit.pid).or_default().push(by);
                 }
                 Ok(Event::LeaderLeft) => {}
                 Err(_) => return,
@@ -258,11 +258,14 @@ impl World<'_> {
                 wrong.push(format!("{member} did not end"));
                 continue;
             };
-            let told = ledger.told.get(member).map_or(&[][..], |told| told);
-            if told != [(parent, *code, *signal)] {
+            let reports = ledger
+                .reported
+                .get(member)
+                .map_or(&[][..], |reports| reports);
+            if reports != [(parent, *code, *signal)] {
                 wrong.push(format!(
-                    "{member} ended with {code} and signal {signal}; told of it were {told:?}, \
-                     not its parent {parent}"
+                    "{member} ended with {code} and signal {signal}; that was reported to {reports:?}, \
+                     not to its parent {parent}"
                 ));
             }
             let reaped = ledger.reaped.get(member).map_or(&[][..], |reaped| reaped);

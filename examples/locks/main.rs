@@ -27,23 +27,23 @@ use common::{follow, lead, seconds};
     after_long_help = "\
 WHAT HAPPENS
   This process leads a family of tellers, each a process of its own. A teller picks two accounts,
-  locks the one and then the other, and moves money between them. Two that want each other's
-  account are a deadlock: one of them is told so, lets go and tries again. Now and then one locks
-  the whole table to read and counts the money. Half-way through a teller is killed (SIGKILL); what
-  it had begun is finished, or undone, by who locks these accounts next.
+  locks one and then the other, and moves money between them. Two tellers that wait for each other's
+  account are a deadlock: one of them gets EDEADLK, unlocks its account and tries again. Now and then
+  a teller locks the whole table to read and counts the money. Half-way through, a teller is killed
+  (SIGKILL); the next teller that locks its accounts completes or reverts its transfer.
 
 WHAT IS CHECKED
   the sum is the same at every count and at the end
-  no teller ever found that another was at its accounts
-  nobody waited for ever, and all but the one that was killed came to their end
+  no two tellers ever use the same account
+  no wait lasts for ever, and all tellers but the killed one exit
   nothing is left in the leader's tables
 
-  The last line is `locks: ok` (exit code 0), or before it ends with exit code 1 there is a line
-  `locks: FAILED: ...` for each thing that is wrong.
+  The last line is `locks: ok` (exit code 0), or exit code 1 after a line `locks: FAILED: ...` for each
+  fault.
 
 EXAMPLES
   locks                                  two seconds, four tellers, ten accounts
-  locks --tellers 16 --accounts 4        a processes_per_core at few accounts: many deadlocks"
+  locks --tellers 16 --accounts 4        many tellers, few accounts: many deadlocks"
 )]
 struct Cli {
     #[command(flatten)]
@@ -54,10 +54,10 @@ struct Cli {
 
 #[derive(Args)]
 struct Options {
-    /// How many tellers to start; one of them will be killed
+    /// The number of tellers to start; one of them will be killed
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=60))]
     tellers: u32,
-    /// How many accounts there are
+    /// The number of accounts
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
     accounts: u64,
     /// How long to work

@@ -26,8 +26,8 @@ use clap::{Args, Parser, Subcommand};
 
 use common::{follow, lead, seconds};
 
-/// Have processes come, work on everything and go, for a long time, and check that nothing is lost,
-/// left behind or late.
+/// Start and end processes that use every service, for a long time, and check that nothing is lost,
+/// left over or late.
 #[derive(Parser)]
 #[command(
     name = "soak",
@@ -36,37 +36,36 @@ use common::{follow, lead, seconds};
     disable_help_subcommand = true,
     after_long_help = "\
 WHAT HAPPENS
-  This process leads. It keeps N processes alive: each joins, works on everything there is (IDs,
-  lists of processes, signals, metadata, record locks on a file of its own and on shared ones, flock,
-  sync handles of its own and shared), and after a while ends with a code that was drawn for it, or
-  is killed (SIGKILL), or both at about the same time. Then another takes its place. Meanwhile this
+  This process is the leader. It keeps N processes alive: each joins, uses every service (IDs,
+  lists of processes, signals, metadata, record locks on a file of its own and on shared files, flock,
+  sync handles of its own and shared ones), and after a while exits with a random code, or is killed
+  (SIGKILL), or both at about the same time. Then another process takes its place. Meanwhile this
   process signals them one by one, by group, and all at once.
 
-  You see how many have come and gone, and by kind of work how many calls there were, how many a
-  second, and how long they took; besides, what memory and descriptors this process has.
+  The display shows the number of processes that have started and ended; for each kind of work the
+  number of calls, their rate and their latency; and the memory and descriptors of this process.
 
 WHAT IS CHECKED
-  every end was told to its parent once, and waited for once, with the right code or as a death
-  signals: each one that was accepted came, and nothing came twice
-  locks and shared values: nobody ever met another who held the same, and no change was lost
-  IDs and metadata: own IDs have the right owner, every answer is the right one
-  no call took longer than its limit, and no process failed
-  at the end the leader's tables are empty and all its pools at zero; its descriptors are as many as at
-    the beginning, and one for each call of its own that ever waited at once; in the last quarter of
-    the time its memory was at most 2 MiB (for the allocator) more than in the first
+  every exit is reported to the parent once, and waited for once, with the right code or as a death
+  signals: each accepted signal is delivered, and none is delivered twice
+  locks and shared values: no two processes hold the same one, and no change is lost
+  IDs and metadata: own IDs have the right owner, and every answer is right
+  no call takes longer than its limit, and no process fails
+  at the end the leader's tables are empty and all its pools are at zero; it has as many descriptors as
+    at the beginning, and one for each of its calls that ever waited at the same time; in the last
+    quarter of the time its memory is at most 2 MiB (for the allocator) more than in the first
 
-  The last line is `soak: ok` (exit code 0), or before it ends with exit code 1 there is a line
-  `soak: FAILED: ...` for each thing that is wrong.
+  The last line is `soak: ok` (exit code 0), or exit code 1 after a line `soak: FAILED: ...` for each
+  fault.
 
-HOW MUCH WORK THAT IS
-  As many processes as you like can't be served as fast as you like: pauses between two pieces of work,
-  lifetimes and the limit of a call grow with the processes for each core (`--pause`, `--life` and
-  `--limit` print_line otherwise). The machine is busy, but calls don't take long for want of a processor
-  alone.
+LOAD
+  The pauses between two pieces of work, the lifetimes and the limit of a call grow with the number of
+  processes for each core, so that the machine is busy, but calls do not wait long for a processor
+  alone. `--pause`, `--life` and `--limit` set other values.
 
 EXAMPLES
   soak                               fifty processes for twenty seconds
-  soak --members 200 --seconds 600   ten minutes of a processes_per_core
+  soak --members 200 --seconds 600   200 processes for ten minutes
   soak --members 8 --pause 0         as fast as it can, all the time"
 )]
 struct Cli {

@@ -52,7 +52,7 @@ impl Embedder<Host> for Os {
     }
 
     fn child_ended(&self, _: &Node<'_, Host>, exit: &ChildExit) {
-        let _ = self.events.send(Event::Told(*exit));
+        let _ = self.events.send(Event::Reported(*exit));
     }
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let open = register.open();
     if !open.is_empty() {
         wrong.push(format!(
-            "these have ended, and their parent was not told: {open:?}"
+            "the ends of these processes were not reported to their parent: {open:?}"
         ));
     }
     match leader.wait_child(ChildSelector::Any, Wait::at_most(Duration::ZERO)) {
@@ -274,14 +274,14 @@ impl Run<'_> {
                         since: Instant::now(),
                     });
                 }
-                Event::Told(exit) => {
-                    let told = self.register.change(exit.pid, |known| {
-                        known.told += 1;
-                        known.told
+                Event::Reported(exit) => {
+                    let reports = self.register.change(exit.pid, |known| {
+                        known.reports += 1;
+                        known.reports
                     });
-                    if told != Some(1) {
+                    if reports != Some(1) {
                         self.wrong.push(format!(
-                            "told of an end once more, or of nobody's: {exit:?}"
+                            "an end was reported twice, or is of no process: {exit:?}"
                         ));
                     }
                 }
@@ -326,7 +326,7 @@ impl Run<'_> {
             // The process was never in the table: only its parent knows that it is dead.
             Err(Error::TimedOut) if self.is_abandoned(pid) && status.code().is_none() => {
                 self.leader.abandon_child(gone.vmid)?;
-                self.register.change(pid, |known| known.told += 1);
+                self.register.change(pid, |known| known.reports += 1);
                 self.totals.buried += 1;
             }
             Err(Error::TimedOut) if since.elapsed() < self.options.limit() => return Ok(false),
@@ -345,7 +345,7 @@ impl Run<'_> {
             known.output_ended = true;
             *known
         });
-        let known = known.with_context(|| format!("{pid} was told of twice"))?;
+        let known = known.with_context(|| format!("{pid} was reported twice"))?;
         let counts = gone.counts;
         // A process that was killed has not sent its last counts.
         let is_whole = counts.last == 1;

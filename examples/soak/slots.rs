@@ -31,7 +31,7 @@ pub(crate) enum Event {
     /// Its output has ended.
     Silent(usize),
     /// Its parent got its exit report.
-    Told(ChildExit),
+    Reported(ChildExit),
 }
 
 /// A live process.
@@ -148,7 +148,7 @@ impl RunningProcess {
         };
         (!is_right).then(|| {
             format!(
-                "{} was to end with {} ({:?}); it did with {status}, its parent was told {exit:?}",
+                "{} should have ended with {} ({:?}), but ended with {status}; the report was {exit:?}",
                 self.pid, self.code, self.plan
             )
         })
@@ -188,7 +188,7 @@ pub(crate) struct Known {
     /// The number of its signals to the leader.
     pub(crate) to_first: u64,
     /// The number of exit reports about it.
-    pub(crate) told: u32,
+    pub(crate) reports: u32,
     /// It was reaped.
     pub(crate) reaped: bool,
     /// It must not be signalled any more.
@@ -214,7 +214,7 @@ impl Register {
         let mut all = self.all();
         let known = all.get_mut(&pid)?;
         let result = change(known);
-        if known.reaped && known.told > 0 {
+        if known.reaped && known.reports > 0 {
             all.remove(&pid);
         }
         Some(result)

@@ -27,26 +27,27 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 WHAT HAPPENS
   This process leads a family. One child is a process on this host. Two more are bare-metal programs
   (one thread, no allocator, no operating system), each in a virtual machine of its own, whose only
-  way out is one virtio console. For each a thread here stands in: it listens where the guest would,
-  and carries the guest's streams over that line.
+  device is one virtio console. For each guest a thread of this process is its proxy: it listens at
+  the guest's address, and carries the guest's streams over that console.
 
-  The guests join, list the family, take IDs, wait for a lock that the host's member has, hold locks
-  that it tests, count with it in a shared value, are signalled by it and tell it what ps shows. Then
-  they end with a code, which this process sees as their parent, and switch their machines off.
+  The guests join, list the processes of the family, take IDs, wait for a lock that the host's member
+  holds, hold locks that it tests, count with it in a shared value, get its signals and send it the
+  list of processes. Then they exit with a code, which this process gets as their parent, and switch
+  their machines off.
 
 WHAT IS CHECKED
   each of these steps, at both sides; the sum in the shared value; the exit codes; that nothing is
     left in the leader's tables; that the image is at most 512 KiB and all its memory at most 4 MiB
-  with --fault: that the second guest's end is seen as a death, its locks go to who waits for
-    them, and everybody else comes to a good end
+  with --fault: the end of the second guest counts as a death, its locks are granted to the waiting
+    processes, and all other processes exit without an error
 
-  The last line is `unikernel: ok` (exit code 0), or before it ends with exit code 1 there is a line
-  `unikernel: FAILED: ...` for each thing that is wrong.
+  The last line is `unikernel: ok` (exit code 0), or exit code 1 after a line `unikernel: FAILED: ...`
+  for each fault.
 
 EXAMPLES
-  unikernel                 both guests come to a good end
-  unikernel --fault panic   the second panics
-  unikernel --fault unresponsive    the second stops reading"
+  unikernel                 both guests exit without an error
+  unikernel --fault panic   the second guest panics
+  unikernel --fault unresponsive    the second guest stops reading"
 )]
 struct Cli {
     #[command(flatten)]
@@ -57,7 +58,7 @@ struct Cli {
 
 #[derive(Args)]
 struct Options {
-    /// How the second guest is to fail in the midst of its work
+    /// The way in which the second guest fails during its work
     #[arg(long, value_name = "HOW")]
     fault: Option<Fault>,
     /// The program that runs the machines

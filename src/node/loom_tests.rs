@@ -336,7 +336,7 @@ fn no_frame_is_left_behind(failures: &[ConnectError]) {
         reader.skip(length);
     }
     assert!(reader.is_empty());
-    assert_eq!(hellos, 1, "a peer hears HELLO first, once");
+    assert_eq!(hellos, 1, "HELLO is the first frame, once");
     ids.sort_unstable();
     assert_eq!(ids, [1, 2]);
 }

@@ -395,7 +395,7 @@ mod tests {
                 assert_eq!(
                     deferred,
                     Ok(SetOutcome::Queued),
-                    "for a file that is not lent"
+                    "for a file that is not delegated"
                 );
             },
         ];

@@ -67,13 +67,13 @@ impl<P: Pal> Node<'_, P> {
             let Some(unborn) = next else {
                 return outcome;
             };
-            let told = match unborn {
+            let reported = match unborn {
                 AbandonedChild { pid: Some(pid), .. } if self.is_known_process() => {
                     self.send_reap(leader, pid)
                 }
                 AbandonedChild { vmid, .. } => self.announce_dead(leader, vmid),
             };
-            let is_for_later = matches!(told, Err(Error::Full(_) | Error::Platform));
+            let is_for_later = matches!(reported, Err(Error::Full(_) | Error::Platform));
             self.children
                 .lock()
                 .finish_abandoned(unborn.vmid, !is_for_later);
@@ -83,7 +83,7 @@ impl<P: Pal> Node<'_, P> {
             }
             self.abandoned_pause.store(0, Ordering::SeqCst);
             self.waiters.wake_for_room(self.identity.vmid);
-            outcome = outcome.and(told);
+            outcome = outcome.and(reported);
         }
     }
 

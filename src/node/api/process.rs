@@ -258,17 +258,17 @@ impl<P: Pal> Node<'_, P> {
             Ok(())
         };
         let is_told = |parent| is_led && Some(parent) == self.identity.leader;
-        let told = match self.identity.parent {
+        let notified = match self.identity.parent {
             Some(parent) if !is_told(parent) => self.send_end(parent, &notice, limits),
             _ => Ok(()),
         };
-        if told.is_err() && !is_led {
+        if notified.is_err() && !is_led {
             // No process has got the notice.
             self.change_phase(Phase::Ending, Phase::Running);
-            return told;
+            return notified;
         }
         self.finish_exit();
-        known.and(told)
+        known.and(notified)
     }
 
     /// Ends the calls that began to wait while the exit was in progress: they would get no answer.

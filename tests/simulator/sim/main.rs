@@ -72,19 +72,19 @@ FAULTS
 {faults}
 
 WHAT HAPPENS
-  A seed stands for a family: how many members, which limits, what each of them does (IDs, children,
-  signals, metadata, file locks, shared values), which faults there are and where they strike. All
-  of it runs in one thread and in simulated time, so it happens again exactly.
+  A seed determines a family: the number of members, their limits, what each of them does (IDs,
+  children, signals, metadata, file locks, shared values), and the kinds and times of the faults. The
+  whole family runs in one thread and in simulated time, so a run can be repeated exactly.
   docs/testing.md lists the checks.
 
-  The last line is `sim: ok` (exit code 0). Or a seed fails: it is made as small as it goes, and the
-  line that runs just that is printed, with a short trace (exit code 1).
+  The last line is `sim: ok` (exit code 0). If a seed fails, it is reduced to as few steps as possible,
+  and the command that runs them is printed with a short trace (exit code 1).
 
 EXAMPLES
   sim --runs 100000 --faults delay,crash   many families with slow streams and deaths
   sim --from 0 --runs 20000                the same families every time
-  sim --seed 7 --verbose                   what happens in the family of seed 7
-  sim --seed 7 --record-ops seven          what its leader applies, for sim --replay-ops seven"
+  sim --seed 7 --verbose                   the trace of the family of seed 7
+  sim --seed 7 --record-ops seven          record the operations of its leader, for sim --replay-ops seven"
     )
 }
 

@@ -100,7 +100,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
             ));
             let is_marked_dead = world.checks.family.is_marked_dead(own.vmid);
             if !(is_marked_dead || exited.is_ok() && flushed) {
-                let what = Err(format!("v{} can't say how it ends: {exited:?}", own.vmid));
+                let what = Err(format!("v{} can't report its exit: {exited:?}", own.vmid));
                 world.check("calls", what);
             }
         });
@@ -161,7 +161,10 @@ fn await_kept_signals<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         })
     };
     if let Some(signal) = missing_at_last(node, not_come) {
-        let what = format!("v{} never gets {signal}, sent before it joined", own.vmid);
+        let what = format!(
+            "v{} never gets {signal}, which was sent before it joined",
+            own.vmid
+        );
         with(|world| world.check("signals", Err(what)));
     }
 }

@@ -41,7 +41,7 @@ impl Fault {
         (
             Fault::Delay,
             "delay",
-            "bytes and ends of streams come late, each by another time",
+            "bytes and ends of streams arrive late, each by another time",
         ),
         (
             Fault::Stall,
@@ -51,18 +51,22 @@ impl Fault {
         (
             Fault::Silence,
             "silence",
-            "for a while nothing gets from one member to another, but all the way back",
+            "for a while nothing arrives from one member at another, but everything in the other direction",
         ),
         (
             Fault::Disconnect,
             "disconnect",
-            "a stream breaks, at any byte, and part of what was under way is lost",
+            "a stream breaks, at any byte, and part of the bytes in transit are lost",
         ),
-        (Fault::Crash, "crash", "a member dies without a word"),
+        (
+            Fault::Crash,
+            "crash",
+            "a member dies without an exit report",
+        ),
         (
             Fault::Restart,
             "restart",
-            "whoever sees a child dead starts another in its place",
+            "a process whose child has died starts another in its place",
         ),
         (
             Fault::Capacity,

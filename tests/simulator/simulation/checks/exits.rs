@@ -35,7 +35,7 @@ impl Exits {
         }
         let child = as_it_ended(family, exit)?;
         if !self.reported.insert((child, parent)) {
-            return Err(format!("v{parent} is told of {exit:?} twice"));
+            return Err(format!("v{parent} gets the report of {exit:?} twice"));
         }
         Ok(())
     }
@@ -55,9 +55,9 @@ impl Exits {
             process.is_some_and(|process| process.ends.contains(&(0, SIGPWR)))
         };
         match before {
-            Some(before) if before == parent || !(died(before) || died(parent)) => {
-                Err(format!("{exit:?} was seen by v{before} and by v{parent}"))
-            }
+            Some(before) if before == parent || !(died(before) || died(parent)) => Err(format!(
+                "{exit:?} was reported to v{before} and to v{parent}"
+            )),
             _ => Ok(()),
         }
     }
@@ -102,7 +102,7 @@ impl Exits {
             counts && !is_seen && !self.may_be_reaped.contains(&process.vmid)
         });
         match missing {
-            Some(process) => Err(format!("nobody has waited for {process:?}")),
+            Some(process) => Err(format!("no process has waited for {process:?}")),
             None => Ok(()),
         }
     }
@@ -114,6 +114,6 @@ fn as_it_ended(family: &Family, exit: &ChildExit) -> Result<u32, String> {
     let end = (exit.code, exit.signal);
     match process {
         Some(process) if process.ends.contains(&end) => Ok(process.vmid),
-        _ => Err(format!("{exit:?} is told of {process:?}")),
+        _ => Err(format!("{exit:?} is reported of {process:?}")),
     }
 }

@@ -45,7 +45,7 @@ impl FalseDisconnects {
             .chain(faults)
             .find(|fault| statistics.refused(*fault) > 0)
         {
-            Some(fault) => Err(format!("v{who} has refused somebody: {fault}")),
+            Some(fault) => Err(format!("v{who} has refused a process: {fault}")),
             None => Ok(()),
         }
     }

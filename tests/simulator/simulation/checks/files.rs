@@ -117,7 +117,9 @@ impl Files {
             }
             let mut theirs = theirs[claim.bytes.clone()].iter().flatten();
             if theirs.any(|theirs| *theirs || claim.write) {
-                return Err(format!("{claim:?} was given, which {other:?} has"));
+                return Err(format!(
+                    "{claim:?} was granted, which conflicts with {other:?}"
+                ));
             }
         }
         let own = self.held.entry((claim.space, claim.owner)).or_default();
@@ -191,7 +193,7 @@ impl Files {
         if is_right || !claim.space.0 {
             return Ok(());
         }
-        Err(format!("{claim:?} was refused, and nobody has it"))
+        Err(format!("{claim:?} was refused, and no lock conflicts"))
     }
 
     /// The process begins to release all its record locks.
@@ -249,7 +251,7 @@ impl Files {
                 ways.extend(self.waits.iter().filter(theirs).map(|span| &span.claim));
             }
         }
-        Err(format!("EDEADLK for {claim:?}, and there is no circle"))
+        Err(format!("EDEADLK for {claim:?}, and there is no cycle"))
     }
 }
 

@@ -34,7 +34,7 @@ impl Ids {
         for id in range.start..=range.end {
             if let Some((before, _)) = self.owners.insert(id, (owner, now)) {
                 return Err(format!(
-                    "v{owner} gets {range:?}, of which v{before} has {id}"
+                    "v{owner} gets {range:?}, of which v{before} owns {id}"
                 ));
             }
         }
@@ -88,9 +88,9 @@ impl Ids {
     /// The leader has answered that the ID had this owner at some time since `asked`.
     pub(crate) fn looked_up(&self, id: Id, owner: u32, asked: u64) -> Result<(), String> {
         match self.owners.get(&id) {
-            Some((known, since)) if *since < asked && owner != *known => {
-                Err(format!("v{owner} is said to own {id}, which v{known} has"))
-            }
+            Some((known, since)) if *since < asked && owner != *known => Err(format!(
+                "v{owner} is the reported owner of {id}, which v{known} owns"
+            )),
             _ => Ok(()),
         }
     }

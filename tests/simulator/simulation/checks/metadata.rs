@@ -21,7 +21,7 @@ pub(crate) fn credentials(pid: Id, reported: (u32, u32)) -> Result<(), String> {
     if reported == (user_of(pid), user_of(pid) + 1) {
         return Ok(());
     }
-    Err(format!("{pid} is said to be {reported:?}"))
+    Err(format!("the process entry of {pid} is {reported:?}"))
 }
 
 pub(crate) fn path(pid: Id, what: MetaCode, reported: Option<&[u8]>) -> Result<(), String> {
@@ -30,5 +30,5 @@ pub(crate) fn path(pid: Id, what: MetaCode, reported: Option<&[u8]>) -> Result<(
         return Ok(());
     }
     let reported = reported.map(String::from_utf8_lossy);
-    Err(format!("{what:?} of {pid} is said to be {reported:?}"))
+    Err(format!("{what:?} of {pid} is {reported:?}"))
 }

@@ -134,7 +134,7 @@ impl Signals {
         if (FOR_ALL..REAL_TIME).contains(&signal) {
             return match self.broadcasts.get(&signal) {
                 None => Err(format!(
-                    "v{vmid} gets signal {signal}, which nobody has sent"
+                    "v{vmid} gets signal {signal}, which no process has sent"
                 )),
                 Some(broadcast) if broadcast.sender == vmid => {
                     Err(format!("v{vmid} gets its own signal for all"))
@@ -233,7 +233,7 @@ impl Signals {
             let times = times.copied().unwrap_or(0);
             if times < *succeeded && !family.is_marked_dead(*vmid) {
                 return Err(format!(
-                    "v{vmid} got signal {signal} {times} times, {succeeded} were said to be"
+                    "v{vmid} got signal {signal} {times} times, {succeeded} were accepted"
                 ));
             }
         }

@@ -139,7 +139,7 @@ impl Values {
             let is_before = pid == who.0 && waiting.who != who && since < asked;
             if is_before && waiting.handle == handle && (write || waiting.write) {
                 return Err(format!(
-                    "{:?} waits for handle {at}, and {who:?} passes it",
+                    "{:?} waits for handle {at}, and {who:?} overtakes it",
                     waiting.who
                 ));
             }
@@ -151,7 +151,10 @@ impl Values {
             let is_other = waiting.who.0 != who.0 && waiting.since < asked;
             waiting.passed += u32::from(is_other && (write || waiting.write));
             if waiting.passed > MAX_OVERTAKES {
-                return Err(format!("{:?} waits for handle {at} for ever", waiting.who));
+                return Err(format!(
+                    "{:?} is overtaken for ever at handle {at}",
+                    waiting.who
+                ));
             }
         }
         Ok(())
@@ -169,7 +172,7 @@ impl Values {
         let read_by_other = value.readers.iter().any(|reader| *reader != who);
         if by_other || write && read_by_other {
             return Err(format!(
-                "{who:?} takes handle {at}, which {:?} and {:?} have",
+                "{who:?} acquires handle {at}, which {:?} and {:?} hold",
                 value.writer, value.readers
             ));
         }
@@ -230,8 +233,12 @@ impl Values {
             value.may_be_orphan &= !owner_died;
         }
         match (owner_died, must, may) {
-            (false, true, _) => Err(format!("{pid} is not told that the owner of {at} died")),
-            (true, _, false) => Err(format!("{pid} is told of a death at {at}: nobody died")),
+            (false, true, _) => Err(format!(
+                "{pid} gets no report of the death of the owner of {at}"
+            )),
+            (true, _, false) => Err(format!(
+                "{pid} gets a report of a death at {at}, and no process died"
+            )),
             _ => Ok(()),
         }
     }
