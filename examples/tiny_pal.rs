@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
+    AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
     StreamError, Time, Token,
 };
 use libos_ipc::{ChildSelector, Config, Exit, Identity, Node, Vmid, Wait};
@@ -122,10 +122,6 @@ impl Tiny {
             start: Instant::now(),
         })
     }
-
-    fn left(&self, until: Option<Time>) -> Option<Duration> {
-        until.map(|until| until.since(self.now()))
-    }
 }
 
 impl Pal for Tiny {
@@ -186,7 +182,7 @@ impl Pal for Tiny {
         watches.retain(|watch| !Arc::ptr_eq(&watch.stream, &stream.0));
     }
 
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         let mut watches = self.watches.lock().unwrap().clone();
         watches.retain(|watch| !watch.interest.is_empty());
         let mut fds = vec![
@@ -202,8 +198,8 @@ impl Pal for Tiny {
             events.set(PollFlags::OUT, watch.interest.contains(Interest::WRITE));
             fds.push(PollFd::new(&*watch.stream, events));
         }
-        let left = self
-            .left(until)
+        let left = until
+            .left(|| self.now())
             .and_then(|left| Timespec::try_from(left).ok());
         if poll(&mut fds, left.as_ref()).is_err() {
             return; // interrupted: an early return is allowed
@@ -235,15 +231,15 @@ impl Pal for Tiny {
         }
     }
 
-    fn wait_event(&self, event: &Flag, until: Option<Time>) {
+    fn wait_event(&self, event: &Flag, until: Deadline) {
         let set = event.set.lock().unwrap();
-        let left = self.left(until).unwrap_or(Duration::from_secs(10));
+        let left = until.left(|| self.now()).unwrap_or(Duration::from_secs(10));
         if !*set {
             let _ = event.changed.wait_timeout(set, left);
         }
     }
 
-    fn wait_readable(&self, _: &Tcp, _: &Flag, _: Option<Time>) -> bool {
+    fn wait_readable(&self, _: &Tcp, _: &Flag, _: Deadline) -> bool {
         false // not called: SUPPORTS_CALLER_READ is false
     }
 

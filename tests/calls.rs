@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::{Host, HostNode};
+use libos_ipc::pal::Deadline;
 use libos_ipc::wire::{
     Answer, FileLock, IdRange, LockFamily, LockKind, Message, MetaCode, SyncState,
 };
@@ -505,7 +506,7 @@ fn a_single_thread_drives_its_node_itself() {
         if let Some(answer) = request.poll() {
             break answer;
         }
-        node.poll(None);
+        node.poll(Deadline::Never);
     };
     assert_eq!(answer, Ok(Answer::Vmid(3)), "this node goes by 2 already");
     drop(request);

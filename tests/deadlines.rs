@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use libos_ipc::pal::{AcceptError, ConnectError, Pal, ReadyList, Stream, Time};
+use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Pal, ReadyList, Stream, Time};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{DelegatedLocks, FileLock, IdRange, LockFamily, LockKind, Message, codes};
 use libos_ipc::{
@@ -30,10 +30,10 @@ struct Slow<'w> {
 }
 
 impl Slow<'_> {
-    fn sleep(&self, until: Option<Time>) {
+    fn sleep(&self, until: Deadline) {
         let mut next = self.next_turn.lock().unwrap();
-        let until = until.map_or(*next, |until| until.min(*next));
-        self.network.advance(until - self.network.now());
+        let left = until.min(Deadline::At(*next)).left(|| self.network.now());
+        self.network.advance(left.unwrap_or_default());
         if self.network.now() >= *next {
             (self.leader)();
             *next = self.network.now() + self.pause;
@@ -60,9 +60,9 @@ impl<'w> Pal for &Slow<'w> {
         self.inner.accept()
     }
 
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         self.inner.wait(ready, until);
-        if ready.is_empty() && until != Some(Time(0)) && !self.woken.swap(false, Relaxed) {
+        if ready.is_empty() && until != Deadline::Now && !self.woken.swap(false, Relaxed) {
             self.sleep(until);
         }
     }
@@ -71,11 +71,11 @@ impl<'w> Pal for &Slow<'w> {
         self.woken.store(true, Relaxed);
     }
 
-    fn wait_event(&self, _: &Self::Event, until: Option<Time>) {
+    fn wait_event(&self, _: &Self::Event, until: Deadline) {
         self.sleep(until);
     }
 
-    fn wait_readable(&self, _: &Self::Stream, _: &Self::Event, _: Option<Time>) -> bool {
+    fn wait_readable(&self, _: &Self::Stream, _: &Self::Event, _: Deadline) -> bool {
         false
     }
 
@@ -143,7 +143,7 @@ fn with_slow_family<T>(
         leader.join(Wait::FOREVER).unwrap();
         let turn = || {
             for _ in 0..10 {
-                leader.poll(Some(Time(0)));
+                leader.poll(Deadline::Now);
             }
         };
         with_slow_leader(pause, &turn, &network, |slow, node| {
@@ -245,7 +245,7 @@ fn a_wait_without_a_limit_makes_all_its_requests_in_one_second() {
 fn poll_for(span: Duration, network: &World, node: &Member<'_, '_, '_>) {
     let until = network.now() + span;
     while network.now() < until {
-        node.poll(Some(until));
+        node.poll(Deadline::At(until));
     }
 }
 

@@ -2,7 +2,9 @@
 #![allow(missing_docs, clippy::cast_possible_truncation)]
 
 use libos_ipc::Vmid;
-use libos_ipc::pal::{ConnectError, Interest, Pal, ReadyList, Stream, StreamError, Time, Token};
+use libos_ipc::pal::{
+    ConnectError, Deadline, Interest, Pal, ReadyList, Stream, StreamError, Token,
+};
 use libos_ipc::testing::fault_injector::{FaultInjector, Faults, LOG_LENGTH, Operation, Outcome};
 use libos_ipc::testing::loopback::{Loopback, Network};
 
@@ -56,8 +58,8 @@ fn transfer<P: Pal>(from: &P, to: &P) -> (Vec<u8>, Option<StreamError>, Option<S
     let mut inward_open = true;
     for _ in 0..1_000_000 {
         let (mut writable, mut readable) = (ReadyList::new(), ReadyList::new());
-        from.wait(&mut writable, Some(Time(0)));
-        to.wait(&mut readable, Some(Time(0)));
+        from.wait(&mut writable, Deadline::Now);
+        to.wait(&mut readable, Deadline::Now);
         if let Some(stream) = &out
             && !writable.is_empty()
         {
@@ -91,7 +93,7 @@ fn transfer<P: Pal>(from: &P, to: &P) -> (Vec<u8>, Option<StreamError>, Option<S
             // The other end must be notified.
             if let Some(stream) = &out {
                 let mut ready = ReadyList::new();
-                from.wait(&mut ready, Some(Time(0)));
+                from.wait(&mut ready, Deadline::Now);
                 let told = ready
                     .iter()
                     .any(|(_, what)| what.contains(Interest::HANG_UP));
@@ -258,12 +260,12 @@ fn a_broken_stream_is_reported_for_as_long_as_it_is_watched() {
         pal(&mut ready);
         ready
     };
-    let at_one = || look(&|ready| one.wait(ready, None));
+    let at_one = || look(&|ready| one.wait(ready, Deadline::Never));
     for _ in 0..2 {
         assert_eq!(at_one().as_slice(), [(Token(1), Interest::HANG_UP)]);
     }
     // The peer sees it as closed.
-    let at_two = look(&|ready| two.wait(ready, None));
+    let at_two = look(&|ready| two.wait(ready, Deadline::Never));
     assert_eq!(
         at_two.as_slice(),
         [(Token(2), Interest::READ | Interest::HANG_UP)]
@@ -359,7 +361,7 @@ fn streams_of_the_host_are_wrapped_too() {
         });
         let mut received = Vec::new();
         while received.len() < BYTES {
-            assert!(two.wait_readable(&inward, &event, None));
+            assert!(two.wait_readable(&inward, &event, Deadline::Never));
             let mut buffer = [0; 100];
             match inward.read(&mut buffer) {
                 Ok(count) => received.extend_from_slice(&buffer[..count]),
@@ -369,16 +371,16 @@ fn streams_of_the_host_are_wrapped_too() {
         assert!(received.iter().copied().eq((0..BYTES).map(byte)));
     });
     // It is cut at the last byte: reported once it is watched, and the writer sees it.
-    assert!(two.wait_readable(&inward, &event, None));
+    assert!(two.wait_readable(&inward, &event, Deadline::Never));
     event.set();
-    assert!(!two.wait_readable(&inward, &event, None));
+    assert!(!two.wait_readable(&inward, &event, Deadline::Never));
     two.rewatch(&inward, Token(2), Interest::READ);
     let mut ready = ReadyList::new();
-    two.wait(&mut ready, None);
+    two.wait(&mut ready, Deadline::Never);
     let all = Interest::READ | Interest::HANG_UP;
     assert_eq!(ready.as_slice(), [(Token(2), all)]);
     one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
     ready.clear();
-    one.wait(&mut ready, Some(Time(0)));
+    one.wait(&mut ready, Deadline::Now);
     assert_eq!(ready.as_slice(), [(Token(1), Interest::HANG_UP)]);
 }

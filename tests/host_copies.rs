@@ -15,7 +15,7 @@ use common::{LONG, base, family, vmid};
 use copy::Copy;
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Interest, Pal, ReadyList, Stream, StreamError, Token,
 };
 use libos_ipc::{ChildSelector, Config, Driving, Exit, Identity, Vmid, Wait};
 use nix::sys::signal::{Signal, kill};
@@ -29,7 +29,7 @@ const WAIT: Wait<'static> = Wait::at_most(LONG);
 /// Returns the ready streams.
 fn look(host: &Host) -> ReadyList {
     let mut ready = ReadyList::new();
-    host.wait(&mut ready, Some(Time(0)));
+    host.wait(&mut ready, Deadline::Now);
     ready
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libos_ipc::Vmid;
 use libos_ipc::host::{Host, raise_descriptor_limit};
-use libos_ipc::pal::{AcceptError, ConnectError, Event, Pal, Stream};
+use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Event, Pal, Stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[test]
@@ -57,15 +57,15 @@ fn exhausted_descriptors_give_another_error_than_a_missing_listener() {
 
     // The event's descriptor can't be made: waiting works all the same.
     let event = host.event().unwrap();
-    let soon = Some(host.now() + Duration::from_millis(3));
+    let soon = Deadline::At(host.now() + Duration::from_millis(3));
     assert!(!host.wait_readable(&inward, &event, soon));
     thread::scope(|scope| {
         scope.spawn(|| event.set());
-        assert!(!host.wait_readable(&inward, &event, None));
+        assert!(!host.wait_readable(&inward, &event, Deadline::Never));
     });
     event.clear();
     out.write(&[b"x"]).unwrap();
-    assert!(host.wait_readable(&inward, &event, None));
+    assert!(host.wait_readable(&inward, &event, Deadline::Never));
 
     setrlimit(Resource::Nofile, before).unwrap();
     assert!(host.accept().is_ok());

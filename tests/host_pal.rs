@@ -13,14 +13,14 @@ use std::process::{Command, Stdio};
 use common::{LONG, base, family, vmid};
 use libos_ipc::host::Host;
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Interest, Pal, ReadyList, Stream, StreamError, Token,
 };
 use tempfile::TempDir;
 
 /// Returns the ready streams.
 fn look(host: &Host) -> ReadyList {
     let mut ready = ReadyList::new();
-    host.wait(&mut ready, Some(Time(0)));
+    host.wait(&mut ready, Deadline::Now);
     ready
 }
 
@@ -30,7 +30,7 @@ fn wait(host: &Host) -> ReadyList {
     let mut ready = ReadyList::new();
     while ready.is_empty() {
         assert!(host.now() < until, "nothing became ready");
-        host.wait(&mut ready, Some(until));
+        host.wait(&mut ready, Deadline::At(until));
     }
     ready
 }

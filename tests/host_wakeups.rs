@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{LONG, family};
-use libos_ipc::pal::{Event, Pal, ReadyList, Stream, Time};
+use libos_ipc::pal::{Deadline, Event, Pal, ReadyList, Stream};
 
 #[test]
 fn wait_keeps_its_time_limit() {
@@ -18,12 +18,12 @@ fn wait_keeps_its_time_limit() {
     for limit in [Duration::from_micros(300), Duration::from_millis(12)] {
         let start = family.one.now();
         let mut ready = ReadyList::new();
-        family.one.wait(&mut ready, Some(start + limit));
+        family.one.wait(&mut ready, Deadline::At(start + limit));
         assert!(ready.is_empty());
         assert!(family.one.now().since(start) >= limit);
     }
     let past = family.one.now();
-    family.one.wait(&mut ReadyList::new(), Some(past));
+    family.one.wait(&mut ReadyList::new(), Deadline::At(past));
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn no_wake_is_lost() {
     let family = family();
     family.one.wake();
     family.one.wake();
-    family.one.wait(&mut ReadyList::new(), None);
+    family.one.wait(&mut ReadyList::new(), Deadline::Never);
     let (asked, done) = (AtomicU32::new(0), AtomicU32::new(0));
     let mut lost = false;
     let until = family.one.now() + LONG;
@@ -49,7 +49,7 @@ fn no_wake_is_lost() {
             });
         }
         while done.load(Ordering::Acquire) < 2 * ROUNDS {
-            family.one.wait(&mut ReadyList::new(), Some(until));
+            family.one.wait(&mut ReadyList::new(), Deadline::At(until));
             lost |= family.one.now() >= until;
             // After a lost wake-up the other threads end, too.
             let all = if lost {
@@ -71,12 +71,12 @@ fn an_event_is_set_or_clear() {
     let start = family.one.now();
     let limit = Duration::from_micros(500);
     while family.one.now().since(start) < limit {
-        family.one.wait_event(&event, Some(start + limit));
+        family.one.wait_event(&event, Deadline::At(start + limit));
     }
     event.set();
     event.set();
     assert!(event.is_set());
-    family.one.wait_event(&event, None);
+    family.one.wait_event(&event, Deadline::Never);
     event.clear();
     assert!(!event.is_set());
 }
@@ -87,18 +87,18 @@ fn a_reader_is_woken_by_data_event_time_and_end() {
     let (out, inward) = family.stream();
     let event = family.two.event().unwrap();
     let two = &family.two;
-    let soon = || Some(two.now() + Duration::from_micros(200));
+    let soon = || Deadline::At(two.now() + Duration::from_micros(200));
     assert!(!two.wait_readable(&inward, &event, soon()));
-    assert!(!two.wait_readable(&inward, &event, Some(Time(0))));
+    assert!(!two.wait_readable(&inward, &event, Deadline::Now));
     out.write(&[b"x"]).unwrap();
-    assert!(two.wait_readable(&inward, &event, None));
+    assert!(two.wait_readable(&inward, &event, Deadline::Never));
     event.set();
-    assert!(!two.wait_readable(&inward, &event, None));
+    assert!(!two.wait_readable(&inward, &event, Deadline::Never));
     event.clear();
     assert_eq!(inward.read(&mut [0; 4]), Ok(1));
     assert!(!two.wait_readable(&inward, &event, soon()));
     drop(out);
-    assert!(two.wait_readable(&inward, &event, None));
+    assert!(two.wait_readable(&inward, &event, Deadline::Never));
 }
 
 /// Two threads wake each other in turn: after one lost wake-up they stop. Each waits on its own
@@ -122,9 +122,9 @@ fn no_set_is_lost() {
                         let my_turn = 2 * round + u32::from(me == 1);
                         while turn.load(Ordering::Acquire) != my_turn {
                             if polls {
-                                host.wait_readable(inward, mine, Some(until));
+                                host.wait_readable(inward, mine, Deadline::At(until));
                             } else {
-                                host.wait_event(mine, Some(until));
+                                host.wait_event(mine, Deadline::At(until));
                             }
                             mine.clear();
                             assert!(host.now() < until, "a wake-up was lost");
@@ -162,9 +162,9 @@ fn setting_an_event_wakes_all_waiters() {
                     barrier.wait();
                     while round.load(Ordering::Acquire) < mine {
                         if number % 2 == 0 {
-                            family.two.wait_event(event, Some(until));
+                            family.two.wait_event(event, Deadline::At(until));
                         } else {
-                            family.two.wait_readable(inward, event, Some(until));
+                            family.two.wait_readable(inward, event, Deadline::At(until));
                         }
                         if family.two.now() >= until {
                             lost.store(true, Ordering::Relaxed);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use libos_ipc::Vmid;
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Event, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Event, Interest, Pal, ReadyList, Stream, StreamError,
+    Time, Token,
 };
 use libos_ipc::testing::loopback::{Loopback, Network};
 
@@ -21,7 +22,7 @@ fn vmid(number: u32) -> Vmid {
 
 fn look<P: Pal>(node: &P) -> ReadyList {
     let mut ready = ReadyList::new();
-    node.wait(&mut ready, None);
+    node.wait(&mut ready, Deadline::Never);
     ready
 }
 
@@ -175,9 +176,9 @@ fn the_clock_moves_only_when_advanced() {
     assert_eq!(one.now(), Time(3000));
     assert_eq!(STATIC.now(), Time(3000));
     // It does not wait until then.
-    one.wait(&mut ReadyList::new(), Some(Time(4000)));
+    one.wait(&mut ReadyList::new(), Deadline::At(Time(4000)));
     let event = one.event().unwrap();
-    one.wait_event(&event, None);
+    one.wait_event(&event, Deadline::Never);
     event.set();
     assert!(event.is_set());
     event.clear();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
-use libos_ipc::pal::{AcceptError, ConnectError, Event, Pal, ReadyList, Stream, Time};
+use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Event, Pal, ReadyList, Stream, Time};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{
     FrameWriter, Hello, IdRange, Message, MetaCode, Sync, SyncCode, SyncState, codes,
@@ -43,8 +43,8 @@ impl<'w> Patient<'w> {
         assert!(hurries < most, "it does nothing but look again");
     }
 
-    fn sleep(&self, until: Option<Time>) {
-        let until = until.expect("it would wait for ever");
+    fn sleep(&self, until: Deadline) {
+        let until = until.time().expect("it would wait for ever");
         self.network.advance(until - self.network.now());
     }
 }
@@ -69,7 +69,7 @@ impl<'w> Pal for &Patient<'w> {
         self.inner.accept()
     }
 
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         self.inner.wait(ready, until);
         if !ready.is_empty() {
             self.hurry(100);
@@ -82,7 +82,7 @@ impl<'w> Pal for &Patient<'w> {
         self.woken.store(true, Relaxed);
     }
 
-    fn wait_event(&self, event: &Self::Event, until: Option<Time>) {
+    fn wait_event(&self, event: &Self::Event, until: Deadline) {
         if event.is_set() {
             self.hurry(100);
         } else {
@@ -90,7 +90,7 @@ impl<'w> Pal for &Patient<'w> {
         }
     }
 
-    fn wait_readable(&self, _: &Self::Stream, _: &Self::Event, _: Option<Time>) -> bool {
+    fn wait_readable(&self, _: &Self::Stream, _: &Self::Event, _: Deadline) -> bool {
         false
     }
 
@@ -116,7 +116,7 @@ fn config(driving: Driving) -> Config {
 /// Polls the node once, without waiting.
 fn turn_a_little(node: &Node<'_, &Patient<'_>>) {
     for _ in 0..4 {
-        node.poll(Some(Time(0)));
+        node.poll(Deadline::Now);
     }
 }
 
@@ -124,7 +124,7 @@ fn turn_a_little(node: &Node<'_, &Patient<'_>>) {
 fn turn_for_a_second(node: &Node<'_, &Patient<'_>>, network: &World) {
     let until = network.now() + Duration::from_secs(1);
     while network.now() < until {
-        node.poll(Some(until));
+        node.poll(Deadline::At(until));
     }
 }
 
@@ -175,7 +175,7 @@ fn the_worker_sleeps_while_it_waits_for_the_last_bytes_of_a_peer() {
         drop((&&peer).accept().unwrap());
         let until = network.now() + Duration::from_millis(100);
         while network.now() < until {
-            node.poll(Some(until));
+            node.poll(Deadline::At(until));
         }
         assert_eq!(node.statistics().disconnects, 0, "it was not waited for");
     });
@@ -290,7 +290,7 @@ fn a_peer_that_reads_no_answers_does_not_keep_the_worker_awake() {
         let ask = wish(7);
         // It writes until no more bytes are accepted.
         while words.write(&[&ask]) == Ok(ask.len()) {
-            node.poll(Some(Time(0)));
+            node.poll(Deadline::Now);
         }
         turn_for_a_second(node, &network);
     });
@@ -329,7 +329,7 @@ fn recalls_at_once(requests: u32) -> bool {
         let start = network.now();
         while to_asker.read(&mut bytes).is_ok() {}
         while network.now() == start {
-            node.poll(Some(start + Duration::from_secs(1)));
+            node.poll(Deadline::At(start + Duration::from_secs(1)));
         }
         assert!(to_holder.read(&mut bytes).is_ok(), "the worker slept on it");
         true
@@ -349,7 +349,7 @@ fn a_leader_that_shuts_down_does_not_look_like_a_c_leader() {
     with_leader(&pal, |node| {
         let words = late.inner.connect(Vmid::LEADER).unwrap();
         words.write(&[&3_u32.to_le_bytes()]).unwrap();
-        node.poll(Some(Time(0)));
+        node.poll(Deadline::Now);
         // It is not finished as long as this is not read.
         queue_too_much(node, Vmid::new(2).unwrap());
         let hello = frame(0, &hello(3));

@@ -3,7 +3,7 @@
 use rustix::event::Timespec;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::pal::Time;
+use crate::pal::{Deadline, Time};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -22,11 +22,11 @@ pub(super) fn timespec(time: Time) -> Timespec {
     }
 }
 
-/// Returns the time until `until`; zero if it is past. The clock is not read for the one point that
-/// is always past.
-pub(super) fn left(until: Time) -> Timespec {
-    if until == Time(0) {
-        return Timespec::default();
-    }
-    timespec(Time(until.0.saturating_sub(now().0)))
+/// Returns the time until `until`; zero if it is past, `None` for no limit.
+pub(super) fn left(until: Deadline) -> Option<Timespec> {
+    let left = until.left(now)?;
+    Some(Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    })
 }

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use rustix::thread::futex;
 
 use super::clock;
-use crate::pal::{Event, Time};
+use crate::pal::{Deadline, Event};
 
 const SET: u32 = 1;
 const SLEEPING: u32 = 2;
@@ -71,7 +71,7 @@ impl Event for HostEvent {
 
 impl HostEvent {
     /// Sleeps until the event is set or `until` is reached. It may return early.
-    pub(super) fn wait(&self, until: Option<Time>) {
+    pub(super) fn wait(&self, until: Deadline) {
         let seen = self.word.load(Ordering::Acquire);
         if seen & SET != 0 {
             return;
@@ -85,7 +85,7 @@ impl HostEvent {
         {
             return;
         }
-        let until = until.map(clock::timespec);
+        let until = until.time().map(clock::timespec);
         // With a bit set the time limit is a point on the clock, not a span, so nothing has to be
         // computed.
         let _ = futex::wait_bitset(
@@ -98,7 +98,7 @@ impl HostEvent {
     }
 
     /// Sleeps until `stream` is readable or hung up, the event is set, or `until` is reached.
-    pub(super) fn wait_readable(&self, stream: BorrowedFd<'_>, until: Option<Time>) -> bool {
+    pub(super) fn wait_readable(&self, stream: BorrowedFd<'_>, until: Deadline) -> bool {
         if self.is_set() {
             return false;
         }
@@ -121,14 +121,14 @@ impl HostEvent {
         &self,
         stream: BorrowedFd<'_>,
         eventfd: Option<BorrowedFd<'_>>,
-        until: Option<Time>,
+        until: Deadline,
     ) -> Option<bool> {
         let readable = PollFlags::IN | PollFlags::RDHUP;
         let mut fds = [
             PollFd::from_borrowed_fd(stream, readable),
             PollFd::from_borrowed_fd(eventfd.unwrap_or(stream), PollFlags::IN),
         ];
-        let left = until.map(clock::left);
+        let left = clock::left(until);
         let slice = match left {
             None if eventfd.is_none() => Some(RECHECK_INTERVAL),
             Some(left) if eventfd.is_none() => Some(left.min(RECHECK_INTERVAL)),

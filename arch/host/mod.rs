@@ -46,8 +46,8 @@ pub use self::secure::{SecureHost, random};
 pub use self::stream::HostStream;
 use crate::Vmid;
 use crate::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, ReadyList,
-    Stream, StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, READY_AT_ONCE,
+    ReadyList, Stream, StreamError, Time, Token,
 };
 
 /// The token of the epoll set's report of [`Pal::wake`].
@@ -208,9 +208,9 @@ impl Pal for Host {
         let _ = epoll::delete(&self.epoll, stream);
     }
 
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         let mut space = [const { MaybeUninit::uninit() }; READY_AT_ONCE];
-        let mut limit = until.map(|until| clock::left(until).min(LONGEST));
+        let mut limit = clock::left(until).map(|left| left.min(LONGEST));
         let events = loop {
             let exact = limit.filter(|limit| *limit > NO_TIME && *limit < EXACT);
             if let Some(exact) = exact {
@@ -226,7 +226,7 @@ impl Pal for Host {
             if !events.is_empty() || limit.is_none_or(|limit| limit < EXACT) {
                 break events;
             }
-            limit = until.map(|until| clock::left(until).min(LONGEST));
+            limit = clock::left(until).map(|left| left.min(LONGEST));
         };
         for event in events {
             let (data, flags) = (event.data.u64(), event.flags);
@@ -246,11 +246,11 @@ impl Pal for Host {
         }
     }
 
-    fn wait_event(&self, event: &HostEvent, until: Option<Time>) {
+    fn wait_event(&self, event: &HostEvent, until: Deadline) {
         event.wait(until);
     }
 
-    fn wait_readable(&self, stream: &HostStream, event: &HostEvent, until: Option<Time>) -> bool {
+    fn wait_readable(&self, stream: &HostStream, event: &HostEvent, until: Deadline) -> bool {
         use rustix::fd::AsFd;
         event.wait_readable(stream.as_fd(), until)
     }
@@ -260,7 +260,7 @@ impl Pal for Host {
         stream: &HostStream,
         event: &HostEvent,
         buffer: &mut [u8],
-        until: Option<Time>,
+        until: Deadline,
     ) -> core::result::Result<usize, StreamError> {
         if !event.is_set() {
             let read = stream.read_blocking(buffer, until);

@@ -21,7 +21,7 @@ use crate::Vmid;
 use crate::invariant::OrBroken;
 use crate::pal::mux::{Mux, MuxError, Stop};
 use crate::pal::{
-    AcceptError, ConnectError, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
 };
 
 /// The number of streams at once, in each direction.
@@ -158,7 +158,9 @@ impl Proxy {
                 }
             }
             ready.clear();
-            self.host.wait(&mut ready, last.or(self.exhausted_until));
+            let until = last.or(self.exhausted_until);
+            self.host
+                .wait(&mut ready, until.map_or(Deadline::Never, Deadline::At));
             for (token, readiness) in &ready {
                 self.on_ready(*token, *readiness, &mut chunk);
             }

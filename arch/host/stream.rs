@@ -11,7 +11,7 @@ use rustix::process::Uid;
 
 use super::clock;
 use super::process::Creator;
-use crate::pal::{Stream, StreamError, Time};
+use crate::pal::{Deadline, Stream, StreamError};
 
 /// The greatest number of parts in one write, by the contract of [`Stream::write`].
 const PARTS: usize = 4;
@@ -51,9 +51,12 @@ impl HostStream {
     pub(super) fn read_blocking(
         &self,
         buffer: &mut [u8],
-        until: Option<Time>,
+        until: Deadline,
     ) -> Result<usize, StreamError> {
-        if until.is_some_and(|until| until < clock::now() + MAX_OVERSHOOT) {
+        if until
+            .left(clock::now)
+            .is_some_and(|left| left < MAX_OVERSHOOT)
+        {
             return Err(StreamError::WouldBlock);
         }
         let (count, _) = recv(&self.socket, buffer, RecvFlags::empty()).map_err(stream_error)?;

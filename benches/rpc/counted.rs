@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use libos_ipc::host::{Host, HostEvent, HostStream};
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, StreamError, Time,
-    Token,
+    AcceptError, ConnectError, Deadline, Interest, OutOfResources, Pal, ReadyList, Stream,
+    StreamError, Token,
 };
 use libos_ipc::{Config, Identity, Node, Vmid, forward_pal};
 
@@ -82,7 +82,7 @@ impl Pal for Counted {
         self.host.rewatch(&stream.stream, token, interest);
     }
 
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         self.one();
         self.host.wait(ready, until);
     }
@@ -92,17 +92,12 @@ impl Pal for Counted {
         self.host.wake();
     }
 
-    fn wait_event(&self, event: &HostEvent, until: Option<Time>) {
+    fn wait_event(&self, event: &HostEvent, until: Deadline) {
         self.one();
         self.host.wait_event(event, until);
     }
 
-    fn wait_readable(
-        &self,
-        stream: &CountedStream,
-        event: &HostEvent,
-        until: Option<Time>,
-    ) -> bool {
+    fn wait_readable(&self, stream: &CountedStream, event: &HostEvent, until: Deadline) -> bool {
         self.one();
         self.host.wait_readable(&stream.stream, event, until)
     }
@@ -112,7 +107,7 @@ impl Pal for Counted {
         stream: &CountedStream,
         event: &HostEvent,
         buffer: &mut [u8],
-        until: Option<Time>,
+        until: Deadline,
     ) -> std::result::Result<usize, StreamError> {
         self.one();
         self.host.read_waiting(&stream.stream, event, buffer, until)

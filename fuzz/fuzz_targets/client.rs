@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::pal::{AcceptError, ConnectError, Pal, ReadyList, Stream, Time};
+use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Pal, ReadyList, Stream};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
 use libos_ipc::{
@@ -36,13 +36,13 @@ impl<'w> Pal for Ticking<'w> {
     fn accept(&self) -> Result<Pipe<'w>, AcceptError> {
         self.0.accept()
     }
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         self.0.wait(ready, until);
-        if ready.is_empty() && until.is_none_or(|until| until > self.now()) {
+        if ready.is_empty() && !until.is_over(|| self.now()) {
             self.1.advance(Duration::from_millis(1));
         }
     }
-    fn wait_readable(&self, _: &Pipe<'w>, _: &Flag<'w>, _: Option<Time>) -> bool {
+    fn wait_readable(&self, _: &Pipe<'w>, _: &Flag<'w>, _: Deadline) -> bool {
         false
     }
 }
@@ -175,7 +175,7 @@ fuzz_target!(|bytes: &[u8]| {
             27 => other.read(),
             28..32 => {
                 network.advance(Duration::from_millis(u64::from(*number)));
-                member.poll(Some(Time(0)));
+                member.poll(Deadline::Now);
             }
             _ => call(&member, &network, *what, *number, &mut handles, &mut ids),
         }
@@ -188,7 +188,7 @@ fuzz_target!(|bytes: &[u8]| {
     let turn = || {
         for _ in 0..20 {
             network.advance(Duration::from_secs(1));
-            member.poll(Some(Time(0)));
+            member.poll(Deadline::Now);
         }
     };
     turn();
@@ -296,7 +296,7 @@ fn call<'w>(
         62 => drop(member.connect(vmid(3))),
         _ => {
             network.advance(Duration::from_millis(1));
-            member.poll(Some(Time(0)));
+            member.poll(Deadline::Now);
         }
     }
 }

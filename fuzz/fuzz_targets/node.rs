@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::pal::{Pal, Stream, Time};
+use libos_ipc::pal::{Deadline, Pal, Stream};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{
@@ -110,8 +110,8 @@ fuzz_target!(|bytes: &[u8]| {
     let turn = |times: usize| {
         for _ in 0..times {
             network.advance(Duration::from_millis(1));
-            leader.poll(Some(Time(0)));
-            member.poll(Some(Time(0)));
+            leader.poll(Deadline::Now);
+            member.poll(Deadline::Now);
         }
     };
     let now = Wait::at_most(Duration::ZERO);

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::Vmid;
 use libos_ipc::pal::secure::{FamilyKey, SecurePal};
-use libos_ipc::pal::{Interest, OutOfResources, Pal, ReadyList, Stream, StreamError, Time, Token};
+use libos_ipc::pal::{
+    Deadline, Interest, OutOfResources, Pal, ReadyList, Stream, StreamError, Token,
+};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 
 type World = Network<3, 4, 700>;
@@ -153,7 +155,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         for pal in [one, two] {
             let mut ready = ReadyList::new();
-            pal.wait(&mut ready, Some(Time(0)));
+            pal.wait(&mut ready, Deadline::Now);
         }
         // A part of the bytes may have been passed on by the host already.
         assert!(message.starts_with(&read), "read what was not said");

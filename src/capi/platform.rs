@@ -10,8 +10,8 @@ use crate::Vmid;
 use crate::error::Errno;
 use crate::invariant::Count;
 use crate::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, ReadyList,
-    Stream, StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, READY_AT_ONCE,
+    ReadyList, Stream, StreamError, Time, Token,
 };
 
 /// The result of a function that the table does not have.
@@ -174,8 +174,8 @@ impl Event for CEvent {
     }
 }
 
-fn deadline(until: Option<Time>) -> u64 {
-    until.map_or(u64::MAX, |until| until.0)
+fn deadline(until: Deadline) -> u64 {
+    until.time().map_or(u64::MAX, |until| until.0)
 }
 
 impl Pal for CPlatform {
@@ -247,7 +247,7 @@ impl Pal for CPlatform {
         call!(self.0, unwatch(stream.stream), ());
     }
 
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         let nothing = libos_ipc_ready {
             token: 0,
             readiness: 0,
@@ -266,11 +266,11 @@ impl Pal for CPlatform {
         call!(self.0, wake(), ());
     }
 
-    fn wait_event(&self, event: &CEvent, until: Option<Time>) {
+    fn wait_event(&self, event: &CEvent, until: Deadline) {
         call!(self.0, event_wait(event.event, deadline(until)), ());
     }
 
-    fn wait_readable(&self, stream: &CStream, event: &CEvent, until: Option<Time>) -> bool {
+    fn wait_readable(&self, stream: &CStream, event: &CEvent, until: Deadline) -> bool {
         let woken = call!(
             self.0,
             wait_readable(stream.stream, event.event, deadline(until)),

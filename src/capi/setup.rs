@@ -11,7 +11,7 @@ use super::state::{NODE, SETUP, Setup, platform};
 use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_ipc_platform};
 use super::{CNode, node, node_any_phase, status};
 use crate::error::{Errno, Error};
-use crate::pal::Time;
+use crate::pal::{Deadline, Time};
 use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Vmid};
 
 /// How long `terminate_ipc_worker` may take to send queued messages.
@@ -299,6 +299,10 @@ pub extern "C" fn terminate_ipc_worker() {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_turn(until: u64) -> bool {
-    let until = (until != u64::MAX).then_some(Time(until));
+    let until = match until {
+        0 => Deadline::Now,
+        u64::MAX => Deadline::Never,
+        until => Deadline::At(Time(until)),
+    };
     node_any_phase().is_ok_and(|node| node.poll(until))
 }

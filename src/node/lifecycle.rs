@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::Node;
 use crate::config::Driving;
 use crate::error::Error;
-use crate::pal::{Event, Pal, Time};
+use crate::pal::{Deadline, Event, Pal};
 use crate::sync::Ordering;
 
 /// How long [`Node::shut_down`], and a worker that has panicked, wait until the streams are closed.
@@ -96,7 +96,7 @@ impl<P: Pal> Node<'_, P> {
             if flushed || self.pal.now() >= until {
                 break;
             }
-            self.sleep_on(&self.stopped, Some(until));
+            self.sleep_on(&self.stopped, Deadline::At(until));
         }
         self.advance_phase(Phase::Closing);
         self.wake();
@@ -108,7 +108,7 @@ impl<P: Pal> Node<'_, P> {
             if self.phase() == Phase::Closed || self.pal.now() >= until {
                 break;
             }
-            self.sleep_on(&self.stopped, Some(until));
+            self.sleep_on(&self.stopped, Deadline::At(until));
         }
         flushed
     }
@@ -141,6 +141,6 @@ impl<P: Pal> Drop for Node<'_, P> {
         }
         // A PAL may keep watches by stream: the node ends them before it drops the streams.
         self.advance_phase(Phase::Closing);
-        self.poll(Some(Time(0)));
+        self.poll(Deadline::Now);
     }
 }

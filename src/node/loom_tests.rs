@@ -16,8 +16,8 @@ use super::rpc::{Delivery, LateReply, Waiters};
 use super::*;
 use crate::error::Error;
 use crate::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, ReadyList, Stream, StreamError,
-    Token,
+    AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, ReadyList, Stream,
+    StreamError, Token,
 };
 use crate::store::Arena;
 use crate::wire::{self, Answer, Expected, FrameReader, Message, SyncCode, SyncState};
@@ -214,17 +214,17 @@ impl Pal for Sink {
             .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
     }
 
-    fn wait(&self, _: &mut ReadyList, _: Option<Time>) {}
+    fn wait(&self, _: &mut ReadyList, _: Deadline) {}
     fn wake(&self) {}
 
-    fn wait_event(&self, event: &Bell, _: Option<Time>) {
+    fn wait_event(&self, event: &Bell, _: Deadline) {
         let mut is_set = event.is_set.lock().unwrap();
         while !*is_set {
             is_set = event.changed.wait(is_set).unwrap();
         }
     }
 
-    fn wait_readable(&self, _: &SinkStream, _: &Bell, _: Option<Time>) -> bool {
+    fn wait_readable(&self, _: &SinkStream, _: &Bell, _: Deadline) -> bool {
         false
     }
 
@@ -305,14 +305,14 @@ fn no_frame_is_left_behind(failures: &[ConnectError]) {
     };
     let worker = {
         let node = Arc::clone(&node);
-        thread::spawn(move || node.poll(Some(Time(0))))
+        thread::spawn(move || node.poll(Deadline::Now))
     };
     send(&node, 2);
     other.join().unwrap();
     worker.join().unwrap();
     // The worker continues as long as a peer is scheduled.
     while node.peers.scheduled() > 0 {
-        node.poll(Some(Time(0)));
+        node.poll(Deadline::Now);
     }
     let written = written.lock().unwrap().clone();
     assert_eq!(
@@ -374,13 +374,13 @@ fn two_threads_send(failures: &[ConnectError]) -> Arc<Node<'static, Sink>> {
     };
     let worker = {
         let node = Arc::clone(&node);
-        thread::spawn(move || node.poll(Some(Time(0))))
+        thread::spawn(move || node.poll(Deadline::Now))
     };
     send(&node, 2);
     other.join().unwrap();
     worker.join().unwrap();
     while node.peers.scheduled() > 0 {
-        node.poll(Some(Time(0)));
+        node.poll(Deadline::Now);
     }
     node
 }

@@ -19,7 +19,7 @@ use crate::counters::Counters;
 use crate::events::EventRing;
 use crate::leader::Leader;
 use crate::member::{Children, DelegatedFiles, OwnIds};
-use crate::pal::{Pal, Time};
+use crate::pal::{Deadline, Pal};
 use crate::store::{SpinLock, assert_none_held};
 use connection::{Turns, WorkerState};
 use deadlines::LeaderLimits;
@@ -170,7 +170,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Blocks until the event is set or the time is `until`. With a worker thread the caller
     /// sleeps; without one the caller polls the node meanwhile.
-    pub(crate) fn sleep_on(&self, event: &P::Event, until: Option<Time>) {
+    pub(crate) fn sleep_on(&self, event: &P::Event, until: Deadline) {
         assert_none_held();
         match self.config.driving {
             Driving::Worker => self.pal.wait_event(event, until),

@@ -65,7 +65,7 @@ macro_rules! forward_pal {
         }
     };
     (@wait $inner:tt) => {
-        fn wait(&self, ready: &mut $crate::pal::ReadyList, until: ::core::option::Option<$crate::pal::Time>) {
+        fn wait(&self, ready: &mut $crate::pal::ReadyList, until: $crate::pal::Deadline) {
             self.$inner.wait(ready, until);
         }
     };
@@ -75,7 +75,7 @@ macro_rules! forward_pal {
         }
     };
     (@wait_event $inner:tt) => {
-        fn wait_event(&self, event: &Self::Event, until: ::core::option::Option<$crate::pal::Time>) {
+        fn wait_event(&self, event: &Self::Event, until: $crate::pal::Deadline) {
             self.$inner.wait_event(event, until);
         }
     };
@@ -114,7 +114,7 @@ macro_rules! forward_pal {
             &self,
             stream: &Self::Stream,
             event: &Self::Event,
-            until: ::core::option::Option<$crate::pal::Time>,
+            until: $crate::pal::Deadline,
         ) -> bool {
             self.$inner.wait_readable(&(*stream)$(.$field)?, event, until)
         }

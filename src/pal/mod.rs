@@ -22,12 +22,14 @@ use bitflags::bitflags;
 
 use crate::Vmid;
 
+mod deadline;
 mod flag;
 mod forward;
 pub mod mux;
 #[cfg(feature = "secure")]
 pub mod secure;
 
+pub use deadline::Deadline;
 pub use flag::Flag;
 
 /// A point on the PAL's monotonic clock: nanoseconds since any fixed moment.
@@ -245,30 +247,24 @@ pub trait Pal: Send + Sync {
     /// thread may still report it once.
     fn unwatch(&self, stream: &Self::Stream);
 
-    /// Waits until a watched stream is ready, [`Pal::wake`] is called, or the clock reaches `until`
-    /// (`None`: no limit; a time in the past: does not block), and fills `ready`, which is empty at
-    /// the call. It may return early with nothing.
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>);
+    /// Waits until a watched stream is ready, [`Pal::wake`] is called, or the wait is over at
+    /// `until`, and fills `ready`, which is empty at the call. It may return early with nothing.
+    fn wait(&self, ready: &mut ReadyList, until: Deadline);
 
     /// Ends the [`Pal::wait`] under way, or the next one if there is none.
     fn wake(&self);
 
-    /// Waits until `event` is set or the clock reaches `until`, and returns at once then. It may
+    /// Waits until `event` is set or the wait is over at `until`, and returns at once then. It may
     /// return early.
-    fn wait_event(&self, event: &Self::Event, until: Option<Time>);
+    fn wait_event(&self, event: &Self::Event, until: Deadline);
 
-    /// Waits until `stream` is readable or hung up, `event` is set, or the clock reaches `until`,
+    /// Waits until `stream` is readable or hung up, `event` is set, or the wait is over at `until`,
     /// and returns at once in each of the three cases: the time limits and interrupts of a node's
     /// calls are as exact as this call, and a thread of the same process may use the event to hand
     /// something over. A platform whose wait for a stream can't be ended in this way sets
     /// [`Pal::SUPPORTS_CALLER_READ`] to false. The result may be [`true`] although the stream is
     /// not readable. Called only if [`Pal::SUPPORTS_CALLER_READ`].
-    fn wait_readable(
-        &self,
-        stream: &Self::Stream,
-        event: &Self::Event,
-        until: Option<Time>,
-    ) -> bool;
+    fn wait_readable(&self, stream: &Self::Stream, event: &Self::Event, until: Deadline) -> bool;
 
     /// Waits as [`Pal::wait_readable`] does, and reads. A platform on which one call can do both
     /// does so; it may react to `event`, and to nothing else, late by some milliseconds. So the
@@ -282,7 +278,7 @@ pub trait Pal: Send + Sync {
         stream: &Self::Stream,
         event: &Self::Event,
         buffer: &mut [u8],
-        until: Option<Time>,
+        until: Deadline,
     ) -> Result<usize, StreamError> {
         self.wait_readable(stream, event, until);
         stream.read(buffer)

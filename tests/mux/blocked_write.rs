@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libos_ipc::Vmid;
 use libos_ipc::pal::mux::{ByteChannel, Mux, MuxEndpoint};
-use libos_ipc::pal::{Interest, Pal, ReadyList, Stream, Time, Token};
+use libos_ipc::pal::{Deadline, Interest, Pal, ReadyList, Stream, Time, Token};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -56,7 +56,7 @@ impl ByteChannel for GatedChannel {
         bytes.len()
     }
 
-    fn wait(&self, _: Option<Time>) {
+    fn wait(&self, _: Deadline) {
         thread::sleep(Duration::from_millis(1));
     }
 
@@ -75,7 +75,7 @@ type Endpoint = MuxEndpoint<GatedChannel, 4, 64>;
 /// Delivers the bytes of both ends.
 fn exchange(endpoint: &Endpoint, other: &mut Mux<4, 64>) {
     for _ in 0..2 {
-        endpoint.pal().wait(&mut ReadyList::new(), Some(Time(0)));
+        endpoint.pal().wait(&mut ReadyList::new(), Deadline::Now);
         let mut inner = endpoint.channel().inner.lock().unwrap();
         let sent: Vec<u8> = inner.from_endpoint.drain(..).collect();
         other.receive(&sent).unwrap();
@@ -129,7 +129,7 @@ fn threads_use_the_endpoint_while_another_one_writes_to_the_channel() {
         let mut buffer = [0; 8];
         assert_eq!(incoming.0.read(&mut buffer), Ok(2));
         let mut ready = ReadyList::new();
-        pal.wait(&mut ready, Some(Time(0)));
+        pal.wait(&mut ready, Deadline::Now);
         assert_eq!(ready[..], [(Token(3), Interest::WRITE)]);
         pal.unwatch(second);
         assert!(!endpoint.flush(Time(0)), "the writer is not done");

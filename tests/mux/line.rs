@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use libos_ipc::pal::Time;
 use libos_ipc::pal::mux::ByteChannel;
+use libos_ipc::pal::{Deadline, Time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub(crate) struct SocketLine {
@@ -48,9 +48,10 @@ impl ByteChannel for SocketLine {
         count((&self.socket).write(bytes))
     }
 
-    fn wait(&self, until: Option<Time>) {
+    fn wait(&self, until: Deadline) {
         let longest = Duration::from_millis(10);
-        let left = until.map_or(longest, |until| until.since(self.now()).min(longest));
+        let left = until.left(|| self.now());
+        let left = left.map_or(longest, |left| left.min(longest));
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec::try_from(left).unwrap())).unwrap();
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use libos_ipc::Vmid;
 use libos_ipc::pal::mux::{ByteChannel, Mux, MuxEndpoint, MuxPal, MuxStream, Stop};
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Interest, Pal, READY_AT_ONCE, ReadyList, Stream, StreamError, Time,
-    Token,
+    AcceptError, ConnectError, Deadline, Interest, Pal, READY_AT_ONCE, ReadyList, Stream,
+    StreamError, Time, Token,
 };
 
 const STREAMS: usize = 100;
@@ -42,10 +42,10 @@ impl ByteChannel for MemoryLine {
         bytes.len()
     }
 
-    fn wait(&self, until: Option<Time>) {
+    fn wait(&self, until: Deadline) {
         let mut inner = self.0.lock().unwrap();
         inner.rests += 1;
-        if let Some(until) = until {
+        if let Some(until) = until.time() {
             inner.now = until.0;
         }
     }
@@ -83,7 +83,7 @@ impl World {
         let mut ready = ReadyList::new();
         for _ in 0..2 {
             ready.clear();
-            self.pal().wait(&mut ready, Some(Time(0)));
+            self.pal().wait(&mut ready, Deadline::Now);
             let mut inner = self.terminal.channel().0.lock().unwrap();
             let mut other = self.other.borrow_mut();
             let said: Vec<u8> = inner.going.drain(..).collect();
@@ -163,9 +163,9 @@ fn a_wait_ends_when_a_connection_is_accepted_or_refused() {
     let before = rests();
     // It arrived with the last exchange, and was not reported yet.
     let mut ready = ReadyList::new();
-    world.pal().wait(&mut ready, None);
+    world.pal().wait(&mut ready, Deadline::Never);
     assert_eq!(rests(), before);
-    world.pal().wait(&mut ready, Some(Time(5)));
+    world.pal().wait(&mut ready, Deadline::At(Time(5)));
     assert_eq!(rests(), before + 1);
     assert_eq!(world.pal().now(), Time(5));
 }
@@ -266,7 +266,7 @@ fn every_ready_stream_is_reported_in_turn() {
     let mut seen = vec![false; streams.len()];
     for _ in 0..4 {
         let mut ready = ReadyList::new();
-        world.pal().wait(&mut ready, Some(Time(0)));
+        world.pal().wait(&mut ready, Deadline::Now);
         assert!(ready.len() <= READY_AT_ONCE);
         for (token, _) in ready {
             seen[usize::try_from(token.0).unwrap()] = true;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use libos_ipc::host::Host;
-use libos_ipc::pal::Time;
+use libos_ipc::pal::Deadline;
 use libos_ipc::{Capacities, Config, Driving, Identity, Node};
 
 use crate::peer::{GET_ID_OWNER, Peer, RELEASE_ID_RANGE, connect, frame, pair};
@@ -36,7 +36,7 @@ fn with_leader(test: impl FnOnce(&Path, &Node<'_, Host>)) {
 /// One turn. Returns how many frames it handled.
 fn turn(leader: &Node<'_, Host>) -> u64 {
     let before = leader.statistics().frames_in;
-    leader.poll(Some(Time(0)));
+    leader.poll(Deadline::Now);
     leader.statistics().frames_in - before
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libos_ipc::pal::secure::{Breach, SecurePal};
-use libos_ipc::pal::{Pal, Time};
+use libos_ipc::pal::{Deadline, Pal};
 use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{Answer, IdRange, Message};
@@ -44,8 +44,8 @@ fn ask<P: Pal, Q: Pal>(
 ) -> Option<Answer<'static>> {
     let mut request = member.request(Vmid::LEADER, message).ok()?;
     for _ in 0..6_000 {
-        leader.poll(Some(Time(0)));
-        member.poll(Some(Time(0)));
+        leader.poll(Deadline::Now);
+        member.poll(Deadline::Now);
         net.advance(Duration::from_millis(1));
         if let Some(answer) = request.poll() {
             return answer.ok();
@@ -112,9 +112,9 @@ fn many_members_join_at_once_with_few_unidentified_connections() {
         .collect();
     let mut answered = 0;
     for _ in 0..2_000 {
-        leader.poll(Some(Time(0)));
+        leader.poll(Deadline::Now);
         for (member, request) in members.iter().zip(&mut requests) {
-            member.poll(Some(Time(0)));
+            member.poll(Deadline::Now);
             if let Some(answer) = request.poll() {
                 assert_eq!(answer, Ok(Answer::Owner(0)));
                 answered += 1;
@@ -132,7 +132,7 @@ fn many_members_join_at_once_with_few_unidentified_connections() {
     drop(requests);
     drop(members);
     for _ in 0..20_000 {
-        leader.poll(Some(net.now()));
+        leader.poll(Deadline::At(net.now()));
         net.advance(Duration::from_millis(1));
     }
     assert_eq!(leader.statistics().refused(Refusal::NoVmid), 10);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libos_ipc::Vmid;
 use libos_ipc::pal::secure::{Breach, FamilyKey, SecurePal};
-use libos_ipc::pal::{OutOfResources, Pal, ReadyList};
+use libos_ipc::pal::{Deadline, OutOfResources, Pal, ReadyList};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 
 const PIPE: usize = 5000;
@@ -45,7 +45,7 @@ fn member(net: &Net, number: u32) -> SecurePal<Plain<'_>> {
 
 fn look<P: Pal>(node: &P) -> ReadyList {
     let mut ready = ReadyList::new();
-    node.wait(&mut ready, None);
+    node.wait(&mut ready, Deadline::Never);
     ready
 }
 

@@ -1,7 +1,7 @@
 //! Delivery over secure streams, with any faults of the inner streams.
 
 use libos_ipc::pal::secure::{Breach, RECORD, REKEY_AFTER, SecurePal};
-use libos_ipc::pal::{Interest, Pal, ReadyList, Stream, StreamError, Time, Token};
+use libos_ipc::pal::{Deadline, Interest, Pal, ReadyList, Stream, StreamError, Token};
 use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use proptest::prelude::*;
 
@@ -236,7 +236,7 @@ fn bytes_read_ahead_are_reported_until_they_are_read() {
         assert_eq!(look(two).as_slice(), [(Token(2), Interest::READ)]);
     }
     let event = two.event().unwrap();
-    assert!(two.wait_readable(&inward, &event, None));
+    assert!(two.wait_readable(&inward, &event, Deadline::Never));
     two.rewatch(&inward, Token(3), Interest::empty());
     assert!(look(two).is_empty());
     two.rewatch(&inward, Token(3), Interest::READ);
@@ -308,6 +308,6 @@ fn without_random_numbers_the_handshake_fails() {
     assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
     assert_breaches(&one, &[(Breach::NoRandom, 1)]);
     let mut ready = ReadyList::new();
-    (&&one).wait(&mut ready, Some(Time(0)));
+    (&&one).wait(&mut ready, Deadline::Now);
     assert_eq!(ready.as_slice(), [(Token::LISTENER, Interest::READ)]);
 }

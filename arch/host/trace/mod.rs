@@ -21,7 +21,7 @@ mod stream;
 use std::sync::Arc;
 
 use crate::Vmid;
-use crate::pal::{AcceptError, ConnectError, Pal, StreamError, Time};
+use crate::pal::{AcceptError, ConnectError, Deadline, Pal, StreamError};
 
 pub use self::merge::{Merged, merge};
 use self::record::StreamEnd;
@@ -87,7 +87,7 @@ impl<P: Pal> Pal for TracedPal<P> {
         stream: &Self::Stream,
         event: &P::Event,
         buffer: &mut [u8],
-        until: Option<Time>,
+        until: Deadline,
     ) -> Result<usize, StreamError> {
         let count = self
             .inner

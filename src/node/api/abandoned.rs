@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::member::AbandonedChild;
 use crate::node::connection::{VMID_LENGTH, jittered, longer_pause};
 use crate::node::{Node, Wait};
-use crate::pal::{ConnectError, Pal, Stream, Time};
+use crate::pal::{ConnectError, Deadline, Pal, Stream, Time};
 use crate::sync::Ordering;
 use crate::wire::Message;
 use crate::{Id, Vmid};
@@ -100,7 +100,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Reports abandoned children to the leader, if it is time to. Returns when the worker must run
     /// again, if before `until`.
-    pub(crate) fn poll_abandoned(&self, until: Option<Time>) -> Option<Time> {
+    pub(crate) fn poll_abandoned(&self, until: Deadline) -> Deadline {
         let due = || {
             Some(Time(self.abandoned_retry_at.load(Ordering::SeqCst))).filter(|at| *at != Time(0))
         };
@@ -113,7 +113,7 @@ impl<P: Pal> Node<'_, P> {
             let _ = self.report_abandoned();
         }
         match due() {
-            Some(at) => Some(until.map_or(at, |until| until.min(at))),
+            Some(at) => until.min(Deadline::At(at)),
             None => until,
         }
     }

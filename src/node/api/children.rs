@@ -9,7 +9,7 @@ use crate::member::ExitOutcome;
 use crate::node::rpc::Limits;
 use crate::node::upcall::Upcall;
 use crate::node::{LateReply, Node, Wait, WaitReason};
-use crate::pal::Pal;
+use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Answer, ChildExit, EndQuery, Message, ProcessQuery};
 use crate::{Id, Vmid};
@@ -88,7 +88,7 @@ impl<P: Pal> Node<'_, P> {
     /// Returns the time limit for the requests that a call must send even if its own limit is over:
     /// one limit for all of them.
     fn query_wait<'w>(&self, limits: Limits<'w>) -> Wait<'w> {
-        if limits.until.is_none() {
+        if limits.until == Deadline::Never {
             return limits.wait();
         }
         limits.not_before(self.pal.now() + MIN_QUERY_TIME).wait()

@@ -11,7 +11,7 @@ use crate::leader::Op;
 use crate::member::Decision;
 use crate::node::rpc::{Limits, ReplyData};
 use crate::node::{ANSWER_RESERVE, LateReply, Node, Wait, WaitReason};
-use crate::pal::{Pal, Time};
+use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Answer, DelegatedLockList, FileLock, Message};
 
@@ -100,7 +100,7 @@ impl<P: Pal> Node<'_, P> {
             self.try_return_files().then_some(Ok(()))
         });
         match returned {
-            Err(Error::TimedOut) if limits.until == Some(Time(0)) => {
+            Err(Error::TimedOut) if limits.until == Deadline::Now => {
                 Err(Error::Full(Resource::SendQueue))
             }
             returned => returned,
@@ -182,7 +182,7 @@ impl<P: Pal> Node<'_, P> {
     /// On the leader: sends the recalls that found no room before, and closes the connection of a
     /// member that has not returned a delegation in time. Returns when to run again, if before
     /// `until`.
-    pub(crate) fn poll_recalls(&self, until: Option<Time>) -> Option<Time> {
+    pub(crate) fn poll_recalls(&self, until: Deadline) -> Deadline {
         let Some(leader) = &self.leader else {
             return until;
         };
@@ -212,7 +212,7 @@ impl<P: Pal> Node<'_, P> {
         if then > now {
             let soon = now + RETRY;
             let then = if has_recalls { then.min(soon) } else { then };
-            return Some(until.map_or(then, |until| until.min(then)));
+            return until.min(Deadline::At(then));
         }
         match self.peers.find(vmid) {
             Some(peer) => self.disconnect_overdue(&peer),

@@ -283,16 +283,11 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
                 self.abandon();
                 return self.cut_short.map_or(self.outcome, Err);
             }
-            let mut until = limits
-                .until
-                .map_or(answer_deadline, |until| until.min(answer_deadline));
+            let mut limits = limits.not_after(answer_deadline);
             if waiting().nth(1).is_some() {
-                until = until.min(now + POLL_INTERVAL);
+                limits = limits.not_after(now + POLL_INTERVAL);
             }
-            first.request.sleep(Limits {
-                until: Some(until),
-                ..limits
-            });
+            first.request.sleep(limits);
         }
     }
 

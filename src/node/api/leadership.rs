@@ -9,7 +9,7 @@ use crate::leader::{ExitNotice, Leader, Notice, Op, Outcome};
 use crate::node::connection::revoke_grants;
 use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef, Phase, Wait, WaitReason};
-use crate::pal::{Pal, Time};
+use crate::pal::{Deadline, Pal};
 use crate::store::SpinLock;
 use crate::sync::Ordering;
 use crate::wire::{Hello, Message, RelativeNote};
@@ -181,7 +181,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As the leader: abandons processes that are being started, whose parent has ended, and that
     /// have not joined in time. Returns when to check again, if before `until`.
-    pub(crate) fn poll_starts(&self, until: Option<Time>) -> Option<Time> {
+    pub(crate) fn poll_starts(&self, until: Deadline) -> Deadline {
         let Some(leader) = &self.leader else {
             return until;
         };
@@ -203,7 +203,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 let limit = self.config.start_limit;
                 let then = self.leader_limits.starts.lock().of(first, last, now, limit);
                 if then > now {
-                    return Some(until.map_or(then, |until| until.min(then)));
+                    return until.min(Deadline::At(then));
                 }
                 if self.is_connected(vmid) {
                     leader.apply(&Op::DeferStart(vmid));
@@ -214,7 +214,7 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             self.reclaim_ids(overdue);
             // Its parent must be notified.
-            until = Some(Time(0));
+            until = Deadline::Now;
         }
     }
 

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::leader::{Leader, Op, Outcome};
 use crate::log::log_event;
 use crate::node::{Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
-use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
+use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
 use crate::store::{SpinLock, total};
 
 /// The most streams that one poll iteration accepts, so that other streams are served too.
@@ -69,8 +69,8 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(super) fn accept_again(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
-        until: Option<Time>,
-    ) -> Option<Time> {
+        until: Deadline,
+    ) -> Deadline {
         let Some(retry) = state.exhausted_until else {
             return until;
         };
@@ -79,7 +79,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.pal.watch_listener(true);
             return until;
         }
-        Some(until.map_or(retry, |until| until.min(retry)))
+        until.min(Deadline::At(retry))
     }
 
     /// Reads the VMID of a new stream, or keeps the stream as an unidentified connection until the
@@ -160,13 +160,13 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(super) fn expire_unidentified(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
-        until: Option<Time>,
-    ) -> Option<Time> {
+        until: Deadline,
+    ) -> Deadline {
         if state.unidentified_count == 0 {
             return until;
         }
         self.retry_identified(state);
-        if until == Some(Time(0)) {
+        if until == Deadline::Now {
             return until;
         }
         let now = self.now();
@@ -175,11 +175,11 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(candidate) = place else { continue };
             if candidate.length == VMID_LENGTH {
                 let soon = now + RETRY;
-                until = Some(until.map_or(soon, |until| until.min(soon)));
+                until = until.min(Deadline::At(soon));
                 continue;
             }
             if candidate.until > now {
-                until = Some(until.map_or(candidate.until, |until| until.min(candidate.until)));
+                until = until.min(Deadline::At(candidate.until));
                 continue;
             }
             self.pal.unwatch(&candidate.stream);

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::log::log_event;
 use crate::node::lifecycle::CLOSE_LIMIT;
 use crate::node::{AdaptiveSpin, Node, PeerRef, Phase, StreamKey};
-use crate::pal::{Event, Interest, Pal, ReadyList, Stream, Time, Token};
+use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Stream, Time, Token};
 use crate::store::{Arena, SpinLockGuard, Table, assert_none_held, bytes_for};
 
 /// The length of the VMID with which a process begins each of its streams, in bytes.
@@ -117,7 +117,7 @@ impl<P: Pal> Drop for Iteration<'_, '_, P> {
         // Another thread may hold a half of a connection for a moment.
         while !node.close_all(&mut self.state) && node.pal.now() < deadline {
             let soon = node.now() + RETRY;
-            node.wait(&mut self.state, Some(soon));
+            node.wait(&mut self.state, Deadline::At(soon));
         }
     }
 }
@@ -128,24 +128,23 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// [`Driving::Worker`]: crate::Driving::Worker
     pub fn work(&self) {
-        while self.poll(None) {}
+        while self.poll(Deadline::Never) {}
     }
 
     /// Runs one poll iteration: moves the bytes that can be moved. If there are none it waits until
-    /// `until` at most (`None`: without limit; a time in the past: not at all). False once the node
-    /// is closed.
+    /// `until` at most. False once the node is closed.
     ///
     /// For [`Driving::Caller`]: the embedder calls this between other calls, so that peers get
     /// their answers.
     ///
     /// [`Driving::Caller`]: crate::Driving::Caller
-    pub fn poll(&self, until: Option<Time>) -> bool {
+    pub fn poll(&self, until: Deadline) -> bool {
         self.poll_for(None, until)
     }
 
     /// As [`Node::poll`], for a call that waits for `event`. If the event is set it does not wait:
     /// the same thread may have set it just before.
-    pub(crate) fn poll_for(&self, event: Option<&P::Event>, until: Option<Time>) -> bool {
+    pub(crate) fn poll_for(&self, event: Option<&P::Event>, until: Deadline) -> bool {
         // Another thread is the worker.
         let Some(state) = self.worker.try_lock() else {
             return self.phase() != Phase::Closed;
@@ -165,27 +164,27 @@ impl<'m, P: Pal> Node<'m, P> {
         &self,
         state: &mut WorkerState<'m, P::Stream>,
         event: Option<&P::Event>,
-        until: Option<Time>,
+        until: Deadline,
     ) -> bool {
         if self.phase() >= Phase::Closing {
             if !self.close_all(state) {
                 let soon = self.now() + RETRY;
-                self.wait(state, Some(soon));
+                self.wait(state, Deadline::At(soon));
                 return true;
             }
             return false;
         }
         let (retry, relisted) = self.serve_scheduled(state);
         let until = match retry {
-            Retry::Now => Some(Time(0)),
+            Retry::Now => Deadline::Now,
             Retry::Soon => {
                 let soon = self.now() + RETRY;
-                Some(until.map_or(soon, |until| until.min(soon)))
+                until.min(Deadline::At(soon))
             }
             Retry::No => until,
         };
         let until = match state.next_try {
-            Some(next) => Some(until.map_or(next, |until| until.min(next))),
+            Some(next) => until.min(Deadline::At(next)),
             None => until,
         };
         let until = self.expire_unidentified(state, until);
@@ -197,7 +196,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // not sleep.
         let is_wanted = self.peers.scheduled() > relisted;
         let until = if is_wanted || event.is_some_and(Event::is_set) {
-            Some(Time(0))
+            Deadline::Now
         } else {
             until
         };
@@ -221,11 +220,11 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Waits for readiness events: it spins for a while where that has paid, then sleeps.
-    fn wait(&self, state: &mut WorkerState<'m, P::Stream>, until: Option<Time>) {
+    fn wait(&self, state: &mut WorkerState<'m, P::Stream>, until: Deadline) {
         state.ready.clear();
         assert_none_held();
         let limit = self.config.spin;
-        if until == Some(Time(0)) || limit.is_zero() {
+        if until == Deadline::Now || limit.is_zero() {
             self.pal.wait(&mut state.ready, until);
             if self.events.is_enabled() && !state.ready.is_empty() {
                 self.now();
@@ -239,7 +238,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if state.ready.is_empty() {
             // Threads that wake the worker all the time must not prevent it from reading streams.
             let until = if self.take_wake() {
-                Some(Time(0))
+                Deadline::Now
             } else {
                 until
             };
@@ -253,16 +252,16 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Polls for readiness events for a while, not beyond `until`.
-    fn spin(&self, state: &mut WorkerState<'m, P::Stream>, until: Option<Time>) {
+    fn spin(&self, state: &mut WorkerState<'m, P::Stream>, until: Deadline) {
         let start = self.now();
         loop {
-            self.pal.wait(&mut state.ready, Some(Time(0)));
+            self.pal.wait(&mut state.ready, Deadline::Now);
             if !state.ready.is_empty() {
                 self.counters.spins_won.add(1);
                 return;
             }
             let now = self.now();
-            if self.is_woken() || until.is_some_and(|until| now >= until) {
+            if self.is_woken() || until.is_over(|| now) {
                 return;
             }
             if now - start >= self.config.spin {

@@ -11,7 +11,7 @@ use super::waiters::WaitToken;
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::node::{LateReply, Node, PeerRef};
-use crate::pal::{Event, Pal, Time};
+use crate::pal::{Deadline, Event, Pal, Time};
 use crate::wire::{Answer, Expected, Message};
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -97,11 +97,11 @@ impl<'m, P: Pal> Node<'m, P> {
         // not wake the worker.
         let mut rx = self.acquire_rx(peer, claim);
         let now = Limits {
-            until: Some(Time(0)),
+            until: Deadline::Now,
             ..limits
         };
         let mut put = self.put(peer, claim.seq, message, now);
-        if limits.until != Some(Time(0)) && put == Err(Error::Full(Resource::SendQueue)) {
+        if limits.until != Deadline::Now && put == Err(Error::Full(Resource::SendQueue)) {
             // The caller must not keep the receiving half while it waits for room: the peer may
             // read only after this process has read.
             self.release_rx(peer, rx.take());

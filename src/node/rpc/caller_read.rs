@@ -14,7 +14,7 @@ use super::waiters::WaitToken;
 use crate::config::Driving;
 use crate::error::{Errno, Error};
 use crate::node::{LateReply, Node, PeerRef, RxHalf};
-use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time};
+use crate::pal::{Deadline, Event, Interest, Pal, Stream, StreamError, Time};
 use crate::store::SpinLockGuard;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message, codes};
@@ -159,7 +159,7 @@ impl<'m, P: Pal> Node<'m, P> {
             give_up_at.min(now + TRY_AGAIN)
         };
         Limits {
-            until: Some(until),
+            until: Deadline::At(until),
             interrupt: None,
         }
     }
@@ -221,7 +221,7 @@ impl<'m, P: Pal> Node<'m, P> {
         stream: &P::Stream,
         event: &P::Event,
         space: &mut [u8],
-        until: Option<Time>,
+        until: Deadline,
     ) -> Result<usize, StreamError> {
         let start = self.now();
         loop {
@@ -231,7 +231,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return read;
             }
             let now = self.now();
-            let is_over = until.is_some_and(|until| now >= until) || event.is_set();
+            let is_over = until.is_over(|| now) || event.is_set();
             if is_over || now - start >= self.config.spin {
                 self.counters.spins_lost.add(1);
                 return read;

@@ -7,7 +7,7 @@ use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::invariant::Count;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
-use crate::pal::{Event, Pal, Time};
+use crate::pal::{Deadline, Event, Pal};
 use crate::store::total;
 use crate::sync::Ordering;
 use crate::wire::Message;
@@ -177,7 +177,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     };
                 }
             }
-            if limits.until == Some(Time(0)) {
+            if limits.until == Deadline::Now {
                 break Err(Error::Full(Resource::SendQueue));
             }
             let Some(claim) = waiting else {

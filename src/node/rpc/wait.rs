@@ -6,7 +6,7 @@ use super::waiters::WaitToken;
 use crate::config::Driving;
 use crate::error::Error;
 use crate::node::Node;
-use crate::pal::{Pal, Time};
+use crate::pal::{Deadline, Pal, Time};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// The time limit of a call, and its interrupt. The limit is for the whole call, however many
@@ -17,20 +17,24 @@ pub struct Wait<'a> {
     interrupt: Option<&'a Interrupt>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 enum Limit {
-    #[default]
-    None,
     /// A time from the beginning of the call.
     For(Duration),
-    /// The end of a call that has begun, for all its steps. `Time(0)` allows no waiting.
-    Until(Time),
+    /// The end of the call, for all its steps.
+    Until(Deadline),
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Limit::Until(Deadline::Never)
+    }
 }
 
 impl Wait<'_> {
     /// No limit: the call waits until the answer comes or the peer is gone.
     pub const FOREVER: Wait<'static> = Wait {
-        limit: Limit::None,
+        limit: Limit::Until(Deadline::Never),
         interrupt: None,
     };
 
@@ -44,7 +48,7 @@ impl Wait<'_> {
 
     /// Whether there is neither a limit nor an interrupt.
     pub(in crate::node) const fn is_forever(&self) -> bool {
-        matches!(self.limit, Limit::None) && self.interrupt.is_none()
+        matches!(self.limit, Limit::Until(Deadline::Never)) && self.interrupt.is_none()
     }
 
     /// Waits until another thread raises `interrupt`; then the call returns [`Error::Interrupted`].
@@ -98,14 +102,14 @@ impl Interrupt {
 /// The limits of a wait that has begun: its end and its interrupt.
 #[derive(Clone, Copy, Default)]
 pub(in crate::node) struct Limits<'a> {
-    pub(in crate::node) until: Option<Time>,
+    pub(in crate::node) until: Deadline,
     pub(in crate::node) interrupt: Option<&'a Interrupt>,
 }
 
 impl<'a> Limits<'a> {
     /// No waiting.
     pub(in crate::node) const NONE: Limits<'static> = Limits {
-        until: Some(Time(0)),
+        until: Deadline::Now,
         interrupt: None,
     };
 
@@ -116,10 +120,9 @@ impl<'a> Limits<'a> {
     /// As [`Limits::of`], for a caller that may know the time.
     pub(in crate::node) fn beginning(wait: Wait<'a>, now: impl FnOnce() -> Time) -> Limits<'a> {
         let until = match wait.limit {
-            Limit::None => None,
-            Limit::For(Duration::ZERO) => Some(Time(0)),
-            Limit::For(limit) => Some(now() + limit),
-            Limit::Until(until) => Some(until),
+            Limit::For(Duration::ZERO) => Deadline::Now,
+            Limit::For(limit) => Deadline::At(now() + limit),
+            Limit::Until(until) => until,
         };
         Limits {
             until,
@@ -130,7 +133,7 @@ impl<'a> Limits<'a> {
     /// Returns the limits for the steps of the call, which end together with it.
     pub(in crate::node) fn wait(self) -> Wait<'a> {
         Wait {
-            limit: self.until.map_or(Limit::None, Limit::Until),
+            limit: Limit::Until(self.until),
             interrupt: self.interrupt,
         }
     }
@@ -138,7 +141,7 @@ impl<'a> Limits<'a> {
     /// The same limits, but the end is not before `time`.
     pub(in crate::node) fn not_before(self, time: Time) -> Limits<'a> {
         Limits {
-            until: self.until.map(|until| until.max(time)),
+            until: self.until.max(Deadline::At(time)),
             ..self
         }
     }
@@ -146,7 +149,7 @@ impl<'a> Limits<'a> {
     /// The same limits, but the end is not after `time`.
     pub(in crate::node) fn not_after(self, time: Time) -> Limits<'a> {
         Limits {
-            until: Some(self.until.map_or(time, |until| until.min(time))),
+            until: self.until.min(Deadline::At(time)),
             ..self
         }
     }
@@ -155,8 +158,8 @@ impl<'a> Limits<'a> {
         if self.interrupt.is_some_and(Interrupt::is_raised) {
             return Some(Error::Interrupted);
         }
-        let until = self.until?;
-        (until == Time(0) || pal.now() >= until).then_some(Error::TimedOut)
+        let is_over = self.until.is_over(|| pal.now());
+        is_over.then_some(Error::TimedOut)
     }
 }
 

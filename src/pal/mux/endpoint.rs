@@ -7,7 +7,7 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use super::state::State;
 use super::{MuxError, MuxPal};
-use crate::pal::{Time, spin};
+use crate::pal::{Deadline, Time, spin};
 use crate::store::{ByteRing, acquire};
 
 /// The number of bytes that are read from the channel or written to it at once.
@@ -29,9 +29,9 @@ pub trait ByteChannel: Send + Sync {
     fn write(&self, bytes: &[u8]) -> usize;
 
     /// Waits until there are bytes to read, more bytes can be written after a partial write, or the
-    /// clock reaches `until` (`None`: no limit). It may return early. It must return for bytes that
+    /// wait is over at `until`. It may return early. It must return for bytes that
     /// arrived just before the call.
-    fn wait(&self, until: Option<Time>);
+    fn wait(&self, until: Deadline);
 
     /// Returns the time of the monotonic clock. It is cheap.
     fn now(&self) -> Time;
@@ -114,7 +114,7 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
                 Sent::ByAnother => until.min(now + RECHECK),
                 _ => until,
             };
-            self.channel.wait(Some(until));
+            self.channel.wait(Deadline::At(until));
         }
     }
 

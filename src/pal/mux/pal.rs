@@ -6,8 +6,8 @@ use super::endpoint::{ByteChannel, MuxEndpoint};
 use super::state::End;
 use crate::Vmid;
 use crate::pal::{
-    AcceptError, ConnectError, Event, Flag, Interest, OutOfResources, Pal, ReadyList, Stream,
-    StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Event, Flag, Interest, OutOfResources, Pal, ReadyList,
+    Stream, StreamError, Time, Token,
 };
 
 /// The platform of a member whose streams share one channel: the end that a [`MuxEndpoint`] has.
@@ -116,7 +116,7 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
         }
     }
 
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         let mut has_waited = false;
         loop {
             self.endpoint.receive();
@@ -124,7 +124,7 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
             let is_over = {
                 let mut state = self.endpoint.lock();
                 state.poll(ready);
-                let is_over = has_waited || !ready.is_empty() || until == Some(Time(0));
+                let is_over = has_waited || !ready.is_empty() || until == Deadline::Now;
                 // A caller that tries to connect tries again at once, instead of sleeping.
                 is_over || state.mux.take_changed()
             };
@@ -140,13 +140,13 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
         self.endpoint.woken.store(true, Ordering::Release);
     }
 
-    fn wait_event(&self, event: &Flag, until: Option<Time>) {
+    fn wait_event(&self, event: &Flag, until: Deadline) {
         if !event.is_set() {
             self.endpoint.channel.wait(until);
         }
     }
 
-    fn wait_readable(&self, _: &Self::Stream, _: &Flag, _: Option<Time>) -> bool {
+    fn wait_readable(&self, _: &Self::Stream, _: &Flag, _: Deadline) -> bool {
         false
     }
 

@@ -30,7 +30,7 @@ pub use self::stream::SecureStream;
 use self::statistics::Counters;
 use self::stream::translate;
 use crate::Vmid;
-use crate::pal::{AcceptError, ConnectError, Event, Pal, ReadyList, StreamError, Time};
+use crate::pal::{AcceptError, ConnectError, Deadline, Event, Pal, ReadyList, StreamError};
 
 /// A PAL with secure streams. The PAL for a node is a reference to it (with `std` also an `Arc`),
 /// so that its owner can read its [`SecureStatistics`] while the node runs.
@@ -110,7 +110,7 @@ macro_rules! pal {
                 Ok(SecureStream::accepted(self, stream))
             }
 
-            fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+            fn wait(&self, ready: &mut ReadyList, until: Deadline) {
                 self.inner.wait(ready, until);
                 if self.is_secure() {
                     for (token, readiness) in ready.iter_mut() {
@@ -119,7 +119,7 @@ macro_rules! pal {
                 }
             }
 
-            fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> bool {
+            fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Deadline) -> bool {
                 if event.is_set() {
                     false
                 } else if stream.has_more() {
@@ -134,7 +134,7 @@ macro_rules! pal {
                 stream: &Self::Stream,
                 event: &P::Event,
                 buffer: &mut [u8],
-                until: Option<Time>,
+                until: Deadline,
             ) -> Result<usize, StreamError> {
                 stream.read_waiting(event, buffer, until)
             }

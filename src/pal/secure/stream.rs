@@ -9,7 +9,7 @@ use super::{Breach, SecurePal};
 use crate::Vmid;
 use crate::invariant::Count;
 use crate::log::log_event;
-use crate::pal::{Interest, OutOfResources, Pal, Stream, StreamError, Time, Token};
+use crate::pal::{Deadline, Interest, OutOfResources, Pal, Stream, StreamError, Token};
 use crate::store::{Rank, SpinLock};
 use crate::sync::{AtomicU8, AtomicU64, Ordering};
 
@@ -243,7 +243,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
         &self,
         event: &P::Event,
         buffer: &mut [u8],
-        until: Option<Time>,
+        until: Deadline,
     ) -> Result<usize, StreamError> {
         let pal = &self.pal.inner;
         let Kind::Incoming(incoming) = &self.kind else {

@@ -13,7 +13,7 @@ mod stream;
 use spin::Mutex;
 
 use crate::Vmid;
-use crate::pal::{AcceptError, ConnectError, Event, Interest, Pal, ReadyList, Time};
+use crate::pal::{AcceptError, ConnectError, Deadline, Event, Interest, Pal, ReadyList};
 pub use record::{LOG_LENGTH, LogEntry, Operation, OperationLog, Outcome};
 use state::State;
 pub use stream::FaultInjectorStream;
@@ -136,11 +136,11 @@ impl<'p, P: Pal> Pal for &'p FaultInjector<P> {
         Ok(FaultInjectorStream::new(self, stream))
     }
 
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         // The inner PAL does not watch the broken streams of this node any more.
         let broken = !self.state.lock().broken.is_empty();
         self.inner
-            .wait(ready, if broken { Some(Time(0)) } else { until });
+            .wait(ready, if broken { Deadline::Now } else { until });
         let state = self.state.lock();
         for (token, interest) in &state.broken {
             let mut readiness = Interest::HANG_UP;
@@ -150,7 +150,7 @@ impl<'p, P: Pal> Pal for &'p FaultInjector<P> {
         }
     }
 
-    fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> bool {
+    fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Deadline) -> bool {
         if event.is_set() {
             false
         } else {

@@ -6,7 +6,7 @@ use spin::{Mutex, RwLock};
 
 use super::record::{LogEntry, Operation, Outcome};
 use super::{FaultInjector, Faults};
-use crate::pal::{Interest, OutOfResources, Pal, Stream, StreamError, Time, Token};
+use crate::pal::{Deadline, Interest, OutOfResources, Pal, Stream, StreamError, Token};
 
 /// The greatest number of parts in the contract of [`Stream::write`].
 const PARTS: usize = 4;
@@ -178,7 +178,7 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
         self.close_if_broken();
     }
 
-    pub(super) fn wait_readable(&self, event: &P::Event, until: Option<Time>) -> bool {
+    pub(super) fn wait_readable(&self, event: &P::Event, until: Deadline) -> bool {
         let woken = match &*self.inner.read() {
             Some(inner) if !self.broken.load(Ordering::Acquire) => {
                 self.pal.inner.wait_readable(inner, event, until)

@@ -4,8 +4,8 @@ use super::Network;
 use super::pipe::{End, Role};
 use crate::Vmid;
 use crate::pal::{
-    AcceptError, ConnectError, Event, Flag, Interest, OutOfResources, Pal, ReadyList, Stream,
-    StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Event, Flag, Interest, OutOfResources, Pal, ReadyList,
+    Stream, StreamError, Time, Token,
 };
 
 /// One node of a [`Network`]. Dropping it closes its listener; its streams are closed by themselves.
@@ -131,7 +131,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
     }
 
     /// It returns at once: within one thread nothing could become ready during the wait.
-    fn wait(&self, ready: &mut ReadyList, _until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, _until: Deadline) {
         self.network.state.lock().poll(self.node, ready);
         if ready.is_empty() {
             core::hint::spin_loop();
@@ -141,13 +141,13 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
     /// It does nothing: every wait returns at once.
     fn wake(&self) {}
 
-    fn wait_event(&self, event: &Flag, _until: Option<Time>) {
+    fn wait_event(&self, event: &Flag, _until: Deadline) {
         if !event.is_set() {
             core::hint::spin_loop();
         }
     }
 
-    fn wait_readable(&self, _: &Self::Stream, _: &Flag, _: Option<Time>) -> bool {
+    fn wait_readable(&self, _: &Self::Stream, _: &Flag, _: Deadline) -> bool {
         false
     }
 

@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 
 #[cfg(feature = "secure")]
 use libos_ipc::pal::secure::{FamilyKey, SecurePal};
-use libos_ipc::pal::{Pal, Time};
+use libos_ipc::pal::{Deadline, Pal};
 use libos_ipc::store::Memory;
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{Answer, IdRange, Message};
@@ -61,8 +61,8 @@ fn ask<P: Pal>(
 ) -> Option<Answer<'static>> {
     let mut request = member.request(Vmid::LEADER, &message).ok()?;
     for _ in 0..1000 {
-        leader.poll(Some(Time(0)));
-        member.poll(Some(Time(0)));
+        leader.poll(Deadline::Now);
+        member.poll(Deadline::Now);
         if let Some(answer) = request.poll() {
             return answer.ok();
         }

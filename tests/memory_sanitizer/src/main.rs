@@ -11,7 +11,7 @@ use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
-use libos_ipc::pal::Time;
+use libos_ipc::pal::Deadline;
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
 use libos_ipc::{Capacities, Config, Driving, Error, Exit, Identity, Node, Target, Vmid, Wait};
@@ -52,7 +52,7 @@ extern "C" fn lead(leader: *mut c_void) -> *mut c_void {
     // SAFETY: `family` passes a node, and waits for this thread before it drops it.
     let leader = unsafe { &*leader.cast::<Node<'_, Place>>() };
     while !DONE.load(Ordering::Acquire) {
-        leader.poll(Some(Time(0)));
+        leader.poll(Deadline::Now);
     }
     null_mut()
 }
@@ -131,7 +131,7 @@ fn family(memory: [&mut [MaybeUninit<u8>]; 2]) -> Result<(), Error> {
     // SAFETY: it was made above, and is joined once.
     unsafe { pthread_join(thread, null_mut()) };
     for _ in 0..100 {
-        leader.poll(Some(Time(0)));
+        leader.poll(Deadline::Now);
     }
     if !leader.check_invariants() {
         return Err(Error::Invalid);

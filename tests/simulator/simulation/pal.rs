@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libos_ipc::Vmid;
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
+    AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
     StreamError, Time, Token,
 };
 
@@ -76,18 +76,18 @@ impl Drop for SimStream {
 impl<const READS: bool> SimPal<READS> {
     /// Waits until `look` returns a value or the time is reached.
     fn wait_for<T>(
-        until: Option<Time>,
+        until: Deadline,
         mut look: impl FnMut(&mut super::world::World) -> Option<T>,
     ) -> Option<T> {
         loop {
             let (found, is_time) = with(|world| {
-                let is_time = until.is_some_and(|until| world.network.now >= until.0);
+                let is_time = until.is_over(|| Time(world.network.now));
                 (look(world), is_time)
             });
             if found.is_some() || is_time {
                 return found;
             }
-            pause(until.map(|until| until.0));
+            pause(until.time().map(|until| until.0));
         }
     }
 }
@@ -134,7 +134,7 @@ impl<const READS: bool> Pal for SimPal<READS> {
         with(|world| world.network.unwatch(self.0, stream.0));
     }
 
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         // Other coroutines run even if there is something to do at once.
         pause(Some(0));
         Self::wait_for(until, |world| {
@@ -147,11 +147,11 @@ impl<const READS: bool> Pal for SimPal<READS> {
         with(|world| world.network.wake(self.0));
     }
 
-    fn wait_event(&self, event: &SimEvent, until: Option<Time>) {
+    fn wait_event(&self, event: &SimEvent, until: Deadline) {
         Self::wait_for(until, |_| event.is_set().then_some(()));
     }
 
-    fn wait_readable(&self, stream: &SimStream, event: &SimEvent, until: Option<Time>) -> bool {
+    fn wait_readable(&self, stream: &SimStream, event: &SimEvent, until: Deadline) -> bool {
         let woken = Self::wait_for(until, |world| {
             if event.is_set() {
                 Some(false)

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use libos_ipc::pal::Time;
+use libos_ipc::pal::{Deadline, Time};
 use libos_ipc::{Config, Driving, Error, Id, Identity, Interrupt, Node, SyncHandle, Wait};
 
 use super::checks::{HANDLES, LONG, Mirror, MirrorMemory};
@@ -181,7 +181,7 @@ fn serve_while<'t, const READS: bool>(
     let mut all: Vec<Box<dyn FnOnce() + Send + '_>> = bodies.drain(..).map(count).collect();
     all.push(Box::new(move || {
         while running.load(std::sync::atomic::Ordering::Relaxed) > 0 {
-            if !node.poll(None) {
+            if !node.poll(Deadline::Never) {
                 pause(None);
             }
         }
@@ -206,7 +206,7 @@ fn in_threads<const READS: bool>(
 pub(crate) fn idle<const READS: bool>(node: &SimNode<'_, READS>, span: Duration) {
     let until = now() + nanoseconds(span);
     while now() < until {
-        if READS || !node.poll(Some(Time(until))) {
+        if READS || !node.poll(Deadline::At(Time(until))) {
             pause(Some(until));
         }
     }

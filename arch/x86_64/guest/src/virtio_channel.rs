@@ -9,8 +9,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use bitflags::bitflags;
-use libos_ipc::pal::Time;
 use libos_ipc::pal::mux::ByteChannel;
+use libos_ipc::pal::{Deadline, Time};
 use spin::Mutex;
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::mmio::MmioTransport;
@@ -309,9 +309,9 @@ impl ByteChannel for VirtioChannel {
             .map_or(0, |device| expect_device(device.write(bytes)))
     }
 
-    fn wait(&self, until: Option<Time>) {
+    fn wait(&self, until: Deadline) {
         let has_work = DEVICE.lock().as_mut().is_some_and(Device::has_work);
-        if !has_work && until.is_none_or(clock::set) {
+        if !has_work && until.time().is_none_or(clock::set) {
             interrupts::sleep();
         }
     }

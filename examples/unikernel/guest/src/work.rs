@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use libos_ipc::pal::Deadline;
 use libos_ipc::{Errno, Error, Id, LockKind, Shared, Target};
 use libos_ipc_guest::{clock, print_line};
 
@@ -183,7 +184,7 @@ impl Guest<'_> {
             drop(self.board);
             let until = clock::now() + Duration::from_millis(100);
             while clock::now() < until {
-                self.node.poll(Some(until));
+                self.node.poll(Deadline::At(until));
             }
         }
         fault::fail(how);
@@ -196,7 +197,7 @@ impl Guest<'_> {
             if clock::now() >= until {
                 return Err(Failed::because("the signal did not come"));
             }
-            self.node.poll(Some(until));
+            self.node.poll(Deadline::At(until));
         }
         Ok(())
     }
