@@ -94,6 +94,13 @@ impl Latency {
         Duration::from_nanos(self.0.keys().next_back().copied().unwrap_or(0))
     }
 
+    /// The number of requests that took longer.
+    pub(crate) fn slower_than(&self, time: Duration) -> u64 {
+        let limit = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let slower = self.0.iter().filter(|(longest, _)| **longest > limit);
+        slower.map(|(_, count)| count).sum()
+    }
+
     /// What so many percent of the requests took at most; 0 if there were none.
     pub(crate) fn nanoseconds(&self, percent: u64) -> u64 {
         let rank = (self.requests() * percent).div_ceil(100);

@@ -1,6 +1,11 @@
 //! What the examples with many processes have in common: their command lines, how they start
 //! processes of their own and listen to them, what they count, and what must be true at the end.
-#![allow(dead_code, unused_imports, reason = "no example uses all of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "no example uses all of it"
+)]
 
 mod checks;
 mod figures;

@@ -1,0 +1,245 @@
+//! The leader's side: it makes a family for each attack, and prints the table.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use libos_ipc::host::HostNode;
+use libos_ipc::{Capacities, Config, Identity, Wait};
+
+use crate::Options;
+use crate::attacks::Attack;
+use crate::common::{HumanCount, Latency, Progress, command};
+use crate::host::{Core, allow_many_files, pin};
+use crate::innocent::Measured;
+use crate::judge::{has_happened, judge};
+
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
+
+/// The time in which a delegated file must be returned.
+pub(crate) const RECALL_LIMIT: Duration = Duration::from_secs(1);
+
+/// The time in which an attacker must end after its attack.
+const ATTACKER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The time for which the innocent goes on after the attacker's end, whose resources are reclaimed.
+const AFTERMATH: Duration = Duration::from_millis(300);
+
+/// The limits of the family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Limits {
+    Default,
+    Large,
+}
+
+impl Limits {
+    fn config(self) -> Config {
+        Config {
+            capacities: match self {
+                Limits::Default => Capacities::DEFAULT,
+                Limits::Large => Capacities::LARGE,
+            },
+            recall_limit: RECALL_LIMIT,
+            ..Config::DEFAULT
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Limits::Default => "default",
+            Limits::Large => "LARGE",
+        }
+    }
+}
+
+pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
+    allow_many_files()?;
+    if !pin(Core::First)? {
+        println!("there is only one core: the attacker shares it with the others");
+    }
+    let attacks = chosen(&options.attack);
+    let limits = chosen(&options.limits);
+    let all = (limits.len() * (attacks.len() + 1)) as u64;
+    let (progress, mut done) = (Progress::new(), 0);
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header([
+        "limits",
+        "attack",
+        "look-ups",
+        "p50",
+        "p99",
+        "worst",
+        "lock calls",
+        "p50",
+        "p99",
+        "worst",
+        "",
+    ]);
+    for limits in limits {
+        let mut show = |what: &str| {
+            progress.show(done, all, &format!("{} limits: {what}", limits.name()));
+            done += 1;
+        };
+        show("control");
+        let control = measure(options, limits, None)?;
+        add_row(&mut table, limits, "control", &control, "");
+        for &attack in &attacks {
+            let name = name(attack);
+            show(&name);
+            let attempt = || {
+                let measured = measure(options, limits, Some(attack)).unwrap_or_else(failed);
+                let reasons = judge(attack, &measured, &control);
+                (measured, reasons)
+            };
+            let (mut measured, mut reasons) = attempt();
+            if !reasons.is_empty() {
+                (measured, reasons) = attempt();
+            }
+            let verdict = if reasons.is_empty() { "ok" } else { "FAILED" };
+            add_row(&mut table, limits, &name, &measured, verdict);
+            wrong.extend(
+                reasons
+                    .iter()
+                    .map(|reason| format!("{name} at {} limits: {reason}", limits.name())),
+            );
+        }
+    }
+    progress.clear();
+    println!("{table}");
+    Ok(())
+}
+
+/// The measurement of a family in which something failed.
+fn failed(error: anyhow::Error) -> Measured {
+    Measured {
+        refused: 1,
+        error: format!("{error:#}"),
+        ..Measured::default()
+    }
+}
+
+fn chosen<T: ValueEnum + Copy>(chosen: &[T]) -> Vec<T> {
+    if chosen.is_empty() {
+        T::value_variants().to_vec()
+    } else {
+        chosen.to_vec()
+    }
+}
+
+fn name(attack: Attack) -> String {
+    let name = attack.to_possible_value();
+    name.map_or(String::new(), |name| name.get_name().to_owned())
+}
+
+fn add_row(table: &mut Table, limits: Limits, name: &str, measured: &Measured, verdict: &str) {
+    let mut row = vec![limits.name().to_owned(), name.to_owned()];
+    for latency in [&measured.lookups, &measured.locks] {
+        row.push(HumanCount(latency.requests()).to_string());
+        row.extend([50, 99].map(|percent| time(latency, percent)));
+        row.push(format!("{:.1?}", latency.slowest()));
+    }
+    row.push(verdict.to_owned());
+    table.add_row(row);
+}
+
+fn time(latency: &Latency, percent: u64) -> String {
+    format!("{:.1?}", Duration::from_nanos(latency.nanoseconds(percent)))
+}
+
+/// A process of this program that ends, at the latest, with this value.
+struct Process {
+    child: Child,
+    lines: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+impl Process {
+    fn start(mut command: Command) -> Result<Process> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let lines = child
+            .stdout
+            .take()
+            .map(|output| BufReader::new(output).lines());
+        Ok(Process { child, lines })
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let line = self.lines.as_mut().and_then(Iterator::next);
+        Ok(line.context("a process has ended")??)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Measures the innocent's calls during an attack, in a new family.
+fn measure(options: &Options, limits: Limits, attack: Option<Attack>) -> Result<Measured> {
+    let directory = tempfile::tempdir()?;
+    let base = directory.path().join("f");
+    let leader = HostNode::start(&base, Identity::LEADER, limits.config())?;
+    leader.join(WAIT)?;
+    let default = Duration::from_millis(if options.quick { 600 } else { 4000 });
+    let mut seconds = options.seconds.unwrap_or(default);
+    if attack.is_some_and(Attack::shares_files) {
+        seconds = seconds.max(RECALL_LIMIT * 3);
+    }
+
+    let mut innocent = command("innocent", &base, &leader.start_child(WAIT)?)?;
+    if attack.is_some_and(Attack::shares_files) {
+        innocent.arg("--shares-files");
+    }
+    let mut innocent = Process::start(innocent)?;
+    innocent.line().context("the innocent")?;
+    if let Some(attack) = attack {
+        let is_large = limits == Limits::Large;
+        let mut identities = Vec::new();
+        for _ in 0..attack.members(is_large, options.quick) {
+            let child = leader.start_child(WAIT).context("preparing an attacker")?;
+            identities.push(format!("{},{}", child.vmid, child.pid));
+        }
+        let mut attacker = Command::new(std::env::current_exe()?);
+        attacker
+            .args(["attacker", "--attack", &name(attack), "--base"])
+            .arg(&base);
+        attacker.args(["--seconds", &seconds.as_secs_f64().to_string()]);
+        attacker.args(["--nice", &options.nice.to_string()]);
+        attacker.args(["--identities", &identities.join(",")]);
+        attacker.args(is_large.then_some("--large"));
+        attacker.args(options.quick.then_some("--quick"));
+        let mut attacker = Process::start(attacker)?;
+        let end = Instant::now() + seconds + ATTACKER_LIMIT;
+        while attacker.child.try_wait()?.is_none() {
+            if Instant::now() > end {
+                bail!("the attacker does not end: the leader does not take its requests");
+            }
+            sleep(Duration::from_millis(10));
+        }
+        drop(attacker);
+        sleep(AFTERMATH);
+    } else {
+        sleep(seconds + AFTERMATH);
+    }
+    drop(innocent.child.stdin.take());
+    let measured = innocent.line().context("the innocent")?.parse()?;
+    innocent.child.wait()?;
+    let statistics = leader.statistics();
+    ensure!(
+        attack.is_none_or(|attack| has_happened(attack, &statistics)),
+        "the attack has not reached the leader's tables: {:?}",
+        statistics.pools
+    );
+    ensure!(leader.check_invariants(), "the leader's tables are broken");
+    Ok(measured)
+}
