@@ -145,9 +145,8 @@ impl Attacker<'_> {
         Instant::now() >= self.end
     }
 
-    fn rest(&self) -> Result<()> {
+    fn rest(&self) {
         sleep(self.end.saturating_duration_since(Instant::now()));
-        Ok(())
     }
 
     fn join(&self, number: usize) -> Result<Raw> {
@@ -166,7 +165,7 @@ impl Attacker<'_> {
 
     /// Makes `owners` owners that each read-lock a byte of the first file and wait for all of the
     /// second one, where one owner has `locks` locks of single bytes.
-    fn entangle(&self, raw: &mut Raw, owners: u32, locks: u64) -> Result<()> {
+    fn entangle(raw: &mut Raw, owners: u32, locks: u64) -> Result<()> {
         for number in 0..locks {
             let byte = 2 * number;
             put_lock(raw, SECOND_FILE, (byte, byte), HOLDER, WRITE, false);
@@ -193,7 +192,7 @@ impl Attacker<'_> {
     fn deadlock_flood(&self) -> Result<()> {
         let mut raw = self.join(0)?;
         let (owners, locks) = self.size((62, 900), (500, 4000), (500, 20_000));
-        self.entangle(&mut raw, owners, locks)?;
+        Self::entangle(&mut raw, owners, locks)?;
         while !self.is_over() {
             put_lock(&mut raw, FIRST_FILE, WHOLE, LATE_OWNERS, WRITE, true);
             raw.put(FILE_LOCK_CLEAR_PID, &numbers(&[LATE_OWNERS]));
@@ -206,17 +205,19 @@ impl Attacker<'_> {
     fn deadlock_idle(&self) -> Result<()> {
         let mut raw = self.join(0)?;
         let (owners, locks) = self.size((30, 950), (300, 4000), (300, 20_000));
-        self.entangle(&mut raw, owners, locks)?;
+        Self::entangle(&mut raw, owners, locks)?;
         Self::wait_behind(&mut raw, owners)?;
-        self.rest()
+        self.rest();
+        Ok(())
     }
 
     fn deadlock_deep(&self) -> Result<()> {
         let mut raw = self.join(0)?;
         let (owners, locks) = self.size((60, 900), (500, 4000), (500, 20_000));
-        self.entangle(&mut raw, owners, locks)?;
+        Self::entangle(&mut raw, owners, locks)?;
         Self::wait_behind(&mut raw, 1)?;
-        self.rest()
+        self.rest();
+        Ok(())
     }
 
     /// Makes members that each do something and end, one after another.
@@ -231,13 +232,14 @@ impl Attacker<'_> {
             }
             sleep(BETWEEN_DEATHS);
         }
-        self.rest()
+        self.rest();
+        Ok(())
     }
 
     fn deadlock_death(&self) -> Result<()> {
         self.deaths(|attacker, raw| {
             let (owners, locks) = attacker.size((60, 400), (400, 4000), (400, 10_000));
-            attacker.entangle(raw, owners, locks)?;
+            Self::entangle(raw, owners, locks)?;
             Self::wait_behind(raw, 2)
         })
     }

@@ -12,7 +12,7 @@ use libos_ipc::{Config, Error, Exit, FileLock, LockFamily, LockKind, Wait};
 
 use crate::common::{Latency, ProcessOptions, end, over, send};
 
-const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(60));
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_mins(1));
 
 /// No process has this ID, so each look-up asks the leader.
 const NO_OWNER: u32 = 4_000_000;
@@ -109,13 +109,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             let outcome = node.owner_of(NO_OWNER, WAIT).map(drop);
             measured.record(false, start, outcome);
         }
-        // The locks of an open file are the leader's; record locks may be delegated.
-        let (path, family) = if options.shares_files {
-            (shared_file(0), LockFamily::Posix)
+        // The leader decides about the lock of an open file; record locks may be delegated. The
+        // attacker may lock the shared files as well, but only for reading.
+        let (path, family, kind) = if options.shares_files {
+            (shared_file(0), LockFamily::Posix, LockKind::Read)
         } else {
-            ("/siege/innocent".to_owned(), LockFamily::Flock)
+            (
+                "/siege/innocent".to_owned(),
+                LockFamily::Flock,
+                LockKind::Write,
+            )
         };
-        for kind in [LockKind::Write, LockKind::Unlock] {
+        for kind in [kind, LockKind::Unlock] {
             let lock = FileLock {
                 family,
                 kind,

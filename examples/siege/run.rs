@@ -25,7 +25,7 @@ const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 pub(crate) const RECALL_LIMIT: Duration = Duration::from_secs(1);
 
 /// The time in which an attacker must end after its attack.
-const ATTACKER_LIMIT: Duration = Duration::from_secs(60);
+const ATTACKER_LIMIT: Duration = Duration::from_mins(1);
 
 /// The time for which the innocent goes on after the attacker's end, whose resources are reclaimed.
 const AFTERMATH: Duration = Duration::from_millis(300);
@@ -93,7 +93,8 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
             let name = name(attack);
             show(&name);
             let attempt = || {
-                let measured = measure(options, limits, Some(attack)).unwrap_or_else(failed);
+                let measured =
+                    measure(options, limits, Some(attack)).unwrap_or_else(|error| failed(&error));
                 let reasons = judge(attack, &measured, &control);
                 (measured, reasons)
             };
@@ -116,7 +117,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
 }
 
 /// The measurement of a family in which something failed.
-fn failed(error: anyhow::Error) -> Measured {
+fn failed(error: &anyhow::Error) -> Measured {
     Measured {
         refused: 1,
         error: format!("{error:#}"),
