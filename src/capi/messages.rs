@@ -11,7 +11,6 @@ use super::tables::{ipc_msg_header, libos_ipc_msg, libos_ipc_pid_retmeta};
 use super::{CNode, node, status, vmid, wait};
 use crate::error::{Errno, Error, Resource};
 use crate::invariant::OrBroken;
-use crate::node::LateReply;
 use crate::wire::{Answer, FileLock, Frame, HEADER_LENGTH, Message, SyncCode, codes};
 use crate::{PATH_MAX, Vmid, Wait};
 
@@ -122,13 +121,11 @@ pub unsafe extern "C" fn ipc_send_msg_and_get_response(
             length: 0,
         };
         let message = copied.message()?;
-        // A call that reached its limit may still get a range or a lock: a late range is given back.
-        let (late, wait) = match message {
-            Message::AllocIdRange => (LateReply::ReleaseRange, wait()),
-            Message::FileLockSet(FileLock { wait: true, .. }) => (LateReply::Drop, Wait::FOREVER),
-            _ => (LateReply::Drop, wait()),
+        let wait = match message {
+            Message::FileLockSet(FileLock { wait: true, .. }) => Wait::FOREVER,
+            _ => wait(),
         };
-        let answer = node.ask_with(vmid(dest)?, &message, late, &mut data, wait)?;
+        let answer = node.exchange(vmid(dest)?, &message, &mut data, wait)?;
         if resp.is_null() {
             return Ok(());
         }

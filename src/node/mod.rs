@@ -31,7 +31,7 @@ use api::{OwnerCache, Parent, UsedLocks};
 pub(crate) use connection::VMID_LENGTH;
 pub(crate) use connection::{AdaptiveSpin, PeerRef, Peers, RxHalf, StreamKey, TxHalf};
 pub(crate) use lifecycle::Phase;
-#[cfg(feature = "capi")]
+#[cfg(any(feature = "capi", feature = "testing"))]
 pub(crate) use rpc::ReplyData;
 pub(crate) use rpc::{Delivery, LateReply, Waiters};
 pub use rpc::{Interrupt, PendingCall, Request, Wait, WaitReason};

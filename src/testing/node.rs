@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::leader::{LeaderCapacities, OpObserver};
-use crate::node::Request;
+use crate::node::{ReplyData, Request};
 use crate::pal::Pal;
 use crate::wire::{Answer, Message};
 use crate::{Config, Node, Vmid, Wait};
@@ -44,7 +44,8 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
-        self.call(dest, message, wait)
+        self.check_running()?;
+        self.exchange(dest, message, &mut ReplyData::none(), wait)
     }
 
     /// Sends a message that has no answer. Blocks only for room in the peer's send queue, as long

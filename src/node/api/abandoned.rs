@@ -6,7 +6,6 @@
 
 use core::time::Duration;
 
-use super::ids::LeaderRoute;
 use crate::error::Error;
 use crate::member::AbandonedChild;
 use crate::node::connection::{VMID_LENGTH, jittered, longer_pause};
@@ -31,24 +30,23 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::LeaderGone`]; [`Error::Platform`] if the platform has no stream at present, and the
     /// table of children is full, so that the worker can't try later.
     pub fn abandon_child(&self, vmid: Vmid) -> Result<(), Error> {
-        let outcome = match self.leader()? {
-            LeaderRoute::Local(_) if vmid == self.identity.vmid || self.is_connected(vmid) => {
-                Ok(())
+        self.check_running()?;
+        let outcome = match self.identity.leader {
+            Some(leader) => {
+                if self.children.lock().mark_abandoned(vmid) {
+                    self.report_abandoned()
+                } else {
+                    self.announce_dead(leader, vmid)
+                }
             }
-            LeaderRoute::Local(_) => {
+            None if vmid == self.identity.vmid || self.is_connected(vmid) => Ok(()),
+            None => {
                 let unborn = self.children.lock().remove_abandoned(vmid);
                 if let Some(pid) = unborn {
                     self.forget_child(pid);
                 }
                 self.reclaim_ids(vmid);
                 Ok(())
-            }
-            LeaderRoute::Remote(leader) => {
-                if self.children.lock().mark_abandoned(vmid) {
-                    self.report_abandoned()
-                } else {
-                    self.announce_dead(leader, vmid)
-                }
             }
         };
         // A thread that waits for this child must check again.
@@ -69,7 +67,7 @@ impl<P: Pal> Node<'_, P> {
             };
             let reported = match unborn {
                 AbandonedChild { pid: Some(pid), .. } if self.is_known_process() => {
-                    self.send_reap(leader, pid)
+                    self.send_reap(pid)
                 }
                 AbandonedChild { vmid, .. } => self.announce_dead(leader, vmid),
             };
@@ -119,9 +117,14 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Tells the leader that a child is reaped, if there is room for the message.
-    pub(in crate::node) fn send_reap(&self, leader: Vmid, pid: Id) -> Result<(), Error> {
+    pub(in crate::node) fn send_reap(&self, pid: Id) -> Result<(), Error> {
         let now = Wait::at_most(Duration::ZERO);
-        self.post(leader, &Message::ProcessReap(pid), now)
+        let reap = Message::ProcessReap(pid);
+        match self.identity.leader {
+            // Also while this process ends.
+            Some(leader) => self.post(leader, &reap, now),
+            None => self.send_own(&reap),
+        }
     }
 
     /// Whether the process has opened a stream to this one; an outgoing stream alone does not

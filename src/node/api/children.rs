@@ -2,13 +2,12 @@
 
 use core::time::Duration;
 
-use super::ids::LeaderRoute;
 use crate::error::{Errno, Error};
 use crate::leader::SIGPWR;
 use crate::member::ExitOutcome;
 use crate::node::rpc::Limits;
 use crate::node::upcall::Upcall;
-use crate::node::{LateReply, Node, Wait, WaitReason};
+use crate::node::{Node, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Answer, ChildExit, EndQuery, Message, ProcessQuery};
@@ -111,13 +110,10 @@ impl<P: Pal> Node<'_, P> {
 
     /// Has the leader reap the zombie that this thread has claimed, and waits until that is done.
     fn reap(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
-        let leader = match self.leader() {
-            Ok(LeaderRoute::Remote(leader)) if self.has_extensions() => leader,
-            Err(error @ Error::ShuttingDown) => return Err(error),
-            _ => {
-                self.forget_child(pid);
-                return Ok(());
-            }
+        self.check_running()?;
+        let Some(leader) = self.identity.leader.filter(|_| self.has_extensions()) else {
+            self.forget_child(pid);
+            return Ok(());
         };
         loop {
             let patience = self.begin(Wait::at_most(MIN_QUERY_TIME));
@@ -222,7 +218,7 @@ impl<P: Pal> Node<'_, P> {
             (children.overflowed(), children.reaped())
         };
         let message = Message::ProcessEnd(EndQuery { pid, group });
-        let Answer::End(end) = self.ask_leader(&message, LateReply::Drop, wait)? else {
+        let Answer::End(end) = self.call(self.leader_vmid(), &message, wait)? else {
             return Err(Error::Invalid);
         };
         let mut children = self.children.lock();
@@ -246,20 +242,11 @@ impl<P: Pal> Node<'_, P> {
 
     /// Tells the leader that the parent has reaped the child.
     pub(crate) fn forget_child(&self, pid: Id) {
-        let us = self.identity.vmid;
-        let reap = Message::ProcessReap(pid);
-        // Without the leader no process asks for the pid any more.
-        let _ = match self.leader() {
-            Ok(LeaderRoute::Local(leader)) => {
-                self.apply_request(leader, (us, 0), &reap, None).map(drop)
-            }
-            Ok(LeaderRoute::Remote(leader)) if self.has_extensions() => {
-                // Without room it stays a zombie until this process ends: the worker, which may be
-                // the caller, waits for no peer.
-                self.send_reap(leader, pid)
-            }
-            _ => Ok(()),
-        };
+        if self.has_extensions() {
+            // Without room it stays a zombie until this process ends: the worker, which may be the
+            // caller, waits for no peer. Without the leader no process asks for the pid any more.
+            let _ = self.send_reap(pid);
+        }
     }
 
     /// Whether the leader notifies parents of their children's ends. It does so after it has

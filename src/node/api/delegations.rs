@@ -3,14 +3,12 @@
 use crate::store::total;
 use core::time::Duration;
 
-use super::leader_request::done;
-use super::signals::error_of;
 use crate::Vmid;
 use crate::error::{Errno, Error, Resource};
 use crate::leader::Op;
 use crate::member::Decision;
-use crate::node::rpc::{Limits, ReplyData};
-use crate::node::{ANSWER_RESERVE, LateReply, Node, Wait, WaitReason};
+use crate::node::rpc::{Limits, done, error_of};
+use crate::node::{ANSWER_RESERVE, Node, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Answer, DelegatedLockList, FileLock, Message};
@@ -40,14 +38,7 @@ impl<P: Pal> Node<'_, P> {
                 handle: number,
                 ..*lock
             });
-            let asked = self.ask_with(
-                leader,
-                &message,
-                LateReply::Cancel,
-                &mut ReplyData::none(),
-                wait,
-            );
-            let answer = match asked {
+            let answer = match self.call(leader, &message, wait) {
                 Ok(answer) => answer,
                 Err(error) => {
                     self.handle_delegation_answer(number, &Answer::Empty);

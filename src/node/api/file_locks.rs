@@ -2,19 +2,13 @@
 
 use core::time::Duration;
 
-use super::ids::LeaderRoute;
-use super::leader_request::done;
-use super::signals::error_of;
 use crate::error::{Errno, Error};
-use crate::file_locks::hash_path;
-use crate::leader::{Op, Outcome};
-use crate::node::rpc::Limits;
-use crate::node::rpc::ReplyData;
-use crate::node::rpc::WaitToken;
-use crate::node::{LateReply, Node, Wait, WaitReason};
-use crate::pal::{Event, Pal};
+use crate::leader::Op;
+use crate::node::rpc::{self, Limits, done, error_of};
+use crate::node::{Node, Wait};
+use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{Answer, Expected, FileLock, HeldLock, LockFamily, LockKind, Message};
+use crate::wire::{FileLock, HeldLock, LockFamily, LockKind, Message};
 use crate::{Id, Vmid};
 
 /// The pause between requests to a leader that can't cancel a wait, at first and at most, in
@@ -88,17 +82,19 @@ impl<P: Pal> Node<'_, P> {
     /// with a NUL, or one that no frame of this process can hold; else as [every
     /// call](Node#errors-of-every-call).
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        let leader = match self.leader()? {
-            LeaderRoute::Local(_) => return self.set_lock_here(lock, wait),
-            LeaderRoute::Remote(leader) => leader,
-        };
+        self.check_running()?;
+        let leader = self.leader_vmid();
+        let message = Message::FileLockSet(*lock);
+        if self.leader.is_some() {
+            return done(self.call(leader, &message, wait)?);
+        }
         if !self.has_extensions() {
             self.used_locks.note(lock);
             if lock.family == LockFamily::Ofd {
                 return Err(Error::Unsupported);
             }
             if !lock.wait || wait.is_forever() {
-                return done(self.call(leader, &Message::FileLockSet(*lock), wait)?);
+                return done(self.call(leader, &message, wait)?);
             }
             return self.set_lock_patiently(leader, lock, wait);
         }
@@ -107,109 +103,7 @@ impl<P: Pal> Node<'_, P> {
             return outcome;
         }
         self.used_locks.note(lock);
-        let late = if lock.kind == LockKind::Unlock {
-            LateReply::Drop
-        } else {
-            LateReply::Cancel
-        };
-        let message = Message::FileLockSet(*lock);
-        done(self.ask_with(leader, &message, late, &mut ReplyData::none(), wait)?)
-    }
-
-    fn set_lock_here(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        let us = self.identity.vmid;
-        let message = Message::FileLockSet(*lock);
-        self.check_length(&message)?;
-        let hash = hash_path(lock.path);
-        self.used_locks.note_hashed(lock, hash);
-        if !lock.wait {
-            let op = Op::SetLock {
-                from: us,
-                lock: *lock,
-                hash,
-            };
-            if let Outcome::Answer(answer) = self.apply_own(&op)? {
-                return done(answer);
-            }
-        }
-        done(self.wait_here(&message, wait)?)
-    }
-
-    /// As the leader: applies a lock request of this process that cannot wait.
-    fn apply_own(&self, op: &Op<'_>) -> Result<Outcome, Error> {
-        let Some(leader) = &self.leader else {
-            return Err(Error::Invalid);
-        };
-        let (outcome, has_news) = {
-            let mut leader = leader.lock();
-            self.check_running()?;
-            (leader.apply(op), leader.locks().has_output())
-        };
-        if has_news {
-            self.send_completions();
-        }
-        Ok(outcome)
-    }
-
-    /// Sends a request to this process's own table, and waits for the answer if it comes later.
-    fn wait_here(&self, message: &Message<'_>, wait: Wait<'_>) -> Result<Answer<'static>, Error> {
-        let Some(leader) = &self.leader else {
-            return Err(Error::Invalid);
-        };
-        let (us, now, code) = (self.identity.vmid, self.now(), message.code());
-        let limits = Limits::beginning(wait, || now);
-        let what = (WaitReason::Answer(code), now);
-        let expected = Expected::of(code);
-        let claim = self.waiters.claim(us, what, expected, LateReply::Drop)?;
-        match self.apply_request(leader, (us, claim.seq), message, None) {
-            Ok(Outcome::Later) => {}
-            decided => {
-                self.waiters.release(claim);
-                return match decided? {
-                    Outcome::Answer(answer) => Ok(answer),
-                    _ => Err(Error::Invalid),
-                };
-            }
-        }
-        // A request that is answered at once is not recorded among the events, since there are
-        // many.
-        self.events.call_begun(us, code, claim.seq);
-        let outcome = self.await_lock(claim, limits);
-        self.events.call_ended(us, code, claim.seq, &outcome);
-        outcome
-    }
-
-    /// Waits until this process's own table has granted or refused the request.
-    fn await_lock(&self, claim: WaitToken, limits: Limits<'_>) -> Result<Answer<'static>, Error> {
-        let us = self.identity.vmid;
-        let mut cut_short = None;
-        let outcome = loop {
-            if let Some(event) = self.waiters.event(claim) {
-                event.clear();
-            }
-            if let Some(outcome) = self.waiters.outcome(claim) {
-                break outcome;
-            }
-            if cut_short.is_none()
-                && let Some(error) = limits.reached(&self.pal)
-            {
-                cut_short = Some(error);
-                // After its end the process has no request any more; the waiter has the error.
-                if let Some(leader) = &self.leader {
-                    let cancel = Message::FileLockCancel(claim.seq);
-                    let _ = self.apply_request(leader, (us, 0), &cancel, None);
-                }
-                continue;
-            }
-            self.sleep(claim, limits);
-        };
-        self.waiters.release(claim);
-        match (outcome?, cut_short) {
-            (Answer::Status(Err(Errno::EINTR)) | Answer::Lock(Err(Errno::EINTR)), Some(error)) => {
-                Err(error)
-            }
-            (answer, _) => Ok(answer),
-        }
+        done(self.call(leader, &message, wait)?)
     }
 
     /// Repeats the request, for a leader that can't cancel a wait.
@@ -252,24 +146,16 @@ impl<P: Pal> Node<'_, P> {
         lock: &FileLock<'_>,
         wait: Wait<'_>,
     ) -> Result<Option<HeldLock>, Error> {
+        self.check_running()?;
+        if lock.family == LockFamily::Ofd && !self.has_extensions() {
+            return Err(Error::Unsupported);
+        }
         let us = self.identity.vmid;
-        let answer = match self.leader()? {
-            LeaderRoute::Local(_) => self.wait_here(&Message::FileLockGet(*lock), wait)?,
-            LeaderRoute::Remote(_) if lock.family == LockFamily::Ofd && !self.has_extensions() => {
-                return Err(Error::Unsupported);
-            }
-            LeaderRoute::Remote(leader) => {
-                let here = self.delegated_files.lock().get(us, lock);
-                match here {
-                    Some(Ok(found)) => return Ok(found),
-                    Some(Err(errno)) => return Err(error_of(errno)),
-                    None => self.call(leader, &Message::FileLockGet(*lock), wait)?,
-                }
-            }
-        };
-        match answer {
-            Answer::Lock(found) => found.map_err(error_of),
-            _ => Err(Error::Invalid),
+        let here = self.delegated_files.lock().get(us, lock);
+        match here {
+            Some(Ok(found)) => Ok(found),
+            Some(Err(errno)) => Err(error_of(errno)),
+            None => rpc::lock(self.call(self.leader_vmid(), &Message::FileLockGet(*lock), wait)?),
         }
     }
 
@@ -285,7 +171,7 @@ impl<P: Pal> Node<'_, P> {
         if !self.used_locks.any() {
             return Ok(());
         }
-        done(self.ask_leader(&Message::FileLockClearPid(pid), LateReply::Drop, wait)?)
+        done(self.call(self.leader_vmid(), &Message::FileLockClearPid(pid), wait)?)
     }
 
     /// Releases the locks of a process on a file after it has closed a descriptor of that file, as

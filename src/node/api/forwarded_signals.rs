@@ -50,29 +50,6 @@ impl<'m, P: Pal> Node<'m, P> {
         is_any_there
     }
 
-    /// As the leader: sends a signal of this process after those of its own that are under way.
-    /// Returns the result for the answer, if that is known.
-    pub(crate) fn kill_ordered(
-        &self,
-        seq: u64,
-        kill: &PidKill,
-        always: bool,
-    ) -> Option<Result<u32, Errno>> {
-        let from = self.identity.vmid;
-        let Some(leader) = &self.leader else {
-            return Some(Err(Errno::ESRCH));
-        };
-        let message = Message::KillOrdered {
-            kill: *kill,
-            always,
-        };
-        match self.apply_request(leader, (from, seq), &message, None) {
-            Ok(Outcome::Answer(Answer::Status(result))) => Some(result),
-            Ok(_) => None,
-            Err(error) => Some(Err(error.errno())),
-        }
-    }
-
     /// Queues the pending signals for the peer, as far as there is room; the worker sends the
     /// others when there is.
     pub(crate) fn send_pending_signals(&self, peer: &PeerRef<'_, 'm, P::Stream>) {

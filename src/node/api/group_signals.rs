@@ -2,19 +2,13 @@
 
 use core::time::Duration;
 
-use super::ids::LeaderRoute;
-use super::leader_request::done;
 use crate::error::{Errno, Error};
 use crate::leader::{QUEUED, SEND_DIRECTLY};
-use crate::node::rpc::Limits;
-use crate::node::rpc::Request;
-use crate::node::upcall::{Signal, SignalReply};
+use crate::node::rpc::{Limits, Request, done};
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{
-    Answer, KillTarget, Message, PidKill, Process, ProcessQuery, ProcessState, codes,
-};
+use crate::wire::{Answer, KillTarget, Message, PidKill, Process, ProcessQuery, ProcessState};
 use crate::{Id, Vmid};
 
 /// The most answers that one call waits for at once. Further members are signalled through the
@@ -43,7 +37,7 @@ struct GroupKill<'n, 'm, P: Pal> {
     cut_short: Option<Error>,
 }
 
-impl<'m, P: Pal> Node<'m, P> {
+impl<P: Pal> Node<'_, P> {
     /// Signals every process of a group, in the order of their starts: a child that is started
     /// meanwhile is signalled, too.
     // Its large state must not become part of the stack frame of other calls.
@@ -110,13 +104,6 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
     }
-
-    /// Sends a request that this process itself answers, at once or later.
-    fn request_here(&self, code: u8, ask: impl FnOnce(u64)) -> Result<Request<'_, 'm, P>, Error> {
-        let request = Request::here(self, code)?;
-        ask(request.seq());
-        Ok(request)
-    }
 }
 
 impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
@@ -146,15 +133,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         if !self.has_room() {
             return self.send_via_leader(kill);
         }
-        let request = if owner == node.identity.vmid {
-            node.request_here(codes::PID_KILL, |seq| {
-                let reply = SignalReply { to: owner, seq };
-                node.deliver(&Signal::read(owner, &kill), reply);
-            })
-        } else {
-            node.begin_call(owner, &Message::PidKill(kill))
-        };
-        match request {
+        match node.begin_call(owner, &Message::PidKill(kill)) {
             Ok(request) => self.keep(kill, request, false),
             Err(Error::Full(_)) => self.send_via_leader(kill),
             Err(_) => self.send_to_leader(kill),
@@ -168,19 +147,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         if !self.has_room() {
             return self.send_via_leader(kill);
         }
-        let request = match node.leader() {
-            Ok(LeaderRoute::Local(_)) => node.request_here(codes::PID_KILL_ORDERED, |seq| {
-                let us = node.identity.vmid;
-                if let Some(result) = node.kill_ordered(seq, &kill, true) {
-                    node.waiters.answer_here(us, seq, &Answer::Status(result));
-                }
-            }),
-            Ok(LeaderRoute::Remote(leader)) => {
-                node.begin_call(leader, &Message::KillOrdered { kill, always: true })
-            }
-            Err(error) => Err(error),
-        };
-        match request {
+        match node.begin_call(node.leader_vmid(), &through_leader(kill)) {
             Ok(request) => self.keep(kill, request, true),
             Err(Error::Full(_)) => self.send_via_leader(kill),
             Err(error) => self.note(Err(error)),
@@ -190,17 +157,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
     /// Asks the leader to signal a member, without an answer.
     fn send_via_leader(&mut self, kill: PidKill) {
         let node = self.node;
-        let sent = match node.leader() {
-            Ok(LeaderRoute::Local(_)) => {
-                node.kill_ordered(0, &kill, true);
-                Ok(())
-            }
-            Ok(LeaderRoute::Remote(leader)) => {
-                let message = Message::KillOrdered { kill, always: true };
-                node.send_message(leader, &message, self.leader_wait)
-            }
-            Err(error) => Err(error),
-        };
+        let sent = node.send_to(node.leader_vmid(), &through_leader(kill), self.leader_wait);
         node.note_forwarded();
         match sent {
             Err(error @ (Error::Full(_) | Error::TimedOut | Error::Interrupted)) => {
@@ -299,4 +256,8 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
             self.node.note_forwarded();
         }
     }
+}
+
+fn through_leader(kill: PidKill) -> Message<'static> {
+    Message::KillOrdered { kill, always: true }
 }

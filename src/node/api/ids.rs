@@ -1,34 +1,20 @@
 //! Calls for VMIDs and IDs.
 
-use super::leader_request::done;
 use crate::error::{Error, Resource};
-use crate::leader::Leader;
 use crate::member::{Allocation, Purpose};
+use crate::node::rpc::done;
 use crate::node::{LateReply, Node, Phase, Wait};
 use crate::pal::Pal;
-use crate::store::SpinLock;
 use crate::wire::{Answer, IdRange, Message};
 use crate::{Id, Vmid};
-
-/// The route of a request to the leader.
-pub(in crate::node) enum LeaderRoute<'a, 'm> {
-    /// This process is the leader.
-    Local(&'a SpinLock<Leader<'m>>),
-    Remote(Vmid),
-}
 
 /// # IDs
 ///
 /// Pids and the IDs of threads, from ranges that the leader allocates.
-impl<'m, P: Pal> Node<'m, P> {
-    /// Returns the route of this process's requests to the leader.
-    pub(in crate::node) fn leader(&self) -> Result<LeaderRoute<'_, 'm>, Error> {
-        self.check_running()?;
-        match (&self.leader, self.identity.leader) {
-            (Some(leader), _) => Ok(LeaderRoute::Local(leader)),
-            (None, Some(vmid)) => Ok(LeaderRoute::Remote(vmid)),
-            (None, None) => Err(Error::LeaderGone),
-        }
+impl<P: Pal> Node<'_, P> {
+    /// Returns the leader, which may be this process.
+    pub(in crate::node) fn leader_vmid(&self) -> Vmid {
+        self.identity.leader_vmid()
     }
 
     /// Returns a VMID for a new process of the family.
@@ -36,7 +22,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::NoIds`] when all are used up; else as [every call](Node#errors-of-every-call).
     pub fn new_vmid(&self, wait: Wait<'_>) -> Result<Vmid, Error> {
-        match self.ask_leader(&Message::GetNewVmid, LateReply::Drop, wait)? {
+        match self.call(self.leader_vmid(), &Message::GetNewVmid, wait)? {
             Answer::Vmid(vmid) => Vmid::new(vmid).ok_or(Error::NoIds),
             _ => Err(Error::NoIds),
         }
@@ -48,7 +34,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::NoIds`] if there are no more; else as [every call](Node#errors-of-every-call).
     pub fn alloc_range(&self, wait: Wait<'_>) -> Result<IdRange, Error> {
-        match self.ask_leader(&Message::AllocIdRange, LateReply::ReleaseRange, wait)? {
+        match self.call(self.leader_vmid(), &Message::AllocIdRange, wait)? {
             Answer::IdRange(range) if range.start != 0 => Ok(range),
             _ => Err(Error::NoIds),
         }
@@ -61,7 +47,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As [every call](Node#errors-of-every-call); if this process is the leader,
     /// [`Error::Invalid`] if the range is not one of its own, or is a pid.
     pub fn release_range(&self, range: IdRange, wait: Wait<'_>) -> Result<(), Error> {
-        self.send_to_leader(&Message::ReleaseIdRange(range), wait)
+        self.send_to(self.leader_vmid(), &Message::ReleaseIdRange(range), wait)
     }
 
     /// Transfers one ID of this process's ranges to another process. The range is split into up to
@@ -79,7 +65,7 @@ impl<'m, P: Pal> Node<'m, P> {
             id,
             owner: to.get(),
         };
-        done(self.ask_leader(&message, LateReply::TransferId(id), wait)?)
+        done(self.call(self.leader_vmid(), &message, wait)?)
     }
 
     /// Returns the process that owns an ID; `None` if none does.
@@ -87,7 +73,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// As [every call](Node#errors-of-every-call).
     pub fn owner_of(&self, id: Id, wait: Wait<'_>) -> Result<Option<Vmid>, Error> {
-        match self.ask_leader(&Message::GetIdOwner(id), LateReply::Drop, wait)? {
+        match self.call(self.leader_vmid(), &Message::GetIdOwner(id), wait)? {
             Answer::Owner(owner) => Ok(Vmid::new(owner)),
             _ => Ok(None),
         }

@@ -1,65 +1,15 @@
 //! Requests to the leader: one path for those of a member and those of the leader's own process.
 
-use super::ids::LeaderRoute;
-use super::signals::error_of;
 use crate::Vmid;
-use crate::error::{Error, Resource};
+use crate::error::Error;
 use crate::leader::{Leader, Op, Outcome, Presence};
-use crate::node::rpc::ReplyData;
-use crate::node::{LateReply, Node, PeerRef, Wait};
+use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
 use crate::store::SpinLock;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Sends a request to the leader, which may be this process, and waits for the answer. `late`
-    /// is the action on an answer that arrives after the call has ended.
-    pub(in crate::node) fn ask_leader(
-        &self,
-        message: &Message<'_>,
-        late: LateReply,
-        wait: Wait<'_>,
-    ) -> Result<Answer<'static>, Error> {
-        match self.leader()? {
-            LeaderRoute::Local(leader) => {
-                // The request needs a number since it has an answer, and none of these requests
-                // waits, so any number is right.
-                let asker = (self.identity.vmid, 1);
-                match self.apply_request(leader, asker, message, None)? {
-                    Outcome::Answer(answer) => Ok(answer),
-                    _ => Err(Error::Invalid),
-                }
-            }
-            LeaderRoute::Remote(vmid) => {
-                self.ask_with(vmid, message, late, &mut ReplyData::none(), wait)
-            }
-        }
-    }
-
-    /// Sends a request without an answer to the leader, which may be this process. A member does
-    /// not learn whether it could be done: the leader counts a failure.
-    ///
-    /// # Errors
-    /// As [`Node::send_message`]; [`Error::Invalid`] if this process is the leader and the request
-    /// could not be done.
-    pub(in crate::node) fn send_to_leader(
-        &self,
-        message: &Message<'_>,
-        wait: Wait<'_>,
-    ) -> Result<(), Error> {
-        match self.leader()? {
-            LeaderRoute::Local(leader) => {
-                let asker = (self.identity.vmid, 0);
-                match self.apply_request(leader, asker, message, None)? {
-                    Outcome::Rejected => Err(Error::Invalid),
-                    _ => Ok(()),
-                }
-            }
-            LeaderRoute::Remote(vmid) => self.send_message(vmid, message, wait),
-        }
-    }
-
     /// As the leader: applies a request of a member, whose connection is `peer`, or of this
     /// process, and sends at once all messages that follow from it. The answer gets the sequence
     /// number `seq`, 0 for none.
@@ -147,15 +97,6 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(outcome)
     }
 
-    /// Checks that a frame can hold the message: the leader's own process gets the same refusals as
-    /// a member, so each operation has bytes.
-    pub(in crate::node) fn check_length(&self, message: &Message<'_>) -> Result<(), Error> {
-        if message.length() > self.config.capacities.frame_length {
-            return Err(Error::Full(Resource::FrameLength));
-        }
-        Ok(())
-    }
-
     /// As the leader: returns how a process is connected with this one.
     fn presence(&self, vmid: Vmid) -> Presence {
         if vmid == self.identity.vmid {
@@ -174,14 +115,5 @@ const fn room_for_later(message: &Message<'_>) -> usize {
     match message {
         Message::FileLockGet(_) => Answer::Lock(Ok(None)).length(),
         _ => Answer::DONE.length(),
-    }
-}
-
-/// Converts the status in an answer to a result. It is the same wherever the leader is.
-pub(in crate::node) fn done(answer: Answer<'_>) -> Result<(), Error> {
-    match answer {
-        Answer::Empty | Answer::DONE => Ok(()),
-        Answer::Status(Err(errno)) => Err(error_of(errno)),
-        _ => Err(Error::Invalid),
     }
 }

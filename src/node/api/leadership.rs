@@ -104,7 +104,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         // The leader answers even if this node is about to close.
         let answer = Message::Hello(Hello::NO_PROCESS);
-        if let Err(Error::Full(_)) = self.put(peer, 0, &answer, Limits::NONE) {
+        if let Err(Error::Full(_)) = self.put(peer, 0, &answer) {
             return false;
         }
         if !self.send_limits(peer) {

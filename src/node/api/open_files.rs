@@ -2,12 +2,11 @@
 
 use core::time::Duration;
 
-use super::leader_request::done;
 use crate::Vmid;
 use crate::error::{Errno, Error};
 use crate::leader::{Leader, Op, UNCONFIRMED};
-use crate::node::rpc::Limits;
-use crate::node::{LateReply, Node, PeerRef, Wait};
+use crate::node::rpc::{Limits, done};
+use crate::node::{Node, PeerRef, Wait};
 use crate::pal::Pal;
 use crate::store::SpinLock;
 use crate::sync::Ordering;
@@ -105,7 +104,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let mut pause = FIRST_PAUSE;
         while self.pause(self.identity.vmid, limits, pause).is_ok()
-            && self.ask_leader(&question, LateReply::Drop, limits.wait())
+            && self.call(self.leader_vmid(), &question, limits.wait())
                 == Ok(Answer::Status(Err(Errno::EAGAIN)))
         {
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
@@ -193,7 +192,7 @@ impl<'m, P: Pal> Node<'m, P> {
             vmid,
         };
         self.check_running()?;
-        self.ask_leader(&message, LateReply::Drop, wait)
+        self.call(self.leader_vmid(), &message, wait)
     }
 
     /// On the leader: notifies members of the open files that they were given, so that they send a
@@ -266,7 +265,7 @@ impl<'m, P: Pal> Node<'m, P> {
             handle: open_file,
             vmid,
         };
-        let sent = self.put(leader, 0, &confirmation, Limits::NONE);
+        let sent = self.put(leader, 0, &confirmation);
         !matches!(sent, Err(Error::Full(_)))
     }
 }

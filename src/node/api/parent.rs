@@ -66,7 +66,7 @@ impl<P: Pal> Node<'_, P> {
         if !self.has_extensions() && self.identity.leader.is_some() {
             return Ok(self.parent.lock().pid);
         }
-        self.send_to_leader(&message, wait)?;
+        self.send_to(self.leader_vmid(), &message, wait)?;
         self.process(0, wait).map(|process| process.parent)
     }
 

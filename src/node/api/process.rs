@@ -2,14 +2,13 @@
 
 use core::time::Duration;
 
-use super::ids::LeaderRoute;
 use crate::config::Identity;
 use crate::error::Error;
-use crate::leader::{Op, Outcome, Presence};
+use crate::leader::{Op, Presence};
 use crate::member::Purpose;
 use crate::node::rpc::Limits;
 use crate::node::rpc::ReplyData;
-use crate::node::{LateReply, Node, Phase, Wait, WaitReason};
+use crate::node::{Node, Phase, Wait, WaitReason};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{ChildExit, Hello, IdRange, Message, ProcessQuery};
@@ -97,17 +96,7 @@ impl<P: Pal> Node<'_, P> {
         if let Some(parent) = self.identity.parent {
             self.connect(parent)?;
         }
-        let leader = match self.leader()? {
-            LeaderRoute::Local(leader) => {
-                let joined = leader.lock().apply(&Op::Join(self.identity.vmid, *hello));
-                return match joined {
-                    Outcome::Done => Ok(()),
-                    _ => Err(Error::Invalid),
-                };
-            }
-            LeaderRoute::Remote(leader) => leader,
-        };
-        self.send_message(leader, &Message::Hello(*hello), wait)?;
+        self.send_to(self.leader_vmid(), &Message::Hello(*hello), wait)?;
         // A leader in C does not know HELLO and sends none. A leader of this crate has sent its own
         // before it answers this.
         self.owner_of(hello.pid, wait)?;
@@ -319,14 +308,7 @@ impl<P: Pal> Node<'_, P> {
         };
         let question = Message::GetIdOwner(pid);
         // The leader handles messages in order, so its answer comes after the notice.
-        let wait = limits.wait();
-        match self.ask_with(
-            leader,
-            &question,
-            LateReply::Drop,
-            &mut ReplyData::none(),
-            wait,
-        ) {
+        match self.exchange(leader, &question, &mut ReplyData::none(), limits.wait()) {
             Ok(_) | Err(Error::LeaderGone) => Ok(()),
             Err(error) => Err(error),
         }
@@ -338,13 +320,7 @@ impl<P: Pal> Node<'_, P> {
         let wait = limits.wait();
         if self.used_locks.any() {
             let clear = Message::FileLockClearPid(pid);
-            match self.ask_with(
-                leader,
-                &clear,
-                LateReply::Drop,
-                &mut ReplyData::none(),
-                wait,
-            ) {
+            match self.exchange(leader, &clear, &mut ReplyData::none(), wait) {
                 Ok(_) | Err(Error::LeaderGone) => {}
                 Err(error) => return Err(error),
             }

@@ -1,9 +1,8 @@
 //! Calls about the family's table of processes, groups and sessions.
 
-use super::leader_request::done;
-use super::signals::error_of;
 use crate::error::Error;
-use crate::node::{LateReply, Node, Wait};
+use crate::node::rpc::{self, done};
+use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::wire::{Answer, KillTarget, Message, PidKill, Process, ProcessChange, ProcessQuery};
 use crate::{Id, Vmid};
@@ -30,10 +29,7 @@ impl<P: Pal> Node<'_, P> {
             return Err(Error::Unsupported);
         }
         let message = Message::ProcessQuery(*query);
-        match self.ask_leader(&message, LateReply::Drop, wait)? {
-            Answer::Process(process) => process.map_err(error_of),
-            _ => Err(Error::Invalid),
-        }
+        rpc::process(self.call(self.leader_vmid(), &message, wait)?)
     }
 
     /// Returns the next process of the family after `last` in the order of their starts, or the
@@ -86,9 +82,6 @@ impl<P: Pal> Node<'_, P> {
     /// Returns true if an ID is in use in a process, so that it is the ID of a thread.
     fn is_thread(&self, of: u32, id: Id, wait: Wait<'_>) -> Result<bool, Error> {
         let of = Vmid::new(of).ok_or(Error::NoSuchProcess)?;
-        if of == self.identity.vmid {
-            return Ok(self.own_ids.lock().is_in_use(id));
-        }
         // A thread of a process is signalled with the pid of that process, so this signal can only
         // be about the ID itself.
         let kill = PidKill {
@@ -187,6 +180,6 @@ impl<P: Pal> Node<'_, P> {
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        done(self.ask_leader(message, LateReply::Drop, wait)?)
+        done(self.call(self.leader_vmid(), message, wait)?)
     }
 }

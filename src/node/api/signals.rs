@@ -1,16 +1,14 @@
 //! Signals for any process of the family (`kill(2)`), and the metadata of a pid.
 
-use super::ids::LeaderRoute;
-use super::leader_request::done;
 use crate::error::{Errno, Error, Resource};
 use crate::leader::is_signal;
 use crate::leader::{QUEUED, SEND_DIRECTLY};
-use crate::node::rpc::ReplyData;
-use crate::node::upcall::{MetadataReply, Signal, SignalReply, Target};
-use crate::node::{LateReply, Node, Wait};
+use crate::node::rpc::{ReplyData, done, error_of};
+use crate::node::upcall::Target;
+use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{Answer, KillTarget, Message, MetaCode, PidKill, codes};
+use crate::wire::{Answer, KillTarget, Message, MetaCode, PidKill};
 use crate::{Id, Vmid};
 
 /// The number of owners that a process caches.
@@ -218,21 +216,9 @@ impl<P: Pal> Node<'_, P> {
         always: bool,
         wait: Wait<'_>,
     ) -> Result<ViaLeader, Error> {
-        let answer = match self.leader()? {
-            LeaderRoute::Local(_) => {
-                let us = self.identity.vmid;
-                let code = codes::PID_KILL_ORDERED;
-                self.ask_here(code, &mut ReplyData::none(), wait, |seq| {
-                    if let Some(result) = self.kill_ordered(seq, &kill, always) {
-                        self.waiters.answer_here(us, seq, &Answer::Status(result));
-                    }
-                })
-            }
-            LeaderRoute::Remote(leader) => {
-                self.call(leader, &Message::KillOrdered { kill, always }, wait)
-            }
-        };
-        match answer {
+        self.check_running()?;
+        let message = Message::KillOrdered { kill, always };
+        match self.call(self.leader_vmid(), &message, wait) {
             Ok(Answer::Status(Ok(SEND_DIRECTLY))) => Ok(ViaLeader::SendDirectly),
             Ok(Answer::Status(Ok(QUEUED))) => {
                 self.note_forwarded();
@@ -257,15 +243,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     fn kill_at(&self, owner: Vmid, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
-        let answer = if owner == self.identity.vmid {
-            self.ask_here(codes::PID_KILL, &mut ReplyData::none(), wait, |seq| {
-                let reply = SignalReply { to: owner, seq };
-                self.deliver(&Signal::read(owner, &kill), reply);
-            })?
-        } else {
-            self.call(owner, &Message::PidKill(kill), wait)?
-        };
-        done(answer)
+        done(self.call(owner, &Message::PidKill(kill), wait)?)
     }
 
     /// Sends a request to the owner of an ID. If the cached owner is wrong, the leader is asked for
@@ -292,15 +270,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     fn kill_all(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
-        let Some(leader) = self.identity.leader else {
-            return if self.forward_to_all(self.identity.vmid, &kill) {
-                self.note_forwarded();
-                Ok(())
-            } else {
-                Err(Error::NoSuchProcess)
-            };
-        };
-        let answer = self.call(leader, &Message::PidKill(kill), wait);
+        let answer = self.call(self.leader_vmid(), &Message::PidKill(kill), wait);
         if kill.signal != 0 {
             self.note_forwarded();
         }
@@ -361,17 +331,9 @@ impl<P: Pal> Node<'_, P> {
                 bytes: &mut *data,
                 length: 0,
             };
-            let answer = if owner == self.identity.vmid {
-                self.ask_here(codes::PID_GETMETA, &mut data, wait, |seq| {
-                    let reply = MetadataReply { to: owner, seq };
-                    self.embedder.metadata(self, pid, what, reply);
-                })?
-            } else {
-                let message = Message::PidGetMeta { pid, code: what };
-                self.send_short_limits(owner, wait)?;
-                self.ask_with(owner, &message, LateReply::Drop, &mut data, wait)?
-            };
-            match answer {
+            let message = Message::PidGetMeta { pid, code: what };
+            self.send_short_limits(owner, wait)?;
+            match self.call_for_data(owner, &message, &mut data, wait)? {
                 Answer::Meta(Ok(_)) => Ok(data.length),
                 // The answer is longer than the frames that this process accepts.
                 Answer::Meta(Err(Errno::EMSGSIZE)) => Err(Error::Full(Resource::FrameLength)),
@@ -379,14 +341,5 @@ impl<P: Pal> Node<'_, P> {
                 _ => Err(Error::Invalid),
             }
         })
-    }
-}
-
-/// Returns the error for the error number of an answer.
-pub(in crate::node) fn error_of(errno: Errno) -> Error {
-    match errno {
-        Errno::ESRCH => Error::NoSuchProcess,
-        Errno::EINVAL => Error::Invalid,
-        errno => Error::Refused(errno),
     }
 }

@@ -9,7 +9,6 @@ use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::leader::Op;
 use crate::log::log_event;
-use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
@@ -71,7 +70,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return true;
         }
         let message = Message::Limits(self.limits());
-        if let Err(Error::Full(_)) = self.put(peer, 0, &message, Limits::NONE) {
+        if let Err(Error::Full(_)) = self.put(peer, 0, &message) {
             return false;
         }
         peer.limits_sent.store(true, Ordering::SeqCst);
@@ -85,7 +84,8 @@ impl<'m, P: Pal> Node<'m, P> {
         dest: Vmid,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        if self.config.capacities.frame_length >= Answer::LONGEST_META {
+        let is_long = self.config.capacities.frame_length >= Answer::LONGEST_META;
+        if is_long || dest == self.identity.vmid {
             return Ok(());
         }
         let peer = self.peers.find_or_add(dest)?;

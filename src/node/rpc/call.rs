@@ -1,235 +1,367 @@
-//! Calls: each sends a request and waits for the answer.
+//! [`Call`]: a request to a process and the wait for its answer, as a state machine; and the blocking
+//! form around it.
+//!
+//! ```text
+//!  Unsent ──► AwaitsRoom ──► Sent ──► Cancelling ──► outcome
+//! ```
+//!
+//! No step blocks. A call that ends early, because its caller waits no longer, leaves what the answer
+//! brings to [`LateReply`].
 
 use core::time::Duration;
 
-use super::caller_read::SentRequest;
+use super::block_on::Progress;
+use super::caller_read::{CallerRead, Wake};
 use super::reply_buffers::ReplyData;
-use super::request::Request;
-use super::wait::{Limits, Wait, interruptible};
+use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
-use super::waiters::WaitToken;
+use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
-use crate::error::{Error, Resource};
-use crate::node::{LateReply, Node, PeerRef};
-use crate::pal::{Deadline, Event, Pal, Time};
-use crate::wire::{Answer, Expected, Message};
+use crate::error::{Errno, Error, Resource};
+use crate::node::{Node, PeerRef};
+use crate::pal::{Deadline, Pal, Time};
+use crate::sync::Ordering;
+use crate::wire::{Answer, Expected, LockKind, Message};
 
-impl<'m, P: Pal> Node<'m, P> {
-    /// Sends a request and returns at once; [`Request::poll`] returns the answer when it has
-    /// arrived.
+/// The pause before the cancellation of a request is sent again to a peer whose queue is full.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+
+/// A request and the wait for its answer. It has a waiter until it returns its outcome.
+pub(in crate::node) struct Call {
+    pub(super) dest: Vmid,
+    pub(super) code: u8,
+    pub(super) token: WaitToken,
+    pub(super) late: LateReply,
+    step: Step,
+}
+
+/// The state of a call.
+enum Step {
+    /// The request is not in the send queue yet.
+    Unsent,
+    /// The send queue had no room for the request.
+    AwaitsRoom,
+    /// The answer comes.
+    Sent,
+    /// The caller's wait has ended with this error, and the request is being cancelled.
+    Cancelling {
+        error: Error,
+        /// The time at which the connection is closed.
+        give_up_at: Time,
+        /// The time of the next step; never if only the end of the connection is awaited.
+        next: Deadline,
+    },
+}
+
+impl LateReply {
+    /// Returns the action on a late answer to the message. `is_extended`: the leader can cancel a
+    /// request.
+    pub(super) fn of(message: &Message<'_>, is_extended: bool) -> LateReply {
+        match message {
+            Message::AllocIdRange => LateReply::ReleaseRange,
+            Message::ChangeIdOwner { id, .. } => LateReply::TransferId(*id),
+            Message::FileLockSet(lock) | Message::FileLockBorrow(lock)
+                if lock.kind != LockKind::Unlock && is_extended =>
+            {
+                LateReply::Cancel
+            }
+            _ => LateReply::Drop,
+        }
+    }
+}
+
+impl Call {
+    /// Begins a call: allocates its waiter. The end of this process fails the calls that wait at that
+    /// time; a request that came later would get no answer, so this refuses it.
     ///
     /// # Errors
-    /// [`Error::Full`] where a limit is reached, [`Error::Invalid`] if the message has no answer
-    /// or `dest` is this node, [`Error::NoSuchProcess`] if the peer is known to be gone.
-    pub(crate) fn begin_call(
-        &self,
+    /// [`Error::Invalid`] if the message has no answer, [`Error::Full`] without a waiter.
+    #[inline]
+    pub(super) fn begin<P: Pal>(
+        node: &Node<'_, P>,
         dest: Vmid,
         message: &Message<'_>,
-    ) -> Result<Request<'_, 'm, P>, Error> {
-        self.check_running()?;
-        let peer = self.peer(dest)?;
-        let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
-        let what = (WaitReason::Answer(message.code()), self.now());
-        let claim = self.claim_waiter(dest, what, Some(expected), LateReply::Drop)?;
-        let request = Request {
-            node: self,
-            claim: Some(claim),
+        now: Time,
+    ) -> Result<Call, Error> {
+        let code = message.code();
+        let expected = Expected::of(code).ok_or(Error::Invalid)?;
+        let late = LateReply::of(message, node.has_extensions());
+        let what = (WaitReason::Answer(code), now);
+        let token = node.waiters.claim(dest, what, Some(expected), late)?;
+        if node.has_ended() {
+            node.waiters.release(token);
+            return Err(Error::ShuttingDown);
+        }
+        Ok(Call {
             dest,
-            code: message.code(),
-        };
-        self.events.call_begun(dest, request.code, claim.seq);
-        self.put(&peer, claim.seq, message, Limits::NONE)?;
-        self.flush(&peer);
-        Ok(request)
+            code,
+            token,
+            late,
+            step: Step::Unsent,
+        })
     }
 
-    /// Sends a request and waits for its answer.
+    /// The request has reached this process itself, which answers it later.
+    pub(super) fn mark_sent(&mut self) {
+        self.step = Step::Sent;
+    }
+
+    /// Puts the request into the send queue of the peer, if there is room. A call that `may_wait` is
+    /// woken when there is room.
     ///
     /// # Errors
-    /// As [`Node::begin_call`]; and [`Error::TimedOut`] or [`Error::Interrupted`] as `wait` says.
+    /// As [`Node::put`].
+    #[inline]
+    pub(super) fn poll_send<'m, P: Pal>(
+        &mut self,
+        node: &Node<'m, P>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        message: &Message<'_>,
+        may_wait: bool,
+    ) -> Result<(), Error> {
+        loop {
+            if matches!(self.step, Step::AwaitsRoom) {
+                // The flag is set before the queue is checked: a thread that makes room after the
+                // check sees the flag.
+                peer.room_wanted.store(true, Ordering::SeqCst);
+            }
+            match node.put(peer, self.token.seq, message) {
+                Ok(()) => {
+                    if matches!(self.step, Step::AwaitsRoom) {
+                        node.waiters
+                            .set_reason(self.token, WaitReason::Answer(self.code));
+                    }
+                    self.step = Step::Sent;
+                    node.flush(peer);
+                    return Ok(());
+                }
+                Err(Error::Full(Resource::SendQueue)) if may_wait => {
+                    if matches!(self.step, Step::AwaitsRoom) {
+                        return Ok(());
+                    }
+                    self.step = Step::AwaitsRoom;
+                    node.flush(peer);
+                    node.waiters.set_reason(self.token, WaitReason::Room);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns the outcome, if it has come, and frees the waiter. The data of the answer goes to
+    /// `data`.
+    pub(super) fn poll_answer<P: Pal>(
+        &self,
+        node: &Node<'_, P>,
+        data: &mut ReplyData<'_>,
+    ) -> Option<Result<Answer<'static>, Error>> {
+        let outcome = node.waiters.take_outcome(self.token, data)?;
+        Some(match (outcome, &self.step) {
+            (Ok(Answer::Status(Err(Errno::EINTR))), Step::Cancelling { error, .. }) => Err(*error),
+            (outcome, _) => outcome,
+        })
+    }
+
+    /// Ends the wait with `error`. A request for a lock is cancelled first, and then the outcome comes
+    /// later: only the confirmation, or the end of the connection, shows that the peer holds no lock
+    /// for this process that this process does not know of.
+    pub(super) fn interrupt<'m, P: Pal>(
+        &mut self,
+        node: &Node<'m, P>,
+        peer: Option<&PeerRef<'_, 'm, P::Stream>>,
+        error: Error,
+        data: &mut ReplyData<'_>,
+    ) -> Option<Result<Answer<'static>, Error>> {
+        match self.step {
+            Step::Unsent | Step::AwaitsRoom => return Some(Err(self.end_unsent(node, error))),
+            Step::Sent if self.late != LateReply::Cancel => {
+                let ended = node.waiters.abandon(self.token, data);
+                return Some(ended.unwrap_or(Err(error)));
+            }
+            Step::Sent => {
+                self.step = Step::Cancelling {
+                    error,
+                    give_up_at: node.now() + node.config.recall_limit,
+                    next: Deadline::Never,
+                };
+            }
+            Step::Cancelling { .. } => {}
+        }
+        self.cancel(node, peer);
+        None
+    }
+
+    /// Frees the waiter of a request that was not sent, and returns the error of the call.
+    fn end_unsent<P: Pal>(&self, node: &Node<'_, P>, error: Error) -> Error {
+        node.waiters.release(self.token);
+        if matches!(error, Error::TimedOut | Error::Interrupted) {
+            node.handle_unsent(self.late);
+        }
+        error
+    }
+
+    /// Sends the cancellation; again if there was no room before. Closes the connection if the peer
+    /// has not confirmed it in time.
+    fn cancel<'m, P: Pal>(
+        &mut self,
+        node: &Node<'m, P>,
+        peer: Option<&PeerRef<'_, 'm, P::Stream>>,
+    ) {
+        let seq = self.token.seq;
+        let Step::Cancelling {
+            give_up_at, next, ..
+        } = &mut self.step
+        else {
+            return;
+        };
+        let now = node.now();
+        *next = match peer {
+            Some(peer) if now >= *give_up_at => {
+                node.disconnect_peer(peer);
+                Deadline::Never
+            }
+            Some(peer) if node.put(peer, 0, &Message::FileLockCancel(seq)).is_ok() => {
+                node.flush(peer);
+                Deadline::At(*give_up_at)
+            }
+            // Until there may be room for the cancellation.
+            Some(_) => Deadline::At((*give_up_at).min(now + TRY_AGAIN)),
+            None => {
+                // After its end the process has no request any more; the waiter has the error.
+                let _ = node.handle_own(0, &Message::FileLockCancel(seq));
+                Deadline::Never
+            }
+        };
+    }
+
+    /// Ends the call without an outcome, and without waiting for the confirmation of a cancellation.
+    pub(super) fn abandon<P: Pal>(self, node: &Node<'_, P>) {
+        if self.is_sent() {
+            node.waiters.abandon(self.token, &mut ReplyData::none());
+        } else {
+            self.end_unsent(node, Error::Interrupted);
+        }
+    }
+
+    /// Records the outcome among the events.
+    pub(super) fn record_end<P: Pal>(
+        &self,
+        node: &Node<'_, P>,
+        outcome: &Result<Answer<'static>, Error>,
+    ) {
+        let events = &node.events;
+        events.call_ended(self.dest, self.code, self.token.seq, outcome);
+    }
+
+    fn is_sent(&self) -> bool {
+        !matches!(self.step, Step::Unsent | Step::AwaitsRoom)
+    }
+
+    fn progress(&self) -> Progress {
+        match self.step {
+            Step::Unsent | Step::AwaitsRoom => Progress::Pending(None),
+            Step::Sent => Progress::Pending(Some(Wake::Bytes)),
+            Step::Cancelling { next, .. } => Progress::Finishing(next),
+        }
+    }
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Makes a request of a process, which may be this one, and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where a limit is reached, [`Error::NoSuchProcess`] or [`Error::LeaderGone`] if
+    /// the process is known to be gone, [`Error::TimedOut`] or [`Error::Interrupted`] as `wait` says;
+    /// [`Error::Invalid`] if the message has no answer, or this process can't answer it itself.
     pub(crate) fn call(
         &self,
         dest: Vmid,
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
-        self.check_running()?;
-        self.ask_with(dest, message, LateReply::Drop, &mut ReplyData::none(), wait)
+        self.call_for_data(dest, message, &mut ReplyData::none(), wait)
     }
 
-    pub(crate) fn ask_with(
+    /// As [`Node::call`]; copies the data of the answer to `data`.
+    #[inline]
+    pub(in crate::node) fn call_for_data(
         &self,
         dest: Vmid,
         message: &Message<'_>,
-        late: LateReply,
+        data: &mut ReplyData<'_>,
+        wait: Wait<'_>,
+    ) -> Result<Answer<'static>, Error> {
+        self.check_running()?;
+        if dest == self.identity.vmid {
+            self.call_own(message, data, wait)
+        } else {
+            self.exchange(dest, message, data, wait)
+        }
+    }
+
+    /// Makes a request of another process, also while this one ends.
+    #[inline(never)]
+    pub(crate) fn exchange(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
         data: &mut ReplyData<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
         let now = self.now();
         let limits = Limits::beginning(wait, || now);
         let peer = self.peer(dest)?;
-        let code = message.code();
-        let expected = Expected::of(code).ok_or(Error::Invalid)?;
-        let what = (WaitReason::Answer(code), now);
-        let claim = self.claim_waiter(dest, what, Some(expected), late)?;
-        self.events.call_begun(dest, code, claim.seq);
-        let asked = SentRequest {
-            claim,
-            late,
-            sent: now,
-        };
-        let outcome = self.ask_as(&peer, asked, message, limits, data);
-        self.events.call_ended(dest, code, claim.seq, &outcome);
-        outcome
-    }
-
-    /// Sends the request of a call that has its waiter, and waits for the answer.
-    fn ask_as(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        mut asked: SentRequest,
-        message: &Message<'_>,
-        limits: Limits<'_>,
-        data: &mut ReplyData<'_>,
-    ) -> Result<Answer<'static>, Error> {
-        let claim = asked.claim;
+        let call = Call::begin(self, dest, message, now)?;
+        self.events.call_begun(dest, call.code, call.token.seq);
         // The caller takes the receiving half before it sends the request, so that the answer does
         // not wake the worker.
-        let mut rx = self.acquire_rx(peer, claim);
-        let now = Limits {
-            until: Deadline::Now,
-            ..limits
-        };
-        let mut put = self.put(peer, claim.seq, message, now);
-        if limits.until != Deadline::Now && put == Err(Error::Full(Resource::SendQueue)) {
-            // The caller must not keep the receiving half while it waits for room: the peer may
-            // read only after this process has read.
-            self.release_rx(peer, rx.take());
-            put = self.put(peer, claim.seq, message, limits);
-            asked.sent = self.now();
-        }
-        if let Err(error) = put {
-            self.release_rx(peer, rx);
-            self.waiters.release(claim);
-            if matches!(error, Error::TimedOut | Error::Interrupted) {
-                self.handle_unsent(asked.late);
-            }
-            return Err(error);
-        }
-        self.flush(peer);
-        self.await_outcome(peer, asked, rx, limits, data)
+        let mut reader = CallerRead::new(self, &peer, call.token);
+        reader.take_since(now);
+        self.finish_call(
+            call,
+            Some((&peer, message)),
+            Some(&mut reader),
+            limits,
+            data,
+        )
     }
 
-    /// Allocates a waiter for a request. The end of this process fails the calls that wait at that
-    /// time; a request that came later would get no answer, so this refuses it.
-    fn claim_waiter(
+    /// Blocks until the call has its outcome. `to` is the peer and the request that it gets; none for
+    /// this process's own request, which was made.
+    #[inline]
+    pub(super) fn finish_call(
         &self,
-        dest: Vmid,
-        what: (WaitReason, Time),
-        expected: Option<Expected>,
-        late: LateReply,
-    ) -> Result<WaitToken, Error> {
-        let claim = self.waiters.claim(dest, what, expected, late)?;
-        if self.has_ended() {
-            self.waiters.release(claim);
-            return Err(Error::ShuttingDown);
-        }
-        Ok(claim)
-    }
-
-    /// Has this process answer its own request with that code, at once or later, and waits for the
-    /// answer.
-    pub(in crate::node) fn ask_here(
-        &self,
-        code: u8,
-        data: &mut ReplyData<'_>,
-        wait: Wait<'_>,
-        ask: impl FnOnce(u64),
-    ) -> Result<Answer<'static>, Error> {
-        let (us, now) = (self.identity.vmid, self.now());
-        let limits = Limits::beginning(wait, || now);
-        let what = (WaitReason::Answer(code), now);
-        let claim = self.claim_waiter(us, what, Expected::of(code), LateReply::Drop)?;
-        self.events.call_begun(us, code, claim.seq);
-        ask(claim.seq);
-        let outcome = self.await_own(claim, limits, data);
-        self.events.call_ended(us, code, claim.seq, &outcome);
-        outcome
-    }
-
-    fn await_own(
-        &self,
-        claim: WaitToken,
+        mut call: Call,
+        to: Option<(&PeerRef<'_, 'm, P::Stream>, &Message<'_>)>,
+        reader: Option<&mut CallerRead<'_, '_, 'm, P>>,
         limits: Limits<'_>,
         data: &mut ReplyData<'_>,
     ) -> Result<Answer<'static>, Error> {
-        loop {
-            if let Some(event) = self.waiters.event(claim) {
-                event.clear();
+        let may_wait = limits.until != Deadline::Now;
+        let mut outcome = None;
+        self.block_on(call.token, limits, reader, &mut |limit| {
+            let peer = to.map(|(peer, _)| peer);
+            outcome = match (limit, to) {
+                (Some(error), _) => call.interrupt(self, peer, error, data),
+                (None, Some((peer, message))) if !call.is_sent() => {
+                    let sent = call.poll_send(self, peer, message, may_wait);
+                    match sent {
+                        Err(error) => Some(Err(call.end_unsent(self, error))),
+                        // A failure before the request was in the queue would have set the event.
+                        Ok(()) if call.is_sent() => None,
+                        Ok(()) => call.poll_answer(self, data),
+                    }
+                }
+                (None, _) => call.poll_answer(self, data),
+            };
+            match outcome {
+                Some(_) => Progress::Done,
+                None => call.progress(),
             }
-            if let Some(outcome) = self.waiters.outcome(claim) {
-                self.waiters.finish(claim, data);
-                return outcome;
-            }
-            if let Some(error) = limits.reached(&self.pal) {
-                return self.waiters.abandon(claim, data).unwrap_or(Err(error));
-            }
-            self.sleep(claim, limits);
-        }
-    }
-
-    /// Sleeps for that long.
-    ///
-    /// # Errors
-    /// As `limits` say; the error of the calls that wait for `peer` if that is gone.
-    pub(in crate::node) fn pause(
-        &self,
-        peer: Vmid,
-        limits: Limits<'_>,
-        pause: Duration,
-    ) -> Result<(), Error> {
-        let rest = limits.not_after(self.now() + pause);
-        let never = || None::<Result<(), Error>>;
-        match self.wait_until(peer, WaitReason::Pause, rest, never) {
-            Err(Error::TimedOut) => limits.reached(&self.pal).map_or(Ok(()), Err),
-            ended => ended,
-        }
-    }
-
-    /// Waits until `poll` returns a result. It polls again whenever the calls that wait for room to
-    /// send to `peer` are woken. Fails if that peer is gone.
-    pub(in crate::node) fn wait_until<T>(
-        &self,
-        peer: Vmid,
-        what: WaitReason,
-        limits: Limits<'_>,
-        mut poll: impl FnMut() -> Option<Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let what = (what, self.now());
-        let claim = self.waiters.claim(peer, what, None, LateReply::Drop)?;
-        let outcome = loop {
-            if let Some(event) = self.waiters.event(claim) {
-                event.clear();
-            }
-            if let Some(found) = poll() {
-                break found;
-            }
-            if let Some(Err(error)) = self.waiters.outcome(claim) {
-                break Err(error);
-            }
-            if let Some(error) = limits.reached(&self.pal) {
-                break Err(error);
-            }
-            self.sleep(claim, limits);
-        };
-        self.waiters.release(claim);
+        });
+        // The loop returns only after the machine is done.
+        let outcome = outcome.unwrap_or(Err(Error::Invalid));
+        call.record_end(self, &outcome);
         outcome
-    }
-
-    /// Blocks on the event of the waiter.
-    pub(in crate::node) fn sleep(&self, claim: WaitToken, limits: Limits<'_>) {
-        if let Some(event) = self.waiters.event(claim) {
-            interruptible(claim, limits, || self.sleep_on(event, limits.until));
-        }
     }
 }

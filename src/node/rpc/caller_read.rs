@@ -6,31 +6,14 @@
 //! calls, and the messages of the server of sync handles. At the first other frame the call returns
 //! the stream to the worker, so that a thread that waits never calls the embedder.
 
-use core::time::Duration;
-
-use super::reply_buffers::ReplyData;
 use super::wait::{Limits, interruptible};
 use super::waiters::WaitToken;
 use crate::config::Driving;
-use crate::error::{Errno, Error};
-use crate::node::{LateReply, Node, PeerRef, RxHalf};
+use crate::node::{Node, PeerRef, RxHalf};
 use crate::pal::{Deadline, Event, Interest, Pal, Stream, StreamError, Time};
 use crate::store::SpinLockGuard;
 use crate::sync::Ordering;
-use crate::wire::{Answer, Message, codes};
-
-/// The pause before the cancellation of a request is sent again to a peer whose queue is full.
-const TRY_AGAIN: Duration = Duration::from_millis(10);
-
-/// A request that was sent.
-#[derive(Clone, Copy)]
-pub(in crate::node) struct SentRequest {
-    pub(in crate::node) claim: WaitToken,
-    /// The action on an answer that comes after the caller has returned.
-    pub(in crate::node) late: LateReply,
-    /// The time at which it was sent; used only if the node may spin.
-    pub(in crate::node) sent: Time,
-}
+use crate::wire::{Message, codes};
 
 /// The events that may end a wait for bytes besides the bytes, the end of the stream and the time
 /// limit.
@@ -42,131 +25,119 @@ pub(in crate::node) enum Wake {
     Event,
 }
 
-impl<'m, P: Pal> Node<'m, P> {
-    /// Takes the receiving half of the peer from the worker, if it is free.
-    pub(in crate::node) fn acquire_rx<'a>(
-        &self,
-        peer: &'a PeerRef<'_, 'm, P::Stream>,
-        claim: WaitToken,
-    ) -> Option<SpinLockGuard<'a, RxHalf<'m, P::Stream>>> {
-        if !P::SUPPORTS_CALLER_READ || self.config.driving == Driving::Caller {
-            return None;
+/// The receiving half of a peer that a waiting thread takes from the worker, to read the answer itself.
+pub(in crate::node) struct CallerRead<'a, 'n, 'm, P: Pal> {
+    node: &'n Node<'m, P>,
+    peer: &'a PeerRef<'n, 'm, P::Stream>,
+    token: WaitToken,
+    rx: Option<SpinLockGuard<'a, RxHalf<'m, P::Stream>>>,
+    /// The time at which the thread tried to take the half: it tries once. Used only if the node may
+    /// spin.
+    since: Option<Time>,
+}
+
+impl<'a, 'n, 'm, P: Pal> CallerRead<'a, 'n, 'm, P> {
+    /// For a call with that waiter. It has not taken the half yet.
+    pub(in crate::node) fn new(
+        node: &'n Node<'m, P>,
+        peer: &'a PeerRef<'n, 'm, P::Stream>,
+        token: WaitToken,
+    ) -> Self {
+        CallerRead {
+            node,
+            peer,
+            token,
+            rx: None,
+            since: None,
         }
-        let rx = peer.rx.try_lock()?;
-        if !rx.frames.is_empty() {
-            drop(rx);
-            self.call_worker(peer);
-            return None;
-        }
-        let stream = rx.stream.as_ref().filter(|_| !rx.reads_paused)?;
-        peer.reader.store(claim.name(), Ordering::SeqCst);
-        self.pal.rewatch(stream, peer.incoming(), Interest::empty());
-        Some(rx)
     }
 
-    /// Returns the receiving half to the worker.
-    pub(in crate::node) fn release_rx(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        rx: Option<SpinLockGuard<'_, RxHalf<'m, P::Stream>>>,
-    ) {
-        let Some(rx) = rx else { return };
+    /// Whether the thread has not tried to take the half.
+    pub(super) fn is_new(&self) -> bool {
+        self.since.is_none()
+    }
+
+    /// Whether the thread has the half.
+    pub(super) fn has_stream(&self) -> bool {
+        self.rx.is_some()
+    }
+
+    /// Takes the half, if it is free.
+    pub(super) fn take(&mut self) {
+        self.take_since(self.node.now());
+    }
+
+    /// As `take`, at that time.
+    #[inline]
+    pub(super) fn take_since(&mut self, now: Time) {
+        self.since = Some(now);
+        let (node, peer) = (self.node, self.peer);
+        if !P::SUPPORTS_CALLER_READ || node.config.driving == Driving::Caller {
+            return;
+        }
+        let Some(rx) = peer.rx.try_lock() else { return };
+        if !rx.frames.is_empty() {
+            drop(rx);
+            return node.call_worker(peer);
+        }
+        let Some(stream) = rx.stream.as_ref().filter(|_| !rx.reads_paused) else {
+            return;
+        };
+        peer.reader.store(self.token.name(), Ordering::SeqCst);
+        node.pal.rewatch(stream, peer.incoming(), Interest::empty());
+        self.rx = Some(rx);
+    }
+
+    /// Gives the half back to the worker, if the thread has it.
+    #[inline]
+    pub(super) fn give_back(&mut self) {
+        let Some(rx) = self.rx.take() else { return };
+        let (node, peer) = (self.node, self.peer);
         if let Some(stream) = &rx.stream {
-            self.pal.rewatch(stream, peer.incoming(), Interest::READ);
+            node.pal.rewatch(stream, peer.incoming(), Interest::READ);
         }
         let left_over = !rx.frames.is_empty();
         peer.reader.store(0, Ordering::SeqCst);
         drop(rx);
         // After the half is unlocked: a thread that failed to lock it has set `broken` before.
         if left_over || peer.broken.load(Ordering::SeqCst) {
-            self.call_worker(peer);
+            node.call_worker(peer);
         }
     }
 
-    pub(in crate::node) fn await_outcome(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        asked: SentRequest,
-        mut rx: Option<SpinLockGuard<'_, RxHalf<'m, P::Stream>>>,
-        mut limits: Limits<'_>,
-        data: &mut ReplyData<'_>,
-    ) -> Result<Answer<'static>, Error> {
-        let SentRequest { claim, late, sent } = asked;
-        let mut cut_short = None;
-        let mut give_up_at = None;
-        loop {
-            if let Some(event) = self.waiters.event(claim) {
-                event.clear();
-            }
-            if let Some(outcome) = self.waiters.outcome(claim) {
-                self.release_rx(peer, rx);
-                self.waiters.finish(claim, data);
-                return match (outcome, cut_short) {
-                    (Ok(Answer::Status(Err(Errno::EINTR))), Some(error)) => Err(error),
-                    (outcome, _) => outcome,
-                };
-            }
-            if let Some(error) = limits.reached(&self.pal) {
-                self.release_rx(peer, rx.take());
-                if late == LateReply::Cancel {
-                    cut_short = cut_short.or(Some(error));
-                    let until =
-                        *give_up_at.get_or_insert_with(|| self.now() + self.config.recall_limit);
-                    limits = self.cancel_request(peer, claim, until);
-                    continue;
-                }
-                return self.waiters.abandon(claim, data).unwrap_or(Err(error));
-            }
-            let goes_on = if let Some(rx) = rx.as_mut() {
-                let wake = if limits.interrupt.is_some() {
-                    Wake::Event
-                } else {
-                    Wake::Bytes
-                };
-                !peer.broken.load(Ordering::SeqCst)
-                    && self.read_answers(peer, rx, claim, limits, (sent, wake))
-            } else {
-                self.sleep(claim, limits);
-                true
-            };
-            if !goes_on {
-                self.release_rx(peer, rx.take());
-            }
-        }
-    }
-
-    /// Cancels the request at the peer, and returns the time limit for the confirmation. At
-    /// `give_up_at` the connection is closed: only the confirmation or the end of the connection
-    /// shows that the peer holds no lock for this process that this process does not know of. The
-    /// end of the connection ends the call.
-    fn cancel_request(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        claim: WaitToken,
-        give_up_at: Time,
-    ) -> Limits<'static> {
-        let now = self.now();
-        if now >= give_up_at {
-            self.disconnect_peer(peer);
-            return Limits::default();
-        }
-        let message = Message::FileLockCancel(claim.seq);
-        let until = if self.put(peer, 0, &message, Limits::NONE).is_ok() {
-            self.flush(peer);
-            give_up_at
-        } else {
-            // Until there may be room for the cancellation.
-            give_up_at.min(now + TRY_AGAIN)
+    /// Waits for bytes of the peer, and handles the answers among them. Gives the half back if a frame
+    /// or an event is left for the worker.
+    #[inline]
+    pub(super) fn read(&mut self, limits: Limits<'_>, wake: Wake) {
+        let (Some(rx), Some(since)) = (&mut self.rx, self.since) else {
+            return;
         };
-        Limits {
-            until: Deadline::At(until),
-            interrupt: None,
+        let wake = if limits.interrupt.is_some() {
+            Wake::Event
+        } else {
+            wake
+        };
+        let goes_on = !self.peer.broken.load(Ordering::SeqCst)
+            && self
+                .node
+                .read_answers(self.peer, rx, self.token, limits, (since, wake));
+        if !goes_on {
+            self.give_back();
         }
     }
+}
 
+impl<P: Pal> Drop for CallerRead<'_, '_, '_, P> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl<'m, P: Pal> Node<'m, P> {
     /// Waits for bytes on the peer's stream and handles the answers among them. False if a frame or
     /// an event is left for the worker.
-    pub(in crate::node) fn read_answers(
+    #[inline]
+    fn read_answers(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         rx: &mut RxHalf<'m, P::Stream>,

@@ -92,7 +92,13 @@ impl<E: Event> Waiters<'_, E> {
     pub(crate) fn wake_for_room(&self, peer: Vmid) {
         for waiter in self.slots.iter() {
             let state = waiter.state.lock();
-            if state.phase == WaitPhase::ForRoom && state.peer == Some(peer) {
+            // A request whose call waits for its answer may not be in the queue yet.
+            let waits = match state.phase {
+                WaitPhase::ForRoom => true,
+                WaitPhase::ForAnswer => state.what == WaitReason::Room,
+                _ => false,
+            };
+            if waits && state.peer == Some(peer) {
                 drop(state);
                 waiter.event.set();
             }

@@ -1,8 +1,11 @@
 //! Requests to other processes, and the threads that wait for the answers.
 
+mod block_on;
 mod call;
 mod caller_read;
 mod delivery;
+mod outcome;
+mod own;
 mod reply_buffers;
 mod request;
 mod send;
@@ -10,8 +13,10 @@ mod wait;
 mod wait_reason;
 mod waiters;
 
-pub(super) use caller_read::Wake;
+pub(super) use block_on::Progress;
+pub(super) use caller_read::{CallerRead, Wake};
 pub(crate) use delivery::Delivery;
+pub(super) use outcome::{done, error_of, lock, process};
 pub(crate) use reply_buffers::ReplyData;
 pub use request::Request;
 pub(super) use wait::Limits;

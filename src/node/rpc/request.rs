@@ -1,81 +1,101 @@
 //! A request that its caller polls.
 
+use super::call::Call;
 use super::reply_buffers::ReplyData;
 use super::wait::Limits;
-use super::wait_reason::WaitReason;
-use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::Error;
+use crate::leader::Outcome;
 use crate::node::Node;
 use crate::pal::{Event, Pal};
-use crate::wire::{Answer, Expected};
+use crate::wire::{Answer, Message};
 
 /// A pending request of a caller that does not block. Dropping it abandons the request: a late
-/// answer is dropped and counted.
+/// answer is counted, and an ID that it brings is given back.
 pub struct Request<'n, 'm, P: Pal> {
-    pub(super) node: &'n Node<'m, P>,
-    pub(super) claim: Option<WaitToken>,
-    pub(super) dest: Vmid,
-    pub(super) code: u8,
+    node: &'n Node<'m, P>,
+    /// None once the outcome was returned.
+    call: Option<Call>,
 }
 
-impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
-    /// Begins a request that this process answers itself.
-    pub(in crate::node) fn here(node: &'n Node<'m, P>, code: u8) -> Result<Self, Error> {
-        let us = node.identity.vmid;
-        let what = (WaitReason::Answer(code), node.now());
-        let claim = node
-            .waiters
-            .claim(us, what, Expected::of(code), LateReply::Drop)?;
-        node.events.call_begun(us, code, claim.seq);
-        Ok(Request {
-            node,
-            claim: Some(claim),
-            dest: us,
-            code,
-        })
+impl<'m, P: Pal> Node<'m, P> {
+    /// Sends a request to a process, which may be this one, and returns at once; [`Request::poll`]
+    /// returns the answer when it has arrived.
+    ///
+    /// # Errors
+    /// As [`Node::call`]; [`Error::Full`] without room in the send queue.
+    pub(crate) fn begin_call(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
+    ) -> Result<Request<'_, 'm, P>, Error> {
+        self.check_running()?;
+        if dest == self.identity.vmid {
+            return self.begin_own_call(message);
+        }
+        let peer = self.peer(dest)?;
+        let call = Call::begin(self, dest, message, self.now())?;
+        self.events.call_begun(dest, call.code, call.token.seq);
+        let mut request = Request {
+            node: self,
+            call: Some(call),
+        };
+        if let Some(call) = &mut request.call {
+            call.poll_send(self, &peer, message, false)?;
+        }
+        Ok(request)
     }
 
-    /// The sequence number of the request and of its answer.
-    pub(in crate::node) fn seq(&self) -> u64 {
-        self.claim.map_or(0, |claim| claim.seq)
+    fn begin_own_call(&self, message: &Message<'_>) -> Result<Request<'_, 'm, P>, Error> {
+        let us = self.identity.vmid;
+        let mut call = Call::begin(self, us, message, self.now())?;
+        let seq = call.token.seq;
+        self.events.call_begun(us, call.code, seq);
+        call.mark_sent();
+        let request = Request {
+            node: self,
+            call: Some(call),
+        };
+        if let Outcome::Answer(answer) = self.handle_own(seq, message)? {
+            self.waiters.answer_here(us, seq, &answer);
+        }
+        Ok(request)
     }
+}
 
+impl<P: Pal> Request<'_, '_, P> {
     /// Clears the event. The caller must call this before its last poll ahead of
     /// [`Request::sleep`].
     pub(in crate::node) fn prepare_to_sleep(&self) {
-        if let Some(event) = self.claim.and_then(|claim| self.node.waiters.event(claim)) {
+        let token = self.call.as_ref().map(|call| call.token);
+        if let Some(event) = token.and_then(|token| self.node.waiters.event(token)) {
             event.clear();
         }
     }
 
     /// Blocks until the answer has arrived, or a limit is reached.
     pub(in crate::node) fn sleep(&self, limits: Limits<'_>) {
-        if let Some(claim) = self.claim {
-            self.node.sleep(claim, limits);
+        if let Some(call) = &self.call {
+            self.node.sleep(call.token, limits);
         }
     }
 
     /// Returns the outcome, once: `None` before there is one, and `None` again after it was
     /// returned.
     pub fn poll(&mut self) -> Option<Result<Answer<'static>, Error>> {
-        let claim = self.claim?;
-        let outcome = self.node.waiters.outcome(claim)?;
-        self.node.waiters.release(claim);
-        self.claim = None;
-        let events = &self.node.events;
-        events.call_ended(self.dest, self.code, claim.seq, &outcome);
+        let call = self.call.as_ref()?;
+        let outcome = call.poll_answer(self.node, &mut ReplyData::none())?;
+        call.record_end(self.node, &outcome);
+        self.call = None;
         Some(outcome)
     }
 }
 
 impl<P: Pal> Drop for Request<'_, '_, P> {
     fn drop(&mut self) {
-        if let Some(claim) = self.claim.take() {
-            self.node.waiters.abandon(claim, &mut ReplyData::none());
-            let given_up = Err(Error::Interrupted);
-            let events = &self.node.events;
-            events.call_ended(self.dest, self.code, claim.seq, &given_up);
+        if let Some(call) = self.call.take() {
+            call.record_end(self.node, &Err(Error::Interrupted));
+            call.abandon(self.node);
         }
     }
 }

@@ -2,12 +2,11 @@
 
 use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
-use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::invariant::Count;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
-use crate::pal::{Deadline, Event, Pal};
+use crate::pal::Pal;
 use crate::store::total;
 use crate::sync::Ordering;
 use crate::wire::Message;
@@ -40,8 +39,30 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Sends a message that has no answer. Blocks only for room in the peer's send queue, as long
-    /// as `wait` allows. A message that was accepted may still be lost with the connection.
+    /// Sends a message that has no answer to a process, which may be this one. Blocks only for room
+    /// in the peer's send queue, as long as `wait` allows. A message that was accepted may still be
+    /// lost with the connection. A peer does not report whether the message could be executed: it
+    /// counts a failure.
+    ///
+    /// # Errors
+    /// As [`Node::send_message`]; [`Error::Invalid`] if the message to this process itself could not
+    /// be executed.
+    pub(in crate::node) fn send_to(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.check_running()?;
+        if dest == self.identity.vmid {
+            self.send_own(message)
+        } else {
+            self.post(dest, message, wait)
+        }
+    }
+
+    /// Sends a message that has no answer to another process. Blocks only for room in the peer's send
+    /// queue, as long as `wait` allows.
     ///
     /// # Errors
     /// [`Error::Full`] if there is no room and `wait` is zero, [`Error::TimedOut`] or
@@ -79,7 +100,7 @@ impl<'m, P: Pal> Node<'m, P> {
         wait: Wait<'_>,
     ) -> Result<(), Error> {
         let peer = self.peer(dest)?;
-        self.put(&peer, 0, message, Limits::of(wait, &self.pal))
+        self.put_when_room(&peer, 0, message, wait)
     }
 
     /// Sends a message to every connected peer but `except`. Never blocks. Returns the number of
@@ -97,7 +118,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if Some(peer.vmid()) == except {
                 continue;
             }
-            match self.put(&peer, 0, message, Limits::NONE) {
+            match self.put(&peer, 0, message) {
                 Ok(()) => {
                     accepted.increment();
                     self.flush(&peer);
@@ -130,18 +151,60 @@ impl<'m, P: Pal> Node<'m, P> {
         answer: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        self.put(peer, seq, answer, Limits::of(wait, &self.pal))?;
+        self.put_when_room(peer, seq, answer, wait)?;
         self.flush(peer);
         Ok(())
     }
 
-    /// Puts a frame into the peer's send queue. Waits for room if `limits` allow.
+    /// Puts a frame into the peer's send queue. Waits for room as long as `wait` allows.
+    fn put_when_room(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        match self.put(peer, seq, message) {
+            Err(Error::Full(Resource::SendQueue)) if !wait.is_zero() => {
+                self.await_room(peer, seq, message, wait)
+            }
+            put => put,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn await_room(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.flush(peer);
+        let limits = Limits::of(wait, &self.pal);
+        self.wait_until(peer.vmid(), WaitReason::Room, limits, || {
+            // The flag is set before the queue is checked: a thread that makes room after the
+            // check sees the flag.
+            peer.room_wanted.store(true, Ordering::SeqCst);
+            match self.put(peer, seq, message) {
+                Err(Error::Full(Resource::SendQueue)) => None,
+                put => Some(put),
+            }
+        })
+    }
+
+    /// Puts a frame into the peer's send queue, if there is room.
+    ///
+    /// # Errors
+    /// [`Error::Full`] ([`Resource::SendQueue`]) if there is none; the error of [`Node::check_length`],
+    /// [`Error::LimitsDiffer`] if the peer accepts no frame of this length, that of [`Node::gone`] if
+    /// the connection is closing.
     pub(in crate::node) fn put(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
         message: &Message<'_>,
-        limits: Limits<'_>,
     ) -> Result<(), Error> {
         let length = message.length();
         self.check_length(message)?;
@@ -152,55 +215,29 @@ impl<'m, P: Pal> Node<'m, P> {
                 theirs: peer.max_frame(),
             });
         }
-        let mut waiting: Option<WaitToken> = None;
-        let result = loop {
-            if let Some(event) = waiting.and_then(|claim| self.waiters.event(claim)) {
-                event.clear();
-                // The flag is set before the queue is checked: a thread that makes room after the
-                // check sees the flag.
-                peer.room_wanted.store(true, Ordering::SeqCst);
-            }
-            {
-                let mut queue = peer.queue.lock();
-                if queue.closed {
-                    break Err(self.gone(peer.vmid()));
-                }
-                if queue.room() >= total!(length, ANSWER_RESERVE) {
-                    self.queue_hello_first(peer, &mut queue);
-                    break match queue.filling.push(seq, message) {
-                        Ok(()) => {
-                            queue.record_push();
-                            self.trace_tx(peer.vmid(), seq, message);
-                            Ok(())
-                        }
-                        Err(_) => Err(Error::Invalid),
-                    };
-                }
-            }
-            if limits.until == Deadline::Now {
-                break Err(Error::Full(Resource::SendQueue));
-            }
-            let Some(claim) = waiting else {
-                self.flush(peer);
-                let what = (WaitReason::Room, self.now());
-                match self.waiters.claim(peer.vmid(), what, None, LateReply::Drop) {
-                    Ok(claim) => waiting = Some(claim),
-                    Err(error) => break Err(error),
-                }
-                continue;
-            };
-            if let Some(Err(error)) = self.waiters.outcome(claim) {
-                break Err(error);
-            }
-            if let Some(error) = limits.reached(&self.pal) {
-                break Err(error);
-            }
-            self.sleep(claim, limits);
-        };
-        if let Some(claim) = waiting {
-            self.waiters.release(claim);
+        let mut queue = peer.queue.lock();
+        if queue.closed {
+            return Err(self.gone(peer.vmid()));
         }
-        result
+        if queue.room() < total!(length, ANSWER_RESERVE) {
+            return Err(Error::Full(Resource::SendQueue));
+        }
+        self.queue_hello_first(peer, &mut queue);
+        if queue.filling.push(seq, message).is_err() {
+            return Err(Error::Invalid);
+        }
+        queue.record_push();
+        self.trace_tx(peer.vmid(), seq, message);
+        Ok(())
+    }
+
+    /// Checks that a frame can hold the message: the leader's own process gets the same refusals as
+    /// a member, so each operation has bytes.
+    pub(in crate::node) fn check_length(&self, message: &Message<'_>) -> Result<(), Error> {
+        if message.length() > self.config.capacities.frame_length {
+            return Err(Error::Full(Resource::FrameLength));
+        }
+        Ok(())
     }
 
     /// Returns the error of a call to a peer that is gone.

@@ -51,6 +51,14 @@ impl Wait<'_> {
         matches!(self.limit, Limit::Until(Deadline::Never)) && self.interrupt.is_none()
     }
 
+    /// Whether it allows no waiting.
+    pub(super) const fn is_zero(&self) -> bool {
+        match self.limit {
+            Limit::For(limit) => limit.is_zero(),
+            Limit::Until(until) => matches!(until, Deadline::Now),
+        }
+    }
+
     /// Waits until another thread raises `interrupt`; then the call returns [`Error::Interrupted`].
     #[must_use]
     pub const fn or_until(self, interrupt: &Interrupt) -> Wait<'_> {
@@ -107,12 +115,6 @@ pub(in crate::node) struct Limits<'a> {
 }
 
 impl<'a> Limits<'a> {
-    /// No waiting.
-    pub(in crate::node) const NONE: Limits<'static> = Limits {
-        until: Deadline::Now,
-        interrupt: None,
-    };
-
     pub(in crate::node) fn of<P: Pal>(wait: Wait<'a>, pal: &P) -> Limits<'a> {
         Limits::beginning(wait, || pal.now())
     }

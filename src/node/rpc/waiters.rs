@@ -6,7 +6,9 @@
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken, broken};
 use crate::pal::{Event, OutOfResources, Time};
-use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, Table, bytes_for, copy, total};
+use crate::store::{
+    Arena, Buffer, Contended, Rank, SpinLock, SpinLockGuard, Table, bytes_for, copy, total,
+};
 use crate::wire::{Answer, Expected};
 
 use super::reply_buffers::{ReplyBuffers, ReplyData};
@@ -206,6 +208,13 @@ impl<'m, E: Event> Waiters<'m, E> {
         self.slots.get(claim.slot).map(|waiter| &waiter.event)
     }
 
+    /// Changes the reason of a wait.
+    pub(super) fn set_reason(&self, claim: WaitToken, what: WaitReason) {
+        if let Some(waiter) = self.slots.get(claim.slot) {
+            waiter.state.lock().what = what;
+        }
+    }
+
     /// Returns the outcome of the wait, if there is one.
     pub(crate) fn outcome(&self, claim: WaitToken) -> Option<Result<Answer<'static>, Error>> {
         let waiter = self.slots.get(claim.slot)?;
@@ -217,6 +226,24 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
     }
 
+    /// Returns the outcome of the wait, if there is one, and frees the waiter. Copies the data of the
+    /// answer, as [`Waiters::finish`].
+    pub(super) fn take_outcome(
+        &self,
+        claim: WaitToken,
+        data: &mut ReplyData<'_>,
+    ) -> Option<Result<Answer<'static>, Error>> {
+        let waiter = self.slots.get(claim.slot)?;
+        let state = waiter.state.lock();
+        let outcome = match state.phase {
+            WaitPhase::Answered(answer) => Ok(answer),
+            WaitPhase::Failed(error) => Err(error),
+            _ => return None,
+        };
+        self.free_waiter(claim, state, data);
+        Some(outcome)
+    }
+
     /// Frees the waiter after the call has read the outcome, or has sent nothing.
     pub(crate) fn release(&self, claim: WaitToken) {
         self.finish(claim, &mut ReplyData::none());
@@ -226,21 +253,28 @@ impl<'m, E: Event> Waiters<'m, E> {
     /// its whole length.
     pub(crate) fn finish(&self, claim: WaitToken, data: &mut ReplyData<'_>) {
         if let Some(waiter) = self.slots.get(claim.slot) {
-            let (buffer, length) = {
-                let mut state = waiter.state.lock();
-                state.phase = WaitPhase::Free;
-                (state.buffer.take(), state.length)
-            };
-            if let Some(buffer) = buffer {
-                data.length = length;
-                copy(
-                    data.bytes,
-                    buffer.initialized().get(..length).or_broken(&[]),
-                );
-                self.buffers.lock().free(buffer);
-            }
-            self.free(claim.slot);
+            self.free_waiter(claim, waiter.state.lock(), data);
         }
+    }
+
+    fn free_waiter(
+        &self,
+        claim: WaitToken,
+        mut state: SpinLockGuard<'_, WaiterState<'m>>,
+        data: &mut ReplyData<'_>,
+    ) {
+        state.phase = WaitPhase::Free;
+        let (buffer, length) = (state.buffer.take(), state.length);
+        drop(state);
+        if let Some(buffer) = buffer {
+            data.length = length;
+            copy(
+                data.bytes,
+                buffer.initialized().get(..length).or_broken(&[]),
+            );
+            self.buffers.lock().free(buffer);
+        }
+        self.free(claim.slot);
     }
 
     /// Ends the wait without an outcome; returns the outcome if it has just come. A waiter whose

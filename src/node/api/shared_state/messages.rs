@@ -6,7 +6,6 @@ use crate::counters::Refusal;
 use crate::error::Error;
 use crate::invariant::Count;
 use crate::leader::{Leader, Op, Outcome};
-use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
 use crate::shared_state::{Client, RequestError, ServerMessage};
@@ -64,7 +63,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 } else {
                     Message::Sync(outgoing.code, client.payload(outgoing))
                 };
-                match self.put(&peer, 0, &message, Limits::NONE) {
+                match self.put(&peer, 0, &message) {
                     // Messages to a leader that has ended are dropped.
                     Ok(()) | Err(Error::LeaderGone) if client.forwards_owner_death() => {
                         client.mark_owner_death_sent();
@@ -219,10 +218,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             ServerMessage::OwnerDied(_) => return true,
         };
-        !matches!(
-            self.put(peer, 0, &message, Limits::NONE),
-            Err(Error::Full(_))
-        )
+        !matches!(self.put(peer, 0, &message), Err(Error::Full(_)))
     }
 
     /// At the leader: delivers a message to its own client.
@@ -290,7 +286,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Err(RequestError::Closed) => Message::Sync(SyncCode::ConfirmClose, closed(sync.id)),
         };
         // A peer that has ended gets no answer.
-        let put = self.put(peer, 0, &answer, Limits::NONE);
+        let put = self.put(peer, 0, &answer);
         Ok(!matches!(put, Err(Error::Full(_))))
     }
 

@@ -4,11 +4,9 @@ use super::SyncHandle;
 use super::slots::Slot;
 use super::wait_queue::{WaitKind, WakeSet};
 use crate::error::Error;
-use crate::node::rpc::Limits;
-use crate::node::rpc::WaitToken;
-use crate::node::rpc::Wake;
+use crate::node::rpc::{CallerRead, Limits, Progress, WaitToken, Wake};
 use crate::node::{LateReply, Node, Phase, WaitReason};
-use crate::pal::{Event, Pal};
+use crate::pal::Pal;
 use crate::shared_state::Client;
 use crate::sync::Ordering;
 use crate::wire::SyncState;
@@ -57,10 +55,10 @@ impl<'m, P: Pal> Node<'m, P> {
         handle: SyncHandle,
         slot: &Slot<'m>,
         kind: WaitKind,
-        (claim, limits): (WaitToken, Limits<'_>),
+        (token, limits): (WaitToken, Limits<'_>),
         mut poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
-        let (name, links) = (claim.name(), &self.sync_handles.links);
+        let (name, links) = (token.name(), &self.sync_handles.links);
         {
             let mut client = slot.client.lock();
             slot.wait_queue.enqueue(links, name, kind);
@@ -70,78 +68,43 @@ impl<'m, P: Pal> Node<'m, P> {
             .identity
             .leader
             .and_then(|leader| self.peers.find(leader));
-        let mut rx = None;
-        let mut since = None;
-        let outcome = loop {
-            if let Some(event) = self.waiters.event(claim) {
-                event.clear();
+        // The thread takes over the reading only after its messages are queued: the first poll may
+        // succeed without the server.
+        let mut reader = peer.as_ref().map(|peer| CallerRead::new(self, peer, token));
+        let mut outcome = None;
+        self.block_on(token, limits, reader.as_mut(), &mut |limit| {
+            if let Some(error) = limit {
+                outcome = Some(Err(error));
+                return Progress::Done;
             }
             let (found, wake, has_output) = {
                 let mut client = slot.client.lock();
+                let is_first = slot.wait_queue.is_first(name);
                 let found = if client.generation() == handle.generation && !client.is_free() {
-                    poll(&mut client, slot.wait_queue.is_first(name))
+                    poll(&mut client, is_first)
                 } else {
                     Some(Err(Error::Invalid))
                 };
-                let wake = wake_source(&client, kind, slot.wait_queue.is_first(name), limits);
+                let wake = wake_source(&client, kind, is_first);
                 (found, wake, client.poll_transmit().is_some())
             };
             if has_output {
                 self.send_client_messages(handle.slot_index);
             }
-            match found {
+            outcome = match found {
                 // The shutdown has closed the handle.
                 Some(Err(Error::Invalid)) if self.phase() != Phase::Running => {
-                    break Err(Error::ShuttingDown);
+                    Some(Err(Error::ShuttingDown))
                 }
-                Some(found) => break found,
-                None => {}
-            }
-            if let Some(Err(error)) = self.waiters.outcome(claim) {
-                break Err(error);
-            }
-            // The leader may have ended before the wait was registered, so that nothing failed the
-            // wait.
-            if self.leader_gone.load(Ordering::SeqCst) {
-                break Err(Error::LeaderGone);
-            }
-            if self.phase() != Phase::Running {
-                break Err(Error::ShuttingDown);
-            }
-            if let Err(error) = self.check_limits() {
-                break Err(error);
-            }
-            if let Some(error) = limits.reached(&self.pal) {
-                break Err(error);
-            }
-            let (Some(peer), Some(wake)) = (&peer, wake) else {
-                if let Some(peer) = &peer {
-                    self.release_rx(peer, rx.take());
-                }
-                self.sleep(claim, limits);
-                continue;
+                None => self.failure_of_slot(token).map(Err),
+                found => found,
             };
-            // The call takes over the reading only after its messages are queued: the first poll
-            // may succeed without the server.
-            let Some(begun) = since else {
-                since = Some(self.now());
-                rx = self.acquire_rx(peer, claim);
-                continue;
-            };
-            let goes_on = if let Some(rx) = rx.as_mut() {
-                !peer.broken.load(Ordering::SeqCst)
-                    && self.read_answers(peer, rx, claim, limits, (begun, wake))
-            } else {
-                self.sleep(claim, limits);
-                true
-            };
-            if !goes_on {
-                self.release_rx(peer, rx.take());
+            match outcome {
+                Some(_) => Progress::Done,
+                None => Progress::Pending(wake),
             }
-        };
-        if let Some(peer) = &peer {
-            self.release_rx(peer, rx);
-        }
+        });
+        drop(reader);
         let next = {
             let mut client = slot.client.lock();
             let was_first = slot.wait_queue.is_first(name);
@@ -160,7 +123,24 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         };
         self.waiters.wake(next);
-        outcome
+        // The loop returns only after there is an outcome.
+        outcome.unwrap_or(Err(Error::Invalid))
+    }
+
+    /// Returns the error that ends every wait for a sync handle.
+    fn failure_of_slot(&self, token: WaitToken) -> Option<Error> {
+        if let Some(error) = self.failure(token) {
+            return Some(error);
+        }
+        // The leader may have ended before the wait was registered, so that nothing failed the
+        // wait.
+        if self.leader_gone.load(Ordering::SeqCst) {
+            return Some(Error::LeaderGone);
+        }
+        if self.phase() != Phase::Running {
+            return Some(Error::ShuttingDown);
+        }
+        self.check_limits().err()
     }
 
     /// Wakes the calls that wait for the handle.
@@ -181,18 +161,13 @@ impl<'m, P: Pal> Node<'m, P> {
 
 /// The way in which the server's answer ends the wait; `None` if only other threads of this process
 /// can end it.
-fn wake_source(
-    client: &Client<'_>,
-    kind: WaitKind,
-    is_first: bool,
-    limits: Limits<'_>,
-) -> Option<Wake> {
+fn wake_source(client: &Client<'_>, kind: WaitKind, is_first: bool) -> Option<Wake> {
     let needs_server = match kind {
         WaitKind::Use(state) => is_first && !client.has_lease(state),
         WaitKind::Upgrade => !client.has_lease(SyncState::Exclusive),
         WaitKind::Change | WaitKind::Close => true,
     };
-    let by_event = limits.interrupt.is_some() || kind == WaitKind::Change || client.is_in_use();
+    let by_event = kind == WaitKind::Change || client.is_in_use();
     let wake = if by_event { Wake::Event } else { Wake::Bytes };
     needs_server.then_some(wake)
 }

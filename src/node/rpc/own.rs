@@ -1,0 +1,155 @@
+//! Requests of this process to itself: to the leader's tables if it is the leader, and to its own
+//! library OS.
+
+use super::call::Call;
+use super::reply_buffers::ReplyData;
+use super::wait::{Limits, Wait};
+use crate::error::{Errno, Error};
+use crate::file_locks::hash_path;
+use crate::leader::{Op, Outcome};
+use crate::node::Node;
+use crate::node::upcall::{MetadataReply, Signal, SignalReply};
+use crate::pal::Pal;
+use crate::wire::{Answer, FileLock, KillTarget, Message};
+
+impl<P: Pal> Node<'_, P> {
+    /// Executes a message of this process to itself, as the worker executes those of others. The
+    /// answer to the request `seq`, 0 for none, may come later.
+    ///
+    /// # Errors
+    /// As [`Node::apply_request`]; [`Error::Invalid`] for a message to the leader if this process is
+    /// not the leader.
+    #[inline]
+    pub(in crate::node) fn handle_own(
+        &self,
+        seq: u64,
+        message: &Message<'_>,
+    ) -> Result<Outcome, Error> {
+        let us = self.identity.vmid;
+        match message {
+            Message::PidKill(kill) if kill.target != KillTarget::All => {
+                self.deliver(&Signal::read(us, kill), SignalReply { to: us, seq });
+                return Ok(Outcome::Later);
+            }
+            Message::PidGetMeta { pid, code } => {
+                let reply = MetadataReply { to: us, seq };
+                self.embedder.metadata(self, *pid, *code, reply);
+                return Ok(Outcome::Later);
+            }
+            _ => {}
+        }
+        let leader = self.leader.as_ref().ok_or(Error::Invalid)?;
+        match message {
+            Message::PidKill(kill) => {
+                let is_any_there = self.forward_to_all(us, kill);
+                let result = is_any_there.then_some(0).ok_or(Errno::ESRCH);
+                Ok(Outcome::Answer(Answer::Status(result)))
+            }
+            Message::Hello(hello) => {
+                let mut leader = leader.lock();
+                self.check_running()?;
+                Ok(leader.apply(&Op::Join(us, *hello)))
+            }
+            _ => self.apply_request(leader, (us, seq), message, None),
+        }
+    }
+
+    /// Makes a request of this process itself, and waits for the answer if it comes later.
+    #[inline]
+    pub(super) fn call_own(
+        &self,
+        message: &Message<'_>,
+        data: &mut ReplyData<'_>,
+        wait: Wait<'_>,
+    ) -> Result<Answer<'static>, Error> {
+        let at_once = match message {
+            Message::FileLockSet(lock) => self.set_own_lock(message, lock)?,
+            Message::PidKill(_)
+            | Message::PidGetMeta { .. }
+            | Message::KillOrdered { .. }
+            | Message::FileLockGet(_) => None,
+            // The request has a number since it has an answer, and it does not wait, so any number
+            // is right.
+            _ => Some(self.handle_own(1, message)?),
+        };
+        match at_once {
+            Some(outcome) => answer_in(outcome),
+            None => self.await_own(message, data, wait),
+        }
+    }
+
+    /// Makes a request of this process itself whose answer may come later.
+    // Its state must not become part of the stack frame of requests that are answered at once.
+    #[inline(never)]
+    fn await_own(
+        &self,
+        message: &Message<'_>,
+        data: &mut ReplyData<'_>,
+        wait: Wait<'_>,
+    ) -> Result<Answer<'static>, Error> {
+        let us = self.identity.vmid;
+        let now = self.now();
+        let limits = Limits::beginning(wait, || now);
+        let mut call = Call::begin(self, us, message, now)?;
+        let seq = call.token.seq;
+        match self.handle_own(seq, message) {
+            Ok(Outcome::Later) => call.mark_sent(),
+            decided => {
+                self.waiters.release(call.token);
+                return answer_in(decided?);
+            }
+        }
+        // A request that is answered at once is not recorded among the events, since there are
+        // many.
+        self.events.call_begun(us, call.code, seq);
+        self.finish_call(call, None, None, limits, data)
+    }
+
+    /// Sends a message without an answer to this process itself.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it could not be done.
+    pub(in crate::node) fn send_own(&self, message: &Message<'_>) -> Result<(), Error> {
+        match self.handle_own(0, message)? {
+            Outcome::Rejected | Outcome::NotForLeader => Err(Error::Invalid),
+            _ => Ok(()),
+        }
+    }
+
+    /// As the leader: sets a lock of this process without a waiter. None if the request has to wait,
+    /// and nothing was done.
+    fn set_own_lock(
+        &self,
+        message: &Message<'_>,
+        lock: &FileLock<'_>,
+    ) -> Result<Option<Outcome>, Error> {
+        let leader = self.leader.as_ref().ok_or(Error::Invalid)?;
+        self.check_length(message)?;
+        let hash = hash_path(lock.path);
+        self.used_locks.note_hashed(lock, hash);
+        if lock.wait {
+            return Ok(None);
+        }
+        let (outcome, has_output) = {
+            let mut leader = leader.lock();
+            self.check_running()?;
+            let outcome = leader.apply(&Op::SetLock {
+                from: self.identity.vmid,
+                lock: *lock,
+                hash,
+            });
+            (outcome, leader.locks().has_output())
+        };
+        if has_output {
+            self.send_completions();
+        }
+        Ok(Some(outcome).filter(|outcome| *outcome != Outcome::Delegated))
+    }
+}
+
+fn answer_in(outcome: Outcome) -> Result<Answer<'static>, Error> {
+    match outcome {
+        Outcome::Answer(answer) => Ok(answer),
+        _ => Err(Error::Invalid),
+    }
+}
