@@ -14,7 +14,7 @@ use libos_ipc::wire::{
 };
 use libos_ipc::{
     Capacities, Config, Driving, Errno, Error, Identity, Interrupt, Node, Refusal, Resource, Vmid,
-    Wait,
+    Wait, WaitReason,
 };
 use tempfile::TempDir;
 
@@ -183,6 +183,71 @@ fn a_range_that_arrives_after_the_time_limit_is_released() {
     until("the waiter is free", || {
         member.statistics().pools.waiters.now == 0
     });
+}
+
+#[test]
+fn a_range_that_arrives_after_its_request_was_dropped_is_released() {
+    let stage = Stage::new();
+    let leader = stage.bare(1);
+    let member = stage.member(2, Config::DEFAULT);
+    drop(
+        member
+            .request(Vmid::LEADER, &Message::AllocIdRange)
+            .unwrap(),
+    );
+    let mut requests = leader.accept();
+    let (seq, code, _) = next_frame(&mut requests);
+    assert_eq!(code, 3);
+    let range = [33_u32.to_le_bytes(), 64_u32.to_le_bytes()].concat();
+    leader.connect(2).write_all(&frame(seq, 0, &range)).unwrap();
+    let (seq, code, payload) = next_frame(&mut requests);
+    assert_eq!((seq, code, payload), (0, 4, range));
+    until("the waiter is free", || {
+        member.statistics().pools.waiters.now == 0
+    });
+}
+
+#[test]
+fn a_request_waits_for_room_with_the_waiter_of_its_answer() {
+    let stage = Stage::new();
+    let leader = stage.bare(1);
+    let capacities = Capacities {
+        waiters: 1,
+        ..Capacities::DEFAULT
+    };
+    let member = stage.member(
+        2,
+        Config {
+            capacities,
+            ..Config::DEFAULT
+        },
+    );
+    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 1 });
+    let now = Wait::at_most(Duration::ZERO);
+    while member.send(Vmid::LEADER, &message, now).is_ok() {}
+    let full = Err(Error::Full(Resource::SendQueue));
+    assert_eq!(member.owner_of(1, now), full, "without a wait");
+    let soon = Wait::at_most(Duration::from_millis(20));
+    assert_eq!(member.owner_of(1, soon), Err(Error::TimedOut));
+    assert_eq!(member.statistics().pools.waiters.now, 0);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| member.owner_of(1, WAIT));
+        until("it waits for room", || {
+            let mut waits = member.pending_calls();
+            waits.any(|wait| wait.what == WaitReason::Room)
+        });
+        let mut requests = leader.accept();
+        let seq = loop {
+            let (seq, code, _) = next_frame(&mut requests);
+            if code == 6 {
+                break seq;
+            }
+        };
+        let answer = frame(seq, 0, &3_u32.to_le_bytes());
+        leader.connect(2).write_all(&answer).unwrap();
+        assert_eq!(call.join().unwrap(), Ok(Some(vmid(3))));
+    });
+    assert_eq!(member.statistics().pools.waiters.now, 0);
 }
 
 /// A cancelled request for a lock ends, whatever the leader does: with its answer, or without it if

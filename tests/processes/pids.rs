@@ -1,8 +1,12 @@
 //! The pids that are assigned again once the highest was reached, compared with the host's kernel.
 #![allow(unsafe_code)]
 
+use std::time::Duration;
+
 use libc::{c_int, pid_t};
-use libos_ipc::{ChildSelector, Errno, Error, ID_MAX, Id};
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange};
+use libos_ipc::{ChildSelector, Errno, Error, Exit, ID_MAX, Id, Target, Wait};
 
 use crate::family::{Family, WAIT};
 use crate::kernel::{alone, code_of, fork};
@@ -232,5 +236,106 @@ fn a_request_gets_the_same_error_from_the_leaders_own_process_as_from_a_member()
         let _ = node.release_range(own, WAIT);
         assert_eq!(node.owner_of(own.end, WAIT), Ok(Some(node.identity().vmid)));
         assert_eq!(node.set_group(ID_MAX, 0, WAIT), Err(Error::NoSuchProcess));
+    }
+}
+
+type Call<'a> = &'a dyn Fn(&HostNode) -> Result<(), Error>;
+
+/// The same calls with the same arguments, by the leader's own process and by a member.
+#[test]
+fn every_call_has_the_same_outcome_at_the_leader_as_at_a_member() {
+    let family = Family::new();
+    let (member, other, gone) = (family.child(), family.child(), family.child());
+    let (of_gone, to_gone) = (gone.pid, gone.vmid());
+    gone.exit(0);
+    let first = &family.first.node;
+    let exit = first.wait_child(ChildSelector::Pid(of_gone), WAIT);
+    assert_eq!(exit.map(|exit| exit.pid), Ok(of_gone));
+    let lock = |kind, start, end, path| FileLock {
+        family: LockFamily::Posix,
+        kind,
+        start,
+        end,
+        pid: 7,
+        handle: 0,
+        wait: false,
+        path,
+    };
+    let held = lock(LockKind::Write, 10, 19, b"held");
+    other.node.set_lock(&held, WAIT).unwrap();
+    let now = Wait::at_most(Duration::ZERO);
+    let calls: [(&str, Call<'_>); 20] = [
+        ("kill of no process", &|node| {
+            node.kill(Target::Process(of_gone), 15, WAIT)
+        }),
+        ("kill of no thread", &|node| {
+            let (pid, tid) = (of_gone, of_gone);
+            node.kill(Target::Thread { pid, tid }, 15, WAIT)
+        }),
+        ("kill of no group", &|node| {
+            node.kill(Target::Group(ID_MAX), 15, WAIT)
+        }),
+        ("undefined signal", &|node| {
+            node.kill(Target::Process(other.pid), 99, WAIT)
+        }),
+        ("process", &|node| node.process(of_gone, WAIT).map(drop)),
+        ("thread of no process", &|node| {
+            node.process(ID_MAX, WAIT).map(drop)
+        }),
+        ("group", &|node| node.group_of(ID_MAX, WAIT).map(drop)),
+        ("session", &|node| node.session_of(ID_MAX, WAIT).map(drop)),
+        ("group of no process", &|node| {
+            node.set_group(of_gone, 0, WAIT)
+        }),
+        ("mark", &|node| node.mark(ProcessChange::Group, true, WAIT)),
+        ("credentials", &|node| {
+            node.credentials(of_gone, WAIT).map(drop)
+        }),
+        ("lock that conflicts", &|node| {
+            node.set_lock(&lock(LockKind::Read, 0, 99, b"held"), WAIT)
+        }),
+        ("lock that conflicts, in no time", &|node| {
+            let read = lock(LockKind::Read, 0, 99, b"held");
+            node.set_lock(&FileLock { wait: true, ..read }, now)
+        }),
+        ("lock of a reversed range", &|node| {
+            node.set_lock(&lock(LockKind::Read, 9, 1, b"file"), WAIT)
+        }),
+        ("test of a reversed range", &|node| {
+            let lock = lock(LockKind::Read, 9, 1, b"file");
+            node.find_lock(&lock, WAIT).map(drop)
+        }),
+        ("test of an unlock", &|node| {
+            let lock = lock(LockKind::Unlock, 0, 9, b"file");
+            node.find_lock(&lock, WAIT).map(drop)
+        }),
+        ("lock of a path with a NUL", &|node| {
+            node.set_lock(&lock(LockKind::Read, 0, 9, b"a\0b"), WAIT)
+        }),
+        ("open file for a process that has left", &|node| {
+            node.give_open_file(to_gone, 1, WAIT)
+        }),
+        ("taking back what was not given", &|node| {
+            node.take_back_open_file(other.vmid(), 99, WAIT)
+        }),
+        ("wait for no child", &|node| {
+            let which = ChildSelector::Pid(of_gone);
+            node.wait_child(which, WAIT).map(drop)
+        }),
+    ];
+    for (what, call) in calls {
+        assert_eq!(call(first), call(&member.node), "{what}");
+    }
+    let held = |node: &HostNode| {
+        let read = lock(LockKind::Read, 0, 99, b"held");
+        node.find_lock(&read, WAIT)
+    };
+    assert_eq!(held(first), held(&member.node));
+    for node in [first, &member.node] {
+        node.exit(Exit::default(), WAIT).unwrap();
+    }
+    for (what, call) in calls {
+        let outcome = call(first);
+        assert_eq!(outcome, call(&member.node), "{what}, after the end");
     }
 }

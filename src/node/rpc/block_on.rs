@@ -9,6 +9,7 @@ use super::wait_reason::WaitReason;
 use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::Error;
+use crate::invariant::OrBroken;
 use crate::node::Node;
 use crate::pal::{Deadline, Event, Pal};
 
@@ -96,7 +97,7 @@ impl<'m, P: Pal> Node<'m, P> {
         });
         self.waiters.release(token);
         // The loop returns only after the machine is done.
-        outcome.unwrap_or(Err(Error::Invalid))
+        outcome.or_broken(Err(Error::Invalid))
     }
 
     /// Returns the error that has ended a wait which expects no answer.

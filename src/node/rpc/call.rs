@@ -18,6 +18,7 @@ use super::wait_reason::WaitReason;
 use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::{Errno, Error, Resource};
+use crate::invariant::OrBroken;
 use crate::node::{Node, PeerRef};
 use crate::pal::{Deadline, Pal, Time};
 use crate::sync::Ordering;
@@ -347,7 +348,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     let sent = call.poll_send(self, peer, message, may_wait);
                     match sent {
                         Err(error) => Some(Err(call.end_unsent(self, error))),
-                        // A failure before the request was in the queue would have set the event.
+                        // A failure that came before has set the event, so this polls again at once.
                         Ok(()) if call.is_sent() => None,
                         Ok(()) => call.poll_answer(self, data),
                     }
@@ -360,7 +361,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         });
         // The loop returns only after the machine is done.
-        let outcome = outcome.unwrap_or(Err(Error::Invalid));
+        let outcome = outcome.or_broken(Err(Error::Invalid));
         call.record_end(self, &outcome);
         outcome
     }

@@ -4,6 +4,7 @@ use super::SyncHandle;
 use super::slots::Slot;
 use super::wait_queue::{WaitKind, WakeSet};
 use crate::error::Error;
+use crate::invariant::OrBroken;
 use crate::node::rpc::{CallerRead, Limits, Progress, WaitToken, Wake};
 use crate::node::{LateReply, Node, Phase, WaitReason};
 use crate::pal::Pal;
@@ -124,7 +125,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         self.waiters.wake(next);
         // The loop returns only after there is an outcome.
-        outcome.unwrap_or(Err(Error::Invalid))
+        outcome.or_broken(Err(Error::Invalid))
     }
 
     /// Returns the error that ends every wait for a sync handle.
