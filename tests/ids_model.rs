@@ -125,8 +125,10 @@ proptest! {
                 }
                 Operation::Die { who } => {
                     model.ranges.retain(|_, (_, owner)| *owner != who);
-                    let mut reclaim = ranges.reclaim(vmid(who));
-                    while !ranges.reclaim_on(&mut reclaim) {}
+                    let mut left = ranges.count_to_reclaim(vmid(who));
+                    while left > 0 {
+                        left = ranges.reclaim_portion(vmid(who), left);
+                    }
                 }
             }
             prop_assert_eq!(ranges.len(), model.ranges.len());
@@ -407,9 +409,10 @@ fn a_death_frees_the_ranges_of_its_owner_only() {
             Alloc::Range(_)
         ));
     }
-    let mut reclaim = ranges.reclaim(vmid(2));
-    let mut steps = 1;
-    while !ranges.reclaim_on(&mut reclaim) {
+    let mut left = ranges.count_to_reclaim(vmid(2));
+    let mut steps = 0;
+    while left > 0 {
+        left = ranges.reclaim_portion(vmid(2), left);
         steps += 1;
         assert!(ranges.check_invariants());
     }
@@ -430,8 +433,8 @@ fn the_cost_of_a_death_does_not_grow_with_the_ranges_of_others() {
     for number in 1..=1000 {
         assert!(matches!(ranges.alloc(vmid(number)), Alloc::Range(_)));
     }
-    let mut reclaim = ranges.reclaim(vmid(500));
-    assert!(ranges.reclaim_on(&mut reclaim), "at one go");
+    let left = ranges.count_to_reclaim(vmid(500));
+    assert_eq!(ranges.reclaim_portion(vmid(500), left), 0, "in one portion");
     assert_eq!(ranges.len(), 999);
 }
 
@@ -554,7 +557,7 @@ proptest! {
         };
         for usage in uses {
             match usage {
-                Use::Take(purpose) => if let Allocation::Id(id) = own.alloc_for(purpose) {
+                Use::Take(purpose) => if let Allocation::Id(id) = own.alloc(purpose) {
                     prop_assert!(owned.contains(&id) && ever.insert(id), "{} again", id);
                     used.push(id);
                 },
@@ -661,9 +664,9 @@ fn ids_of_a_range_are_allocated_in_order() {
         );
     }
     for id in [5, 6, 7, ID_MAX - 1, ID_MAX] {
-        assert_eq!(own.alloc(), Allocation::Id(id));
+        assert_eq!(own.alloc(Purpose::Own), Allocation::Id(id));
     }
-    assert_eq!(own.alloc(), Allocation::NeedRange);
+    assert_eq!(own.alloc(Purpose::Own), Allocation::NeedRange);
     assert_eq!((own.len(), own.peak(), own.in_use()), (2, 2, 5));
     assert!(!own.is_empty());
     assert_eq!(own.begin_transfer(4), Err(Error::Invalid));
@@ -684,7 +687,7 @@ fn each_transferred_id_reserves_room_for_one_more_range() {
     let full = Err(Error::Full(Resource::OwnRanges));
     own.add(IdRange { start: 1, end: 32 }).unwrap();
     for id in 1..=8 {
-        assert_eq!(own.alloc(), Allocation::Id(id));
+        assert_eq!(own.alloc(Purpose::Own), Allocation::Id(id));
     }
     assert_eq!(
         [3, 5, 7].map(|id| own.begin_transfer(id)),
@@ -705,12 +708,12 @@ fn a_child_id_at_the_end_of_its_range_needs_no_room_for_a_part() {
     let full = Err(Error::Full(Resource::OwnRanges));
     own.add(IdRange { start: 1, end: 32 }).unwrap();
     for id in 1..=3 {
-        assert_eq!(own.alloc(), Allocation::Id(id));
+        assert_eq!(own.alloc(Purpose::Own), Allocation::Id(id));
     }
-    assert_eq!(own.alloc_for(Purpose::Child), Allocation::NeedRange);
+    assert_eq!(own.alloc(Purpose::Child), Allocation::NeedRange);
     own.add(IdRange { start: 33, end: 64 }).unwrap();
     for id in 33..=64 {
-        assert_eq!(own.alloc_for(Purpose::Child), Allocation::Id(id));
+        assert_eq!(own.alloc(Purpose::Child), Allocation::Id(id));
         assert_eq!(
             [own.begin_transfer(2), own.begin_transfer(id)],
             [full, Ok(())]
@@ -719,7 +722,7 @@ fn a_child_id_at_the_end_of_its_range_needs_no_room_for_a_part() {
     }
     // The range for children is gone; that of threads is unchanged.
     assert_eq!(
-        (own.len(), own.peak(), own.alloc()),
+        (own.len(), own.peak(), own.alloc(Purpose::Own)),
         (1, 2, Allocation::Id(4))
     );
 }

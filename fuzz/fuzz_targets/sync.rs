@@ -107,7 +107,7 @@ fn run(
 ) {
     loop {
         if let Some(state) = *waits {
-            match honest.acquire(state) {
+            match honest.acquire(state, true) {
                 Acquisition::Acquired => {
                     honest.change_waiters(state, -1);
                     (*has, *waits) = (Some(state), None);
@@ -163,7 +163,7 @@ fn run(
 fn use_it(client: &mut Client<'_>, state: SyncState, how: u8) {
     match how % 5 {
         0 => {
-            if client.acquire(state) == Acquisition::Acquired {
+            if client.acquire(state, true) == Acquisition::Acquired {
                 let others = [SyncState::Shared, SyncState::Exclusive].map(|of| client.is_held(of));
                 assert!(others != [true, true]);
                 if how & 0x10 != 0 {

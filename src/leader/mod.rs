@@ -24,7 +24,7 @@ use crate::{Id, Vmid};
 use crate::file_locks::{LockLimits, LockTable};
 use crate::shared_state::{LeaseLimits, Server};
 use ids::PendingGrants;
-pub use ids::{Alloc, Ranges, Reclaim};
+pub use ids::{Alloc, Ranges};
 pub use op::{Op, OpObserver, Outcome, Presence};
 pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
 pub(crate) use signals::{OutgoingSignal, QUEUED, SEND_DIRECTLY, Signals, is_signal};

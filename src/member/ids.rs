@@ -143,14 +143,9 @@ impl<'m> OwnIds<'m> {
         })
     }
 
-    /// Allocates the next ID for a thread of this process.
-    pub fn alloc(&mut self) -> Allocation {
-        self.alloc_for(Purpose::Own)
-    }
-
     /// Allocates the next ID for that purpose. As long as no thread has an ID of the only range,
     /// that range serves both purposes.
-    pub fn alloc_for(&mut self, purpose: Purpose) -> Allocation {
+    pub fn alloc(&mut self, purpose: Purpose) -> Allocation {
         let purpose = if self.cursors.children.is_none() && self.is_own_range_unused() {
             Purpose::Own
         } else {
@@ -191,7 +186,7 @@ impl<'m> OwnIds<'m> {
     /// or else an ID that was in use before.
     pub fn alloc_any(&mut self) -> Option<Id> {
         for purpose in [Purpose::Own, Purpose::Child] {
-            if let Allocation::Id(id) = self.alloc_for(purpose) {
+            if let Allocation::Id(id) = self.alloc(purpose) {
                 return Some(id);
             }
         }

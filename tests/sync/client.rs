@@ -49,12 +49,12 @@ pub(super) fn revoke(client: &mut Client<'_>, state: SyncState) {
 /// A call begins to wait, and cannot acquire the handle yet.
 pub(super) fn wait(client: &mut Client<'_>, state: SyncState) {
     client.change_waiters(state, 1);
-    assert_eq!(client.acquire(state), Acquisition::Pending);
+    assert_eq!(client.acquire(state, true), Acquisition::Pending);
 }
 
 /// A wait ends: the call acquires the handle.
 pub(super) fn taken(client: &mut Client<'_>, state: SyncState) {
-    assert_eq!(client.acquire(state), Acquisition::Acquired);
+    assert_eq!(client.acquire(state, true), Acquisition::Acquired);
     client.change_waiters(state, -1);
 }
 
@@ -81,23 +81,23 @@ fn with_server(state: SyncState, can_lower: bool, then: impl FnOnce(&mut Client<
 #[test]
 fn one_thread_changes_the_value_or_several_read_it() {
     with(WRITE, |client| {
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
-        assert_eq!(client.acquire(WRITE), Acquisition::Pending);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
+        assert_eq!(client.acquire(WRITE, true), Acquisition::Pending);
         client.release(READ);
-        assert_eq!(client.acquire(WRITE), Acquisition::Pending);
+        assert_eq!(client.acquire(WRITE, true), Acquisition::Pending);
         assert!(client.is_held(READ) && !client.is_held(WRITE) && client.is_in_use());
         client.release(READ);
         assert!(!client.is_in_use());
-        assert_eq!(client.acquire(WRITE), Acquisition::Acquired);
+        assert_eq!(client.acquire(WRITE, true), Acquisition::Acquired);
         assert!(client.is_held(WRITE) && !client.is_held(READ) && client.is_in_use());
-        assert_eq!(client.acquire(WRITE), Acquisition::Pending);
-        assert_eq!(client.acquire(READ), Acquisition::Pending);
+        assert_eq!(client.acquire(WRITE, true), Acquisition::Pending);
+        assert_eq!(client.acquire(READ, true), Acquisition::Pending);
         assert!(!client.close(), "it is in use");
         // The process holds the strongest lease.
         assert_eq!(client.poll_transmit(), None);
         client.release(WRITE);
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert!(!client.close(), "it is in use");
     });
 }
@@ -115,9 +115,9 @@ fn later_caller_does_not_overtake_a_waiter_that_it_delays() {
             assert!(!client.may_overtake(READ) && !client.may_overtake(WRITE));
             // The call requests the lease that it needs all the same.
             let asks = has == READ;
-            assert_eq!(client.acquire_in_turn(WRITE, false), Acquisition::Pending);
+            assert_eq!(client.acquire(WRITE, false), Acquisition::Pending);
             assert_eq!(takes_request(client), Some(WRITE).filter(|_| asks));
-            assert_eq!(client.acquire_in_turn(READ, false), Acquisition::Pending);
+            assert_eq!(client.acquire(READ, false), Acquisition::Pending);
             client.change_waiters(WRITE, -1);
             assert!(client.may_overtake(READ) && client.may_overtake(WRITE));
         });
@@ -127,20 +127,20 @@ fn later_caller_does_not_overtake_a_waiter_that_it_delays() {
 #[test]
 fn new_reader_does_not_overtake_an_upgrading_reader() {
     with(WRITE, |client| {
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
-        assert_eq!(client.acquire(READ), Acquisition::Pending);
+        assert_eq!(client.acquire(READ, true), Acquisition::Pending);
         client.release(READ);
-        assert_eq!(client.acquire(READ), Acquisition::Pending);
+        assert_eq!(client.acquire(READ, true), Acquisition::Pending);
         assert_eq!(client.upgrade(false), Acquisition::Acquired);
         client.release(WRITE);
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         // An upgrade that is cancelled delays no reader.
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
         client.cancel_upgrade();
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
     });
 }
 
@@ -213,7 +213,7 @@ fn waiter_that_times_out_withdraws_its_request() {
     });
     // An upgrading reader waits for the lease, too.
     with(READ, |client| {
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
         wait(client, WRITE);
         assert_eq!(takes_request(client), Some(WRITE));
@@ -230,15 +230,15 @@ fn waiter_that_times_out_withdraws_its_request() {
         assert_eq!(client.poll_transmit(), None);
         // So the lease may still be granted.
         grant(client, WRITE);
-        assert_eq!(client.acquire(WRITE), Acquisition::Acquired);
+        assert_eq!(client.acquire(WRITE, true), Acquisition::Acquired);
     });
 }
 
 #[test]
 fn only_reader_becomes_the_writer_unless_the_lease_is_revoked() {
     with(WRITE, |client| {
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
         assert_eq!(
             client.upgrade(true),
@@ -254,7 +254,7 @@ fn only_reader_becomes_the_writer_unless_the_lease_is_revoked() {
     });
     // Another process is to change the value first.
     with(READ, |client| {
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
         assert_eq!(takes_request(client), Some(WRITE));
         let changes = client.change_count();
@@ -269,8 +269,8 @@ fn only_reader_becomes_the_writer_unless_the_lease_is_revoked() {
     });
     // The server revokes the lease while another reader of this process delays the upgrade.
     with(WRITE, |client| {
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
         revoke(client, NOTHING);
         assert_eq!(takes_downgrade(client), Some(READ));
@@ -278,7 +278,7 @@ fn only_reader_becomes_the_writer_unless_the_lease_is_revoked() {
     });
     // An upgrading reader that got the lease does not have to release the handle.
     with(READ, |client| {
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
         assert_eq!(takes_request(client), Some(WRITE));
         grant(client, WRITE);
@@ -334,7 +334,7 @@ fn closed_handle_is_free_after_the_confirmation() {
         // The server does not know the handle.
         assert!(client.close() && client.is_free() && client.change_count() > changes);
         assert_eq!((client.poll_transmit(), client.close()), (None, false));
-        assert_eq!(client.acquire(READ), Acquisition::Closed);
+        assert_eq!(client.acquire(READ, true), Acquisition::Closed);
         let changes = client.change_count();
         let second = client.open(ID + 1, true);
         assert!(second != first && client.generation() == second);

@@ -43,7 +43,7 @@ fn with_full_server(then: impl FnOnce(&mut Server<'_>, &mut Client<'_>)) {
     let asked = server.on_message(vmid(2), SyncCode::RequestUpgrade, &shared);
     assert_eq!(asked, Ok(()));
     client.change_waiters(SyncState::Shared, 1);
-    assert!(client.acquire(SyncState::Shared) == Acquisition::Pending);
+    assert!(client.acquire(SyncState::Shared, true) == Acquisition::Pending);
     let refused = deliver_next(&mut server, 3, &mut client);
     assert_eq!(refused, Err(RequestError::NoRoom));
     then(&mut server, &mut client);
@@ -77,10 +77,10 @@ fn grant_after_a_note_of_no_room_is_used() {
     with_full_server(|server, client| {
         server.reclaim(vmid(2));
         client.change_waiters(WRITE, 1);
-        assert!(client.acquire(WRITE) == Acquisition::Pending);
+        assert!(client.acquire(WRITE, true) == Acquisition::Pending);
         assert_eq!(deliver_next(server, 3, client), Ok(()));
         client.on_no_room();
-        assert!(client.acquire(WRITE) == Acquisition::NoRoom);
+        assert!(client.acquire(WRITE, true) == Acquisition::NoRoom);
         // The server had room for the second request.
         let granted = Sync {
             id: ID,
@@ -90,7 +90,7 @@ fn grant_after_a_note_of_no_room_is_used() {
         client
             .on_message(SyncCode::ConfirmUpgrade, &granted)
             .unwrap();
-        assert!(client.acquire(WRITE) == Acquisition::Acquired);
+        assert!(client.acquire(WRITE, true) == Acquisition::Acquired);
         client.release(WRITE);
         assert!(client.close());
         assert_eq!(client.poll_transmit().unwrap().code, SyncCode::RequestClose);

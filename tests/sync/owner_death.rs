@@ -56,18 +56,18 @@ fn third_gets_report(then: impl FnOnce(&mut Server<'_>, &mut [Client<'_>; 3])) -
         let client = &mut clients[process as usize];
         client.open(ID, true);
         client.change_waiters(WRITE, 1);
-        assert!(client.acquire(WRITE) == Acquisition::Pending);
+        assert!(client.acquire(WRITE, true) == Acquisition::Pending);
         deliver_next(&mut server, &mut clients, process);
     }
     receive(&mut server, &mut clients);
-    assert!(clients[0].acquire(WRITE) == Acquisition::Acquired);
+    assert!(clients[0].acquire(WRITE, true) == Acquisition::Acquired);
     server.reclaim(vmid(0));
     then(&mut server, &mut clients);
     for process in [1, 2, 1] {
         deliver_next(&mut server, &mut clients, process);
         receive(&mut server, &mut clients);
     }
-    assert!(clients[2].acquire(WRITE) == Acquisition::Acquired);
+    assert!(clients[2].acquire(WRITE, true) == Acquisition::Acquired);
     let (_, owner_died) = clients[2].take_status();
     owner_died
 }
@@ -96,7 +96,7 @@ fn restored_status_leaves_the_owner_death_to_the_next_holder() {
     for state in [WRITE, SyncState::Shared] {
         assert!(third_gets_report(|server, clients| {
             receive(server, clients);
-            assert!(clients[1].acquire(state) == Acquisition::Acquired);
+            assert!(clients[1].acquire(state, true) == Acquisition::Acquired);
             let status = clients[1].take_status();
             assert_eq!(status, (false, true));
             clients[1].restore_status(status);
@@ -110,7 +110,7 @@ fn restored_status_leaves_the_owner_death_to_the_next_holder() {
 fn used_lease_ends_the_report_of_the_owner_death() {
     assert!(!third_gets_report(|server, clients| {
         receive(server, clients);
-        assert!(clients[1].acquire(WRITE) == Acquisition::Acquired);
+        assert!(clients[1].acquire(WRITE, true) == Acquisition::Acquired);
         assert_eq!(clients[1].take_status(), (false, true));
         clients[1].release(WRITE);
         clients[1].change_waiters(WRITE, -1);

@@ -10,15 +10,15 @@ use crate::client::{
 #[test]
 fn revoked_lease_is_returned_when_no_thread_uses_it() {
     with(WRITE, |client| {
-        assert_eq!(client.acquire(WRITE), Acquisition::Acquired);
+        assert_eq!(client.acquire(WRITE, true), Acquisition::Acquired);
         revoke(client, READ);
         assert_eq!(client.poll_transmit(), None);
         client.release(WRITE);
         assert_eq!(takes_downgrade(client), Some(READ));
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         // A later call does not keep the lease in this process.
         revoke(client, NOTHING);
-        assert_eq!(client.acquire(READ), Acquisition::Pending);
+        assert_eq!(client.acquire(READ, true), Acquisition::Pending);
         assert_eq!(client.poll_transmit(), None);
         client.release(READ);
         assert_eq!(takes_downgrade(client), Some(NOTHING));
@@ -26,7 +26,7 @@ fn revoked_lease_is_returned_when_no_thread_uses_it() {
     });
     // Readers keep only the lease to read.
     with(WRITE, |client| {
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         revoke(client, NOTHING);
         assert_eq!(takes_downgrade(client), Some(READ));
         client.release(READ);
@@ -87,8 +87,8 @@ fn all_waiting_readers_read_before_the_lease_is_returned() {
         client.change_waiters(WRITE, -1);
         // Another process wants to read, too; that does not exclude the readers here.
         revoke(client, READ);
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         client.change_waiters(READ, -1);
         assert_eq!(takes_downgrade(client), Some(READ));
     });
@@ -97,7 +97,7 @@ fn all_waiting_readers_read_before_the_lease_is_returned() {
 #[test]
 fn second_revocation_returns_the_whole_lease() {
     with(WRITE, |client| {
-        assert_eq!(client.acquire(WRITE), Acquisition::Acquired);
+        assert_eq!(client.acquire(WRITE, true), Acquisition::Acquired);
         revoke(client, READ);
         revoke(client, NOTHING);
         client.release(WRITE);
@@ -124,7 +124,7 @@ fn owner_death_is_reported_while_the_lease_stays() {
                 assert_eq!(takes_request(client), Some(READ));
                 grant(client, READ);
             }
-            assert_eq!(client.acquire(READ), Acquisition::Acquired);
+            assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
             assert_eq!(client.take_status(), (false, is_reported), "{left:?}");
         });
     }
@@ -139,12 +139,12 @@ fn owner_death_is_reported_until_a_caller_may_change_the_value() {
         assert!(client.owner_deaths() != client.reported_deaths());
         grant(client, WRITE);
         for state in [READ, READ, WRITE] {
-            assert_eq!(client.acquire(state), Acquisition::Acquired);
+            assert_eq!(client.acquire(state, true), Acquisition::Acquired);
             assert_eq!(client.take_status(), (false, true));
             assert_eq!(client.owner_deaths(), client.reported_deaths());
             client.release(state);
         }
-        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.take_status(), (false, false));
     });
 }

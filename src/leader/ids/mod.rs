@@ -4,4 +4,4 @@ mod pending_grants;
 mod ranges;
 
 pub(super) use pending_grants::PendingGrants;
-pub use ranges::{Alloc, Ranges, Reclaim};
+pub use ranges::{Alloc, Ranges};

@@ -31,10 +31,6 @@ pub enum Alloc {
     TableFull,
 }
 
-/// The state of reclaiming the ranges of one owner.
-#[derive(Debug)]
-pub struct Reclaim(OwnerCursor);
-
 /// The table of ID ranges: non-overlapping, each with one owner.
 pub struct Ranges<'m> {
     spans: IntervalMap<'m>,
@@ -163,29 +159,19 @@ impl<'m> Ranges<'m> {
         self.spans.find(id).and_then(|span| Vmid::new(span.owner()))
     }
 
-    /// Begins to reclaim all ranges of `owner`, which is gone.
-    pub fn reclaim(&mut self, owner: Vmid) -> Reclaim {
-        Reclaim(self.spans.owner_cursor(owner.get()))
-    }
-
-    /// Continues reclaiming, for a bounded number of steps. True when it is complete.
-    pub fn reclaim_on(&mut self, reclaim: &mut Reclaim) -> bool {
-        self.spans.remove_next(&mut reclaim.0, MAX_STEPS as usize)
-    }
-
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
         digest.write_u32(self.next);
         self.spans.digest(digest);
     }
 
     /// Returns the number of ranges that [`Ranges::reclaim_portion`] must examine for that owner.
-    pub(in crate::leader) fn count_to_reclaim(&mut self, owner: Vmid) -> u64 {
+    pub fn count_to_reclaim(&mut self, owner: Vmid) -> u64 {
         self.spans.owner_cursor(owner.get()).remaining() as u64
     }
 
     /// Reclaims ranges of `owner`, which is gone, among the next of the `left` that are still to be
     /// examined. Returns the number that is left.
-    pub(in crate::leader) fn reclaim_portion(&mut self, owner: Vmid, left: u64) -> u64 {
+    pub fn reclaim_portion(&mut self, owner: Vmid, left: u64) -> u64 {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let mut sweep = OwnerCursor::resume(owner.get(), left);
         if self.spans.remove_next(&mut sweep, MAX_STEPS as usize) {

@@ -94,7 +94,7 @@ impl<P: Pal> Node<'_, P> {
         let wait = self.begin(wait);
         loop {
             self.check_running()?;
-            if let Allocation::Id(id) = self.own_ids.lock().alloc_for(purpose) {
+            if let Allocation::Id(id) = self.own_ids.lock().alloc(purpose) {
                 return Ok(id);
             }
             match self.add_range(wait) {

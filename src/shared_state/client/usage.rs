@@ -15,16 +15,12 @@ impl Client<'_> {
     }
 
     /// Acquires the handle to read or to change the value, if that is possible now; else requests
-    /// the lease. No call precedes this one in the queue. A call that waits then is counted with
-    /// [`Client::change_waiters`].
+    /// the lease. A call has its turn if no other call precedes it in the queue. A call that waits
+    /// then is counted with [`Client::change_waiters`].
+    ///
+    /// A call that does not have its turn only requests the lease.
     #[inline]
-    pub fn acquire(&mut self, state: SyncState) -> Acquisition {
-        self.acquire_in_turn(state, true)
-    }
-
-    /// As [`Client::acquire`]; but a call that does not have its turn only requests the lease.
-    #[inline]
-    pub fn acquire_in_turn(&mut self, state: SyncState, has_turn: bool) -> Acquisition {
+    pub fn acquire(&mut self, state: SyncState, has_turn: bool) -> Acquisition {
         if self.phase != ClientPhase::Open {
             return Acquisition::Closed;
         }

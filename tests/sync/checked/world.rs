@@ -148,7 +148,7 @@ impl World<'_> {
         match self.seen.activity[process] {
             Activity::Wants { handle, write } => {
                 let client = &mut self.clients[process][handle];
-                match client.acquire(wanted(write)) {
+                match client.acquire(wanted(write), true) {
                     Acquisition::Acquired => {
                         let (_, owner_died) = client.take_status();
                         self.seen.death_was_reported |= owner_died;

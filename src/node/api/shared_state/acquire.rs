@@ -108,7 +108,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // A call that uses the handle alone neither overtakes others nor is overtaken.
             let passes_as = if alone { SyncState::Exclusive } else { state };
             let has_turn = client.may_overtake(passes_as) && !(alone && client.is_in_use());
-            if client.acquire_in_turn(state, has_turn) == Acquisition::Acquired {
+            if client.acquire(state, has_turn) == Acquisition::Acquired {
                 return Ok(read(&mut client));
             }
             client.change_waiters(state, 1);
@@ -135,7 +135,7 @@ impl<'m, P: Pal> Node<'m, P> {
             limits,
             |client, is_first| {
                 let has_turn = is_first && !(alone && client.is_in_use());
-                Some(match client.acquire_in_turn(state, has_turn) {
+                Some(match client.acquire(state, has_turn) {
                     Acquisition::Acquired => Ok(read(client)),
                     Acquisition::Pending => return None,
                     other => Err(error_of(other)),
