@@ -2,12 +2,11 @@
 //! owner locks or unlocks one.
 
 use super::interval_tree::{RangeLock, TreeKind};
-use super::portions::Portion;
 use super::table::holder_in;
 use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
-use crate::store::NONE;
+use crate::store::{NONE, Portion};
 
 /// A range to lock, and whether the lock is a write lock.
 type Piece = (Range, bool);

@@ -6,55 +6,8 @@ use super::wait_queue::State;
 use super::{LockTable, Owner};
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
-use crate::store::NONE;
+use crate::store::{NONE, Portion};
 use crate::{Id, Vmid};
-
-/// How many locks and waiting requests one portion ends at most.
-const ENTRIES: usize = 64;
-
-/// How many slots one portion looks at to find those of a member.
-const SLOTS: usize = 1024;
-
-/// What a portion may still do.
-pub(super) struct Portion {
-    entries: usize,
-    slots: usize,
-}
-
-impl Portion {
-    fn new() -> Portion {
-        Portion {
-            entries: ENTRIES,
-            slots: SLOTS,
-        }
-    }
-
-    /// Without limit.
-    pub(super) fn whole() -> Portion {
-        Portion {
-            entries: usize::MAX,
-            slots: usize::MAX,
-        }
-    }
-
-    /// Whether another entry may be ended.
-    pub(super) fn take_entry(&mut self) -> bool {
-        take_one(&mut self.entries)
-    }
-
-    fn take_slot(&mut self) -> bool {
-        take_one(&mut self.slots)
-    }
-}
-
-/// Takes one of what is left. False if there is none.
-fn take_one(left: &mut usize) -> bool {
-    let is_any = *left > 0;
-    if is_any {
-        left.decrement();
-    }
-    is_any
-}
 
 impl LockTable<'_> {
     /// Releases all locks of a process of the member, and ends its waiting requests with `ESRCH`.

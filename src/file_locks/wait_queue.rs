@@ -1,6 +1,5 @@
 //! The queue of requests that wait for a lock, or for the return of a delegated file.
 
-use super::portions::Portion;
 use super::{LockTable, Owner, Range};
 use crate::Vmid;
 use core::cmp::Reverse;
@@ -8,7 +7,7 @@ use core::hash::Hash;
 
 use crate::error::{Errno, Error};
 use crate::store::{
-    Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64, total,
+    Arena, Digest, HashIndex, NONE, Portion, SlotAllocator, Steps, Table, bytes_for, hash64, total,
 };
 use crate::wire::{Answer, FileLock, LockKind};
 

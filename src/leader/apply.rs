@@ -72,7 +72,13 @@ impl Leader<'_> {
                 return Outcome::Sync(self.leases.on_owner_died(from, id));
             }
             Op::SyncSent(was_sent) => self.leases.mark_sent(was_sent),
-            Op::ReclaimLeases(vmid) => self.leases.reclaim(vmid),
+            Op::ReclaimLeases { owner, left } => {
+                return Outcome::Remaining(self.leases.reclaim_portion(owner, left));
+            }
+            Op::ReclaimChildren { owner, left } => {
+                let ranges = &mut self.ranges;
+                return Outcome::Remaining(self.processes.reclaim_children(owner, left, ranges));
+            }
             Op::Request {
                 from,
                 seq,

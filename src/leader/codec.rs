@@ -124,7 +124,8 @@ impl<'a> Op<'a> {
             }
             Op::OwnerDied(from, id) => ((26, 0, from.get(), id, 0), None),
             Op::SyncSent(was_sent) => ((27, u8::from(was_sent), 0, 0, 0), None),
-            Op::ReclaimLeases(vmid) => plain(28, vmid),
+            Op::ReclaimLeases { owner, left } => ((28, 0, owner.get(), left, 0), None),
+            Op::ReclaimChildren { owner, left } => ((30, 0, owner.get(), left, 0), None),
         }
     }
 
@@ -240,7 +241,14 @@ impl<'a> Op<'a> {
             },
             26 => Op::OwnerDied(vmid?, first),
             27 => Op::SyncSent(read_flag(head.flag)?),
-            28 => Op::ReclaimLeases(vmid?),
+            28 => Op::ReclaimLeases {
+                owner: vmid?,
+                left: first,
+            },
+            30 => Op::ReclaimChildren {
+                owner: vmid?,
+                left: first,
+            },
             _ => return None,
         };
         let length = if has_frame { frame()?.length() } else { 0 };
@@ -261,7 +269,7 @@ mod tests {
             for byte in &mut bytes {
                 *byte = if rng.u8(..4) == 0 { rng.u8(..) } else { 0 };
             }
-            bytes[0] = rng.u8(..31);
+            bytes[0] = rng.u8(..32);
             bytes[1] = rng.u8(..3);
             // The frame has a possible size and any code.
             bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());

@@ -71,8 +71,22 @@ pub enum Op<'a> {
     /// The next message of the server of shared values was queued for its receiver, or (false) the queue
     /// had no room: other receivers come first.
     SyncSent(bool),
-    /// The leases of a process are taken back: it left, or its limits are not those of the leader.
-    ReclaimLeases(Vmid),
+    /// Takes back a portion of the leases of a process: it left, or its limits are not those of the
+    /// leader.
+    ReclaimLeases {
+        /// The process.
+        owner: Vmid,
+        /// What is left to do, as in [`Op::ReclaimLocks`].
+        left: u64,
+    },
+    /// Gives a portion of the children of a process that is gone to the process that takes them over,
+    /// before [`Op::Left`].
+    ReclaimChildren {
+        /// The process.
+        owner: Vmid,
+        /// What is left to do, as in [`Op::ReclaimLocks`].
+        left: u64,
+    },
     /// A process has opened a stream to the leader's process.
     Connected(Vmid),
     /// A process has sent HELLO, and its answer is queued.
@@ -86,9 +100,9 @@ pub enum Op<'a> {
         /// What is left to do: at first `u64::MAX`, then the result of the portion before.
         left: u64,
     },
-    /// The process is gone, and has no file locks any more. Long work is done by
-    /// [`Op::ReclaimLocks`] before, and by [`Op::RevokeGrants`], [`Op::ReclaimRanges`] and
-    /// [`Op::ReclaimLeases`] afterwards.
+    /// The process is gone, and has no file locks, leases and children any more. Long work is done by
+    /// [`Op::ReclaimLocks`], [`Op::ReclaimLeases`] and [`Op::ReclaimChildren`] before, and by
+    /// [`Op::RevokeGrants`] and [`Op::ReclaimRanges`] afterwards.
     Left(Vmid),
     /// Reclaims a portion of the IDs that a process which left had given to processes that have not
     /// connected.

@@ -7,6 +7,7 @@ mod deadlines;
 mod lifecycle;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod reclaim;
 mod rpc;
 mod signal_pass;
 mod statistics;

@@ -16,6 +16,7 @@ mod lock;
     reason = "a debug build without the C interface sets no such value"
 )]
 mod once;
+mod portion;
 mod rank;
 mod slab;
 mod sorted_map;
@@ -31,6 +32,7 @@ pub(crate) use hash_index::HashIndex;
 pub(crate) use interval_map::{IntervalMap, MAX_INTERVAL, OwnerCursor};
 pub(crate) use lock::{Contended, SpinLock, SpinLockGuard, acquire};
 pub(crate) use once::Once;
+pub(crate) use portion::Portion;
 pub(crate) use rank::{Rank, assert_none_held};
 pub(crate) use slab::{NONE, SlotAllocator, hash64};
 pub(crate) use sorted_map::SortedMap;

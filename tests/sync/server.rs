@@ -322,3 +322,79 @@ fn late_downgrade_of_a_c_client_does_not_end_its_newer_lease() {
         assert_eq!(take_messages(server), [grant(3, WRITE, &[8])]);
     });
 }
+
+#[test]
+fn leases_of_a_dead_process_are_taken_back_in_portions() {
+    const HANDLES: usize = 200;
+    let limits = LeaseLimits {
+        handles: HANDLES,
+        clients: 2 * HANDLES,
+    };
+    let mut memory = Box::new_uninit_slice(Server::bytes(&limits, 1));
+    let mut server = Server::new(&mut Arena::new(&mut memory), &limits, 1).unwrap();
+    for id in 0..HANDLES as u64 {
+        assert_eq!(receive(&mut server, 2, ASK, id, WRITE), Ok(()));
+        assert_eq!(receive(&mut server, 3, ASK, id, WRITE), Ok(()));
+    }
+    while server.poll_transmit().is_some() {
+        server.mark_sent(true);
+    }
+    let (mut left, mut portions, mut granted) = (u64::MAX, 0, 0);
+    while left > 0 {
+        let before = server.client_usage().0;
+        left = server.reclaim_portion(vmid(2), left);
+        assert!(before - server.client_usage().0 <= 64);
+        // What is taken back is granted at once.
+        while server.poll_transmit().is_some() {
+            server.mark_sent(true);
+            granted += 1;
+        }
+        portions += 1;
+    }
+    assert_eq!(portions, 4);
+    assert_eq!(server.client_usage().0, HANDLES);
+    assert!(granted >= HANDLES);
+    assert!(server.check_invariants());
+}
+
+#[test]
+fn handles_chosen_for_one_bucket_do_not_slow_each_other_down() {
+    // All have the same upper bits of the hash.
+    const UNMIX: u64 = 0x3196_42b2_d24d_8ec3;
+    const HANDLES: usize = 10_000;
+    let number_of = |hash: u64| {
+        let unshift = |mixed: u64, bits: u32| {
+            (0..64 / bits).fold(mixed, |number, _| mixed ^ (number >> bits))
+        };
+        let number = unshift(hash, 31).wrapping_mul(UNMIX);
+        let number = unshift(number, 27).wrapping_mul(0x96de_1b17_3f11_9089);
+        unshift(number, 30)
+    };
+    let limits = LeaseLimits {
+        handles: HANDLES,
+        clients: HANDLES,
+    };
+    let mut memory = Box::new_uninit_slice(Server::bytes(&limits, 1));
+    let mut server = Server::new(&mut Arena::new(&mut memory), &limits, 1).unwrap();
+    let mut message = |code, id, state| {
+        let before = server.steps();
+        let sync = Sync {
+            id,
+            state,
+            data: &[],
+        };
+        assert_eq!(server.on_message(vmid(2), code, &sync), Ok(()));
+        let steps = server.steps() - before;
+        assert!(steps < 600, "{steps} steps");
+        while server.poll_transmit().is_some() {
+            server.mark_sent(true);
+        }
+    };
+    for number in 0..HANDLES as u64 {
+        message(ASK, number_of(number), WRITE);
+    }
+    for number in 0..HANDLES as u64 {
+        message(CLOSE, number_of(number), WRITE);
+    }
+    assert_eq!(server.handle_usage().0, 0);
+}

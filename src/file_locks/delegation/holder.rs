@@ -1,8 +1,8 @@
 //! The lock table of a member that holds delegations. A file stays in this table until the member
 //! returns it.
 
-use crate::file_locks::portions::Portion;
 use crate::file_locks::{LockTable, Owner, SpaceKind, hash_path};
+use crate::store::Portion;
 use crate::store::{NONE, sort};
 use crate::wire::{DelegatedLock, DelegatedLockList, DelegatedLocks};
 

@@ -2,8 +2,8 @@
 //! file.
 
 use crate::Vmid;
-use crate::file_locks::portions::Portion;
 use crate::file_locks::{LockTable, Owner};
+use crate::store::Portion;
 
 impl LockTable<'_> {
     /// Records that the member has the open file. If the open file was

@@ -35,6 +35,7 @@ enum Life {
     Dead,
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy, Hash)]
 struct Entry {
     life: Life,
@@ -42,6 +43,8 @@ struct Entry {
     reaped: bool,
     /// Its parent must still be notified.
     notice_due: bool,
+    /// It is gone, and its children are being given away: it gets no others.
+    is_leaving: bool,
     flags: ProcessFlags,
     pid: Id,
     /// 0 once it is dead.
@@ -72,6 +75,7 @@ const FREE_ENTRY: Entry = Entry {
     life: Life::Free,
     reaped: false,
     notice_due: false,
+    is_leaving: false,
     flags: ProcessFlags::empty(),
     pid: 0,
     vmid: 0,

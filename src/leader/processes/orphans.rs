@@ -3,9 +3,10 @@
 use super::signals::result_of_dead;
 use super::{Entry, FREE_ENTRY, Life, Processes};
 use crate::error::Errno;
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::leader::Ranges;
 use crate::leader::signals::{SIGCONT, SIGHUP};
+use crate::store::Portion;
 use crate::wire::ProcessFlags;
 use crate::{Id, Vmid};
 
@@ -34,12 +35,10 @@ impl Processes<'_> {
         }
         let dead = *entry;
         self.stopped = self.stopped.minus(usize::from(had_stopped));
+        // Those are left that it got after [`Processes::reclaim_children`].
         let reaper = self.find_reaper(dead.parent);
         for at in 0..self.entries.len() {
-            let child = self.entries.get(at).filter(|child| {
-                child.life != Life::Free && child.parent == dead.pid && child.pid != dead.pid
-            });
-            if let Some(child) = child.copied() {
+            if let Some(child) = self.child_at(at, &dead) {
                 self.reparent(child, &dead, reaper, ranges);
             }
         }
@@ -53,6 +52,50 @@ impl Processes<'_> {
         }
     }
 
+    /// Gives a portion of the children of a member that is gone to the process that takes them over.
+    /// Returns what is left to do; the caller begins with `u64::MAX`.
+    pub(in crate::leader) fn reclaim_children(
+        &mut self,
+        vmid: Vmid,
+        left: u64,
+        ranges: &mut Ranges<'_>,
+    ) -> u64 {
+        let slot = self.by_vmid.get(vmid.get());
+        let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)) else {
+            return 0;
+        };
+        entry.is_leaving = true;
+        let parent = *entry;
+        let reaper = self.find_reaper(parent.parent);
+        let mut portion = Portion::new();
+        let mut slots = left.min(self.entries.len() as u64);
+        while let Some(slot) = slots.checked_sub(1) {
+            if !portion.take_slot() {
+                break;
+            }
+            let at = usize::try_from(slot).or_broken(usize::MAX);
+            if let Some(child) = self.child_at(at, &parent) {
+                if !portion.take_entry() {
+                    break;
+                }
+                self.reparent(child, &parent, reaper, ranges);
+                if self.stopped > 0 {
+                    // Whether its group is orphaned is found out by a look at all processes.
+                    portion.charge_slots(self.entries.len());
+                }
+            }
+            slots = slot;
+        }
+        slots
+    }
+
+    /// Returns the entry in that slot, if it is one of a child of the process.
+    fn child_at(&self, at: usize, parent: &Entry) -> Option<Entry> {
+        let child = *self.entries.get(at)?;
+        let is_child = child.life != Life::Free && child.parent == parent.pid;
+        (is_child && child.pid != parent.pid).then_some(child)
+    }
+
     /// Returns the process that gets a dead process's children: the next subreaper above, or the
     /// first process.
     fn find_reaper(&self, above: Id) -> Option<(Id, Vmid)> {
@@ -61,14 +104,15 @@ impl Processes<'_> {
             let Some(entry) = self.find_by_pid(pid) else {
                 break;
             };
-            if entry.life == Life::Running && entry.flags.contains(ProcessFlags::SUBREAPER) {
+            let may_reap = entry.life == Life::Running && !entry.is_leaving;
+            if may_reap && entry.flags.contains(ProcessFlags::SUBREAPER) {
                 return Some((entry.pid, Vmid::new(entry.vmid)?));
             }
             pid = entry.parent;
         }
         let first = self
             .find_by_vmid(Vmid::LEADER)
-            .filter(|first| first.is_alive())?;
+            .filter(|first| first.is_alive() && !first.is_leaving)?;
         Some((first.pid, Vmid::LEADER))
     }
 
@@ -211,5 +255,121 @@ impl Processes<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+
+    use super::*;
+    use crate::leader::{Leader, LeaderCapacities, Op, Outcome, SignalLimits};
+    use crate::store::Arena;
+
+    const CHILDREN: u32 = 900;
+    const FIRST: Id = 1000;
+    const PARENT: Id = 1001;
+
+    fn vmid(number: u32) -> Vmid {
+        Vmid::new(number).unwrap()
+    }
+
+    /// Runs a test on a leader whose first process has a child with VMID 2 that has many children.
+    fn with_children(test: impl FnOnce(&mut Leader<'_>)) {
+        let capacities = LeaderCapacities {
+            ranges: 2048,
+            processes: 1024,
+            signals: SignalLimits {
+                targets: 8,
+                queued: 8,
+            },
+            ..LeaderCapacities::NONE
+        };
+        let mut memory = Box::new_uninit_slice(Leader::bytes(&capacities));
+        let mut leader = Leader::new(&mut Arena::new(&mut memory), &capacities).unwrap();
+        let processes = &mut leader.processes;
+        processes.join(Vmid::LEADER, FIRST, None).unwrap();
+        processes.join(vmid(2), PARENT, Some(Vmid::LEADER)).unwrap();
+        for child in 0..CHILDREN {
+            let joined = processes.join(vmid(100 + child), 2000 + child, Some(vmid(2)));
+            joined.unwrap();
+        }
+        test(&mut leader);
+    }
+
+    fn children_of(leader: &Leader<'_>, parent: Id) -> usize {
+        let entries = leader.processes.entries.iter();
+        entries
+            .filter(|entry| entry.is_alive() && entry.parent == parent)
+            .count()
+    }
+
+    fn portion(leader: &mut Leader<'_>, left: u64) -> u64 {
+        let owner = vmid(2);
+        match leader.apply(&Op::ReclaimChildren { owner, left }) {
+            Outcome::Remaining(left) => left,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn children_of_a_dead_process_are_given_away_in_portions_before_its_end_is_reported() {
+        with_children(|leader| {
+            let mut left = u64::MAX;
+            let mut portions = 0;
+            while left > 0 {
+                let before = children_of(leader, PARENT);
+                left = portion(leader, left);
+                assert!(before - children_of(leader, PARENT) <= 64);
+                assert!(leader.processes.next_exit(&mut 0).is_none());
+                portions += 1;
+            }
+            assert!(portions >= 15, "{portions} portions");
+            assert_eq!(children_of(leader, PARENT), 0);
+            assert_eq!(children_of(leader, FIRST), CHILDREN as usize + 1);
+            leader.apply(&Op::Left(vmid(2)));
+            let notice = leader.processes.next_exit(&mut 0).unwrap();
+            assert_eq!(notice.exit.pid, PARENT);
+            assert!(leader.check_invariants());
+        });
+    }
+
+    #[test]
+    fn process_that_is_leaving_takes_no_children_over() {
+        with_children(|leader| {
+            let entry = leader.processes.find_by_pid_mut(PARENT).unwrap();
+            entry.flags |= ProcessFlags::SUBREAPER;
+            let grandchild = leader
+                .processes
+                .join(vmid(50), 1500, Some(vmid(100 + CHILDREN - 1)));
+            grandchild.unwrap();
+            portion(leader, u64::MAX);
+            let owner = vmid(100 + CHILDREN - 1);
+            let left = u64::MAX;
+            leader.apply(&Op::ReclaimChildren { owner, left });
+            let grandchild = leader.processes.find_by_pid(1500).unwrap();
+            assert_eq!(grandchild.parent, FIRST);
+        });
+    }
+
+    #[test]
+    fn end_of_a_child_between_two_portions_is_reported_to_the_process_that_takes_it_over() {
+        with_children(|leader| {
+            let mut left = portion(leader, u64::MAX);
+            for child in [0, CHILDREN - 1] {
+                leader.apply(&Op::Left(vmid(100 + child)));
+            }
+            while left > 0 {
+                left = portion(leader, left);
+            }
+            let mut at = 0;
+            let mut reported = std::vec::Vec::new();
+            while let Some(notice) = leader.processes.next_exit(&mut at) {
+                assert_eq!(notice.to, Vmid::LEADER);
+                reported.push(notice.exit.pid);
+                at += 1;
+            }
+            assert_eq!(reported, [2000, 2000 + CHILDREN - 1]);
+        });
     }
 }

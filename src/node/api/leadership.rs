@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::invariant::Count;
 use crate::leader::{ExitNotice, Leader, Notice, Op, Outcome};
 use crate::node::connection::revoke_grants;
+use crate::node::reclaim::Reclaim;
 use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef, Phase, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
@@ -122,43 +123,11 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
-    /// On the leader: releases a portion of the file locks of a member that is gone. Returns what is
-    /// left, as [`Op::ReclaimLocks`].
-    fn reclaim_locks(&self, leader: &SpinLock<Leader<'m>>, vmid: Vmid, left: u64) -> u64 {
-        let (outcome, has_output) = {
-            let mut leader = leader.lock();
-            let outcome = leader.apply(&Op::ReclaimLocks { owner: vmid, left });
-            (outcome, leader.locks().has_output())
-        };
-        if has_output {
-            self.send_completions();
-        }
-        match outcome {
-            Outcome::Remaining(left) => left,
-            _ => 0,
-        }
-    }
-
-    /// On the leader: releases a portion of the file locks of a peer whose process has ended.
-    /// Returns whether that was all; the worker serves others before it calls again.
-    pub(in crate::node) fn reclaim_locks_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        let Some(leader) = &self.leader else {
-            return true;
-        };
-        let left = peer.locks_left.load(Ordering::SeqCst);
-        if left == 0 || self.phase() >= Phase::Closing {
-            return true;
-        }
-        let left = self.reclaim_locks(leader, peer.vmid(), left);
-        peer.locks_left.store(left, Ordering::SeqCst);
-        left == 0
-    }
-
     /// On the leader: reclaims all resources of a member but its IDs.
     pub(crate) fn reclaim_member(&self, leader: &SpinLock<Leader<'m>>, vmid: Vmid) {
-        let mut left = u64::MAX;
-        while left > 0 {
-            left = self.reclaim_locks(leader, vmid, left);
+        let mut left = Reclaim::START;
+        while !left.is_done() {
+            left = self.reclaim_portion(leader, vmid, left);
         }
         let has_orphans = {
             let mut leader = leader.lock();
@@ -176,7 +145,6 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.send_signal_answers();
         self.send_completions();
-        self.reclaim_leases(vmid);
     }
 
     /// As the leader: abandons processes that are being started, whose parent has ended, and that

@@ -334,7 +334,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 ReadOutcome::Nothing | ReadOutcome::End => break,
             }
         }
-        if !peer.lacks_inbound() && !self.reclaim_locks_of(peer) {
+        if !peer.lacks_inbound() && !self.reclaim_all_of(peer) {
             self.pause_watch(peer, &rx, &tx);
             return Retry::Now;
         }

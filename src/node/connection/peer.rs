@@ -3,6 +3,7 @@
 use super::halves::{Queue, RxHalf, TxHalf};
 use super::stream_key::StreamKey;
 use crate::invariant::{Count, OrBroken};
+use crate::node::reclaim::AtomicReclaim;
 use crate::pal::{Time, Token};
 use crate::store::SpinLock;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -52,9 +53,8 @@ pub(crate) struct Peer<'m, S> {
     pub(super) max_frame: AtomicU32,
     /// On the leader: the peer's `sync_data` differs, so it may not use sync handles.
     pub(crate) syncs_refused: AtomicBool,
-    /// On the leader: what is left to do to release the file locks of a peer whose process has
-    /// ended; `u64::MAX` before that.
-    pub(crate) locks_left: AtomicU64,
+    /// On the leader: what is left to do to reclaim what a peer had whose process has ended.
+    pub(crate) reclaim_left: AtomicReclaim,
     /// On the leader: signals for the peer may be pending.
     pub(crate) has_pending_signals: AtomicBool,
     /// How many more frames the frame that is handled counts as.

@@ -10,6 +10,7 @@ use super::stream_key::GENERATIONS;
 use super::turn::Share;
 use crate::Vmid;
 use crate::error::{Error, Resource};
+use crate::node::reclaim::{AtomicReclaim, Reclaim};
 use crate::store::{Arena, Contended, Rank, SortedMap, SpinLock, Table, bytes_for, total};
 use crate::wire::{FrameReader, FrameWriter};
 
@@ -161,7 +162,7 @@ impl<'m, S> Peers<'m, S> {
                 limits_sent: AtomicBool::new(false),
                 max_frame: AtomicU32::new(u32::MAX),
                 syncs_refused: AtomicBool::new(false),
-                locks_left: AtomicU64::new(u64::MAX),
+                reclaim_left: AtomicReclaim::new(),
                 has_pending_signals: AtomicBool::new(false),
                 charge: AtomicU32::new(0),
                 reader: AtomicU32::new(0),
@@ -312,7 +313,7 @@ impl<'m, S> Peers<'m, S> {
             flag.store(false, Ordering::Relaxed);
         }
         peer.max_frame.store(u32::MAX, Ordering::Relaxed);
-        peer.locks_left.store(u64::MAX, Ordering::Relaxed);
+        peer.reclaim_left.store(Reclaim::START);
         let free_count = directory.free_count;
         if let Some(free) = directory.free.get_mut(free_count) {
             *free = peer.index;

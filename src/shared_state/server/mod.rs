@@ -15,7 +15,8 @@ use crate::Vmid;
 use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::store::{
-    Arena, Buffer, Digested, HashIndex, NONE, SlotAllocator, Table, bytes_for, copy, total,
+    Arena, Buffer, Digested, HashIndex, NONE, Portion, SlotAllocator, Steps, Table, bytes_for,
+    copy, total,
 };
 use crate::wire::{Sync, SyncCode, SyncState};
 pub use outbox::ServerMessage;
@@ -130,6 +131,7 @@ pub struct Server<'m> {
     by_client: HashIndex<'m>,
     outbox_head: u32,
     outbox_tail: u32,
+    steps: Steps,
 }
 
 impl<'m> Server<'m> {
@@ -176,6 +178,7 @@ impl<'m> Server<'m> {
             by_client: HashIndex::new(arena, limits.clients)?,
             outbox_head: NONE,
             outbox_tail: NONE,
+            steps: Steps::default(),
         })
     }
 
@@ -382,10 +385,29 @@ impl<'m> Server<'m> {
 
     /// Reclaims all leases and requests of a process that has ended.
     pub fn reclaim(&mut self, vmid: Vmid) {
-        for index in 0..self.client_slots.high_water() {
+        let mut left = u64::MAX;
+        while left > 0 {
+            left = self.reclaim_portion(vmid, left);
+        }
+    }
+
+    /// As [`Server::reclaim`], but only a portion: the caller begins with `u64::MAX`, and goes on with
+    /// what is returned until that is 0.
+    pub fn reclaim_portion(&mut self, vmid: Vmid, left: u64) -> u64 {
+        let mut portion = Portion::new();
+        let mut slots = left.min(self.client_slots.high_water().into());
+        while let Some(slot) = slots.checked_sub(1) {
+            if !portion.take_slot() {
+                break;
+            }
+            let index = u32::try_from(slot).or_broken(NONE);
             let client = *self.client(index);
             if client.vmid != Some(vmid) {
+                slots = slot;
                 continue;
+            }
+            if !portion.take_entry() {
+                break;
             }
             if client.current == SyncState::Exclusive {
                 self.update_handle(client.handle, |handle| handle.owner_died = true);
@@ -396,7 +418,17 @@ impl<'m> Server<'m> {
             self.remove_client(index);
             self.grant_next(client.handle);
             self.remove_if_unused(client.handle);
+            slots = slot;
         }
+        slots
+    }
+
+    /// How many entries of its tables the operations so far have visited. Only in builds with debug
+    /// assertions: tests assert the bound of each operation.
+    #[cfg(debug_assertions)]
+    pub fn steps(&self) -> u64 {
+        let indexes = self.by_id.steps().wrapping_add(self.by_client.steps());
+        self.steps.get().wrapping_add(indexes)
     }
 
     /// Whether any process uses the handle.

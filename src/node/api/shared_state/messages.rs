@@ -6,6 +6,7 @@ use crate::counters::Refusal;
 use crate::error::Error;
 use crate::invariant::Count;
 use crate::leader::{Leader, Op, Outcome};
+use crate::node::reclaim::remaining;
 use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
 use crate::shared_state::{Client, RequestError, ServerMessage};
@@ -357,7 +358,17 @@ impl<'m, P: Pal> Node<'m, P> {
     /// At the leader: reclaims the leases of a process that has ended.
     pub(crate) fn reclaim_leases(&self, vmid: Vmid) {
         let Some(leader) = &self.leader else { return };
-        leader.lock().apply(&Op::ReclaimLeases(vmid));
+        let mut left = u64::MAX;
+        while left > 0 {
+            let portion = Op::ReclaimLeases { owner: vmid, left };
+            left = remaining(leader.lock().apply(&portion));
+            self.send_all_server_messages();
+        }
+    }
+
+    /// At the leader: sends the messages of the server of shared values, or leaves them to the worker
+    /// if some find no room.
+    pub(in crate::node) fn send_all_server_messages(&self) {
         if !self.send_server_messages(false) {
             self.defer_sync_messages();
         }
