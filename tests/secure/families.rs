@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libos_ipc::pal::secure::{Breach, SecurePal};
-use libos_ipc::pal::{Deadline, Pal};
+use libos_ipc::pal::{Deadline, Pal, Stream};
 use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{Answer, IdRange, Message};
@@ -137,6 +137,53 @@ fn many_members_join_at_once_with_few_unidentified_connections() {
     }
     assert_eq!(leader.statistics().refused(Refusal::NoVmid), 10);
     drop(streams);
+}
+
+#[test]
+fn replayed_first_messages_do_not_keep_a_newcomer_out() {
+    // The host holds back the first message of a stream to the leader.
+    let elsewhere: Network<3, 8, 600> = Network::new();
+    let spy = elsewhere.join(Vmid::LEADER).unwrap();
+    let pal = SecurePal::new(elsewhere.join(vmid(2)).unwrap(), vmid(2), key(), random);
+    let stream = (&&pal).connect(Vmid::LEADER).unwrap();
+    assert!(stream.write(&[&2_u32.to_le_bytes()]).is_err());
+    let mut first_message = [0; 60];
+    assert_eq!(spy.accept().unwrap().read(&mut first_message), Ok(60));
+
+    let net: Network<4, 100, 600> = Network::new();
+    let one = SecurePal::new(net.join(vmid(1)).unwrap(), vmid(1), key(), random);
+    let three = SecurePal::new(net.join(vmid(3)).unwrap(), vmid(3), key(), random);
+    let mut config = CALLER;
+    config.capacities.unidentified = 2;
+    let identity = Identity::LEADER;
+    let bytes = Node::<&SecurePal<Loopback<'_, 4, 100, 600>>>::memory(&identity, &config).total();
+    let mut memory = Box::new_uninit_slice(bytes);
+    let leader = Node::new(&one, identity, config, &mut memory).unwrap();
+    let host = net.join(vmid(30)).unwrap();
+    let replays: Vec<_> = (0..64)
+        .map(|_| {
+            let stream = host.connect(Vmid::LEADER).unwrap();
+            assert_eq!(stream.write(&[&first_message]), Ok(60));
+            stream
+        })
+        .collect();
+    let member = node(&three, 3);
+    let question = Message::GetIdOwner(1);
+    let mut request = member.request(Vmid::LEADER, &question).unwrap();
+    let start = net.now();
+    let answer = loop {
+        leader.poll(Deadline::Now);
+        member.poll(Deadline::Now);
+        if let Some(answer) = request.poll() {
+            break answer;
+        }
+        net.advance(Duration::from_millis(1));
+        assert!(net.now() < start + Duration::from_millis(200));
+    };
+    assert_eq!(answer, Ok(Answer::Owner(0)));
+    // The first one is no replay: the leader has not seen it before.
+    assert_eq!(one.statistics().breaches(Breach::Handshake), 63);
+    drop(replays);
 }
 
 #[test]

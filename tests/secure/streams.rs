@@ -105,6 +105,25 @@ fn bytes_arrive_and_an_orderly_end_differs_from_a_cut() {
 }
 
 #[test]
+fn an_empty_write_does_not_end_the_stream() {
+    let net = Net::new();
+    let (one, two) = (member(&net, 1), member(&net, 2));
+    let out = (&&one).connect(vmid(2)).unwrap();
+    assert_eq!(out.write(&[]), Err(StreamError::WouldBlock));
+    let inward = (&&two).accept().unwrap();
+    let mut buffer = [0; 20];
+    assert_eq!(inward.read(&mut buffer), Err(StreamError::WouldBlock));
+    assert_eq!(out.write(&[]), Ok(0));
+    assert_eq!(out.write(&[&1_u32.to_le_bytes(), b"a"]), Ok(5));
+    assert_eq!(out.write(&[b"", b""]), Ok(0));
+    assert_eq!(out.write(&[b"b"]), Ok(1));
+    assert_eq!(inward.read(&mut buffer), Ok(6));
+    assert_eq!(&buffer[4..6], b"ab");
+    assert_eq!(inward.read(&mut buffer), Err(StreamError::WouldBlock));
+    assert_breaches(&two, &[]);
+}
+
+#[test]
 fn no_plain_byte_appears_on_the_platform_below() {
     let net = Net::new();
     let (one, spy) = (member(&net, 1), net.join(vmid(2)).unwrap());

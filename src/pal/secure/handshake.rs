@@ -112,7 +112,7 @@ impl Handshake {
 }
 
 /// Processes the first message of a handshake with `own`: returns the sender, the key for
-/// receiving, and the answer.
+/// receiving, and the answer. A repeated message is refused.
 pub(super) fn answer(
     family: &Family,
     own: Vmid,
@@ -125,7 +125,13 @@ pub(super) fn answer(
     let mut noise = start(family, &prologue, false)?;
     let read = noise.read_message(message, &mut []);
     forget_key(&mut noise);
-    read.and_then(|_| noise.write_message(&[], answer))
+    read.map_err(|_| Breach::Handshake)?;
+    // Only a message of the family is recorded, and it begins with the public key.
+    if !family.first_messages.add(message) {
+        return Err(Breach::Handshake);
+    }
+    noise
+        .write_message(&[], answer)
         .map_err(|_| Breach::Handshake)?;
     Ok((opener, send_key(&noise)?))
 }

@@ -18,6 +18,7 @@ mod incoming;
 mod key;
 mod outgoing;
 mod record;
+mod replays;
 mod statistics;
 mod stream;
 
@@ -27,6 +28,7 @@ pub use self::record::{RECORD, REKEY_AFTER};
 pub use self::statistics::{Breach, SecureStatistics};
 pub use self::stream::SecureStream;
 
+use self::replays::FirstMessages;
 use self::statistics::Counters;
 use self::stream::translate;
 use crate::Vmid;
@@ -45,6 +47,7 @@ pub struct SecurePal<P: Pal> {
 struct Family {
     key: FamilyKey,
     random: Random,
+    first_messages: FirstMessages,
 }
 
 impl<P: Pal> SecurePal<P> {
@@ -53,7 +56,11 @@ impl<P: Pal> SecurePal<P> {
         SecurePal {
             inner,
             own,
-            family: Some(Family { key, random }),
+            family: Some(Family {
+                key,
+                random,
+                first_messages: FirstMessages::new(P::contended),
+            }),
             counters: Counters::new(),
         }
     }

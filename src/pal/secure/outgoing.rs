@@ -90,6 +90,10 @@ impl Outgoing {
         }
         self.push(&mut push)?;
         let offered = parts.iter().map(|part| part.len()).sum();
+        if offered == 0 {
+            // An empty record would end the stream.
+            return Ok(0);
+        }
         if self.sealed == 0 {
             self.sealed = self.seal(parts).ok_or(Breach::Record)?;
             self.push(&mut push)?;
