@@ -151,7 +151,7 @@ fn run(
                     ServerMessage::OwnerDied(_) => honest.on_owner_died(),
                 }
             }
-            server.mark_sent(true);
+            server.mark_sent();
         }
         if quiet {
             return;

@@ -407,11 +407,6 @@ impl LockTable<'_> {
         self.waits.first_completed != NONE
     }
 
-    /// Whether the leader has completions or recalls to send.
-    pub fn has_output(&self) -> bool {
-        self.has_completions() || self.has_recalls()
-    }
-
     /// The oldest completed request. It stays until [`LockTable::take_completion`].
     pub fn next_completion(&self) -> Option<Completion> {
         let waiting = self.waits.at(self.waits.first_completed);

@@ -18,6 +18,7 @@ impl Leader<'_> {
     pub fn apply(&mut self, op: &Op<'_>) -> Outcome {
         self.ops = self.ops.wrapping_add(1);
         let outcome = self.change(op);
+        self.update_outbox();
         if let Some(observer) = self.observer {
             observer.applied(self, op, &outcome);
         }
@@ -46,6 +47,7 @@ impl Leader<'_> {
         self.processes.digest(&mut digest, Processes::digest);
         self.locks.digest(&mut digest, LockTable::digest);
         self.leases.digest(&mut digest, Server::digest);
+        self.outbox.digest(&mut digest);
         digest.finish()
     }
 
@@ -71,7 +73,6 @@ impl Leader<'_> {
             Op::OwnerDied(from, id) => {
                 return Outcome::Sync(self.leases.on_owner_died(from, id));
             }
-            Op::SyncSent(was_sent) => self.leases.mark_sent(was_sent),
             Op::ReclaimLeases { owner, left } => {
                 return Outcome::Remaining(self.leases.reclaim_portion(owner, left));
             }
@@ -116,24 +117,17 @@ impl Leader<'_> {
             Op::DeferStart(vmid) => self.processes.defer_start(vmid),
             Op::AbandonStart(vmid) => self.processes.abandon(vmid),
             Op::AllowFileNotices(vmid) => self.locks.allow_notices(vmid),
-            Op::FileNoticeSent(to, handle) => self.locks.mark_notice_sent(to, handle),
-            Op::FileNoticeDeferred(to, handle) => self.locks.defer_notice(to, handle),
-            Op::RecallSent(to, number) => self.locks.mark_recall_sent(to, number),
-            Op::CompletionTaken => drop(self.locks.take_completion()),
-            Op::ExitTaken(pid) => self.processes.take_exit(pid),
-            Op::ExitRequeued(pid) => self.processes.requeue_exit(pid),
-            Op::NoticeTaken(to, note) => self.processes.take_notice(to, note),
-            Op::NoticeRequeued(to, note) => self.processes.requeue_notice(to, note),
             // A signal for a process or for all is never refused.
-            Op::Signal(to, kill) => drop(self.processes.signals.add_pending(to, &kill)),
+            Op::Signal(to, kill) => drop(self.processes.add_signal(to, &kill)),
             Op::SignalStarting { from, kill } => self.processes.queue_for_starting(from, &kill),
-            Op::SignalSent { to, is_answered } => self.processes.signals.mark_sent(to, is_answered),
             Op::SignalAnswered { from, seq, result } => {
                 if !self.processes.signals.on_answer(from, seq, result) {
                     return Outcome::Rejected;
                 }
             }
-            Op::SignalAnswerTaken => self.processes.signals.take_answer(),
+            Op::Transmitted { id, is_extended } => self.mark_transmitted(id, is_extended),
+            Op::Requeued(id) => self.requeue(id),
+            Op::RetryTransmit => self.retry_transmit(),
         }
         Outcome::Done
     }

@@ -7,6 +7,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::op::{Op, Presence};
+use super::outbox::OutgoingId;
 use crate::Vmid;
 use crate::error::Errno;
 use crate::file_locks::hash_path;
@@ -30,7 +31,7 @@ const _: () = assert!(HEAD == 24);
 /// The fields of an operation but its message: kind, flag, VMID and two numbers.
 type Fields = (u8, u8, u32, u64, u64);
 
-const fn notice(note: ProcessNote) -> u8 {
+const fn notice(note: ProcessNote) -> u64 {
     match note {
         ProcessNote::WatchParent => 0,
         ProcessNote::IgnoreParent => 1,
@@ -39,12 +40,40 @@ const fn notice(note: ProcessNote) -> u8 {
     }
 }
 
-const fn read_notice(flag: u8) -> Option<ProcessNote> {
-    Some(match flag {
+const fn read_notice(number: u64) -> Option<ProcessNote> {
+    Some(match number {
         0 => ProcessNote::WatchParent,
         1 => ProcessNote::IgnoreParent,
         2 => ProcessNote::ParentEnded,
         3 => ProcessNote::ChildAbandoned,
+        _ => return None,
+    })
+}
+
+/// Returns the number of the kind of a message, its receiver, and what else names it.
+fn id_fields(id: OutgoingId) -> (u64, u32, u64) {
+    match id {
+        OutgoingId::LockAnswer => (0, 0, 0),
+        OutgoingId::SignalAnswer => (1, 0, 0),
+        OutgoingId::FileNotice(to, open_file) => (2, to.get(), open_file),
+        OutgoingId::Recall(to, number) => (3, to.get(), number),
+        OutgoingId::Exit(pid) => (4, 0, pid.into()),
+        OutgoingId::Relative(to, note) => (5, to.get(), notice(note)),
+        OutgoingId::Signal(to) => (6, to.get(), 0),
+        OutgoingId::Sync => (7, 0, 0),
+    }
+}
+
+fn read_id(kind: u64, to: Option<Vmid>, number: u64) -> Option<OutgoingId> {
+    Some(match kind {
+        0 => OutgoingId::LockAnswer,
+        1 => OutgoingId::SignalAnswer,
+        2 => OutgoingId::FileNotice(to?, number),
+        3 => OutgoingId::Recall(to?, number),
+        4 => OutgoingId::Exit(u32::try_from(number).ok()?),
+        5 => OutgoingId::Relative(to?, read_notice(number)?),
+        6 => OutgoingId::Signal(to?),
+        7 => OutgoingId::Sync,
         _ => return None,
     })
 }
@@ -87,28 +116,16 @@ impl<'a> Op<'a> {
             Op::DeferStart(vmid) => plain(9, vmid),
             Op::AbandonStart(vmid) => plain(10, vmid),
             Op::AllowFileNotices(vmid) => plain(11, vmid),
-            Op::FileNoticeSent(vmid, handle) => ((12, 0, vmid.get(), handle, 0), None),
-            Op::FileNoticeDeferred(vmid, handle) => ((13, 0, vmid.get(), handle, 0), None),
-            Op::RecallSent(vmid, number) => ((14, 0, vmid.get(), number, 0), None),
-            Op::CompletionTaken => ((15, 0, 0, 0, 0), None),
-            Op::ExitTaken(pid) => ((16, 0, 0, pid.into(), 0), None),
-            Op::ExitRequeued(pid) => ((17, 0, 0, pid.into(), 0), None),
-            Op::NoticeTaken(vmid, note) => ((18, notice(note), vmid.get(), 0, 0), None),
-            Op::NoticeRequeued(vmid, note) => ((19, notice(note), vmid.get(), 0, 0), None),
             Op::Signal(vmid, kill) => {
                 ((20, 0, vmid.get(), 0, 0), Some((0, Message::PidKill(kill))))
             }
             Op::SignalStarting { from, kill } => {
                 ((21, 0, from.get(), 0, 0), Some((0, Message::PidKill(kill))))
             }
-            Op::SignalSent { to, is_answered } => {
-                ((22, u8::from(is_answered), to.get(), 0, 0), None)
-            }
             Op::SignalAnswered { from, seq, result } => {
                 let status = u64::from(Errno::status(&result).cast_unsigned());
                 ((23, 0, from.get(), seq, status), None)
             }
-            Op::SignalAnswerTaken => ((24, 0, 0, 0, 0), None),
             Op::ReclaimLocks { owner, left } => ((25, 0, owner.get(), left, 0), None),
             Op::Sync {
                 from,
@@ -123,9 +140,17 @@ impl<'a> Op<'a> {
                 )
             }
             Op::OwnerDied(from, id) => ((26, 0, from.get(), id, 0), None),
-            Op::SyncSent(was_sent) => ((27, u8::from(was_sent), 0, 0, 0), None),
             Op::ReclaimLeases { owner, left } => ((28, 0, owner.get(), left, 0), None),
             Op::ReclaimChildren { owner, left } => ((30, 0, owner.get(), left, 0), None),
+            Op::Transmitted { id, is_extended } => {
+                let (which, vmid, number) = id_fields(id);
+                ((31, u8::from(is_extended), vmid, number, which), None)
+            }
+            Op::Requeued(id) => {
+                let (which, vmid, number) = id_fields(id);
+                ((32, 0, vmid, number, which), None)
+            }
+            Op::RetryTransmit => ((33, 0, 0, 0, 0), None),
         }
     }
 
@@ -159,7 +184,6 @@ impl<'a> Op<'a> {
         let vmid = Vmid::new(head.vmid.get());
         let (first, second) = (head.first.get(), head.second.get());
         let frame = || Frame::parse(rest, rest.len()).ok().flatten();
-        let pid = || u32::try_from(first).ok();
         let kill = || match frame()?.message().ok()? {
             Message::PidKill(kill) => Some(kill),
             _ => None,
@@ -203,29 +227,16 @@ impl<'a> Op<'a> {
             9 => Op::DeferStart(vmid?),
             10 => Op::AbandonStart(vmid?),
             11 => Op::AllowFileNotices(vmid?),
-            12 => Op::FileNoticeSent(vmid?, first),
-            13 => Op::FileNoticeDeferred(vmid?, first),
-            14 => Op::RecallSent(vmid?, first),
-            15 => Op::CompletionTaken,
-            16 => Op::ExitTaken(pid()?),
-            17 => Op::ExitRequeued(pid()?),
-            18 => Op::NoticeTaken(vmid?, read_notice(head.flag)?),
-            19 => Op::NoticeRequeued(vmid?, read_notice(head.flag)?),
             20 => Op::Signal(vmid?, kill()?),
             21 => Op::SignalStarting {
                 from: vmid?,
                 kill: kill()?,
-            },
-            22 => Op::SignalSent {
-                to: vmid?,
-                is_answered: read_flag(head.flag)?,
             },
             23 => Op::SignalAnswered {
                 from: vmid?,
                 seq: first,
                 result: Errno::check(u32::try_from(second).ok()?.cast_signed()).map(drop),
             },
-            24 => Op::SignalAnswerTaken,
             25 => Op::ReclaimLocks {
                 owner: vmid?,
                 left: first,
@@ -240,7 +251,6 @@ impl<'a> Op<'a> {
                 _ => return None,
             },
             26 => Op::OwnerDied(vmid?, first),
-            27 => Op::SyncSent(read_flag(head.flag)?),
             28 => Op::ReclaimLeases {
                 owner: vmid?,
                 left: first,
@@ -249,6 +259,12 @@ impl<'a> Op<'a> {
                 owner: vmid?,
                 left: first,
             },
+            31 => Op::Transmitted {
+                id: read_id(second, vmid, first)?,
+                is_extended: read_flag(head.flag)?,
+            },
+            32 => Op::Requeued(read_id(second, vmid, first)?),
+            33 => Op::RetryTransmit,
             _ => return None,
         };
         let length = if has_frame { frame()?.length() } else { 0 };
@@ -269,7 +285,7 @@ mod tests {
             for byte in &mut bytes {
                 *byte = if rng.u8(..4) == 0 { rng.u8(..) } else { 0 };
             }
-            bytes[0] = rng.u8(..32);
+            bytes[0] = rng.u8(..35);
             bytes[1] = rng.u8(..3);
             // The frame has a possible size and any code.
             bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());

@@ -85,7 +85,7 @@ impl Leader<'_> {
 
     /// Makes a signal pending for a member. Returns the result for the answer.
     fn queue_signal(&mut self, to: Vmid, kill: &PidKill) -> Result<u32, Errno> {
-        self.processes.signals.add_pending(to, kill)?;
+        self.processes.add_signal(to, kill)?;
         Ok(if kill.signal == 0 { 0 } else { QUEUED })
     }
 }

@@ -11,6 +11,7 @@ mod codec;
 mod forwarding;
 mod ids;
 mod op;
+mod outbox;
 mod processes;
 mod signals;
 
@@ -26,8 +27,11 @@ use crate::shared_state::{LeaseLimits, Server};
 use ids::PendingGrants;
 pub use ids::{Alloc, Ranges};
 pub use op::{Op, OpObserver, Outcome, Presence};
+use outbox::Outbox;
+pub use outbox::{Content, Outgoing, OutgoingId};
 pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
-pub(crate) use signals::{OutgoingSignal, QUEUED, SEND_DIRECTLY, Signals, is_signal};
+pub use signals::OutgoingSignal;
+pub(crate) use signals::{QUEUED, SEND_DIRECTLY, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};
 
 /// The leader's answer to a member that gave an open file to another one, which has not confirmed
@@ -83,6 +87,7 @@ pub struct Leader<'m> {
     processes: Digested<Processes<'m>>,
     locks: Digested<LockTable<'m>>,
     leases: Digested<Server<'m>>,
+    outbox: Outbox,
     next_vmid: Option<Vmid>,
     departed: Digested<Departed<'m>>,
     /// The number of operations that were applied.
@@ -155,6 +160,7 @@ impl<'m> Leader<'m> {
                 &capacities.leases,
                 capacities.sync_data,
             )?),
+            outbox: Outbox::EMPTY,
             next_vmid: Vmid::new(2),
             departed: Digested::new(Departed {
                 vmids: arena.alloc_table(MAX_DEPARTED, |_| Ok(0))?,
@@ -358,6 +364,7 @@ impl<'m> Leader<'m> {
             && self.processes.check_invariants()
             && self.locks.check_invariants()
             && self.leases.check_invariants()
+            && self.has_output() == self.poll_transmit().is_some()
     }
 
     /// Returns the table of ID ranges.

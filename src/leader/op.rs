@@ -5,11 +5,11 @@
 //! leaders with the same limits that apply the same operations are in the same state after each of
 //! them.
 
-use super::Leader;
+use super::{Leader, OutgoingId};
+use crate::Vmid;
 use crate::error::Errno;
 use crate::shared_state::RequestError;
-use crate::wire::{Answer, FileLock, Hello, Message, PidKill, ProcessNote, Sync, SyncCode};
-use crate::{Id, Vmid};
+use crate::wire::{Answer, FileLock, Hello, Message, PidKill, Sync, SyncCode};
 
 /// The connection of a process to the leader's process when an operation about it begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,9 +68,6 @@ pub enum Op<'a> {
     /// A process gives an unused lease back, and the server is to report the death of the owner of the
     /// handle's value to the next process, too.
     OwnerDied(Vmid, u64),
-    /// The next message of the server of shared values was queued for its receiver, or (false) the queue
-    /// had no room: other receivers come first.
-    SyncSent(bool),
     /// Takes back a portion of the leases of a process: it left, or its limits are not those of the
     /// leader.
     ReclaimLeases {
@@ -124,22 +121,6 @@ pub enum Op<'a> {
     AbandonStart(Vmid),
     /// The member knows the extensions: it may get notices about open files from now on.
     AllowFileNotices(Vmid),
-    /// A notice about an open file that was given was queued for the member.
-    FileNoticeSent(Vmid, u64),
-    /// The queue of the member had no room for that notice: the notices of others are sent first.
-    FileNoticeDeferred(Vmid, u64),
-    /// A recall of a delegation was queued for the member.
-    RecallSent(Vmid, u64),
-    /// The answer to the lock request that was completed first was taken, to be queued.
-    CompletionTaken,
-    /// The exit notice of the process with this pid was taken, to be queued for its parent.
-    ExitTaken(Id),
-    /// The queue of the parent had no room for that notice.
-    ExitRequeued(Id),
-    /// A notice about a relative was taken, to be queued for the member.
-    NoticeTaken(Vmid, ProcessNote),
-    /// The queue of the member had no room for that notice.
-    NoticeRequeued(Vmid, ProcessNote),
     /// A signal is pending for the member.
     Signal(Vmid, PidKill),
     /// A signal for all but `from` is pending for each process that is being started.
@@ -148,13 +129,6 @@ pub enum Op<'a> {
         from: Vmid,
         /// The signal.
         kill: PidKill,
-    },
-    /// The next signal for the member was queued for it.
-    SignalSent {
-        /// The member.
-        to: Vmid,
-        /// Whether the member answers a signal whose sender does not wait.
-        is_answered: bool,
     },
     /// The member has answered a signal that came through the leader.
     SignalAnswered {
@@ -165,8 +139,19 @@ pub enum Op<'a> {
         /// The member's answer.
         result: Result<(), Errno>,
     },
-    /// The answer to the sender of the signal that was answered first was taken, to be queued.
-    SignalAnswerTaken,
+    /// A message of the outbox was queued for its receiver, or its receiver is gone.
+    Transmitted {
+        /// The message.
+        id: OutgoingId,
+        /// Whether the receiver knows the extensions of the protocol: such a member answers a signal
+        /// even if its sender does not wait.
+        is_extended: bool,
+    },
+    /// A message of the outbox could not be queued, since its receiver has no room for it. It is passed
+    /// over until [`Op::RetryTransmit`].
+    Requeued(OutgoingId),
+    /// Receivers that had no room may have some: what was put back is due again.
+    RetryTransmit,
 }
 
 impl Op<'_> {

@@ -6,7 +6,7 @@ use super::api::{OwnerCache, Parent, SyncHandles, UsedLocks};
 use super::connection::{AdaptiveSpin, NO_LIMIT, Peers, Turns, WorkerState};
 use super::deadlines::LeaderLimits;
 use super::rpc::Waiters;
-use super::{ANSWER_RESERVE, NoEmbedder, Node, Phase, Upcalls};
+use super::{ANSWER_RESERVE, LeaderTables, NoEmbedder, Node, Phase, Upcalls};
 use crate::config::{Capacities, Config, Identity, MemoryUse};
 use crate::counters::Counters;
 use crate::error::Error;
@@ -184,12 +184,12 @@ fn new_leader<'m>(
     contended: Contended,
     identity: &Identity,
     config: &Config,
-) -> Result<Option<SpinLock<Leader<'m>>>, Error> {
+) -> Result<Option<LeaderTables<'m>>, Error> {
     if !identity.is_leader() {
         return Ok(None);
     }
     let leader = Leader::new(arena, &config.leader_capacities())?;
-    Ok(Some(SpinLock::new(Rank::Leader, contended, leader)))
+    Ok(Some(LeaderTables::new(contended, leader)))
 }
 
 /// Checks that the capacities do not contradict each other.

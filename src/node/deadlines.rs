@@ -2,15 +2,18 @@
 
 use core::time::Duration;
 
-use super::signal_pass::SignalPass;
 use crate::invariant::Count;
 use crate::pal::Time;
 use crate::store::{Contended, Rank, SpinLock, close_gap};
-use crate::sync::{AtomicBool, AtomicU64};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The number of times that are kept separately. If more events are outstanding, the youngest of
 /// them share the latest time.
 const MARKS: usize = 16;
+
+/// How many messages of the outbox, besides answers, are handled in one turn of the worker. Each may cost a
+/// write to another stream.
+const MESSAGES_PER_TURN: u32 = 32;
 
 /// The state of the leader's node beside the leader's tables.
 pub(in crate::node) struct LeaderLimits {
@@ -22,8 +25,8 @@ pub(in crate::node) struct LeaderLimits {
     pub(in crate::node) recalls: SpinLock<Deadlines>,
     /// The time limits of processes that are being started and have lost their parent.
     pub(in crate::node) starts: SpinLock<Deadlines>,
-    /// The progress of sending pending signals.
-    pub(in crate::node) signal_pass: SpinLock<SignalPass>,
+    /// How many messages of the outbox, besides answers, were handled in this turn of the worker.
+    sent_in_turn: AtomicU32,
     /// The turn in which the last signal for all came from a peer.
     pub(in crate::node) broadcast_turn: AtomicU64,
 }
@@ -35,9 +38,21 @@ impl LeaderLimits {
             awaiting_starts: AtomicBool::new(false),
             recalls: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
             starts: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
-            signal_pass: SpinLock::new(Rank::Token, contended, SignalPass::default()),
+            sent_in_turn: AtomicU32::new(0),
             broadcast_turn: AtomicU64::new(0),
         }
+    }
+}
+
+impl LeaderLimits {
+    /// Begins a turn of the worker.
+    pub(in crate::node) fn begin_turn(&self) {
+        self.sent_in_turn.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether one more message of the outbox may be handled in this turn.
+    pub(in crate::node) fn take_message(&self) -> bool {
+        self.sent_in_turn.fetch_add(1, Ordering::Relaxed) < MESSAGES_PER_TURN
     }
 }
 

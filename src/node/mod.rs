@@ -4,12 +4,13 @@ mod api;
 mod connection;
 mod construction;
 mod deadlines;
+mod leader_tables;
 mod lifecycle;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod outbox;
 mod reclaim;
 mod rpc;
-mod signal_pass;
 mod statistics;
 mod upcall;
 
@@ -18,7 +19,6 @@ use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::config::{Config, Driving, Identity};
 use crate::counters::Counters;
 use crate::events::EventRing;
-use crate::leader::Leader;
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Deadline, Pal};
 use crate::store::{SpinLock, assert_none_held};
@@ -31,7 +31,9 @@ use api::{OwnerCache, Parent, UsedLocks};
 #[cfg(feature = "trace")]
 pub(crate) use connection::VMID_LENGTH;
 pub(crate) use connection::{AdaptiveSpin, PeerRef, Peers, RxHalf, StreamKey, TxHalf};
+pub(crate) use leader_tables::LeaderTables;
 pub(crate) use lifecycle::Phase;
+pub(in crate::node) use outbox::Sender;
 #[cfg(any(feature = "capi", feature = "testing"))]
 pub(crate) use rpc::ReplyData;
 pub(crate) use rpc::{Delivery, LateReply, Waiters};
@@ -85,7 +87,7 @@ pub struct Node<'m, P: Pal> {
     // The fields are dropped in this order: everything that lives in the arena goes before the PAL.
     pub(crate) peers: Peers<'m, P::Stream>,
     pub(crate) waiters: Waiters<'m, P::Event>,
-    pub(crate) leader: Option<SpinLock<Leader<'m>>>,
+    pub(crate) leader: Option<LeaderTables<'m>>,
     pub(crate) own_ids: SpinLock<OwnIds<'m>>,
     pub(crate) children: SpinLock<Children<'m>>,
     /// The time at which the worker reports abandoned children to the leader again; 0 if there are

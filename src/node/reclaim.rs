@@ -2,10 +2,9 @@
 //! tables are free, and the worker serves others.
 
 use crate::Vmid;
-use crate::leader::{Leader, Op, Outcome};
-use crate::node::{Node, PeerRef, Phase};
+use crate::leader::{Op, Outcome};
+use crate::node::{LeaderTables, Node, PeerRef, Phase, Sender};
 use crate::pal::Pal;
-use crate::store::SpinLock;
 use crate::sync::{AtomicU64, Ordering};
 
 /// What is left to do to reclaim the resources of a process: first its file locks, then its leases,
@@ -89,21 +88,12 @@ impl<'m, P: Pal> Node<'m, P> {
     /// On the leader: reclaims a portion of what a member had that is gone. Returns what is left.
     pub(in crate::node) fn reclaim_portion(
         &self,
-        leader: &SpinLock<Leader<'m>>,
+        leader: &LeaderTables<'m>,
         vmid: Vmid,
         left: Reclaim,
     ) -> Reclaim {
-        let (outcome, has_output) = {
-            let mut leader = leader.lock();
-            let outcome = leader.apply(&left.op(vmid));
-            (outcome, leader.locks().has_output())
-        };
-        if has_output {
-            self.send_completions();
-        }
-        if !left.has_locks() {
-            self.send_all_server_messages();
-        }
+        let outcome = leader.lock().apply(&left.op(vmid));
+        self.send_output(Sender::Call);
         left.after(remaining(outcome))
     }
 

@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use super::Node;
+use super::{Node, PeerRef};
 use crate::error::{Errno, Error};
 use crate::invariant::Count;
 use crate::leader::Signals;
@@ -206,7 +206,7 @@ impl MetadataReply {
     }
 }
 
-impl<P: Pal> Node<'_, P> {
+impl<'m, P: Pal> Node<'m, P> {
     /// Queues the reply to a request that went to the embedder. `room` bytes were reserved for it.
     pub(super) fn reply(
         &self,
@@ -223,6 +223,30 @@ impl<P: Pal> Node<'_, P> {
             return Ok(());
         }
         let peer = self.peers.find(to).ok_or(Error::NoSuchProcess)?;
+        if self.queue_reply(&peer, seq, answer, room)? {
+            self.flush(&peer);
+        } else {
+            self.disconnect_peer(&peer);
+        }
+        // The worker may have paused the reads of this peer's requests because there was no room.
+        if peer.reads_paused.load(crate::sync::Ordering::SeqCst) {
+            self.call_worker(&peer);
+        }
+        Ok(())
+    }
+
+    /// Puts the reply into the send queue of the peer, which keeps `room` bytes for it. Returns false if the
+    /// answer is invalid.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] if the peer is gone.
+    pub(super) fn queue_reply(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        answer: &Answer<'_>,
+        room: usize,
+    ) -> Result<bool, Error> {
         let too_long = Answer::Meta(Err(Errno::EMSGSIZE));
         let answer = if peer.accepts_length(answer.length()) {
             answer
@@ -235,22 +259,15 @@ impl<P: Pal> Node<'_, P> {
                 return Err(Error::NoSuchProcess);
             }
             queue.reserved = queue.reserved.minus(room);
-            self.queue_hello_first(&peer, &mut queue);
+            self.queue_hello_first(peer, &mut queue);
             let pushed = queue.filling.push_answer(seq, answer).is_ok();
             queue.record_push();
             pushed
         };
         if pushed {
-            self.trace_answer_tx(to, seq, answer);
-            self.flush(&peer);
-        } else {
-            self.disconnect_peer(&peer);
+            self.trace_answer_tx(peer.vmid(), seq, answer);
         }
-        // The worker may have paused the reads of this peer's requests because there was no room.
-        if peer.reads_paused.load(crate::sync::Ordering::SeqCst) {
-            self.call_worker(&peer);
-        }
-        Ok(())
+        Ok(pushed)
     }
 
     /// Queues a call to the embedder. False if the queue is full: the caller tries again later.

@@ -21,6 +21,7 @@ mod rank;
 mod slab;
 mod sorted_map;
 mod steps;
+mod transmit_queue;
 
 pub use arena::{Arena, Memory};
 pub(crate) use arena::{Table, bytes_for, total};
@@ -37,3 +38,4 @@ pub(crate) use rank::{Rank, assert_none_held};
 pub(crate) use slab::{NONE, SlotAllocator, hash64};
 pub(crate) use sorted_map::SortedMap;
 pub(crate) use steps::Steps;
+pub(crate) use transmit_queue::TransmitQueue;

@@ -67,21 +67,24 @@ fn unreachable_receiver_does_not_delay_notices_for_others() {
         for (to, handle) in [(3, 1), (3, 2), (4, 1)] {
             assert!(locks.send_open_file(member(2), member(to), handle));
         }
-        assert_eq!(locks.next_notice(None), None, "nobody can be told yet");
+        assert_eq!(locks.next_notice(), None, "nobody can be told yet");
         locks.allow_notices(member(3));
         locks.allow_notices(member(4));
-        assert_eq!(locks.next_notice(Some(member(4))), Some((member(4), 1)));
+        assert_eq!(locks.next_notice_for(member(4)), Some((member(4), 1)));
         for handle in [1, 2] {
-            assert_eq!(locks.next_notice(None), Some((member(3), handle)));
+            assert_eq!(locks.next_notice(), Some((member(3), handle)));
             locks.defer_notice(member(3), handle);
         }
-        assert_eq!(locks.next_notice(None), Some((member(4), 1)));
+        assert_eq!(locks.next_notice(), Some((member(4), 1)));
         locks.mark_notice_sent(member(4), 1);
-        assert_eq!(locks.next_notice(Some(member(4))), None);
+        assert_eq!(locks.next_notice_for(member(4)), None);
+        assert!(!locks.has_output(), "the others have no room");
+        assert_eq!(locks.next_notice_for(member(3)), Some((member(3), 1)));
+        locks.resume_output();
         // A retracted transfer needs no notice.
         locks.retract_open_file(member(2), member(3), 1);
-        assert_eq!(locks.next_notice(None), Some((member(3), 2)));
+        assert_eq!(locks.next_notice(), Some((member(3), 2)));
         locks.mark_notice_sent(member(3), 2);
-        assert_eq!(locks.next_notice(None), None);
+        assert_eq!(locks.next_notice(), None);
     });
 }

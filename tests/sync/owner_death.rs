@@ -41,7 +41,7 @@ fn receive(server: &mut Server<'_>, clients: &mut [Client<'_>; 3]) {
             ServerMessage::Sync(code, sync) => client.on_message(code, &sync).unwrap(),
             ServerMessage::OwnerDied(_) => client.on_owner_died(),
         }
-        server.mark_sent(true);
+        server.mark_sent();
     }
 }
 

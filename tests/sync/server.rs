@@ -45,7 +45,7 @@ fn take_messages(server: &mut Server<'_>) -> Vec<Sent> {
             panic!("no owner died");
         };
         all.push((to.get(), code, sync.state, sync.data.to_vec()));
-        server.mark_sent(true);
+        server.mark_sent();
     }
     all
 }
@@ -73,13 +73,17 @@ fn receive_with(
     result
 }
 
-/// The receiver and the code of the next message, which is then marked as sent or as without room.
+/// The receiver and the code of the next message, which is then marked as sent or put back for lack of room.
 fn next_message(server: &mut Server<'_>, was_sent: bool) -> Option<(u32, SyncCode)> {
     let next = server.poll_transmit().map(|(to, message)| match message {
         ServerMessage::Sync(code, _) => (to.get(), code),
         ServerMessage::OwnerDied(_) => panic!("no owner died"),
     });
-    server.mark_sent(was_sent);
+    if was_sent {
+        server.mark_sent();
+    } else {
+        server.requeue();
+    }
     next
 }
 
@@ -97,7 +101,6 @@ fn handles_and_clients_are_counted() {
             (server.handle_usage(), server.client_usage()),
             ((2, 2), (3, 3))
         );
-        assert_eq!(server.queued_clients(), 3);
         server.reclaim(vmid(4));
         server.reclaim(vmid(3));
         assert_eq!(
@@ -105,7 +108,11 @@ fn handles_and_clients_are_counted() {
             ((1, 2), (1, 3))
         );
         assert!(server.is_used(7) && !server.is_used(8));
-        assert_eq!(server.queued_clients(), 1);
+        assert_eq!(
+            next_message(server, true),
+            Some((2, SyncCode::ConfirmUpgrade))
+        );
+        assert!(!server.has_output());
     });
 }
 
@@ -117,20 +124,30 @@ fn client_without_room_for_messages_does_not_delay_other_clients() {
         }
         let confirm = SyncCode::ConfirmUpgrade;
         assert_eq!(next_message(server, false), Some((2, confirm)));
-        assert_eq!(server.queued_clients(), 3);
-        // The client in the middle of the outbox ends, and the last one.
+        // The last client of the outbox ends, and the one without room.
         server.reclaim(vmid(4));
-        assert_eq!(server.queued_clients(), 2);
         receive(server, 5, ASK, 7, READ).unwrap();
         server.reclaim(vmid(2));
         assert_eq!(next_message(server, true), Some((3, confirm)));
         assert_eq!(next_message(server, true), Some((5, confirm)));
         assert_eq!(
-            (next_message(server, true), server.queued_clients()),
-            (None, 0)
+            (next_message(server, true), server.has_output()),
+            (None, false)
         );
         receive(server, 2, ASK, 7, READ).unwrap();
+        assert_eq!(next_message(server, false), Some((2, confirm)));
+        // Another message for a client without room waits with the first one.
+        receive(server, 6, ASK, 7, SyncState::Exclusive).unwrap();
+        let revocations = [5, 3].map(|to| Some((to, SyncCode::RequestDowngrade)));
+        assert_eq!([(); 2].map(|()| next_message(server, true)), revocations);
+        assert!(!server.has_output());
+        server.resume_output();
         assert_eq!(next_message(server, true), Some((2, confirm)));
+        assert_eq!(
+            next_message(server, true),
+            Some((2, SyncCode::RequestDowngrade))
+        );
+        assert!(!server.has_output());
     });
 }
 

@@ -36,28 +36,36 @@ impl LockTable<'_> {
             self.delegations.first_recalled = file;
         }
         self.delegations.last_recalled = file;
-        self.delegations.unsent_recalls.increment();
+        self.delegations.outbox.push(file);
     }
 
-    /// Returns true while the table has a recall that the leader has not sent yet.
-    pub fn has_recalls(&self) -> bool {
-        self.delegations.unsent_recalls > 0
+    /// The next recall to send: the delegation holder, and the holder's number for the file. It stays
+    /// until [`LockTable::mark_recall_sent`].
+    pub fn next_recall(&self) -> Option<(Vmid, u64)> {
+        let mut due = self.delegations.outbox.due();
+        due.find_map(|file| {
+            let delegation = self.file_at(file).delegation?;
+            Some((delegation.to, delegation.number))
+        })
     }
 
-    /// The first unsent recall after the one with that number: its number, the delegation holder,
-    /// and the holder's number for the file. It stays until [`LockTable::mark_recall_sent`].
-    pub fn next_recall(&self, last: u64) -> Option<(u64, Vmid, u64)> {
-        if self.delegations.unsent_recalls == 0 {
-            return None;
+    /// Passes a recall over until [`LockTable::resume_output`], because it could not be sent for lack of
+    /// room.
+    pub fn defer_recall(&mut self, to: Vmid, number: u64) {
+        if let Some(file) = self.find_delegation(to, number) {
+            self.delegations.outbox.defer(file);
         }
-        let mut file = self.delegations.first_recalled;
-        while let Some(delegation) = self.file_at(file).delegation {
-            if !delegation.is_recall_sent && delegation.recall > last {
-                return Some((delegation.recall, delegation.to, delegation.number));
-            }
-            file = delegation.next;
-        }
-        None
+    }
+
+    /// Makes the recalls and the notices about open files that were passed over due again.
+    pub fn resume_output(&mut self) {
+        self.delegations.outbox.resume();
+        self.open_files.resume_notices();
+    }
+
+    /// Whether the leader has a completion, a recall or a notice about an open file to send.
+    pub fn has_output(&self) -> bool {
+        self.has_completions() || self.delegations.outbox.has_due() || self.open_files.has_notices()
     }
 
     /// The number of the last recall. Later recalls have higher numbers.
@@ -73,13 +81,8 @@ impl LockTable<'_> {
 
     /// Records that the recall was sent to the delegation holder.
     pub fn mark_recall_sent(&mut self, to: Vmid, number: u64) {
-        if let Some(file) = self.find_delegation(to, number)
-            && let Some(delegation) = self.file_at(file).delegation
-            && delegation.is_recalled
-            && !delegation.is_recall_sent
-        {
-            self.update_delegation(file, |delegation| delegation.is_recall_sent = true);
-            self.delegations.unsent_recalls.decrement();
+        if let Some(file) = self.find_delegation(to, number) {
+            self.delegations.outbox.remove(file);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
 use core::hash::Hash;
 
 use crate::invariant::{Count, OrBroken};
-use crate::store::{Arena, Digest, Digested, HashIndex, NONE, Table, hash64, total};
+use crate::store::{Arena, Digest, Digested, HashIndex, NONE, Table, TransmitQueue, hash64, total};
 use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
 /// The delegation of a file.
@@ -26,8 +26,6 @@ pub(in crate::file_locks) struct Delegation {
     /// The number by which the holder identifies the delegation.
     pub(in crate::file_locks) number: u64,
     pub(in crate::file_locks) is_recalled: bool,
-    /// Whether the recall was sent to the holder.
-    pub(in crate::file_locks) is_recall_sent: bool,
     /// The number of the recall; 0 for none.
     pub(in crate::file_locks) recall: u64,
     pub(in crate::file_locks) prev: u32,
@@ -44,8 +42,8 @@ pub(in crate::file_locks) struct DelegationTable<'m> {
     /// The recalled files, the oldest recall first.
     pub(in crate::file_locks) first_recalled: u32,
     pub(in crate::file_locks) last_recalled: u32,
-    /// The number of recalls that are still to be sent.
-    pub(in crate::file_locks) unsent_recalls: usize,
+    /// The files whose recall is still to be sent.
+    pub(in crate::file_locks) outbox: TransmitQueue<'m>,
     /// The number of the last recall.
     pub(in crate::file_locks) last_recall: u64,
     pub(in crate::file_locks) contention: Digested<Contention<'m>>,
@@ -56,6 +54,7 @@ impl<'m> DelegationTable<'m> {
     pub(in crate::file_locks) const fn bytes(files: usize) -> usize {
         total!(
             HashIndex::bytes(files),
+            TransmitQueue::bytes(files),
             Contention::bytes(files),
             OverdueMembers::bytes(files)
         )
@@ -80,7 +79,7 @@ impl<'m> DelegationTable<'m> {
             limit: by_locks.min(limits.files) / 2,
             first_recalled: NONE,
             last_recalled: NONE,
-            unsent_recalls: 0,
+            outbox: TransmitQueue::new(arena, limits.files)?,
             last_recall: 0,
             contention: Digested::new(Contention::new(arena, limits.files)?),
             overdue: OverdueMembers::new(arena, limits.files)?,
@@ -88,7 +87,8 @@ impl<'m> DelegationTable<'m> {
     }
 
     pub(in crate::file_locks) fn digest(&self, digest: &mut Digest) {
-        (self.count, self.peak, self.unsent_recalls, self.last_recall).hash(digest);
+        (self.count, self.peak, self.last_recall).hash(digest);
+        self.outbox.digest(digest);
         (self.first_recalled, self.last_recalled).hash(digest);
         self.contention.digest(digest, Contention::digest);
         self.overdue.digest(digest);
@@ -150,7 +150,6 @@ impl LockTable<'_> {
                 to: from,
                 number,
                 is_recalled: false,
-                is_recall_sent: false,
                 recall: 0,
                 prev: NONE,
                 next: NONE,
@@ -296,9 +295,7 @@ impl LockTable<'_> {
             if delegation.next == NONE {
                 self.delegations.last_recalled = delegation.prev;
             }
-            if !delegation.is_recall_sent {
-                self.delegations.unsent_recalls.decrement();
-            }
+            self.delegations.outbox.remove(file);
         }
         self.set_delegation(file, |delegation| *delegation = None);
         let is_right = put(self, file);
@@ -340,7 +337,13 @@ impl LockTable<'_> {
                 }
             }
         }
-        count == self.delegations.count
+        let is_recalled = |file: u32| {
+            let delegation = self.file_at(file).delegation;
+            delegation.is_some_and(|delegation| delegation.is_recalled)
+        };
+        let outbox = &self.delegations.outbox;
+        let mut unsent = outbox.due().chain(outbox.deferred());
+        count == self.delegations.count && unsent.all(is_recalled)
     }
 }
 

@@ -68,13 +68,19 @@ impl LockTable<'_> {
         self.open_files.allow_notices(vmid);
     }
 
-    /// The next notice to send: the member, and the open file that it was given. With `to`, only
-    /// notices for that member. A notice stays until [`LockTable::mark_notice_sent`].
-    pub fn next_notice(&self, to: Option<Vmid>) -> Option<(Vmid, u64)> {
-        self.open_files.next_notice(to)
+    /// The next notice to send: the member, and the open file that it was given. A notice stays until
+    /// [`LockTable::mark_notice_sent`].
+    pub fn next_notice(&self) -> Option<(Vmid, u64)> {
+        self.open_files.next_notice()
     }
 
-    /// Puts a notice behind the others, because it could not be sent for lack of room.
+    /// The next notice to send to that member, deferred or not.
+    pub fn next_notice_for(&self, to: Vmid) -> Option<(Vmid, u64)> {
+        self.open_files.next_notice_for(to)
+    }
+
+    /// Passes a notice over until [`LockTable::resume_output`], because it could not be sent for lack of
+    /// room.
     pub fn defer_notice(&mut self, vmid: Vmid, open_file: u64) {
         self.open_files.defer_notice(vmid, open_file);
     }

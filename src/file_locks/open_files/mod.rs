@@ -16,7 +16,7 @@ use core::hash::Hash;
 
 use crate::invariant::Count;
 use crate::store::{
-    Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64, total,
+    Arena, Digest, HashIndex, SlotAllocator, Steps, Table, TransmitQueue, bytes_for, hash64, total,
 };
 
 /// The state of a member's reference to an open file.
@@ -61,9 +61,6 @@ struct Reference {
     requests: u32,
     /// Whether the slot is in the list that [`OpenFileTable::take_closed`] works through.
     is_listed: bool,
-    /// The neighbours in the list of [`Notice::Pending`].
-    prev: u32,
-    next: u32,
 }
 
 const FREE: Reference = Reference {
@@ -73,8 +70,6 @@ const FREE: Reference = Reference {
     notice: Notice::Confirmed,
     requests: 0,
     is_listed: false,
-    prev: NONE,
-    next: NONE,
 };
 
 impl Reference {
@@ -130,9 +125,8 @@ pub(super) struct OpenFileTable<'m> {
     unjoined: usize,
     /// The number of references with [`Notice::Withheld`].
     withheld: usize,
-    /// The list of references with [`Notice::Pending`].
-    first_pending: u32,
-    last_pending: u32,
+    /// The references with [`Notice::Pending`].
+    outbox: TransmitQueue<'m>,
     steps: Steps,
 }
 
@@ -143,6 +137,7 @@ impl<'m> OpenFileTable<'m> {
             SlotAllocator::bytes(capacity),
             HashIndex::bytes(capacity),
             bytes_for::<u32>(capacity),
+            TransmitQueue::bytes(capacity),
         )
     }
 
@@ -155,8 +150,7 @@ impl<'m> OpenFileTable<'m> {
             listed: 0,
             unjoined: 0,
             withheld: 0,
-            first_pending: NONE,
-            last_pending: NONE,
+            outbox: TransmitQueue::new(arena, capacity)?,
             steps: Steps::default(),
         })
     }
@@ -174,7 +168,8 @@ impl<'m> OpenFileTable<'m> {
                 .iter()
                 .take(self.slots.high_water() as usize),
         );
-        (self.first_pending, self.last_pending, self.listed).hash(digest);
+        self.outbox.digest(digest);
+        self.listed.hash(digest);
     }
 
     /// The first reference to the open file whose key is `key` or a higher one.
@@ -296,7 +291,6 @@ impl<'m> OpenFileTable<'m> {
         };
         let was = *reference;
         change(reference);
-        (reference.prev, reference.next) = (was.prev, was.next);
         let is = *reference;
         for (counter, matches) in [
             (
@@ -313,16 +307,10 @@ impl<'m> OpenFileTable<'m> {
                 _ => {}
             }
         }
-        match (was.notice == Notice::Pending, is.notice == Notice::Pending) {
-            (false, true) => self.link_notice(slot),
-            (true, false) => self.unlink_notice(slot),
-            _ => {}
-        }
-    }
-
-    fn with_share(&mut self, slot: u32, change: impl FnOnce(&mut Reference)) {
-        if let Some(reference) = self.references.get_mut(slot as usize) {
-            change(reference);
+        if is.notice == Notice::Pending {
+            self.outbox.push(slot);
+        } else {
+            self.outbox.remove(slot);
         }
     }
 
@@ -550,10 +538,10 @@ impl<'m> OpenFileTable<'m> {
             && number(|reference| reference.is_closing() && reference.requests == 0) == 0
             && self.unjoined == number(Reference::is_unjoined)
             && self.withheld == number(|reference| reference.notice == Notice::Withheld)
-            && self.pending().count() == number(|reference| reference.notice == Notice::Pending)
-            && self
-                .pending()
-                .all(|reference| reference.notice == Notice::Pending)
+            && self.outbox.check_invariants(|slot| {
+                let reference = self.references.get(slot as usize);
+                reference.is_some_and(|reference| reference.notice == Notice::Pending)
+            })
             && self.slots.in_use() == number(|reference| reference.vmid.is_some())
     }
 

@@ -2,37 +2,8 @@
 
 use super::{Notice, OpenFileTable, Reference};
 use crate::Vmid;
-use crate::store::NONE;
 
 impl OpenFileTable<'_> {
-    /// Adds the reference at the end of the list of pending notices.
-    pub(super) fn link_notice(&mut self, slot: u32) {
-        let last = self.last_pending;
-        self.with_share(slot, |reference| {
-            (reference.prev, reference.next) = (last, NONE);
-        });
-        self.with_share(last, |last| last.next = slot);
-        if last == NONE {
-            self.first_pending = slot;
-        }
-        self.last_pending = slot;
-    }
-
-    pub(super) fn unlink_notice(&mut self, slot: u32) {
-        let Reference { prev, next, .. } = *self.at(slot);
-        self.with_share(prev, |prev| prev.next = next);
-        self.with_share(next, |next| next.prev = prev);
-        if prev == NONE {
-            self.first_pending = next;
-        }
-        if next == NONE {
-            self.last_pending = prev;
-        }
-        self.with_share(slot, |reference| {
-            (reference.prev, reference.next) = (NONE, NONE);
-        });
-    }
-
     /// Allows notices for the member from now on.
     pub(super) fn allow_notices(&mut self, vmid: Vmid) {
         if self.withheld == 0 {
@@ -45,26 +16,37 @@ impl OpenFileTable<'_> {
         });
     }
 
-    pub(super) fn pending(&self) -> impl Iterator<Item = &Reference> {
-        let at = |slot: u32| self.references.get(slot as usize);
-        core::iter::successors(at(self.first_pending), move |reference| at(reference.next))
-    }
-
-    /// The next pending notice: the receiver and the open file. With `to`, only notices for that
-    /// member.
-    pub(super) fn next_notice(&self, to: Option<Vmid>) -> Option<(Vmid, u64)> {
-        let mut pending = self.pending();
-        let reference = pending.find(|reference| to.is_none() || reference.vmid == to)?;
+    fn notice_at(&self, slot: u32) -> Option<(Vmid, u64)> {
+        let reference = self.references.get(slot as usize)?;
         Some((reference.vmid?, reference.open_file))
     }
 
-    /// Moves the notice to the end of the list, because there was no room to send it.
+    /// The next notice to send: the receiver and the open file.
+    pub(super) fn next_notice(&self) -> Option<(Vmid, u64)> {
+        self.outbox.due().find_map(|slot| self.notice_at(slot))
+    }
+
+    /// The next notice for that member.
+    pub(super) fn next_notice_for(&self, to: Vmid) -> Option<(Vmid, u64)> {
+        let mut pending = self.outbox.due().chain(self.outbox.deferred());
+        pending.find_map(|slot| self.notice_at(slot).filter(|(vmid, _)| *vmid == to))
+    }
+
+    /// Passes the notice over until [`OpenFileTable::resume_notices`], because there was no room to send
+    /// it.
     pub(super) fn defer_notice(&mut self, vmid: Vmid, open_file: u64) {
         let is_pending = |reference: &Reference| reference.notice == Notice::Pending;
         if let Some(slot) = self.find_matching(open_file, vmid, is_pending) {
-            self.unlink_notice(slot);
-            self.link_notice(slot);
+            self.outbox.defer(slot);
         }
+    }
+
+    pub(in crate::file_locks) fn has_notices(&self) -> bool {
+        self.outbox.has_due()
+    }
+
+    pub(in crate::file_locks) fn resume_notices(&mut self) {
+        self.outbox.resume();
     }
 
     /// Records that the notice was sent.

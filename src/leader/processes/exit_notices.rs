@@ -14,7 +14,7 @@ pub struct ExitNotice {
 }
 
 impl Processes<'_> {
-    fn exit_notice(&self, entry: &Entry) -> Option<ExitNotice> {
+    pub(super) fn exit_notice(&self, entry: &Entry) -> Option<ExitNotice> {
         let parent = self
             .find_by_pid(entry.parent)
             .filter(|_| entry.notice_due)?;
@@ -24,40 +24,24 @@ impl Processes<'_> {
         })
     }
 
-    /// Returns the next notice to send, from the entry `at` on, which is set to its place. It stays
-    /// until [`Processes::take_exit`]. The caller returns a notice that can't be sent with
-    /// [`Processes::requeue_exit`], and advances `at`: a parent that does not read does not block
-    /// the notices of others.
-    pub(crate) fn next_exit(&self, at: &mut usize) -> Option<ExitNotice> {
-        if !self.has_exits {
-            return None;
-        }
-        for slot in *at..self.entries.len() {
-            *at = slot;
-            if let Some(notice) = self.exit_notice(self.entries.get(slot)?) {
-                return Some(notice);
-            }
-        }
-        None
-    }
-
-    /// Records that the notice of the end of that process is about to be sent.
-    pub(in crate::leader) fn take_exit(&mut self, pid: Id) {
+    /// Records that the exit notice of that process was sent.
+    pub(in crate::leader) fn mark_exit_sent(&mut self, pid: Id) {
         if let Some(entry) = self.find_by_pid_mut(pid) {
             entry.notice_due = false;
         }
-        self.has_exits = self.entries.iter().any(|entry| entry.notice_due);
+        self.update_outbox_of(pid);
     }
 
-    /// Records that the notice could not be sent: it is due again, unless the parent has reaped the
-    /// child meanwhile.
-    pub(in crate::leader) fn requeue_exit(&mut self, pid: Id) {
+    /// Records that the exit notice could not be sent: it is passed over until
+    /// [`Processes::resume_notices`]. It is not due any more if the parent has reaped the child meanwhile.
+    pub(in crate::leader) fn defer_exit(&mut self, pid: Id) {
         if let Some(entry) = self.find_by_pid_mut(pid)
             && entry.life == Life::Dead
             && !entry.reaped
         {
             entry.notice_due = true;
-            self.has_exits = true;
+            self.update_outbox_of(pid);
+            self.defer_notice_of(pid);
         }
     }
 }
@@ -67,9 +51,9 @@ mod tests {
     use std::boxed::Box;
 
     use super::*;
-    use crate::leader::{Alloc, Leader, LeaderCapacities, Op, Presence, SignalLimits};
+    use crate::leader::{Alloc, Leader, LeaderCapacities, Op, OutgoingId, Presence, SignalLimits};
     use crate::store::Arena;
-    use crate::wire::{Hello, Message};
+    use crate::wire::{Hello, Message, ProcessNote, RelativeNote};
 
     const CAPACITIES: LeaderCapacities = LeaderCapacities {
         ranges: 32,
@@ -132,20 +116,81 @@ mod tests {
             let dead = child(&mut leader, parent, start + pid);
             leader.apply(&Op::Left(dead));
         }
-        let take = |leader: &mut Leader<'_>, at: &mut usize| {
-            let notice = leader.processes.next_exit(at)?;
-            leader.apply(&Op::ExitTaken(notice.exit.pid));
-            Some(notice)
-        };
-        let mut at = 0;
-        let first = take(&mut leader, &mut at).expect("a notice is due");
-        leader.apply(&Op::ExitRequeued(first.exit.pid));
-        at += 1;
-        let second = take(&mut leader, &mut at).expect("the other parent's is due, too");
+        let next = |leader: &Leader<'_>| leader.poll_transmit().map(|outgoing| outgoing.id);
+        let first = next(&leader).expect("a notice is due");
+        assert!(matches!(first, OutgoingId::Exit(_)));
+        leader.apply(&Op::Requeued(first));
+        let second = next(&leader).expect("the other parent's is due, too");
         assert_ne!(first, second);
-        assert_eq!(take(&mut leader, &mut at), None);
+        let sent = |id| Op::Transmitted {
+            id,
+            is_extended: true,
+        };
+        leader.apply(&sent(second));
+        assert_eq!((next(&leader), leader.has_output()), (None, false));
         // The first notice is returned again when there may be room.
-        assert_eq!(take(&mut leader, &mut 0), Some(first));
-        assert_eq!(take(&mut leader, &mut 0), None);
+        leader.apply(&Op::RetryTransmit);
+        assert_eq!(next(&leader), Some(first));
+        leader.apply(&sent(first));
+        // The notice could not be delivered after all.
+        leader.apply(&Op::Requeued(first));
+        assert_eq!(next(&leader), None);
+        leader.apply(&Op::RetryTransmit);
+        assert_eq!(next(&leader), Some(first));
+        assert!(leader.check_invariants());
+    }
+
+    #[test]
+    fn notice_for_a_process_that_has_not_joined_is_sent_when_it_joins() {
+        let mut memory = Box::new_uninit_slice(Leader::bytes(&CAPACITIES));
+        let mut leader = Leader::new(&mut Arena::new(&mut memory), &CAPACITIES).unwrap();
+        let Alloc::Range(range) = leader.ranges.alloc(Vmid::LEADER) else {
+            panic!("a range is to be had");
+        };
+        let start = range.start;
+        let own = |leader: &mut Leader<'_>, pid, owner| {
+            let ranges = &mut leader.ranges;
+            ranges.change_owner(Vmid::LEADER, pid, owner).unwrap();
+        };
+        own(&mut leader, start, Vmid::LEADER);
+        leader.join(Vmid::LEADER, &hello(start, 0)).unwrap();
+        let parent = child(&mut leader, Vmid::LEADER, start + 1);
+        let watch = Message::ProcessNote(RelativeNote {
+            note: ProcessNote::WatchParent,
+            pid: 0,
+            vmid: 0,
+        });
+        // Two children of the parent are being started, and watch it.
+        let starting = [2, 3].map(|pid| {
+            own(&mut leader, start + pid, parent);
+            let vmid = leader.new_vmid().unwrap();
+            leader.change_owner(parent, start + pid, vmid).unwrap();
+            leader.start(parent, vmid.get(), start + pid).unwrap();
+            let request = Op::Request {
+                from: vmid,
+                seq: 0,
+                message: watch,
+                other: Presence::Absent,
+            };
+            leader.apply(&request);
+            vmid
+        });
+        leader.apply(&Op::Left(parent));
+        for (vmid, pid) in starting.into_iter().zip([2, 3]) {
+            let exit = OutgoingId::Exit(start + 1);
+            let sent = |id| Op::Transmitted {
+                id,
+                is_extended: true,
+            };
+            leader.apply(&sent(exit));
+            assert_eq!(leader.poll_transmit(), None, "it has not joined");
+            leader.apply(&Op::Connected(vmid));
+            leader.apply(&Op::Join(vmid, hello(start + pid, 0)));
+            let notice = OutgoingId::Relative(vmid, ProcessNote::ParentEnded);
+            let next = leader.poll_transmit().map(|outgoing| outgoing.id);
+            assert_eq!(next, Some(notice));
+            leader.apply(&sent(notice));
+            assert!(leader.check_invariants());
+        }
     }
 }

@@ -11,7 +11,7 @@ mod signals;
 
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken};
-use crate::store::{Arena, Digest, Digested, SortedMap, Table, bytes_for, total};
+use crate::store::{Arena, Digest, Digested, SortedMap, Table, TransmitQueue, bytes_for, total};
 use crate::wire::{ChildExit, ProcessFlags};
 use crate::{Id, Vmid};
 use core::hash::Hash;
@@ -20,6 +20,7 @@ use super::Ranges;
 use super::signals::{SignalLimits, Signals};
 
 pub use exit_notices::ExitNotice;
+pub(in crate::leader) use notices::DueNotice;
 pub use notices::Notice;
 pub(in crate::leader) use signals::Destination;
 
@@ -117,13 +118,11 @@ pub struct Processes<'m> {
     last_orphaned: u64,
     /// The number of stopped processes; while it is 0, orphaned groups need no signals.
     stopped: usize,
-    /// Whether an exit notice is due.
-    has_exits: bool,
+    /// The processes that an exit notice or a notice about a relative is due for.
+    outbox: TransmitQueue<'m>,
     pub(crate) signals: Digested<Signals<'m>>,
     /// The first process has ended, though its node may still serve the others.
     first_has_left: bool,
-    /// Whether a notice about a relative is due.
-    has_notices: bool,
 }
 
 impl<'m> Processes<'m> {
@@ -133,6 +132,7 @@ impl<'m> Processes<'m> {
             bytes_for::<u32>(capacity),
             SortedMap::bytes(capacity),
             SortedMap::bytes(capacity),
+            TransmitQueue::bytes(capacity),
             Signals::bytes(signals),
         )
     }
@@ -156,10 +156,9 @@ impl<'m> Processes<'m> {
             orphaned_starts: 0,
             last_orphaned: 0,
             stopped: 0,
-            has_exits: false,
+            outbox: TransmitQueue::new(arena, capacity)?,
             signals: Digested::new(Signals::new(arena, signals)?),
             first_has_left: false,
-            has_notices: false,
         })
     }
 
@@ -175,7 +174,8 @@ impl<'m> Processes<'m> {
             self.last_orphaned,
         )
             .hash(digest);
-        (self.stopped, self.has_exits, self.has_notices).hash(digest);
+        self.stopped.hash(digest);
+        self.outbox.digest(digest);
         (self.first_has_left, self.peak()).hash(digest);
         self.signals.digest(digest, Signals::digest);
     }
@@ -328,10 +328,13 @@ impl<'m> Processes<'m> {
     fn runs(&mut self, slot: u32) {
         if let Some(entry) = self.entries.get_mut(slot as usize) {
             entry.life = Life::Running;
-            self.signals.mark_ready();
             if core::mem::take(&mut entry.orphaned) != 0 {
                 self.orphaned_starts.decrement();
             }
+            if let Some(vmid) = Vmid::new(entry.vmid) {
+                self.signals.mark_joined(vmid);
+            }
+            self.update_outbox(slot);
         }
     }
 
@@ -353,6 +356,7 @@ impl<'m> Processes<'m> {
             Some(entry) if Some(entry.parent) == parent && !entry.reaped => {
                 entry.reaped = true;
                 entry.notice_due = false;
+                self.update_outbox_of(pid);
                 self.release_if_reaped(pid, ranges);
                 true
             }
@@ -392,6 +396,7 @@ impl<'m> Processes<'m> {
             return;
         }
         *entry = FREE_ENTRY;
+        self.outbox.remove(slot);
         self.by_pid.remove(pid);
         if let Some(free) = self.free.get_mut(self.free_count) {
             *free = slot;
@@ -415,6 +420,7 @@ impl<'m> Processes<'m> {
                 .sum::<u32>()
         };
         self.signals.check_invariants()
+            && self.check_outbox()
             && used == self.by_pid.len()
             && used.plus(self.free_count) == self.entries.len()
             && self

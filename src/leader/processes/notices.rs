@@ -1,7 +1,7 @@
 //! Notices to processes about their relatives: a parent has ended, a child was abandoned. Also the
 //! exit reports of children for a parent that had no room for them.
 
-use super::{Entry, Life, Processes, SIGPWR};
+use super::{Entry, ExitNotice, Life, Processes, SIGPWR};
 use crate::error::Errno;
 use crate::invariant::Count;
 use crate::wire::{ChildExit, ProcessNote};
@@ -20,7 +20,18 @@ pub struct Notice {
     pub parent_vmid: u32,
 }
 
+/// A notice that is to be sent.
+pub(in crate::leader) enum DueNotice {
+    Exit(ExitNotice),
+    Relative(Notice),
+}
+
 impl Entry {
+    /// Whether a notice about the process is due: to its parent, or to itself.
+    fn is_owing(&self) -> bool {
+        self.notice_due || self.notice().is_some()
+    }
+
     /// Returns the notice that is due for the process, if it can get one.
     fn notice(&self) -> Option<(Vmid, ProcessNote)> {
         let to = Vmid::new(self.vmid).filter(|_| self.life == Life::Running)?;
@@ -51,69 +62,113 @@ impl Entry {
 impl Processes<'_> {
     /// Sets whether a process gets notices when its parent ends.
     pub(in crate::leader) fn watch_parent(&mut self, from: Vmid, is_wanted: bool) -> bool {
-        let slot = self.by_vmid.get(from.get());
-        let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
-        entry.is_some_and(|entry| {
+        self.update_by_vmid(from, |entry| {
             let count = entry.parents_ended.unwrap_or(0);
             entry.parents_ended = is_wanted.then_some(count);
-            true
         })
     }
 
-    /// Returns the next notice to send, from the entry `at` on, which is set to its place. It stays
-    /// until [`Processes::take_notice`]. The caller returns a notice that can't be sent with
-    /// [`Processes::requeue_notice`], and advances `at`: a process that does not read does not
-    /// block the notices of others.
-    pub(crate) fn next_notice(&self, at: &mut usize) -> Option<Notice> {
-        if !self.has_notices {
-            return None;
+    /// Changes the process of the member, and notes whether a notice about it is due now. Returns false if
+    /// there is no such process.
+    fn update_by_vmid(&mut self, vmid: Vmid, change: impl FnOnce(&mut Entry)) -> bool {
+        let slot = self.by_vmid.get(vmid.get());
+        let Some(slot) = slot else {
+            return false;
+        };
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            change(entry);
         }
-        for slot in *at..self.entries.len() {
-            *at = slot;
-            let entry = self.entries.get(slot)?;
-            let Some((to, note)) = entry.notice() else {
-                continue;
-            };
-            let parent = self
-                .find_by_pid(entry.parent)
-                .filter(|parent| parent.is_alive());
-            let (parent, parent_vmid) = match (note, parent) {
-                (ProcessNote::ParentEnded, Some(parent)) => (parent.pid, parent.vmid),
-                _ => (0, 0),
-            };
-            return Some(Notice {
-                to,
-                note,
-                parent,
-                parent_vmid,
-            });
-        }
-        None
+        self.update_outbox(slot);
+        true
     }
 
-    /// Records that the notice is about to be sent.
-    pub(in crate::leader) fn take_notice(&mut self, to: Vmid, note: ProcessNote) {
-        let slot = self.by_vmid.get(to.get());
-        if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)) {
-            match (note, &mut entry.parents_ended) {
-                (ProcessNote::ParentEnded, Some(ended)) => ended.decrement(),
-                (ProcessNote::ParentEnded, None) => {}
-                _ => entry.child_abandoned = false,
-            }
+    /// Notes whether a notice about the process in that slot is due. To be called after each change of what
+    /// notices depend on.
+    pub(super) fn update_outbox(&mut self, slot: u32) {
+        if self.entries.get(slot as usize).is_some_and(Entry::is_owing) {
+            self.outbox.push(slot);
+        } else {
+            self.outbox.remove(slot);
         }
-        self.has_notices = self.entries.iter().any(|entry| entry.notice().is_some());
     }
 
-    /// Records that the notice could not be sent: it is due again.
-    pub(in crate::leader) fn requeue_notice(&mut self, to: Vmid, note: ProcessNote) {
-        let slot = self.by_vmid.get(to.get());
-        if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)) {
-            match (note, &mut entry.parents_ended) {
-                (ProcessNote::ParentEnded, Some(ended)) => ended.increment(),
-                (ProcessNote::ParentEnded, None) => {}
-                _ => entry.child_abandoned = true,
+    /// As [`Processes::update_outbox`], for the process with that pid.
+    pub(super) fn update_outbox_of(&mut self, pid: Id) {
+        if let Some(slot) = self.by_pid.get(pid) {
+            self.update_outbox(slot);
+        }
+    }
+
+    /// Returns true if a notice is due for exactly those processes that are in the queue. Slow: for tests.
+    pub(super) fn check_outbox(&self) -> bool {
+        let entry = |slot: u32| self.entries.get(slot as usize);
+        self.outbox
+            .check_invariants(|slot| entry(slot).is_some_and(Entry::is_owing))
+    }
+
+    /// Whether an exit notice or a notice about a relative is due.
+    pub(in crate::leader) fn has_notices(&self) -> bool {
+        self.outbox.has_due()
+    }
+
+    /// Makes the notices that were passed over due again.
+    pub(in crate::leader) fn resume_notices(&mut self) {
+        self.outbox.resume();
+    }
+
+    /// Passes the notice that is due for that process over until [`Processes::resume_notices`].
+    pub(super) fn defer_notice_of(&mut self, pid: Id) {
+        if let Some(slot) = self.by_pid.get(pid) {
+            self.outbox.defer(slot);
+        }
+    }
+
+    /// Returns the next notice to send: of an exit, or about a relative. It stays until
+    /// [`Processes::mark_exit_sent`] or [`Processes::mark_notice_sent`].
+    pub(in crate::leader) fn next_notice(&self) -> Option<DueNotice> {
+        self.outbox.due().find_map(|slot| {
+            let entry = self.entries.get(slot as usize)?;
+            match self.exit_notice(entry) {
+                Some(exit) => Some(DueNotice::Exit(exit)),
+                None => self.relative_notice(entry).map(DueNotice::Relative),
             }
-            self.has_notices = true;
+        })
+    }
+
+    fn relative_notice(&self, entry: &Entry) -> Option<Notice> {
+        let (to, note) = entry.notice()?;
+        let parent = self
+            .find_by_pid(entry.parent)
+            .filter(|parent| parent.is_alive());
+        let (parent, parent_vmid) = match (note, parent) {
+            (ProcessNote::ParentEnded, Some(parent)) => (parent.pid, parent.vmid),
+            _ => (0, 0),
+        };
+        Some(Notice {
+            to,
+            note,
+            parent,
+            parent_vmid,
+        })
+    }
+
+    /// Records that the notice was sent. If the process is to get another one, that comes after those of
+    /// other processes.
+    pub(in crate::leader) fn mark_notice_sent(&mut self, to: Vmid, note: ProcessNote) {
+        self.update_by_vmid(to, |entry| match (note, &mut entry.parents_ended) {
+            (ProcessNote::ParentEnded, Some(ended)) if *ended > 0 => ended.decrement(),
+            (ProcessNote::ChildAbandoned, _) => entry.child_abandoned = false,
+            _ => {}
+        });
+        if let Some(slot) = self.by_vmid.get(to.get()) {
+            self.outbox.rotate(slot);
+        }
+    }
+
+    /// Passes the notice for the process over until [`Processes::resume_notices`].
+    pub(in crate::leader) fn defer_notice(&mut self, to: Vmid) {
+        if let Some(slot) = self.by_vmid.get(to.get()) {
+            self.outbox.defer(slot);
         }
     }
 

@@ -34,6 +34,7 @@ impl Processes<'_> {
             self.orphaned_starts.decrement();
         }
         let dead = *entry;
+        self.update_outbox(slot);
         self.stopped = self.stopped.minus(usize::from(had_stopped));
         // Those are left that it got after [`Processes::reclaim_children`].
         let reaper = self.find_reaper(dead.parent);
@@ -123,14 +124,12 @@ impl Processes<'_> {
         reaper: Option<(Id, Vmid)>,
         ranges: &mut Ranges<'_>,
     ) {
-        let mut is_told = false;
         let mut is_new = false;
         let number = self.last_orphaned.plus(1);
         if let Some(entry) = self.find_by_pid_mut(child.pid) {
             entry.parent = reaper.map_or(0, |(pid, _)| pid);
             if let Some(ended) = &mut entry.parents_ended {
                 ended.increment();
-                is_told = true;
             }
             // Its start may be under way, and may take the whole time limit.
             if entry.life == Life::Starting && entry.orphaned == 0 {
@@ -138,7 +137,7 @@ impl Processes<'_> {
                 is_new = true;
             }
         }
-        self.has_notices |= is_told;
+        self.update_outbox_of(child.pid);
         if is_new {
             self.orphaned_starts.increment();
             self.last_orphaned = number;
@@ -192,8 +191,8 @@ impl Processes<'_> {
         let parent = entry.parent;
         if let Some(parent) = self.find_by_pid_mut(parent) {
             parent.child_abandoned = true;
-            self.has_notices = true;
         }
+        self.update_outbox_of(parent);
     }
 
     /// Makes the exit notice of a dead process due, or reaps it if it has no parent.
@@ -213,11 +212,12 @@ impl Processes<'_> {
                 dead.notice_due = true;
                 // A look-up of the zombie's owner returns its parent.
                 ranges.give_single(pid, parent);
-                self.has_exits = true;
+                self.update_outbox_of(pid);
             }
             _ => {
                 dead.notice_due = false;
                 dead.reaped = true;
+                self.update_outbox_of(pid);
                 self.release_if_reaped(pid, ranges);
             }
         }
@@ -263,7 +263,7 @@ mod tests {
     use std::boxed::Box;
 
     use super::*;
-    use crate::leader::{Leader, LeaderCapacities, Op, Outcome, SignalLimits};
+    use crate::leader::{Leader, LeaderCapacities, Op, Outcome, OutgoingId, SignalLimits};
     use crate::store::Arena;
 
     const CHILDREN: u32 = 900;
@@ -321,15 +321,15 @@ mod tests {
                 let before = children_of(leader, PARENT);
                 left = portion(leader, left);
                 assert!(before - children_of(leader, PARENT) <= 64);
-                assert!(leader.processes.next_exit(&mut 0).is_none());
+                assert!(leader.poll_transmit().is_none());
                 portions += 1;
             }
             assert!(portions >= 15, "{portions} portions");
             assert_eq!(children_of(leader, PARENT), 0);
             assert_eq!(children_of(leader, FIRST), CHILDREN as usize + 1);
             leader.apply(&Op::Left(vmid(2)));
-            let notice = leader.processes.next_exit(&mut 0).unwrap();
-            assert_eq!(notice.exit.pid, PARENT);
+            let notice = leader.poll_transmit().map(|outgoing| outgoing.id);
+            assert_eq!(notice, Some(OutgoingId::Exit(PARENT)));
             assert!(leader.check_invariants());
         });
     }
@@ -362,14 +362,14 @@ mod tests {
             while left > 0 {
                 left = portion(leader, left);
             }
-            let mut at = 0;
-            let mut reported = std::vec::Vec::new();
-            while let Some(notice) = leader.processes.next_exit(&mut at) {
-                assert_eq!(notice.to, Vmid::LEADER);
-                reported.push(notice.exit.pid);
-                at += 1;
+            for pid in [2000, 2000 + CHILDREN - 1] {
+                let notice = leader.poll_transmit().unwrap();
+                let id = OutgoingId::Exit(pid);
+                assert_eq!((notice.to, notice.id), (Vmid::LEADER, id));
+                let is_extended = true;
+                leader.apply(&Op::Transmitted { id, is_extended });
             }
-            assert_eq!(reported, [2000, 2000 + CHILDREN - 1]);
+            assert!(leader.poll_transmit().is_none());
         });
     }
 }

@@ -36,6 +36,17 @@ impl Processes<'_> {
         self.find_by_pid(pid).is_some_and(Entry::exists)
     }
 
+    /// Makes a signal pending for a member. It is sent once the member's process has joined.
+    ///
+    /// # Errors
+    /// As [`Signals::add_pending`].
+    ///
+    /// [`Signals::add_pending`]: crate::leader::signals::Signals::add_pending
+    pub(in crate::leader) fn add_signal(&mut self, to: Vmid, kill: &PidKill) -> Result<(), Errno> {
+        let has_joined = !self.is_starting(to);
+        self.signals.add_pending(to, kill, has_joined)
+    }
+
     /// Makes a signal for all pending for the processes that have not joined yet.
     pub(in crate::leader) fn queue_for_starting(&mut self, from: Vmid, kill: &PidKill) {
         for at in 0..self.entries.len() {
@@ -48,7 +59,7 @@ impl Processes<'_> {
             if entry.life == Life::Starting && vmid != from {
                 let kill = for_process(entry.pid, kill.sender, kill.signal);
                 // A signal for a process is never refused.
-                let _ = self.signals.add_pending(vmid, &kill);
+                let _ = self.add_signal(vmid, &kill);
             }
         }
     }
@@ -57,9 +68,7 @@ impl Processes<'_> {
     pub(super) fn send_kernel_signal(&mut self, to: &Entry, signal: i32) {
         if let Some(vmid) = Vmid::new(to.vmid) {
             // A signal for a process is never refused.
-            let _ = self
-                .signals
-                .add_pending(vmid, &for_process(to.pid, 0, signal));
+            let _ = self.add_signal(vmid, &for_process(to.pid, 0, signal));
         }
     }
 

@@ -30,5 +30,9 @@ impl Signals<'_> {
             && self.free.in_use() == self.queued_count.plus(self.awaited_count)
             && targets().count() == self.free_targets.in_use()
             && is_ordered
+            && self.outbox.check_invariants(|slot| {
+                let mut targets = targets();
+                targets.any(|(at, target)| at == slot as usize && target.is_ready())
+            })
     }
 }

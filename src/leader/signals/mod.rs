@@ -13,7 +13,9 @@ mod sending;
 
 use crate::error::{Errno, Error, Resource};
 use crate::invariant::Count;
-use crate::store::{Arena, Digest, NONE, SlotAllocator, SortedMap, Table, bytes_for, total};
+use crate::store::{
+    Arena, Digest, NONE, SlotAllocator, SortedMap, Table, TransmitQueue, bytes_for, total,
+};
 use crate::wire::{KillTarget, PidKill};
 use crate::{Id, Vmid};
 use core::hash::Hash;
@@ -64,6 +66,8 @@ struct PendingOnce {
 #[derive(Clone, Copy, Hash)]
 struct Target {
     vmid: u32,
+    /// Whether the member's process has joined, so that signals can be sent to it.
+    has_joined: bool,
     /// The set of signals that are pending once.
     pending: u64,
     once: [PendingOnce; ALL],
@@ -78,6 +82,7 @@ struct Target {
 
 const IDLE: Target = Target {
     vmid: 0,
+    has_joined: false,
     pending: 0,
     once: [PendingOnce {
         stamp: 0,
@@ -89,6 +94,18 @@ const IDLE: Target = Target {
     sent: NONE,
     unanswered: 0,
 };
+
+impl Target {
+    /// Whether a signal waits to be sent.
+    fn is_waiting(&self) -> bool {
+        self.pending != 0 || self.first != NONE
+    }
+
+    /// Whether a signal can be sent.
+    fn is_ready(&self) -> bool {
+        self.has_joined && self.is_waiting()
+    }
+}
 
 /// The sender that waits for the answer of a target.
 #[derive(Clone, Copy, Hash)]
@@ -126,7 +143,7 @@ const EMPTY: Queued = Queued {
 
 /// A signal that is to be sent to its target now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutgoingSignal {
+pub struct OutgoingSignal {
     pub(crate) kill: PidKill,
     /// The sequence number of the target's answer.
     pub(crate) seq: u64,
@@ -155,8 +172,8 @@ pub(crate) struct Signals<'m> {
     awaited_count: usize,
     /// The slots of answers that are to be sent.
     answers: u32,
-    /// See [`Signals::ready_count`].
-    ready_count: u64,
+    /// The targets that have joined and for which a signal waits to be sent.
+    outbox: TransmitQueue<'m>,
     stamp: u64,
 }
 
@@ -166,6 +183,7 @@ impl<'m> Signals<'m> {
             bytes_for::<Target>(limits.targets),
             SlotAllocator::bytes(limits.targets),
             SortedMap::bytes(limits.targets),
+            TransmitQueue::bytes(limits.targets),
             bytes_for::<Queued>(limits.slot_count()),
             SlotAllocator::bytes(limits.slot_count()),
         )
@@ -186,7 +204,7 @@ impl<'m> Signals<'m> {
             queued_peak: 0,
             awaited_count: 0,
             answers: NONE,
-            ready_count: 0,
+            outbox: TransmitQueue::new(arena, limits.targets)?,
             stamp: 0,
         })
     }
@@ -194,10 +212,12 @@ impl<'m> Signals<'m> {
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
         self.free_targets.digest(digest);
         self.free.digest(digest);
-        let mut last = None;
-        while let Some(to) = self.next_target(last) {
-            self.find_target(to).hash(digest);
-            last = Some(to);
+        let mut last = 0;
+        while let Some(vmid) = self.by_vmid.next(last) {
+            Vmid::new(vmid)
+                .and_then(|to| self.find_target(to))
+                .hash(digest);
+            last = vmid;
         }
         digest.add_all(self.queue.iter().take(self.free.high_water() as usize));
         (
@@ -207,7 +227,8 @@ impl<'m> Signals<'m> {
             self.answers,
         )
             .hash(digest);
-        (self.ready_count, self.stamp).hash(digest);
+        self.stamp.hash(digest);
+        self.outbox.digest(digest);
     }
 
     /// Returns the number of signals that are queued one by one, and the highest number so far.
@@ -222,8 +243,7 @@ impl<'m> Signals<'m> {
 
     /// Returns true if a signal waits to be sent to the member.
     pub(crate) fn is_waiting(&self, to: Vmid) -> bool {
-        self.find_target(to)
-            .is_some_and(|target| target.pending != 0 || target.first != NONE)
+        self.find_target(to).is_some_and(Target::is_waiting)
     }
 
     fn find_target(&self, to: Vmid) -> Option<&Target> {
@@ -235,23 +255,34 @@ impl<'m> Signals<'m> {
     }
 
     /// Returns the member's target; adds it if no signal is under way to the member.
-    fn find_or_add_target(&mut self, to: Vmid) -> Option<&mut Target> {
+    fn find_or_add_target(&mut self, to: Vmid, has_joined: bool) -> Option<&mut Target> {
         if self.by_vmid.get(to.get()).is_none() {
             let slot = self.free_targets.alloc()?;
             self.by_vmid.insert(to.get(), slot);
             *self.targets.get_mut(slot as usize)? = Target {
                 vmid: to.get(),
+                has_joined,
                 ..IDLE
             };
         }
         self.find_target_mut(to)
     }
 
-    /// Removes the target if no signal is under way to it.
-    fn drop_if_idle(&mut self, to: Vmid) {
+    /// Notes whether a signal for the member can be sent, and removes the target if no signal is under way to
+    /// it. To be called after each change of the target.
+    fn update_target(&mut self, to: Vmid) {
         let Some(slot) = self.by_vmid.get(to.get()) else {
             return;
         };
+        if self
+            .targets
+            .get(slot as usize)
+            .is_some_and(Target::is_ready)
+        {
+            self.outbox.push(slot);
+        } else {
+            self.outbox.remove(slot);
+        }
         let is_idle = self.targets.get(slot as usize).is_some_and(|target| {
             target.pending == 0
                 && target.first == NONE
@@ -264,27 +295,29 @@ impl<'m> Signals<'m> {
         }
     }
 
-    /// Returns the number of times that a signal may have become ready to be sent. If it has
-    /// changed, the caller polls all targets.
-    pub(crate) fn ready_count(&self) -> u64 {
-        self.ready_count
-    }
-
-    pub(in crate::leader) fn mark_ready(&mut self) {
-        self.ready_count = self.ready_count.wrapping_add(1);
+    /// Records that the member's process has joined: the signals that wait for that can be sent.
+    pub(in crate::leader) fn mark_joined(&mut self, to: Vmid) {
+        if let Some(target) = self.find_target_mut(to) {
+            target.has_joined = true;
+        }
+        self.update_target(to);
     }
 
     fn next_stamp(&mut self) -> u64 {
-        self.mark_ready();
         self.stamp.increment();
         self.stamp
     }
 
-    /// Adds a signal whose sender waits for no answer.
+    /// Adds a signal whose sender waits for no answer. It is not sent before the member has joined.
     ///
     /// # Errors
     /// `EAGAIN` for a real-time signal for a thread, at the limit.
-    pub(in crate::leader) fn add_pending(&mut self, to: Vmid, kill: &PidKill) -> Result<(), Errno> {
+    pub(in crate::leader) fn add_pending(
+        &mut self,
+        to: Vmid,
+        kill: &PidKill,
+        has_joined: bool,
+    ) -> Result<(), Errno> {
         let Some(bit) = signal_bit(kill.signal) else {
             return Ok(());
         };
@@ -295,7 +328,7 @@ impl<'m> Signals<'m> {
             return Err(Errno::EAGAIN);
         }
         self.discard(to, discarded_by(kill.signal));
-        if (is_for_thread || is_real_time) && !is_full && self.enqueue(to, kill, None) {
+        if (is_for_thread || is_real_time) && !is_full && self.enqueue(to, kill, None, has_joined) {
             self.queued_count.increment();
             self.queued_peak = self.queued_peak.max(self.queued_count);
             return Ok(());
@@ -305,7 +338,7 @@ impl<'m> Signals<'m> {
             return Ok(());
         }
         let stamp = self.next_stamp();
-        let Some(target) = self.find_or_add_target(to) else {
+        let Some(target) = self.find_or_add_target(to, has_joined) else {
             return Err(Errno::EAGAIN);
         };
         let slot = usize::try_from(kill.signal)
@@ -329,6 +362,7 @@ impl<'m> Signals<'m> {
             once.sender = 0;
         }
         target.pending |= bit;
+        self.update_target(to);
         Ok(())
     }
 
@@ -344,18 +378,24 @@ impl<'m> Signals<'m> {
             return false;
         }
         self.discard(to, discarded_by(kill.signal));
-        let is_awaited = self.enqueue(to, kill, Some(requester));
+        let is_awaited = self.enqueue(to, kill, Some(requester), true);
         self.awaited_count = self.awaited_count.plus(usize::from(is_awaited));
         is_awaited
     }
 
     /// Appends a signal to the target's queue, in a new slot.
-    fn enqueue(&mut self, to: Vmid, kill: &PidKill, requester: Option<Requester>) -> bool {
-        if self.find_or_add_target(to).is_none() {
+    fn enqueue(
+        &mut self,
+        to: Vmid,
+        kill: &PidKill,
+        requester: Option<Requester>,
+        has_joined: bool,
+    ) -> bool {
+        if self.find_or_add_target(to, has_joined).is_none() {
             return false;
         }
         let Some(slot) = self.free.alloc() else {
-            self.drop_if_idle(to);
+            self.update_target(to);
             return false;
         };
         let stamp = self.next_stamp();
@@ -378,6 +418,7 @@ impl<'m> Signals<'m> {
         } else if let Some(last) = self.queue.get_mut(last as usize) {
             last.next = slot;
         }
+        self.update_target(to);
         true
     }
 
@@ -420,7 +461,7 @@ impl<'m> Signals<'m> {
             }
             at = next;
         }
-        self.drop_if_idle(to);
+        self.update_target(to);
     }
 
     /// Ends the use of a slot that is in no list: queues the answer for a waiting sender, or frees

@@ -67,7 +67,7 @@ impl Signals<'_> {
     }
 
     /// Records that the [next](Signals::next) signal was sent. `is_answered` tells whether the
-    /// member answers pending signals, too.
+    /// member answers pending signals, too. The next signal for the member comes after those for others.
     pub(in crate::leader) fn mark_sent(&mut self, to: Vmid, is_answered: bool) {
         let Some(outgoing) = self.next(to) else {
             return;
@@ -106,13 +106,33 @@ impl Signals<'_> {
                 }
             }
         }
-        self.drop_if_idle(to);
+        self.update_target(to);
+        if let Some(slot) = self.by_vmid.get(to.get()) {
+            self.outbox.rotate(slot);
+        }
     }
 
-    /// Returns the first member after `last` with signals under way, for a walk over all.
-    pub(crate) fn next_target(&self, last: Option<Vmid>) -> Option<Vmid> {
-        let number = self.by_vmid.next(last.map_or(0, Vmid::get))?;
-        Vmid::new(number)
+    /// Returns the first member that a signal can be sent to.
+    pub(crate) fn next_target(&self) -> Option<Vmid> {
+        let target = self.targets.get(self.outbox.due().next()? as usize)?;
+        Vmid::new(target.vmid)
+    }
+
+    /// Whether a signal or an answer to one is to be sent.
+    pub(in crate::leader) fn has_output(&self) -> bool {
+        self.answers != NONE || self.outbox.has_due()
+    }
+
+    /// Passes the member over until [`Signals::resume`], because its next signal could not be sent.
+    pub(in crate::leader) fn defer(&mut self, to: Vmid) {
+        if let Some(slot) = self.by_vmid.get(to.get()) {
+            self.outbox.defer(slot);
+        }
+    }
+
+    /// Makes the members that were passed over due again.
+    pub(in crate::leader) fn resume(&mut self) {
+        self.outbox.resume();
     }
 
     /// Returns true if a sequence number is that of a signal through the leader.
@@ -137,7 +157,7 @@ impl Signals<'_> {
             if was_sent {
                 target.unanswered.decrement();
             }
-            self.drop_if_idle(from);
+            self.update_target(from);
             return was_sent;
         }
         let (sent, mut prev) = (target.sent, NONE);
@@ -156,7 +176,7 @@ impl Signals<'_> {
                 target.sent = queued.next;
             }
             self.finish(slot, result);
-            self.drop_if_idle(from);
+            self.update_target(from);
             return true;
         }
         false
@@ -183,7 +203,7 @@ impl Signals<'_> {
                 at = queued.next;
             }
         }
-        self.drop_if_idle(vmid);
+        self.update_target(vmid);
     }
 
     /// Returns the next answer to send. It stays until [`Signals::take_answer`].

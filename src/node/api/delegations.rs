@@ -1,20 +1,15 @@
 //! Delegations of files to this process: requests for them, and their return.
 
 use crate::store::total;
-use core::time::Duration;
 
 use crate::Vmid;
 use crate::error::{Errno, Error, Resource};
-use crate::leader::Op;
 use crate::member::Decision;
 use crate::node::rpc::{Limits, done, error_of};
 use crate::node::{ANSWER_RESERVE, Node, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Answer, DelegatedLockList, FileLock, Message};
-
-/// The pause before a recall that found no room is sent again.
-const RETRY: Duration = Duration::from_millis(2);
 
 impl<P: Pal> Node<'_, P> {
     /// Sets a lock on a file that is delegated to this process, or that can be. None if the leader
@@ -152,27 +147,8 @@ impl<P: Pal> Node<'_, P> {
         all
     }
 
-    /// On the leader: sends recalls, as far as there is room.
-    pub(crate) fn send_recalls(&self) {
-        let Some(leader) = &self.leader else { return };
-        let mut last = 0;
-        loop {
-            let next = leader.lock().locks().next_recall(last);
-            let Some((recall, to, number)) = next else {
-                return;
-            };
-            last = recall;
-            let now = Wait::at_most(Duration::ZERO);
-            let sent = self.post(to, &Message::FileLockRecall(number), now);
-            if !matches!(sent, Err(Error::Full(_))) {
-                leader.lock().apply(&Op::RecallSent(to, number));
-            }
-        }
-    }
-
-    /// On the leader: sends the recalls that found no room before, and closes the connection of a
-    /// member that has not returned a delegation in time. Returns when to run again, if before
-    /// `until`.
+    /// On the leader: closes the connection of a member that has not returned a delegation in time.
+    /// Returns when to run again, if before `until`.
     pub(crate) fn poll_recalls(&self, until: Deadline) -> Deadline {
         let Some(leader) = &self.leader else {
             return until;
@@ -180,16 +156,15 @@ impl<P: Pal> Node<'_, P> {
         if !self.leader_limits.recalling.load(Ordering::SeqCst) {
             return until;
         }
-        self.send_recalls();
         let now = self.pal.now();
-        let (first, last, has_recalls) = {
+        let (first, last) = {
             let leader = leader.lock();
             let locks = leader.locks();
             let first = locks.first_recall();
             if first.is_none() {
                 self.leader_limits.recalling.store(false, Ordering::SeqCst);
             }
-            (first, locks.last_recall(), locks.has_recalls())
+            (first, locks.last_recall())
         };
         let Some((first, vmid)) = first else {
             return until;
@@ -201,8 +176,6 @@ impl<P: Pal> Node<'_, P> {
             .lock()
             .of(first, last, now, limit);
         if then > now {
-            let soon = now + RETRY;
-            let then = if has_recalls { then.min(soon) } else { then };
             return until.min(Deadline::At(then));
         }
         match self.peers.find(vmid) {

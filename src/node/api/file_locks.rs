@@ -3,11 +3,9 @@
 use core::time::Duration;
 
 use crate::error::{Errno, Error};
-use crate::leader::Op;
 use crate::node::rpc::{self, Limits, done, error_of};
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
-use crate::sync::Ordering;
 use crate::wire::{FileLock, HeldLock, LockFamily, LockKind, Message};
 use crate::{Id, Vmid};
 
@@ -195,33 +193,6 @@ impl<P: Pal> Node<'_, P> {
             self.set_lock(&all, wait)
         } else {
             Ok(())
-        }
-    }
-
-    /// On the leader: sends the completions of waits for locks, and the recalls of delegations.
-    pub(crate) fn send_completions(&self) {
-        let Some(leader) = &self.leader else { return };
-        loop {
-            let next = {
-                let mut leader = leader.lock();
-                let next = leader.locks().next_completion();
-                if next.is_some() {
-                    leader.apply(&Op::CompletionTaken);
-                }
-                next
-            };
-            let Some(decided) = next else { break };
-            let answer = decided.answer;
-            // A peer that is gone needs no answer.
-            let _ = self.reply(decided.from, decided.seq, &answer, answer.length());
-        }
-        let is_recalling = leader.lock().locks().has_recalls();
-        if is_recalling {
-            self.send_recalls();
-            // The worker enforces the time limit of the recalls, and repeats those that found no
-            // room.
-            self.leader_limits.recalling.store(true, Ordering::SeqCst);
-            self.wake();
         }
     }
 }

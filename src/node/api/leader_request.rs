@@ -2,10 +2,9 @@
 
 use crate::Vmid;
 use crate::error::Error;
-use crate::leader::{Leader, Op, Outcome, Presence};
-use crate::node::{Node, PeerRef};
+use crate::leader::{Op, Outcome, Presence};
+use crate::node::{LeaderTables, Node, PeerRef, Sender};
 use crate::pal::Pal;
-use crate::store::SpinLock;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message};
 
@@ -18,7 +17,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As [`Node::check_running`] and [`Node::check_length`], for this process's own requests.
     pub(crate) fn apply_request(
         &self,
-        leader: &SpinLock<Leader<'m>>,
+        leader: &LeaderTables<'m>,
         (from, seq): (Vmid, u64),
         message: &Message<'_>,
         peer: Option<&PeerRef<'_, 'm, P::Stream>>,
@@ -26,7 +25,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if peer.is_none() {
             self.check_length(message)?;
         }
-        let (outcome, other, has_news) = loop {
+        let (outcome, other) = loop {
             let mut tables = leader.lock();
             if peer.is_none() {
                 // The resources of this process are reclaimed once, when it ends.
@@ -62,33 +61,21 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 peer.reserve_reply(room_for_later(message));
             }
-            break (outcome, other, tables.locks().has_output());
+            break (outcome, other);
         };
-        if has_news {
-            self.send_completions();
+        if let Message::FileHandle {
+            handle, held: true, ..
+        } = message
+            && matches!(
+                outcome,
+                Outcome::Done | Outcome::Answer(Answer::Status(Ok(_)))
+            )
+            && other == Some(self.identity.vmid)
+        {
+            self.used_locks.record_open_file(*handle);
         }
-        match message {
-            Message::FileHandle { handle, held, .. } => {
-                let is_noted = matches!(
-                    outcome,
-                    Outcome::Done | Outcome::Answer(Answer::Status(Ok(_)))
-                );
-                if is_noted && *held && other == Some(self.identity.vmid) {
-                    self.used_locks.record_open_file(*handle);
-                }
-                // This comes before the answer to the giver; notices without room are sent later.
-                self.send_notes();
-            }
-            Message::KillOrdered { .. } => {
-                if let Some(target) = other.and_then(|other| self.peers.find(other)) {
-                    target.has_pending_signals.store(true, Ordering::SeqCst);
-                    self.send_pending_signals(&target);
-                    self.flush(&target);
-                }
-                self.send_signal_answers();
-            }
-            _ => {}
-        }
+        // This comes before the answer, which may assume that another process knows of the change.
+        self.send_output(Sender::Call);
         match outcome {
             Outcome::Abandoned(vmid) if !self.is_connected(vmid) => self.reclaim_ids(vmid),
             Outcome::Rejected => self.counters.rejected_oneway.add(1),

@@ -1,98 +1,18 @@
 //! The duties of the leader: it answers HELLO, sends notifications, and leaves last.
 
-use core::time::Duration;
-
 use crate::Vmid;
 use crate::error::Error;
-use crate::invariant::Count;
-use crate::leader::{ExitNotice, Leader, Notice, Op, Outcome};
+use crate::leader::{Op, Outcome};
 use crate::node::connection::revoke_grants;
 use crate::node::reclaim::Reclaim;
 use crate::node::rpc::Limits;
-use crate::node::{Node, PeerRef, Phase, Wait, WaitReason};
+use crate::node::{LeaderTables, Node, PeerRef, Phase, Sender, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
-use crate::store::SpinLock;
 use crate::sync::Ordering;
-use crate::wire::{Hello, Message, RelativeNote};
+use crate::wire::{Hello, Message};
 
 /// # The end of the leader
 impl<'m, P: Pal> Node<'m, P> {
-    /// On the leader: sends the queued notifications. False if some of them could not be sent yet.
-    pub(crate) fn send_notifications(&self) -> bool {
-        let Some(leader) = &self.leader else {
-            return true;
-        };
-        let (mut is_all, mut at) = (true, 0_usize);
-        loop {
-            let next = {
-                let mut leader = leader.lock();
-                let next = leader.processes().next_exit(&mut at);
-                if let Some(notice) = next {
-                    leader.apply(&Op::ExitTaken(notice.exit.pid));
-                }
-                next
-            };
-            let Some(notice) = next else { break };
-            if !self.send_exit(notice) {
-                leader.lock().apply(&Op::ExitRequeued(notice.exit.pid));
-                at.increment();
-                is_all = false;
-            }
-        }
-        at = 0;
-        loop {
-            let next = {
-                let mut leader = leader.lock();
-                let next = leader.processes().next_notice(&mut at);
-                if let Some(notice) = next {
-                    leader.apply(&Op::NoticeTaken(notice.to, notice.note));
-                }
-                next
-            };
-            let Some(notice) = next else { break };
-            if !self.send_notice(&notice) {
-                let requeued = Op::NoticeRequeued(notice.to, notice.note);
-                leader.lock().apply(&requeued);
-                at.increment();
-                is_all = false;
-            }
-        }
-        self.send_notes() && is_all
-    }
-
-    /// Sends a notice about a relative to a process. False if there is no room for now.
-    fn send_notice(&self, note: &Notice) -> bool {
-        if note.to == self.identity.vmid {
-            // It has no parent: a child that it inherited is abandoned.
-            self.waiters.wake_for_room(note.to);
-            return true;
-        }
-        let message = Message::ProcessNote(RelativeNote {
-            note: note.note,
-            pid: note.parent,
-            vmid: note.parent_vmid,
-        });
-        self.try_send(note.to, &message)
-    }
-
-    /// Sends a parent the notice of its child's end. False if there is no room for now.
-    fn send_exit(&self, ExitNotice { to, exit }: ExitNotice) -> bool {
-        if to == self.identity.vmid {
-            // The worker of this process makes its own calls to the embedder.
-            self.wake();
-            self.child_ended(to, exit)
-        } else {
-            self.try_send(to, &Message::ChildExit(exit))
-        }
-    }
-
-    /// Sends without blocking. False if there is no room; a message to a peer that is gone counts
-    /// as sent.
-    fn try_send(&self, to: Vmid, message: &Message<'_>) -> bool {
-        let now = Wait::at_most(Duration::ZERO);
-        !matches!(self.post(to, message, now), Err(Error::Full(_)))
-    }
-
     /// Handles a HELLO: the leader answers it. False if there is no room for the answer.
     pub(crate) fn handle_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
         let Some(leader) = &self.leader else {
@@ -113,7 +33,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         // No message that needs the extensions is sent before HELLO.
         peer.extended.store(true, Ordering::SeqCst);
-        if !self.send_given_files(leader, peer.vmid()) {
+        if !self.send_given_files(leader, peer) {
             return false;
         }
         // The process learns the outcome from its next request.
@@ -124,7 +44,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// On the leader: reclaims all resources of a member but its IDs.
-    pub(crate) fn reclaim_member(&self, leader: &SpinLock<Leader<'m>>, vmid: Vmid) {
+    pub(crate) fn reclaim_member(&self, leader: &LeaderTables<'m>, vmid: Vmid) {
         let mut left = Reclaim::START;
         while !left.is_done() {
             left = self.reclaim_portion(leader, vmid, left);
@@ -143,8 +63,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // The worker enforces their time limit.
             self.wake();
         }
-        self.send_signal_answers();
-        self.send_completions();
+        self.send_output(Sender::Call);
     }
 
     /// As the leader: abandons processes that are being started, whose parent has ended, and that
@@ -187,13 +106,11 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// On the leader: ends its own process for the family, and reclaims all its resources.
-    pub(in crate::node) fn end_own_process(&self, leader: &SpinLock<Leader<'m>>) {
+    pub(in crate::node) fn end_own_process(&self, leader: &LeaderTables<'m>) {
         let us = self.identity.vmid;
         self.reclaim_member(leader, us);
         revoke_grants(leader, us);
-        self.send_notifications();
-        // The worker sends the signals for groups that are orphaned now, and the messages that
-        // found no room.
+        self.send_output(Sender::Call);
         self.wake();
     }
 

@@ -4,11 +4,10 @@ use core::time::Duration;
 
 use crate::Vmid;
 use crate::error::{Errno, Error};
-use crate::leader::{Leader, Op, UNCONFIRMED};
+use crate::leader::UNCONFIRMED;
 use crate::node::rpc::{Limits, done};
 use crate::node::{Node, PeerRef, Wait};
 use crate::pal::Pal;
-use crate::store::SpinLock;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message};
 
@@ -16,9 +15,6 @@ use crate::wire::{Answer, Message};
 /// most.
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
-
-/// The most notices that are sent at once, so that other work of the worker is not delayed.
-const NOTES_AT_ONCE: usize = 16;
 
 /// The notice of a process about an open file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -193,63 +189,6 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         self.check_running()?;
         self.call(self.leader_vmid(), &message, wait)
-    }
-
-    /// On the leader: notifies members of the open files that they were given, so that they send a
-    /// notice when they close them. False if some notices are still to be sent.
-    pub(crate) fn send_notes(&self) -> bool {
-        let Some(leader) = &self.leader else {
-            return true;
-        };
-        for _ in 0..NOTES_AT_ONCE {
-            let next = leader.lock().locks().next_notice(None);
-            let Some(note) = next else {
-                return true;
-            };
-            if !self.send_given_file(leader, note) {
-                let (to, open_file) = note;
-                leader.lock().apply(&Op::FileNoticeDeferred(to, open_file));
-            }
-        }
-        leader.lock().locks().next_notice(None).is_none()
-    }
-
-    /// Sends the notice of one open file. False if there was no room.
-    fn send_given_file(&self, leader: &SpinLock<Leader<'m>>, (to, open_file): (Vmid, u64)) -> bool {
-        let now = Wait::at_most(Duration::ZERO);
-        let vmid = to.get();
-        if let Err(Error::Full(_)) = self.post(
-            to,
-            &Message::FileGiven {
-                handle: open_file,
-                vmid,
-            },
-            now,
-        ) {
-            return false;
-        }
-        // A peer that is gone needs no notice.
-        leader.lock().apply(&Op::FileNoticeSent(to, open_file));
-        true
-    }
-
-    /// On the leader: notifies the peer of the open files that it was given, before any other
-    /// answer. False if there was no room for all notices.
-    pub(in crate::node) fn send_given_files(
-        &self,
-        leader: &SpinLock<Leader<'m>>,
-        to: Vmid,
-    ) -> bool {
-        leader.lock().apply(&Op::AllowFileNotices(to));
-        loop {
-            let next = leader.lock().locks().next_notice(Some(to));
-            let Some(note) = next else {
-                return true;
-            };
-            if !self.send_given_file(leader, note) {
-                return false;
-            }
-        }
     }
 
     /// Handles the leader's notice that this process was given an open file. Returns false if there was

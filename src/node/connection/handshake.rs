@@ -8,11 +8,11 @@ use super::rx::ReadOutcome;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
-use crate::leader::{Leader, Op, Outcome};
+use crate::leader::{Op, Outcome};
 use crate::log::log_event;
-use crate::node::{Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
+use crate::node::{LeaderTables, Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
 use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
-use crate::store::{SpinLock, total};
+use crate::store::total;
 
 /// The most streams that one poll iteration accepts, so that other streams are served too.
 const ACCEPTED_AT_ONCE: usize = 256;
@@ -357,6 +357,7 @@ impl<'m, P: Pal> Node<'m, P> {
         drop(tx);
         drop(rx);
         self.peers.remove(peer);
+        self.retry_output(peer);
         let error = self.gone(vmid);
         if error == Error::LeaderGone {
             self.leader_gone.store(true, Ordering::Release);
@@ -428,7 +429,7 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 /// As the leader: reclaims the IDs that the process had given to others that have not connected.
-pub(in crate::node) fn revoke_grants(leader: &SpinLock<Leader<'_>>, giver: Vmid) {
+pub(in crate::node) fn revoke_grants(leader: &LeaderTables<'_>, giver: Vmid) {
     // One step for each lock, since there may be many entries.
     while matches!(
         leader.lock().apply(&Op::RevokeGrants(giver)),

@@ -55,8 +55,8 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) syncs_refused: AtomicBool,
     /// On the leader: what is left to do to reclaim what a peer had whose process has ended.
     pub(crate) reclaim_left: AtomicReclaim,
-    /// On the leader: signals for the peer may be pending.
-    pub(crate) has_pending_signals: AtomicBool,
+    /// On the leader: a message for the peer was put back, since its queue had no room.
+    pub(crate) output_deferred: AtomicBool,
     /// How many more frames the frame that is handled counts as.
     pub(crate) charge: AtomicU32,
     /// The number of the waiter whose call reads the incoming stream; 0 for none.

@@ -163,7 +163,7 @@ impl<'m, S> Peers<'m, S> {
                 max_frame: AtomicU32::new(u32::MAX),
                 syncs_refused: AtomicBool::new(false),
                 reclaim_left: AtomicReclaim::new(),
-                has_pending_signals: AtomicBool::new(false),
+                output_deferred: AtomicBool::new(false),
                 charge: AtomicU32::new(0),
                 reader: AtomicU32::new(0),
             })
@@ -308,7 +308,7 @@ impl<'m, S> Peers<'m, S> {
             &peer.lacks_hello,
             &peer.limits_sent,
             &peer.syncs_refused,
-            &peer.has_pending_signals,
+            &peer.output_deferred,
         ] {
             flag.store(false, Ordering::Relaxed);
         }

@@ -14,7 +14,7 @@ use crate::counters::Refusal;
 use crate::error::Error;
 use crate::log::log_event;
 use crate::node::lifecycle::CLOSE_LIMIT;
-use crate::node::{AdaptiveSpin, Node, PeerRef, Phase, StreamKey};
+use crate::node::{AdaptiveSpin, LeaderTables, Node, PeerRef, Phase, Sender, StreamKey};
 use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Stream, Time, Token};
 use crate::store::{Arena, SpinLockGuard, Table, assert_none_held, bytes_for};
 
@@ -194,7 +194,9 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.poll_abandoned(until);
         // Peers that were scheduled during this iteration wait for this thread alone, so it must
         // not sleep.
-        let is_wanted = self.peers.scheduled() > relisted;
+        let leader = self.leader.as_ref();
+        let is_wanted =
+            self.peers.scheduled() > relisted || leader.is_some_and(LeaderTables::has_output);
         let until = if is_wanted || event.is_some_and(Event::is_set) {
             Deadline::Now
         } else {
@@ -289,7 +291,6 @@ impl<'m, P: Pal> Node<'m, P> {
             } else if peer.broken.load(Ordering::SeqCst) {
                 self.close(state, &peer)
             } else {
-                self.send_pending_signals(&peer);
                 self.flush(&peer);
                 let retry = self.resume(&peer);
                 if let Some(next) = peer.next_try() {
@@ -318,10 +319,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !self.send_deferred_sync_messages() {
             retry = retry.min(Retry::Soon);
         }
-        if !self.send_notifications() {
-            retry = retry.min(Retry::Soon);
-        }
-        retry = retry.min(self.send_all_pending_signals());
+        retry = retry.min(self.send_output(Sender::Turn));
         // The calls to the embedder that this and other threads have queued.
         self.run_upcalls();
         (retry, relisted)

@@ -132,6 +132,7 @@ impl<P: Pal> Node<'_, P> {
     /// Begins a turn of the worker.
     pub(super) fn begin_turn(&self) {
         self.turns.begin();
+        self.leader_limits.begin_turn();
     }
 
     pub(in crate::node) fn turn(&self) -> u64 {

@@ -158,11 +158,10 @@ impl<'m, P: Pal> Node<'m, P> {
         if peer.room_wanted.swap(false, Ordering::SeqCst) {
             self.waiters.wake_for_room(peer.vmid());
         }
-        let waits = peer.reads_paused.load(Ordering::SeqCst)
-            || peer.has_pending_signals.load(Ordering::SeqCst);
-        if waits {
+        if peer.reads_paused.load(Ordering::SeqCst) {
             self.call_worker(peer);
         }
+        self.retry_output(peer);
     }
 
     /// Handles that the stream accepts bytes again.

@@ -7,8 +7,8 @@ use super::wait::{Limits, Wait};
 use crate::error::{Errno, Error};
 use crate::file_locks::hash_path;
 use crate::leader::{Op, Outcome};
-use crate::node::Node;
 use crate::node::upcall::{MetadataReply, Signal, SignalReply};
+use crate::node::{Node, Sender};
 use crate::pal::Pal;
 use crate::wire::{Answer, FileLock, KillTarget, Message};
 
@@ -130,19 +130,16 @@ impl<P: Pal> Node<'_, P> {
         if lock.wait {
             return Ok(None);
         }
-        let (outcome, has_output) = {
+        let outcome = {
             let mut leader = leader.lock();
             self.check_running()?;
-            let outcome = leader.apply(&Op::SetLock {
+            leader.apply(&Op::SetLock {
                 from: self.identity.vmid,
                 lock: *lock,
                 hash,
-            });
-            (outcome, leader.locks().has_output())
+            })
         };
-        if has_output {
-            self.send_completions();
-        }
+        self.send_output(Sender::Call);
         Ok(Some(outcome).filter(|outcome| *outcome != Outcome::Delegated))
     }
 }

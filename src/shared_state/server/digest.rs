@@ -25,6 +25,6 @@ impl Server<'_> {
         self.client_slots.digest(digest);
         let clients = self.client_slots.high_water() as usize;
         digest.add_all(self.clients.iter().take(clients));
-        (self.outbox_head, self.outbox_tail).hash(digest);
+        self.outbox.digest(digest);
     }
 }

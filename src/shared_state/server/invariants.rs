@@ -9,6 +9,11 @@ impl Server<'_> {
     /// Whether no lease excludes another, no client waits for a lease that could be granted, and
     /// the counts are right. It visits every client; for tests.
     pub fn check_invariants(&self) -> bool {
+        let has_output = |index| self.client(index).has_output();
+        self.outbox.check_invariants(has_output) && self.check_leases()
+    }
+
+    fn check_leases(&self) -> bool {
         (0..self.handle_slots.high_water()).all(|handle_index| {
             let Some(handle) = self.handle(handle_index) else {
                 return false;

@@ -15,8 +15,8 @@ use crate::Vmid;
 use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::store::{
-    Arena, Buffer, Digested, HashIndex, NONE, Portion, SlotAllocator, Steps, Table, bytes_for,
-    copy, total,
+    Arena, Buffer, Digested, HashIndex, NONE, Portion, SlotAllocator, Steps, Table, TransmitQueue,
+    bytes_for, copy, total,
 };
 use crate::wire::{Sync, SyncCode, SyncState};
 pub use outbox::ServerMessage;
@@ -78,9 +78,6 @@ struct ClientRecord {
     out_confirm: Option<SyncState>,
     out_downgrade: Option<SyncState>,
     out_close: bool,
-    /// It is in the outbox.
-    is_in_outbox: bool,
-    outbox_next: u32,
 }
 
 const EMPTY: ClientRecord = ClientRecord {
@@ -99,8 +96,6 @@ const EMPTY: ClientRecord = ClientRecord {
     out_confirm: None,
     out_downgrade: None,
     out_close: false,
-    is_in_outbox: false,
-    outbox_next: NONE,
 };
 
 /// The error of a client's message.
@@ -129,8 +124,8 @@ pub struct Server<'m> {
     clients: Table<'m, ClientRecord>,
     client_slots: SlotAllocator<'m>,
     by_client: HashIndex<'m>,
-    outbox_head: u32,
-    outbox_tail: u32,
+    /// The clients with outgoing messages.
+    outbox: TransmitQueue<'m>,
     steps: Steps,
 }
 
@@ -146,6 +141,7 @@ impl<'m> Server<'m> {
             bytes_for::<ClientRecord>(limits.clients),
             SlotAllocator::bytes(limits.clients),
             HashIndex::bytes(limits.clients),
+            TransmitQueue::bytes(limits.clients),
         )
     }
 
@@ -176,8 +172,7 @@ impl<'m> Server<'m> {
             clients: arena.alloc_table(limits.clients, |_| Ok(EMPTY))?,
             client_slots: SlotAllocator::new(arena, limits.clients)?,
             by_client: HashIndex::new(arena, limits.clients)?,
-            outbox_head: NONE,
-            outbox_tail: NONE,
+            outbox: TransmitQueue::new(arena, limits.clients)?,
             steps: Steps::default(),
         })
     }
@@ -341,7 +336,7 @@ impl<'m> Server<'m> {
             client.out_downgrade = None;
             client.out_close = true;
         });
-        self.enqueue_output(index);
+        self.outbox.push(index);
         self.grant_next(client.handle);
         Ok(())
     }

@@ -1,8 +1,7 @@
 //! The outbox of the server: its clients with outgoing messages, in order.
 
-use super::Server;
+use super::{ClientRecord, Server};
 use crate::Vmid;
-use crate::invariant::Count;
 use crate::store::NONE;
 use crate::wire::{Sync, SyncCode, SyncState};
 
@@ -16,9 +15,10 @@ pub enum ServerMessage<'a> {
 }
 
 impl Server<'_> {
-    /// The next outgoing message and its receiver. It stays until [`Server::mark_sent`].
+    /// The next outgoing message and its receiver. It stays until [`Server::mark_sent`] or
+    /// [`Server::requeue`].
     pub fn poll_transmit(&self) -> Option<(Vmid, ServerMessage<'_>)> {
-        let client = self.client(self.outbox_head);
+        let client = self.client(self.outbox.due().next()?);
         let vmid = client.vmid?;
         let handle = self.handle(client.handle)?;
         let message = |code, state, data| {
@@ -37,92 +37,56 @@ impl Server<'_> {
         Some((vmid, message_out))
     }
 
-    /// Records that the caller sent the message of [`Server::poll_transmit`], or that the receiver
-    /// has no room for it at present (`was_sent` is false): the other clients precede that one
-    /// then.
-    pub fn mark_sent(&mut self, was_sent: bool) {
-        let index = self.outbox_head;
-        if was_sent {
-            let mut is_closed = false;
-            self.update_client(index, |client| {
-                if client.out_owner_died {
-                    client.out_owner_died = false;
-                } else if client.out_confirm.is_some() {
-                    client.out_confirm = None;
-                } else if client.out_downgrade.is_some() {
-                    client.out_downgrade = None;
-                } else {
-                    is_closed = true;
-                }
-            });
-            if is_closed {
-                let handle = self.client(index).handle;
-                self.remove_client(index);
-                self.remove_if_unused(handle);
-                return;
-            }
-        }
-        let client = *self.client(index);
-        let has_more = client.out_owner_died
-            || client.out_confirm.is_some()
-            || client.out_downgrade.is_some()
-            || client.out_close;
-        if was_sent && has_more {
-            return;
-        }
-        self.dequeue_output(index);
-        if has_more {
-            self.enqueue_output(index);
-        }
+    /// Whether [`Server::poll_transmit`] returns a message.
+    pub fn has_output(&self) -> bool {
+        self.outbox.has_due()
     }
 
-    /// The number of clients with outgoing messages.
-    pub fn queued_clients(&self) -> usize {
-        let mut count = 0_usize;
-        let mut index = self.outbox_head;
-        while index != NONE {
-            count.increment();
-            index = self.client(index).outbox_next;
-        }
-        count
-    }
-
-    pub(super) fn enqueue_output(&mut self, index: u32) {
-        if self.client(index).is_in_outbox {
+    /// Records that the caller sent the message of [`Server::poll_transmit`].
+    pub fn mark_sent(&mut self) {
+        let Some(index) = self.outbox.due().next() else {
             return;
-        }
-        let last = self.outbox_tail;
+        };
+        let mut is_closed = false;
         self.update_client(index, |client| {
-            client.is_in_outbox = true;
-            client.outbox_next = NONE;
+            if client.out_owner_died {
+                client.out_owner_died = false;
+            } else if client.out_confirm.is_some() {
+                client.out_confirm = None;
+            } else if client.out_downgrade.is_some() {
+                client.out_downgrade = None;
+            } else {
+                is_closed = true;
+            }
         });
-        self.update_client(last, |last| last.outbox_next = index);
-        if last == NONE {
-            self.outbox_head = index;
+        if is_closed {
+            let handle = self.client(index).handle;
+            self.remove_client(index);
+            self.remove_if_unused(handle);
+        } else if !self.client(index).has_output() {
+            self.outbox.remove(index);
         }
-        self.outbox_tail = index;
     }
 
-    pub(super) fn dequeue_output(&mut self, index: u32) {
-        if !self.client(index).is_in_outbox {
-            return;
-        }
-        let next = self.client(index).outbox_next;
-        self.update_client(index, |client| client.is_in_outbox = false);
-        if self.outbox_head == index {
-            self.outbox_head = next;
-            if next == NONE {
-                self.outbox_tail = NONE;
-            }
-            return;
-        }
-        let mut prev = self.outbox_head;
-        while prev != NONE && self.client(prev).outbox_next != index {
-            prev = self.client(prev).outbox_next;
-        }
-        self.update_client(prev, |prev| prev.outbox_next = next);
-        if next == NONE {
-            self.outbox_tail = prev;
-        }
+    /// Puts the message of [`Server::poll_transmit`] back, since its receiver has no room for it: all
+    /// messages for this client are passed over until [`Server::resume_output`].
+    pub fn requeue(&mut self) {
+        let client = self.outbox.due().next().unwrap_or(NONE);
+        self.outbox.defer(client);
+    }
+
+    /// Makes the messages that were put back due again.
+    pub fn resume_output(&mut self) {
+        self.outbox.resume();
+    }
+}
+
+impl ClientRecord {
+    /// Whether a message for the client is to be sent.
+    pub(super) fn has_output(&self) -> bool {
+        self.out_owner_died
+            || self.out_confirm.is_some()
+            || self.out_downgrade.is_some()
+            || self.out_close
     }
 }

@@ -49,7 +49,7 @@ impl Server<'_> {
                 client.out_owner_died = owner_died;
                 client.out_confirm = Some(requested);
             });
-            self.enqueue_output(index);
+            self.outbox.push(index);
         }
     }
 
@@ -76,7 +76,7 @@ impl Server<'_> {
             client.revoke_to = Some(state);
             client.out_downgrade = Some(state);
         });
-        self.enqueue_output(index);
+        self.outbox.push(index);
     }
 
     pub(super) fn set_current(&mut self, index: u32, state: SyncState) {

@@ -61,7 +61,7 @@ impl<'m> Server<'m> {
     }
 
     pub(super) fn remove_client(&mut self, index: u32) {
-        self.dequeue_output(index);
+        self.outbox.remove(index);
         let client = *self.client(index);
         let Some(vmid) = client.vmid else { return };
         let (id, mut handle_index) = match self.handle(client.handle) {

@@ -147,7 +147,7 @@ impl World<'_> {
             };
             self.seen.down[decided.from.get() as usize - 2].push_back(Down::Answer(result));
         }
-        while let Some((_, to, number)) = self.leader.next_recall(0) {
+        while let Some((to, number)) = self.leader.next_recall() {
             self.seen.down[to.get() as usize - 2].push_back(Down::Recall(number));
             self.leader.mark_recall_sent(to, number);
         }

@@ -341,7 +341,7 @@ impl World<'_> {
                 },
                 ServerMessage::OwnerDied(id) => InFlight::owner_death(usize::try_from(id).unwrap()),
             };
-            self.server.mark_sent(true);
+            self.server.mark_sent();
             let process = to.get() as usize - 2;
             if message.code == SyncCode::ConfirmUpgrade.number() {
                 let key = (process, message.handle);

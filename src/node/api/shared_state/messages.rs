@@ -4,10 +4,9 @@ use super::slots::Slot;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
-use crate::invariant::Count;
 use crate::leader::{Leader, Op, Outcome};
 use crate::node::reclaim::remaining;
-use crate::node::{Node, PeerRef};
+use crate::node::{Node, PeerRef, Sender};
 use crate::pal::Pal;
 use crate::shared_state::{Client, RequestError, ServerMessage};
 use crate::sync::Ordering;
@@ -34,7 +33,8 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         if self.leader.is_some() {
             self.exchange_locally(slot);
-            return self.send_server_messages(false);
+            self.send_output(Sender::Call);
+            return true;
         }
         if self.leader_gone.load(Ordering::Acquire) || self.check_limits().is_err() {
             // There is no server that could receive the messages.
@@ -96,9 +96,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(crate) fn on_own_sync_message(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Error> {
         let leader = self.leader.as_ref().ok_or(Error::Unsupported)?;
         let result = apply_sync(&mut leader.lock(), self.identity.vmid, code, sync, true);
-        if !self.send_server_messages(false) {
-            self.defer_sync_messages();
-        }
+        self.send_output(Sender::Call);
         result.map_err(|refused| match refused {
             RequestError::NoRoom => Error::Refused(crate::error::Errno::ENOMEM),
             RequestError::ProtocolViolation | RequestError::Closed => Error::Invalid,
@@ -143,87 +141,12 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// At the leader: queues the server's messages for their clients. The worker flushes them
-    /// later, so that the messages of one round go out in one write. False if some message has no
-    /// room at present.
-    fn send_server_messages(&self, is_worker: bool) -> bool {
-        let Some(leader) = &self.leader else {
-            return true;
-        };
-        let us = self.identity.vmid;
-        let flush = |peer: &PeerRef<'_, 'm, P::Stream>| {
-            if is_worker {
-                self.peers.schedule(peer);
-            } else {
-                self.flush(peer);
-            }
-        };
-        let mut full = 0_usize;
-        let mut unsent: Option<PeerRef<'_, 'm, P::Stream>> = None;
-        let all = loop {
-            let mut guard = leader.lock();
-            let Some((to, server_message)) = guard.leases().poll_transmit() else {
-                break true;
-            };
-            if unsent.as_ref().is_some_and(|peer| peer.vmid() != to) {
-                drop(guard);
-                if let Some(peer) = unsent.take() {
-                    flush(&peer);
-                }
-                continue;
-            }
-            if to == us {
-                let delivered = self.deliver_locally(server_message);
-                guard.apply(&Op::SyncSent(true));
-                drop(guard);
-                if let Some((slot_index, slot)) = delivered {
-                    self.wake_slot(slot);
-                    self.exchange_locally(slot);
-                    self.free_if_closed(slot_index, slot);
-                }
-                continue;
-            }
-            let peer = unsent.take().or_else(|| self.peers.find(to));
-            // The messages of a peer that has ended are dropped.
-            let sent = peer
-                .as_ref()
-                .is_none_or(|peer| self.enqueue_server_message(peer, server_message));
-            guard.apply(&Op::SyncSent(sent));
-            unsent = peer;
-            if !sent {
-                full.increment();
-                if full > guard.leases().queued_clients() {
-                    break false;
-                }
-            }
-        };
-        if let Some(peer) = unsent {
-            flush(&peer);
-        }
-        all
-    }
-
-    /// Queues the message for the client. False if there is no room.
-    fn enqueue_server_message(
+    /// At the leader: delivers a message to its own client, under the lock of the tables. Returns the slot, for
+    /// [`Node::on_local_delivery`].
+    pub(in crate::node) fn deliver_locally(
         &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
         server_message: ServerMessage<'_>,
-    ) -> bool {
-        let message = match server_message {
-            ServerMessage::Sync(code, sync) => Message::Sync(code, sync),
-            ServerMessage::OwnerDied(id) if peer.extended.load(Ordering::SeqCst) => {
-                Message::SyncNote {
-                    id,
-                    note: SyncNote::OwnerDied,
-                }
-            }
-            ServerMessage::OwnerDied(_) => return true,
-        };
-        !matches!(self.put(peer, 0, &message), Err(Error::Full(_)))
-    }
-
-    /// At the leader: delivers a message to its own client.
-    fn deliver_locally(&self, server_message: ServerMessage<'_>) -> Option<(u32, &Slot<'m>)> {
+    ) -> Option<u32> {
         let id = match server_message {
             ServerMessage::Sync(_, sync) => sync.id,
             ServerMessage::OwnerDied(id) => id,
@@ -235,8 +158,16 @@ impl<'m, P: Pal> Node<'m, P> {
             ServerMessage::Sync(code, sync) => drop(client.on_message(code, &sync)),
             ServerMessage::OwnerDied(_) => client.on_owner_died(),
         }
-        drop(client);
-        Some((slot_index, slot))
+        Some(slot_index)
+    }
+
+    /// Continues after a delivery, without the lock of the tables.
+    pub(in crate::node) fn on_local_delivery(&self, slot_index: u32) {
+        if let Some(slot) = self.sync_handles.slots.get(slot_index as usize) {
+            self.wake_slot(slot);
+            self.exchange_locally(slot);
+            self.free_if_closed(slot_index, slot);
+        }
     }
 
     fn free_if_closed(&self, slot_index: u32, slot: &Slot<'m>) {
@@ -269,9 +200,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let answer = match result {
             Ok(()) => {
-                if !self.send_server_messages(true) {
-                    self.defer_sync_messages();
-                }
+                self.send_output(Sender::Frame);
                 return Ok(true);
             }
             Err(RequestError::ProtocolViolation) => return Err(Refusal::SyncProtocolViolation),
@@ -362,15 +291,7 @@ impl<'m, P: Pal> Node<'m, P> {
         while left > 0 {
             let portion = Op::ReclaimLeases { owner: vmid, left };
             left = remaining(leader.lock().apply(&portion));
-            self.send_all_server_messages();
-        }
-    }
-
-    /// At the leader: sends the messages of the server of shared values, or leaves them to the worker
-    /// if some find no room.
-    pub(in crate::node) fn send_all_server_messages(&self) {
-        if !self.send_server_messages(false) {
-            self.defer_sync_messages();
+            self.send_output(Sender::Call);
         }
     }
 
@@ -379,8 +300,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !self.sync_handles.has_deferred.swap(false, Ordering::SeqCst) {
             return true;
         }
-        let mut all = self.send_server_messages(true);
-        all &= self.send_all_client_messages();
+        let all = self.send_all_client_messages();
         if !all {
             self.sync_handles.has_deferred.store(true, Ordering::SeqCst);
         }

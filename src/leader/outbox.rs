@@ -1,0 +1,473 @@
+//! The outbox: whatever the leader has to send, besides the answers that [`Outcome`] has.
+//!
+//! What is owed is kept as state of the tables, as a flag or a place in a list, so the outbox needs no room
+//! of its own and is never full. [`Leader::poll_transmit`] returns the next message. The caller puts it into
+//! the send queue of its receiver and applies [`Op::Transmitted`], or [`Op::Requeued`] if the queue has no
+//! room. What was put back delays no message for another receiver: it is passed over until
+//! [`Op::RetryTransmit`].
+//!
+//! Answers come first, since a message may assume that the answer before it has arrived: a recall concerns a
+//! delegation that an answer has granted. The other kinds take turns.
+//!
+//! [`Op::Transmitted`]: super::Op::Transmitted
+//! [`Op::Requeued`]: super::Op::Requeued
+//! [`Op::RetryTransmit`]: super::Op::RetryTransmit
+//! [`Outcome`]: super::Outcome
+
+use core::hash::{Hash, Hasher};
+
+use super::Leader;
+use super::processes::DueNotice;
+use super::signals::OutgoingSignal;
+use crate::shared_state::ServerMessage;
+use crate::store::Digest;
+use crate::wire::{Answer, ChildExit, Message, ProcessNote, RelativeNote};
+use crate::{Id, Vmid};
+
+/// A message that the leader has to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing<'a> {
+    /// The member that gets it.
+    pub to: Vmid,
+    /// The name of the message, for the operation that records its fate.
+    pub id: OutgoingId,
+    /// What is sent.
+    pub content: Content<'a>,
+}
+
+/// The content of a message that the leader has to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// An answer that comes later than its request, which has this sequence number. The send queue of its
+    /// receiver keeps room for it.
+    Answer(u64, Answer<'static>),
+    /// A message without an answer.
+    Message(Message<'static>),
+    /// The exit of a child.
+    Exit(ChildExit),
+    /// A signal.
+    Signal(OutgoingSignal),
+    /// A message about a shared value.
+    Sync(ServerMessage<'a>),
+}
+
+/// Names a message of the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutgoingId {
+    /// The answer to the lock request that was completed first.
+    LockAnswer,
+    /// The answer to the sender of the signal that was answered last.
+    SignalAnswer,
+    /// The notice to a member about an open file that it was given.
+    FileNotice(Vmid, u64),
+    /// The recall of a delegation of a member.
+    Recall(Vmid, u64),
+    /// The exit notice of the process with this pid.
+    Exit(Id),
+    /// A notice to a member about a relative.
+    Relative(Vmid, ProcessNote),
+    /// The next signal for a member.
+    Signal(Vmid),
+    /// The next message of the server of shared values.
+    Sync,
+}
+
+/// The kinds of messages that take turns.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    FileNotice,
+    Recall,
+    ProcessNotice,
+    Signal,
+    Sync,
+}
+
+impl Kind {
+    /// The kind that comes after a message of this kind.
+    fn next(self) -> Kind {
+        match self {
+            Kind::FileNotice => Kind::Recall,
+            Kind::Recall => Kind::ProcessNotice,
+            Kind::ProcessNotice => Kind::Signal,
+            Kind::Signal => Kind::Sync,
+            Kind::Sync => Kind::FileNotice,
+        }
+    }
+}
+
+/// The state of the outbox that is not in a table.
+pub(super) struct Outbox {
+    /// The kind that has its turn.
+    turn: Kind,
+    /// Whether there is a message to send, after the last operation.
+    is_ready: bool,
+}
+
+impl Outbox {
+    pub(super) const EMPTY: Outbox = Outbox {
+        turn: Kind::FileNotice,
+        is_ready: false,
+    };
+
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        self.turn.hash(digest);
+        digest.write_u8(self.is_ready.into());
+    }
+}
+
+impl OutgoingId {
+    /// Returns true for an answer, for which the send queue keeps room.
+    pub const fn is_answer(self) -> bool {
+        matches!(self, OutgoingId::LockAnswer | OutgoingId::SignalAnswer)
+    }
+
+    /// Returns the kind of the message, unless it is an answer.
+    fn kind(self) -> Option<Kind> {
+        Some(match self {
+            OutgoingId::LockAnswer | OutgoingId::SignalAnswer => return None,
+            OutgoingId::FileNotice(..) => Kind::FileNotice,
+            OutgoingId::Recall(..) => Kind::Recall,
+            OutgoingId::Exit(_) | OutgoingId::Relative(..) => Kind::ProcessNotice,
+            OutgoingId::Signal(_) => Kind::Signal,
+            OutgoingId::Sync => Kind::Sync,
+        })
+    }
+}
+
+impl Leader<'_> {
+    /// Returns the next message to send. It stays until [`Op::Transmitted`] or [`Op::Requeued`].
+    ///
+    /// [`Op::Transmitted`]: super::Op::Transmitted
+    /// [`Op::Requeued`]: super::Op::Requeued
+    pub fn poll_transmit(&self) -> Option<Outgoing<'_>> {
+        if let Some(answer) = self.next_answer() {
+            return Some(answer);
+        }
+        let mut kind = self.outbox.turn;
+        loop {
+            if let Some(next) = self.next_of(kind) {
+                return Some(next);
+            }
+            kind = kind.next();
+            if kind == self.outbox.turn {
+                return None;
+            }
+        }
+    }
+
+    /// Whether [`Leader::poll_transmit`] returns a message.
+    pub fn has_output(&self) -> bool {
+        self.outbox.is_ready
+    }
+
+    /// Returns the next notice of an open file for that member, whether its queue had room for the last one
+    /// or not.
+    pub fn poll_file_notice(&self, to: Vmid) -> Option<Outgoing<'static>> {
+        self.locks.next_notice_for(to).map(file_notice)
+    }
+
+    fn next_answer(&self) -> Option<Outgoing<'static>> {
+        let of_lock = self.locks.next_completion().map(|completion| Outgoing {
+            to: completion.from,
+            id: OutgoingId::LockAnswer,
+            content: Content::Answer(completion.seq, completion.answer),
+        });
+        of_lock.or_else(|| {
+            let answer = self.processes.signals.next_answer()?;
+            Some(Outgoing {
+                to: answer.to,
+                id: OutgoingId::SignalAnswer,
+                content: Content::Answer(answer.seq, Answer::Status(answer.result.map(|()| 0))),
+            })
+        })
+    }
+
+    fn next_of(&self, kind: Kind) -> Option<Outgoing<'_>> {
+        match kind {
+            Kind::FileNotice => self.locks.next_notice().map(file_notice),
+            Kind::Recall => {
+                let (to, number) = self.locks.next_recall()?;
+                Some(Outgoing {
+                    to,
+                    id: OutgoingId::Recall(to, number),
+                    content: Content::Message(Message::FileLockRecall(number)),
+                })
+            }
+            Kind::ProcessNotice => Some(match self.processes.next_notice()? {
+                DueNotice::Exit(notice) => Outgoing {
+                    to: notice.to,
+                    id: OutgoingId::Exit(notice.exit.pid),
+                    content: Content::Exit(notice.exit),
+                },
+                DueNotice::Relative(notice) => Outgoing {
+                    to: notice.to,
+                    id: OutgoingId::Relative(notice.to, notice.note),
+                    content: Content::Message(Message::ProcessNote(RelativeNote {
+                        note: notice.note,
+                        pid: notice.parent,
+                        vmid: notice.parent_vmid,
+                    })),
+                },
+            }),
+            Kind::Signal => {
+                let to = self.processes.signals.next_target()?;
+                Some(Outgoing {
+                    to,
+                    id: OutgoingId::Signal(to),
+                    content: Content::Signal(self.processes.signals.next(to)?),
+                })
+            }
+            Kind::Sync => {
+                let (to, message) = self.leases.poll_transmit()?;
+                Some(Outgoing {
+                    to,
+                    id: OutgoingId::Sync,
+                    content: Content::Sync(message),
+                })
+            }
+        }
+    }
+
+    /// Records whether there is a message to send: after each operation.
+    pub(super) fn update_outbox(&mut self) {
+        self.outbox.is_ready = self.locks.has_output()
+            || self.processes.has_notices()
+            || self.processes.signals.has_output()
+            || self.leases.has_output();
+    }
+
+    /// Records that the message was queued for its receiver, or that it needs none any more. `is_extended`
+    /// tells whether the receiver knows the extensions of the protocol.
+    pub(super) fn mark_transmitted(&mut self, id: OutgoingId, is_extended: bool) {
+        match id {
+            OutgoingId::LockAnswer => drop(self.locks.take_completion()),
+            OutgoingId::SignalAnswer => self.processes.signals.take_answer(),
+            OutgoingId::FileNotice(to, open_file) => self.locks.mark_notice_sent(to, open_file),
+            OutgoingId::Recall(to, number) => self.locks.mark_recall_sent(to, number),
+            OutgoingId::Exit(pid) => self.processes.mark_exit_sent(pid),
+            OutgoingId::Relative(to, note) => self.processes.mark_notice_sent(to, note),
+            OutgoingId::Signal(to) => self.processes.signals.mark_sent(to, is_extended),
+            OutgoingId::Sync => self.leases.mark_sent(),
+        }
+        self.end_turn(id);
+    }
+
+    /// Puts a message back, since there is no room for it: it is passed over until
+    /// [`Leader::retry_transmit`].
+    pub(super) fn requeue(&mut self, id: OutgoingId) {
+        match id {
+            // Room is kept for an answer.
+            OutgoingId::LockAnswer | OutgoingId::SignalAnswer => {}
+            OutgoingId::FileNotice(to, open_file) => self.locks.defer_notice(to, open_file),
+            OutgoingId::Recall(to, number) => self.locks.defer_recall(to, number),
+            OutgoingId::Exit(pid) => self.processes.defer_exit(pid),
+            OutgoingId::Relative(to, _) => self.processes.defer_notice(to),
+            OutgoingId::Signal(to) => self.processes.signals.defer(to),
+            OutgoingId::Sync => self.leases.requeue(),
+        }
+        self.end_turn(id);
+    }
+
+    fn end_turn(&mut self, id: OutgoingId) {
+        if let Some(kind) = id.kind() {
+            self.outbox.turn = kind.next();
+        }
+    }
+
+    /// Makes all messages that were put back due again.
+    pub(super) fn retry_transmit(&mut self) {
+        self.locks.resume_output();
+        self.processes.resume_notices();
+        self.processes.signals.resume();
+        self.leases.resume_output();
+    }
+}
+
+fn file_notice((to, open_file): (Vmid, u64)) -> Outgoing<'static> {
+    Outgoing {
+        to,
+        id: OutgoingId::FileNotice(to, open_file),
+        content: Content::Message(Message::FileGiven {
+            handle: open_file,
+            vmid: to.get(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::error::Errno;
+    use crate::leader::signals::Requester;
+    use crate::leader::{LeaderCapacities, Op, SignalLimits};
+    use crate::shared_state::LeaseLimits;
+    use crate::store::Arena;
+    use crate::wire::{KillTarget, PidKill, Sync, SyncCode, SyncState};
+
+    const CAPACITIES: LeaderCapacities = LeaderCapacities {
+        signals: SignalLimits {
+            targets: 4,
+            queued: 4,
+        },
+        leases: LeaseLimits {
+            handles: 1,
+            clients: 4,
+        },
+        ..LeaderCapacities::NONE
+    };
+
+    fn vmid(number: u32) -> Vmid {
+        Vmid::new(number).unwrap()
+    }
+
+    fn signal(leader: &mut Leader<'_>, to: u32, signal: i32) {
+        let kill = PidKill {
+            sender: 1,
+            pid: to,
+            id: to,
+            signal,
+            target: KillTarget::Process,
+        };
+        leader.apply(&Op::Signal(vmid(to), kill));
+    }
+
+    fn ask(leader: &mut Leader<'_>, from: u32) {
+        leader.apply(&Op::Sync {
+            from: vmid(from),
+            code: SyncCode::RequestUpgrade,
+            sync: Sync {
+                id: 7,
+                state: SyncState::Shared,
+                data: &[],
+            },
+            is_extended: true,
+        });
+    }
+
+    /// Takes the messages of the outbox; `has_room` tells which receivers have room.
+    fn take_all(leader: &mut Leader<'_>, has_room: impl Fn(u32) -> bool) -> Vec<(OutgoingId, u32)> {
+        let mut all = Vec::new();
+        while let Some(Outgoing { to, id, .. }) = leader.poll_transmit() {
+            if has_room(to.get()) {
+                all.push((id, to.get()));
+                leader.apply(&Op::Transmitted {
+                    id,
+                    is_extended: true,
+                });
+            } else {
+                leader.apply(&Op::Requeued(id));
+            }
+            assert!(leader.check_invariants());
+        }
+        all
+    }
+
+    fn with_leader(test: impl FnOnce(&mut Leader<'_>)) {
+        let mut memory = Box::new_uninit_slice(Leader::bytes(&CAPACITIES));
+        test(&mut Leader::new(&mut Arena::new(&mut memory), &CAPACITIES).unwrap());
+    }
+
+    #[test]
+    fn kinds_of_messages_and_their_receivers_take_turns() {
+        with_leader(|leader| {
+            for number in [15, 16] {
+                signal(leader, 3, number);
+            }
+            signal(leader, 2, 15);
+            for from in [4, 5] {
+                ask(leader, from);
+            }
+            let signal = |to| (OutgoingId::Signal(vmid(to)), to);
+            let sync = |to| (OutgoingId::Sync, to);
+            let expected = [signal(3), sync(4), signal(2), sync(5), signal(3)];
+            assert_eq!(take_all(leader, |_| true), expected);
+        });
+    }
+
+    #[test]
+    fn receiver_without_room_delays_no_other_and_gets_its_messages_in_order_later() {
+        with_leader(|leader| {
+            for number in [34, 35] {
+                signal(leader, 2, number);
+            }
+            signal(leader, 3, 15);
+            ask(leader, 2);
+            ask(leader, 3);
+            let others = take_all(leader, |to| to != 2);
+            let signal_3 = (OutgoingId::Signal(vmid(3)), 3);
+            assert_eq!(others, [signal_3, (OutgoingId::Sync, 3)]);
+            assert!(!leader.has_output());
+            // New messages for it wait, too.
+            signal(leader, 2, 36);
+            assert!(!leader.has_output());
+            leader.apply(&Op::RetryTransmit);
+            let mut signals = Vec::new();
+            while let Some(Outgoing { id, content, .. }) = leader.poll_transmit() {
+                if let Content::Signal(signal) = content {
+                    signals.push(signal.kill.signal);
+                }
+                leader.apply(&Op::Transmitted {
+                    id,
+                    is_extended: true,
+                });
+            }
+            assert_eq!(signals, [34, 35, 36]);
+            // Nothing is left of a receiver that is gone.
+            signal(leader, 2, 15);
+            let id = OutgoingId::Signal(vmid(2));
+            leader.apply(&Op::Requeued(id));
+            leader.apply(&Op::Left(vmid(2)));
+            leader.apply(&Op::RetryTransmit);
+            assert_eq!(leader.poll_transmit(), None);
+        });
+    }
+
+    #[test]
+    fn answers_come_before_other_messages() {
+        with_leader(|leader| {
+            let kill = PidKill {
+                sender: 1,
+                pid: 2,
+                id: 2,
+                signal: 15,
+                target: KillTarget::Process,
+            };
+            let requester = Requester {
+                vmid: vmid(3),
+                seq: 9,
+            };
+            assert!(
+                leader
+                    .processes
+                    .signals
+                    .add_awaited(vmid(2), &kill, requester)
+            );
+            leader.update_outbox();
+            let Some(Outgoing { id, content, .. }) = leader.poll_transmit() else {
+                panic!("the signal is to be sent");
+            };
+            let Content::Signal(sent) = content else {
+                panic!("{content:?}");
+            };
+            leader.apply(&Op::Transmitted {
+                id,
+                is_extended: true,
+            });
+            signal(leader, 4, 15);
+            leader.apply(&Op::SignalAnswered {
+                from: vmid(2),
+                seq: sent.seq,
+                result: Err(Errno::EPERM),
+            });
+            let next = leader.poll_transmit().unwrap();
+            let answer = Content::Answer(9, Answer::Status(Err(Errno::EPERM)));
+            assert_eq!((next.to, next.content), (vmid(3), answer));
+            assert!(next.id.is_answer());
+            let both = take_all(leader, |_| true);
+            assert_eq!(both.len(), 2);
+        });
+    }
+}

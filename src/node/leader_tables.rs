@@ -1,0 +1,82 @@
+//! The leader's tables behind their lock, and two flags that are read without it.
+
+use core::ops::{Deref, DerefMut};
+
+use crate::leader::{Leader, Op};
+use crate::store::{Contended, Rank, SpinLock, SpinLockGuard};
+use crate::sync::{AtomicBool, Ordering};
+
+/// The tables of a process that leads.
+pub(crate) struct LeaderTables<'m> {
+    tables: SpinLock<Leader<'m>>,
+    /// Whether the leader has a message to send. It changes only under the lock.
+    has_output: AtomicBool,
+    /// A receiver that had no room for a message may have some now.
+    retry_wanted: AtomicBool,
+}
+
+/// The right to use the tables. When it is dropped, the flag shows whether there is a message to send.
+pub(crate) struct LeaderGuard<'a, 'm> {
+    tables: SpinLockGuard<'a, Leader<'m>>,
+    has_output: &'a AtomicBool,
+}
+
+impl<'m> LeaderTables<'m> {
+    pub(in crate::node) fn new(contended: Contended, leader: Leader<'m>) -> Self {
+        LeaderTables {
+            tables: SpinLock::new(Rank::Leader, contended, leader),
+            has_output: AtomicBool::new(false),
+            retry_wanted: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> LeaderGuard<'_, 'm> {
+        LeaderGuard {
+            tables: self.tables.lock(),
+            has_output: &self.has_output,
+        }
+    }
+
+    /// Whether the leader has a message to send.
+    #[inline]
+    pub(in crate::node) fn has_output(&self) -> bool {
+        self.has_output.load(Ordering::SeqCst)
+    }
+
+    /// Has the worker try again to send what could not be sent.
+    pub(in crate::node) fn want_retry(&self) {
+        self.retry_wanted.store(true, Ordering::SeqCst);
+    }
+
+    /// In the worker: makes the messages that could not be sent due again, if there may be room for them.
+    #[inline]
+    pub(in crate::node) fn retry_if_wanted(&self) {
+        if self.retry_wanted.load(Ordering::SeqCst)
+            && self.retry_wanted.swap(false, Ordering::SeqCst)
+        {
+            self.lock().apply(&Op::RetryTransmit);
+        }
+    }
+}
+
+impl<'m> Deref for LeaderGuard<'_, 'm> {
+    type Target = Leader<'m>;
+    fn deref(&self) -> &Leader<'m> {
+        &self.tables
+    }
+}
+
+impl<'m> DerefMut for LeaderGuard<'_, 'm> {
+    fn deref_mut(&mut self) -> &mut Leader<'m> {
+        &mut self.tables
+    }
+}
+
+impl Drop for LeaderGuard<'_, '_> {
+    fn drop(&mut self) {
+        let has_output = self.tables.has_output();
+        if self.has_output.load(Ordering::Relaxed) != has_output {
+            self.has_output.store(has_output, Ordering::SeqCst);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The sending loop: it queues what the leader's tables have to say for its receivers.
+
+use super::connection::Retry;
+use super::upcall::{Signal, SignalReply, Upcall};
+use super::{LeaderTables, Node, PeerRef, Phase};
+use crate::Vmid;
+use crate::error::{Error, Resource};
+use crate::leader::{Content, Op, Outgoing, OutgoingId, OutgoingSignal};
+use crate::pal::Pal;
+use crate::shared_state::ServerMessage;
+use crate::sync::Ordering;
+use crate::wire::{Answer, ChildExit, Message, SyncNote};
+
+/// The thread that runs the sending loop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum Sender {
+    /// The worker, once in a turn. It alone may read streams and call the embedder for a message.
+    Turn,
+    /// A thread that handles a frame. The worker writes what it queues, together with what follows from
+    /// other frames.
+    Frame,
+    /// A thread that writes at once what it queues.
+    Call,
+}
+
+/// What is left to do for a message to this process itself, after the tables are unlocked.
+#[derive(Clone, Copy)]
+enum Here {
+    Nothing,
+    Answer(u64, Answer<'static>),
+    Exit(ChildExit),
+    /// Calls that wait for a change of the process table check again.
+    Relative,
+    /// The sync handle in this slot has got a message.
+    Sync(u32),
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// As the leader: queues the messages of the outbox for their receivers, as far as there is room and as a
+    /// turn of the worker allows; the worker goes on in its next turn. What has no room delays nothing else.
+    /// Returns when the worker is to go on.
+    pub(in crate::node) fn send_output(&self, sender: Sender) -> Retry {
+        let Some(leader) = &self.leader else {
+            return Retry::No;
+        };
+        if sender == Sender::Turn {
+            leader.retry_if_wanted();
+        }
+        let mut retry = Retry::No;
+        let mut unwritten: Option<PeerRef<'_, 'm, P::Stream>> = None;
+        while leader.has_output() {
+            let mut tables = leader.lock();
+            let Some(outgoing) = tables.poll_transmit() else {
+                break;
+            };
+            let Outgoing { to, id, .. } = outgoing;
+            if unwritten.as_ref().is_some_and(|peer| peer.vmid() != to) {
+                drop(tables);
+                self.write_output(unwritten.take(), sender);
+                continue;
+            }
+            if !id.is_answer() && !self.leader_limits.take_message() {
+                retry = Retry::Now;
+                break;
+            }
+            if to == self.identity.vmid {
+                let here = self.deliver_here(&outgoing, sender);
+                tables.apply(&done(id, here.is_some(), false));
+                drop(tables);
+                if !here.is_some_and(|here| self.finish_here(leader, id, here)) {
+                    leader.want_retry();
+                    retry = retry.min(Retry::Soon);
+                }
+                continue;
+            }
+            // A process that is gone needs no message.
+            let peer = unwritten.take().or_else(|| self.peers.find(to));
+            let is_extended = |peer: &PeerRef<'_, 'm, _>| peer.extended.load(Ordering::SeqCst);
+            let is_sent = peer
+                .as_ref()
+                .is_none_or(|peer| self.transmit(peer, &outgoing));
+            let is_extended = peer.as_ref().is_some_and(is_extended);
+            tables.apply(&done(id, is_sent, is_extended));
+            drop(tables);
+            unwritten = peer;
+            if matches!(id, OutgoingId::Recall(..)) {
+                // The worker enforces the time limit of the recall.
+                self.leader_limits.recalling.store(true, Ordering::SeqCst);
+                if sender != Sender::Turn {
+                    self.wake();
+                }
+            }
+        }
+        self.write_output(unwritten, sender);
+        if retry != Retry::No && sender != Sender::Turn {
+            self.wake();
+        }
+        retry
+    }
+
+    /// Writes what was queued for a peer, or has the worker write it.
+    fn write_output(&self, peer: Option<PeerRef<'_, 'm, P::Stream>>, sender: Sender) {
+        let Some(peer) = peer else { return };
+        if sender == Sender::Frame {
+            self.peers.schedule(&peer);
+        } else {
+            self.flush(&peer);
+        }
+        // The worker may have paused the reads of this peer's requests because there was no room.
+        let is_wanted = |flag: &crate::sync::AtomicBool| flag.load(Ordering::SeqCst);
+        if is_wanted(&peer.reads_paused) || is_wanted(&peer.broken) {
+            self.call_worker(&peer);
+        }
+    }
+
+    /// Queues a message for the peer. False if there is no room: then the worker gets a call when there may
+    /// be some.
+    pub(in crate::node) fn transmit(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        outgoing: &Outgoing<'_>,
+    ) -> bool {
+        let is_extended = peer.extended.load(Ordering::SeqCst);
+        let (seq, message) = match outgoing.content {
+            Content::Answer(seq, answer) => {
+                if self.queue_reply(peer, seq, &answer, answer.length()) == Ok(false) {
+                    peer.broken.store(true, Ordering::SeqCst);
+                }
+                return true;
+            }
+            Content::Message(message) => (0, message),
+            Content::Exit(exit) => (0, Message::ChildExit(exit)),
+            Content::Signal(signal) => frame_of(&signal, is_extended),
+            Content::Sync(ServerMessage::Sync(code, sync)) => (0, Message::Sync(code, sync)),
+            Content::Sync(ServerMessage::OwnerDied(id)) if is_extended => {
+                let note = SyncNote::OwnerDied;
+                (0, Message::SyncNote { id, note })
+            }
+            Content::Sync(ServerMessage::OwnerDied(_)) => return true,
+        };
+        if self.phase() >= Phase::Flushing && outgoing.id != OutgoingId::Sync {
+            return true;
+        }
+        let has_room = || {
+            let put = self.put(peer, seq, &message);
+            put != Err(Error::Full(Resource::SendQueue))
+        };
+        has_room() || {
+            peer.output_deferred.store(true, Ordering::SeqCst);
+            // A thread that makes room after this sees the flag.
+            has_room()
+        }
+    }
+
+    /// Delivers a message to this process itself, under the lock of the tables. None if there is no room.
+    fn deliver_here(&self, outgoing: &Outgoing<'_>, sender: Sender) -> Option<Here> {
+        let us = self.identity.vmid;
+        match outgoing.content {
+            Content::Answer(seq, answer) => Some(Here::Answer(seq, answer)),
+            // The worker of this process makes its own calls to the embedder.
+            Content::Exit(exit) => (sender == Sender::Turn).then_some(Here::Exit(exit)),
+            Content::Signal(signal) => {
+                let reply = SignalReply { to: us, seq: 0 };
+                let signal = Upcall::Signal(Signal::read(us, &signal.kill), reply);
+                self.try_enqueue_upcall(signal).then_some(Here::Nothing)
+            }
+            Content::Sync(message) => {
+                let slot = self.deliver_locally(message);
+                Some(slot.map_or(Here::Nothing, Here::Sync))
+            }
+            // It has no parent: a child that it inherited is abandoned.
+            Content::Message(Message::ProcessNote(_)) => Some(Here::Relative),
+            // It needs no notice of what it does in its own tables.
+            Content::Message(_) => Some(Here::Nothing),
+        }
+    }
+
+    /// Does what is left to do for a message to this process itself. False if that is impossible now: the
+    /// message is put back.
+    fn finish_here(&self, leader: &LeaderTables<'m>, id: OutgoingId, here: Here) -> bool {
+        let us = self.identity.vmid;
+        match here {
+            Here::Nothing => {}
+            Here::Relative => self.waiters.wake_for_room(us),
+            Here::Answer(seq, answer) => {
+                if seq != 0 {
+                    self.waiters.answer_here(us, seq, &answer);
+                }
+            }
+            Here::Exit(exit) => {
+                if !self.child_ended(us, exit) {
+                    leader.lock().apply(&Op::Requeued(id));
+                    return false;
+                }
+            }
+            Here::Sync(slot_index) => self.on_local_delivery(slot_index),
+        }
+        true
+    }
+
+    /// As the leader: handles that there may be room in the queue of a peer, or that the peer is gone.
+    pub(in crate::node) fn retry_output(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        if peer.output_deferred.swap(false, Ordering::SeqCst)
+            && let Some(leader) = &self.leader
+        {
+            leader.want_retry();
+            self.wake();
+        }
+    }
+
+    /// As the leader: queues the notices of open files for a peer that has sent HELLO, before any other
+    /// answer. False if there was no room for all notices.
+    pub(in crate::node) fn send_given_files(
+        &self,
+        leader: &LeaderTables<'m>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+    ) -> bool {
+        let to: Vmid = peer.vmid();
+        leader.lock().apply(&Op::AllowFileNotices(to));
+        loop {
+            let mut tables = leader.lock();
+            let Some(notice) = tables.poll_file_notice(to) else {
+                return true;
+            };
+            if !self.transmit(peer, &notice) {
+                return false;
+            }
+            tables.apply(&done(notice.id, true, true));
+        }
+    }
+}
+
+/// Returns the operation that records the fate of a message.
+fn done(id: OutgoingId, is_sent: bool, is_extended: bool) -> Op<'static> {
+    if is_sent {
+        Op::Transmitted { id, is_extended }
+    } else {
+        Op::Requeued(id)
+    }
+}
+
+/// Returns the message that carries the signal to its target, and its sequence number.
+fn frame_of(signal: &OutgoingSignal, is_answered: bool) -> (u64, Message<'static>) {
+    match (signal.is_awaited, is_answered) {
+        (true, _) => (signal.seq, Message::PidKill(signal.kill)),
+        (false, true) => (signal.seq, Message::KillPassed(signal.kill)),
+        // A process in C answers no signal for all.
+        (false, false) => (0, Message::PidKill(signal.kill)),
+    }
+}

@@ -1,0 +1,251 @@
+//! The order in which the slots of a table have something to transmit.
+
+use core::hash::Hasher;
+
+use super::{Arena, Digest, NONE, Table, bytes_for};
+use crate::error::Error;
+use crate::invariant::Count;
+
+/// The place of a slot in the queue.
+#[derive(Clone, Copy)]
+struct Link {
+    prev: u32,
+    next: u32,
+    is_queued: bool,
+}
+
+const UNLINKED: Link = Link {
+    prev: NONE,
+    next: NONE,
+    is_queued: false,
+};
+
+/// The first and the last slot of a list.
+#[derive(Clone, Copy)]
+struct Ends {
+    first: u32,
+    last: u32,
+}
+
+const EMPTY: Ends = Ends {
+    first: NONE,
+    last: NONE,
+};
+
+/// The slots of a table that have something to transmit, first come, first served. A slot whose receiver
+/// has no room is *deferred*: it is passed over until there may be room again. Each slot is in the queue at
+/// most once, so the queue never overflows. Every operation takes a constant number of steps.
+pub(crate) struct TransmitQueue<'m> {
+    links: Table<'m, Link>,
+    due: Ends,
+    deferred: Ends,
+}
+
+impl<'m> TransmitQueue<'m> {
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        bytes_for::<Link>(capacity)
+    }
+
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        Ok(TransmitQueue {
+            links: arena.alloc_table(capacity, |_| Ok(UNLINKED))?,
+            due: EMPTY,
+            deferred: EMPTY,
+        })
+    }
+
+    /// Adds the slots in their order.
+    pub(crate) fn digest(&self, digest: &mut Digest) {
+        for list in [self.due, self.deferred] {
+            for slot in self.list(list.first) {
+                digest.write_u32(slot);
+            }
+            digest.write_u32(NONE);
+        }
+    }
+
+    fn link(&self, slot: u32) -> Link {
+        self.links.get(slot as usize).copied().unwrap_or(UNLINKED)
+    }
+
+    fn change(&mut self, slot: u32, change: impl FnOnce(&mut Link)) {
+        if let Some(link) = self.links.get_mut(slot as usize) {
+            change(link);
+        }
+    }
+
+    fn list(&self, first: u32) -> impl Iterator<Item = u32> {
+        let in_use = |slot: &u32| *slot != NONE;
+        core::iter::successors(Some(first).filter(in_use), move |slot| {
+            Some(self.link(*slot).next).filter(in_use)
+        })
+    }
+
+    /// Returns the slots that are due, in their order.
+    pub(crate) fn due(&self) -> impl Iterator<Item = u32> {
+        self.list(self.due.first)
+    }
+
+    /// Returns the slots that are deferred, in their order.
+    pub(crate) fn deferred(&self) -> impl Iterator<Item = u32> {
+        self.list(self.deferred.first)
+    }
+
+    /// Whether a slot is due.
+    pub(crate) fn has_due(&self) -> bool {
+        self.due.first != NONE
+    }
+
+    /// Whether the slot is due or deferred.
+    pub(crate) fn contains(&self, slot: u32) -> bool {
+        self.link(slot).is_queued
+    }
+
+    /// Puts the slot at the end of a list, of which it is no part.
+    fn append(&mut self, ends: Ends, slot: u32) -> Ends {
+        self.change(slot, |link| {
+            *link = Link {
+                prev: ends.last,
+                next: NONE,
+                is_queued: true,
+            };
+        });
+        self.change(ends.last, |last| last.next = slot);
+        Ends {
+            first: if ends.first == NONE { slot } else { ends.first },
+            last: slot,
+        }
+    }
+
+    /// Makes the slot due, behind the others, if it is neither due nor deferred.
+    pub(crate) fn push(&mut self, slot: u32) {
+        if !self.contains(slot) && (slot as usize) < self.links.len() {
+            self.due = self.append(self.due, slot);
+        }
+    }
+
+    /// Removes the slot.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        let Link {
+            prev,
+            next,
+            is_queued,
+        } = self.link(slot);
+        if !is_queued {
+            return;
+        }
+        self.change(prev, |prev| prev.next = next);
+        self.change(next, |next| next.prev = prev);
+        for ends in [&mut self.due, &mut self.deferred] {
+            if ends.first == slot {
+                ends.first = next;
+            }
+            if ends.last == slot {
+                ends.last = prev;
+            }
+        }
+        self.change(slot, |link| *link = UNLINKED);
+    }
+
+    /// Puts a slot that is due behind the others.
+    pub(crate) fn rotate(&mut self, slot: u32) {
+        if self.contains(slot) {
+            self.remove(slot);
+            self.push(slot);
+        }
+    }
+
+    /// Passes the slot over until [`TransmitQueue::resume`].
+    pub(crate) fn defer(&mut self, slot: u32) {
+        if self.contains(slot) {
+            self.remove(slot);
+            self.deferred = self.append(self.deferred, slot);
+        }
+    }
+
+    /// Makes all deferred slots due, behind the others.
+    pub(crate) fn resume(&mut self) {
+        let deferred = core::mem::replace(&mut self.deferred, EMPTY);
+        if deferred.first == NONE {
+            return;
+        }
+        let last = self.due.last;
+        self.change(deferred.first, |first| first.prev = last);
+        self.change(last, |last| last.next = deferred.first);
+        if self.due.first == NONE {
+            self.due.first = deferred.first;
+        }
+        self.due.last = deferred.last;
+    }
+
+    /// Returns whether the slots for which `is_owing` is true, and no others, are in the lists. Slow: for
+    /// tests.
+    pub(crate) fn check_invariants(&self, is_owing: impl Fn(u32) -> bool) -> bool {
+        let queued = self.due().chain(self.deferred()).count();
+        let slots = (0..).zip(self.links.iter());
+        let mut owing = 0_usize;
+        for (slot, link) in slots {
+            if link.is_queued != is_owing(slot) {
+                return false;
+            }
+            owing = owing.plus(usize::from(link.is_queued));
+        }
+        queued == owing
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::boxed::Box;
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    const SLOTS: u32 = 5;
+
+    #[test]
+    fn queue_keeps_the_order_that_two_lists_of_a_model_have() {
+        let mut memory = Box::new_uninit_slice(TransmitQueue::bytes(SLOTS as usize));
+        let mut queue = TransmitQueue::new(&mut Arena::new(&mut memory), SLOTS as usize).unwrap();
+        let (mut due, mut deferred) = (VecDeque::new(), VecDeque::new());
+        let mut rng = fastrand::Rng::with_seed(1);
+        for step in 0..20_000 {
+            let slot = rng.u32(..=SLOTS);
+            let is_queued = due.contains(&slot) || deferred.contains(&slot);
+            let action = rng.u8(..5);
+            if action > 0 && action < 4 && is_queued {
+                due.retain(|other| *other != slot);
+                deferred.retain(|other| *other != slot);
+            }
+            match action {
+                0 => {
+                    queue.push(slot);
+                    if !is_queued && slot < SLOTS {
+                        due.push_back(slot);
+                    }
+                }
+                1 => queue.remove(slot),
+                2 => {
+                    queue.rotate(slot);
+                    due.extend(is_queued.then_some(slot));
+                }
+                3 => {
+                    queue.defer(slot);
+                    deferred.extend(is_queued.then_some(slot));
+                }
+                _ => {
+                    queue.resume();
+                    due.append(&mut deferred);
+                }
+            }
+            assert_eq!(queue.due().collect::<VecDeque<_>>(), due, "step {step}");
+            assert_eq!(
+                queue.deferred().collect::<VecDeque<_>>(),
+                deferred,
+                "{step}"
+            );
+            let is_owing = |slot| due.contains(&slot) || deferred.contains(&slot);
+            assert!(queue.check_invariants(is_owing), "step {step}");
+        }
+    }
+}
