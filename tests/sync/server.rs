@@ -354,7 +354,7 @@ fn leases_of_a_dead_process_are_taken_back_in_portions() {
         assert_eq!(receive(&mut server, 3, ASK, id, WRITE), Ok(()));
     }
     while server.poll_transmit().is_some() {
-        server.mark_sent(true);
+        server.mark_sent();
     }
     let (mut left, mut portions, mut granted) = (u64::MAX, 0, 0);
     while left > 0 {
@@ -363,7 +363,7 @@ fn leases_of_a_dead_process_are_taken_back_in_portions() {
         assert!(before - server.client_usage().0 <= 64);
         // What is taken back is granted at once.
         while server.poll_transmit().is_some() {
-            server.mark_sent(true);
+            server.mark_sent();
             granted += 1;
         }
         portions += 1;
@@ -404,7 +404,7 @@ fn handles_chosen_for_one_bucket_do_not_slow_each_other_down() {
         let steps = server.steps() - before;
         assert!(steps < 600, "{steps} steps");
         while server.poll_transmit().is_some() {
-            server.mark_sent(true);
+            server.mark_sent();
         }
     };
     for number in 0..HANDLES as u64 {
