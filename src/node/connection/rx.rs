@@ -9,7 +9,20 @@ use crate::counters::Refusal;
 use crate::invariant::Count;
 use crate::node::{Node, PeerRef, RxHalf};
 use crate::pal::{Pal, Stream, StreamError};
-use crate::wire::{Expected, Frame};
+use crate::wire::{Expected, Frame, codes};
+
+/// The thread that reads a stream.
+#[derive(Clone, Copy)]
+enum Reader {
+    /// The worker, which handles all frames, as far as the peer's share of the turn goes.
+    Worker {
+        /// No other peer was served in this turn.
+        is_alone: bool,
+    },
+    /// A call that waits for an answer. It handles the frames of [`Node::is_for_caller`] and leaves the
+    /// first other one to the worker, so that a thread that waits never calls the embedder.
+    Caller,
+}
 
 /// The result of a read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,12 +66,18 @@ impl<'m, P: Pal> Node<'m, P> {
             Ok(0) | Err(StreamError::Closed) => ReadOutcome::End,
             Err(StreamError::WouldBlock | StreamError::Interrupted) => ReadOutcome::Nothing,
             Ok(count) => {
-                rx.frames.mark_filled(count);
-                self.counters.reads.add(1);
-                self.counters.bytes_in.add(count);
+                self.record_read(rx, count);
                 ReadOutcome::Some
             }
         }
+    }
+
+    /// Records that so many bytes of the peer were read.
+    #[inline]
+    pub(in crate::node) fn record_read(&self, rx: &mut RxHalf<'m, P::Stream>, count: usize) {
+        rx.frames.mark_filled(count);
+        self.counters.reads.add(1);
+        self.counters.bytes_in.add(count);
     }
 
     /// Handles the frames that were read before and not handled.
@@ -79,29 +98,50 @@ impl<'m, P: Pal> Node<'m, P> {
         retry
     }
 
-    /// Handles the complete frames in the buffer, as far as the peer's share of this turn goes.
+    /// In the worker: handles the complete frames in the buffer, as far as the peer's share of this turn
+    /// goes.
     pub(super) fn handle_frames(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         rx: &mut RxHalf<'m, P::Stream>,
     ) -> Retry {
         let is_alone = self.turns.serve(peer.index);
+        self.handle_frames_as(peer, rx, Reader::Worker { is_alone })
+    }
+
+    /// In a call that waits: handles the answers at the head of the buffer. False if another frame comes
+    /// first.
+    pub(in crate::node) fn handle_answers(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        rx: &mut RxHalf<'m, P::Stream>,
+    ) -> bool {
+        self.handle_frames_as(peer, rx, Reader::Caller) == Retry::No
+    }
+
+    fn handle_frames_as(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        rx: &mut RxHalf<'m, P::Stream>,
+        reader: Reader,
+    ) -> Retry {
         let mut handled = 0_usize;
-        let retry = self.handle_each(peer, rx, is_alone, &mut handled);
+        let retry = self.handle_each(peer, rx, reader, &mut handled);
         if handled > 0 {
             self.counters.frames_in.add(handled);
         }
         retry
     }
 
-    /// As [`Node::handle_frames`]. Adds the number of frames that were handled to `handled`.
+    /// The loop over the frames of a peer. Adds the number of frames that were handled to `handled`.
     fn handle_each(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         rx: &mut RxHalf<'m, P::Stream>,
-        is_alone: bool,
+        reader: Reader,
         handled: &mut usize,
     ) -> Retry {
+        let is_caller = matches!(reader, Reader::Caller);
         loop {
             let frame = match rx.frames.peek() {
                 Ok(Some(frame)) => frame,
@@ -111,6 +151,10 @@ impl<'m, P: Pal> Node<'m, P> {
                     return Retry::No;
                 }
             };
+            if is_caller && !self.is_for_caller(peer, frame.code) {
+                return Retry::Now;
+            }
+            // None of the messages for a caller has an answer.
             if Expected::of(frame.code).is_some() && !peer.has_room() {
                 if !rx.reads_paused {
                     self.counters.paused_reads.add(1);
@@ -122,14 +166,19 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 return Retry::No;
             }
-            if !self.is_closing() && rx.share.is_used_up(self.turn(), is_alone) {
+            if let Reader::Worker { is_alone } = reader
+                && !self.is_closing()
+                && rx.share.is_used_up(self.turn(), is_alone)
+            {
                 return Retry::Now;
             }
             let length = frame.length();
             let cost = self.cost_of(frame.code);
             self.trace_rx(peer, &frame, &mut rx.is_traced);
             let outcome = self.handle_frame(peer, &frame);
-            rx.share.charge(cost);
+            if !is_caller {
+                rx.share.charge(cost);
+            }
             // Few frames are charged more than they cost themselves, and a swap takes longer.
             if peer.charge.load(Ordering::Relaxed) != 0 {
                 let frames = peer.charge.swap(0, Ordering::Relaxed);
@@ -156,13 +205,20 @@ impl<'m, P: Pal> Node<'m, P> {
         Retry::No
     }
 
+    /// Whether a call that waits may handle the frame: an answer, or a message of the server of shared
+    /// values. None of them calls the embedder.
+    fn is_for_caller(&self, peer: &PeerRef<'_, 'm, P::Stream>, code: u8) -> bool {
+        match code {
+            codes::RESP => true,
+            codes::SYNC_REQUEST_DOWNGRADE
+            | codes::SYNC_CONFIRM_UPGRADE
+            | codes::SYNC_CONFIRM_CLOSE => Some(peer.vmid()) == self.identity.leader,
+            _ => false,
+        }
+    }
+
     /// Records a received frame among the events, once.
-    pub(crate) fn trace_rx(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        frame: &Frame<'_>,
-        is_traced: &mut bool,
-    ) {
+    fn trace_rx(&self, peer: &PeerRef<'_, 'm, P::Stream>, frame: &Frame<'_>, is_traced: &mut bool) {
         if !core::mem::replace(is_traced, true) {
             let (code, seq) = (frame.code, frame.seq);
             self.events.frame_in(peer.vmid(), code, seq, frame.length());

@@ -13,7 +13,6 @@ use crate::node::{Node, PeerRef, RxHalf};
 use crate::pal::{Deadline, Event, Interest, Pal, Stream, StreamError, Time};
 use crate::store::SpinLockGuard;
 use crate::sync::Ordering;
-use crate::wire::{Message, codes};
 
 /// The events that may end a wait for bytes besides the bytes, the end of the stream and the time
 /// limit.
@@ -178,9 +177,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Ok(0) | Err(StreamError::Closed) => false,
             Err(StreamError::WouldBlock | StreamError::Interrupted) => true,
             Ok(count) => {
-                rx.frames.mark_filled(count);
-                self.counters.reads.add(1);
-                self.counters.bytes_in.add(count);
+                self.record_read(rx, count);
                 self.handle_answers(peer, rx)
             }
         }
@@ -208,46 +205,6 @@ impl<'m, P: Pal> Node<'m, P> {
                 return read;
             }
             core::hint::spin_loop();
-        }
-    }
-
-    /// Handles the answers at the head of the bytes that were read. False if another frame comes
-    /// first.
-    fn handle_answers(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        rx: &mut RxHalf<'m, P::Stream>,
-    ) -> bool {
-        loop {
-            let frame = match rx.frames.peek() {
-                Ok(Some(frame)) => frame,
-                // The frame is incomplete: the call reads on.
-                Ok(None) => return true,
-                Err(_) => return false,
-            };
-            self.trace_rx(peer, &frame, &mut rx.is_traced);
-            let length = frame.length();
-            if frame.code == codes::RESP {
-                if self.handle_answer(peer, frame.seq, frame.payload).is_err() {
-                    return false;
-                }
-            } else if Some(peer.vmid()) == self.identity.leader {
-                let handled = match frame.message() {
-                    Ok(Message::Sync(code, sync)) if !code.is_for_server() => {
-                        self.on_server_sync(code, &sync)
-                    }
-                    _ => return false,
-                };
-                // The worker handles an invalid message, since it finds the same error.
-                if handled.is_err() {
-                    return false;
-                }
-            } else {
-                return false;
-            }
-            rx.is_traced = false;
-            self.counters.frames_in.add(1);
-            rx.frames.skip(length);
         }
     }
 }
