@@ -39,6 +39,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As the leader: queues the messages of the outbox for their receivers, as far as there is room and as a
     /// turn of the worker allows; the worker goes on in its next turn. What has no room delays nothing else.
     /// Returns when the worker is to go on.
+    #[inline]
     pub(in crate::node) fn send_output(&self, sender: Sender) -> Retry {
         let Some(leader) = &self.leader else {
             return Retry::No;
@@ -46,6 +47,16 @@ impl<'m, P: Pal> Node<'m, P> {
         if sender == Sender::Turn {
             leader.retry_if_wanted();
         }
+        // Most operations produce no message.
+        if leader.has_output() {
+            self.send_each(leader, sender)
+        } else {
+            Retry::No
+        }
+    }
+
+    /// As [`Node::send_output`], if there is a message to send.
+    fn send_each(&self, leader: &LeaderTables<'m>, sender: Sender) -> Retry {
         let mut retry = Retry::No;
         let mut unwritten: Option<PeerRef<'_, 'm, P::Stream>> = None;
         while leader.has_output() {
