@@ -63,7 +63,12 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
         let at_once = match message {
-            Message::FileLockSet(lock) => self.set_own_lock(message, lock)?,
+            Message::FileLockSet(lock) => {
+                if let Some(status) = self.set_own_lock(message, lock)? {
+                    return Ok(Answer::Status(status));
+                }
+                None
+            }
             Message::PidKill(_)
             | Message::PidGetMeta { .. }
             | Message::KillOrdered { .. }
@@ -122,7 +127,7 @@ impl<P: Pal> Node<'_, P> {
         &self,
         message: &Message<'_>,
         lock: &FileLock<'_>,
-    ) -> Result<Option<Outcome>, Error> {
+    ) -> Result<Option<Result<u32, Errno>>, Error> {
         let leader = self.leader.as_ref().ok_or(Error::Invalid)?;
         self.check_length(message)?;
         let hash = hash_path(lock.path);
@@ -140,7 +145,10 @@ impl<P: Pal> Node<'_, P> {
             })
         };
         self.send_output(Sender::Call);
-        Ok(Some(outcome).filter(|outcome| *outcome != Outcome::Delegated))
+        Ok(match outcome {
+            Outcome::Answer(Answer::Status(status)) => Some(status),
+            _ => None,
+        })
     }
 }
 
