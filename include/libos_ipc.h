@@ -269,6 +269,8 @@ struct libos_ipc_limits {
     uint32_t call_limit_ms;     /* how long a call waits for an answer; 0: without limit */
     uint32_t connect_limit_ms;  /* how long a process with a full backlog is retried */
     bool wrap_ids;              /* released IDs are allocated again after the highest one (default) */
+    bool require_secure;        /* init_ipc() fails with -ENOKEY if there is no key of libos_ipc_set_family_key(); not set
+                                   by default */
     uint32_t delegated_files;   /* files whose FILE_LOCK_POSIX locks this process may decide about itself, while no
                                    other process locks them: then a lock takes no message. 0: none; unused by the leader */
 };
@@ -294,7 +296,8 @@ int libos_ipc_setup(const struct libos_ipc_platform* platform,
  * in both directions and be watchable for both. A library that is built with the feature `secure` needs about 10 KiB more
  * memory for each peer, with or without a key: see libos_ipc_memory_size().
  *
- * To be called between libos_ipc_setup() and init_ipc(). Without this call streams are plain. The library copies the key,
+ * To be called between libos_ipc_setup() and init_ipc(). Without this call streams are plain, unless
+ * libos_ipc_limits.require_secure is set: then init_ipc() fails. The library copies the key,
  * so the caller can wipe its own. -EINVAL for NULL or before libos_ipc_setup(), -EALREADY after init_ipc() or the second
  * time, -ENOSYS if the library was built without the feature. */
 int libos_ipc_set_family_key(uint64_t instance, const uint8_t* key,
@@ -312,7 +315,7 @@ extern struct libos_ipc_ids g_process_ipc_ids;
 
 /* Makes this process a member: takes the memory and listens. Checks g_process_ipc_ids as init_ipc_ids() does. -EALREADY
  * the second time, also during the first call, -ENOMEM if the memory is too small, -EINVAL if limits contradict each
- * other. */
+ * other, -ENOKEY if libos_ipc_limits.require_secure is set and there is no key. After an error it can be called again. */
 int init_ipc(void);
 /* Checks g_process_ipc_ids, and makes the first process the leader (self_vmid = STARTING_VMID). */
 int init_ipc_ids(void);

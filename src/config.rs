@@ -203,6 +203,10 @@ pub struct Config {
     /// no such limit while its parent lives: the parent [abandons](crate::Node::abandon_child) a
     /// child that will not come.
     pub start_limit: Duration,
+    /// Whether the platform's streams must be secure ([`Pal::is_secure`](crate::pal::Pal::is_secure)):
+    /// without a key [`Node::new`](crate::Node::new) returns [`Error::NotSecure`](crate::Error::NotSecure),
+    /// instead of a node whose streams the host can read and change. Not set by default.
+    pub require_secure: bool,
 }
 
 impl Config {
@@ -216,6 +220,7 @@ impl Config {
         connect_limit: Duration::from_secs(5),
         recall_limit: Duration::from_secs(5),
         start_limit: Duration::from_mins(1),
+        require_secure: false,
     };
 }
 

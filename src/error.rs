@@ -90,6 +90,9 @@ pub enum Error {
     Unsupported,
     /// The node is shutting down (`ESHUTDOWN`).
     ShuttingDown,
+    /// [`Config::require_secure`](crate::Config::require_secure) is set, and the platform's streams
+    /// are plain: there is no key (`ENOKEY`).
+    NotSecure,
     /// The platform failed to provide a stream, event or watch (`EIO`).
     Platform,
 }
@@ -114,6 +117,7 @@ impl Error {
             Error::NoChild => Errno::ECHILD,
             Error::Unsupported => Errno::ENOSYS,
             Error::ShuttingDown => Errno::ESHUTDOWN,
+            Error::NotSecure => Errno::ENOKEY,
             Error::Platform => Errno::EIO,
         }
     }
@@ -154,6 +158,9 @@ impl fmt::Display for Error {
                 "the leader doesn't know what this needs, or this process has not joined",
             ),
             Error::ShuttingDown => f.write_str("the node is shutting down"),
+            Error::NotSecure => {
+                f.write_str("secure streams are required, and there is no key of the family")
+            }
             Error::Platform => {
                 f.write_str("the platform could not give a stream, an event or a watch")
             }
@@ -283,6 +290,8 @@ named! {
     ETIMEDOUT = 110,
     /// Done already.
     EALREADY = 114,
+    /// Required key not available.
+    ENOKEY = 126,
 }
 
 #[cfg(test)]

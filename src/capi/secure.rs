@@ -3,7 +3,7 @@
 use core::ffi::{c_int, c_void};
 
 #[cfg(feature = "secure")]
-pub(super) use family::pal;
+pub(super) use family::{has_key, pal};
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_set_family_key(
@@ -59,6 +59,11 @@ mod family {
         } else {
             Errno::EALREADY.negated()
         }
+    }
+
+    /// Returns true if the library OS has set a key.
+    pub(in crate::capi) fn has_key() -> bool {
+        FAMILY.get().is_some()
     }
 
     fn random(buffer: &mut [u8]) -> Result<(), OutOfResources> {

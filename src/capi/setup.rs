@@ -74,7 +74,8 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         call_limit_ms: 0,
         connect_limit_ms: config.connect_limit.as_millis() as u32,
         wrap_ids: config.wrap_ids as u8,
-        padding: [0; 3],
+        require_secure: config.require_secure as u8,
+        padding: [0; 2],
         delegated_files: delegated_files as u32,
     }
 }
@@ -112,6 +113,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
         driving,
         spin: Duration::from_micros(limits.spin_us.into()),
         wrap_ids: limits.wrap_ids != 0,
+        require_secure: limits.require_secure != 0,
         connect_limit: Duration::from_millis(limits.connect_limit_ms.into()),
         ..Config::DEFAULT
     }
@@ -232,6 +234,12 @@ fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
             platform.memory_size
         ));
         return Err(Error::Full(crate::Resource::Memory));
+    }
+    // Before the platform listens, so that the library OS can set the key and try again. Without the feature
+    // `Node::new` refuses.
+    #[cfg(feature = "secure")]
+    if setup.config.require_secure && !super::secure::has_key() {
+        return Err(Error::NotSecure);
     }
     let listening = call!(
         platform,

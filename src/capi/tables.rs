@@ -131,7 +131,9 @@ pub struct libos_ipc_limits {
     pub connect_limit_ms: u32,
     /// A `bool` in C. It is a `u8` here because C may store any value in it.
     pub wrap_ids: u8,
-    pub padding: [u8; 3],
+    /// As `wrap_ids`.
+    pub require_secure: u8,
+    pub padding: [u8; 2],
     pub delegated_files: u32,
 }
 

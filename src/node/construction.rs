@@ -73,7 +73,8 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// # Errors
     /// [`Error::Full`] ([`Memory`](crate::Resource::Memory)) if the memory is too small, [`Error::Invalid`] if
-    /// the capacities contradict each other, [`Error::Platform`] if the PAL has no events left.
+    /// the capacities contradict each other, [`Error::NotSecure`] if secure streams are required and the
+    /// PAL has none, [`Error::Platform`] if the PAL has no events left.
     pub fn new(
         pal: P,
         identity: Identity,
@@ -82,6 +83,9 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<Self, Error> {
         let limits = &config.capacities;
         check(limits)?;
+        if config.require_secure && !pal.is_secure() {
+            return Err(Error::NotSecure);
+        }
         let mut arena = Arena::new(memory);
         let peers = Peers::new(
             &mut arena,

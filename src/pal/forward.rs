@@ -23,7 +23,7 @@
 ///     const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
 ///
 ///     forward_pal!(P: contended);
-///     forward_pal!(0: event, watch_listener, wait, wake, wait_event, now);
+///     forward_pal!(0: is_secure, event, watch_listener, wait, wake, wait_event, now);
 ///     forward_pal!(0, stream: watch, rewatch, unwatch, wait_readable);
 ///
 ///     fn connect(&self, _: Vmid) -> Result<P::Stream, ConnectError> {
@@ -52,6 +52,11 @@ macro_rules! forward_pal {
     (@contended $inner:tt) => {
         fn contended(attempts: u32) {
             <$inner as $crate::pal::Pal>::contended(attempts);
+        }
+    };
+    (@is_secure $inner:tt) => {
+        fn is_secure(&self) -> bool {
+            self.$inner.is_secure()
         }
     };
     (@event $inner:tt) => {

@@ -206,6 +206,12 @@ pub trait Pal: Send + Sync {
     /// new ones wait instead of replacing the oldest.
     const HAS_HANDSHAKE: bool = false;
 
+    /// Returns true if the streams are encrypted and authenticated, as those of `secure` with a key.
+    /// A wrapper forwards it.
+    fn is_secure(&self) -> bool {
+        false
+    }
+
     /// Makes an event. Called only while the node is set up.
     ///
     /// # Errors

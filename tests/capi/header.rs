@@ -169,8 +169,8 @@ fn the_header_lays_out_each_struct_as_the_rust_code_does() {
                 "_Static_assert(offsetof(struct {name}, {in_c}) == \
                  offsetof(struct {name}_in_rust, {member}), \"{name}.{in_c}\");"
             ));
-            // `wrap_ids` is a `bool` in C and a `u8` in Rust.
-            if member != "wrap_ids" {
+            // These are a `bool` in C and a `u8` in Rust.
+            if !["wrap_ids", "require_secure"].contains(&member) {
                 program.push(format!(
                     "_Static_assert(__builtin_types_compatible_p(\
                      __typeof__(((struct {name}*)0)->{in_c}), \

@@ -50,19 +50,24 @@ static int set_key(int key) {
     return libos_ipc_set_family_key(INSTANCE, bytes, random_bytes);
 }
 
-static void set_up(const char* base) {
+static void set_up(const char* base, bool require_secure) {
     static const struct libos_ipc_callbacks callbacks = {.signal = deliver, .self = self};
     static struct libos_ipc_platform platform;
     size_t size = libos_ipc_memory_size(NULL, true);
     void* memory = aligned_alloc(64, (size + 63) / 64 * 64);
     check(memory ? 0 : -ENOMEM, "memory");
     check(posix_platform(&platform, base, memory, size), "posix_platform");
-    check(libos_ipc_setup(&platform, &callbacks, NULL), "libos_ipc_setup");
+    struct libos_ipc_limits limits;
+    libos_ipc_default_limits(&limits);
+    limits.require_secure = require_secure;
+    check(libos_ipc_setup(&platform, &callbacks, &limits), "libos_ipc_setup");
 }
 
 static void start(const char* base, int key) {
-    set_up(base);
+    /* A process without a key may have plain streams only if it does not require others. */
+    set_up(base, key != NO_KEY);
     if (key != NO_KEY) {
+        check(init_ipc() == -ENOKEY ? 0 : -EPROTO, "a missing key");
         check(libos_ipc_set_family_key(INSTANCE, NULL, random_bytes) == -EINVAL ? 0 : -EPROTO, "no key");
         check(set_key(key), "libos_ipc_set_family_key");
         check(set_key(key) == -EALREADY ? 0 : -EPROTO, "a second key");
@@ -97,8 +102,10 @@ int main(int argc, char** argv) {
     if (argc == 7)
         member(argv + 2);
     if (argc == 3) {
-        set_up(argv[1]);
+        set_up(argv[1], true);
         check(set_key(OWN_KEY) == -ENOSYS ? 0 : -EPROTO, "a key without the feature");
+        check(init_ipc() == -ENOKEY ? 0 : -EPROTO, "secure streams without the feature");
+        posix_platform_end();
         return 0;
     }
     check(set_key(OWN_KEY) == -EINVAL ? 0 : -EPROTO, "a key before the set-up");

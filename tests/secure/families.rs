@@ -7,7 +7,7 @@ use libos_ipc::pal::{Deadline, Pal, Stream};
 use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{Answer, IdRange, Message};
-use libos_ipc::{Config, Driving, Identity, Node, Refusal, Vmid};
+use libos_ipc::{Config, Driving, Error, Identity, Node, Refusal, Vmid};
 
 use super::{assert_breaches, key, random, vmid};
 
@@ -137,6 +137,29 @@ fn many_members_join_at_once_with_few_unidentified_connections() {
     }
     assert_eq!(leader.statistics().refused(Refusal::NoVmid), 10);
     drop(streams);
+}
+
+#[test]
+fn a_node_that_requires_secure_streams_is_not_made_without_a_key() {
+    let net = Net::new();
+    let config = Config {
+        require_secure: true,
+        ..CALLER
+    };
+    let identity = Identity::LEADER;
+    let plain = SecurePal::plain(net.join(vmid(1)).unwrap(), vmid(1));
+    let secure = SecurePal::new(net.join(vmid(2)).unwrap(), vmid(2), key(), random);
+    let below = net.join(vmid(3)).unwrap();
+    let injected = FaultInjector::new(&secure, Faults::NONE, 1);
+    let memory = || vec![std::mem::MaybeUninit::uninit(); 4 << 20];
+    let made = [
+        Node::new(&plain, identity, config, &mut memory()).err(),
+        Node::new(&secure, identity, config, &mut memory()).err(),
+        Node::new(below, identity, config, &mut memory()).err(),
+        Node::new(&injected, identity, config, &mut memory()).err(),
+    ];
+    let refused = Some(Error::NotSecure);
+    assert_eq!(made, [refused, None, refused, None]);
 }
 
 #[test]

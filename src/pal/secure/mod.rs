@@ -107,6 +107,10 @@ macro_rules! pal {
             crate::forward_pal!(inner: event, watch_listener, wake, wait_event, now);
             crate::forward_pal!(stream.itself: watch, rewatch, unwatch);
 
+            fn is_secure(&self) -> bool {
+                SecurePal::is_secure(self)
+            }
+
             fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
                 let stream = self.inner.connect(peer)?;
                 Ok(SecureStream::opened(self, stream, peer))

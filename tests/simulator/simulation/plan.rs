@@ -198,6 +198,7 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         spin: Duration::ZERO,
         wrap_ids: rng.bool(),
         keep_ranges_of_dead: false,
+        require_secure: false,
         connect_limit: Duration::from_secs(5),
         recall_limit: Duration::from_secs(5),
         start_limit: START_LIMIT,
