@@ -137,7 +137,9 @@ pub(crate) fn hash_path(path: &[u8]) -> u64 {
     for word in words {
         hash = hash64(hash ^ u64::from_le_bytes(*word));
     }
-    let last = match path.last_chunk() {
+    // `last_chunk` of `core` contains a panic.
+    let tail = path.len().checked_sub(8).and_then(|at| path.get(at..));
+    let last = match tail.and_then(<[u8]>::first_chunk) {
         _ if rest.is_empty() => [0; 8],
         // It overlaps the word before: one read takes less time than one for each byte.
         Some(last) => *last,
