@@ -239,6 +239,7 @@ impl LockTable<'_> {
         }
         self.unblock_requests(lock);
         self.trees.free(lock);
+        self.removed = self.removed.wrapping_add(1);
     }
 
     fn adjust_lock_count(&mut self, file: u32, change: isize) {

@@ -106,6 +106,8 @@ pub struct LockTable<'m> {
     search: DeadlockSearch<'m>,
     open_files: OpenFileTable<'m>,
     delegations: DelegationTable<'m>,
+    /// The number of locks that were removed so far.
+    removed: u64,
     steps: Steps,
 }
 
@@ -151,6 +153,7 @@ impl<'m> LockTable<'m> {
             search: DeadlockSearch::new(arena, limits)?,
             open_files: OpenFileTable::new(arena, limits.open_files)?,
             delegations: DelegationTable::new(arena, limits)?,
+            removed: 0,
             steps: Steps::default(),
         })
     }
@@ -320,6 +323,12 @@ impl<'m> LockTable<'m> {
         ]
         .into_iter()
         .fold(0, u64::wrapping_add)
+    }
+
+    /// The number of locks that were removed so far. A request removes each lock that its owner has in
+    /// the range, which is the only work that no limit of the table bounds.
+    pub(crate) fn removed(&self) -> u64 {
+        self.removed
     }
 
     /// The number of locks that are held now, and the peak.

@@ -73,6 +73,7 @@ impl Leader<'_> {
             Op::OwnerDied(from, id) => {
                 return Outcome::Sync(self.leases.on_owner_died(from, id));
             }
+            Op::ReleaseLocks => self.locks.release_portion(),
             Op::ReclaimLeases { owner, left } => {
                 return Outcome::Remaining(self.leases.reclaim_portion(owner, left));
             }

@@ -141,6 +141,7 @@ impl<'a> Op<'a> {
             }
             Op::OwnerDied(from, id) => ((26, 0, from.get(), id, 0), None),
             Op::ReclaimLeases { owner, left } => ((28, 0, owner.get(), left, 0), None),
+            Op::ReleaseLocks => ((34, 0, 0, 0, 0), None),
             Op::ReclaimChildren { owner, left } => ((30, 0, owner.get(), left, 0), None),
             Op::Transmitted { id, is_extended } => {
                 let (which, vmid, number) = id_fields(id);
@@ -255,6 +256,7 @@ impl<'a> Op<'a> {
                 owner: vmid?,
                 left: first,
             },
+            34 => Op::ReleaseLocks,
             30 => Op::ReclaimChildren {
                 owner: vmid?,
                 left: first,
@@ -285,7 +287,7 @@ mod tests {
             for byte in &mut bytes {
                 *byte = if rng.u8(..4) == 0 { rng.u8(..) } else { 0 };
             }
-            bytes[0] = rng.u8(..35);
+            bytes[0] = rng.u8(..36);
             bytes[1] = rng.u8(..3);
             // The frame has a possible size and any code.
             bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());

@@ -68,6 +68,8 @@ pub enum Op<'a> {
     /// A process gives an unused lease back, and the server is to report the death of the owner of the
     /// handle's value to the next process, too.
     OwnerDied(Vmid, u64),
+    /// Releases a portion of the locks of the open files that are closed.
+    ReleaseLocks,
     /// Takes back a portion of the leases of a process: it left, or its limits are not those of the
     /// leader.
     ReclaimLeases {

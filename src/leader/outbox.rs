@@ -155,7 +155,10 @@ impl Leader<'_> {
         }
     }
 
-    /// Whether [`Leader::poll_transmit`] returns a message.
+    /// Whether [`Leader::poll_transmit`] returns a message, or an [`Op::ReleaseLocks`] has work to do,
+    /// which may make others.
+    ///
+    /// [`Op::ReleaseLocks`]: super::Op::ReleaseLocks
     pub fn has_output(&self) -> bool {
         self.outbox.is_ready
     }

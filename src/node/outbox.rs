@@ -62,6 +62,10 @@ impl<'m, P: Pal> Node<'m, P> {
         while leader.has_output() {
             let mut tables = leader.lock();
             let Some(outgoing) = tables.poll_transmit() else {
+                if tables.locks().has_releases() {
+                    tables.apply(&Op::ReleaseLocks);
+                    continue;
+                }
                 break;
             };
             let Outgoing { to, id, .. } = outgoing;

@@ -285,3 +285,67 @@ fn answer_to_a_release_of_many_locks_comes_after_the_last_portion() {
         assert_eq!(request(end), done);
     }
 }
+
+/// The locks of an open file are released in portions, each of which is followed by what it serves.
+fn release_all(locks: &mut LockTable<'_>) -> usize {
+    let mut portions = 0;
+    while locks.has_releases() {
+        let before = locks.lock_usage().0;
+        let before_steps = locks.steps();
+        locks.release_portion();
+        let steps = locks.steps() - before_steps;
+        assert!(steps < PORTION, "{steps} steps");
+        assert!(before - locks.lock_usage().0 <= 64);
+        assert!(locks.check_invariants());
+        portions += 1;
+    }
+    portions
+}
+
+#[test]
+fn open_file_that_was_closed_during_a_wait_is_released_in_portions() {
+    with_table(LIMITS, |locks| {
+        for byte in 0..1_000 {
+            assert_eq!(set(locks, &ofd(7, 2 * byte, 2 * byte)).0, DONE);
+        }
+        assert_eq!(set(locks, &on(b"5", write(HOLDER, 0, 0))).0, DONE);
+        let behind = on(b"5", waiting(ofd(7, 0, 0)));
+        assert_eq!(locks.set(member(2), 77, &behind), WAITS);
+        locks.close_open_file(member(2), 7);
+        assert!(!locks.has_releases());
+        let ((), cancelled) = steps(locks, |locks| locks.cancel(member(2), 77));
+        assert!(cancelled < PORTION, "{cancelled} steps");
+        assert_eq!(locks.lock_usage().0, 1_001 - 64);
+        // The end of another open file between two portions changes nothing.
+        locks.reclaim(member(4));
+        assert_eq!(locks.open_file_usage().0, 1);
+        assert!(release_all(locks) >= 10);
+        assert_eq!((locks.open_file_usage().0, locks.lock_usage().0), (0, 1));
+        let _ = decided(locks);
+    });
+}
+
+#[test]
+fn open_file_whose_transfer_is_withdrawn_is_released_in_portions() {
+    with_table(LIMITS, |locks| {
+        for byte in 0..1_000 {
+            assert_eq!(set(locks, &ofd(7, 2 * byte, 2 * byte)).0, DONE);
+        }
+        assert!(locks.send_open_file(member(2), member(3), 7));
+        locks.close_open_file(member(2), 7);
+        assert_eq!(locks.lock_usage().0, 1_000);
+        let ((), withdrawn) = steps(locks, |locks| {
+            locks.retract_open_file(member(2), member(3), 7);
+        });
+        assert!(withdrawn < PORTION, "{withdrawn} steps");
+        assert_eq!(locks.lock_usage().0, 1_000 - 64);
+        // It is locked by the receiver again: then it is not closed any more.
+        assert_eq!(locks.set(member(3), 1, &ofd(7, 5_000, 5_000)), DONE);
+        assert!(!locks.has_releases());
+        assert_eq!(locks.lock_usage().0, 1_001 - 64);
+        for _ in 0..2 {
+            locks.close_open_file(member(3), 7);
+        }
+        assert_eq!((locks.open_file_usage().0, locks.lock_usage().0), (0, 0));
+    });
+}

@@ -158,3 +158,52 @@ fn signals_for_all_are_handled_one_a_turn_and_sent_to_32_peers_a_turn() {
         }
     });
 }
+
+const FILE_LOCK_SET: u8 = 15;
+const WRITE: u32 = 1;
+const UNLOCK: u32 = 2;
+
+/// A request about a record lock of process 1, as a process in C lays it out.
+fn lock(kind: u32, (first, last): (u64, u64)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend([1, kind].iter().flat_map(|word| word.to_le_bytes()));
+    bytes.extend([first, last].iter().flat_map(|word| word.to_le_bytes()));
+    // The pid, the open file, and whether it waits.
+    bytes.extend(1_u64.to_le_bytes());
+    bytes.extend(0_u64.to_le_bytes());
+    bytes.extend(b"\0/data/file\0");
+    bytes.resize(48 + 11, 0);
+    bytes
+}
+
+#[test]
+fn request_that_removes_many_locks_counts_as_many_frames() {
+    const CHEAP: u32 = 20;
+    for (locks, is_dear) in [(50_u32, false), (200, true)] {
+        with_leader(|base, leader| {
+            let mut peer = Peer::join(base, 2);
+            for _ in 0..8 {
+                turn(leader);
+            }
+            for byte in (0..locks).map(u64::from) {
+                let seq = peer.send(FILE_LOCK_SET, &lock(WRITE, (2 * byte, 2 * byte)));
+                // The answer may open the stream.
+                for _ in 0..2 {
+                    turn(leader);
+                }
+                assert_eq!(peer.answer_to(seq), [0; 4]);
+            }
+            assert_eq!(leader.statistics().pools.locks.now, locks as usize);
+            let unlock = frame(0, FILE_LOCK_SET, &lock(UNLOCK, (0, u64::MAX)));
+            let release = frame(0, RELEASE_ID_RANGE, &pair(7, 7));
+            let all = [unlock, release.repeat(CHEAP as usize)].concat();
+            peer.to.write_all(&all).unwrap();
+            let all_frames = u64::from(CHEAP) + 1;
+            let first = turn(leader);
+            assert_eq!(leader.statistics().pools.locks.now, 0);
+            // The locks are released at once, and the frames behind that have their turn later.
+            assert_eq!(first, if is_dear { 1 } else { all_frames }, "{locks} locks");
+            assert_eq!(first + turn(leader), all_frames);
+        });
+    }
+}

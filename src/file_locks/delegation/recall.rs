@@ -63,9 +63,13 @@ impl LockTable<'_> {
         self.open_files.resume_notices();
     }
 
-    /// Whether the leader has a completion, a recall or a notice about an open file to send.
+    /// Whether the leader has a completion, a recall or a notice about an open file to send, or
+    /// [locks to release](LockTable::has_releases).
     pub fn has_output(&self) -> bool {
-        self.has_completions() || self.delegations.outbox.has_due() || self.open_files.has_notices()
+        self.has_completions()
+            || self.delegations.outbox.has_due()
+            || self.open_files.has_notices()
+            || self.has_releases()
     }
 
     /// The number of the last recall. Later recalls have higher numbers.

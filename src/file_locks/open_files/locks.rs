@@ -31,9 +31,7 @@ impl LockTable<'_> {
     /// started will never join. It changes nothing if the receiver has the open file already.
     pub fn retract_open_file(&mut self, vmid: Vmid, from: Vmid, open_file: u64) {
         self.search.begin();
-        if self.open_files.retract(open_file, vmid, from) {
-            self.release_open_file(open_file, &mut Portion::whole());
-        }
+        self.open_files.retract(open_file, vmid, from);
         self.release_closed();
     }
 
@@ -53,14 +51,32 @@ impl LockTable<'_> {
             && self.release_owner(Owner::Flock(open_file), portion)
     }
 
-    /// Releases the open files that were closed while a request waited, once no request waits any
-    /// more. Each release may serve a request that waited for another open file.
+    /// Releases a portion of the locks of the open files that were closed while a request waited,
+    /// once no request waits any more. Each release may serve a request that waited for another open
+    /// file. The rest follows with the next operations.
     pub(in crate::file_locks) fn release_closed(&mut self) {
-        while let Some((open_file, is_free)) = self.open_files.take_closed() {
-            if is_free {
-                self.release_open_file(open_file, &mut Portion::whole());
+        let mut portion = Portion::new();
+        while portion.take_slot()
+            && let Some((slot, open_file)) = self.open_files.take_closed()
+        {
+            let is_last = self.open_files.is_last(slot);
+            if is_last && !self.release_open_file(open_file, &mut portion) {
+                self.open_files.list_closed(slot);
+                return;
             }
+            self.open_files.remove(slot);
         }
+    }
+
+    /// Whether locks of an open file that is closed are still to be released.
+    pub fn has_releases(&self) -> bool {
+        self.open_files.has_closed()
+    }
+
+    /// Releases a portion of those locks.
+    pub fn release_portion(&mut self) {
+        self.search.begin();
+        self.release_closed();
     }
 
     /// Allows notices for the member, which [`LockTable::next_notice`] returns from now on.

@@ -14,7 +14,7 @@ use crate::error::Error;
 use core::cmp::Ordering;
 use core::hash::Hash;
 
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::store::{
     Arena, Digest, HashIndex, SlotAllocator, Steps, Table, TransmitQueue, bytes_for, hash64, total,
 };
@@ -116,9 +116,8 @@ pub(super) struct OpenFileTable<'m> {
     references: Table<'m, Reference>,
     slots: SlotAllocator<'m>,
     by_number: HashIndex<'m>,
-    /// The first `listed` entries are the slots of references whose last request has ended while
-    /// they were [`HoldState::Closing`]. A slot is listed at most once, and the list is empty at
-    /// the end of each operation.
+    /// The first `listed` entries are the slots of references that are [`HoldState::Closing`], and
+    /// without requests, whose locks are still to be released. A slot is listed at most once.
     closed: Table<'m, u32>,
     listed: usize,
     /// The number of references [`HoldState::Inherited`] by a process that has not joined.
@@ -169,7 +168,7 @@ impl<'m> OpenFileTable<'m> {
                 .take(self.slots.high_water() as usize),
         );
         self.outbox.digest(digest);
-        self.listed.hash(digest);
+        digest.add_all(self.closed.iter().take(self.listed));
     }
 
     /// The first reference to the open file whose key is `key` or a higher one.
@@ -316,11 +315,31 @@ impl<'m> OpenFileTable<'m> {
 
     /// Frees the slot. Returns whether it was the last reference to the open file.
     pub(super) fn remove(&mut self, slot: u32) -> bool {
-        let open_file = self.at(slot).open_file;
+        let Reference {
+            open_file,
+            is_listed,
+            ..
+        } = *self.at(slot);
+        if is_listed {
+            self.unlist(slot);
+        }
         self.remove_from_index(slot);
         self.change(slot, |reference| *reference = FREE);
         self.slots.free(slot);
         self.find_any(open_file).is_none()
+    }
+
+    /// Removes the reference from the list of those that are closed.
+    fn unlist(&mut self, slot: u32) {
+        let listed = self.closed.get(..self.listed).or_broken(&[]);
+        let at = listed.iter().position(|listed| *listed == slot);
+        let last = listed.last().copied();
+        if let (Some(at), Some(last)) = (at, last)
+            && let Some(place) = self.closed.get_mut(at)
+        {
+            *place = last;
+            self.listed.decrement();
+        }
     }
 
     /// Records that the member uses the open file. Returns false if the table is full.
@@ -385,9 +404,9 @@ impl<'m> OpenFileTable<'m> {
             })
     }
 
-    /// Withdraws a transfer from `by` to `to` that failed. Returns whether it was the last
-    /// reference to the open file.
-    pub(super) fn retract(&mut self, open_file: u64, by: Vmid, to: Vmid) -> bool {
+    /// Withdraws a transfer from `by` to `to` that failed. If it was the last reference to the open
+    /// file, that is closed: its locks are still to be released.
+    pub(super) fn retract(&mut self, open_file: u64, by: Vmid, to: Vmid) {
         let inherited = HoldState::Inherited {
             by,
             has_joined: false,
@@ -396,7 +415,18 @@ impl<'m> OpenFileTable<'m> {
         let transferred = held
             .filter(|slot| self.at(*slot).state == inherited)
             .or_else(|| self.find_sent(open_file, to, by.get()));
-        transferred.is_some_and(|slot| self.remove(slot))
+        let Some(slot) = transferred else { return };
+        if self.is_last(slot) {
+            self.remove_from_index(slot);
+            self.change(slot, |reference| {
+                reference.state = HoldState::Closing;
+                reference.notice = Notice::Confirmed;
+            });
+            self.insert_into_index(slot);
+            self.list_closed(slot);
+        } else {
+            self.remove(slot);
+        }
     }
 
     /// Records that the member has closed the open file, or, if it has not reported it yet, one
@@ -478,9 +508,14 @@ impl<'m> OpenFileTable<'m> {
             reference.requests.decrement();
         });
         let reference = *self.at(slot);
-        if reference.requests == 0
-            && reference.is_closing()
-            && !reference.is_listed
+        if reference.requests == 0 && reference.is_closing() {
+            self.list_closed(slot);
+        }
+    }
+
+    /// Adds a reference that is closed to the list of those whose locks are to be released.
+    pub(super) fn list_closed(&mut self, slot: u32) {
+        if !self.at(slot).is_listed
             && let Some(free) = self.closed.get_mut(self.listed)
         {
             *free = slot;
@@ -489,19 +524,24 @@ impl<'m> OpenFileTable<'m> {
         }
     }
 
-    /// Removes a reference that is closed and without waiting requests. Returns the open file, and
-    /// whether it was its last reference.
-    pub(super) fn take_closed(&mut self) -> Option<(u64, bool)> {
+    /// Takes a reference that is closed, and without waiting requests, out of the list. Returns its
+    /// slot and its open file.
+    pub(super) fn take_closed(&mut self) -> Option<(u32, u64)> {
         loop {
             self.listed = self.listed.checked_sub(1)?;
             let slot = *self.closed.get(self.listed)?;
             self.change(slot, |reference| reference.is_listed = false);
             let reference = *self.at(slot);
-            // The member may wait for another lock by now, or be gone.
+            // The member may wait for another lock by now, or use the open file again.
             if reference.requests == 0 && reference.is_closing() {
-                return Some((reference.open_file, self.remove(slot)));
+                return Some((slot, reference.open_file));
             }
         }
+    }
+
+    /// Whether the locks of a closed open file are still to be released.
+    pub(super) fn has_closed(&self) -> bool {
+        self.listed > 0
     }
 
     /// Records that the member's process has joined: the open files that it has inherited are its
@@ -534,8 +574,10 @@ impl<'m> OpenFileTable<'m> {
                 .filter(|reference| matches(reference))
                 .count()
         };
-        self.listed == 0
-            && number(|reference| reference.is_closing() && reference.requests == 0) == 0
+        number(|reference| reference.is_listed) == self.listed
+            && number(|reference| {
+                reference.is_closing() && reference.requests == 0 && !reference.is_listed
+            }) == 0
             && self.unjoined == number(Reference::is_unjoined)
             && self.withheld == number(|reference| reference.notice == Notice::Withheld)
             && self.outbox.check_invariants(|slot| {

@@ -2,6 +2,7 @@
 
 use crate::Vmid;
 use crate::error::Error;
+use crate::invariant::OrBroken;
 use crate::leader::{Op, Outcome, Presence};
 use crate::node::{LeaderTables, Node, PeerRef, Sender};
 use crate::pal::Pal;
@@ -38,6 +39,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Ok(Outcome::NotForLeader);
             }
             let other = tables.other(message);
+            let removed = tables.locks().removed();
             let outcome = tables.apply(&Op::Request {
                 from,
                 seq,
@@ -49,6 +51,10 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 // A process has joined with this VMID, which it chose itself.
                 continue;
+            }
+            if let Some(peer) = peer {
+                let removed = tables.locks().removed().wrapping_sub(removed);
+                charge_for_locks(peer, removed);
             }
             if peer.is_none() && matches!(outcome, Outcome::Remaining(_)) {
                 // Other requests are served between the portions.
@@ -102,5 +108,17 @@ const fn room_for_later(message: &Message<'_>) -> usize {
     match message {
         Message::FileLockGet(_) => Answer::Lock(Ok(None)).length(),
         _ => Answer::DONE.length(),
+    }
+}
+
+/// The number of locks that one request may remove and count as one frame.
+const LOCKS_PER_FRAME: u64 = 64;
+
+/// Charges the sender of a request that has removed many locks: each lock beyond the first 64 counts as
+/// a frame of the sender's share in a turn.
+fn charge_for_locks<S>(peer: &PeerRef<'_, '_, S>, removed: u64) {
+    if let Some(more) = removed.checked_sub(LOCKS_PER_FRAME) {
+        let frames = u32::try_from(more).or_broken(u32::MAX);
+        peer.charge.store(frames, Ordering::Relaxed);
     }
 }
