@@ -105,7 +105,7 @@ pub use node::{
 };
 pub use shared_state::LeaseLimits;
 pub use store::Memory;
-pub use vmid::{ID_MAX, Id, Vmid};
+pub use vmid::{ID_MAX, Id, Pid, Vmid};
 pub use wire::{
     ChildExit, FileLock, HeldLock, IdRange, LockFamily, LockKind, Malformed, MetaCode, PATH_MAX,
     Process, ProcessChange, ProcessFlags, ProcessState, SyncState,

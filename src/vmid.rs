@@ -1,4 +1,4 @@
-//! The numbers of a family: process numbers ([`Vmid`]), and PIDs and TIDs ([`Id`]).
+//! The numbers of a family: process numbers ([`Vmid`]), and PIDs and TIDs ([`Id`], [`Pid`]).
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -8,6 +8,45 @@ pub type Id = u32;
 
 /// The highest ID.
 pub const ID_MAX: Id = 4_194_303;
+
+/// The pid of a process, or the ID of a process group or session, which is the pid of its first process. It is never 0:
+/// a call that takes an `Option<Pid>` says what no pid stands for, as 0 does in the system call. The pid of a process that
+/// is known to exist is an [`Id`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pid(NonZeroU32);
+
+impl Pid {
+    /// Returns the pid with that number; `None` for 0.
+    pub const fn new(number: Id) -> Option<Pid> {
+        match NonZeroU32::new(number) {
+            Some(number) => Some(Pid(number)),
+            None => None,
+        }
+    }
+
+    /// Returns the number.
+    pub const fn get(self) -> Id {
+        self.0.get()
+    }
+}
+
+impl From<Pid> for Id {
+    fn from(pid: Pid) -> Id {
+        pid.get()
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {}", self.0)
+    }
+}
 
 /// The number of a process in the family. It is never 0 and never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,5 +79,21 @@ impl fmt::Display for Vmid {
 impl fmt::Debug for Vmid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "vmid {}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn a_pid_is_not_0_and_prints_its_number() {
+        assert_eq!(Pid::new(0), None);
+        let pid = Pid::new(77).unwrap();
+        assert_eq!((pid.get(), Id::from(pid)), (77, 77));
+        assert_eq!(pid.to_string(), "77");
+        assert_eq!(size_of::<Option<Pid>>(), size_of::<Id>());
     }
 }

@@ -9,7 +9,7 @@ use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Pal, ReadyList, Stream
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{DelegatedLocks, FileLock, IdRange, LockFamily, LockKind, Message, codes};
 use libos_ipc::{
-    Capacities, ChildSelector, Config, Driving, Error, Identity, Interrupt, LockLimits, Node,
+    Capacities, ChildSelector, Config, Driving, Error, Identity, Interrupt, LockLimits, Node, Pid,
     Target, Vmid, Wait, forward_pal,
 };
 
@@ -219,12 +219,14 @@ fn a_call_of_several_steps_ends_at_its_limit() {
         node.kill(Target::Process(1), 0, wait)
     });
     ends_at_its_limit("kill of a group", true, |node, wait| {
-        node.kill(Target::Group(0), 0, wait)
+        node.kill(Target::Group(None), 0, wait)
     });
     ends_at_its_limit("credentials", true, |node, wait| {
         node.credentials(1, wait).map(drop)
     });
-    ends_at_its_limit("set_group", true, |node, wait| node.set_group(31, 0, wait));
+    ends_at_its_limit("set_group", true, |node, wait| {
+        node.set_group(Pid::new(31), None, wait)
+    });
 }
 
 #[test]
@@ -234,7 +236,7 @@ fn a_wait_without_a_limit_makes_all_its_requests_in_one_second() {
         let start = network.now();
         let now = Wait::at_most(Duration::ZERO);
         assert_eq!(
-            node.wait_child(ChildSelector::Group(0), now),
+            node.wait_child(ChildSelector::Group(None), now),
             Err(Error::TimedOut)
         );
         assert!(network.now() - start <= Duration::from_secs(1));

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::{ChildSelector, Config, Error, Exit, Id, Target};
+use libos_ipc::{ChildSelector, Config, Error, Exit, Id, Pid, Target};
 
 use crate::WAIT;
 use crate::common::{ProcessOptions, command, end, send};
@@ -92,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fastrand::seed(options.seed);
     if options.below > 0 {
         // This process and its descendants form a group.
-        node.set_group(0, 0, WAIT)?;
+        node.set_group(None, None, WAIT)?;
     }
     send(&format!("up {pid} {parent_pid} {}", std::process::id()));
     let mut children = Vec::new();
@@ -158,7 +158,8 @@ impl Lines {
         loop {
             let signal = match self.events.recv() {
                 Ok(Event::Signal(signal)) => {
-                    send(&format!("got {} {pid} {}", signal.sender, signal.signal));
+                    let sender = signal.sender.map_or(0, Pid::get);
+                    send(&format!("got {sender} {pid} {}", signal.signal));
                     Some(signal.signal)
                 }
                 Ok(Event::Ended(exit)) => {

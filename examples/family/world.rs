@@ -115,7 +115,7 @@ pub(crate) fn run(
     first.kill(Target::All, GO, WAIT)?;
     world.listen_until("signalling", |ledger| ledger.done.len() == count)?;
     // The group is that of the child which leads it, and its children.
-    first.kill(Target::Group(victim), HELLO, WAIT)?;
+    first.kill(Target::Group(libos_ipc::Pid::new(victim)), HELLO, WAIT)?;
     let group: Vec<Id> = world
         .ledger
         .up
@@ -216,7 +216,8 @@ impl World<'_> {
             };
             match self.events.recv_timeout(time) {
                 Ok(Event::Signal(signal)) => {
-                    let key = (signal.sender, self.pid, signal.signal);
+                    let sender = signal.sender.map_or(0, libos_ipc::Pid::get);
+                    let key = (sender, self.pid, signal.signal);
                     *self.ledger.got.entry(key).or_default() += 1;
                 }
                 Ok(Event::Ended(exit)) => {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
 use libos_ipc::{
     Capacities, ChildExit, ChildSelector, Config, Embedder, Errno, Error, Id, Identity,
-    LeaseLimits, LockLimits, MetaCode, MetadataReply, Node, ProcessState, Refusal, Signal,
+    LeaseLimits, LockLimits, MetaCode, MetadataReply, Node, Pid, ProcessState, Refusal, Signal,
     SignalReply, Target, Wait,
 };
 
@@ -41,7 +41,8 @@ impl Embedder<Host> for Os {
         let is_here = matches!(signal.target, Target::Process(pid) if node.pid() == Some(pid));
         if is_here {
             let count = |known: &mut Known| known.to_first += 1;
-            self.register.change(signal.sender, count);
+            let sender = signal.sender.map_or(0, Pid::get);
+            self.register.change(sender, count);
         }
         let outcome = if is_here { Ok(()) } else { Err(Errno::ESRCH) };
         let _ = reply.send(node, outcome);
@@ -331,7 +332,7 @@ impl Run<'_> {
             }
             Err(Error::TimedOut) if since.elapsed() < self.options.limit() => return Ok(false),
             Err(error) => {
-                let process = self.leader.process(pid, self.wait);
+                let process = self.leader.process(Pid::new(pid), self.wait);
                 let what = format!(
                     "waiting for {pid}, which ended with {status} and is {process:?} to the leader"
                 );
@@ -373,7 +374,7 @@ impl Run<'_> {
 
     /// Returns true if a process has not joined yet.
     fn is_abandoned(&self, pid: Id) -> bool {
-        let process = self.leader.process(pid, self.wait);
+        let process = self.leader.process(Pid::new(pid), self.wait);
         process.is_ok_and(|process| process.state == ProcessState::Starting)
     }
 

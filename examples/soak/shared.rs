@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use libos_ipc::host::HostNode;
-use libos_ipc::{Error, Id, ProcessState, Wait};
+use libos_ipc::{Error, Id, Pid, ProcessState, Wait};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The number of parts of a file that are locked separately.
@@ -88,7 +88,7 @@ impl Guarded {
         if other == 0 {
             return Ok(());
         }
-        match node.process(other, wait) {
+        match node.process(Pid::new(other), wait) {
             Ok(process) if process.state == ProcessState::Zombie => Ok(()),
             Err(Error::NoSuchProcess | Error::Refused(_)) => Ok(()),
             Ok(process) => anyhow::bail!(

@@ -121,15 +121,15 @@ impl<'a> Member<'a> {
     }
 
     fn processes(&mut self) -> Result<()> {
-        let own = self.timed(Kind::Process, |node, wait| node.process(0, wait))?;
+        let own = self.timed(Kind::Process, |node, wait| node.process(None, wait))?;
         ensure!(
             own.pid == self.pid && own.vmid == self.node.identity().vmid.get(),
             "it is {}, and not {own:?}",
             self.pid
         );
         if own.group != self.pid && fastrand::bool() {
-            self.timed(Kind::Process, |node, wait| node.set_group(0, 0, wait))?;
-            let group = self.timed(Kind::Process, |node, wait| node.group_of(0, wait))?;
+            self.timed(Kind::Process, |node, wait| node.set_group(None, None, wait))?;
+            let group = self.timed(Kind::Process, |node, wait| node.group_of(None, wait))?;
             ensure!(group == self.pid, "its own group is {group}");
         }
         for _ in 0..4 {

@@ -11,7 +11,7 @@ use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
 use libos_ipc::{
     Capacities, ChildSelector, Config, Driving, Error, Exit, Identity, LeaseLimits, LockLimits,
-    Node, PATH_MAX, SyncHandle, Target, Vmid, Wait, forward_pal,
+    Node, PATH_MAX, Pid, SyncHandle, Target, Vmid, Wait, forward_pal,
 };
 
 type World = Network<3, 24, 600>;
@@ -255,14 +255,14 @@ fn call<'w>(
         39 => drop(member.release_idle_ranges(wait)),
         40 => drop(member.kill(Target::Process(id), i32::from(number % 20), wait)),
         41 => drop(member.kill(Target::All, 1, wait)),
-        42 => drop(member.kill(Target::Group(id), 1, wait)),
+        42 => drop(member.kill(Target::Group(Pid::new(id)), 1, wait)),
         43 => drop(member.credentials(id, wait)),
         44 => drop(member.path_of(id, MetaCode::Executable, &mut data, wait)),
         45 => drop(member.start_child(wait)),
         46 => drop(member.abandon_child(vmid(id + 4))),
         47 => drop(member.wait_child(ChildSelector::Any, wait)),
-        48 => drop(member.process(id, wait)),
-        49 => drop(member.set_group(0, id, wait)),
+        48 => drop(member.process(Pid::new(id), wait)),
+        49 => drop(member.set_group(None, Pid::new(id), wait)),
         50..53 => drop(member.set_lock(&lock, wait)),
         53 => drop(member.find_lock(&lock, wait)),
         54 => drop(member.clear_locks(5, wait)),

@@ -9,7 +9,7 @@ use super::tables::{libos_ipc_call_limit, libos_ipc_cld_exit};
 use super::{node, status};
 use crate::error::Error;
 use crate::wire::ChildExit;
-use crate::{ChildSelector, Wait};
+use crate::{ChildSelector, Pid, Wait};
 
 /// The options of `libos_ipc_wait`.
 const WNOHANG: c_int = 1;
@@ -54,7 +54,7 @@ fn wait_for(which: u32, id: u32, options: c_int, wait: Wait<'_>) -> Result<Child
     let which = match which {
         0 => ChildSelector::Any,
         1 if id != 0 => ChildSelector::Pid(id),
-        2 => ChildSelector::Group(id),
+        2 => ChildSelector::Group(Pid::new(id)),
         _ => return Err(Error::Invalid),
     };
     if options & WNOWAIT == 0 {

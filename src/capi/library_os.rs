@@ -10,7 +10,7 @@ use super::tables::{libos_ipc_callbacks, libos_ipc_pid_kill, libos_ipc_self};
 use crate::error::{Errno, Error};
 use crate::wire::{ChildExit, KillTarget, MetaCode};
 use crate::{
-    Embedder, Id, Metadata, MetadataReply, Node, PATH_MAX, Signal, SignalReply, Target, Vmid,
+    Embedder, Id, Metadata, MetadataReply, Node, PATH_MAX, Pid, Signal, SignalReply, Target, Vmid,
 };
 
 /// The callbacks that `libos_ipc_setup` stored.
@@ -83,11 +83,14 @@ impl Embedder<CPal> for LibraryOs {
         let (pid, id, target) = match signal.target {
             Target::Thread { pid, tid } => (pid, tid, KillTarget::Thread),
             Target::Process(pid) => (pid, pid, KillTarget::Process),
-            Target::Group(group) => (group, group, KillTarget::Group),
+            Target::Group(group) => {
+                let group = group.map_or(0, Pid::get);
+                (group, group, KillTarget::Group)
+            }
             Target::All => (0, 0, KillTarget::All),
         };
         let kill = libos_ipc_pid_kill {
-            sender: signal.sender,
+            sender: signal.sender.map_or(0, Pid::get),
             pid,
             id,
             signum: signal.signal,

@@ -5,6 +5,7 @@ use core::ffi::c_int;
 use super::ffi_copy::{read, write};
 use super::tables::libos_ipc_process;
 use super::{node, status, wait};
+use crate::Pid;
 use crate::error::Error;
 use crate::wire::{Process, ProcessChange, ProcessFlags, ProcessState};
 
@@ -24,7 +25,7 @@ fn process_of(process: &Process) -> libos_ipc_process {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_get_process(pid: u32, process: *mut libos_ipc_process) -> c_int {
-    let found = node().and_then(|node| node.process(pid, wait()));
+    let found = node().and_then(|node| node.process(Pid::new(pid), wait()));
     // SAFETY: the header requires NULL or room for the struct.
     status(found.map(|found| unsafe { write(process, process_of(&found)) }))
 }
@@ -55,21 +56,21 @@ pub unsafe extern "C" fn libos_ipc_next_process(process: *mut libos_ipc_process)
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_getpgid(pid: u32, group: *mut u32) -> c_int {
-    let found = node().and_then(|node| node.group_of(pid, wait()));
+    let found = node().and_then(|node| node.group_of(Pid::new(pid), wait()));
     // SAFETY: the header requires NULL or room for a number.
     status(found.map(|found| unsafe { write(group, found) }))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_getsid(pid: u32, session: *mut u32) -> c_int {
-    let found = node().and_then(|node| node.session_of(pid, wait()));
+    let found = node().and_then(|node| node.session_of(Pid::new(pid), wait()));
     // SAFETY: the header requires NULL or room for a number.
     status(found.map(|found| unsafe { write(session, found) }))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_setpgid(pid: u32, group: u32) -> c_int {
-    status(node().and_then(|node| node.set_group(pid, group, wait())))
+    status(node().and_then(|node| node.set_group(Pid::new(pid), Pid::new(group), wait())))
 }
 
 #[unsafe(no_mangle)]

@@ -11,7 +11,7 @@ use super::tables::{libos_ipc_call_limit, libos_ipc_pid_kill, libos_ipc_pid_retm
 use super::{node, status, wait};
 use crate::error::Error;
 use crate::wire::{ChildExit, KillTarget, Message, MetaCode};
-use crate::{PATH_MAX, Target, Wait};
+use crate::{PATH_MAX, Pid, Target, Wait};
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
@@ -69,7 +69,7 @@ pub extern "C" fn ipc_kill_thread(sender: u32, dest_pid: u32, target: u32, sig: 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ipc_kill_pgroup(sender: u32, pgid: u32, sig: c_int) -> c_int {
-    kill(sender, Target::Group(pgid), sig, wait())
+    kill(sender, Target::Group(Pid::new(pgid)), sig, wait())
 }
 
 #[unsafe(no_mangle)]
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn libos_ipc_kill(
             tid: signal.id,
         },
         Some(KillTarget::Process) => Target::Process(signal.id),
-        Some(KillTarget::Group) => Target::Group(signal.id),
+        Some(KillTarget::Group) => Target::Group(Pid::new(signal.id)),
         Some(KillTarget::All) => Target::All,
         None => return status(Err(Error::Invalid)),
     };

@@ -9,7 +9,7 @@ use crate::leader::Signals;
 use crate::pal::Pal;
 use crate::store::assert_none_held;
 use crate::wire::{Answer, ChildExit, KillTarget, MetaCode, PATH_MAX, PidKill};
-use crate::{Id, Vmid};
+use crate::{Id, Pid, Vmid};
 
 /// The target of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,8 +23,8 @@ pub enum Target {
     },
     /// A process.
     Process(Id),
-    /// Every process of a group.
-    Group(Id),
+    /// Every process of a group; `None` for the sender's own.
+    Group(Option<Pid>),
     /// Every process but the sender.
     All,
 }
@@ -35,9 +35,9 @@ pub enum Target {
 pub struct Signal {
     /// The process that sent the message: the leader, if the signal came through the leader.
     pub from: Vmid,
-    /// The pid of the sender, as the sending process states it; 0 if there is none, or if the
+    /// The pid of the sender, as the sending process states it; `None` if it states none, or if the
     /// leader merged signals of several senders into one.
-    pub sender: Id,
+    pub sender: Option<Pid>,
     /// The target. Only peers in C send a signal for a whole group to a process; processes of this
     /// crate send one signal for each member of the group.
     pub target: Target,
@@ -115,14 +115,14 @@ impl Signal {
     pub(crate) fn read(from: Vmid, kill: &PidKill) -> Signal {
         Signal {
             from,
-            sender: kill.sender,
+            sender: Pid::new(kill.sender),
             target: match kill.target {
                 KillTarget::Thread => Target::Thread {
                     pid: kill.pid,
                     tid: kill.id,
                 },
                 KillTarget::Process => Target::Process(kill.id),
-                KillTarget::Group => Target::Group(kill.id),
+                KillTarget::Group => Target::Group(Pid::new(kill.id)),
                 KillTarget::All => Target::All,
             },
             signal: kill.signal,

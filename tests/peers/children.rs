@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::ProcessState;
-use libos_ipc::{ChildSelector, Config, Identity, Target, Wait};
+use libos_ipc::{ChildSelector, Config, Identity, Pid, Target, Wait};
 use tempfile::TempDir;
 
 use crate::peer::{Peer, frame};
@@ -68,7 +68,7 @@ fn a_signal_for_all_reaches_a_child_in_c() {
         let child = parent.start_child(WAIT).unwrap();
         // Signals wait for it only while it is starting.
         family.parent.kill(Target::All, 12, WAIT).unwrap();
-        let state = |pid| parent.process(pid, WAIT).unwrap().state;
+        let state = |pid| parent.process(Pid::new(pid), WAIT).unwrap().state;
         assert_eq!(state(child.pid), ProcessState::Starting);
         let mut peer = family.runs(child);
         assert_eq!(state(child.pid), ProcessState::Running);

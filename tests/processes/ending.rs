@@ -9,7 +9,7 @@ use libos_ipc::wire::{
     FileLock, IdRange, LockFamily, LockKind, Message, MetaCode, ProcessChange, ProcessState,
     SyncState,
 };
-use libos_ipc::{ChildSelector, Error, Exit, SyncHandle, Target, Vmid, Wait};
+use libos_ipc::{ChildSelector, Error, Exit, Pid, SyncHandle, Target, Vmid, Wait};
 
 use crate::family::{Family, LONG, NOW, Process, WAIT, until};
 
@@ -51,7 +51,7 @@ fn exit_ends_a_process_although_its_node_still_exists() {
         let child = family.child_of(of);
         let pid = child.pid;
         assert_eq!(child.node.exit(with_code(3), WAIT), Ok(()));
-        let process = family.first.node.process(pid, WAIT).unwrap();
+        let process = family.first.node.process(Pid::new(pid), WAIT).unwrap();
         assert_eq!(process.state, ProcessState::Zombie);
         let exit = of.node.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
         assert_eq!((exit.code, exit.signal), (3, 0));
@@ -165,7 +165,7 @@ fn the_first_process_can_exit_and_its_node_still_leads() {
     assert_eq!(one.node.set_lock(&posix(one.pid), WAIT), Ok(()));
     assert_eq!(one.node.owner_of(id, WAIT), Ok(None));
     let gone = Err(Error::NoSuchProcess);
-    assert_eq!(one.node.process(first.pid, WAIT).map(drop), gone);
+    assert_eq!(one.node.process(Pid::new(first.pid), WAIT).map(drop), gone);
     assert_eq!(one.node.kill(Target::Process(first.pid), 0, WAIT), gone);
     assert_eq!(one.node.kill(Target::All, 5, WAIT), Ok(()));
     until("it is passed on", || two.signals() == [5]);
@@ -241,12 +241,12 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ("exit", node.exit(Exit::default(), WAIT).err()),
         ("find_lock", node.find_lock(&lock, WAIT).err()),
         ("give_open_file", node.give_open_file(other, 5, WAIT).err()),
-        ("group_of", node.group_of(0, WAIT).err()),
+        ("group_of", node.group_of(None, WAIT).err()),
         ("transfer_id", node.transfer_id(1, other, WAIT).err()),
         ("hold_open_file", node.hold_open_file(5, WAIT).err()),
         ("join", node.join(WAIT).err()),
         ("kill", node.kill(Target::Process(1), 0, WAIT).err()),
-        ("kill", node.kill(Target::Group(0), 1, WAIT).err()),
+        ("kill", node.kill(Target::Group(None), 1, WAIT).err()),
         ("kill", node.kill(Target::All, 1, WAIT).err()),
         (
             "lock_sync",
@@ -264,7 +264,7 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
             node.path_of(1, MetaCode::Executable, &mut bytes, WAIT)
                 .err(),
         ),
-        ("process", node.process(0, WAIT).err()),
+        ("process", node.process(None, WAIT).err()),
         ("queue", node.queue(other, &message, WAIT).err()),
         ("release_id", node.release_id(1, WAIT).err()),
         ("release_range", node.release_range(range, WAIT).err()),
@@ -275,11 +275,11 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ),
         (
             "peek_child",
-            node.peek_child(ChildSelector::Group(0), NOW).err(),
+            node.peek_child(ChildSelector::Group(None), NOW).err(),
         ),
         ("send", node.send(other, &message, WAIT).err()),
-        ("session_of", node.session_of(0, WAIT).err()),
-        ("set_group", node.set_group(0, 0, WAIT).err()),
+        ("session_of", node.session_of(None, WAIT).err()),
+        ("set_group", node.set_group(None, None, WAIT).err()),
         ("set_lock", node.set_lock(&lock, WAIT).err()),
         ("share", node.share::<u64>(None).err()),
         ("start_child", node.start_child(WAIT).err()),

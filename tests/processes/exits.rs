@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::wire::{ProcessChange, ProcessState};
-use libos_ipc::{ChildSelector, Error, Interrupt, Target, Wait};
+use libos_ipc::{ChildSelector, Error, Interrupt, Pid, Target, Wait};
 
 use crate::family::{Family, LONG, NOW, WAIT, until};
 
@@ -141,7 +141,13 @@ fn a_pid_stays_taken_until_its_process_is_reaped() {
     assert!(child.node.change_owner(pid, other.vmid(), WAIT).is_err());
     child.exit(0);
     until("the leader has seen its end", || {
-        family.first.node.process(pid, WAIT).unwrap().state == ProcessState::Zombie
+        family
+            .first
+            .node
+            .process(Pid::new(pid), WAIT)
+            .unwrap()
+            .state
+            == ProcessState::Zombie
     });
     let owner = other.node.owner_of(pid, WAIT).unwrap();
     assert_eq!(
@@ -167,7 +173,7 @@ fn a_pid_stays_taken_until_its_process_is_reaped() {
         Err(Error::NoSuchProcess)
     );
     assert_eq!(
-        family.first.node.process(pid, WAIT),
+        family.first.node.process(Pid::new(pid), WAIT),
         Err(Error::NoSuchProcess)
     );
 }
@@ -179,7 +185,7 @@ fn a_pid_stays_taken_while_it_names_a_group_or_session() {
     let session = leader.node.new_session(WAIT).unwrap();
     assert_eq!(session, leader.pid);
     let member = family.child_of(&leader);
-    assert_eq!(member.node.session_of(0, WAIT).unwrap(), session);
+    assert_eq!(member.node.session_of(None, WAIT).unwrap(), session);
     leader.exit(0);
     family
         .first
@@ -187,7 +193,7 @@ fn a_pid_stays_taken_while_it_names_a_group_or_session() {
         .wait_child(ChildSelector::Pid(session), WAIT)
         .unwrap();
     until("the leader has seen its end", || {
-        member.node.process(session, WAIT) == Err(Error::NoSuchProcess)
+        member.node.process(Pid::new(session), WAIT) == Err(Error::NoSuchProcess)
     });
     let owner = member.node.owner_of(session, WAIT).unwrap();
     assert!(
@@ -200,7 +206,10 @@ fn a_pid_stays_taken_while_it_names_a_group_or_session() {
         Err(Error::NoSuchProcess)
     );
     assert_eq!(
-        family.first.node.kill(Target::Group(session), 5, WAIT),
+        family
+            .first
+            .node
+            .kill(Target::Group(Pid::new(session)), 5, WAIT),
         Ok(())
     );
     assert_eq!(member.signals(), [5]);
@@ -224,10 +233,10 @@ fn orphans_get_the_first_process_as_parent() {
     let parent = family.child();
     let orphan = family.child_of(&parent);
     let (pid, parent_pid) = (orphan.pid, parent.pid);
-    assert_eq!(orphan.node.process(0, WAIT).unwrap().parent, parent_pid);
+    assert_eq!(orphan.node.process(None, WAIT).unwrap().parent, parent_pid);
     parent.exit(0);
     until("it is inherited", || {
-        orphan.node.process(0, WAIT).unwrap().parent == family.first.pid
+        orphan.node.process(None, WAIT).unwrap().parent == family.first.pid
     });
     family
         .first
@@ -270,11 +279,22 @@ fn a_subreaper_gets_the_orphans_below_it() {
     let (middle_pid, alive_pid, zombie_pid) = (middle.pid, alive.pid, zombie.pid);
     zombie.exit(5);
     until("it is a zombie", || {
-        family.first.node.process(zombie_pid, WAIT).unwrap().state == ProcessState::Zombie
+        family
+            .first
+            .node
+            .process(Pid::new(zombie_pid), WAIT)
+            .unwrap()
+            .state
+            == ProcessState::Zombie
     });
     middle.die();
     until("the zombie is inherited", || {
-        reaper.node.process(zombie_pid, WAIT).unwrap().parent == reaper.pid
+        reaper
+            .node
+            .process(Pid::new(zombie_pid), WAIT)
+            .unwrap()
+            .parent
+            == reaper.pid
     });
     // The zombie that was not reaped moves, too.
     let exit = reaper
@@ -306,11 +326,15 @@ fn a_child_that_never_joins_leaves_nothing() {
     let family = Family::new();
     let parent = family.child();
     let never = parent.node.start_child(WAIT).unwrap();
-    let before = family.first.node.process(never.pid, WAIT).unwrap();
+    let before = family
+        .first
+        .node
+        .process(Pid::new(never.pid), WAIT)
+        .unwrap();
     assert_eq!(before.state, ProcessState::Starting);
     parent.node.abandon_child(never.vmid).unwrap();
     until("it is forgotten", || {
-        family.first.node.process(never.pid, WAIT) == Err(Error::NoSuchProcess)
+        family.first.node.process(Pid::new(never.pid), WAIT) == Err(Error::NoSuchProcess)
     });
     assert_eq!(
         parent.node.wait_child(ChildSelector::Any, NOW),

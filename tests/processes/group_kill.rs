@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::wire::ProcessState;
-use libos_ipc::{ChildSelector, Errno, Error, Target, Wait};
+use libos_ipc::{ChildSelector, Errno, Error, Pid, Target, Wait};
 
 use crate::bare::Bare;
 use crate::family::{Family, NOW, Process, WAIT, until};
@@ -16,7 +16,10 @@ fn group_of(family: &Family, parent: &Process, count: usize) -> Vec<Process> {
     let members: Vec<Process> = (0..count).map(|_| family.child_of(parent)).collect();
     let group = members[0].pid;
     for member in &members {
-        parent.node.set_group(member.pid, group, WAIT).unwrap();
+        parent
+            .node
+            .set_group(Pid::new(member.pid), Pid::new(group), WAIT)
+            .unwrap();
     }
     members
 }
@@ -29,7 +32,7 @@ fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
     let mut bare = Bare::join(&family, unresponsive);
     first
         .node
-        .set_group(unresponsive.pid, unresponsive.pid, WAIT)
+        .set_group(Pid::new(unresponsive.pid), Pid::new(unresponsive.pid), WAIT)
         .unwrap();
     let sender = family.child();
     // These are more than one call waits for at once.
@@ -37,14 +40,14 @@ fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
     for other in &others {
         first
             .node
-            .set_group(other.pid, unresponsive.pid, WAIT)
+            .set_group(Pid::new(other.pid), Pid::new(unresponsive.pid), WAIT)
             .unwrap();
     }
     let short = Wait::at_most(Duration::from_millis(300));
     for (signal, process) in [(10, &sender), (12, first), (40, &others[3])] {
         let outcome = process
             .node
-            .kill(Target::Group(unresponsive.pid), signal, short);
+            .kill(Target::Group(Pid::new(unresponsive.pid)), signal, short);
         assert_eq!(outcome, Ok(()), "some could be signalled");
         for other in &others {
             until("it is signalled", || other.signals().contains(&signal));
@@ -65,7 +68,7 @@ fn each_member_of_a_group_larger_than_the_wait_limit_is_signalled_once() {
     let family = Family::new();
     let parent = family.child();
     let members = group_of(&family, &parent, 24);
-    let group = Target::Group(members[0].pid);
+    let group = Target::Group(Pid::new(members[0].pid));
     for (signal, sender) in [(10, &parent), (12, &members[5]), (15, &family.first)] {
         assert_eq!(sender.node.kill(group, signal, WAIT), Ok(()));
     }
@@ -87,7 +90,7 @@ fn a_group_can_be_signalled_until_its_only_process_is_reaped() {
     let sender = family.child();
     for round in 0..120 {
         let child = family.child();
-        child.node.set_group(0, 0, WAIT).unwrap();
+        child.node.set_group(None, None, WAIT).unwrap();
         let (pid, is_reaped) = (child.pid, AtomicBool::new(false));
         thread::scope(|scope| {
             let senders: Vec<_> = [&sender, &family.first]
@@ -96,7 +99,8 @@ fn a_group_can_be_signalled_until_its_only_process_is_reaped() {
                     scope.spawn(|| {
                         let signal = round % 2;
                         while !is_reaped.load(Ordering::SeqCst) {
-                            let outcome = sender.node.kill(Target::Group(pid), signal, WAIT);
+                            let outcome =
+                                sender.node.kill(Target::Group(Pid::new(pid)), signal, WAIT);
                             if is_reaped.load(Ordering::SeqCst) {
                                 return;
                             }
@@ -116,7 +120,7 @@ fn a_group_can_be_signalled_until_its_only_process_is_reaped() {
                 child.exit(0);
             }
             until("it is a zombie", || {
-                let process = family.first.node.process(pid, WAIT);
+                let process = family.first.node.process(Pid::new(pid), WAIT);
                 process.is_ok_and(|process| process.state == ProcessState::Zombie)
             });
             is_reaped.store(true, Ordering::SeqCst);
@@ -127,7 +131,10 @@ fn a_group_can_be_signalled_until_its_only_process_is_reaped() {
             }
         });
         let gone = Err(Error::NoSuchProcess);
-        assert_eq!(sender.node.kill(Target::Group(pid), 0, WAIT), gone);
+        assert_eq!(
+            sender.node.kill(Target::Group(Pid::new(pid)), 0, WAIT),
+            gone
+        );
     }
 }
 
@@ -136,8 +143,11 @@ fn a_group_of_starting_processes_and_zombies_can_be_signalled() {
     let family = Family::new();
     let parent = family.child();
     let identity = parent.node.start_child(WAIT).unwrap();
-    parent.node.set_group(identity.pid, 0, WAIT).unwrap();
-    let group = Target::Group(identity.pid);
+    parent
+        .node
+        .set_group(Pid::new(identity.pid), None, WAIT)
+        .unwrap();
+    let group = Target::Group(Pid::new(identity.pid));
     for signal in [0, 10] {
         assert_eq!(family.first.node.kill(group, signal, WAIT), Ok(()));
         assert_eq!(parent.node.kill(group, signal, WAIT), Ok(()));
@@ -197,8 +207,8 @@ fn every_form_of_a_signal_checks_its_number() {
                 for target in [
                     Target::Process(pid),
                     Target::Thread { pid, tid: pid },
-                    Target::Group(family.first.pid),
-                    Target::Group(0),
+                    Target::Group(Pid::new(family.first.pid)),
+                    Target::Group(None),
                     Target::All,
                 ] {
                     let said = process.node.kill(target, signal, WAIT);
@@ -213,7 +223,7 @@ fn every_form_of_a_signal_checks_its_number() {
                     pid: nobody,
                     tid: nobody,
                 },
-                Target::Group(nobody),
+                Target::Group(Pid::new(nobody)),
             ] {
                 let said = process.node.kill(target, signal, WAIT);
                 assert_eq!(said, Err(Error::NoSuchProcess));

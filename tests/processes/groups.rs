@@ -1,7 +1,7 @@
 //! Process groups and sessions.
 
 use libos_ipc::wire::{ProcessChange, ProcessFlags};
-use libos_ipc::{ChildSelector, Errno, Error, Target};
+use libos_ipc::{ChildSelector, Errno, Error, Pid, Target};
 
 use crate::family::{Family, NOW, WAIT, until};
 
@@ -10,20 +10,20 @@ fn children_are_in_their_parents_group_and_session() {
     let family = Family::new();
     let first = family.first.pid;
     let child = family.child();
-    assert_eq!(child.node.group_of(0, WAIT), Ok(first));
-    assert_eq!(child.node.session_of(0, WAIT), Ok(first));
-    assert_eq!(child.node.set_group(0, 0, WAIT), Ok(()));
+    assert_eq!(child.node.group_of(None, WAIT), Ok(first));
+    assert_eq!(child.node.session_of(None, WAIT), Ok(first));
+    assert_eq!(child.node.set_group(None, None, WAIT), Ok(()));
     let grandchild = family.child_of(&child);
     assert_eq!(
-        family.first.node.group_of(grandchild.pid, WAIT),
+        family.first.node.group_of(Pid::new(grandchild.pid), WAIT),
         Ok(child.pid)
     );
     assert_eq!(
-        family.first.node.session_of(grandchild.pid, WAIT),
+        family.first.node.session_of(Pid::new(grandchild.pid), WAIT),
         Ok(first)
     );
     assert_eq!(
-        child.node.group_of(4_000_000, WAIT),
+        child.node.group_of(Pid::new(4_000_000), WAIT),
         Err(Error::NoSuchProcess)
     );
 }
@@ -32,13 +32,23 @@ fn children_are_in_their_parents_group_and_session() {
 fn a_signal_for_a_group_reaches_members_in_all_processes() {
     let family = Family::new();
     let (one, two, three) = (family.child(), family.child(), family.child());
-    one.node.set_group(0, 0, WAIT).unwrap();
-    family.first.node.set_group(two.pid, one.pid, WAIT).unwrap();
+    one.node.set_group(None, None, WAIT).unwrap();
+    family
+        .first
+        .node
+        .set_group(Pid::new(two.pid), Pid::new(one.pid), WAIT)
+        .unwrap();
     let grandchild = family.child_of(&two);
     // The signal comes from inside, from outside, and for the sender's own group.
-    assert_eq!(three.node.kill(Target::Group(one.pid), 20, WAIT), Ok(()));
-    assert_eq!(two.node.kill(Target::Group(one.pid), 21, WAIT), Ok(()));
-    assert_eq!(grandchild.node.kill(Target::Group(0), 22, WAIT), Ok(()));
+    assert_eq!(
+        three.node.kill(Target::Group(Pid::new(one.pid)), 20, WAIT),
+        Ok(())
+    );
+    assert_eq!(
+        two.node.kill(Target::Group(Pid::new(one.pid)), 21, WAIT),
+        Ok(())
+    );
+    assert_eq!(grandchild.node.kill(Target::Group(None), 22, WAIT), Ok(()));
     for member in [&one, &two, &grandchild] {
         assert_eq!(member.signals(), [20, 21, 22]);
     }
@@ -53,18 +63,24 @@ fn a_signal_for_a_group_reaches_members_in_all_processes() {
         .node
         .wait_child(ChildSelector::Pid(group), WAIT)
         .unwrap();
-    assert_eq!(three.node.kill(Target::Group(group), 23, WAIT), Ok(()));
+    assert_eq!(
+        three.node.kill(Target::Group(Pid::new(group)), 23, WAIT),
+        Ok(())
+    );
     assert_eq!(grandchild.signals(), [20, 21, 22, 23]);
     assert_eq!(
-        three.node.kill(Target::Group(4_000_000), 0, WAIT),
+        three.node.kill(Target::Group(Pid::new(4_000_000)), 0, WAIT),
         Err(Error::NoSuchProcess)
     );
     // If some members refuse the call succeeds; if all refuse it is refused.
     *two.os.refuses.lock() = Some(Errno::EPERM);
-    assert_eq!(three.node.kill(Target::Group(group), 24, WAIT), Ok(()));
+    assert_eq!(
+        three.node.kill(Target::Group(Pid::new(group)), 24, WAIT),
+        Ok(())
+    );
     *grandchild.os.refuses.lock() = Some(Errno::EPERM);
     assert_eq!(
-        three.node.kill(Target::Group(group), 24, WAIT),
+        three.node.kill(Target::Group(Pid::new(group)), 24, WAIT),
         Err(Error::Refused(Errno::EPERM))
     );
 }
@@ -77,49 +93,49 @@ fn set_group_has_the_errors_of_its_man_page() {
     let grandchild = family.child_of(&one);
     // The target is neither the caller nor a child of it.
     assert_eq!(
-        node.set_group(grandchild.pid, 0, WAIT),
+        node.set_group(Pid::new(grandchild.pid), None, WAIT),
         Err(Error::NoSuchProcess)
     );
     assert_eq!(
-        one.node.set_group(two.pid, 0, WAIT),
+        one.node.set_group(Pid::new(two.pid), None, WAIT),
         Err(Error::NoSuchProcess)
     );
     // There is no such group.
     assert_eq!(
-        one.node.set_group(0, two.pid, WAIT),
+        one.node.set_group(None, Pid::new(two.pid), WAIT),
         Err(Error::Refused(Errno::EPERM))
     );
     // The group is in another session.
     two.node.new_session(WAIT).unwrap();
     assert_eq!(
-        one.node.set_group(0, two.pid, WAIT),
+        one.node.set_group(None, Pid::new(two.pid), WAIT),
         Err(Error::Refused(Errno::EPERM))
     );
     // The target is a child in another session, the leader of a session.
     assert_eq!(
-        node.set_group(two.pid, 0, WAIT),
+        node.set_group(Pid::new(two.pid), None, WAIT),
         Err(Error::Refused(Errno::EPERM))
     );
     assert_eq!(
-        node.set_group(0, 0, WAIT),
+        node.set_group(None, None, WAIT),
         Err(Error::Refused(Errno::EPERM)),
         "the first process leads its session"
     );
     // The target is a child that runs another program already.
-    assert_eq!(node.set_group(one.pid, 0, WAIT), Ok(()));
+    assert_eq!(node.set_group(Pid::new(one.pid), None, WAIT), Ok(()));
     one.node.mark(ProcessChange::Executed, true, WAIT).unwrap();
     assert_eq!(
-        node.set_group(one.pid, 0, WAIT),
+        node.set_group(Pid::new(one.pid), None, WAIT),
         Err(Error::Refused(Errno::EACCES))
     );
-    assert_eq!(one.node.set_group(0, 0, WAIT), Ok(()), "itself may");
+    assert_eq!(one.node.set_group(None, None, WAIT), Ok(()), "itself may");
 }
 
 #[test]
 fn a_group_leader_cannot_start_a_session() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
-    one.node.set_group(0, 0, WAIT).unwrap();
+    one.node.set_group(None, None, WAIT).unwrap();
     assert_eq!(
         one.node.new_session(WAIT),
         Err(Error::Refused(Errno::EPERM))
@@ -129,26 +145,26 @@ fn a_group_leader_cannot_start_a_session() {
         two.node.new_session(WAIT),
         Err(Error::Refused(Errno::EPERM))
     );
-    assert_eq!(two.node.group_of(0, WAIT), Ok(two.pid));
+    assert_eq!(two.node.group_of(None, WAIT), Ok(two.pid));
     // It fails, too, while others are in the group that has its pid.
     family
         .first
         .node
-        .set_group(one.pid, family.first.pid, WAIT)
+        .set_group(Pid::new(one.pid), Pid::new(family.first.pid), WAIT)
         .unwrap();
-    one.node.set_group(0, 0, WAIT).unwrap();
+    one.node.set_group(None, None, WAIT).unwrap();
     let member = family.child_of(&one);
     family
         .first
         .node
-        .set_group(one.pid, family.first.pid, WAIT)
+        .set_group(Pid::new(one.pid), Pid::new(family.first.pid), WAIT)
         .unwrap();
     assert_eq!(
         one.node.new_session(WAIT),
         Err(Error::Refused(Errno::EPERM))
     );
-    assert_eq!(member.node.group_of(0, WAIT), Ok(one.pid));
-    member.node.set_group(0, 0, WAIT).unwrap();
+    assert_eq!(member.node.group_of(None, WAIT), Ok(one.pid));
+    member.node.set_group(None, None, WAIT).unwrap();
     assert_eq!(one.node.new_session(WAIT), Ok(one.pid));
     assert!(family.first.node.check_invariants());
 }
@@ -159,31 +175,33 @@ fn a_wait_for_a_group_returns_children_of_that_group() {
     let node = &family.first.node;
     let (one, two) = (family.child(), family.child());
     let (in_group, outside) = (one.pid, two.pid);
-    node.set_group(in_group, 0, WAIT).unwrap();
+    node.set_group(Pid::new(in_group), None, WAIT).unwrap();
     two.exit(2);
     until("it is dead", || {
         node.peek_child(ChildSelector::Any, NOW).is_ok()
     });
     assert_eq!(
-        node.wait_child(ChildSelector::Group(in_group), NOW),
+        node.wait_child(ChildSelector::Group(Pid::new(in_group)), NOW),
         Err(Error::TimedOut)
     );
     assert_eq!(
-        node.wait_child(ChildSelector::Group(0), NOW).unwrap().pid,
+        node.wait_child(ChildSelector::Group(None), NOW)
+            .unwrap()
+            .pid,
         outside,
         "in the caller's own group"
     );
     assert_eq!(
-        node.wait_child(ChildSelector::Group(0), NOW),
+        node.wait_child(ChildSelector::Group(None), NOW),
         Err(Error::NoChild)
     );
     assert_eq!(
-        node.wait_child(ChildSelector::Group(4_000_000), NOW),
+        node.wait_child(ChildSelector::Group(Pid::new(4_000_000)), NOW),
         Err(Error::NoChild)
     );
     one.exit(1);
     assert_eq!(
-        node.wait_child(ChildSelector::Group(in_group), WAIT)
+        node.wait_child(ChildSelector::Group(Pid::new(in_group)), WAIT)
             .unwrap()
             .pid,
         in_group
@@ -198,11 +216,14 @@ fn a_stopped_group_that_is_orphaned_gets_hup_and_cont() {
     let shell = family.child();
     shell.node.new_session(WAIT).unwrap();
     let job = family.child_of(&shell);
-    shell.node.set_group(job.pid, 0, WAIT).unwrap();
+    shell.node.set_group(Pid::new(job.pid), None, WAIT).unwrap();
     let other_job = family.child_of(&shell);
-    shell.node.set_group(other_job.pid, 0, WAIT).unwrap();
+    shell
+        .node
+        .set_group(Pid::new(other_job.pid), None, WAIT)
+        .unwrap();
     let orphaned = |pid| {
-        let process = family.first.node.process(pid, WAIT).unwrap();
+        let process = family.first.node.process(Pid::new(pid), WAIT).unwrap();
         process.flags.contains(ProcessFlags::IN_ORPHANED_GROUP)
     };
     assert!(!orphaned(job.pid));
@@ -223,11 +244,13 @@ fn a_group_that_does_not_answer_in_time_is_not_esrch() {
     let family = Family::new();
     let child = family.child();
     assert_eq!(
-        child.node.kill(Target::Group(0), 20, NOW),
+        child.node.kill(Target::Group(None), 20, NOW),
         Err(Error::TimedOut)
     );
     assert_eq!(
-        child.node.kill(Target::Group(family.first.pid), 20, NOW),
+        child
+            .node
+            .kill(Target::Group(Pid::new(family.first.pid)), 20, NOW),
         Err(Error::TimedOut)
     );
 }
@@ -245,10 +268,13 @@ fn the_id_of_a_thread_stands_for_its_process_as_in_the_kernel() {
     let gone = Err(Error::NoSuchProcess);
     for process in [&family.first, &child, &other] {
         let node = &process.node;
-        assert_eq!(node.group_of(tid, WAIT), Ok(child.pid));
-        assert_eq!(node.session_of(tid, WAIT), Ok(child.pid));
-        assert_eq!(node.process(tid, WAIT).unwrap().pid, child.pid);
-        assert_eq!(node.set_group(tid, 0, WAIT), Err(Error::Invalid));
+        assert_eq!(node.group_of(Pid::new(tid), WAIT), Ok(child.pid));
+        assert_eq!(node.session_of(Pid::new(tid), WAIT), Ok(child.pid));
+        assert_eq!(node.process(Pid::new(tid), WAIT).unwrap().pid, child.pid);
+        assert_eq!(
+            node.set_group(Pid::new(tid), None, WAIT),
+            Err(Error::Invalid)
+        );
         assert_eq!(node.kill(Target::Process(tid), 0, WAIT), Ok(()));
         assert_eq!(node.kill(Target::Process(tid), 40, WAIT), Ok(()));
         assert_eq!(
@@ -257,13 +283,13 @@ fn the_id_of_a_thread_stands_for_its_process_as_in_the_kernel() {
         );
         // No group has this ID.
         assert_eq!(
-            node.set_group(0, tid, WAIT),
+            node.set_group(None, Pid::new(tid), WAIT),
             Err(Error::Refused(Errno::EPERM))
         );
-        assert_eq!(node.kill(Target::Group(tid), 0, WAIT), gone);
+        assert_eq!(node.kill(Target::Group(Pid::new(tid)), 0, WAIT), gone);
         // This ID is in the same range, but not in use.
-        assert_eq!(node.group_of(tid + 1, WAIT).map(drop), gone);
-        assert_eq!(node.set_group(tid + 1, 0, WAIT), gone);
+        assert_eq!(node.group_of(Pid::new(tid + 1), WAIT).map(drop), gone);
+        assert_eq!(node.set_group(Pid::new(tid + 1), None, WAIT), gone);
         assert_eq!(node.kill(Target::Process(tid + 1), 0, WAIT), gone);
     }
     assert_eq!(child.signals(), [40, 40, 40]);
@@ -271,7 +297,7 @@ fn the_id_of_a_thread_stands_for_its_process_as_in_the_kernel() {
     child.node.take_id(WAIT).unwrap();
     child.node.release_id(tid, WAIT).unwrap();
     for process in [&family.first, &child, &other] {
-        assert_eq!(process.node.group_of(tid, WAIT).map(drop), gone);
-        assert_eq!(process.node.set_group(tid, 0, WAIT), gone);
+        assert_eq!(process.node.group_of(Pid::new(tid), WAIT).map(drop), gone);
+        assert_eq!(process.node.set_group(Pid::new(tid), None, WAIT), gone);
     }
 }

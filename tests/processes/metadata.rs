@@ -106,10 +106,10 @@ fn a_listing_has_every_process_of_the_family() {
     }
     assert_eq!(listed, expected);
     assert_eq!(
-        node.process(0, WAIT).unwrap().vmid,
+        node.process(None, WAIT).unwrap().vmid,
         children[2].vmid().get()
     );
-    assert_eq!(node.process(0, NOW), Err(Error::TimedOut));
+    assert_eq!(node.process(None, NOW), Err(Error::TimedOut));
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn a_signal_for_one_process_follows_an_earlier_signal_for_all() {
         assert_eq!(sender.node.kill(Target::All, 10, WAIT), Ok(()));
         let to = match round % 3 {
             0 => Target::Process(target.pid),
-            1 => Target::Group(0),
+            1 => Target::Group(None),
             _ => Target::Thread {
                 pid: target.pid,
                 tid: target.pid,

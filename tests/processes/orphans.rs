@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, ProcessState};
-use libos_ipc::{Capacities, ChildSelector, Config, Errno, Error, Id, Target, Vmid, Wait};
+use libos_ipc::{Capacities, ChildSelector, Config, Errno, Error, Id, Pid, Target, Vmid, Wait};
 
 use crate::family::{Family, LONG, NOW, Process, WAIT, until};
 use crate::kernel;
@@ -55,7 +55,7 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
         }
         let heir = if subreaper { &above } else { first };
         let parent = family.child_of(&above);
-        parent.node.set_group(0, 0, WAIT).unwrap();
+        parent.node.set_group(None, None, WAIT).unwrap();
         let identity = parent.node.start_child(WAIT).unwrap();
         let id = parent.node.take_id(WAIT).unwrap();
         parent.node.transfer_id(id, identity.vmid, WAIT).unwrap();
@@ -71,7 +71,7 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
             parent.exit(1);
         }
         reap(&above, pid);
-        let starting = first.node.process(identity.pid, WAIT).unwrap();
+        let starting = first.node.process(Pid::new(identity.pid), WAIT).unwrap();
         assert_eq!(starting.state, ProcessState::Starting);
         assert_eq!((starting.parent, starting.group), (heir.pid, pid));
         // The new parent waits for it, and can signal it, too.
@@ -79,7 +79,10 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
             heir.node.wait_child(ChildSelector::Pid(starting.pid), NOW),
             Err(Error::TimedOut)
         );
-        assert_eq!(first.node.kill(Target::Group(pid), 10, WAIT), Ok(()));
+        assert_eq!(
+            first.node.kill(Target::Group(Pid::new(pid)), 10, WAIT),
+            Ok(())
+        );
 
         let child = family.started(identity);
         until("the signals come", || child.signals().len() == 2);
@@ -128,7 +131,7 @@ fn a_child_that_does_not_join_in_time_is_abandoned_and_leaves_nothing() {
     }
     // There is no limit while its parent lives.
     std::thread::sleep(SHORT * 2);
-    assert!(first.node.process(given[0].0.pid, WAIT).is_ok());
+    assert!(first.node.process(Pid::new(given[0].0.pid), WAIT).is_ok());
     let pid = parent.pid;
     parent.exit(0);
     reap(first, pid);
@@ -137,7 +140,7 @@ fn a_child_that_does_not_join_in_time_is_abandoned_and_leaves_nothing() {
     assert_eq!(waited, Err(Error::NoChild));
     let gone = Error::NoSuchProcess;
     for (identity, id) in &given {
-        assert_eq!(first.node.process(identity.pid, WAIT), Err(gone));
+        assert_eq!(first.node.process(Pid::new(identity.pid), WAIT), Err(gone));
         assert_eq!(first.node.owner_of(*id, WAIT), Ok(None));
         assert_eq!(first.node.owner_of(identity.pid, WAIT), Ok(None));
         assert_eq!(
@@ -153,7 +156,10 @@ fn a_child_that_does_not_join_in_time_is_abandoned_and_leaves_nothing() {
     // It is too late now.
     let late = libos_ipc::host::HostNode::start(&family.base, given[0].0, Config::DEFAULT).unwrap();
     assert!(late.join(WAIT).is_err());
-    assert_eq!(first.node.process(given[0].0.pid, WAIT), Err(gone));
+    assert_eq!(
+        first.node.process(Pid::new(given[0].0.pid), WAIT),
+        Err(gone)
+    );
 }
 
 #[test]
@@ -309,7 +315,7 @@ fn exits_of_more_orphans_than_there_is_room_for_are_all_reported_once() {
         .unwrap();
     assert_eq!((seen.pid, seen.code), last);
     assert_eq!(
-        first.node.process(last.0, WAIT).unwrap().state,
+        first.node.process(Pid::new(last.0), WAIT).unwrap().state,
         ProcessState::Zombie
     );
     assert_eq!(
@@ -321,7 +327,7 @@ fn exits_of_more_orphans_than_there_is_room_for_are_all_reported_once() {
         let which = if round % 2 == 0 {
             ChildSelector::Any
         } else {
-            ChildSelector::Group(0)
+            ChildSelector::Group(None)
         };
         match first.node.wait_child(which, NOW) {
             Ok(exit) => got.push((exit.pid, exit.code)),

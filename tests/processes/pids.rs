@@ -6,7 +6,7 @@ use std::time::Duration;
 use libc::{c_int, pid_t};
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange};
-use libos_ipc::{ChildSelector, Errno, Error, Exit, ID_MAX, Id, Target, Wait};
+use libos_ipc::{ChildSelector, Errno, Error, Exit, ID_MAX, Id, Pid, Target, Wait};
 
 use crate::family::{Family, WAIT};
 use crate::kernel::{alone, code_of, fork};
@@ -54,9 +54,11 @@ fn a_pid_is_assigned_again_when_it_names_nothing_any_more() {
     let session = family.child();
     session.node.new_session(WAIT).unwrap();
     let in_session = family.child_of(&session);
-    in_session.node.set_group(0, 0, WAIT).unwrap();
-    group.node.set_group(0, 0, WAIT).unwrap();
-    first.set_group(in_group.pid, group.pid, WAIT).unwrap();
+    in_session.node.set_group(None, None, WAIT).unwrap();
+    group.node.set_group(None, None, WAIT).unwrap();
+    first
+        .set_group(Pid::new(in_group.pid), Pid::new(group.pid), WAIT)
+        .unwrap();
     let (zombie_pid, group_pid, session_pid) = (zombie.pid, group.pid, session.pid);
     zombie.exit(0);
     group.exit(0);
@@ -235,7 +237,10 @@ fn a_request_gets_the_same_error_from_the_leaders_own_process_as_from_a_member()
         // The range was split, and this is none of its parts.
         let _ = node.release_range(own, WAIT);
         assert_eq!(node.owner_of(own.end, WAIT), Ok(Some(node.identity().vmid)));
-        assert_eq!(node.set_group(ID_MAX, 0, WAIT), Err(Error::NoSuchProcess));
+        assert_eq!(
+            node.set_group(Pid::new(ID_MAX), None, WAIT),
+            Err(Error::NoSuchProcess)
+        );
     }
 }
 
@@ -273,19 +278,25 @@ fn every_call_has_the_same_outcome_at_the_leader_as_at_a_member() {
             node.kill(Target::Thread { pid, tid }, 15, WAIT)
         }),
         ("kill of no group", &|node| {
-            node.kill(Target::Group(ID_MAX), 15, WAIT)
+            node.kill(Target::Group(Pid::new(ID_MAX)), 15, WAIT)
         }),
         ("undefined signal", &|node| {
             node.kill(Target::Process(other.pid), 99, WAIT)
         }),
-        ("process", &|node| node.process(of_gone, WAIT).map(drop)),
-        ("thread of no process", &|node| {
-            node.process(ID_MAX, WAIT).map(drop)
+        ("process", &|node| {
+            node.process(Pid::new(of_gone), WAIT).map(drop)
         }),
-        ("group", &|node| node.group_of(ID_MAX, WAIT).map(drop)),
-        ("session", &|node| node.session_of(ID_MAX, WAIT).map(drop)),
+        ("thread of no process", &|node| {
+            node.process(Pid::new(ID_MAX), WAIT).map(drop)
+        }),
+        ("group", &|node| {
+            node.group_of(Pid::new(ID_MAX), WAIT).map(drop)
+        }),
+        ("session", &|node| {
+            node.session_of(Pid::new(ID_MAX), WAIT).map(drop)
+        }),
         ("group of no process", &|node| {
-            node.set_group(of_gone, 0, WAIT)
+            node.set_group(Pid::new(of_gone), None, WAIT)
         }),
         ("mark", &|node| node.mark(ProcessChange::Group, true, WAIT)),
         ("credentials", &|node| {

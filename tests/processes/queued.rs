@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use libos_ipc::{Capacities, Config, Errno, Error, Identity, Target};
+use libos_ipc::{Capacities, Config, Errno, Error, Identity, Pid, Target};
 
 use crate::family::{Family, Os, Process, WAIT, until};
 use crate::pending::{How, pending_after, pending_at_limit, signals_for_a_zombie};
@@ -135,7 +135,7 @@ fn a_signal_to_a_zombie_has_the_outcome_of_the_kernel() {
     let other = family.child();
     for signal in [0, 10, 40] {
         let child = family.child();
-        child.node.set_group(0, 0, WAIT).unwrap();
+        child.node.set_group(None, None, WAIT).unwrap();
         let pid = child.pid;
         child.exit(0);
         until("it is a zombie", || {
@@ -147,7 +147,7 @@ fn a_signal_to_a_zombie_has_the_outcome_of_the_kernel() {
                 Target::Process(pid),
                 Target::Thread { pid, tid: pid },
                 Target::Thread { pid, tid: pid + 1 },
-                Target::Group(pid),
+                Target::Group(Pid::new(pid)),
             ]
             .map(|target| errno_of(process.node.kill(target, signal, WAIT)));
             assert_eq!(said, expected, "{signal}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
-    ChildSelector, Config, Embedder, Errno, Error, Node, Signal, SignalReply, Target, Wait,
+    ChildSelector, Config, Embedder, Errno, Error, Node, Pid, Signal, SignalReply, Target, Wait,
 };
 
 use crate::family::{Family, WAIT, until};
@@ -22,7 +22,7 @@ fn a_process_gets_the_signals_of_each_sender_in_order() {
     }
     assert_eq!(two.signals(), [1, 15, 64]);
     let note = two.os.notes.lock().signals[0];
-    assert_eq!((note.from, note.sender), (one.vmid(), one.pid));
+    assert_eq!((note.from, note.sender), (one.vmid(), Pid::new(one.pid)));
     assert_eq!(note.target, Target::Process(two.pid));
     // To the first process, and from it.
     assert_eq!(
@@ -79,8 +79,8 @@ fn a_pending_signal_names_its_sender_and_one_of_two_senders_names_none() {
     let notes = child.os.notes.lock();
     let signals = notes.signals.iter();
     let told: Vec<_> = signals.map(|note| (note.signal, note.sender)).collect();
-    let (one, two) = (one.pid, two.pid);
-    assert_eq!(told, [(5, one), (7, two), (6, 0), (40, two), (40, one)]);
+    let (one, two) = (Pid::new(one.pid), Pid::new(two.pid));
+    assert_eq!(told, [(5, one), (7, two), (6, None), (40, two), (40, one)]);
 }
 
 #[test]
@@ -115,7 +115,11 @@ fn errors_of_kill_are_those_of_the_man_page() {
     let child = family.child();
     let node = &family.first.node;
     for signal in [-1, 65, i32::MAX, i32::MIN] {
-        for target in [Target::Process(child.pid), Target::All, Target::Group(1)] {
+        for target in [
+            Target::Process(child.pid),
+            Target::All,
+            Target::Group(Pid::new(1)),
+        ] {
             assert_eq!(node.kill(target, signal, WAIT), Err(Error::Invalid));
         }
     }

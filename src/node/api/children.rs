@@ -11,7 +11,7 @@ use crate::node::{Node, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Answer, ChildExit, EndQuery, Message, ProcessQuery};
-use crate::{Id, Vmid};
+use crate::{Id, Pid, Vmid};
 
 /// The children that [`Node::wait_child`] waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub enum ChildSelector {
     Any,
     /// The child with this pid.
     Pid(Id),
-    /// Any child in this process group; 0 for this process's own.
-    Group(Id),
+    /// Any child in this process group; `None` for this process's own.
+    Group(Option<Pid>),
 }
 
 /// # Children
@@ -79,7 +79,10 @@ impl<P: Pal> Node<'_, P> {
     /// not change while a call waits (`wait4(2)`).
     fn with_group(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildSelector, Error> {
         match which {
-            ChildSelector::Group(0) => self.group_of(0, wait).map(ChildSelector::Group),
+            ChildSelector::Group(None) => {
+                let group = self.group_of(None, wait)?;
+                Ok(ChildSelector::Group(Pid::new(group)))
+            }
             which => Ok(which),
         }
     }
@@ -172,7 +175,7 @@ impl<P: Pal> Node<'_, P> {
                 }
             }
             ChildSelector::Group(group) => {
-                query.group = group;
+                query.group = group.map_or(0, Pid::get);
                 let mut last = None;
                 loop {
                     let next = self.children.lock().next_zombie(last.as_ref());
@@ -211,7 +214,7 @@ impl<P: Pal> Node<'_, P> {
         let (pid, group) = match which {
             ChildSelector::Any => (0, 0),
             ChildSelector::Pid(pid) => (pid, 0),
-            ChildSelector::Group(group) => (0, group),
+            ChildSelector::Group(group) => (0, group.map_or(0, Pid::get)),
         };
         let (missed, reaped) = {
             let children = self.children.lock();

@@ -9,7 +9,7 @@ use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Answer, KillTarget, Message, PidKill, Process, ProcessQuery, ProcessState};
-use crate::{Id, Vmid};
+use crate::{Id, Pid, Vmid};
 
 /// The most answers that one call waits for at once. Further members are signalled through the
 /// leader, and their answers are not waited for.
@@ -44,18 +44,18 @@ impl<P: Pal> Node<'_, P> {
     #[inline(never)]
     pub(in crate::node) fn kill_group(
         &self,
-        group: Id,
+        group: Option<Pid>,
         sender: Id,
         signal: i32,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        if group == 0 {
+        let Some(group) = group else {
             return self.kill_own_group(sender, signal, wait);
-        }
+        };
         let limits = Limits::of(wait, &self.pal);
         let answer_deadline = self.pal.now() + self.config.recall_limit;
         let mut query = ProcessQuery {
-            group,
+            group: group.get(),
             ..ProcessQuery::default()
         };
         let mut call = GroupKill {
@@ -91,14 +91,14 @@ impl<P: Pal> Node<'_, P> {
     /// Signals this process's own group. Every process has a group: if the group is empty, another
     /// thread has just moved this process to another group.
     fn kill_own_group(&self, sender: Id, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
-        let mut group = self.group_of(0, wait)?;
+        let mut group = self.group_of(None, wait)?;
         loop {
-            let outcome = self.kill_group(group, sender, signal, wait);
+            let outcome = self.kill_group(Pid::new(group), sender, signal, wait);
             let before = group;
             if outcome != Err(Error::NoSuchProcess) {
                 return outcome;
             }
-            group = self.group_of(0, wait)?;
+            group = self.group_of(None, wait)?;
             if group == before {
                 return outcome;
             }

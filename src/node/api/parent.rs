@@ -67,7 +67,7 @@ impl<P: Pal> Node<'_, P> {
             return Ok(self.parent.lock().pid);
         }
         self.send_to(self.leader_vmid(), &message, wait)?;
-        self.process(0, wait).map(|process| process.parent)
+        self.process(None, wait).map(|process| process.parent)
     }
 
     /// Handles the leader's notice that the parent has ended, with the new parent. False if there

@@ -5,7 +5,7 @@ use crate::node::rpc::{self, done};
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::wire::{Answer, KillTarget, Message, PidKill, Process, ProcessChange, ProcessQuery};
-use crate::{Id, Vmid};
+use crate::{Id, Pid, Vmid};
 
 /// # The process table
 ///
@@ -53,18 +53,16 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Returns the entry of a process in the family's table, 0 for this one. The ID of a thread
-    /// stands for its process.
+    /// Returns the entry of a process in the family's table, or of this one (`None`). The ID of a
+    /// thread stands for its process.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if there is none, [`Error::Unsupported`] if the leader is a process in C or
     /// this process has not joined; else as [every call](Node#errors-of-every-call).
-    pub fn process(&self, pid: Id, wait: Wait<'_>) -> Result<Process, Error> {
+    pub fn process(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Process, Error> {
         self.check_running()?;
-        let pid = match pid {
-            0 => self.pid().ok_or(Error::Unsupported)?,
-            pid => pid,
-        };
+        let pid = pid.map(Pid::get).or_else(|| self.pid());
+        let pid = pid.ok_or(Error::Unsupported)?;
         let query = ProcessQuery {
             pid,
             ..ProcessQuery::default()
@@ -97,38 +95,45 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Returns the process group of a process, 0 for this one: `getpgid(2)`. The ID of a thread
+    /// Returns the process group of a process, or of this one (`None`): `getpgid(2)`. The ID of a thread
     /// stands for its process.
     ///
     /// # Errors
     /// As [`Node::process`].
-    pub fn group_of(&self, pid: Id, wait: Wait<'_>) -> Result<Id, Error> {
+    pub fn group_of(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Id, Error> {
         self.process(pid, wait).map(|process| process.group)
     }
 
-    /// Returns the session of a process, 0 for this one: `getsid(2)`. The ID of a thread stands for
+    /// Returns the session of a process, or of this one (`None`): `getsid(2)`. The ID of a thread stands for
     /// its process.
     ///
     /// # Errors
     /// As [`Node::process`].
-    pub fn session_of(&self, pid: Id, wait: Wait<'_>) -> Result<Id, Error> {
+    pub fn session_of(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Id, Error> {
         self.process(pid, wait).map(|process| process.session)
     }
 
-    /// Moves this process (0) or a child into a group of its session, or into a new one named by
-    /// its own pid (0): `setpgid(2)`.
+    /// Moves a child or this process (`None`) into a group of its session, or into the one named by
+    /// its own pid (`None`), which may be new: `setpgid(2)`.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`], or [`Error::Refused`] with `EPERM` or `EACCES` as in the man page;
     /// [`Error::Invalid`] if `pid` is the ID of a thread, and not a pid; else as [`Node::process`].
-    pub fn set_group(&self, pid: Id, group: Id, wait: Wait<'_>) -> Result<(), Error> {
+    pub fn set_group(
+        &self,
+        pid: Option<Pid>,
+        group: Option<Pid>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
         let wait = self.begin(wait);
-        let changed = self.change(ProcessChange::Group, pid, group, wait);
-        if pid == 0 || changed != Err(Error::NoSuchProcess) {
+        // In the message 0 stands for no pid.
+        let number = |pid: Option<Pid>| pid.map_or(0, Pid::get);
+        let changed = self.change(ProcessChange::Group, number(pid), number(group), wait);
+        if pid.is_none() || changed != Err(Error::NoSuchProcess) {
             return changed;
         }
         match self.process(pid, wait) {
-            Ok(process) if process.pid != pid => Err(Error::Invalid),
+            Ok(process) if Pid::new(process.pid) != pid => Err(Error::Invalid),
             Err(error @ (Error::TimedOut | Error::Interrupted)) => Err(error),
             _ => changed,
         }

@@ -9,7 +9,7 @@ use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Answer, KillTarget, Message, MetaCode, PidKill};
-use crate::{Id, Vmid};
+use crate::{Id, Pid, Vmid};
 
 /// The number of owners that a process caches.
 const OWNERS: usize = if cfg!(loom) { 1 } else { 64 };
@@ -134,7 +134,10 @@ impl<P: Pal> Node<'_, P> {
                 self.kill_group(group, sender, signal, wait)
             }
             // A process in C sends it like this.
-            Target::Group(group) => self.kill_one(kill(group, group, KillTarget::Group), wait),
+            Target::Group(group) => {
+                let group = group.map_or(0, Pid::get);
+                self.kill_one(kill(group, group, KillTarget::Group), wait)
+            }
             Target::All => self.kill_all(kill(0, 0, KillTarget::All), wait),
         }
     }

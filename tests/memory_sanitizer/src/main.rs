@@ -14,7 +14,9 @@ use core::time::Duration;
 use libos_ipc::pal::Deadline;
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
-use libos_ipc::{Capacities, Config, Driving, Error, Exit, Identity, Node, Target, Vmid, Wait};
+use libos_ipc::{
+    Capacities, Config, Driving, Error, Exit, Identity, Node, Pid, Target, Vmid, Wait,
+};
 
 const CONFIG: Config = Config {
     capacities: Capacities {
@@ -100,7 +102,7 @@ fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error
     }
     member.close_sync(handle, WAIT)?;
     // No process answers the signal, but the leader has searched its tables.
-    let _ = member.kill(Target::Group(pid), 0, WAIT);
+    let _ = member.kill(Target::Group(Pid::new(pid)), 0, WAIT);
     let _ = member.kill(Target::Process(1), 10, WAIT);
     let grandchild = member.start_child(WAIT)?;
     member.abandon_child(grandchild.vmid)?;

@@ -2,7 +2,7 @@
 
 use libos_ipc::wire::{ChildExit, MetaCode};
 use libos_ipc::{
-    Embedder, Errno, Id, Metadata, MetadataReply, Node, Signal, SignalReply, Target, Vmid,
+    Embedder, Errno, Id, Metadata, MetadataReply, Node, Pid, Signal, SignalReply, Target, Vmid,
 };
 
 use super::checks::{FOREIGN, bounds, path_of, user_of};
@@ -38,7 +38,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             _ => true,
         };
         let is_foreign = hostile::VMIDS.contains(&signal.from.get())
-            || signal.sender == hostile::PID
+            || signal.sender == Pid::new(hostile::PID)
             || signal.signal >= FOREIGN;
         if is_here && signal.signal != 0 && !is_foreign {
             with(|world| {
@@ -56,9 +56,11 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                 // If a connection breaks, a signal may be sent twice.
                 let may_be_twice =
                     world.has(Fault::Disconnect) || world.checks.false_disconnects.may_close;
-                if signal.sender != 0 && !may_be_twice {
+                if let Some(sender) = signal.sender
+                    && !may_be_twice
+                {
                     let signals = &mut world.checks.signals;
-                    let outcome = signals.in_order(self.vmid, signal.sender, number);
+                    let outcome = signals.in_order(self.vmid, sender.get(), number);
                     world.check("order", outcome);
                 }
             });

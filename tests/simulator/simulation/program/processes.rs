@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use libos_ipc::wire::{ChildExit, MetaCode, ProcessChange, ProcessState};
-use libos_ipc::{ChildSelector, Errno, Error, Identity, PATH_MAX, Resource, Target};
+use libos_ipc::{ChildSelector, Errno, Error, Identity, PATH_MAX, Pid, Resource, Target};
 
 use super::super::checks::{State, credentials, path};
 use super::super::faults::Fault;
@@ -103,7 +103,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 Ok(_) | Err(Error::NoChild) => return,
                 Err(_) => {}
             }
-            let process = self.node.process(child.pid, WAIT);
+            let process = self.node.process(Pid::new(child.pid), WAIT);
             if process == Err(Error::NoSuchProcess) {
                 break;
             }
@@ -120,7 +120,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         let which = match (rng.u8(..4), pid) {
             (0, Some(pid)) => ChildSelector::Pid(pid),
-            (1, _) => ChildSelector::Group(0),
+            (1, _) => ChildSelector::Group(None),
             _ => ChildSelector::Any,
         };
         let limit = if rng.bool() {
@@ -219,7 +219,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             process.map(|process| process.vmid)
         };
         let before = with(vmid);
-        let seen = self.node.process(exit.pid, WAIT);
+        let seen = self.node.process(Pid::new(exit.pid), WAIT);
         with(|world| {
             // Its pid may be another process's by now, or the ID of another process's thread.
             let is_same = vmid(world) == before;
@@ -241,7 +241,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
         let changed = match choice {
             0 => self.call("set_group", limit, refused, |node, wait| {
-                node.set_group(0, 0, wait)
+                node.set_group(None, None, wait)
             }),
             1 => self.call("new_session", limit, refused, |node, wait| {
                 node.new_session(wait).map(drop)
@@ -257,7 +257,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let is_certain = self.is_certain();
                 let fine = |error| is_gone(error) && !is_certain;
                 let _ = self.call("own group", limit, fine, |node, wait| {
-                    node.kill(Target::Group(0), 0, wait)
+                    node.kill(Target::Group(None), 0, wait)
                 });
                 return;
             }
@@ -275,7 +275,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let was_certain = with(|world| world.checks.family.is_certain(process.vmid));
         let may_be_gone = |error| is_gone(error) && !self.is_there(process.vmid);
         let answer = self.call("process", limit(rng), may_be_gone, |node, wait| {
-            node.process(process.pid, wait)
+            node.process(Pid::new(process.pid), wait)
         });
         let Ok(answer) = answer else { return };
         with(|world| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::{Config, Errno, Error, Target};
+use libos_ipc::{Config, Errno, Error, Pid, Target};
 
 use super::super::checks::{group_signal_of, signal_of};
 use super::super::faults::Fault;
@@ -157,7 +157,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         self.begin_signal(None, signal);
         let begun = with(|world| world.network.now);
         let sent = self.call("kill group", limit, may_be_gone, |node, wait| {
-            node.kill(Target::Group(group), signal, wait)
+            node.kill(Target::Group(Pid::new(group)), signal, wait)
         });
         let took = Duration::from_nanos(with(|world| world.network.now) - begun);
         // A member may not have answered: the answers of the others suffice if the call reached its
