@@ -36,7 +36,7 @@ pub trait ByteChannel: Send + Sync {
     /// Returns the time of the monotonic clock. It is cheap.
     fn now(&self) -> Time;
 
-    /// Lets another thread run: the [`Pal::contended`] of the platform over this channel.
+    /// Lets another thread run: the [`Pal::contended`](crate::pal::Pal::contended) of the platform over this channel.
     fn contended(attempts: u32) {
         spin(attempts);
     }
