@@ -173,11 +173,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Retry::Now;
             }
             let length = frame.length();
-            let cost = self.cost_of(frame.code);
+            let code = frame.code;
             self.trace_rx(peer, &frame, &mut rx.is_traced);
             let outcome = self.handle_frame(peer, &frame);
             if !is_caller {
-                rx.share.charge(cost);
+                rx.share.charge(self.cost_of(code));
             }
             // Few frames are charged more than they cost themselves, and a swap takes longer.
             if peer.charge.load(Ordering::Relaxed) != 0 {

@@ -62,25 +62,21 @@ impl<P: Pal> Node<'_, P> {
         data: &mut ReplyData<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
-        let at_once = match message {
+        match message {
             Message::FileLockSet(lock) => {
                 if let Some(status) = self.set_own_lock(message, lock)? {
                     return Ok(Answer::Status(status));
                 }
-                None
             }
             Message::PidKill(_)
             | Message::PidGetMeta { .. }
             | Message::KillOrdered { .. }
-            | Message::FileLockGet(_) => None,
+            | Message::FileLockGet(_) => {}
             // The request has a number since it has an answer, and it does not wait, so any number
             // is right.
-            _ => Some(self.handle_own(1, message)?),
-        };
-        match at_once {
-            Some(outcome) => answer_in(outcome),
-            None => self.await_own(message, data, wait),
+            _ => return answer_in(self.handle_own(1, message)?),
         }
+        self.await_own(message, data, wait)
     }
 
     /// Makes a request of this process itself whose answer may come later.
