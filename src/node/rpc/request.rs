@@ -30,36 +30,30 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
     ) -> Result<Request<'_, 'm, P>, Error> {
         self.check_running()?;
-        if dest == self.identity.vmid {
-            return self.begin_own_call(message);
-        }
-        let peer = self.peer(dest)?;
-        let call = Call::begin(self, dest, message, self.now())?;
-        self.events.call_begun(dest, call.code, call.token.seq);
-        let mut request = Request {
-            node: self,
-            call: Some(call),
-        };
-        if let Some(call) = &mut request.call {
-            call.poll_send(self, &peer, message, false)?;
-        }
-        Ok(request)
-    }
-
-    fn begin_own_call(&self, message: &Message<'_>) -> Result<Request<'_, 'm, P>, Error> {
         let us = self.identity.vmid;
-        let mut call = Call::begin(self, us, message, self.now())?;
-        let seq = call.token.seq;
-        self.events.call_begun(us, call.code, seq);
-        call.mark_sent();
+        let peer = if dest == us {
+            None
+        } else {
+            Some(self.peer(dest)?)
+        };
+        let mut call = Call::begin(self, dest, message, self.now())?;
+        let (code, seq) = (call.code, call.token.seq);
+        self.events.call_begun(dest, code, seq);
+        let sent = if let Some(peer) = &peer {
+            call.poll_send(self, peer, message, false)
+        } else {
+            call.mark_sent();
+            self.handle_own(seq, message).map(|outcome| {
+                if let Outcome::Answer(answer) = outcome {
+                    self.waiters.answer_here(us, seq, &answer);
+                }
+            })
+        };
         let request = Request {
             node: self,
             call: Some(call),
         };
-        if let Outcome::Answer(answer) = self.handle_own(seq, message)? {
-            self.waiters.answer_here(us, seq, &answer);
-        }
-        Ok(request)
+        sent.map(|()| request)
     }
 }
 
