@@ -202,14 +202,9 @@ impl<'m> DelegatedFiles<'m> {
         }
     }
 
-    /// Whether a file is to be returned.
-    pub fn has_recalls(&self) -> bool {
-        self.recalled > 0
-    }
-
-    /// The next file to return: its number. Its locks are written to `list`. The file stays until
-    /// [`DelegatedFiles::mark_returned`].
-    pub fn next_return(&self, list: &mut DelegatedLockList) -> Option<u64> {
+    /// The next file to return to the leader: its number. Its locks are written to `list`. The file stays
+    /// until [`DelegatedFiles::mark_sent`]; if the leader has no room for it, the caller polls again later.
+    pub fn poll_transmit(&self, list: &mut DelegatedLockList) -> Option<u64> {
         if self.recalled == 0 {
             return None;
         }
@@ -218,8 +213,8 @@ impl<'m> DelegatedFiles<'m> {
         Some(self.entry(file).number)
     }
 
-    /// Removes a file that has been returned to the leader.
-    pub fn mark_returned(&mut self, number: u64) {
+    /// Removes a file whose return was queued for the leader.
+    pub fn mark_sent(&mut self, number: u64) {
         let is_match =
             |entry: &DelegatedFile| entry.number == number && entry.state != State::Requested;
         if let Some(file) = self.find(is_match) {

@@ -151,7 +151,7 @@ impl<'m, P: Pal> Node<'m, P> {
             delegated_files,
             abandoned_retry_at: AtomicU64::new(0),
             abandoned_pause: AtomicU64::new(0),
-            returns_due: AtomicBool::new(false),
+            member_output_deferred: AtomicBool::new(false),
             leader_limits: LeaderLimits::new(P::contended),
             turns: Turns::new(),
             upcalls: SpinLock::new(Rank::Upcalls, P::contended, Upcalls::new()),

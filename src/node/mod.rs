@@ -98,8 +98,8 @@ pub struct Node<'m, P: Pal> {
     parent: SpinLock<Parent>,
     pub(crate) sync_handles: SyncHandles<'m>,
     pub(crate) delegated_files: SpinLock<DelegatedFiles<'m>>,
-    /// A delegated file must be returned, and the worker must send that.
-    pub(crate) returns_due: AtomicBool,
+    /// As a member: a message to the leader had no room, and the worker sends it when there is some.
+    member_output_deferred: AtomicBool,
     leader_limits: LeaderLimits,
     turns: Turns,
     pub(crate) upcalls: SpinLock<Upcalls>,

@@ -1,4 +1,4 @@
-//! The sending loop: it queues what the leader's tables have to say for its receivers.
+//! The sending loop: it queues what the machines of this process have to say for its receivers.
 
 use super::connection::Retry;
 use super::upcall::{Signal, SignalReply, Upcall};
@@ -36,13 +36,13 @@ enum Here {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// As the leader: queues the messages of the outbox for their receivers, as far as there is room and as a
+    /// Queues the messages of the machines for their receivers. As the leader: as far as there is room and as a
     /// turn of the worker allows; the worker goes on in its next turn. What has no room delays nothing else.
     /// Returns when the worker is to go on.
     #[inline]
     pub(in crate::node) fn send_output(&self, sender: Sender) -> Retry {
         let Some(leader) = &self.leader else {
-            return Retry::No;
+            return self.send_member_output();
         };
         if sender == Sender::Turn {
             leader.retry_if_wanted();
@@ -111,6 +111,26 @@ impl<'m, P: Pal> Node<'m, P> {
             self.wake();
         }
         retry
+    }
+
+    /// As a member: queues for the leader what had no room before: returns of delegated files, and messages of
+    /// the clients of shared values.
+    fn send_member_output(&self) -> Retry {
+        let deferred = &self.member_output_deferred;
+        if !deferred.load(Ordering::SeqCst) || !deferred.swap(false, Ordering::SeqCst) {
+            return Retry::No;
+        }
+        if self.try_return_files() & self.send_all_client_messages() {
+            return Retry::No;
+        }
+        deferred.store(true, Ordering::SeqCst);
+        Retry::Soon
+    }
+
+    /// As a member: leaves to the worker what has no room now. What is owed is in the machines.
+    pub(in crate::node) fn defer_member_output(&self) {
+        self.member_output_deferred.store(true, Ordering::SeqCst);
+        self.wake();
     }
 
     /// Writes what was queued for a peer, or has the worker write it.

@@ -76,8 +76,7 @@ impl<P: Pal> Node<'_, P> {
         if self.try_return_files() {
             return Ok(());
         }
-        self.returns_due.store(true, Ordering::SeqCst);
-        self.wake();
+        self.defer_member_output();
         let limits = Limits::of(wait, &self.pal);
         let returned = self.wait_until(leader, WaitReason::Room, limits, || {
             if let Some(peer) = self.peers.find(leader) {
@@ -96,8 +95,7 @@ impl<P: Pal> Node<'_, P> {
     /// Returns recalled delegations now, or as soon as there is room to send it.
     fn return_files(&self) {
         if !self.try_return_files() {
-            self.returns_due.store(true, Ordering::SeqCst);
-            self.wake();
+            self.defer_member_output();
         }
     }
 
@@ -111,7 +109,7 @@ impl<P: Pal> Node<'_, P> {
         let all = loop {
             let mut delegated_files = self.delegated_files.lock();
             list.clear();
-            let Some(number) = delegated_files.next_return(&mut list) else {
+            let Some(number) = delegated_files.poll_transmit(&mut list) else {
                 break true;
             };
             let Some(peer) = self.peers.find(leader) else {
@@ -136,7 +134,7 @@ impl<P: Pal> Node<'_, P> {
                 }
             }
             drop(queue);
-            delegated_files.mark_returned(number);
+            delegated_files.mark_sent(number);
         };
         // Frames that were only queued may occupy the room.
         if (is_sent || !all)

@@ -311,14 +311,6 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             self.run_upcalls();
         }
-        let is_due = self.returns_due.swap(false, Ordering::SeqCst);
-        if is_due && !self.try_return_files() {
-            self.returns_due.store(true, Ordering::SeqCst);
-            retry = retry.min(Retry::Soon);
-        }
-        if !self.send_deferred_sync_messages() {
-            retry = retry.min(Retry::Soon);
-        }
         retry = retry.min(self.send_output(Sender::Turn));
         // The calls to the embedder that this and other threads have queued.
         self.run_upcalls();

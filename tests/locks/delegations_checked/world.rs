@@ -57,11 +57,11 @@ impl World<'_> {
     /// As a node does it: recalled files are returned before the next request.
     fn return_files(&mut self, who: usize) {
         let mut list = DelegatedLockList::new();
-        while let Some(number) = self.members[who].next_return(&mut list) {
+        while let Some(number) = self.members[who].poll_transmit(&mut list) {
             let delegated = |lock: DelegatedLock| (lock.start, lock.end, lock.write);
             let locks = list.locks().iter().map(delegated).collect();
             self.send(who, Up::Return { number, locks });
-            self.members[who].mark_returned(number);
+            self.members[who].mark_sent(number);
             list.clear();
         }
         if self.members[who].usage().0 == 0 {

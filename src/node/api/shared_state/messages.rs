@@ -16,14 +16,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Queues the client's messages to the server, now or when there is room.
     pub(super) fn send_client_messages(&self, slot_index: u32) {
         if !self.try_send_client_messages(slot_index) {
-            self.defer_sync_messages();
+            self.defer_member_output();
         }
-    }
-
-    /// Lets the worker queue the messages that had no room.
-    fn defer_sync_messages(&self) {
-        self.sync_handles.has_deferred.store(true, Ordering::SeqCst);
-        self.wake();
     }
 
     /// False if some message has no room at present.
@@ -293,18 +287,6 @@ impl<'m, P: Pal> Node<'m, P> {
             left = remaining(leader.lock().apply(&portion));
             self.send_output(Sender::Call);
         }
-    }
-
-    /// In the worker: queues the messages that had no room before. False if some still have none.
-    pub(crate) fn send_deferred_sync_messages(&self) -> bool {
-        if !self.sync_handles.has_deferred.swap(false, Ordering::SeqCst) {
-            return true;
-        }
-        let all = self.send_all_client_messages();
-        if !all {
-            self.sync_handles.has_deferred.store(true, Ordering::SeqCst);
-        }
-        all
     }
 }
 

@@ -8,7 +8,6 @@ use crate::shared_state::Client;
 use crate::store::{
     Arena, Contended, HashIndex, Rank, SlotAllocator, SpinLock, Table, bytes_for, hash64, total,
 };
-use crate::sync::AtomicBool;
 
 /// The slot of a handle.
 pub(super) struct Slot<'m> {
@@ -84,8 +83,6 @@ pub(crate) struct SyncHandles<'m> {
     pub(super) slots: Table<'m, Slot<'m>>,
     pub(super) links: WaitLinks<'m>,
     pub(super) directory: SpinLock<Directory<'m>>,
-    /// Some message had no room and waits for the worker.
-    pub(super) has_deferred: AtomicBool,
 }
 
 impl<'m> SyncHandles<'m> {
@@ -132,7 +129,6 @@ impl<'m> SyncHandles<'m> {
                     count: 0,
                 },
             ),
-            has_deferred: AtomicBool::new(false),
         })
     }
 
