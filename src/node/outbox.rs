@@ -115,6 +115,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As a member: queues for the leader what had no room before: returns of delegated files, and messages of
     /// the clients of shared values.
+    #[inline(never)]
     fn send_member_output(&self) -> Retry {
         let deferred = &self.member_output_deferred;
         if !deferred.load(Ordering::SeqCst) || !deferred.swap(false, Ordering::SeqCst) {

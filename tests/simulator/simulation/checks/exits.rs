@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libos_ipc::wire::ChildExit;
 
-use super::family::{Family, SIGPWR, State};
+use super::family::{Family, Process, SIGPWR, State};
 
 #[derive(Default)]
 pub(crate) struct Exits {
@@ -110,10 +110,18 @@ impl Exits {
 
 /// Returns the VMID of the child, and checks its exit report.
 fn as_it_ended(family: &Family, exit: &ChildExit) -> Result<u32, String> {
-    let process = family.of_pid(exit.pid);
     let end = (exit.code, exit.signal);
-    match process {
-        Some(process) if process.ends.contains(&end) => Ok(process.vmid),
-        _ => Err(format!("{exit:?} is reported of {process:?}")),
-    }
+    let ended = |process: &&Process| process.pid == exit.pid && process.ends.contains(&end);
+    // The leader frees the pid of a child before the call that reaps it returns, so another process may
+    // have the pid by now.
+    let process = family.of_pid(exit.pid).filter(ended).or_else(|| {
+        family
+            .all()
+            .filter(ended)
+            .max_by_key(|process| process.vmid)
+    });
+    process.map(|process| process.vmid).ok_or_else(|| {
+        let process = family.of_pid(exit.pid);
+        format!("{exit:?} is reported of {process:?}")
+    })
 }

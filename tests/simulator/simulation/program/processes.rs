@@ -224,7 +224,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
             // Its pid may be another process's by now, or the ID of another process's thread.
             let is_same = vmid(world) == before;
             let is_there = seen.is_ok_and(|process| process.pid == exit.pid);
-            if is_there && is_same && world.checks.family.is_certain(self.own.vmid) {
+            // It was so before this look if the process with the pid has not ended.
+            let is_new = seen.is_ok_and(|process| {
+                let process = world.checks.family.get(process.vmid);
+                process.is_some_and(|process| !process.ends.contains(&(exit.code, exit.signal)))
+            });
+            if is_there && !is_new && is_same && world.checks.family.is_certain(self.own.vmid) {
                 let what = Err(format!("{exit:?} was waited for, and is {seen:?}"));
                 world.check("reaping", what);
             }
