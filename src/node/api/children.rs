@@ -103,12 +103,19 @@ impl<P: Pal> Node<'_, P> {
         limits: Limits<'_>,
         query_wait: Wait<'_>,
     ) -> Result<ChildExit, Error> {
-        self.wait_until(self.identity.vmid, WaitReason::Child, limits, || {
+        let mut zombie = None;
+        let us = self.identity.vmid;
+        self.wait_until(us, WaitReason::Child, limits, &mut || {
             if let Err(error) = self.check_running() {
                 return Some(Err(error));
             }
-            self.find_zombie(which, query_wait).transpose()
-        })
+            match self.find_zombie(which, query_wait) {
+                Ok(found) => zombie = found,
+                Err(error) => return Some(Err(error)),
+            }
+            zombie.map(|_| Ok(()))
+        })?;
+        zombie.ok_or(Error::NoChild)
     }
 
     /// Has the leader reap the zombie that this thread has claimed, and waits until that is done.

@@ -78,7 +78,7 @@ impl<P: Pal> Node<'_, P> {
         }
         self.defer_member_output();
         let limits = Limits::of(wait, &self.pal);
-        let returned = self.wait_until(leader, WaitReason::Room, limits, || {
+        let returned = self.wait_until(leader, WaitReason::Room, limits, &mut || {
             if let Some(peer) = self.peers.find(leader) {
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }

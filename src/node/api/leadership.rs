@@ -138,7 +138,7 @@ impl<'m, P: Pal> Node<'m, P> {
         for peer in self.peers.all() {
             self.flush(&peer);
         }
-        self.wait_until(us, WaitReason::Members, limits, || {
+        self.wait_until(us, WaitReason::Members, limits, &mut || {
             let is_last =
                 !self.peers.is_any_connected() && !leader.lock().processes().has_living_except(us);
             is_last.then_some(Ok(()))

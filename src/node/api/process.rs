@@ -282,7 +282,7 @@ impl<P: Pal> Node<'_, P> {
         if self.send_all_client_messages() {
             return Ok(());
         }
-        let said = self.wait_until(leader, WaitReason::Room, limits, || {
+        let said = self.wait_until(leader, WaitReason::Room, limits, &mut || {
             if let Some(peer) = self.peers.find(leader) {
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }

@@ -75,13 +75,13 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Waits until `poll` returns a result. It polls again whenever the calls that wait for room to
     /// send to `peer` are woken. Fails if that peer is gone.
-    pub(in crate::node) fn wait_until<T>(
+    pub(in crate::node) fn wait_until(
         &self,
         peer: Vmid,
         what: WaitReason,
         limits: Limits<'_>,
-        mut poll: impl FnMut() -> Option<Result<T, Error>>,
-    ) -> Result<T, Error> {
+        poll: &mut dyn FnMut() -> Option<Result<(), Error>>,
+    ) -> Result<(), Error> {
         let what = (what, self.now());
         let token = self.waiters.claim(peer, what, None, LateReply::Drop)?;
         let mut outcome = None;
@@ -116,8 +116,7 @@ impl<'m, P: Pal> Node<'m, P> {
         pause: Duration,
     ) -> Result<(), Error> {
         let rest = limits.not_after(self.now() + pause);
-        let never = || None::<Result<(), Error>>;
-        match self.wait_until(peer, WaitReason::Pause, rest, never) {
+        match self.wait_until(peer, WaitReason::Pause, rest, &mut || None) {
             Err(Error::TimedOut) => limits.reached(&self.pal).map_or(Ok(()), Err),
             ended => ended,
         }

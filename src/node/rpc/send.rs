@@ -183,7 +183,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<(), Error> {
         self.flush(peer);
         let limits = Limits::of(wait, &self.pal);
-        self.wait_until(peer.vmid(), WaitReason::Room, limits, || {
+        self.wait_until(peer.vmid(), WaitReason::Room, limits, &mut || {
             // The flag is set before the queue is checked: a thread that makes room after the
             // check sees the flag.
             peer.room_wanted.store(true, Ordering::SeqCst);
