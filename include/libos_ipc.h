@@ -273,6 +273,13 @@ struct libos_ipc_limits {
                                    by default */
     uint32_t delegated_files;   /* files whose FILE_LOCK_POSIX locks this process may decide about itself, while no
                                    other process locks them: then a lock takes no message. 0: none; unused by the leader */
+    uint32_t quota;             /* how much of its tables the leader gives to one process: enum libos_ipc_quota */
+};
+
+/* How the processes of a family share the tables of the leader. */
+enum libos_ipc_quota {
+    LIBOS_IPC_QUOTA_FAIR, /* a process gets at most a fair part of a table, about half of it if it is alone */
+    LIBOS_IPC_QUOTA_OFF,  /* each process may fill a table; then the others get an error */
 };
 
 void libos_ipc_default_limits(struct libos_ipc_limits* limits);
@@ -280,7 +287,7 @@ void libos_ipc_default_limits(struct libos_ipc_limits* limits);
 /* Returns the bytes of memory that a process with these limits needs (NULL: the default limits). With the default limits
  * this is less than LIBOS_IPC_MEMORY_LEADER or LIBOS_IPC_MEMORY_MEMBER. */
 size_t libos_ipc_memory_size(const struct libos_ipc_limits* limits, bool is_leader);
-#define LIBOS_IPC_MEMORY_LEADER (2304 * 1024)
+#define LIBOS_IPC_MEMORY_LEADER (2816 * 1024)
 #define LIBOS_IPC_MEMORY_MEMBER (1536 * 1024)
 
 /* Sets the platform, the callbacks and the limits, and copies all three. `limits` may be NULL. To be called once, before
@@ -347,6 +354,7 @@ struct libos_ipc_statistics {
     uint64_t broken_invariants;   /* errors in this library that its own checks found: 0, or a defect to report */
     /* At the leader: files delegated to processes, and processes in its table. */
     struct libos_ipc_fill delegations, processes;
+    uint64_t refused_by_quota;    /* at the leader: requests refused because a process had its part of a table */
 };
 
 /* Returns what the library has counted since init_ipc(). */

@@ -71,7 +71,8 @@ pub struct Capacities {
 }
 
 impl Capacities {
-    /// Limits for a family of up to 64 processes, in less than 2 MiB.
+    /// Limits for a family of up to 64 processes, in less than 2.8 MiB. The tables that the members
+    /// share are large enough to reserve a place for each ([`Quota::Fair`]).
     pub const DEFAULT: Capacities = Capacities {
         peers: 64,
         unidentified: 8,
@@ -80,21 +81,21 @@ impl Capacities {
         send_queue: 16 * 1024,
         ranges: 2048,
         own_ranges: 128,
-        processes: 128,
+        processes: 264,
         queued_signals: 256,
         children: 64,
         reply_buffers: 4,
         locks: LockLimits {
             locks: 1024,
-            files: 128,
-            waiting: 64,
-            open_files: 256,
+            files: 264,
+            waiting: 264,
+            open_files: 512,
         },
         delegated_files: 8,
         sync_handles: 16,
         sync_data: 1024,
         leases: LeaseLimits {
-            handles: 64,
+            handles: 264,
             clients: 512,
         },
         events: 256,
@@ -110,21 +111,21 @@ impl Capacities {
         send_queue: 64 * 1024,
         ranges: 262_144,
         own_ranges: 1024,
-        processes: 4096,
+        processes: 8200,
         queued_signals: 4096,
         children: 1024,
         reply_buffers: 64,
         locks: LockLimits {
             locks: 65_536,
-            files: 4096,
-            waiting: 1024,
+            files: 8200,
+            waiting: 8200,
             open_files: 16_384,
         },
         delegated_files: 64,
         sync_handles: 256,
         sync_data: 1024,
         leases: LeaseLimits {
-            handles: 1024,
+            handles: 8200,
             clients: 16_384,
         },
         events: 4096,
@@ -172,6 +173,20 @@ pub enum Driving {
     Caller,
 }
 
+/// How the members of a family share the tables of the leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Quota {
+    /// Each member may fill a table; then the others get [`Error::Full`](crate::Error::Full).
+    Off,
+    /// A member gets at most a fair part of a table. A quarter of the table is reserved for the
+    /// members that can be connected, each the same. Of the rest a member gets another place as long
+    /// as that leaves as many places free for one more member as it would have itself, divided by
+    /// the number of members that use the rest: about half of it if the member is alone.
+    #[default]
+    Fair,
+}
+
 /// The configuration of a node.
 ///
 /// A new version may add fields, so a value is built from another: `Config { spin: Duration::ZERO,
@@ -189,6 +204,8 @@ pub struct Config {
     /// Whether the leader assigns released IDs again once the highest ID was assigned, as a kernel
     /// does with pids. If not, a family can assign no more IDs after 131,072 ranges.
     pub wrap_ids: bool,
+    /// How much of its tables the leader gives to one member.
+    pub quota: Quota,
     /// Whether the leader keeps the ID ranges of a dead member. By default it reclaims them.
     pub keep_ranges_of_dead: bool,
     /// The time limit for a peer whose backlog is full, or that does not state its VMID.
@@ -216,6 +233,7 @@ impl Config {
         driving: Driving::Worker,
         spin: Duration::from_micros(100),
         wrap_ids: true,
+        quota: Quota::Fair,
         keep_ranges_of_dead: false,
         connect_limit: Duration::from_secs(5),
         recall_limit: Duration::from_secs(5),
@@ -240,6 +258,10 @@ impl Config {
             leases: capacities.leases,
             sync_data: capacities.sync_data,
             wrap_ids: self.wrap_ids,
+            members: match self.quota {
+                Quota::Off => 0,
+                Quota::Fair => total!(capacities.peers, 1),
+            },
         }
     }
 }

@@ -110,18 +110,33 @@ macro_rules! counters {
             /// defect to be reported. The log names the place of the first one. Builds with debug
             /// assertions panic instead.
             pub broken_invariants: u64,
+            /// At the leader: requests that were refused although a table had room, because the member
+            /// had its part of the table ([`Quota::Fair`](crate::Quota::Fair)).
+            pub refused_by_quota: u64,
             /// The usage of the node's pools.
             pub pools: Pools,
         }
 
         impl Counters {
-            pub(crate) fn read(&self, frames_out: u64, pools: Pools) -> Statistics {
+            pub(crate) fn read(
+                &self,
+                frames_out: u64,
+                pools: Pools,
+                refused_by_quota: u64,
+            ) -> Statistics {
                 let mut refusals = [0; Refusal::COUNT];
                 for (value, counter) in refusals.iter_mut().zip(&self.refusals) {
                     *value = counter.get();
                 }
                 let broken_invariants = broken_count();
-                Statistics { $($name: self.$name.get(),)* frames_out, refusals, broken_invariants, pools }
+                Statistics {
+                    $($name: self.$name.get(),)*
+                    frames_out,
+                    refusals,
+                    broken_invariants,
+                    refused_by_quota,
+                    pools,
+                }
             }
         }
     };

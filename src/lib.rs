@@ -92,7 +92,7 @@ pub mod wire;
 #[path = "../arch/host/mod.rs"]
 pub mod host;
 
-pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
+pub use config::{Capacities, Config, Driving, Identity, MemoryUse, Quota};
 pub use counters::{Pools, Refusal, Statistics, Usage};
 pub use error::{Errno, Error, Resource};
 pub use file_locks::LockLimits;

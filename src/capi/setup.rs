@@ -12,7 +12,7 @@ use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_
 use super::{CNode, node, node_any_phase, status};
 use crate::error::{Errno, Error};
 use crate::pal::{Deadline, Time};
-use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Vmid};
+use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Quota, Vmid};
 
 /// How long `terminate_ipc_worker` may take to send queued messages.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
@@ -26,6 +26,11 @@ pub static mut g_process_ipc_ids: libos_ipc_ids = libos_ipc_ids {
     parent_vmid: 0,
     leader_vmid: 0,
 };
+
+/// `LIBOS_IPC_QUOTA_FAIR`.
+const QUOTA_FAIR: u32 = 0;
+/// `LIBOS_IPC_QUOTA_OFF`.
+const QUOTA_OFF: u32 = 1;
 
 /// The limits for a family of up to 64 processes.
 const DEFAULT: libos_ipc_limits = limits_of(&Config::DEFAULT);
@@ -77,6 +82,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         require_secure: config.require_secure as u8,
         padding: [0; 2],
         delegated_files: delegated_files as u32,
+        quota: QUOTA_FAIR,
     }
 }
 
@@ -91,7 +97,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
             ranges: limits.ranges as usize,
             own_ranges: limits.own_ranges as usize,
             // The leader keeps these for members that joined.
-            processes: limits.peers.saturating_mul(2) as usize,
+            processes: limits.peers.saturating_mul(4).saturating_add(8) as usize,
             queued_signals: Capacities::DEFAULT.queued_signals,
             children: limits.children as usize,
             reply_buffers: limits.answers as usize,
@@ -114,6 +120,11 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
         spin: Duration::from_micros(limits.spin_us.into()),
         wrap_ids: limits.wrap_ids != 0,
         require_secure: limits.require_secure != 0,
+        quota: if limits.quota == QUOTA_OFF {
+            Quota::Off
+        } else {
+            Quota::Fair
+        },
         connect_limit: Duration::from_millis(limits.connect_limit_ms.into()),
         ..Config::DEFAULT
     }

@@ -58,6 +58,7 @@ pub struct libos_ipc_statistics {
     pub broken_invariants: u64,
     pub delegations: libos_ipc_fill,
     pub processes: libos_ipc_fill,
+    pub refused_by_quota: u64,
 }
 
 impl From<&Statistics> for libos_ipc_statistics {
@@ -91,6 +92,7 @@ impl From<&Statistics> for libos_ipc_statistics {
             broken_invariants: counted.broken_invariants,
             delegations: pools.delegations.into(),
             processes: pools.processes.into(),
+            refused_by_quota: counted.refused_by_quota,
         }
     }
 }

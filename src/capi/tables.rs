@@ -135,6 +135,8 @@ pub struct libos_ipc_limits {
     pub require_secure: u8,
     pub padding: [u8; 2],
     pub delegated_files: u32,
+    /// A value of `enum libos_ipc_quota`.
+    pub quota: u32,
 }
 
 /// The header of a message.

@@ -84,6 +84,11 @@ impl LockTable<'_> {
         self.candidates.set(place, slot);
     }
 
+    /// The candidate that is to be tried next.
+    pub(super) fn first_candidate(&self) -> Option<u32> {
+        (!self.candidates.is_empty()).then(|| self.candidates.at(0))
+    }
+
     /// Takes out the candidate that is to be tried next.
     pub(super) fn next_candidate(&mut self) -> Option<u32> {
         let Some(count) = self.candidates.count.checked_sub(1) else {

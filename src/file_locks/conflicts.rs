@@ -2,14 +2,15 @@
 //! owner locks or unlocks one.
 
 use super::interval_tree::{RangeLock, TreeKind};
+use super::quotas::{Charge, LOCKS};
 use super::table::holder_in;
 use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
-use crate::store::{NONE, Portion};
+use crate::store::{NONE, Payer, Portion};
 
-/// A range to lock, and whether the lock is a write lock.
-type Piece = (Range, bool);
+/// A range to lock, whether the lock is a write lock, and the payer if it is a part of an old lock.
+type Piece = (Range, bool, Option<Payer>);
 
 /// The changes that one request makes to an owner's locks.
 #[derive(Default)]
@@ -43,12 +44,12 @@ impl LockTable<'_> {
         writer.into_iter().chain(reader).min_by_key(start)
     }
 
-    /// Gives the range to the owner. The caller has made sure that no lock conflicts, and serves
+    /// Gives the range to the owner, and charges it. The caller has made sure that no lock conflicts, and serves
     /// the requests that waited for a lock which the owner had there.
     pub(super) fn grant(
         &mut self,
         file: u32,
-        owner: Owner,
+        (owner, charge): (Owner, Charge),
         range: Range,
         write: bool,
     ) -> Result<(), Errno> {
@@ -56,7 +57,7 @@ impl LockTable<'_> {
             Some(holder) => holder,
             None => self.add_holder(owner, file).ok_or(Errno::ENOLCK)?,
         };
-        let outcome = self.insert_range(holder, range, write);
+        let outcome = self.insert_range((holder, charge), range, write);
         self.drop_holder_if_empty(holder);
         self.waits.record_granted(owner);
         outcome
@@ -108,10 +109,10 @@ impl LockTable<'_> {
                 continue;
             }
             if lock.start < range.0 {
-                *left = Some(((lock.start, range.0.minus(1)), lock.write));
+                *left = Some(((lock.start, range.0.minus(1)), lock.write, Some(lock.payer)));
             }
             if lock.end > range.1 {
-                *right = Some(((range.1.plus(1), lock.end), lock.write));
+                *right = Some(((range.1.plus(1), lock.end), lock.write, Some(lock.payer)));
             }
         }
         // Adjacent locks of the same kind are merged with the new lock.
@@ -131,20 +132,26 @@ impl LockTable<'_> {
             whole.1 = self.trees.at(own).end;
             plan.removed.increment();
         }
-        *new = Some((whole, write));
+        *new = Some((whole, write, None));
         plan
     }
 
     /// Gives the range to the holder, or changes nothing.
-    fn insert_range(&mut self, holder: u32, range: Range, write: bool) -> Result<(), Errno> {
+    fn insert_range(
+        &mut self,
+        (holder, charge): (u32, Charge),
+        range: Range,
+        write: bool,
+    ) -> Result<(), Errno> {
         // In most cases the holder has no lock in the range or beside it, or exactly this lock.
         // Beyond the ends of a file there is nothing.
         let near = (range.0.saturating_sub(1), range.1.saturating_add(1));
         if self.own(holder, near).is_none() {
-            if self.unreserved_slots() == 0 {
+            if self.unreserved_slots() == 0 || !self.may_add_locks(charge, 1) {
                 return Err(Errno::ENOLCK);
             }
-            self.insert(holder, range, write);
+            let payer = self.quotas.charge(charge.to, LOCKS, 1);
+            self.insert(holder, range, write, payer);
             return Ok(());
         }
         if let Some(own) = self.own(holder, range) {
@@ -158,8 +165,18 @@ impl LockTable<'_> {
         if needed > self.unreserved_slots().plus(plan.removed) {
             return Err(Errno::ENOLCK);
         }
+        // The parts of a lock that is split are charged to the payer of that lock, within its quota.
+        let more = needed.max(plan.removed).minus(plan.removed);
+        if more > 0 && !self.may_add_locks(charge, more) {
+            return Err(Errno::ENOLCK);
+        }
+        let payers = plan.pieces.map(|piece| match piece {
+            Some((.., Some(payer))) => self.quotas.charge_also(payer, LOCKS),
+            Some(_) => self.quotas.charge(charge.to, LOCKS, 1),
+            None => Payer::NOBODY,
+        });
         let mut reach = range;
-        if let [.., Some((whole, _))] = plan.pieces {
+        if let [.., Some((whole, ..))] = plan.pieces {
             reach = whole;
         }
         for _ in 0..plan.removed {
@@ -169,8 +186,10 @@ impl LockTable<'_> {
             };
             self.remove(holder, own);
         }
-        for (range, write) in plan.pieces.into_iter().flatten() {
-            self.insert(holder, range, write);
+        for (piece, payer) in plan.pieces.into_iter().zip(payers) {
+            if let Some((range, write, _)) = piece {
+                self.insert(holder, range, write, payer);
+            }
         }
         Ok(())
     }
@@ -179,20 +198,34 @@ impl LockTable<'_> {
     fn remove_range(&mut self, holder: u32, range: Range) -> Result<(), Errno> {
         while let Some(own) = self.own(holder, range) {
             let RangeLock {
-                start, end, write, ..
+                start,
+                end,
+                write,
+                payer,
+                ..
             } = *self.trees.at(own);
             let (has_left, has_right) = (start < range.0, end > range.1);
             // Only a lock that is split in two needs another slot, and then the range overlaps no
             // other lock.
-            if has_left && has_right && self.unreserved_slots() == 0 {
+            if has_left
+                && has_right
+                && (self.unreserved_slots() == 0 || !self.quotas.may_split(payer, LOCKS))
+            {
                 return Err(Errno::ENOLCK);
+            }
+            // The payer of the lock pays for what is left of it.
+            if has_left {
+                self.quotas.charge_also(payer, LOCKS);
+            }
+            if has_right {
+                self.quotas.charge_also(payer, LOCKS);
             }
             self.remove(holder, own);
             if has_left {
-                self.insert(holder, (start, range.0.minus(1)), write);
+                self.insert(holder, (start, range.0.minus(1)), write, payer);
             }
             if has_right {
-                self.insert(holder, (range.1.plus(1), end), write);
+                self.insert(holder, (range.1.plus(1), end), write, payer);
             }
         }
         Ok(())
@@ -204,11 +237,13 @@ impl LockTable<'_> {
         left.minus(self.delegations.reserved())
     }
 
-    fn insert(&mut self, holder: u32, (start, end): Range, write: bool) {
+    /// Inserts a lock, which is charged to the payer already.
+    fn insert(&mut self, holder: u32, (start, end): Range, write: bool, payer: Payer) {
         let of = *self.holder_at(holder);
         let Some(lock) = self.trees.alloc((start, end), write, (holder, of.since)) else {
             return;
         };
+        self.trees.set_payer(lock, payer);
         self.adjust_lock_count(of.file, 1);
         let root = self.trees.insert(TreeKind::Holder, of.root, lock);
         self.set_root(holder, root);
@@ -238,6 +273,8 @@ impl LockTable<'_> {
             self.change_space(of.file, kind, |space| space.reads = root);
         }
         self.unblock_requests(lock);
+        let payer = self.trees.at(lock).payer;
+        self.quotas.release(payer, LOCKS, 1);
         self.trees.free(lock);
         self.removed = self.removed.wrapping_add(1);
     }
@@ -299,6 +336,7 @@ impl LockTable<'_> {
         }
         self.holder_slots.free(slot);
         self.adjust_ref_count(holder.file, -1);
+        self.recharge_file_of(holder.owner, holder.file);
     }
 
     /// Releases a portion of the locks of a holder, and serves the requests that waited for them.

@@ -23,5 +23,6 @@ impl LockTable<'_> {
         self.waits.digest(digest);
         self.open_files.digest(digest);
         self.delegations.digest(digest);
+        self.quotas.digest(digest);
     }
 }

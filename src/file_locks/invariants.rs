@@ -43,6 +43,7 @@ impl LockTable<'_> {
         }
         self.candidates.is_empty()
             && self.check_delegations()
+            && self.check_quotas()
             && self.open_files.check_invariants()
             && held == in_files
             && held == self.trees.slots().in_use()

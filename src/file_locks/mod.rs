@@ -19,6 +19,7 @@ mod owner;
 mod paths;
 mod portions;
 mod query;
+mod quotas;
 mod reach;
 mod scheduling;
 mod search;
@@ -29,7 +30,7 @@ use crate::Vmid;
 use crate::error::{Errno, Error};
 use crate::wire::{FileLock, LockFamily, LockKind};
 
-use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, total};
+use crate::store::{Arena, HashIndex, NONE, Quotas, SlotAllocator, Steps, Table, bytes_for, total};
 use candidates::Candidates;
 use deadlock::DeadlockSearch;
 use delegation::DelegationTable;
@@ -38,6 +39,7 @@ use open_files::OpenFileTable;
 pub use owner::Owner;
 use paths::PathStore;
 pub(crate) use paths::hash_path;
+use quotas::Charge;
 use table::{EMPTY_FILE, EMPTY_HOLDER, File, Holder, SpaceKind, hash_owner_and_file};
 pub use wait_queue::Completion;
 use wait_queue::{FREE, Operation, State, WaitQueue, WaitingRequest};
@@ -67,9 +69,6 @@ impl LockLimits {
         open_files: 0,
     };
 }
-
-/// The number of path chunks for each file.
-const CHUNKS_PER_PATH: usize = 4;
 
 /// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +107,7 @@ pub struct LockTable<'m> {
     delegations: DelegationTable<'m>,
     /// The number of locks that were removed so far.
     removed: u64,
+    quotas: Quotas<'m>,
     steps: Steps,
 }
 
@@ -116,7 +116,7 @@ impl<'m> LockTable<'m> {
     pub const fn bytes(limits: &LockLimits) -> usize {
         total!(
             IntervalTrees::bytes(limits.locks),
-            PathStore::bytes(limits.files.saturating_mul(CHUNKS_PER_PATH)),
+            PathStore::bytes(PathStore::chunks_for(limits.files)),
             bytes_for::<File>(limits.files),
             SlotAllocator::bytes(limits.files),
             HashIndex::bytes(limits.files),
@@ -137,9 +137,22 @@ impl<'m> LockTable<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Result<Self, Error> {
+        Self::shared(arena, limits, 0)
+    }
+
+    /// Makes empty tables that at most `members` of a family share: none of them gets more than its
+    /// [quota](crate::store::Quotas). 0 members: there are no quotas.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the arena is too small.
+    pub fn shared(
+        arena: &mut Arena<'m>,
+        limits: &LockLimits,
+        members: usize,
+    ) -> Result<Self, Error> {
         Ok(LockTable {
             trees: IntervalTrees::new(arena, limits.locks)?,
-            paths: PathStore::new(arena, limits.files.saturating_mul(CHUNKS_PER_PATH))?,
+            paths: PathStore::new(arena, PathStore::chunks_for(limits.files))?,
             files: arena.alloc_table(limits.files, |_| Ok(EMPTY_FILE))?,
             file_slots: SlotAllocator::new(arena, limits.files)?,
             by_path: HashIndex::new(arena, limits.files)?,
@@ -151,9 +164,10 @@ impl<'m> LockTable<'m> {
             waits: WaitQueue::new(arena, limits.waiting)?,
             candidates: Candidates::new(arena, limits.waiting)?,
             search: DeadlockSearch::new(arena, limits)?,
-            open_files: OpenFileTable::new(arena, limits.open_files)?,
+            open_files: OpenFileTable::new(arena, limits.open_files, members)?,
             delegations: DelegationTable::new(arena, limits)?,
             removed: 0,
+            quotas: Self::quotas(arena, members, limits)?,
             steps: Steps::default(),
         })
     }
@@ -242,12 +256,13 @@ impl<'m> LockTable<'m> {
         }
         let file = match file {
             Some(file) => file,
-            None => self.add_file(lock.path, hash).ok_or(Errno::ENOLCK)?,
+            None => self.add_file(from, lock.path, hash).ok_or(Errno::ENOLCK)?,
         };
         let set = if self.delegation_holder(file, owner.space()).is_some() {
             self.defer(file, owner, range, (from, seq), Operation::from_lock(lock))
         } else {
-            self.set_on(file, owner, range, (from, seq), Operation::from_lock(lock))
+            let operation = Operation::from_lock(lock);
+            self.set_on(file, owner, range, (from, seq), (operation, false))
         };
         self.drop_file_if_unused(file);
         set
@@ -259,13 +274,17 @@ impl<'m> LockTable<'m> {
         owner: Owner,
         range: Range,
         (from, seq): (Vmid, u64),
-        operation: Operation,
+        (operation, is_resumed): (Operation, bool),
     ) -> Result<SetOutcome, Errno> {
         let (write, wait) = (operation.is_write(), operation.may_wait());
         let space = owner.space();
         let mine = self.find_holder(owner, file).unwrap_or(NONE);
         let blocker = self.find_conflict(file, space, range, write, mine);
-        if blocker.is_some() && wait && self.waits.is_full() {
+        // A request that is resumed has paid for its place.
+        if blocker.is_some()
+            && wait
+            && (self.waits.is_full() || !is_resumed && !self.may_add_request(from))
+        {
             return Err(Errno::ENOLCK);
         }
         if space == SpaceKind::WholeFile && mine != NONE {
@@ -277,7 +296,7 @@ impl<'m> LockTable<'m> {
         }
         let outcome = match blocker {
             None => self
-                .grant(file, owner, range, write)
+                .grant(file, (owner, Charge::to(from)), range, write)
                 .map(|()| SetOutcome::Done),
             Some(_) if !wait => Err(Errno::EAGAIN),
             Some(blocker) => {

@@ -8,6 +8,9 @@ use crate::store::{Arena, NONE, SlotAllocator, Steps, Table, bytes_for, copy, ha
 
 const CHUNK_LENGTH: usize = 60;
 
+/// The number of chunks for each file.
+const CHUNKS_PER_PATH: usize = 4;
+
 #[derive(Clone, Copy)]
 struct Chunk {
     bytes: [u8; CHUNK_LENGTH],
@@ -29,6 +32,10 @@ pub(super) struct StoredPath {
 }
 
 impl StoredPath {
+    pub(super) fn length(self) -> usize {
+        self.length
+    }
+
     pub(super) const EMPTY: StoredPath = StoredPath {
         first: NONE,
         length: 0,
@@ -36,6 +43,26 @@ impl StoredPath {
 }
 
 impl<'m> PathStore<'m> {
+    /// The number of chunks for that many files.
+    pub(super) const fn chunks_for(files: usize) -> usize {
+        files.saturating_mul(CHUNKS_PER_PATH)
+    }
+
+    /// The number of chunks that a path of that length takes.
+    pub(super) const fn chunks_of(length: usize) -> usize {
+        length.div_ceil(CHUNK_LENGTH)
+    }
+
+    /// Whether there are enough free chunks for the path.
+    pub(super) fn has_room(&self, path: &[u8]) -> bool {
+        self.slots.remaining() >= Self::chunks_of(path.len())
+    }
+
+    /// The number of chunks in use.
+    pub(super) fn in_use(&self) -> usize {
+        self.slots.in_use()
+    }
+
     pub(super) const fn bytes(chunks: usize) -> usize {
         total!(bytes_for::<Chunk>(chunks), SlotAllocator::bytes(chunks))
     }
@@ -55,7 +82,7 @@ impl<'m> PathStore<'m> {
 
     /// Stores a path. `None` if there are too few free chunks.
     pub(super) fn store(&mut self, path: &[u8]) -> Option<StoredPath> {
-        if self.slots.remaining() < path.len().div_ceil(CHUNK_LENGTH) {
+        if !self.has_room(path) {
             return None;
         }
         let mut stored = StoredPath {
@@ -88,14 +115,15 @@ impl<'m> PathStore<'m> {
     pub(super) fn compare(&self, stored: StoredPath, path: &[u8]) -> Ordering {
         let mut order = stored.length.cmp(&path.len());
         let mut at = stored.first;
-        for part in path.chunks(CHUNK_LENGTH) {
-            if order.is_ne() {
-                break;
-            }
-            let chunk = self.chunk(at);
-            let bytes = chunk.and_then(|chunk| chunk.bytes.get(..part.len()));
-            order = bytes.cmp(&Some(part));
-            at = chunk.map_or(NONE, |chunk| chunk.next);
+        let mut start = 0_usize;
+        while order.is_eq()
+            && start < path.len()
+            && let Some(chunk) = self.chunk(at)
+        {
+            let end = start.plus(CHUNK_LENGTH).min(path.len());
+            let bytes = chunk.bytes.get(..end.minus(start));
+            order = bytes.cmp(&path.get(start..end));
+            (start, at) = (end, chunk.next);
         }
         order
     }

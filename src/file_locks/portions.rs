@@ -60,8 +60,8 @@ impl LockTable<'_> {
     /// with what is returned until that is 0. `is_abandoned` says of a child that inherited an open
     /// file from the member, and has not joined, that it will not come.
     ///
-    /// The slots of the waiting requests, of the references to open files, of the holders and of the
-    /// files are counted as if they were one table, which is gone through from its end to its start.
+    /// The slots of the waiting requests, of the references to open files, of the holders, of the locks
+    /// and of the files are counted as if they were one table, which is gone through from its end to its start.
     pub fn reclaim_portion(
         &mut self,
         vmid: Vmid,
@@ -71,9 +71,10 @@ impl LockTable<'_> {
         self.search.begin();
         let mut portion = Portion::new();
         let tables = [
-            (3_u64, self.waits.slots.high_water()),
-            (2, self.open_files.high_water()),
-            (1, self.holder_slots.high_water()),
+            (4_u64, self.waits.slots.high_water()),
+            (3, self.open_files.high_water()),
+            (2, self.holder_slots.high_water()),
+            (1, self.locks_to_reclaim()),
             (0, self.file_slots.high_water()),
         ];
         let mut left = left;
@@ -85,9 +86,10 @@ impl LockTable<'_> {
                 let at = u32::try_from(slot).or_broken(NONE);
                 let is_done = portion.take_slot()
                     && match number {
-                        3 => self.reclaim_request(vmid, at, &mut portion),
-                        2 => self.reclaim_reference(vmid, at, is_abandoned, &mut portion),
-                        1 => self.reclaim_holder(vmid, at, &mut portion),
+                        4 => self.reclaim_request(vmid, at, &mut portion),
+                        3 => self.reclaim_reference(vmid, at, is_abandoned, &mut portion),
+                        2 => self.reclaim_holder(vmid, at, &mut portion),
+                        1 => self.reclaim_charge(vmid, at, &mut portion),
                         _ => self.reclaim_delegation(vmid, at, &mut portion),
                     };
                 if !is_done {
@@ -109,6 +111,8 @@ impl LockTable<'_> {
             self.reclaim_reference(vmid, slot, is_abandoned, &mut Portion::whole());
         }
         self.release_closed();
+        self.quotas.on_left(vmid);
+        self.open_files.on_left(vmid);
     }
 
     fn reclaim_request(&mut self, vmid: Vmid, slot: u32, portion: &mut Portion) -> bool {
@@ -121,7 +125,7 @@ impl LockTable<'_> {
             return false;
         }
         self.unlink(slot);
-        self.waits.slots.free(slot);
+        self.free_request(slot);
         self.drop_file_if_unused(waiting.file);
         true
     }
@@ -134,6 +138,7 @@ impl LockTable<'_> {
         portion: &mut Portion,
     ) -> bool {
         let Some(open_file) = self.open_files.reference_of(vmid, slot, is_abandoned) else {
+            self.open_files.recharge(slot, vmid);
             return true;
         };
         if self.open_files.is_last(slot) && !self.release_open_file(open_file, portion) {
@@ -154,6 +159,10 @@ impl LockTable<'_> {
     fn reclaim_delegation(&mut self, vmid: Vmid, file: u32, portion: &mut Portion) -> bool {
         let delegation = self.file_at(file).delegation;
         if delegation.is_none_or(|delegation| delegation.to != vmid) {
+            let payer = self.file_at(file).payer;
+            if self.quotas.is_payer(payer, vmid) {
+                self.recharge_file(file, payer);
+            }
             return true;
         }
         portion.take_entry() && {

@@ -4,6 +4,7 @@
 //! wait: a read lock does not wait for a write lock that only waits, and a holder may take further
 //! free locks. Waiting requests are tried in the order of their arrival.
 
+use super::quotas::{Charge, WAITING};
 use super::wait_queue::{FREE, Operation, State, WaitingRequest};
 use super::{LockTable, Owner, Range, SetOutcome};
 use crate::Vmid;
@@ -21,7 +22,7 @@ impl LockTable<'_> {
         let slot = self.enqueue_blocked(waiting, blocker)?;
         if self.would_deadlock(slot) {
             self.unlink(slot);
-            self.waits.slots.free(slot);
+            self.free_request(slot);
             return Err(Errno::EDEADLK);
         }
         Ok(())
@@ -36,6 +37,9 @@ impl LockTable<'_> {
         (from, seq): (Vmid, u64),
         operation: Operation,
     ) -> Result<SetOutcome, Errno> {
+        if !self.may_add_request(from) {
+            return Err(Errno::ENOLCK);
+        }
         self.enqueue_deferred(WaitingRequest {
             from,
             seq,
@@ -66,7 +70,7 @@ impl LockTable<'_> {
                 ..
             } = *self.waits.at(slot);
             self.unlink(slot);
-            self.waits.slots.free(slot);
+            self.free_request(slot);
             let answer = match operation {
                 Operation::Get { write } => Answer::Lock(Ok(self.held(file, owner, range, write))),
                 Operation::Set {
@@ -74,7 +78,7 @@ impl LockTable<'_> {
                     ..
                 } => operation.answer(self.unlock(file, owner, range)),
                 Operation::Set { .. } => {
-                    match self.set_on(file, owner, range, (from, seq), operation) {
+                    match self.set_on(file, owner, range, (from, seq), (operation, true)) {
                         Ok(SetOutcome::Queued) => continue,
                         done => operation.answer(done.map(drop)),
                     }
@@ -82,8 +86,14 @@ impl LockTable<'_> {
             };
             // The slot that was freed above is still free: no other request has been queued since.
             if let Some(slot) = self.waits.slots.alloc() {
+                let payer = self.quotas.charge(from, WAITING, 1);
                 self.waits.change(slot, |free| {
-                    *free = WaitingRequest { from, seq, ..FREE };
+                    *free = WaitingRequest {
+                        from,
+                        seq,
+                        payer,
+                        ..FREE
+                    };
                 });
                 self.enqueue_completion(slot, answer);
             }
@@ -111,13 +121,15 @@ impl LockTable<'_> {
             return;
         }
         let WaitingRequest {
+            from,
             file,
             owner,
             range,
             operation,
             ..
         } = *self.waits.at(slot);
-        let locked = self.grant(file, owner, range, operation.is_write());
+        let grantee = (owner, Charge::to(from));
+        let locked = self.grant(file, grantee, range, operation.is_write());
         self.complete(slot, locked);
     }
 

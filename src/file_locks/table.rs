@@ -5,8 +5,9 @@ use core::cmp::{Ordering, Reverse};
 use super::delegation::Delegation;
 use super::paths::{PathStore, StoredPath, hash_path};
 use super::{LockTable, Owner};
+use crate::Vmid;
 use crate::invariant::OrBroken;
-use crate::store::{NONE, Table, hash64};
+use crate::store::{NONE, Payer, Table, hash64};
 
 /// The two spaces of locks, which never conflict with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ const EMPTY_SPACE: Space = Space {
 pub(super) struct File {
     pub(super) hash: u64,
     path: StoredPath,
-    spaces: [Space; 2],
+    pub(super) spaces: [Space; 2],
     /// The queue of requests that are deferred until a delegation is returned.
     pub(super) first_deferred: u32,
     pub(super) last_deferred: u32,
@@ -41,6 +42,17 @@ pub(super) struct File {
     pub(super) locks: usize,
     /// The number of holders, waiting requests and delegations; [`FREE`] if the slot has no file.
     ref_count: u32,
+    pub(super) payer: Payer,
+}
+
+impl File {
+    pub(super) fn is_used(&self) -> bool {
+        self.ref_count > 0
+    }
+
+    pub(super) fn path_length(&self) -> usize {
+        self.path.length()
+    }
 }
 
 pub(super) const EMPTY_FILE: File = File {
@@ -52,6 +64,7 @@ pub(super) const EMPTY_FILE: File = File {
     delegation: None,
     locks: 0,
     ref_count: FREE,
+    payer: Payer::NOBODY,
 };
 
 const FREE: u32 = u32::MAX;
@@ -98,17 +111,21 @@ impl LockTable<'_> {
         })
     }
 
-    pub(super) fn add_file(&mut self, path: &[u8], hash: u64) -> Option<u32> {
-        let stored = self.paths.store(path)?;
-        let Some(slot) = self.file_slots.alloc() else {
-            self.paths.remove(stored);
+    /// Adds a file that the member uses. `None` if there is no room for it.
+    pub(super) fn add_file(&mut self, from: Vmid, path: &[u8], hash: u64) -> Option<u32> {
+        let has_room = self.file_slots.remaining() > 0 && self.paths.has_room(path);
+        if !has_room || !self.may_add_file(from, path) {
             return None;
-        };
+        }
+        let stored = self.paths.store(path)?;
+        let slot = self.file_slots.alloc()?;
+        let payer = self.charge_file(from, path);
         if let Some(file) = self.files.get_mut(slot as usize) {
             *file = File {
                 hash,
                 path: stored,
                 ref_count: 0,
+                payer,
                 ..EMPTY_FILE
             };
         }
@@ -120,20 +137,20 @@ impl LockTable<'_> {
     }
 
     pub(super) fn drop_file_if_unused(&mut self, slot: u32) {
-        let File {
-            ref_count,
-            hash,
-            path,
-            ..
-        } = *self.file_at(slot);
-        if ref_count == 0 {
-            self.change_file(slot, |file| file.ref_count = FREE);
+        let file = *self.file_at(slot);
+        if file.ref_count == 0 {
+            self.change_file(slot, |file| {
+                file.ref_count = FREE;
+                file.payer = Payer::NOBODY;
+            });
+            let (hash, path) = (file.hash, file.path);
             let (files, paths) = (&self.files, &self.paths);
             self.by_path.remove(hash, slot, &|other| {
                 order_of_file(files, paths, other, (hash, path))
             });
             self.paths.remove(path);
             self.file_slots.free(slot);
+            self.release_file_charge(file.payer, file.path_length());
         }
     }
 

@@ -1,5 +1,6 @@
 //! The queue of requests that wait for a lock, or for the return of a delegated file.
 
+use super::quotas::WAITING;
 use super::{LockTable, Owner, Range};
 use crate::Vmid;
 use core::cmp::Reverse;
@@ -7,7 +8,8 @@ use core::hash::Hash;
 
 use crate::error::{Errno, Error};
 use crate::store::{
-    Arena, Digest, HashIndex, NONE, Portion, SlotAllocator, Steps, Table, bytes_for, hash64, total,
+    Arena, Digest, HashIndex, NONE, Payer, Portion, SlotAllocator, Steps, Table, bytes_for, hash64,
+    total,
 };
 use crate::wire::{Answer, FileLock, LockKind};
 
@@ -36,6 +38,7 @@ pub(super) struct WaitingRequest {
     pub(super) round: u32,
     /// The number of the last deadlock search that visited the request.
     pub(super) visited_by: u64,
+    pub(super) payer: Payer,
 }
 
 /// The operation that a request asks for.
@@ -281,6 +284,7 @@ pub(super) const FREE: WaitingRequest = WaitingRequest {
     next_of_owner: NONE,
     round: 0,
     visited_by: 0,
+    payer: Payer::NOBODY,
 };
 
 impl WaitingRequest {
@@ -289,25 +293,49 @@ impl WaitingRequest {
         (self.from, self.seq, Reverse(self.arrival))
     }
 
-    /// The open file that the request keeps in use. A query keeps none.
+    /// The open file that the request keeps in use. A query and an unlock keep none: their sender need
+    /// not have the open file.
     fn kept_open_file(&self) -> Option<u64> {
         match (self.owner, self.operation) {
-            (Owner::Open(open_file) | Owner::Flock(open_file), Operation::Set { .. }) => {
-                Some(open_file)
-            }
-            _ => None,
+            (
+                _,
+                Operation::Get { .. }
+                | Operation::Set {
+                    kind: LockKind::Unlock,
+                    ..
+                },
+            )
+            | (Owner::Process { .. }, _) => None,
+            (Owner::Open(open_file) | Owner::Flock(open_file), _) => Some(open_file),
         }
     }
 }
 
 impl LockTable<'_> {
+    /// Whether the member may have one more request that waits.
+    pub(super) fn may_add_request(&mut self, from: Vmid) -> bool {
+        !self.waits.is_full() && self.quotas.may_grow(from, WAITING, 1)
+    }
+
+    /// Frees the slot of a request that waits no more.
+    pub(super) fn free_request(&mut self, slot: u32) {
+        let payer = self.waits.at(slot).payer;
+        self.quotas.release(payer, WAITING, 1);
+        self.waits.slots.free(slot);
+    }
+
     /// Adds a request. The caller has checked that there is room, and gives the reason of the wait.
     fn add_request(&mut self, waiting: WaitingRequest) -> Result<u32, Errno> {
         let slot = self.waits.slots.alloc().ok_or(Errno::ENOLCK)?;
         self.waits.last_arrival = self.waits.last_arrival.wrapping_add(1);
         let arrival = self.waits.last_arrival;
+        let payer = self.quotas.charge(waiting.from, WAITING, 1);
         self.waits.change(slot, |free| {
-            *free = WaitingRequest { arrival, ..waiting };
+            *free = WaitingRequest {
+                arrival,
+                payer,
+                ..waiting
+            };
         });
         self.waits.add_to_indexes(slot);
         self.adjust_ref_count(waiting.file, 1);
@@ -377,6 +405,7 @@ impl LockTable<'_> {
         self.waits
             .change(slot, |waiting| waiting.state = State::Free);
         self.adjust_ref_count(file, -1);
+        self.recharge_file(file, waiting.payer);
         if let Some(open_file) = waiting.kept_open_file() {
             self.open_files.request_ended(open_file, waiting.from);
         }
@@ -431,7 +460,7 @@ impl LockTable<'_> {
         }
         self.waits
             .change(slot, |waiting| waiting.state = State::Free);
-        self.waits.slots.free(slot);
+        self.free_request(slot);
         Some(decided)
     }
 

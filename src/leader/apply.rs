@@ -45,7 +45,8 @@ impl Leader<'_> {
         self.pending_grants
             .digest(&mut digest, PendingGrants::digest);
         self.processes.digest(&mut digest, Processes::digest);
-        self.locks.digest(&mut digest, LockTable::digest);
+        let of_locks = |locks: &&mut LockTable<'_>, digest: &mut Digest| locks.digest(digest);
+        self.locks.digest(&mut digest, of_locks);
         self.leases.digest(&mut digest, Server::digest);
         self.outbox.digest(&mut digest);
         digest.finish()

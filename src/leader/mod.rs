@@ -62,6 +62,9 @@ pub struct LeaderCapacities {
     pub sync_data: usize,
     /// Whether IDs that were released are given out again, as in [`Ranges::new`].
     pub wrap_ids: bool,
+    /// The most members, the leader included, between which the tables are shared by quotas; 0: there
+    /// are no quotas.
+    pub members: usize,
 }
 
 impl LeaderCapacities {
@@ -77,6 +80,7 @@ impl LeaderCapacities {
         },
         sync_data: 0,
         wrap_ids: false,
+        members: 0,
     };
 }
 
@@ -85,7 +89,7 @@ pub struct Leader<'m> {
     ranges: Ranges<'m>,
     pending_grants: Digested<PendingGrants<'m>>,
     processes: Digested<Processes<'m>>,
-    locks: Digested<LockTable<'m>>,
+    locks: Digested<&'m mut LockTable<'m>>,
     leases: Digested<Server<'m>>,
     outbox: Outbox,
     next_vmid: Option<Vmid>,
@@ -135,9 +139,13 @@ impl<'m> Leader<'m> {
             Ranges::bytes(capacities.ranges),
             PendingGrants::bytes(capacities.ranges),
             Processes::bytes(capacities.processes, &capacities.signals),
+            bytes_for::<LockTable<'m>>(1),
             LockTable::bytes(&capacities.locks),
             bytes_for::<u32>(MAX_DEPARTED),
             Server::bytes(&capacities.leases, capacities.sync_data),
+            LockTable::quota_bytes(capacities.members),
+            Processes::quota_bytes(capacities.members),
+            Server::quota_bytes(capacities.members),
         )
     }
 
@@ -146,6 +154,7 @@ impl<'m> Leader<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacities: &LeaderCapacities) -> Result<Self, Error> {
+        let members = capacities.members;
         Ok(Leader {
             ranges: Ranges::new(arena, capacities.ranges, capacities.wrap_ids)?,
             pending_grants: Digested::new(PendingGrants::new(arena, capacities.ranges)?),
@@ -153,12 +162,17 @@ impl<'m> Leader<'m> {
                 arena,
                 capacities.processes,
                 &capacities.signals,
+                members,
             )?),
-            locks: Digested::new(LockTable::new(arena, &capacities.locks)?),
-            leases: Digested::new(Server::new(
+            // The arena has it, since a leader is moved several times while it is made.
+            locks: Digested::new(
+                arena.alloc_with(|arena| LockTable::shared(arena, &capacities.locks, members))?,
+            ),
+            leases: Digested::new(Server::shared(
                 arena,
                 &capacities.leases,
                 capacities.sync_data,
+                members,
             )?),
             outbox: Outbox::EMPTY,
             next_vmid: Vmid::new(2),
@@ -169,6 +183,17 @@ impl<'m> Leader<'m> {
             ops: 0,
             observer: None,
         })
+    }
+
+    /// Returns the number of requests that were refused because of a quota.
+    pub(crate) fn refused_by_quota(&self) -> u64 {
+        [
+            self.processes.refused_by_quota(),
+            self.locks.refused_by_quota(),
+            self.leases.refused_by_quota(),
+        ]
+        .into_iter()
+        .fold(0, u64::wrapping_add)
     }
 
     /// Returns the next VMID; `None` when all are used up. The caller skips one that a process uses
@@ -365,6 +390,12 @@ impl<'m> Leader<'m> {
             && self.locks.check_invariants()
             && self.leases.check_invariants()
             && self.has_output() == self.poll_transmit().is_some()
+    }
+
+    /// Returns true if the charges of the members agree with the tables, and the quotas leave to each
+    /// member what they promise. Slow: for tests.
+    pub fn check_shares(&self) -> bool {
+        self.processes.check_quotas() && self.locks.check_quotas() && self.leases.check_quotas()
     }
 
     /// Returns the table of ID ranges.

@@ -29,15 +29,17 @@ impl<P: Pal> Node<'_, P> {
             ];
             let leases = leader.leases();
             let leases = (leases.handle_usage(), leases.client_usage());
-            (ranges, processes, signals, locks, delegation_limit, leases)
+            let refused = leader.refused_by_quota();
+            let locks = (locks, delegation_limit);
+            (ranges, processes, signals, locks, leases, refused)
         });
         let (
             ranges,
             processes,
             signals,
-            [locks, files, waiting, handles, delegations],
-            delegation_limit,
+            ([locks, files, waiting, handles, delegations], delegation_limit),
             (served, clients),
+            refused_by_quota,
         ) = leader.unwrap_or_default();
         let own = {
             let own = self.own_ids.lock();
@@ -65,7 +67,7 @@ impl<P: Pal> Node<'_, P> {
             own_ranges: fill(own, limits.own_ranges),
             send_queue: fill((queues.now, queues.most), limits.send_queue / 2),
         };
-        self.counters.read(queues.accepted, pools)
+        self.counters.read(queues.accepted, pools, refused_by_quota)
     }
 
     /// Returns the last events, oldest first, as far as newer ones have not overwritten them. Takes
@@ -85,6 +87,12 @@ impl<P: Pal> Node<'_, P> {
     /// [`Capacities::waiters`](crate::Capacities::waiters).
     pub fn pending_calls(&self) -> impl Iterator<Item = PendingCall> {
         self.waiters.all(self.pal.now())
+    }
+
+    /// Whether the quotas of the leader's tables are consistent with the tables. Slow: for tests.
+    pub fn check_shares(&self) -> bool {
+        let leader = self.leader.as_ref();
+        leader.is_none_or(|leader| leader.lock().check_shares())
     }
 
     /// Whether the tables of the leader are consistent. Slow: for

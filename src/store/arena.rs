@@ -148,6 +148,17 @@ impl<'m> Arena<'m> {
         Ok(unsafe { core::slice::from_raw_parts_mut(cut.as_mut_ptr().cast(), count) })
     }
 
+    /// Cuts off memory for one value, which `make` makes with memory of the same arena. The value is
+    /// never dropped.
+    pub(crate) fn alloc_with<T>(
+        &mut self,
+        make: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<&'m mut T, Error> {
+        let room = self.alloc_uninit::<T>(1)?.first_mut();
+        let room = room.ok_or(Error::Full(Resource::Memory))?;
+        Ok(room.write(make(self)?))
+    }
+
     /// Cuts off a table of `count` elements and initialises each.
     pub(crate) fn alloc_table<T>(
         &mut self,

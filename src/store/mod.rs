@@ -17,6 +17,7 @@ mod lock;
 )]
 mod once;
 mod portion;
+mod quota;
 mod rank;
 mod slab;
 mod sorted_map;
@@ -34,6 +35,7 @@ pub(crate) use interval_map::{IntervalMap, MAX_INTERVAL, OwnerCursor};
 pub(crate) use lock::{Contended, SpinLock, SpinLockGuard, acquire};
 pub(crate) use once::Once;
 pub(crate) use portion::Portion;
+pub(crate) use quota::{Payer, Quotas, payer_among};
 pub(crate) use rank::{Rank, assert_none_held};
 pub(crate) use slab::{NONE, SlotAllocator, hash64};
 pub(crate) use sorted_map::SortedMap;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::FileLock;
-use libos_ipc::{ChildSelector, Config, Errno, Error, Exit, Identity, Vmid, Wait};
+use libos_ipc::{ChildSelector, Config, Errno, Error, Exit, Identity, Quota, Vmid, Wait};
 
 use crate::peer::{GET_ID_OWNER, frame};
 use crate::shares::{BUSY, Family, WAIT, flock, ofd, unlock, waiting};
@@ -292,7 +292,10 @@ fn process_that_never_joins_holds_its_open_files_until_it_is_abandoned() {
 
 #[test]
 fn transfer_at_the_limit_of_open_files_is_refused_and_changes_nothing() {
-    let mut config = Config::DEFAULT;
+    let mut config = Config {
+        quota: Quota::Off,
+        ..Config::DEFAULT
+    };
     config.capacities.locks.open_files = 2;
     let family = Family::with(config);
     let (one, two, other) = (family.member(), family.member(), family.member());

@@ -24,6 +24,7 @@ mod model;
 mod peer;
 mod program;
 mod queues;
+mod quotas;
 mod recalls;
 mod scenes;
 mod shares;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, HeldLock, LockFamily, LockKind};
-use libos_ipc::{Config, Errno, Error, Id, Identity, Interrupt, LockLimits, Wait};
+use libos_ipc::{Config, Errno, Error, Id, Identity, Interrupt, LockLimits, Quota, Wait};
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(10);
@@ -371,7 +371,10 @@ fn process_that_never_locked_sends_nothing_when_it_closes() {
 
 #[test]
 fn request_at_a_limit_is_refused_and_changes_nothing() {
-    let mut config = Config::DEFAULT;
+    let mut config = Config {
+        quota: Quota::Off,
+        ..Config::DEFAULT
+    };
     config.capacities.locks = LockLimits {
         locks: 3,
         files: 2,

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, ProcessState};
-use libos_ipc::{Capacities, ChildSelector, Config, Errno, Error, Id, Pid, Target, Vmid, Wait};
+use libos_ipc::{
+    Capacities, ChildSelector, Config, Errno, Error, Id, Pid, Quota, Target, Vmid, Wait,
+};
 
 use crate::family::{Family, LONG, NOW, Process, WAIT, until};
 use crate::kernel;
@@ -171,6 +173,7 @@ fn one_process_cannot_fill_the_table_of_processes_with_starts() {
     let family = Family::led_with(Config {
         capacities,
         start_limit: Duration::from_millis(20),
+        quota: Quota::Off,
         ..Config::DEFAULT
     });
     for _ in 0..20 {

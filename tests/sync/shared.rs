@@ -8,7 +8,8 @@ use std::time::Duration;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
 use libos_ipc::{
-    Capacities, Config, Errno, Error, Identity, Interrupt, LeaseLimits, Resource, ValueStatus, Wait,
+    Capacities, Config, Errno, Error, Identity, Interrupt, LeaseLimits, Quota, Resource,
+    ValueStatus, Wait,
 };
 use tempfile::TempDir;
 
@@ -568,7 +569,10 @@ fn fresh_number_that_is_open_is_skipped() {
 
 #[test]
 fn request_at_a_limit_is_refused_and_changes_nothing() {
-    let mut config = Config::DEFAULT;
+    let mut config = Config {
+        quota: Quota::Off,
+        ..Config::DEFAULT
+    };
     config.capacities.leases = LeaseLimits {
         handles: 2,
         clients: 3,

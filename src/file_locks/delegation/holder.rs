@@ -1,6 +1,7 @@
 //! The lock table of a member that holds delegations. A file stays in this table until the member
 //! returns it.
 
+use crate::Vmid;
 use crate::file_locks::{LockTable, Owner, SpaceKind, hash_path};
 use crate::store::Portion;
 use crate::store::{NONE, sort};
@@ -10,7 +11,8 @@ impl LockTable<'_> {
     /// Adds a file for which the member requests a delegation. It stays until
     /// [`LockTable::release_file`].
     pub(crate) fn add_delegated_file(&mut self, path: &[u8]) -> Option<u32> {
-        let file = self.add_file(path, hash_path(path))?;
+        // The tables of a member have no quotas.
+        let file = self.add_file(Vmid::LEADER, path, hash_path(path))?;
         self.adjust_ref_count(file, 1);
         Some(file)
     }

@@ -11,12 +11,15 @@ use super::contention::Contention;
 use super::overdue::OverdueMembers;
 use crate::Vmid;
 use crate::error::{Errno, Error};
+use crate::file_locks::quotas::{Charge, LOCKS};
 use crate::file_locks::table::File;
 use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
 use core::hash::Hash;
 
 use crate::invariant::{Count, OrBroken};
-use crate::store::{Arena, Digest, Digested, HashIndex, NONE, Table, TransmitQueue, hash64, total};
+use crate::store::{
+    Arena, Digest, Digested, HashIndex, NONE, Payer, Table, TransmitQueue, hash64, total,
+};
 use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
 /// The delegation of a file.
@@ -30,6 +33,8 @@ pub(in crate::file_locks) struct Delegation {
     pub(in crate::file_locks) recall: u64,
     pub(in crate::file_locks) prev: u32,
     pub(in crate::file_locks) next: u32,
+    /// The payer of the slots that are reserved for the return.
+    pub(in crate::file_locks) payer: Payer,
 }
 
 /// The state of all delegations together.
@@ -134,17 +139,19 @@ impl LockTable<'_> {
             && !self.delegations.overdue.contains(from)
             && self.trees.slots().remaining()
                 >= self.delegations.reserved().plus(DelegatedLocks::MAX)
-            && self.find_delegation(from, number).is_none();
+            && self.find_delegation(from, number).is_none()
+            && self.quotas.has_room(from, LOCKS, DelegatedLocks::MAX);
         if !can_delegate {
             return self.set_hashed(from, seq, lock, hash);
         }
         let file = match self.find_file_hashed(lock.path, hash) {
             Some(file) => Some(file).filter(|file| !self.has_range_users(*file)),
-            None => self.add_file(lock.path, hash),
+            None => self.add_file(from, lock.path, hash),
         };
         let Some(file) = file else {
             return self.set_hashed(from, seq, lock, hash);
         };
+        let payer = self.quotas.charge(from, LOCKS, DelegatedLocks::MAX);
         self.set_delegation(file, |delegation| {
             *delegation = Some(Delegation {
                 to: from,
@@ -153,6 +160,7 @@ impl LockTable<'_> {
                 recall: 0,
                 prev: NONE,
                 next: NONE,
+                payer,
             });
         });
         self.adjust_ref_count(file, 1);
@@ -250,13 +258,14 @@ impl LockTable<'_> {
                     vmid: from,
                     pid: lock.pid,
                 };
+                let grantee = (owner, Charge::returned_by(from));
                 let range = (lock.start, lock.end);
                 let mine = table.find_holder(owner, file).unwrap_or(NONE);
                 let overlaps = table.own(mine, range).is_some();
                 let conflicts = table
                     .find_conflict(file, SpaceKind::Ranges, range, lock.write, mine)
                     .is_some();
-                !overlaps && !conflicts && table.grant(file, owner, range, lock.write).is_ok()
+                !overlaps && !conflicts && table.grant(file, grantee, range, lock.write).is_ok()
             };
             locks.iter().all(put_back)
         });
@@ -298,6 +307,8 @@ impl LockTable<'_> {
             self.delegations.outbox.remove(file);
         }
         self.set_delegation(file, |delegation| *delegation = None);
+        self.quotas
+            .release(delegation.payer, LOCKS, DelegatedLocks::MAX);
         let is_right = put(self, file);
         if !is_right {
             // Nobody else has record locks there yet.
@@ -305,6 +316,7 @@ impl LockTable<'_> {
         }
         self.resume_deferred(file);
         self.adjust_ref_count(file, -1);
+        self.recharge_file(file, delegation.payer);
         self.drop_file_if_unused(file);
         is_right
     }
@@ -390,7 +402,13 @@ mod tests {
         assert!(is_consistent_after(|_| {}));
         let faults: [fn(&mut LockTable<'_>); 3] = [
             |locks| locks.delegations.count = 0,
-            |locks| assert!(locks.grant(0, OWNER, (0, 9), false).is_ok()),
+            |locks| {
+                assert!(
+                    locks
+                        .grant(0, (OWNER, Charge::to(Vmid::LEADER)), (0, 9), false)
+                        .is_ok()
+                );
+            },
             |locks| {
                 let operation = Operation::Get { write: false };
                 let file = locks.add_delegated_file(b"b").unwrap();

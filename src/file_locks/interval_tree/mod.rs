@@ -24,7 +24,7 @@ use super::Range;
 use super::reach::Reach;
 use crate::error::Error;
 use crate::invariant::Count;
-use crate::store::{Arena, Digest, NONE, SlotAllocator, Steps, Table, bytes_for, total};
+use crate::store::{Arena, Digest, NONE, Payer, SlotAllocator, Steps, Table, bytes_for, total};
 
 /// The two trees that a lock is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub(super) struct RangeLock {
     /// The first request that this lock blocks.
     pub(super) first_blocked: u32,
     pub(super) write: bool,
+    pub(super) payer: Payer,
     links: [Link; 2],
 }
 
@@ -93,6 +94,7 @@ static EMPTY_LOCK: RangeLock = RangeLock {
     holder: NONE,
     first_blocked: NONE,
     write: false,
+    payer: Payer::NOBODY,
     links: [NO_LINKS; 2],
 };
 
@@ -204,6 +206,7 @@ impl<'m> IntervalTrees<'m> {
             holder,
             first_blocked: NONE,
             write,
+            payer: Payer::NOBODY,
             links: [NO_LINKS; 2],
         };
         Some(slot)
@@ -211,7 +214,15 @@ impl<'m> IntervalTrees<'m> {
 
     /// Frees a lock that is in no tree any more.
     pub(super) fn free(&mut self, lock: u32) {
+        self.set_payer(lock, Payer::NOBODY);
         self.slots.free(lock);
+    }
+
+    /// Sets the account that the lock is charged to.
+    pub(super) fn set_payer(&mut self, lock: u32, payer: Payer) {
+        if let Some(lock) = self.locks.get_mut(lock as usize) {
+            lock.payer = payer;
+        }
     }
 
     /// The order of two locks in the trees.

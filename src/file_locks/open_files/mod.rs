@@ -8,6 +8,7 @@
 
 mod locks;
 mod notices;
+mod quotas;
 
 use crate::Vmid;
 use crate::error::Error;
@@ -16,8 +17,11 @@ use core::hash::Hash;
 
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
-    Arena, Digest, HashIndex, SlotAllocator, Steps, Table, TransmitQueue, bytes_for, hash64, total,
+    Arena, Digest, HashIndex, Payer, Quotas, SlotAllocator, Steps, Table, TransmitQueue, bytes_for,
+    hash64, total,
 };
+
+use quotas::OPEN_FILES;
 
 /// The state of a member's reference to an open file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,6 +65,7 @@ struct Reference {
     requests: u32,
     /// Whether the slot is in the list that [`OpenFileTable::take_closed`] works through.
     is_listed: bool,
+    payer: Payer,
 }
 
 const FREE: Reference = Reference {
@@ -70,6 +75,7 @@ const FREE: Reference = Reference {
     notice: Notice::Confirmed,
     requests: 0,
     is_listed: false,
+    payer: Payer::NOBODY,
 };
 
 impl Reference {
@@ -126,6 +132,7 @@ pub(super) struct OpenFileTable<'m> {
     withheld: usize,
     /// The references with [`Notice::Pending`].
     outbox: TransmitQueue<'m>,
+    quotas: Quotas<'m>,
     steps: Steps,
 }
 
@@ -140,7 +147,11 @@ impl<'m> OpenFileTable<'m> {
         )
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+    pub(super) fn new(
+        arena: &mut Arena<'m>,
+        capacity: usize,
+        members: usize,
+    ) -> Result<Self, Error> {
         Ok(OpenFileTable {
             references: arena.alloc_table(capacity, |_| Ok(FREE))?,
             slots: SlotAllocator::new(arena, capacity)?,
@@ -150,6 +161,7 @@ impl<'m> OpenFileTable<'m> {
             unjoined: 0,
             withheld: 0,
             outbox: TransmitQueue::new(arena, capacity)?,
+            quotas: Quotas::new(arena, members, &[capacity])?,
             steps: Steps::default(),
         })
     }
@@ -169,6 +181,7 @@ impl<'m> OpenFileTable<'m> {
         );
         self.outbox.digest(digest);
         digest.add_all(self.closed.iter().take(self.listed));
+        self.quotas.digest(digest);
     }
 
     /// The first reference to the open file whose key is `key` or a higher one.
@@ -257,11 +270,13 @@ impl<'m> OpenFileTable<'m> {
         reference_in(&self.references, slot)
     }
 
-    fn add(&mut self, reference: Reference) -> bool {
+    /// Adds a reference, which is charged to `payer`. The caller has checked its quota.
+    fn add(&mut self, payer: Vmid, reference: Reference) -> bool {
         let Some(slot) = self.slots.alloc() else {
             return false;
         };
-        self.change(slot, |free| *free = reference);
+        let payer = self.quotas.charge(payer, OPEN_FILES, 1);
+        self.change(slot, |free| *free = Reference { payer, ..reference });
         self.insert_into_index(slot);
         true
     }
@@ -324,6 +339,8 @@ impl<'m> OpenFileTable<'m> {
             self.unlist(slot);
         }
         self.remove_from_index(slot);
+        let payer = self.at(slot).payer;
+        self.quotas.release(payer, OPEN_FILES, 1);
         self.change(slot, |reference| *reference = FREE);
         self.slots.free(slot);
         self.find_any(open_file).is_none()
@@ -346,23 +363,25 @@ impl<'m> OpenFileTable<'m> {
     pub(super) fn hold(&mut self, open_file: u64, vmid: Vmid) -> bool {
         let held = self.find_held(open_file, vmid);
         // An open file that the member uses has arrived.
-        match held.or_else(|| self.find_first_sent(open_file, vmid)) {
-            Some(slot) => {
-                // The giver is a part of the key of a reference that is in transit.
-                self.remove_from_index(slot);
-                self.change(slot, |reference| {
-                    reference.state = HoldState::Held;
-                    reference.notice = Notice::Confirmed;
-                });
-                self.insert_into_index(slot);
-                true
-            }
-            None => self.add(Reference {
-                open_file,
-                vmid: Some(vmid),
-                ..FREE
-            }),
+        if let Some(slot) = held.or_else(|| self.find_first_sent(open_file, vmid)) {
+            // From its first use on, an open file that was given to the member is charged to it.
+            self.charge_to(slot, vmid);
+            // The giver is a part of the key of a reference that is in transit.
+            self.remove_from_index(slot);
+            self.change(slot, |reference| {
+                reference.state = HoldState::Held;
+                reference.notice = Notice::Confirmed;
+            });
+            self.insert_into_index(slot);
+            return true;
         }
+        let has_room = self.slots.remaining() > 0 && self.quotas.may_grow(vmid, OPEN_FILES, 1);
+        let reference = Reference {
+            open_file,
+            vmid: Some(vmid),
+            ..FREE
+        };
+        has_room && self.add(vmid, reference)
     }
 
     /// Records that the member has the open file: one that was sent to it has arrived. Returns
@@ -383,7 +402,10 @@ impl<'m> OpenFileTable<'m> {
         let is_new = to != by && !(inherits && self.find_held(open_file, to).is_some());
         let is_held = self.find_from(open_file, by, 0).is_some();
         let needed = usize::from(is_new).plus(usize::from(!is_held));
-        if self.slots.remaining() < needed || !self.hold(open_file, by) {
+        if self.slots.remaining() < needed
+            || needed > 0 && !self.quotas.may_grow(by, OPEN_FILES, needed)
+            || !self.hold(open_file, by)
+        {
             return false;
         }
         let state = if inherits {
@@ -395,13 +417,16 @@ impl<'m> OpenFileTable<'m> {
             HoldState::Sent { by }
         };
         !is_new
-            || self.add(Reference {
-                open_file,
-                vmid: Some(to),
-                state,
-                notice: Notice::Withheld,
-                ..FREE
-            })
+            || self.add(
+                by,
+                Reference {
+                    open_file,
+                    vmid: Some(to),
+                    state,
+                    notice: Notice::Withheld,
+                    ..FREE
+                },
+            )
     }
 
     /// Withdraws a transfer from `by` to `to` that failed. If it was the last reference to the open

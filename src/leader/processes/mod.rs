@@ -7,11 +7,14 @@ mod exit_notices;
 mod groups;
 mod notices;
 mod orphans;
+mod quotas;
 mod signals;
 
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken};
-use crate::store::{Arena, Digest, Digested, SortedMap, Table, TransmitQueue, bytes_for, total};
+use crate::store::{
+    Arena, Digest, Digested, Payer, Quotas, SortedMap, Table, TransmitQueue, bytes_for, total,
+};
 use crate::wire::{ChildExit, ProcessFlags};
 use crate::{Id, Vmid};
 use core::hash::Hash;
@@ -22,6 +25,7 @@ use super::signals::{SignalLimits, Signals};
 pub use exit_notices::ExitNotice;
 pub(in crate::leader) use notices::DueNotice;
 pub use notices::Notice;
+use quotas::PROCESSES;
 pub(in crate::leader) use signals::Destination;
 
 /// The signal in the exit report of a child that ended without sending one: SIGPWR.
@@ -70,6 +74,7 @@ struct Entry {
     orphaned: u64,
     /// Its exit report.
     exit: Option<ChildExit>,
+    payer: Payer,
 }
 
 const FREE_ENTRY: Entry = Entry {
@@ -90,6 +95,7 @@ const FREE_ENTRY: Entry = Entry {
     child_abandoned: false,
     orphaned: 0,
     exit: None,
+    payer: Payer::NOBODY,
 };
 
 impl Entry {
@@ -123,6 +129,7 @@ pub struct Processes<'m> {
     pub(crate) signals: Digested<Signals<'m>>,
     /// The first process has ended, though its node may still serve the others.
     first_has_left: bool,
+    quotas: Quotas<'m>,
 }
 
 impl<'m> Processes<'m> {
@@ -141,6 +148,7 @@ impl<'m> Processes<'m> {
         arena: &mut Arena<'m>,
         capacity: usize,
         signals: &SignalLimits,
+        members: usize,
     ) -> Result<Self, Error> {
         Ok(Processes {
             entries: arena.alloc_table(capacity, |_| Ok(FREE_ENTRY))?,
@@ -159,6 +167,7 @@ impl<'m> Processes<'m> {
             outbox: TransmitQueue::new(arena, capacity)?,
             signals: Digested::new(Signals::new(arena, signals)?),
             first_has_left: false,
+            quotas: Quotas::new(arena, members, &[capacity])?,
         })
     }
 
@@ -178,6 +187,7 @@ impl<'m> Processes<'m> {
         self.outbox.digest(digest);
         (self.first_has_left, self.peak()).hash(digest);
         self.signals.digest(digest, Signals::digest);
+        self.quotas.digest(digest);
     }
 
     /// Returns the number of entries in use: processes, zombies, and pids of groups and sessions.
@@ -246,19 +256,26 @@ impl<'m> Processes<'m> {
         self.by_pid.get(id).is_some()
     }
 
-    fn add(&mut self, entry: Entry) -> Result<(), Error> {
+    /// Adds an entry, which is charged to `payer`.
+    fn add(&mut self, payer: Vmid, entry: Entry) -> Result<(), Error> {
         let full = Error::Full(Resource::Processes);
         let free_count = self.free_count.checked_sub(1).ok_or(full)?;
         let slot = *self.free.get(free_count).ok_or(full)?;
-        if self.by_vmid.get(entry.vmid).is_some() || !self.by_pid.insert(entry.pid, slot) {
+        if self.by_vmid.get(entry.vmid).is_some() || self.is_pid_in_use(entry.pid) {
             return Err(Error::Invalid);
         }
+        if !self.quotas.may_grow(payer, PROCESSES, 1) {
+            return Err(full);
+        }
+        let payer = self.quotas.charge(payer, PROCESSES, 1);
+        self.by_pid.insert(entry.pid, slot);
         self.by_vmid.insert(entry.vmid, slot);
         self.free_count = free_count;
         self.starts.increment();
         if let Some(slot) = self.entries.get_mut(slot as usize) {
             *slot = Entry {
                 start_seq: self.starts,
+                payer,
                 ..entry
             };
         }
@@ -280,15 +297,18 @@ impl<'m> Processes<'m> {
     /// Adds a child that the process of `from` starts, and that has its VMID and its pid already.
     pub(super) fn start(&mut self, from: Vmid, vmid: Vmid, pid: Id) -> Result<(), Error> {
         let parent = *self.find_by_vmid(from).ok_or(Error::NoSuchProcess)?;
-        self.add(Entry {
-            life: Life::Starting,
-            pid,
-            vmid: vmid.get(),
-            parent: parent.pid,
-            group: parent.group,
-            session: parent.session,
-            ..FREE_ENTRY
-        })
+        self.add(
+            from,
+            Entry {
+                life: Life::Starting,
+                pid,
+                vmid: vmid.get(),
+                parent: parent.pid,
+                group: parent.group,
+                session: parent.session,
+                ..FREE_ENTRY
+            },
+        )
     }
 
     /// Records that a process joins under its pid. The table has it already if its parent announced
@@ -304,15 +324,18 @@ impl<'m> Processes<'m> {
             return Ok(());
         }
         let parent = parent.and_then(|parent| self.find_by_vmid(parent)).copied();
-        self.add(Entry {
-            life: Life::Running,
-            pid,
-            vmid: from.get(),
-            parent: parent.map_or(0, |parent| parent.pid),
-            group: parent.map_or(pid, |parent| parent.group),
-            session: parent.map_or(pid, |parent| parent.session),
-            ..FREE_ENTRY
-        })
+        self.add(
+            from,
+            Entry {
+                life: Life::Running,
+                pid,
+                vmid: from.get(),
+                parent: parent.map_or(0, |parent| parent.pid),
+                group: parent.map_or(pid, |parent| parent.group),
+                session: parent.map_or(pid, |parent| parent.session),
+                ..FREE_ENTRY
+            },
+        )
     }
 
     /// Records that the member's process runs without having joined: it is one in C.
@@ -333,6 +356,7 @@ impl<'m> Processes<'m> {
             }
             if let Some(vmid) = Vmid::new(entry.vmid) {
                 self.signals.mark_joined(vmid);
+                self.charge_to(slot, vmid);
             }
             self.update_outbox(slot);
         }
@@ -380,6 +404,7 @@ impl<'m> Processes<'m> {
         self.adjust_ref_count(group, -1);
         self.adjust_ref_count(session, -1);
         self.free_if_unreferenced(pid, ranges);
+        self.charge_name(pid);
         self.free_if_unreferenced(group, ranges);
         self.free_if_unreferenced(session, ranges);
     }
@@ -395,8 +420,10 @@ impl<'m> Processes<'m> {
         if entry.exists() || entry.ref_count > 0 {
             return;
         }
+        let payer = entry.payer;
         *entry = FREE_ENTRY;
         self.outbox.remove(slot);
+        self.quotas.release(payer, PROCESSES, 1);
         self.by_pid.remove(pid);
         if let Some(free) = self.free.get_mut(self.free_count) {
             *free = slot;
@@ -421,6 +448,7 @@ impl<'m> Processes<'m> {
         };
         self.signals.check_invariants()
             && self.check_outbox()
+            && self.check_quotas()
             && used == self.by_pid.len()
             && used.plus(self.free_count) == self.entries.len()
             && self

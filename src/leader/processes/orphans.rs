@@ -42,6 +42,11 @@ impl Processes<'_> {
             if let Some(child) = self.child_at(at, &dead) {
                 self.reparent(child, &dead, reaper, ranges);
             }
+            if let Ok(at) = u32::try_from(at)
+                && at != slot
+            {
+                self.recharge(at, vmid);
+            }
         }
         self.notify_parent(dead.pid, ranges);
         // A group is orphaned if this process was its only tie to the rest of the session.
@@ -51,6 +56,7 @@ impl Processes<'_> {
         if tied {
             self.hang_up_if_orphaned(dead.group);
         }
+        self.quotas.on_left(vmid);
     }
 
     /// Gives a portion of the children of a member that is gone to the process that takes them over.
@@ -213,6 +219,9 @@ impl Processes<'_> {
                 // A look-up of the zombie's owner returns its parent.
                 ranges.give_single(pid, parent);
                 self.update_outbox_of(pid);
+                if let Some(slot) = self.by_pid.get(pid) {
+                    self.charge_to(slot, parent);
+                }
             }
             _ => {
                 dead.notice_due = false;

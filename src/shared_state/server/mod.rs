@@ -7,6 +7,7 @@
 mod digest;
 mod invariants;
 mod outbox;
+mod quotas;
 mod scheduling;
 mod table;
 
@@ -15,8 +16,8 @@ use crate::Vmid;
 use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::store::{
-    Arena, Buffer, Digested, HashIndex, NONE, Portion, SlotAllocator, Steps, Table, TransmitQueue,
-    bytes_for, copy, total,
+    Arena, Buffer, Digested, HashIndex, NONE, Payer, Portion, Quotas, SlotAllocator, Steps, Table,
+    TransmitQueue, bytes_for, copy, total,
 };
 use crate::wire::{Sync, SyncCode, SyncState};
 pub use outbox::ServerMessage;
@@ -35,6 +36,7 @@ struct HandleRecord<'m> {
     /// A process died while it held the lease to change the value, and no other process has held
     /// that lease since.
     owner_died: bool,
+    payer: Payer,
     value: Digested<Value<'m>>,
 }
 
@@ -78,6 +80,7 @@ struct ClientRecord {
     out_confirm: Option<SyncState>,
     out_downgrade: Option<SyncState>,
     out_close: bool,
+    payer: Payer,
 }
 
 const EMPTY: ClientRecord = ClientRecord {
@@ -96,6 +99,7 @@ const EMPTY: ClientRecord = ClientRecord {
     out_confirm: None,
     out_downgrade: None,
     out_close: false,
+    payer: Payer::NOBODY,
 };
 
 /// The error of a client's message.
@@ -127,6 +131,7 @@ pub struct Server<'m> {
     /// The clients with outgoing messages.
     outbox: TransmitQueue<'m>,
     steps: Steps,
+    quotas: Quotas<'m>,
 }
 
 impl<'m> Server<'m> {
@@ -150,6 +155,20 @@ impl<'m> Server<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, limits: &LeaseLimits, data: usize) -> Result<Self, Error> {
+        Self::shared(arena, limits, data, 0)
+    }
+
+    /// As [`Server::new`], with tables that at most `members` of a family share: none of them gets
+    /// more than its [quota](crate::store::Quotas). 0 members: there are no quotas.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the arena is too small.
+    pub fn shared(
+        arena: &mut Arena<'m>,
+        limits: &LeaseLimits,
+        data: usize,
+        members: usize,
+    ) -> Result<Self, Error> {
         let mut memory = arena.split_off(limits.handles.saturating_mul(data))?;
         Ok(Server {
             handles: arena.alloc_table(limits.handles, |_| {
@@ -161,6 +180,7 @@ impl<'m> Server<'m> {
                     readers: 0,
                     writer: NONE,
                     owner_died: false,
+                    payer: Payer::NOBODY,
                     value: Digested::new(Value {
                         length: 0,
                         buffer: memory.alloc_buffer(data)?,
@@ -174,6 +194,7 @@ impl<'m> Server<'m> {
             by_client: HashIndex::new(arena, limits.clients)?,
             outbox: TransmitQueue::new(arena, limits.clients)?,
             steps: Steps::default(),
+            quotas: Quotas::new(arena, members, &[limits.handles, limits.clients])?,
         })
     }
 
@@ -414,6 +435,9 @@ impl<'m> Server<'m> {
             self.grant_next(client.handle);
             self.remove_if_unused(client.handle);
             slots = slot;
+        }
+        if slots == 0 {
+            self.quotas.on_left(vmid);
         }
         slots
     }

@@ -1,5 +1,6 @@
 //! The tables of handles and clients.
 
+use super::quotas::{CLIENTS, HANDLES};
 use super::{ClientRecord, EMPTY, HandleRecord, Server};
 use crate::Vmid;
 use crate::store::{NONE, Table, hash64};
@@ -18,13 +19,17 @@ impl<'m> Server<'m> {
 
     pub(super) fn add_client(&mut self, vmid: Vmid, id: u64) -> Option<u32> {
         let known = self.find_handle(id);
-        if self.client_slots.remaining() == 0 {
+        if self.client_slots.remaining() == 0
+            || known.is_none() && self.handle_slots.remaining() == 0
+            || !self.may_add_client(vmid, known.is_none())
+        {
             return None;
         }
         let handle_index = if let Some(handle_index) = known {
             handle_index
         } else {
             let handle_index = self.handle_slots.alloc()?;
+            let payer = self.quotas.charge(vmid, HANDLES, 1);
             self.update_handle(handle_index, |handle| {
                 handle.id = id;
                 handle.clients = NONE;
@@ -33,6 +38,7 @@ impl<'m> Server<'m> {
                 handle.readers = 0;
                 handle.writer = NONE;
                 handle.owner_died = false;
+                handle.payer = payer;
                 handle.value.length = 0;
             });
             let handles = &self.handles;
@@ -43,11 +49,13 @@ impl<'m> Server<'m> {
         };
         let index = self.client_slots.alloc()?;
         let next_of_handle = self.handle(handle_index)?.clients;
+        let payer = self.quotas.charge(vmid, CLIENTS, 1);
         self.update_client(index, |client| {
             *client = ClientRecord {
                 vmid: Some(vmid),
                 handle: handle_index,
                 next_of_handle,
+                payer,
                 ..EMPTY
             };
         });
@@ -87,6 +95,8 @@ impl<'m> Server<'m> {
             });
         self.update_client(index, |client| *client = EMPTY);
         self.client_slots.free(index);
+        self.recharge_handle(client.handle, client.payer);
+        self.quotas.release(client.payer, CLIENTS, 1);
     }
 
     pub(super) fn remove_if_unused(&mut self, handle_index: u32) {
@@ -96,12 +106,13 @@ impl<'m> Server<'m> {
         else {
             return;
         };
-        let id = handle.id;
+        let (id, payer) = (handle.id, handle.payer);
         let handles = &self.handles;
         self.by_id.remove(hash64(id), handle_index, &|other| {
             handle_id(handles, other).cmp(&id)
         });
         self.handle_slots.free(handle_index);
+        self.quotas.release(payer, HANDLES, 1);
     }
 
     pub(super) fn client(&self, index: u32) -> &ClientRecord {

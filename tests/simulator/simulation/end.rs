@@ -8,7 +8,7 @@ use libos_ipc::{ChildSelector, Exit, Wait};
 
 use super::checks::{Call, LONG, State, bounds, left_over};
 use super::faults::Fault;
-use super::process::{Own, SimNode, idle, nanoseconds, now, sound};
+use super::process::{Own, SimNode, fair, idle, nanoseconds, now, sound};
 use super::program::Program;
 use super::world::{World, with};
 
@@ -209,7 +209,8 @@ fn end_of_all<const READS: bool>(
         idle(node, Duration::from_millis(5));
     }
     let pools = node.statistics().pools;
-    let check_invariants = node.check_invariants();
+    let shares = node.check_shares();
+    let check_invariants = !shares || node.check_invariants();
     with(|world| {
         world.log(format_args!("the leader leaves: {left:?}, {given_back:?}"));
         let error = left.and(given_back).err();
@@ -221,6 +222,7 @@ fn end_of_all<const READS: bool>(
         world.check("calls", ended);
         world.check("left-over", outcome);
         world.check("bounds", bounds(&pools));
+        world.check("shares", fair(shares));
         world.check("soundness", sound(check_invariants));
         let checks = &world.checks;
         let reaped = checks.exits.all_reaped(&checks.family);

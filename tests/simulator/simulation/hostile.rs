@@ -1,14 +1,15 @@
-//! A member that sends anything: garbage, and well-formed messages that it has no right to send.
+//! A member that sends anything: garbage, and well-formed messages that it has no right to send. In some
+//! runs it is a hog: it fills the leader's tables with requests to which it has a right.
 
 use std::ops::RangeInclusive;
 
 use fastrand::Rng;
-use libos_ipc::Vmid;
 use libos_ipc::pal::{Pal, Stream};
 use libos_ipc::wire::{
     ChildExit, FileLock, FrameWriter, Hello, IdRange, KillTarget, LockFamily, LockKind, Message,
     MetaCode, PidKill, ProcessChange, ProcessQuery, Sync, SyncCode, SyncState, codes,
 };
+use libos_ipc::{Quota, Vmid};
 
 use super::checks::FOREIGN;
 use super::pal::{SimPal, SimStream};
@@ -31,6 +32,8 @@ struct Hostile {
     pal: SimPal<false>,
     streams: Vec<(u32, SimStream)>,
     taken: Vec<SimStream>,
+    /// The number of requests as a hog.
+    requests: u64,
 }
 
 /// Runs it from its start to its end.
@@ -39,13 +42,22 @@ pub(crate) fn live(place: usize) {
         pal: SimPal(place),
         streams: Vec::new(),
         taken: Vec::new(),
+        requests: 0,
     };
+    let is_hog = with(|world| {
+        let has_quotas = world.plan.config.quota == Quota::Fair;
+        has_quotas && world.plan.seed_of(HOSTILE, 9).is_multiple_of(2)
+    });
     for step in with(|world| world.plan.steps(HOSTILE, 0)) {
         let mut rng = Rng::with_seed(step.seed);
         if with(|world| world.finish) {
             break;
         }
-        hostile.act(&mut rng);
+        if is_hog && rng.bool() {
+            hostile.fill(step.at, &mut rng);
+        } else {
+            hostile.act(&mut rng);
+        }
         let until = with(|world| world.network.now) + rng.u64(..1_000_000);
         while with(|world| world.network.now) < until {
             pause(Some(until));
@@ -81,6 +93,30 @@ impl Hostile {
         }
         if rng.u8(..8) == 0 {
             self.taken.clear();
+        }
+    }
+
+    /// Requests many places of one of the leader's tables.
+    fn fill(&mut self, table: usize, rng: &mut Rng) {
+        if self.streams.iter().all(|(of, _)| *of != 1) {
+            self.connect(1, rng);
+        }
+        let Some((_, stream)) = self.streams.iter().find(|(of, _)| *of == 1) else {
+            return;
+        };
+        for _ in 0..rng.usize(1..40) {
+            self.requests += 1;
+            let name = format!("/hog{}", self.requests);
+            let message = growth(table, self.requests, name.as_bytes());
+            let mut bytes = [0; 300];
+            let length = encode(&message, self.requests, &mut bytes);
+            let _ = stream.write(&[&bytes[..length]]);
+        }
+        if let Ok(back) = self.pal.accept() {
+            self.taken.push(back);
+        }
+        for back in &self.taken {
+            let _ = back.read(&mut [0; 1000]);
         }
     }
 
@@ -143,6 +179,48 @@ fn frame(bytes: &mut [u8; 300], rng: &mut Rng) -> usize {
         return rng.usize(..length.max(1));
     }
     length
+}
+
+/// Makes a request that takes a place in a table, and that no other process can notice: the hog has
+/// files, open files and values of its own.
+fn growth(table: usize, number: u64, name: &[u8]) -> Message<'_> {
+    let lock = FileLock {
+        family: LockFamily::Posix,
+        kind: LockKind::Write,
+        start: 2 * number,
+        end: 2 * number,
+        pid: PID,
+        handle: 0,
+        wait: false,
+        path: b"/hog",
+    };
+    match table % 7 {
+        0 => Message::FileLockSet(lock),
+        1 => Message::FileLockSet(FileLock { path: name, ..lock }),
+        // It waits for its own locks.
+        2 => Message::FileLockSet(FileLock {
+            start: 0,
+            end: u64::MAX,
+            pid: PID + 1,
+            wait: true,
+            ..lock
+        }),
+        3 => Message::FileHandle {
+            handle: number << 40,
+            held: true,
+            vmid: 0,
+        },
+        4 => Message::Sync(
+            SyncCode::RequestUpgrade,
+            Sync {
+                id: 1_000_000 + number,
+                state: SyncState::Shared,
+                data: b"",
+            },
+        ),
+        5 => Message::AllocIdRange,
+        _ => Message::GetNewVmid,
+    }
 }
 
 /// Makes a well-formed message about resources of others.

@@ -8,9 +8,9 @@ use libos_ipc::leader::{Leader, LeaderCapacities, Op, SignalLimits};
 use libos_ipc::store::Arena;
 use libos_ipc::{LeaseLimits, LockLimits};
 
-const FORMAT: &[u8] = b"operations of libos-ipc, 1\n";
+const FORMAT: &[u8] = b"operations of libos-ipc, 2\n";
 
-fn numbers(capacities: &LeaderCapacities) -> [u64; 12] {
+fn numbers(capacities: &LeaderCapacities) -> [u64; 13] {
     let LeaderCapacities {
         ranges,
         processes,
@@ -19,6 +19,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 12] {
         leases,
         sync_data,
         wrap_ids,
+        members,
     } = *capacities;
     [
         ranges,
@@ -33,6 +34,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 12] {
         leases.clients,
         sync_data,
         usize::from(wrap_ids),
+        members,
     ]
     .map(|number| number as u64)
 }
@@ -58,6 +60,7 @@ fn read_capacities(file: &mut &[u8]) -> Option<LeaderCapacities> {
         },
         sync_data: number()?,
         wrap_ids: number()? != 0,
+        members: number()?,
     })
 }
 

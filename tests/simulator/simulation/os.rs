@@ -9,7 +9,7 @@ use super::checks::{FOREIGN, bounds, path_of, user_of};
 use super::faults::Fault;
 use super::hostile;
 use super::pal::SimPal;
-use super::process::sound;
+use super::process::{fair, sound};
 use super::world::with;
 
 pub(crate) struct Os {
@@ -21,9 +21,12 @@ impl Os {
         if !node.identity().is_leader() {
             return;
         }
-        let (pools, check_invariants) = (node.statistics().pools, node.check_invariants());
+        let pools = node.statistics().pools;
+        let shares = node.check_shares();
+        let check_invariants = !shares || node.check_invariants();
         with(|world| {
             world.check("bounds", bounds(&pools));
+            world.check("shares", fair(shares));
             world.check("soundness", sound(check_invariants));
         });
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::{Capacities, Config, Driving, LeaseLimits, LockLimits};
+use libos_ipc::{Capacities, Config, Driving, LeaseLimits, LockLimits, Quota};
 
 use super::faults::{Fault, Faults};
 
@@ -162,7 +162,8 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         if is_tight { drawn } else { ample }
     };
     let locks = LockLimits {
-        locks: limit(8..60, 160),
+        // A table of 64 locks has room for a delegation, and quotas give it only to a larger one.
+        locks: limit(8..200, 160),
         files: limit(1..5, 6),
         waiting: limit(1..8, 40),
         open_files: limit(1..24, 400),
@@ -197,6 +198,8 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         driving: Driving::Caller,
         spin: Duration::ZERO,
         wrap_ids: rng.bool(),
+        // With quotas a table that is large enough for all may still refuse a member.
+        quota: if is_tight { Quota::Fair } else { Quota::Off },
         keep_ranges_of_dead: false,
         require_secure: false,
         connect_limit: Duration::from_secs(5),

@@ -256,6 +256,15 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
     })
 }
 
+/// Checks that the leader's tables are shared as their quotas promise.
+pub(crate) fn fair(shares: bool) -> Result<(), String> {
+    if shares {
+        Ok(())
+    } else {
+        Err("the charges of the members do not fit the tables".into())
+    }
+}
+
 /// Checks the invariants of the leader's tables.
 pub(crate) fn sound(check_invariants: bool) -> Result<(), String> {
     if check_invariants {

@@ -16,7 +16,7 @@ use super::checks::{Call, LONG, bounds};
 use super::end::die;
 use super::faults::Fault;
 use super::plan::Step;
-use super::process::{Own, SimNode, idle, is_cut_off, now, sound};
+use super::process::{Own, SimNode, fair, idle, is_cut_off, now, sound};
 use super::world::with;
 
 /// A thread.
@@ -134,12 +134,15 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// tables hold.
     fn look(&self) {
         let statistics = self.node.statistics();
-        let check_invariants = !self.own.is_leader || self.node.check_invariants();
+        let shares = !self.own.is_leader || self.node.check_shares();
+        // The invariants contain that the charges agree with the tables.
+        let check_invariants = !self.own.is_leader || !shares || self.node.check_invariants();
         with(|world| {
             let false_disconnects = &world.checks.false_disconnects;
             let refused = false_disconnects.refused(self.own.vmid, &statistics);
             world.check("false-disconnects", refused);
             world.check("bounds", bounds(&statistics.pools));
+            world.check("shares", fair(shares));
             world.check("soundness", sound(check_invariants));
         });
     }

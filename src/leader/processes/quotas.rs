@@ -1,0 +1,84 @@
+//! The quota of the table of processes: which member each entry is charged to.
+//!
+//! A process is charged to itself, but to its parent while it starts, and as a zombie. A pid that only
+//! names a group or a session is charged as one of its members is.
+
+use super::{Entry, Life, Processes};
+use crate::store::{Payer, Quotas, payer_among};
+use crate::{Id, Vmid};
+
+pub(super) const PROCESSES: usize = 0;
+
+impl Processes<'_> {
+    /// The memory of the quota for a family of at most `members`, in bytes.
+    pub(in crate::leader) const fn quota_bytes(members: usize) -> usize {
+        Quotas::bytes(members, 1)
+    }
+
+    /// Returns the number of requests that were refused because of a quota.
+    pub(in crate::leader) fn refused_by_quota(&self) -> u64 {
+        self.quotas.refused()
+    }
+
+    /// Returns true if the charges agree with the table. Slow: for tests.
+    pub(in crate::leader) fn check_quotas(&self) -> bool {
+        self.quotas.check(&[self.len()], &[])
+    }
+
+    /// Charges an entry to the member from now on.
+    pub(super) fn charge_to(&mut self, slot: u32, vmid: Vmid) {
+        let payer = self.payer(slot);
+        if payer == Payer::NOBODY || self.quotas.is_payer(payer, vmid) {
+            return;
+        }
+        let payer = self.quotas.transfer(payer, vmid, PROCESSES, 1);
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            entry.payer = payer;
+        }
+    }
+
+    fn payer(&self, slot: u32) -> Payer {
+        let entry = self.entries.get(slot as usize);
+        entry.map_or(Payer::NOBODY, |entry| entry.payer)
+    }
+
+    /// Charges an entry to another member if that of `dead` has paid for it: a starting process to its
+    /// new parent, a name to a member of what it names.
+    pub(super) fn recharge(&mut self, slot: u32, dead: Vmid) {
+        let payer = self.payer(slot);
+        if !self.quotas.is_payer(payer, dead) {
+            return;
+        }
+        let Some(entry) = self.entries.get(slot as usize).copied() else {
+            return;
+        };
+        let user = if entry.life == Life::Starting {
+            let parent = self.find_by_pid(entry.parent);
+            parent.and_then(|parent| Vmid::new(parent.vmid))
+        } else {
+            self.find_named_by(entry.pid, payer)
+        };
+        self.charge_to(slot, payer_among(user));
+    }
+
+    /// Charges a pid that only names a group or a session as one of its members is charged.
+    pub(super) fn charge_name(&mut self, pid: Id) {
+        let Some(slot) = self.by_pid.get(pid) else {
+            return;
+        };
+        if self.quotas.is_on() {
+            let user = self.find_named_by(pid, Payer::NOBODY);
+            self.charge_to(slot, payer_among(user));
+        }
+    }
+
+    /// Returns the member that pays for a process in the group or session of that name, other than
+    /// `but`.
+    fn find_named_by(&self, pid: Id, but: Payer) -> Option<Vmid> {
+        let is_named = |entry: &&Entry| {
+            entry.pid != pid && (entry.group == pid || entry.session == pid) && entry.payer != but
+        };
+        self.quotas
+            .member(self.entries.iter().find(is_named)?.payer)
+    }
+}
