@@ -17,7 +17,7 @@ use super::*;
 use crate::error::Error;
 use crate::pal::{
     AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, ReadyList, Stream,
-    StreamError, Token,
+    StreamError, Time, Token,
 };
 use crate::store::Arena;
 use crate::wire::{self, Answer, Expected, FrameReader, Message, SyncCode, SyncState};

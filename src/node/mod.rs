@@ -34,7 +34,7 @@ pub(crate) use connection::{AdaptiveSpin, PeerRef, Peers, RxHalf, StreamKey, TxH
 pub(crate) use leader_tables::LeaderTables;
 pub(crate) use lifecycle::Phase;
 pub(in crate::node) use outbox::Sender;
-#[cfg(any(feature = "capi", feature = "testing"))]
+#[cfg(any(test, feature = "capi", feature = "testing"))]
 pub(crate) use rpc::ReplyData;
 pub(crate) use rpc::{Delivery, LateReply, Waiters};
 pub use rpc::{Interrupt, PendingCall, Request, Wait, WaitReason};
