@@ -141,7 +141,7 @@ impl<'m> LockTable<'m> {
     }
 
     /// Makes empty tables that at most `members` of a family share: none of them gets more than its
-    /// [quota](crate::store::Quotas). 0 members: there are no quotas.
+    /// quota (`docs/design.md`). 0 members: there are no quotas.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.

@@ -159,7 +159,7 @@ impl<'m> Server<'m> {
     }
 
     /// As [`Server::new`], with tables that at most `members` of a family share: none of them gets
-    /// more than its [quota](crate::store::Quotas). 0 members: there are no quotas.
+    /// more than its quota (`docs/design.md`). 0 members: there are no quotas.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
