@@ -94,10 +94,10 @@ impl<'m> LockTable<'m> {
     /// to the holder of its delegation, the payer of one of its locks, or the sender of a request that
     /// waits.
     pub(super) fn recharge_file(&mut self, file: u32, payer: Payer) {
-        let of = *self.file_at(file);
-        if of.payer != payer || payer == Payer::NOBODY {
+        if payer == Payer::NOBODY || self.file_at(file).payer != payer {
             return;
         }
+        let of = *self.file_at(file);
         let [ranges, whole] = of.spaces;
         let roots = [ranges.reads, ranges.writes, whole.reads, whole.writes];
         let lock = roots.into_iter().find(|root| *root != NONE);

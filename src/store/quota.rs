@@ -117,11 +117,17 @@ struct Ledger<'m> {
 const OF_LEADER: u32 = 0;
 
 impl Ledger<'_> {
+    #[inline]
     fn find(&mut self, vmid: Vmid) -> Option<u32> {
         let (member, account) = self.recent;
         if member == Some(vmid) {
             return Some(account);
         }
+        self.look_up(vmid)
+    }
+
+    #[cold]
+    fn look_up(&mut self, vmid: Vmid) -> Option<u32> {
         let found = self.by_vmid.find(hash_vmid(vmid), |slot| {
             member_of(&self.accounts, slot).cmp(&Some(vmid))
         })?;
@@ -152,30 +158,66 @@ impl Ledger<'_> {
         account.charges.get(table).copied().or_broken(0)
     }
 
+    #[inline]
     fn add(&mut self, account: u32, table: usize, count: u32) {
-        let charge = self.charge(account, table).plus(count);
-        self.set(account, table, charge);
+        self.change(account, table, |charge| charge.plus(count));
     }
 
-    fn set(&mut self, account: u32, table: usize, charge: u32) {
+    #[inline]
+    fn change(&mut self, account: u32, table: usize, new: impl FnOnce(u32) -> u32) {
         if let Some(account) = self.accounts.get_mut(account as usize)
             && let Some(place) = account.charges.get_mut(table)
             && let Some(pool) = self.pools.get_mut(table)
         {
+            let charge = new(*place);
             pool.change(*place, charge);
             *place = charge;
         }
     }
 
-    /// Frees the account of a member that has left, if nothing is charged to it.
-    fn free_if_unused(&mut self, slot: u32) {
-        let account = self.accounts.get(slot as usize).copied().or_broken(FREE);
-        let Some(vmid) = account.vmid.filter(|_| account.has_left) else {
-            return;
+    #[inline(never)]
+    fn has_room(&mut self, vmid: Vmid, table: usize, count: usize) -> bool {
+        let charge = match self.find(vmid) {
+            Some(account) => self.charge(account, table),
+            None => 0,
         };
-        if account.charges.iter().any(|charge| *charge > 0) {
-            return;
+        let pool = self.pools.get(table);
+        pool.is_none_or(|pool| pool.may_grow(charge, number(count)))
+    }
+
+    #[inline(never)]
+    fn charge_to(&mut self, vmid: Vmid, table: usize, count: usize) -> Payer {
+        let account = self.find_or_add(vmid);
+        self.add(account, table, number(count));
+        if let Some(account) = self.accounts.get_mut(account as usize) {
+            // Another process with the VMID may have come.
+            account.has_left = false;
         }
+        Payer(account)
+    }
+
+    #[inline(never)]
+    fn release(&mut self, payer: Payer, table: usize, count: usize) {
+        let count = number(count);
+        self.change(payer.0, table, |charge| charge.minus(count));
+        self.free_if_unused(payer.0);
+    }
+
+    /// Frees the account of a member that has left, if nothing is charged to it.
+    #[inline]
+    fn free_if_unused(&mut self, slot: u32) {
+        let account = self.accounts.get(slot as usize);
+        // Most members have not left, and this is called for each place that they free.
+        if let Some(account) = account.filter(|account| account.has_left)
+            && let Some(vmid) = account.vmid
+            && account.charges.iter().all(|charge| *charge == 0)
+        {
+            self.free(slot, vmid);
+        }
+    }
+
+    #[cold]
+    fn free(&mut self, slot: u32, vmid: Vmid) {
         let accounts = &self.accounts;
         self.by_vmid.remove(hash_vmid(vmid), slot, &|other| {
             member_of(accounts, other).cmp(&Some(vmid))
@@ -253,7 +295,7 @@ impl<'m> Quotas<'m> {
     }
 
     /// Whether the member may have `count` more places of the table. If not, the refusal is counted.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn may_grow(&mut self, vmid: Vmid, table: usize, count: usize) -> bool {
         let may_grow = self.has_room(vmid, table, count);
         if !may_grow {
@@ -263,16 +305,11 @@ impl<'m> Quotas<'m> {
     }
 
     /// As [`Quotas::may_grow`], for a caller that can do without.
+    #[inline]
     pub(crate) fn has_room(&mut self, vmid: Vmid, table: usize, count: usize) -> bool {
-        let Some(ledger) = self.0.as_deref_mut() else {
-            return true;
-        };
-        let charge = match ledger.find(vmid) {
-            Some(account) => ledger.charge(account, table),
-            None => 0,
-        };
-        let pool = ledger.pools.get(table);
-        pool.is_none_or(|pool| pool.may_grow(charge, number(count)))
+        // The machines of members have no quotas.
+        let ledger = self.0.as_deref_mut();
+        ledger.is_none_or(|ledger| ledger.has_room(vmid, table, count))
     }
 
     /// Whether a place of that payer may be split in two: as long as shared places are free, also
@@ -292,6 +329,7 @@ impl<'m> Quotas<'m> {
         may_split
     }
 
+    #[cold]
     fn count_refusal(&mut self) {
         if let Some(ledger) = self.0.as_deref_mut() {
             ledger.refused = ledger.refused.wrapping_add(1);
@@ -299,18 +337,12 @@ impl<'m> Quotas<'m> {
     }
 
     /// Charges places to the member. Returns its account, which the places are released to.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn charge(&mut self, vmid: Vmid, table: usize, count: usize) -> Payer {
-        let Some(ledger) = self.0.as_deref_mut() else {
-            return Payer::NOBODY;
-        };
-        let account = ledger.find_or_add(vmid);
-        ledger.add(account, table, number(count));
-        if let Some(account) = ledger.accounts.get_mut(account as usize) {
-            // Another process with the VMID may have come.
-            account.has_left = false;
+        match self.0.as_deref_mut() {
+            Some(ledger) => ledger.charge_to(vmid, table, count),
+            None => Payer::NOBODY,
         }
-        Payer(account)
     }
 
     /// Charges a place to the payer of another one.
@@ -335,12 +367,10 @@ impl<'m> Quotas<'m> {
     }
 
     /// Records that places of that payer are free. Never fails.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn release(&mut self, payer: Payer, table: usize, count: usize) {
         if let Some(ledger) = self.0.as_deref_mut() {
-            let charge = ledger.charge(payer.0, table).minus(number(count));
-            ledger.set(payer.0, table, charge);
-            ledger.free_if_unused(payer.0);
+            ledger.release(payer, table, count);
         }
     }
 
