@@ -303,7 +303,7 @@ pub trait Pal: Send + Sync {
     /// keep it as a plain function.
     ///
     /// The default only spins; with the feature `std` it yields the processor
-    /// ([`std::thread::yield_now`]). A platform on which threads share a processor overrides it.
+    /// (`std::thread::yield_now`). A platform on which threads share a processor overrides it.
     fn contended(attempts: u32) {
         spin(attempts);
     }
