@@ -89,12 +89,6 @@ impl<P: Pal> Node<'_, P> {
         self.waiters.all(self.pal.now())
     }
 
-    /// Whether the quotas of the leader's tables are consistent with the tables. Slow: for tests.
-    pub fn check_shares(&self) -> bool {
-        let leader = self.leader.as_ref();
-        leader.is_none_or(|leader| leader.lock().check_shares())
-    }
-
     /// Whether the tables of the leader are consistent. Slow: for
     /// tests and self-checks.
     pub fn check_invariants(&self) -> bool {

@@ -25,6 +25,12 @@ impl<'m, P: Pal> Node<'m, P> {
         self
     }
 
+    /// Whether the quotas of the leader's tables are consistent with the tables. Slow: for tests.
+    pub fn check_shares(&self) -> bool {
+        let leader = self.leader.as_ref();
+        leader.is_none_or(|leader| leader.lock().check_shares())
+    }
+
     /// Sends a request and returns at once; [`Request::poll`] returns the answer when it has arrived.
     ///
     /// # Errors
