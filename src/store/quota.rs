@@ -5,7 +5,8 @@
 //! beyond it one more place if it then has at most as many shared places as would stay free, divided
 //! by the number of members that have some. So a member that is alone gets about half of a table,
 //! and each further one a fair part of what is left, whatever the others did. Nothing is ever taken
-//! away. A single place cannot be shared: the first member gets it.
+//! away. In a table without reserves, which has fewer than four places for each member, a member gets
+//! its first place as long as one is free.
 //!
 //! The decision depends on the charges alone, and takes a constant number of steps.
 
@@ -77,9 +78,9 @@ impl Pool {
         let sharers = self.sharers.plus((before == 0).into());
         let free = self.shared.max(self.used).minus(self.used).plus(before);
         let needed = u64::from(after).checked_mul(u64::from(sharers).plus(1));
-        // One place cannot be shared, so the first member that needs it gets it.
-        let is_single = self.shared == 1 && self.used.plus(after) == before.plus(1);
-        after == 0 || is_single || needed.is_some_and(|needed| needed <= free.into())
+        // A table that is too small for reserves still has a place for each that comes in time.
+        let is_first = self.reserve == 0 && charge == 0 && count == 1 && self.used < self.shared;
+        after == 0 || is_first || needed.is_some_and(|needed| needed <= free.into())
     }
 
     /// The shared places of a member with that charge.
@@ -454,7 +455,7 @@ impl<'m> Quotas<'m> {
             let of_pool = of_table(table).map(|charge| pool.share(charge));
             let has_fair_part = pool.used <= pool.shared && {
                 let (free, sharers) = (pool.shared.minus(pool.used), pool.sharers);
-                pool.shared == 1 || free.wrapping_mul(sharers.plus(1)) >= pool.shared
+                pool.reserve == 0 || free.wrapping_mul(sharers.plus(1)) >= pool.shared
             };
             of_table(table).map(|charge| charge as usize).sum::<usize>() == *in_use
                 && of_pool.clone().sum::<u32>() == pool.used
@@ -584,14 +585,19 @@ mod tests {
     }
 
     #[test]
-    fn only_place_of_a_table_goes_to_the_first_member_that_needs_it() {
+    fn each_member_gets_one_place_of_a_table_without_reserves_while_one_is_free() {
+        with_quotas(65, &[3], |quotas| {
+            for member in 2..5 {
+                assert_eq!(fill(quotas, member), 1);
+            }
+            assert!(!quotas.may_grow(vmid(5), 0, 1));
+            assert!(quotas.check(&[3], &[]));
+        });
         with_quotas(65, &[1], |quotas| {
-            assert!(quotas.may_grow(vmid(2), 0, 1) && !quotas.may_grow(vmid(2), 0, 2));
             let payer = quotas.charge(vmid(2), 0, 1);
-            assert!(!quotas.may_grow(vmid(2), 0, 1) && !quotas.may_grow(vmid(3), 0, 1));
-            assert!(quotas.check(&[1], &[]));
+            assert!(!quotas.may_grow(vmid(3), 0, 1));
             quotas.release(payer, 0, 1);
-            assert!(quotas.may_grow(vmid(3), 0, 1));
+            assert!(quotas.may_grow(vmid(3), 0, 1) && !quotas.may_grow(vmid(3), 0, 2));
         });
     }
 
@@ -636,7 +642,7 @@ mod tests {
                         let share = above[member];
                         let expected = charges[member] < reserve
                             || (share + 1) * (sharers + 1) <= free + share
-                            || shared == 1 && free == 1;
+                            || reserve == 0 && charges[member] == 0 && free > 0;
                         assert_eq!(quotas.may_grow(of, 0, 1), expected);
                         if expected {
                             payers.push((member, quotas.charge(of, 0, 1)));
