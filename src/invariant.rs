@@ -199,7 +199,7 @@ mod tests {
     fn a_release_build_counts_broken_invariants_and_keeps_the_place_of_the_first() {
         use std::string::ToString;
 
-        let counted = || crate::counters::Counters::default().read(crate::Pools::default());
+        let counted = || crate::counters::Counters::default().read(0, crate::Pools::default(), 0);
         assert_eq!(counted().broken_invariants, 0);
         assert_eq!(corrupt(), 0);
         assert_eq!(1_u32.minus(2), 0);
