@@ -11,6 +11,8 @@ use crate::run::RECALL_LIMIT;
 
 /// A call may take this many times as long as in the control run.
 const FACTOR: u32 = 5;
+/// How many sync handles the attacker holds at least when it dies, unless its quota is smaller.
+const HANDLES_AT_LEAST: usize = 100;
 
 /// The limits that hold even if the control run was faster.
 const LEAST_P99: Duration = Duration::from_millis(1);
@@ -34,7 +36,9 @@ pub(crate) fn has_happened(attack: Attack, statistics: &Statistics) -> bool {
         Attack::ClaimedVmid => statistics.refused(Refusal::VmidTaken) >= 10,
         Attack::UnreturnedDelegation => statistics.refused(Refusal::NotReturned) >= 1,
         Attack::Broadcast | Attack::BroadcastFifty => statistics.frames_out >= 1000,
-        Attack::SyncDeath => is_used(pools.served_handles),
+        Attack::SyncDeath => {
+            pools.served_handles.peak >= HANDLES_AT_LEAST.min(pools.served_handles.limit / 32)
+        }
         Attack::ChildrenDeath => is_used(pools.processes),
     }
 }

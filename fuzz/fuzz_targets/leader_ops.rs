@@ -9,6 +9,7 @@ use libos_ipc::store::Arena;
 use libos_ipc::{LeaseLimits, LockLimits};
 
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
+    members: 3,
     ranges: 8,
     processes: 6,
     signals: SignalLimits {
