@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use libos_ipc::host::Host;
 use libos_ipc::pal::Deadline;
@@ -206,4 +207,29 @@ fn request_that_removes_many_locks_counts_as_many_frames() {
             assert_eq!(first + turn(leader), all_frames);
         });
     }
+}
+
+#[test]
+fn leader_that_shuts_down_among_many_signals_for_all_closes_its_streams() {
+    with_leader(|base, leader| {
+        let mut peers: Vec<Peer> = (2..10).map(|vmid| Peer::join(base, vmid)).collect();
+        for _ in 0..8 {
+            turn(leader);
+        }
+        let mut kill: Vec<u8> = Vec::new();
+        for number in [0, 0, 0, 10, ALL] {
+            kill.extend(number.to_le_bytes());
+        }
+        let kills = frame(0, PID_KILL, &kill).repeat(1_000);
+        for peer in &mut peers {
+            peer.to.write_all(&kills).unwrap();
+        }
+        turn(leader);
+        leader.shut_down(Duration::from_millis(10));
+        let mut turns = 0;
+        while leader.poll(Deadline::Now) {
+            turns += 1;
+            assert!(turns < 10_000, "a stream is never closed");
+        }
+    });
 }

@@ -315,6 +315,11 @@ impl<'m, P: Pal> Node<'m, P> {
             rx.last_reads = rx.last_reads.plus(usize::from(read != ReadOutcome::NotNow));
             let retry = self.handle_frames(peer, &mut rx);
             if retry != Retry::No {
+                // A node that closes makes no more calls to the embedder, so what a frame waits for
+                // may never come.
+                if self.is_closing() {
+                    rx.last_reads.increment();
+                }
                 self.pause_watch(peer, &rx, &tx);
                 return retry;
             }
