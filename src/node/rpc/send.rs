@@ -85,10 +85,9 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        self.post_later(dest, message, wait)?;
-        if let Some(peer) = self.peers.find(dest) {
-            self.flush(&peer);
-        }
+        let peer = self.peer(dest)?;
+        self.put_when_room(&peer, 0, message, wait)?;
+        self.flush(&peer);
         Ok(())
     }
 
