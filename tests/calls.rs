@@ -173,6 +173,11 @@ fn a_range_that_arrives_after_the_time_limit_is_released() {
     let member = stage.member(2, Config::DEFAULT);
     let limit = Wait::at_most(Duration::from_millis(20));
     assert_eq!(member.take_id(limit), Err(Error::TimedOut));
+    assert_late_range_is_released(&leader, &member);
+}
+
+/// Answers the member's request for a range of IDs, and checks that the member releases the range.
+fn assert_late_range_is_released(leader: &Bare, member: &HostNode) {
     let mut requests = leader.accept();
     let (seq, code, _) = next_frame(&mut requests);
     assert_eq!(code, 3);
@@ -195,16 +200,7 @@ fn a_range_that_arrives_after_its_request_was_dropped_is_released() {
             .request(Vmid::LEADER, &Message::AllocIdRange)
             .unwrap(),
     );
-    let mut requests = leader.accept();
-    let (seq, code, _) = next_frame(&mut requests);
-    assert_eq!(code, 3);
-    let range = [33_u32.to_le_bytes(), 64_u32.to_le_bytes()].concat();
-    leader.connect(2).write_all(&frame(seq, 0, &range)).unwrap();
-    let (seq, code, payload) = next_frame(&mut requests);
-    assert_eq!((seq, code, payload), (0, 4, range));
-    until("the waiter is free", || {
-        member.statistics().pools.waiters.now == 0
-    });
+    assert_late_range_is_released(&leader, &member);
 }
 
 #[test]

@@ -293,28 +293,8 @@ fn loom_no_frame_is_left_behind() {
 }
 
 fn no_frame_is_left_behind(failures: &[ConnectError]) {
-    let written = Arc::new(Mutex::new(Vec::new()));
-    let node = Arc::new(member(&written, failures, 0));
-    let send = |node: &Node<'static, Sink>, id| {
-        node.send_message(PEER, &Message::GetIdOwner(id), NOW)
-            .unwrap();
-    };
-    let other = {
-        let node = Arc::clone(&node);
-        thread::spawn(move || send(&node, 1))
-    };
-    let worker = {
-        let node = Arc::clone(&node);
-        thread::spawn(move || node.poll(Deadline::Now))
-    };
-    send(&node, 2);
-    other.join().unwrap();
-    worker.join().unwrap();
-    // The worker continues as long as a peer is scheduled.
-    while node.peers.scheduled() > 0 {
-        node.poll(Deadline::Now);
-    }
-    let written = written.lock().unwrap().clone();
+    let node = two_threads_send(failures, Result::unwrap);
+    let written = node.pal.written.lock().unwrap().clone();
     assert_eq!(
         written.get(..4),
         Some(&2_u32.to_le_bytes()[..]),
@@ -345,7 +325,7 @@ fn no_frame_is_left_behind(failures: &[ConnectError]) {
 #[test]
 fn loom_a_peer_that_does_not_listen_is_removed() {
     check(|| {
-        let node = two_threads_send(&[ConnectError::NotListening; 8]);
+        let node = two_threads_send(&[ConnectError::NotListening; 8], drop);
         assert_eq!(node.peers.fill().0, 0, "the peer is removed");
     });
 }
@@ -354,19 +334,22 @@ fn loom_a_peer_that_does_not_listen_is_removed() {
 #[test]
 fn loom_a_stream_that_is_opened_after_a_failed_attempt_stays_open() {
     check(|| {
-        let node = two_threads_send(&[ConnectError::NotListening]);
+        let node = two_threads_send(&[ConnectError::NotListening], drop);
         let closed = node.pal.closed.load(core::sync::atomic::Ordering::Relaxed);
         assert_eq!(closed, 0);
     });
 }
 
-/// Sends from two threads while the worker serves the scheduled peers, and until none is scheduled.
-fn two_threads_send(failures: &[ConnectError]) -> Arc<Node<'static, Sink>> {
+/// Sends from two threads while the worker serves the scheduled peers, and until none is scheduled;
+/// `check` gets the result of each call, which fails if the peer was found unreachable before.
+fn two_threads_send(
+    failures: &[ConnectError],
+    check: fn(Result<(), Error>),
+) -> Arc<Node<'static, Sink>> {
     let written = Arc::new(Mutex::new(Vec::new()));
     let node = Arc::new(member(&written, failures, 0));
-    let send = |node: &Node<'static, Sink>, id| {
-        // It fails if the peer was found unreachable before.
-        let _ = node.send_message(PEER, &Message::GetIdOwner(id), NOW);
+    let send = move |node: &Node<'static, Sink>, id| {
+        check(node.send_message(PEER, &Message::GetIdOwner(id), NOW));
     };
     let other = {
         let node = Arc::clone(&node);
@@ -379,6 +362,7 @@ fn two_threads_send(failures: &[ConnectError]) -> Arc<Node<'static, Sink>> {
     send(&node, 2);
     other.join().unwrap();
     worker.join().unwrap();
+    // The worker continues as long as a peer is scheduled.
     while node.peers.scheduled() > 0 {
         node.poll(Deadline::Now);
     }
