@@ -53,7 +53,7 @@ impl<'m> PathStore<'m> {
         length.div_ceil(CHUNK_LENGTH)
     }
 
-    /// Whether there are enough free chunks for the path.
+    /// Whether the free chunks can hold the path.
     pub(super) fn has_room(&self, path: &[u8]) -> bool {
         self.slots.remaining() >= Self::chunks_of(path.len())
     }

@@ -155,12 +155,13 @@ impl<'m> LockTable<'m> {
         else {
             return true;
         };
-        portion.take_entry() && {
-            let user = self.open_files.paying_member(open_file, vmid);
-            let payer = self.quotas.transfer(payer, payer_among(user), LOCKS, 1);
-            self.trees.set_payer(lock, payer);
-            true
+        if !portion.take_entry() {
+            return false;
         }
+        let user = self.open_files.paying_member(open_file, vmid);
+        let payer = self.quotas.transfer(payer, payer_among(user), LOCKS, 1);
+        self.trees.set_payer(lock, payer);
+        true
     }
 
     /// Whether the charges agree with the tables. Slow: for tests.

@@ -7,7 +7,7 @@
 //! [`Op::RetryTransmit`].
 //!
 //! Answers come first, since a message may assume that the answer before it has arrived: a recall concerns a
-//! delegation that an answer has granted. The other kinds take turns.
+//! delegation that an answer has granted. The other kinds are sent in rotation.
 //!
 //! [`Op::Transmitted`]: super::Op::Transmitted
 //! [`Op::Requeued`]: super::Op::Requeued
@@ -72,7 +72,7 @@ pub enum OutgoingId {
     Sync,
 }
 
-/// The kinds of messages that take turns.
+/// The kinds of messages that the outbox sends in rotation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     FileNotice,
@@ -99,7 +99,7 @@ impl Kind {
 pub(super) struct Outbox {
     /// The kind that has its turn.
     turn: Kind,
-    /// Whether there is a message to send, after the last operation.
+    /// Whether a message was ready to be sent after the last operation.
     is_ready: bool,
 }
 

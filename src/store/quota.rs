@@ -243,7 +243,7 @@ fn hash_vmid(vmid: Vmid) -> u64 {
 
 /// The member that is to pay for a place from now on: a user of it, or the leader if it has none.
 pub(crate) fn payer_among(user: Option<Vmid>) -> Vmid {
-    user.map_or(Vmid::LEADER, |user| user)
+    user.unwrap_or(Vmid::LEADER)
 }
 
 /// The quotas of the tables of one machine; none, unless they are [on](Quotas::new). The tables have
@@ -358,7 +358,7 @@ impl<'m> Quotas<'m> {
         payer
     }
 
-    /// Whether there are quotas.
+    /// Whether this machine has quotas.
     pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }
@@ -402,7 +402,7 @@ impl<'m> Quotas<'m> {
         }
     }
 
-    /// Whether that is the account of the member.
+    /// Whether the places of that payer are charged to the member.
     #[inline(never)]
     pub(crate) fn is_payer(&mut self, payer: Payer, vmid: Vmid) -> bool {
         let ledger = self.0.as_deref_mut();

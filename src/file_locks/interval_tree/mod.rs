@@ -318,7 +318,7 @@ impl<'m> IntervalTrees<'m> {
     /// Attaches `new` at the end of the path that led to the key of the lock `key`, and updates the
     /// locks above it. Returns the new root of the tree. Above the lock that is `fixed_depth`
     /// levels below the root, the loop stops as soon as nothing changes any more. The path is
-    /// borrowed since it is long, and a copy would take as long as the rest.
+    /// passed by reference: it has room for `MAX_LEVELS` locks, and a copy takes as long as the rotations.
     fn attach(
         &mut self,
         tree: TreeKind,

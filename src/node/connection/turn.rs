@@ -29,7 +29,7 @@ pub(crate) struct Share {
     frames: u32,
     has_read: bool,
     /// A frame was handled that may take many steps.
-    is_dear: bool,
+    has_costly_frame: bool,
 }
 
 /// What a frame takes of the share of its peer.
@@ -62,7 +62,7 @@ impl Share {
     /// Whether the peer has used up its share of frames; `is_alone`: no other peer needs the worker.
     pub(super) fn is_used_up(&mut self, turn: u64, is_alone: bool) -> bool {
         self.enter(turn);
-        let most = if is_alone && !self.is_dear {
+        let most = if is_alone && !self.has_costly_frame {
             FRAMES_ALONE
         } else {
             FRAMES
@@ -73,7 +73,7 @@ impl Share {
     /// Charges a frame.
     pub(super) fn charge(&mut self, cost: Cost) {
         self.frames = self.frames.plus(cost.frames);
-        self.is_dear |= !cost.is_cheap;
+        self.has_costly_frame |= !cost.is_cheap;
     }
 }
 
@@ -151,7 +151,7 @@ impl<P: Pal> Node<'_, P> {
             codes::PROCESS_QUERY => {
                 let entries = self.config.capacities.processes;
                 let frames = entries / ENTRIES_PER_FRAME;
-                u32::try_from(frames).unwrap_or(FRAMES).clamp(1, FRAMES)
+                u32::try_from(frames).map_or(FRAMES, |frames| frames.clamp(1, FRAMES))
             }
             _ => 1,
         };
