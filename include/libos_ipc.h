@@ -274,6 +274,9 @@ struct libos_ipc_limits {
     uint32_t delegated_files;   /* files whose FILE_LOCK_POSIX locks this process may decide about itself, while no
                                    other process locks them: then a lock takes no message. 0: none; unused by the leader */
     uint32_t quota;             /* how much of its tables the leader gives to one process: enum libos_ipc_quota */
+    uint32_t lease_limit_ms;    /* how long a process may keep the lease of a sync handle that the leader has revoked because
+                                   another process waits for it; after it, the leader closes the connection. 0: without
+                                   limit (default); not for processes without extensions; used by the leader */
 };
 
 /* How the processes of a family share the tables of the leader. */

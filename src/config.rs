@@ -215,6 +215,13 @@ pub struct Config {
     /// the time in which a leader must answer a cancelled wait for a lock: after it, the member
     /// closes the connection.
     pub recall_limit: Duration,
+    /// At the leader: the time in which a member must return the lease of a shared value while another
+    /// process waits for it, counted from the revocation. After it, the leader closes the connection, and
+    /// the others get the last value that the leader has; a value that the member may have changed is
+    /// reported to the next process ([`Shared::lock`](crate::Shared::lock)). It does not hold for
+    /// processes in C, which know no extensions. None, the default: a member may keep a lease as long as
+    /// it uses it, for example while a debugger stops it.
+    pub lease_limit: Option<Duration>,
     /// At the leader: the time in which a process that is being started must join after its parent
     /// has ended. After it, the process is abandoned, and its IDs and open files are free. There is
     /// no such limit while its parent lives: the parent [abandons](crate::Node::abandon_child) a
@@ -237,6 +244,7 @@ impl Config {
         keep_ranges_of_dead: false,
         connect_limit: Duration::from_secs(5),
         recall_limit: Duration::from_secs(5),
+        lease_limit: None,
         start_limit: Duration::from_mins(1),
         require_secure: false,
     };

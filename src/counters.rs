@@ -25,7 +25,7 @@ pub enum Refusal {
     NoVmid,
     /// It could not be answered: it does not listen, or its backlog stayed full.
     Unreachable,
-    /// It did not return a delegation in time.
+    /// It did not return a delegation, or a lease ([`Config::lease_limit`](crate::Config::lease_limit)), in time.
     NotReturned,
     /// It sent a sync message that does not match its state of the handle.
     SyncProtocolViolation,
@@ -80,7 +80,7 @@ impl fmt::Display for Refusal {
             Refusal::VmidTaken => "VMID of a connected process claimed",
             Refusal::NoVmid => "VMID not said in time",
             Refusal::Unreachable => "peer can't be answered: it doesn't listen",
-            Refusal::NotReturned => "delegation not returned in time",
+            Refusal::NotReturned => "delegation or lease not returned in time",
             Refusal::SyncProtocolViolation => "sync message that does not fit the handle's state",
             Refusal::PeersFull => "no room for one more peer",
             Refusal::NotAllowed => "not of this family",

@@ -83,6 +83,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         padding: [0; 2],
         delegated_files: delegated_files as u32,
         quota: QUOTA_FAIR,
+        lease_limit_ms: 0,
     }
 }
 
@@ -126,6 +127,8 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
             Quota::Fair
         },
         connect_limit: Duration::from_millis(limits.connect_limit_ms.into()),
+        lease_limit: (limits.lease_limit_ms > 0)
+            .then_some(Duration::from_millis(limits.lease_limit_ms.into())),
         ..Config::DEFAULT
     }
 }

@@ -137,6 +137,7 @@ pub struct libos_ipc_limits {
     pub delegated_files: u32,
     /// A value of `enum libos_ipc_quota`.
     pub quota: u32,
+    pub lease_limit_ms: u32,
 }
 
 /// The header of a message.

@@ -19,10 +19,14 @@ const MESSAGES_PER_TURN: u32 = 32;
 pub(in crate::node) struct LeaderLimits {
     /// Delegated files are being recalled.
     pub(in crate::node) recalling: AtomicBool,
+    /// Leases are revoked that others wait for, and there is a limit for that.
+    pub(in crate::node) revoking: AtomicBool,
     /// Processes are being started whose parent has ended.
     pub(in crate::node) awaiting_starts: AtomicBool,
     /// The time limits of recalls.
     pub(in crate::node) recalls: SpinLock<Deadlines>,
+    /// The time limits of revocations.
+    pub(in crate::node) revocations: SpinLock<Deadlines>,
     /// The time limits of processes that are being started and have lost their parent.
     pub(in crate::node) starts: SpinLock<Deadlines>,
     /// How many messages of the outbox, besides answers, were handled in this turn of the worker.
@@ -35,8 +39,10 @@ impl LeaderLimits {
     pub(in crate::node) fn new(contended: Contended) -> Self {
         LeaderLimits {
             recalling: AtomicBool::new(false),
+            revoking: AtomicBool::new(false),
             awaiting_starts: AtomicBool::new(false),
             recalls: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
+            revocations: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
             starts: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
             sent_in_turn: AtomicU32::new(0),
             broadcast_turn: AtomicU64::new(0),

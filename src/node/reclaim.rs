@@ -92,7 +92,12 @@ impl<'m, P: Pal> Node<'m, P> {
         vmid: Vmid,
         left: Reclaim,
     ) -> Reclaim {
-        let outcome = leader.lock().apply(&left.op(vmid));
+        let outcome = {
+            let mut leader = leader.lock();
+            let outcome = leader.apply(&left.op(vmid));
+            self.note_revocations(&leader);
+            outcome
+        };
         self.send_output(Sender::Call);
         left.after(remaining(outcome))
     }

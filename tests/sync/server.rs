@@ -415,3 +415,60 @@ fn handles_chosen_for_one_bucket_do_not_slow_each_other_down() {
     }
     assert_eq!(server.handle_usage().0, 0);
 }
+
+/// The process whose revoked lease has been awaited for the longest time.
+fn first_revoked(server: &Server<'_>) -> Option<u32> {
+    server.first_revocation().map(|(_, process)| process.get())
+}
+
+#[test]
+fn revoked_lease_has_a_limit_only_while_another_client_waits_for_it() {
+    const HANDLE: u64 = 1;
+    with(|server| {
+        let ask = |server: &mut Server<'_>, process, state| {
+            receive(server, process, ASK, HANDLE, state).unwrap();
+        };
+        ask(server, 2, WRITE);
+        assert_eq!(first_revoked(server), None);
+        ask(server, 3, WRITE);
+        assert_eq!(first_revoked(server), Some(2));
+        let first = server.last_revocation();
+        // A request that is withdrawn, even if the lease stays revoked.
+        ask(server, 3, NOTHING);
+        assert_eq!(first_revoked(server), None);
+        // The limit begins again with the next request.
+        ask(server, 4, READ);
+        assert_eq!(first_revoked(server), Some(2));
+        assert!(server.last_revocation() > first);
+        receive(server, 2, GIVE, HANDLE, NOTHING).unwrap();
+        assert_eq!(first_revoked(server), None);
+        // Readers are revoked together, and in their order.
+        ask(server, 2, READ);
+        ask(server, 3, WRITE);
+        let readers = [first_revoked(server).unwrap(), {
+            let first = first_revoked(server).unwrap();
+            receive(server, first, GIVE, HANDLE, NOTHING).unwrap();
+            first_revoked(server).unwrap()
+        }];
+        assert_ne!(readers[0], readers[1]);
+        assert!(readers.iter().all(|reader| [2, 4].contains(reader)));
+        // A client whose process has ended takes its lease with it.
+        server.reclaim(vmid(readers[1]));
+        assert!(server.check_invariants());
+        assert_eq!(first_revoked(server), None);
+    });
+}
+
+#[test]
+fn revoked_lease_of_the_leader_or_of_a_process_in_c_has_no_limit() {
+    with(|server| {
+        on_message_from_c(server, 2, ASK, WRITE, &[]);
+        receive(server, 3, ASK, 1, WRITE).unwrap();
+        assert_eq!(first_revoked(server), None, "it may be one in C");
+    });
+    with(|server| {
+        receive(server, 1, ASK, 1, WRITE).unwrap();
+        receive(server, 3, ASK, 1, WRITE).unwrap();
+        assert_eq!(first_revoked(server), None, "it is the leader");
+    });
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
 use libos_ipc::{
-    Capacities, Config, Errno, Error, Identity, Interrupt, LeaseLimits, Quota, Resource,
+    Capacities, Config, Errno, Error, Identity, Interrupt, LeaseLimits, Quota, Refusal, Resource,
     ValueStatus, Wait,
 };
 use tempfile::TempDir;
@@ -659,4 +659,61 @@ fn end_of_the_leader_ends_all_waits_for_values() {
     drop((mine, theirs));
     let after = [&one, &two].map(|node| node.statistics().connected);
     assert_eq!(connected, after);
+}
+
+/// A family whose leases have a limit, and the ID of a value that a member changes and does not unlock
+/// before `then` returns.
+fn with_holder(limit: Option<Duration>, then: impl FnOnce(&Family, &HostNode, u64)) {
+    let family = Family::with(Config {
+        lease_limit: limit,
+        ..Config::DEFAULT
+    });
+    let holder = family.member();
+    let value = holder.share::<u64>(None).unwrap();
+    *value.write(WAIT).unwrap() = 1;
+    let mut used = value.write(WAIT).unwrap();
+    *used = 2;
+    then(&family, &holder, value.id());
+}
+
+#[test]
+fn lease_that_is_not_returned_in_time_costs_its_holder_the_connection() {
+    let limit = Duration::from_millis(100);
+    with_holder(Some(limit), |family, holder, id| {
+        let other = family.member();
+        let value = other.share::<u64>(Some(id)).unwrap();
+        // No other process waits for it.
+        thread::sleep(limit * 2);
+        assert_eq!(family.leader.statistics().refused(Refusal::NotReturned), 0);
+        let start = std::time::Instant::now();
+        let taken = value.write(WAIT).unwrap();
+        assert!(start.elapsed() >= limit);
+        assert!(taken.status().owner_died, "the holder may have changed it");
+        drop(taken);
+        assert_eq!(family.leader.statistics().refused(Refusal::NotReturned), 1);
+        while holder.owner_of(1, WAIT) != Err(Error::LeaderGone) {
+            thread::yield_now();
+        }
+        assert!(family.leader.check_invariants());
+    });
+}
+
+#[test]
+fn lease_that_the_leader_itself_waits_for_has_the_limit() {
+    with_holder(Some(Duration::from_millis(50)), |family, _, id| {
+        let value = family.leader.share::<u64>(Some(id)).unwrap();
+        assert!(value.read(WAIT).unwrap().status().owner_died);
+        assert_eq!(family.leader.statistics().refused(Refusal::NotReturned), 1);
+    });
+}
+
+#[test]
+fn lease_without_a_limit_stays_as_long_as_it_is_used() {
+    with_holder(None, |family, holder, id| {
+        let value = family.leader.share::<u64>(Some(id)).unwrap();
+        let soon = Wait::at_most(Duration::from_millis(200));
+        assert!(value.write(soon).is_err());
+        assert_eq!(family.leader.statistics().refused(Refusal::NotReturned), 0);
+        assert!(holder.owner_of(1, WAIT).is_ok());
+    });
 }

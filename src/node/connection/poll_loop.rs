@@ -190,6 +190,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.expire_unidentified(state, until);
         let until = self.accept_again(state, until);
         let until = self.poll_recalls(until);
+        let until = self.poll_revocations(until);
         let until = self.poll_starts(until);
         let until = self.poll_abandoned(until);
         // Peers that were scheduled during this iteration wait for this thread alone, so it must
@@ -385,7 +386,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Closes the connection of a peer that has not returned a delegation in time.
+    /// Closes the connection of a peer that has not returned a delegation or a lease in time.
     pub(crate) fn disconnect_overdue(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if !peer.broken.swap(true, Ordering::SeqCst) {
             self.refuse(Some(peer.vmid()), Refusal::NotReturned);

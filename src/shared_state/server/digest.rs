@@ -19,6 +19,7 @@ impl Server<'_> {
             )
                 .hash(digest);
             (handle.readers, handle.writer, handle.owner_died).hash(digest);
+            handle.revocations.hash(digest);
             handle.payer.hash(digest);
             let value = |value: &super::Value<'_>, digest: &mut Digest| digest.write(value.bytes());
             handle.value.digest(digest, value);
@@ -27,6 +28,8 @@ impl Server<'_> {
         let clients = self.client_slots.high_water() as usize;
         digest.add_all(self.clients.iter().take(clients));
         self.outbox.digest(digest);
+        let (first, last) = (self.first_revoked, self.last_revoked);
+        (first, last, self.last_revocation).hash(digest);
         self.quotas.digest(digest);
     }
 }

@@ -10,7 +10,10 @@ impl Server<'_> {
     /// the counts are right. It visits every client; for tests.
     pub fn check_invariants(&self) -> bool {
         let has_output = |index| self.client(index).has_output();
-        self.outbox.check_invariants(has_output) && self.check_quotas() && self.check_leases()
+        self.outbox.check_invariants(has_output)
+            && self.check_quotas()
+            && self.check_leases()
+            && self.check_revocations()
     }
 
     fn check_leases(&self) -> bool {

@@ -8,6 +8,7 @@ mod digest;
 mod invariants;
 mod outbox;
 mod quotas;
+mod revocations;
 mod scheduling;
 mod table;
 
@@ -33,6 +34,8 @@ struct HandleRecord<'m> {
     readers: u32,
     /// The client with the lease to change the value.
     writer: u32,
+    /// The number of its clients in the list of revocations.
+    revocations: u32,
     /// A process died while it held the lease to change the value, and no other process has held
     /// that lease since.
     owner_died: bool,
@@ -63,6 +66,13 @@ struct ClientRecord {
     requested: Option<SyncState>,
     /// The strongest lease that the server still allows it, if the server has revoked more.
     revoke_to: Option<SyncState>,
+    /// Its process knows the extensions, so it must return a revoked lease in time. The leader's own
+    /// process can't be disconnected.
+    has_limit: bool,
+    /// The number of the revocation, and its neighbours in the list of revocations; 0: it is not in that list.
+    revocation: u64,
+    prev_revoked: u32,
+    next_revoked: u32,
     /// A client in C reads and requests the lease to change the value. It keeps its lease to read
     /// until then, so the server can grant nothing to others before.
     upgrades_in_place: bool,
@@ -72,8 +82,9 @@ struct ClientRecord {
     /// It holds the lease to change the value, is the first to do so after the owner died, and has
     /// not acknowledged that.
     owner_died_unacked: bool,
-    /// The next client of the same handle.
+    /// The neighbours in the list of the clients of the same handle.
     next_of_handle: u32,
+    prev_of_handle: u32,
     prev: u32,
     next: u32,
     out_owner_died: bool,
@@ -89,10 +100,15 @@ const EMPTY: ClientRecord = ClientRecord {
     current: SyncState::Invalid,
     requested: None,
     revoke_to: None,
+    has_limit: false,
+    revocation: 0,
+    prev_revoked: NONE,
+    next_revoked: NONE,
     upgrades_in_place: false,
     expects_stale_downgrade: false,
     owner_died_unacked: false,
     next_of_handle: NONE,
+    prev_of_handle: NONE,
     prev: NONE,
     next: NONE,
     out_owner_died: false,
@@ -130,6 +146,10 @@ pub struct Server<'m> {
     by_client: HashIndex<'m>,
     /// The clients with outgoing messages.
     outbox: TransmitQueue<'m>,
+    /// The ends of the list of the revoked leases that others wait for, in the order of their numbers.
+    first_revoked: u32,
+    last_revoked: u32,
+    last_revocation: u64,
     steps: Steps,
     quotas: Quotas<'m>,
 }
@@ -179,6 +199,7 @@ impl<'m> Server<'m> {
                     queue_tail: NONE,
                     readers: 0,
                     writer: NONE,
+                    revocations: 0,
                     owner_died: false,
                     payer: Payer::NOBODY,
                     value: Digested::new(Value {
@@ -193,6 +214,9 @@ impl<'m> Server<'m> {
             client_slots: SlotAllocator::new(arena, limits.clients)?,
             by_client: HashIndex::new(arena, limits.clients)?,
             outbox: TransmitQueue::new(arena, limits.clients)?,
+            first_revoked: NONE,
+            last_revoked: NONE,
+            last_revocation: 0,
             steps: Steps::default(),
             quotas: Quotas::new(arena, members, &[limits.handles, limits.clients])?,
         })
@@ -208,8 +232,21 @@ impl<'m> Server<'m> {
         code: SyncCode,
         sync: &Sync<'_>,
     ) -> Result<(), RequestError> {
+        self.on_message_with(from, code, sync, from != Vmid::LEADER)
+    }
+
+    /// As [`Server::on_message`]. `has_limit` tells whether the client must return a revoked lease in time.
+    fn on_message_with(
+        &mut self,
+        from: Vmid,
+        code: SyncCode,
+        sync: &Sync<'_>,
+        has_limit: bool,
+    ) -> Result<(), RequestError> {
         match code {
-            SyncCode::RequestUpgrade => self.on_request_upgrade(from, sync.id, sync.state),
+            SyncCode::RequestUpgrade => {
+                self.on_request_upgrade(from, sync.id, sync.state, has_limit)
+            }
             SyncCode::ConfirmDowngrade => Ok(self.on_confirm_downgrade(from, sync)?),
             SyncCode::RequestClose => self.on_request_close(from, sync),
             _ => Err(RequestError::ProtocolViolation),
@@ -236,7 +273,7 @@ impl<'m> Server<'m> {
             client.current == SyncState::Shared && !client.out_close
         });
         let (Some(index), true) = (index, upgrades) else {
-            return self.on_message(from, code, sync);
+            return self.on_message_with(from, code, sync, false);
         };
         self.dequeue_request(index);
         self.update_client(index, |client| {
@@ -253,6 +290,7 @@ impl<'m> Server<'m> {
         from: Vmid,
         id: u64,
         state: SyncState,
+        has_limit: bool,
     ) -> Result<(), RequestError> {
         if state == SyncState::None {
             return Err(RequestError::ProtocolViolation);
@@ -266,6 +304,7 @@ impl<'m> Server<'m> {
         if client.out_close {
             return Err(RequestError::ProtocolViolation);
         }
+        self.update_client(index, |client| client.has_limit = has_limit);
         if strength(state) <= strength(client.current) {
             // The client withdraws its request. It keeps the lease that it holds by now.
             self.dequeue_request(index);
@@ -314,7 +353,7 @@ impl<'m> Server<'m> {
         if client.expects_stale_downgrade && has_data && sync.data.is_empty() {
             // The client gave its lease to read back before it knew of the lease to change the
             // value.
-            self.update_client(index, |client| client.revoke_to = None);
+            self.end_revocation(index);
             self.grant_next(client.handle);
             return Ok(());
         }
@@ -324,7 +363,7 @@ impl<'m> Server<'m> {
             .revoke_to
             .is_some_and(|revoke_to| strength(sync.state) <= strength(revoke_to))
         {
-            self.update_client(index, |client| client.revoke_to = None);
+            self.end_revocation(index);
         }
         self.grant_next(client.handle);
         Ok(())

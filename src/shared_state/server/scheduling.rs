@@ -22,6 +22,9 @@ impl Server<'_> {
             // The server could not tell the lease that the client returns from the one it would
             // get now.
             if client.revoke_to.is_some() && !client.upgrades_in_place {
+                if client.next != NONE {
+                    self.list_revocation(index);
+                }
                 return;
             }
             if requested == SyncState::Shared {
@@ -69,6 +72,7 @@ impl Server<'_> {
 
     fn revoke(&mut self, index: u32, state: SyncState) {
         let revoke_to = self.client(index).revoke_to;
+        self.list_revocation(index);
         if revoke_to.is_some_and(|revoke_to| strength(revoke_to) <= strength(state)) {
             return;
         }
@@ -151,12 +155,13 @@ impl Server<'_> {
                 handle.queue_tail = prev;
             }
         });
+        self.unlist_unwanted(handle);
     }
 
     /// Takes the client's lease and its request away, and drops any revocation.
     pub(super) fn release_lease(&mut self, index: u32) {
         self.dequeue_request(index);
         self.set_current(index, SyncState::Invalid);
-        self.update_client(index, |client| client.revoke_to = None);
+        self.end_revocation(index);
     }
 }

@@ -37,6 +37,7 @@ impl<'m> Server<'m> {
                 handle.queue_tail = NONE;
                 handle.readers = 0;
                 handle.writer = NONE;
+                handle.revocations = 0;
                 handle.owner_died = false;
                 handle.payer = payer;
                 handle.value.length = 0;
@@ -59,6 +60,7 @@ impl<'m> Server<'m> {
                 ..EMPTY
             };
         });
+        self.update_client(next_of_handle, |next| next.prev_of_handle = index);
         self.update_handle(handle_index, |handle| handle.clients = index);
         let (clients, handles) = (&self.clients, &self.handles);
         self.by_client
@@ -72,22 +74,21 @@ impl<'m> Server<'m> {
         self.outbox.remove(index);
         let client = *self.client(index);
         let Some(vmid) = client.vmid else { return };
-        let (id, mut handle_index) = match self.handle(client.handle) {
-            Some(handle) => (handle.id, handle.clients),
-            None => return,
+        let Some(id) = self.handle(client.handle).map(|handle| handle.id) else {
+            return;
         };
-        if handle_index == index {
+        self.unlist_revocation(index);
+        if client.prev_of_handle == NONE {
             self.update_handle(client.handle, |handle| {
                 handle.clients = client.next_of_handle;
             });
-        } else {
-            while handle_index != NONE && self.client(handle_index).next_of_handle != index {
-                handle_index = self.client(handle_index).next_of_handle;
-            }
-            self.update_client(handle_index, |prev| {
-                prev.next_of_handle = client.next_of_handle;
-            });
         }
+        self.update_client(client.prev_of_handle, |prev| {
+            prev.next_of_handle = client.next_of_handle;
+        });
+        self.update_client(client.next_of_handle, |next| {
+            next.prev_of_handle = client.prev_of_handle;
+        });
         let (clients, handles) = (&self.clients, &self.handles);
         self.by_client
             .remove(hash_client(vmid, id), index, &|other| {

@@ -204,6 +204,7 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         require_secure: false,
         connect_limit: Duration::from_secs(5),
         recall_limit: Duration::from_secs(5),
+        lease_limit: Some(Duration::from_secs(5)),
         start_limit: START_LIMIT,
     }
 }

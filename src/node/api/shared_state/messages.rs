@@ -89,7 +89,7 @@ impl<'m, P: Pal> Node<'m, P> {
     #[cfg(feature = "capi")]
     pub(crate) fn on_own_sync_message(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Error> {
         let leader = self.leader.as_ref().ok_or(Error::Unsupported)?;
-        let result = apply_sync(&mut leader.lock(), self.identity.vmid, code, sync, true);
+        let result = self.apply_sync(&mut leader.lock(), self.identity.vmid, code, sync, true);
         self.send_output(Sender::Call);
         result.map_err(|refused| match refused {
             RequestError::NoRoom => Error::Refused(crate::error::Errno::ENOMEM),
@@ -111,7 +111,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 client.mark_owner_death_sent();
             }
             let sync = client.payload(outgoing);
-            let result = apply_sync(&mut leader, us, outgoing.code, &sync, true);
+            let result = self.apply_sync(&mut leader, us, outgoing.code, &sync, true);
             client.mark_sent(outgoing);
             match result {
                 Err(RequestError::NoRoom) => {
@@ -190,7 +190,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 _ => Ok(()),
             }
         } else {
-            apply_sync(&mut leader.lock(), peer.vmid(), code, sync, is_extended)
+            self.apply_sync(&mut leader.lock(), peer.vmid(), code, sync, is_extended)
         };
         let answer = match result {
             Ok(()) => {
@@ -284,29 +284,38 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut left = u64::MAX;
         while left > 0 {
             let portion = Op::ReclaimLeases { owner: vmid, left };
-            left = remaining(leader.lock().apply(&portion));
+            let outcome = {
+                let mut leader = leader.lock();
+                let outcome = leader.apply(&portion);
+                self.note_revocations(&leader);
+                outcome
+            };
+            left = remaining(outcome);
             self.send_output(Sender::Call);
         }
     }
-}
 
-/// Passes a message to the server of shared values.
-fn apply_sync(
-    leader: &mut Leader<'_>,
-    from: Vmid,
-    code: SyncCode,
-    sync: &Sync<'_>,
-    is_extended: bool,
-) -> Result<(), RequestError> {
-    let op = Op::Sync {
-        from,
-        code,
-        sync: *sync,
-        is_extended,
-    };
-    match leader.apply(&op) {
-        Outcome::Sync(result) => result,
-        _ => Err(RequestError::ProtocolViolation),
+    /// Passes a message to the server of shared values.
+    fn apply_sync(
+        &self,
+        leader: &mut Leader<'_>,
+        from: Vmid,
+        code: SyncCode,
+        sync: &Sync<'_>,
+        is_extended: bool,
+    ) -> Result<(), RequestError> {
+        let op = Op::Sync {
+            from,
+            code,
+            sync: *sync,
+            is_extended,
+        };
+        let outcome = leader.apply(&op);
+        self.note_revocations(leader);
+        match outcome {
+            Outcome::Sync(result) => result,
+            _ => Err(RequestError::ProtocolViolation),
+        }
     }
 }
 

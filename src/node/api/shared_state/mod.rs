@@ -1,6 +1,7 @@
 //! Sync handles: values that several processes share.
 
 mod acquire;
+mod lease_limit;
 mod messages;
 mod open;
 mod queued_wait;
