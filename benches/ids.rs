@@ -4,24 +4,29 @@
 //! `cargo bench --bench ids`. The two run alternately; figures are medians, so the ratios hold on a
 //! noisy machine.
 
+#[path = "common/bar.rs"]
+mod bar;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::mem::MaybeUninit;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use libos_ipc::leader::{Alloc, Ranges};
-use std::mem::MaybeUninit;
-
 use libos_ipc::store::Arena;
 use libos_ipc::wire::IdRange;
 use libos_ipc::{Id, Vmid};
 
+use bar::{Bar, verdict};
+
 const REPETITIONS: usize = 15;
 const LENGTH: u32 = 32;
 
-fn main() {
+fn main() -> ExitCode {
     println!("medians of {REPETITIONS}; ns for one operation, and ours beside BTreeMap's");
     println!(
-        "{:>8} {:<34} {:>9} {:>9} {:>6}",
+        "{:>8} {:<39} {:>9} {:>9} {:>6}",
         "ranges", "operation", "BTreeMap", "ours", "ratio"
     );
     for count in [10, 10_000, 100_000] {
@@ -31,9 +36,14 @@ fn main() {
         sides.compare(count);
         let bytes = Ranges::bytes(100_000).div_ceil(100_000);
         if count == 100_000 {
-            println!("{bytes} bytes a range (at most 64)");
+            let figure = f64::from(u32::try_from(bytes).expect("few"));
+            println!(
+                "{bytes} bytes a range  {}",
+                verdict(figure, Bar::AtMost(64.0))
+            );
         }
     }
+    bar::finish()
 }
 
 /// The same ranges on both sides. A few owners share them.
@@ -55,21 +65,26 @@ impl<'m> Sides<'m> {
         Sides { ours, theirs }
     }
 
+    // A method in place of a closure would be of one lifetime.
+    #[allow(clippy::redundant_closure_for_method_calls)]
     fn compare(&mut self, count: u32) {
         let held = random(count * LENGTH);
         let last = IdRange {
             start: count * LENGTH + 1,
             end: count * LENGTH + LENGTH,
         };
-        self.row(count, "look-up, random (at most 1.5)", |side| {
+        self.row(count, "look-up, random", Some(Bar::AtMost(1.5)), |side| {
             side.look_up(&held)
         });
-        self.row(count, "alloc + release", |side| {
+        self.row(count, "alloc + release", None, |side| {
             side.alloc_and_release(last)
         });
-        self.row(count, "alloc, change owner, release both parts", |side| {
-            side.change_and_back()
-        });
+        self.row(
+            count,
+            "alloc, change owner, release both parts",
+            None,
+            |side| side.change_and_back(),
+        );
         // Every other range is split into three.
         let parted: Vec<Id> = (0..count)
             .step_by(2)
@@ -88,9 +103,12 @@ impl<'m> Sides<'m> {
             sides.theirs.insert(id, (id, owner(id).get()));
             sides.theirs.insert(id + 1, (end, from));
         }
-        sides.row(count, "look-up, every other range in 3 parts", |side| {
-            side.look_up(&held)
-        });
+        sides.row(
+            count,
+            "look-up, every other range in 3 parts",
+            None,
+            |side| side.look_up(&held),
+        );
         for number in (0..count).step_by(4) {
             let start = number * LENGTH + 1;
             for (start, end) in [
@@ -106,12 +124,21 @@ impl<'m> Sides<'m> {
                 sides.theirs.remove(&start).expect("as it is");
             }
         }
-        sides.row(count, "look-up, every fourth range released", |side| {
-            side.look_up(&held)
-        });
+        sides.row(
+            count,
+            "look-up, every fourth range released",
+            None,
+            |side| side.look_up(&held),
+        );
     }
 
-    fn row(&mut self, count: u32, what: &str, work: impl Fn(&mut Side<'_, '_>) -> u32) {
+    fn row(
+        &mut self,
+        count: u32,
+        what: &str,
+        bar: Option<Bar>,
+        work: impl Fn(&mut Side<'_, '_>) -> u32,
+    ) {
         let mut times = [const { Vec::new() }; 2];
         for _ in 0..REPETITIONS {
             times[0].push(time(&mut Side::Theirs(&mut self.theirs), &work));
@@ -121,10 +148,11 @@ impl<'m> Sides<'m> {
             times.sort_unstable();
             times[times.len() / 2].as_secs_f64() * 1e9
         });
-        println!(
-            "{count:>8} {what:<34} {theirs:>9.1} {ours:>9.1} {:>6.2}",
-            ours / theirs
-        );
+        let ratio = ours / theirs;
+        let verdict = bar.map(|bar| verdict(ratio, bar)).unwrap_or_default();
+        let line =
+            format!("{count:>8} {what:<39} {theirs:>9.1} {ours:>9.1} {ratio:>6.2}  {verdict}");
+        println!("{}", line.trim_end());
     }
 }
 

@@ -8,6 +8,7 @@ mod common;
 use std::hint::black_box;
 use std::io::Result;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use libos_ipc::wire::{Message, Sync, SyncCode, SyncState};
 use libos_ipc::{Config, Identity, Vmid, Wait};
 
 use common::process::{Child, pin, ready, unpin, wait_for_the_end};
-use common::{REPETITIONS, WAIT, floor, large, median, row};
+use common::{Bar, REPETITIONS, WAIT, floor, judged_row, large, median, row};
 
 /// The number of members that read a value that another one writes.
 const READERS: u32 = 100;
@@ -26,10 +27,11 @@ const MESSAGES: f64 = 4.0;
 const HANDLE: u64 = 7;
 const TIME: Duration = Duration::from_millis(500);
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--role") {
-        return play(&arguments[at + 1..]);
+        play(&arguments[at + 1..])?;
+        return Ok(ExitCode::SUCCESS);
     }
     let cores = unpin()?;
     println!("medians of {REPETITIONS}, {cores} cores");
@@ -42,7 +44,8 @@ fn main() -> Result<()> {
     unpin()?;
     println!("\nunpinned");
     hand_over(false, true)?;
-    hand_over(false, false)
+    hand_over(false, false)?;
+    Ok(common::bar::finish())
 }
 
 fn play(role: &[String]) -> Result<()> {
@@ -109,7 +112,12 @@ fn uncontended() -> Result<()> {
     }
     let [mutex, write, read] = rows.map(median);
     row("lock and unlock a std::sync::Mutex, 100 times", mutex, None);
-    row("change a shared value (at most 3)", write, Some(mutex));
+    judged_row(
+        "change a shared value",
+        write,
+        mutex,
+        Some(Bar::AtMost(3.0)),
+    );
     row("read it", read, Some(mutex));
     Ok(())
 }
@@ -198,13 +206,13 @@ fn hand_over(pinned: bool, alternates: bool) -> Result<()> {
         floor / 2,
         None,
     );
-    let bar = MESSAGES * 1.2;
     let what = if alternates {
-        format!("a hand-over between two members (at most {bar})")
+        "a hand-over between two members"
     } else {
-        "two that take it as fast as they can".to_string()
+        "two that take it as fast as they can"
     };
-    row(&what, ours, Some(floor / 2));
+    let bar = alternates.then_some(Bar::AtMost(MESSAGES * 1.2));
+    judged_row(what, ours, floor / 2, bar);
     uses_per_hand_over.sort_by(f64::total_cmp);
     println!(
         "    {:.0} hand-overs a second, {:.2} changes for each",

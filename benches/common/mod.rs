@@ -2,6 +2,7 @@
 // Each bench uses some of them.
 #![allow(dead_code)]
 
+pub(crate) mod bar;
 pub(crate) mod floor;
 pub(crate) mod process;
 
@@ -9,6 +10,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use libos_ipc::{Capacities, Config, Wait};
+
+pub(crate) use bar::Bar;
+use bar::verdict;
 
 pub(crate) const WAIT: Wait<'static> = Wait::FOREVER;
 pub(crate) const REPETITIONS: usize = 9;
@@ -29,14 +33,27 @@ pub(crate) fn median(mut figures: Vec<Duration>) -> Duration {
 }
 
 pub(crate) fn row(what: &str, figure: Duration, beside: Option<Duration>) {
-    let ratio = beside.map(|beside| figure.as_secs_f64() / beside.as_secs_f64());
-    let ratio = ratio
-        .map(|ratio| format!("{ratio:8.2}"))
-        .unwrap_or_default();
-    println!(
-        "  {what:<62} {:>9.3} µs {ratio}",
+    let ratio = beside.map(|beside| format!("{:8.2}", ratio(figure, beside)));
+    print_row(what, figure, &ratio.unwrap_or_default());
+}
+
+/// A row with a bar for the ratio, if there is one.
+pub(crate) fn judged_row(what: &str, figure: Duration, beside: Duration, bar: Option<Bar>) {
+    let ratio = ratio(figure, beside);
+    let verdict = bar.map(|bar| verdict(ratio, bar)).unwrap_or_default();
+    print_row(what, figure, &format!("{ratio:8.2}  {verdict}"));
+}
+
+pub(crate) fn ratio(figure: Duration, beside: Duration) -> f64 {
+    figure.as_secs_f64() / beside.as_secs_f64()
+}
+
+fn print_row(what: &str, figure: Duration, beside: &str) {
+    let line = format!(
+        "  {what:<62} {:>9.3} µs {beside}",
         figure.as_secs_f64() * 1e6
     );
+    println!("{}", line.trim_end());
 }
 
 /// Keeps a figure for a plot, if `LIBOS_IPC_BENCH_OUT` names a file: tools/performance.sh draws them.

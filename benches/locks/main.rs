@@ -9,14 +9,16 @@ mod kernel;
 
 use std::io::Result;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message};
 use libos_ipc::{Config, Id, Identity, Vmid};
 
+use common::bar::verdict;
 use common::process::{Child, pin, ready, unpin, wait_for_the_end};
-use common::{REPETITIONS, WAIT, floor, large, median, point, row};
+use common::{Bar, REPETITIONS, WAIT, floor, judged_row, large, median, point, ratio, row};
 
 /// The number of locks that others hold on the file.
 const HELD: [u32; 4] = [0, 100, 1_000, 10_000];
@@ -24,10 +26,11 @@ const HELD: [u32; 4] = [0, 100, 1_000, 10_000];
 const STEP: u64 = 10;
 const PATH: &[u8] = b"/var/lib/accounts/table";
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--role") {
-        return play(&arguments[at + 1..]);
+        play(&arguments[at + 1..])?;
+        return Ok(ExitCode::SUCCESS);
     }
     let cores = unpin()?;
     println!("medians of {REPETITIONS}, {cores} cores");
@@ -39,7 +42,8 @@ fn main() -> Result<()> {
     unpin()?;
     println!("\nunpinned");
     over_streams(false)?;
-    fight::measure()
+    fight::measure()?;
+    Ok(common::bar::finish())
 }
 
 fn play(role: &[String]) -> Result<()> {
@@ -117,15 +121,18 @@ fn at_the_leader() -> Result<()> {
         row(&format!("{held:>6} locks: the kernel"), theirs, None);
         point("locks", "the kernel's fcntl", held, theirs);
         point("locks", "at the leader", held, ours);
-        let times = theirs.as_secs_f64() / ours.as_secs_f64();
-        let flat = ours.as_secs_f64() / least.as_secs_f64();
-        row(
-            &format!("{held:>6} locks: ours, {times:.0} times as fast, {flat:.2} × that of 0"),
-            ours,
-            Some(theirs),
-        );
+        let bar = match held {
+            0 => Some(Bar::AtMost(0.11)),
+            10_000 => Some(Bar::AtMost(0.01)),
+            _ => None,
+        };
+        judged_row(&format!("{held:>6} locks: ours"), ours, theirs, bar);
+        if held == HELD[HELD.len() - 1] {
+            let times = ratio(ours, least);
+            let verdict = verdict(times, Bar::AtMost(2.5));
+            println!("    {times:.2} times that of 0 locks  {verdict}");
+        }
     }
-    println!("    (to reach: 10,000 at most 2.5 × that of 0, and 100 times as fast as the kernel)");
     Ok(())
 }
 
@@ -148,17 +155,13 @@ fn over_streams(pinned: bool) -> Result<()> {
     }
     let [floor, ours, delegated] = rows.map(median);
     row("a lock request: bare ping-pong", floor, None);
-    let bar = if pinned { " (at most 1.3)" } else { "" };
-    row(
-        &format!("a lock request by a member{bar}"),
-        ours,
-        Some(floor),
-    );
-    let times = ours.as_secs_f64() / delegated.as_secs_f64();
-    row(
-        &format!("the same on a file that is lent to it, {times:.0} times as fast (at least 20)"),
+    let bar = pinned.then_some(Bar::AtMost(1.3));
+    judged_row("a lock request by a member", ours, floor, bar);
+    judged_row(
+        "the same on a file that is delegated to it",
         delegated,
-        Some(ours),
+        ours,
+        Some(Bar::AtMost(0.05)),
     );
     Ok(())
 }

@@ -14,7 +14,7 @@ use libos_ipc::{
 
 use crate::Asker;
 use crate::common::process::{Child, ready, wait_for_the_end};
-use crate::common::{REPETITIONS, WAIT, floor, large, median, point, row};
+use crate::common::{Bar, REPETITIONS, WAIT, floor, judged_row, large, median, point, row};
 use crate::process::Family;
 
 /// The number of IDs: more than a process remembers the owners of.
@@ -125,28 +125,14 @@ pub(crate) fn measure(pinned: bool) -> Result<()> {
     }
     let [floor, known, unknown, metadata, two] = rows.map(median);
     row("signals: bare ping-pong", floor, None);
-    let bar = |ratio: &str| {
-        if pinned {
-            format!(" (at most {ratio})")
-        } else {
-            String::new()
-        }
-    };
-    row(
-        &format!("kill, owner known{}", bar("1.3")),
-        known,
-        Some(floor),
-    );
+    let bar = |most| pinned.then_some(Bar::AtMost(most));
+    judged_row("kill, owner known", known, floor, bar(1.3));
     row(
         "a bare ping-pong with each of two processes",
         two,
         Some(floor),
     );
-    row(
-        &format!("kill, owner unknown{}", bar("2.4")),
-        unknown,
-        Some(floor),
-    );
+    judged_row("kill, owner unknown", unknown, floor, bar(2.4));
     row("a path of 4,000 bytes", metadata, Some(floor));
     for count in CROWDS {
         // No VMID is used again.

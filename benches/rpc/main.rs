@@ -16,23 +16,26 @@ mod roles;
 mod secure;
 
 use std::io::Result;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::{HostNode, raise_descriptor_limit};
 use libos_ipc::wire::{IdRange, Message};
 use libos_ipc::{Config, Identity, Vmid};
 
+use common::bar::verdict;
 use common::process::{pin, unpin};
-use common::{REPETITIONS, WAIT, floor, large, median, point, row};
+use common::{Bar, REPETITIONS, WAIT, floor, judged_row, large, median, point, ratio, row};
 use process::Family;
 
 /// The numbers of members that are connected and never send a request.
 const IDLE: [u32; 4] = [1, 10, 100, 1_000];
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--role") {
-        return roles::play(&arguments[at + 1..]);
+        roles::play(&arguments[at + 1..])?;
+        return Ok(ExitCode::SUCCESS);
     }
     raise_descriptor_limit()?;
     let cores = unpin()?;
@@ -62,7 +65,8 @@ fn main() -> Result<()> {
     }
     unpin()?;
     println!();
-    counted::system_calls()
+    counted::system_calls()?;
+    Ok(common::bar::finish())
 }
 
 /// A member of the bench itself, which measures its requests.
@@ -115,15 +119,11 @@ fn round_trip(pinned: bool) -> Result<()> {
         never,
         Some(floor),
     );
-    let bar = if pinned {
-        "at most 1.25"
-    } else {
-        "at most 0.5"
-    };
-    row(
-        &format!("round trip: look-up at the leader ({bar})"),
+    judged_row(
+        "round trip: look-up at the leader",
         spins,
-        Some(floor),
+        floor,
+        Some(Bar::AtMost(if pinned { 1.25 } else { 0.5 })),
     );
     let cores = if pinned { "one core" } else { "all cores" };
     point("round trip", "a bare ping-pong", cores, floor);
@@ -158,11 +158,11 @@ fn one_way() -> Result<()> {
     let [floor, sent, queued] = rows.map(median);
     row("one way, 25 bytes: a bare write per frame", floor, None);
     row("one way: sent one by one", sent, Some(floor));
-    let times = floor.as_secs_f64() / queued.as_secs_f64();
-    row(
-        &format!("one way: queued, {times:.1} times as many (at least 5)"),
-        queued,
-        Some(floor),
+    row("one way: queued", queued, Some(floor));
+    let times = ratio(floor, queued);
+    println!(
+        "    {times:.1} times as many as bare writes  {}",
+        verdict(times, Bar::AtLeast(25.0))
     );
     Ok(())
 }
@@ -188,9 +188,13 @@ fn idle_connections(pinned: bool) -> Result<()> {
     let figures = rows.map(median);
     let [_, ten, ..] = figures;
     for (idle, figure) in IDLE.into_iter().zip(figures) {
-        let bar = if idle == 1_000 { " (at most 1.1)" } else { "" };
-        let what = format!("with {idle} idle connections{bar}");
-        row(&what, figure, (idle > 10).then_some(ten));
+        let what = format!("with {idle} idle connections");
+        if idle > 10 {
+            let bar = (idle == 1_000).then_some(Bar::AtMost(1.1));
+            judged_row(&what, figure, ten, bar);
+        } else {
+            row(&what, figure, None);
+        }
         if pinned {
             point("members", "a look-up at the leader", idle, figure);
         }

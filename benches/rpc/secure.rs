@@ -11,7 +11,7 @@ use libos_ipc::wire::{IdRange, Message};
 use libos_ipc::{Config, Identity, Node, Vmid};
 
 use crate::common::process::{ready, wait_for_the_end};
-use crate::common::{REPETITIONS, WAIT, large, median, row};
+use crate::common::{Bar, REPETITIONS, WAIT, judged_row, large, median, row};
 use crate::process::Family;
 
 /// The bench has no secrets, so the key is constant.
@@ -104,9 +104,10 @@ pub(crate) fn measure(pinned: bool) -> Result<()> {
         never,
         None,
     );
-    row("secure streams (at most 1.25)", never_secure, Some(never));
+    let bar = Some(Bar::AtMost(1.25));
+    judged_row("secure streams", never_secure, never, bar);
     row("plain streams: look-up at the leader", spins, None);
-    row("secure streams (at most 1.25)", spins_secure, Some(spins));
+    judged_row("secure streams", spins_secure, spins, bar);
     row("plain streams: one way, 25 bytes, queued", queue, None);
     row("secure streams", queue_secure, Some(queue));
     Ok(())
