@@ -17,6 +17,10 @@ case "${1-}" in
         cargo bench --locked --quiet --no-run --bench rpc --bench locks
         new=$(mktemp)
         trap 'rm -f "$new"' EXIT
+        # The pictures name it.
+        processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+        printf 'machine\t%s, %s cores, Linux %s, %s\n' "${processor:-$(uname -m)}" "$(nproc)" \
+            "$(uname -r | cut -d. -f1,2)" "$(date +%F)" >"$new"
         for bench in rpc locks; do
             printf '\n== %s\n' "$bench"
             LIBOS_IPC_BENCH_OUT=$new cargo bench --locked --quiet --bench "$bench"

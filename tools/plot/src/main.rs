@@ -1,12 +1,14 @@
 //! Draws what the benches measured: `plot FIGURES.tsv DIRECTORY`.
 //!
-//! A line of the file is plot, line, place on the horizontal axis, and nanoseconds, with tabs between.
+//! The first line of the file is the word `machine`, a tab, and where and when the figures were measured.
+//! Each other line is plot, line, place on the horizontal axis, and nanoseconds, with tabs between.
 //! Lines keep the order in which they come, and so do places.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use plotters::coord::Shift;
 use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -22,17 +24,23 @@ const COLOURS: [RGBColor; 3] = [
 
 /// What one plot shows: for each line what it is, and microseconds by place.
 struct Figures {
+    machine: String,
     places: Vec<String>,
     lines: Vec<(String, Vec<(usize, f64)>)>,
 }
 
 impl Figures {
     fn of(plot: &str, text: &str) -> Result<Figures> {
+        let mut rows = text.lines();
+        let machine = rows.next().and_then(|row| row.strip_prefix("machine\t"));
         let mut figures = Figures {
+            machine: machine
+                .context("the first line names no machine")?
+                .to_owned(),
             places: Vec::new(),
             lines: Vec::new(),
         };
-        for row in text.lines() {
+        for row in rows {
             let columns: Vec<&str> = row.split('\t').collect();
             let [of, line, place, nanoseconds] = columns[..] else {
                 anyhow::bail!("not four columns: {row:?}");
@@ -103,6 +111,7 @@ fn main() -> Result<()> {
 fn bars(title: &str, figures: &Figures, path: &Path) -> Result<()> {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
+    let root = above_the_machine(root, &figures.machine)?;
     let places = figures.places.len();
     let most = figures.values().fold(0.0, f64::max);
     let middles: Vec<i32> = (0..places).map(middle).collect();
@@ -168,6 +177,7 @@ fn bars(title: &str, figures: &Figures, path: &Path) -> Result<()> {
 fn lines(title: &str, below: &str, figures: &Figures, path: &Path) -> Result<()> {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
+    let root = above_the_machine(root, &figures.machine)?;
     let places = figures.places.len();
     let middles: Vec<i32> = (0..places).map(middle).collect();
     let least = figures
@@ -239,6 +249,22 @@ fn lines(title: &str, below: &str, figures: &Figures, path: &Path) -> Result<()>
         .draw()?;
     root.present()?;
     Ok(())
+}
+
+/// Writes where and when the figures were measured at the bottom, and returns the rest.
+fn above_the_machine<'a>(
+    root: DrawingArea<SVGBackend<'a>, Shift>,
+    machine: &str,
+) -> Result<DrawingArea<SVGBackend<'a>, Shift>> {
+    let (rest, bottom) = root.split_vertically(SIZE.1 - 20);
+    let grey = BLACK.mix(0.6);
+    let style = (FONT, 12)
+        .into_text_style(&bottom)
+        .color(&grey)
+        .pos(Pos::new(HPos::Right, VPos::Top));
+    let right = i32::try_from(SIZE.0)? - 14;
+    bottom.draw(&Text::new(machine.to_owned(), (right, 0), style))?;
+    Ok(rest)
 }
 
 fn key((x, y): (i32, i32), colour: RGBColor) -> Rectangle<(i32, i32)> {
