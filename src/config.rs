@@ -245,7 +245,7 @@ impl Config {
         connect_limit: Duration::from_secs(5),
         recall_limit: Duration::from_secs(5),
         lease_limit: None,
-        start_limit: Duration::from_mins(1),
+        start_limit: Duration::from_secs(60),
         require_secure: false,
     };
 }

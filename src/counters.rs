@@ -1,9 +1,10 @@
 //! The counters of a node. They can be read at any time, without a lock.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use crate::invariant::{Count, OrBroken, broken_count};
+use crate::sync::UncheckedAtomicU64;
 use crate::wire::Malformed;
 
 /// The reason why a peer's connection was closed through its own fault, or an unidentified
@@ -198,12 +199,12 @@ impl Statistics {
 
 /// One counter.
 #[derive(Default)]
-pub(crate) struct Counter(AtomicU64);
+pub(crate) struct Counter(UncheckedAtomicU64);
 
 impl Counter {
     #[cfg(feature = "secure")]
     pub(crate) const fn new() -> Counter {
-        Counter(AtomicU64::new(0))
+        Counter(UncheckedAtomicU64::new(0))
     }
 
     pub(crate) fn add(&self, count: usize) {

@@ -9,13 +9,14 @@
 //!
 //! [`Statistics::broken_invariants`]: crate::Statistics::broken_invariants
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::log::log_event;
+use crate::sync::UncheckedAtomicU64;
 
 // One counter for all nodes of the process: the tables and state machines that find a broken invariant do
 // not know their node, and after an error in the code no node of the process can be trusted.
-static COUNT: AtomicU64 = AtomicU64::new(0);
+static COUNT: UncheckedAtomicU64 = UncheckedAtomicU64::new(0);
 static IS_LOGGED: AtomicBool = AtomicBool::new(false);
 
 /// Reports a broken invariant at the place of the caller.

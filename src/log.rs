@@ -1,16 +1,21 @@
-//! Log messages for the `log` facade and for a library OS in C. Without those features there are
-//! none.
+//! Log messages for the facades `log`, `tracing` and `defmt`, and for a library OS in C. Without those
+//! features there are none.
 //!
 //! A logger is the embedder's code, so nothing is logged while another thread may spin for a lock.
 
-/// Logs an event, at a level named as the facade names it.
+/// Logs an event, at a level named as the facades name it.
 macro_rules! log_event {
     ($level:ident, $($args:tt)+) => {{
         #[cfg(feature = "log")]
         log::$level!(target: "libos_ipc", $($args)+);
+        #[cfg(feature = "tracing")]
+        tracing::$level!(target: "libos_ipc", $($args)+);
+        // The types of the arguments have `Display` only: the text is formatted on the device.
+        #[cfg(feature = "defmt")]
+        defmt::$level!("{}", defmt::Display2Format(&format_args!($($args)+)));
         #[cfg(feature = "capi")]
         $crate::log::c::$level(format_args!($($args)+));
-        #[cfg(not(any(feature = "log", feature = "capi")))]
+        #[cfg(not(any(feature = "log", feature = "tracing", feature = "defmt", feature = "capi")))]
         let _ = format_args!($($args)+);
     }};
 }

@@ -1,7 +1,18 @@
 //! Atomics: those of `core`, or those of the model checker in its tests.
+//!
+//! A processor without atomic operations on 64 bits gets them from `portable-atomic`, which then takes a lock for
+//! each. With `--cfg no_atomic64` any processor does, so that a host can test a build of that kind.
+
+// The model checker does not see this one: it is for counters, whose order with other memory does not matter.
+#[cfg(not(any(no_atomic64, not(target_has_atomic = "64"))))]
+pub(crate) use core::sync::atomic::AtomicU64 as UncheckedAtomicU64;
+#[cfg(any(no_atomic64, not(target_has_atomic = "64")))]
+pub(crate) use portable_atomic::AtomicU64 as UncheckedAtomicU64;
 
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+pub(crate) use self::UncheckedAtomicU64 as AtomicU64;
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 #[cfg(not(loom))]
 pub(crate) use flag::AtomicBool;
 #[cfg(loom)]

@@ -29,7 +29,7 @@ use crate::{RunOptions, WAIT, final_checks, id_log, world};
 const STEP_LIMIT: Duration = Duration::from_secs(30);
 
 /// The time limit of members that work for a number of IDs.
-const WORK_LIMIT: Duration = Duration::from_mins(10);
+const WORK_LIMIT: Duration = Duration::from_secs(600);
 
 /// The time in which the leader must detect the end of a member.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);

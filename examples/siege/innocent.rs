@@ -12,7 +12,7 @@ use libos_ipc::{Config, Error, Exit, FileLock, LockFamily, LockKind, Wait};
 
 use crate::common::{Latency, ProcessOptions, end, over, send};
 
-const WAIT: Wait<'static> = Wait::at_most(Duration::from_mins(1));
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(60));
 
 /// No process has this ID, so each look-up asks the leader.
 const NO_OWNER: u32 = 4_000_000;

@@ -25,7 +25,7 @@ const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 pub(crate) const RECALL_LIMIT: Duration = Duration::from_secs(1);
 
 /// The time in which an attacker must end after its attack.
-const ATTACKER_LIMIT: Duration = Duration::from_mins(1);
+const ATTACKER_LIMIT: Duration = Duration::from_secs(60);
 
 /// The time for which the innocent goes on after the attacker's end, whose resources are reclaimed.
 const AFTERMATH: Duration = Duration::from_millis(300);

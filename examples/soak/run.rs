@@ -21,7 +21,7 @@ use crate::common::left;
 use crate::figures::{Kind, Report};
 use crate::member::{self, answer};
 use crate::resources::Resources;
-use crate::shared::{Guarded, SHARERS, Value, value_of};
+use crate::shared::{Guarded, SHARERS, Value, flocked_file, value_of};
 use crate::signals::signal;
 use crate::slots::{Event, Known, Plan, Register, RunningProcess, Start};
 use crate::view::View;
@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let (base, file) = (directory.path().join("f"), directory.path().join("file"));
     Guarded::create(&file)?;
-    Guarded::create(&file.with_added_extension("flock"))?;
+    Guarded::create(&flocked_file(&file))?;
     raise_descriptor_limit().context("raising the limit of descriptors")?;
     let config = Config {
         capacities: capacities(options.members),

@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use libos_ipc::host::HostNode;
@@ -31,6 +31,13 @@ impl Value {
     pub(crate) fn check_invariants(&self) -> bool {
         self.sum == self.by_place.iter().sum::<u64>()
     }
+}
+
+/// Returns the file beside `file` that is locked with `flock`.
+pub(crate) fn flocked_file(file: &Path) -> PathBuf {
+    let mut name = file.to_owned().into_os_string();
+    name.push(".flock");
+    name.into()
 }
 
 /// Returns the number of the value that the process in a slot shares with others.

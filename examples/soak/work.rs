@@ -15,7 +15,7 @@ use rustix::process::{getgid, getuid};
 
 use crate::figures::{Kind, Report};
 use crate::member::Options;
-use crate::shared::{Guarded, PART, PARTS, SHARERS, Value, value_of};
+use crate::shared::{Guarded, PART, PARTS, SHARERS, Value, flocked_file, value_of};
 use crate::signals::HELLO;
 
 pub(crate) struct Member<'a> {
@@ -38,8 +38,7 @@ pub(crate) struct Member<'a> {
 
 impl<'a> Member<'a> {
     pub(crate) fn new(node: &'a HostNode, options: &'a Options) -> Result<Member<'a>> {
-        let mut flocked = options.file.clone();
-        flocked.add_extension("flock");
+        let flocked = flocked_file(&options.file);
         Ok(Member {
             node,
             options,

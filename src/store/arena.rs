@@ -169,8 +169,9 @@ impl<'m> Arena<'m> {
         for (index, slot) in room.iter_mut().enumerate() {
             slot.write(make(index)?);
         }
-        // SAFETY: every element was written by the loop above.
-        Ok(Table(unsafe { room.assume_init_mut() }))
+        let room: *mut [MaybeUninit<T>] = room;
+        // SAFETY: every element was written by the loop above, and `MaybeUninit<T>` has the layout of `T`.
+        Ok(Table(unsafe { &mut *(room as *mut [T]) }))
     }
 }
 
