@@ -105,6 +105,21 @@ pub use node::{
 };
 pub use shared_state::LeaseLimits;
 pub use store::Memory;
+/// The crate whose traits a shared value has to implement; another version of it has other traits.
+///
+/// ```
+/// use libos_ipc::zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+///
+/// #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// #[zerocopy(crate = "libos_ipc::zerocopy")]
+/// #[repr(C)]
+/// struct Account {
+///     balance: i64,
+///     changes: u64,
+/// }
+/// ```
+pub use zerocopy;
+
 pub use vmid::{ID_MAX, Id, Pid, Vmid};
 pub use wire::{
     ChildExit, FileLock, HeldLock, IdRange, LockFamily, LockKind, Malformed, MetaCode, PATH_MAX,

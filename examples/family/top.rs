@@ -169,17 +169,18 @@ fn waits(processes: &Processes, leader: &Snapshot) -> Vec<(String, ReportedCall)
 fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
+    // Two lines, so that the table fits 80 columns.
     table.set_header([
         "member",
         "does",
-        "IDs taken",
-        "requests/s",
+        "IDs\ntaken",
+        "calls\n/s",
         "p50",
         "p99",
-        "frames in/s",
-        "frames out/s",
-        "waiting",
-        "to send",
+        "frames\nin/s",
+        "frames\nout/s",
+        "wait-\ning",
+        "to\nsend",
     ]);
     table.add_row(row("1", "leads", None, &leader.glance));
     let mut members: Vec<&Member> = processes.members.iter().collect();
@@ -202,6 +203,9 @@ fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
         table.add_row([format!("and {more}"), "faster".to_owned()]);
     }
     align(&mut table, 2..10);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 0));
+    }
     table
 }
 

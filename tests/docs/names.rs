@@ -275,3 +275,59 @@ fn every_identifier_that_a_document_names_exists() {
     }
     missing.none();
 }
+
+/// No older toolchain is at hand: what the dependencies say has to do, and clippy knows when an item of `core` was
+/// added.
+#[test]
+fn no_dependency_needs_a_later_rust_than_the_crate_names() {
+    let version = |text: &str| {
+        let mut numbers = text.split('.').map(|it| it.parse::<u32>().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    };
+    let manifest = read("Cargo.toml");
+    let ours = manifest.split("\nrust-version = \"").nth(1).unwrap();
+    let ours = version(ours.split('"').next().unwrap());
+    let tree = std::process::Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--package",
+            "libos-ipc",
+            "--all-features",
+        ])
+        .args([
+            "--edges",
+            "normal,build",
+            "--target",
+            "x86_64-unknown-linux-gnu",
+        ])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{tree:?}");
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let used: BTreeSet<_> = tree
+        .lines()
+        .map(|line| line.split(' ').take(2).collect::<Vec<_>>())
+        .collect();
+    let metadata = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let mut count = 0;
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        let number = format!("v{}", package["version"].as_str().unwrap());
+        let is_used = used.contains(&vec![name, &number]);
+        if let Some(theirs) = package["rust_version"].as_str().filter(|_| is_used) {
+            assert!(version(theirs) <= ours, "{name} needs Rust {theirs}");
+            count += 1;
+        }
+    }
+    assert!(count > 5);
+}

@@ -95,6 +95,28 @@ fn the_family_example_prints_what_the_readme_shows() {
     assert_output("README.md", "family");
 }
 
+/// A terminal has 80 columns.
+#[test]
+fn the_display_of_the_family_example_fits_80_columns() {
+    let Some(program) = example("family") else {
+        return;
+    };
+    let output = Command::new(program)
+        .args(["--top", "--ids", "1000"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (display, _) = printed.split_once("all have stopped").unwrap();
+    let table = display
+        .lines()
+        .filter(|line| line.starts_with(['│', '┌', '└', '╞']));
+    assert!(table.clone().count() > 10, "{printed}");
+    for line in table {
+        assert!(line.chars().count() <= 80, "{line}\n{printed}");
+    }
+}
+
 #[test]
 fn the_processes_example_prints_what_the_readme_shows() {
     assert_output("README.md", "processes");
