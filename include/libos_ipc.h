@@ -3,7 +3,7 @@
  * libos-ipc for a library OS in C: makes several processes one family with common PIDs, signals, exits, file locks and
  * shared values.
  *
- * Link with liblibos_ipc.a (see libos_ipc.pc). A process makes these steps, in this order:
+ * Link with liblibos_ipc.a (pkg-config libos_ipc). A process makes these steps, in this order:
  *
  *   1. fill in `struct libos_ipc_platform` (streams, waiting, time) and `struct libos_ipc_callbacks` (the functions of
  *      the library OS that the library calls), and pass both to libos_ipc_setup();

@@ -4,6 +4,7 @@
 #include "family.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "posix.h"
+#include "libos_ipc_posix.h"
 
 struct process g_process;
 
@@ -84,7 +85,7 @@ void start(const char* base, const char* program, IDTYPE pid, IDTYPE parent_pid)
     g_process.pid = pid;
     g_process.parent_pid = parent_pid;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    check(posix_platform(&platform, base, g_memory, sizeof(g_memory)), "the platform");
+    check(libos_ipc_posix_platform(&platform, base, g_memory, sizeof(g_memory)), "the platform");
     check(libos_ipc_setup(&platform, &callbacks, NULL), "libos_ipc_setup");
     check(init_ipc(), "init_ipc");
     check(init_ipc_worker(), "init_ipc_worker");
@@ -99,7 +100,16 @@ void stop(void) {
     check(file_lock_clear_pid(g_process.pid), "file_lock_clear_pid");
     check(shutdown_sync_client(), "shutdown_sync_client");
     terminate_ipc_worker();
-    posix_platform_end();
+    libos_ipc_posix_platform_end();
+}
+
+int small_thread(void* (*run)(void*), void* argument, pthread_t* thread) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 64 * 1024);
+    int error = pthread_create(thread, &attributes, run, argument);
+    pthread_attr_destroy(&attributes);
+    return -error;
 }
 
 uint64_t count(struct sync_handle* handle, unsigned int rounds) {

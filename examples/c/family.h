@@ -2,6 +2,7 @@
 /* The small library OS that the leader and its followers share. */
 #pragma once
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -26,6 +27,8 @@ extern struct process g_process;
 void start(const char* base, const char* program, IDTYPE pid, IDTYPE parent_pid);
 /* Makes this process leave the family. */
 void stop(void);
+/* Starts a joinable thread with a stack of 64 KiB, as an enclave has. Returns 0 or -errno. */
+int small_thread(void* (*run)(void*), void* argument, pthread_t* thread);
 /* Increments the shared counter `rounds` times, each time under an exclusive lock; with 0 only reads it. Returns the
  * counter. */
 uint64_t count(struct sync_handle* handle, unsigned int rounds);

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "family.h"
-#include "posix.h"
 
 static char** g_arguments;
 
@@ -61,7 +60,7 @@ int main(int argc, char** argv) {
     }
     g_arguments = argv;
     pthread_t thread;
-    check(posix_small_thread(run, NULL, &thread), "a thread");
+    check(small_thread(run, NULL, &thread), "a thread");
     pthread_join(thread, NULL);
     return 0;
 }

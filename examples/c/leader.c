@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "family.h"
-#include "posix.h"
 
 #define MOST 16
 
@@ -110,7 +109,7 @@ int main(int argc, char** argv) {
     }
     g_programs = argv + 1;
     pthread_t thread;
-    check(posix_small_thread(run, NULL, &thread), "a thread");
+    check(small_thread(run, NULL, &thread), "a thread");
     pthread_join(thread, NULL);
     return 0;
 }

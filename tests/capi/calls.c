@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "libos_ipc.h"
-#include "posix.h"
+#include "libos_ipc_posix.h"
 
 static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
 /* The stack of the calls. It is also the limit for what they may use, callbacks and pthreads included. */
@@ -123,7 +123,7 @@ static void setting_up(const char* base) {
     limits.sync_handles = 2;
     CHECK(libos_ipc_memory_size(NULL, true) <= LIBOS_IPC_MEMORY_LEADER);
     CHECK(libos_ipc_memory_size(NULL, false) <= LIBOS_IPC_MEMORY_MEMBER);
-    IS(posix_platform(&platform, base, g_memory, sizeof(g_memory)), 0);
+    IS(libos_ipc_posix_platform(&platform, base, g_memory, sizeof(g_memory)), 0);
     if (g_polled) {
         platform.thread_create = NULL;
         platform.wait_readable = NULL;
@@ -323,7 +323,7 @@ static void* run(void* base) {
     locks();
     messages();
     at_the_end();
-    posix_platform_end();
+    libos_ipc_posix_platform_end();
     return NULL;
 }
 

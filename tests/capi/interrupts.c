@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "libos_ipc.h"
-#include "posix.h"
+#include "libos_ipc_posix.h"
 
 #define ROUNDS 50
 
@@ -49,7 +49,7 @@ static void print_log(void* context, enum libos_ipc_log_level level, const char*
 
 static void start(void) {
     static const struct libos_ipc_callbacks callbacks = {.signal = deliver, .log = print_log};
-    IS(posix_platform(&g_platform, g_base, g_memory, sizeof(g_memory)), 0);
+    IS(libos_ipc_posix_platform(&g_platform, g_base, g_memory, sizeof(g_memory)), 0);
     IS(libos_ipc_setup(&g_platform, &callbacks, NULL), 0);
     IS(init_ipc(), 0);
     IS(init_ipc_worker(), 0);
@@ -250,7 +250,7 @@ static int member(char** arguments) {
     IS(libos_ipc_sync_lock(g_handle, SYNC_STATE_EXCLUSIVE, &data, sizeof(data), &news), 0);
     ends();
     terminate_ipc_worker();
-    posix_platform_end();
+    libos_ipc_posix_platform_end();
     return 0;
 }
 
@@ -301,6 +301,6 @@ int main(int argc, char** argv) {
     IS(libos_ipc_interrupt_raise(&interrupt), 0);
     IS(libos_ipc_leave(&limit), -EINTR);
     terminate_ipc_worker();
-    posix_platform_end();
+    libos_ipc_posix_platform_end();
     return 0;
 }

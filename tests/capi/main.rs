@@ -2,11 +2,12 @@
 //!
 //! `header` compares `include/libos_ipc.h` with the Rust code, by a C compiler and cbindgen. `archive` inspects the
 //! linked static library with `nm` and `objdump`. `pointers` checks the sources of `src/capi`. `programs` builds and
-//! runs C programs.
+//! runs C programs. `install` installs the library and uses it.
 #![allow(missing_docs)]
 
 mod archive;
 mod header;
+mod install;
 mod pointers;
 mod programs;
 

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "libos_ipc.h"
-#include "posix.h"
+#include "libos_ipc_posix.h"
 
 #define ROUNDS 20
 
@@ -35,7 +35,7 @@ static void self(void* context, struct libos_ipc_self* self) {
 static void start(void) {
     static const struct libos_ipc_callbacks callbacks = {.self = self};
     struct libos_ipc_platform platform;
-    IS(posix_platform(&platform, g_base, g_memory, sizeof(g_memory)), 0);
+    IS(libos_ipc_posix_platform(&platform, g_base, g_memory, sizeof(g_memory)), 0);
     IS(libos_ipc_setup(&platform, &callbacks, NULL), 0);
     IS(init_ipc(), 0);
     IS(init_ipc_worker(), 0);
@@ -43,7 +43,7 @@ static void start(void) {
 
 static void end(void) {
     terminate_ipc_worker();
-    posix_platform_end();
+    libos_ipc_posix_platform_end();
 }
 
 /* flock(2) with LOCK_NB. */

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "libos_ipc.h"
-#include "posix.h"
+#include "libos_ipc_posix.h"
 
 #define MEMBERS 3
 #define ROUNDS 200
@@ -61,7 +61,7 @@ static void self(void* context, struct libos_ipc_self* self) {
 static void start(const char* base) {
     static const struct libos_ipc_callbacks callbacks = {
         .signal = deliver, .child_died = child_died, .self = self, .log = print_log};
-    check(posix_platform(&g_platform, base, g_memory, sizeof(g_memory)), "posix_platform");
+    check(libos_ipc_posix_platform(&g_platform, base, g_memory, sizeof(g_memory)), "libos_ipc_posix_platform");
     g_platform.thread_create = NULL;
     g_platform.wait_readable = NULL;
     /* Each lock takes a message. */
@@ -118,7 +118,7 @@ static void member(const char* base, IDTYPE vmid, IDTYPE pid, IDTYPE parent_pid)
     turn_until(&g_signals, 1);
     check(ipc_cld_exit_send(5, 0), "ipc_cld_exit_send");
     terminate_ipc_worker();
-    posix_platform_end();
+    libos_ipc_posix_platform_end();
     exit(0);
 }
 
@@ -166,6 +166,6 @@ int main(int argc, char** argv) {
         check(status ? -EPROTO : 0, "how a child ended");
     terminate_ipc_worker();
     check(libos_ipc_turn(0) ? -EPROTO : 0, "a turn after the end");
-    posix_platform_end();
+    libos_ipc_posix_platform_end();
     return 0;
 }

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "libos_ipc.h"
-#include "posix.h"
+#include "libos_ipc_posix.h"
 
 static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
 static struct libos_ipc_platform g_platform;
@@ -78,7 +78,7 @@ static void start(void) {
     static const struct libos_ipc_callbacks callbacks = {
         .signal = deliver, .child_died = child_died, .self = self, .log = print_log,
         .parent_ended = parent_ended};
-    IS(posix_platform(&g_platform, g_base, g_memory, sizeof(g_memory)), 0);
+    IS(libos_ipc_posix_platform(&g_platform, g_base, g_memory, sizeof(g_memory)), 0);
     IS(libos_ipc_setup(&g_platform, &callbacks, NULL), 0);
     IS(init_ipc(), 0);
     IS(init_ipc_worker(), 0);
@@ -357,7 +357,7 @@ static void child_with_own_pid(void) {
 
 static void end(void) {
     terminate_ipc_worker();
-    posix_platform_end();
+    libos_ipc_posix_platform_end();
     while (wait(NULL) > 0) {
     }
 }
@@ -415,7 +415,7 @@ static int member(char** arguments) {
         IS(libos_ipc_exit(0, 8, 0), 0);
         /* The processes of the host must not wait for each other. */
         terminate_ipc_worker();
-        posix_platform_end();
+        libos_ipc_posix_platform_end();
         return 0;
     } else {
         IS(libos_ipc_setpgid(0, 0), 0);

@@ -25,7 +25,7 @@ fn program(name: &str, sources: &[&str], library: &Path) -> Command {
     Command::new(program)
 }
 
-/// Builds a program with the platform of `examples/c`, and runs it with a family of its own.
+/// Builds a program with the stock platform, and runs it with a family of its own.
 fn run_program(name: &str, arguments: &[&str]) {
     if has("cc") {
         run_program_with(name, arguments, library());
@@ -38,11 +38,36 @@ fn run_program_with(name: &str, arguments: &[&str], library: &Path) {
     let suffix = arguments.join("");
     let mut program = program(
         &format!("{name}{suffix}"),
-        &[&source, "examples/c/posix.c"],
+        &[&source, "arch/c/posix.c"],
         library,
     );
     program.arg(directory.path().join("family")).args(arguments);
     print!("{}", run(&mut program));
+}
+
+#[test]
+fn an_event_of_the_stock_platform_never_loses_a_wake_up() {
+    run_program("posix", &["events"]);
+}
+
+#[test]
+fn a_wake_of_the_stock_platform_ends_a_wait() {
+    run_program("posix", &["wakes"]);
+}
+
+#[test]
+fn events_of_the_stock_platform_survive_interrupting_signals() {
+    run_program("posix", &["signals"]);
+}
+
+#[test]
+fn sockets_of_the_stock_platform_ignore_the_umask_and_close_on_exec() {
+    run_program("posix", &["sockets"]);
+}
+
+#[test]
+fn abstract_sockets_of_the_stock_platform_leave_no_file() {
+    run_program("posix", &["abstract"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "libos_ipc.h"
-#include "posix.h"
+#include "libos_ipc_posix.h"
 
 #define INSTANCE 7
 #define OWN_KEY 1 /* each byte of the key */
@@ -56,7 +56,7 @@ static void set_up(const char* base, bool require_secure) {
     size_t size = libos_ipc_memory_size(NULL, true);
     void* memory = aligned_alloc(64, (size + 63) / 64 * 64);
     check(memory ? 0 : -ENOMEM, "memory");
-    check(posix_platform(&platform, base, memory, size), "posix_platform");
+    check(libos_ipc_posix_platform(&platform, base, memory, size), "libos_ipc_posix_platform");
     struct libos_ipc_limits limits;
     libos_ipc_default_limits(&limits);
     limits.require_secure = require_secure;
@@ -93,7 +93,7 @@ static void member(char** numbers) {
         check(result < 0 && result != -ETIMEDOUT ? 0 : -EPROTO, "an answer without the key");
     }
     terminate_ipc_worker();
-    posix_platform_end();
+    libos_ipc_posix_platform_end();
     exit(0);
 }
 
@@ -105,7 +105,7 @@ int main(int argc, char** argv) {
         set_up(argv[1], true);
         check(set_key(OWN_KEY) == -ENOSYS ? 0 : -EPROTO, "a key without the feature");
         check(init_ipc() == -ENOKEY ? 0 : -EPROTO, "secure streams without the feature");
-        posix_platform_end();
+        libos_ipc_posix_platform_end();
         return 0;
     }
     check(set_key(OWN_KEY) == -EINVAL ? 0 : -EPROTO, "a key before the set-up");
@@ -131,6 +131,6 @@ int main(int argc, char** argv) {
         check(g_signals == 1 ? 0 : -EPROTO, "the signals");
     }
     terminate_ipc_worker();
-    posix_platform_end();
+    libos_ipc_posix_platform_end();
     return 0;
 }
