@@ -7,9 +7,9 @@
  *
  *   1. fill in `struct libos_ipc_platform` (streams, waiting, time) and `struct libos_ipc_callbacks` (the functions of
  *      the library OS that the library calls), and pass both to libos_ipc_setup();
- *   2. in a child, set `g_process_ipc_ids`; in the first process leave it zero;
- *   3. call init_ipc(), then init_ipc_worker();
- *   4. make the calls below; at the end call terminate_ipc_worker().
+ *   2. in a child, set `libos_ipc_process_ids`; in the first process leave it zero;
+ *   3. call libos_ipc_init(), then libos_ipc_init_worker();
+ *   4. make the calls below; at the end call libos_ipc_terminate_worker().
  *
  * A process that needs the family's table of processes (wait(2), groups, sessions, orphans) also calls libos_ipc_join()
  * after step 3.
@@ -21,15 +21,16 @@
  *   -ENOTCONN   the leader is gone, and the call needs it
  *   -ENOMEM     a limit of `struct libos_ipc_limits` is reached; the call had no effect
  *   -ETIMEDOUT  libos_ipc_limits.call_limit_ms passed before the answer arrived
- *   -ESHUTDOWN  libos_ipc_exit() or terminate_ipc_worker() was called
+ *   -ESHUTDOWN  libos_ipc_exit() or libos_ipc_terminate_worker() was called
  *   -ENOSYS     the call needs libos_ipc_join() before, or a leader that is not a process of the C implementation
  *   -EIO        the platform provided no stream or event
  * A call whose comment says "Blocks" waits for another process. Any thread may make any call, with 32 KiB of stack and
  * any value in the thread register. A callback, a signal handler and an interrupt handler must not make a call, unless its
  * comment states otherwise. The library keeps no pointer to the caller's data after a call.
  *
- * The messages between processes are those of the C implementation that these names come from. Processes of that
- * implementation, of this library and of the Rust crate can be members of one family.
+ * The messages between processes are those of the C implementation that this library stands in for. Processes of that
+ * implementation, of this library and of the Rust crate can be members of one family. The names of that implementation are
+ * in libos_ipc_seed.h, which this header includes unless LIBOS_IPC_PREFIXED is defined.
  */
 #pragma once
 
@@ -49,10 +50,7 @@ extern "C" {
 #endif
 
 /* A pid, tid or VMID. It is not 0, unless a comment gives 0 a meaning. */
-#ifndef LIBOS_IPC_HAS_IDTYPE
-#define LIBOS_IPC_HAS_IDTYPE
-typedef uint32_t IDTYPE;
-#endif
+typedef uint32_t libos_ipc_id_t;
 
 /* ---- The platform, which the library OS provides ------------------------------------------------ */
 
@@ -105,11 +103,11 @@ struct libos_ipc_platform {
     uint64_t (*now)(void* context);
 
     /* Makes this process reachable as `vmid`: other processes can connect when it returns. 0 or -errno. */
-    int (*listen)(void* context, IDTYPE vmid);
+    int (*listen)(void* context, libos_ipc_id_t vmid);
     /* Opens a stream to the process that listens as `vmid`. Returns 0; -EAGAIN if the library shall try again soon (a
      * full backlog); -EACCES if a process that is not of this family listens there; any other -errno if no process
      * listens there. */
-    int (*connect)(void* context, IDTYPE vmid, void** stream);
+    int (*connect)(void* context, libos_ipc_id_t vmid, void** stream);
     /* Accepts the next stream that another process opened to this one. Returns 0; -EAGAIN if there is none; -EACCES if
      * one was refused; any other -errno if descriptors or memory are exhausted for now. */
     int (*accept)(void* context, void** stream);
@@ -135,7 +133,7 @@ struct libos_ipc_platform {
     /* Ends the `wait` that a thread is in, or else the next one. */
     void (*wake)(void* context);
 
-    /* An event is set or clear, and clear at first. Only init_ipc() creates events. They are never closed. 0 or
+    /* An event is set or clear, and clear at first. Only libos_ipc_init() creates events. They are never closed. 0 or
      * -errno. */
     int (*event_create)(void* context, void** event);
     void (*event_set)(void* context, void* event);
@@ -157,29 +155,29 @@ struct libos_ipc_platform {
 
 /* ---- The callbacks of the library OS ------------------------------------------------------------ */
 
-enum kill_type { KILL_THREAD, KILL_PROCESS, KILL_PGROUP, KILL_ALL };
-enum pid_meta_code { PID_META_CRED, PID_META_EXEC, PID_META_CWD, PID_META_ROOT };
+enum libos_ipc_kill_type { LIBOS_IPC_KILL_THREAD, LIBOS_IPC_KILL_PROCESS, LIBOS_IPC_KILL_PGROUP, LIBOS_IPC_KILL_ALL };
+enum libos_ipc_pid_meta_code { LIBOS_IPC_PID_META_CRED, LIBOS_IPC_PID_META_EXEC, LIBOS_IPC_PID_META_CWD, LIBOS_IPC_PID_META_ROOT };
 
 /* How a child ended. */
 struct libos_ipc_cld_exit {
-    IDTYPE ppid, pid;
-    IDTYPE uid;
+    libos_ipc_id_t ppid, pid;
+    libos_ipc_id_t uid;
     unsigned int exitcode;
     unsigned int term_signal; /* 0 if no signal ended it */
 } __attribute__((packed));
 
 /* A signal to deliver. */
 struct libos_ipc_pid_kill {
-    IDTYPE sender; /* the sender's pid, as its process states it; 0 for none */
-    IDTYPE pid;    /* the process of the target thread (KILL_THREAD) */
-    IDTYPE id;     /* the target thread, process or group; unused for KILL_ALL */
+    libos_ipc_id_t sender; /* the sender's pid, as its process states it; 0 for none */
+    libos_ipc_id_t pid;    /* the process of the target thread (LIBOS_IPC_KILL_THREAD) */
+    libos_ipc_id_t id;     /* the target thread, process or group; unused for LIBOS_IPC_KILL_ALL */
     int signum;
-    enum kill_type type;
+    enum libos_ipc_kill_type type;
 };
 
 /* The pid, parent and user of a process, for libos_ipc_callbacks.self. */
 struct libos_ipc_self {
-    IDTYPE pid, ppid, uid;
+    libos_ipc_id_t pid, ppid, uid;
 };
 
 enum libos_ipc_log_level { LIBOS_IPC_LOG_ERROR, LIBOS_IPC_LOG_WARNING, LIBOS_IPC_LOG_INFO };
@@ -193,20 +191,20 @@ struct libos_ipc_callbacks {
     /* Delivers a signal in this process. Returns 0, -ESRCH if the target does not exist, -EPERM if the sender lacks
      * permission (kill(2)). */
     int (*signal)(void* context, const struct libos_ipc_pid_kill* kill);
-    /* Returns metadata of a pid of this process: for PID_META_CRED two uint32_t, user and group; else a path that ends
+    /* Returns metadata of a pid of this process: for LIBOS_IPC_PID_META_CRED two uint32_t, user and group; else a path that ends
      * with NUL. Returns the number of bytes written to `data` (with the NUL, at most `size`, which is 4096), -ESRCH if
      * there is no such pid, -ENOENT if it has no such metadata. */
-    int64_t (*metadata)(void* context, IDTYPE pid, enum pid_meta_code code, void* data, size_t size);
+    int64_t (*metadata)(void* context, libos_ipc_id_t pid, enum libos_ipc_pid_meta_code code, void* data, size_t size);
     /* A child has ended. `exit` is what the child stated, or has term_signal 30 (SIGPWR) if its connection ended without
      * an exit notice. Called once for each child. A process is a child if this process transferred an ID to its VMID
-     * (get_new_id(), ipc_change_id_owner()) before it connected; that ID is its pid. In a process that joined
+     * (libos_ipc_get_new_id(), libos_ipc_change_id_owner()) before it connected; that ID is its pid. In a process that joined
      * (libos_ipc_join()) the inherited orphans are children, too, and each child stays a zombie until libos_ipc_wait(). */
     void (*child_died)(void* context, const struct libos_ipc_cld_exit* exit);
     /* A connected process is gone. For a child this is called after child_died. */
-    void (*disconnected)(void* context, IDTYPE vmid);
+    void (*disconnected)(void* context, libos_ipc_id_t vmid);
     /* Whether this process has a zombie child with that pid. A signal to a zombie succeeds. */
-    bool (*is_zombie)(void* context, IDTYPE pid);
-    /* States pid, parent and user of this process, for ipc_cld_exit_send(). */
+    bool (*is_zombie)(void* context, libos_ipc_id_t pid);
+    /* States pid, parent and user of this process, for libos_ipc_cld_exit_send(). */
     void (*self)(void* context, struct libos_ipc_self* self);
     /* Converts a path to the key that identifies its file for locks: equal keys, same file. Writes at most `size` (4095)
      * bytes to `key` and returns how many, or -errno. NULL: the path is the key. */
@@ -217,7 +215,7 @@ struct libos_ipc_callbacks {
     void (*fatal)(void* context, const char* message);
     /* The parent has ended, and the process `parent` is the new one; 0 for none. Called for each parent after
      * libos_ipc_watch_parent(). */
-    void (*parent_ended)(void* context, IDTYPE parent);
+    void (*parent_ended)(void* context, libos_ipc_id_t parent);
 };
 
 /* ---- Time limits and interrupts of calls --------------------------------------------------------- */
@@ -239,7 +237,7 @@ struct libos_ipc_call_limit {
 
 /* Ends the call that waits with this interrupt, or else the next one that does, with -EINTR. It stays raised until it is
  * reset. Does not block. May also be called from a callback, and from a signal handler if libos_ipc_platform.event_set and
- * `wake` may. -EINVAL for NULL and before init_ipc(). */
+ * `wake` may. -EINVAL for NULL and before libos_ipc_init(). */
 int libos_ipc_interrupt_raise(struct libos_ipc_interrupt* interrupt);
 /* Clears the interrupt for the next call. Does not block. May be called from anywhere. -EINVAL for NULL. */
 int libos_ipc_interrupt_reset(struct libos_ipc_interrupt* interrupt);
@@ -256,7 +254,7 @@ struct libos_ipc_limits {
     uint32_t ranges;            /* ID ranges of the family; used by the leader */
     uint32_t own_ranges;        /* ID ranges of this process */
     uint32_t children;          /* living children */
-    uint32_t answers;           /* calls of ipc_pid_getmeta() at the same time */
+    uint32_t answers;           /* calls of libos_ipc_pid_getmeta() at the same time */
     uint32_t locks;             /* file locks of the family; used by the leader, as are */
     uint32_t locked_files;      /*   files with locks, */
     uint32_t waiting_for_locks; /*   waiting lock requests, */
@@ -269,9 +267,9 @@ struct libos_ipc_limits {
     uint32_t call_limit_ms;     /* how long a call waits for an answer; 0: without limit */
     uint32_t connect_limit_ms;  /* how long a process with a full backlog is retried */
     bool wrap_ids;              /* released IDs are allocated again after the highest one (default) */
-    bool require_secure;        /* init_ipc() fails with -ENOKEY if there is no key of libos_ipc_set_family_key(); not set
+    bool require_secure;        /* libos_ipc_init() fails with -ENOKEY if there is no key of libos_ipc_set_family_key(); not set
                                    by default */
-    uint32_t delegated_files;   /* files whose FILE_LOCK_POSIX locks this process may decide about itself, while no
+    uint32_t delegated_files;   /* files whose LIBOS_IPC_LOCK_POSIX locks this process may decide about itself, while no
                                    other process locks them: then a lock takes no message. 0: none; unused by the leader */
     uint32_t quota;             /* how much of its tables the leader gives to one process: enum libos_ipc_quota */
     uint32_t lease_limit_ms;    /* how long a process may keep the lease of a sync handle that the leader has revoked because
@@ -294,7 +292,7 @@ size_t libos_ipc_memory_size(const struct libos_ipc_limits* limits, bool is_lead
 #define LIBOS_IPC_MEMORY_MEMBER (1536 * 1024)
 
 /* Sets the platform, the callbacks and the limits, and copies all three. `limits` may be NULL. To be called once, before
- * init_ipc(). -EINVAL if a required function is missing, -EALREADY the second time. */
+ * libos_ipc_init(). -EINVAL if a required function is missing, -EALREADY the second time. */
 int libos_ipc_setup(const struct libos_ipc_platform* platform,
                     const struct libos_ipc_callbacks* callbacks,
                     const struct libos_ipc_limits* limits);
@@ -306,36 +304,36 @@ int libos_ipc_setup(const struct libos_ipc_platform* platform,
  * in both directions and be watchable for both. A library that is built with the feature `secure` needs about 10 KiB more
  * memory for each peer, with or without a key: see libos_ipc_memory_size().
  *
- * To be called between libos_ipc_setup() and init_ipc(). Without this call streams are plain, unless
- * libos_ipc_limits.require_secure is set: then init_ipc() fails. The library copies the key,
- * so the caller can wipe its own. -EINVAL for NULL or before libos_ipc_setup(), -EALREADY after init_ipc() or the second
+ * To be called between libos_ipc_setup() and libos_ipc_init(). Without this call streams are plain, unless
+ * libos_ipc_limits.require_secure is set: then libos_ipc_init() fails. The library copies the key,
+ * so the caller can wipe its own. -EINVAL for NULL or before libos_ipc_setup(), -EALREADY after libos_ipc_init() or the second
  * time, -ENOSYS if the library was built without the feature. */
 int libos_ipc_set_family_key(uint64_t instance, const uint8_t* key,
                              int (*random)(void* context, void* buffer, size_t size));
 
 /* The identity of this process. The first process, which leads the family, leaves it 0. A child sets the numbers from its
- * parent before init_ipc(). */
+ * parent before libos_ipc_init(). */
 struct libos_ipc_ids {
-    IDTYPE self_vmid;
-    IDTYPE parent_vmid;
-    IDTYPE leader_vmid; /* 0 in the leader itself */
+    libos_ipc_id_t self_vmid;
+    libos_ipc_id_t parent_vmid;
+    libos_ipc_id_t leader_vmid; /* 0 in the leader itself */
 };
-extern struct libos_ipc_ids g_process_ipc_ids;
-#define STARTING_VMID 1
+extern struct libos_ipc_ids libos_ipc_process_ids;
+#define LIBOS_IPC_STARTING_VMID 1
 
-/* Makes this process a member: takes the memory and listens. Checks g_process_ipc_ids as init_ipc_ids() does. -EALREADY
+/* Makes this process a member: takes the memory and listens. Checks libos_ipc_process_ids as libos_ipc_init_ids() does. -EALREADY
  * the second time, also during the first call, -ENOMEM if the memory is too small, -EINVAL if limits contradict each
  * other, -ENOKEY if libos_ipc_limits.require_secure is set and there is no key. After an error it can be called again. */
-int init_ipc(void);
-/* Checks g_process_ipc_ids, and makes the first process the leader (self_vmid = STARTING_VMID). */
-int init_ipc_ids(void);
+int libos_ipc_init(void);
+/* Checks libos_ipc_process_ids, and makes the first process the leader (self_vmid = LIBOS_IPC_STARTING_VMID). */
+int libos_ipc_init_ids(void);
 /* Starts the worker, the thread that moves the bytes. Without threads it does nothing. */
-int init_ipc_worker(void);
+int libos_ipc_init_worker(void);
 /* Makes this process leave the family: waiting calls fail with -ESHUTDOWN, queued messages are sent (for at most half a
  * second), all streams are closed, the worker returns. Blocks until then. */
-void terminate_ipc_worker(void);
+void libos_ipc_terminate_worker(void);
 /* Without threads: moves the bytes that can be moved, and waits until `until` if there are none. To be called between other
- * calls, so that the process answers other processes. Returns false after terminate_ipc_worker(). */
+ * calls, so that the process answers other processes. Returns false after libos_ipc_terminate_worker(). */
 bool libos_ipc_turn(uint64_t until);
 
 /* The usage of a pool: now, at its peak, and its limit. */
@@ -360,7 +358,7 @@ struct libos_ipc_statistics {
     uint64_t refused_by_quota;    /* at the leader: requests refused because a process had its part of a table */
 };
 
-/* Returns what the library has counted since init_ipc(). */
+/* Returns what the library has counted since libos_ipc_init(). */
 int libos_ipc_get_statistics(struct libos_ipc_statistics* statistics);
 
 /* ---- The last events ---------------------------------------------------------------------------- */
@@ -368,111 +366,111 @@ int libos_ipc_get_statistics(struct libos_ipc_statistics* statistics);
 /* Logs the last 256 events to libos_ipc_callbacks.log, a line each, at LIBOS_IPC_LOG_INFO: messages received (<-) and sent
  * (->), processes that connected, disconnected and were refused, calls that began and ended. The number at the start is
  * the time of libos_ipc_platform.now, in seconds. It takes no lock, so any thread and any callback may call it at any
- * time. The library calls it before libos_ipc_callbacks.fatal. -EINVAL before init_ipc() and after
- * terminate_ipc_worker(). */
+ * time. The library calls it before libos_ipc_callbacks.fatal. -EINVAL before libos_ipc_init() and after
+ * libos_ipc_terminate_worker(). */
 int libos_ipc_dump_events(void);
 /* Logs the calls of this process that wait, a line each, at LIBOS_IPC_LOG_INFO: for what, of which process, and how long. For
- * a process that hangs. Any thread and any callback may call it. Does not block. -EINVAL before init_ipc(). */
+ * a process that hangs. Any thread and any callback may call it. Does not block. -EINVAL before libos_ipc_init(). */
 int libos_ipc_dump_calls(void);
 
 /* ---- Connections and messages ------------------------------------------------------------------- */
 
 /* Message codes. */
 enum {
-    IPC_MSG_RESP = 0,
-    IPC_MSG_GET_NEW_VMID,
-    IPC_MSG_CHILDEXIT,
-    IPC_MSG_ALLOC_ID_RANGE,
-    IPC_MSG_RELEASE_ID_RANGE,
-    IPC_MSG_CHANGE_ID_OWNER,
-    IPC_MSG_GET_ID_OWNER,
-    IPC_MSG_PID_KILL,
-    IPC_MSG_PID_GETMETA,
-    IPC_MSG_SYNC_REQUEST_UPGRADE,
-    IPC_MSG_SYNC_REQUEST_DOWNGRADE,
-    IPC_MSG_SYNC_REQUEST_CLOSE,
-    IPC_MSG_SYNC_CONFIRM_UPGRADE,
-    IPC_MSG_SYNC_CONFIRM_DOWNGRADE,
-    IPC_MSG_SYNC_CONFIRM_CLOSE,
-    IPC_MSG_FILE_LOCK_SET,
-    IPC_MSG_FILE_LOCK_GET,
-    IPC_MSG_FILE_LOCK_CLEAR_PID,
-    IPC_MSG_CODE_BOUND,
+    LIBOS_IPC_MSG_RESP = 0,
+    LIBOS_IPC_MSG_GET_NEW_VMID,
+    LIBOS_IPC_MSG_CHILDEXIT,
+    LIBOS_IPC_MSG_ALLOC_ID_RANGE,
+    LIBOS_IPC_MSG_RELEASE_ID_RANGE,
+    LIBOS_IPC_MSG_CHANGE_ID_OWNER,
+    LIBOS_IPC_MSG_GET_ID_OWNER,
+    LIBOS_IPC_MSG_PID_KILL,
+    LIBOS_IPC_MSG_PID_GETMETA,
+    LIBOS_IPC_MSG_SYNC_REQUEST_UPGRADE,
+    LIBOS_IPC_MSG_SYNC_REQUEST_DOWNGRADE,
+    LIBOS_IPC_MSG_SYNC_REQUEST_CLOSE,
+    LIBOS_IPC_MSG_SYNC_CONFIRM_UPGRADE,
+    LIBOS_IPC_MSG_SYNC_CONFIRM_DOWNGRADE,
+    LIBOS_IPC_MSG_SYNC_CONFIRM_CLOSE,
+    LIBOS_IPC_MSG_FILE_LOCK_SET,
+    LIBOS_IPC_MSG_FILE_LOCK_GET,
+    LIBOS_IPC_MSG_FILE_LOCK_CLEAR_PID,
+    LIBOS_IPC_MSG_CODE_BOUND,
 };
 
 /* Opens the connection to `dest`, if there is none. Does not wait for the peer: if the peer does not exist, later calls
  * fail. Other calls connect by themselves, so this one is optional. */
-int connect_to_process(IDTYPE dest);
+int libos_ipc_connect_to_process(libos_ipc_id_t dest);
 /* Closes the connection with `dest`, in both directions, if there is one. Calls that wait for its answer return -ESRCH.
  * Queued messages are dropped. */
-void remove_outgoing_ipc_connection(IDTYPE dest);
+void libos_ipc_remove_outgoing_connection(libos_ipc_id_t dest);
 
 /* The header of every message. */
-struct ipc_msg_header {
+struct libos_ipc_msg_header {
     size_t size; /* of the whole message, in bytes */
     uint64_t seq;
     unsigned char code;
 } __attribute__((packed));
 
 struct libos_ipc_msg {
-    struct ipc_msg_header header;
+    struct libos_ipc_msg_header header;
     LIBOS_IPC_OPEN_ENDED char data[];
 } __attribute__((packed));
 
 /* Returns the size of a message with a payload of that many bytes. */
-static inline size_t get_ipc_msg_size(size_t payload) {
+static inline size_t libos_ipc_msg_size(size_t payload) {
     return sizeof(struct libos_ipc_msg) + payload;
 }
 
 /* Fill in the header of a message, or of an answer to request `seq`. `size` counts the header, too. */
-void init_ipc_msg(struct libos_ipc_msg* msg, unsigned char code, size_t size);
-void init_ipc_response(struct libos_ipc_msg* msg, uint64_t seq, size_t size);
+void libos_ipc_init_msg(struct libos_ipc_msg* msg, unsigned char code, size_t size);
+void libos_ipc_init_response(struct libos_ipc_msg* msg, uint64_t seq, size_t size);
 
 /* Sends a message and does not wait for an answer. -EINVAL if the message is not of the protocol: its code must be below
- * IPC_MSG_CODE_BOUND and its payload well-formed. Blocks only while the queue to `dest` is full. Does not change the
+ * LIBOS_IPC_MSG_CODE_BOUND and its payload well-formed. Blocks only while the queue to `dest` is full. Does not change the
  * message. */
-int ipc_send_message(IDTYPE dest, struct libos_ipc_msg* msg);
+int libos_ipc_send_message(libos_ipc_id_t dest, struct libos_ipc_msg* msg);
 /* Sends a request and blocks until it is answered. `*resp` is then the payload of the answer, allocated with
  * libos_ipc_platform.allocate; the caller frees it. If `resp` is NULL the answer is dropped. Does not change the message.
  * -EINVAL if its code has no answer, or `dest` is this process. */
-int ipc_send_msg_and_get_response(IDTYPE dest, struct libos_ipc_msg* msg, void** resp);
+int libos_ipc_send_msg_and_get_response(libos_ipc_id_t dest, struct libos_ipc_msg* msg, void** resp);
 /* Sends a message to all connected processes except `exclude_vmid` (0: to all). Never blocks. -EAGAIN if the queue to some
  * of them was full: these do not get the message. */
-int ipc_broadcast(struct libos_ipc_msg* msg, IDTYPE exclude_vmid);
+int libos_ipc_broadcast(struct libos_ipc_msg* msg, libos_ipc_id_t exclude_vmid);
 
 /* ---- VMIDs and IDs ------------------------------------------------------------------------------- */
 
 /* Allocates a VMID for a new process. Blocks. -EAGAIN when all are used up. */
-int ipc_get_new_vmid(IDTYPE* vmid);
+int libos_ipc_get_new_vmid(libos_ipc_id_t* vmid);
 
 /* The largest number of IDs in a range. */
-#define MAX_RANGE_SIZE 0x20
+#define LIBOS_IPC_MAX_RANGE_SIZE 0x20
 /* Allocates a range of IDs, owned by this process. Both ends are included. Blocks. -EAGAIN if no range is left. */
-int ipc_alloc_id_range(IDTYPE* out_start, IDTYPE* out_end);
-/* Releases a whole range, as ipc_alloc_id_range() allocated it or as ipc_change_id_owner() has split it. */
-int ipc_release_id_range(IDTYPE start, IDTYPE end);
+int libos_ipc_alloc_id_range(libos_ipc_id_t* out_start, libos_ipc_id_t* out_end);
+/* Releases a whole range, as libos_ipc_alloc_id_range() allocated it or as libos_ipc_change_id_owner() has split it. */
+int libos_ipc_release_id_range(libos_ipc_id_t start, libos_ipc_id_t end);
 /* Transfers one ID of this process to another, and splits its range into up to three: the IDs before it, the ID itself and
  * the IDs after it, each of which is released separately. Blocks. -EPERM if this process does not own the ID. If
  * `new_owner` is not connected yet, it becomes a child of this process with pid `id`: see
  * libos_ipc_callbacks.child_died. */
-int ipc_change_id_owner(IDTYPE id, IDTYPE new_owner);
+int libos_ipc_change_id_owner(libos_ipc_id_t id, libos_ipc_id_t new_owner);
 /* Returns the VMID of the process that owns an ID; 0 if none does. Blocks. */
-int ipc_get_id_owner(IDTYPE id, IDTYPE* out_owner);
+int libos_ipc_get_id_owner(libos_ipc_id_t id, libos_ipc_id_t* out_owner);
 
 /* Abandons a child that could not be started: the leader takes back the IDs that were transferred to it. */
-int libos_ipc_bury(IDTYPE vmid);
+int libos_ipc_bury(libos_ipc_id_t vmid);
 
-/* An allocator of single IDs over the calls above. It sends one request for MAX_RANGE_SIZE IDs. IDs for other processes
+/* An allocator of single IDs over the calls above. It sends one request for LIBOS_IPC_MAX_RANGE_SIZE IDs. IDs for other processes
  * come from a separate range. */
 
 /* In a child: accepts the ID that its parent transferred to it; 0: none. */
-int init_id_ranges(IDTYPE preload_tid);
-/* Allocates an ID. If `move_ownership_to` is not 0, transfers it to that process, as ipc_change_id_owner() does; then
+int libos_ipc_init_id_ranges(libos_ipc_id_t preload_tid);
+/* Allocates an ID. If `move_ownership_to` is not 0, transfers it to that process, as libos_ipc_change_id_owner() does; then
  * only that process releases it. Returns 0 if that fails, and logs the reason. May block. */
-IDTYPE get_new_id(IDTYPE move_ownership_to);
-/* Releases an ID that get_new_id() or init_id_ranges() returned. Has no effect for the pid of a process that joined: the
+libos_ipc_id_t libos_ipc_get_new_id(libos_ipc_id_t move_ownership_to);
+/* Releases an ID that libos_ipc_get_new_id() or libos_ipc_init_id_ranges() returned. Has no effect for the pid of a process that joined: the
  * end of the process releases it. */
-void release_id(IDTYPE id);
+void libos_ipc_release_id(libos_ipc_id_t id);
 
 /* ---- Processes ----------------------------------------------------------------------------------- */
 
@@ -483,22 +481,22 @@ void release_id(IDTYPE id);
 /* The numbers with which a process joins its family. A library OS passes them to a child, and keeps them in the checkpoint
  * of a fork or an exec. */
 struct libos_ipc_identity {
-    struct libos_ipc_ids ids; /* for g_process_ipc_ids, before init_ipc() */
-    IDTYPE pid;               /* for libos_ipc_join() */
-    IDTYPE parent_pid;        /* for libos_ipc_join(); 0 for none */
+    struct libos_ipc_ids ids; /* for libos_ipc_process_ids, before libos_ipc_init() */
+    libos_ipc_id_t pid;               /* for libos_ipc_join() */
+    libos_ipc_id_t parent_pid;        /* for libos_ipc_join(); 0 for none */
 };
 
-/* Adds this process to the leader's table, as a child of the process `g_process_ipc_ids.parent_vmid` in that process's
- * group and session; the first process begins a group and a session. To be called once, after init_ipc_worker() and before
+/* Adds this process to the leader's table, as a child of the process `libos_ipc_process_ids.parent_vmid` in that process's
+ * group and session; the first process begins a group and a session. To be called once, after libos_ipc_init_worker() and before
  * any other call about processes. `pid` is that of libos_ipc_start_child(), or any ID that this process owns
- * (init_id_ranges(), get_new_id(), ipc_alloc_id_range()); 0 allocates one. `parent_pid` is reported to the parent when this
+ * (libos_ipc_init_id_ranges(), libos_ipc_get_new_id(), libos_ipc_alloc_id_range()); 0 allocates one. `parent_pid` is reported to the parent when this
  * process ends; with 0 it is libos_ipc_callbacks.self.ppid. Stores the pid in `*own_pid`, which may be NULL. Blocks.
  * -EINVAL if this process joined before or does not own the pid, -EPROTO if `sync_data` differs from the leader's. If the
  * leader is a process of the C implementation this call succeeds, but the calls about groups, sessions and the table
  * return -ENOSYS, and orphans get no new parent. The children of a process that joined join, too: libos_ipc_wait() sees the
  * end of any other child only if that child has sent the leader a message. */
-int libos_ipc_join(IDTYPE pid, IDTYPE parent_pid, IDTYPE* own_pid);
-/* Returns the numbers of this process; pid 0 if it has not joined. Does not block. -EINVAL before init_ipc(). */
+int libos_ipc_join(libos_ipc_id_t pid, libos_ipc_id_t parent_pid, libos_ipc_id_t* own_pid);
+/* Returns the numbers of this process; pid 0 if it has not joined. Does not block. -EINVAL before libos_ipc_init(). */
 int libos_ipc_get_identity(struct libos_ipc_identity* identity);
 /* Prepares a child: allocates its VMID and its pid, and adds it to the tables. The library OS then starts the child with
  * these numbers. libos_ipc_bury(child->ids.self_vmid) undoes this call if the start fails; libos_ipc_wait() does not
@@ -522,21 +520,21 @@ enum {
  * sets one; `limit` may be NULL. With LIBOS_IPC_WNOHANG it waits only for the leader's answers, and if no child has ended it
  * returns 0 and stores pid 0. -ECHILD if there is no such child, -EINTR and -ETIMEDOUT as `limit` states, -EINVAL for an
  * unknown option. waitid(2) with WEXITED. */
-int libos_ipc_wait(enum libos_ipc_wait_for which, IDTYPE id, int options,
+int libos_ipc_wait(enum libos_ipc_wait_for which, libos_ipc_id_t id, int options,
                    struct libos_ipc_cld_exit* exit, const struct libos_ipc_call_limit* limit);
 
 /* Requests a call of libos_ipc_callbacks.parent_ended when the parent ends, and when each later parent ends; or cancels the
  * request. Stores the pid of the present parent, 0 for none: if it is not the parent that started this process, that one
  * has ended before this call. prctl(2), PR_SET_PDEATHSIG. Blocks. */
-int libos_ipc_watch_parent(bool on, IDTYPE* parent_pid);
+int libos_ipc_watch_parent(bool on, libos_ipc_id_t* parent_pid);
 /* Ends this process for the family, as _exit(2) does: releases its file locks, open files, IDs and leases, then its parent
  * is told how it ended. `uid` is the user, `term_signal` the signal that ended it or 0. When this returns the leader has
  * done all that; waiting calls of other threads have returned -ESHUTDOWN, as all later calls do, but libos_ipc_leave() and
- * terminate_ipc_worker(), which comes next. Later calls that only release something succeed and do nothing. Blocks.
+ * libos_ipc_terminate_worker(), which comes next. Later calls that only release something succeed and do nothing. Blocks.
  * -ESHUTDOWN if it has ended before. If a message finds no room in time the call returns that error and can be repeated. */
 int libos_ipc_exit(unsigned int uid, unsigned int exitcode, unsigned int term_signal);
 /* In the leader, after libos_ipc_exit(): serves the other processes until the last of them has ended. In any other process
- * it returns at once. If a leader calls terminate_ipc_worker() without this, the calls of the others return -ENOTCONN.
+ * it returns at once. If a leader calls libos_ipc_terminate_worker() without this, the calls of the others return -ENOTCONN.
  * Blocks, without a time limit unless `limit` sets one; `limit` may be NULL. -EINTR and -ETIMEDOUT as `limit` states: it
  * can be called again. */
 int libos_ipc_leave(const struct libos_ipc_call_limit* limit);
@@ -555,11 +553,11 @@ enum libos_ipc_process_flag {
 /* A process in the leader's table. */
 struct libos_ipc_process {
     uint64_t start_seq; /* a process that started later has a higher number */
-    IDTYPE pid;
-    IDTYPE vmid;    /* 0 if it has ended */
-    IDTYPE parent;  /* the parent's pid; 0 for none */
-    IDTYPE group;   /* the process group */
-    IDTYPE session; /* the session */
+    libos_ipc_id_t pid;
+    libos_ipc_id_t vmid;    /* 0 if it has ended */
+    libos_ipc_id_t parent;  /* the parent's pid; 0 for none */
+    libos_ipc_id_t group;   /* the process group */
+    libos_ipc_id_t session; /* the session */
     uint32_t state; /* enum libos_ipc_process_state */
     uint32_t flags; /* bits of enum libos_ipc_process_flag */
     uint32_t reserved;
@@ -567,45 +565,45 @@ struct libos_ipc_process {
 
 /* Returns the entry of a process; 0 stands for this one, the ID of a thread for its process. Blocks. -ESRCH if there is no
  * such process. */
-int libos_ipc_get_process(IDTYPE pid, struct libos_ipc_process* process);
+int libos_ipc_get_process(libos_ipc_id_t pid, struct libos_ipc_process* process);
 /* Replaces an entry by that of the process that started next; start_seq 0 stands for none, so the first process follows it.
  * For a listing like that of ps(1). Blocks. -ESRCH after the last process. */
 int libos_ipc_next_process(struct libos_ipc_process* process);
 /* Return the group and the session of a process; 0 stands for this one. Block. -ESRCH if there is no such process.
  * getpgid(2), getsid(2). */
-int libos_ipc_getpgid(IDTYPE pid, IDTYPE* group);
-int libos_ipc_getsid(IDTYPE pid, IDTYPE* session);
+int libos_ipc_getpgid(libos_ipc_id_t pid, libos_ipc_id_t* group);
+int libos_ipc_getsid(libos_ipc_id_t pid, libos_ipc_id_t* session);
 /* Moves this process (`pid` 0) or a child to a group of its session; `group` 0 stands for the pid itself. Blocks. -ESRCH,
  * -EPERM and -EACCES as setpgid(2), -EINVAL if `pid` is the ID of a thread. */
-int libos_ipc_setpgid(IDTYPE pid, IDTYPE group);
+int libos_ipc_setpgid(libos_ipc_id_t pid, libos_ipc_id_t group);
 /* Makes this process the leader of a new session and a new group, and stores the session, which may be NULL. Blocks. -EPERM
  * if a group has its pid. setsid(2). */
-int libos_ipc_setsid(IDTYPE* session);
+int libos_ipc_setsid(libos_ipc_id_t* session);
 /* Sets or clears one flag of this process: LIBOS_IPC_SUBREAPER, LIBOS_IPC_EXECUTED or LIBOS_IPC_STOPPED. Blocks. -EINVAL for
  * any other value. */
 int libos_ipc_set_process_flag(enum libos_ipc_process_flag flag, bool on);
 
 /* Sends the exit notice of this process to its parent, if it has one. Blocks only while the queue is full. In a process
  * that joined it is libos_ipc_exit(), with the user of libos_ipc_callbacks.self. */
-int ipc_cld_exit_send(unsigned int exitcode, unsigned int term_signal);
+int libos_ipc_cld_exit_send(unsigned int exitcode, unsigned int term_signal);
 
 /* Send a signal; `sig` 0 only tests whether it could be sent (kill(2)). The first three block for the answer of the process
  * that owns the target: 0, -ESRCH or -EPERM. A signal for a group is sent to every process of the group if this process
  * joined (libos_ipc_join()), and else to the process that owns the ID `pgid`.
- * ipc_kill_all() sends the signal to every process but this one, over the leader, and does not wait for answers. */
-int ipc_kill_process(IDTYPE sender, IDTYPE target, int sig);
-int ipc_kill_thread(IDTYPE sender, IDTYPE dest_pid, IDTYPE target, int sig);
-int ipc_kill_pgroup(IDTYPE sender, IDTYPE pgid, int sig);
-int ipc_kill_all(IDTYPE sender, int sig);
+ * libos_ipc_kill_all() sends the signal to every process but this one, over the leader, and does not wait for answers. */
+int libos_ipc_kill_process(libos_ipc_id_t sender, libos_ipc_id_t target, int sig);
+int libos_ipc_kill_thread(libos_ipc_id_t sender, libos_ipc_id_t dest_pid, libos_ipc_id_t target, int sig);
+int libos_ipc_kill_pgroup(libos_ipc_id_t sender, libos_ipc_id_t pgid, int sig);
+int libos_ipc_kill_all(libos_ipc_id_t sender, int sig);
 
 /* Sends a signal as these four calls do, by kill->type; `limit` may be NULL. Blocks. -EINTR and -ETIMEDOUT as `limit`
  * states; then it is not known whether the signal was delivered. */
 int libos_ipc_kill(const struct libos_ipc_pid_kill* kill, const struct libos_ipc_call_limit* limit);
 
-/* The request and the answer of ipc_pid_getmeta(). */
+/* The request and the answer of libos_ipc_pid_getmeta(). */
 struct libos_ipc_pid_getmeta {
-    IDTYPE pid;
-    enum pid_meta_code code;
+    libos_ipc_id_t pid;
+    enum libos_ipc_pid_meta_code code;
 } __attribute__((packed));
 
 struct libos_ipc_pid_retmeta {
@@ -617,73 +615,73 @@ struct libos_ipc_pid_retmeta {
 /* Queries metadata of a pid of any process of the family. Blocks. `*data` is allocated with libos_ipc_platform.allocate,
  * and the caller frees it; nothing is allocated if the call fails. -ESRCH if there is no such pid, -ENOENT if it has no
  * such metadata. A path ends with NUL, which datasize counts. */
-int ipc_pid_getmeta(IDTYPE pid, enum pid_meta_code code, struct libos_ipc_pid_retmeta** data);
+int libos_ipc_pid_getmeta(libos_ipc_id_t pid, enum libos_ipc_pid_meta_code code, struct libos_ipc_pid_retmeta** data);
 
 /* ---- Sync handles: shared values with reader and writer locks ----------------------------------- */
 
 /* The lease that a process has on a handle. */
 enum {
-    SYNC_STATE_NONE,
-    SYNC_STATE_INVALID,
-    SYNC_STATE_SHARED,    /* the process may read the data, as may others */
-    SYNC_STATE_EXCLUSIVE, /* only this process may read and change the data */
-    SYNC_STATE_NUM,
+    LIBOS_IPC_SYNC_STATE_NONE,
+    LIBOS_IPC_SYNC_STATE_INVALID,
+    LIBOS_IPC_SYNC_STATE_SHARED,    /* the process may read the data, as may others */
+    LIBOS_IPC_SYNC_STATE_EXCLUSIVE, /* only this process may read and change the data */
+    LIBOS_IPC_SYNC_STATE_NUM,
 };
 
 /* An open handle: a number, not an address. A closed handle is refused. */
-struct sync_handle;
+struct libos_ipc_sync_handle;
 
-/* These two only check, and may be called before init_ipc(), where they return 0. Later the first returns -EINVAL if this
+/* These two only check, and may be called before libos_ipc_init(), where they return 0. Later the first returns -EINVAL if this
  * process is not the leader. */
-int init_sync_server(void);
-int init_sync_client(void);
+int libos_ipc_init_sync_server(void);
+int libos_ipc_init_sync_client(void);
 /* Closes all handles, and sends changed data to the leader. To be called when no thread uses a handle any more, before
- * terminate_ipc_worker(). Blocks. */
-int shutdown_sync_client(void);
+ * libos_ipc_terminate_worker(). Blocks. */
+int libos_ipc_shutdown_sync_client(void);
 
 /* Opens the handle with the number `id`. With 0 it opens a new one, whose number has its highest bit set and is never used
  * again in the family. -EINVAL if this process has the handle open, -ENOMEM at the limit. Sends no message. */
-int sync_create(struct sync_handle** handle, uint64_t id);
+int libos_ipc_sync_create(struct libos_ipc_sync_handle** handle, uint64_t id);
 /* Returns the number of a handle, which is the same in all processes; 0 for a closed handle. */
-uint64_t libos_ipc_sync_id(struct sync_handle* handle);
+uint64_t libos_ipc_sync_id(struct libos_ipc_sync_handle* handle);
 /* Closes a handle, which no thread may have locked. Blocks. */
-void sync_destroy(struct sync_handle* handle);
-/* Locks a handle. With SYNC_STATE_SHARED no other process changes the data, with SYNC_STATE_EXCLUSIVE no other process
+void libos_ipc_sync_destroy(struct libos_ipc_sync_handle* handle);
+/* Locks a handle. With LIBOS_IPC_SYNC_STATE_SHARED no other process changes the data, with LIBOS_IPC_SYNC_STATE_EXCLUSIVE no other process
  * reads or changes it. Only one thread of this process holds the lock at a time. If the data has changed since this
  * process last had it, the library copies it to `data` (at most `data_size` bytes) and returns true. The process keeps its
  * lease until another process wants it, so to lock again takes no message. Blocks. If the lock fails (the leader is gone)
  * the library logs the error and returns false; libos_ipc_sync_lock() returns it. That a process died while it could
  * change the data is also only logged here, and is reported to the next libos_ipc_sync_lock() of any process. */
-bool sync_lock(struct sync_handle* handle, int state, void* data, size_t data_size)
+bool libos_ipc_sync_lock_updated(struct libos_ipc_sync_handle* handle, int state, void* data, size_t data_size)
     __attribute__((warn_unused_result));
-/* Unlocks a handle. After SYNC_STATE_EXCLUSIVE `data` is the new data; NULL: it is unchanged. */
-void sync_unlock(struct sync_handle* handle, void* data, size_t data_size);
-/* As sync_lock(), but returns -errno if the lock fails. On success returns 0 and stores bits of libos_ipc_sync_news. */
+/* Unlocks a handle. After LIBOS_IPC_SYNC_STATE_EXCLUSIVE `data` is the new data; NULL: it is unchanged. */
+void libos_ipc_sync_unlock(struct libos_ipc_sync_handle* handle, void* data, size_t data_size);
+/* As libos_ipc_sync_lock_updated(), but returns -errno if the lock fails. On success returns 0 and stores bits of libos_ipc_sync_news. */
 enum libos_ipc_sync_news {
     LIBOS_IPC_SYNC_UPDATED = 1,    /* the data has changed and was copied */
     LIBOS_IPC_SYNC_OWNER_DIED = 2, /* a process died while it could change the data: its changes are lost
                                       since it last returned its lease. Every lock reports this, until a
-                                      process that got the report has locked SYNC_STATE_EXCLUSIVE */
+                                      process that got the report has locked LIBOS_IPC_SYNC_STATE_EXCLUSIVE */
 };
-int libos_ipc_sync_lock(struct sync_handle* handle, int state, void* data, size_t data_size,
+int libos_ipc_sync_lock(struct libos_ipc_sync_handle* handle, int state, void* data, size_t data_size,
                         unsigned int* news);
 
 /* As libos_ipc_sync_lock(), with a limit, which may be NULL. -EINTR and -ETIMEDOUT as `limit` states; then the handle is not
  * locked. */
-int libos_ipc_sync_lock_within(struct sync_handle* handle, int state, void* data, size_t data_size,
+int libos_ipc_sync_lock_within(struct libos_ipc_sync_handle* handle, int state, void* data, size_t data_size,
                                unsigned int* news, const struct libos_ipc_call_limit* limit);
-/* Turns a lock SYNC_STATE_SHARED into SYNC_STATE_EXCLUSIVE: no other process changes the data meanwhile. `limit` may be NULL.
+/* Turns a lock LIBOS_IPC_SYNC_STATE_SHARED into LIBOS_IPC_SYNC_STATE_EXCLUSIVE: no other process changes the data meanwhile. `limit` may be NULL.
  * Blocks. -EDEADLK if another process wants to do the same and waits for this one to unlock, -ENOSYS if the leader is a
- * process of the C implementation. After an error the handle stays locked SYNC_STATE_SHARED. */
-int libos_ipc_sync_upgrade(struct sync_handle* handle, const struct libos_ipc_call_limit* limit);
+ * process of the C implementation. After an error the handle stays locked LIBOS_IPC_SYNC_STATE_SHARED. */
+int libos_ipc_sync_upgrade(struct libos_ipc_sync_handle* handle, const struct libos_ipc_call_limit* limit);
 /* Returns a count that rises when the data of a handle has changed or may soon change. Does not block. -EINVAL for a closed
  * handle. */
-int libos_ipc_sync_changes(struct sync_handle* handle, uint64_t* count);
+int libos_ipc_sync_changes(struct libos_ipc_sync_handle* handle, uint64_t* count);
 /* Waits until that count is not `seen`. To wait for a certain value: read the count, lock, look at the data, unlock, and if
  * it is not there yet wait with that count. No thread of the caller may have the handle locked. Blocks, without a time
  * limit unless `limit` sets one; `limit` may be NULL. -EINTR and -ETIMEDOUT as `limit` states, -EINVAL for a closed
  * handle. */
-int libos_ipc_sync_wait(struct sync_handle* handle, uint64_t seen,
+int libos_ipc_sync_wait(struct libos_ipc_sync_handle* handle, uint64_t seen,
                         const struct libos_ipc_call_limit* limit);
 
 /* The payload of messages about sync handles. */
@@ -696,48 +694,48 @@ struct libos_ipc_sync {
 
 /* ---- File locks: fcntl(2) and flock(2) ------------------------------------------------------------ */
 
-enum libos_file_lock_family {
-    FILE_LOCK_UNKNOWN,
-    FILE_LOCK_POSIX, /* owned by a process: fcntl(2) */
-    FILE_LOCK_FLOCK, /* owned by an open file: flock(2) */
-    FILE_LOCK_OFD,   /* owned by an open file, and conflicts with FILE_LOCK_POSIX: fcntl(2), F_OFD_SETLK. -ENOSYS if the
+enum libos_ipc_lock_family {
+    LIBOS_IPC_LOCK_UNKNOWN,
+    LIBOS_IPC_LOCK_POSIX, /* owned by a process: fcntl(2) */
+    LIBOS_IPC_LOCK_FLOCK, /* owned by an open file: flock(2) */
+    LIBOS_IPC_LOCK_OFD,   /* owned by an open file, and conflicts with LIBOS_IPC_LOCK_POSIX: fcntl(2), F_OFD_SETLK. -ENOSYS if the
                         leader is a process of the C implementation */
 };
 
 /* The lock reaches to the end of the file, also if the file grows. */
-#define FS_LOCK_EOF UINT64_MAX
+#define LIBOS_IPC_LOCK_EOF UINT64_MAX
 
-struct libos_file_lock {
-    enum libos_file_lock_family family;
+struct libos_ipc_lock {
+    enum libos_ipc_lock_family family;
     int type;           /* F_RDLCK 0, F_WRLCK 1, F_UNLCK 2, as in Linux */
     uint64_t start;     /* the first byte */
     uint64_t end;       /* the last byte */
-    IDTYPE pid;         /* the owner */
-    uint64_t handle_id; /* the open file; for FILE_LOCK_FLOCK and FILE_LOCK_OFD */
+    libos_ipc_id_t pid;         /* the owner */
+    uint64_t handle_id; /* the open file; for LIBOS_IPC_LOCK_FLOCK and LIBOS_IPC_LOCK_OFD */
 };
 
-/* Does nothing. May be called before init_ipc(). */
-int init_fs_lock(void);
+/* Does nothing. May be called before libos_ipc_init(). */
+int libos_ipc_init_fs_lock(void);
 /* Sets, changes or removes a lock, as F_SETLK, F_SETLKW or flock(2). If another lock conflicts: -EAGAIN, or with `wait` it
  * blocks until the lock is granted. -EDEADLK if the wait would close a cycle of waiting processes (which is looked for among
  * 4,096 locks and waits), -ENOLCK at a limit of the leader. */
-int file_lock_set(const char* path, struct libos_file_lock* file_lock, bool wait);
-/* As file_lock_set(), with a limit, which may be NULL: -EINTR and -ETIMEDOUT as `limit` states, and then the lock is not
+int libos_ipc_file_lock_set(const char* path, struct libos_ipc_lock* file_lock, bool wait);
+/* As libos_ipc_file_lock_set(), with a limit, which may be NULL: -EINTR and -ETIMEDOUT as `limit` states, and then the lock is not
  * held. */
-int libos_ipc_file_lock_set_within(const char* path, const struct libos_file_lock* file_lock, bool wait,
+int libos_ipc_file_lock_set_within(const char* path, const struct libos_ipc_lock* file_lock, bool wait,
                                    const struct libos_ipc_call_limit* limit);
-/* Removes the FILE_LOCK_POSIX locks of a process on a file, as close(2) of any descriptor of the file does. Sends no message
+/* Removes the LIBOS_IPC_LOCK_POSIX locks of a process on a file, as close(2) of any descriptor of the file does. Sends no message
  * if this process never set a lock on the file. */
-int libos_ipc_close_file(const char* path, IDTYPE pid);
-/* Returns the lock that conflicts with this one, as F_GETLK; of several the one that starts lowest. A FILE_LOCK_OFD lock is
- * reported as FILE_LOCK_POSIX with the pid (IDTYPE)-1, as the kernel does.
+int libos_ipc_close_file(const char* path, libos_ipc_id_t pid);
+/* Returns the lock that conflicts with this one, as F_GETLK; of several the one that starts lowest. A LIBOS_IPC_LOCK_OFD lock is
+ * reported as LIBOS_IPC_LOCK_POSIX with the pid (libos_ipc_id_t)-1, as the kernel does.
  * `out_file_lock->type` is F_UNLCK if none conflicts. Blocks for the leader's answer. */
-int file_lock_get(const char* path, struct libos_file_lock* file_lock,
-                  struct libos_file_lock* out_file_lock);
+int libos_ipc_file_lock_get(const char* path, struct libos_ipc_lock* file_lock,
+                  struct libos_ipc_lock* out_file_lock);
 /* Removes all locks of a process, when it exits. Sends no message if this process never set a lock. */
-int file_lock_clear_pid(IDTYPE pid);
+int libos_ipc_file_lock_clear_pid(libos_ipc_id_t pid);
 
-/* The holders of an open file (libos_file_lock.handle_id). The FILE_LOCK_FLOCK and FILE_LOCK_OFD locks of an open file are removed when its
+/* The holders of an open file (libos_ipc_lock.handle_id). The LIBOS_IPC_LOCK_FLOCK and LIBOS_IPC_LOCK_OFD locks of an open file are removed when its
  * last holder closes it or ends. A process holds an open file once it has locked it or another process gave it, until it
  * closes it or ends. The four calls block, and have taken effect when they return. They return -ENOSYS if the leader is a
  * process of the C implementation, which does not track holders: there a lock stays until a process unlocks it.
@@ -747,13 +745,13 @@ int file_lock_clear_pid(IDTYPE pid);
  * and end. The giver becomes a holder, too, even if it never locked the file. So a lock that a child has set stays until
  * the parent has closed the open file (in a shell, `(flock 9; work) 9>file`). */
 
-/* Gives an open file to another process: to one that this process will start, with a VMID of ipc_get_new_vmid(), or to any
+/* Gives an open file to another process: to one that this process will start, with a VMID of libos_ipc_get_new_vmid(), or to any
  * other. -ESRCH if that process has left, -ENOLCK at the limit `lock_handles`; then nothing has changed. A process that
  * never starts remains a holder until libos_ipc_bury() or until this process ends. */
-int libos_ipc_give_open_file(uint64_t handle_id, IDTYPE to);
+int libos_ipc_give_open_file(uint64_t handle_id, libos_ipc_id_t to);
 /* Undoes libos_ipc_give_open_file(), if the descriptor could not be sent or the process not be started. Does nothing if the
  * other process has used the open file already. */
-int libos_ipc_take_back_open_file(uint64_t handle_id, IDTYPE from);
+int libos_ipc_take_back_open_file(uint64_t handle_id, libos_ipc_id_t from);
 /* States that a descriptor of the open file has arrived in a message. To be called once for each descriptor, before it is
  * used or closed. The descriptor may arrive before the leader's notification that it was given. A close before both has no
  * effect, and the lock stays until this process ends. Not needed for an inherited open file. */
@@ -764,30 +762,29 @@ int libos_ipc_close_open_file(uint64_t handle_id);
 
 /* The payloads of messages about file locks. */
 struct libos_ipc_file_lock {
-    enum libos_file_lock_family family;
+    enum libos_ipc_lock_family family;
     int type;
     uint64_t start;
     uint64_t end;
-    IDTYPE pid;
+    libos_ipc_id_t pid;
     uint64_t handle_id;
     bool wait;
     LIBOS_IPC_OPEN_ENDED char path[]; /* ends with NUL */
 };
 struct libos_ipc_file_lock_resp {
     int result;
-    enum libos_file_lock_family family;
+    enum libos_ipc_lock_family family;
     int type;
     uint64_t start;
     uint64_t end;
-    IDTYPE pid;
+    libos_ipc_id_t pid;
     uint64_t handle_id;
 };
 
-/* As the calls without `ipc_`, but `path` is the key: libos_ipc_callbacks.file_key is not called. */
-int ipc_file_lock_set(const char* path, struct libos_file_lock* file_lock, bool wait);
-int ipc_file_lock_get(const char* path, struct libos_file_lock* file_lock,
-                      struct libos_file_lock* out_file_lock);
-int ipc_file_lock_clear_pid(IDTYPE pid);
+/* As the calls without `_key`, but `path` is the key: libos_ipc_callbacks.file_key is not called. */
+int libos_ipc_file_lock_set_key(const char* path, struct libos_ipc_lock* file_lock, bool wait);
+int libos_ipc_file_lock_get_key(const char* path, struct libos_ipc_lock* file_lock,
+                                struct libos_ipc_lock* out_file_lock);
 
 /* ---- For a library OS that moves some messages itself ----------------------------------------------
  *
@@ -796,40 +793,44 @@ int ipc_file_lock_clear_pid(IDTYPE pid);
 
 /* Send a message about a sync handle: as a client to the leader, or as the leader to a client. `code` is one of
  * the IPC_MSG_SYNC_ codes. */
-int ipc_sync_client_send(int code, uint64_t id, int state, size_t data_size, void* data);
-int ipc_sync_server_send(IDTYPE dest, int code, uint64_t id, int state, size_t data_size,
+int libos_ipc_sync_client_send(int code, uint64_t id, int state, size_t data_size, void* data);
+int libos_ipc_sync_server_send(libos_ipc_id_t dest, int code, uint64_t id, int state, size_t data_size,
                          void* data);
 /* Answers a request for a file lock that has waited. */
-int ipc_file_lock_set_send_response(IDTYPE vmid, unsigned long seq, int result);
+int libos_ipc_file_lock_set_send_response(libos_ipc_id_t vmid, unsigned long seq, int result);
 
 /* Each handles a message as if the connected process `src` had just sent it: `data` is the payload (NULL if there is none)
  * and `seq` the sequence number. The library checks it like any message, and sends the answer, if it has one, to `src`.
  * Returns 0; -ESRCH if `src` is not connected; -EINVAL if the message is malformed or `src` may not send it, and then the
  * library closes the connection; -EAGAIN if there is no room for the message now. */
-int ipc_get_new_vmid_callback(IDTYPE src, void* data, uint64_t seq);
-int ipc_cld_exit_callback(IDTYPE src, void* data, uint64_t seq);
-int ipc_alloc_id_range_callback(IDTYPE src, void* data, uint64_t seq);
-int ipc_release_id_range_callback(IDTYPE src, void* data, uint64_t seq);
-int ipc_change_id_owner_callback(IDTYPE src, void* data, uint64_t seq);
-int ipc_get_id_owner_callback(IDTYPE src, void* data, uint64_t seq);
-int ipc_pid_kill_callback(IDTYPE src, void* data, uint64_t seq);
-int ipc_pid_getmeta_callback(IDTYPE src, void* data, uint64_t seq);
-int ipc_sync_request_upgrade_callback(IDTYPE src, void* data, unsigned long seq);
-int ipc_sync_request_downgrade_callback(IDTYPE src, void* data, unsigned long seq);
-int ipc_sync_request_close_callback(IDTYPE src, void* data, unsigned long seq);
-int ipc_sync_confirm_upgrade_callback(IDTYPE src, void* data, unsigned long seq);
-int ipc_sync_confirm_downgrade_callback(IDTYPE src, void* data, unsigned long seq);
-int ipc_sync_confirm_close_callback(IDTYPE src, void* data, unsigned long seq);
-int ipc_file_lock_set_callback(IDTYPE src, void* data, unsigned long seq);
-int ipc_file_lock_get_callback(IDTYPE src, void* data, unsigned long seq);
-int ipc_file_lock_clear_pid_callback(IDTYPE src, void* data, unsigned long seq);
+int libos_ipc_get_new_vmid_callback(libos_ipc_id_t src, void* data, uint64_t seq);
+int libos_ipc_cld_exit_callback(libos_ipc_id_t src, void* data, uint64_t seq);
+int libos_ipc_alloc_id_range_callback(libos_ipc_id_t src, void* data, uint64_t seq);
+int libos_ipc_release_id_range_callback(libos_ipc_id_t src, void* data, uint64_t seq);
+int libos_ipc_change_id_owner_callback(libos_ipc_id_t src, void* data, uint64_t seq);
+int libos_ipc_get_id_owner_callback(libos_ipc_id_t src, void* data, uint64_t seq);
+int libos_ipc_pid_kill_callback(libos_ipc_id_t src, void* data, uint64_t seq);
+int libos_ipc_pid_getmeta_callback(libos_ipc_id_t src, void* data, uint64_t seq);
+int libos_ipc_sync_request_upgrade_callback(libos_ipc_id_t src, void* data, unsigned long seq);
+int libos_ipc_sync_request_downgrade_callback(libos_ipc_id_t src, void* data, unsigned long seq);
+int libos_ipc_sync_request_close_callback(libos_ipc_id_t src, void* data, unsigned long seq);
+int libos_ipc_sync_confirm_upgrade_callback(libos_ipc_id_t src, void* data, unsigned long seq);
+int libos_ipc_sync_confirm_downgrade_callback(libos_ipc_id_t src, void* data, unsigned long seq);
+int libos_ipc_sync_confirm_close_callback(libos_ipc_id_t src, void* data, unsigned long seq);
+int libos_ipc_file_lock_set_callback(libos_ipc_id_t src, void* data, unsigned long seq);
+int libos_ipc_file_lock_get_callback(libos_ipc_id_t src, void* data, unsigned long seq);
+int libos_ipc_file_lock_clear_pid_callback(libos_ipc_id_t src, void* data, unsigned long seq);
 /* Handles an answer in the same way: the call that waits for it returns. The library frees `data` with
  * libos_ipc_platform.release. Returns 0 also if no call waits for the answer. */
-int ipc_response_callback(IDTYPE src, void* data, uint64_t seq);
+int libos_ipc_response_callback(libos_ipc_id_t src, void* data, uint64_t seq);
 /* States that a process is gone. If it is a child that has not ended yet, the library calls
  * libos_ipc_callbacks.child_died with SIGPWR. */
-void ipc_child_disconnect_callback(IDTYPE vmid);
+void libos_ipc_child_disconnect_callback(libos_ipc_id_t vmid);
 
 #ifdef __cplusplus
 }
+#endif
+
+#ifndef LIBOS_IPC_PREFIXED
+#include "libos_ipc_seed.h"
 #endif

@@ -22,7 +22,7 @@ extern "C" {
  * socket's address; or the -errno of eventfd(2). */
 int libos_ipc_posix_platform(struct libos_ipc_platform* platform, const char* base, void* memory, size_t size);
 
-/* To be called after terminate_ipc_worker(): waits until the worker's thread has ended, closes the listening socket and
+/* To be called after libos_ipc_terminate_worker(): waits until the worker's thread has ended, closes the listening socket and
  * removes its file. Events stay, because other threads may still return from calls. In a forked process it does nothing,
  * so that a process that forks without exec does not take the socket away from its parent. */
 void libos_ipc_posix_platform_end(void);

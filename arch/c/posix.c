@@ -83,7 +83,7 @@ static struct timespec* timeout_until(uint64_t until, struct timespec* span) {
 
 /* Stores the address of a process and returns its length. The name of an abstract socket begins with a zero byte and ends
  * with the address. */
-static socklen_t address_of(IDTYPE vmid, struct sockaddr_un* address) {
+static socklen_t address_of(libos_ipc_id_t vmid, struct sockaddr_un* address) {
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
     /* libos_ipc_posix_platform() has checked that this fits. */
     int length = snprintf(address->sun_path, sizeof(address->sun_path), "%s.%u", g.base, vmid);
@@ -128,7 +128,7 @@ static int new_stream(int fd, void** stream) {
 }
 
 /* The socket's file has no more than the mode 0600 at any time, and exactly that mode before others can connect. */
-static int bind_and_listen(int fd, IDTYPE vmid) {
+static int bind_and_listen(int fd, libos_ipc_id_t vmid) {
     socklen_t length = address_of(vmid, &g.address);
     if (fchmod(fd, S_IRUSR | S_IWUSR) < 0 || bind(fd, (struct sockaddr*)&g.address, length) < 0)
         return -errno;
@@ -142,7 +142,7 @@ static int bind_and_listen(int fd, IDTYPE vmid) {
     return 0;
 }
 
-static int platform_listen(void* context, IDTYPE vmid) {
+static int platform_listen(void* context, libos_ipc_id_t vmid) {
     int fd = new_socket();
     if (fd < 0)
         return -errno;
@@ -154,7 +154,7 @@ static int platform_listen(void* context, IDTYPE vmid) {
     return error;
 }
 
-static int platform_connect(void* context, IDTYPE vmid, void** stream) {
+static int platform_connect(void* context, libos_ipc_id_t vmid, void** stream) {
     struct sockaddr_un address;
     socklen_t length = address_of(vmid, &address);
     int fd = new_socket(), error = 0;

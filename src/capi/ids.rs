@@ -11,14 +11,14 @@ use crate::wire::IdRange;
 use crate::{Id, Vmid};
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_get_new_vmid(out: *mut u32) -> c_int {
+pub unsafe extern "C" fn libos_ipc_get_new_vmid(out: *mut u32) -> c_int {
     let made = node().and_then(|node| node.new_vmid(wait()));
     // SAFETY: the header requires NULL or room for a value.
     status(made.map(|vmid| unsafe { write(out, vmid.get()) }))
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_alloc_id_range(out_start: *mut u32, out_end: *mut u32) -> c_int {
+pub unsafe extern "C" fn libos_ipc_alloc_id_range(out_start: *mut u32, out_end: *mut u32) -> c_int {
     let range = node().and_then(|node| node.alloc_range(wait()));
     status(range.map(|range| {
         // SAFETY: the header requires NULL or room for a value.
@@ -30,18 +30,18 @@ pub unsafe extern "C" fn ipc_alloc_id_range(out_start: *mut u32, out_end: *mut u
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_release_id_range(start: u32, end: u32) -> c_int {
+pub extern "C" fn libos_ipc_release_id_range(start: u32, end: u32) -> c_int {
     let range = IdRange { start, end };
     status(node().and_then(|node| node.release_range(range, wait())))
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_change_id_owner(id: u32, new_owner: u32) -> c_int {
+pub extern "C" fn libos_ipc_change_id_owner(id: u32, new_owner: u32) -> c_int {
     status(node().and_then(|node| transfer(node, id, vmid(new_owner)?, wait())))
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_get_id_owner(id: u32, out_owner: *mut u32) -> c_int {
+pub unsafe extern "C" fn libos_ipc_get_id_owner(id: u32, out_owner: *mut u32) -> c_int {
     let owner = node().and_then(|node| node.owner_of(id, wait()));
     // SAFETY: the header requires NULL or room for a value.
     status(owner.map(|owner| unsafe { write(out_owner, owner.map_or(0, Vmid::get)) }))
@@ -57,7 +57,7 @@ fn transfer(node: &CNode, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error>
         node.children.lock().add(id, to)?;
     }
     let transferred = match node.transfer_id(id, to, wait) {
-        // `get_new_id` did not allocate the ID.
+        // `libos_ipc_get_new_id` did not allocate the ID.
         Err(Error::Invalid) => node.change_owner(id, to, wait),
         transferred => transferred,
     };
@@ -83,7 +83,7 @@ pub extern "C" fn libos_ipc_bury(dead: u32) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn init_id_ranges(preload_tid: u32) -> c_int {
+pub extern "C" fn libos_ipc_init_id_ranges(preload_tid: u32) -> c_int {
     let node = match node() {
         Ok(node) if preload_tid != 0 => node,
         other => return status(other.map(|_| ())),
@@ -92,7 +92,7 @@ pub extern "C" fn init_id_ranges(preload_tid: u32) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn get_new_id(move_ownership_to: u32) -> u32 {
+pub extern "C" fn libos_ipc_get_new_id(move_ownership_to: u32) -> u32 {
     let id = node().and_then(|node| {
         let Some(to) = Vmid::new(move_ownership_to) else {
             return node.take_id(wait());
@@ -113,7 +113,7 @@ pub extern "C" fn get_new_id(move_ownership_to: u32) -> u32 {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn release_id(id: u32) {
+pub extern "C" fn libos_ipc_release_id(id: u32) {
     let outcome = node().and_then(|node| {
         // The end of the process releases its pid, and the leader may have to keep it for a group.
         if node.pid() == Some(id) {

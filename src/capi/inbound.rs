@@ -106,27 +106,31 @@ macro_rules! callbacks {
 }
 
 callbacks! {
-    ipc_get_new_vmid_callback = GET_NEW_VMID, Layout::Fixed(0);
-    ipc_cld_exit_callback = CHILDEXIT, Layout::Fixed(20);
-    ipc_alloc_id_range_callback = ALLOC_ID_RANGE, Layout::Fixed(0);
-    ipc_release_id_range_callback = RELEASE_ID_RANGE, Layout::Fixed(8);
-    ipc_change_id_owner_callback = CHANGE_ID_OWNER, Layout::Fixed(8);
-    ipc_get_id_owner_callback = GET_ID_OWNER, Layout::Fixed(4);
-    ipc_pid_kill_callback = PID_KILL, Layout::Fixed(20);
-    ipc_pid_getmeta_callback = PID_GETMETA, Layout::Fixed(8);
-    ipc_sync_request_upgrade_callback = SYNC_REQUEST_UPGRADE, SYNC;
-    ipc_sync_request_downgrade_callback = SYNC_REQUEST_DOWNGRADE, SYNC;
-    ipc_sync_request_close_callback = SYNC_REQUEST_CLOSE, SYNC;
-    ipc_sync_confirm_upgrade_callback = SYNC_CONFIRM_UPGRADE, SYNC;
-    ipc_sync_confirm_downgrade_callback = SYNC_CONFIRM_DOWNGRADE, SYNC;
-    ipc_sync_confirm_close_callback = SYNC_CONFIRM_CLOSE, SYNC;
-    ipc_file_lock_set_callback = FILE_LOCK_SET, LOCK;
-    ipc_file_lock_get_callback = FILE_LOCK_GET, LOCK;
-    ipc_file_lock_clear_pid_callback = FILE_LOCK_CLEAR_PID, Layout::Fixed(4);
+    libos_ipc_get_new_vmid_callback = GET_NEW_VMID, Layout::Fixed(0);
+    libos_ipc_cld_exit_callback = CHILDEXIT, Layout::Fixed(20);
+    libos_ipc_alloc_id_range_callback = ALLOC_ID_RANGE, Layout::Fixed(0);
+    libos_ipc_release_id_range_callback = RELEASE_ID_RANGE, Layout::Fixed(8);
+    libos_ipc_change_id_owner_callback = CHANGE_ID_OWNER, Layout::Fixed(8);
+    libos_ipc_get_id_owner_callback = GET_ID_OWNER, Layout::Fixed(4);
+    libos_ipc_pid_kill_callback = PID_KILL, Layout::Fixed(20);
+    libos_ipc_pid_getmeta_callback = PID_GETMETA, Layout::Fixed(8);
+    libos_ipc_sync_request_upgrade_callback = SYNC_REQUEST_UPGRADE, SYNC;
+    libos_ipc_sync_request_downgrade_callback = SYNC_REQUEST_DOWNGRADE, SYNC;
+    libos_ipc_sync_request_close_callback = SYNC_REQUEST_CLOSE, SYNC;
+    libos_ipc_sync_confirm_upgrade_callback = SYNC_CONFIRM_UPGRADE, SYNC;
+    libos_ipc_sync_confirm_downgrade_callback = SYNC_CONFIRM_DOWNGRADE, SYNC;
+    libos_ipc_sync_confirm_close_callback = SYNC_CONFIRM_CLOSE, SYNC;
+    libos_ipc_file_lock_set_callback = FILE_LOCK_SET, LOCK;
+    libos_ipc_file_lock_get_callback = FILE_LOCK_GET, LOCK;
+    libos_ipc_file_lock_clear_pid_callback = FILE_LOCK_CLEAR_PID, Layout::Fixed(4);
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq: u64) -> c_int {
+pub unsafe extern "C" fn libos_ipc_response_callback(
+    src: u32,
+    data: *mut c_void,
+    seq: u64,
+) -> c_int {
     let outcome = node().and_then(|node| {
         let src = vmid(src)?;
         let layout = match node.waiters.expected(src, seq) {
@@ -155,7 +159,7 @@ pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq:
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_child_disconnect_callback(gone: u32) {
+pub extern "C" fn libos_ipc_child_disconnect_callback(gone: u32) {
     if let (Ok(node), Ok(gone)) = (node(), vmid(gone)) {
         node.handle_child_gone(gone);
         node.wake();

@@ -7,7 +7,7 @@ use super::call_limits::wait_within;
 use super::ffi_copy::{Bytes, append_string, read, write};
 use super::library_os::file_key;
 use super::setup::init_part;
-use super::tables::{libos_file_lock, libos_ipc_call_limit};
+use super::tables::{libos_ipc_call_limit, libos_ipc_lock};
 use super::{node, released, status, vmid, wait};
 use crate::Wait;
 use crate::error::Error;
@@ -41,7 +41,7 @@ unsafe fn read_key(path: *const c_char, source: KeySource, key: &mut Bytes) -> R
 }
 
 /// Converts a lock of the header to a lock of the protocol.
-fn lock_of<'k>(asked: &libos_file_lock, key: &'k [u8], wait: bool) -> Result<FileLock<'k>, Error> {
+fn lock_of<'k>(asked: &libos_ipc_lock, key: &'k [u8], wait: bool) -> Result<FileLock<'k>, Error> {
     let family = LockFamily::ALL.iter().find(|f| f.number() == asked.family);
     let kind = LockKind::ALL.iter().find(|k| k.number() == asked.kind);
     Ok(FileLock {
@@ -61,7 +61,7 @@ fn lock_of<'k>(asked: &libos_file_lock, key: &'k [u8], wait: bool) -> Result<Fil
 unsafe fn set(
     path: *const c_char,
     source: KeySource,
-    lock: *const libos_file_lock,
+    lock: *const libos_ipc_lock,
     waits: bool,
     limit: *const libos_ipc_call_limit,
 ) -> c_int {
@@ -86,8 +86,8 @@ unsafe fn set(
 unsafe fn get(
     path: *const c_char,
     source: KeySource,
-    lock: *const libos_file_lock,
-    out: *mut libos_file_lock,
+    lock: *const libos_ipc_lock,
+    out: *mut libos_ipc_lock,
 ) -> c_int {
     status(node().and_then(|node| {
         let mut key = Bytes::new();
@@ -105,21 +105,21 @@ unsafe fn get(
 }
 
 /// The result of a look-up that found no conflicting lock.
-fn unlocked(asked: &libos_file_lock) -> libos_file_lock {
-    libos_file_lock {
+fn unlocked(asked: &libos_ipc_lock) -> libos_ipc_lock {
+    libos_ipc_lock {
         kind: LockKind::Unlock.number(),
         padding: 0,
         ..*asked
     }
 }
 
-fn held_lock(held: &HeldLock) -> libos_file_lock {
+fn held_lock(held: &HeldLock) -> libos_ipc_lock {
     let kind = if held.write {
         LockKind::Write
     } else {
         LockKind::Read
     };
-    libos_file_lock {
+    libos_ipc_lock {
         family: held.family.number(),
         kind: kind.number(),
         start: held.start,
@@ -131,14 +131,14 @@ fn held_lock(held: &HeldLock) -> libos_file_lock {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn init_fs_lock() -> c_int {
+pub extern "C" fn libos_ipc_init_fs_lock() -> c_int {
     init_part()
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_file_lock_set_within(
     path: *const c_char,
-    file_lock: *const libos_file_lock,
+    file_lock: *const libos_ipc_lock,
     wait: bool,
     limit: *const libos_ipc_call_limit,
 ) -> c_int {
@@ -157,9 +157,9 @@ pub unsafe extern "C" fn libos_ipc_close_file(path: *const c_char, pid: u32) -> 
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn file_lock_set(
+pub unsafe extern "C" fn libos_ipc_file_lock_set(
     path: *const c_char,
-    file_lock: *mut libos_file_lock,
+    file_lock: *mut libos_ipc_lock,
     wait: bool,
 ) -> c_int {
     // SAFETY: the header requires what this function requires.
@@ -167,17 +167,17 @@ pub unsafe extern "C" fn file_lock_set(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn file_lock_get(
+pub unsafe extern "C" fn libos_ipc_file_lock_get(
     path: *const c_char,
-    file_lock: *mut libos_file_lock,
-    out_file_lock: *mut libos_file_lock,
+    file_lock: *mut libos_ipc_lock,
+    out_file_lock: *mut libos_ipc_lock,
 ) -> c_int {
     // SAFETY: the header requires what this function requires.
     unsafe { get(path, KeySource::Path, file_lock, out_file_lock) }
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn file_lock_clear_pid(pid: u32) -> c_int {
+pub extern "C" fn libos_ipc_file_lock_clear_pid(pid: u32) -> c_int {
     status(released(
         node().and_then(|node| node.clear_locks(pid, wait())),
     ))
@@ -206,9 +206,9 @@ pub extern "C" fn libos_ipc_close_open_file(handle_id: u64) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_file_lock_set(
+pub unsafe extern "C" fn libos_ipc_file_lock_set_key(
     path: *const c_char,
-    file_lock: *mut libos_file_lock,
+    file_lock: *mut libos_ipc_lock,
     wait: bool,
 ) -> c_int {
     // SAFETY: the header requires what this function requires.
@@ -216,16 +216,11 @@ pub unsafe extern "C" fn ipc_file_lock_set(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_file_lock_get(
+pub unsafe extern "C" fn libos_ipc_file_lock_get_key(
     path: *const c_char,
-    file_lock: *mut libos_file_lock,
-    out_file_lock: *mut libos_file_lock,
+    file_lock: *mut libos_ipc_lock,
+    out_file_lock: *mut libos_ipc_lock,
 ) -> c_int {
     // SAFETY: the header requires what this function requires.
     unsafe { get(path, KeySource::Key, file_lock, out_file_lock) }
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn ipc_file_lock_clear_pid(pid: u32) -> c_int {
-    file_lock_clear_pid(pid)
 }

@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::ffi_copy::{Bytes, allocate, append, read, write};
 use super::processes::write_pointer;
-use super::tables::{ipc_msg_header, libos_ipc_msg, libos_ipc_pid_retmeta};
+use super::tables::{libos_ipc_msg, libos_ipc_msg_header, libos_ipc_pid_retmeta};
 use super::{CNode, node, status, vmid, wait};
 use crate::error::{Errno, Error, Resource};
 use crate::invariant::OrBroken;
@@ -15,28 +15,28 @@ use crate::wire::{Answer, FileLock, Frame, HEADER_LENGTH, Message, SyncCode, cod
 use crate::{PATH_MAX, Vmid, Wait};
 
 #[unsafe(no_mangle)]
-pub extern "C" fn connect_to_process(dest: u32) -> c_int {
+pub extern "C" fn libos_ipc_connect_to_process(dest: u32) -> c_int {
     status(node().and_then(|node| node.connect(vmid(dest)?)))
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn remove_outgoing_ipc_connection(dest: u32) {
+pub extern "C" fn libos_ipc_remove_outgoing_connection(dest: u32) {
     if let (Ok(node), Some(dest)) = (node(), Vmid::new(dest)) {
         node.disconnect(dest);
     }
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn init_ipc_msg(msg: *mut libos_ipc_msg, code: u8, size: usize) {
-    let header = ipc_msg_header { size, seq: 0, code };
+pub unsafe extern "C" fn libos_ipc_init_msg(msg: *mut libos_ipc_msg, code: u8, size: usize) {
+    let header = libos_ipc_msg_header { size, seq: 0, code };
     // SAFETY: the header requires NULL or room for the header of a message.
     unsafe { write(msg, libos_ipc_msg { header }) };
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn init_ipc_response(msg: *mut libos_ipc_msg, seq: u64, size: usize) {
+pub unsafe extern "C" fn libos_ipc_init_response(msg: *mut libos_ipc_msg, seq: u64, size: usize) {
     let code = codes::RESP;
-    let header = ipc_msg_header { size, seq, code };
+    let header = libos_ipc_msg_header { size, seq, code };
     // SAFETY: the header requires NULL or room for the header of a message.
     unsafe { write(msg, libos_ipc_msg { header }) };
 }
@@ -53,7 +53,7 @@ impl CopiedMessage {
     /// `msg` is NULL or points to a message of the length that its header states.
     unsafe fn read(msg: *const libos_ipc_msg) -> Result<CopiedMessage, Error> {
         // SAFETY: the caller's promise.
-        let header = unsafe { read(msg.cast::<ipc_msg_header>()) }?;
+        let header = unsafe { read(msg.cast::<libos_ipc_msg_header>()) }?;
         let length = header.size.checked_sub(HEADER_LENGTH);
         let mut payload = Bytes::new();
         let from = msg.cast::<u8>().wrapping_add(HEADER_LENGTH);
@@ -98,7 +98,7 @@ fn send(node: &CNode, dest: Vmid, seq: u64, message: &Message<'_>) -> Result<(),
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_send_message(dest: u32, msg: *mut libos_ipc_msg) -> c_int {
+pub unsafe extern "C" fn libos_ipc_send_message(dest: u32, msg: *mut libos_ipc_msg) -> c_int {
     status(node().and_then(|node| {
         // SAFETY: the header requires NULL or a whole message.
         let copied = unsafe { CopiedMessage::read(msg) }?;
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn ipc_send_message(dest: u32, msg: *mut libos_ipc_msg) ->
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_send_msg_and_get_response(
+pub unsafe extern "C" fn libos_ipc_send_msg_and_get_response(
     dest: u32,
     msg: *mut libos_ipc_msg,
     resp: *mut *mut c_void,
@@ -152,7 +152,7 @@ fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Erro
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c_int {
+pub unsafe extern "C" fn libos_ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c_int {
     status(node().and_then(|node| {
         // SAFETY: the header requires NULL or a whole message.
         let copied = unsafe { CopiedMessage::read(msg) }?;
@@ -205,7 +205,7 @@ fn sync_code(code: c_int) -> Result<u8, Error> {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_sync_client_send(
+pub unsafe extern "C" fn libos_ipc_sync_client_send(
     code: c_int,
     id: u64,
     state: c_int,
@@ -225,7 +225,7 @@ pub unsafe extern "C" fn ipc_sync_client_send(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_sync_server_send(
+pub unsafe extern "C" fn libos_ipc_sync_server_send(
     dest: u32,
     code: c_int,
     id: u64,
@@ -245,7 +245,11 @@ pub unsafe extern "C" fn ipc_sync_server_send(
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_file_lock_set_send_response(dest: u32, seq: u64, result: c_int) -> c_int {
+pub extern "C" fn libos_ipc_file_lock_set_send_response(
+    dest: u32,
+    seq: u64,
+    result: c_int,
+) -> c_int {
     status(node().and_then(|node| {
         let peer = node.peers.find(vmid(dest)?).ok_or(Error::NoSuchProcess)?;
         let answer = result.to_le_bytes();

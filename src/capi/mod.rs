@@ -26,6 +26,8 @@ mod processes;
 #[cfg(all(static_library, not(feature = "std")))]
 mod runtime;
 mod secure;
+#[cfg(static_library)]
+mod seed_names;
 mod setup;
 mod state;
 mod statistics;
@@ -53,18 +55,18 @@ const _: () = assert!(
     "the C structs are laid out for 64 bits"
 );
 
-/// The node, from `init_ipc` on, also after `terminate_ipc_worker`.
+/// The node, from `libos_ipc_init` on, also after `libos_ipc_terminate_worker`.
 ///
 /// # Errors
-/// [`Error::Invalid`] before `init_ipc`.
+/// [`Error::Invalid`] before `libos_ipc_init`.
 fn node_any_phase() -> Result<&'static CNode, Error> {
     state::NODE.get().ok_or(Error::Invalid)
 }
 
-/// The node, from `init_ipc` until `terminate_ipc_worker`.
+/// The node, from `libos_ipc_init` until `libos_ipc_terminate_worker`.
 ///
 /// # Errors
-/// [`Error::Invalid`] before `init_ipc`, [`Error::ShuttingDown`] after `libos_ipc_exit` and `terminate_ipc_worker`.
+/// [`Error::Invalid`] before `libos_ipc_init`, [`Error::ShuttingDown`] after `libos_ipc_exit` and `libos_ipc_terminate_worker`.
 fn node() -> Result<&'static CNode, Error> {
     let node = node_any_phase()?;
     if node.phase() == crate::node::Phase::Running {

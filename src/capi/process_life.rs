@@ -37,7 +37,7 @@ pub unsafe extern "C" fn libos_ipc_join(pid: u32, parent_pid: u32, own_pid: *mut
 fn separate(node: &CNode, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
     let us = node.identity().vmid;
     let separated = match node.transfer_id(pid, us, wait) {
-        // Neither `get_new_id` nor `init_id_ranges` returned this ID.
+        // Neither `libos_ipc_get_new_id` nor `libos_ipc_init_id_ranges` returned this ID.
         Err(Error::Invalid) => node.change_owner(pid, us, wait),
         transferred => transferred,
     };

@@ -14,7 +14,7 @@ use crate::wire::{ChildExit, KillTarget, Message, MetaCode};
 use crate::{PATH_MAX, Pid, Target, Wait};
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
+pub extern "C" fn libos_ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
     let node = match node() {
         Ok(node) => node,
         Err(error) => return status(Err(error)),
@@ -54,12 +54,17 @@ fn kill(sender: u32, target: Target, signal: c_int, wait: Wait<'_>) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_kill_process(sender: u32, target: u32, sig: c_int) -> c_int {
+pub extern "C" fn libos_ipc_kill_process(sender: u32, target: u32, sig: c_int) -> c_int {
     kill(sender, Target::Process(target), sig, wait())
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_kill_thread(sender: u32, dest_pid: u32, target: u32, sig: c_int) -> c_int {
+pub extern "C" fn libos_ipc_kill_thread(
+    sender: u32,
+    dest_pid: u32,
+    target: u32,
+    sig: c_int,
+) -> c_int {
     let target = Target::Thread {
         pid: dest_pid,
         tid: target,
@@ -68,12 +73,12 @@ pub extern "C" fn ipc_kill_thread(sender: u32, dest_pid: u32, target: u32, sig: 
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_kill_pgroup(sender: u32, pgid: u32, sig: c_int) -> c_int {
+pub extern "C" fn libos_ipc_kill_pgroup(sender: u32, pgid: u32, sig: c_int) -> c_int {
     kill(sender, Target::Group(Pid::new(pgid)), sig, wait())
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_kill_all(sender: u32, sig: c_int) -> c_int {
+pub extern "C" fn libos_ipc_kill_all(sender: u32, sig: c_int) -> c_int {
     kill(sender, Target::All, sig, wait())
 }
 
@@ -105,7 +110,7 @@ pub unsafe extern "C" fn libos_ipc_kill(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipc_pid_getmeta(
+pub unsafe extern "C" fn libos_ipc_pid_getmeta(
     pid: u32,
     code: u32,
     out: *mut *mut libos_ipc_pid_retmeta,

@@ -14,14 +14,14 @@ use crate::error::{Errno, Error};
 use crate::pal::{Deadline, Time};
 use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Quota, Vmid};
 
-/// How long `terminate_ipc_worker` may take to send queued messages.
+/// How long `libos_ipc_terminate_worker` may take to send queued messages.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 static LIBRARY_OS: LibraryOs = LibraryOs;
 
-/// The identity of this process. The library OS sets it before `init_ipc`.
+/// The identity of this process. The library OS sets it before `libos_ipc_init`.
 #[unsafe(no_mangle)]
-pub static mut g_process_ipc_ids: libos_ipc_ids = libos_ipc_ids {
+pub static mut libos_ipc_process_ids: libos_ipc_ids = libos_ipc_ids {
     self_vmid: 0,
     parent_vmid: 0,
     leader_vmid: 0,
@@ -201,9 +201,9 @@ pub unsafe extern "C" fn libos_ipc_setup(
     0
 }
 
-/// Reads and checks `g_process_ipc_ids`. The first process becomes the leader.
+/// Reads and checks `libos_ipc_process_ids`. The first process becomes the leader.
 fn identity() -> Result<Identity, Error> {
-    let slot = &raw mut g_process_ipc_ids;
+    let slot = &raw mut libos_ipc_process_ids;
     // SAFETY: every bit pattern is a valid value of the static. The header requires that C writes it only before
     // this call.
     let mut ids = unsafe { slot.read() };
@@ -223,12 +223,12 @@ fn identity() -> Result<Identity, Error> {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn init_ipc_ids() -> c_int {
+pub extern "C" fn libos_ipc_init_ids() -> c_int {
     status(identity().map(|_| ()))
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn init_ipc() -> c_int {
+pub extern "C" fn libos_ipc_init() -> c_int {
     // If two threads call this at once, one of them makes the node.
     match NODE.try_init(make_node) {
         Some(made) => status(made.map(|_| ())),
@@ -285,7 +285,7 @@ fn construct<'s>(
     Ok(node)
 }
 
-/// The result of a function that starts a part of the library, which `init_ipc` starts: success, also before `init_ipc`.
+/// The result of a function that starts a part of the library, which `libos_ipc_init` starts: success, also before `libos_ipc_init`.
 pub(super) fn init_part() -> c_int {
     match node() {
         Err(error @ Error::ShuttingDown) => status(Err(error)),
@@ -300,7 +300,7 @@ extern "C" fn run_worker(_: *mut c_void) {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn init_ipc_worker() -> c_int {
+pub extern "C" fn libos_ipc_init_worker() -> c_int {
     let (Ok(_), Some(platform)) = (node(), platform()) else {
         return Errno::EINVAL.negated();
     };
@@ -313,7 +313,7 @@ pub extern "C" fn init_ipc_worker() -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn terminate_ipc_worker() {
+pub extern "C" fn libos_ipc_terminate_worker() {
     if let Ok(node) = node_any_phase() {
         node.shut_down(LEAVE_LIMIT);
     }

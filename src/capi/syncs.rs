@@ -7,7 +7,7 @@ use super::call_limits::wait_within;
 use super::ffi_copy::{copy_in, copy_out, write};
 use super::processes::write_pointer;
 use super::setup::init_part;
-use super::tables::{libos_ipc_call_limit, sync_handle};
+use super::tables::{libos_ipc_call_limit, libos_ipc_sync_handle};
 use super::{CNode, node, released, status, wait};
 use crate::error::Error;
 use crate::invariant::Count;
@@ -33,7 +33,7 @@ fn to_pointer(handle: SyncHandle) -> *mut c_void {
 ///
 /// # Errors
 /// [`Error::Invalid`] if no handle with this slot and generation is open.
-fn find_handle(node: &CNode, name: *mut sync_handle) -> Result<SyncHandle, Error> {
+fn find_handle(node: &CNode, name: *mut libos_ipc_sync_handle) -> Result<SyncHandle, Error> {
     let name = name.addr() as u64;
     let numbers = u32::try_from(name >> 32).ok().zip(
         u32::try_from(name & u64::from(u32::MAX))
@@ -45,7 +45,7 @@ fn find_handle(node: &CNode, name: *mut sync_handle) -> Result<SyncHandle, Error
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn init_sync_server() -> c_int {
+pub extern "C" fn libos_ipc_init_sync_server() -> c_int {
     match node() {
         Ok(node) if !node.identity().is_leader() => status(Err(Error::Invalid)),
         _ => init_part(),
@@ -53,19 +53,22 @@ pub extern "C" fn init_sync_server() -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn init_sync_client() -> c_int {
+pub extern "C" fn libos_ipc_init_sync_client() -> c_int {
     init_part()
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn shutdown_sync_client() -> c_int {
+pub extern "C" fn libos_ipc_shutdown_sync_client() -> c_int {
     status(released(
         node().and_then(|node| node.close_all_syncs(wait())),
     ))
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sync_create(out: *mut *mut sync_handle, id: u64) -> c_int {
+pub unsafe extern "C" fn libos_ipc_sync_create(
+    out: *mut *mut libos_ipc_sync_handle,
+    id: u64,
+) -> c_int {
     status(node().and_then(|node| {
         let handle = node.open_sync(Some(id).filter(|id| *id != 0))?;
         // SAFETY: the header requires NULL or room for a pointer.
@@ -75,13 +78,13 @@ pub unsafe extern "C" fn sync_create(out: *mut *mut sync_handle, id: u64) -> c_i
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn libos_ipc_sync_id(handle: *mut sync_handle) -> u64 {
+pub extern "C" fn libos_ipc_sync_id(handle: *mut libos_ipc_sync_handle) -> u64 {
     let handle = node().and_then(|node| find_handle(node, handle));
     handle.map_or(0, |handle| handle.id())
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn sync_destroy(handle: *mut sync_handle) {
+pub extern "C" fn libos_ipc_sync_destroy(handle: *mut libos_ipc_sync_handle) {
     let closed = node().and_then(|node| node.close_sync(find_handle(node, handle)?, wait()));
     if let Err(error) = released(closed) {
         crate::log::c::error(format_args!("a sync handle is not closed: {error}"));
@@ -91,7 +94,7 @@ pub extern "C" fn sync_destroy(handle: *mut sync_handle) {
 /// # Safety
 /// `data` is NULL or points to `data_size` bytes of room.
 unsafe fn lock(
-    handle: *mut sync_handle,
+    handle: *mut libos_ipc_sync_handle,
     state: c_int,
     data: *mut c_void,
     data_size: usize,
@@ -118,7 +121,7 @@ unsafe fn lock(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_sync_lock(
-    handle: *mut sync_handle,
+    handle: *mut libos_ipc_sync_handle,
     state: c_int,
     data: *mut c_void,
     data_size: usize,
@@ -132,7 +135,7 @@ pub unsafe extern "C" fn libos_ipc_sync_lock(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_sync_lock_within(
-    handle: *mut sync_handle,
+    handle: *mut libos_ipc_sync_handle,
     state: c_int,
     data: *mut c_void,
     data_size: usize,
@@ -150,7 +153,7 @@ pub unsafe extern "C" fn libos_ipc_sync_lock_within(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_sync_upgrade(
-    handle: *mut sync_handle,
+    handle: *mut libos_ipc_sync_handle,
     limit: *const libos_ipc_call_limit,
 ) -> c_int {
     // SAFETY: the header requires a limit that `wait_within` can read.
@@ -160,7 +163,7 @@ pub unsafe extern "C" fn libos_ipc_sync_upgrade(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_sync_changes(
-    handle: *mut sync_handle,
+    handle: *mut libos_ipc_sync_handle,
     count: *mut u64,
 ) -> c_int {
     let changes = node().and_then(|node| node.sync_changes(find_handle(node, handle)?));
@@ -170,7 +173,7 @@ pub unsafe extern "C" fn libos_ipc_sync_changes(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_sync_wait(
-    handle: *mut sync_handle,
+    handle: *mut libos_ipc_sync_handle,
     seen: u64,
     limit: *const libos_ipc_call_limit,
 ) -> c_int {
@@ -180,8 +183,8 @@ pub unsafe extern "C" fn libos_ipc_sync_wait(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sync_lock(
-    handle: *mut sync_handle,
+pub unsafe extern "C" fn libos_ipc_sync_lock_updated(
+    handle: *mut libos_ipc_sync_handle,
     state: c_int,
     data: *mut c_void,
     data_size: usize,
@@ -204,8 +207,8 @@ pub unsafe extern "C" fn sync_lock(
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sync_unlock(
-    handle: *mut sync_handle,
+pub unsafe extern "C" fn libos_ipc_sync_unlock(
+    handle: *mut libos_ipc_sync_handle,
     data: *mut c_void,
     data_size: usize,
 ) {
@@ -218,7 +221,7 @@ pub unsafe extern "C" fn sync_unlock(
 /// # Safety
 /// `data` is NULL or points to `data_size` bytes.
 unsafe fn unlock(
-    handle: *mut sync_handle,
+    handle: *mut libos_ipc_sync_handle,
     data: *mut c_void,
     data_size: usize,
 ) -> Result<(), Error> {

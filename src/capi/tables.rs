@@ -143,7 +143,7 @@ pub struct libos_ipc_limits {
 /// The header of a message.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C, packed)]
-pub struct ipc_msg_header {
+pub struct libos_ipc_msg_header {
     pub size: usize,
     pub seq: u64,
     pub code: u8,
@@ -153,7 +153,7 @@ pub struct ipc_msg_header {
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C, packed)]
 pub struct libos_ipc_msg {
-    pub header: ipc_msg_header,
+    pub header: libos_ipc_msg_header,
 }
 
 /// The metadata of a pid. The data follows in memory.
@@ -167,7 +167,7 @@ pub struct libos_ipc_pid_retmeta {
 /// A file lock. Its padding is a member, so that no uninitialised byte is copied out.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-pub struct libos_file_lock {
+pub struct libos_ipc_lock {
     pub family: u32,
     pub kind: i32,
     pub start: u64,
@@ -217,6 +217,6 @@ pub struct libos_ipc_call_limit {
 
 /// An opaque type: a pointer to it encodes a handle and is never followed.
 #[repr(C)]
-pub struct sync_handle {
+pub struct libos_ipc_sync_handle {
     opaque: [u8; 0],
 }

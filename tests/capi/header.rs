@@ -79,16 +79,24 @@ fn functions(declarations: &str) -> BTreeSet<String> {
     names
 }
 
-/// The functions that the header declares.
-pub(crate) fn declared() -> BTreeSet<String> {
+/// The functions that a header declares from the text `first` on, so without those of the headers that it includes.
+fn declared_from(header: &str, first: &str) -> BTreeSet<String> {
     let mut preprocess = Command::new("cc");
     preprocess
-        .args(["-E", "-P", "-std=c11"])
-        .arg(file("include/libos_ipc.h"));
+        .args(["-E", "-P", "-std=c11", "-DLIBOS_IPC_PREFIXED"])
+        .arg(file(header));
     let text = run(&mut preprocess);
-    // Declarations of included headers are skipped.
-    let ours = text.find("enum libos_ipc_readiness").unwrap();
-    functions(&text[ours..])
+    functions(&text[text.find(first).unwrap()..])
+}
+
+/// The functions of the library, under their names with the prefix.
+pub(crate) fn declared() -> BTreeSet<String> {
+    declared_from("include/libos_ipc.h", "enum libos_ipc_readiness")
+}
+
+/// The names of the C implementation.
+pub(crate) fn seed_names() -> BTreeSet<String> {
+    declared_from("include/libos_ipc_seed.h", "libos_ipc_id_t IDTYPE")
 }
 
 #[test]
@@ -104,8 +112,8 @@ fn the_header_declares_each_function_as_the_rust_code_defines_it() {
     // Rust declares a pointer where the header has an array, which states the length.
     compiles("cc", &["-std=c11", "-Wno-array-parameter"], &source);
 
-    // A macro generates the `ipc_*_callback` functions, which cbindgen does not see.
-    let is_callback = |name: &String| name.starts_with("ipc_") && name.ends_with("_callback");
+    // A macro generates the `libos_ipc_*_callback` functions, which cbindgen does not see.
+    let is_callback = |name: &String| name.starts_with("libos_ipc_") && name.ends_with("_callback");
     let without = |mut names: BTreeSet<String>| {
         names.retain(|name| !is_callback(name));
         names
@@ -151,7 +159,7 @@ fn the_header_lays_out_each_struct_as_the_rust_code_does() {
         None => line.to_owned(),
     }));
     let mut checked = BTreeSet::new();
-    let has_members = |(name, _): &(&str, _)| *name != "sync_handle";
+    let has_members = |(name, _): &(&str, _)| *name != "libos_ipc_sync_handle";
     for (name, members) in members(&structs).into_iter().filter(has_members) {
         checked.insert(name);
         program.push(format!(
@@ -195,6 +203,91 @@ fn the_header_lays_out_each_struct_as_the_rust_code_does() {
     }
     let source = made("structs.c");
     std::fs::write(&source, program.join("\n") + "\n").unwrap();
-    // The struct `sync_handle` is empty in Rust, which is not pedantic C.
+    // The struct `libos_ipc_sync_handle` is empty in Rust, which is not pedantic C.
     compiles("cc", &["-std=c11", "-Wno-pedantic"], &source);
+}
+
+/// The numbers above the picture of a payload in `docs/protocol.md`: where each field begins, and where the last one ends.
+fn pictured(document: &str, name: &str) -> Vec<usize> {
+    let line = document.lines().find(|line| {
+        let after = line.split_once(&format!("{name} ")).map(|(_, after)| after);
+        after.is_some_and(|after| after.trim_start().starts_with("0  "))
+    });
+    let (_, numbers) = line.unwrap().split_once(&format!("{name} ")).unwrap();
+    let words = numbers.split_whitespace();
+    let numbers = words.map_while(|word| {
+        if word == "+" || word == "n" {
+            Some(None)
+        } else {
+            word.parse().ok().map(Some)
+        }
+    });
+    numbers.flatten().collect()
+}
+
+/// The members of each payload with its picture. A field without a member is padding.
+const PAYLOADS: [(&str, &str, &str); 7] = [
+    (
+        "libos_ipc_cld_exit",
+        "exit",
+        "ppid pid uid exitcode term_signal",
+    ),
+    ("libos_ipc_pid_kill", "kill", "sender pid id signum type"),
+    ("libos_ipc_pid_getmeta", "query", "pid code"),
+    ("libos_ipc_pid_retmeta", "answer", "datasize ret_val data"),
+    ("libos_ipc_sync", "sync", "id data_size state data"),
+    (
+        "libos_ipc_file_lock",
+        "lock",
+        "family type start end pid - handle_id wait path",
+    ),
+    (
+        "libos_ipc_file_lock_resp",
+        "held lock",
+        "result family type - start end pid - handle_id",
+    ),
+];
+
+#[test]
+fn each_payload_has_the_layout_that_the_protocol_has() {
+    if !has("cc") {
+        return;
+    }
+    let document = std::fs::read_to_string(file("docs/protocol.md")).unwrap();
+    let mut program = vec!["#define LIBOS_IPC_PREFIXED\n#include \"libos_ipc.h\"".to_owned()];
+    for (name, picture, members) in PAYLOADS {
+        let offsets = pictured(&document, picture);
+        let members: Vec<&str> = members.split(' ').collect();
+        assert!(offsets.len() >= members.len(), "{picture}: {offsets:?}");
+        for (member, offset) in members
+            .into_iter()
+            .zip(&offsets)
+            .filter(|(member, _)| *member != "-")
+        {
+            program.push(format!(
+                "_Static_assert(offsetof(struct {name}, {member}) == {offset}, \"{name}.{member}\");"
+            ));
+        }
+    }
+    let source = made("payloads.c");
+    std::fs::write(&source, program.join("\n") + "\n").unwrap();
+    compiles("cc", &["-std=c11"], &source);
+}
+
+#[test]
+fn each_name_of_the_c_implementation_is_declared_besides_one_with_the_prefix() {
+    if !has("cc") {
+        return;
+    }
+    let (prefixed, seed) = (declared(), seed_names());
+    assert_eq!(seed.len(), 61);
+    assert!(prefixed.iter().all(|name| name.starts_with("libos_ipc_")));
+    for name in seed {
+        let other = match &*name {
+            "sync_lock" => "libos_ipc_sync_lock_updated".to_owned(),
+            "ipc_file_lock_set" | "ipc_file_lock_get" => format!("libos_{name}_key"),
+            _ => format!("libos_ipc_{}", name.replace("ipc_", "").replace("_ipc", "")),
+        };
+        assert!(prefixed.contains(&other), "{name}: {other}");
+    }
 }

@@ -48,7 +48,9 @@ fn build_and_run(packages: &Path, root: &Path, directory: &Path) {
 }
 
 fn has_tools() -> bool {
-    ["cc", "make", "pkg-config", "strip"].into_iter().all(has)
+    ["cc", "make", "pkg-config", "ld", "nm", "objcopy"]
+        .into_iter()
+        .all(has)
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn sources() -> Vec<(String, String)> {
     files.map(|found| read(found.unwrap().path())).collect()
 }
 
-/// Only the caller can know that a pointer is valid, so the function is `unsafe`. A pointer to a `sync_handle` is the
+/// Only the caller can know that a pointer is valid, so the function is `unsafe`. A pointer to a `libos_ipc_sync_handle` is the
 /// exception: it is looked up and never followed.
 #[test]
 fn a_function_that_takes_a_pointer_is_unsafe_to_call() {
@@ -26,7 +26,7 @@ fn a_function_that_takes_a_pointer_is_unsafe_to_call() {
                 continue;
             }
             count += 1;
-            let mut pointers = head.replace("*mut sync_handle", "name");
+            let mut pointers = head.replace("*mut libos_ipc_sync_handle", "name");
             pointers = pointers.replace("_: *mut c_void", "nothing");
             let takes_one = pointers.contains("*mut ") || pointers.contains("*const ");
             assert_eq!(takes_one, line.contains("unsafe"), "{name}: {line}{head}");

@@ -60,7 +60,7 @@ pub type Limits = [u32; 21];
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-pub struct libos_file_lock {
+pub struct libos_ipc_lock {
     pub family: u32,
     pub kind: c_int,
     pub start: u64,
@@ -105,17 +105,17 @@ macro_rules! arrivals {
 }
 
 arrivals! {
-    ipc_get_new_vmid_callback ipc_cld_exit_callback ipc_alloc_id_range_callback
-    ipc_release_id_range_callback ipc_change_id_owner_callback ipc_get_id_owner_callback
-    ipc_pid_kill_callback ipc_pid_getmeta_callback ipc_sync_request_upgrade_callback
-    ipc_sync_request_downgrade_callback ipc_sync_request_close_callback
-    ipc_sync_confirm_upgrade_callback ipc_sync_confirm_downgrade_callback
-    ipc_sync_confirm_close_callback ipc_file_lock_set_callback ipc_file_lock_get_callback
-    ipc_file_lock_clear_pid_callback
+    libos_ipc_get_new_vmid_callback libos_ipc_cld_exit_callback libos_ipc_alloc_id_range_callback
+    libos_ipc_release_id_range_callback libos_ipc_change_id_owner_callback libos_ipc_get_id_owner_callback
+    libos_ipc_pid_kill_callback libos_ipc_pid_getmeta_callback libos_ipc_sync_request_upgrade_callback
+    libos_ipc_sync_request_downgrade_callback libos_ipc_sync_request_close_callback
+    libos_ipc_sync_confirm_upgrade_callback libos_ipc_sync_confirm_downgrade_callback
+    libos_ipc_sync_confirm_close_callback libos_ipc_file_lock_set_callback libos_ipc_file_lock_get_callback
+    libos_ipc_file_lock_clear_pid_callback
 }
 
 unsafe extern "C" {
-    pub static mut g_process_ipc_ids: [u32; 3];
+    pub static mut libos_ipc_process_ids: [u32; 3];
     pub fn libos_ipc_default_limits(limits: *mut Limits);
     pub fn libos_ipc_memory_size(limits: *const Limits, is_leader: bool) -> usize;
     pub fn libos_ipc_setup(
@@ -123,37 +123,37 @@ unsafe extern "C" {
         callbacks: *const libos_ipc_callbacks,
         limits: *const Limits,
     ) -> c_int;
-    pub fn init_ipc() -> c_int;
-    pub fn init_ipc_ids() -> c_int;
-    pub fn init_ipc_worker() -> c_int;
+    pub fn libos_ipc_init() -> c_int;
+    pub fn libos_ipc_init_ids() -> c_int;
+    pub fn libos_ipc_init_worker() -> c_int;
     pub fn libos_ipc_turn(until: u64) -> bool;
     pub fn libos_ipc_get_statistics(out: *mut Statistics) -> c_int;
-    pub fn connect_to_process(dest: u32) -> c_int;
-    pub fn remove_outgoing_ipc_connection(dest: u32);
-    pub fn init_ipc_msg(msg: *mut u8, code: u8, size: usize);
-    pub fn init_ipc_response(msg: *mut u8, seq: u64, size: usize);
-    pub fn ipc_send_message(dest: u32, msg: *mut u8) -> c_int;
-    pub fn ipc_send_msg_and_get_response(dest: u32, msg: *mut u8, resp: *mut Pointer) -> c_int;
-    pub fn ipc_broadcast(msg: *mut u8, exclude: u32) -> c_int;
-    pub fn ipc_get_new_vmid(out: *mut u32) -> c_int;
-    pub fn ipc_alloc_id_range(start: *mut u32, end: *mut u32) -> c_int;
-    pub fn ipc_release_id_range(start: u32, end: u32) -> c_int;
-    pub fn ipc_change_id_owner(id: u32, owner: u32) -> c_int;
-    pub fn ipc_get_id_owner(id: u32, owner: *mut u32) -> c_int;
+    pub fn libos_ipc_connect_to_process(dest: u32) -> c_int;
+    pub fn libos_ipc_remove_outgoing_connection(dest: u32);
+    pub fn libos_ipc_init_msg(msg: *mut u8, code: u8, size: usize);
+    pub fn libos_ipc_init_response(msg: *mut u8, seq: u64, size: usize);
+    pub fn libos_ipc_send_message(dest: u32, msg: *mut u8) -> c_int;
+    pub fn libos_ipc_send_msg_and_get_response(dest: u32, msg: *mut u8, resp: *mut Pointer) -> c_int;
+    pub fn libos_ipc_broadcast(msg: *mut u8, exclude: u32) -> c_int;
+    pub fn libos_ipc_get_new_vmid(out: *mut u32) -> c_int;
+    pub fn libos_ipc_alloc_id_range(start: *mut u32, end: *mut u32) -> c_int;
+    pub fn libos_ipc_release_id_range(start: u32, end: u32) -> c_int;
+    pub fn libos_ipc_change_id_owner(id: u32, owner: u32) -> c_int;
+    pub fn libos_ipc_get_id_owner(id: u32, owner: *mut u32) -> c_int;
     pub fn libos_ipc_bury(vmid: u32) -> c_int;
-    pub fn init_id_ranges(preload: u32) -> c_int;
-    pub fn get_new_id(to: u32) -> u32;
-    pub fn release_id(id: u32);
-    pub fn ipc_cld_exit_send(code: u32, signal: u32) -> c_int;
-    pub fn ipc_kill_process(sender: u32, target: u32, signal: c_int) -> c_int;
-    pub fn ipc_kill_thread(sender: u32, pid: u32, target: u32, signal: c_int) -> c_int;
-    pub fn ipc_kill_pgroup(sender: u32, group: u32, signal: c_int) -> c_int;
-    pub fn ipc_kill_all(sender: u32, signal: c_int) -> c_int;
-    pub fn ipc_pid_getmeta(pid: u32, code: u32, out: *mut Pointer) -> c_int;
-    pub fn shutdown_sync_client() -> c_int;
-    pub fn sync_create(handle: *mut Pointer, id: u64) -> c_int;
+    pub fn libos_ipc_init_id_ranges(preload: u32) -> c_int;
+    pub fn libos_ipc_get_new_id(to: u32) -> u32;
+    pub fn libos_ipc_release_id(id: u32);
+    pub fn libos_ipc_cld_exit_send(code: u32, signal: u32) -> c_int;
+    pub fn libos_ipc_kill_process(sender: u32, target: u32, signal: c_int) -> c_int;
+    pub fn libos_ipc_kill_thread(sender: u32, pid: u32, target: u32, signal: c_int) -> c_int;
+    pub fn libos_ipc_kill_pgroup(sender: u32, group: u32, signal: c_int) -> c_int;
+    pub fn libos_ipc_kill_all(sender: u32, signal: c_int) -> c_int;
+    pub fn libos_ipc_pid_getmeta(pid: u32, code: u32, out: *mut Pointer) -> c_int;
+    pub fn libos_ipc_shutdown_sync_client() -> c_int;
+    pub fn libos_ipc_sync_create(handle: *mut Pointer, id: u64) -> c_int;
     pub fn libos_ipc_sync_id(handle: Pointer) -> u64;
-    pub fn sync_destroy(handle: Pointer);
+    pub fn libos_ipc_sync_destroy(handle: Pointer);
     pub fn libos_ipc_sync_lock(
         handle: Pointer,
         state: c_int,
@@ -161,22 +161,22 @@ unsafe extern "C" {
         size: usize,
         news: *mut u32,
     ) -> c_int;
-    pub fn sync_unlock(handle: Pointer, data: *mut u8, size: usize);
-    pub fn file_lock_set(path: *const u8, lock: *mut libos_file_lock, wait: bool) -> c_int;
-    pub fn file_lock_get(
+    pub fn libos_ipc_sync_unlock(handle: Pointer, data: *mut u8, size: usize);
+    pub fn libos_ipc_file_lock_set(path: *const u8, lock: *mut libos_ipc_lock, wait: bool) -> c_int;
+    pub fn libos_ipc_file_lock_get(
         path: *const u8,
-        lock: *mut libos_file_lock,
-        out: *mut libos_file_lock,
+        lock: *mut libos_ipc_lock,
+        out: *mut libos_ipc_lock,
     ) -> c_int;
-    pub fn file_lock_clear_pid(pid: u32) -> c_int;
-    pub fn ipc_sync_client_send(
+    pub fn libos_ipc_file_lock_clear_pid(pid: u32) -> c_int;
+    pub fn libos_ipc_sync_client_send(
         code: c_int,
         id: u64,
         state: c_int,
         size: usize,
         data: *mut u8,
     ) -> c_int;
-    pub fn ipc_sync_server_send(
+    pub fn libos_ipc_sync_server_send(
         dest: u32,
         code: c_int,
         id: u64,
@@ -184,7 +184,7 @@ unsafe extern "C" {
         size: usize,
         data: *mut u8,
     ) -> c_int;
-    pub fn ipc_file_lock_set_send_response(vmid: u32, seq: u64, result: c_int) -> c_int;
-    pub fn ipc_response_callback(src: u32, data: *mut u8, seq: u64) -> c_int;
-    pub fn ipc_child_disconnect_callback(vmid: u32);
+    pub fn libos_ipc_file_lock_set_send_response(vmid: u32, seq: u64, result: c_int) -> c_int;
+    pub fn libos_ipc_response_callback(src: u32, data: *mut u8, seq: u64) -> c_int;
+    pub fn libos_ipc_child_disconnect_callback(vmid: u32);
 }

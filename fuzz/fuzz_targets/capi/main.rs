@@ -28,7 +28,7 @@ fn set_up() {
     let is_member = std::env::var_os("LIBOS_IPC_FUZZ_MEMBER").is_some();
     let mut limits = Limits::default();
     unsafe {
-        assert_eq!(init_ipc(), EINVAL, "before it was set up");
+        assert_eq!(libos_ipc_init(), EINVAL, "before it was set up");
         libos_ipc_default_limits(&mut limits);
         // Tables are small and waits short.
         limits = [
@@ -40,11 +40,11 @@ fn set_up() {
         assert_eq!(libos_ipc_setup(&platform, &callbacks, &limits), 0);
         assert_eq!(libos_ipc_setup(&platform, &callbacks, &limits), -114);
         if is_member {
-            g_process_ipc_ids = [4, 2, 2];
+            libos_ipc_process_ids = [4, 2, 2];
         }
-        assert_eq!(init_ipc(), 0);
-        assert_eq!(init_ipc(), -114);
-        assert_eq!(init_ipc_ids() + init_ipc_worker(), 0);
+        assert_eq!(libos_ipc_init(), 0);
+        assert_eq!(libos_ipc_init(), -114);
+        assert_eq!(libos_ipc_init_ids() + libos_ipc_init_worker(), 0);
     }
 }
 
@@ -95,8 +95,8 @@ impl<'a> Input<'a> {
         path
     }
 
-    fn lock(&mut self) -> libos_file_lock {
-        libos_file_lock {
+    fn lock(&mut self) -> libos_ipc_lock {
+        libos_ipc_lock {
             family: self.id() % 5,
             kind: self.int() % 5,
             start: self.number(),
@@ -122,9 +122,9 @@ impl<'a> Input<'a> {
         let size = 17 + payload.len();
         unsafe {
             if code == 0 {
-                init_ipc_response(message.as_mut_ptr(), u64::from(self.byte()), size);
+                libos_ipc_init_response(message.as_mut_ptr(), u64::from(self.byte()), size);
             } else {
-                init_ipc_msg(message.as_mut_ptr(), code, size);
+                libos_ipc_init_msg(message.as_mut_ptr(), code, size);
             }
         }
         message.extend(payload);
@@ -171,50 +171,50 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
             6 => world().read_all(peer),
             7 => world().listening ^= 1 << peer,
             8 => drop(libos_ipc_turn(0)),
-            9 => drop(connect_to_process(input.id())),
-            10 => remove_outgoing_ipc_connection(input.id()),
-            11 => drop(ipc_send_message(peer, input.message().as_mut_ptr())),
+            9 => drop(libos_ipc_connect_to_process(input.id())),
+            10 => libos_ipc_remove_outgoing_connection(input.id()),
+            11 => drop(libos_ipc_send_message(peer, input.message().as_mut_ptr())),
             12 => {
                 let got =
-                    ipc_send_msg_and_get_response(peer, input.message().as_mut_ptr(), &mut out);
+                    libos_ipc_send_msg_and_get_response(peer, input.message().as_mut_ptr(), &mut out);
                 assert!(got == 0 || out.is_null());
             }
-            13 => drop(ipc_broadcast(input.message().as_mut_ptr(), input.id())),
-            14 => drop(ipc_get_new_vmid(&mut one)),
+            13 => drop(libos_ipc_broadcast(input.message().as_mut_ptr(), input.id())),
+            14 => drop(libos_ipc_get_new_vmid(&mut one)),
             15 => {
-                if ipc_alloc_id_range(&mut one, &mut two) == 0 {
+                if libos_ipc_alloc_id_range(&mut one, &mut two) == 0 {
                     assert!(one <= two && two - one < 32 && one > 0, "{one} to {two}");
                     open.ranges.push((one, two));
                 }
             }
-            16 => drop(ipc_release_id_range(input.id(), input.id())),
-            17 => drop(ipc_change_id_owner(input.id(), input.id())),
-            18 => drop(ipc_get_id_owner(input.id(), &mut one)),
+            16 => drop(libos_ipc_release_id_range(input.id(), input.id())),
+            17 => drop(libos_ipc_change_id_owner(input.id(), input.id())),
+            18 => drop(libos_ipc_get_id_owner(input.id(), &mut one)),
             19 => drop(libos_ipc_bury(input.id())),
-            20 => drop(init_id_ranges(input.id())),
+            20 => drop(libos_ipc_init_id_ranges(input.id())),
             21 => open
                 .ids
-                .push(get_new_id([0, peer][usize::from(input.byte() & 1)])),
-            22 => release_id(input.id()),
-            23 => drop(ipc_cld_exit_send(input.id(), input.id())),
-            24 => drop(ipc_kill_process(input.id(), input.id(), input.int())),
-            25 => drop(ipc_kill_thread(
+                .push(libos_ipc_get_new_id([0, peer][usize::from(input.byte() & 1)])),
+            22 => libos_ipc_release_id(input.id()),
+            23 => drop(libos_ipc_cld_exit_send(input.id(), input.id())),
+            24 => drop(libos_ipc_kill_process(input.id(), input.id(), input.int())),
+            25 => drop(libos_ipc_kill_thread(
                 input.id(),
                 input.id(),
                 input.id(),
                 input.int(),
             )),
-            26 => drop(ipc_kill_pgroup(input.id(), input.id(), input.int())),
-            27 => drop(ipc_kill_all(input.id(), input.int())),
-            28 => drop(ipc_pid_getmeta(input.id(), input.id(), &mut out)),
+            26 => drop(libos_ipc_kill_pgroup(input.id(), input.id(), input.int())),
+            27 => drop(libos_ipc_kill_all(input.id(), input.int())),
+            28 => drop(libos_ipc_pid_getmeta(input.id(), input.id(), &mut out)),
             29 => {
                 let mut handle = null_mut();
-                if sync_create(&mut handle, input.number() % 8) == 0 {
+                if libos_ipc_sync_create(&mut handle, input.number() % 8) == 0 {
                     assert_ne!(libos_ipc_sync_id(handle), 0);
                     open.handles.push(handle);
                 }
             }
-            30 => sync_destroy(handle(input, open)),
+            30 => libos_ipc_sync_destroy(handle(input, open)),
             31 => {
                 let mut data = [0; 20];
                 let size = usize::from(input.byte()) % data.len();
@@ -225,18 +225,18 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
                 let mut data = input.bytes(20);
                 let size = usize::from(input.byte()) % data.len();
                 let handle = handle(input, open);
-                sync_unlock(handle, data.as_mut_ptr(), size);
+                libos_ipc_sync_unlock(handle, data.as_mut_ptr(), size);
             }
             33 => {
                 let (path, mut lock) = (input.path(), input.lock());
-                file_lock_set(path.as_ptr(), &mut lock, false);
+                libos_ipc_file_lock_set(path.as_ptr(), &mut lock, false);
             }
             34 => {
                 let (path, mut lock) = (input.path(), input.lock());
-                let mut found = libos_file_lock::default();
-                file_lock_get(path.as_ptr(), &mut lock, &mut found);
+                let mut found = libos_ipc_lock::default();
+                libos_ipc_file_lock_get(path.as_ptr(), &mut lock, &mut found);
             }
-            35 => drop(file_lock_clear_pid(input.id())),
+            35 => drop(libos_ipc_file_lock_clear_pid(input.id())),
             36 => {
                 let mut data = input.bytes(20);
                 let size = usize::from(input.byte()) % data.len();
@@ -245,12 +245,12 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
                 // itself, so messages of other servers about such a handle are excluded.
                 let is_own_business = matches!(code, 9 | 11 | 13);
                 if input.byte() & 1 == 0 && !is_own_business {
-                    ipc_sync_client_send(code, id, state, size, data.as_mut_ptr());
+                    libos_ipc_sync_client_send(code, id, state, size, data.as_mut_ptr());
                 } else {
-                    ipc_sync_server_send(peer, code, id, state, size, data.as_mut_ptr());
+                    libos_ipc_sync_server_send(peer, code, id, state, size, data.as_mut_ptr());
                 }
             }
-            37 => drop(ipc_file_lock_set_send_response(
+            37 => drop(libos_ipc_file_lock_set_send_response(
                 peer,
                 input.number(),
                 input.int(),
@@ -273,8 +273,8 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
                 memory[1..8].fill(0);
                 let at = memory.as_mut_ptr();
                 world().allocated.insert(at as usize, memory);
-                ipc_response_callback(peer, at, u64::from(input.byte()));
-                ipc_child_disconnect_callback(input.id());
+                libos_ipc_response_callback(peer, at, u64::from(input.byte()));
+                libos_ipc_child_disconnect_callback(input.id());
             }
         }
     }
@@ -301,7 +301,7 @@ fn clean_up(open: &Open) {
     unsafe {
         for handle in &open.handles {
             for _ in 0..2 {
-                sync_unlock(*handle, null_mut(), 0);
+                libos_ipc_sync_unlock(*handle, null_mut(), 0);
             }
         }
         for peer in 0..40 {
@@ -311,32 +311,32 @@ fn clean_up(open: &Open) {
             libos_ipc_turn(0);
         }
         for peer in 0..40 {
-            remove_outgoing_ipc_connection(peer);
+            libos_ipc_remove_outgoing_connection(peer);
         }
-        shutdown_sync_client();
+        libos_ipc_shutdown_sync_client();
         for _ in 0..8 {
             libos_ipc_turn(0);
         }
         for id in 0..40 {
-            file_lock_clear_pid(id);
+            libos_ipc_file_lock_clear_pid(id);
             libos_ipc_bury(id);
         }
         for id in &open.ids {
-            release_id(*id);
+            libos_ipc_release_id(*id);
         }
         for (start, end) in &open.ranges {
-            ipc_release_id_range(*start, *end);
+            libos_ipc_release_id_range(*start, *end);
         }
         for path in 0..4 {
             for handle_id in 0..6 {
-                let mut lock = libos_file_lock {
+                let mut lock = libos_ipc_lock {
                     family: 2,
                     kind: 2,
                     end: u64::MAX,
                     handle_id,
-                    ..libos_file_lock::default()
+                    ..libos_ipc_lock::default()
                 };
-                file_lock_set([b'a' + path, 0].as_ptr(), &mut lock, false);
+                libos_ipc_file_lock_set([b'a' + path, 0].as_ptr(), &mut lock, false);
             }
         }
         for _ in 0..8 {
