@@ -6,7 +6,7 @@ use super::quotas::{Charge, LOCKS};
 use super::table::holder_in;
 use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
 use crate::error::Errno;
-use crate::invariant::{Count, OrBroken};
+use crate::invariant::Count;
 use crate::store::{NONE, Payer, Portion};
 
 /// A range to lock, whether the lock is a write lock, and the payer if it is a part of an old lock.
@@ -33,14 +33,22 @@ impl LockTable<'_> {
         write: bool,
         mine: u32,
     ) -> Option<u32> {
-        let space = self.space(file, space);
-        let writer = self.trees.first_overlapping(space.writes, range, mine);
+        let of = self.file_at(file);
+        if of.locks == 0 {
+            return None;
+        }
+        let space = of.space(space);
+        let trees = &self.trees;
+        let mut writer = trees.first_of_disjoint(TreeKind::File, space.writes, range);
+        if writer.is_some_and(|lock| trees.at(lock).holder == mine) {
+            writer = trees.first_overlapping(space.writes, range, mine);
+        }
         if !write {
             return writer;
         }
-        let reader = self.trees.first_overlapping(space.reads, range, mine);
+        let reader = trees.first_overlapping(space.reads, range, mine);
         // A read lock of another holder never starts at the first byte of a write lock.
-        let start = |lock: &u32| self.trees.at(*lock).start;
+        let start = |lock: &u32| trees.at(*lock).start;
         writer.into_iter().chain(reader).min_by_key(start)
     }
 
@@ -53,7 +61,20 @@ impl LockTable<'_> {
         range: Range,
         write: bool,
     ) -> Result<(), Errno> {
-        let holder = match self.find_holder(owner, file) {
+        let mine = self.find_holder(owner, file);
+        self.grant_to(mine, file, (owner, charge), range, write)
+    }
+
+    /// As [`LockTable::grant`], for a caller that has looked up whether the owner has locks on the file.
+    pub(super) fn grant_to(
+        &mut self,
+        mine: Option<u32>,
+        file: u32,
+        (owner, charge): (Owner, Charge),
+        range: Range,
+        write: bool,
+    ) -> Result<(), Errno> {
+        let holder = match mine {
             Some(holder) => holder,
             None => self.add_holder(owner, file).ok_or(Errno::ENOLCK)?,
         };
@@ -147,10 +168,10 @@ impl LockTable<'_> {
         // Beyond the ends of a file there is nothing.
         let near = (range.0.saturating_sub(1), range.1.saturating_add(1));
         if self.own(holder, near).is_none() {
-            if self.unreserved_slots() == 0 || !self.may_add_locks(charge, 1) {
+            if self.unreserved_slots() == 0 {
                 return Err(Errno::ENOLCK);
             }
-            let payer = self.quotas.charge(charge.to, LOCKS, 1);
+            let payer = self.charge_lock(charge).ok_or(Errno::ENOLCK)?;
             self.insert(holder, range, write, payer);
             return Ok(());
         }
@@ -240,49 +261,33 @@ impl LockTable<'_> {
     /// Inserts a lock, which is charged to the payer already.
     fn insert(&mut self, holder: u32, (start, end): Range, write: bool, payer: Payer) {
         let of = *self.holder_at(holder);
-        let Some(lock) = self.trees.alloc((start, end), write, (holder, of.since)) else {
+        let range = (start, end);
+        let Some(lock) = self.trees.alloc(range, write, (holder, of.since), payer) else {
             return;
         };
-        self.trees.set_payer(lock, payer);
-        self.adjust_lock_count(of.file, 1);
         let root = self.trees.insert(TreeKind::Holder, of.root, lock);
         self.set_root(holder, root);
-        let kind = of.owner.space();
-        let space = self.space(of.file, kind);
-        if write {
-            let root = self.trees.insert(TreeKind::File, space.writes, lock);
-            self.change_space(of.file, kind, |space| space.writes = root);
-        } else {
-            let root = self.trees.insert(TreeKind::File, space.reads, lock);
-            self.change_space(of.file, kind, |space| space.reads = root);
+        if let Some(file) = self.files.get_mut(of.file as usize) {
+            file.locks.increment();
+            let root = file.root_mut(of.owner.space(), write);
+            *root = self.trees.insert(TreeKind::File, *root, lock);
         }
     }
 
     fn remove(&mut self, holder: u32, lock: u32) {
         let of = *self.holder_at(holder);
-        self.adjust_lock_count(of.file, -1);
         let root = self.trees.remove(TreeKind::Holder, of.root, lock);
         self.set_root(holder, root);
-        let kind = of.owner.space();
-        let space = self.space(of.file, kind);
-        if self.trees.at(lock).write {
-            let root = self.trees.remove(TreeKind::File, space.writes, lock);
-            self.change_space(of.file, kind, |space| space.writes = root);
-        } else {
-            let root = self.trees.remove(TreeKind::File, space.reads, lock);
-            self.change_space(of.file, kind, |space| space.reads = root);
+        let RangeLock { write, payer, .. } = *self.trees.at(lock);
+        if let Some(file) = self.files.get_mut(of.file as usize) {
+            file.locks.decrement();
+            let root = file.root_mut(of.owner.space(), write);
+            *root = self.trees.remove(TreeKind::File, *root, lock);
         }
         self.unblock_requests(lock);
-        let payer = self.trees.at(lock).payer;
         self.quotas.release(payer, LOCKS, 1);
         self.trees.free(lock);
         self.removed = self.removed.wrapping_add(1);
-    }
-
-    fn adjust_lock_count(&mut self, file: u32, change: isize) {
-        if let Some(file) = self.files.get_mut(file as usize) {
-            file.locks = file.locks.checked_add_signed(change).or_broken(file.locks);
-        }
     }
 
     fn set_root(&mut self, holder: u32, root: u32) {
@@ -307,12 +312,19 @@ impl LockTable<'_> {
         self.by_owner.insert(owner.hash(), slot, &|other| {
             holder_in(holders, other).by_owner().cmp(&holder.by_owner())
         });
+        if let Some(of) = self.files.get_mut(file as usize) {
+            of.ref_count.increment();
+            if of.first_holder == NONE {
+                of.first_holder = slot;
+                return Some(slot);
+            }
+            of.more_holders.increment();
+        }
         self.by_owner_and_file
             .insert(hash_owner_and_file(owner, file), slot, &|other| {
                 let other = holder_in(holders, other).by_owner_and_file();
                 other.cmp(&holder.by_owner_and_file())
             });
-        self.adjust_ref_count(file, 1);
         Some(slot)
     }
 
@@ -326,17 +338,24 @@ impl LockTable<'_> {
         self.by_owner.remove(owner.hash(), slot, &|other| {
             holder_in(holders, other).by_owner().cmp(&holder.by_owner())
         });
-        self.by_owner_and_file
-            .remove(hash_owner_and_file(owner, file), slot, &|other| {
-                let other = holder_in(holders, other).by_owner_and_file();
-                other.cmp(&holder.by_owner_and_file())
-            });
+        if let Some(of) = self.files.get_mut(file as usize) {
+            of.ref_count.decrement();
+            if of.first_holder == slot {
+                of.first_holder = NONE;
+            } else {
+                of.more_holders.decrement();
+                let hash = hash_owner_and_file(owner, file);
+                self.by_owner_and_file.remove(hash, slot, &|other| {
+                    let other = holder_in(holders, other).by_owner_and_file();
+                    other.cmp(&holder.by_owner_and_file())
+                });
+            }
+        }
         if let Some(holder) = self.holders.get_mut(slot as usize) {
             holder.file = NONE;
         }
         self.holder_slots.free(slot);
-        self.adjust_ref_count(holder.file, -1);
-        self.recharge_file_of(holder.owner, holder.file);
+        self.recharge_file_of(owner, file);
     }
 
     /// Releases a portion of the locks of a holder, and serves the requests that waited for them.

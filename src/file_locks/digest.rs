@@ -11,6 +11,7 @@ impl LockTable<'_> {
     pub(crate) fn digest(&self, digest: &mut Digest) {
         self.trees.digest(digest);
         self.file_slots.digest(digest);
+        self.idle_file.hash(digest);
         digest.add_all(
             self.files
                 .iter()

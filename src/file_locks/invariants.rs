@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
     use crate::Vmid;
-    use crate::store::Arena;
+    use crate::store::{Arena, Payer};
     use crate::wire::{FileLock, LockFamily, LockKind};
 
     const LIMITS: LockLimits = LockLimits {
@@ -121,8 +121,11 @@ mod tests {
         assert!(is_consistent_after(|_| {}));
         let faults: [fn(&mut LockTable<'_>); 5] = [
             |locks| locks.holders[0].root = NONE,
-            |locks| locks.change_space(0, SpaceKind::Ranges, |space| space.reads = NONE),
-            |locks| assert!(locks.trees.alloc((40, 49), true, (0, 1)).is_some()),
+            |locks| locks.change_file(0, |file| *file.root_mut(SpaceKind::Ranges, false) = NONE),
+            |locks| {
+                let slot = locks.trees.alloc((40, 49), true, (0, 1), Payer::NOBODY);
+                assert!(slot.is_some());
+            },
             |locks| {
                 let owner = locks.holder_at(0).owner;
                 assert_eq!(locks.release_range(0, owner, RANGE), Ok(()));

@@ -28,6 +28,7 @@ mod wait_queue;
 
 use crate::Vmid;
 use crate::error::{Errno, Error};
+use crate::invariant::Count;
 use crate::wire::{FileLock, LockFamily, LockKind};
 
 use crate::store::{Arena, HashIndex, NONE, Quotas, SlotAllocator, Steps, Table, bytes_for, total};
@@ -94,6 +95,8 @@ pub struct LockTable<'m> {
     files: Table<'m, File>,
     file_slots: SlotAllocator<'m>,
     by_path: HashIndex<'m>,
+    /// The file that was dropped last, if its place was not freed yet.
+    idle_file: u32,
     holders: Table<'m, Holder>,
     holder_slots: SlotAllocator<'m>,
     by_owner: HashIndex<'m>,
@@ -156,6 +159,7 @@ impl<'m> LockTable<'m> {
             files: arena.alloc_table(limits.files, |_| Ok(EMPTY_FILE))?,
             file_slots: SlotAllocator::new(arena, limits.files)?,
             by_path: HashIndex::new(arena, limits.files)?,
+            idle_file: NONE,
             holders: arena.alloc_table(limits.locks, |_| Ok(EMPTY_HOLDER))?,
             holder_slots: SlotAllocator::new(arena, limits.locks)?,
             by_owner: HashIndex::new(arena, limits.locks)?,
@@ -278,8 +282,8 @@ impl<'m> LockTable<'m> {
     ) -> Result<SetOutcome, Errno> {
         let (write, wait) = (operation.is_write(), operation.may_wait());
         let space = owner.space();
-        let mine = self.find_holder(owner, file).unwrap_or(NONE);
-        let blocker = self.find_conflict(file, space, range, write, mine);
+        let mut mine = self.find_holder(owner, file);
+        let blocker = self.find_conflict(file, space, range, write, mine.unwrap_or(NONE));
         // A request that is resumed has paid for its place.
         if blocker.is_some()
             && wait
@@ -287,8 +291,10 @@ impl<'m> LockTable<'m> {
         {
             return Err(Errno::ENOLCK);
         }
-        if space == SpaceKind::WholeFile && mine != NONE {
-            if self.trees.at(self.holder_at(mine).root).write == write {
+        if space == SpaceKind::WholeFile
+            && let Some(held) = mine.take()
+        {
+            if self.trees.at(self.holder_at(held).root).write == write {
                 return Ok(SetOutcome::Done);
             }
             // As in the kernel, the old lock is lost even if the new one is refused.
@@ -296,7 +302,7 @@ impl<'m> LockTable<'m> {
         }
         let outcome = match blocker {
             None => self
-                .grant(file, (owner, Charge::to(from)), range, write)
+                .grant_to(mine, file, (owner, Charge::to(from)), range, write)
                 .map(|()| SetOutcome::Done),
             Some(_) if !wait => Err(Errno::EAGAIN),
             Some(blocker) => {
@@ -362,7 +368,8 @@ impl<'m> LockTable<'m> {
 
     /// The number of files with locks or waiting requests now, and the peak.
     pub fn file_usage(&self) -> (usize, usize) {
-        (self.file_slots.in_use(), self.file_slots.peak())
+        let idle = usize::from(self.idle_file != NONE);
+        (self.file_slots.in_use().minus(idle), self.file_slots.peak())
     }
 
     /// The number of references to open files now, and the peak.

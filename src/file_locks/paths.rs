@@ -49,18 +49,19 @@ impl<'m> PathStore<'m> {
     }
 
     /// The number of chunks that a path of that length takes.
-    pub(super) const fn chunks_of(length: usize) -> usize {
+    const fn chunks_of(length: usize) -> usize {
         length.div_ceil(CHUNK_LENGTH)
+    }
+
+    /// The number of chunks that a file with that path is charged for: those that its path takes, and at
+    /// least those that each file has on average.
+    pub(super) fn cost_of(length: usize) -> usize {
+        Self::chunks_of(length).max(CHUNKS_PER_PATH)
     }
 
     /// Whether the free chunks can hold the path.
     pub(super) fn has_room(&self, path: &[u8]) -> bool {
         self.slots.remaining() >= Self::chunks_of(path.len())
-    }
-
-    /// The number of chunks in use.
-    pub(super) fn in_use(&self) -> usize {
-        self.slots.in_use()
     }
 
     pub(super) const fn bytes(chunks: usize) -> usize {
@@ -89,16 +90,25 @@ impl<'m> PathStore<'m> {
             first: NONE,
             length: path.len(),
         };
+        if (1..=CHUNK_LENGTH).contains(&path.len()) {
+            stored.first = self.store_part(path, NONE)?;
+            return Some(stored);
+        }
         // The loop runs from the last chunk to the first, so that each chunk can be linked to the
         // next.
         for part in path.chunks(CHUNK_LENGTH).rev() {
-            let slot = self.slots.alloc()?;
-            let chunk = self.chunks.get_mut(slot as usize)?;
-            copy(&mut chunk.bytes, part);
-            chunk.next = stored.first;
-            stored.first = slot;
+            stored.first = self.store_part(part, stored.first)?;
         }
         Some(stored)
+    }
+
+    #[inline]
+    fn store_part(&mut self, part: &[u8], next: u32) -> Option<u32> {
+        let slot = self.slots.alloc()?;
+        let chunk = self.chunks.get_mut(slot as usize)?;
+        copy(&mut chunk.bytes, part);
+        chunk.next = next;
+        Some(slot)
     }
 
     pub(super) fn remove(&mut self, path: StoredPath) {
@@ -158,12 +168,17 @@ impl<'m> PathStore<'m> {
     }
 }
 
+/// An odd number with well mixed bits: the golden ratio.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// The hash of a path. Callers compute it once for each request.
 pub(crate) fn hash_path(path: &[u8]) -> u64 {
     let (words, rest) = path.as_chunks::<8>();
     let mut hash = path.len() as u64;
+    // One multiplication for each word, and all bits are mixed at the end: a good hash of each word
+    // would take most of the time of an uncontended lock. Peers can make collisions in any case.
     for word in words {
-        hash = hash64(hash ^ u64::from_le_bytes(*word));
+        hash = (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(MULTIPLIER);
     }
     // `last_chunk` of `core` contains a panic.
     let tail = path.len().checked_sub(8).and_then(|at| path.get(at..));
@@ -179,5 +194,5 @@ pub(crate) fn hash_path(path: &[u8]) -> u64 {
             last
         }
     };
-    hash64(hash ^ u64::from_le_bytes(last))
+    hash64(hash.rotate_left(5) ^ u64::from_le_bytes(last))
 }

@@ -1,5 +1,6 @@
 //! Which lock conflicts with a request: `F_GETLK` and `F_OFD_GETLK`.
 
+use super::interval_tree::TreeKind;
 use super::wait_queue::Operation;
 use super::{LockTable, Owner, Range, range_of};
 use crate::error::Errno;
@@ -53,7 +54,9 @@ impl LockTable<'_> {
         };
         if is_own {
             let mine = self.find_holder(owner, file).unwrap_or(NONE);
-            let first = self.trees.first_own(self.holder_at(mine).root, range);
+            let first =
+                self.trees
+                    .first_of_disjoint(TreeKind::Holder, self.holder_at(mine).root, range);
             return Ok(first.map(|first| self.describe(first)));
         }
         Ok(self.held(file, owner, range, lock.kind == LockKind::Write))

@@ -1,21 +1,20 @@
 //! The quotas of the lock tables: which member each lock, file and waiting request is charged to.
 //!
-//! A lock is charged to the member whose request set it, a waiting request to its sender. A file,
-//! with the pieces of its path, is charged to the member that used it first; when that member does
-//! not use it any more, to another one that does. The places that are reserved for the locks of a
+//! A lock is charged to the member whose request set it, a waiting request to its sender. A file is
+//! charged to the member that used it first; when that member does not use it any more, to another one
+//! that does. A file costs as many places as its path takes pieces, and at least the part of the
+//! pieces that each file has on average: so one quota bounds the files and the pieces. The places that are reserved for the locks of a
 //! delegated file are charged to the holder of the delegation.
 
 use super::paths::PathStore;
-use super::{LockLimits, LockTable, Owner};
+use super::{File, LockLimits, LockTable, Owner};
 use crate::Vmid;
 use crate::error::Error;
 use crate::store::{Arena, NONE, Payer, Portion, Quotas, payer_among, total};
 
 pub(super) const LOCKS: usize = 0;
 pub(super) const FILES: usize = 1;
-pub(super) const PATHS: usize = 2;
-pub(super) const WAITING: usize = 3;
-const TABLES: usize = 4;
+pub(super) const WAITING: usize = 2;
 
 /// How a new lock is charged.
 #[derive(Clone, Copy)]
@@ -45,7 +44,7 @@ impl Charge {
 impl<'m> LockTable<'m> {
     /// The memory of the quotas for a family of at most `members`, in bytes.
     pub(crate) const fn quota_bytes(members: usize) -> usize {
-        total!(Quotas::bytes(members, TABLES), Quotas::bytes(members, 1))
+        total!(Quotas::bytes(members), Quotas::bytes(members))
     }
 
     /// Makes the quotas of the tables.
@@ -55,7 +54,7 @@ impl<'m> LockTable<'m> {
         limits: &LockLimits,
     ) -> Result<Quotas<'m>, Error> {
         let paths = PathStore::chunks_for(limits.files);
-        let tables = [limits.locks, limits.files, paths, limits.waiting];
+        let tables = [limits.locks, paths, limits.waiting];
         Quotas::new(arena, members, &tables)
     }
 
@@ -70,24 +69,13 @@ impl<'m> LockTable<'m> {
         charge.is_paid || self.quotas.may_grow(charge.to, LOCKS, count)
     }
 
-    /// Whether the member may add a file with that path. If not, the refusal is counted.
-    pub(super) fn may_add_file(&mut self, from: Vmid, path: &[u8]) -> bool {
-        let pieces = PathStore::chunks_of(path.len());
-        self.quotas.may_grow(from, FILES, 1) && self.quotas.may_grow(from, PATHS, pieces)
-    }
-
-    /// Charges a new file to the member.
-    pub(super) fn charge_file(&mut self, from: Vmid, path: &[u8]) -> Payer {
-        self.quotas
-            .charge(from, PATHS, PathStore::chunks_of(path.len()));
-        self.quotas.charge(from, FILES, 1)
-    }
-
-    /// Releases the charge for a file, which is being removed.
-    pub(super) fn release_file_charge(&mut self, payer: Payer, path_length: usize) {
-        self.quotas.release(payer, FILES, 1);
-        self.quotas
-            .release(payer, PATHS, PathStore::chunks_of(path_length));
+    /// Charges a new lock, if the quota allows that. If not, the refusal is counted.
+    #[inline]
+    pub(super) fn charge_lock(&mut self, charge: Charge) -> Option<Payer> {
+        if charge.is_paid {
+            return Some(self.quotas.charge(charge.to, LOCKS, 1));
+        }
+        self.quotas.try_charge(charge.to, LOCKS, 1)
     }
 
     /// Charges a file to another of its users if `payer`, who ended one of its uses, has paid for it:
@@ -112,19 +100,20 @@ impl<'m> LockTable<'m> {
         let Some(user) = delegated.or(lock).or(waiting) else {
             return;
         };
-        let pieces = PathStore::chunks_of(of.path_length());
-        self.quotas.move_charge(payer, user, PATHS, pieces);
-        self.quotas.move_charge(payer, user, FILES, 1);
+        if user == payer {
+            return;
+        }
+        self.quotas.move_charge(payer, user, FILES, of.cost());
         self.change_file(file, |file| file.payer = user);
     }
 
     /// As [`LockTable::recharge_file`], for an owner that has no lock on the file any more.
     pub(super) fn recharge_file_of(&mut self, owner: Owner, file: u32) {
         let of = self.file_at(file);
-        if !of.is_used() {
+        let payer = of.payer;
+        if !of.is_used() || payer == Payer::NOBODY {
             return;
         }
-        let payer = of.payer;
         let may_pay = match owner {
             Owner::Process { vmid, .. } => self.quotas.is_payer(payer, vmid),
             Owner::Open(_) | Owner::Flock(_) => true,
@@ -164,13 +153,18 @@ impl<'m> LockTable<'m> {
         true
     }
 
+    fn files_in_use(&self) -> impl Iterator<Item = &File> {
+        let files = self.files.iter();
+        let files = files.take(self.file_slots.high_water() as usize);
+        files.filter(|file| file.is_in_table())
+    }
+
     /// Whether the charges agree with the tables. Slow: for tests.
     pub fn check_quotas(&self) -> bool {
         let locks = self.trees.slots().in_use();
         let in_use = [
             locks.wrapping_add(self.delegations.reserved()),
-            self.file_slots.in_use(),
-            self.paths.in_use(),
+            self.files_in_use().map(File::cost).sum(),
             self.waits.slots.in_use(),
         ];
         // The answer to a request of a member that has left may not be taken yet.
@@ -180,10 +174,12 @@ impl<'m> LockTable<'m> {
     /// The number of locks, files, waiting requests and open files that the member pays for.
     pub fn charges_of(&self, vmid: Vmid) -> [usize; 4] {
         let of_table = |table| self.quotas.charge_of(vmid, table);
+        let files = self.files_in_use();
+        let files = files.filter(|file| self.quotas.member(file.payer) == Some(vmid));
         let open_files = self.open_files.charge_of(vmid);
         [
             of_table(LOCKS),
-            of_table(FILES),
+            files.count(),
             of_table(WAITING),
             open_files,
         ]

@@ -22,12 +22,18 @@ impl IntervalTrees<'_> {
         (last != NONE && self.at(last).end >= start).then_some(last)
     }
 
-    /// The first lock of a holder's tree that overlaps `start..=end`.
-    pub(super) fn first_own(&self, root: u32, (start, end): Range) -> Option<u32> {
+    /// The first lock of a tree that overlaps `start..=end`. The locks of this tree do not overlap each
+    /// other: it is that of a holder, or of the write locks of a file.
+    pub(super) fn first_of_disjoint(
+        &self,
+        tree: TreeKind,
+        root: u32,
+        (start, end): Range,
+    ) -> Option<u32> {
         let mut at = root;
         let mut first = NONE;
         while at != NONE {
-            let link = self.link(TreeKind::Holder, at);
+            let link = self.link(tree, at);
             if self.at(at).end >= start {
                 first = at;
                 at = link.left;
@@ -107,7 +113,7 @@ mod tests {
     use core::mem::MaybeUninit;
 
     use super::*;
-    use crate::store::Arena;
+    use crate::store::{Arena, Payer};
 
     #[test]
     fn first_overlapping_lock_of_another_holder_is_found() {
@@ -140,7 +146,7 @@ mod tests {
                 };
                 if !all.iter().flatten().any(taken) {
                     let lock = trees
-                        .alloc((start, end), false, (holder, since.into()))
+                        .alloc((start, end), false, (holder, since.into()), Payer::NOBODY)
                         .unwrap();
                     root = trees.insert(TreeKind::File, root, lock);
                     all[slot] = Some(lock);

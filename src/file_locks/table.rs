@@ -1,9 +1,11 @@
 //! The tables of files and holders.
 
 use core::cmp::{Ordering, Reverse};
+use core::mem::replace;
 
 use super::delegation::Delegation;
 use super::paths::{PathStore, StoredPath, hash_path};
+use super::quotas::FILES;
 use super::{LockTable, Owner};
 use crate::Vmid;
 use crate::invariant::OrBroken;
@@ -40,8 +42,13 @@ pub(super) struct File {
     pub(super) delegation: Option<Delegation>,
     /// The number of held locks.
     pub(super) locks: usize,
+    /// A holder that the index of owners and files does not contain: most files have one holder at
+    /// a time, so most holders never get there.
+    pub(super) first_holder: u32,
+    /// The number of holders that the index contains.
+    pub(super) more_holders: u32,
     /// The number of holders, waiting requests and delegations; [`FREE`] if the slot has no file.
-    ref_count: u32,
+    pub(super) ref_count: u32,
     pub(super) payer: Payer,
 }
 
@@ -50,8 +57,35 @@ impl File {
         self.ref_count > 0
     }
 
-    pub(super) fn path_length(&self) -> usize {
-        self.path.length()
+    pub(super) fn is_in_table(&self) -> bool {
+        self.ref_count != FREE
+    }
+
+    /// The number of places of its quota that the file takes.
+    pub(super) fn cost(&self) -> usize {
+        PathStore::cost_of(self.path.length())
+    }
+
+    pub(super) fn space(&self, kind: SpaceKind) -> &Space {
+        let [ranges, whole] = &self.spaces;
+        match kind {
+            SpaceKind::Ranges => ranges,
+            SpaceKind::WholeFile => whole,
+        }
+    }
+
+    /// The root of the tree of the locks of one kind.
+    pub(super) fn root_mut(&mut self, kind: SpaceKind, write: bool) -> &mut u32 {
+        let [ranges, whole] = &mut self.spaces;
+        let space = match kind {
+            SpaceKind::Ranges => ranges,
+            SpaceKind::WholeFile => whole,
+        };
+        if write {
+            &mut space.writes
+        } else {
+            &mut space.reads
+        }
     }
 }
 
@@ -63,6 +97,8 @@ pub(super) const EMPTY_FILE: File = File {
     last_deferred: NONE,
     delegation: None,
     locks: 0,
+    first_holder: NONE,
+    more_holders: 0,
     ref_count: FREE,
     payer: Payer::NOBODY,
 };
@@ -104,30 +140,52 @@ impl LockTable<'_> {
     }
 
     pub(crate) fn find_file_hashed(&self, path: &[u8], hash: u64) -> Option<u32> {
-        self.by_path.find(hash, |slot| {
+        let found = self.by_path.find(hash, |slot| {
             let file = self.file_at(slot);
             let order = file.hash.cmp(&hash);
             order.then_with(|| self.paths.compare(file.path, path))
-        })
+        });
+        found.filter(|slot| *slot != self.idle_file)
     }
 
     /// Adds a file that the member uses. `None` if there is no room for it.
     pub(super) fn add_file(&mut self, from: Vmid, path: &[u8], hash: u64) -> Option<u32> {
-        let has_room = self.file_slots.remaining() > 0 && self.paths.has_room(path);
-        if !has_room || !self.may_add_file(from, path) {
+        let cost = PathStore::cost_of(path.len());
+        let payer = self.quotas.try_charge(from, FILES, cost)?;
+        let slot = self
+            .take_idle_file(path, hash)
+            .or_else(|| self.insert_file(path, hash));
+        let Some(slot) = slot else {
+            self.quotas.release(payer, FILES, cost);
+            return None;
+        };
+        if let Some(file) = self.files.get_mut(slot as usize) {
+            // Nothing is left of the file that was here before.
+            debug_assert!(file.locks == 0 && file.first_holder == NONE && !file.is_in_table());
+            (file.ref_count, file.payer) = (0, payer);
+        }
+        Some(slot)
+    }
+
+    /// Takes the idle file, if it has that path; else frees it.
+    fn take_idle_file(&mut self, path: &[u8], hash: u64) -> Option<u32> {
+        let slot = replace(&mut self.idle_file, NONE);
+        let file = self.files.get(slot as usize)?;
+        if file.hash == hash && self.paths.compare(file.path, path).is_eq() {
+            return Some(slot);
+        }
+        self.remove_file(slot);
+        None
+    }
+
+    fn insert_file(&mut self, path: &[u8], hash: u64) -> Option<u32> {
+        if self.file_slots.remaining() == 0 {
             return None;
         }
         let stored = self.paths.store(path)?;
         let slot = self.file_slots.alloc()?;
-        let payer = self.charge_file(from, path);
         if let Some(file) = self.files.get_mut(slot as usize) {
-            *file = File {
-                hash,
-                path: stored,
-                ref_count: 0,
-                payer,
-                ..EMPTY_FILE
-            };
+            (file.hash, file.path) = (hash, stored);
         }
         let (files, paths) = (&self.files, &self.paths);
         self.by_path.insert(hash, slot, &|other| {
@@ -136,22 +194,32 @@ impl LockTable<'_> {
         Some(slot)
     }
 
+    /// Drops the file if nothing uses it. Its place stays idle until the next file is added: a file that
+    /// is locked and unlocked again and again keeps it.
     pub(super) fn drop_file_if_unused(&mut self, slot: u32) {
-        let file = *self.file_at(slot);
+        let Some(file) = self.files.get_mut(slot as usize) else {
+            return;
+        };
         if file.ref_count == 0 {
-            self.change_file(slot, |file| {
-                file.ref_count = FREE;
-                file.payer = Payer::NOBODY;
-            });
-            let (hash, path) = (file.hash, file.path);
-            let (files, paths) = (&self.files, &self.paths);
-            self.by_path.remove(hash, slot, &|other| {
-                order_of_file(files, paths, other, (hash, path))
-            });
-            self.paths.remove(path);
-            self.file_slots.free(slot);
-            self.release_file_charge(file.payer, file.path_length());
+            let (payer, cost) = (file.payer, file.cost());
+            (file.ref_count, file.payer) = (FREE, Payer::NOBODY);
+            self.quotas.release(payer, FILES, cost);
+            let idle = replace(&mut self.idle_file, slot);
+            if idle != NONE {
+                self.remove_file(idle);
+            }
         }
+    }
+
+    fn remove_file(&mut self, slot: u32) {
+        let file = self.file_at(slot);
+        let (hash, path) = (file.hash, file.path);
+        let (files, paths) = (&self.files, &self.paths);
+        self.by_path.remove(hash, slot, &|other| {
+            order_of_file(files, paths, other, (hash, path))
+        });
+        self.paths.remove(path);
+        self.file_slots.free(slot);
     }
 
     pub(super) fn file_at(&self, slot: u32) -> &File {
@@ -161,26 +229,7 @@ impl LockTable<'_> {
     }
 
     pub(super) fn space(&self, file: u32, kind: SpaceKind) -> Space {
-        let [ranges, whole] = self.file_at(file).spaces;
-        match kind {
-            SpaceKind::Ranges => ranges,
-            SpaceKind::WholeFile => whole,
-        }
-    }
-
-    pub(super) fn change_space(
-        &mut self,
-        file: u32,
-        kind: SpaceKind,
-        change: impl FnOnce(&mut Space),
-    ) {
-        if let Some(file) = self.files.get_mut(file as usize) {
-            let [ranges, whole] = &mut file.spaces;
-            change(match kind {
-                SpaceKind::Ranges => ranges,
-                SpaceKind::WholeFile => whole,
-            });
-        }
+        *self.file_at(file).space(kind)
     }
 
     pub(super) fn change_file(&mut self, file: u32, change: impl FnOnce(&mut File)) {
@@ -204,6 +253,14 @@ impl LockTable<'_> {
     }
 
     pub(super) fn find_holder(&self, owner: Owner, file: u32) -> Option<u32> {
+        let of = self.file_at(file);
+        let first = of.first_holder;
+        if first != NONE && self.holder_at(first).owner == owner {
+            return Some(first);
+        }
+        if of.more_holders == 0 {
+            return None;
+        }
         self.by_owner_and_file
             .find(hash_owner_and_file(owner, file), |slot| {
                 let key = self.holder_at(slot).by_owner_and_file();
@@ -231,4 +288,54 @@ fn order_of_file(
 
 pub(super) fn hash_owner_and_file(owner: Owner, file: u32) -> u64 {
     owner.hash() ^ hash64(u64::from(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::MaybeUninit;
+
+    use super::*;
+    use crate::file_locks::LockLimits;
+    use crate::store::Arena;
+    use crate::wire::{FileLock, LockFamily, LockKind};
+
+    #[test]
+    fn place_of_the_last_file_is_used_again_and_in_nobodys_way() {
+        const LIMITS: LockLimits = LockLimits {
+            locks: 4,
+            files: 1,
+            ..LockLimits::NONE
+        };
+        let mut memory = [MaybeUninit::uninit(); LockTable::bytes(&LIMITS)];
+        let mut locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+        let mut set = |path, kind| {
+            let lock = FileLock {
+                family: LockFamily::Posix,
+                kind,
+                start: 0,
+                end: 9,
+                pid: 1,
+                handle: 0,
+                wait: false,
+                path,
+            };
+            locks.set(Vmid::LEADER, 1, &lock).unwrap();
+            let is_found = locks.find_file(path).is_some();
+            assert_eq!(is_found, kind != LockKind::Unlock);
+            assert_eq!(locks.file_usage(), (is_found.into(), 1));
+            assert!(locks.check_invariants());
+            locks.trees.slots().high_water()
+        };
+        // The only place is that of the first file until the second one needs it.
+        for path in [
+            b"first".as_slice(),
+            b"first",
+            b"second",
+            b"first",
+            b"second",
+        ] {
+            set(path, LockKind::Write);
+            assert_eq!(set(path, LockKind::Unlock), 1);
+        }
+    }
 }

@@ -274,6 +274,22 @@ impl<'a> Sync<'a> {
     }
 }
 
+/// Whether a path has a NUL. It looks at eight bytes at a time, because this is on the way of each lock.
+#[inline]
+fn has_nul(path: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+    let (words, rest) = path.as_chunks::<8>();
+    let has_zero_byte = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        word.wrapping_sub(ONES) & !word & HIGH_BITS != 0
+    };
+    // The last eight bytes overlap the word before.
+    let last = path.len().checked_sub(8).and_then(|at| path.get(at..));
+    let last = last.and_then(<[u8]>::first_chunk);
+    words.iter().any(has_zero_byte) || last.map_or_else(|| rest.contains(&0), has_zero_byte)
+}
+
 impl<'a> FileLock<'a> {
     /// The bytes after the path: its NUL and the reserved bytes.
     const TAIL: usize = layout::FILE_LOCK_SPARE + 1;
@@ -282,7 +298,7 @@ impl<'a> FileLock<'a> {
     /// lock.
     #[inline]
     pub(super) fn length(&self) -> usize {
-        if self.path.contains(&0) {
+        if has_nul(self.path) {
             return usize::MAX;
         }
         total!(size_of::<layout::FileLock>(), self.path.len(), Self::TAIL)
@@ -315,7 +331,7 @@ impl<'a> FileLock<'a> {
             .split_at_checked(length)
             .ok_or(Malformed::PayloadLength)?;
         // The reserved bytes may have any value, so the path must end at the first NUL.
-        if path.contains(&0) || tail.first() != Some(&0) {
+        if has_nul(path) || tail.first() != Some(&0) {
             let terminated = rest.contains(&0);
             return Err(if terminated {
                 Malformed::LengthsDisagree

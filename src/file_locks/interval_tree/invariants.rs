@@ -42,7 +42,7 @@ mod tests {
     use core::mem::MaybeUninit;
 
     use super::*;
-    use crate::store::Arena;
+    use crate::store::{Arena, Payer};
 
     const CAPACITY: usize = 3;
 
@@ -51,7 +51,9 @@ mod tests {
         let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(CAPACITY)];
         let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), CAPACITY).unwrap();
         let root = [10, 20, 30].into_iter().fold(NONE, |root, start| {
-            let lock = trees.alloc((start, start + 4), true, (0, 0)).unwrap();
+            let lock = trees
+                .alloc((start, start + 4), true, (0, 0), Payer::NOBODY)
+                .unwrap();
             trees.insert(TreeKind::File, root, lock)
         });
         assert_eq!(root, 1);
@@ -76,7 +78,7 @@ mod tests {
             let mut root = NONE;
             for (at, start) in starts.into_iter().enumerate() {
                 let range = (start, start + start % 3 * 4);
-                locks[at] = trees.alloc(range, false, (0, 0)).unwrap();
+                locks[at] = trees.alloc(range, false, (0, 0), Payer::NOBODY).unwrap();
                 root = trees.insert(TreeKind::File, root, locks[at]);
                 assert_eq!(
                     trees.check(TreeKind::File, root),
@@ -99,12 +101,14 @@ mod tests {
         let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), MAX).unwrap();
         // A full tree of four levels: one more lock needs a fifth level.
         let mut root = (0..15).fold(NONE, |root, at| {
-            let lock = trees.alloc((10 * at, 10 * at), true, (0, 0)).unwrap();
+            let lock = trees
+                .alloc((10 * at, 10 * at), true, (0, 0), Payer::NOBODY)
+                .unwrap();
             trees.insert(TreeKind::File, root, lock)
         });
         let mut ranks = [0; 3];
         for rank in &mut ranks {
-            let lock = trees.alloc((5, 5), true, (0, 0)).unwrap();
+            let lock = trees.alloc((5, 5), true, (0, 0), Payer::NOBODY).unwrap();
             root = trees.insert(TreeKind::File, root, lock);
             *rank = trees.rank(TreeKind::File, root);
             root = trees.remove(TreeKind::File, root, lock);

@@ -17,6 +17,7 @@ mod balance;
 mod invariants;
 
 use core::cmp::Ordering;
+use core::hint::select_unpredictable;
 
 use heapless::Vec;
 
@@ -35,7 +36,7 @@ pub(super) enum TreeKind {
     Holder = 1,
 }
 
-#[derive(Clone, Copy, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Link {
     pub(super) left: u32,
     pub(super) right: u32,
@@ -83,6 +84,12 @@ const NO_LINKS: Link = Link {
     left: NONE,
     right: NONE,
     rank: 0,
+};
+
+/// The links of a lock without children.
+const LEAF: Link = Link {
+    rank: 1,
+    ..NO_LINKS
 };
 
 /// The lock at [`NONE`].
@@ -195,6 +202,7 @@ impl<'m> IntervalTrees<'m> {
         (start, end): Range,
         write: bool,
         (holder, since): (u32, u64),
+        payer: Payer,
     ) -> Option<u32> {
         let slot = self.slots.alloc()?;
         let lock = self.locks.get_mut(slot as usize)?;
@@ -206,7 +214,7 @@ impl<'m> IntervalTrees<'m> {
             holder,
             first_blocked: NONE,
             write,
-            payer: Payer::NOBODY,
+            payer,
             links: [NO_LINKS; 2],
         };
         Some(slot)
@@ -234,12 +242,9 @@ impl<'m> IntervalTrees<'m> {
     #[inline]
     fn child_toward(&self, tree: TreeKind, key: (u64, u64), at: u32) -> u32 {
         let lock = self.at(at);
-        let link = lock.link(tree);
-        if key < lock.key() {
-            link.left
-        } else {
-            link.right
-        }
+        let Link { left, right, .. } = *lock.link(tree);
+        // Which way a search goes is hard to predict, so it takes no branch.
+        select_unpredictable(key < lock.key(), left, right)
     }
 
     /// Sets the first request that the lock blocks.
@@ -269,7 +274,26 @@ impl<'m> IntervalTrees<'m> {
     }
 
     /// Inserts a lock into the tree. Returns the new root of the tree.
+    #[inline]
     pub(super) fn insert(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
+        if root != NONE {
+            return self.insert_below(tree, root, lock);
+        }
+        // Most files and most holders have one lock at a time.
+        if let Some(lock) = self.locks.get_mut(lock as usize) {
+            let [file, holder] = &mut lock.links;
+            match tree {
+                TreeKind::File => {
+                    *file = LEAF;
+                    lock.reach = Reach::EMPTY.extend(lock.end, lock.holder);
+                }
+                TreeKind::Holder => *holder = LEAF,
+            }
+        }
+        lock
+    }
+
+    fn insert_below(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
         self.change(tree, lock, |link| *link = NO_LINKS);
         self.refresh(tree, lock);
         let key = self.at(lock).key();
@@ -284,7 +308,15 @@ impl<'m> IntervalTrees<'m> {
     }
 
     /// Removes a lock from the tree. Returns the new root of the tree.
+    #[inline]
     pub(super) fn remove(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
+        if root == lock && *self.link(tree, lock) == LEAF {
+            return NONE;
+        }
+        self.remove_below(tree, root, lock)
+    }
+
+    fn remove_below(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
         let key = self.at(lock).key();
         let mut path = SearchPath::new();
         let mut at = root;
@@ -327,6 +359,8 @@ impl<'m> IntervalTrees<'m> {
         (key, mut new): (u32, u32),
         fixed_depth: usize,
     ) -> u32 {
+        // The end and the holder of a lock that is being inserted.
+        let inserted = (key == new).then(|| (self.at(key).end, self.at(key).holder));
         let key = self.at(key).key();
         let mut has_new_reach = tree == TreeKind::File;
         while let Some(up) = path.pop() {
@@ -350,7 +384,11 @@ impl<'m> IntervalTrees<'m> {
             if high.abs_diff(low) > 1 {
                 new = self.rotate(tree, up);
             } else if has_new_reach {
-                self.set_reach(up, self.compute_reach(up));
+                let new_reach = match inserted {
+                    Some((end, holder)) => reach.extend(end, holder),
+                    None => self.compute_reach(up),
+                };
+                self.set_reach(up, new_reach);
             }
             if path.length() < fixed_depth {
                 has_new_reach = has_new_reach && self.at(new).reach != reach;

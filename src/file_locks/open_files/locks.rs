@@ -54,7 +54,14 @@ impl LockTable<'_> {
     /// Releases a portion of the locks of the open files that were closed while a request waited,
     /// once no request waits any more. Each release may serve a request that waited for another open
     /// file. The rest follows with the next operations.
+    #[inline]
     pub(in crate::file_locks) fn release_closed(&mut self) {
+        if self.open_files.has_closed() {
+            self.release_some_closed();
+        }
+    }
+
+    fn release_some_closed(&mut self) {
         let mut portion = Portion::new();
         while portion.take_slot()
             && let Some((slot, open_file)) = self.open_files.take_closed()

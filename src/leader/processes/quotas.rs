@@ -12,7 +12,7 @@ pub(super) const PROCESSES: usize = 0;
 impl Processes<'_> {
     /// The memory of the quota for a family of at most `members`, in bytes.
     pub(in crate::leader) const fn quota_bytes(members: usize) -> usize {
-        Quotas::bytes(members, 1)
+        Quotas::bytes(members)
     }
 
     /// Returns the number of requests that were refused because of a quota.

@@ -12,7 +12,7 @@ pub(super) const CLIENTS: usize = 1;
 impl Server<'_> {
     /// The memory of the quotas for a family of at most `members`, in bytes.
     pub(crate) const fn quota_bytes(members: usize) -> usize {
-        Quotas::bytes(members, 2)
+        Quotas::bytes(members)
     }
 
     /// The number of requests that were refused because of a quota.
