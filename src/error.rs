@@ -90,8 +90,9 @@ pub enum Error {
     Unsupported,
     /// The node is shutting down (`ESHUTDOWN`).
     ShuttingDown,
-    /// [`Config::require_secure`](crate::Config::require_secure) is set, and the platform's streams
-    /// are plain: there is no key (`ENOKEY`).
+    /// [`Config::require_secure`](crate::Config::require_secure) is set, or the platform requires secure streams
+    /// ([`Pal::requires_secure`](crate::pal::Pal::requires_secure)), and the platform's streams are plain:
+    /// there is no key (`ENOKEY`).
     NotSecure,
     /// The platform failed to provide a stream, event or watch (`EIO`).
     Platform,

@@ -101,7 +101,7 @@ fn connecting_without_a_listener_fails() {
         family.one.connect(vmid(3)).err(),
         Some(ConnectError::NotListening)
     );
-    let path = family.two.path().to_owned();
+    let path = family.two.path().unwrap().to_owned();
     drop(family.two);
     assert!(!path.exists(), "the socket file is removed");
     assert_eq!(
@@ -142,7 +142,7 @@ fn a_stale_socket_is_replaced_and_one_in_use_is_kept() {
     let path = dir.path().join("family.9");
     leave_behind(&path);
     let host = Host::listen(&base(&dir), vmid(9)).unwrap();
-    assert_eq!(host.path(), path);
+    assert_eq!(host.path(), Some(&*path));
 
     let error = Host::listen(&base(&dir), vmid(9)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
@@ -207,7 +207,7 @@ fn files_and_directories_are_private_to_the_user() {
     let deep = dir.path().join("a/b");
     let host = Host::listen(&deep.join("f"), vmid(1)).unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-    assert_eq!(mode(host.path()), 0o600);
+    assert_eq!(mode(host.path().unwrap()), 0o600);
     assert_eq!(mode(&deep), 0o700);
     assert!(host.directory_is_private());
     std::fs::set_permissions(&deep, PermissionsExt::from_mode(0o770)).unwrap();
@@ -249,7 +249,13 @@ fn a_directory_is_private_if_the_one_with_the_sockets_is() {
     ] {
         let host = Host::listen(&dir.path().join(base), vmid(1)).unwrap();
         assert_eq!(host.directory_is_private(), is_private, "{base}");
-        let directory = host.path().parent().unwrap().canonicalize().unwrap();
+        let directory = host
+            .path()
+            .unwrap()
+            .parent()
+            .unwrap()
+            .canonicalize()
+            .unwrap();
         let bits = std::fs::metadata(&directory).unwrap().permissions().mode();
         assert_eq!(bits & 0o022 == 0, is_private, "{base}");
     }
@@ -275,7 +281,7 @@ fn wanderer() {
     };
     let one = Host::listen(Path::new("f"), vmid(1)).unwrap();
     let two = Host::listen(Path::new("f"), vmid(2)).unwrap();
-    let path = two.path().to_owned();
+    let path = two.path().unwrap().to_owned();
     std::env::set_current_dir(to).unwrap();
     one.connect(vmid(2)).unwrap();
     assert!(path.exists());
@@ -412,7 +418,7 @@ fn a_process_of_another_user_is_refused() {
     let host = Host::listen(&base(&dir), vmid(1)).unwrap();
     // The file is open to all users, so that only the check of the peer's user refuses them.
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
-    std::fs::set_permissions(host.path(), PermissionsExt::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(host.path().unwrap(), PermissionsExt::from_mode(0o666)).unwrap();
     let Ok(mut child) = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "stranger", "--nocapture"])
         .env("STRANGERS_BASE", base(&dir))

@@ -122,13 +122,26 @@ impl Base {
         PathBuf::from(path)
     }
 
-    pub(super) fn address(&self, vmid: Vmid) -> rustix::io::Result<SocketAddrUnix> {
+    /// Opens a stream to the member.
+    pub(super) fn connect(&self, vmid: Vmid) -> rustix::io::Result<OwnedFd> {
+        let address = self.address(vmid)?;
+        let socket = new_socket()?;
+        loop {
+            match connect(&socket, &address) {
+                Ok(()) => return Ok(socket),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn address(&self, vmid: Vmid) -> rustix::io::Result<SocketAddrUnix> {
         SocketAddrUnix::new(self.path(vmid))
     }
 }
 
 /// Makes a socket of the kind that connects members.
-pub(super) fn new_socket() -> rustix::io::Result<OwnedFd> {
+fn new_socket() -> rustix::io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }

@@ -1,4 +1,9 @@
-//! The host platform: Linux processes of one user, over Unix sockets.
+//! The host platform: Linux processes of one user over Unix sockets, or processes on a network.
+//!
+//! *Networks.* [`Host::listen_at`] takes other [`Addresses`]: TCP, or the sockets between virtual machines and their
+//! host. There the kernel says nothing of the process at the other end, and others may read along. So a node needs
+//! secure streams there ([`SecurePal`](crate::pal::secure::SecurePal)), unless [`Host::allow_plain`] says otherwise.
+//! What is said below of files, users and directories holds for Unix sockets.
 //!
 //! A member listens at the path `{base}.{vmid}` and connects to its peers at theirs. Only processes
 //! of the same user are admitted: the socket files are private from the first moment on, and each
@@ -14,8 +19,10 @@
 //! stay open, and it counts as alive until the copy ends, too.
 
 mod address;
+mod addresses;
 mod clock;
 mod event;
+mod network;
 mod node;
 mod process;
 mod proxy;
@@ -32,13 +39,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with, connect};
+use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
 
 use self::address::{Base, Listener};
+pub use self::addresses::{Addresses, VsockAddress};
 pub use self::event::HostEvent;
+use self::network::NetworkListener;
 pub use self::node::HostNode;
 pub use self::proxy::{Proxy, ProxyEnd};
 #[cfg(feature = "secure")]
@@ -68,13 +77,43 @@ const LONGEST: Timespec = Timespec {
 /// The host platform of one member.
 #[derive(Debug)]
 pub struct Host {
-    base: Base,
-    listener: Listener,
-    us: Uid,
+    place: Place,
+    allows_plain: bool,
     epoll: OwnedFd,
     waker: OwnedFd,
     /// A wake is pending, so another one needs no system call.
     wake_asked: AtomicBool,
+}
+
+/// Where a member listens, and finds its peers.
+#[derive(Debug)]
+enum Place {
+    Unix {
+        base: Base,
+        listener: Listener,
+        us: Uid,
+    },
+    Network {
+        addresses: Addresses,
+        listener: NetworkListener,
+    },
+}
+
+impl Place {
+    fn listener(&self) -> BorrowedFd<'_> {
+        match self {
+            Place::Unix { listener, .. } => listener.as_fd(),
+            Place::Network { listener, .. } => listener.as_fd(),
+        }
+    }
+
+    /// Returns true if the process at the other end may be of the family. A network does not tell.
+    fn admits(&self, stream: &HostStream) -> bool {
+        match self {
+            Place::Unix { us, .. } => stream.peer_is(*us),
+            Place::Network { .. } => true,
+        }
+    }
 }
 
 impl Host {
@@ -91,10 +130,41 @@ impl Host {
     pub fn listen(base: &Path, vmid: Vmid) -> Result<Host> {
         let base = Base::new(base)?;
         let listener = Listener::new(&base, vmid)?;
+        Host::over(Place::Unix {
+            base,
+            listener,
+            us: geteuid(),
+        })
+    }
+
+    /// Listens at a member's address among those.
+    ///
+    /// # Errors
+    /// As [`Host::listen`]; or if the address is taken or not of this machine, or the VMID has none. The text says
+    /// how to solve it.
+    pub fn listen_at(addresses: &Addresses, vmid: Vmid) -> Result<Host> {
+        if let Addresses::Unix(path) = addresses {
+            return Host::listen(path, vmid);
+        }
+        Host::over(Place::Network {
+            addresses: addresses.clone(),
+            listener: NetworkListener::new(addresses.on_network(vmid)?)?,
+        })
+    }
+
+    /// Allows plain streams on a network: each process that reaches a member's address can then be a member, and
+    /// each machine between can read and change what members send.
+    #[must_use]
+    pub fn allow_plain(mut self) -> Host {
+        self.allows_plain = true;
+        self
+    }
+
+    fn over(place: Place) -> Result<Host> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let token = EventData::new_u64(Token::LISTENER.0);
-        epoll::add(&epoll, &listener, token, EventFlags::IN)?;
+        epoll::add(&epoll, place.listener(), token, EventFlags::IN)?;
         // It is edge-triggered: each write is reported once, so it never has to be read empty.
         epoll::add(
             &epoll,
@@ -103,26 +173,31 @@ impl Host {
             EventFlags::IN | EventFlags::ET,
         )?;
         Ok(Host {
-            base,
-            listener,
-            us: geteuid(),
+            place,
+            allows_plain: false,
             epoll,
             waker,
             wake_asked: AtomicBool::new(false),
         })
     }
 
-    /// Returns the address of this member.
-    pub fn path(&self) -> &Path {
-        self.listener.path()
+    /// Returns the path of this member's Unix socket; `None` on a network.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Unix { listener, .. } => Some(listener.path()),
+            Place::Network { .. } => None,
+        }
     }
 
     /// Returns true if the directory of the sockets belongs to this user and no other user may
     /// write there. It is the directory that existed when this member began to listen, wherever its
     /// path leads now. If it is not private, other users can disturb the family, but not join it:
-    /// each connection is checked.
+    /// each connection is checked. True on a network, which has no directory.
     pub fn directory_is_private(&self) -> bool {
-        self.base.directory_is_private(self.us)
+        match &self.place {
+            Place::Unix { base, us, .. } => base.directory_is_private(*us),
+            Place::Network { .. } => true,
+        }
     }
 }
 
@@ -132,22 +207,25 @@ impl Pal for Host {
 
     const SUPPORTS_CALLER_READ: bool = true;
 
+    fn requires_secure(&self) -> bool {
+        matches!(self.place, Place::Network { .. }) && !self.allows_plain
+    }
+
     fn event(&self) -> core::result::Result<HostEvent, OutOfResources> {
         Ok(HostEvent::default())
     }
 
     fn connect(&self, peer: Vmid) -> core::result::Result<HostStream, ConnectError> {
-        let address = self.base.address(peer).map_err(connect_error)?;
-        let socket = address::new_socket().map_err(connect_error)?;
-        loop {
-            match connect(&socket, &address) {
-                Ok(()) => break,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(connect_error(error)),
+        let socket = match &self.place {
+            Place::Unix { base, .. } => base.connect(peer).map_err(connect_error)?,
+            Place::Network { addresses, .. } => {
+                let address = addresses.on_network(peer);
+                let address = address.map_err(|_| ConnectError::NotListening)?;
+                address.connect().map_err(connect_error)?
             }
-        }
+        };
         let stream = HostStream::new(socket);
-        if stream.peer_is(self.us) {
+        if self.place.admits(&stream) {
             Ok(stream)
         } else {
             Err(ConnectError::NotAllowed)
@@ -158,15 +236,19 @@ impl Pal for Host {
         // A thread that waits for an answer reads with a blocking call; all other reads request not
         // to wait.
         let socket = loop {
-            match accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            match accept_with(self.place.listener(), SocketFlags::CLOEXEC) {
                 Ok(socket) => break socket,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => return Err(AcceptError::WouldBlock),
                 Err(_) => return Err(AcceptError::Exhausted),
             }
         };
+        if let Place::Network { listener, .. } = &self.place {
+            // A connection that has ended meanwhile takes no options: the node reads its end.
+            let _ = listener.address.prepare(&socket);
+        }
         let stream = HostStream::new(socket);
-        if stream.peer_is(self.us) {
+        if self.place.admits(&stream) {
             stream
                 .allow_blocking()
                 .map_err(|_| AcceptError::Exhausted)?;
@@ -184,7 +266,7 @@ impl Pal for Host {
         };
         let token = EventData::new_u64(Token::LISTENER.0);
         // The listener is in the set, and a change needs no memory, so this can't fail.
-        let _ = epoll::modify(&self.epoll, &self.listener, token, flags);
+        let _ = epoll::modify(&self.epoll, self.place.listener(), token, flags);
     }
 
     fn watch(
@@ -251,7 +333,6 @@ impl Pal for Host {
     }
 
     fn wait_readable(&self, stream: &HostStream, event: &HostEvent, until: Deadline) -> bool {
-        use rustix::fd::AsFd;
         event.wait_readable(stream.as_fd(), until)
     }
 
@@ -289,9 +370,10 @@ fn epoll_flags(interest: Interest) -> EventFlags {
         // does so once at most, and each change of the interest takes one call.
         return EventFlags::ONESHOT;
     }
-    let mut flags = EventFlags::empty();
+    // On a network the kernel does not report the other end's close as a hang-up of both directions.
+    let mut flags = EventFlags::RDHUP;
     if interest.contains(Interest::READ) {
-        flags |= EventFlags::IN | EventFlags::RDHUP;
+        flags |= EventFlags::IN;
     }
     if interest.contains(Interest::WRITE) {
         flags |= EventFlags::OUT;
@@ -310,7 +392,9 @@ fn readiness(flags: EventFlags) -> Interest {
 
 fn connect_error(error: Errno) -> ConnectError {
     match error {
-        Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
+        Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM
+        // The ports of this machine are all in use, or a network is down: the process may still be there.
+        | Errno::ADDRNOTAVAIL | Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::TIMEDOUT => {
             ConnectError::Busy
         }
         Errno::ACCESS | Errno::PERM | Errno::PROTOTYPE => ConnectError::NotAllowed,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{Host, HostNode};
+use super::{Addresses, Host, HostNode};
 use crate::node::NoEmbedder;
 use crate::pal::OutOfResources;
 use crate::pal::secure::{FamilyKey, SecurePal, SecureStatistics};
@@ -63,6 +63,23 @@ impl HostNode<SecureHost> {
             Some(key) => SecurePal::new(host, identity.vmid, key, random),
             None => SecurePal::plain(host, identity.vmid),
         };
+        Self::over(Arc::new(pal), identity, config, embedder)
+    }
+
+    /// As [`HostNode::start_secure_with`] with a key, at one of those addresses: Unix sockets, TCP, or the sockets of
+    /// virtual machines.
+    ///
+    /// # Errors
+    /// As [`Host::listen_at`] and [`HostNode::over`].
+    pub fn start_secure_at(
+        addresses: &Addresses,
+        identity: Identity,
+        config: Config,
+        key: FamilyKey,
+        embedder: Box<dyn Embedder<SecureHost> + Send>,
+    ) -> io::Result<Self> {
+        let host = Host::listen_at(addresses, identity.vmid)?;
+        let pal = SecurePal::new(host, identity.vmid, key, random);
         Self::over(Arc::new(pal), identity, config, embedder)
     }
 

@@ -83,7 +83,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<Self, Error> {
         let limits = &config.capacities;
         check(limits)?;
-        if config.require_secure && !pal.is_secure() {
+        if (config.require_secure || pal.requires_secure()) && !pal.is_secure() {
             return Err(Error::NotSecure);
         }
         let mut arena = Arena::new(memory);

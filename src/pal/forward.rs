@@ -23,7 +23,7 @@
 ///     const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
 ///
 ///     forward_pal!(P: contended);
-///     forward_pal!(0: is_secure, event, watch_listener, wait, wake, wait_event, now);
+///     forward_pal!(0: is_secure, requires_secure, event, watch_listener, wait, wake, wait_event, now);
 ///     forward_pal!(0, stream: watch, rewatch, unwatch, wait_readable);
 ///
 ///     fn connect(&self, _: Vmid) -> Result<P::Stream, ConnectError> {
@@ -57,6 +57,11 @@ macro_rules! forward_pal {
     (@is_secure $inner:tt) => {
         fn is_secure(&self) -> bool {
             self.$inner.is_secure()
+        }
+    };
+    (@requires_secure $inner:tt) => {
+        fn requires_secure(&self) -> bool {
+            self.$inner.requires_secure()
         }
     };
     (@event $inner:tt) => {

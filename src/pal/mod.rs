@@ -212,6 +212,12 @@ pub trait Pal: Send + Sync {
         false
     }
 
+    /// Returns true if a node on this platform needs secure streams, because others can read and change plain
+    /// ones. A wrapper forwards it. Without secure streams [`Node::new`](crate::Node::new) fails then.
+    fn requires_secure(&self) -> bool {
+        false
+    }
+
     /// Makes an event. Called only while the node is set up.
     ///
     /// # Errors

@@ -104,7 +104,7 @@ macro_rules! pal {
             const HAS_HANDSHAKE: bool = true;
 
             crate::forward_pal!(P: contended);
-            crate::forward_pal!(inner: event, watch_listener, wake, wait_event, now);
+            crate::forward_pal!(inner: requires_secure, event, watch_listener, wake, wait_event, now);
             crate::forward_pal!(stream.itself: watch, rewatch, unwatch);
 
             fn is_secure(&self) -> bool {

@@ -1,0 +1,186 @@
+//! Sockets over a network: TCP, and those between virtual machines and their host.
+#![allow(unsafe_code)]
+
+use std::format;
+use std::io::{Error, Result};
+use std::mem::size_of;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, getpeername, getsockname, sockopt};
+use rustix::net::{Shutdown, bind, connect, listen, shutdown, socket_with};
+
+use super::addresses::VsockAddress;
+use super::process::Creator;
+
+/// The greatest number of connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// A machine that vanishes sends no end of its streams. The kernel asks it after that time without a word, that often,
+/// and gives up the bytes that it has not confirmed for the last.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_COUNT: u32 = 3;
+const UNCONFIRMED_LIMIT: u32 = 10_000;
+
+/// The address of one member.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NetworkAddress {
+    Tcp(SocketAddr),
+    Vsock(VsockAddress),
+}
+
+impl NetworkAddress {
+    fn new_socket(self) -> rustix::io::Result<OwnedFd> {
+        let family = match self {
+            NetworkAddress::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
+            NetworkAddress::Tcp(SocketAddr::V6(_)) => AddressFamily::INET6,
+            NetworkAddress::Vsock(_) => AddressFamily::VSOCK,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        socket_with(family, SocketType::STREAM, flags, None)
+    }
+
+    /// Opens a connection. It may still be under way: then a write finds no room, and if it fails, the stream is
+    /// closed.
+    pub(super) fn connect(self) -> rustix::io::Result<OwnedFd> {
+        let socket = self.new_socket()?;
+        let result = match self {
+            NetworkAddress::Tcp(address) => connect(&socket, &address),
+            NetworkAddress::Vsock(address) => connect(&socket, &address),
+        };
+        match result {
+            // An interrupted connect goes on, as one that does not wait.
+            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        self.prepare(&socket)?;
+        // Where no process listens at a port of the range from which the kernel takes those of connections, a
+        // socket can be connected to itself.
+        if matches!(self, NetworkAddress::Tcp(_)) {
+            let (own, peer) = (getsockname(&socket), getpeername(&socket));
+            if peer.is_ok() && own.map(Some) == peer {
+                return Err(Errno::CONNREFUSED);
+            }
+        }
+        Ok(socket)
+    }
+
+    /// Sets the options of a connection.
+    pub(super) fn prepare(self, socket: &OwnedFd) -> rustix::io::Result<()> {
+        if let NetworkAddress::Tcp(_) = self {
+            // A frame waits for no other, and a request is answered at once.
+            sockopt::set_tcp_nodelay(socket, true)?;
+            sockopt::set_socket_keepalive(socket, true)?;
+            sockopt::set_tcp_keepidle(socket, KEEPALIVE)?;
+            sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+            sockopt::set_tcp_keepcnt(socket, KEEPALIVE_COUNT)?;
+            sockopt::set_tcp_user_timeout(socket, UNCONFIRMED_LIMIT)?;
+        }
+        Ok(())
+    }
+
+    fn explain(self, error: Errno) -> Error {
+        let advice = match (self, error) {
+            (_, Errno::ADDRINUSE) => {
+                ": another process listens there; end it, or take another VMID or base"
+            }
+            (NetworkAddress::Vsock(_), Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT | Errno::NODEV) => {
+                ": this machine has no sockets of virtual machines with that CID (the module vsock_loopback provides CID 1)"
+            }
+            (NetworkAddress::Tcp(_), Errno::ADDRNOTAVAIL) => ": this machine has no such address",
+            (_, Errno::ACCESS | Errno::PERM) => {
+                ": this user may not listen there; take ports above 1023"
+            }
+            (_, Errno::MFILE) => {
+                ": the process has no descriptors left; raise its limit (`raise_descriptor_limit`)"
+            }
+            _ => "",
+        };
+        let kind = Error::from(error).kind();
+        Error::new(
+            kind,
+            format!("cannot listen at {self:?}: {}{advice}", Error::from(error)),
+        )
+    }
+}
+
+/// A listening socket on a network.
+#[derive(Debug)]
+pub(super) struct NetworkListener {
+    socket: OwnedFd,
+    pub(super) address: NetworkAddress,
+    creator: Creator,
+}
+
+impl NetworkListener {
+    pub(super) fn new(address: NetworkAddress) -> Result<NetworkListener> {
+        let failed = |error| address.explain(error);
+        let socket = address.new_socket().map_err(failed)?;
+        match address {
+            NetworkAddress::Tcp(tcp) => {
+                // The connections of a process that ended a moment ago may still be there.
+                sockopt::set_socket_reuseaddr(&socket, true).map_err(failed)?;
+                bind(&socket, &tcp).map_err(failed)?;
+            }
+            NetworkAddress::Vsock(vsock) => bind(&socket, &vsock).map_err(failed)?,
+        }
+        listen(&socket, BACKLOG).map_err(failed)?;
+        Ok(NetworkListener {
+            socket,
+            address,
+            creator: Creator::this(),
+        })
+    }
+}
+
+impl AsFd for NetworkListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for NetworkListener {
+    /// Ends the listening, even if a forked process has a copy of the socket.
+    fn drop(&mut self) {
+        if self.creator.is_this() {
+            let _ = shutdown(&self.socket, Shutdown::Both);
+        }
+    }
+}
+
+/// `struct sockaddr_vm` of `linux/vm_sockets.h`.
+#[repr(C)]
+struct SockaddrVm {
+    family: u16,
+    reserved: u16,
+    port: u32,
+    cid: u32,
+    flags: u8,
+    zero: [u8; 3],
+}
+
+const SOCKADDR_VM_LENGTH: SocketAddrLen = 16;
+const _: () = assert!(size_of::<SockaddrVm>() == 16);
+
+// SAFETY: the pointer that the closure gets is valid for the call, and points to a `sockaddr_vm`, all of whose bytes
+// are initialised: the struct has no padding.
+unsafe impl SocketAddrArg for VsockAddress {
+    unsafe fn with_sockaddr<R>(
+        &self,
+        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
+    ) -> R {
+        let address = SockaddrVm {
+            family: AddressFamily::VSOCK.as_raw(),
+            reserved: 0,
+            port: self.port,
+            cid: self.cid,
+            flags: 0,
+            zero: [0; 3],
+        };
+        f((&raw const address).cast(), SOCKADDR_VM_LENGTH)
+    }
+}
