@@ -218,7 +218,7 @@ pub struct Config {
     /// At the leader: the time in which a member must return the lease of a shared value while another
     /// process waits for it, counted from the revocation. After it, the leader closes the connection, and
     /// the others get the last value that the leader has; a value that the member may have changed is
-    /// reported to the next process ([`Shared::lock`](crate::Shared::lock)). It does not hold for
+    /// reported to the next process ([`Shared::write`](crate::Shared::write)). It does not hold for
     /// processes in C, which know no extensions. None, the default: a member may keep a lease as long as
     /// it uses it, for example while a debugger stops it.
     pub lease_limit: Option<Duration>,

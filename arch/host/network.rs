@@ -1,6 +1,7 @@
 //! Sockets over a network: TCP, and those between virtual machines and their host.
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::format;
 use std::io::{Error, Result};
 use std::mem::size_of;
@@ -31,6 +32,15 @@ const UNCONFIRMED_LIMIT: u32 = 10_000;
 pub(super) enum NetworkAddress {
     Tcp(SocketAddr),
     Vsock(VsockAddress),
+}
+
+impl fmt::Display for NetworkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetworkAddress::Tcp(address) => write!(f, "TCP {address}"),
+            NetworkAddress::Vsock(VsockAddress { cid, port }) => write!(f, "vsock {cid}:{port}"),
+        }
+    }
 }
 
 impl NetworkAddress {
@@ -103,7 +113,7 @@ impl NetworkAddress {
         let kind = Error::from(error).kind();
         Error::new(
             kind,
-            format!("cannot listen at {self:?}: {}{advice}", Error::from(error)),
+            format!("cannot listen at {self}: {}{advice}", Error::from(error)),
         )
     }
 }

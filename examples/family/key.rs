@@ -1,7 +1,20 @@
 //! Secure streams for the family, if requested. Each child gets the key from its parent on its
 //! standard input, a pipe that no other process has, since others can read its command line.
 
+use std::io;
+use std::path::Path;
+
+use libos_ipc::Vmid;
+use libos_ipc::host::{Addresses, Host};
+
 pub(crate) use kind::*;
+
+/// Listens at the address of a member. `base` is a path, or an address on a network as [`Addresses`] reads it. The
+/// first process has checked that plain streams there are meant.
+fn listen(base: &Path, vmid: Vmid) -> io::Result<Host> {
+    let addresses: Addresses = base.to_string_lossy().parse()?;
+    Host::listen_at(&addresses, vmid)
+}
 
 #[cfg(feature = "secure")]
 mod kind {
@@ -12,7 +25,7 @@ mod kind {
 
     use anyhow::{Context, Result, anyhow};
     use libos_ipc::Vmid;
-    use libos_ipc::host::{self, Host, SecureHost};
+    use libos_ipc::host::{self, SecureHost};
     use libos_ipc::pal::secure::{FamilyKey, SecurePal};
 
     /// The streams of a process.
@@ -55,10 +68,10 @@ mod kind {
 
         /// Listens at the address of a member.
         pub(crate) fn listen(&self, base: &Path, vmid: Vmid) -> io::Result<Streams> {
-            let host = Host::listen(base, vmid)?;
+            let host = super::listen(base, vmid)?;
             Ok(Arc::new(match &self.0 {
                 Some(key) => SecurePal::new(host, vmid, key.clone(), host::random),
-                None => SecurePal::plain(host, vmid),
+                None => SecurePal::plain(host.allow_plain(), vmid),
             }))
         }
     }
@@ -71,7 +84,6 @@ mod kind {
 
     use anyhow::{Result, ensure};
     use libos_ipc::Vmid;
-    use libos_ipc::host::Host;
 
     pub(crate) use libos_ipc::host::Host as Streams;
 
@@ -106,7 +118,7 @@ mod kind {
         }
 
         pub(crate) fn listen(&self, base: &Path, vmid: Vmid) -> io::Result<Streams> {
-            Host::listen(base, vmid)
+            Ok(super::listen(base, vmid)?.allow_plain())
         }
     }
 }

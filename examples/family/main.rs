@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use libos_ipc::Wait;
 
 use common::{follow, seconds};
@@ -70,6 +70,7 @@ EXAMPLES
   family                                two seconds with four members
   family --members 30 --ids 20000       until each has taken 20,000 IDs
   family --members 8 --seconds 60 --top watch a longer run
+  family --streams tcp --plain          the same over TCP
   family --trace f.pcapng               record all frames
   family --serve /run/user/1000/fam     lead at /run/user/1000/fam.1 until SIGTERM"
 )]
@@ -116,6 +117,22 @@ struct RunOptions {
     /// Each child gets the family's key from its parent, on its standard input.
     #[arg(long)]
     secure: bool,
+    /// What the processes are connected with: Unix sockets, TCP on this machine, or the sockets of virtual machines
+    ///
+    /// Others can read and change plain streams on a network: the last two need `--secure` or `--plain`.
+    #[arg(long, value_enum, default_value_t)]
+    streams: Streams,
+    /// Use plain streams on a network
+    #[arg(long, conflicts_with = "secure")]
+    plain: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Streams {
+    #[default]
+    Unix,
+    Tcp,
+    Vsock,
 }
 
 #[derive(Args)]
@@ -127,7 +144,7 @@ struct ServeOptions {
     #[arg(
         long = "serve",
         value_name = "BASE",
-        conflicts_with_all = ["members", "ids", "seconds", "seed", "trace", "top", "secure"]
+        conflicts_with_all = ["members", "ids", "seconds", "seed", "trace", "top", "secure", "streams", "plain"]
     )]
     base: Option<PathBuf>,
     /// Print nothing but errors

@@ -2,8 +2,11 @@
 //! remains.
 
 use std::fs::{Permissions, create_dir};
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +14,8 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
-use libos_ipc::host::raise_descriptor_limit;
+use anyhow::{Context, Result, anyhow, ensure};
+use libos_ipc::host::{Addresses, Host, raise_descriptor_limit};
 use libos_ipc::{Capacities, Config, Identity, Vmid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -23,7 +26,7 @@ use crate::os::{Event, Os};
 use crate::platform::{FamilyNode, merge_traces};
 use crate::processes::{Member, Processes, Stage, Start};
 use crate::summary::{self, ALL, Summary};
-use crate::{RunOptions, WAIT, final_checks, id_log, world};
+use crate::{RunOptions, Streams, WAIT, final_checks, id_log, world};
 
 /// The time limit of a step that all members do at once.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
@@ -34,10 +37,29 @@ const WORK_LIMIT: Duration = Duration::from_secs(600);
 /// The time in which the leader must detect the end of a member.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
 
+/// The context identifier of this machine for the sockets of virtual machines.
+const THIS_MACHINE: u32 = 1;
+
+/// Where the ports of a family begin: below those that the kernel gives to connections.
+const PORTS: Range<u16> = 10_000..20_000;
+
 /// The number of the leader's last events that are printed.
 const EVENTS: usize = 40;
 
 pub(crate) fn run(options: &RunOptions) -> ExitCode {
+    if options.streams == Streams::Vsock {
+        let any = Addresses::Vsock {
+            cid: THIS_MACHINE,
+            base: PORTS.end.into(),
+        };
+        // Few machines have this transport, so there is nothing wrong.
+        if let Err(error) = Host::listen_at(&any, Vmid::LEADER)
+            && error.kind() != ErrorKind::AddrInUse
+        {
+            println!("family: skipped: {error}");
+            return ExitCode::SUCCESS;
+        }
+    }
     lead("family", |wrong| family(options, wrong))
 }
 
@@ -71,7 +93,7 @@ fn live(
     wrong: &mut Vec<String>,
 ) -> Result<()> {
     let mut run = Run::start(options, directory, traces)?;
-    let outcome = run.all(directory, traces, wrong);
+    let outcome = run.all(traces, wrong);
     if outcome.is_err() || !wrong.is_empty() {
         run.summary.finish();
         let events: Vec<_> = run.leader.events().collect();
@@ -83,11 +105,40 @@ fn live(
     outcome
 }
 
+/// Returns where the family listens, as text for the command line of its processes.
+fn base(options: &RunOptions, directory: &Path) -> Result<PathBuf> {
+    let make = |port: u16| match options.streams {
+        Streams::Unix => Addresses::Unix(directory.join("f")),
+        Streams::Tcp => Addresses::Tcp {
+            host: Ipv4Addr::LOCALHOST.into(),
+            base: port,
+        },
+        Streams::Vsock => Addresses::Vsock {
+            cid: THIS_MACHINE,
+            base: port.into(),
+        },
+    };
+    ensure!(
+        options.streams == Streams::Unix || options.secure || options.plain,
+        "others can read and change plain streams on a network: add --secure (built with --features secure), or --plain"
+    );
+    loop {
+        let addresses = make(fastrand::u16(PORTS));
+        match Host::listen_at(&addresses, Vmid::LEADER) {
+            Ok(_) => return Ok(addresses.to_string().into()),
+            // Another program is at that port.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 struct Run<'a> {
     options: &'a RunOptions,
     /// The members are dropped before the leader.
     processes: Processes,
     leader: FamilyNode,
+    base: PathBuf,
     key: Key,
     /// The events of this process.
     events: Receiver<Event>,
@@ -104,7 +155,7 @@ impl<'a> Run<'a> {
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
         }
-        let base = directory.join("f");
+        let base = base(options, directory)?;
         let config = Config {
             capacities: Capacities::LARGE,
             ..Config::DEFAULT
@@ -148,6 +199,7 @@ impl<'a> Run<'a> {
             options,
             processes,
             leader,
+            base,
             key,
             events,
             victim,
@@ -157,12 +209,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs the work of the members, and then the process tree.
-    fn all(
-        &mut self,
-        directory: &Path,
-        traces: Option<&Path>,
-        wrong: &mut Vec<String>,
-    ) -> Result<()> {
+    fn all(&mut self, traces: Option<&Path>, wrong: &mut Vec<String>) -> Result<()> {
         self.work()?;
         wrong.extend(self.stop()?);
         let (count, overlaps) = final_checks::holds(&self.processes)?;
@@ -172,14 +219,14 @@ impl<'a> Run<'a> {
         summary::table(&self.processes, &self.leader.statistics());
         let Run {
             leader,
+            base,
             key,
             events,
             summary,
             options,
             ..
         } = self;
-        let base = directory.join("f");
-        let world = world::run(leader, events, &base, traces, key, options.members, summary);
+        let world = world::run(leader, events, base, traces, key, options.members, summary);
         wrong.extend(world.context("the world of processes")?);
         leader.release_idle_ranges(WAIT)?;
         wrong.extend(left(leader, |_, _| false));

@@ -43,8 +43,8 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
         begin: Instant::now(),
     };
     summary.print_line(format_args!(
-        "leading as member 1, listening at {}",
-        leader.pal().path().display()
+        "leading as member 1, listening at {}.1",
+        base.display()
     ));
     if !leader.pal().directory_is_private() {
         summary.print_line(
