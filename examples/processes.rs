@@ -4,7 +4,7 @@
 //! this program again and gets its identity on its command line.
 
 use std::env::{args, current_exe};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -57,9 +57,9 @@ fn first() -> Result<()> {
         Command::new(current_exe()?)
             .arg(name)
             .arg(&base)
-            .args(child.numbers().map(|number| number.to_string()))
+            .arg(child.to_string())
             .spawn()?;
-        pids.push(child.pid);
+        pids.extend(child.pid);
     }
     // The child may not run yet: then it gets the signal when it has joined.
     node.kill(Target::Process(pids[1]), SIGUSR1, WAIT)?;
@@ -75,7 +75,7 @@ fn first() -> Result<()> {
 /// The children: `one` ends at once, `two` waits for a signal.
 fn child(name: &str, base: &Path, identity: Identity) -> Result<()> {
     let (node, signals) = start(base, identity)?;
-    println!("{name}: I am process {}", identity.pid);
+    println!("{name}: I am process {}", node.pid().ok_or("no pid")?);
     let code = if name == "two" {
         let signal = signals.recv_timeout(Duration::from_secs(10))?;
         println!("{name}: signal {signal} came");
@@ -95,17 +95,8 @@ fn child(name: &str, base: &Path, identity: Identity) -> Result<()> {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = args().skip(1).collect();
-    let [name, base, numbers @ ..] = &arguments[..] else {
+    let [name, base, identity] = &arguments[..] else {
         return first();
     };
-    let numbers: Vec<u32> = numbers
-        .iter()
-        .map(|number| number.parse())
-        .collect::<std::result::Result<_, _>>()?;
-    let identity = numbers.try_into().ok().and_then(Identity::from_numbers);
-    child(
-        name,
-        &PathBuf::from(base),
-        identity.ok_or("not an identity")?,
-    )
+    child(name, Path::new(base), identity.parse()?)
 }

@@ -268,19 +268,11 @@ fn run(identity: Identity, port: u16, work: impl Fn(&Node<'_, Tiny>) -> Result<(
 // 5. Two processes: the first starts the second and gets its exit status.
 
 fn main() -> Result<()> {
-    let numbers: Vec<u32> = std::env::args()
-        .skip(1)
-        .map(|number| number.parse())
-        .collect::<std::result::Result<_, _>>()?;
-    let [port, numbers @ ..] = &numbers[..] else {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [port, identity] = &arguments[..] else {
         return run(Identity::LEADER, 0, first);
     };
-    let identity = numbers.try_into().ok().and_then(Identity::from_numbers);
-    run(
-        identity.ok_or("not an identity")?,
-        u16::try_from(*port)?,
-        second,
-    )
+    run(identity.parse()?, port.parse()?, second)
 }
 
 fn first(node: &Node<'_, Tiny>) -> Result<()> {
@@ -288,7 +280,7 @@ fn first(node: &Node<'_, Tiny>) -> Result<()> {
     let child = node.start_child(WAIT)?;
     Command::new(std::env::current_exe()?)
         .arg(node.pal().port.to_string())
-        .args(child.numbers().map(|number| number.to_string()))
+        .arg(child.to_string())
         .spawn()?;
     let exit = node.wait_child(ChildSelector::Any, WAIT)?;
     println!("first: process {} ended with {}", exit.pid, exit.code);

@@ -8,7 +8,6 @@ use crate::file_locks::LockLimits;
 use crate::leader::{LeaderCapacities, SignalLimits};
 use crate::shared_state::LeaseLimits;
 use crate::wire::{Answer, DelegatedLocks};
-use crate::{Id, Vmid};
 
 /// The limits of one node. Each is a number of entries; at the limit a call gets
 /// [`Error::Full`](crate::Error::Full) with the name of the limit.
@@ -277,91 +276,6 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self::DEFAULT
-    }
-}
-
-/// The identity of a process in its family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The VMID of this process.
-    pub vmid: Vmid,
-    /// The VMID of the process that started it; none for the first process.
-    pub parent: Option<Vmid>,
-    /// The VMID of the leader; none if this process is the leader itself.
-    pub leader: Option<Vmid>,
-    /// The pid that the parent allocated for this process
-    /// ([`Node::start_child`](crate::Node::start_child)); 0 for none: then
-    /// [`Node::join`](crate::Node::join) allocates one.
-    pub pid: Id,
-    /// The parent's pid; 0 for none.
-    pub parent_pid: Id,
-}
-
-impl Identity {
-    /// The first process of a family: VMID 1, the leader.
-    pub const LEADER: Identity = Identity {
-        vmid: Vmid::LEADER,
-        parent: None,
-        leader: None,
-        pid: 0,
-        parent_pid: 0,
-    };
-
-    /// Returns the identity of a process that `parent` started, in the family led by the first
-    /// process, without a pid. If the parent uses this crate too,
-    /// [`Node::start_child`](crate::Node::start_child) returns the identity, with a pid.
-    pub const fn child(vmid: Vmid, parent: Vmid) -> Identity {
-        Identity {
-            vmid,
-            parent: Some(parent),
-            leader: Some(Vmid::LEADER),
-            pid: 0,
-            parent_pid: 0,
-        }
-    }
-
-    /// Returns the VMID of the leader, which is this process where there is no other.
-    pub(crate) fn leader_vmid(&self) -> Vmid {
-        self.leader.unwrap_or(self.vmid)
-    }
-
-    /// Returns the identity as five numbers, for a command line or a boot message.
-    /// [`Identity::from_numbers`] reads them.
-    pub const fn numbers(&self) -> [u32; 5] {
-        [
-            self.vmid.get(),
-            number(self.parent),
-            number(self.leader),
-            self.pid,
-            self.parent_pid,
-        ]
-    }
-
-    /// Returns the identity for the numbers of [`Identity::numbers`]; `None` for other numbers.
-    pub const fn from_numbers(numbers: [u32; 5]) -> Option<Identity> {
-        let [vmid, parent, leader, pid, parent_pid] = numbers;
-        let Some(vmid) = Vmid::new(vmid) else {
-            return None;
-        };
-        Some(Identity {
-            vmid,
-            parent: Vmid::new(parent),
-            leader: Vmid::new(leader),
-            pid,
-            parent_pid,
-        })
-    }
-
-    /// Returns true if this process is the leader.
-    pub const fn is_leader(&self) -> bool {
-        self.leader.is_none()
-    }
-}
-
-const fn number(vmid: Option<Vmid>) -> u32 {
-    match vmid {
-        Some(vmid) => vmid.get(),
-        None => 0,
     }
 }
 

@@ -53,6 +53,7 @@ mod config;
 mod counters;
 mod error;
 pub mod events;
+mod identity;
 mod invariant;
 mod log;
 mod node;
@@ -92,10 +93,12 @@ pub mod wire;
 #[path = "../arch/host/mod.rs"]
 pub mod host;
 
-pub use config::{Capacities, Config, Driving, Identity, MemoryUse, Quota};
+pub use config::{Capacities, Config, Driving, MemoryUse, Quota};
 pub use counters::{Pools, Refusal, Statistics, Usage};
 pub use error::{Errno, Error, Resource};
 pub use file_locks::LockLimits;
+pub use identity::{Identity, IdentityPart, ParseIdentityError};
+pub use member::ChildExit;
 #[cfg(feature = "testing")]
 pub use node::Request;
 pub use node::{
@@ -122,6 +125,6 @@ pub use zerocopy;
 
 pub use vmid::{ID_MAX, Id, Pid, Vmid};
 pub use wire::{
-    ChildExit, FileLock, HeldLock, IdRange, LockFamily, LockKind, Malformed, MetaCode, PATH_MAX,
-    Process, ProcessChange, ProcessFlags, ProcessState, SyncState,
+    FileLock, HeldLock, IdRange, LockFamily, LockKind, Malformed, MetaCode, PATH_MAX, Process,
+    ProcessChange, ProcessFlags, ProcessState, SyncState,
 };

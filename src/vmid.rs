@@ -10,8 +10,7 @@ pub type Id = u32;
 pub const ID_MAX: Id = 4_194_303;
 
 /// The pid of a process, or the ID of a process group or session, which is the pid of its first process. It is never 0:
-/// a call that takes an `Option<Pid>` says what no pid stands for, as 0 does in the system call. The pid of a process that
-/// is known to exist is an [`Id`].
+/// where there may be no pid the type is an `Option<Pid>`, and `None` stands for what 0 is in the system call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pid(NonZeroU32);
 
@@ -27,6 +26,14 @@ impl Pid {
     /// Returns the number.
     pub const fn get(self) -> Id {
         self.0.get()
+    }
+
+    /// Returns the number that stands for the pid in a message and in C: 0 for none.
+    pub(crate) const fn number(pid: Option<Pid>) -> Id {
+        match pid {
+            Some(pid) => pid.get(),
+            None => 0,
+        }
     }
 }
 
@@ -67,6 +74,14 @@ impl Vmid {
     /// Returns the number, as on the wire.
     pub const fn get(self) -> u32 {
         self.0.get()
+    }
+
+    /// Returns the number that stands for the process in a message and in C: 0 for none.
+    pub(crate) const fn number(vmid: Option<Vmid>) -> u32 {
+        match vmid {
+            Some(vmid) => vmid.get(),
+            None => 0,
+        }
     }
 }
 

@@ -216,13 +216,13 @@ fn a_call_of_several_steps_ends_at_its_limit() {
         node.take_id_for(Vmid::new(9).unwrap(), wait).map(drop)
     });
     ends_at_its_limit("kill", true, |node, wait| {
-        node.kill(Target::Process(1), 0, wait)
+        node.kill(Target::Process(Pid::new(1).unwrap()), 0, wait)
     });
     ends_at_its_limit("kill of a group", true, |node, wait| {
         node.kill(Target::Group(None), 0, wait)
     });
     ends_at_its_limit("credentials", true, |node, wait| {
-        node.credentials(1, wait).map(drop)
+        node.credentials(Pid::new(1).unwrap(), wait).map(drop)
     });
     ends_at_its_limit("set_group", true, |node, wait| {
         node.set_group(Pid::new(31), None, wait)
@@ -262,10 +262,10 @@ fn a_child_is_abandoned_without_waiting_for_room() {
         node.abandon_child(child.vmid).unwrap();
         assert_eq!(network.now(), start);
         // A waiting call learns that there is no child when the leader has handled that.
-        let waited = node.wait_child(ChildSelector::Pid(child.pid), Wait::FOREVER);
+        let waited = node.wait_child(ChildSelector::Pid(child.pid.unwrap()), Wait::FOREVER);
         assert_eq!(waited, Err(Error::NoChild));
         poll_for(Duration::from_secs(1), network, node);
-        assert_eq!(leader.owner_of(child.pid, NO_TIME), Ok(None));
+        assert_eq!(leader.owner_of(child.pid.unwrap().get(), NO_TIME), Ok(None));
         assert_eq!(node.statistics().pools.children.now, 0);
     });
 }

@@ -113,14 +113,14 @@ fn a_forked_copy_keeps_neither_member_nor_leader_alive() {
     let parent = start(leader.start_child(WAIT).unwrap());
     let identity = parent.start_child(WAIT).unwrap();
     let child = start(identity);
-    child.owner_of(parent.pid().unwrap(), WAIT).unwrap();
+    child.owner_of(parent.pid().unwrap().get(), WAIT).unwrap();
     let _copy = Copy::fork();
     child.exit(Exit::default(), WAIT).unwrap();
     drop(child);
     let ended = parent
-        .wait_child(ChildSelector::Pid(identity.pid), WAIT)
+        .wait_child(ChildSelector::Pid(identity.pid.unwrap()), WAIT)
         .unwrap();
-    assert_eq!(ended.pid, identity.pid);
+    assert_eq!(ended.pid, identity.pid.unwrap());
     // This process sends nothing before it ends.
     let pid = parent.pid().unwrap();
     drop(parent);

@@ -226,7 +226,7 @@ fn family_works<P: Pal + 'static>(start: impl Fn(Identity) -> HostNode<P>) {
         kind,
         start: 0,
         end: 9,
-        pid: child.pid().unwrap(),
+        pid: child.pid().unwrap().get(),
         handle: 0,
         wait: false,
         path: b"/file",

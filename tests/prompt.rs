@@ -368,7 +368,7 @@ fn wait_for_a_lock_or_a_child_ends_at_its_limit_and_its_interrupt() {
         kind: LockKind::Write,
         start: 0,
         end: 9,
-        pid: node.pid().unwrap(),
+        pid: node.pid().unwrap().get(),
         handle: 0,
         wait: true,
         path: b"/f",
@@ -378,7 +378,7 @@ fn wait_for_a_lock_or_a_child_ends_at_its_limit_and_its_interrupt() {
     ends_on_its_interrupt("a wait for a lock", &one, set_lock);
     let child = one.start_child(WAIT).unwrap();
     let wait_child = |wait: Wait<'_>| {
-        one.wait_child(ChildSelector::Pid(child.pid), wait)
+        one.wait_child(ChildSelector::Pid(child.pid.unwrap()), wait)
             .map(drop)
     };
     ends_on_its_limit("wait", wait_child);

@@ -154,6 +154,14 @@ fn with_unreachable_peers(test: impl FnOnce(&Node<'_, &Patient<'_>>, &World)) {
 }
 
 #[test]
+fn a_duration_is_a_wait_of_that_time() {
+    for limit in [Duration::ZERO, Duration::from_millis(3)] {
+        let wait = format!("{:?}", Wait::from(limit));
+        assert_eq!(wait, format!("{:?}", Wait::at_most(limit)));
+    }
+}
+
+#[test]
 fn a_full_backlog_is_tried_again_with_pauses() {
     with_unreachable_peers(|node, network| {
         node.connect(Vmid::new(2).unwrap()).unwrap();

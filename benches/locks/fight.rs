@@ -37,7 +37,7 @@ pub(crate) fn fighter(role: &[String]) -> Result<()> {
         let count = fight(|kind| {
             let wanted = FileLock {
                 wait: true,
-                ..lock(pid, 0, kind)
+                ..lock(pid.get(), 0, kind)
             };
             node.set_lock(&wanted, WAIT).map_err(std::io::Error::other)
         })?;

@@ -188,7 +188,7 @@ fn set_and_clear(node: &HostNode, path: &[u8], count: u32) -> Duration {
         for kind in [LockKind::Write, LockKind::Unlock] {
             let lock = FileLock {
                 path,
-                ..lock(pid, 5, kind)
+                ..lock(pid.get(), 5, kind)
             };
             node.set_lock(&lock, WAIT).expect("it is free");
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::wire::{Message, MetaCode, PidKill};
 use libos_ipc::{
-    Capacities, Config, Embedder, Id, Identity, Metadata, MetadataReply, Node, PATH_MAX, Signal,
-    SignalReply, Target, Vmid,
+    Capacities, Config, Embedder, Id, Identity, Metadata, MetadataReply, Node, PATH_MAX, Pid,
+    Signal, SignalReply, Target, Vmid,
 };
 
 use crate::Asker;
@@ -30,7 +30,7 @@ impl Embedder<Host> for Willing {
         let _ = reply.send(node, Ok(()));
     }
 
-    fn metadata(&self, node: &Node<'_, Host>, _: Id, _: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, Host>, _: Pid, _: MetaCode, reply: MetadataReply) {
         let _ = reply.send(node, Ok(Metadata::Path(&self.0)));
     }
 }
@@ -112,13 +112,18 @@ pub(crate) fn measure(pinned: bool) -> Result<()> {
         }
         rows[4].push(start.elapsed() / count);
         rows[0].push(floor.round_trip(count)?);
-        let known = Target::Process(ids[0]);
+        let known = Target::Process(Pid::new(ids[0]).unwrap());
         rows[1].push(each(count, |_| asker.0.kill(known, 0, WAIT)));
         rows[2].push(each(count, |at| {
-            asker.0.kill(Target::Process(ids[at % IDS]), 0, WAIT)
+            asker
+                .0
+                .kill(Target::Process(Pid::new(ids[at % IDS]).unwrap()), 0, WAIT)
         }));
         rows[3].push(each(count, |_| {
-            let length = asker.0.path_of(ids[0], MetaCode::Root, &mut path, WAIT)?;
+            let length =
+                asker
+                    .0
+                    .path_of(Pid::new(ids[0]).unwrap(), MetaCode::Root, &mut path, WAIT)?;
             assert_eq!(length, 4000);
             Ok(())
         }));

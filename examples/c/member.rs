@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
-    Config, Embedder, Errno, Exit, FileLock, Id, Identity, LockFamily, LockKind, MetaCode,
-    Metadata, MetadataReply, Node, Signal, SignalReply, SyncState, Target, Wait,
+    Config, Embedder, Errno, Exit, FileLock, Identity, LockFamily, LockKind, MetaCode, Metadata,
+    MetadataReply, Node, Pid, Signal, SignalReply, SyncState, Target, Wait,
 };
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
@@ -33,7 +33,7 @@ impl Embedder<Host> for Os {
         let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(Errno::ESRCH) });
     }
 
-    fn metadata(&self, node: &Node<'_, Host>, _: Id, what: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, Host>, _: Pid, what: MetaCode, reply: MetadataReply) {
         let metadata = match what {
             MetaCode::Executable => Ok(Metadata::Path(c"a member in Rust")),
             _ => Err(Errno::ENOENT),
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (sender, signals) = channel();
     let os = Box::new(Os(sender));
     let node = HostNode::start_with(Path::new(base), identity, Config::DEFAULT, os)?;
-    node.join(WAIT)?;
+    let pid = node.join(WAIT)?.get();
 
     let counter = node.open_sync(Some(COUNTER))?;
     let mut bytes = [0; 8];
@@ -71,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         kind: LockKind::Write,
         start: 0,
         end: 0,
-        pid: identity.pid,
+        pid,
         handle: 0,
         wait: true,
         path: LOCKED_FILE,
@@ -79,14 +79,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     node.set_lock(&lock, WAIT)?;
     lock.kind = LockKind::Unlock;
     node.set_lock(&lock, WAIT)?;
-    println!(
-        "process {}: has counted, in Rust, and waits for a signal",
-        identity.pid
-    );
+    println!("process {pid}: has counted, in Rust, and waits for a signal");
     signals.recv_timeout(Duration::from_secs(20))?;
     node.close_sync(counter, WAIT)?;
     let exit = Exit {
-        code: identity.pid % 100,
+        code: pid % 100,
         ..Exit::default()
     };
     node.exit(exit, WAIT)?;

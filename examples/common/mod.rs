@@ -19,7 +19,9 @@ use std::time::Duration;
 pub(crate) use checks::{SIGPWR, follow, lead, left};
 pub(crate) use figures::{Latency, figures};
 pub(crate) use human::{HumanBytes, HumanCount};
-pub(crate) use process::{ProcessOptions, command, end, over, print_line, read_lines, send};
+pub(crate) use process::{
+    ProcessOptions, command, end, over, pid_of, print_line, read_lines, send,
+};
 pub(crate) use progress::Progress;
 pub(crate) use workers::{Worker, WorkerPool};
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use libos_ipc::pal::Pal;
-use libos_ipc::{Exit, Identity, Node, Wait};
+use libos_ipc::{Exit, Identity, Node, Pid, Wait};
 
 /// The command-line options of every process.
 #[derive(Args)]
@@ -23,25 +23,21 @@ pub(crate) struct ProcessOptions {
     /// Where the family listens
     #[arg(long)]
     pub(crate) base: PathBuf,
-    /// Who this process is: the numbers of its identity
-    #[arg(long, value_delimiter = ',')]
-    identity: Vec<u32>,
+    /// Who this process is
+    #[arg(long)]
+    pub(crate) identity: Identity,
 }
 
-impl ProcessOptions {
-    pub(crate) fn identity(&self) -> Result<Identity> {
-        let numbers = self.identity.as_slice().try_into();
-        let identity = numbers.ok().and_then(Identity::from_numbers);
-        identity.context("--identity takes the five numbers of an identity")
-    }
+/// Returns the pid that the parent of a process has allocated for it.
+pub(crate) fn pid_of(identity: &Identity) -> Result<Pid> {
+    identity.pid.context("its parent has given it no pid")
 }
 
 /// Returns the command for this program in another role, with the options of [`ProcessOptions`].
 pub(crate) fn command(role: &str, base: &Path, identity: &Identity) -> Result<Command> {
-    let numbers = identity.numbers().map(|number| number.to_string());
     let mut command = Command::new(current_exe().context("where is this program?")?);
     command.arg(role).arg("--base").arg(base);
-    command.args(["--identity", &numbers.join(",")]);
+    command.args(["--identity", &identity.to_string()]);
     Ok(command)
 }
 

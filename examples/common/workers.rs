@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libos_ipc::host::HostNode;
-use libos_ipc::{ChildSelector, Id, Wait};
+use libos_ipc::{ChildSelector, Pid, Wait};
 
-use super::{Progress, SIGPWR, command, read_lines};
+use super::{Progress, SIGPWR, command, pid_of, read_lines};
 
 /// The time in which all workers must end.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
 /// A worker process, and its last report.
 pub(crate) struct Worker<T> {
-    pid: Id,
+    pid: Pid,
     process: Child,
     pub(crate) input: Option<ChildStdin>,
     pub(crate) tally: T,
@@ -69,7 +69,7 @@ where
             },
         );
         self.workers.push(Worker {
-            pid: child.pid,
+            pid: pid_of(&child)?,
             process,
             input,
             tally: T::default(),

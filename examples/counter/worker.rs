@@ -37,7 +37,7 @@ figures!(
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let process = &options.process;
-    let node = HostNode::start(&process.base, process.identity()?, Config::DEFAULT)?;
+    let node = HostNode::start(&process.base, process.identity, Config::DEFAULT)?;
     node.join(WAIT)?;
     let value = node.share::<Value>(Some(HANDLE))?;
     // A line of input tells the worker to keep the value at the next chance.

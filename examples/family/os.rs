@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use libos_ipc::{
-    ChildExit, Embedder, Errno, Id, MetaCode, Metadata, MetadataReply, Node, Signal, SignalReply,
+    ChildExit, Embedder, Errno, MetaCode, Metadata, MetadataReply, Node, Pid, Signal, SignalReply,
     Target, Vmid,
 };
 use rustix::process::{getgid, getuid};
@@ -50,7 +50,7 @@ impl Embedder<Platform> for Os {
         let _ = reply.send(node, if is_here { Ok(()) } else { Err(Errno::ESRCH) });
     }
 
-    fn metadata(&self, node: &Node<'_, Platform>, pid: Id, what: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, Platform>, pid: Pid, what: MetaCode, reply: MetadataReply) {
         let path = |path: std::io::Result<PathBuf>| {
             let path = path.map_err(|_| Errno::ENOENT)?;
             CString::new(path.into_os_string().into_vec()).map_err(|_| Errno::ENOENT)

@@ -6,10 +6,10 @@ use std::sync::mpsc::Receiver;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::{ChildSelector, Config, Error, Exit, Id, Pid, Target};
+use libos_ipc::{ChildSelector, Config, Error, Exit, Pid, Target};
 
 use crate::WAIT;
-use crate::common::{ProcessOptions, command, end, send};
+use crate::common::{ProcessOptions, command, end, pid_of, send};
 use crate::key::Key;
 use crate::os::{Event, Os};
 use crate::platform::FamilyNode;
@@ -48,7 +48,7 @@ pub(crate) fn start(
     key: &Key,
     below: u32,
     output: impl Into<Stdio>,
-) -> Result<(Id, Child)> {
+) -> Result<(Pid, Child)> {
     let child = node.start_child(WAIT).context("preparing a child")?;
     let mut command = command("process", base, &child)?;
     if key.is_there() {
@@ -72,12 +72,13 @@ pub(crate) fn start(
     if let Some(mut input) = process.stdin.take() {
         key.give(&mut input).context("giving the key to a child")?;
     }
-    Ok((child.pid, process))
+    Ok((pid_of(&child)?, process))
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let identity = options.process.identity()?;
-    let (pid, parent_pid) = (identity.pid, identity.parent_pid);
+    let identity = options.process.identity;
+    let pid = pid_of(&identity)?;
+    let parent_pid = identity.parent_pid.context("it has no parent")?;
     let (os, events) = Os::new();
     let key = Key::from_parent(options.secure)?;
     let node = FamilyNode::start(
@@ -144,7 +145,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Receives the events of this process, and prints them.
 struct Lines {
-    pid: Id,
+    pid: Pid,
     events: Receiver<Event>,
     /// The number of children that have ended.
     ended: usize,
@@ -178,7 +179,7 @@ impl Lines {
 }
 
 /// Signals other processes of the family.
-fn signal_others(node: &FamilyNode, pid: Id) -> Result<()> {
+fn signal_others(node: &FamilyNode, pid: Pid) -> Result<()> {
     let mut others = Vec::new();
     let mut last = None;
     while let Some(process) = node
@@ -200,7 +201,7 @@ fn signal_others(node: &FamilyNode, pid: Id) -> Result<()> {
 }
 
 /// Waits for all children.
-pub(crate) fn wait_for_all(node: &FamilyNode, pid: Id) -> Result<()> {
+pub(crate) fn wait_for_all(node: &FamilyNode, pid: Pid) -> Result<()> {
     loop {
         match node.wait_child(ChildSelector::Any, WAIT) {
             Ok(exit) => send(&format!("reaped {pid} {}", exit.pid)),

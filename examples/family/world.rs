@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use libos_ipc::{ChildSelector, Error, Id, MetaCode, PATH_MAX, Target};
-use rustix::process::{Pid, Signal as HostSignal, kill_process};
+use libos_ipc::{ChildSelector, Error, Id, MetaCode, PATH_MAX, Pid, Target, Vmid};
+use rustix::process::{Pid as HostPid, Signal as HostSignal, kill_process};
 
 use crate::WAIT;
 use crate::key::Key;
@@ -86,7 +86,7 @@ pub(crate) fn run(
     members: u32,
     summary: &Summary,
 ) -> Result<Vec<String>> {
-    let pid = first.join(WAIT)?;
+    let pid = first.join(WAIT)?.get();
     let mut world = World {
         first,
         events,
@@ -115,7 +115,8 @@ pub(crate) fn run(
     first.kill(Target::All, GO, WAIT)?;
     world.listen_until("signalling", |ledger| ledger.done.len() == count)?;
     // The group is that of the child which leads it, and its children.
-    first.kill(Target::Group(libos_ipc::Pid::new(victim)), HELLO, WAIT)?;
+    let leader_of_group = Pid::new(victim).context("process 0")?;
+    first.kill(Target::Group(Some(leader_of_group)), HELLO, WAIT)?;
     let group: Vec<Id> = world
         .ledger
         .up
@@ -132,13 +133,13 @@ pub(crate) fn run(
     })?;
     listing(first)?;
     let host = world.ledger.up[&victim].1;
-    let host = Pid::from_raw(host).context("a host process")?;
+    let host = HostPid::from_raw(host).context("a host process")?;
     kill_process(host, HostSignal::KILL)?;
     world.ledger.exits.insert(victim, (0, SIGPWR));
     // Its children have a new parent: this process.
     let since = Instant::now();
     let wait = libos_ipc::Wait::at_most(LIMIT);
-    let died = first.wait_child(ChildSelector::Pid(victim), wait)?;
+    let died = first.wait_child(ChildSelector::Pid(leader_of_group), wait)?;
     summary.print_line(&format!(
         "{victim} was killed by the host; its parent knew after {:.1?}: signal {}",
         since.elapsed(),
@@ -148,7 +149,12 @@ pub(crate) fn run(
     first.kill(Target::All, TERM, WAIT)?;
     loop {
         match first.wait_child(ChildSelector::Any, wait) {
-            Ok(exit) => world.ledger.reaped.entry(exit.pid).or_default().push(pid),
+            Ok(exit) => world
+                .ledger
+                .reaped
+                .entry(exit.pid.get())
+                .or_default()
+                .push(pid),
             Err(Error::NoChild) => break,
             Err(error) => return Err(error).context("waiting for children"),
         }
@@ -216,13 +222,17 @@ impl World<'_> {
             };
             match self.events.recv_timeout(time) {
                 Ok(Event::Signal(signal)) => {
-                    let sender = signal.sender.map_or(0, libos_ipc::Pid::get);
+                    let sender = signal.sender.map_or(0, Pid::get);
                     let key = (sender, self.pid, signal.signal);
                     *self.ledger.got.entry(key).or_default() += 1;
                 }
                 Ok(Event::Ended(exit)) => {
                     let by = (self.pid, exit.code, exit.signal);
-                    self.ledger.reported.entry(exit.pid).or_default().push(by);
+                    self.ledger
+                        .reported
+                        .entry(exit.pid.get())
+                        .or_default()
+                        .push(by);
                 }
                 Ok(Event::LeaderLeft) => {}
                 Err(_) => return,
@@ -307,10 +317,10 @@ fn listing(first: &FamilyNode) -> Result<()> {
         let name = path.rsplit('/').next().unwrap_or("").to_owned();
         table.add_row([
             process.pid.to_string(),
-            process.parent.to_string(),
+            process.parent.map_or(0, Pid::get).to_string(),
             process.group.to_string(),
             process.session.to_string(),
-            process.vmid.to_string(),
+            process.vmid.map_or(0, Vmid::get).to_string(),
             uid.to_string(),
             format!("{:?}", process.state),
             name,

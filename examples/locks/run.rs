@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
 
     let locker = Locker {
         node: &leader,
-        pid,
+        pid: pid.get(),
         path: path.as_os_str().as_bytes(),
     };
     locker.set(LockKind::Read, ALL)?;

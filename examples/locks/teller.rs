@@ -73,13 +73,13 @@ fn bytes_of(account: u64) -> (u64, u64) {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let process = &options.process;
-    let node = HostNode::start(&process.base, process.identity()?, Config::DEFAULT)?;
+    let node = HostNode::start(&process.base, process.identity, Config::DEFAULT)?;
     let pid = node.join(WAIT)?;
     let bank = Bank::open(&options.bank, options.accounts)?;
     let over = over(|| ());
     let locker = Locker {
         node: &node,
-        pid,
+        pid: pid.get(),
         path: options.bank.as_os_str().as_bytes(),
     };
     let mut tally = Tally::default();

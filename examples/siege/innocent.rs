@@ -97,7 +97,7 @@ pub(crate) fn shared_file(ahead: u64) -> String {
 /// Runs until the leader closes the standard input, and reports the measurements.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let process = &options.process;
-    let node = HostNode::start(&process.base, process.identity()?, Config::DEFAULT)?;
+    let node = HostNode::start(&process.base, process.identity, Config::DEFAULT)?;
     let pid = node.join(WAIT)?;
     let over = over(|| ());
     let mut measured = Measured::default();
@@ -126,7 +126,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 kind,
                 start: 0,
                 end: u64::MAX,
-                pid,
+                pid: pid.get(),
                 handle: 1,
                 wait: true,
                 path: path.as_bytes(),

@@ -14,7 +14,7 @@ use libos_ipc::{Capacities, Config, Identity, Wait};
 
 use crate::Options;
 use crate::attacks::Attack;
-use crate::common::{HumanCount, Latency, Progress, command};
+use crate::common::{HumanCount, Latency, Progress, command, pid_of};
 use crate::host::{Core, allow_many_files, pin};
 use crate::innocent::Measured;
 use crate::judge::{has_happened, judge};
@@ -208,7 +208,7 @@ fn measure(options: &Options, limits: Limits, attack: Option<Attack>) -> Result<
         let mut identities = Vec::new();
         for _ in 0..attack.members(is_large, options.quick) {
             let child = leader.start_child(WAIT).context("preparing an attacker")?;
-            identities.push(format!("{},{}", child.vmid, child.pid));
+            identities.push(format!("{},{}", child.vmid, pid_of(&child)?));
         }
         let mut attacker = Command::new(std::env::current_exe()?);
         attacker

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
 use libos_ipc::{
-    Capacities, Config, Embedder, Errno, Exit, Id, MetaCode, Metadata, MetadataReply, Node, Signal,
-    SignalReply, Target, Vmid, Wait,
+    Capacities, Config, Embedder, Errno, Exit, MetaCode, Metadata, MetadataReply, Node, Pid,
+    Signal, SignalReply, Target, Vmid, Wait,
 };
 use rustix::process::{getgid, getuid};
 
@@ -83,7 +83,7 @@ impl Embedder<Host> for OsOf {
         let _ = reply.send(node, outcome);
     }
 
-    fn metadata(&self, node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, Host>, pid: Pid, what: MetaCode, reply: MetadataReply) {
         answer(node, pid, what, reply);
     }
 
@@ -95,7 +95,7 @@ impl Embedder<Host> for OsOf {
 }
 
 /// Answers requests for metadata of a process of this program.
-pub(crate) fn answer(node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
+pub(crate) fn answer(node: &Node<'_, Host>, pid: Pid, what: MetaCode, reply: MetadataReply) {
     let program = current_exe().ok();
     let program = program.and_then(|path| std::ffi::CString::new(path.as_os_str().as_bytes()).ok());
     let known = match (what, &program) {
@@ -127,7 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         ..Config::DEFAULT
     };
     let os = Arc::new(Os::default());
-    let identity = options.process.identity()?;
+    let identity = options.process.identity;
     let embedder = Box::new(OsOf(Arc::clone(&os)));
     let node = HostNode::start_with(&options.process.base, identity, config, embedder)?;
     let over = over(|| ());

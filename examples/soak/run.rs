@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
 use libos_ipc::{
-    Capacities, ChildExit, ChildSelector, Config, Embedder, Errno, Error, Id, Identity,
-    LeaseLimits, LockLimits, MetaCode, MetadataReply, Node, Pid, ProcessState, Refusal, Signal,
-    SignalReply, Target, Wait,
+    Capacities, ChildExit, ChildSelector, Config, Embedder, Errno, Error, Identity, LeaseLimits,
+    LockLimits, MetaCode, MetadataReply, Node, Pid, ProcessState, Refusal, Signal, SignalReply,
+    Target, Wait,
 };
 
 use crate::Options;
-use crate::common::left;
+use crate::common::{left, pid_of};
 use crate::figures::{Kind, Report};
 use crate::member::{self, answer};
 use crate::resources::Resources;
@@ -41,14 +41,15 @@ impl Embedder<Host> for Os {
         let is_here = matches!(signal.target, Target::Process(pid) if node.pid() == Some(pid));
         if is_here {
             let count = |known: &mut Known| known.to_first += 1;
-            let sender = signal.sender.map_or(0, Pid::get);
-            self.register.change(sender, count);
+            if let Some(sender) = signal.sender {
+                self.register.change(sender, count);
+            }
         }
         let outcome = if is_here { Ok(()) } else { Err(Errno::ESRCH) };
         let _ = reply.send(node, outcome);
     }
 
-    fn metadata(&self, node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, Host>, pid: Pid, what: MetaCode, reply: MetadataReply) {
         answer(node, pid, what, reply);
     }
 
@@ -235,7 +236,7 @@ impl Run<'_> {
                 let child = self.leader.start_child(limit);
                 let child = child.context("preparing a process")?;
                 // It is added before it runs and can be reported.
-                self.register.add(child.pid);
+                self.register.add(pid_of(&child)?);
                 let start = Start {
                     child,
                     place: number,
@@ -332,7 +333,7 @@ impl Run<'_> {
             }
             Err(Error::TimedOut) if since.elapsed() < self.options.limit() => return Ok(false),
             Err(error) => {
-                let process = self.leader.process(Pid::new(pid), self.wait);
+                let process = self.leader.process(Some(pid), self.wait);
                 let what = format!(
                     "waiting for {pid}, which ended with {status} and is {process:?} to the leader"
                 );
@@ -373,8 +374,8 @@ impl Run<'_> {
     }
 
     /// Returns true if a process has not joined yet.
-    fn is_abandoned(&self, pid: Id) -> bool {
-        let process = self.leader.process(Pid::new(pid), self.wait);
+    fn is_abandoned(&self, pid: Pid) -> bool {
+        let process = self.leader.process(Some(pid), self.wait);
         process.is_ok_and(|process| process.state == ProcessState::Starting)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use libos_ipc::host::HostNode;
-use libos_ipc::{Error, Pid, ProcessState, Target, Wait};
+use libos_ipc::{Error, ProcessState, Target, Wait};
 
 use crate::slots::{Register, Sent};
 
@@ -51,7 +51,7 @@ pub(crate) fn signal(
         };
         note(0, 1);
         let sent = if by_group {
-            leader.kill(Target::Group(Pid::new(pid)), GROUP, wait)
+            leader.kill(Target::Group(Some(pid)), GROUP, wait)
         } else {
             leader.kill(Target::Process(pid), ONE, wait)
         };
@@ -59,7 +59,7 @@ pub(crate) fn signal(
             // A child that has ended and was not reaped can be signalled, too, but receives
             // nothing.
             Ok(()) => {
-                let process = leader.process(Pid::new(pid), wait);
+                let process = leader.process(Some(pid), wait);
                 if process.is_ok_and(|process| process.state == ProcessState::Running) {
                     note(1, -1);
                 }

@@ -8,10 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use libos_ipc::{ChildExit, Id, Identity, Vmid};
+use libos_ipc::{ChildExit, Identity, Pid, Vmid};
 
 use crate::Options;
-use crate::common::{SIGPWR, command, read_lines};
+use crate::common::{SIGPWR, command, pid_of, read_lines};
 use crate::figures::{Counts, Report};
 
 /// The planned end of a process.
@@ -36,7 +36,7 @@ pub(crate) enum Event {
 
 /// A live process.
 pub(crate) struct RunningProcess {
-    pub(crate) pid: Id,
+    pub(crate) pid: Pid,
     pub(crate) vmid: Vmid,
     pub(crate) code: u32,
     pub(crate) plan: Plan,
@@ -101,7 +101,7 @@ impl RunningProcess {
             events.send(event).is_ok()
         });
         Ok(RunningProcess {
-            pid: child.pid,
+            pid: pid_of(&child)?,
             vmid: child.vmid,
             code: code.into(),
             plan,
@@ -197,20 +197,20 @@ pub(crate) struct Known {
 
 /// The same for all processes, shared by several threads.
 #[derive(Default)]
-pub(crate) struct Register(Mutex<HashMap<Id, Known>>);
+pub(crate) struct Register(Mutex<HashMap<Pid, Known>>);
 
 impl Register {
-    fn all(&self) -> MutexGuard<'_, HashMap<Id, Known>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Pid, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn add(&self, pid: Id) {
+    pub(crate) fn add(&self, pid: Pid) {
         self.all().insert(pid, Known::default());
     }
 
     /// Changes the facts about a process; `None` if it is not (or no longer) known. It is forgotten
     /// when it was reported and reaped.
-    pub(crate) fn change<T>(&self, pid: Id, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
+    pub(crate) fn change<T>(&self, pid: Pid, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
         let mut all = self.all();
         let known = all.get_mut(&pid)?;
         let result = change(known);
@@ -221,9 +221,9 @@ impl Register {
     }
 
     /// Returns any process that may be signalled.
-    pub(crate) fn any(&self) -> Option<Id> {
+    pub(crate) fn any(&self) -> Option<Pid> {
         let all = self.all();
-        let living: Vec<Id> = all
+        let living: Vec<Pid> = all
             .iter()
             .filter(|(_, known)| !known.output_ended)
             .map(|(pid, _)| *pid)
@@ -232,7 +232,7 @@ impl Register {
     }
 
     /// Returns the processes whose ends are not handled completely.
-    pub(crate) fn open(&self) -> Vec<Id> {
+    pub(crate) fn open(&self) -> Vec<Pid> {
         self.all().keys().copied().collect()
     }
 }

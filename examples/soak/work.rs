@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
-    Errno, Error, FileLock, Id, LockFamily, LockKind, MetaCode, PATH_MAX, Process, ProcessState,
-    Shared, Target, Wait,
+    Errno, Error, FileLock, Id, LockFamily, LockKind, MetaCode, PATH_MAX, Pid, Process,
+    ProcessState, Shared, Target, Wait,
 };
 use rustix::process::{getgid, getuid};
 
+use crate::common::pid_of;
 use crate::figures::{Kind, Report};
 use crate::member::Options;
 use crate::shared::{Guarded, PART, PARTS, SHARERS, Value, flocked_file, value_of};
@@ -21,7 +22,7 @@ use crate::signals::HELLO;
 pub(crate) struct Member<'a> {
     node: &'a HostNode,
     options: &'a Options,
-    pid: Id,
+    pid: Pid,
     wait: Wait<'static>,
     shared_file: Guarded,
     flocked: PathBuf,
@@ -42,7 +43,7 @@ impl<'a> Member<'a> {
         Ok(Member {
             node,
             options,
-            pid: node.identity().pid,
+            pid: pid_of(&node.identity())?,
             wait: Wait::at_most(Duration::from_millis(options.limit)),
             shared_file: Guarded::open(&options.file).context("the shared file")?,
             flocked_file: Guarded::open(&flocked).context("the file for flock")?,
@@ -108,7 +109,7 @@ impl<'a> Member<'a> {
     }
 
     /// Returns the next process in the list of all, if it runs and is not this one.
-    fn another(&mut self) -> Result<Option<Id>, Error> {
+    fn another(&mut self) -> Result<Option<Pid>, Error> {
         let last = self.last;
         self.last = self.timed(Kind::Process, |node, wait| {
             node.next_process(last.as_ref(), wait)
@@ -122,7 +123,7 @@ impl<'a> Member<'a> {
     fn processes(&mut self) -> Result<()> {
         let own = self.timed(Kind::Process, |node, wait| node.process(None, wait))?;
         ensure!(
-            own.pid == self.pid && own.vmid == self.node.identity().vmid.get(),
+            own.pid == self.pid && own.vmid == Some(self.node.identity().vmid),
             "it is {}, and not {own:?}",
             self.pid
         );
@@ -137,8 +138,13 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
+    /// Returns the pid of the parent.
+    fn first(&self) -> Result<Pid> {
+        self.node.identity().parent_pid.context("no parent")
+    }
+
     fn signals(&mut self) -> Result<()> {
-        let first = self.node.identity().parent_pid;
+        let first = self.first()?;
         self.timed(Kind::Signal, |node, wait| {
             node.kill(Target::Process(first), HELLO, wait)
         })?;
@@ -160,7 +166,7 @@ impl<'a> Member<'a> {
     fn metadata(&mut self) -> Result<()> {
         let pid = match self.another()? {
             Some(other) => other,
-            None => self.node.identity().parent_pid,
+            None => self.first()?,
         };
         let whose = self.timed(Kind::Metadata, |node, wait| node.credentials(pid, wait));
         if let Some(whose) = if_there(whose)? {
@@ -192,7 +198,7 @@ impl<'a> Member<'a> {
             kind,
             start,
             end,
-            pid: self.pid,
+            pid: self.pid.get(),
             handle: 0,
             wait: true,
             path,
@@ -237,7 +243,7 @@ impl<'a> Member<'a> {
                 } else {
                     LockKind::Write
                 },
-                handle: u64::from(self.pid),
+                handle: u64::from(self.pid.get()),
                 ..self.lock(path.as_os_str().as_bytes(), LockKind::Write, 0, u64::MAX)
             };
             self.set_lock(kind, &lock)?;
@@ -245,7 +251,7 @@ impl<'a> Member<'a> {
                 self.flocked_file.see_none(self.node, 0, self.wait)?;
             } else {
                 self.flocked_file
-                    .use_alone(self.node, 0, self.pid, self.wait)?;
+                    .use_alone(self.node, 0, self.pid.get(), self.wait)?;
             }
             let unlock = FileLock {
                 kind: LockKind::Unlock,
@@ -261,7 +267,7 @@ impl<'a> Member<'a> {
             match self.set_lock(kind, &lock) {
                 Ok(()) => self
                     .shared_file
-                    .use_alone(self.node, part, self.pid, self.wait)?,
+                    .use_alone(self.node, part, self.pid.get(), self.wait)?,
                 Err(Error::Refused(Errno::EDEADLK)) => {
                     self.report.counts.deadlocks += 1;
                     break;

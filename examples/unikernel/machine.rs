@@ -89,11 +89,7 @@ impl Machine {
         // The proxy has one end, and QEMU's standard input is the other.
         let (ours, theirs) = UnixStream::pair().context("a line")?;
         let proxy = Proxy::new(base, identity.vmid, ours).context("standing in for the guest")?;
-        let numbers = identity
-            .numbers()
-            .map(|number| number.to_string())
-            .join(",");
-        let mut words = format!("identity={numbers} party={party}");
+        let mut words = format!("identity={identity} party={party}");
         if let Some(fault) = options.fault.filter(|_| party == 2) {
             words += " fault=";
             words += fault.name();

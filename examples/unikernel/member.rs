@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
-    Config, Embedder, Errno, Error, Exit, Id, Identity, LockKind, MetaCode, Node, PATH_MAX, Shared,
-    Signal, SignalReply, Target, Wait,
+    Config, Embedder, Errno, Error, Exit, Identity, LockKind, MetaCode, Node, PATH_MAX, Pid,
+    Shared, Signal, SignalReply, Target, Wait,
 };
 
 use crate::board::{
@@ -31,8 +31,8 @@ pub(crate) struct Options {
     #[arg(long)]
     base: PathBuf,
     /// Who this process is: the numbers of its identity
-    #[arg(long, value_delimiter = ',')]
-    identity: Vec<u32>,
+    #[arg(long)]
+    identity: Identity,
     /// How many guests are going to come to a good end
     #[arg(long)]
     survivors: usize,
@@ -53,14 +53,12 @@ impl Embedder<Host> for Os {
 
 struct Member<'n> {
     node: &'n HostNode,
-    pid: Id,
+    pid: Pid,
     board: Shared<'n, 'static, Host, Board>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let numbers = options.identity.as_slice().try_into();
-    let identity = numbers.ok().and_then(Identity::from_numbers);
-    let identity = identity.context("--identity takes the five numbers of an identity")?;
+    let identity = options.identity;
     let (sender, signals) = channel();
     let os = Box::new(Os(sender));
     let node = HostNode::start_with(&options.base, identity, Config::DEFAULT, os)?;
@@ -123,10 +121,10 @@ impl Member<'_> {
             tried == Err(Error::Refused(Errno::EAGAIN)),
             "a lock of guest {guest} is not there: {tried:?}"
         );
-        let lock = lock_of_ledger(self.pid, LockKind::Write, own, false);
+        let lock = lock_of_ledger(self.pid.get(), LockKind::Write, own, false);
         let held = self.node.find_lock(&lock, WAIT)?;
         ensure!(
-            held.is_some_and(|held| held.pid == pid),
+            held.is_some_and(|held| held.pid == pid.get()),
             "guest {guest} is process {pid}, but the lock says {held:?}"
         );
         let mut path = [0; PATH_MAX];
@@ -149,7 +147,7 @@ impl Member<'_> {
         let mut times = Vec::with_capacity(ROUND_TRIPS);
         for _ in 0..ROUND_TRIPS {
             let start = Instant::now();
-            self.node.owner_of(self.pid, WAIT)?;
+            self.node.owner_of(self.pid.get(), WAIT)?;
             times.push(start.elapsed());
         }
         times.sort_unstable();
@@ -159,22 +157,22 @@ impl Member<'_> {
 
     fn reach(&self, step: u64) -> Result<()> {
         let mut board = self.board.write(WAIT)?;
-        board.pids[MEMBER] = u64::from(self.pid);
+        board.pids[MEMBER] = u64::from(self.pid.get());
         board.steps[MEMBER] = step;
         Ok(())
     }
 
     /// Waits until a guest has reached a step. Returns its pid.
-    fn wait_for(&self, guest: usize, step: u64) -> Result<Id> {
+    fn wait_for(&self, guest: usize, step: u64) -> Result<Pid> {
         let board = self
             .board
             .wait_for(WAIT, |board| board.steps[guest] >= step)
             .with_context(|| format!("waiting for guest {guest}"))?;
-        Ok(Id::try_from(board.pids[guest])?)
+        Pid::new(board.pids[guest].try_into()?).context("process 0")
     }
 
     fn lock(&self, kind: LockKind, bytes: (u64, u64), wait: bool) -> Result<(), Error> {
         self.node
-            .set_lock(&lock_of_ledger(self.pid, kind, bytes, wait), WAIT)
+            .set_lock(&lock_of_ledger(self.pid.get(), kind, bytes, wait), WAIT)
     }
 }

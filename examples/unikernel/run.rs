@@ -10,7 +10,7 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::host::{Host, HostNode, ProxyEnd};
 use libos_ipc::{
-    ChildExit, ChildSelector, Config, Error, Id, Identity, MetaCode, PATH_MAX, Resource, Shared,
+    ChildExit, ChildSelector, Config, Error, Identity, MetaCode, PATH_MAX, Pid, Resource, Shared,
     Target, Wait,
 };
 
@@ -49,12 +49,13 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let mut machines = Vec::new();
     for party in GUESTS {
         let child = leader.start_child(WAIT).context("preparing a guest")?;
+        let pid = child.pid.context("a guest without a pid")?;
         log.print(
             "leader",
-            &format!("guest {party} is going to be process {}", child.pid),
+            &format!("guest {party} is going to be process {pid}"),
         );
         let machine = Machine::start(options, &image, &base, child, party, &log)?;
-        machines.push((child.pid, machine));
+        machines.push((pid, machine));
         let machine = machines.last_mut().map(|(_, machine)| machine);
         let machine = machine.context("it was just started")?;
         // Guests start one at a time, so that their figures are comparable.
@@ -97,7 +98,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
 
 /// The member on the host.
 struct Member {
-    pid: Id,
+    pid: Pid,
     process: Child,
     listener: JoinHandle<()>,
 }
@@ -105,13 +106,13 @@ struct Member {
 impl Member {
     fn start(leader: &HostNode, base: &Path, options: &Options, log: &RunLog) -> Result<Member> {
         let child = leader.start_child(WAIT).context("preparing the member")?;
-        let identity = child.numbers().map(|number| number.to_string()).join(",");
+        let pid = child.pid.context("a member without a pid")?;
         let survivors = GUESTS.len() - usize::from(options.fault.is_some());
         let mut process = Command::new(std::env::current_exe()?)
             .arg("member")
             .arg("--base")
             .arg(base)
-            .args(["--identity", &identity])
+            .args(["--identity", &child.to_string()])
             .args(["--survivors", &survivors.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -119,7 +120,7 @@ impl Member {
             .context("starting the member")?;
         let output = process.stdout.take().context("it is piped")?;
         Ok(Member {
-            pid: child.pid,
+            pid,
             process,
             listener: log.copy_output("member", output),
         })
@@ -154,9 +155,9 @@ fn wait_for(
 /// may be blocked by it.
 fn check_unresponsive(
     leader: &HostNode,
-    pid: Id,
+    pid: Pid,
     machine: &mut Machine,
-    other: Id,
+    other: Pid,
     log: &RunLog,
 ) -> Result<()> {
     ensure!(
@@ -206,7 +207,7 @@ fn check_ends(
     leader: &HostNode,
     options: &Options,
     mut member: Member,
-    machines: Vec<(Id, Machine)>,
+    machines: Vec<(Pid, Machine)>,
     log: &RunLog,
     wrong: &mut Vec<String>,
 ) -> Result<()> {

@@ -125,8 +125,8 @@ fuzz_target!(|bytes: &[u8]| {
     let network = Box::new(World::new());
     let join = |number| network.join(vmid(number)).expect("there is room");
     let identity = Identity {
-        pid: 5,
-        parent_pid: 1,
+        pid: Pid::new(5),
+        parent_pid: Pid::new(1),
         ..Identity::child(vmid(2), Vmid::LEADER)
     };
     let mut memory = Box::new_uninit_slice(Node::<Ticking<'_>>::memory(&identity, &config).total());
@@ -220,6 +220,7 @@ fn call<'w>(
 ) {
     let wait = Wait::at_most(Duration::ZERO);
     let id = u32::from(number % 40);
+    let pid = Pid::new(id.max(1)).expect("it is not 0");
     let lock = FileLock {
         family: LockFamily::ALL[usize::from(number) % 3],
         kind: LockKind::ALL[usize::from(number >> 2) % 3],
@@ -253,11 +254,11 @@ fn call<'w>(
         37 => drop(member.new_vmid(wait)),
         38 => drop(member.accept_id(id)),
         39 => drop(member.release_idle_ranges(wait)),
-        40 => drop(member.kill(Target::Process(id), i32::from(number % 20), wait)),
+        40 => drop(member.kill(Target::Process(pid), i32::from(number % 20), wait)),
         41 => drop(member.kill(Target::All, 1, wait)),
         42 => drop(member.kill(Target::Group(Pid::new(id)), 1, wait)),
-        43 => drop(member.credentials(id, wait)),
-        44 => drop(member.path_of(id, MetaCode::Executable, &mut data, wait)),
+        43 => drop(member.credentials(pid, wait)),
+        44 => drop(member.path_of(pid, MetaCode::Executable, &mut data, wait)),
         45 => drop(member.start_child(wait)),
         46 => drop(member.abandon_child(vmid(id + 4))),
         47 => drop(member.wait_child(ChildSelector::Any, wait)),

@@ -11,8 +11,8 @@ use libos_ipc::pal::{Deadline, Pal, Stream};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{
-    Capacities, Config, Driving, Embedder, Errno, Id, Identity, LeaseLimits, LockLimits, Metadata,
-    MetadataReply, Node, Signal, SignalReply, Target, Vmid, Wait,
+    Capacities, Config, Driving, Embedder, Errno, Identity, LeaseLimits, LockLimits, Metadata,
+    MetadataReply, Node, Pid, Signal, SignalReply, Target, Vmid, Wait,
 };
 
 type World = Network<4, 24, 600>;
@@ -38,8 +38,8 @@ impl<P: Pal> Embedder<P> for Single {
         }
     }
 
-    fn metadata(&self, node: &Node<'_, P>, pid: Id, _: MetaCode, reply: MetadataReply) {
-        let answer = match pid % 3 {
+    fn metadata(&self, node: &Node<'_, P>, pid: Pid, _: MetaCode, reply: MetadataReply) {
+        let answer = match pid.get() % 3 {
             0 => Err(Errno::ESRCH),
             1 => Ok(Metadata::Credentials { uid: 1, gid: 2 }),
             _ => Ok(Metadata::Path(c"/somewhere")),
@@ -144,7 +144,9 @@ fuzz_target!(|bytes: &[u8]| {
             }
             92 => {
                 let _ = member.kill(Target::All, i32::from(*how), now);
-                let _ = leader.kill(Target::Process(u32::from(*how)), 2, now);
+                if let Some(pid) = Pid::new(u32::from(*how)) {
+                    let _ = leader.kill(Target::Process(pid), 2, now);
+                }
             }
             91 => {
                 for os in [&leader_os, &member_os] {

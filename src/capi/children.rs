@@ -8,8 +8,7 @@ use super::ffi_copy::write;
 use super::tables::{libos_ipc_call_limit, libos_ipc_cld_exit};
 use super::{node, status};
 use crate::error::Error;
-use crate::wire::ChildExit;
-use crate::{ChildSelector, Pid, Wait};
+use crate::{ChildExit, ChildSelector, Pid, Wait};
 
 /// The options of `libos_ipc_wait`.
 const WNOHANG: c_int = 1;
@@ -30,21 +29,13 @@ pub unsafe extern "C" fn libos_ipc_wait(
         Wait::at_most(Duration::ZERO)
     };
     let ended = match wait_for(which, id, options, wait) {
-        Err(Error::TimedOut) if options & WNOHANG != 0 => Ok(NOT_ENDED),
-        ended => ended,
+        // Pid 0 says that no child has ended.
+        Err(Error::TimedOut) if options & WNOHANG != 0 => Ok(libos_ipc_cld_exit::default()),
+        ended => ended.map(|ended| exit_of(&ended)),
     };
     // SAFETY: the header requires NULL or room for the struct.
-    status(ended.map(|ended| unsafe { write(exit, exit_of(&ended)) }))
+    status(ended.map(|ended| unsafe { write(exit, ended) }))
 }
-
-/// The result of a call that does not wait, if no child has ended.
-const NOT_ENDED: ChildExit = ChildExit {
-    parent_pid: 0,
-    pid: 0,
-    uid: 0,
-    code: 0,
-    signal: 0,
-};
 
 fn wait_for(which: u32, id: u32, options: c_int, wait: Wait<'_>) -> Result<ChildExit, Error> {
     let node = node()?;
@@ -53,7 +44,7 @@ fn wait_for(which: u32, id: u32, options: c_int, wait: Wait<'_>) -> Result<Child
     }
     let which = match which {
         0 => ChildSelector::Any,
-        1 if id != 0 => ChildSelector::Pid(id),
+        1 => ChildSelector::Pid(Pid::new(id).ok_or(Error::Invalid)?),
         2 => ChildSelector::Group(Pid::new(id)),
         _ => return Err(Error::Invalid),
     };
@@ -67,8 +58,8 @@ fn wait_for(which: u32, id: u32, options: c_int, wait: Wait<'_>) -> Result<Child
 /// Converts an exit to the struct of the header.
 pub(super) fn exit_of(exit: &ChildExit) -> libos_ipc_cld_exit {
     libos_ipc_cld_exit {
-        ppid: exit.parent_pid,
-        pid: exit.pid,
+        ppid: Pid::number(exit.parent_pid),
+        pid: exit.pid.get(),
         uid: exit.uid,
         exitcode: exit.code,
         term_signal: exit.signal,

@@ -116,7 +116,7 @@ pub extern "C" fn libos_ipc_get_new_id(move_ownership_to: u32) -> u32 {
 pub extern "C" fn libos_ipc_release_id(id: u32) {
     let outcome = node().and_then(|node| {
         // The end of the process releases its pid, and the leader may have to keep it for a group.
-        if node.pid() == Some(id) {
+        if node.pid().is_some_and(|pid| pid.get() == id) {
             return Ok(());
         }
         node.release_id(id, wait())

@@ -8,9 +8,10 @@ use super::ffi_copy::Bytes;
 use super::state::SETUP;
 use super::tables::{libos_ipc_callbacks, libos_ipc_pid_kill, libos_ipc_self};
 use crate::error::{Errno, Error};
-use crate::wire::{ChildExit, KillTarget, MetaCode};
+use crate::wire::{KillTarget, MetaCode};
 use crate::{
-    Embedder, Id, Metadata, MetadataReply, Node, PATH_MAX, Pid, Signal, SignalReply, Target, Vmid,
+    ChildExit, Embedder, Id, Metadata, MetadataReply, Node, PATH_MAX, Pid, Signal, SignalReply,
+    Target, Vmid,
 };
 
 /// The callbacks that `libos_ipc_setup` stored.
@@ -81,16 +82,16 @@ fn errno_of(length: i64) -> Errno {
 impl Embedder<CPal> for LibraryOs {
     fn signal(&self, node: &Node<'_, CPal>, signal: &Signal, reply: SignalReply) {
         let (pid, id, target) = match signal.target {
-            Target::Thread { pid, tid } => (pid, tid, KillTarget::Thread),
-            Target::Process(pid) => (pid, pid, KillTarget::Process),
+            Target::Thread { pid, tid } => (pid.get(), tid, KillTarget::Thread),
+            Target::Process(pid) => (pid.get(), pid.get(), KillTarget::Process),
             Target::Group(group) => {
-                let group = group.map_or(0, Pid::get);
+                let group = Pid::number(group);
                 (group, group, KillTarget::Group)
             }
             Target::All => (0, 0, KillTarget::All),
         };
         let kill = libos_ipc_pid_kill {
-            sender: signal.sender.map_or(0, Pid::get),
+            sender: Pid::number(signal.sender),
             pid,
             id,
             signum: signal.signal,
@@ -101,11 +102,11 @@ impl Embedder<CPal> for LibraryOs {
         let _ = reply.send(node, callback_result(result));
     }
 
-    fn metadata(&self, node: &Node<'_, CPal>, pid: Id, what: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, CPal>, pid: Pid, what: MetaCode, reply: MetadataReply) {
         let mut data = [0_u8; PATH_MAX];
         let (to, room) = (data.as_mut_ptr().cast(), data.len());
         let length = callback!(
-            metadata(pid, what.number(), to, room),
+            metadata(pid.get(), what.number(), to, room),
             i64::from(Errno::ENOSYS.negated())
         );
         let metadata = match usize::try_from(length) {
@@ -117,17 +118,17 @@ impl Embedder<CPal> for LibraryOs {
 
     fn child_ended(&self, node: &Node<'_, CPal>, exit: &ChildExit) {
         // A process that joined reaps its zombies with `libos_ipc_wait`. Any other keeps its zombies itself.
-        if node.pid().is_none() && !node.children.lock().remove(exit.pid) {
+        if node.pid().is_none() && !node.children.lock().remove(exit.pid.get()) {
             // The table of children had no room for it, so no call will ask the leader for its exit status.
             node.counters.dropped_orphan_exits.add(1);
-            node.forget_child(exit.pid);
+            node.forget_child(exit.pid.get());
         }
         let exit = super::children::exit_of(exit);
         callback!(child_died(&raw const exit), ());
     }
 
-    fn parent_ended(&self, _: &Node<'_, CPal>, parent: Id) {
-        callback!(parent_ended(parent), ());
+    fn parent_ended(&self, _: &Node<'_, CPal>, parent: Option<Pid>) {
+        callback!(parent_ended(Pid::number(parent)), ());
     }
 
     fn member_left(&self, _: &Node<'_, CPal>, vmid: Vmid) {

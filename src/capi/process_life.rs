@@ -9,7 +9,7 @@ use super::tables::{libos_ipc_call_limit, libos_ipc_identity, libos_ipc_ids};
 use super::{CNode, node, node_any_phase, status, wait};
 use crate::error::Error;
 use crate::sync::{AtomicU32, Ordering};
-use crate::{Exit, Id, Wait};
+use crate::{Exit, Id, Pid, Wait};
 
 /// The pid of the parent, as `libos_ipc_join` has it.
 static PARENT_PID: AtomicU32 = AtomicU32::new(0);
@@ -21,10 +21,11 @@ pub unsafe extern "C" fn libos_ipc_join(pid: u32, parent_pid: u32, own_pid: *mut
             return Err(Error::Invalid);
         }
         let wait = node.begin(wait());
-        if pid != 0 {
-            separate(node, pid, wait)?;
+        let pid = Pid::new(pid);
+        if let Some(pid) = pid {
+            separate(node, pid.get(), wait)?;
         }
-        let pid = node.join_as(pid, wait)?;
+        let pid = node.join_as(pid, wait)?.get();
         PARENT_PID.store(parent_pid, Ordering::Relaxed);
         Ok(pid)
     });
@@ -91,7 +92,7 @@ fn identity_of(numbers: [u32; 5]) -> libos_ipc_identity {
 pub unsafe extern "C" fn libos_ipc_watch_parent(is_wanted: bool, parent_pid: *mut u32) -> c_int {
     let parent = node().and_then(|node| node.watch_parent(is_wanted, wait()));
     // SAFETY: the header requires NULL or room for a number.
-    status(parent.map(|parent| unsafe { write(parent_pid, parent) }))
+    status(parent.map(|parent| unsafe { write(parent_pid, Pid::number(parent)) }))
 }
 
 #[unsafe(no_mangle)]
@@ -105,7 +106,7 @@ pub extern "C" fn libos_ipc_exit(uid: u32, exitcode: u32, term_signal: u32) -> c
         0 => this_process().ppid,
         pid => pid,
     };
-    status(node().and_then(|node| node.exit_as(exit, parent_pid, wait())))
+    status(node().and_then(|node| node.exit_as(exit, Pid::new(parent_pid), wait())))
 }
 
 #[unsafe(no_mangle)]

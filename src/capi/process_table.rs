@@ -5,18 +5,18 @@ use core::ffi::c_int;
 use super::ffi_copy::{read, write};
 use super::tables::libos_ipc_process;
 use super::{node, status, wait};
-use crate::Pid;
 use crate::error::Error;
-use crate::wire::{Process, ProcessChange, ProcessFlags, ProcessState};
+use crate::wire::{Process, ProcessChange, ProcessFlags};
+use crate::{Pid, Vmid};
 
 fn process_of(process: &Process) -> libos_ipc_process {
     libos_ipc_process {
         start_seq: process.start_seq,
-        pid: process.pid,
-        vmid: process.vmid,
-        parent: process.parent,
-        group: process.group,
-        session: process.session,
+        pid: process.pid.get(),
+        vmid: Vmid::number(process.vmid),
+        parent: Pid::number(process.parent),
+        group: process.group.get(),
+        session: process.session.get(),
         state: process.state.number(),
         flags: process.flags.bits(),
         reserved: 0,
@@ -35,18 +35,7 @@ pub unsafe extern "C" fn libos_ipc_next_process(process: *mut libos_ipc_process)
     status(node().and_then(|node| {
         // SAFETY: the header requires NULL or a whole struct.
         let last = unsafe { read(process) }?;
-        // Only the number of the start is used.
-        let last = Process {
-            pid: 0,
-            vmid: 0,
-            parent: 0,
-            group: 0,
-            session: 0,
-            state: ProcessState::Running,
-            flags: ProcessFlags::empty(),
-            start_seq: last.start_seq,
-        };
-        let next = node.next_process(Some(&last), wait())?;
+        let next = node.process_after(last.start_seq, wait())?;
         let next = next.ok_or(Error::NoSuchProcess)?;
         // SAFETY: as above.
         unsafe { write(process, process_of(&next)) };
@@ -58,14 +47,14 @@ pub unsafe extern "C" fn libos_ipc_next_process(process: *mut libos_ipc_process)
 pub unsafe extern "C" fn libos_ipc_getpgid(pid: u32, group: *mut u32) -> c_int {
     let found = node().and_then(|node| node.group_of(Pid::new(pid), wait()));
     // SAFETY: the header requires NULL or room for a number.
-    status(found.map(|found| unsafe { write(group, found) }))
+    status(found.map(|found| unsafe { write(group, found.get()) }))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_getsid(pid: u32, session: *mut u32) -> c_int {
     let found = node().and_then(|node| node.session_of(Pid::new(pid), wait()));
     // SAFETY: the header requires NULL or room for a number.
-    status(found.map(|found| unsafe { write(session, found) }))
+    status(found.map(|found| unsafe { write(session, found.get()) }))
 }
 
 #[unsafe(no_mangle)]
@@ -77,7 +66,7 @@ pub extern "C" fn libos_ipc_setpgid(pid: u32, group: u32) -> c_int {
 pub unsafe extern "C" fn libos_ipc_setsid(session: *mut u32) -> c_int {
     let new = node().and_then(|node| node.new_session(wait()));
     // SAFETY: the header requires NULL or room for a number.
-    status(new.map(|new| unsafe { write(session, new) }))
+    status(new.map(|new| unsafe { write(session, new.get()) }))
 }
 
 #[unsafe(no_mangle)]

@@ -10,7 +10,7 @@ use super::library_os::{is_zombie, this_process};
 use super::tables::{libos_ipc_call_limit, libos_ipc_pid_kill, libos_ipc_pid_retmeta};
 use super::{node, status, wait};
 use crate::error::Error;
-use crate::wire::{ChildExit, KillTarget, Message, MetaCode};
+use crate::wire::{ExitReport, KillTarget, Message, MetaCode};
 use crate::{PATH_MAX, Pid, Target, Wait};
 
 #[unsafe(no_mangle)]
@@ -26,7 +26,7 @@ pub extern "C" fn libos_ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_
     let Some(parent) = node.identity().parent else {
         return 0;
     };
-    let notice = Message::ChildExit(ChildExit {
+    let notice = Message::ChildExit(ExitReport {
         parent_pid: this.ppid,
         pid: this.pid,
         uid: this.uid,
@@ -36,13 +36,17 @@ pub extern "C" fn libos_ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_
     status(node.send_message(parent, &notice, wait()))
 }
 
-fn kill(sender: u32, target: Target, signal: c_int, wait: Wait<'_>) -> c_int {
-    let killed = node().and_then(|node| node.kill_as(sender, target, signal, wait));
+/// Sends a signal. `None` is process 0, which no process is.
+fn kill(sender: u32, target: Option<Target>, signal: c_int, wait: Wait<'_>) -> c_int {
+    let killed = node().and_then(|node| {
+        let target = target.ok_or(Error::NoSuchProcess)?;
+        node.kill_as(sender, target, signal, wait)
+    });
     // A signal to a zombie or its main thread succeeds, as in kill(2).
     let zombie = match target {
-        Target::Process(pid) => Some(pid),
-        Target::Thread { pid, tid } => (pid == tid).then_some(pid),
-        Target::Group(_) | Target::All => None,
+        Some(Target::Process(pid)) => Some(pid.get()),
+        Some(Target::Thread { pid, tid }) => (pid.get() == tid).then_some(tid),
+        Some(Target::Group(_) | Target::All) | None => None,
     };
     match killed {
         Err(Error::NoSuchProcess) if zombie.is_some_and(is_zombie) => {
@@ -53,9 +57,17 @@ fn kill(sender: u32, target: Target, signal: c_int, wait: Wait<'_>) -> c_int {
     }
 }
 
+fn process(pid: u32) -> Option<Target> {
+    Pid::new(pid).map(Target::Process)
+}
+
+fn thread(pid: u32, tid: u32) -> Option<Target> {
+    Pid::new(pid).map(|pid| Target::Thread { pid, tid })
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_kill_process(sender: u32, target: u32, sig: c_int) -> c_int {
-    kill(sender, Target::Process(target), sig, wait())
+    kill(sender, process(target), sig, wait())
 }
 
 #[unsafe(no_mangle)]
@@ -65,21 +77,17 @@ pub extern "C" fn libos_ipc_kill_thread(
     target: u32,
     sig: c_int,
 ) -> c_int {
-    let target = Target::Thread {
-        pid: dest_pid,
-        tid: target,
-    };
-    kill(sender, target, sig, wait())
+    kill(sender, thread(dest_pid, target), sig, wait())
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_kill_pgroup(sender: u32, pgid: u32, sig: c_int) -> c_int {
-    kill(sender, Target::Group(Pid::new(pgid)), sig, wait())
+    kill(sender, Some(Target::Group(Pid::new(pgid))), sig, wait())
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_kill_all(sender: u32, sig: c_int) -> c_int {
-    kill(sender, Target::All, sig, wait())
+    kill(sender, Some(Target::All), sig, wait())
 }
 
 #[unsafe(no_mangle)]
@@ -97,13 +105,10 @@ pub unsafe extern "C" fn libos_ipc_kill(
         .iter()
         .find(|kind| kind.number() == signal.target);
     let target = match kind {
-        Some(KillTarget::Thread) => Target::Thread {
-            pid: signal.pid,
-            tid: signal.id,
-        },
-        Some(KillTarget::Process) => Target::Process(signal.id),
-        Some(KillTarget::Group) => Target::Group(Pid::new(signal.id)),
-        Some(KillTarget::All) => Target::All,
+        Some(KillTarget::Thread) => thread(signal.pid, signal.id),
+        Some(KillTarget::Process) => process(signal.id),
+        Some(KillTarget::Group) => Some(Target::Group(Pid::new(signal.id))),
+        Some(KillTarget::All) => Some(Target::All),
         None => return status(Err(Error::Invalid)),
     };
     kill(signal.sender, target, signal.signum, wait)
@@ -124,7 +129,9 @@ fn ask_metadata(pid: u32, code: u32) -> Result<*mut c_void, Error> {
     let known = MetaCode::ALL.iter().find(|known| known.number() == code);
     let code = *known.ok_or(Error::Invalid)?;
     let mut data = [0; PATH_MAX];
-    let length = node()?.metadata(pid, code, &mut data, wait())?;
+    let node = node()?;
+    let pid = Pid::new(pid).ok_or(Error::NoSuchProcess)?;
+    let length = node.metadata(pid, code, &mut data, wait())?;
     let data = data.get(..length).ok_or(Error::Invalid)?;
     let head = libos_ipc_pid_retmeta {
         datasize: data.len(),

@@ -76,7 +76,7 @@ pub struct libos_ipc_pid_kill {
 }
 
 /// How a child ended.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct libos_ipc_cld_exit {
     pub ppid: u32,

@@ -21,7 +21,7 @@ use super::processes::DueNotice;
 use super::signals::OutgoingSignal;
 use crate::shared_state::ServerMessage;
 use crate::store::Digest;
-use crate::wire::{Answer, ChildExit, Message, ProcessNote, RelativeNote};
+use crate::wire::{Answer, ExitReport, Message, ProcessNote, RelativeNote};
 use crate::{Id, Vmid};
 
 /// A message that the leader has to send.
@@ -44,7 +44,7 @@ pub enum Content<'a> {
     /// A message without an answer.
     Message(Message<'static>),
     /// The exit of a child.
-    Exit(ChildExit),
+    Exit(ExitReport),
     /// A signal.
     Signal(OutgoingSignal),
     /// A message about a shared value.

@@ -7,6 +7,6 @@ mod children;
 mod delegated_files;
 mod ids;
 
-pub use children::{AbandonedChild, Children, ExitOutcome};
+pub use children::{AbandonedChild, ChildExit, Children, ExitOutcome};
 pub use delegated_files::{Decision, DelegatedFiles};
 pub use ids::{Allocation, OwnIds, Purpose};

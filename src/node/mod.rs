@@ -16,7 +16,8 @@ mod upcall;
 
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use crate::config::{Config, Driving, Identity};
+use crate::Identity;
+use crate::config::{Config, Driving};
 use crate::counters::Counters;
 use crate::events::EventRing;
 use crate::member::{Children, DelegatedFiles, OwnIds};

@@ -6,10 +6,11 @@ use super::{LeaderTables, Node, PeerRef, Phase};
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::leader::{Content, Op, Outgoing, OutgoingId, OutgoingSignal};
+use crate::member::ChildExit;
 use crate::pal::Pal;
 use crate::shared_state::ServerMessage;
 use crate::sync::Ordering;
-use crate::wire::{Answer, ChildExit, Message, SyncNote};
+use crate::wire::{Answer, ExitReport, Message, SyncNote};
 
 /// The thread that runs the sending loop.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(in crate::node) enum Sender {
 enum Here {
     Nothing,
     Answer(u64, Answer<'static>),
-    Exit(ChildExit),
+    Exit(ExitReport),
     /// Calls that wait for a change of the process table check again.
     Relative,
     /// The sync handle in this slot has got a message.
@@ -197,8 +198,9 @@ impl<'m, P: Pal> Node<'m, P> {
             Content::Exit(exit) => (sender == Sender::Turn).then_some(Here::Exit(exit)),
             Content::Signal(signal) => {
                 let reply = SignalReply { to: us, seq: 0 };
-                let signal = Upcall::Signal(Signal::read(us, &signal.kill), reply);
-                self.try_enqueue_upcall(signal).then_some(Here::Nothing)
+                let is_full = Signal::read(us, &signal.kill)
+                    .is_ok_and(|signal| !self.try_enqueue_upcall(Upcall::Signal(signal, reply)));
+                (!is_full).then_some(Here::Nothing)
             }
             Content::Sync(message) => {
                 let slot = self.deliver_locally(message);
@@ -224,7 +226,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
             Here::Exit(exit) => {
-                if !self.child_ended(us, exit) {
+                let exit = ChildExit::of(&exit);
+                if exit.is_some_and(|exit| !self.child_ended(us, exit)) {
                     leader.lock().apply(&Op::Requeued(id));
                     return false;
                 }

@@ -6,9 +6,10 @@ use super::{Node, PeerRef};
 use crate::error::{Errno, Error};
 use crate::invariant::Count;
 use crate::leader::Signals;
+use crate::member::ChildExit;
 use crate::pal::Pal;
 use crate::store::assert_none_held;
-use crate::wire::{Answer, ChildExit, KillTarget, MetaCode, PATH_MAX, PidKill};
+use crate::wire::{Answer, KillTarget, MetaCode, PATH_MAX, PidKill};
 use crate::{Id, Pid, Vmid};
 
 /// The target of a signal.
@@ -17,12 +18,12 @@ pub enum Target {
     /// A thread, found by the pid of its process.
     Thread {
         /// The process's pid.
-        pid: Id,
+        pid: Pid,
         /// The thread.
         tid: Id,
     },
     /// A process.
-    Process(Id),
+    Process(Pid),
     /// Every process of a group; `None` for the sender's own.
     Group(Option<Pid>),
     /// Every process but the sender.
@@ -66,7 +67,7 @@ pub trait Embedder<P: Pal>: Sync {
 
     /// Answers a request for metadata of a pid of this process. `ESRCH` if there is no such pid,
     /// `ENOENT` if the library OS does not have it.
-    fn metadata(&self, node: &Node<'_, P>, pid: Id, what: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, P>, pid: Pid, what: MetaCode, reply: MetadataReply) {
         let _ = (pid, what);
         let _ = reply.send(node, Err(Errno::ENOSYS));
     }
@@ -78,8 +79,8 @@ pub trait Embedder<P: Pal>: Sync {
     }
 
     /// The parent of this process has ended. The node calls this once for each parent, if
-    /// [`Node::watch_parent`] was called before. `parent` is the pid of the new parent, 0 for none.
-    fn parent_ended(&self, node: &Node<'_, P>, parent: Id) {
+    /// [`Node::watch_parent`] was called before. `parent` is the pid of the new parent, if there is one.
+    fn parent_ended(&self, node: &Node<'_, P>, parent: Option<Pid>) {
         let _ = (node, parent);
     }
 
@@ -104,29 +105,34 @@ impl<P: Pal> Embedder<P> for NoEmbedder {}
 #[derive(Clone, Copy)]
 pub(crate) enum Upcall {
     Signal(Signal, SignalReply),
-    Metadata(Id, MetaCode, MetadataReply),
+    Metadata(Pid, MetaCode, MetadataReply),
     ChildEnded(ChildExit),
-    ParentEnded(Id),
+    ParentEnded(Option<Pid>),
     Joined(Vmid),
     Left(Vmid),
 }
 
 impl Signal {
-    pub(crate) fn read(from: Vmid, kill: &PidKill) -> Signal {
-        Signal {
+    /// Returns the signal that a message states.
+    ///
+    /// # Errors
+    /// `ESRCH` if its target is process 0, which no process is.
+    pub(crate) fn read(from: Vmid, kill: &PidKill) -> Result<Signal, Errno> {
+        let process = |number| Pid::new(number).ok_or(Errno::ESRCH);
+        Ok(Signal {
             from,
             sender: Pid::new(kill.sender),
             target: match kill.target {
                 KillTarget::Thread => Target::Thread {
-                    pid: kill.pid,
+                    pid: process(kill.pid)?,
                     tid: kill.id,
                 },
-                KillTarget::Process => Target::Process(kill.id),
+                KillTarget::Process => Target::Process(process(kill.id)?),
                 KillTarget::Group => Target::Group(Pid::new(kill.id)),
                 KillTarget::All => Target::All,
             },
             signal: kill.signal,
-        }
+        })
     }
 }
 
@@ -311,10 +317,10 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Delivers a signal to this process or to a zombie of it. A zombie needs no embedder.
     pub(crate) fn deliver(&self, signal: &Signal, reply: SignalReply) {
         assert_none_held();
-        let is_thread = |id| Some(id) != self.pid() && self.own_ids.lock().is_in_use(id);
+        let is_thread = |id| id != self.pid_or_zero() && self.own_ids.lock().is_in_use(id);
         let is_main = match signal.target {
             Target::Process(_) => true,
-            Target::Thread { pid, tid } => pid == tid,
+            Target::Thread { pid, tid } => pid.get() == tid,
             Target::Group(_) | Target::All => false,
         };
         let outcome = match signal.target {
@@ -323,14 +329,16 @@ impl<'m, P: Pal> Node<'m, P> {
             _ if self.has_ended() && is_main && Signals::is_forwarded(reply.seq) => Ok(()),
             // The parent of a zombie answers for it.
             _ if self.has_ended() => Err(Errno::ESRCH),
-            Target::Process(pid) if self.children.lock().is_zombie(pid) => Ok(()),
-            Target::Thread { pid, tid } if pid == tid && self.children.lock().is_zombie(pid) => {
+            Target::Process(pid) if self.children.lock().is_zombie(pid.get()) => Ok(()),
+            Target::Thread { pid, tid }
+                if pid.get() == tid && self.children.lock().is_zombie(tid) =>
+            {
                 Ok(())
             }
             _ if !crate::leader::is_signal(signal.signal) => Err(Errno::EINVAL),
             // Only a process that found no process with that ID sends this.
             Target::Thread { pid, tid }
-                if pid == tid && Some(pid) != self.pid() && signal.signal == 0 =>
+                if pid.get() == tid && Some(pid) != self.pid() && signal.signal == 0 =>
             {
                 if is_thread(tid) {
                     Ok(())
@@ -339,7 +347,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
             // `kill(2)` with the ID of a thread signals its process.
-            Target::Process(id) if is_thread(id) => {
+            Target::Process(id) if is_thread(id.get()) => {
                 let target = Target::Process(self.pid().unwrap_or(id));
                 return self
                     .embedder

@@ -6,12 +6,12 @@ use super::error::{Malformed, TooSmall};
 use super::frame::{HEADER_LENGTH, begin, fill, read_number, read_struct};
 use super::kinds::{LockFamily, LockKind, ProcessState};
 use super::layout;
-use super::payload::{ChildExit, IdRange};
-use crate::Id;
+use super::payload::{ExitReport, IdRange};
 use crate::error::Errno;
 use crate::store::total;
+use crate::{Id, Pid, Vmid};
 use core::mem::size_of;
-use zerocopy::little_endian::I32;
+use zerocopy::little_endian::{I32, U32};
 use zerocopy::{FromBytes, FromZeros};
 
 /// The longest path of an answer, with its NUL, in bytes (`PATH_MAX`).
@@ -37,7 +37,7 @@ pub enum Answer<'a> {
     /// A process.
     Process(Result<Process, Errno>),
     /// The exit report of a child.
-    End(Result<ChildExit, Errno>),
+    End(Result<ExitReport, Errno>),
 }
 
 bitflags::bitflags! {
@@ -60,15 +60,15 @@ bitflags::bitflags! {
 #[cfg_attr(not(feature = "testing"), non_exhaustive)]
 pub struct Process {
     /// Its pid.
-    pub pid: Id,
-    /// The VMID of the member; 0 after its death.
-    pub vmid: u32,
-    /// Its parent's pid; 0 for none.
-    pub parent: Id,
+    pub pid: Pid,
+    /// The VMID of the member; `None` after its death.
+    pub vmid: Option<Vmid>,
+    /// Its parent's pid, if it has a parent.
+    pub parent: Option<Pid>,
     /// Its process group.
-    pub group: Id,
+    pub group: Pid,
     /// Its session.
-    pub session: Id,
+    pub session: Pid,
     /// Its state.
     pub state: ProcessState,
     /// Its flags.
@@ -260,7 +260,7 @@ impl<'a> Answer<'a> {
             Expected::Process => Answer::Process(read_process(payload)?),
             Expected::End => {
                 let body: &layout::EndAnswer = read_struct(payload)?;
-                Answer::End(read_status(body.status).map(|()| ChildExit::of(&body.exit)))
+                Answer::End(read_status(body.status).map(|()| ExitReport::of(&body.exit)))
             }
         })
     }
@@ -279,11 +279,11 @@ fn process_layout(process: Result<Process, Errno>) -> layout::ProcessAnswer {
     let mut body = layout::ProcessAnswer::new_zeroed();
     body.status = Errno::status(&process).into();
     if let Ok(process) = process {
-        body.pid = process.pid.into();
-        body.vmid = process.vmid.into();
-        body.parent = process.parent.into();
-        body.group = process.group.into();
-        body.session = process.session.into();
+        body.pid = process.pid.get().into();
+        body.vmid = Vmid::number(process.vmid).into();
+        body.parent = Pid::number(process.parent).into();
+        body.group = process.group.get().into();
+        body.session = process.session.get().into();
         body.state = process.state.number().into();
         body.flags = process.flags.bits().into();
         body.start_seq = process.start_seq.into();
@@ -296,12 +296,13 @@ fn read_process(payload: &[u8]) -> Result<Result<Process, Errno>, Malformed> {
     if let Err(errno) = read_status(body.status) {
         return Ok(Err(errno));
     }
+    let pid = |number: U32| Pid::new(number.get()).ok_or(Malformed::BadValue);
     Ok(Ok(Process {
-        pid: body.pid.get(),
-        vmid: body.vmid.get(),
-        parent: body.parent.get(),
-        group: body.group.get(),
-        session: body.session.get(),
+        pid: pid(body.pid)?,
+        vmid: Vmid::new(body.vmid.get()),
+        parent: Pid::new(body.parent.get()),
+        group: pid(body.group)?,
+        session: pid(body.session)?,
         state: ProcessState::read(body.state.get())?,
         flags: ProcessFlags::from_bits_truncate(body.flags.get()),
         start_seq: body.start_seq.get(),

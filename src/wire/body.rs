@@ -6,7 +6,7 @@ use super::kinds::{KillTarget, LockFamily, LockKind, ProcessNote, SyncState};
 use super::layout;
 use super::message::Message;
 use super::payload::{
-    ChildExit, EndQuery, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery,
+    EndQuery, ExitReport, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery,
     RelativeNote, Sync,
 };
 use crate::store::total;
@@ -32,7 +32,7 @@ impl IdRange {
     }
 }
 
-impl ChildExit {
+impl ExitReport {
     #[inline]
     pub(super) fn layout(self) -> layout::ChildExit {
         layout::ChildExit {
@@ -45,13 +45,13 @@ impl ChildExit {
     }
 
     #[inline]
-    pub(super) fn read(payload: &[u8]) -> Result<ChildExit, Malformed> {
-        Ok(ChildExit::of(read_struct(payload)?))
+    pub(super) fn read(payload: &[u8]) -> Result<ExitReport, Malformed> {
+        Ok(ExitReport::of(read_struct(payload)?))
     }
 
     #[inline]
-    pub(super) fn of(body: &layout::ChildExit) -> ChildExit {
-        ChildExit {
+    pub(super) fn of(body: &layout::ChildExit) -> ExitReport {
+        ExitReport {
             parent_pid: body.parent_pid.get(),
             pid: body.pid.get(),
             uid: body.uid.get(),

@@ -6,8 +6,8 @@ use super::frame::{Frame, begin, fill, read_number, read_struct};
 use super::kinds::{LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
 use super::message::Message;
 use super::payload::{
-    ChildExit, EndQuery, FileLock, Hello, IdRange, PeerLimits, PidKill, ProcessQuery, RelativeNote,
-    Sync,
+    EndQuery, ExitReport, FileLock, Hello, IdRange, PeerLimits, PidKill, ProcessQuery,
+    RelativeNote, Sync,
 };
 use super::{DelegatedLocks, codes, layout};
 use zerocopy::FromBytes;
@@ -128,7 +128,7 @@ impl<'a> Message<'a> {
         Ok(match code {
             codes::RESP => Message::Response(payload),
             codes::GET_NEW_VMID => expect_empty(payload, Message::GetNewVmid)?,
-            codes::CHILDEXIT => Message::ChildExit(ChildExit::read(payload)?),
+            codes::CHILDEXIT => Message::ChildExit(ExitReport::read(payload)?),
             codes::ALLOC_ID_RANGE => expect_empty(payload, Message::AllocIdRange)?,
             codes::RELEASE_ID_RANGE => Message::ReleaseIdRange(IdRange::read(payload)?),
             codes::CHANGE_ID_OWNER => {

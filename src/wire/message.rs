@@ -3,8 +3,8 @@
 use super::frame::HEADER_LENGTH;
 use super::kinds::{KillTarget, LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
 use super::payload::{
-    ChildExit, EndQuery, FileLock, Hello, IdRange, PeerLimits, PidKill, ProcessQuery, RelativeNote,
-    Sync,
+    EndQuery, ExitReport, FileLock, Hello, IdRange, PeerLimits, PidKill, ProcessQuery,
+    RelativeNote, Sync,
 };
 use super::{DelegatedLocks, codes, layout};
 use crate::Id;
@@ -19,7 +19,7 @@ pub enum Message<'a> {
     /// Asks for a VMID for a child.
     GetNewVmid,
     /// The sender's process is about to end.
-    ChildExit(ChildExit),
+    ChildExit(ExitReport),
     /// Asks for a range of IDs.
     AllocIdRange,
     /// Releases a range of IDs.

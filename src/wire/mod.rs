@@ -43,7 +43,7 @@ pub use kinds::{
 };
 pub use message::Message;
 pub use payload::{
-    ChildExit, EndQuery, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery,
+    EndQuery, ExitReport, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery,
     RelativeNote, Sync,
 };
 pub use reader::FrameReader;

@@ -18,15 +18,14 @@ impl IdRange {
     pub const NONE: IdRange = IdRange { start: 0, end: 0 };
 }
 
-/// The exit report of a child: how it ended, in the words of [`Exit`](crate::Exit).
+/// The exit report of a process: how it ended, in the words of [`Exit`](crate::Exit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(not(feature = "testing"), non_exhaustive)]
-pub struct ChildExit {
-    /// The pid of the parent that receives it.
+pub struct ExitReport {
+    /// The pid of its parent; 0 for none.
     pub parent_pid: Id,
-    /// The pid of the child.
+    /// Its pid; 0 for a process that never joined and got no pid.
     pub pid: Id,
-    /// The child's user.
+    /// Its user.
     pub uid: u32,
     /// Its exit code.
     pub code: u32,

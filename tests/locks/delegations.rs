@@ -99,7 +99,7 @@ fn waiter_is_granted_the_lock_when_the_delegation_holder_unlocks() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let (first, pid) = (&family.leader, family.leader.pid().unwrap());
-    for (waiter, waiter_pid, path) in [(&two.node, two.pid, b"/a"), (first, pid, b"/b")] {
+    for (waiter, waiter_pid, path) in [(&two.node, two.pid, b"/a"), (first, pid.get(), b"/b")] {
         let lock = FileLock {
             path,
             ..write(one.pid, 0, 9)
@@ -326,14 +326,16 @@ impl Rogue {
     fn with_delegation(family: &Family) -> Rogue {
         let identity = family.leader.start_child(WAIT).unwrap();
         let mut rogue = Rogue(Peer::join(&family.base, identity.vmid.get()));
-        let hello = [1, 0, identity.pid, 1].map(u32::to_le_bytes).concat();
+        let hello = [1, 0, identity.pid.unwrap().get(), 1]
+            .map(u32::to_le_bytes)
+            .concat();
         rogue.0.send(HELLO, &hello);
         let answer = rogue.next();
         assert_eq!(answer.0, HELLO);
         assert_eq!(rogue.next().0, LIMITS);
         let lock = FileLock {
             handle: 5,
-            ..write(identity.pid, 0, 9)
+            ..write(identity.pid.unwrap().get(), 0, 9)
         };
         rogue.send(1, &Message::FileLockBorrow(lock));
         let (code, payload) = rogue.next();

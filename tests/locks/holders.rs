@@ -98,7 +98,7 @@ fn inherited_open_file_is_held_before_its_process_joins() {
         assert!(is_free(&other.node, flock(9)));
         child.exit(Exit::default(), WAIT).unwrap();
         child.shut_down(LONG);
-        let which = ChildSelector::Pid(identity.pid);
+        let which = ChildSelector::Pid(identity.pid.unwrap());
         assert_eq!(parent.node.wait_child(which, WAIT).map(drop), Ok(()));
     }
 }
@@ -177,7 +177,7 @@ fn lock_set_by_a_child_stays_until_the_parent_closes() {
                 child.exit(Exit::default(), WAIT).unwrap();
             }
             child.shut_down(LONG);
-            let which = ChildSelector::Pid(identity.pid);
+            let which = ChildSelector::Pid(identity.pid.unwrap());
             assert_eq!(parent.wait_child(which, WAIT).map(drop), Ok(()));
             assert!(!is_free(&other.node, flock(9)), "the parent has it open");
             assert_eq!(parent.close_open_file(7, WAIT), Ok(()));
@@ -216,7 +216,7 @@ fn child_that_only_closes_an_inherited_open_file_releases_it() {
         assert_eq!(child.close_open_file(5, WAIT), Ok(()));
         assert_eq!(child.statistics().frames_out, sent);
         child.shut_down(LONG);
-        let which = ChildSelector::Pid(identity.pid);
+        let which = ChildSelector::Pid(identity.pid.unwrap());
         assert_eq!(parent.node.wait_child(which, WAIT).map(drop), Ok(()));
     }
 }
@@ -370,7 +370,7 @@ fn reaped_process_has_released_its_open_files() {
         assert_eq!(child.set_lock(&ofd(8, 0, 9), WAIT), Ok(()));
         child.exit(Exit::default(), WAIT).unwrap();
         child.shut_down(LONG);
-        let which = ChildSelector::Pid(identity.pid);
+        let which = ChildSelector::Pid(identity.pid.unwrap());
         assert_eq!(parent.node.wait_child(which, WAIT).map(drop), Ok(()));
         assert!(is_free(&other.node, flock(9)));
         assert!(is_free(&other.node, ofd(10, 0, 9)));

@@ -46,6 +46,7 @@ impl Family {
         let identity = self.leader.start_child(WAIT).unwrap();
         let node = HostNode::start(&self.base, identity, Config::DEFAULT).unwrap();
         let pid = node.join(WAIT).unwrap();
+        let pid = pid.get();
         Member { node, pid }
     }
 
@@ -124,8 +125,8 @@ fn waiter_is_granted_the_lock_between_any_two_members() {
     // Two members, and a member with the leader's own process, in both directions.
     let pairs = [
         (&one.node, one.pid, &two.node, two.pid),
-        (first, pid, &two.node, two.pid),
-        (&one.node, one.pid, first, pid),
+        (first, pid.get(), &two.node, two.pid),
+        (&one.node, one.pid, first, pid.get()),
     ];
     for (holder, holder_pid, waiter, waiter_pid) in pairs {
         let held = write(holder_pid, 10, 19);
@@ -230,7 +231,7 @@ fn interrupted_or_timed_out_wait_ends_and_leaves_no_request() {
     let (one, two) = (family.member(), family.member());
     let first = &family.leader;
     assert_eq!(one.node.set_lock(&write(one.pid, 0, 9), WAIT), Ok(()));
-    for (node, pid) in [(&two.node, two.pid), (first, first.pid().unwrap())] {
+    for (node, pid) in [(&two.node, two.pid), (first, first.pid().unwrap().get())] {
         let wanted = waiting(write(pid, 5, 6));
         let short = Wait::at_most(Duration::from_millis(5));
         assert_eq!(node.set_lock(&wanted, short), Err(Error::TimedOut));
@@ -418,7 +419,9 @@ fn request_at_a_limit_is_refused_and_changes_nothing() {
         let served = scope.spawn(|| two.node.set_lock(&wanted, WAIT));
         family.until_waiting(1);
         let pid = family.leader.pid().unwrap();
-        let outcome = family.leader.set_lock(&waiting(write(pid, 0, 0)), WAIT);
+        let outcome = family
+            .leader
+            .set_lock(&waiting(write(pid.get(), 0, 0)), WAIT);
         assert_eq!(outcome, full);
         assert_eq!(one.node.clear_locks(one.pid, WAIT), Ok(()));
         assert_eq!(served.join().unwrap(), Ok(()));

@@ -11,7 +11,7 @@ use libos_ipc::pal::Pal;
 use libos_ipc::pal::mux::{ByteChannel, MuxEndpoint, MuxPal};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{
-    ChildSelector, Config, Driving, Embedder, Exit, Id, Identity, Metadata, MetadataReply, Node,
+    ChildSelector, Config, Driving, Embedder, Exit, Identity, Metadata, MetadataReply, Node, Pid,
     Signal, SignalReply, Target, Wait,
 };
 use tempfile::TempDir;
@@ -69,7 +69,7 @@ impl<P: Pal> Embedder<P> for Os {
         reply.send(node, Ok(())).unwrap();
     }
 
-    fn metadata(&self, node: &Node<'_, P>, _: Id, _: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, P>, _: Pid, _: MetaCode, reply: MetadataReply) {
         let path = CString::new(LONG_PATH.repeat(200)).unwrap();
         reply.send(node, Ok(Metadata::Path(&path))).unwrap();
     }
@@ -138,15 +138,17 @@ fn a_member_behind_a_channel_takes_part_in_the_family() {
     });
     drop(handle.wait_for(WAIT, |value| *value == 2).unwrap());
     let pid = identity.pid;
-    other.kill(Target::Process(pid), 10, WAIT).unwrap();
+    other.kill(Target::Process(pid.unwrap()), 10, WAIT).unwrap();
     let mut path = [0; 4096];
-    let length = other.path_of(pid, MetaCode::Root, &mut path, WAIT).unwrap();
+    let length = other
+        .path_of(pid.unwrap(), MetaCode::Root, &mut path, WAIT)
+        .unwrap();
     assert_eq!(length, 200 * LONG_PATH.len());
     *handle.write(WAIT).unwrap() = 100;
-    assert_eq!(end.join().unwrap(), pid);
+    assert_eq!(end.join().unwrap(), pid.unwrap());
     let exit = family
         .leader
-        .wait_child(ChildSelector::Pid(pid), WAIT)
+        .wait_child(ChildSelector::Pid(pid.unwrap()), WAIT)
         .unwrap();
     assert_eq!((exit.code, exit.signal), (7, 0));
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);

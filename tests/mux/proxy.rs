@@ -108,14 +108,14 @@ fn a_member_that_violates_the_protocol_is_disconnected() {
     });
     let leader = &family.leader;
     let exit = leader
-        .wait_child(ChildSelector::Pid(identity.pid), WAIT)
+        .wait_child(ChildSelector::Pid(identity.pid.unwrap()), WAIT)
         .unwrap();
     assert_eq!(exit.signal, SIGPWR);
     let end = ProxyEnd::Fault(MuxError::BeyondCredit);
     assert_eq!(proxy.join().unwrap(), end);
     member.join().unwrap();
     assert_eq!(
-        other.owner_of(other.pid().unwrap(), WAIT),
+        other.owner_of(other.pid().unwrap().get(), WAIT),
         Ok(Some(other.identity().vmid))
     );
 }

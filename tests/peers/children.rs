@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::ProcessState;
-use libos_ipc::{ChildSelector, Config, Identity, Pid, Target, Wait};
+use libos_ipc::{ChildSelector, Config, Error, Identity, Target, Wait};
 use tempfile::TempDir;
 
 use crate::peer::{Peer, frame};
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 const PID_KILL: u8 = 7;
+const PID_GETMETA: u8 = 8;
 const CHILD_EXIT: u8 = 2;
+const ESRCH: i32 = 3;
 
 struct Family {
     _directory: TempDir,
@@ -43,9 +45,13 @@ impl Family {
     /// Makes a process in C that is this child, after its first message to the leader.
     fn runs(&self, child: Identity) -> Peer {
         let mut peer = Peer::join(&self.base, child.vmid.get());
-        assert_eq!(peer.owner_of(child.pid), child.vmid.get());
+        assert_eq!(peer.owner_of(child.pid.unwrap().get()), child.vmid.get());
         peer
     }
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// Returns the next signal: its number, its kind of target, and its target.
@@ -58,6 +64,7 @@ fn signal(peer: &mut Peer) -> (u32, u32, u32) {
     (word(12), word(16), word(8))
 }
 
+const THREAD: u32 = 0;
 const PROCESS: u32 = 1;
 const ALL: u32 = 3;
 
@@ -68,18 +75,18 @@ fn a_signal_for_all_reaches_a_child_in_c() {
         let child = parent.start_child(WAIT).unwrap();
         // Signals wait for it only while it is starting.
         family.parent.kill(Target::All, 12, WAIT).unwrap();
-        let state = |pid| parent.process(Pid::new(pid), WAIT).unwrap().state;
+        let state = |pid| parent.process(pid, WAIT).unwrap().state;
         assert_eq!(state(child.pid), ProcessState::Starting);
         let mut peer = family.runs(child);
         assert_eq!(state(child.pid), ProcessState::Running);
-        assert_eq!(signal(&mut peer), (12, PROCESS, child.pid));
+        assert_eq!(signal(&mut peer), (12, PROCESS, child.pid.unwrap().get()));
         for number in [10, 15] {
             family.parent.kill(Target::All, number, WAIT).unwrap();
             assert_eq!(signal(&mut peer), (number.unsigned_abs(), ALL, 0));
         }
         drop(peer);
         parent
-            .wait_child(ChildSelector::Pid(child.pid), WAIT)
+            .wait_child(ChildSelector::Pid(child.pid.unwrap()), WAIT)
             .unwrap();
     }
 }
@@ -93,8 +100,8 @@ fn the_exit_code_of_a_child_in_c_is_reported_to_its_parent() {
             let peer = family.runs(child);
             let at = parent.identity().vmid;
             // The exit report goes to its parent only, as its last message.
-            let words = [child.parent_pid, child.pid, 1000, round, 0];
-            let exit: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let [from, to] = [child.pid, child.parent_pid].map(|pid| pid.unwrap().get());
+            let exit = words(&[to, from, 1000, round, 0]);
             let exit = frame(0, CHILD_EXIT, &exit);
             if at.get() == 1 {
                 let mut to = &peer.to;
@@ -109,12 +116,43 @@ fn the_exit_code_of_a_child_in_c_is_reported_to_its_parent() {
                 drop(to);
             }
             let seen = parent
-                .wait_child(ChildSelector::Pid(child.pid), WAIT)
+                .wait_child(ChildSelector::Pid(child.pid.unwrap()), WAIT)
                 .unwrap();
             assert_eq!((seen.code, seen.signal), (round, 0));
         }
     }
     assert!(family.leader.check_invariants());
+}
+
+#[test]
+fn a_request_of_a_process_in_c_about_process_0_finds_no_process() {
+    let family = Family::new();
+    let child = family.leader.start_child(WAIT).unwrap();
+    let mut peer = family.runs(child);
+    for target in [THREAD, PROCESS] {
+        // Sender, pid, ID, signal.
+        let answer = peer.ask(PID_KILL, &words(&[1000, 0, 0, 9, target]));
+        assert_eq!(i32::from_le_bytes(answer.try_into().unwrap()), -ESRCH);
+    }
+    let answer = peer.ask(PID_GETMETA, &words(&[0, 1]));
+    assert_eq!(answer[..8], [0; 8], "the length of the data");
+    assert_eq!(i32::from_le_bytes(answer[8..].try_into().unwrap()), -ESRCH);
+}
+
+#[test]
+fn an_exit_report_without_a_pid_is_about_no_child() {
+    let family = Family::new();
+    let child = family.leader.start_child(WAIT).unwrap();
+    let mut peer = family.runs(child);
+    peer.to
+        .write_all(&frame(0, CHILD_EXIT, &words(&[1, 0, 1000, 5, 0])))
+        .unwrap();
+    // The leader handles its messages in order.
+    peer.owner_of(1);
+    let now = Wait::at_most(Duration::ZERO);
+    let seen = family.leader.wait_child(ChildSelector::Any, now);
+    assert_eq!(seen, Err(Error::TimedOut));
+    assert_eq!(peer.owner_of(child.pid.unwrap().get()), child.vmid.get());
 }
 
 #[test]
@@ -124,7 +162,7 @@ fn a_child_in_c_that_ends_without_an_exit_report_was_killed() {
         let child = parent.start_child(WAIT).unwrap();
         drop(family.runs(child));
         let seen = parent
-            .wait_child(ChildSelector::Pid(child.pid), WAIT)
+            .wait_child(ChildSelector::Pid(child.pid.unwrap()), WAIT)
             .unwrap();
         assert_eq!((seen.code, seen.signal), (0, 30));
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, MetaCode, SyncState};
 use libos_ipc::{
-    Capacities, Config, Embedder, Errno, Error, Id, Identity, Metadata, MetadataReply, Node,
+    Capacities, Config, Embedder, Errno, Error, Identity, Metadata, MetadataReply, Node, Pid,
     Resource, Wait,
 };
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 struct Os(CString);
 
 impl Embedder<Host> for Os {
-    fn metadata(&self, node: &Node<'_, Host>, _: Id, _: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, Host>, _: Pid, _: MetaCode, reply: MetadataReply) {
         let _ = reply.send(node, Ok(Metadata::Path(&self.0)));
     }
 }
@@ -138,7 +138,7 @@ fn a_request_longer_than_the_leaders_limit_fails_and_the_connection_stays() {
             kind: LockKind::Write,
             start: 0,
             end: 9,
-            pid: member.pid().unwrap(),
+            pid: member.pid().unwrap().get(),
             handle: 0,
             wait: false,
             path,
@@ -292,7 +292,7 @@ fn a_request_that_fails_at_the_limits_leaves_no_peer() {
     // The answer has no room, or the peer is disconnected already.
     let asked = family
         .leader
-        .path_of(child.pid, MetaCode::Executable, &mut path, WAIT);
+        .path_of(child.pid.unwrap(), MetaCode::Executable, &mut path, WAIT);
     assert!(asked.is_err());
     let until = Instant::now() + Duration::from_secs(10);
     while family.leader.statistics().pools.peers.now > 0 {

@@ -58,7 +58,10 @@ fn an_upgrade_deadlock_serves_the_c_client_and_refuses_the_other() {
         if is_first {
             send_message(&mut peer, REQUEST_UPGRADE, EXCLUSIVE, b"");
             // The leader has handled it.
-            assert_eq!(peer.owner_of(identity.pid), identity.vmid.get());
+            assert_eq!(
+                peer.owner_of(identity.pid.unwrap().get()),
+                identity.vmid.get()
+            );
         }
         thread::scope(|scope| {
             let upgraded = scope.spawn(|| match reader.upgrade(WAIT) {

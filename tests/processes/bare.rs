@@ -53,7 +53,7 @@ impl Bare {
         let hello = Message::Hello(Hello {
             version: Hello::VERSION,
             features: 0,
-            pid: identity.pid,
+            pid: identity.pid.unwrap().get(),
             parent: identity.parent.map_or(0, Vmid::get),
         });
         member.to_leader.write_all(&bytes_of(0, &hello)).unwrap();

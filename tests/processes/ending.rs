@@ -51,7 +51,7 @@ fn exit_ends_a_process_although_its_node_still_exists() {
         let child = family.child_of(of);
         let pid = child.pid;
         assert_eq!(child.node.exit(with_code(3), WAIT), Ok(()));
-        let process = family.first.node.process(Pid::new(pid), WAIT).unwrap();
+        let process = family.first.node.process(Some(pid), WAIT).unwrap();
         assert_eq!(process.state, ProcessState::Zombie);
         let exit = of.node.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
         assert_eq!((exit.code, exit.signal), (3, 0));
@@ -96,7 +96,7 @@ fn locks_and_ids_of_a_process_are_free_when_its_parent_has_reaped_it() {
     for round in 0..50 {
         let child = family.child_of(&parent);
         let (node, pid) = (&child.node, child.pid);
-        node.set_lock(&posix(pid), WAIT).unwrap();
+        node.set_lock(&posix(pid.get()), WAIT).unwrap();
         node.set_lock(&flock(9), WAIT).unwrap();
         let id = node.take_id(WAIT).unwrap();
         {
@@ -114,14 +114,14 @@ fn locks_and_ids_of_a_process_are_free_when_its_parent_has_reaped_it() {
             assert_eq!(waiting.join().unwrap().unwrap().pid, pid);
         });
         // This does not wait, and the node of the dead process still exists.
-        assert_eq!(other.node.set_lock(&posix(other.pid), WAIT), Ok(()));
+        assert_eq!(other.node.set_lock(&posix(other.pid.get()), WAIT), Ok(()));
         assert_eq!(other.node.set_lock(&flock(8), WAIT), Ok(()));
         assert_eq!(other.node.owner_of(id, WAIT), Ok(None));
-        assert_eq!(other.node.owner_of(pid, WAIT), Ok(None));
+        assert_eq!(other.node.owner_of(pid.get(), WAIT), Ok(None));
         let read = value.read(WAIT).unwrap();
         assert_eq!((*read, read.status().owner_died), (round, false));
         drop(read);
-        other.node.clear_locks(other.pid, WAIT).unwrap();
+        other.node.clear_locks(other.pid.get(), WAIT).unwrap();
         other.node.close_open_file(8, WAIT).unwrap();
         if round % 3 == 0 {
             drop(child);
@@ -135,10 +135,13 @@ fn calls_that_wait_end_when_another_thread_ends_the_process() {
     let child = family.child();
     let _grandchild = family.child_of(&child);
     let holder = family.child();
-    holder.node.set_lock(&posix(holder.pid), WAIT).unwrap();
+    holder
+        .node
+        .set_lock(&posix(holder.pid.get()), WAIT)
+        .unwrap();
     let waiting = FileLock {
         wait: true,
-        ..posix(child.pid)
+        ..posix(child.pid.get())
     };
     thread::scope(|scope| {
         let node = &child.node;
@@ -150,8 +153,8 @@ fn calls_that_wait_end_when_another_thread_ends_the_process() {
         assert_eq!(wait.join().unwrap(), Err(Error::ShuttingDown));
     });
     // Its waiting request is not granted after its end.
-    holder.node.clear_locks(holder.pid, WAIT).unwrap();
-    assert_eq!(holder.node.set_lock(&posix(holder.pid), WAIT), Ok(()));
+    holder.node.clear_locks(holder.pid.get(), WAIT).unwrap();
+    assert_eq!(holder.node.set_lock(&posix(holder.pid.get()), WAIT), Ok(()));
 }
 
 #[test]
@@ -159,13 +162,13 @@ fn the_first_process_can_exit_and_its_node_still_leads() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
     let first = &family.first;
-    first.node.set_lock(&posix(first.pid), WAIT).unwrap();
+    first.node.set_lock(&posix(first.pid.get()), WAIT).unwrap();
     let id = first.node.take_id(WAIT).unwrap();
     assert_eq!(first.node.exit(with_code(1), WAIT), Ok(()));
-    assert_eq!(one.node.set_lock(&posix(one.pid), WAIT), Ok(()));
+    assert_eq!(one.node.set_lock(&posix(one.pid.get()), WAIT), Ok(()));
     assert_eq!(one.node.owner_of(id, WAIT), Ok(None));
     let gone = Err(Error::NoSuchProcess);
-    assert_eq!(one.node.process(Pid::new(first.pid), WAIT).map(drop), gone);
+    assert_eq!(one.node.process(Some(first.pid), WAIT).map(drop), gone);
     assert_eq!(one.node.kill(Target::Process(first.pid), 0, WAIT), gone);
     assert_eq!(one.node.kill(Target::All, 5, WAIT), Ok(()));
     until("it is passed on", || two.signals() == [5]);
@@ -237,7 +240,10 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ("close_open_file", node.close_open_file(5, WAIT).err()),
         ("close_sync", node.close_sync(handle, WAIT).err()),
         ("connect", node.connect(other).err()),
-        ("credentials", node.credentials(1, WAIT).err()),
+        (
+            "credentials",
+            node.credentials(Pid::new(1).unwrap(), WAIT).err(),
+        ),
         ("exit", node.exit(Exit::default(), WAIT).err()),
         ("find_lock", node.find_lock(&lock, WAIT).err()),
         ("give_open_file", node.give_open_file(other, 5, WAIT).err()),
@@ -245,7 +251,11 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ("transfer_id", node.transfer_id(1, other, WAIT).err()),
         ("hold_open_file", node.hold_open_file(5, WAIT).err()),
         ("join", node.join(WAIT).err()),
-        ("kill", node.kill(Target::Process(1), 0, WAIT).err()),
+        (
+            "kill",
+            node.kill(Target::Process(Pid::new(1).unwrap()), 0, WAIT)
+                .err(),
+        ),
         ("kill", node.kill(Target::Group(None), 1, WAIT).err()),
         ("kill", node.kill(Target::All, 1, WAIT).err()),
         (
@@ -261,7 +271,7 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ("owner_of", node.owner_of(1, WAIT).err()),
         (
             "path_of",
-            node.path_of(1, MetaCode::Executable, &mut bytes, WAIT)
+            node.path_of(Pid::new(1).unwrap(), MetaCode::Executable, &mut bytes, WAIT)
                 .err(),
         ),
         ("process", node.process(None, WAIT).err()),
@@ -302,7 +312,8 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ("watch_parent", node.watch_parent(true, WAIT).err()),
         (
             "wait_child",
-            node.wait_child(ChildSelector::Pid(1), NOW).err(),
+            node.wait_child(ChildSelector::Pid(Pid::new(1).unwrap()), NOW)
+                .err(),
         ),
         ("wait_sync", node.wait_sync(handle, 0, WAIT).err()),
     ]
@@ -333,7 +344,7 @@ fn laden(process: &Process) -> SyncHandle {
     let handle = node.open_sync(None).unwrap();
     node.lock_sync(handle, SyncState::Exclusive, &mut [], WAIT)
         .unwrap();
-    node.set_lock(&posix(process.pid), WAIT).unwrap();
+    node.set_lock(&posix(process.pid.get()), WAIT).unwrap();
     node.take_id(WAIT).unwrap();
     node.start_child(WAIT).unwrap();
     handle

@@ -29,7 +29,7 @@ fn a_parent_gets_the_exit_code_of_its_child() {
         .unwrap();
     assert_eq!((exit.pid, exit.uid), (pid, 7));
     assert_eq!((exit.code, exit.signal), (42, 0));
-    assert_eq!(exit.parent_pid, family.first.pid);
+    assert_eq!(exit.parent_pid, Some(family.first.pid));
     assert_eq!(
         family.first.node.wait_child(ChildSelector::Any, WAIT),
         Err(Error::NoChild)
@@ -66,7 +66,7 @@ fn a_wait_returns_only_the_selected_children() {
         family
             .first
             .node
-            .wait_child(ChildSelector::Pid(4_000_000), WAIT),
+            .wait_child(ChildSelector::Pid(Pid::new(4_000_000).unwrap()), WAIT),
         Err(Error::NoChild)
     );
     two.exit(2);
@@ -138,18 +138,17 @@ fn a_pid_stays_taken_until_its_process_is_reaped() {
     let (pid, vmid) = (child.pid, child.vmid());
     let other = family.child();
     // Even the process itself can't transfer its own pid.
-    assert!(child.node.change_owner(pid, other.vmid(), WAIT).is_err());
+    assert!(
+        child
+            .node
+            .change_owner(pid.get(), other.vmid(), WAIT)
+            .is_err()
+    );
     child.exit(0);
     until("the leader has seen its end", || {
-        family
-            .first
-            .node
-            .process(Pid::new(pid), WAIT)
-            .unwrap()
-            .state
-            == ProcessState::Zombie
+        family.first.node.process(Some(pid), WAIT).unwrap().state == ProcessState::Zombie
     });
-    let owner = other.node.owner_of(pid, WAIT).unwrap();
+    let owner = other.node.owner_of(pid.get(), WAIT).unwrap();
     assert_eq!(
         owner,
         Some(family.first.vmid()),
@@ -167,13 +166,13 @@ fn a_pid_stays_taken_until_its_process_is_reaped() {
         .node
         .wait_child(ChildSelector::Pid(pid), WAIT)
         .unwrap();
-    assert_eq!(other.node.owner_of(pid, WAIT).unwrap(), None);
+    assert_eq!(other.node.owner_of(pid.get(), WAIT).unwrap(), None);
     assert_eq!(
         other.node.kill(Target::Process(pid), 0, WAIT),
         Err(Error::NoSuchProcess)
     );
     assert_eq!(
-        family.first.node.process(Pid::new(pid), WAIT),
+        family.first.node.process(Some(pid), WAIT),
         Err(Error::NoSuchProcess)
     );
 }
@@ -193,9 +192,9 @@ fn a_pid_stays_taken_while_it_names_a_group_or_session() {
         .wait_child(ChildSelector::Pid(session), WAIT)
         .unwrap();
     until("the leader has seen its end", || {
-        member.node.process(Pid::new(session), WAIT) == Err(Error::NoSuchProcess)
+        member.node.process(Some(session), WAIT) == Err(Error::NoSuchProcess)
     });
-    let owner = member.node.owner_of(session, WAIT).unwrap();
+    let owner = member.node.owner_of(session.get(), WAIT).unwrap();
     assert!(
         owner.is_some(),
         "the pid of a session's leader is free too early"
@@ -209,7 +208,7 @@ fn a_pid_stays_taken_while_it_names_a_group_or_session() {
         family
             .first
             .node
-            .kill(Target::Group(Pid::new(session)), 5, WAIT),
+            .kill(Target::Group(Some(session)), 5, WAIT),
         Ok(())
     );
     assert_eq!(member.signals(), [5]);
@@ -221,7 +220,12 @@ fn a_pid_stays_taken_while_it_names_a_group_or_session() {
         .wait_child(ChildSelector::Pid(pid), WAIT)
         .unwrap();
     until("the name is free", || {
-        family.first.node.owner_of(session, WAIT).unwrap().is_none()
+        family
+            .first
+            .node
+            .owner_of(session.get(), WAIT)
+            .unwrap()
+            .is_none()
     });
     assert_eq!(family.first.node.statistics().pools.processes.now, 1);
     assert!(family.first.node.check_invariants());
@@ -233,10 +237,13 @@ fn orphans_get_the_first_process_as_parent() {
     let parent = family.child();
     let orphan = family.child_of(&parent);
     let (pid, parent_pid) = (orphan.pid, parent.pid);
-    assert_eq!(orphan.node.process(None, WAIT).unwrap().parent, parent_pid);
+    assert_eq!(
+        orphan.node.process(None, WAIT).unwrap().parent,
+        Some(parent_pid)
+    );
     parent.exit(0);
     until("it is inherited", || {
-        orphan.node.process(None, WAIT).unwrap().parent == family.first.pid
+        orphan.node.process(None, WAIT).unwrap().parent == Some(family.first.pid)
     });
     family
         .first
@@ -255,7 +262,7 @@ fn orphans_get_the_first_process_as_parent() {
         .wait_child(ChildSelector::Any, WAIT)
         .unwrap();
     assert_eq!((exit.pid, exit.code), (pid, 9));
-    assert_eq!(exit.parent_pid, family.first.pid);
+    assert_eq!(exit.parent_pid, Some(family.first.pid));
     until("the embedder heard of both", || {
         family.first.ended().len() == 2
     });
@@ -282,26 +289,21 @@ fn a_subreaper_gets_the_orphans_below_it() {
         family
             .first
             .node
-            .process(Pid::new(zombie_pid), WAIT)
+            .process(Some(zombie_pid), WAIT)
             .unwrap()
             .state
             == ProcessState::Zombie
     });
     middle.die();
     until("the zombie is inherited", || {
-        reaper
-            .node
-            .process(Pid::new(zombie_pid), WAIT)
-            .unwrap()
-            .parent
-            == reaper.pid
+        reaper.node.process(Some(zombie_pid), WAIT).unwrap().parent == Some(reaper.pid)
     });
     // The zombie that was not reaped moves, too.
     let exit = reaper
         .node
         .wait_child(ChildSelector::Pid(zombie_pid), WAIT)
         .unwrap();
-    assert_eq!((exit.code, exit.parent_pid), (5, reaper.pid));
+    assert_eq!((exit.code, exit.parent_pid), (5, Some(reaper.pid)));
     reaper
         .node
         .wait_child(ChildSelector::Pid(middle_pid), WAIT)
@@ -326,15 +328,11 @@ fn a_child_that_never_joins_leaves_nothing() {
     let family = Family::new();
     let parent = family.child();
     let never = parent.node.start_child(WAIT).unwrap();
-    let before = family
-        .first
-        .node
-        .process(Pid::new(never.pid), WAIT)
-        .unwrap();
+    let before = family.first.node.process(never.pid, WAIT).unwrap();
     assert_eq!(before.state, ProcessState::Starting);
     parent.node.abandon_child(never.vmid).unwrap();
     until("it is forgotten", || {
-        family.first.node.process(Pid::new(never.pid), WAIT) == Err(Error::NoSuchProcess)
+        family.first.node.process(never.pid, WAIT) == Err(Error::NoSuchProcess)
     });
     assert_eq!(
         parent.node.wait_child(ChildSelector::Any, NOW),
@@ -347,9 +345,9 @@ fn a_child_that_never_joins_leaves_nothing() {
     let _backlog = UnixListener::bind(address).unwrap();
     first.connect(never.vmid).unwrap();
     first.abandon_child(never.vmid).unwrap();
-    let which = ChildSelector::Pid(never.pid);
+    let which = ChildSelector::Pid(never.pid.unwrap());
     assert_eq!(first.wait_child(which, NOW), Err(Error::NoChild));
-    assert_eq!(first.owner_of(never.pid, WAIT), Ok(None));
+    assert_eq!(first.owner_of(never.pid.unwrap().get(), WAIT), Ok(None));
     parent.exit(0);
     family
         .first
@@ -359,7 +357,10 @@ fn a_child_that_never_joins_leaves_nothing() {
     until("all pids are free", || {
         family.first.node.statistics().pools.processes.now == 1
     });
-    assert_eq!(family.first.node.owner_of(never.pid, WAIT), Ok(None));
+    assert_eq!(
+        family.first.node.owner_of(never.pid.unwrap().get(), WAIT),
+        Ok(None)
+    );
 }
 
 #[test]
@@ -374,19 +375,19 @@ fn a_child_that_dies_before_it_joins_is_reaped_like_any_other() {
         let said = child.vmid.get().to_le_bytes();
         stream.write_all(&said).unwrap();
         drop(stream);
-        let which = ChildSelector::Pid(child.pid);
+        let which = ChildSelector::Pid(child.pid.unwrap());
         let exit = parent.node.wait_child(which, WAIT).unwrap();
-        assert_eq!((exit.pid, exit.signal), (child.pid, SIGPWR));
+        assert_eq!((exit.pid, exit.signal), (child.pid.unwrap(), SIGPWR));
         until("the embedder hears of it", || !parent.ended().is_empty());
-        assert_eq!(parent.ended(), [(child.pid, 0, SIGPWR)]);
+        assert_eq!(parent.ended(), [(child.pid.unwrap(), 0, SIGPWR)]);
         until("its pid is free", || {
-            family.first.node.owner_of(child.pid, WAIT) == Ok(None)
+            family.first.node.owner_of(child.pid.unwrap().get(), WAIT) == Ok(None)
         });
         // An abandoned child has not.
         let never = parent.node.start_child(WAIT).unwrap();
         parent.node.abandon_child(never.vmid).unwrap();
         until("its pid is free", || {
-            family.first.node.owner_of(never.pid, WAIT) == Ok(None)
+            family.first.node.owner_of(never.pid.unwrap().get(), WAIT) == Ok(None)
         });
         assert_eq!(parent.ended().len(), 1);
     }

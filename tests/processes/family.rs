@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::wire::{ChildExit, MetaCode};
+use libos_ipc::wire::MetaCode;
 use libos_ipc::{
-    Config, Embedder, Errno, Exit, Id, Identity, Metadata, MetadataReply, Node, Signal,
-    SignalReply, Target, Vmid, Wait,
+    ChildExit, Config, Embedder, Errno, Exit, Id, Identity, Metadata, MetadataReply, Node, Pid,
+    Signal, SignalReply, Target, Vmid, Wait,
 };
 // The thread sanitizer understands this mutex, but not that of the standard library.
 use spin::Mutex;
@@ -27,7 +27,7 @@ pub(crate) struct Notes {
     pub(crate) joined: Vec<Vmid>,
     pub(crate) left: Vec<Vmid>,
     /// The parents that it got, each after the end of one.
-    pub(crate) parents: Vec<Id>,
+    pub(crate) parents: Vec<Option<Pid>>,
     /// Answers that are deferred.
     pub(crate) later: Vec<SignalReply>,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Notes {
 #[derive(Clone, Default)]
 pub(crate) struct Os {
     pub(crate) notes: Arc<Mutex<Notes>>,
-    pub(crate) pid: Arc<Mutex<Id>>,
+    pub(crate) pid: Arc<Mutex<Option<Pid>>>,
     pub(crate) threads: Arc<Mutex<Vec<Id>>>,
     /// The answer to every signal, if it is not success.
     pub(crate) refuses: Arc<Mutex<Option<Errno>>>,
@@ -47,7 +47,7 @@ pub(crate) struct Os {
 impl Embedder<Host> for Os {
     fn signal(&self, node: &Node<'_, Host>, signal: &Signal, reply: SignalReply) {
         let there = match signal.target {
-            Target::Process(pid) => pid == *self.pid.lock(),
+            Target::Process(pid) => Some(pid) == *self.pid.lock(),
             Target::Thread { tid, .. } => self.threads.lock().contains(&tid),
             Target::Group(_) => false,
             Target::All => true,
@@ -70,12 +70,12 @@ impl Embedder<Host> for Os {
         }
     }
 
-    fn metadata(&self, node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, Host>, pid: Pid, what: MetaCode, reply: MetadataReply) {
         let path = self.path.lock();
         let answer = match (what, &*path) {
-            _ if pid != *self.pid.lock() => Err(Errno::ESRCH),
+            _ if Some(pid) != *self.pid.lock() => Err(Errno::ESRCH),
             (MetaCode::Credentials, _) => Ok(Metadata::Credentials {
-                uid: 1000 + pid,
+                uid: 1000 + pid.get(),
                 gid: 100,
             }),
             (_, Some(path)) => Ok(Metadata::Path(path)),
@@ -88,7 +88,7 @@ impl Embedder<Host> for Os {
         self.notes.lock().ended.push(*exit);
     }
 
-    fn parent_ended(&self, _: &Node<'_, Host>, parent: Id) {
+    fn parent_ended(&self, _: &Node<'_, Host>, parent: Option<Pid>) {
         self.notes.lock().parents.push(parent);
     }
 
@@ -105,7 +105,7 @@ impl Embedder<Host> for Os {
 pub(crate) struct Process {
     pub(crate) node: HostNode,
     pub(crate) os: Os,
-    pub(crate) pid: Id,
+    pub(crate) pid: Pid,
 }
 
 impl Process {
@@ -114,7 +114,7 @@ impl Process {
         *os.pid.lock() = identity.pid;
         let node = HostNode::start_with(base, identity, config, Box::new(os.clone())).unwrap();
         let pid = node.join(WAIT).unwrap();
-        *os.pid.lock() = pid;
+        *os.pid.lock() = Some(pid);
         Process { node, os, pid }
     }
 
@@ -127,7 +127,7 @@ impl Process {
         notes.signals.iter().map(|signal| signal.signal).collect()
     }
 
-    pub(crate) fn ended(&self) -> Vec<(Id, u32, u32)> {
+    pub(crate) fn ended(&self) -> Vec<(Pid, u32, u32)> {
         let notes = self.os.notes.lock();
         let exits = notes.ended.iter();
         exits
@@ -136,7 +136,7 @@ impl Process {
     }
 
     /// Returns the parents that it got, each after the end of one.
-    pub(crate) fn parents(&self) -> Vec<Id> {
+    pub(crate) fn parents(&self) -> Vec<Option<Pid>> {
         self.os.notes.lock().parents.clone()
     }
 

@@ -4,7 +4,9 @@ use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Capacities, ChildSelector, Config, Error, ID_MAX, Id, Identity, Resource, Vmid};
+use libos_ipc::{
+    Capacities, ChildSelector, Config, Error, ID_MAX, Id, Identity, Pid, Resource, Vmid,
+};
 
 use crate::c_leader::CLeader;
 use crate::family::{Family, LONG, WAIT};
@@ -82,13 +84,14 @@ fn pids_of_many_forks_rise_and_wrap_and_differ_from_those_in_use() {
     let (mut last, mut times_lower) = (0, 0);
     for _ in 0..FORKS {
         let child = leader.start_child(WAIT).unwrap();
-        assert!(!old.contains(&child.pid) && !threads.ids.contains(&child.pid));
-        times_lower += u32::from(child.pid < last);
-        last = child.pid;
-        children.add(child.pid);
+        let pid = child.pid.unwrap().get();
+        assert!(!old.contains(&pid) && !threads.ids.contains(&pid));
+        times_lower += u32::from(pid < last);
+        last = pid;
+        children.add(pid);
         if children.order.len() == 30 {
             leader.abandon_child(child.vmid).unwrap();
-            children.ids.remove(&child.pid);
+            children.ids.remove(&pid);
             children.order.pop_back();
         }
         let thread = leader.take_id(WAIT).unwrap();
@@ -118,7 +121,8 @@ fn a_thousand_forks_with_a_thread_after_each_that_stays_take_few_ranges() {
 fn a_process_without_threads_gives_its_children_the_ids_after_its_own() {
     let family = Family::new();
     let children = [(); 3].map(|()| family.first.node.start_child(WAIT).unwrap().pid);
-    assert_eq!((family.first.pid, children), (1, [2, 3, 4]));
+    assert_eq!(family.first.pid.get(), 1);
+    assert_eq!(children, [2, 3, 4].map(Pid::new));
     assert_eq!(family.first.node.statistics().pools.own_ranges.now, 1);
 }
 
@@ -150,14 +154,14 @@ fn the_rest_of_the_range_for_children_is_free_when_their_parent_has_ended() {
     first
         .wait_child(ChildSelector::Pid(parent_pid), WAIT)
         .unwrap();
-    assert_eq!(first.owner_of(child_pid + 1, WAIT), Ok(None));
-    let owner = first.owner_of(child_pid, WAIT);
+    assert_eq!(first.owner_of(child_pid.get() + 1, WAIT), Ok(None));
+    let owner = first.owner_of(child_pid.get(), WAIT);
     assert_eq!(owner, Ok(Some(child.vmid())));
     child.exit(0);
     first
         .wait_child(ChildSelector::Pid(child_pid), WAIT)
         .unwrap();
-    assert_eq!(first.owner_of(child_pid, WAIT), Ok(None));
+    assert_eq!(first.owner_of(child_pid.get(), WAIT), Ok(None));
 }
 
 #[test]
@@ -169,7 +173,7 @@ fn without_a_second_range_children_and_threads_share_one() {
     assert_eq!(leader.alloc_range(WAIT), Err(Error::NoIds));
     for id in (first + 1..=32).step_by(2) {
         let child = leader.start_child(WAIT).unwrap();
-        assert_eq!(child.pid, id);
+        assert_eq!(child.pid, Pid::new(id));
         leader.abandon_child(child.vmid).unwrap();
         let thread = leader.take_id(WAIT);
         assert_eq!(

@@ -18,7 +18,7 @@ fn group_of(family: &Family, parent: &Process, count: usize) -> Vec<Process> {
     for member in &members {
         parent
             .node
-            .set_group(Pid::new(member.pid), Pid::new(group), WAIT)
+            .set_group(Some(member.pid), Some(group), WAIT)
             .unwrap();
     }
     members
@@ -32,7 +32,7 @@ fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
     let mut bare = Bare::join(&family, unresponsive);
     first
         .node
-        .set_group(Pid::new(unresponsive.pid), Pid::new(unresponsive.pid), WAIT)
+        .set_group(unresponsive.pid, unresponsive.pid, WAIT)
         .unwrap();
     let sender = family.child();
     // These are more than one call waits for at once.
@@ -40,14 +40,14 @@ fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
     for other in &others {
         first
             .node
-            .set_group(Pid::new(other.pid), Pid::new(unresponsive.pid), WAIT)
+            .set_group(Some(other.pid), unresponsive.pid, WAIT)
             .unwrap();
     }
     let short = Wait::at_most(Duration::from_millis(300));
     for (signal, process) in [(10, &sender), (12, first), (40, &others[3])] {
         let outcome = process
             .node
-            .kill(Target::Group(Pid::new(unresponsive.pid)), signal, short);
+            .kill(Target::Group(unresponsive.pid), signal, short);
         assert_eq!(outcome, Ok(()), "some could be signalled");
         for other in &others {
             until("it is signalled", || other.signals().contains(&signal));
@@ -68,7 +68,7 @@ fn each_member_of_a_group_larger_than_the_wait_limit_is_signalled_once() {
     let family = Family::new();
     let parent = family.child();
     let members = group_of(&family, &parent, 24);
-    let group = Target::Group(Pid::new(members[0].pid));
+    let group = Target::Group(Some(members[0].pid));
     for (signal, sender) in [(10, &parent), (12, &members[5]), (15, &family.first)] {
         assert_eq!(sender.node.kill(group, signal, WAIT), Ok(()));
     }
@@ -99,8 +99,7 @@ fn a_group_can_be_signalled_until_its_only_process_is_reaped() {
                     scope.spawn(|| {
                         let signal = round % 2;
                         while !is_reaped.load(Ordering::SeqCst) {
-                            let outcome =
-                                sender.node.kill(Target::Group(Pid::new(pid)), signal, WAIT);
+                            let outcome = sender.node.kill(Target::Group(Some(pid)), signal, WAIT);
                             if is_reaped.load(Ordering::SeqCst) {
                                 return;
                             }
@@ -120,7 +119,7 @@ fn a_group_can_be_signalled_until_its_only_process_is_reaped() {
                 child.exit(0);
             }
             until("it is a zombie", || {
-                let process = family.first.node.process(Pid::new(pid), WAIT);
+                let process = family.first.node.process(Some(pid), WAIT);
                 process.is_ok_and(|process| process.state == ProcessState::Zombie)
             });
             is_reaped.store(true, Ordering::SeqCst);
@@ -131,10 +130,7 @@ fn a_group_can_be_signalled_until_its_only_process_is_reaped() {
             }
         });
         let gone = Err(Error::NoSuchProcess);
-        assert_eq!(
-            sender.node.kill(Target::Group(Pid::new(pid)), 0, WAIT),
-            gone
-        );
+        assert_eq!(sender.node.kill(Target::Group(Some(pid)), 0, WAIT), gone);
     }
 }
 
@@ -143,11 +139,8 @@ fn a_group_of_starting_processes_and_zombies_can_be_signalled() {
     let family = Family::new();
     let parent = family.child();
     let identity = parent.node.start_child(WAIT).unwrap();
-    parent
-        .node
-        .set_group(Pid::new(identity.pid), None, WAIT)
-        .unwrap();
-    let group = Target::Group(Pid::new(identity.pid));
+    parent.node.set_group(identity.pid, None, WAIT).unwrap();
+    let group = Target::Group(identity.pid);
     for signal in [0, 10] {
         assert_eq!(family.first.node.kill(group, signal, WAIT), Ok(()));
         assert_eq!(parent.node.kill(group, signal, WAIT), Ok(()));
@@ -197,17 +190,20 @@ fn every_form_of_a_signal_checks_its_number() {
     let family = Family::new();
     let child = family.child();
     let identity = family.first.node.start_child(WAIT).unwrap();
-    let pids = [child.pid, identity.pid, family.first.pid];
+    let pids = [child.pid, identity.pid.unwrap(), family.first.pid];
     for process in [&family.first, &child] {
-        process.os.threads.lock().push(process.pid);
+        process.os.threads.lock().push(process.pid.get());
     }
     for signal in [-1, 65, i32::MAX, i32::MIN] {
         for process in [&family.first, &child] {
             for pid in pids {
                 for target in [
                     Target::Process(pid),
-                    Target::Thread { pid, tid: pid },
-                    Target::Group(Pid::new(family.first.pid)),
+                    Target::Thread {
+                        pid,
+                        tid: pid.get(),
+                    },
+                    Target::Group(Some(family.first.pid)),
                     Target::Group(None),
                     Target::All,
                 ] {
@@ -218,9 +214,9 @@ fn every_form_of_a_signal_checks_its_number() {
             // The target is looked up first, as in the kernel.
             let nobody = 4_000_000;
             for target in [
-                Target::Process(nobody),
+                Target::Process(Pid::new(nobody).unwrap()),
                 Target::Thread {
-                    pid: nobody,
+                    pid: Pid::new(nobody).unwrap(),
                     tid: nobody,
                 },
                 Target::Group(Pid::new(nobody)),

@@ -15,11 +15,11 @@ fn children_are_in_their_parents_group_and_session() {
     assert_eq!(child.node.set_group(None, None, WAIT), Ok(()));
     let grandchild = family.child_of(&child);
     assert_eq!(
-        family.first.node.group_of(Pid::new(grandchild.pid), WAIT),
+        family.first.node.group_of(Some(grandchild.pid), WAIT),
         Ok(child.pid)
     );
     assert_eq!(
-        family.first.node.session_of(Pid::new(grandchild.pid), WAIT),
+        family.first.node.session_of(Some(grandchild.pid), WAIT),
         Ok(first)
     );
     assert_eq!(
@@ -36,16 +36,16 @@ fn a_signal_for_a_group_reaches_members_in_all_processes() {
     family
         .first
         .node
-        .set_group(Pid::new(two.pid), Pid::new(one.pid), WAIT)
+        .set_group(Some(two.pid), Some(one.pid), WAIT)
         .unwrap();
     let grandchild = family.child_of(&two);
     // The signal comes from inside, from outside, and for the sender's own group.
     assert_eq!(
-        three.node.kill(Target::Group(Pid::new(one.pid)), 20, WAIT),
+        three.node.kill(Target::Group(Some(one.pid)), 20, WAIT),
         Ok(())
     );
     assert_eq!(
-        two.node.kill(Target::Group(Pid::new(one.pid)), 21, WAIT),
+        two.node.kill(Target::Group(Some(one.pid)), 21, WAIT),
         Ok(())
     );
     assert_eq!(grandchild.node.kill(Target::Group(None), 22, WAIT), Ok(()));
@@ -64,7 +64,7 @@ fn a_signal_for_a_group_reaches_members_in_all_processes() {
         .wait_child(ChildSelector::Pid(group), WAIT)
         .unwrap();
     assert_eq!(
-        three.node.kill(Target::Group(Pid::new(group)), 23, WAIT),
+        three.node.kill(Target::Group(Some(group)), 23, WAIT),
         Ok(())
     );
     assert_eq!(grandchild.signals(), [20, 21, 22, 23]);
@@ -75,12 +75,12 @@ fn a_signal_for_a_group_reaches_members_in_all_processes() {
     // If some members refuse the call succeeds; if all refuse it is refused.
     *two.os.refuses.lock() = Some(Errno::EPERM);
     assert_eq!(
-        three.node.kill(Target::Group(Pid::new(group)), 24, WAIT),
+        three.node.kill(Target::Group(Some(group)), 24, WAIT),
         Ok(())
     );
     *grandchild.os.refuses.lock() = Some(Errno::EPERM);
     assert_eq!(
-        three.node.kill(Target::Group(Pid::new(group)), 24, WAIT),
+        three.node.kill(Target::Group(Some(group)), 24, WAIT),
         Err(Error::Refused(Errno::EPERM))
     );
 }
@@ -93,27 +93,27 @@ fn set_group_has_the_errors_of_its_man_page() {
     let grandchild = family.child_of(&one);
     // The target is neither the caller nor a child of it.
     assert_eq!(
-        node.set_group(Pid::new(grandchild.pid), None, WAIT),
+        node.set_group(Some(grandchild.pid), None, WAIT),
         Err(Error::NoSuchProcess)
     );
     assert_eq!(
-        one.node.set_group(Pid::new(two.pid), None, WAIT),
+        one.node.set_group(Some(two.pid), None, WAIT),
         Err(Error::NoSuchProcess)
     );
     // There is no such group.
     assert_eq!(
-        one.node.set_group(None, Pid::new(two.pid), WAIT),
+        one.node.set_group(None, Some(two.pid), WAIT),
         Err(Error::Refused(Errno::EPERM))
     );
     // The group is in another session.
     two.node.new_session(WAIT).unwrap();
     assert_eq!(
-        one.node.set_group(None, Pid::new(two.pid), WAIT),
+        one.node.set_group(None, Some(two.pid), WAIT),
         Err(Error::Refused(Errno::EPERM))
     );
     // The target is a child in another session, the leader of a session.
     assert_eq!(
-        node.set_group(Pid::new(two.pid), None, WAIT),
+        node.set_group(Some(two.pid), None, WAIT),
         Err(Error::Refused(Errno::EPERM))
     );
     assert_eq!(
@@ -122,10 +122,10 @@ fn set_group_has_the_errors_of_its_man_page() {
         "the first process leads its session"
     );
     // The target is a child that runs another program already.
-    assert_eq!(node.set_group(Pid::new(one.pid), None, WAIT), Ok(()));
+    assert_eq!(node.set_group(Some(one.pid), None, WAIT), Ok(()));
     one.node.mark(ProcessChange::Executed, true, WAIT).unwrap();
     assert_eq!(
-        node.set_group(Pid::new(one.pid), None, WAIT),
+        node.set_group(Some(one.pid), None, WAIT),
         Err(Error::Refused(Errno::EACCES))
     );
     assert_eq!(one.node.set_group(None, None, WAIT), Ok(()), "itself may");
@@ -150,14 +150,14 @@ fn a_group_leader_cannot_start_a_session() {
     family
         .first
         .node
-        .set_group(Pid::new(one.pid), Pid::new(family.first.pid), WAIT)
+        .set_group(Some(one.pid), Some(family.first.pid), WAIT)
         .unwrap();
     one.node.set_group(None, None, WAIT).unwrap();
     let member = family.child_of(&one);
     family
         .first
         .node
-        .set_group(Pid::new(one.pid), Pid::new(family.first.pid), WAIT)
+        .set_group(Some(one.pid), Some(family.first.pid), WAIT)
         .unwrap();
     assert_eq!(
         one.node.new_session(WAIT),
@@ -175,13 +175,13 @@ fn a_wait_for_a_group_returns_children_of_that_group() {
     let node = &family.first.node;
     let (one, two) = (family.child(), family.child());
     let (in_group, outside) = (one.pid, two.pid);
-    node.set_group(Pid::new(in_group), None, WAIT).unwrap();
+    node.set_group(Some(in_group), None, WAIT).unwrap();
     two.exit(2);
     until("it is dead", || {
         node.peek_child(ChildSelector::Any, NOW).is_ok()
     });
     assert_eq!(
-        node.wait_child(ChildSelector::Group(Pid::new(in_group)), NOW),
+        node.wait_child(ChildSelector::Group(Some(in_group)), NOW),
         Err(Error::TimedOut)
     );
     assert_eq!(
@@ -201,7 +201,7 @@ fn a_wait_for_a_group_returns_children_of_that_group() {
     );
     one.exit(1);
     assert_eq!(
-        node.wait_child(ChildSelector::Group(Pid::new(in_group)), WAIT)
+        node.wait_child(ChildSelector::Group(Some(in_group)), WAIT)
             .unwrap()
             .pid,
         in_group
@@ -216,26 +216,29 @@ fn a_stopped_group_that_is_orphaned_gets_hup_and_cont() {
     let shell = family.child();
     shell.node.new_session(WAIT).unwrap();
     let job = family.child_of(&shell);
-    shell.node.set_group(Pid::new(job.pid), None, WAIT).unwrap();
+    shell.node.set_group(Some(job.pid), None, WAIT).unwrap();
     let other_job = family.child_of(&shell);
     shell
         .node
-        .set_group(Pid::new(other_job.pid), None, WAIT)
+        .set_group(Some(other_job.pid), None, WAIT)
         .unwrap();
     let orphaned = |pid| {
         let process = family.first.node.process(Pid::new(pid), WAIT).unwrap();
         process.flags.contains(ProcessFlags::IN_ORPHANED_GROUP)
     };
-    assert!(!orphaned(job.pid));
-    assert!(orphaned(shell.pid), "its parent is in another session");
+    assert!(!orphaned(job.pid.get()));
+    assert!(
+        orphaned(shell.pid.get()),
+        "its parent is in another session"
+    );
     job.node.mark(ProcessChange::Stopped, true, WAIT).unwrap();
     let helper = family.child_of(&job);
     shell.exit(0);
     until("both of the job get it", || {
         job.signals() == [SIGHUP, SIGCONT] && helper.signals() == [SIGHUP, SIGCONT]
     });
-    assert!(orphaned(job.pid));
-    assert!(orphaned(other_job.pid));
+    assert!(orphaned(job.pid.get()));
+    assert!(orphaned(other_job.pid.get()));
     assert_eq!(other_job.signals(), [], "nobody in it is stopped");
 }
 
@@ -250,7 +253,7 @@ fn a_group_that_does_not_answer_in_time_is_not_esrch() {
     assert_eq!(
         child
             .node
-            .kill(Target::Group(Pid::new(family.first.pid)), 20, NOW),
+            .kill(Target::Group(Some(family.first.pid)), 20, NOW),
         Err(Error::TimedOut)
     );
 }
@@ -275,10 +278,16 @@ fn the_id_of_a_thread_stands_for_its_process_as_in_the_kernel() {
             node.set_group(Pid::new(tid), None, WAIT),
             Err(Error::Invalid)
         );
-        assert_eq!(node.kill(Target::Process(tid), 0, WAIT), Ok(()));
-        assert_eq!(node.kill(Target::Process(tid), 40, WAIT), Ok(()));
         assert_eq!(
-            node.wait_child(ChildSelector::Pid(tid), NOW),
+            node.kill(Target::Process(Pid::new(tid).unwrap()), 0, WAIT),
+            Ok(())
+        );
+        assert_eq!(
+            node.kill(Target::Process(Pid::new(tid).unwrap()), 40, WAIT),
+            Ok(())
+        );
+        assert_eq!(
+            node.wait_child(ChildSelector::Pid(Pid::new(tid).unwrap()), NOW),
             Err(Error::NoChild)
         );
         // No group has this ID.
@@ -290,7 +299,10 @@ fn the_id_of_a_thread_stands_for_its_process_as_in_the_kernel() {
         // This ID is in the same range, but not in use.
         assert_eq!(node.group_of(Pid::new(tid + 1), WAIT).map(drop), gone);
         assert_eq!(node.set_group(Pid::new(tid + 1), None, WAIT), gone);
-        assert_eq!(node.kill(Target::Process(tid + 1), 0, WAIT), gone);
+        assert_eq!(
+            node.kill(Target::Process(Pid::new(tid + 1).unwrap()), 0, WAIT),
+            gone
+        );
     }
     assert_eq!(child.signals(), [40, 40, 40]);
     // Another thread keeps the range; the ID of a thread that has ended is not in use.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{ChildSelector, Config, Error, Identity, Pid, Target, Vmid, Wait};
+use libos_ipc::{ChildSelector, Config, Error, Identity, Target, Vmid, Wait};
 
 use crate::family::{Family, LONG, WAIT, until};
 
@@ -56,10 +56,10 @@ fn the_first_process_can_end_first_and_its_node_still_leads() {
     assert_eq!(family.first.node.leave(short), Err(Error::TimedOut));
     // Its process has ended, and its node still serves.
     assert_eq!(
-        one.node.process(Pid::new(family.first.pid), WAIT),
+        one.node.process(Some(family.first.pid), WAIT),
         Err(Error::NoSuchProcess)
     );
-    assert_eq!(one.node.process(None, WAIT).unwrap().parent, 0);
+    assert_eq!(one.node.process(None, WAIT).unwrap().parent, None);
     assert_eq!(one.node.kill(Target::Process(two.pid), 3, WAIT), Ok(()));
     let grandchild = family.child_of(&one);
     assert_eq!(
@@ -110,20 +110,26 @@ fn joining_without_an_own_pid_is_refused() {
     let family = Family::new();
     assert_eq!(family.first.node.join(WAIT), Err(Error::Invalid), "twice");
     let stolen = Identity {
-        pid: family.first.pid,
+        pid: Some(family.first.pid),
         ..Identity::child(Vmid::new(50).unwrap(), Vmid::LEADER)
     };
     let thief = HostNode::start(&family.base, stolen, Config::DEFAULT).unwrap();
     assert!(thief.join(WAIT).is_err());
-    assert_eq!(family.first.node.process(None, WAIT).unwrap().vmid, 1);
+    assert_eq!(
+        family.first.node.process(None, WAIT).unwrap().vmid,
+        Vmid::new(1)
+    );
     // Without a parent that prepared it, a process allocates its own pid.
     let stranger = Identity::child(Vmid::new(51).unwrap(), Vmid::LEADER);
     let stranger = HostNode::start(&family.base, stranger, Config::DEFAULT).unwrap();
     let pid = stranger.join(WAIT).unwrap();
-    assert_eq!(family.first.node.owner_of(pid, WAIT), Ok(Vmid::new(51)));
+    assert_eq!(
+        family.first.node.owner_of(pid.get(), WAIT),
+        Ok(Vmid::new(51))
+    );
     let process = stranger.process(None, WAIT).unwrap();
     assert_eq!(
         (process.parent, process.group),
-        (family.first.pid, family.first.pid)
+        (Some(family.first.pid), family.first.pid)
     );
 }

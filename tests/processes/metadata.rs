@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use libos_ipc::wire::{Message, MetaCode, ProcessState};
-use libos_ipc::{Capacities, Config, Errno, Error, PATH_MAX, Resource, Vmid};
+use libos_ipc::{Capacities, Config, Errno, Error, PATH_MAX, Pid, Resource, Vmid};
 
 use crate::family::{Family, NOW, WAIT, until};
 
@@ -15,7 +15,7 @@ fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
         for asked in [&family.first, &one, &two] {
             assert_eq!(
                 asker.node.credentials(asked.pid, WAIT),
-                Ok((1000 + asked.pid, 100))
+                Ok((1000 + asked.pid.get(), 100))
             );
         }
     }
@@ -53,7 +53,7 @@ fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
         "too long"
     );
     assert_eq!(
-        one.node.credentials(4_000_000, WAIT),
+        one.node.credentials(Pid::new(4_000_000).unwrap(), WAIT),
         Err(Error::NoSuchProcess)
     );
     assert_eq!(
@@ -94,12 +94,12 @@ fn a_listing_has_every_process_of_the_family() {
     let never = family.first.node.start_child(WAIT).unwrap();
     let mut expected = vec![family.first.pid];
     expected.extend(children.iter().map(|child| child.pid));
-    expected.push(never.pid);
+    expected.push(never.pid.unwrap());
     let node = &children[2].node;
     let mut listed = Vec::new();
     let mut last = None;
     while let Some(process) = node.next_process(last.as_ref(), WAIT).unwrap() {
-        let starting = process.pid == never.pid;
+        let starting = process.pid == never.pid.unwrap();
         assert_eq!(process.state == ProcessState::Starting, starting);
         listed.push(process.pid);
         last = Some(process);
@@ -107,7 +107,7 @@ fn a_listing_has_every_process_of_the_family() {
     assert_eq!(listed, expected);
     assert_eq!(
         node.process(None, WAIT).unwrap().vmid,
-        children[2].vmid().get()
+        Some(children[2].vmid())
     );
     assert_eq!(node.process(None, NOW), Err(Error::TimedOut));
 }
@@ -127,7 +127,7 @@ fn a_call_without_room_leaves_no_peer_behind() {
     let id = node.take_id_for(nobody, WAIT).unwrap();
     let full = |resource| Some(Error::Full(resource));
     assert_eq!(
-        node.credentials(id, WAIT).err(),
+        node.credentials(Pid::new(id).unwrap(), WAIT).err(),
         full(Resource::ReplyBuffers)
     );
     let long = vec![1; Capacities::DEFAULT.frame_length];

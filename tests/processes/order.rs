@@ -21,7 +21,7 @@ fn of_stop_and_cont_for_a_starting_child_the_last_one_stays_pending() {
     ] {
         let identity = first.start_child(WAIT).unwrap();
         for signal in sent {
-            let target = Target::Process(identity.pid);
+            let target = Target::Process(identity.pid.unwrap());
             assert_eq!(first.kill(target, signal, WAIT), Ok(()));
         }
         let child = family.started(identity);
@@ -35,7 +35,7 @@ fn signals_for_a_starting_child_are_delivered_in_the_order_of_sending() {
     let family = Family::new();
     let (sender, first) = (family.child(), &family.first.node);
     let identity = first.start_child(WAIT).unwrap();
-    let target = Target::Process(identity.pid);
+    let target = Target::Process(identity.pid.unwrap());
     let sent = [15, 40, 1, 64, 34, 10, 40, 2];
     for signal in sent {
         assert_eq!(sender.node.kill(target, signal, WAIT), Ok(()));
@@ -59,10 +59,10 @@ fn a_signal_for_one_process_follows_an_earlier_signal_for_all() {
             1 => Target::Group(None),
             _ => Target::Thread {
                 pid: target.pid,
-                tid: target.pid,
+                tid: target.pid.get(),
             },
         };
-        target.os.threads.lock().push(target.pid);
+        target.os.threads.lock().push(target.pid.get());
         assert_eq!(sender.node.kill(to, 12, WAIT), Ok(()));
     }
     until("all come", || target.signals().len() == 3000);
@@ -78,7 +78,7 @@ fn a_direct_signal_waits_for_an_earlier_one_through_the_leader() {
     let sender = family.child();
     let identity = family.first.node.start_child(WAIT).unwrap();
     let mut target = Bare::join(&family, identity);
-    let (one, leader) = (Target::Process(identity.pid), family.first.vmid());
+    let (one, leader) = (Target::Process(identity.pid.unwrap()), family.first.vmid());
     target.connect(sender.vmid());
     thread::scope(|scope| {
         // The owner of the pid is known.
@@ -152,7 +152,7 @@ fn an_unreachable_process_is_signalled_through_the_leader() {
     target.hang_up_on(sender.vmid());
     let leader = family.first.vmid();
     for signal in [10, 12, 15] {
-        let one = Target::Process(identity.pid);
+        let one = Target::Process(identity.pid.unwrap());
         thread::scope(|scope| {
             let call = scope.spawn(|| sender.node.kill(one, signal, WAIT));
             let came = loop {

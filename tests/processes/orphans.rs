@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, ProcessState};
-use libos_ipc::{
-    Capacities, ChildSelector, Config, Errno, Error, Id, Pid, Quota, Target, Vmid, Wait,
-};
+use libos_ipc::{Capacities, ChildSelector, Config, Errno, Error, Pid, Quota, Target, Vmid, Wait};
 
 use crate::family::{Family, LONG, NOW, Process, WAIT, until};
 use crate::kernel;
@@ -35,7 +33,7 @@ fn flock(handle: u64) -> FileLock<'static> {
 }
 
 /// Waits until the leader has handled the end of that process and its parent has reaped it.
-fn reap(parent: &Process, pid: Id) {
+fn reap(parent: &Process, pid: Pid) {
     let exit = parent
         .node
         .wait_child(ChildSelector::Pid(pid), WAIT)
@@ -64,7 +62,9 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
         parent.node.set_lock(&flock(7), WAIT).unwrap();
         parent.node.give_open_file(identity.vmid, 7, WAIT).unwrap();
         // The start is under way.
-        let killed = first.node.kill(Target::Process(identity.pid), 9, WAIT);
+        let killed = first
+            .node
+            .kill(Target::Process(identity.pid.unwrap()), 9, WAIT);
         assert_eq!(killed, Ok(()));
         let pid = parent.pid;
         if subreaper {
@@ -73,18 +73,15 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
             parent.exit(1);
         }
         reap(&above, pid);
-        let starting = first.node.process(Pid::new(identity.pid), WAIT).unwrap();
+        let starting = first.node.process(identity.pid, WAIT).unwrap();
         assert_eq!(starting.state, ProcessState::Starting);
-        assert_eq!((starting.parent, starting.group), (heir.pid, pid));
+        assert_eq!((starting.parent, starting.group), (Some(heir.pid), pid));
         // The new parent waits for it, and can signal it, too.
         assert_eq!(
             heir.node.wait_child(ChildSelector::Pid(starting.pid), NOW),
             Err(Error::TimedOut)
         );
-        assert_eq!(
-            first.node.kill(Target::Group(Pid::new(pid)), 10, WAIT),
-            Ok(())
-        );
+        assert_eq!(first.node.kill(Target::Group(Some(pid)), 10, WAIT), Ok(()));
 
         let child = family.started(identity);
         until("the signals come", || child.signals().len() == 2);
@@ -99,7 +96,7 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
         let pid = child.pid;
         child.exit(5);
         let exit = heir.node.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
-        assert_eq!((exit.code, exit.parent_pid), (5, heir.pid));
+        assert_eq!((exit.code, exit.parent_pid), (5, Some(heir.pid)));
         first.node.set_lock(&flock(8), WAIT).unwrap();
         first.node.close_open_file(8, WAIT).unwrap();
         let pid = above.pid;
@@ -127,13 +124,13 @@ fn a_child_that_does_not_join_in_time_is_abandoned_and_leaves_nothing() {
             .unwrap();
         first
             .node
-            .kill(Target::Process(identity.pid), 9, WAIT)
+            .kill(Target::Process(identity.pid.unwrap()), 9, WAIT)
             .unwrap();
         given.push((identity, id));
     }
     // There is no limit while its parent lives.
     std::thread::sleep(SHORT * 2);
-    assert!(first.node.process(Pid::new(given[0].0.pid), WAIT).is_ok());
+    assert!(first.node.process(given[0].0.pid, WAIT).is_ok());
     let pid = parent.pid;
     parent.exit(0);
     reap(first, pid);
@@ -142,11 +139,16 @@ fn a_child_that_does_not_join_in_time_is_abandoned_and_leaves_nothing() {
     assert_eq!(waited, Err(Error::NoChild));
     let gone = Error::NoSuchProcess;
     for (identity, id) in &given {
-        assert_eq!(first.node.process(Pid::new(identity.pid), WAIT), Err(gone));
+        assert_eq!(first.node.process(identity.pid, WAIT), Err(gone));
         assert_eq!(first.node.owner_of(*id, WAIT), Ok(None));
-        assert_eq!(first.node.owner_of(identity.pid, WAIT), Ok(None));
         assert_eq!(
-            first.node.kill(Target::Process(identity.pid), 0, WAIT),
+            first.node.owner_of(identity.pid.unwrap().get(), WAIT),
+            Ok(None)
+        );
+        assert_eq!(
+            first
+                .node
+                .kill(Target::Process(identity.pid.unwrap()), 0, WAIT),
             Err(gone)
         );
     }
@@ -158,10 +160,7 @@ fn a_child_that_does_not_join_in_time_is_abandoned_and_leaves_nothing() {
     // It is too late now.
     let late = libos_ipc::host::HostNode::start(&family.base, given[0].0, Config::DEFAULT).unwrap();
     assert!(late.join(WAIT).is_err());
-    assert_eq!(
-        first.node.process(Pid::new(given[0].0.pid), WAIT),
-        Err(gone)
-    );
+    assert_eq!(first.node.process(given[0].0.pid, WAIT), Err(gone));
 }
 
 #[test]
@@ -199,7 +198,7 @@ fn a_wait_for_a_child_ends_when_the_child_is_abandoned() {
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 of.node
-                    .wait_child(ChildSelector::Pid(never.pid), Wait::FOREVER)
+                    .wait_child(ChildSelector::Pid(never.pid.unwrap()), Wait::FOREVER)
             });
             until("it waits", || of.node.pending_calls().count() == 1);
             of.node.abandon_child(never.vmid).unwrap();
@@ -223,21 +222,21 @@ fn every_end_of_a_parent_is_reported_once_as_by_the_kernel() {
     let silent = family.child_of(&parent);
     let late = family.child_of(&parent);
     // Its parent has never sent anything to it.
-    assert_eq!(child.node.watch_parent(true, WAIT), Ok(parent.pid));
-    assert_eq!(silent.node.watch_parent(true, WAIT), Ok(parent.pid));
-    assert_eq!(silent.node.watch_parent(false, WAIT), Ok(parent.pid));
+    assert_eq!(child.node.watch_parent(true, WAIT), Ok(Some(parent.pid)));
+    assert_eq!(silent.node.watch_parent(true, WAIT), Ok(Some(parent.pid)));
+    assert_eq!(silent.node.watch_parent(false, WAIT), Ok(Some(parent.pid)));
     parent.exit(0);
-    until("it is told", || child.parents() == [reaper.pid]);
+    until("it is told", || child.parents() == [Some(reaper.pid)]);
     // A process that requests notices after that gets its present parent, and a notice of the next
     // end.
-    assert_eq!(late.node.watch_parent(true, WAIT), Ok(reaper.pid));
+    assert_eq!(late.node.watch_parent(true, WAIT), Ok(Some(reaper.pid)));
     let reaper_pid = reaper.pid;
     reaper.die();
     until("both are told", || {
         child.parents().len() == 2 && late.parents().len() == 1
     });
-    assert_eq!(child.parents(), [reaper_pid, family.first.pid]);
-    assert_eq!(late.parents(), [family.first.pid]);
+    assert_eq!(child.parents(), [Some(reaper_pid), Some(family.first.pid)]);
+    assert_eq!(late.parents(), [Some(family.first.pid)]);
     assert_eq!(silent.parents(), []);
 }
 
@@ -247,21 +246,21 @@ fn the_end_of_a_leader_that_is_the_parent_is_reported_once() {
         let family = Family::new();
         let first = family.first.pid;
         let child = family.child();
-        assert_eq!(child.node.watch_parent(true, WAIT), Ok(first));
+        assert_eq!(child.node.watch_parent(true, WAIT), Ok(Some(first)));
         if leaves {
             // Its process ends, and its node still leads.
             let short = Wait::at_most(Duration::from_millis(1));
             assert_eq!(family.first.node.leave(short), Err(Error::TimedOut));
-            until("it is told", || child.parents() == [0]);
-            assert_eq!(child.node.watch_parent(true, WAIT), Ok(0));
+            until("it is told", || child.parents() == [None]);
+            assert_eq!(child.node.watch_parent(true, WAIT), Ok(None));
         }
         family.first.node.shut_down(LONG);
         until("the leader is gone", || {
             child.node.owner_of(1, WAIT) == Err(Error::LeaderGone)
         });
-        until("it is told", || child.parents() == [0]);
+        until("it is told", || child.parents() == [None]);
         drop(family);
-        assert_eq!(child.parents(), [0]);
+        assert_eq!(child.parents(), [None]);
     }
 }
 
@@ -318,7 +317,7 @@ fn exits_of_more_orphans_than_there_is_room_for_are_all_reported_once() {
         .unwrap();
     assert_eq!((seen.pid, seen.code), last);
     assert_eq!(
-        first.node.process(Pid::new(last.0), WAIT).unwrap().state,
+        first.node.process(Some(last.0), WAIT).unwrap().state,
         ProcessState::Zombie
     );
     assert_eq!(

@@ -57,7 +57,7 @@ fn a_pid_is_assigned_again_when_it_names_nothing_any_more() {
     in_session.node.set_group(None, None, WAIT).unwrap();
     group.node.set_group(None, None, WAIT).unwrap();
     first
-        .set_group(Pid::new(in_group.pid), Pid::new(group.pid), WAIT)
+        .set_group(Some(in_group.pid), Some(group.pid), WAIT)
         .unwrap();
     let (zombie_pid, group_pid, session_pid) = (zombie.pid, group.pid, session.pid);
     zombie.exit(0);
@@ -68,15 +68,15 @@ fn a_pid_is_assigned_again_when_it_names_nothing_any_more() {
     first
         .peek_child(ChildSelector::Pid(zombie_pid), WAIT)
         .unwrap();
-    let [is_living, ..] = come_again([living.pid; 3]);
-    let before = come_again([zombie_pid, group_pid, session_pid]);
+    let [is_living, ..] = come_again([living.pid.get(); 3]);
+    let before = come_again([zombie_pid.get(), group_pid.get(), session_pid.get()]);
     reap(zombie_pid);
     for member in [in_group, in_session] {
         let pid = member.pid;
         member.exit(0);
         reap(pid);
     }
-    let after = come_again([zombie_pid, group_pid, session_pid]);
+    let after = come_again([zombie_pid.get(), group_pid.get(), session_pid.get()]);
     assert_eq!(in_order(is_living, before, after), EXPECTED);
 }
 
@@ -224,7 +224,7 @@ fn a_request_gets_the_same_error_from_the_leaders_own_process_as_from_a_member()
             Err(Error::Refused(Errno::EPERM))
         );
         assert_eq!(
-            change(other.pid, to),
+            change(other.pid.get(), to),
             Err(Error::Refused(Errno::EPERM)),
             "a pid"
         );
@@ -274,7 +274,7 @@ fn every_call_has_the_same_outcome_at_the_leader_as_at_a_member() {
             node.kill(Target::Process(of_gone), 15, WAIT)
         }),
         ("kill of no thread", &|node| {
-            let (pid, tid) = (of_gone, of_gone);
+            let (pid, tid) = (of_gone, of_gone.get());
             node.kill(Target::Thread { pid, tid }, 15, WAIT)
         }),
         ("kill of no group", &|node| {
@@ -284,7 +284,7 @@ fn every_call_has_the_same_outcome_at_the_leader_as_at_a_member() {
             node.kill(Target::Process(other.pid), 99, WAIT)
         }),
         ("process", &|node| {
-            node.process(Pid::new(of_gone), WAIT).map(drop)
+            node.process(Some(of_gone), WAIT).map(drop)
         }),
         ("thread of no process", &|node| {
             node.process(Pid::new(ID_MAX), WAIT).map(drop)
@@ -296,7 +296,7 @@ fn every_call_has_the_same_outcome_at_the_leader_as_at_a_member() {
             node.session_of(Pid::new(ID_MAX), WAIT).map(drop)
         }),
         ("group of no process", &|node| {
-            node.set_group(Pid::new(of_gone), None, WAIT)
+            node.set_group(Some(of_gone), None, WAIT)
         }),
         ("mark", &|node| node.mark(ProcessChange::Group, true, WAIT)),
         ("credentials", &|node| {

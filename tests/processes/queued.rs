@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use libos_ipc::{Capacities, Config, Errno, Error, Identity, Pid, Target};
+use libos_ipc::{Capacities, Config, Errno, Error, Identity, Target};
 
 use crate::family::{Family, Os, Process, WAIT, until};
 use crate::pending::{How, pending_after, pending_at_limit, signals_for_a_zombie};
@@ -12,10 +12,13 @@ fn errno_of(outcome: Result<(), Error>) -> i32 {
 }
 
 fn kill(process: &Process, to: Identity, how: How) -> i32 {
-    let pid = to.pid;
+    let pid = to.pid.unwrap();
     let target = match how {
         How::Process(_) => Target::Process(pid),
-        How::Thread(_) => Target::Thread { pid, tid: pid },
+        How::Thread(_) => Target::Thread {
+            pid,
+            tid: pid.get(),
+        },
     };
     errno_of(process.node.kill(target, how.signal(), WAIT))
 }
@@ -37,10 +40,10 @@ fn kept_after(family: &Family, signals: &[How]) -> (Vec<i32>, Vec<i32>) {
         .map(|how| kill(&family.first, identity, *how))
         .collect();
     let os = Os::default();
-    os.threads.lock().push(identity.pid);
+    os.threads.lock().push(identity.pid.unwrap().get());
     let child = family.started_as(identity, os);
     // This one follows all queued signals.
-    let last = Target::Process(identity.pid);
+    let last = Target::Process(identity.pid.unwrap());
     assert_eq!(family.first.node.kill(last, 9, WAIT), Ok(()));
     let mut came = child.signals();
     assert_eq!(came.pop(), Some(9));
@@ -145,9 +148,15 @@ fn a_signal_to_a_zombie_has_the_outcome_of_the_kernel() {
         for process in [&family.first, &other] {
             let said = [
                 Target::Process(pid),
-                Target::Thread { pid, tid: pid },
-                Target::Thread { pid, tid: pid + 1 },
-                Target::Group(Pid::new(pid)),
+                Target::Thread {
+                    pid,
+                    tid: pid.get(),
+                },
+                Target::Thread {
+                    pid,
+                    tid: pid.get() + 1,
+                },
+                Target::Group(Some(pid)),
             ]
             .map(|target| errno_of(process.node.kill(target, signal, WAIT)));
             assert_eq!(said, expected, "{signal}");

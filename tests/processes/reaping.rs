@@ -7,7 +7,7 @@ use std::time::Duration;
 use libos_ipc::events::EventKind;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{ProcessState, codes};
-use libos_ipc::{ChildSelector, Errno, Error, Id, Interrupt, Pid, Target, Wait};
+use libos_ipc::{ChildSelector, Errno, Error, Interrupt, Pid, Target, Wait};
 
 use crate::family::{Family, NOW, WAIT, until};
 use crate::kernel;
@@ -15,16 +15,16 @@ use crate::kernel;
 const GONE: Error = Error::NoSuchProcess;
 
 /// Checks that no process finds the pid or the group any more.
-fn assert_gone(family: &Family, other: &HostNode, pid: Id) {
+fn assert_gone(family: &Family, other: &HostNode, pid: Pid) {
     for node in [&family.first.node, other] {
-        assert_eq!(node.process(Pid::new(pid), WAIT), Err(GONE));
-        assert_eq!(node.group_of(Pid::new(pid), WAIT), Err(GONE));
-        assert_eq!(node.session_of(Pid::new(pid), WAIT), Err(GONE));
+        assert_eq!(node.process(Some(pid), WAIT), Err(GONE));
+        assert_eq!(node.group_of(Some(pid), WAIT), Err(GONE));
+        assert_eq!(node.session_of(Some(pid), WAIT), Err(GONE));
         assert_eq!(node.kill(Target::Process(pid), 0, WAIT), Err(GONE));
-        assert_eq!(node.kill(Target::Group(Pid::new(pid)), 0, WAIT), Err(GONE));
-        assert_eq!(node.owner_of(pid, WAIT), Ok(None));
+        assert_eq!(node.kill(Target::Group(Some(pid)), 0, WAIT), Err(GONE));
+        assert_eq!(node.owner_of(pid.get(), WAIT), Ok(None));
         assert_eq!(
-            node.set_group(None, Pid::new(pid), WAIT),
+            node.set_group(None, Some(pid), WAIT),
             Err(Error::Refused(Errno::EPERM))
         );
         let mut last = None;
@@ -41,17 +41,14 @@ fn a_reaped_child_is_gone_for_every_process() {
     let (parent, other) = (family.child(), family.child());
     for round in 0..60 {
         let child = family.child_of(&parent);
-        parent
-            .node
-            .set_group(Pid::new(child.pid), None, WAIT)
-            .unwrap();
+        parent.node.set_group(Some(child.pid), None, WAIT).unwrap();
         let pid = child.pid;
         // The others have asked about it before, and may remember it.
         assert_eq!(other.node.kill(Target::Process(pid), 0, WAIT), Ok(()));
         let which = match round % 3 {
             0 => ChildSelector::Any,
             1 => ChildSelector::Pid(pid),
-            _ => ChildSelector::Group(Pid::new(pid)),
+            _ => ChildSelector::Group(Some(pid)),
         };
         if round < 30 {
             child.exit(1);
@@ -60,7 +57,7 @@ fn a_reaped_child_is_gone_for_every_process() {
         }
         let seen = parent.node.peek_child(which, WAIT).unwrap();
         // A zombie is there for all until then.
-        let zombie = family.first.node.process(Pid::new(pid), WAIT).unwrap();
+        let zombie = family.first.node.process(Some(pid), WAIT).unwrap();
         assert_eq!(zombie.state, ProcessState::Zombie);
         assert_eq!(parent.node.wait_child(which, WAIT), Ok(seen));
         assert_gone(&family, &other.node, pid);
@@ -80,7 +77,7 @@ fn an_interrupt_does_not_prevent_the_reaping_of_a_zombie() {
     let wait = Wait::at_most(Duration::ZERO).or_until(&interrupt);
     let exit = parent.node.wait_child(ChildSelector::Any, wait).unwrap();
     assert_eq!((exit.pid, exit.code), (pid, 3));
-    assert_eq!(family.first.node.process(Pid::new(pid), WAIT), Err(GONE));
+    assert_eq!(family.first.node.process(Some(pid), WAIT), Err(GONE));
 }
 
 #[test]
@@ -123,7 +120,7 @@ fn a_wait_for_the_own_group_uses_the_group_at_the_call_as_in_the_kernel() {
         family
             .first
             .node
-            .set_group(Pid::new(parent.pid), None, WAIT)
+            .set_group(Some(parent.pid), None, WAIT)
             .unwrap();
         child.exit(4);
         waiting.join().unwrap()

@@ -22,7 +22,7 @@ fn a_process_gets_the_signals_of_each_sender_in_order() {
     }
     assert_eq!(two.signals(), [1, 15, 64]);
     let note = two.os.notes.lock().signals[0];
-    assert_eq!((note.from, note.sender), (one.vmid(), Pid::new(one.pid)));
+    assert_eq!((note.from, note.sender), (one.vmid(), Some(one.pid)));
     assert_eq!(note.target, Target::Process(two.pid));
     // To the first process, and from it.
     assert_eq!(
@@ -47,13 +47,16 @@ fn a_child_can_be_signalled_at_every_step_of_its_start() {
         let identity = first.start_child(WAIT).unwrap();
         let child = thread::scope(|scope| {
             let starting = scope.spawn(|| family.started(identity));
-            assert_eq!(first.kill(Target::Process(identity.pid), 10, WAIT), Ok(()));
+            assert_eq!(
+                first.kill(Target::Process(identity.pid.unwrap()), 10, WAIT),
+                Ok(())
+            );
             starting.join().unwrap()
         });
         until("the signal comes", || child.signals() == [10]);
         child.die();
         first
-            .wait_child(ChildSelector::Pid(identity.pid), WAIT)
+            .wait_child(ChildSelector::Pid(identity.pid.unwrap()), WAIT)
             .unwrap();
     }
 }
@@ -63,7 +66,7 @@ fn a_pending_signal_names_its_sender_and_one_of_two_senders_names_none() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
     let identity = family.first.node.start_child(WAIT).unwrap();
-    let target = Target::Process(identity.pid);
+    let target = Target::Process(identity.pid.unwrap());
     for (sender, signal) in [
         (&one, 5),
         (&two, 7),
@@ -79,7 +82,7 @@ fn a_pending_signal_names_its_sender_and_one_of_two_senders_names_none() {
     let notes = child.os.notes.lock();
     let signals = notes.signals.iter();
     let told: Vec<_> = signals.map(|note| (note.signal, note.sender)).collect();
-    let (one, two) = (Pid::new(one.pid), Pid::new(two.pid));
+    let (one, two) = (Some(one.pid), Some(two.pid));
     assert_eq!(told, [(5, one), (7, two), (6, None), (40, two), (40, one)]);
 }
 
@@ -103,7 +106,7 @@ fn signal_0_is_not_delivered() {
     assert_eq!(node.kill(Target::Process(child.pid), 0, WAIT), Ok(()));
     assert_eq!(node.kill(Target::All, 0, WAIT), Ok(()));
     assert_eq!(
-        node.kill(Target::Process(4_000_000), 0, WAIT),
+        node.kill(Target::Process(Pid::new(4_000_000).unwrap()), 0, WAIT),
         Err(Error::NoSuchProcess)
     );
     assert_eq!(child.signals(), []);
@@ -147,7 +150,7 @@ fn a_signal_can_be_answered_later() {
             .collect();
         until("all are put off", || child.os.notes.lock().later.len() == 8);
         // The worker is free for others meanwhile.
-        assert_eq!(node.owner_of(child.pid, WAIT), Ok(Some(child.vmid())));
+        assert_eq!(node.owner_of(child.pid.get(), WAIT), Ok(Some(child.vmid())));
         let later: Vec<_> = child.os.notes.lock().later.drain(..).collect();
         for (at, reply) in later.into_iter().enumerate() {
             let outcome = if at % 2 == 0 {
@@ -281,12 +284,12 @@ fn callback_that_panics_ends_the_node() {
     let node = node.unwrap();
     node.join(WAIT).unwrap();
     let other = family.child();
-    let target = Target::Process(identity.pid);
+    let target = Target::Process(identity.pid.unwrap());
     // The zombie counts as signalled.
     assert_eq!(other.node.kill(target, 10, WAIT), Ok(()));
     let exit = first
         .node
-        .wait_child(ChildSelector::Pid(identity.pid), WAIT);
+        .wait_child(ChildSelector::Pid(identity.pid.unwrap()), WAIT);
     assert_eq!(exit.unwrap().signal, 30, "SIGPWR");
     assert_eq!(node.take_id(WAIT), Err(Error::ShuttingDown));
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
 use libos_ipc::{
-    Capacities, Config, Errno, Error, Identity, Interrupt, LeaseLimits, Quota, Refusal, Resource,
-    ValueStatus, Wait,
+    Capacities, Config, Errno, Error, Identity, Interrupt, LeaseLimits, Pid, Quota, Refusal,
+    Resource, ValueStatus, Wait,
 };
 use tempfile::TempDir;
 
@@ -350,7 +350,7 @@ fn close_succeeds_while_other_threads_use_all_waiters() {
         kind: LockKind::Write,
         start: 0,
         end: 9,
-        pid: identity.pid * u32::from(wait),
+        pid: identity.pid.filter(|_| wait).map_or(0, Pid::get),
         handle: 0,
         wait,
         path: b"/file",
@@ -538,7 +538,7 @@ fn fresh_numbers_of_all_processes_differ() {
     }
     for pid in 1_000..1_008 {
         let identity = Identity {
-            pid,
+            pid: Pid::new(pid),
             ..family.leader.start_child(WAIT).unwrap()
         };
         nodes.push(HostNode::start(&family.base, identity, Config::DEFAULT).unwrap());

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use libos_ipc::wire::{
-    Answer, ChildExit, Expected, FileLock, Frame, FrameReader, HeldLock, IdRange, KillTarget,
+    Answer, ExitReport, Expected, FileLock, Frame, FrameReader, HeldLock, IdRange, KillTarget,
     LockFamily, LockKind, Message, MetaCode, PidKill, Sync, SyncCode, SyncState,
 };
 
@@ -65,7 +65,7 @@ fn messages() -> Vec<(&'static str, Message<'static>)> {
         wait,
         path,
     };
-    let exit = ChildExit {
+    let exit = ExitReport {
         parent_pid: 1,
         pid: 2,
         uid: 1000,

@@ -1,12 +1,12 @@
 //! Arbitrary messages and answers.
 
-use libos_ipc::Errno;
 use libos_ipc::wire::{
-    Answer, ChildExit, DelegatedLock, DelegatedLockList, DelegatedLocks, EndQuery, Expected,
+    Answer, DelegatedLock, DelegatedLockList, DelegatedLocks, EndQuery, ExitReport, Expected,
     FileLock, HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockFamily, LockKind, Message,
     MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
     ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
 };
+use libos_ipc::{Errno, Pid, Vmid};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -36,8 +36,8 @@ fn kill() -> impl Strategy<Value = PidKill> {
     })
 }
 
-fn exit() -> impl Strategy<Value = ChildExit> {
-    any::<[u32; 5]>().prop_map(|[parent_pid, pid, uid, code, signal]| ChildExit {
+fn exit() -> impl Strategy<Value = ExitReport> {
+    any::<[u32; 5]>().prop_map(|[parent_pid, pid, uid, code, signal]| ExitReport {
         parent_pid,
         pid,
         uid,
@@ -201,11 +201,11 @@ fn process() -> impl Strategy<Value = Process> {
     let choices = (select(ProcessState::ALL), 0..16_u32);
     (any::<[u32; 5]>(), choices, any::<u64>()).prop_map(
         |([pid, vmid, parent, group, session], (state, flags), start_seq)| Process {
-            pid,
-            vmid,
-            parent,
-            group,
-            session,
+            pid: Pid::new(pid.max(1)).unwrap(),
+            vmid: Vmid::new(vmid),
+            parent: Pid::new(parent),
+            group: Pid::new(group.max(1)).unwrap(),
+            session: Pid::new(session.max(1)).unwrap(),
             state,
             flags: ProcessFlags::from_bits_truncate(flags),
             start_seq,
@@ -307,7 +307,7 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
         wait: true,
         path: b"path",
     };
-    let exit = ChildExit {
+    let exit = ExitReport {
         parent_pid: 1,
         pid: 2,
         uid: 3,

@@ -2,13 +2,13 @@
 //! the crate's own structs.
 
 use crate::{answered, encoded, with_frame};
-use libos_ipc::Errno;
 use libos_ipc::wire::{
-    Answer, ChildExit, DelegatedLock, DelegatedLockList, EndQuery, Expected, FileLock, Frame,
+    Answer, DelegatedLock, DelegatedLockList, EndQuery, ExitReport, Expected, FileLock, Frame,
     HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockFamily, LockKind, Malformed, Message,
     MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
     ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
 };
+use libos_ipc::{Errno, Pid, Vmid};
 
 const SEQ: u64 = 0x0102_0304_0506_0708;
 
@@ -73,7 +73,7 @@ fn response() {
 
 #[test]
 fn child_exit() {
-    let exit = ChildExit {
+    let exit = ExitReport {
         parent_pid: 0x11,
         pid: 0x2222,
         uid: 0x33_3333,
@@ -418,11 +418,11 @@ fn the_extensions_for_processes() {
         ),
     );
     let process = Process {
-        pid: 0x0101,
-        vmid: 0x0202,
-        parent: 0x0303,
-        group: 0x0404,
-        session: 0x0505,
+        pid: Pid::new(0x0101).unwrap(),
+        vmid: Vmid::new(0x0202),
+        parent: Pid::new(0x0303),
+        group: Pid::new(0x0404).unwrap(),
+        session: Pid::new(0x0505).unwrap(),
         state: ProcessState::Zombie,
         flags: ProcessFlags::STOPPED,
         start_seq: 0x0606,
@@ -558,7 +558,7 @@ fn the_extensions_for_relatives() {
         }),
         &frame(29, 102, &[(0, &[3]), (4, &[1, 1]), (8, &[2, 2])]),
     );
-    let exit = ChildExit {
+    let exit = ExitReport {
         parent_pid: 0x0101,
         pid: 0x0202,
         uid: 0x0303,

@@ -2,7 +2,7 @@
 
 use crate::any::one_of_each;
 use crate::encoded;
-use libos_ipc::wire::{Answer, Expected, Frame, Malformed, Message, codes};
+use libos_ipc::wire::{Answer, Expected, Frame, Malformed, Message, ProcessState, codes};
 
 fn refused(code: u8, payload: &[u8]) -> Malformed {
     match (Frame {
@@ -166,6 +166,22 @@ fn choices_out_of_range_in_a_lock_answer_are_malformed() {
         let answer = Answer::decode(Expected::Lock, &payload);
         assert_eq!(answer.is_ok(), good, "family {family}, kind {kind}");
         assert!(good || answer == Err(Malformed::BadValue));
+    }
+}
+
+#[test]
+fn a_process_without_a_pid_a_group_or_a_session_is_malformed() {
+    for (offset, is_needed) in [(4, true), (8, false), (12, false), (16, true), (20, true)] {
+        let mut payload = [1; 40];
+        payload[..4].fill(0);
+        payload[24..28].copy_from_slice(&ProcessState::Running.number().to_le_bytes());
+        payload[offset..offset + 4].fill(0);
+        let answer = Answer::decode(Expected::Process, &payload);
+        if is_needed {
+            assert_eq!(answer, Err(Malformed::BadValue), "offset {offset}");
+        } else {
+            assert!(answer.is_ok(), "offset {offset}");
+        }
     }
 }
 

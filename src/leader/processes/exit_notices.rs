@@ -1,7 +1,7 @@
 //! Exit notices to parents.
 
 use super::{Entry, Life, Processes};
-use crate::wire::ChildExit;
+use crate::wire::ExitReport;
 use crate::{Id, Vmid};
 
 /// The notice to a parent that its child has ended.
@@ -10,7 +10,7 @@ pub struct ExitNotice {
     /// The member whose process is the parent.
     pub to: Vmid,
     /// The exit report of the child.
-    pub exit: ChildExit,
+    pub exit: ExitReport,
 }
 
 impl Processes<'_> {

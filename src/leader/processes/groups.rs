@@ -5,7 +5,7 @@ use crate::error::Errno;
 use crate::invariant::Count;
 use crate::leader::Ranges;
 use crate::wire::{Process, ProcessChange, ProcessFlags, ProcessQuery, ProcessState};
-use crate::{Id, Vmid};
+use crate::{Id, Pid, Vmid};
 
 impl Processes<'_> {
     /// Changes an attribute of a process, as the process of `from` requests.
@@ -159,12 +159,14 @@ impl Processes<'_> {
             ProcessFlags::IN_ORPHANED_GROUP,
             query.pid != 0 && self.is_orphaned(entry.group),
         );
+        // A process that exists has a pid, a group and a session.
+        let pid = |number| Pid::new(number).ok_or(Errno::ESRCH);
         Ok(Process {
-            pid: entry.pid,
-            vmid: entry.vmid,
-            parent: entry.parent,
-            group: entry.group,
-            session: entry.session,
+            pid: pid(entry.pid)?,
+            vmid: Vmid::new(entry.vmid),
+            parent: Pid::new(entry.parent),
+            group: pid(entry.group)?,
+            session: pid(entry.session)?,
             state: match entry.life {
                 Life::Starting => ProcessState::Starting,
                 Life::Running => ProcessState::Running,

@@ -15,7 +15,7 @@ use crate::invariant::{Count, OrBroken};
 use crate::store::{
     Arena, Digest, Digested, Payer, Quotas, SortedMap, Table, TransmitQueue, bytes_for, total,
 };
-use crate::wire::{ChildExit, ProcessFlags};
+use crate::wire::{ExitReport, ProcessFlags};
 use crate::{Id, Vmid};
 use core::hash::Hash;
 
@@ -73,7 +73,7 @@ struct Entry {
     /// its time to join. Later events have higher numbers; 0 for none.
     orphaned: u64,
     /// Its exit report.
-    exit: Option<ChildExit>,
+    exit: Option<ExitReport>,
     payer: Payer,
 }
 
@@ -363,7 +363,7 @@ impl<'m> Processes<'m> {
     }
 
     /// Records the exit report of a process.
-    pub(super) fn record_exit(&mut self, from: Vmid, exit: ChildExit) -> bool {
+    pub(super) fn record_exit(&mut self, from: Vmid, exit: ExitReport) -> bool {
         match self.find_by_pid_mut(exit.pid) {
             Some(entry) if entry.vmid == from.get() => {
                 entry.exit = Some(exit);

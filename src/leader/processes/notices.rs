@@ -4,7 +4,7 @@
 use super::{Entry, ExitNotice, Life, Processes, SIGPWR};
 use crate::error::Errno;
 use crate::invariant::Count;
-use crate::wire::{ChildExit, ProcessNote};
+use crate::wire::{ExitReport, ProcessNote};
 use crate::{Id, Vmid};
 
 /// A notice to a process about a relative.
@@ -44,15 +44,15 @@ impl Entry {
     }
 
     /// Returns the exit report of the process, as the notice to its parent has it.
-    pub(super) fn exit_report(&self) -> ChildExit {
-        let exit = self.exit.unwrap_or(ChildExit {
+    pub(super) fn exit_report(&self) -> ExitReport {
+        let exit = self.exit.unwrap_or(ExitReport {
             parent_pid: 0,
             pid: self.pid,
             uid: 0,
             code: 0,
             signal: SIGPWR,
         });
-        ChildExit {
+        ExitReport {
             parent_pid: self.parent,
             ..exit
         }
@@ -182,7 +182,7 @@ impl Processes<'_> {
         from: Vmid,
         pid: Id,
         group: Id,
-    ) -> Result<ChildExit, Errno> {
+    ) -> Result<ExitReport, Errno> {
         let parent = self.find_by_vmid(from).ok_or(Errno::ECHILD)?.pid;
         let mut children = self
             .entries

@@ -1,15 +1,16 @@
 //! The children of this process: living ones, zombies, and those that are being reaped.
 
 mod abandoned;
+mod exit;
 mod zombies;
 
 use crate::error::{Error, Resource};
 use crate::invariant::Count;
 use crate::leader::SIGPWR;
 use crate::store::{Arena, Table, bytes_for};
-use crate::wire::ChildExit;
-use crate::{Id, Vmid};
+use crate::{Id, Pid, Vmid};
 pub use abandoned::AbandonedChild;
+pub use exit::ChildExit;
 
 #[derive(Clone, Copy)]
 struct Child {
@@ -191,7 +192,7 @@ impl<'m> Children<'m> {
     /// Records the exit of a child, as the leader reported it: an own child, or an inherited one.
     pub fn record_exit(&mut self, exit: ChildExit) -> ExitOutcome {
         let end = Some(self.end(exit));
-        match self.find(exit.pid) {
+        match self.find(exit.pid.get()) {
             Some(child) if child.end.is_none() => {
                 child.end = end;
                 ExitOutcome::Recorded
@@ -199,7 +200,7 @@ impl<'m> Children<'m> {
             Some(_) => ExitOutcome::Ignored,
             None => {
                 let child = Child {
-                    pid: exit.pid,
+                    pid: exit.pid.get(),
                     end,
                     ..EMPTY
                 };
@@ -222,7 +223,7 @@ impl<'m> Children<'m> {
         counts: bool,
     ) -> ExitOutcome {
         let matches = |child: &&mut Child| child.vmid == Some(from);
-        match self.find(exit.pid).filter(matches) {
+        match self.find(exit.pid.get()).filter(matches) {
             Some(child) => child.reported = Some(exit),
             None => return ExitOutcome::Ignored,
         }
@@ -235,13 +236,19 @@ impl<'m> Children<'m> {
 
     /// Records that a process is gone. If it was a child, and no leader will report its exit
     /// (`counts`), returns the exit: the one that the child reported, or else a death by `SIGPWR`.
-    pub fn record_death(&mut self, vmid: Vmid, parent_pid: Id, counts: bool) -> Option<ChildExit> {
+    pub fn record_death(
+        &mut self,
+        vmid: Vmid,
+        parent_pid: Option<Pid>,
+        counts: bool,
+    ) -> Option<ChildExit> {
         let is_match = |child: &&mut Child| child.vmid == Some(vmid) && child.end.is_none();
         let child = self.all_mut().find(is_match)?;
         child.presence = Presence::Gone;
+        let pid = Pid::new(child.pid)?;
         let exit = child.reported.unwrap_or(ChildExit {
             parent_pid,
-            pid: child.pid,
+            pid,
             uid: 0,
             code: 0,
             signal: SIGPWR,
@@ -251,7 +258,7 @@ impl<'m> Children<'m> {
 
     /// After the leader is gone: records and returns the exit of a child that has ended and was not
     /// announced yet. The caller repeats it until it returns `None`.
-    pub fn next_unannounced(&mut self, parent_pid: Id) -> Option<ChildExit> {
+    pub fn next_unannounced(&mut self, parent_pid: Option<Pid>) -> Option<ChildExit> {
         let is_unannounced = |child: &&Child| {
             child.end.is_none() && (child.presence == Presence::Gone || child.reported.is_some())
         };
@@ -277,7 +284,7 @@ impl<'m> Children<'m> {
     /// leader knows no more.
     pub fn reported_exit(&self, exit: ChildExit) -> ChildExit {
         let mut children = self.all();
-        let child = children.find(|child| child.pid == exit.pid);
+        let child = children.find(|child| child.pid == exit.pid.get());
         child.and_then(|child| child.reported).unwrap_or(exit)
     }
 

@@ -1,9 +1,8 @@
 //! Zombies: children that have ended and that no thread has reaped.
 
-use super::{Child, Children, EMPTY};
+use super::{Child, ChildExit, Children, EMPTY};
 use crate::Id;
 use crate::invariant::Count;
-use crate::wire::ChildExit;
 
 impl Children<'_> {
     /// Claims the zombie for the calling thread: no other thread sees it until
@@ -52,7 +51,7 @@ impl Children<'_> {
         if self.reaped != reaped {
             return false;
         }
-        if let Some(child) = self.all().find(|child| child.pid == exit.pid) {
+        if let Some(child) = self.all().find(|child| child.pid == exit.pid.get()) {
             return child.end.is_some() && !child.reaping;
         }
         if self.imported.is_some_and(|child| child.reaping) {
@@ -60,7 +59,7 @@ impl Children<'_> {
         }
         let end = Some(self.end(exit));
         self.imported = Some(Child {
-            pid: exit.pid,
+            pid: exit.pid.get(),
             end,
             ..EMPTY
         });

@@ -4,13 +4,13 @@ use core::time::Duration;
 
 use crate::error::{Errno, Error};
 use crate::leader::SIGPWR;
-use crate::member::ExitOutcome;
+use crate::member::{ChildExit, ExitOutcome};
 use crate::node::rpc::Limits;
 use crate::node::upcall::Upcall;
 use crate::node::{Node, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
-use crate::wire::{Answer, ChildExit, EndQuery, Message, ProcessQuery};
+use crate::wire::{Answer, EndQuery, Message, ProcessQuery};
 use crate::{Id, Pid, Vmid};
 
 /// The children that [`Node::wait_child`] waits for.
@@ -20,7 +20,7 @@ pub enum ChildSelector {
     /// Any child.
     Any,
     /// The child with this pid.
-    Pid(Id),
+    Pid(Pid),
     /// Any child in this process group; `None` for this process's own.
     Group(Option<Pid>),
 }
@@ -47,15 +47,15 @@ impl<P: Pal> Node<'_, P> {
         loop {
             let exit = self.await_zombie(which, limits, query_wait)?;
             // Another thread may have reaped it.
-            if !self.children.lock().claim_zombie(exit.pid) {
+            if !self.children.lock().claim_zombie(exit.pid.get()) {
                 continue;
             }
-            let reaped = self.reap(exit.pid, limits);
+            let reaped = self.reap(exit.pid.get(), limits);
             {
                 let mut children = self.children.lock();
                 match reaped {
-                    Ok(()) => children.remove_reaped(exit.pid),
-                    Err(_) => children.unclaim_zombie(exit.pid),
+                    Ok(()) => children.remove_reaped(exit.pid.get()),
+                    Err(_) => children.unclaim_zombie(exit.pid.get()),
                 }
             }
             // Other threads may wait for the same child.
@@ -81,7 +81,7 @@ impl<P: Pal> Node<'_, P> {
         match which {
             ChildSelector::Group(None) => {
                 let group = self.group_of(None, wait)?;
-                Ok(ChildSelector::Group(Pid::new(group)))
+                Ok(ChildSelector::Group(Some(group)))
             }
             which => Ok(which),
         }
@@ -164,7 +164,10 @@ impl<P: Pal> Node<'_, P> {
         };
         match which {
             ChildSelector::Any | ChildSelector::Pid(_) => {
-                let fits = |pid| which == ChildSelector::Any || which == ChildSelector::Pid(pid);
+                let fits = |pid| match which {
+                    ChildSelector::Pid(wanted) => wanted.get() == pid,
+                    _ => true,
+                };
                 let children = self.children.lock();
                 if let Some(exit) = children.zombie(fits) {
                     return Ok(Some(exit));
@@ -178,17 +181,17 @@ impl<P: Pal> Node<'_, P> {
                     return self.fetch_zombie(which, wait);
                 }
                 if let ChildSelector::Pid(pid) = which {
-                    query.pid = pid;
+                    query.pid = pid.get();
                 }
             }
             ChildSelector::Group(group) => {
-                query.group = group.map_or(0, Pid::get);
+                query.group = Pid::number(group);
                 let mut last = None;
                 loop {
                     let next = self.children.lock().next_zombie(last.as_ref());
                     let Some(exit) = next else { break };
                     last = Some(exit);
-                    query.pid = exit.pid;
+                    query.pid = exit.pid.get();
                     match self.query(&query, wait) {
                         Ok(_) => return Ok(Some(exit)),
                         Err(Error::NoSuchProcess) => {}
@@ -220,8 +223,8 @@ impl<P: Pal> Node<'_, P> {
     ) -> Result<Option<ChildExit>, Error> {
         let (pid, group) = match which {
             ChildSelector::Any => (0, 0),
-            ChildSelector::Pid(pid) => (pid, 0),
-            ChildSelector::Group(group) => (0, group.map_or(0, Pid::get)),
+            ChildSelector::Pid(pid) => (pid.get(), 0),
+            ChildSelector::Group(group) => (0, Pid::number(group)),
         };
         let (missed, reaped) = {
             let children = self.children.lock();
@@ -234,7 +237,10 @@ impl<P: Pal> Node<'_, P> {
         let mut children = self.children.lock();
         match end {
             // If another thread has reaped one meanwhile, the caller checks again.
-            Ok(exit) => Ok(children.import_zombie(exit, reaped).then_some(exit)),
+            Ok(report) => {
+                let exit = ChildExit::of(&report).ok_or(Error::Invalid)?;
+                Ok(children.import_zombie(exit, reaped).then_some(exit))
+            }
             Err(errno) => {
                 if which == ChildSelector::Any {
                     children.clear_overflowed(missed);
@@ -300,7 +306,7 @@ impl<P: Pal> Node<'_, P> {
         if exit.signal != SIGPWR {
             return exit;
         }
-        let child = self.children.lock().find_living(exit.pid);
+        let child = self.children.lock().find_living(exit.pid.get());
         if let Some(peer) = child.and_then(|child| self.peers.find(child)) {
             self.receive(&peer);
         }
@@ -324,7 +330,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Handles the end of a process that may have been a child.
     pub(crate) fn handle_child_gone(&self, vmid: Vmid) {
-        let us = self.pid_or_zero();
+        let us = self.pid();
         let counts = !self.leader_reports_ends();
         let exit = self.children.lock().record_death(vmid, us, counts);
         if let Some(exit) = exit {

@@ -78,8 +78,8 @@ impl<P: Pal> Node<'_, P> {
             query.after = member.start_seq;
             let kill = PidKill {
                 sender,
-                pid: member.pid,
-                id: member.pid,
+                pid: member.pid.get(),
+                id: member.pid.get(),
                 signal,
                 target: KillTarget::Process,
             };
@@ -93,7 +93,7 @@ impl<P: Pal> Node<'_, P> {
     fn kill_own_group(&self, sender: Id, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
         let mut group = self.group_of(None, wait)?;
         loop {
-            let outcome = self.kill_group(Pid::new(group), sender, signal, wait);
+            let outcome = self.kill_group(Some(group), sender, signal, wait);
             let before = group;
             if outcome != Err(Error::NoSuchProcess) {
                 return outcome;
@@ -113,7 +113,9 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
             return self.note(Ok(()));
         }
         let forwarded = self.node.forwarded.load(Ordering::Acquire);
-        let running = Vmid::new(member.vmid).filter(|_| member.state == ProcessState::Running);
+        let running = member
+            .vmid
+            .filter(|_| member.state == ProcessState::Running);
         match running.filter(|owner| self.node.is_ordered(&kill, Some(*owner), forwarded)) {
             Some(owner) => self.send_to_owner(kill, owner),
             None => self.send_to_leader(kill),

@@ -5,13 +5,13 @@ use crate::node::upcall::Upcall;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::wire::{Message, ProcessNote, RelativeNote};
-use crate::{Id, Vmid};
+use crate::{Pid, Vmid};
 
 /// The state of the parent.
 pub(crate) struct Parent {
     /// None if there is no parent any more, or if the parent is no member.
     vmid: Option<Vmid>,
-    pid: Id,
+    pid: Option<Pid>,
     /// The process has asked for a notice of the parent's end.
     is_watched: bool,
     /// The connection with the parent is closed. The leader, if it can, reports whether the parent
@@ -22,7 +22,7 @@ pub(crate) struct Parent {
 }
 
 impl Parent {
-    pub(in crate::node) const fn new(vmid: Option<Vmid>, pid: Id) -> Parent {
+    pub(in crate::node) const fn new(vmid: Option<Vmid>, pid: Option<Pid>) -> Parent {
         Parent {
             vmid,
             pid,
@@ -37,7 +37,7 @@ impl Parent {
 impl<P: Pal> Node<'_, P> {
     /// Requests a call of [`Embedder::parent_ended`](crate::Embedder::parent_ended) when this
     /// process's parent ends, and when each later parent ends; or cancels the request
-    /// (`PR_SET_PDEATHSIG` of `prctl(2)`). Returns the pid of the present parent, 0 for none: a
+    /// (`PR_SET_PDEATHSIG` of `prctl(2)`). Returns the pid of the present parent, if there is one: a
     /// caller that compares it with the parent that started it detects an end before this call.
     /// Ends before the call are not reported.
     ///
@@ -47,7 +47,7 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// [`Error::Unsupported`] if this process has not joined; else as [`Node::process`].
-    pub fn watch_parent(&self, is_wanted: bool, wait: Wait<'_>) -> Result<Id, Error> {
+    pub fn watch_parent(&self, is_wanted: bool, wait: Wait<'_>) -> Result<Option<Pid>, Error> {
         self.check_running()?;
         self.pid().ok_or(Error::Unsupported)?;
         self.parent.lock().is_watched = is_wanted;
@@ -72,7 +72,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Handles the leader's notice that the parent has ended, with the new parent. False if there
     /// is no room to queue the call to the embedder: the worker tries again.
-    pub(crate) fn parent_ended(&self, pid: Id, vmid: Option<Vmid>) -> bool {
+    pub(crate) fn parent_ended(&self, pid: Option<Pid>, vmid: Option<Vmid>) -> bool {
         if self.upcalls.lock().is_full() {
             return false;
         }
@@ -99,14 +99,14 @@ impl<P: Pal> Node<'_, P> {
             let ends = counts && parent.has_gone && parent.vmid.is_some();
             if ends {
                 parent.vmid = None;
-                parent.pid = 0;
+                parent.pid = None;
             }
             let has_left = Some(vmid) == self.identity.parent && !parent.is_left;
             parent.is_left |= has_left;
             (ends && parent.is_watched, has_left)
         };
         if is_told {
-            self.enqueue_upcall(Upcall::ParentEnded(0));
+            self.enqueue_upcall(Upcall::ParentEnded(None));
         }
         if has_left {
             self.enqueue_upcall(Upcall::Left(vmid));

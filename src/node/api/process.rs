@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::config::Identity;
+use crate::Identity;
 use crate::error::Error;
 use crate::leader::{Op, Presence};
 use crate::member::Purpose;
@@ -11,8 +11,8 @@ use crate::node::rpc::ReplyData;
 use crate::node::{Node, Phase, Wait, WaitReason};
 use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{ChildExit, Hello, IdRange, Message, ProcessQuery};
-use crate::{Id, Vmid};
+use crate::wire::{ExitReport, Hello, IdRange, Message, ProcessQuery};
+use crate::{Id, Pid, Vmid};
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,11 +28,8 @@ pub struct Exit {
 /// # The life of a process
 impl<P: Pal> Node<'_, P> {
     /// Returns this process's pid, once it [joined](Node::join).
-    pub fn pid(&self) -> Option<Id> {
-        match self.own_pid.load(Ordering::Acquire) {
-            0 => None,
-            pid => Some(pid),
-        }
+    pub fn pid(&self) -> Option<Pid> {
+        Pid::new(self.own_pid.load(Ordering::Acquire))
     }
 
     /// Returns this process's pid as messages have it: 0 before it joined, which is no process's pid.
@@ -60,30 +57,32 @@ impl<P: Pal> Node<'_, P> {
     /// has no room or the pid is not this process's; [`Error::LimitsDiffer`] if
     /// [`Capacities::sync_data`](crate::Capacities::sync_data) differs from that of the leader, and
     /// both use sync handles; else as [`Node::take_id_for`].
-    pub fn join(&self, wait: Wait<'_>) -> Result<Id, Error> {
+    pub fn join(&self, wait: Wait<'_>) -> Result<Pid, Error> {
         self.join_as(self.identity.pid, wait)
     }
 
-    /// As [`Node::join`], with a pid that this process owns; 0 allocates one.
-    pub(crate) fn join_as(&self, pid: Id, wait: Wait<'_>) -> Result<Id, Error> {
+    /// As [`Node::join`], with a pid that this process owns; `None` allocates one.
+    pub(crate) fn join_as(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Pid, Error> {
         self.check_running()?;
         if self.pid().is_some() {
             return Err(Error::Invalid);
         }
         let wait = self.begin(wait);
         self.await_leader_limits(wait)?;
-        let pid = match pid {
-            0 => self.take_id_for(self.identity.vmid, wait)?,
-            pid => pid,
+        let pid = if let Some(pid) = pid {
+            pid
+        } else {
+            let taken = self.take_id_for(self.identity.vmid, wait)?;
+            Pid::new(taken).ok_or(Error::Invalid)?
         };
         let hello = Hello {
             version: Hello::VERSION,
             features: 0,
-            pid,
-            parent: self.identity.parent.map_or(0, Vmid::get),
+            pid: pid.get(),
+            parent: Vmid::number(self.identity.parent),
         };
         // As soon as other processes know of this one, they send requests about its pid.
-        self.own_pid.store(pid, Ordering::Release);
+        self.own_pid.store(pid.get(), Ordering::Release);
         let introduced = self.send_hello(&hello, wait);
         if introduced.is_err() {
             self.own_pid.store(0, Ordering::Release);
@@ -107,7 +106,7 @@ impl<P: Pal> Node<'_, P> {
             pid: hello.pid,
             ..ProcessQuery::default()
         };
-        if self.query(&query, wait)?.vmid == self.identity.vmid.get() {
+        if self.query(&query, wait)?.vmid == Some(self.identity.vmid) {
             Ok(())
         } else {
             Err(Error::Invalid)
@@ -145,8 +144,8 @@ impl<P: Pal> Node<'_, P> {
             vmid,
             parent: Some(self.identity.vmid),
             leader: self.identity.leader.or(Some(self.identity.vmid)),
-            pid,
-            parent_pid,
+            pid: Pid::new(pid),
+            parent_pid: Some(parent_pid),
         };
         if let Err(error) = self.transfer_id(pid, vmid, wait) {
             let released = self.release_id(pid, Wait::at_most(Duration::ZERO));
@@ -197,15 +196,20 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// As [`Node::exit`], with the pid of the parent that the exit report names.
-    pub(crate) fn exit_as(&self, exit: Exit, parent_pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+    pub(crate) fn exit_as(
+        &self,
+        exit: Exit,
+        parent_pid: Option<Pid>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
         if !self.change_phase(Phase::Running, Phase::Ending) {
             return Err(Error::ShuttingDown);
         }
         self.waiters.fail(None, Error::ShuttingDown);
         let limits = Limits::of(wait, &self.pal);
-        let pid = self.pid().unwrap_or(self.identity.pid);
-        let notice = Message::ChildExit(ChildExit {
-            parent_pid,
+        let pid = Pid::number(self.pid().or(self.identity.pid));
+        let notice = Message::ChildExit(ExitReport {
+            parent_pid: Pid::number(parent_pid),
             pid,
             uid: exit.uid,
             code: exit.code,

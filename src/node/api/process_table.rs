@@ -42,8 +42,17 @@ impl<P: Pal> Node<'_, P> {
         last: Option<&Process>,
         wait: Wait<'_>,
     ) -> Result<Option<Process>, Error> {
+        self.process_after(last.map_or(0, |last| last.start_seq), wait)
+    }
+
+    /// Returns the first process of the family that was started after that one.
+    pub(crate) fn process_after(
+        &self,
+        start_seq: u64,
+        wait: Wait<'_>,
+    ) -> Result<Option<Process>, Error> {
         let query = ProcessQuery {
-            after: last.map_or(0, |last| last.start_seq),
+            after: start_seq,
             ..ProcessQuery::default()
         };
         match self.query(&query, wait) {
@@ -61,16 +70,15 @@ impl<P: Pal> Node<'_, P> {
     /// this process has not joined; else as [every call](Node#errors-of-every-call).
     pub fn process(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Process, Error> {
         self.check_running()?;
-        let pid = pid.map(Pid::get).or_else(|| self.pid());
-        let pid = pid.ok_or(Error::Unsupported)?;
+        let pid = pid.or_else(|| self.pid()).ok_or(Error::Unsupported)?;
         let query = ProcessQuery {
-            pid,
+            pid: pid.get(),
             ..ProcessQuery::default()
         };
         let wait = self.begin(wait);
         let process = self.query(&query, wait)?;
         // The leader knows the owner of the ID, and only the owner knows whether it is a thread's.
-        if process.pid == pid || self.is_thread(process.vmid, pid, wait)? {
+        if process.pid == pid || self.is_thread(process.vmid, pid.get(), wait)? {
             Ok(process)
         } else {
             Err(Error::NoSuchProcess)
@@ -78,8 +86,8 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Returns true if an ID is in use in a process, so that it is the ID of a thread.
-    fn is_thread(&self, of: u32, id: Id, wait: Wait<'_>) -> Result<bool, Error> {
-        let of = Vmid::new(of).ok_or(Error::NoSuchProcess)?;
+    fn is_thread(&self, of: Option<Vmid>, id: Id, wait: Wait<'_>) -> Result<bool, Error> {
+        let of = of.ok_or(Error::NoSuchProcess)?;
         // A thread of a process is signalled with the pid of that process, so this signal can only
         // be about the ID itself.
         let kill = PidKill {
@@ -100,7 +108,7 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// As [`Node::process`].
-    pub fn group_of(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Id, Error> {
+    pub fn group_of(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Pid, Error> {
         self.process(pid, wait).map(|process| process.group)
     }
 
@@ -109,7 +117,7 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// As [`Node::process`].
-    pub fn session_of(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Id, Error> {
+    pub fn session_of(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Pid, Error> {
         self.process(pid, wait).map(|process| process.session)
     }
 
@@ -126,14 +134,13 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Result<(), Error> {
         let wait = self.begin(wait);
-        // In the message 0 stands for no pid.
-        let number = |pid: Option<Pid>| pid.map_or(0, Pid::get);
-        let changed = self.change(ProcessChange::Group, number(pid), number(group), wait);
+        let (of, to) = (Pid::number(pid), Pid::number(group));
+        let changed = self.change(ProcessChange::Group, of, to, wait);
         if pid.is_none() || changed != Err(Error::NoSuchProcess) {
             return changed;
         }
         match self.process(pid, wait) {
-            Ok(process) if Pid::new(process.pid) != pid => Err(Error::Invalid),
+            Ok(process) if Some(process.pid) != pid => Err(Error::Invalid),
             Err(error @ (Error::TimedOut | Error::Interrupted)) => Err(error),
             _ => changed,
         }
@@ -144,10 +151,10 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// [`Error::Refused`] (`EPERM`) if a group is named by its pid; else as [`Node::process`].
-    pub fn new_session(&self, wait: Wait<'_>) -> Result<Id, Error> {
+    pub fn new_session(&self, wait: Wait<'_>) -> Result<Pid, Error> {
         self.check_running()?;
         let pid = self.pid().ok_or(Error::Unsupported)?;
-        self.change(ProcessChange::Session, pid, 0, wait)?;
+        self.change(ProcessChange::Session, pid.get(), 0, wait)?;
         Ok(pid)
     }
 

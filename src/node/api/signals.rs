@@ -120,25 +120,29 @@ impl<P: Pal> Node<'_, P> {
                 _ => Err(Error::Invalid),
             };
         }
-        let kill = |pid, id, target| PidKill {
+        let kill = |pid: Option<Pid>, id, target| PidKill {
             sender,
-            pid,
+            pid: Pid::number(pid),
             id,
             signal,
             target,
         };
         match target {
-            Target::Thread { pid, tid } => self.kill_one(kill(pid, tid, KillTarget::Thread), wait),
-            Target::Process(pid) => self.kill_one(kill(pid, pid, KillTarget::Process), wait),
+            Target::Thread { pid, tid } => {
+                self.kill_one(kill(Some(pid), tid, KillTarget::Thread), wait)
+            }
+            Target::Process(pid) => {
+                self.kill_one(kill(Some(pid), pid.get(), KillTarget::Process), wait)
+            }
             Target::Group(group) if self.is_known_process() => {
                 self.kill_group(group, sender, signal, wait)
             }
             // A process in C sends it like this.
             Target::Group(group) => {
-                let group = group.map_or(0, Pid::get);
-                self.kill_one(kill(group, group, KillTarget::Group), wait)
+                let id = Pid::number(group);
+                self.kill_one(kill(group, id, KillTarget::Group), wait)
             }
-            Target::All => self.kill_all(kill(0, 0, KillTarget::All), wait),
+            Target::All => self.kill_all(kill(None, 0, KillTarget::All), wait),
         }
     }
 
@@ -207,7 +211,7 @@ impl<P: Pal> Node<'_, P> {
         // leader's process uses the same stream as forwarded ones.
         let is_near = |owner| owner == self.identity.vmid || Some(owner) == self.identity.leader;
         owner.is_some_and(is_near)
-            || Some(kill.pid) == self.pid()
+            || kill.pid == self.pid_or_zero()
             || known.is_some_and(|known| known.forwarded == forwarded && forwarded < u32::MAX)
     }
 
@@ -285,7 +289,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] with the error of its
     /// process; else as [every call](Node#errors-of-every-call).
-    pub fn credentials(&self, pid: Id, wait: Wait<'_>) -> Result<(u32, u32), Error> {
+    pub fn credentials(&self, pid: Pid, wait: Wait<'_>) -> Result<(u32, u32), Error> {
         self.check_running()?;
         let mut data = [0; 8];
         if self.metadata(pid, MetaCode::Credentials, &mut data, wait)? != data.len() {
@@ -304,7 +308,7 @@ impl<P: Pal> Node<'_, P> {
     /// limit of such calls at once.
     pub fn path_of(
         &self,
-        pid: Id,
+        pid: Pid,
         what: MetaCode,
         path: &mut [u8],
         wait: Wait<'_>,
@@ -323,18 +327,21 @@ impl<P: Pal> Node<'_, P> {
     /// Requests metadata of a pid; the data is at the start of `data`. Returns its length.
     pub(crate) fn metadata(
         &self,
-        pid: Id,
+        pid: Pid,
         what: MetaCode,
         data: &mut [u8],
         wait: Wait<'_>,
     ) -> Result<usize, Error> {
         let wait = self.begin(wait);
-        self.at_owner(pid, wait, |owner| {
+        self.at_owner(pid.get(), wait, |owner| {
             let mut data = ReplyData {
                 bytes: &mut *data,
                 length: 0,
             };
-            let message = Message::PidGetMeta { pid, code: what };
+            let message = Message::PidGetMeta {
+                pid: pid.get(),
+                code: what,
+            };
             self.send_short_limits(owner, wait)?;
             match self.call_for_data(owner, &message, &mut data, wait)? {
                 Answer::Meta(Ok(_)) => Ok(data.length),

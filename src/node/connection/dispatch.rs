@@ -10,6 +10,7 @@ use crate::error::Errno;
 #[cfg(feature = "capi")]
 use crate::error::Error;
 use crate::leader::{Op, Outcome, Signals, is_signal};
+use crate::member::ChildExit;
 use crate::node::{Delivery, MetadataReply, Node, PeerRef, Signal, SignalReply, Upcall};
 use crate::pal::Pal;
 use crate::wire::{
@@ -17,7 +18,7 @@ use crate::wire::{
     codes,
 };
 
-use crate::{Id, Vmid};
+use crate::{Id, Pid, Vmid};
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Executes a message, or delivers an answer to its waiter.
@@ -161,15 +162,22 @@ impl<'m, P: Pal> Node<'m, P> {
                     return Err(Refusal::WrongRole);
                 }
                 let reply = SignalReply { to, seq };
-                let upcall = Upcall::Signal(Signal::read(to, kill), reply);
-                self.queue_upcall(peer, seq, SignalReply::ROOM, upcall)
+                match Signal::read(to, kill) {
+                    Ok(signal) => {
+                        let upcall = Upcall::Signal(signal, reply);
+                        self.queue_upcall(peer, seq, SignalReply::ROOM, upcall)
+                    }
+                    Err(errno) => self.decline(peer, seq, &Answer::Status(Err(errno))),
+                }
             }
             // No process waits for the outcome of this signal: the answer only confirms its place
             // in the order.
             Message::KillPassed(kill) if Some(to) == self.identity.leader => {
                 let reply = SignalReply { to, seq: 0 };
-                let upcall = Upcall::Signal(Signal::read(to, kill), reply);
-                let done = self.queue_upcall(peer, 0, 0, upcall);
+                let done = match Signal::read(to, kill) {
+                    Ok(signal) => self.queue_upcall(peer, 0, 0, Upcall::Signal(signal, reply)),
+                    Err(_) => true,
+                };
                 if done && seq != 0 {
                     self.answer(peer, seq, &Answer::DONE);
                 }
@@ -177,17 +185,19 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             // Without this, the request and all frames after it would wait for room for ever.
             Message::PidGetMeta { .. } if !self.config.capacities.fits_metadata() => {
-                if seq != 0 {
-                    self.answer(peer, seq, &Answer::Meta(Err(Errno::ENOMEM)));
+                self.decline(peer, seq, &Answer::Meta(Err(Errno::ENOMEM)))
+            }
+            Message::PidGetMeta { pid, code } => match Pid::new(*pid) {
+                Some(pid) => {
+                    let reply = MetadataReply { to, seq };
+                    let upcall = Upcall::Metadata(pid, *code, reply);
+                    self.queue_upcall(peer, seq, MetadataReply::ROOM, upcall)
                 }
-                true
+                None => self.decline(peer, seq, &Answer::Meta(Err(Errno::ESRCH))),
+            },
+            Message::ChildExit(report) => {
+                ChildExit::of(report).is_none_or(|exit| self.child_ended(to, exit))
             }
-            Message::PidGetMeta { pid, code } => {
-                let reply = MetadataReply { to, seq };
-                let upcall = Upcall::Metadata(*pid, *code, reply);
-                self.queue_upcall(peer, seq, MetadataReply::ROOM, upcall)
-            }
-            Message::ChildExit(exit) => self.child_ended(to, *exit),
             Message::ProcessNote(note) if Some(to) == self.identity.leader => {
                 self.handle_relative_note(note)?
             }
@@ -220,6 +230,14 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(if done { Retry::No } else { Retry::Soon })
     }
 
+    /// Answers a request that has no effect, if it expects an answer. Always true: the frame is handled.
+    fn decline(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64, answer: &Answer<'_>) -> bool {
+        if seq != 0 {
+            self.answer(peer, seq, answer);
+        }
+        true
+    }
+
     /// Reserves room for the answer, and queues the request for the embedder. False if there is no
     /// room.
     fn queue_upcall(
@@ -250,7 +268,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// now.
     fn handle_relative_note(&self, note: &RelativeNote) -> Result<bool, Refusal> {
         match note.note {
-            ProcessNote::ParentEnded => Ok(self.parent_ended(note.pid, Vmid::new(note.vmid))),
+            ProcessNote::ParentEnded => {
+                Ok(self.parent_ended(Pid::new(note.pid), Vmid::new(note.vmid)))
+            }
             ProcessNote::ChildAbandoned => {
                 self.waiters.wake_for_room(self.identity.vmid);
                 Ok(true)
@@ -277,7 +297,8 @@ impl<'m, P: Pal> Node<'m, P> {
             let reply = SignalReply { to: from, seq: 0 };
             let is_for_us = kill.signal != 0 && !self.first_has_left();
             if is_for_us
-                && !self.try_enqueue_upcall(Upcall::Signal(Signal::read(from, kill), reply))
+                && let Ok(signal) = Signal::read(from, kill)
+                && !self.try_enqueue_upcall(Upcall::Signal(signal, reply))
             {
                 return Retry::Now;
             }

@@ -4,6 +4,7 @@
 use super::call::Call;
 use super::reply_buffers::ReplyData;
 use super::wait::{Limits, Wait};
+use crate::Pid;
 use crate::error::{Errno, Error};
 use crate::file_locks::hash_path;
 use crate::leader::{Op, Outcome};
@@ -28,13 +29,24 @@ impl<P: Pal> Node<'_, P> {
         let us = self.identity.vmid;
         match message {
             Message::PidKill(kill) if kill.target != KillTarget::All => {
-                self.deliver(&Signal::read(us, kill), SignalReply { to: us, seq });
-                return Ok(Outcome::Later);
+                let reply = SignalReply { to: us, seq };
+                return Ok(match Signal::read(us, kill) {
+                    Ok(signal) => {
+                        self.deliver(&signal, reply);
+                        Outcome::Later
+                    }
+                    Err(errno) => Outcome::Answer(Answer::Status(Err(errno))),
+                });
             }
             Message::PidGetMeta { pid, code } => {
                 let reply = MetadataReply { to: us, seq };
-                self.embedder.metadata(self, *pid, *code, reply);
-                return Ok(Outcome::Later);
+                return Ok(match Pid::new(*pid) {
+                    Some(pid) => {
+                        self.embedder.metadata(self, pid, *code, reply);
+                        Outcome::Later
+                    }
+                    None => Outcome::Answer(Answer::Meta(Err(Errno::ESRCH))),
+                });
             }
             _ => {}
         }

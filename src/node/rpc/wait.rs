@@ -31,6 +31,13 @@ impl Default for Limit {
     }
 }
 
+/// As [`Wait::at_most`].
+impl From<Duration> for Wait<'_> {
+    fn from(limit: Duration) -> Self {
+        Wait::at_most(limit)
+    }
+}
+
 impl Wait<'_> {
     /// No limit: the call waits until the answer comes or the peer is gone.
     pub const FOREVER: Wait<'static> = Wait {

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use fastrand::Rng;
 use libos_ipc::pal::{Pal, Stream};
 use libos_ipc::wire::{
-    ChildExit, FileLock, FrameWriter, Hello, IdRange, KillTarget, LockFamily, LockKind, Message,
+    ExitReport, FileLock, FrameWriter, Hello, IdRange, KillTarget, LockFamily, LockKind, Message,
     MetaCode, PidKill, ProcessChange, ProcessQuery, Sync, SyncCode, SyncState, codes,
 };
 use libos_ipc::{Quota, Vmid};
@@ -252,7 +252,7 @@ fn message(rng: &mut Rng) -> Message<'static> {
     };
     match rng.u8(..22) {
         0 => Message::GetNewVmid,
-        1 => Message::ChildExit(ChildExit {
+        1 => Message::ChildExit(ExitReport {
             parent_pid: rng.u32(..100),
             pid: id,
             uid: 0,

@@ -1,8 +1,9 @@
 //! The library OS of a simulated process: it answers at once, and reports to the checks.
 
-use libos_ipc::wire::{ChildExit, MetaCode};
+use libos_ipc::wire::MetaCode;
 use libos_ipc::{
-    Embedder, Errno, Id, Metadata, MetadataReply, Node, Pid, Signal, SignalReply, Target, Vmid,
+    ChildExit, Embedder, Errno, Metadata, MetadataReply, Node, Pid, Signal, SignalReply, Target,
+    Vmid,
 };
 
 use super::checks::{FOREIGN, bounds, path_of, user_of};
@@ -34,10 +35,10 @@ impl Os {
 
 impl<const READS: bool> Embedder<SimPal<READS>> for Os {
     fn signal(&self, node: &Node<'_, SimPal<READS>>, signal: &Signal, reply: SignalReply) {
-        let own = node.pid().unwrap_or(0);
+        let own = node.pid().map_or(0, Pid::get);
         let is_here = match signal.target {
-            Target::Process(pid) => pid == own,
-            Target::Thread { pid, tid } => pid == own && tid == own,
+            Target::Process(pid) => pid.get() == own,
+            Target::Thread { pid, tid } => pid.get() == own && tid == own,
             _ => true,
         };
         let is_foreign = hostile::VMIDS.contains(&signal.from.get())
@@ -75,7 +76,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
     fn metadata(
         &self,
         node: &Node<'_, SimPal<READS>>,
-        pid: Id,
+        pid: Pid,
         what: MetaCode,
         reply: MetadataReply,
     ) {
@@ -83,6 +84,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             let _ = reply.send(node, Err(Errno::ESRCH));
             return;
         }
+        let pid = pid.get();
         if what == MetaCode::Credentials {
             let (uid, gid) = (user_of(pid), user_of(pid) + 1);
             let _ = reply.send(node, Ok(Metadata::Credentials { uid, gid }));

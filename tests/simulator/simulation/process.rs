@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use libos_ipc::pal::{Deadline, Time};
-use libos_ipc::{Config, Driving, Error, Id, Identity, Interrupt, Node, SyncHandle, Wait};
+use libos_ipc::{Config, Driving, Error, Id, Identity, Interrupt, Node, Pid, SyncHandle, Wait};
 
 use super::checks::{HANDLES, LONG, Mirror, MirrorMemory};
 use super::end::{end, fail};
@@ -134,7 +134,7 @@ fn live_in<const READS: bool>(
     let mut own = Own {
         number: birth.number,
         vmid: identity.vmid.get(),
-        pid: identity.pid,
+        pid: identity.pid.map_or(0, Pid::get),
         place,
         born: birth.born,
         is_leader: identity.is_leader(),
@@ -233,6 +233,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
         ));
         match joined {
             Ok(pid) => {
+                let pid = pid.get();
                 if own.is_leader {
                     world.checks.family.born(own.vmid, pid, 0, pid);
                 }

@@ -99,7 +99,8 @@ fn live(start: Start) -> Result<(), Failed> {
         image_memory() / 1024
     );
     print_line!("figure memory {}", image_memory());
-    let identity = start.value("identity").and_then(identity);
+    let identity = start.value("identity").and_then(|text| text.parse().ok());
+    let identity = identity.filter(|identity: &Identity| !identity.is_leader());
     let identity = identity.ok_or(Failed::because("no identity=V,P,L,I,J on the command line"))?;
     let party = start.value("party").and_then(|party| party.parse().ok());
     let party = party.filter(|party| board::GUESTS.contains(party));
@@ -137,11 +138,3 @@ fn live(start: Start) -> Result<(), Failed> {
     Ok(())
 }
 
-fn identity(text: &str) -> Option<Identity> {
-    let mut numbers = [0; 5];
-    let mut words = text.split(',');
-    for number in &mut numbers {
-        *number = words.next()?.parse().ok()?;
-    }
-    Identity::from_numbers(numbers).filter(|identity| !identity.is_leader())
-}

@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use libos_ipc::{
-    Embedder, Errno, Id, MetaCode, Metadata, MetadataReply, Node, Signal, SignalReply, Target,
+    Embedder, Errno, MetaCode, Metadata, MetadataReply, Node, Pid, Signal, SignalReply, Target,
 };
 
 use crate::Line;
@@ -55,7 +55,7 @@ impl Embedder<Line> for Os {
         let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(Errno::ESRCH) });
     }
 
-    fn metadata(&self, node: &Node<'_, Line>, pid: Id, what: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, Line>, pid: Pid, what: MetaCode, reply: MetadataReply) {
         let path = PATHS.get(self.party.load(Ordering::Relaxed));
         let figure_of = match what {
             _ if node.pid() != Some(pid) => Err(Errno::ESRCH),

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use libos_ipc::pal::Deadline;
-use libos_ipc::{Errno, Error, Id, LockKind, Shared, Target};
+use libos_ipc::{Errno, Error, LockKind, Pid, Shared, Target, Vmid};
 use libos_ipc_guest::{clock, print_line};
 
 use crate::board::{BOARD, Board, FIRST, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step};
@@ -22,7 +22,7 @@ type SharedBoard<'n> = Shared<'n, 'static, Line, Board>;
 /// A guest's work.
 struct Guest<'n> {
     node: &'n Member,
-    pid: Id,
+    pid: Pid,
     party: usize,
     board: SharedBoard<'n>,
 }
@@ -52,19 +52,20 @@ impl Guest<'_> {
     /// Writes this guest's step on the board.
     fn reach(&self, step: u64) -> Result<(), Failed> {
         let mut board = self.board.write(WAIT).doing("writing on the board")?;
-        board.pids[self.party] = u64::from(self.pid);
+        board.pids[self.party] = u64::from(self.pid.get());
         board.steps[self.party] = step;
         Ok(())
     }
 
     /// Waits until another party has reached a step. Returns its pid.
-    fn wait_for(&self, party: usize, step: u64) -> Result<Id, Failed> {
+    fn wait_for(&self, party: usize, step: u64) -> Result<Pid, Failed> {
         let reached = |board: &Board| board.steps[party] >= step;
         let board = self
             .board
             .wait_for(WAIT, reached)
             .doing("waiting for another")?;
-        Id::try_from(board.pids[party]).map_err(|_| Failed::because("a pid on the board is none"))
+        let pid = u32::try_from(board.pids[party]).ok().and_then(Pid::new);
+        pid.ok_or(Failed::because("a pid on the board is none"))
     }
 
     /// Prints the list of processes, as `ps` does.
@@ -79,8 +80,8 @@ impl Guest<'_> {
             print_line!(
                 "  pid {:>3} parent {:>3} VMID {:>2} {:?}",
                 process.pid,
-                process.parent,
-                process.vmid,
+                process.parent.map_or(0, Pid::get),
+                process.vmid.map_or(0, Vmid::get),
                 process.state
             );
             found |= process.pid == self.pid;
@@ -118,7 +119,7 @@ impl Guest<'_> {
         for time in &mut times {
             let start = clock::now();
             self.node
-                .owner_of(self.pid, WAIT)
+                .owner_of(self.pid.get(), WAIT)
                 .doing("asking the leader")?;
             *time = (clock::now() - start).as_nanos();
         }
@@ -135,7 +136,7 @@ impl Guest<'_> {
 
     fn lock(&self, kind: LockKind, bytes: (u64, u64), wait: bool) -> Result<(), Error> {
         self.node
-            .set_lock(&lock_of_ledger(self.pid, kind, bytes, wait), WAIT)
+            .set_lock(&lock_of_ledger(self.pid.get(), kind, bytes, wait), WAIT)
     }
 
     /// Checks that the host's member has locked bytes of the ledger, and waits for them.
@@ -146,9 +147,9 @@ impl Guest<'_> {
             Err(error) => return Err(error).doing("trying a lock"),
             Ok(()) => return Err(Failed::because("got a lock that another has")),
         }
-        let lock = lock_of_ledger(self.pid, LockKind::Write, FIRST, false);
+        let lock = lock_of_ledger(self.pid.get(), LockKind::Write, FIRST, false);
         let held = self.node.find_lock(&lock, WAIT).doing("testing a lock")?;
-        if held.is_none_or(|held| held.pid != member) {
+        if held.is_none_or(|held| held.pid != member.get()) {
             return Err(Failed::because("the lock in the way is not the member's"));
         }
         print_line!("the ledger is locked by process {member}: waiting");

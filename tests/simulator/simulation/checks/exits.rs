@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use libos_ipc::wire::ChildExit;
+use libos_ipc::ChildExit;
 
 use super::family::{Family, Process, SIGPWR, State};
 
@@ -111,17 +111,17 @@ impl Exits {
 /// Returns the VMID of the child, and checks its exit report.
 fn as_it_ended(family: &Family, exit: &ChildExit) -> Result<u32, String> {
     let end = (exit.code, exit.signal);
-    let ended = |process: &&Process| process.pid == exit.pid && process.ends.contains(&end);
+    let ended = |process: &&Process| process.pid == exit.pid.get() && process.ends.contains(&end);
     // The leader frees the pid of a child before the call that reaps it returns, so another process may
     // have the pid by now.
-    let process = family.of_pid(exit.pid).filter(ended).or_else(|| {
+    let process = family.of_pid(exit.pid.get()).filter(ended).or_else(|| {
         family
             .all()
             .filter(ended)
             .max_by_key(|process| process.vmid)
     });
     process.map(|process| process.vmid).ok_or_else(|| {
-        let process = family.of_pid(exit.pid);
+        let process = family.of_pid(exit.pid.get());
         format!("{exit:?} is reported of {process:?}")
     })
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::wire::{ChildExit, MetaCode, ProcessChange, ProcessState};
-use libos_ipc::{ChildSelector, Errno, Error, Identity, PATH_MAX, Pid, Resource, Target};
+use libos_ipc::wire::{MetaCode, ProcessChange, ProcessState};
+use libos_ipc::{
+    ChildExit, ChildSelector, Errno, Error, Identity, PATH_MAX, Pid, Resource, Target, Vmid,
+};
 
 use super::super::checks::{State, credentials, path};
 use super::super::faults::Fault;
@@ -37,7 +39,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         };
         let parent = self.own.vmid;
         with(|world| {
-            let (vmid, pid) = (identity.vmid.get(), identity.pid);
+            let (vmid, pid) = (identity.vmid.get(), identity.pid.map_or(0, Pid::get));
             let checks = &mut world.checks;
             let given = checks.vmids.given(vmid, floor);
             let is_free = checks.ids.is_no_pid(pid, &checks.family, &checks.exits);
@@ -96,14 +98,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
             if self.own.is_over() {
                 return;
             }
-            match self
-                .node
-                .peek_child(ChildSelector::Pid(child.pid), WAIT_NONE)
-            {
+            let which = child.pid.map_or(ChildSelector::Any, ChildSelector::Pid);
+            match self.node.peek_child(which, WAIT_NONE) {
                 Ok(_) | Err(Error::NoChild) => return,
                 Err(_) => {}
             }
-            let process = self.node.process(Pid::new(child.pid), WAIT);
+            let process = self.node.process(child.pid, WAIT);
             if process == Err(Error::NoSuchProcess) {
                 break;
             }
@@ -115,8 +115,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn wait_for_child(&self, rng: &mut Rng) {
         let pid = with(|world| {
             let children = world.checks.family.all();
-            let own = children.filter(|process| process.parent == self.own.vmid);
-            own.map(|process| process.pid).next()
+            let mut own = children.filter(|process| process.parent == self.own.vmid);
+            own.find_map(|process| Pid::new(process.pid))
         });
         let which = match (rng.u8(..4), pid) {
             (0, Some(pid)) => ChildSelector::Pid(pid),
@@ -160,7 +160,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let exit = exit.ok()?;
         with(|world| {
             let checks = &mut world.checks;
-            checks.ids.reaped(exit.pid, &checks.family);
+            checks.ids.reaped(exit.pid.get(), &checks.family);
             if !checks.family.is_certain(self.own.vmid) {
                 // To a process that is ending or cut off, all others are dead.
                 checks.exits.may_be_reaped_as(&checks.family, &exit);
@@ -197,7 +197,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 .all()
                 .filter(|process| process.state == State::Ending);
             let own = dead.filter(|process| is_own(process.parent));
-            own.map(|process| (process.vmid, process.pid)).collect()
+            own.filter_map(|process| Some((process.vmid, Pid::new(process.pid)?)))
+                .collect()
         });
         for (vmid, pid) in children {
             if has_ended
@@ -215,18 +216,18 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// Checks that a process that was reaped is not in the table.
     fn look_for_reaped(&self, exit: &ChildExit) {
         let vmid = |world: &mut World| {
-            let process = world.checks.family.of_pid(exit.pid);
+            let process = world.checks.family.of_pid(exit.pid.get());
             process.map(|process| process.vmid)
         };
         let before = with(vmid);
-        let seen = self.node.process(Pid::new(exit.pid), WAIT);
+        let seen = self.node.process(Some(exit.pid), WAIT);
         with(|world| {
             // Its pid may be another process's by now, or the ID of another process's thread.
             let is_same = vmid(world) == before;
             let is_there = seen.is_ok_and(|process| process.pid == exit.pid);
             // It was so before this look if the process with the pid has not ended.
             let is_new = seen.is_ok_and(|process| {
-                let process = world.checks.family.get(process.vmid);
+                let process = world.checks.family.get(process.vmid.map_or(0, Vmid::get));
                 process.is_some_and(|process| !process.ends.contains(&(exit.code, exit.signal)))
             });
             if is_there && !is_new && is_same && world.checks.family.is_certain(self.own.vmid) {
@@ -280,12 +281,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let was_certain = with(|world| world.checks.family.is_certain(process.vmid));
         let may_be_gone = |error| is_gone(error) && !self.is_there(process.vmid);
         let answer = self.call("process", limit(rng), may_be_gone, |node, wait| {
-            node.process(Pid::new(process.pid), wait)
+            node.process(Some(process.pid), wait)
         });
         let Ok(answer) = answer else { return };
         with(|world| {
             let is_certain = was_certain && world.checks.family.is_certain(process.vmid);
-            let fits = answer.vmid == process.vmid && answer.state == ProcessState::Running;
+            let fits =
+                answer.vmid == Vmid::new(process.vmid) && answer.state == ProcessState::Running;
             let outcome = if is_certain && !fits {
                 Err(format!("{process:?} is said to be {answer:?}"))
             } else {
@@ -316,7 +318,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             });
             if let Ok(answer) = answer {
                 with(|world| {
-                    let outcome = credentials(process.pid, answer);
+                    let outcome = credentials(process.pid.get(), answer);
                     world.check("metadata", outcome);
                 });
             }
@@ -334,7 +336,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             Err(_) => return,
         };
         with(|world| {
-            let outcome = path(process.pid, what, answer);
+            let outcome = path(process.pid.get(), what, answer);
             world.check("metadata", outcome);
         });
     }

@@ -15,7 +15,7 @@ use super::{Program, limit};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OtherProcess {
     pub(super) vmid: u32,
-    pub(super) pid: libos_ipc::Id,
+    pub(super) pid: Pid,
 }
 
 /// Returns a process of the family. It may be this one, or one that has ended.
@@ -24,7 +24,7 @@ pub(super) fn pick_process(rng: &mut Rng) -> Option<OtherProcess> {
     with(|world| {
         let all: Vec<_> = world.checks.family.all().collect();
         let process = all.get(choice % all.len().max(1))?;
-        let (vmid, pid) = (process.vmid, process.pid);
+        let (vmid, pid) = (process.vmid, Pid::new(process.pid)?);
         Some(OtherProcess { vmid, pid })
     })
 }
@@ -60,7 +60,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let may_break =
                 world.has(Fault::Disconnect) || world.checks.false_disconnects.may_close;
             let times = if may_break { 4 } else { 1 };
-            world.checks.signals.tries(to.pid, signal, times);
+            world.checks.signals.tries(to.pid.get(), signal, times);
         });
         if !self.is_there(to.vmid) {
             // Its pid may be the ID of another process's thread by now: that process gets the
@@ -69,7 +69,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
         let is_for_thread = rng.u8(..8) == 0;
         let target = if is_for_thread {
-            let (pid, tid) = (to.pid, to.pid);
+            let (pid, tid) = (to.pid, to.pid.get());
             Target::Thread { pid, tid }
         } else {
             Target::Process(to.pid)
@@ -95,7 +95,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let holder = world
                     .checks
                     .family
-                    .of_pid(to.pid)
+                    .of_pid(to.pid.get())
                     .map_or(0, |process| process.vmid);
                 let is_cut = |vmid| world.network.is_cut(self.own.vmid, vmid);
                 if is_cut(to.vmid) || is_cut(holder) {
@@ -104,7 +104,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let is_tight = world.has(Fault::Capacity);
                 let checks = &mut world.checks;
                 let (signals, family) = (&mut checks.signals, &checks.family);
-                signals.succeeded(family, to.pid, signal, was_running, is_tight);
+                signals.succeeded(family, to.pid.get(), signal, was_running, is_tight);
             });
         }
         sent.is_ok()
