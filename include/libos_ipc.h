@@ -99,7 +99,7 @@ struct libos_ipc_platform {
     void* (*allocate)(void* context, size_t size);
     void (*release)(void* context, void* memory);
 
-    /* Returns the time of a monotonic clock in nanoseconds. Called often. */
+    /* Returns the time of a monotonic clock in nanoseconds. Called only for time limits, and to spin. */
     uint64_t (*now)(void* context);
 
     /* Makes this process reachable as `vmid`: other processes can connect when it returns. 0 or -errno. */
@@ -133,17 +133,20 @@ struct libos_ipc_platform {
     /* Ends the `wait` that a thread is in, or else the next one. */
     void (*wake)(void* context);
 
-    /* An event is set or clear, and clear at first. Only libos_ipc_init() creates events. They are never closed. 0 or
-     * -errno. */
+    /* An event is set or clear, and clear at first. One is created when a thread first waits with it: at most one for each
+     * thread that waits at a time, and one in libos_ipc_init(). They are never closed. 0 or -errno, and then the call returns
+     * -EIO. */
     int (*event_create)(void* context, void** event);
     void (*event_set)(void* context, void* event);
     void (*event_clear)(void* context, void* event);
+    /* Not called. May be NULL. */
     bool (*event_is_set)(void* context, void* event);
     /* Waits until the event is set or the time is `until`, and returns at once then. May return early. */
     void (*event_wait)(void* context, void* event, uint64_t until);
     /* Waits until the stream is readable or hung up, the event is set, or the time is `until`, and returns the reason
-     * (enum libos_ipc_woken) at once. Time limits and interrupts of blocking calls are as exact as this function is. It
-     * may be NULL if `thread_create` is. */
+     * (enum libos_ipc_woken) at once. Time limits and interrupts of blocking calls are as exact as this function is. With
+     * this function a thread reads the answer to its request itself, without a switch to the worker's thread. May be NULL:
+     * then the worker reads all streams, and the thread waits in `event_wait`. */
     int (*wait_readable)(void* context, void* stream, void* event, uint64_t until);
 
     /* Starts a thread that runs `run(argument)`. 0 or -errno. NULL means that there are no threads: then blocking calls
@@ -263,7 +266,7 @@ struct libos_ipc_limits {
     uint32_t sync_data;         /* the data of one sync handle in bytes */
     uint32_t served_handles;    /* sync handles of the family; used by the leader */
     uint32_t sync_clients;      /* pairs of a process and a handle that it has open; used by the leader */
-    uint32_t spin_us;           /* how long a waiting call spins before it sleeps; 0: not at all */
+    uint32_t spin_us;           /* how long a waiting call spins before it sleeps; 0: not at all (default) */
     uint32_t call_limit_ms;     /* how long a call waits for an answer; 0: without limit */
     uint32_t connect_limit_ms;  /* how long a process with a full backlog is retried */
     bool wrap_ids;              /* released IDs are allocated again after the highest one (default) */

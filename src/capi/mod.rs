@@ -11,6 +11,7 @@
 
 mod call_limits;
 mod children;
+mod event;
 mod events;
 mod ffi_copy;
 mod ids;

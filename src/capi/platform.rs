@@ -4,18 +4,19 @@ use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 
 use super::callback_result;
+use super::event::CEvent;
 use super::state::platform;
 use super::tables::{libos_ipc_platform, libos_ipc_ready};
 use crate::Vmid;
 use crate::error::Errno;
 use crate::invariant::Count;
 use crate::pal::{
-    AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, READY_AT_ONCE,
-    ReadyList, Stream, StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Interest, OutOfResources, Pal, READY_AT_ONCE, ReadyList,
+    Stream, StreamError, Time, Token,
 };
 
 /// The result of a function that the table does not have.
-const MISSING: c_int = Errno::ENOSYS.negated();
+pub(super) const MISSING: c_int = Errno::ENOSYS.negated();
 
 /// Calls a function of the platform, with its context.
 macro_rules! call {
@@ -33,7 +34,6 @@ pub(super) use call;
 impl libos_ipc_platform {
     /// The first required member that the table does not have.
     pub(super) fn first_missing(&self) -> Option<&'static str> {
-        let waits = self.thread_create.is_none() || self.wait_readable.is_some();
         [
             (self.now.is_some(), "now"),
             (self.listen.is_some(), "listen"),
@@ -51,9 +51,7 @@ impl libos_ipc_platform {
             (self.event_create.is_some(), "event_create"),
             (self.event_set.is_some(), "event_set"),
             (self.event_clear.is_some(), "event_clear"),
-            (self.event_is_set.is_some(), "event_is_set"),
             (self.event_wait.is_some(), "event_wait"),
-            (waits, "wait_readable"),
             (!self.memory.is_null(), "memory"),
         ]
         .into_iter()
@@ -149,31 +147,6 @@ impl Stream for CStream {
     }
 }
 
-/// An event of the platform.
-pub(super) struct CEvent {
-    event: *mut c_void,
-    table: &'static libos_ipc_platform,
-}
-
-// SAFETY: as for streams.
-unsafe impl Send for CEvent {}
-// SAFETY: as for streams.
-unsafe impl Sync for CEvent {}
-
-impl Event for CEvent {
-    fn set(&self) {
-        call!(self.table, event_set(self.event), ());
-    }
-
-    fn clear(&self) {
-        call!(self.table, event_clear(self.event), ());
-    }
-
-    fn is_set(&self) -> bool {
-        call!(self.table, event_is_set(self.event), false)
-    }
-}
-
 fn deadline(until: Deadline) -> u64 {
     until.time().map_or(u64::MAX, |until| until.0)
 }
@@ -182,17 +155,15 @@ impl Pal for CPlatform {
     type Stream = CStream;
     type Event = CEvent;
 
-    // `libos_ipc_setup` requires `wait_readable` if there are threads. Without threads no call uses it.
     const SUPPORTS_CALLER_READ: bool = true;
+    const CLOCK_IS_CHEAP: bool = false;
+
+    fn supports_caller_read(&self) -> bool {
+        self.0.wait_readable.is_some()
+    }
 
     fn event(&self) -> Result<CEvent, OutOfResources> {
-        let mut event = null_mut();
-        let made = call!(self.0, event_create(&raw mut event), MISSING);
-        callback_result(made).map_err(|_| OutOfResources)?;
-        Ok(CEvent {
-            event,
-            table: self.0,
-        })
+        Ok(CEvent::new(self.0))
     }
 
     fn connect(&self, peer: Vmid) -> Result<CStream, ConnectError> {
@@ -267,17 +238,14 @@ impl Pal for CPlatform {
     }
 
     fn wait_event(&self, event: &CEvent, until: Deadline) {
-        call!(self.0, event_wait(event.event, deadline(until)), ());
+        event.wait(|inner| {
+            call!(self.0, event_wait(inner, deadline(until)), ());
+            false
+        });
     }
 
     fn wait_readable(&self, stream: &CStream, event: &CEvent, until: Deadline) -> bool {
-        let woken = call!(
-            self.0,
-            wait_readable(stream.stream, event.event, deadline(until)),
-            0
-        );
-        // The event or the time ended the wait.
-        !matches!(woken, 1 | 2)
+        event.wait_or_readable(stream.stream, deadline(until))
     }
 
     fn now(&self) -> Time {

@@ -75,7 +75,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         sync_data: sync_data as u32,
         served_handles: leases.handles as u32,
         sync_clients: leases.clients as u32,
-        spin_us: config.spin.as_micros() as u32,
+        spin_us: 0,
         call_limit_ms: 0,
         connect_limit_ms: config.connect_limit.as_millis() as u32,
         wrap_ids: config.wrap_ids as u8,

@@ -66,6 +66,12 @@ impl<'m> EventRing<'m> {
         }
     }
 
+    /// Returns the time of further events.
+    #[inline]
+    pub(crate) fn time(&self) -> Time {
+        Time(self.clock.load(Ordering::Relaxed))
+    }
+
     /// Returns the lap of an event, in its place in a word, and its slot.
     #[inline]
     fn lap_and_slot(&self, number: u64) -> Option<(u64, &Slot)> {

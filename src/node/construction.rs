@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::events::EventRing;
 use crate::leader::{Leader, LeaderCapacities};
 use crate::member::{Children, DelegatedFiles, OwnIds};
-use crate::pal::Pal;
+use crate::pal::{Event, Pal};
 use crate::shared_state::Server;
 use crate::store::{Arena, Contended, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
@@ -137,6 +137,7 @@ impl<'m, P: Pal> Node<'m, P> {
         );
         let events = EventRing::new(&mut arena, limits.events)?;
         let stopped = pal.event().map_err(|_| Error::Platform)?;
+        stopped.prepare().map_err(|_| Error::Platform)?;
         Ok(Node {
             peers,
             waiters,

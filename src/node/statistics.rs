@@ -1,6 +1,7 @@
 //! The statistics, the events and the pending calls of a node.
 
 use super::{Node, PendingCall};
+use crate::Wait;
 use crate::counters::{Pools, Statistics, Usage};
 use crate::events::Events;
 use crate::pal::{Pal, Time};
@@ -81,6 +82,25 @@ impl<P: Pal> Node<'_, P> {
         let now = self.pal.now();
         self.events.set_time(now);
         now
+    }
+
+    /// Makes the present time that of the events from now on, if it is cheap to ask for it.
+    #[inline]
+    pub(crate) fn update_event_time(&self) {
+        if P::CLOCK_IS_CHEAP && self.events.is_enabled() {
+            self.now();
+        }
+    }
+
+    /// Returns the time at which a call begins. If it needs the time only for its records, and it is not cheap to ask
+    /// for it, that is the time at which the node last asked.
+    #[inline]
+    pub(crate) fn begin_time(&self, wait: Wait<'_>) -> Time {
+        if P::CLOCK_IS_CHEAP || wait.has_duration() || !self.config.spin.is_zero() {
+            self.now()
+        } else {
+            self.events.time()
+        }
     }
 
     /// Returns the calls of this node that are waiting, in no order: at most

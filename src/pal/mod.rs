@@ -132,6 +132,14 @@ impl fmt::Display for OutOfResources {
 
 /// An event that threads wait for: set or clear, and clear at first.
 pub trait Event: Send + Sync {
+    /// Called before a call waits with the event, and perhaps again. A platform that has few events may make
+    /// one here.
+    ///
+    /// # Errors
+    /// [`OutOfResources`] if the platform has no more events: then the call fails.
+    fn prepare(&self) -> Result<(), OutOfResources> {
+        Ok(())
+    }
     /// Sets it and wakes the threads that wait for it. It is cheap if no thread waits, and never
     /// blocks.
     fn set(&self);
@@ -201,6 +209,11 @@ pub trait Pal: Send + Sync {
     /// from the stream itself, without a switch to the worker.
     const SUPPORTS_CALLER_READ: bool;
 
+    /// Whether the node may ask the time often. If not, it does so only for time limits: the
+    /// [recorded events](crate::Node::recent_events) and [`pending_calls`](crate::Node::pending_calls) then carry the
+    /// time at which it last asked.
+    const CLOCK_IS_CHEAP: bool = true;
+
     /// Whether an accepted stream carries nothing before an exchange with the process that opened
     /// it. If so, each stream is unidentified for a while, and at the limit of unidentified streams
     /// new ones wait instead of replacing the oldest.
@@ -216,6 +229,11 @@ pub trait Pal: Send + Sync {
     /// ones. A wrapper forwards it. Without secure streams [`Node::new`](crate::Node::new) fails then.
     fn requires_secure(&self) -> bool {
         false
+    }
+
+    /// As [`Pal::SUPPORTS_CALLER_READ`], for a platform that knows only when it runs.
+    fn supports_caller_read(&self) -> bool {
+        Self::SUPPORTS_CALLER_READ
     }
 
     /// Makes an event. Called only while the node is set up.

@@ -81,6 +81,11 @@ fn calls_without_threads_return_what_the_header_states() {
 }
 
 #[test]
+fn a_lock_request_takes_few_calls_of_the_platform() {
+    run_program("host_calls", &[]);
+}
+
+#[test]
 fn a_family_without_threads_makes_progress_by_polling() {
     run_program("polled", &[]);
 }

@@ -229,8 +229,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let limit = self.config.spin;
         if until == Deadline::Now || limit.is_zero() {
             self.pal.wait(&mut state.ready, until);
-            if self.events.is_enabled() && !state.ready.is_empty() {
-                self.now();
+            if !state.ready.is_empty() {
+                self.update_event_time();
             }
             return;
         }

@@ -309,7 +309,7 @@ impl<'m, P: Pal> Node<'m, P> {
         data: &mut ReplyData<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
-        let now = self.now();
+        let now = self.begin_time(wait);
         let limits = Limits::beginning(wait, || now);
         let peer = self.peer(dest)?;
         let call = Call::begin(self, dest, message, now)?;

@@ -71,7 +71,7 @@ impl<'a, 'n, 'm, P: Pal> CallerRead<'a, 'n, 'm, P> {
     pub(super) fn take_since(&mut self, now: Time) {
         self.since = Some(now);
         let (node, peer) = (self.node, self.peer);
-        if !P::SUPPORTS_CALLER_READ || node.config.driving == Driving::Caller {
+        if !node.pal.supports_caller_read() || node.config.driving == Driving::Caller {
             return;
         }
         let Some(rx) = peer.rx.try_lock() else { return };
@@ -164,13 +164,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 read = stream.read(space);
             }
         });
-        if !self.config.spin.is_zero() {
+        if self.config.spin.is_zero() {
+            self.update_event_time();
+        } else {
             // The time counts from before the request was sent: on a single core the peer runs at
             // that moment.
             self.caller_spin
                 .learn(spin, self.now() - sent, self.config.spin);
-        } else if self.events.is_enabled() {
-            self.now();
         }
         match read {
             // The worker handles the end of a stream, since it closes connections.

@@ -101,7 +101,7 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
         let us = self.identity.vmid;
-        let now = self.now();
+        let now = self.begin_time(wait);
         let limits = Limits::beginning(wait, || now);
         let mut call = Call::begin(self, us, message, now)?;
         let seq = call.token.seq;

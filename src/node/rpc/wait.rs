@@ -58,6 +58,11 @@ impl Wait<'_> {
         matches!(self.limit, Limit::Until(Deadline::Never)) && self.interrupt.is_none()
     }
 
+    /// Whether its end depends on the time at which the call begins.
+    pub(in crate::node) const fn has_duration(&self) -> bool {
+        matches!(self.limit, Limit::For(_))
+    }
+
     /// Whether it allows no waiting.
     pub(super) const fn is_zero(&self) -> bool {
         match self.limit {

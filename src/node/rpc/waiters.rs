@@ -166,6 +166,10 @@ impl<'m, E: Event> Waiters<'m, E> {
         let Some((slot, waiter)) = found else {
             return Err(Error::Full(Resource::Waiters));
         };
+        if waiter.event.prepare().is_err() {
+            self.free(slot);
+            return Err(Error::Platform);
+        }
         let mut buffer = None;
         if expected == Some(Expected::Meta) {
             buffer = self.buffers.lock().alloc();

@@ -102,6 +102,11 @@ macro_rules! pal {
 
             const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
             const HAS_HANDSHAKE: bool = true;
+            const CLOCK_IS_CHEAP: bool = P::CLOCK_IS_CHEAP;
+
+            fn supports_caller_read(&self) -> bool {
+                self.inner.supports_caller_read()
+            }
 
             crate::forward_pal!(P: contended);
             crate::forward_pal!(inner: requires_secure, event, watch_listener, wake, wait_event, now);
