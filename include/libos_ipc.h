@@ -278,6 +278,16 @@ struct libos_ipc_limits {
     uint32_t lease_limit_ms;    /* how long a process may keep the lease of a sync handle that the leader has revoked because
                                    another process waits for it; after it, the leader closes the connection. 0: without
                                    limit (default); not for processes without extensions; used by the leader */
+    uint32_t admission;         /* which processes may connect to the leader: enum libos_ipc_admission */
+};
+
+/* The VMIDs that a process may connect to the leader with. One that the leader has given out is used by one process: when
+ * that has ended, no other connects with it, unless the leader closed its connection by
+ * libos_ipc_remove_outgoing_connection(). */
+enum libos_ipc_admission {
+    LIBOS_IPC_ADMIT_ANY,   /* also those that were not given out yet: the launcher may number the processes itself */
+    LIBOS_IPC_ADMIT_KNOWN, /* only those of libos_ipc_get_new_vmid() and libos_ipc_start_child(), and those that the leader has
+                              announced: for families whose members are not trusted */
 };
 
 /* How the processes of a family share the tables of the leader. */
@@ -457,6 +467,9 @@ int libos_ipc_release_id_range(libos_ipc_id_t start, libos_ipc_id_t end);
  * `new_owner` is not connected yet, it becomes a child of this process with pid `id`: see
  * libos_ipc_callbacks.child_died. */
 int libos_ipc_change_id_owner(libos_ipc_id_t id, libos_ipc_id_t new_owner);
+/* In the leader: admits a process that will connect with a VMID which was not allocated, with LIBOS_IPC_ADMIT_KNOWN.
+ * -EINVAL if a process has used that VMID. -ENOSYS in other processes. */
+int libos_ipc_announce(libos_ipc_id_t vmid);
 /* Returns the VMID of the process that owns an ID; 0 if none does. Blocks. */
 int libos_ipc_get_id_owner(libos_ipc_id_t id, libos_ipc_id_t* out_owner);
 

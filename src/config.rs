@@ -186,6 +186,23 @@ pub enum Quota {
     Fair,
 }
 
+/// The VMIDs with which the leader lets a process connect.
+///
+/// A VMID that the leader has given out ([`Node::new_vmid`](crate::Node::new_vmid),
+/// [`Node::start_child`](crate::Node::start_child), `GET_NEW_VMID`) is used by one process: when the process
+/// has left, no other connects with its VMID. If [`Node::disconnect`](crate::Node::disconnect) of the leader has
+/// closed the connection, the process has not left for good, and may come back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Admission {
+    /// Also a VMID that was not given out yet, again and again: for families whose launcher numbers the
+    /// processes itself, as C programs may.
+    #[default]
+    Any,
+    /// Only a VMID that was given out, or that [`Node::announce`](crate::Node::announce) has announced: for
+    /// families whose members are not trusted. A member can't make itself many with numbers of its own.
+    Known,
+}
+
 /// The configuration of a node.
 ///
 /// A new version may add fields, so a value is built from another: `Config { spin: Duration::ZERO,
@@ -205,6 +222,8 @@ pub struct Config {
     pub wrap_ids: bool,
     /// How much of its tables the leader gives to one member.
     pub quota: Quota,
+    /// Which processes the leader admits.
+    pub admission: Admission,
     /// Whether the leader keeps the ID ranges of a dead member. By default it reclaims them.
     pub keep_ranges_of_dead: bool,
     /// The time limit for a peer whose backlog is full, or that does not state its VMID.
@@ -240,6 +259,7 @@ impl Config {
         spin: Duration::from_micros(100),
         wrap_ids: true,
         quota: Quota::Fair,
+        admission: Admission::Any,
         keep_ranges_of_dead: false,
         connect_limit: Duration::from_secs(5),
         recall_limit: Duration::from_secs(5),

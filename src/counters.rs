@@ -20,6 +20,9 @@ pub enum Refusal {
     WrongAnswer,
     /// It stated VMID 0 or this node's own.
     BadVmid,
+    /// It stated a VMID that no process may use: one that was used up, or, with
+    /// [`Admission::Known`](crate::Admission::Known), one that the leader does not know.
+    VmidNotAdmitted,
     /// It stated the VMID of a process that is connected.
     VmidTaken,
     /// It did not state its VMID in time, or too many unidentified connections were waiting.
@@ -37,10 +40,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const OWN: [Refusal; 10] = [
+    const OWN: [Refusal; 11] = [
         Refusal::WrongRole,
         Refusal::WrongAnswer,
         Refusal::BadVmid,
+        Refusal::VmidNotAdmitted,
         Refusal::VmidTaken,
         Refusal::NoVmid,
         Refusal::Unreachable,
@@ -78,6 +82,7 @@ impl fmt::Display for Refusal {
             Refusal::WrongRole => "message of a role the peer or this node doesn't have",
             Refusal::WrongAnswer => "answer that doesn't have the form of its request",
             Refusal::BadVmid => "VMID 0 or this node's own claimed",
+            Refusal::VmidNotAdmitted => "VMID claimed that was used up or not given out",
             Refusal::VmidTaken => "VMID of a connected process claimed",
             Refusal::NoVmid => "VMID not said in time",
             Refusal::Unreachable => "peer can't be answered: it doesn't listen",

@@ -78,6 +78,11 @@ fn transfer(node: &CNode, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error>
 }
 
 #[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_announce(announced: u32) -> c_int {
+    status(node().and_then(|node| node.announce(vmid(announced)?)))
+}
+
+#[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_bury(dead: u32) -> c_int {
     status(node().and_then(|node| node.abandon_child(vmid(dead)?)))
 }

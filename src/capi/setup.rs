@@ -12,7 +12,9 @@ use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_
 use super::{CNode, node, node_any_phase, status};
 use crate::error::{Errno, Error};
 use crate::pal::{Deadline, Time};
-use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Quota, Vmid};
+use crate::{
+    Admission, Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Quota, Vmid,
+};
 
 /// How long `libos_ipc_terminate_worker` may take to send queued messages.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
@@ -31,6 +33,10 @@ pub static mut libos_ipc_process_ids: libos_ipc_ids = libos_ipc_ids {
 const QUOTA_FAIR: u32 = 0;
 /// `LIBOS_IPC_QUOTA_OFF`.
 const QUOTA_OFF: u32 = 1;
+/// `LIBOS_IPC_ADMIT_ANY`.
+const ADMIT_ANY: u32 = 0;
+/// `LIBOS_IPC_ADMIT_KNOWN`.
+const ADMIT_KNOWN: u32 = 1;
 
 /// The limits for a family of up to 64 processes.
 const DEFAULT: libos_ipc_limits = limits_of(&Config::DEFAULT);
@@ -84,6 +90,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         delegated_files: delegated_files as u32,
         quota: QUOTA_FAIR,
         lease_limit_ms: 0,
+        admission: ADMIT_ANY,
     }
 }
 
@@ -125,6 +132,11 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
             Quota::Off
         } else {
             Quota::Fair
+        },
+        admission: if limits.admission == ADMIT_KNOWN {
+            Admission::Known
+        } else {
+            Admission::Any
         },
         connect_limit: Duration::from_millis(limits.connect_limit_ms.into()),
         lease_limit: (limits.lease_limit_ms > 0)

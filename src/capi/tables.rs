@@ -138,6 +138,8 @@ pub struct libos_ipc_limits {
     /// A value of `enum libos_ipc_quota`.
     pub quota: u32,
     pub lease_limit_ms: u32,
+    /// A value of `enum libos_ipc_admission`.
+    pub admission: u32,
 }
 
 /// The header of a message.

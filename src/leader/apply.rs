@@ -3,7 +3,7 @@
 use core::hash::Hasher;
 
 use super::op::{Op, Outcome, Presence};
-use super::{Alloc, Departed, Leader, PendingGrants, Processes, UNCONFIRMED};
+use super::{Alloc, Departed, Leader, PendingGrants, Processes, UNCONFIRMED, Vmids};
 use crate::Vmid;
 use crate::error::{Errno, Error};
 use crate::file_locks::{LockTable, SetOutcome};
@@ -39,9 +39,9 @@ impl Leader<'_> {
 
     fn digest_with(&self, mut digest: Digest) -> u64 {
         digest.write_u64(self.ops);
-        digest.write_u32(self.next_vmid.map_or(0, Vmid::get));
         self.ranges.digest(&mut digest);
         self.departed.digest(&mut digest, Departed::digest);
+        self.vmids.digest(&mut digest, Vmids::digest);
         self.pending_grants
             .digest(&mut digest, PendingGrants::digest);
         self.processes.digest(&mut digest, Processes::digest);
@@ -99,6 +99,12 @@ impl Leader<'_> {
                     Err(errno) => Outcome::Answer(status(Err(errno))),
                 };
             }
+            Op::Announce(vmid) => {
+                if self.vmids.announce(vmid).is_err() {
+                    return Outcome::Rejected;
+                }
+            }
+            Op::AllowReturn(vmid) => self.vmids.allow_return(vmid),
             Op::Connected(vmid) => self.on_connected(vmid),
             Op::Join(from, hello) => {
                 if self.join(from, &hello).is_err() {
@@ -168,7 +174,7 @@ impl Leader<'_> {
     fn request(&mut self, from: Vmid, seq: u64, message: &Message<'_>, other: Presence) -> Outcome {
         match *message {
             Message::GetNewVmid => {
-                Outcome::Answer(Answer::Vmid(self.new_vmid().map_or(0, Vmid::get)))
+                Outcome::Answer(Answer::Vmid(self.new_vmid(from).map_or(0, Vmid::get)))
             }
             Message::AllocIdRange => {
                 Outcome::Answer(Answer::IdRange(match self.ranges.alloc(from) {

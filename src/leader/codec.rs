@@ -116,6 +116,8 @@ impl<'a> Op<'a> {
             Op::DeferStart(vmid) => plain(9, vmid),
             Op::AbandonStart(vmid) => plain(10, vmid),
             Op::AllowFileNotices(vmid) => plain(11, vmid),
+            Op::Announce(vmid) => plain(12, vmid),
+            Op::AllowReturn(vmid) => plain(13, vmid),
             Op::Signal(vmid, kill) => {
                 ((20, 0, vmid.get(), 0, 0), Some((0, Message::PidKill(kill))))
             }
@@ -228,6 +230,8 @@ impl<'a> Op<'a> {
             9 => Op::DeferStart(vmid?),
             10 => Op::AbandonStart(vmid?),
             11 => Op::AllowFileNotices(vmid?),
+            12 => Op::Announce(vmid?),
+            13 => Op::AllowReturn(vmid?),
             20 => Op::Signal(vmid?, kill()?),
             21 => Op::SignalStarting {
                 from: vmid?,

@@ -24,8 +24,8 @@ use crate::{Id, Vmid};
 
 use crate::file_locks::{LockLimits, LockTable};
 use crate::shared_state::{LeaseLimits, Server};
-use ids::PendingGrants;
 pub use ids::{Alloc, Ranges};
+use ids::{PendingGrants, Vmids};
 pub use op::{Op, OpObserver, Outcome, Presence};
 use outbox::Outbox;
 pub use outbox::{Content, Outgoing, OutgoingId};
@@ -92,7 +92,7 @@ pub struct Leader<'m> {
     locks: Digested<&'m mut LockTable<'m>>,
     leases: Digested<Server<'m>>,
     outbox: Outbox,
-    next_vmid: Option<Vmid>,
+    vmids: Digested<Vmids<'m>>,
     departed: Digested<Departed<'m>>,
     /// The number of operations that were applied.
     ops: u64,
@@ -137,6 +137,7 @@ impl<'m> Leader<'m> {
     pub const fn bytes(capacities: &LeaderCapacities) -> usize {
         total!(
             Ranges::bytes(capacities.ranges),
+            Vmids::bytes(Vmids::capacity(capacities.ranges, capacities.processes)),
             PendingGrants::bytes(capacities.ranges),
             Processes::bytes(capacities.processes, &capacities.signals),
             bytes_for::<LockTable<'m>>(1),
@@ -175,7 +176,10 @@ impl<'m> Leader<'m> {
                 members,
             )?),
             outbox: Outbox::EMPTY,
-            next_vmid: Vmid::new(2),
+            vmids: Digested::new(Vmids::new(
+                arena,
+                Vmids::capacity(capacities.ranges, capacities.processes),
+            )?),
             departed: Digested::new(Departed {
                 vmids: arena.alloc_table(MAX_DEPARTED, |_| Ok(0))?,
                 next: 0,
@@ -196,11 +200,10 @@ impl<'m> Leader<'m> {
         .fold(0, u64::wrapping_add)
     }
 
-    /// Returns the next VMID; `None` when all are used up. The caller skips one that a process uses
-    /// without having been given it.
-    fn new_vmid(&mut self) -> Option<Vmid> {
-        let vmid = self.next_vmid?;
-        self.next_vmid = vmid.get().checked_add(1).and_then(Vmid::new);
+    /// Returns the next VMID for a process that `by` is about to start; `None` when all are used up, or too
+    /// many are not used yet. The caller skips one that a process uses without having been given it.
+    fn new_vmid(&mut self, by: Vmid) -> Option<Vmid> {
+        let vmid = self.vmids.issue(by)?;
         // A process that used it before was another one.
         self.clear_departed(vmid);
         Some(vmid)
@@ -210,6 +213,14 @@ impl<'m> Leader<'m> {
     fn on_connected(&mut self, vmid: Vmid) {
         self.confirm_grants(vmid);
         self.clear_departed(vmid);
+        self.vmids.on_connected(vmid);
+    }
+
+    /// Whether a process may connect with that VMID. `is_known` demands that the VMID was given out or
+    /// announced; without it a process may also use one that was not given out yet. A VMID that was given out
+    /// is used by one process.
+    pub fn admits(&self, vmid: Vmid, is_known: bool) -> bool {
+        self.vmids.is_unused(vmid) || !is_known && self.vmids.is_ahead(vmid)
     }
 
     /// A process that has left is not the one that uses its VMID from now on.
@@ -235,6 +246,7 @@ impl<'m> Leader<'m> {
         self.locks
             .reclaim_references(vmid, &|child| !processes.is_starting(child));
         self.departed.add(vmid);
+        self.vmids.on_left(vmid);
     }
 
     /// Confirms the IDs and open files that were given to that process, since it is connected.
@@ -247,6 +259,9 @@ impl<'m> Leader<'m> {
     /// connected, unless another process starts them: a portion, since the table is behind a
     /// spinlock. True when that was all.
     fn revoke_grants(&mut self, giver: Vmid) -> bool {
+        if !self.vmids.release(giver, GRANTS_PER_STEP) {
+            return false;
+        }
         let (ranges, processes) = (&mut self.ranges, &self.processes);
         self.pending_grants
             .revoke(giver, GRANTS_PER_STEP, |id, to| {
@@ -319,7 +334,7 @@ impl<'m> Leader<'m> {
     fn start(&mut self, from: Vmid, vmid: u32, pid: Id) -> Result<(), Error> {
         let vmid = Vmid::new(vmid).ok_or(Error::Invalid)?;
         // A child's VMID was assigned before; the leader's own is not that of a child.
-        let is_given = self.next_vmid.is_none_or(|next| vmid < next);
+        let is_given = !self.vmids.is_ahead(vmid);
         // It owns its pid, which its parent has given to it, and it has not connected.
         let is_granted = self.pending_grants.recipient(from, pid) == Some(vmid);
         let is_its = is_granted && self.ranges.is_single(pid, vmid);
@@ -459,7 +474,7 @@ mod tests {
     #[test]
     fn an_answer_to_a_signal_that_was_not_sent_is_rejected_and_breaks_no_invariant() {
         with_leader(|leader, _| {
-            let member = leader.new_vmid().unwrap();
+            let member = leader.new_vmid(Vmid::LEADER).unwrap();
             let kill = PidKill {
                 sender: 1,
                 pid: 2,
@@ -480,8 +495,8 @@ mod tests {
     #[test]
     fn a_child_with_the_leaders_vmid_or_an_unassigned_one_is_refused() {
         with_leader(|leader, range| {
-            let parent = leader.new_vmid().unwrap();
-            let child = leader.new_vmid().unwrap();
+            let parent = leader.new_vmid(Vmid::LEADER).unwrap();
+            let child = leader.new_vmid(Vmid::LEADER).unwrap();
             let hello = |pid| Hello {
                 version: Hello::VERSION,
                 features: 0,
@@ -509,7 +524,8 @@ mod tests {
     #[test]
     fn starting_a_connected_process_or_one_with_a_pid_of_another_is_refused() {
         with_leader(|leader, range| {
-            let [parent, connected, others] = [(); 3].map(|()| leader.new_vmid().unwrap());
+            let [parent, connected, others] =
+                [(); 3].map(|()| leader.new_vmid(Vmid::LEADER).unwrap());
             let mut pids = range.start..;
             let mut next = || pids.next().unwrap();
             let of_parent = next();

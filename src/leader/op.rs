@@ -86,6 +86,11 @@ pub enum Op<'a> {
         /// What is left to do, as in [`Op::ReclaimLocks`].
         left: u64,
     },
+    /// The embedder announces the VMID of a process that will connect.
+    Announce(Vmid),
+    /// The connection with the process ends by a decision of the embedder, or the process has chosen its VMID
+    /// itself: a process may connect with that VMID although one has used it.
+    AllowReturn(Vmid),
     /// A process has opened a stream to the leader's process.
     Connected(Vmid),
     /// A process has sent HELLO, and its answer is queued.

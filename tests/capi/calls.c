@@ -99,6 +99,7 @@ static void before_setup(void) {
     IS(init_fs_lock(), 0);
     IS(init_id_ranges(5), -EINVAL);
     IS(ipc_get_new_vmid(&id), -EINVAL);
+    IS(libos_ipc_announce(9), -EINVAL);
     IS(ipc_kill_process(1, 1, 9), -EINVAL);
     IS(ipc_cld_exit_send(0, 0), -EINVAL);
     IS(sync_create(&handle, 0), -EINVAL);
@@ -119,6 +120,8 @@ static void setting_up(const char* base) {
     struct libos_ipc_limits limits;
     libos_ipc_default_limits(&limits);
     IS(limits.wrap_ids, true);
+    IS(limits.lease_limit_ms, 0);
+    IS(limits.admission, LIBOS_IPC_ADMIT_ANY);
     limits.call_limit_ms = 5000;
     limits.sync_handles = 2;
     CHECK(libos_ipc_memory_size(NULL, true) <= LIBOS_IPC_MEMORY_LEADER);
@@ -151,6 +154,9 @@ static void setting_up(const char* base) {
     IS(g_second, -EALREADY);
     IS(init_ipc(), -EALREADY);
     IS(g_process_ipc_ids.self_vmid, STARTING_VMID);
+    IS(libos_ipc_announce(STARTING_VMID), -EINVAL);
+    IS(libos_ipc_announce(0), -EINVAL);
+    IS(libos_ipc_announce(1000), 0);
     IS(init_ipc_worker(), 0);
     IS(init_sync_server(), 0);
     IS(init_sync_client(), 0);

@@ -2,6 +2,7 @@
 #![cfg(feature = "std")]
 #![allow(missing_docs)]
 
+mod admission;
 mod backlog;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../common/c_server.rs"]

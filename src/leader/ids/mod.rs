@@ -1,7 +1,9 @@
-//! The owners of IDs.
+//! The owners of IDs, and the VMIDs.
 
 mod pending_grants;
 mod ranges;
+mod vmids;
 
 pub(super) use pending_grants::PendingGrants;
 pub use ranges::{Alloc, Ranges};
+pub(super) use vmids::Vmids;

@@ -77,7 +77,7 @@ mod tests {
 
     /// Makes a child of `parent`, which has the pid `pid` and has joined.
     fn child(leader: &mut Leader<'_>, parent: Vmid, pid: Id) -> Vmid {
-        let vmid = leader.new_vmid().unwrap();
+        let vmid = leader.new_vmid(Vmid::LEADER).unwrap();
         leader.ranges.change_owner(parent, pid, vmid).unwrap();
         leader.apply(&Op::Request {
             from: parent,
@@ -163,7 +163,7 @@ mod tests {
         // Two children of the parent are being started, and watch it.
         let starting = [2, 3].map(|pid| {
             own(&mut leader, start + pid, parent);
-            let vmid = leader.new_vmid().unwrap();
+            let vmid = leader.new_vmid(Vmid::LEADER).unwrap();
             leader.change_owner(parent, start + pid, vmid).unwrap();
             leader.start(parent, vmid.get(), start + pid).unwrap();
             let request = Op::Request {

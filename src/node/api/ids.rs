@@ -1,6 +1,7 @@
 //! Calls for VMIDs and IDs.
 
 use crate::error::{Error, Resource};
+use crate::leader::{Op, Outcome};
 use crate::member::{Allocation, Purpose};
 use crate::node::rpc::done;
 use crate::node::{LateReply, Node, Phase, Wait};
@@ -20,11 +21,34 @@ impl<P: Pal> Node<'_, P> {
     /// Returns a VMID for a new process of the family.
     ///
     /// # Errors
-    /// [`Error::NoIds`] when all are used up; else as [every call](Node#errors-of-every-call).
+    /// [`Error::NoIds`] when all are used up, or too many that were given out are not used yet; else as
+    /// [every call](Node#errors-of-every-call).
     pub fn new_vmid(&self, wait: Wait<'_>) -> Result<Vmid, Error> {
         match self.call(self.leader_vmid(), &Message::GetNewVmid, wait)? {
             Answer::Vmid(vmid) => Vmid::new(vmid).ok_or(Error::NoIds),
             _ => Err(Error::NoIds),
+        }
+    }
+
+    /// At the leader: admits a process that will connect with a VMID which the leader has not given out, for
+    /// example a program in C that its launcher has numbered. Needed with [`Admission::Known`] only. VMIDs
+    /// should be announced in about rising order: if very many are announced that no process uses, the
+    /// lowest are not admitted any more.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if this process is not the leader; [`Error::Invalid`] if a process has used the
+    /// VMID, or the VMID is the leader's own; [`Error::ShuttingDown`].
+    ///
+    /// [`Admission::Known`]: crate::Admission::Known
+    pub fn announce(&self, vmid: Vmid) -> Result<(), Error> {
+        self.check_running()?;
+        let leader = self.leader.as_ref().ok_or(Error::Unsupported)?;
+        if vmid == self.identity.vmid {
+            return Err(Error::Invalid);
+        }
+        match leader.lock().apply(&Op::Announce(vmid)) {
+            Outcome::Done => Ok(()),
+            _ => Err(Error::Invalid),
         }
     }
 

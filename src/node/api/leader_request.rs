@@ -50,6 +50,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 && Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid))
             {
                 // A process has joined with this VMID, which it chose itself.
+                if let Some(vmid) = Vmid::new(vmid) {
+                    tables.apply(&Op::AllowReturn(vmid));
+                }
                 continue;
             }
             if let Some(peer) = peer {

@@ -5,7 +5,6 @@ use crate::sync::Ordering;
 
 use super::poll_loop::{RETRY, RETRY_ACCEPT, Retry, UnidentifiedStream, VMID_LENGTH, WorkerState};
 use super::rx::ReadOutcome;
-use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::leader::{Op, Outcome};
@@ -13,6 +12,7 @@ use crate::log::log_event;
 use crate::node::{LeaderTables, Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
 use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
 use crate::store::total;
+use crate::{Admission, Vmid};
 
 /// The most streams that one poll iteration accepts, so that other streams are served too.
 const ACCEPTED_AT_ONCE: usize = 256;
@@ -207,6 +207,14 @@ impl<'m, P: Pal> Node<'m, P> {
             Some(vmid) if vmid != self.identity.vmid => vmid,
             _ => return self.refuse(None, Refusal::BadVmid),
         };
+        if !self.admits(vmid) {
+            let refusal = if self.is_connected(vmid) {
+                Refusal::VmidTaken
+            } else {
+                Refusal::VmidNotAdmitted
+            };
+            return self.refuse(Some(vmid), refusal);
+        }
         if let Some(peer) = self.peers.find(vmid) {
             // The process that had this VMID before may be gone, and only the end of its stream not
             // have been read yet.
@@ -252,6 +260,15 @@ impl<'m, P: Pal> Node<'m, P> {
         self.enqueue_upcall(Upcall::Joined(vmid));
         // The bytes that came with the VMID are read now; the platform need not report them.
         self.receive(&peer);
+    }
+
+    /// Whether a process may connect with that VMID. Only the leader knows which VMIDs are used up.
+    fn admits(&self, vmid: Vmid) -> bool {
+        let is_known = self.config.admission == Admission::Known;
+        let Some(leader) = &self.leader else {
+            return true;
+        };
+        leader.lock().admits(vmid, is_known)
     }
 
     /// Reads the peer's stream once, and closes the connection if the end has arrived.

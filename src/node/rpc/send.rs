@@ -5,6 +5,7 @@ use super::wait_reason::WaitReason;
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::invariant::Count;
+use crate::leader::Op;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::Pal;
 use crate::store::total;
@@ -32,8 +33,12 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Closes the connection with `dest`, if there is one. Calls that wait for its answer get
-    /// [`Error::NoSuchProcess`]; the frames in its send queue are dropped.
+    /// [`Error::NoSuchProcess`]; the frames in its send queue are dropped. Closed by the leader, the process
+    /// has ended for the family, but it may connect again under its VMID.
     pub fn disconnect(&self, dest: Vmid) {
+        if let Some(leader) = &self.leader {
+            leader.lock().apply(&Op::AllowReturn(dest));
+        }
         if let Some(peer) = self.peers.find(dest) {
             self.disconnect_peer(&peer);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::{Capacities, Config, Driving, LeaseLimits, LockLimits, Quota};
+use libos_ipc::{Admission, Capacities, Config, Driving, LeaseLimits, LockLimits, Quota};
 
 use super::faults::{Fault, Faults};
 
@@ -199,6 +199,7 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         spin: Duration::ZERO,
         wrap_ids: rng.bool(),
         // With quotas a table that is large enough for all may still refuse a member.
+        admission: [Admission::Any, Admission::Known][rng.usize(..2)],
         quota: if is_tight { Quota::Fair } else { Quota::Off },
         keep_ranges_of_dead: false,
         require_secure: false,
