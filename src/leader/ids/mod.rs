@@ -1,5 +1,6 @@
 //! The owners of IDs, and the VMIDs.
 
+mod grants;
 mod pending_grants;
 mod ranges;
 mod vmids;

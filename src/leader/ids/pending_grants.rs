@@ -4,32 +4,16 @@
 //! since such a process may never exist, and nothing else would free the ID. Only if another
 //! process is known to start that process the other is responsible from then on.
 
+use super::grants::{Grant, Grants, Key};
 use crate::error::Error;
-use crate::invariant::Count;
-use crate::store::{Arena, Digest, Table, bytes_for};
+use crate::store::{Arena, Digest};
 use crate::{Id, Vmid};
 
 /// The greatest number of entries, for any number of ranges.
 const MAX_GRANTS: usize = 4096;
 
-#[derive(Clone, Copy, Hash)]
-struct PendingGrant {
-    id: Id,
-    to: u32,
-    giver: u32,
-}
-
-const EMPTY: PendingGrant = PendingGrant {
-    id: 0,
-    to: 0,
-    giver: 0,
-};
-
-/// The first `count` entries are in use, in no order; each ID is in one at most.
-pub(in crate::leader) struct PendingGrants<'m> {
-    entries: Table<'m, PendingGrant>,
-    count: usize,
-}
+/// Each ID is in one grant at most.
+pub(in crate::leader) struct PendingGrants<'m>(Grants<'m>);
 
 impl<'m> PendingGrants<'m> {
     /// Returns the number of entries: a quarter of the ranges.
@@ -43,55 +27,43 @@ impl<'m> PendingGrants<'m> {
     }
 
     pub(in crate::leader) const fn bytes(ranges: usize) -> usize {
-        bytes_for::<PendingGrant>(Self::capacity(ranges))
+        Grants::bytes(Self::capacity(ranges))
     }
 
     pub(in crate::leader) fn new(arena: &mut Arena<'m>, ranges: usize) -> Result<Self, Error> {
-        Ok(PendingGrants {
-            entries: arena.alloc_table(Self::capacity(ranges), |_| Ok(EMPTY))?,
-            count: 0,
-        })
+        Ok(PendingGrants(Grants::new(arena, Self::capacity(ranges))?))
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
-        digest.add_all(self.entries.iter().take(self.count));
+        self.0.digest(digest);
     }
 
     /// Records that `giver` gave `id` to `to`, if there is room.
     pub(in crate::leader) fn record(&mut self, giver: Vmid, id: Id, to: Vmid) {
-        let used = self.entries.iter().take(self.count);
-        let slot = used.enumerate().find(|(_, known)| known.id == id);
-        let slot = slot.map_or(self.count, |(slot, _)| slot);
-        if let Some(entry) = self.entries.get_mut(slot) {
-            *entry = PendingGrant {
-                id,
-                to: to.get(),
-                giver: giver.get(),
-            };
-            self.count = self.count.max(slot.plus(1));
-        }
+        self.0.set(Grant {
+            number: id,
+            to: to.get(),
+            giver: giver.get(),
+        });
     }
 
     /// Returns the process that `giver` has given the ID to, if that has not connected.
     pub(in crate::leader) fn recipient(&self, giver: Vmid, id: Id) -> Option<Vmid> {
-        let mut used = self.entries.iter().take(self.count);
-        let grant = used.find(|known| known.id == id && known.giver == giver.get())?;
-        Vmid::new(grant.to)
+        let grant = self.0.first(Key::Number, id)?;
+        Vmid::new(grant.to).filter(|_| grant.giver == giver.get())
     }
 
     /// Returns true if there is room for another entry.
     pub(in crate::leader) fn has_room(&self) -> bool {
-        self.count < self.entries.len()
+        self.0.has_room()
     }
 
     /// Removes the entries of `to`, which has connected, or never will: it owns its IDs, or they
     /// are reclaimed with it.
     pub(in crate::leader) fn confirm(&mut self, to: Vmid) {
-        let mut slot = 0;
-        while self
-            .remove_next(&mut slot, |known| known.to == to.get())
-            .is_some()
-        {}
+        while let Some(grant) = self.0.first(Key::To, to.get()) {
+            self.0.remove(grant.number);
+        }
     }
 
     /// Removes the entries of `giver`, which is gone, up to `limit`. `reclaim` gets the ID and its
@@ -103,38 +75,21 @@ impl<'m> PendingGrants<'m> {
         limit: usize,
         mut reclaim: impl FnMut(Id, Vmid) -> Option<Vmid>,
     ) -> bool {
-        let mut slot = 0;
         for _ in 0..limit {
-            let Some(grant) = self.remove_next(&mut slot, |known| known.giver == giver.get())
-            else {
+            let Some(grant) = self.0.first(Key::Giver, giver.get()) else {
                 return true;
             };
+            self.0.remove(grant.number);
             let Some(to) = Vmid::new(grant.to) else {
                 continue;
             };
-            if let Some(new_giver) = reclaim(grant.id, to).filter(|new_giver| *new_giver != giver) {
-                self.record(new_giver, grant.id, to);
+            if let Some(new_giver) =
+                reclaim(grant.number, to).filter(|new_giver| *new_giver != giver)
+            {
+                self.record(new_giver, grant.number, to);
             }
         }
         false
-    }
-
-    /// Removes the next entry that matches, from `slot` on, which is set to its place.
-    fn remove_next(
-        &mut self,
-        slot: &mut usize,
-        fits: impl Fn(&PendingGrant) -> bool,
-    ) -> Option<PendingGrant> {
-        let used = self.entries.get_mut(..self.count)?;
-        let found = used.iter().skip(*slot).position(fits)?;
-        *slot = slot.plus(found);
-        let grant = used.get(*slot).copied()?;
-        // The last entry takes its place.
-        if let (Some(last), Some(free)) = (used.last().copied(), used.get_mut(*slot)) {
-            *free = last;
-        }
-        self.count.decrement();
-        Some(grant)
     }
 }
 
@@ -220,10 +175,12 @@ mod tests {
                 }
             }
             let count = model.iter().filter(|(to, _)| *to != 0).count();
-            assert_eq!(
-                (pending_grants.count, pending_grants.has_room()),
-                (count, count < ROOM)
-            );
+            assert_eq!(pending_grants.has_room(), count < ROOM);
+            for (id, (to, giver)) in model.into_iter().enumerate() {
+                let id = Id::try_from(id).unwrap();
+                let recipient = Vmid::new(giver).and_then(|by| pending_grants.recipient(by, id));
+                assert_eq!(recipient, Vmid::new(to));
+            }
         }
     }
 

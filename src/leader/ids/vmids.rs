@@ -3,50 +3,27 @@
 //! VMIDs are given out in rising order. So the table contains only those that a process may still use, and
 //! those of connected processes: any other VMID below the next one is used up.
 
-use core::cmp::Ordering;
 use core::hash::Hasher;
 
+use super::grants::{Grant, Grants, Key};
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::invariant::OrBroken;
-use crate::store::{
-    Arena, Digest, HashIndex, NONE, SlotAllocator, Table, bytes_for, hash64, total,
-};
+use crate::store::{Arena, Digest, total};
 
 /// The greatest number of unused VMIDs, for any number of ranges.
 const MAX_UNUSED: usize = 4096;
 
-/// The process that an entry belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Holder {
-    /// The process that asked for it has left, or the embedder has announced it. At the limit of the table
-    /// the lowest of these is used up.
-    Nobody,
-    /// No process may use it any more. It is not below the next VMID yet.
-    UsedUp,
-    /// The process that has asked for it, until one connects with it; then that one.
-    Process(Vmid),
-}
+/// No process answers for the VMID: its asker has left, or the embedder has announced it. At the limit of the
+/// table the lowest such VMID is used up.
+const NOBODY: u32 = 0;
+/// The mark, in place of the receiver, of a VMID that is used up and not below the next one yet.
+const USED_UP: u32 = 1;
 
-#[derive(Clone, Copy, Hash)]
-struct Entry {
-    vmid: u32,
-    holder: Holder,
-}
-
-const EMPTY: Entry = Entry {
-    vmid: 0,
-    holder: Holder::Nobody,
-};
-
+/// A process answers for each VMID: the one that asked for it, until a process connects with it; then that one.
 pub(in crate::leader) struct Vmids<'m> {
     /// The next VMID; `None` when all are used up.
     next: Option<Vmid>,
-    entries: Table<'m, Entry>,
-    slots: SlotAllocator<'m>,
-    by_vmid: HashIndex<'m>,
-    /// Ordered by the holder, and then by the VMID.
-    by_holder: HashIndex<'m>,
+    grants: Grants<'m>,
 }
 
 impl<'m> Vmids<'m> {
@@ -64,29 +41,19 @@ impl<'m> Vmids<'m> {
     }
 
     pub(in crate::leader) const fn bytes(capacity: usize) -> usize {
-        total!(
-            bytes_for::<Entry>(capacity),
-            SlotAllocator::bytes(capacity),
-            HashIndex::bytes(capacity),
-            HashIndex::bytes(capacity),
-        )
+        Grants::bytes(capacity)
     }
 
     pub(in crate::leader) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Vmids {
             next: Vmid::new(2),
-            entries: arena.alloc_table(capacity, |_| Ok(EMPTY))?,
-            slots: SlotAllocator::new(arena, capacity)?,
-            by_vmid: HashIndex::new(arena, capacity)?,
-            by_holder: HashIndex::new(arena, capacity)?,
+            grants: Grants::new(arena, capacity)?,
         })
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
         digest.write_u32(self.next.map_or(0, Vmid::get));
-        self.slots.digest(digest);
-        let slots = self.slots.high_water() as usize;
-        digest.add_all(self.entries.iter().take(slots));
+        self.grants.digest(digest);
     }
 
     /// Whether the VMID was not given out yet.
@@ -96,23 +63,19 @@ impl<'m> Vmids<'m> {
 
     /// Whether a process may connect with that VMID: it was given out or announced, and no process has used it.
     pub(in crate::leader) fn is_unused(&self, vmid: Vmid) -> bool {
-        let slot = self.find(vmid);
-        slot.is_some_and(|slot| match self.entry(slot).holder {
-            Holder::Nobody => true,
-            Holder::UsedUp => false,
-            Holder::Process(by) => by != vmid,
-        })
+        let grant = self.find(vmid);
+        grant.is_some_and(|grant| grant.to != USED_UP && grant.giver != vmid.get())
     }
 
     /// Returns the next VMID, for a process that `by` is about to start; `None` when all are used up, or so
     /// many that were given out are not used yet.
     pub(in crate::leader) fn issue(&mut self, by: Vmid) -> Option<Vmid> {
-        if self.slots.remaining() == 0 && !self.make_room() {
+        if !self.make_room() {
             return None;
         }
         let vmid = self.next?;
         self.advance(vmid);
-        self.add(vmid, Holder::Process(by));
+        self.set(vmid, by.get(), 0);
         Some(vmid)
     }
 
@@ -121,19 +84,14 @@ impl<'m> Vmids<'m> {
     /// # Errors
     /// [`Error::Invalid`] if it was used already; [`Error::Full`] if too many are not used yet.
     pub(in crate::leader) fn announce(&mut self, vmid: Vmid) -> Result<(), Error> {
-        if let Some(slot) = self.find(vmid) {
-            return match self.entry(slot).holder {
-                Holder::UsedUp => Err(Error::Invalid),
-                Holder::Nobody | Holder::Process(_) => Ok(()),
-            };
+        match self.find(vmid) {
+            Some(grant) if grant.to == USED_UP => return Err(Error::Invalid),
+            Some(_) => return Ok(()),
+            None if !self.is_ahead(vmid) => return Err(Error::Invalid),
+            None if !self.make_room() => return Err(Error::Full(Resource::Ranges)),
+            None => {}
         }
-        if !self.is_ahead(vmid) {
-            return Err(Error::Invalid);
-        }
-        if self.slots.remaining() == 0 && !self.make_room() {
-            return Err(Error::Full(Resource::Ranges));
-        }
-        self.add(vmid, Holder::Nobody);
+        self.set(vmid, NOBODY, 0);
         if self.next == Some(vmid) {
             self.advance(vmid);
         }
@@ -142,25 +100,21 @@ impl<'m> Vmids<'m> {
 
     /// Records that a process is connected with that VMID.
     pub(in crate::leader) fn on_connected(&mut self, vmid: Vmid) {
-        self.set_holder(vmid, Holder::Process(vmid));
+        self.change(vmid, vmid.get(), 0);
     }
 
     /// Lets a process connect with that VMID although one has used it.
     pub(in crate::leader) fn allow_return(&mut self, vmid: Vmid) {
-        self.set_holder(vmid, Holder::Nobody);
+        self.change(vmid, NOBODY, 0);
     }
 
     /// Records that the process with that VMID has left, or will never come.
     pub(in crate::leader) fn on_left(&mut self, vmid: Vmid) {
-        let Some(slot) = self.find(vmid) else {
-            return;
-        };
-        if self.entry(slot).holder == Holder::Nobody {
+        match self.find(vmid) {
             // It may come back.
-        } else if self.is_ahead(vmid) {
-            self.set_holder(vmid, Holder::UsedUp);
-        } else {
-            self.remove(slot);
+            Some(grant) if grant.giver == NOBODY => {}
+            Some(_) if self.is_ahead(vmid) => self.set(vmid, NOBODY, USED_UP),
+            _ => self.grants.remove(vmid.get()),
         }
     }
 
@@ -168,138 +122,64 @@ impl<'m> Vmids<'m> {
     /// processes may have been started. True when that was all.
     pub(in crate::leader) fn release(&mut self, by: Vmid, limit: usize) -> bool {
         for _ in 0..limit {
-            let Some(slot) = self.first_of(Holder::Process(by)) else {
+            let Some(grant) = self.grants.first(Key::Giver, by.get()) else {
                 return true;
             };
-            match Vmid::new(self.entry(slot).vmid) {
-                Some(vmid) => self.set_holder(vmid, Holder::Nobody),
-                None => return true,
-            }
+            self.grants.set(Grant {
+                giver: NOBODY,
+                ..grant
+            });
         }
         false
     }
 
-    /// Makes the VMID after `vmid` the next one, if that was not announced.
+    /// Makes the VMID after `vmid` the next one that was not announced.
     fn advance(&mut self, vmid: Vmid) {
         let mut vmid = vmid;
         loop {
             self.next = vmid.get().checked_add(1).and_then(Vmid::new);
-            let Some((next, slot)) = self.next.and_then(|next| Some((next, self.find(next)?)))
-            else {
-                return;
-            };
-            if self.entry(slot).holder == Holder::UsedUp {
-                self.remove(slot);
+            let Some(next) = self.next else { return };
+            match self.find(next) {
+                Some(grant) if grant.to == USED_UP => self.grants.remove(grant.number),
+                Some(_) => {}
+                None => return,
             }
             vmid = next;
         }
     }
 
-    /// Removes the entry that is needed least. False if all are needed.
+    /// Makes sure that there is room for a VMID: at the limit it removes the lowest one that nobody answers
+    /// for. False if there is none.
     fn make_room(&mut self) -> bool {
-        let nobodys = self.first_of(Holder::Nobody);
-        let Some(slot) = nobodys.or_else(|| self.first_of(Holder::UsedUp)) else {
+        if self.grants.has_room() {
+            return true;
+        }
+        let Some(grant) = self.grants.first(Key::Giver, NOBODY) else {
             return false;
         };
-        let vmid = self.entry(slot).vmid;
-        self.remove(slot);
+        self.grants.remove(grant.number);
         // It is used up, since it is below the next one.
-        if let Some(vmid) = Vmid::new(vmid).filter(|vmid| self.is_ahead(*vmid)) {
+        if let Some(vmid) = Vmid::new(grant.number).filter(|vmid| self.is_ahead(*vmid)) {
             self.advance(vmid);
         }
         true
     }
 
-    fn entry(&self, slot: u32) -> Entry {
-        self.entries.get(slot as usize).copied().or_broken(EMPTY)
+    fn find(&self, vmid: Vmid) -> Option<Grant> {
+        self.grants.first(Key::Number, vmid.get())
     }
 
-    fn find(&self, vmid: Vmid) -> Option<u32> {
-        let vmid = vmid.get();
-        self.by_vmid
-            .find(hash64(vmid.into()), |slot| self.entry(slot).vmid.cmp(&vmid))
+    fn set(&mut self, vmid: Vmid, giver: u32, to: u32) {
+        let number = vmid.get();
+        self.grants.set(Grant { number, to, giver });
     }
 
-    /// Returns the entry of that holder with the lowest VMID.
-    fn first_of(&self, holder: Holder) -> Option<u32> {
-        let order = |slot| self.entry(slot).holder.cmp(&holder);
-        self.by_holder.find_first(hash_holder(holder), order)
-    }
-
-    fn set_holder(&mut self, vmid: Vmid, holder: Holder) {
-        if let Some(slot) = self.find(vmid) {
-            self.unlink(slot);
-            self.link(
-                slot,
-                Entry {
-                    holder,
-                    ..self.entry(slot)
-                },
-            );
+    /// As [`Vmids::set`], if the table has the VMID.
+    fn change(&mut self, vmid: Vmid, giver: u32, to: u32) {
+        if self.find(vmid).is_some() {
+            self.set(vmid, giver, to);
         }
     }
-
-    fn add(&mut self, vmid: Vmid, holder: Holder) {
-        let Some(slot) = self.slots.alloc() else {
-            return;
-        };
-        let vmid = vmid.get();
-        let entries = &self.entries;
-        self.by_vmid.insert(hash64(vmid.into()), slot, &|other| {
-            vmid_at(entries, other).cmp(&vmid)
-        });
-        self.link(slot, Entry { vmid, holder });
-    }
-
-    fn remove(&mut self, slot: u32) {
-        self.unlink(slot);
-        let vmid = self.entry(slot).vmid;
-        let entries = &self.entries;
-        self.by_vmid.remove(hash64(vmid.into()), slot, &|other| {
-            vmid_at(entries, other).cmp(&vmid)
-        });
-        if let Some(entry) = self.entries.get_mut(slot as usize) {
-            *entry = EMPTY;
-        }
-        self.slots.free(slot);
-    }
-
-    /// Stores the entry in the slot, and adds the slot to the index of holders.
-    fn link(&mut self, slot: u32, entry: Entry) {
-        if let Some(place) = self.entries.get_mut(slot as usize) {
-            *place = entry;
-        }
-        let entries = &self.entries;
-        let order = |other| order(entries, other, &entry);
-        self.by_holder
-            .insert(hash_holder(entry.holder), slot, &order);
-    }
-
-    fn unlink(&mut self, slot: u32) {
-        let entry = self.entry(slot);
-        let entries = &self.entries;
-        let order = |other| order(entries, other, &entry);
-        self.by_holder
-            .remove(hash_holder(entry.holder), slot, &order);
-    }
-}
-
-fn vmid_at(entries: &Table<'_, Entry>, slot: u32) -> u32 {
-    entries.get(slot as usize).map_or(0, |entry| entry.vmid)
-}
-
-/// The order of the entry in that slot and another one, in the index of holders.
-fn order(entries: &Table<'_, Entry>, slot: u32, than: &Entry) -> Ordering {
-    let key = |entry: &Entry| (entry.holder, entry.vmid);
-    key(entries.get(slot as usize).or_broken(&EMPTY)).cmp(&key(than))
-}
-
-fn hash_holder(holder: Holder) -> u64 {
-    hash64(match holder {
-        Holder::Nobody => 0,
-        Holder::UsedUp => u64::from(NONE).wrapping_add(1),
-        Holder::Process(vmid) => vmid.get().into(),
-    })
 }
 
 #[cfg(test)]
@@ -346,7 +226,7 @@ mod tests {
             vmids.on_connected(vmid(3));
             vmids.on_left(vmid(3));
             assert_eq!(unused(vmids, 9), []);
-            assert_eq!(vmids.slots.in_use(), 0);
+            assert!((2..9).all(|number| vmids.find(vmid(number)).is_none()));
         });
     }
 
