@@ -1,21 +1,10 @@
 // The README is the documentation of the crate. Its links are relative, for a forge. The definitions here come first and
 // replace them in the documentation, where the files are at another place.
+#![cfg_attr(feature = "std", doc = include_str!("guide/links.md"))]
 //! [`Capacities`]: Capacities
 //! [`Embedder`]: Embedder
 //! [`Pal`]: pal::Pal
-//! [architecture.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/architecture.md
-//! [concurrency.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/concurrency.md
-//! [contributing.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/contributing.md
-//! [debugging.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/debugging.md
-//! [design.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/design.md
-//! [embedding.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/embedding.md
-//! [glossary.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/glossary.md
-//! [kernel-rules.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/kernel-rules.md
 //! [performance.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/performance.md
-//! [porting.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/porting.md
-//! [protocol.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/protocol.md
-//! [security.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/security.md
-//! [testing.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/testing.md
 //! [report of 2026-11-28]: https://docs.rs/crate/libos-ipc/latest/source/docs/reports/2026-11-28.md
 //!
 #![cfg_attr(feature = "std", doc = include_str!("../README.md"))]
@@ -53,6 +42,9 @@ mod config;
 mod counters;
 mod error;
 pub mod events;
+// Only in the documentation. The tests of tests/docs run the programs in it.
+#[cfg(all(doc, not(doctest), feature = "std"))]
+pub mod guide;
 mod identity;
 mod invariant;
 mod log;

@@ -12,7 +12,7 @@ use crate::error::{Error, Resource};
 /// `[u8]`, since a node that has used it leaves padding bytes, which must not be read.
 ///
 /// ```
-/// use libos_ipc::store::Memory;
+/// use libos_ipc::Memory;
 /// static MEMORY: Memory<4096> = Memory::new();
 /// assert_eq!(MEMORY.take().map(|bytes| bytes.len()), Some(4096));
 /// assert!(MEMORY.take().is_none(), "only one node can live in it");
@@ -75,14 +75,17 @@ pub(crate) use total;
 /// The memory is [`MaybeUninit`], since the tables leave padding bytes in it, and its owner gets it
 /// back with bytes that must not be read. So plain bytes are refused:
 ///
-/// ```compile_fail
-/// let mut memory = [0_u8; 64];
-/// libos_ipc::store::Arena::new(&mut memory);
-/// ```
-/// ```
-/// let mut memory = [core::mem::MaybeUninit::<u8>::uninit(); 64];
-/// assert_eq!(libos_ipc::store::Arena::new(&mut memory).remaining(), 64);
-/// ```
+#[cfg_attr(
+    feature = "testing",
+    doc = "```compile_fail
+let mut memory = [0_u8; 64];
+libos_ipc::store::Arena::new(&mut memory);
+```
+```
+let mut memory = [core::mem::MaybeUninit::<u8>::uninit(); 64];
+assert_eq!(libos_ipc::store::Arena::new(&mut memory).remaining(), 64);
+```"
+)]
 pub struct Arena<'m> {
     rest: &'m mut [MaybeUninit<u8>],
 }

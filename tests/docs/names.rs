@@ -206,6 +206,32 @@ fn the_readme_links_every_document() {
     }
 }
 
+/// In the documentation of the crate the files are at another place: src/guide/links.md leads there.
+#[test]
+fn every_link_of_a_page_of_the_guide_leads_to_a_place_in_the_documentation() {
+    let guide = read("src/guide/mod.rs");
+    let targets = read("src/guide/links.md");
+    let files: Vec<_> = guide.split("\"../../").skip(1).collect();
+    assert!(files.len() > 5);
+    for file in files {
+        let path = file.split('"').next().unwrap();
+        let document = Document::read(&root().join(path));
+        for link in document.prose.split("](").skip(1) {
+            let link = link.split(')').next().unwrap();
+            let is_right = link.starts_with("https://") || link.starts_with('#');
+            assert!(is_right, "{path}: {link} is not written as [text][target]");
+        }
+        let lines = document.prose.lines().filter(|line| line.starts_with('['));
+        for (label, _) in lines.filter_map(|line| line.split_once("]: ")) {
+            let line = format!("{label}]: ");
+            assert!(
+                targets.contains(&line),
+                "src/guide/links.md does not have {line}"
+            );
+        }
+    }
+}
+
 /// The words of all source files, and their names.
 fn words_of_the_sources() -> BTreeSet<String> {
     let mut words = BTreeSet::new();
