@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Every public item of the crate but those with the feature `testing`, as docs/public-api.txt lists it.
 #
-#   tools/public-api.sh           compares the list with the code: fails if they differ
+#   tools/public-api.sh           compares the list with the code: fails if they differ, or if an item of the last
+#                                 version tag is gone although the version promises that it is not
 #   tools/public-api.sh update    writes the list
 #
 # Needs a nightly toolchain, for rustdoc's JSON, and cargo-public-api.
@@ -28,16 +29,35 @@ cargo +nightly public-api --package libos-ipc --features capi,log,secure --color
 }
 rm -f "$now.log"
 
+# What a program that was built with the last version may use. Before 1.0 a minor version may take it away, then a
+# major one.
+keeps_promises() {
+    local last version gone
+    last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null) || {
+        printf 'no version is tagged, so none is compared with\n'
+        return 0
+    }
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+    compatible() { sed -E 's/^v?(0\.[0-9]+|[1-9][0-9]*)\..*/\1/' <<<"$1"; }
+    gone=$(comm -23 <(git show "$last:$list" | sort) <(sort "$list"))
+    if [ -n "$gone" ] && [ "$(compatible "$last")" = "$(compatible "$version")" ]; then
+        printf '%s\n\nGone since %s: the version %s has to be raised.\n' "$gone" "$last" "$version" >&2
+        return 1
+    fi
+    printf 'nothing of %s is gone that %s promises\n' "$last" "$version"
+}
+
 case "${1-}" in
     "")
         if ! diff -u "$list" "$now"; then
             printf '\nThe public API changed. If it is meant to: tools/public-api.sh update\n' >&2
             exit 1
         fi
+        keeps_promises
         ;;
     update) cat "$now" >"$list" ;;
     *)
-        sed -n '2,7s/^# \{0,1\}//p' "$0"
+        sed -n '2,8s/^# \{0,1\}//p' "$0"
         exit 2
         ;;
 esac
