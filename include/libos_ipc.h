@@ -19,6 +19,7 @@
  *   -EINVAL     an argument is out of range, or the library is not set up
  *   -ESRCH      the process does not exist, or ended before it answered
  *   -ENOTCONN   the leader is gone, and the call needs it
+ *   -ENOLINK    this process was cut off from the leader (libos_ipc_callbacks.cut_off)
  *   -ENOMEM     a limit of `struct libos_ipc_limits` is reached; the call had no effect
  *   -ETIMEDOUT  libos_ipc_limits.call_limit_ms passed before the answer arrived
  *   -ESHUTDOWN  libos_ipc_exit() or libos_ipc_terminate_worker() was called
@@ -219,6 +220,9 @@ struct libos_ipc_callbacks {
     /* The parent has ended, and the process `parent` is the new one; 0 for none. Called for each parent after
      * libos_ipc_watch_parent(). */
     void (*parent_ended)(void* context, libos_ipc_id_t parent);
+    /* With a family key: this process was cut off from the leader (libos_ipc_limits.silence_limit_ms), which may have given
+     * its locks, leases and IDs to others. Calls for them return -ENOLINK from now on. Called once. */
+    void (*cut_off)(void* context);
 };
 
 /* ---- Time limits and interrupts of calls --------------------------------------------------------- */
@@ -279,7 +283,13 @@ struct libos_ipc_limits {
                                    another process waits for it; after it, the leader closes the connection. 0: without
                                    limit (default); not for processes without extensions; used by the leader */
     uint32_t admission;         /* which processes may connect to the leader: enum libos_ipc_admission */
+    uint32_t silence_limit_ms;  /* with a family key: how long this process uses locks of delegated files, leases and IDs
+                                   without a sign of life from the leader; then it is cut off. A leader keeps what a lost
+                                   process had a quarter longer, so no two have the same. 0: the default, 2000;
+                                   LIBOS_IPC_NO_SILENCE_LIMIT: none, and what a lost process had is free at once. At most
+                                   60000. Without threads, libos_ipc_turn() must be called four times in this time */
 };
+#define LIBOS_IPC_NO_SILENCE_LIMIT UINT32_MAX
 
 /* The VMIDs that a process may connect to the leader with. One that the leader has given out is used by one process: when
  * that has ended, no other connects with it, unless the leader closed its connection by

@@ -245,6 +245,18 @@ pub struct Config {
     /// no such limit while its parent lives: the parent [abandons](crate::Node::abandon_child) a
     /// child that will not come.
     pub start_limit: Duration,
+    /// On secure streams: how long a member uses what the leader gave it (delegated files, leases,
+    /// IDs) without a sign of life from the leader. A member that was cut off gets
+    /// [`Error::CutOff`](crate::Error::CutOff) from its calls for locks, leases and IDs from then on, and
+    /// [`Embedder::cut_off`](crate::Embedder::cut_off) is called. A leader keeps all that a member had
+    /// for a quarter longer than that after it has lost it, unless the member has ended its stream
+    /// itself. So no two processes have the same lock, lease or ID, as long as their clocks advance at
+    /// about the same rate. `None`: there are no heartbeats, and what a lost member had is free at once;
+    /// the leader decides that for its members. At most a minute.
+    ///
+    /// The worker sends the heartbeats. So with [`Driving::Caller`] the program must call
+    /// [`Node::poll`](crate::Node::poll) at least four times in this time, or set `None`.
+    pub silence_limit: Option<Duration>,
     /// Whether the platform's streams must be secure ([`Pal::is_secure`](crate::pal::Pal::is_secure)):
     /// without a key [`Node::new`](crate::Node::new) returns [`Error::NotSecure`](crate::Error::NotSecure),
     /// instead of a node whose streams the host can read and change. Not set by default.
@@ -265,6 +277,7 @@ impl Config {
         recall_limit: Duration::from_secs(5),
         lease_limit: None,
         start_limit: Duration::from_secs(60),
+        silence_limit: Some(Duration::from_secs(2)),
         require_secure: false,
     };
 }

@@ -61,6 +61,10 @@ pub enum Error {
     NoSuchProcess,
     /// The leader has ended: calls that need it fail (`ENOTCONN`).
     LeaderGone,
+    /// On secure streams: the leader was silent for [`Config::silence_limit`](crate::Config::silence_limit),
+    /// or the connection with it was cut, so it may have given to others what this process had
+    /// (`ENOLINK`). Calls that need the leader fail from then on.
+    CutOff,
     /// The time limit of the call ended it (`ETIMEDOUT`). A late answer is dropped and counted.
     TimedOut,
     /// Another thread ended the call (`EINTR`). A late answer is dropped and counted.
@@ -104,6 +108,7 @@ impl Error {
         match self {
             Error::NoSuchProcess => Errno::ESRCH,
             Error::LeaderGone => Errno::ENOTCONN,
+            Error::CutOff => Errno::ENOLINK,
             Error::TimedOut => Errno::ETIMEDOUT,
             Error::Interrupted => Errno::EINTR,
             Error::Full(_) => Errno::ENOMEM,
@@ -131,6 +136,7 @@ impl fmt::Display for Error {
                 f.write_str("no such process, or it went away before it answered")
             }
             Error::LeaderGone => f.write_str("the family's leader is gone"),
+            Error::CutOff => f.write_str("this process was cut off from the family's leader"),
             Error::TimedOut => {
                 f.write_str("the time limit of the call passed before the answer came")
             }
@@ -277,6 +283,8 @@ named! {
     ENOLCK = 37,
     /// Function not implemented.
     ENOSYS = 38,
+    /// Link has been severed.
+    ENOLINK = 67,
     /// Protocol error.
     EPROTO = 71,
     /// Value too large.

@@ -206,6 +206,7 @@ impl Pal for Host {
     type Event = HostEvent;
 
     const SUPPORTS_CALLER_READ: bool = true;
+    const MAY_BE_SECURE: bool = false;
 
     fn requires_secure(&self) -> bool {
         matches!(self.place, Place::Network { .. }) && !self.allows_plain

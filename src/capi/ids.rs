@@ -128,7 +128,7 @@ pub extern "C" fn libos_ipc_release_id(id: u32) {
     });
     match outcome {
         // The end of this process or of the leader has released the ID.
-        Ok(()) | Err(Error::ShuttingDown | Error::LeaderGone) => {}
+        Ok(()) | Err(Error::ShuttingDown | Error::LeaderGone | Error::CutOff) => {}
         Err(error) => crate::log::c::error(format_args!("ID {id} is not released: {error}")),
     }
 }

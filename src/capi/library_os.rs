@@ -131,6 +131,10 @@ impl Embedder<CPal> for LibraryOs {
         callback!(parent_ended(Pid::number(parent)), ());
     }
 
+    fn cut_off(&self, _: &Node<'_, CPal>) {
+        callback!(cut_off(), ());
+    }
+
     fn member_left(&self, _: &Node<'_, CPal>, vmid: Vmid) {
         callback!(disconnected(vmid.get()), ());
     }

@@ -161,6 +161,7 @@ impl Pal for CPlatform {
     fn supports_caller_read(&self) -> bool {
         self.0.wait_readable.is_some()
     }
+    const MAY_BE_SECURE: bool = false;
 
     fn event(&self) -> Result<CEvent, OutOfResources> {
         Ok(CEvent::new(self.0))

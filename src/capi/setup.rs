@@ -91,6 +91,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         quota: QUOTA_FAIR,
         lease_limit_ms: 0,
         admission: ADMIT_ANY,
+        silence_limit_ms: 0,
     }
 }
 
@@ -141,6 +142,11 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
         connect_limit: Duration::from_millis(limits.connect_limit_ms.into()),
         lease_limit: (limits.lease_limit_ms > 0)
             .then_some(Duration::from_millis(limits.lease_limit_ms.into())),
+        silence_limit: match limits.silence_limit_ms {
+            0 => Config::DEFAULT.silence_limit,
+            u32::MAX => None,
+            limit => Some(Duration::from_millis(limit.into())),
+        },
         ..Config::DEFAULT
     }
 }

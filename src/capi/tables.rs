@@ -62,6 +62,7 @@ pub struct libos_ipc_callbacks {
     pub log: Option<unsafe extern "C" fn(*mut c_void, u32, *const c_char)>,
     pub fatal: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
     pub parent_ended: Option<unsafe extern "C" fn(*mut c_void, u32)>,
+    pub cut_off: Option<unsafe extern "C" fn(*mut c_void)>,
 }
 
 /// A signal to deliver.
@@ -140,6 +141,7 @@ pub struct libos_ipc_limits {
     pub lease_limit_ms: u32,
     /// A value of `enum libos_ipc_admission`.
     pub admission: u32,
+    pub silence_limit_ms: u32,
 }
 
 /// The header of a message.

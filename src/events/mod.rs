@@ -102,7 +102,7 @@ const fn limits_differ(limit: Resource) -> Error {
 /// The place of [`Error::Refused`] with any number.
 const ANY_REFUSED: Error = Error::Refused(Errno::EPERM);
 
-const ERRORS: [Error; 26] = [
+const ERRORS: [Error; 27] = [
     Error::Platform,
     Error::NoSuchProcess,
     Error::LeaderGone,
@@ -114,6 +114,7 @@ const ERRORS: [Error; 26] = [
     Error::Unsupported,
     Error::ShuttingDown,
     Error::NotSecure,
+    Error::CutOff,
     Error::Full(Resource::Peers),
     Error::Full(Resource::SendQueue),
     Error::Full(Resource::Waiters),

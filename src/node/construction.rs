@@ -5,6 +5,7 @@ use core::mem::MaybeUninit;
 use super::api::{OwnerCache, Parent, SyncHandles, UsedLocks};
 use super::connection::{AdaptiveSpin, NO_LIMIT, Peers, Turns, WorkerState};
 use super::deadlines::LeaderLimits;
+use super::heartbeats::Contact;
 use super::rpc::Waiters;
 use super::{ANSWER_RESERVE, LeaderTables, NoEmbedder, Node, Phase, Upcalls};
 use crate::Identity;
@@ -155,6 +156,7 @@ impl<'m, P: Pal> Node<'m, P> {
             abandoned_pause: AtomicU64::new(0),
             member_output_deferred: AtomicBool::new(false),
             leader_limits: LeaderLimits::new(P::contended),
+            contact: Contact::new(&config, !identity.is_leader() && pal.is_secure()),
             turns: Turns::new(),
             upcalls: SpinLock::new(Rank::Upcalls, P::contended, Upcalls::new()),
             owners: SpinLock::new(Rank::Owners, P::contended, OwnerCache::new()),

@@ -183,6 +183,7 @@ impl Pal for Sink {
     type Stream = SinkStream;
     type Event = Bell;
     const SUPPORTS_CALLER_READ: bool = false;
+    const MAY_BE_SECURE: bool = false;
 
     fn event(&self) -> Result<Bell, OutOfResources> {
         Ok(Bell {

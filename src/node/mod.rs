@@ -4,6 +4,7 @@ mod api;
 mod connection;
 mod construction;
 mod deadlines;
+mod heartbeats;
 mod leader_tables;
 mod lifecycle;
 #[cfg(all(test, loom))]
@@ -25,6 +26,7 @@ use crate::pal::{Deadline, Pal};
 use crate::store::{SpinLock, assert_none_held};
 use connection::{Turns, WorkerState};
 use deadlines::LeaderLimits;
+use heartbeats::Contact;
 
 pub(crate) use api::SyncHandles;
 pub use api::{ChildSelector, Exit, Reader, Shared, SyncHandle, ValueStatus, Writer, lock_range};
@@ -102,6 +104,8 @@ pub struct Node<'m, P: Pal> {
     /// As a member: a message to the leader had no room, and the worker sends it when there is some.
     member_output_deferred: AtomicBool,
     leader_limits: LeaderLimits,
+    /// As a member: the contact with the leader.
+    contact: Contact,
     turns: Turns,
     pub(crate) upcalls: SpinLock<Upcalls>,
     pub(crate) owners: SpinLock<OwnerCache>,

@@ -84,6 +84,14 @@ pub trait Embedder<P: Pal>: Sync {
         let _ = (node, parent);
     }
 
+    /// This process was cut off from the leader, which may have given to others what this process had:
+    /// locks, leases, IDs ([`Config::silence_limit`](crate::Config::silence_limit)). Its calls for
+    /// them fail with [`Error::CutOff`]. It has left the family: it cannot come back under its VMID. The
+    /// node calls this once.
+    fn cut_off(&self, node: &Node<'_, P>) {
+        let _ = node;
+    }
+
     /// A process has opened a stream to this one. On the leader this is called for every member.
     fn member_joined(&self, node: &Node<'_, P>, vmid: Vmid) {
         let _ = (node, vmid);
@@ -108,6 +116,7 @@ pub(crate) enum Upcall {
     Metadata(Pid, MetaCode, MetadataReply),
     ChildEnded(ChildExit),
     ParentEnded(Option<Pid>),
+    CutOff,
     Joined(Vmid),
     Left(Vmid),
 }
@@ -308,6 +317,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 Some(Upcall::ChildEnded(exit)) => self.embedder.child_ended(self, &exit),
                 Some(Upcall::ParentEnded(_)) if self.has_ended() => {}
                 Some(Upcall::ParentEnded(parent)) => self.embedder.parent_ended(self, parent),
+                Some(Upcall::CutOff) => self.embedder.cut_off(self),
                 Some(Upcall::Joined(vmid)) => self.embedder.member_joined(self, vmid),
                 Some(Upcall::Left(vmid)) => self.embedder.member_left(self, vmid),
             }

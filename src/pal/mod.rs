@@ -219,8 +219,14 @@ pub trait Pal: Send + Sync {
     /// new ones wait instead of replacing the oldest.
     const HAS_HANDSHAKE: bool = false;
 
-    /// Returns true if the streams are encrypted and authenticated, as those of `secure` with a key.
-    /// A wrapper forwards it.
+    /// Whether [`Pal::is_secure`] may return true. A platform whose streams are always plain sets it to
+    /// false: then its nodes have no code for heartbeats.
+    const MAY_BE_SECURE: bool = true;
+
+    /// Returns true if the streams are encrypted and authenticated, as those of `secure` with a key:
+    /// then [`Stream::read`] returns 0 only for an end that the peer itself has made, and
+    /// [`StreamError::Closed`] for a cut, and the node sends heartbeats
+    /// ([`Config::silence_limit`](crate::Config::silence_limit)). A wrapper forwards it.
     fn is_secure(&self) -> bool {
         false
     }

@@ -6,8 +6,8 @@ use super::kinds::{KillTarget, LockFamily, LockKind, ProcessNote, SyncState};
 use super::layout;
 use super::message::Message;
 use super::payload::{
-    EndQuery, ExitReport, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery,
-    RelativeNote, Sync,
+    EndQuery, ExitReport, FileLock, Heartbeat, Hello, IdRange, LimitFlags, PeerLimits, PidKill,
+    ProcessQuery, RelativeNote, Sync,
 };
 use crate::store::total;
 use core::mem::size_of;
@@ -97,6 +97,27 @@ impl RelativeNote {
             note: ProcessNote::read(body.note.get())?,
             pid: body.pid.get(),
             vmid: body.vmid.get(),
+        })
+    }
+}
+
+impl Heartbeat {
+    pub(super) fn layout(self) -> layout::Heartbeat {
+        layout::Heartbeat {
+            sent_at: self.sent_at.into(),
+            limit: self.limit.into(),
+        }
+    }
+
+    pub(super) fn read(payload: &[u8]) -> Result<Heartbeat, Malformed> {
+        let body: &layout::Heartbeat = read_struct(payload)?;
+        let limit = body.limit.get();
+        if limit > Heartbeat::LONGEST {
+            return Err(Malformed::BadValue);
+        }
+        Ok(Heartbeat {
+            sent_at: body.sent_at.get(),
+            limit,
         })
     }
 }

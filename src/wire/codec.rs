@@ -6,7 +6,7 @@ use super::frame::{Frame, begin, fill, read_number, read_struct};
 use super::kinds::{LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
 use super::message::Message;
 use super::payload::{
-    EndQuery, ExitReport, FileLock, Hello, IdRange, PeerLimits, PidKill, ProcessQuery,
+    EndQuery, ExitReport, FileLock, Heartbeat, Hello, IdRange, PeerLimits, PidKill, ProcessQuery,
     RelativeNote, Sync,
 };
 use super::{DelegatedLocks, codes, layout};
@@ -96,6 +96,7 @@ impl<'a> Message<'a> {
             Message::ProcessQuery(query) => fill(to, &query.layout(), &[])?,
             Message::ProcessEnd(query) => fill(to, &query.layout(), &[])?,
             Message::ProcessNote(note) => fill(to, &note.layout(), &[])?,
+            Message::Heartbeat(beat) => fill(to, &beat.layout(), &[])?,
             Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
             Message::FileLockRecall(delegation) => {
                 fill(
@@ -221,6 +222,7 @@ impl<'a> Message<'a> {
             codes::PROCESS_QUERY => Message::ProcessQuery(ProcessQuery::read(payload)?),
             codes::PROCESS_END => Message::ProcessEnd(EndQuery::read(payload)?),
             codes::PROCESS_NOTE => Message::ProcessNote(RelativeNote::read(payload)?),
+            codes::HEARTBEAT => Message::Heartbeat(Heartbeat::read(payload)?),
             codes::FIRST_UNKNOWN.. => Message::Unknown(code),
         })
     }

@@ -89,6 +89,10 @@ pub const PROCESS_END: u8 = 101;
 /// member: the parent has ended, or a child that was being started was abandoned.
 pub const PROCESS_NOTE: u8 = 102;
 
+/// Member to leader, and back, on secure streams: the sender wants to know whether the leader still
+/// counts it as a member, and the leader does.
+pub const HEARTBEAT: u8 = 110;
+
 /// Returns true if the code is free: a frame with it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
     code >= FIRST_UNKNOWN
@@ -102,6 +106,7 @@ pub const fn is_unknown(code: u8) -> bool {
                     | PID_KILL_PASSED
                     | PROCESS_END
                     | PROCESS_NOTE
+                    | HEARTBEAT
         )
 }
 
@@ -145,6 +150,7 @@ pub const fn name(code: u8) -> Option<&'static str> {
         PID_KILL_PASSED => "PID_KILL_PASSED",
         PROCESS_END => "PROCESS_END",
         PROCESS_NOTE => "PROCESS_NOTE",
+        HEARTBEAT => "HEARTBEAT",
         _ => return None,
     })
 }

@@ -165,6 +165,12 @@ layouts! {
         vmid: U32 = 8,
     }
 
+    /// `HEARTBEAT`
+    Heartbeat: 16 {
+        sent_at: U64 = 0,
+        limit: U64 = 8,
+    }
+
     /// `FILE_LOCK_CANCEL`
     FileLockCancel: 8 {
         seq: U64 = 0,

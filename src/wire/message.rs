@@ -3,7 +3,7 @@
 use super::frame::HEADER_LENGTH;
 use super::kinds::{KillTarget, LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
 use super::payload::{
-    EndQuery, ExitReport, FileLock, Hello, IdRange, PeerLimits, PidKill, ProcessQuery,
+    EndQuery, ExitReport, FileLock, Heartbeat, Hello, IdRange, PeerLimits, PidKill, ProcessQuery,
     RelativeNote, Sync,
 };
 use super::{DelegatedLocks, codes, layout};
@@ -130,6 +130,8 @@ pub enum Message<'a> {
     ProcessEnd(EndQuery),
     /// A note about a relative of a process.
     ProcessNote(RelativeNote),
+    /// A heartbeat of a member, or the leader's answer, which repeats it.
+    Heartbeat(Heartbeat),
     /// A message with a free code ([`codes::is_unknown`]). Its payload is dropped. A message with
     /// any other code can't be sent this way.
     Unknown(u8),
@@ -176,6 +178,7 @@ impl Message<'_> {
             Message::ProcessQuery(_) => codes::PROCESS_QUERY,
             Message::ProcessEnd(_) => codes::PROCESS_END,
             Message::ProcessNote(_) => codes::PROCESS_NOTE,
+            Message::Heartbeat(_) => codes::HEARTBEAT,
             Message::Unknown(code) => *code,
         }
     }
@@ -221,6 +224,7 @@ impl Message<'_> {
             Message::ProcessQuery(_) => size_of::<layout::ProcessQuery>(),
             Message::ProcessEnd(_) => size_of::<layout::ProcessEnd>(),
             Message::ProcessNote(_) => size_of::<layout::ProcessNote>(),
+            Message::Heartbeat(_) => size_of::<layout::Heartbeat>(),
             Message::Unknown(code) if !codes::is_unknown(*code) => usize::MAX,
             Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => 0,
         };

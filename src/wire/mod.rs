@@ -43,8 +43,8 @@ pub use kinds::{
 };
 pub use message::Message;
 pub use payload::{
-    EndQuery, ExitReport, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery,
-    RelativeNote, Sync,
+    EndQuery, ExitReport, FileLock, Heartbeat, Hello, IdRange, LimitFlags, PeerLimits, PidKill,
+    ProcessQuery, RelativeNote, Sync,
 };
 pub use reader::FrameReader;
 pub use writer::FrameWriter;

@@ -97,7 +97,7 @@ pub struct FileLock<'a> {
 pub struct Hello {
     /// The version of the extensions, [`Hello::VERSION`].
     pub version: u32,
-    /// The features that the process knows beyond those of that version: none are defined.
+    /// The features of the process beyond those of that version: [`Hello::ANSWERS_HEARTBEATS`].
     pub features: u32,
     /// Its pid; 0 for none.
     pub pid: Id,
@@ -108,6 +108,10 @@ pub struct Hello {
 impl Hello {
     /// The version of the extensions that this crate implements.
     pub const VERSION: u32 = 1;
+
+    /// The feature of a leader that answers heartbeats: its streams are secure, and it has a limit of
+    /// silence.
+    pub const ANSWERS_HEARTBEATS: u32 = 1;
 
     /// The greeting of a peer without a process in the table: a leader, or a member that has not
     /// joined.
@@ -180,4 +184,21 @@ pub struct RelativeNote {
     pub pid: Id,
     /// The VMID of that relative.
     pub vmid: u32,
+}
+
+/// A heartbeat: a member's question whether the leader still counts it as a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Heartbeat {
+    /// The time on the member's clock at which it sent the heartbeat, in nanoseconds. The leader
+    /// does not interpret it.
+    pub sent_at: u64,
+    /// The time for which the answer lets the member use what it was given, from `sent_at`, in
+    /// nanoseconds: at most [`Heartbeat::LONGEST`].
+    pub limit: u64,
+}
+
+impl Heartbeat {
+    /// The longest limit of silence: a minute. What a member had is taken for longer than that after
+    /// it is lost.
+    pub const LONGEST: u64 = 60_000_000_000;
 }

@@ -278,7 +278,7 @@ mod host {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
-                        let owner = other.owner_of(pid, WAIT).unwrap();
+                        let owner = other.owner_of(pid.get(), WAIT).unwrap();
                         assert_eq!(owner, Some(identity.vmid));
                     }
                 });

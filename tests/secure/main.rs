@@ -4,6 +4,7 @@
 
 mod attacks;
 mod families;
+mod silence;
 mod streams;
 
 use std::sync::atomic::{AtomicU64, Ordering};

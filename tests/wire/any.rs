@@ -2,9 +2,9 @@
 
 use libos_ipc::wire::{
     Answer, DelegatedLock, DelegatedLockList, DelegatedLocks, EndQuery, ExitReport, Expected,
-    FileLock, HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockFamily, LockKind, Message,
-    MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
-    ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
+    FileLock, Heartbeat, HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockFamily, LockKind,
+    Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote,
+    ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
 };
 use libos_ipc::{Errno, Pid, Vmid};
 use proptest::prelude::*;
@@ -145,6 +145,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
         ),
         (any::<u64>(), select(SyncNote::ALL)).prop_map(|(id, note)| Message::SyncNote { id, note }),
         any::<(u32, u32)>().prop_map(|(pid, group)| Message::ProcessEnd(EndQuery { pid, group })),
+        (any::<u64>(), 0..=Heartbeat::LONGEST)
+            .prop_map(|(sent_at, limit)| Message::Heartbeat(Heartbeat { sent_at, limit })),
         (select(ProcessNote::ALL), any::<(u32, u32)>())
             .prop_map(|(note, (pid, vmid))| Message::ProcessNote(RelativeNote { note, pid, vmid })),
         (any::<u64>(), lent_locks())
@@ -277,6 +279,10 @@ fn about_processes() -> Vec<Message<'static>> {
         Message::ProcessStart { vmid: 1, pid: 2 },
         Message::ProcessReap(1),
         Message::ProcessEnd(EndQuery { pid: 1, group: 2 }),
+        Message::Heartbeat(Heartbeat {
+            sent_at: 1,
+            limit: Heartbeat::LONGEST,
+        }),
         Message::ProcessNote(RelativeNote {
             note: ProcessNote::ChildAbandoned,
             pid: 1,

@@ -4,9 +4,9 @@
 use crate::{answered, encoded, with_frame};
 use libos_ipc::wire::{
     Answer, DelegatedLock, DelegatedLockList, EndQuery, ExitReport, Expected, FileLock, Frame,
-    HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockFamily, LockKind, Malformed, Message,
-    MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
-    ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
+    Heartbeat, HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockFamily, LockKind, Malformed,
+    Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote,
+    ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
 };
 use libos_ipc::{Errno, Pid, Vmid};
 
@@ -60,7 +60,8 @@ fn a_whole_frame_has_the_golden_bytes() {
 fn messages_without_payload_have_the_golden_bytes() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
-    for code in (18..64).chain(77..=95).chain([98]).chain(103..=255) {
+    let free = (18..64).chain(77..=95).chain([98]).chain(103..=109);
+    for code in free.chain(111..=255) {
         is(Message::Unknown(code), &frame(17, code, &[]));
     }
 }
@@ -587,6 +588,16 @@ fn the_extension_for_sync_handles() {
         Message::SyncNote { id: 0x0101, note },
         &frame(29, 76, &[(0, &[1, 1]), (8, &[2])]),
     );
+}
+
+#[test]
+fn the_extension_for_heartbeats() {
+    let beat = Heartbeat {
+        sent_at: 0x0101,
+        limit: 0x0202,
+    };
+    let body: &[(usize, &[u8])] = &[(0, &[1, 1]), (8, &[2, 2])];
+    is(Message::Heartbeat(beat), &frame(33, 110, body));
 }
 
 #[test]

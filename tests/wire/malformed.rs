@@ -2,7 +2,9 @@
 
 use crate::any::one_of_each;
 use crate::encoded;
-use libos_ipc::wire::{Answer, Expected, Frame, Malformed, Message, ProcessState, codes};
+use libos_ipc::wire::{
+    Answer, Expected, Frame, Heartbeat, Malformed, Message, ProcessState, codes,
+};
 
 fn refused(code: u8, payload: &[u8]) -> Malformed {
     match (Frame {
@@ -259,5 +261,18 @@ fn padding_and_reserved_bytes_are_ignored() {
             payload: &payload,
         };
         assert_eq!(frame.message(), Ok(message));
+    }
+}
+
+#[test]
+fn heartbeat_with_a_limit_that_is_too_long_is_malformed() {
+    for (limit, is_good) in [(Heartbeat::LONGEST, true), (Heartbeat::LONGEST + 1, false)] {
+        let payload = [[0; 8], limit.to_le_bytes()].concat();
+        let frame = Frame {
+            seq: 0,
+            code: codes::HEARTBEAT,
+            payload: &payload,
+        };
+        assert_eq!(frame.message().is_ok(), is_good);
     }
 }

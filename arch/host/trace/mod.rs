@@ -66,6 +66,7 @@ impl<P: Pal> Pal for TracedPal<P> {
     type Event = P::Event;
 
     const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
+    const MAY_BE_SECURE: bool = P::MAY_BE_SECURE;
     const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
 
     crate::forward_pal!(P: contended);

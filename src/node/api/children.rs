@@ -141,7 +141,7 @@ impl<P: Pal> Node<'_, P> {
             });
             match answer {
                 // Without the leader no process can ask for the pid any more.
-                Ok(_) | Err(Error::LeaderGone) => return Ok(()),
+                Ok(_) | Err(Error::LeaderGone | Error::CutOff) => return Ok(()),
                 Err(Error::TimedOut) => {
                     if let Some(error) = limits.reached(&self.pal) {
                         return Err(error);

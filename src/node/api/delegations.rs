@@ -22,7 +22,13 @@ impl<P: Pal> Node<'_, P> {
     ) -> Option<Result<(), Error>> {
         let us = self.identity.vmid;
         loop {
-            let decision = self.delegated_files.lock().set(us, lock);
+            let decision = {
+                let mut files = self.delegated_files.lock();
+                if let Err(error) = self.check_contact() {
+                    return Some(Err(error));
+                }
+                files.set(us, lock)
+            };
             let number = match decision {
                 Decision::Done(result) => return Some(decided(result)),
                 Decision::Forward => return self.return_before(leader, wait).err().map(Err),

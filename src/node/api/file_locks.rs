@@ -149,7 +149,11 @@ impl<P: Pal> Node<'_, P> {
             return Err(Error::Unsupported);
         }
         let us = self.identity.vmid;
-        let here = self.delegated_files.lock().get(us, lock);
+        let here = {
+            let files = self.delegated_files.lock();
+            self.check_contact()?;
+            files.get(us, lock)
+        };
         match here {
             Some(Ok(found)) => Ok(found),
             Some(Err(errno)) => Err(error_of(errno)),

@@ -118,15 +118,21 @@ impl<P: Pal> Node<'_, P> {
         let wait = self.begin(wait);
         loop {
             self.check_running()?;
-            if let Allocation::Id(id) = self.own_ids.lock().alloc(purpose) {
-                return Ok(id);
+            {
+                let mut own_ids = self.own_ids.lock();
+                self.check_contact()?;
+                if let Allocation::Id(id) = own_ids.alloc(purpose) {
+                    return Ok(id);
+                }
             }
             match self.add_range(wait) {
                 Ok(()) => {}
                 Err(
                     error @ (Error::NoIds | Error::Full(Resource::Ranges | Resource::OwnRanges)),
                 ) => {
-                    return self.own_ids.lock().alloc_any().ok_or(error);
+                    let mut own_ids = self.own_ids.lock();
+                    self.check_contact()?;
+                    return own_ids.alloc_any().ok_or(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -191,7 +197,9 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::Full`] at the limit of own ranges, [`Error::Invalid`] if the ID is here already.
     pub fn accept_id(&self, id: Id) -> Result<(), Error> {
         self.check_running()?;
-        self.own_ids.lock().accept(id)
+        let mut own_ids = self.own_ids.lock();
+        self.check_contact()?;
+        own_ids.accept(id)
     }
 
     /// Releases an ID. Its range is released to the leader when no ID of the range is in use.

@@ -20,11 +20,22 @@ impl<'m, P: Pal> Node<'m, P> {
             if Some(peer.vmid()) == self.identity.leader {
                 self.extended.store(true, Ordering::Release);
                 self.sync_handles.on_server_hello();
+                if hello.features & Hello::ANSWERS_HEARTBEATS != 0 {
+                    self.limit_silence();
+                }
             }
             return true;
         };
         // The leader answers even if this node is about to close.
-        let answer = Message::Hello(Hello::NO_PROCESS);
+        let features = if self.answers_heartbeats() {
+            Hello::ANSWERS_HEARTBEATS
+        } else {
+            0
+        };
+        let answer = Message::Hello(Hello {
+            features,
+            ..Hello::NO_PROCESS
+        });
         if let Err(Error::Full(_)) = self.put(peer, 0, &answer) {
             return false;
         }

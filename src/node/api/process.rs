@@ -293,14 +293,14 @@ impl<P: Pal> Node<'_, P> {
             self.send_all_client_messages().then_some(Ok(()))
         });
         match said {
-            Err(Error::LeaderGone) => Ok(()),
+            Err(Error::LeaderGone | Error::CutOff) => Ok(()),
             said => said,
         }
     }
 
     fn send_end(&self, to: Vmid, notice: &Message<'_>, limits: Limits<'_>) -> Result<(), Error> {
         match self.post(to, notice, limits.wait()) {
-            Err(Error::NoSuchProcess | Error::LeaderGone) => Ok(()),
+            Err(Error::NoSuchProcess | Error::LeaderGone | Error::CutOff) => Ok(()),
             said => said,
         }
     }
@@ -313,7 +313,7 @@ impl<P: Pal> Node<'_, P> {
         let question = Message::GetIdOwner(pid);
         // The leader handles messages in order, so its answer comes after the notice.
         match self.exchange(leader, &question, &mut ReplyData::none(), limits.wait()) {
-            Ok(_) | Err(Error::LeaderGone) => Ok(()),
+            Ok(_) | Err(Error::LeaderGone | Error::CutOff) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -325,7 +325,7 @@ impl<P: Pal> Node<'_, P> {
         if self.used_locks.any() {
             let clear = Message::FileLockClearPid(pid);
             match self.exchange(leader, &clear, &mut ReplyData::none(), wait) {
-                Ok(_) | Err(Error::LeaderGone) => {}
+                Ok(_) | Err(Error::LeaderGone | Error::CutOff) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -333,7 +333,7 @@ impl<P: Pal> Node<'_, P> {
             let range = self.own_ids.lock().take_idle_range();
             let Some(range) = range else { return Ok(()) };
             match self.post(leader, &Message::ReleaseIdRange(range), wait) {
-                Ok(()) | Err(Error::LeaderGone) => {}
+                Ok(()) | Err(Error::LeaderGone | Error::CutOff) => {}
                 Err(error) => return Err(error),
             }
         }

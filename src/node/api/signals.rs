@@ -170,7 +170,7 @@ impl<P: Pal> Node<'_, P> {
         let is_ordered = self.is_ordered(&kill, None, forwarded);
         if !is_ordered {
             match self.kill_via_leader(kill, false, wait) {
-                Ok(ViaLeader::SendDirectly) | Err(Error::LeaderGone) => {}
+                Ok(ViaLeader::SendDirectly) | Err(Error::LeaderGone | Error::CutOff) => {}
                 Ok(ViaLeader::Done) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -187,7 +187,7 @@ impl<P: Pal> Node<'_, P> {
             return outcome;
         }
         match self.kill_via_leader(kill, true, wait) {
-            Err(Error::LeaderGone) | Ok(ViaLeader::SendDirectly) => outcome,
+            Err(Error::LeaderGone | Error::CutOff) | Ok(ViaLeader::SendDirectly) => outcome,
             Err(error) => Err(error),
             Ok(ViaLeader::Done) => Ok(()),
         }
@@ -264,7 +264,7 @@ impl<P: Pal> Node<'_, P> {
         let known = self.owners.lock().get(id).map(|known| known.owner);
         if let Some(owner) = known {
             match ask(owner) {
-                Err(Error::NoSuchProcess | Error::LeaderGone) => {}
+                Err(Error::NoSuchProcess | Error::LeaderGone | Error::CutOff) => {}
                 outcome => return outcome,
             }
         }

@@ -202,6 +202,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.handle_relative_note(note)?
             }
             Message::Hello(hello) => self.handle_hello(peer, hello),
+            Message::Heartbeat(beat) if self.leader.is_some() => self.answer_heartbeat(peer, beat),
+            Message::Heartbeat(beat) if Some(to) == self.identity.leader => {
+                self.handle_answered_heartbeat(beat);
+                true
+            }
             Message::Limits(limits) => self.handle_limits(peer, limits),
             Message::FileGiven { handle, .. } if Some(to) == self.identity.leader => {
                 self.confirm_given_file(peer, *handle)

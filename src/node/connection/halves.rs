@@ -11,6 +11,8 @@ use crate::wire::{FrameReader, FrameWriter};
 pub(crate) struct RxHalf<'m, S> {
     pub(crate) stream: Option<S>,
     pub(crate) frames: FrameReader<'m>,
+    /// The end of the stream was read: on secure streams, the peer has ended it itself.
+    pub(crate) has_ended: bool,
     /// The number of reads since the connection is closing, or since another stream claims the
     /// VMID of the peer.
     pub(crate) last_reads: usize,
@@ -98,6 +100,7 @@ impl<S> RxHalf<'_, S> {
         self.frames.clear();
         self.reads_paused = false;
         self.is_traced = false;
+        self.has_ended = false;
         self.last_reads = 0;
         self.share = Share::default();
         // The stream is dropped in place, as in [`TxHalf`].

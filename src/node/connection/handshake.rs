@@ -6,7 +6,6 @@ use crate::sync::Ordering;
 use super::poll_loop::{RETRY, RETRY_ACCEPT, Retry, UnidentifiedStream, VMID_LENGTH, WorkerState};
 use super::rx::ReadOutcome;
 use crate::counters::Refusal;
-use crate::error::Error;
 use crate::leader::{Op, Outcome};
 use crate::log::log_event;
 use crate::node::{LeaderTables, Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
@@ -218,6 +217,10 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(peer) = self.peers.find(vmid) {
             // The process that had this VMID before may be gone, and only the end of its stream not
             // have been read yet.
+            let kept_until = Self::kept_until(&peer);
+            if kept_until.is_some_and(|until| self.now() < until) {
+                return self.refuse(Some(vmid), Refusal::VmidTaken);
+            }
             if peer.broken.load(Ordering::SeqCst) {
                 if self.close(state, &peer) != Retry::No {
                     // A call still holds one of its streams.
@@ -327,7 +330,7 @@ impl<'m, P: Pal> Node<'m, P> {
             queue.faulty
         };
         // The frames that came before the end are handled.
-        while !faulty && rx.last_reads < LAST_READS {
+        while !faulty && rx.last_reads < LAST_READS && Self::kept_until(peer).is_none() {
             let read = self.read(&mut rx);
             rx.last_reads = rx.last_reads.plus(usize::from(read != ReadOutcome::NotNow));
             let retry = self.handle_frames(peer, &mut rx);
@@ -356,21 +359,16 @@ impl<'m, P: Pal> Node<'m, P> {
                 ReadOutcome::Nothing | ReadOutcome::End => break,
             }
         }
+        if self.keeps_possessions(peer, &mut rx, &mut tx) {
+            return Retry::Soon;
+        }
         if !peer.lacks_inbound() && !self.reclaim_all_of(peer) {
             self.pause_watch(peer, &rx, &tx);
             return Retry::Now;
         }
         let vmid = peer.vmid();
-        // The outgoing stream is closed first: a peer that sees the end of its own stream then
-        // finds the end of this one, and the bytes before it, without waiting.
-        if let Some(stream) = &tx.stream {
-            self.pal.unwatch(stream);
-        }
-        tx.reset();
-        if let Some(stream) = &rx.stream {
-            self.pal.unwatch(stream);
-        }
-        rx.reset();
+        self.end_contact(peer, &rx);
+        self.close_streams(&mut rx, &mut tx);
         {
             let mut queue = peer.queue.lock();
             queue.filling.clear();
@@ -381,7 +379,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.peers.remove(peer);
         self.retry_output(peer);
         let error = self.gone(vmid);
-        if error == Error::LeaderGone {
+        if Some(vmid) == self.identity.leader {
             self.leader_gone.store(true, Ordering::Release);
             // During a shutdown both sides close their streams, so that is no cause for a warning.
             if self.phase() == Phase::Running {
@@ -402,6 +400,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // Calls that wait for children, or for all others to leave, check again.
         self.waiters.wake_for_room(self.identity.vmid);
         self.waiters.fail(Some(vmid), error);
+        self.announce_end_of_contact();
         self.events.disconnected(vmid);
         self.counters.disconnects.add(1);
         if state.exhausted_until.take().is_some() {
@@ -409,6 +408,23 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.notify_shutdown();
         Retry::No
+    }
+
+    /// Closes the streams of a peer. The outgoing one goes first: a peer that sees the end of its own
+    /// stream then finds the end of this one, and the bytes before it, without waiting.
+    pub(in crate::node) fn close_streams(
+        &self,
+        rx: &mut RxHalf<'m, P::Stream>,
+        tx: &mut TxHalf<'m, P::Stream>,
+    ) {
+        if let Some(stream) = &tx.stream {
+            self.pal.unwatch(stream);
+        }
+        tx.reset();
+        if let Some(stream) = &rx.stream {
+            self.pal.unwatch(stream);
+        }
+        rx.reset();
     }
 
     /// Pauses the watch of a peer that is closing and will be served again soon. Until then the

@@ -55,6 +55,11 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) syncs_refused: AtomicBool,
     /// On the leader: what is left to do to reclaim what a peer had whose process has ended.
     pub(crate) reclaim_left: AtomicReclaim,
+    /// On the leader: the limit of silence of the peer, in nanoseconds; 0 if it has stated none.
+    pub(crate) silence_limit: AtomicU64,
+    /// On the leader: the streams of the peer were lost, and what its process has is reclaimed at this
+    /// time; 0 if they were not.
+    pub(crate) kept_until: AtomicU64,
     /// On the leader: a message for the peer was put back, since its queue had no room.
     pub(crate) output_deferred: AtomicBool,
     /// How many more frames the frame that is handled counts as.

@@ -115,6 +115,7 @@ impl<'m, S> Peers<'m, S> {
                     RxHalf {
                         stream: None,
                         frames: FrameReader::with_buffer(buffers.alloc_buffer(frame_length)?),
+                        has_ended: false,
                         last_reads: 0,
                         share: Share::default(),
                         reads_paused: false,
@@ -163,6 +164,8 @@ impl<'m, S> Peers<'m, S> {
                 max_frame: AtomicU32::new(u32::MAX),
                 syncs_refused: AtomicBool::new(false),
                 reclaim_left: AtomicReclaim::new(),
+                silence_limit: AtomicU64::new(0),
+                kept_until: AtomicU64::new(0),
                 output_deferred: AtomicBool::new(false),
                 charge: AtomicU32::new(0),
                 reader: AtomicU32::new(0),
@@ -314,6 +317,8 @@ impl<'m, S> Peers<'m, S> {
         }
         peer.max_frame.store(u32::MAX, Ordering::Relaxed);
         peer.reclaim_left.store(Reclaim::START);
+        peer.silence_limit.store(0, Ordering::Relaxed);
+        peer.kept_until.store(0, Ordering::Relaxed);
         let free_count = directory.free_count;
         if let Some(free) = directory.free.get_mut(free_count) {
             *free = peer.index;

@@ -193,6 +193,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.poll_revocations(until);
         let until = self.poll_starts(until);
         let until = self.poll_abandoned(until);
+        let until = self.poll_contact(until);
         // Peers that were scheduled during this iteration wait for this thread alone, so it must
         // not sleep.
         let leader = self.leader.as_ref();
@@ -287,7 +288,11 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(peer) = self.peers.next_scheduled() else {
                 break;
             };
-            let retry_peer = if !self.judge_unreachable(&peer) {
+            let kept_until = Self::kept_until(&peer).filter(|until| self.now() < *until);
+            let retry_peer = if let Some(until) = kept_until {
+                relisted = relisted.plus(self.serve_again_at(state, &peer, until));
+                Retry::No
+            } else if !self.judge_unreachable(&peer) {
                 Retry::Soon
             } else if peer.broken.load(Ordering::SeqCst) {
                 self.close(state, &peer)
@@ -298,10 +303,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     // Later if another thread had locked the half, so that no attempt was made.
                     let now = self.now();
                     let next = if next > now { next } else { now + RETRY };
-                    let first = state.next_try.unwrap_or(next);
-                    state.next_try = Some(first.min(next));
-                    let is_new = self.peers.schedule(&peer);
-                    relisted = relisted.plus(usize::from(is_new));
+                    relisted = relisted.plus(self.serve_again_at(state, &peer, next));
                 }
                 retry
             };
@@ -316,6 +318,19 @@ impl<'m, P: Pal> Node<'m, P> {
         // The calls to the embedder that this and other threads have queued.
         self.run_upcalls();
         (retry, relisted)
+    }
+
+    /// Schedules the peer, and has the worker serve it at that time at the latest. Returns the number of
+    /// peers that were scheduled.
+    fn serve_again_at(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        next: Time,
+    ) -> usize {
+        let first = state.next_try.unwrap_or(next);
+        state.next_try = Some(first.min(next));
+        usize::from(self.peers.schedule(peer))
     }
 
     /// Marks a peer broken to which no stream could be opened, unless a stream to or from it was
@@ -388,6 +403,10 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Closes the connection of a peer that has not returned a delegation or a lease in time.
     pub(crate) fn disconnect_overdue(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        // It is disconnected already, and the worker reclaims what it has later.
+        if Self::kept_until(peer).is_some() {
+            return;
+        }
         if !peer.broken.swap(true, Ordering::SeqCst) {
             self.refuse(Some(peer.vmid()), Refusal::NotReturned);
         }

@@ -63,7 +63,11 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         assert_none_held();
         match stream.read(space) {
-            Ok(0) | Err(StreamError::Closed) => ReadOutcome::End,
+            Ok(0) => {
+                rx.has_ended = true;
+                ReadOutcome::End
+            }
+            Err(StreamError::Closed) => ReadOutcome::End,
             Err(StreamError::WouldBlock | StreamError::Interrupted) => ReadOutcome::Nothing,
             Ok(count) => {
                 self.record_read(rx, count);
@@ -205,12 +209,13 @@ impl<'m, P: Pal> Node<'m, P> {
         Retry::No
     }
 
-    /// Whether a call that waits may handle the frame: an answer, or a message of the server of shared
-    /// values. None of them calls the embedder.
+    /// Whether a call that waits may handle the frame: an answer, the answer to a heartbeat, or a message
+    /// of the server of shared values. None of them calls the embedder.
     fn is_for_caller(&self, peer: &PeerRef<'_, 'm, P::Stream>, code: u8) -> bool {
         match code {
             codes::RESP => true,
-            codes::SYNC_REQUEST_DOWNGRADE
+            codes::HEARTBEAT
+            | codes::SYNC_REQUEST_DOWNGRADE
             | codes::SYNC_CONFIRM_UPGRADE
             | codes::SYNC_CONFIRM_CLOSE => Some(peer.vmid()) == self.identity.leader,
             _ => false,

@@ -123,6 +123,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let written = if rest_of_vmid.is_empty() {
                 stream.write(&[frames])
             } else {
+                self.note_first_write(peer);
                 stream.write(&[rest_of_vmid, frames])
             };
             match written {

@@ -140,8 +140,10 @@ impl<'m, P: Pal> Node<'m, P> {
         if dest == self.identity.vmid {
             return Err(Error::Invalid);
         }
-        if Some(dest) == self.identity.leader && self.leader_gone.load(Ordering::Acquire) {
-            return Err(Error::LeaderGone);
+        if Some(dest) == self.identity.leader
+            && (self.leader_gone.load(Ordering::Acquire) || self.is_cut_off())
+        {
+            return Err(self.gone(dest));
         }
         self.peers.find_or_add(dest)
     }
@@ -247,7 +249,11 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns the error of a call to a peer that is gone.
     pub(crate) fn gone(&self, vmid: Vmid) -> Error {
         if Some(vmid) == self.identity.leader {
-            Error::LeaderGone
+            if self.is_cut_off() {
+                Error::CutOff
+            } else {
+                Error::LeaderGone
+            }
         } else {
             Error::NoSuchProcess
         }

@@ -69,6 +69,7 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
     type Event = Flag;
 
     const SUPPORTS_CALLER_READ: bool = false;
+    const MAY_BE_SECURE: bool = false;
 
     fn event(&self) -> Result<Flag, OutOfResources> {
         Ok(Flag::default())

@@ -114,6 +114,7 @@ impl<'p, P: Pal> Pal for &'p FaultInjector<P> {
     type Event = P::Event;
 
     const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
+    const MAY_BE_SECURE: bool = P::MAY_BE_SECURE;
     const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
 
     crate::forward_pal!(P: contended);

@@ -80,6 +80,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
     type Event = Flag;
 
     const SUPPORTS_CALLER_READ: bool = false;
+    const MAY_BE_SECURE: bool = false;
 
     fn event(&self) -> Result<Flag, OutOfResources> {
         Ok(Flag::default())

@@ -207,5 +207,6 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         recall_limit: Duration::from_secs(5),
         lease_limit: Some(Duration::from_secs(5)),
         start_limit: START_LIMIT,
+        silence_limit: None,
     }
 }

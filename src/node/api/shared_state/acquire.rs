@@ -105,6 +105,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if client.generation() != handle.generation {
                 return Err(Error::Invalid);
             }
+            self.check_contact()?;
             // A call that uses the handle alone neither overtakes others nor is overtaken.
             let passes_as = if alone { SyncState::Exclusive } else { state };
             let has_turn = client.may_overtake(passes_as) && !(alone && client.is_in_use());
@@ -135,6 +136,9 @@ impl<'m, P: Pal> Node<'m, P> {
             limits,
             |client, is_first| {
                 let has_turn = is_first && !(alone && client.is_in_use());
+                if let Err(error) = self.check_contact() {
+                    return Some(Err(error));
+                }
                 Some(match client.acquire(state, has_turn) {
                     Acquisition::Acquired => Ok(read(client)),
                     Acquisition::Pending => return None,
@@ -159,6 +163,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if client.generation() != handle.generation || !client.is_held(SyncState::Shared) {
                 return Err(Error::Invalid);
             }
+            self.check_contact()?;
             match client.upgrade(true) {
                 Acquisition::Acquired => return Ok(()),
                 Acquisition::Pending => {}
@@ -177,6 +182,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let limits = Limits::of(wait, &self.pal);
         let upgraded = self.wait_for_slot(handle, slot, WaitKind::Upgrade, limits, |client, _| {
+            if let Err(error) = self.check_contact() {
+                return Some(Err(error));
+            }
             Some(match client.upgrade(false) {
                 Acquisition::Acquired => Ok(()),
                 Acquisition::Pending => return None,

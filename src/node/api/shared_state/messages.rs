@@ -60,10 +60,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 };
                 match self.put(&peer, 0, &message) {
                     // Messages to a leader that has ended are dropped.
-                    Ok(()) | Err(Error::LeaderGone) if client.forwards_owner_death() => {
+                    Ok(()) | Err(Error::LeaderGone | Error::CutOff)
+                        if client.forwards_owner_death() =>
+                    {
                         client.mark_owner_death_sent();
                     }
-                    Ok(()) | Err(Error::LeaderGone) => client.mark_sent(outgoing),
+                    Ok(()) | Err(Error::LeaderGone | Error::CutOff) => client.mark_sent(outgoing),
                     Err(_) => break false,
                 }
             }

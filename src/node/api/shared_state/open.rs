@@ -103,7 +103,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // All waiters are in use by other threads: the confirmation frees the slot later.
             Err(Error::Full(_)) => Ok(()),
             // No leader can confirm it.
-            Err(Error::LeaderGone | Error::LimitsDiffer { .. }) => {
+            Err(Error::LeaderGone | Error::CutOff | Error::LimitsDiffer { .. }) => {
                 slot.client.lock().abandon();
                 self.sync_handles.free_if_closed(handle.slot_index);
                 Ok(())

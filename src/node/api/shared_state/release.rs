@@ -17,7 +17,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// stays in this process until another one requests it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the handle is closed, if no thread of this process holds it in that state, if the data is too long, or if the caller may not change the value; the handle and the value stay as they are then.
+    /// [`Error::Invalid`] if the handle is closed, if no thread of this process holds it in that state, if the data is too long, or if the caller may not change the value; the handle and the value stay as they are then. [`Error::CutOff`] if no other process sees the new value, since this
+    /// one was cut off from the leader; the handle is released all the same.
     #[inline]
     pub fn unlock_sync(
         &self,
@@ -50,7 +51,8 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Some(length) = length {
                 fill(client.data_mut(length));
             }
-        })
+        })?;
+        self.check_contact()
     }
 
     #[inline]

@@ -97,6 +97,13 @@ impl<'m> SyncHandles<'m> {
         )
     }
 
+    /// Waits until no thread is in the middle of a use that began before this call.
+    pub(crate) fn await_users(&self) {
+        for slot in self.slots.iter() {
+            drop(slot.client.lock());
+        }
+    }
+
     // Not inlined: its copies would add to the stack of `Node::new`.
     #[inline(never)]
     pub(crate) fn new(
