@@ -251,11 +251,15 @@ int libos_ipc_interrupt_reset(struct libos_ipc_interrupt* interrupt);
 
 /* ---- Set-up -------------------------------------------------------------------------------------- */
 
-/* The limits. libos_ipc_default_limits() fills in those for a family of 64 processes. */
+/* The limits. libos_ipc_default_limits() fills in those for a family of 256 processes. A call that reaches one logs its
+ * name, at LIBOS_IPC_LOG_WARNING. */
 struct libos_ipc_limits {
-    uint32_t peers;             /* processes that this one is connected with */
+    uint32_t peers;             /* processes that this one is connected with; 0 (default): 256 in the process that leads the
+                                   family, 64 in any other. The leader's table of processes has four times as many entries */
     uint32_t strangers;         /* accepted streams whose process has not sent its VMID yet */
-    uint32_t waiters;           /* blocking calls at the same time */
+    uint32_t waiters;           /* calls that wait at the same time for a lock, a shared value or the end of a process. 16 more
+                                   places are set aside for calls that end by themselves, so a call that releases
+                                   something does not fail because other threads wait */
     uint32_t frame_length;      /* length of the longest message in bytes */
     uint32_t send_queue;        /* bytes queued for one process */
     uint32_t ranges;            /* ID ranges of the family; used by the leader */
@@ -311,7 +315,7 @@ void libos_ipc_default_limits(struct libos_ipc_limits* limits);
 /* Returns the bytes of memory that a process with these limits needs (NULL: the default limits). With the default limits
  * this is less than LIBOS_IPC_MEMORY_LEADER or LIBOS_IPC_MEMORY_MEMBER. */
 size_t libos_ipc_memory_size(const struct libos_ipc_limits* limits, bool is_leader);
-#define LIBOS_IPC_MEMORY_LEADER (2816 * 1024)
+#define LIBOS_IPC_MEMORY_LEADER (8192 * 1024)
 #define LIBOS_IPC_MEMORY_MEMBER (1536 * 1024)
 
 /* Sets the platform, the callbacks and the limits, and copies all three. `limits` may be NULL. To be called once, before

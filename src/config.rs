@@ -20,7 +20,9 @@ pub struct Capacities {
     pub peers: usize,
     /// Accepted streams whose peer has not stated its VMID yet.
     pub unidentified: usize,
-    /// Calls that can wait at once for an answer, or for room to send.
+    /// Calls that can wait at once for an answer, or for room to send. A quarter of them, at most 16, is set aside
+    /// for calls that end by themselves: calls that wait for a lock, a shared value or the end of a process get the
+    /// rest.
     pub waiters: usize,
     /// The longest frame received from a peer or sent to one, in bytes. The node has one buffer of
     /// this size for each peer.

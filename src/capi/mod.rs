@@ -37,7 +37,7 @@ mod tables;
 
 use core::ffi::c_int;
 
-use crate::error::{Errno, Error};
+use crate::error::{Errno, Error, Resource};
 use crate::{Node, Vmid, Wait};
 
 use platform::CPlatform;
@@ -107,9 +107,37 @@ fn vmid(number: u32) -> Result<Vmid, Error> {
     Vmid::new(number).ok_or(Error::Invalid)
 }
 
-/// Converts a result to the return value of a C function: 0 or a negative error number.
+/// Converts a result to the return value of a C function: 0 or a negative error number. Logs which limit is reached,
+/// which the number does not tell.
 fn status(outcome: Result<(), Error>) -> c_int {
+    match outcome {
+        Err(Error::Full(limit)) => {
+            crate::log::c::warn(format_args!("{} is reached", field_of(limit)));
+        }
+        Err(Error::Refused(Errno::ENOLCK)) => crate::log::c::warn(format_args!(
+            "libos_ipc_limits.locks, locked_files, waiting_for_locks or lock_handles of the leader is reached"
+        )),
+        _ => {}
+    }
     Errno::status(&outcome.map_err(Error::errno))
+}
+
+/// The member of the C structs that sets a limit.
+fn field_of(limit: Resource) -> &'static str {
+    match limit {
+        Resource::Peers => "libos_ipc_limits.peers",
+        Resource::SendQueue => "libos_ipc_limits.send_queue",
+        Resource::Waiters => "libos_ipc_limits.waiters",
+        Resource::Ranges => "libos_ipc_limits.ranges of the leader",
+        Resource::OwnRanges => "libos_ipc_limits.own_ranges",
+        Resource::Processes => "four times libos_ipc_limits.peers of the leader",
+        Resource::Children => "libos_ipc_limits.children",
+        Resource::ReplyBuffers => "libos_ipc_limits.answers",
+        Resource::SyncHandles => "libos_ipc_limits.sync_handles",
+        Resource::FrameLength => "libos_ipc_limits.frame_length",
+        Resource::SyncData => "libos_ipc_limits.sync_data",
+        Resource::Memory => "libos_ipc_platform.memory_size",
+    }
 }
 
 /// Converts the return value of a function of the library OS: a negative one is an error number, any other is success.

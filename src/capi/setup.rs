@@ -11,7 +11,9 @@ use super::state::{NODE, SETUP, Setup, platform};
 use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_ipc_platform};
 use super::{CNode, node, node_any_phase, status};
 use crate::error::{Errno, Error};
+use crate::node::MOST_SET_ASIDE;
 use crate::pal::{Deadline, Time};
+use crate::store::total;
 use crate::{
     Admission, Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Quota, Vmid,
 };
@@ -38,7 +40,12 @@ const ADMIT_ANY: u32 = 0;
 /// `LIBOS_IPC_ADMIT_KNOWN`.
 const ADMIT_KNOWN: u32 = 1;
 
-/// The limits for a family of up to 64 processes.
+/// `libos_ipc_limits.peers` if it is 0, in a process that leads the family.
+const PEERS_OF_LEADER: u32 = 256;
+/// `libos_ipc_limits.peers` if it is 0, in any other process.
+const PEERS_OF_MEMBER: u32 = 64;
+
+/// The limits for a family of up to 256 processes.
 const DEFAULT: libos_ipc_limits = limits_of(&Config::DEFAULT);
 
 #[allow(
@@ -47,7 +54,6 @@ const DEFAULT: libos_ipc_limits = limits_of(&Config::DEFAULT);
 )]
 const fn limits_of(config: &Config) -> libos_ipc_limits {
     let Capacities {
-        peers,
         unidentified,
         waiters,
         frame_length,
@@ -64,7 +70,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         ..
     } = config.capacities;
     libos_ipc_limits {
-        peers: peers as u32,
+        peers: 0,
         strangers: unidentified as u32,
         waiters: waiters as u32,
         frame_length: frame_length as u32,
@@ -95,18 +101,25 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
     }
 }
 
-fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
+fn config_of(limits: &libos_ipc_limits, is_leader: bool, driving: Driving) -> Config {
+    let peers = match limits.peers {
+        0 if is_leader => PEERS_OF_LEADER,
+        0 => PEERS_OF_MEMBER,
+        peers => peers,
+    };
+    // The limit is for calls that other processes can make wait.
+    let waiters = total!(limits.waiters as usize, MOST_SET_ASIDE);
     Config {
         capacities: Capacities {
-            peers: limits.peers as usize,
+            peers: peers as usize,
             unidentified: limits.strangers as usize,
-            waiters: limits.waiters as usize,
+            waiters,
             frame_length: limits.frame_length as usize,
             send_queue: limits.send_queue as usize,
             ranges: limits.ranges as usize,
             own_ranges: limits.own_ranges as usize,
             // The leader keeps these for members that joined.
-            processes: limits.peers.saturating_mul(4).saturating_add(8) as usize,
+            processes: peers.saturating_mul(4).saturating_add(8) as usize,
             queued_signals: Capacities::DEFAULT.queued_signals,
             children: limits.children as usize,
             reply_buffers: limits.answers as usize,
@@ -169,7 +182,7 @@ pub unsafe extern "C" fn libos_ipc_memory_size(
     } else {
         Identity::child(Vmid::LEADER, Vmid::LEADER)
     };
-    CNode::memory(&identity, &config_of(&limits, Driving::Worker)).total()
+    CNode::memory(&identity, &config_of(&limits, is_leader, Driving::Worker)).total()
 }
 
 #[unsafe(no_mangle)]
@@ -208,7 +221,8 @@ pub unsafe extern "C" fn libos_ipc_setup(
         platform,
         callbacks,
         call_limit,
-        config: config_of(&limits, driving),
+        limits,
+        driving,
     };
     // If two threads call this at once, one of them succeeds.
     if !SETUP.set(setup) {
@@ -259,7 +273,8 @@ fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
     let setup = SETUP.get().ok_or(Error::Invalid)?;
     let identity = identity()?;
     let platform = &setup.platform;
-    let needed = CNode::memory(&identity, &setup.config).total();
+    let config = config_of(&setup.limits, identity.is_leader(), setup.driving);
+    let needed = CNode::memory(&identity, &config).total();
     if platform.memory_size < needed {
         crate::log::c::error(format_args!(
             "{needed} bytes of memory are needed, {} were given: see libos_ipc_memory_size()",
@@ -270,7 +285,7 @@ fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
     // Before the platform listens, so that the library OS can set the key and try again. Without the feature
     // `Node::new` refuses.
     #[cfg(feature = "secure")]
-    if setup.config.require_secure && !super::secure::has_key() {
+    if config.require_secure && !super::secure::has_key() {
         return Err(Error::NotSecure);
     }
     let listening = call!(
@@ -279,17 +294,17 @@ fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
         Errno::ENOSYS.negated()
     );
     super::callback_result(listening).map_err(Error::Refused)?;
-    construct(slot, setup, identity)
+    construct(slot, platform, identity, config)
 }
 
 /// Makes the node in its slot. The stack of this function is not in use while the platform begins to listen.
 #[inline(never)]
 fn construct<'s>(
     slot: &'s mut MaybeUninit<CNode>,
-    setup: &'static Setup,
+    platform: &'static libos_ipc_platform,
     identity: Identity,
+    config: Config,
 ) -> Result<&'s mut CNode, Error> {
-    let platform = &setup.platform;
     // SAFETY: the header gives this memory, of `memory_size` bytes, to the library for good. Only this function takes
     // it, in one thread at a time, and a node that could not be made keeps no reference to it.
     let memory =
@@ -297,7 +312,7 @@ fn construct<'s>(
     let pal = CPlatform(platform);
     #[cfg(feature = "secure")]
     let pal = super::secure::pal(pal, identity.vmid)?;
-    let node = slot.write(Node::new(pal, identity, setup.config, memory)?);
+    let node = slot.write(Node::new(pal, identity, config, memory)?);
     node.embedder = &LIBRARY_OS;
     node.never_joins = true;
     Ok(node)

@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use super::CNode;
-use super::tables::{libos_ipc_callbacks, libos_ipc_platform};
-use crate::Config;
+use super::tables::{libos_ipc_callbacks, libos_ipc_limits, libos_ipc_platform};
+use crate::Driving;
 use crate::store::Once;
 
 /// The tables and limits that `libos_ipc_setup` copied.
@@ -12,7 +12,8 @@ pub(super) struct Setup {
     pub(super) platform: libos_ipc_platform,
     pub(super) callbacks: libos_ipc_callbacks,
     pub(super) call_limit: Option<Duration>,
-    pub(super) config: Config,
+    pub(super) limits: libos_ipc_limits,
+    pub(super) driving: Driving,
 }
 
 // SAFETY: the pointers are only passed to functions that, as the header states, any thread may call; `memory` is used

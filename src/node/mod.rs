@@ -38,6 +38,8 @@ pub(crate) use leader_tables::LeaderTables;
 pub(crate) use lifecycle::Phase;
 pub(in crate::node) use outbox::Sender;
 #[cfg(any(test, feature = "capi", feature = "testing"))]
+#[cfg(feature = "capi")]
+pub(crate) use rpc::MOST_SET_ASIDE;
 pub(crate) use rpc::ReplyData;
 pub(crate) use rpc::{Delivery, LateReply, Waiters};
 pub use rpc::{Interrupt, PendingCall, Request, Wait, WaitReason};

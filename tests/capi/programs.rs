@@ -81,6 +81,16 @@ fn calls_without_threads_return_what_the_header_states() {
 }
 
 #[test]
+fn a_release_succeeds_while_many_threads_wait() {
+    run_program("releases", &[]);
+}
+
+#[test]
+fn a_limit_that_is_reached_is_named_in_the_log() {
+    run_program("limits", &[]);
+}
+
+#[test]
 fn a_lock_request_takes_few_calls_of_the_platform() {
     run_program("host_calls", &[]);
 }

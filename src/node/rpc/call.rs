@@ -88,7 +88,13 @@ impl Call {
         let expected = Expected::of(code).ok_or(Error::Invalid)?;
         let late = LateReply::of(message, node.has_extensions());
         let what = (WaitReason::Answer(code), now);
-        let token = node.waiters.claim(dest, what, Some(expected), late)?;
+        let is_open_ended = matches!(
+            message,
+            Message::FileLockSet(lock) | Message::FileLockBorrow(lock) if lock.wait
+        );
+        let token = node
+            .waiters
+            .claim_for(dest, what, Some(expected), late, is_open_ended)?;
         if node.has_ended() {
             node.waiters.release(token);
             return Err(Error::ShuttingDown);

@@ -22,4 +22,6 @@ pub use request::Request;
 pub(super) use wait::Limits;
 pub use wait::{Interrupt, Wait};
 pub use wait_reason::{PendingCall, WaitReason};
+#[cfg(feature = "capi")]
+pub(crate) use waiters::MOST_SET_ASIDE;
 pub(crate) use waiters::{LateReply, WaitToken, Waiters};

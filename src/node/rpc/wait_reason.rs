@@ -25,6 +25,13 @@ pub enum WaitReason {
     Handle(u64),
 }
 
+impl WaitReason {
+    /// Whether the wait lasts as long as other processes or threads like.
+    pub(super) fn is_open_ended(self) -> bool {
+        matches!(self, WaitReason::Child | WaitReason::Members)
+    }
+}
+
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

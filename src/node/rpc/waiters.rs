@@ -20,6 +20,9 @@ use crate::{Id, Vmid};
 /// bits of the number.
 const SEQ_LIMIT: u64 = 1 << 32;
 
+/// The number of waiters that are set aside, in a table that has four times as many.
+pub(crate) const MOST_SET_ASIDE: usize = 16;
+
 /// The action on an answer that comes after its call has returned. The leader has executed the
 /// request all the same, so this process must act on the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,17 +153,39 @@ impl<'m, E: Event> Waiters<'m, E> {
     pub(crate) fn claim(
         &self,
         peer: Vmid,
-        (what, since): (WaitReason, Time),
+        what: (WaitReason, Time),
         expected: Option<Expected>,
         late: LateReply,
     ) -> Result<WaitToken, Error> {
+        self.claim_for(peer, what, expected, late, what.0.is_open_ended())
+    }
+
+    /// As [`Waiters::claim`]. A wait that `is_open_ended` lasts as long as other processes or threads
+    /// like, so some waiters are set aside for those that end by themselves: a call that releases
+    /// something finds one however many threads wait for a lock.
+    pub(crate) fn claim_for(
+        &self,
+        peer: Vmid,
+        (what, since): (WaitReason, Time),
+        expected: Option<Expected>,
+        late: LateReply,
+        is_open_ended: bool,
+    ) -> Result<WaitToken, Error> {
+        let set_aside = if is_open_ended {
+            (self.slots.len() / 4).min(MOST_SET_ASIDE)
+        } else {
+            0
+        };
         let taken = {
             let mut list = self.free.lock();
-            list.free.checked_sub(1).and_then(|free| {
-                list.free = free;
-                list.least_free = list.least_free.min(free);
-                list.stack.get(free).map(|slot| *slot as usize)
-            })
+            list.free
+                .checked_sub(1)
+                .filter(|free| *free >= set_aside)
+                .and_then(|free| {
+                    list.free = free;
+                    list.least_free = list.least_free.min(free);
+                    list.stack.get(free).map(|slot| *slot as usize)
+                })
         };
         let found = taken.and_then(|slot| Some((slot, self.slots.get(slot)?)));
         let Some((slot, waiter)) = found else {

@@ -26,7 +26,10 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<T, Error> {
         let server = self.identity.leader_vmid();
         let shown = (WaitReason::Handle(handle.id), self.now());
-        let claimed = self.waiters.claim(server, shown, None, LateReply::Drop);
+        let is_open_ended = !matches!(kind, WaitKind::Close);
+        let claimed = self
+            .waiters
+            .claim_for(server, shown, None, LateReply::Drop, is_open_ended);
         let outcome = match claimed {
             Ok(claim) => {
                 let outcome = self.wait_queued(handle, slot, kind, (claim, limits), poll);
