@@ -129,12 +129,7 @@ pub extern "C" fn libos_ipc_release_id(id: u32) {
     });
     match outcome {
         // The end of this process or of the leader has released the ID.
-<<<<<<< HEAD
         Ok(()) | Err(Error::ShuttingDown | Error::LeaderGone | Error::CutOff) => {}
-        Err(error) => crate::log::c::error(format_args!("ID {id} is not released: {error}")),
-=======
-        Ok(()) | Err(Error::ShuttingDown | Error::LeaderGone) => {}
         Err(error) => crate::log::c::debug(format_args!("ID {id} is not released: {error}")),
->>>>>>> eb92c62 (c: set calls that end by themselves apart from those that wait, name each limit, 256 peers for a leader)
     }
 }
