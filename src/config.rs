@@ -28,7 +28,7 @@ pub struct Capacities {
     /// this size for each peer.
     pub frame_length: usize,
     /// The bytes that can wait to be sent to one peer. The node has two buffers of half this size
-    /// for each peer, and half must hold the longest frame. If half does not hold a path (4125
+    /// for each peer, and half must hold the longest frame and a reserve of 128 bytes for answers. If half does not hold a path (4125
     /// bytes), requests for metadata of this process are refused (`ENOMEM`).
     pub send_queue: usize,
     /// ID ranges in the leader's table. Up to a quarter of them, and at most 4096, can be IDs that
@@ -260,7 +260,7 @@ pub struct Config {
     /// [`Node::poll`](crate::Node::poll) at least four times in this time, or set `None`.
     pub silence_limit: Option<Duration>,
     /// Whether the platform's streams must be secure ([`Pal::is_secure`](crate::pal::Pal::is_secure)):
-    /// without a key [`Node::new`](crate::Node::new) returns [`Error::NotSecure`](crate::Error::NotSecure),
+    /// without a key [`Node::new`](crate::Node::new) returns [`StartError::NotSecure`](crate::StartError::NotSecure),
     /// instead of a node whose streams the host can read and change. Not set by default.
     pub require_secure: bool,
 }

@@ -94,10 +94,6 @@ pub enum Error {
     Unsupported,
     /// The node is shutting down (`ESHUTDOWN`).
     ShuttingDown,
-    /// [`Config::require_secure`](crate::Config::require_secure) is set, or the platform requires secure streams
-    /// ([`Pal::requires_secure`](crate::pal::Pal::requires_secure)), and the platform's streams are plain:
-    /// there is no key (`ENOKEY`).
-    NotSecure,
     /// The platform failed to provide a stream, event or watch (`EIO`).
     Platform,
 }
@@ -123,7 +119,6 @@ impl Error {
             Error::NoChild => Errno::ECHILD,
             Error::Unsupported => Errno::ENOSYS,
             Error::ShuttingDown => Errno::ESHUTDOWN,
-            Error::NotSecure => Errno::ENOKEY,
             Error::Platform => Errno::EIO,
         }
     }
@@ -165,9 +160,6 @@ impl fmt::Display for Error {
                 "the leader doesn't know what this needs, or this process has not joined",
             ),
             Error::ShuttingDown => f.write_str("the node is shutting down"),
-            Error::NotSecure => {
-                f.write_str("secure streams are required, and there is no key of the family")
-            }
             Error::Platform => {
                 f.write_str("the platform could not give a stream, an event or a watch")
             }

@@ -50,6 +50,7 @@ mod invariant;
 mod log;
 mod node;
 pub mod pal;
+mod start_error;
 mod sync;
 mod vmid;
 
@@ -99,6 +100,7 @@ pub use node::{
     lock_range,
 };
 pub use shared_state::LeaseLimits;
+pub use start_error::{ConfigError, Rule, StartError};
 pub use store::Memory;
 /// The crate whose traits a shared value has to implement; another version of it has other traits.
 ///

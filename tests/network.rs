@@ -12,7 +12,7 @@ use libos_ipc::pal::{
     AcceptError, ConnectError, Deadline, Interest, Pal, ReadyList, Stream, StreamError, Token,
 };
 use libos_ipc::{
-    ChildSelector, Config, Error, Exit, FileLock, Identity, LockFamily, LockKind, Node, Wait,
+    ChildSelector, Config, Exit, FileLock, Identity, LockFamily, LockKind, Node, StartError, Wait,
 };
 
 mod common;
@@ -202,7 +202,7 @@ fn a_node_on_a_network_needs_secure_streams_or_leave_for_plain_ones() {
     let (_, one, two) = pair(tcp).unwrap();
     let memory = || vec![std::mem::MaybeUninit::uninit(); 4 << 20];
     let made = Node::new(one, Identity::LEADER, Config::DEFAULT, &mut memory()).err();
-    assert_eq!(made, Some(Error::NotSecure));
+    assert_eq!(made, Some(StartError::NotSecure));
     let made = Node::new(
         two.allow_plain(),
         Identity::LEADER,

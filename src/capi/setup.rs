@@ -286,7 +286,7 @@ fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
     // `Node::new` refuses.
     #[cfg(feature = "secure")]
     if config.require_secure && !super::secure::has_key() {
-        return Err(Error::NotSecure);
+        return Err(Error::Refused(Errno::ENOKEY));
     }
     let listening = call!(
         platform,
@@ -312,7 +312,12 @@ fn construct<'s>(
     let pal = CPlatform(platform);
     #[cfg(feature = "secure")]
     let pal = super::secure::pal(pal, identity.vmid)?;
-    let node = slot.write(Node::new(pal, identity, config, memory)?);
+    let node = slot.write(
+        Node::new(pal, identity, config, memory).map_err(|error| {
+            crate::log::c::error(format_args!("{error}"));
+            Error::from(error)
+        })?,
+    );
     node.embedder = &LIBRARY_OS;
     node.never_joins = true;
     Ok(node)

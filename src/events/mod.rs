@@ -102,7 +102,7 @@ const fn limits_differ(limit: Resource) -> Error {
 /// The place of [`Error::Refused`] with any number.
 const ANY_REFUSED: Error = Error::Refused(Errno::EPERM);
 
-const ERRORS: [Error; 27] = [
+const ERRORS: [Error; 26] = [
     Error::Platform,
     Error::NoSuchProcess,
     Error::LeaderGone,
@@ -113,7 +113,6 @@ const ERRORS: [Error; 27] = [
     Error::NoChild,
     Error::Unsupported,
     Error::ShuttingDown,
-    Error::NotSecure,
     Error::CutOff,
     Error::Full(Resource::Peers),
     Error::Full(Resource::SendQueue),

@@ -7,9 +7,9 @@ use super::connection::{AdaptiveSpin, NO_LIMIT, Peers, Turns, WorkerState};
 use super::deadlines::LeaderLimits;
 use super::heartbeats::Contact;
 use super::rpc::Waiters;
-use super::{ANSWER_RESERVE, LeaderTables, NoEmbedder, Node, Phase, Upcalls};
+use super::{LeaderTables, NoEmbedder, Node, Phase, Upcalls};
 use crate::Identity;
-use crate::config::{Capacities, Config, MemoryUse};
+use crate::config::{Config, MemoryUse};
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::events::EventRing;
@@ -17,9 +17,9 @@ use crate::leader::{Leader, LeaderCapacities};
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Event, Pal};
 use crate::shared_state::Server;
+use crate::start_error::StartError;
 use crate::store::{Arena, Contended, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
-use crate::wire::{self, Message, SyncCode, SyncState};
 
 /// # Set-up
 impl<'m, P: Pal> Node<'m, P> {
@@ -74,20 +74,36 @@ impl<'m, P: Pal> Node<'m, P> {
     /// in a thread.
     ///
     /// # Errors
-    /// [`Error::Full`] ([`Memory`](crate::Resource::Memory)) if the memory is too small, [`Error::Invalid`] if
-    /// the capacities contradict each other, [`Error::NotSecure`] if secure streams are required and the
-    /// PAL has none, [`Error::Platform`] if the PAL has no events left.
+    /// See [`StartError`]. Nothing is left of the node then.
     pub fn new(
+        pal: P,
+        identity: Identity,
+        config: Config,
+        memory: &'m mut [MaybeUninit<u8>],
+    ) -> Result<Self, StartError> {
+        config.check()?;
+        let (needed, given) = (Self::memory(&identity, &config).total(), memory.len());
+        let too_little = StartError::TooLittleMemory { needed, given };
+        if given < needed {
+            return Err(too_little);
+        }
+        if (config.require_secure || pal.requires_secure()) && !pal.is_secure() {
+            return Err(StartError::NotSecure);
+        }
+        Self::assemble(pal, identity, config, memory).map_err(|error| match error {
+            // The memory may begin at an address that wastes more than was counted.
+            Error::Full(_) => too_little,
+            _ => StartError::Platform,
+        })
+    }
+
+    fn assemble(
         pal: P,
         identity: Identity,
         config: Config,
         memory: &'m mut [MaybeUninit<u8>],
     ) -> Result<Self, Error> {
         let limits = &config.capacities;
-        check(limits)?;
-        if (config.require_secure || pal.requires_secure()) && !pal.is_secure() {
-            return Err(Error::NotSecure);
-        }
         let mut arena = Arena::new(memory);
         let peers = Peers::new(
             &mut arena,
@@ -198,27 +214,4 @@ fn new_leader<'m>(
     }
     let leader = Leader::new(arena, &config.leader_capacities())?;
     Ok(Some(LeaderTables::new(contended, leader)))
-}
-
-/// Checks that the capacities do not contradict each other.
-fn check(limits: &Capacities) -> Result<(), Error> {
-    let smallest_queue = total!(limits.frame_length, ANSWER_RESERVE);
-    if limits.frame_length < ANSWER_RESERVE || limits.send_queue / 2 < smallest_queue {
-        return Err(Error::Invalid);
-    }
-    let uses_syncs = limits.sync_handles > 0 || limits.leases.handles > 0;
-    let longest = Message::Sync(
-        SyncCode::ConfirmUpgrade,
-        wire::Sync {
-            id: 0,
-            state: SyncState::None,
-            data: &[],
-        },
-    )
-    .length()
-    .saturating_add(limits.sync_data);
-    if uses_syncs && longest > limits.frame_length {
-        return Err(Error::Invalid);
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use libos_ipc::pal::{Deadline, Pal, Stream};
 use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{Answer, IdRange, Message};
-use libos_ipc::{Config, Driving, Error, Identity, Node, Refusal, Vmid};
+use libos_ipc::{Config, Driving, Identity, Node, Refusal, StartError, Vmid};
 
 use super::{assert_breaches, key, random, vmid};
 
@@ -158,7 +158,7 @@ fn a_node_that_requires_secure_streams_is_not_made_without_a_key() {
         Node::new(below, identity, config, &mut memory()).err(),
         Node::new(&injected, identity, config, &mut memory()).err(),
     ];
-    let refused = Some(Error::NotSecure);
+    let refused = Some(StartError::NotSecure);
     assert_eq!(made, [refused, None, refused, None]);
 }
 

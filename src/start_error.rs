@@ -1,0 +1,251 @@
+//! Why a node could not be made.
+
+use core::fmt;
+
+use crate::config::Config;
+use crate::error::{Errno, Error};
+use crate::node::ANSWER_RESERVE;
+use crate::store::total;
+use crate::wire::{self, Message, SyncCode, SyncState};
+
+/// A rule that a configuration breaks. `Display` writes it as a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// The field that is best changed, one of [`Capacities`](crate::Capacities).
+    pub field: &'static str,
+    /// The rule that it breaks.
+    pub rule: Rule,
+}
+
+/// A rule for a field of [`Capacities`](crate::Capacities).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rule {
+    /// It must be at least that.
+    AtLeast {
+        /// The least that is allowed.
+        least: usize,
+        /// The value of the field.
+        given: usize,
+        /// What it has to hold.
+        because: &'static str,
+    },
+    /// It must be at most that.
+    AtMost {
+        /// The most that is allowed.
+        most: usize,
+        /// The value of the field.
+        given: usize,
+        /// What sets the limit.
+        because: &'static str,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (words, bound, given, because) = match self.rule {
+            Rule::AtLeast {
+                least,
+                given,
+                because,
+            } => ("at least", least, given, because),
+            Rule::AtMost {
+                most,
+                given,
+                because,
+            } => ("at most", most, given, because),
+        };
+        let field = self.field;
+        write!(
+            f,
+            "Capacities::{field} is {given}, and must be {words} {bound}: {because}"
+        )
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+/// The reason why [`Node::new`](crate::Node::new) could not make a node. `Display` says what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration breaks a rule (`EINVAL`).
+    Config(ConfigError),
+    /// The memory is too small (`ENOMEM`).
+    TooLittleMemory {
+        /// The bytes that [`Node::memory`](crate::Node::memory) says.
+        needed: usize,
+        /// The bytes that were given.
+        given: usize,
+    },
+    /// [`Config::require_secure`] is set, or the platform requires secure streams
+    /// ([`Pal::requires_secure`](crate::pal::Pal::requires_secure)), and the platform's streams are plain:
+    /// there is no key (`ENOKEY`).
+    NotSecure,
+    /// The platform could not make an event (`EIO`).
+    Platform,
+}
+
+impl StartError {
+    /// Returns the error number that stands for this error.
+    pub const fn errno(self) -> Errno {
+        match self {
+            StartError::Config(_) => Errno::EINVAL,
+            StartError::TooLittleMemory { .. } => Errno::ENOMEM,
+            StartError::NotSecure => Errno::ENOKEY,
+            StartError::Platform => Errno::EIO,
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Config(error) => error.fmt(f),
+            StartError::TooLittleMemory { needed, given } => write!(
+                f,
+                "{needed} bytes of memory are needed, and {given} were given: Node::memory says how many, and lower limits need fewer"
+            ),
+            StartError::NotSecure => f.write_str(
+                "secure streams are required, and there is no key of the family: give the platform one (pal::secure)",
+            ),
+            StartError::Platform => f.write_str("the platform could not make an event"),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> StartError {
+        StartError::Config(error)
+    }
+}
+
+/// For a program whose other calls fail with an [`Error`].
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Error {
+        match error {
+            StartError::Platform => Error::Platform,
+            other => Error::Refused(other.errno()),
+        }
+    }
+}
+
+/// The most entries of a table: its indices have 32 bits, and some tables have more places than entries.
+const MOST_ENTRIES: usize = 1 << 28;
+/// The greatest length of a frame: its header has 32 bits for it, and the node adds to it.
+const MOST_BYTES: usize = 1 << 30;
+
+impl Config {
+    /// Checks that the limits do not contradict each other, as [`Node::new`](crate::Node::new) does.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule, with the rule.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let limits = &self.capacities;
+        for (field, given) in [
+            ("peers", limits.peers),
+            ("unidentified", limits.unidentified),
+            ("waiters", limits.waiters),
+            ("ranges", limits.ranges),
+            ("own_ranges", limits.own_ranges),
+            ("processes", limits.processes),
+            ("queued_signals", limits.queued_signals),
+            ("children", limits.children),
+            ("reply_buffers", limits.reply_buffers),
+            ("locks.locks", limits.locks.locks),
+            ("locks.files", limits.locks.files),
+            ("locks.waiting", limits.locks.waiting),
+            ("locks.open_files", limits.locks.open_files),
+            ("delegated_files", limits.delegated_files),
+            ("sync_handles", limits.sync_handles),
+            ("leases.handles", limits.leases.handles),
+            ("leases.clients", limits.leases.clients),
+            ("events", limits.events),
+        ] {
+            at_most(
+                field,
+                given,
+                MOST_ENTRIES,
+                "the entries of a table are counted with 28 bits",
+            )?;
+        }
+        for (field, given) in [
+            ("frame_length", limits.frame_length),
+            ("send_queue", limits.send_queue),
+            ("sync_data", limits.sync_data),
+        ] {
+            at_most(field, given, MOST_BYTES, "a length in bytes has 30 bits")?;
+        }
+        at_least(
+            "frame_length",
+            limits.frame_length,
+            ANSWER_RESERVE,
+            "a frame holds the longest fixed answer",
+        )?;
+        at_least(
+            "send_queue",
+            limits.send_queue,
+            total!(limits.frame_length, ANSWER_RESERVE).saturating_mul(2),
+            "each half holds the longest frame (frame_length) and a reserve of 128 bytes for answers",
+        )?;
+        if limits.sync_handles > 0 || limits.leases.handles > 0 {
+            let message = Message::Sync(
+                SyncCode::ConfirmUpgrade,
+                wire::Sync {
+                    id: 0,
+                    state: SyncState::None,
+                    data: &[],
+                },
+            );
+            let most = limits.frame_length.saturating_sub(message.length());
+            at_most(
+                "sync_data",
+                limits.sync_data,
+                most,
+                "a frame (frame_length) holds the data and 41 bytes",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn at_least(
+    field: &'static str,
+    given: usize,
+    least: usize,
+    because: &'static str,
+) -> Result<(), ConfigError> {
+    if given >= least {
+        return Ok(());
+    }
+    Err(ConfigError {
+        field,
+        rule: Rule::AtLeast {
+            least,
+            given,
+            because,
+        },
+    })
+}
+
+fn at_most(
+    field: &'static str,
+    given: usize,
+    most: usize,
+    because: &'static str,
+) -> Result<(), ConfigError> {
+    if given <= most {
+        return Ok(());
+    }
+    Err(ConfigError {
+        field,
+        rule: Rule::AtMost {
+            most,
+            given,
+            because,
+        },
+    })
+}

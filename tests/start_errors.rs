@@ -1,0 +1,130 @@
+//! Configurations and memory with which no node can be made.
+#![allow(missing_docs)]
+
+use std::mem::MaybeUninit;
+
+use libos_ipc::testing::loopback::{Loopback, Network};
+use libos_ipc::{Capacities, Config, Errno, Identity, Node, Rule, StartError, Vmid};
+
+type Net = Network<2, 4, 600>;
+type LoopbackNode<'n> = Node<'n, Loopback<'n, 2, 4, 600>>;
+
+fn config(change: impl Fn(&mut Capacities)) -> Config {
+    let mut config = Config::DEFAULT;
+    change(&mut config.capacities);
+    config
+}
+
+fn start(config: Config, bytes: usize) -> Option<StartError> {
+    let net = Net::new();
+    let mut memory = vec![MaybeUninit::uninit(); bytes];
+    let pal = net.join(Vmid::LEADER).unwrap();
+    Node::new(pal, Identity::LEADER, config, &mut memory).err()
+}
+
+/// A limit, and its place.
+type Limit = (&'static str, fn(&mut Capacities) -> &mut usize);
+
+#[test]
+fn a_limit_that_no_memory_could_hold_is_named() {
+    let limits: [Limit; 21] = [
+        ("peers", |it| &mut it.peers),
+        ("unidentified", |it| &mut it.unidentified),
+        ("waiters", |it| &mut it.waiters),
+        ("frame_length", |it| &mut it.frame_length),
+        ("send_queue", |it| &mut it.send_queue),
+        ("ranges", |it| &mut it.ranges),
+        ("own_ranges", |it| &mut it.own_ranges),
+        ("processes", |it| &mut it.processes),
+        ("queued_signals", |it| &mut it.queued_signals),
+        ("children", |it| &mut it.children),
+        ("reply_buffers", |it| &mut it.reply_buffers),
+        ("locks.locks", |it| &mut it.locks.locks),
+        ("locks.files", |it| &mut it.locks.files),
+        ("locks.waiting", |it| &mut it.locks.waiting),
+        ("locks.open_files", |it| &mut it.locks.open_files),
+        ("delegated_files", |it| &mut it.delegated_files),
+        ("sync_handles", |it| &mut it.sync_handles),
+        ("sync_data", |it| &mut it.sync_data),
+        ("leases.handles", |it| &mut it.leases.handles),
+        ("leases.clients", |it| &mut it.leases.clients),
+        ("events", |it| &mut it.events),
+    ];
+    for (field, place) in limits {
+        for value in [usize::MAX, usize::MAX / 2, (1 << 30) + 1] {
+            let config = config(|limits| *place(limits) = value);
+            let error = config.check().unwrap_err();
+            assert_eq!(error.field, field);
+            assert!(matches!(error.rule, Rule::AtMost { given, .. } if given == value));
+            // The size can be asked for all the same.
+            let size = LoopbackNode::memory(&Identity::LEADER, &config).total();
+            assert!(size > 0);
+            assert_eq!(start(config, 1 << 20), Some(StartError::Config(error)));
+        }
+        // What the rules allow may still need more memory than there is.
+        let config = config(|limits| *place(limits) = 1 << 28);
+        if config.check().is_ok() {
+            let needed = LoopbackNode::memory(&Identity::LEADER, &config).total();
+            let given = 1 << 20;
+            assert_eq!(
+                start(config, given),
+                Some(StartError::TooLittleMemory { needed, given }),
+                "{field}"
+            );
+        }
+    }
+}
+
+#[test]
+fn half_a_send_queue_holds_the_longest_frame_and_the_reserve() {
+    let queue = |bytes| {
+        config(|limits| {
+            limits.frame_length = 4352;
+            limits.send_queue = bytes;
+        })
+    };
+    assert_eq!(queue(2 * (4352 + 128)).check(), Ok(()));
+    let error = queue(2 * 4352).check().unwrap_err();
+    assert_eq!(error.field, "send_queue");
+    assert_eq!(
+        error.to_string(),
+        "Capacities::send_queue is 8704, and must be at least 8960: each half holds the longest frame (frame_length) \
+         and a reserve of 128 bytes for answers"
+    );
+}
+
+#[test]
+fn data_that_no_frame_holds_is_named_if_there_are_shared_values() {
+    let data = |handles| {
+        config(|limits| {
+            limits.sync_data = limits.frame_length - 40;
+            limits.sync_handles = handles;
+            limits.leases.handles = handles;
+        })
+    };
+    assert_eq!(data(1).check().unwrap_err().field, "sync_data");
+    assert_eq!(data(0).check(), Ok(()));
+    assert_eq!(
+        config(|limits| limits.sync_data = limits.frame_length - 41).check(),
+        Ok(())
+    );
+}
+
+#[test]
+fn too_little_memory_says_how_much_is_needed_and_was_given() {
+    let needed = LoopbackNode::memory(&Identity::LEADER, &Config::DEFAULT).total();
+    assert_eq!(start(Config::DEFAULT, needed), None);
+    let error = start(Config::DEFAULT, needed - 1).unwrap();
+    assert_eq!(error.errno(), Errno::ENOMEM);
+    let text = error.to_string();
+    assert!(
+        text.contains(&needed.to_string()) && text.contains(&(needed - 1).to_string()),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_limits_of_the_crate_contradict_nothing() {
+    assert_eq!(Config::DEFAULT.check(), Ok(()));
+    assert_eq!(config(|limits| *limits = Capacities::LARGE).check(), Ok(()));
+}
