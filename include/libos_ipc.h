@@ -467,12 +467,12 @@ int libos_ipc_broadcast(struct libos_ipc_msg* msg, libos_ipc_id_t exclude_vmid);
 
 /* ---- VMIDs and IDs ------------------------------------------------------------------------------- */
 
-/* Allocates a VMID for a new process. Blocks. -EAGAIN when all are used up. */
+/* Allocates a VMID for a new process. Blocks. -EAGAIN when all are used up, or this process has too many unused ones. */
 int libos_ipc_get_new_vmid(libos_ipc_id_t* vmid);
 
 /* The largest number of IDs in a range. */
 #define LIBOS_IPC_MAX_RANGE_SIZE 0x20
-/* Allocates a range of IDs, owned by this process. Both ends are included. Blocks. -EAGAIN if no range is left. */
+/* Allocates a range of IDs, owned by this process. Both ends are included. Blocks. -EAGAIN if no range is left for it. */
 int libos_ipc_alloc_id_range(libos_ipc_id_t* out_start, libos_ipc_id_t* out_end);
 /* Releases a whole range, as libos_ipc_alloc_id_range() allocated it or as libos_ipc_change_id_owner() has split it. */
 int libos_ipc_release_id_range(libos_ipc_id_t start, libos_ipc_id_t end);

@@ -300,10 +300,20 @@ impl Config {
             leases: capacities.leases,
             sync_data: capacities.sync_data,
             wrap_ids: self.wrap_ids,
-            members: match self.quota {
-                Quota::Off => 0,
-                Quota::Fair => total!(capacities.peers, 1),
+            members: self.members(),
+            id_members: if self.keep_ranges_of_dead {
+                0
+            } else {
+                self.members()
             },
+        }
+    }
+
+    /// The number of members that share the leader's tables by quotas.
+    const fn members(&self) -> usize {
+        match self.quota {
+            Quota::Off => 0,
+            Quota::Fair => total!(self.capacities.peers, 1),
         }
     }
 }

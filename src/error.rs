@@ -82,7 +82,8 @@ pub enum Error {
         /// The limit of the other process.
         theirs: u32,
     },
-    /// The leader has no IDs or VMIDs left (`EAGAIN`).
+    /// The leader has no IDs or VMIDs left for this process (`EAGAIN`): all are used up, or the leader's table
+    /// of ranges is full, or this process has its [part](crate::Quota) of them.
     NoIds,
     /// The peer refused with this error number.
     Refused(Errno),

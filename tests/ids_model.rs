@@ -125,7 +125,7 @@ proptest! {
                 }
                 Operation::Die { who } => {
                     model.ranges.retain(|_, (_, owner)| *owner != who);
-                    let mut left = ranges.count_to_reclaim(vmid(who));
+                    let mut left = ranges.begin_reclaim(vmid(who));
                     while left > 0 {
                         left = ranges.reclaim_portion(vmid(who), left);
                     }
@@ -409,7 +409,7 @@ fn a_death_frees_the_ranges_of_its_owner_only() {
             Alloc::Range(_)
         ));
     }
-    let mut left = ranges.count_to_reclaim(vmid(2));
+    let mut left = ranges.begin_reclaim(vmid(2));
     let mut steps = 0;
     while left > 0 {
         left = ranges.reclaim_portion(vmid(2), left);
@@ -433,7 +433,7 @@ fn the_cost_of_a_death_does_not_grow_with_the_ranges_of_others() {
     for number in 1..=1000 {
         assert!(matches!(ranges.alloc(vmid(number)), Alloc::Range(_)));
     }
-    let left = ranges.count_to_reclaim(vmid(500));
+    let left = ranges.begin_reclaim(vmid(500));
     assert_eq!(ranges.reclaim_portion(vmid(500), left), 0, "in one portion");
     assert_eq!(ranges.len(), 999);
 }

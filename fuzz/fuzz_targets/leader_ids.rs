@@ -13,6 +13,7 @@ use libos_ipc::wire::{Answer, Frame, Message};
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     ranges: 24,
     wrap_ids: true,
+    id_members: 5,
     ..LeaderCapacities::NONE
 };
 

@@ -10,6 +10,7 @@ use libos_ipc::{LeaseLimits, LockLimits};
 
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     members: 3,
+    id_members: 3,
     ranges: 8,
     processes: 6,
     signals: SignalLimits {

@@ -187,7 +187,7 @@ impl Leader<'_> {
                 let Some(owner) = Vmid::new(owner) else {
                     return Outcome::Answer(status(Err(Errno::EINVAL)));
                 };
-                let changed = self.change_owner(from, id, owner);
+                let changed = self.change_owner(from, id, owner, other);
                 if other.is_connected() {
                     self.confirm_grants(owner);
                 }

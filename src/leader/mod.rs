@@ -65,6 +65,9 @@ pub struct LeaderCapacities {
     /// The most members, the leader included, between which the tables are shared by quotas; 0: there
     /// are no quotas.
     pub members: usize,
+    /// The same for the table of ranges. A family that keeps the ranges of dead members has no quotas of
+    /// ranges, since nobody would pay for those.
+    pub id_members: usize,
 }
 
 impl LeaderCapacities {
@@ -81,6 +84,7 @@ impl LeaderCapacities {
         sync_data: 0,
         wrap_ids: false,
         members: 0,
+        id_members: 0,
     };
 }
 
@@ -136,9 +140,12 @@ impl<'m> Leader<'m> {
     /// The memory of the tables in bytes.
     pub const fn bytes(capacities: &LeaderCapacities) -> usize {
         total!(
-            Ranges::bytes(capacities.ranges),
-            Vmids::bytes(Vmids::capacity(capacities.ranges, capacities.processes)),
-            PendingGrants::bytes(capacities.ranges),
+            Ranges::shared_bytes(capacities.ranges, capacities.id_members),
+            Vmids::bytes(
+                Vmids::capacity(capacities.ranges, capacities.processes),
+                capacities.members
+            ),
+            PendingGrants::bytes(capacities.ranges, capacities.members),
             Processes::bytes(capacities.processes, &capacities.signals),
             bytes_for::<LockTable<'m>>(1),
             LockTable::bytes(&capacities.locks),
@@ -155,10 +162,15 @@ impl<'m> Leader<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacities: &LeaderCapacities) -> Result<Self, Error> {
-        let members = capacities.members;
+        let LeaderCapacities {
+            ranges,
+            members,
+            id_members,
+            ..
+        } = *capacities;
         Ok(Leader {
-            ranges: Ranges::new(arena, capacities.ranges, capacities.wrap_ids)?,
-            pending_grants: Digested::new(PendingGrants::new(arena, capacities.ranges)?),
+            ranges: Ranges::shared(arena, ranges, capacities.wrap_ids, id_members)?,
+            pending_grants: Digested::new(PendingGrants::new(arena, ranges, members)?),
             processes: Digested::new(Processes::new(
                 arena,
                 capacities.processes,
@@ -179,6 +191,7 @@ impl<'m> Leader<'m> {
             vmids: Digested::new(Vmids::new(
                 arena,
                 Vmids::capacity(capacities.ranges, capacities.processes),
+                members,
             )?),
             departed: Digested::new(Departed {
                 vmids: arena.alloc_table(MAX_DEPARTED, |_| Ok(0))?,
@@ -190,8 +203,11 @@ impl<'m> Leader<'m> {
     }
 
     /// Returns the number of requests that were refused because of a quota.
-    pub(crate) fn refused_by_quota(&self) -> u64 {
+    pub fn refused_by_quota(&self) -> u64 {
         [
+            self.ranges.refused_by_quota(),
+            self.pending_grants.quotas().refused_by_quota(),
+            self.vmids.quotas().refused_by_quota(),
             self.processes.refused_by_quota(),
             self.locks.refused_by_quota(),
             self.leases.refused_by_quota(),
@@ -239,8 +255,10 @@ impl<'m> Leader<'m> {
     /// necessary; the caller reclaims its other ranges with [`Ranges::reclaim`], and the IDs that
     /// it gave to others with [`Leader::revoke_grants`].
     fn reclaim_process(&mut self, vmid: Vmid) {
-        self.pending_grants.confirm(vmid);
+        self.pending_grants.confirm(vmid, |_| ());
         self.processes.on_death(vmid, &mut self.ranges);
+        self.ranges.on_left(vmid);
+        self.pending_grants.on_left(vmid);
         let processes = &self.processes;
         // A child that may still connect keeps the open files that it was given.
         self.locks
@@ -251,7 +269,9 @@ impl<'m> Leader<'m> {
 
     /// Confirms the IDs and open files that were given to that process, since it is connected.
     fn confirm_grants(&mut self, to: Vmid) {
-        self.pending_grants.confirm(to);
+        let ranges = &mut self.ranges;
+        let charge = |id| ranges.charge_receiver(id, to);
+        self.pending_grants.confirm(to, charge);
         self.locks.mark_joined(to);
     }
 
@@ -266,34 +286,41 @@ impl<'m> Leader<'m> {
         self.pending_grants
             .revoke(giver, GRANTS_PER_STEP, |id, to| {
                 let starter = processes.find_starter(to);
-                if starter.is_none() && ranges.is_single(id, to) {
-                    ranges.free_single(id);
+                match starter {
+                    Some(starter) => ranges.charge_single(id, starter),
+                    None if ranges.is_single(id, to) => ranges.free_single(id),
+                    None => {}
                 }
                 starter
             })
     }
 
     /// Gives an ID of a range of `from` to `to`, as [`Ranges::change_owner`] does. If `to` has not
-    /// connected when `from` leaves, the ID is freed; if it is connected already, the caller calls
-    /// [`Leader::confirm_grants`].
+    /// connected when `from` leaves, the ID is freed.
     ///
     /// # Errors
     /// As there; [`Error::NoSuchProcess`] if `to` has left, [`Error::Full`] if too many IDs are
     /// given to processes that have not connected.
-    fn change_owner(&mut self, from: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
+    fn change_owner(
+        &mut self,
+        from: Vmid,
+        id: Id,
+        to: Vmid,
+        presence: Presence,
+    ) -> Result<(), Error> {
         if self.departed.contains(to) {
             return Err(Error::NoSuchProcess);
         }
         if self.processes.is_pid_in_use(id) {
             return Err(Error::Refused(Errno::EPERM));
         }
-        if to == from || to == Vmid::LEADER {
+        if to == from || to == Vmid::LEADER || presence.is_connected() {
             return self.ranges.change_owner(from, id, to);
         }
-        if !self.pending_grants.has_room() {
+        if !self.pending_grants.has_room(from) {
             return Err(Error::Full(Resource::Ranges));
         }
-        self.ranges.change_owner(from, id, to)?;
+        self.ranges.promise(from, id, to)?;
         self.pending_grants.record(from, id, to);
         Ok(())
     }
@@ -401,6 +428,8 @@ impl<'m> Leader<'m> {
     /// Returns true if no slot of the tables was lost. Slow: for tests.
     pub fn check_invariants(&mut self) -> bool {
         self.ranges.check_invariants()
+            && self.pending_grants.quotas().check_quotas()
+            && self.vmids.quotas().check_quotas()
             && self.processes.check_invariants()
             && self.locks.check_invariants()
             && self.leases.check_invariants()
@@ -410,7 +439,22 @@ impl<'m> Leader<'m> {
     /// Returns true if the charges of the members agree with the tables, and the quotas leave to each
     /// member what they promise. Slow: for tests.
     pub fn check_shares(&self) -> bool {
-        self.processes.check_quotas() && self.locks.check_quotas() && self.leases.check_quotas()
+        self.ranges.check_quotas()
+            && self.pending_grants.quotas().check_quotas()
+            && self.vmids.quotas().check_quotas()
+            && self.processes.check_quotas()
+            && self.locks.check_quotas()
+            && self.leases.check_quotas()
+    }
+
+    /// Returns how many ranges, IDs given to processes that have not connected, and VMIDs the member pays
+    /// for.
+    pub fn id_charges_of(&self, vmid: Vmid) -> [usize; 3] {
+        [
+            self.ranges.charge_of(vmid),
+            self.pending_grants.quotas().charge_of(vmid),
+            self.vmids.quotas().charge_of(vmid),
+        ]
     }
 
     /// Returns the table of ID ranges.
@@ -423,10 +467,9 @@ impl<'m> Leader<'m> {
         self.ranges.owner_of(id)
     }
 
-    /// Returns the number of ranges that [`Op::ReclaimRanges`] must examine to reclaim those of a
-    /// process.
+    /// Returns what [`Op::ReclaimRanges`] has to do at first to reclaim the ranges of a process.
     pub fn ranges_to_reclaim(&mut self, owner: Vmid) -> u64 {
-        self.ranges.count_to_reclaim(owner)
+        self.ranges.begin_reclaim(owner)
     }
 
     /// Returns the table of file locks.
@@ -514,7 +557,9 @@ mod tests {
                 panic!("a second range is to be had");
             };
             for (pid, vmid) in (range.start..).zip([Vmid::LEADER, not_given, child]) {
-                leader.change_owner(parent, pid, vmid).unwrap();
+                leader
+                    .change_owner(parent, pid, vmid, Presence::Absent)
+                    .unwrap();
                 let started = leader.start(parent, vmid.get(), pid);
                 assert_eq!(started.is_ok(), vmid == child, "{vmid:?}");
             }
@@ -530,7 +575,7 @@ mod tests {
             let mut next = || pids.next().unwrap();
             let of_parent = next();
             leader
-                .change_owner(Vmid::LEADER, of_parent, parent)
+                .change_owner(Vmid::LEADER, of_parent, parent, Presence::Absent)
                 .unwrap();
             leader.on_connected(parent);
             let hello = Hello {
@@ -543,13 +588,15 @@ mod tests {
             let Alloc::Range(own) = leader.ranges.alloc(parent) else {
                 panic!("a second range is to be had");
             };
-            leader.change_owner(parent, own.start, connected).unwrap();
+            leader
+                .change_owner(parent, own.start, connected, Presence::Absent)
+                .unwrap();
             leader.on_connected(connected);
             let start = leader.start(parent, connected.get(), own.start);
             assert_eq!(start, Err(Error::Invalid), "it has come");
             let of_others = next();
             leader
-                .change_owner(Vmid::LEADER, of_others, others)
+                .change_owner(Vmid::LEADER, of_others, others, Presence::Absent)
                 .unwrap();
             let start = leader.start(parent, others.get(), of_others);
             assert_eq!(start, Err(Error::Invalid), "it is another's child");

@@ -115,8 +115,8 @@ pub enum Op<'a> {
     ReclaimRanges {
         /// The process.
         owner: Vmid,
-        /// The number of ranges that are still to be examined: at first
-        /// [`Leader::ranges_to_reclaim`], then the result of the portion before.
+        /// What is left to do: at first [`Leader::ranges_to_reclaim`], then the result of the portion
+        /// before.
         ///
         /// [`Leader::ranges_to_reclaim`]: super::Leader::ranges_to_reclaim
         left: u64,

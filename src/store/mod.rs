@@ -31,7 +31,7 @@ pub(crate) use byte_ring::ByteRing;
 pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
 pub(crate) use digest::{Digest, Digested, Sum};
 pub(crate) use hash_index::HashIndex;
-pub(crate) use interval_map::{IntervalMap, MAX_INTERVAL, OwnerCursor};
+pub(crate) use interval_map::{Interval, IntervalMap, MAX_INTERVAL, OwnerCursor};
 pub(crate) use lock::{Contended, SpinLock, SpinLockGuard, acquire};
 pub(crate) use once::Once;
 pub(crate) use portion::Portion;

@@ -2,10 +2,14 @@
 //! meant for.
 
 use core::cmp::Ordering;
+use core::mem::replace;
 
+use crate::Vmid;
 use crate::error::Error;
 use crate::invariant::OrBroken;
-use crate::store::{Arena, Digest, HashIndex, SlotAllocator, Table, bytes_for, hash64, total};
+use crate::store::{
+    Arena, Digest, HashIndex, Payer, Quotas, SlotAllocator, Table, bytes_for, hash64, total,
+};
 
 #[derive(Clone, Copy, Default, Hash)]
 pub(super) struct Grant {
@@ -15,6 +19,10 @@ pub(super) struct Grant {
     /// The VMID of the process that answers for it; 0: none does.
     pub(super) giver: u32,
 }
+
+/// The table of the quota: each grant is charged to its giver. One that no process answers for is charged to
+/// nobody, because it gives way to others.
+const GRANTS: usize = 0;
 
 /// A field of a grant that an index finds it by.
 #[derive(Clone, Copy)]
@@ -41,18 +49,22 @@ impl Grant {
 }
 
 /// The grants; no two have the same number.
-pub(super) struct Grants<'m> {
+pub(in crate::leader) struct Grants<'m> {
     entries: Table<'m, Grant>,
     slots: SlotAllocator<'m>,
     /// In the order of [`KEYS`].
     indexes: [HashIndex<'m>; 3],
+    payers: Table<'m, Payer>,
+    quotas: Quotas<'m>,
 }
 
 const KEYS: [Key; 3] = [Key::Number, Key::To, Key::Giver];
 
 impl<'m> Grants<'m> {
-    pub(super) const fn bytes(capacity: usize) -> usize {
+    pub(super) const fn bytes(capacity: usize, members: usize) -> usize {
         total!(
+            bytes_for::<Payer>(capacity),
+            Quotas::bytes(members),
             bytes_for::<Grant>(capacity),
             SlotAllocator::bytes(capacity),
             HashIndex::bytes(capacity),
@@ -61,13 +73,20 @@ impl<'m> Grants<'m> {
         )
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+    /// Makes an empty table, which at most `members` share by quotas; 0: there are no quotas.
+    pub(super) fn new(
+        arena: &mut Arena<'m>,
+        capacity: usize,
+        members: usize,
+    ) -> Result<Self, Error> {
         let mut index = || HashIndex::new(arena, capacity);
         let indexes = [index()?, index()?, index()?];
         Ok(Grants {
             entries: arena.alloc_table(capacity, |_| Ok(Grant::default()))?,
             slots: SlotAllocator::new(arena, capacity)?,
             indexes,
+            payers: arena.alloc_table(capacity, |_| Ok(Payer::NOBODY))?,
+            quotas: Quotas::new(arena, members, &[capacity])?,
         })
     }
 
@@ -75,6 +94,34 @@ impl<'m> Grants<'m> {
         self.slots.digest(digest);
         let slots = self.slots.high_water() as usize;
         digest.add_all(self.entries.iter().take(slots));
+        digest.add_all(self.payers.iter().take(slots));
+        self.quotas.digest(digest);
+    }
+
+    /// Returns true if the quota of the process allows another grant. If not, the refusal is counted.
+    pub(super) fn may_grow(&mut self, giver: Vmid) -> bool {
+        self.quotas.may_grow(giver, GRANTS, 1)
+    }
+
+    /// Returns the number of requests that were refused because of a quota.
+    pub(in crate::leader) fn refused_by_quota(&self) -> u64 {
+        self.quotas.refused()
+    }
+
+    /// Records that a process has left. Its grants are removed, or given to others, later.
+    pub(super) fn on_left(&mut self, vmid: Vmid) {
+        self.quotas.on_left(vmid);
+    }
+
+    /// Returns true if the charges agree with the table. Slow: for tests.
+    pub(in crate::leader) fn check_quotas(&self) -> bool {
+        let charged = self.entries.iter().filter(|grant| grant.giver != 0);
+        self.quotas.check(&[charged.count()], &[GRANTS])
+    }
+
+    /// Returns the number of grants that the process pays for.
+    pub(in crate::leader) fn charge_of(&self, giver: Vmid) -> usize {
+        self.quotas.charge_of(giver, GRANTS)
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -99,7 +146,22 @@ impl<'m> Grants<'m> {
             *entry = grant;
         }
         self.index(slot, true);
+        self.charge(slot, grant.giver);
         true
+    }
+
+    /// Charges the grant to that process, 0 for nobody, in place of the last payer.
+    fn charge(&mut self, slot: u32, giver: u32) {
+        let payer = match Vmid::new(giver) {
+            Some(giver) => self.quotas.charge(giver, GRANTS, 1),
+            None => Payer::NOBODY,
+        };
+        if let Some(place) = self.payers.get_mut(slot as usize) {
+            let before = replace(place, payer);
+            if before != Payer::NOBODY {
+                self.quotas.release(before, GRANTS, 1);
+            }
+        }
     }
 
     /// Removes the grant with that number.
@@ -111,6 +173,7 @@ impl<'m> Grants<'m> {
         if let Some(entry) = self.entries.get_mut(slot as usize) {
             *entry = Grant::default();
         }
+        self.charge(slot, 0);
         self.slots.free(slot);
     }
 

@@ -2,7 +2,9 @@
 
 mod grants;
 mod pending_grants;
+mod quotas;
 mod ranges;
+mod reclaim;
 mod vmids;
 
 pub(super) use pending_grants::PendingGrants;

@@ -26,12 +26,26 @@ impl<'m> PendingGrants<'m> {
         }
     }
 
-    pub(in crate::leader) const fn bytes(ranges: usize) -> usize {
-        Grants::bytes(Self::capacity(ranges))
+    pub(in crate::leader) const fn bytes(ranges: usize, members: usize) -> usize {
+        Grants::bytes(Self::capacity(ranges), members)
     }
 
-    pub(in crate::leader) fn new(arena: &mut Arena<'m>, ranges: usize) -> Result<Self, Error> {
-        Ok(PendingGrants(Grants::new(arena, Self::capacity(ranges))?))
+    pub(in crate::leader) fn new(
+        arena: &mut Arena<'m>,
+        ranges: usize,
+        members: usize,
+    ) -> Result<Self, Error> {
+        let grants = Grants::new(arena, Self::capacity(ranges), members)?;
+        Ok(PendingGrants(grants))
+    }
+
+    pub(in crate::leader) fn quotas(&self) -> &Grants<'m> {
+        &self.0
+    }
+
+    /// Records that a process has left. What it has given is revoked later.
+    pub(in crate::leader) fn on_left(&mut self, vmid: Vmid) {
+        self.0.on_left(vmid);
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
@@ -53,16 +67,17 @@ impl<'m> PendingGrants<'m> {
         Vmid::new(grant.to).filter(|_| grant.giver == giver.get())
     }
 
-    /// Returns true if there is room for another entry.
-    pub(in crate::leader) fn has_room(&self) -> bool {
-        self.0.has_room()
+    /// Returns true if there is room for another entry of the giver.
+    pub(in crate::leader) fn has_room(&mut self, giver: Vmid) -> bool {
+        self.0.has_room() && self.0.may_grow(giver)
     }
 
     /// Removes the entries of `to`, which has connected, or never will: it owns its IDs, or they
-    /// are reclaimed with it.
-    pub(in crate::leader) fn confirm(&mut self, to: Vmid) {
+    /// are reclaimed with it. `on_removed` gets each ID.
+    pub(in crate::leader) fn confirm(&mut self, to: Vmid, mut on_removed: impl FnMut(Id)) {
         while let Some(grant) = self.0.first(Key::To, to.get()) {
             self.0.remove(grant.number);
+            on_removed(grant.number);
         }
     }
 
@@ -150,15 +165,16 @@ mod tests {
 
     #[test]
     fn pending_grant_belongs_to_the_last_giver() {
-        let mut memory = [MaybeUninit::uninit(); PendingGrants::bytes(RANGES)];
-        let mut pending_grants = PendingGrants::new(&mut Arena::new(&mut memory), RANGES).unwrap();
+        let mut memory = [MaybeUninit::uninit(); PendingGrants::bytes(RANGES, 0)];
+        let mut pending_grants =
+            PendingGrants::new(&mut Arena::new(&mut memory), RANGES, 0).unwrap();
         let mut model: Model = [(0, 0); IDS];
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..20_000 {
             let (id, to, giver) = (rng.usize(1..IDS), rng.u32(2..8), rng.u32(2..8));
             match rng.u8(..8) {
                 0 => {
-                    pending_grants.confirm(vmid(to));
+                    pending_grants.confirm(vmid(to), |_| ());
                     for given in model.iter_mut().filter(|(known, _)| *known == to) {
                         *given = (0, 0);
                     }
@@ -168,14 +184,14 @@ mod tests {
                     revoke_in_model(&mut model, giver)
                 ),
                 _ => {
-                    if pending_grants.has_room() || model[id].0 != 0 {
+                    if pending_grants.has_room(vmid(giver)) || model[id].0 != 0 {
                         model[id] = (to, giver);
                     }
                     pending_grants.record(vmid(giver), Id::try_from(id).unwrap(), vmid(to));
                 }
             }
             let count = model.iter().filter(|(to, _)| *to != 0).count();
-            assert_eq!(pending_grants.has_room(), count < ROOM);
+            assert_eq!(pending_grants.has_room(vmid(2)), count < ROOM);
             for (id, (to, giver)) in model.into_iter().enumerate() {
                 let id = Id::try_from(id).unwrap();
                 let recipient = Vmid::new(giver).and_then(|by| pending_grants.recipient(by, id));

@@ -3,8 +3,9 @@
 use crate::error::{Errno, Error, Resource};
 use core::hash::Hasher;
 
+use super::quotas::RANGES;
 use crate::invariant::Count;
-use crate::store::{Arena, Digest, IntervalMap, OwnerCursor};
+use crate::store::{Arena, Digest, Interval, IntervalMap, Quotas, total};
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
 
@@ -16,10 +17,6 @@ const _: () = assert!(LONGEST_RANGE <= crate::store::MAX_INTERVAL);
 /// assigns, usually to its first process, so no other process ever has it.
 const FIRST_AGAIN: Id = 2;
 
-/// The greatest number of ranges of a dead owner that one call examines, since the table is behind
-/// a spinlock.
-const MAX_STEPS: u32 = 64;
-
 /// The result of [`Ranges::alloc`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alloc {
@@ -27,22 +24,28 @@ pub enum Alloc {
     Range(IdRange),
     /// All IDs are used up.
     NoneLeft,
-    /// The table is full ([`Resource::Ranges`]).
+    /// The table is full ([`Resource::Ranges`]), or the quota of the requester is used up.
     TableFull,
 }
 
 /// The table of ID ranges: non-overlapping, each with one owner.
 pub struct Ranges<'m> {
-    spans: IntervalMap<'m>,
+    pub(super) spans: IntervalMap<'m>,
     /// The ID at which the search for free IDs continues.
     next: Id,
     wrap: bool,
+    pub(super) quotas: Quotas<'m>,
 }
 
 impl<'m> Ranges<'m> {
     /// The memory of a table of `capacity` ranges, in bytes.
     pub const fn bytes(capacity: usize) -> usize {
-        IntervalMap::bytes(capacity)
+        Self::shared_bytes(capacity, 0)
+    }
+
+    /// The memory of a table of `capacity` ranges that `members` share, in bytes.
+    pub const fn shared_bytes(capacity: usize, members: usize) -> usize {
+        total!(IntervalMap::bytes(capacity), Quotas::bytes(members))
     }
 
     /// Makes an empty table of `capacity` ranges, allocated from `arena`. With `wrap`, released IDs
@@ -52,10 +55,25 @@ impl<'m> Ranges<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacity: usize, wrap: bool) -> Result<Self, Error> {
+        Self::shared(arena, capacity, wrap, 0)
+    }
+
+    /// Makes an empty table that at most `members` of a family share: none of them gets more than its
+    /// quota. 0 members: there are no quotas.
+    ///
+    /// # Errors
+    /// As [`Ranges::new`].
+    pub fn shared(
+        arena: &mut Arena<'m>,
+        capacity: usize,
+        wrap: bool,
+        members: usize,
+    ) -> Result<Self, Error> {
         Ok(Ranges {
             spans: IntervalMap::new(arena, capacity)?,
             next: 1,
             wrap,
+            quotas: Quotas::new(arena, members, &[capacity])?,
         })
     }
 
@@ -73,8 +91,11 @@ impl<'m> Ranges<'m> {
         let Some((start, free_to)) = found else {
             return Alloc::NoneLeft;
         };
+        let Some(payer) = self.quotas.try_charge(owner, RANGES, 1) else {
+            return Alloc::TableFull;
+        };
         let end = start.plus(LONGEST_RANGE - 1).min(free_to);
-        if !self.spans.insert(start, end, owner.get()) {
+        if !self.spans.insert(start, end, owner.get(), payer) {
             return Alloc::TableFull;
         }
         self.next = end.plus(1);
@@ -92,7 +113,7 @@ impl<'m> Ranges<'m> {
                 if span.owner() != owner.get() {
                     return Err(Error::Refused(Errno::EPERM));
                 }
-                self.spans.remove(span);
+                self.remove(span);
                 Ok(())
             }
             _ => Err(Error::Invalid),
@@ -104,29 +125,66 @@ impl<'m> Ranges<'m> {
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if the ID has no owner, [`Error::Refused`] (`EPERM`) if a process
-    /// other than `from` owns it, [`Error::Full`] if the table has no room for the parts; then
-    /// nothing has changed.
+    /// other than `from` owns it, [`Error::Full`] if the table, or the quota of one of the two, has no
+    /// room for the parts; then nothing has changed.
     pub fn change_owner(&mut self, from: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
+        self.split_off(from, id, to, Some(to))
+    }
+
+    /// As [`Ranges::change_owner`], but the ID is charged to the payer of the range, until
+    /// [`Ranges::charge_receiver`]: `to` has not connected.
+    ///
+    /// # Errors
+    /// As there.
+    pub(in crate::leader) fn promise(&mut self, from: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
+        self.split_off(from, id, to, None)
+    }
+
+    fn split_off(
+        &mut self,
+        from: Vmid,
+        id: Id,
+        to: Vmid,
+        receiver: Option<Vmid>,
+    ) -> Result<(), Error> {
         let span = self.spans.find(id).ok_or(Error::NoSuchProcess)?;
         if span.owner() != from.get() {
             return Err(Error::Refused(Errno::EPERM));
         }
         let (start, end) = (span.start(), span.end());
         let parts = usize::from(start < id).plus(usize::from(id < end));
-        if self.spans.remaining() < parts {
+        let payer = span.payer();
+        let receiver = receiver.filter(|receiver| !self.quotas.is_payer(payer, *receiver));
+        // What the payer of the range keeps, beside one place that it pays already.
+        let more = match receiver {
+            Some(_) => parts.max(1).minus(1),
+            None => parts,
+        };
+        let has_quota = (more == 0 || self.quotas.payer_may_grow(payer, RANGES, more))
+            && receiver.is_none_or(|receiver| self.quotas.may_grow(receiver, RANGES, 1));
+        if self.spans.remaining() < parts || !has_quota {
             return Err(Error::Full(Resource::Ranges));
         }
+        self.quotas.charge_more(payer, RANGES, parts);
         if start < id {
             self.spans.shorten(span, id.minus(1));
-            self.spans.insert(id, id, to.get());
+            self.spans.insert(id, id, to.get(), payer);
         } else {
             self.spans.shorten(span, id);
             self.spans.set_owner(span, to.get());
         }
         if id < end {
-            self.spans.insert(id.plus(1), end, from.get());
+            self.spans.insert(id.plus(1), end, from.get(), payer);
+        }
+        if let Some(receiver) = receiver {
+            self.charge_single(id, receiver);
         }
         Ok(())
+    }
+
+    fn remove(&mut self, span: Interval<'m>) {
+        self.spans.remove(span);
+        self.quotas.release(span.payer(), RANGES, 1);
     }
 
     /// Returns true if `owner` owns `id` as a range of one ID.
@@ -136,7 +194,7 @@ impl<'m> Ranges<'m> {
         })
     }
 
-    /// Gives a range of one ID to `to`, whichever process owns it.
+    /// Gives a range of one ID to `to`, whichever process owns it. It stays charged as it is.
     pub(in crate::leader) fn give_single(&mut self, id: Id, to: Vmid) {
         if let Some(span) = self.spans.find(id)
             && span.start() == span.end()
@@ -150,7 +208,7 @@ impl<'m> Ranges<'m> {
         if let Some(span) = self.spans.find(id)
             && span.start() == span.end()
         {
-            self.spans.remove(span);
+            self.remove(span);
         }
     }
 
@@ -162,23 +220,7 @@ impl<'m> Ranges<'m> {
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
         digest.write_u32(self.next);
         self.spans.digest(digest);
-    }
-
-    /// Returns the number of ranges that [`Ranges::reclaim_portion`] must examine for that owner.
-    pub fn count_to_reclaim(&mut self, owner: Vmid) -> u64 {
-        self.spans.owner_cursor(owner.get()).remaining() as u64
-    }
-
-    /// Reclaims ranges of `owner`, which is gone, among the next of the `left` that are still to be
-    /// examined. Returns the number that is left.
-    pub fn reclaim_portion(&mut self, owner: Vmid, left: u64) -> u64 {
-        let left = usize::try_from(left).unwrap_or(usize::MAX);
-        let mut sweep = OwnerCursor::resume(owner.get(), left);
-        if self.spans.remove_next(&mut sweep, MAX_STEPS as usize) {
-            0
-        } else {
-            sweep.remaining() as u64
-        }
+        self.quotas.digest(digest);
     }
 
     /// Returns the number of ranges that are owned.
@@ -198,6 +240,6 @@ impl<'m> Ranges<'m> {
 
     /// Returns true if no slot was lost: each is in the pool or in the tree. Slow: for tests.
     pub fn check_invariants(&self) -> bool {
-        self.spans.check_invariants()
+        self.spans.check_invariants() && self.check_quotas()
     }
 }

@@ -40,15 +40,23 @@ impl<'m> Vmids<'m> {
         )
     }
 
-    pub(in crate::leader) const fn bytes(capacity: usize) -> usize {
-        Grants::bytes(capacity)
+    pub(in crate::leader) const fn bytes(capacity: usize, members: usize) -> usize {
+        Grants::bytes(capacity, members)
     }
 
-    pub(in crate::leader) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+    pub(in crate::leader) fn new(
+        arena: &mut Arena<'m>,
+        capacity: usize,
+        members: usize,
+    ) -> Result<Self, Error> {
         Ok(Vmids {
             next: Vmid::new(2),
-            grants: Grants::new(arena, capacity)?,
+            grants: Grants::new(arena, capacity, members)?,
         })
+    }
+
+    pub(in crate::leader) fn quotas(&self) -> &Grants<'m> {
+        &self.grants
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
@@ -68,9 +76,9 @@ impl<'m> Vmids<'m> {
     }
 
     /// Returns the next VMID, for a process that `by` is about to start; `None` when all are used up, or so
-    /// many that were given out are not used yet.
+    /// many that were given out, to all or to `by`, are not used yet.
     pub(in crate::leader) fn issue(&mut self, by: Vmid) -> Option<Vmid> {
-        if !self.make_room() {
+        if !self.grants.may_grow(by) || !self.make_room() {
             return None;
         }
         let vmid = self.next?;
@@ -116,6 +124,7 @@ impl<'m> Vmids<'m> {
             Some(_) if self.is_ahead(vmid) => self.set(vmid, NOBODY, USED_UP),
             _ => self.grants.remove(vmid.get()),
         }
+        self.grants.on_left(vmid);
     }
 
     /// Keeps the unused VMIDs that `by`, which has left, has asked for, up to `limit`, as those of nobody: the
@@ -197,8 +206,8 @@ mod tests {
     }
 
     fn with_room(room: usize, test: impl FnOnce(&mut Vmids<'_>)) {
-        let mut memory = Box::new_uninit_slice(Vmids::bytes(room));
-        test(&mut Vmids::new(&mut Arena::new(&mut memory), room).unwrap());
+        let mut memory = Box::new_uninit_slice(Vmids::bytes(room, 0));
+        test(&mut Vmids::new(&mut Arena::new(&mut memory), room, 0).unwrap());
     }
 
     fn issue(vmids: &mut Vmids<'_>, by: u32) -> Option<u32> {

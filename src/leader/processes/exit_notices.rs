@@ -164,7 +164,9 @@ mod tests {
         let starting = [2, 3].map(|pid| {
             own(&mut leader, start + pid, parent);
             let vmid = leader.new_vmid(Vmid::LEADER).unwrap();
-            leader.change_owner(parent, start + pid, vmid).unwrap();
+            leader
+                .change_owner(parent, start + pid, vmid, crate::leader::Presence::Absent)
+                .unwrap();
             leader.start(parent, vmid.get(), start + pid).unwrap();
             let request = Op::Request {
                 from: vmid,

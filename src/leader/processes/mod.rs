@@ -404,7 +404,7 @@ impl<'m> Processes<'m> {
         self.adjust_ref_count(group, -1);
         self.adjust_ref_count(session, -1);
         self.free_if_unreferenced(pid, ranges);
-        self.charge_name(pid);
+        self.charge_name(pid, ranges);
         self.free_if_unreferenced(group, ranges);
         self.free_if_unreferenced(session, ranges);
     }

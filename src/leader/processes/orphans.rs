@@ -45,7 +45,7 @@ impl Processes<'_> {
             if let Ok(at) = u32::try_from(at)
                 && at != slot
             {
-                self.recharge(at, vmid);
+                self.recharge(at, vmid, ranges);
             }
         }
         self.notify_parent(dead.pid, ranges);
@@ -218,6 +218,7 @@ impl Processes<'_> {
                 dead.notice_due = true;
                 // A look-up of the zombie's owner returns its parent.
                 ranges.give_single(pid, parent);
+                ranges.charge_single(pid, parent);
                 self.update_outbox_of(pid);
                 if let Some(slot) = self.by_pid.get(pid) {
                     self.charge_to(slot, parent);

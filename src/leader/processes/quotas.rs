@@ -1,9 +1,11 @@
 //! The quota of the table of processes: which member each entry is charged to.
 //!
 //! A process is charged to itself, but to its parent while it starts, and as a zombie. A pid that only
-//! names a group or a session is charged as one of its members is.
+//! names a group or a session is charged as one of its members is. The range of a dead process's pid is
+//! charged as its entry is.
 
 use super::{Entry, Life, Processes};
+use crate::leader::Ranges;
 use crate::store::{Payer, Quotas, payer_among};
 use crate::{Id, Vmid};
 
@@ -44,7 +46,7 @@ impl Processes<'_> {
 
     /// Charges an entry to another member if that of `dead` has paid for it: a starting process to its
     /// new parent, a name to a member of what it names.
-    pub(super) fn recharge(&mut self, slot: u32, dead: Vmid) {
+    pub(super) fn recharge(&mut self, slot: u32, dead: Vmid, ranges: &mut Ranges<'_>) {
         let payer = self.payer(slot);
         if !self.quotas.is_payer(payer, dead) {
             return;
@@ -59,16 +61,20 @@ impl Processes<'_> {
             self.find_named_by(entry.pid, payer)
         };
         self.charge_to(slot, payer_among(user));
+        if entry.life == Life::Dead {
+            ranges.charge_single(entry.pid, payer_among(user));
+        }
     }
 
     /// Charges a pid that only names a group or a session as one of its members is charged.
-    pub(super) fn charge_name(&mut self, pid: Id) {
+    pub(super) fn charge_name(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
         let Some(slot) = self.by_pid.get(pid) else {
             return;
         };
         if self.quotas.is_on() {
-            let user = self.find_named_by(pid, Payer::NOBODY);
-            self.charge_to(slot, payer_among(user));
+            let user = payer_among(self.find_named_by(pid, Payer::NOBODY));
+            self.charge_to(slot, user);
+            ranges.charge_single(pid, user);
         }
     }
 

@@ -21,8 +21,8 @@ impl<P: Pal> Node<'_, P> {
     /// Returns a VMID for a new process of the family.
     ///
     /// # Errors
-    /// [`Error::NoIds`] when all are used up, or too many that were given out are not used yet; else as
-    /// [every call](Node#errors-of-every-call).
+    /// [`Error::NoIds`] when all are used up, or too many that were given out, to all or to this process, are
+    /// not used yet; else as [every call](Node#errors-of-every-call).
     pub fn new_vmid(&self, wait: Wait<'_>) -> Result<Vmid, Error> {
         match self.call(self.leader_vmid(), &Message::GetNewVmid, wait)? {
             Answer::Vmid(vmid) => Vmid::new(vmid).ok_or(Error::NoIds),
@@ -56,7 +56,7 @@ impl<P: Pal> Node<'_, P> {
     /// itself.
     ///
     /// # Errors
-    /// [`Error::NoIds`] if there are no more; else as [every call](Node#errors-of-every-call).
+    /// [`Error::NoIds`] if there are no more for this process; else as [every call](Node#errors-of-every-call).
     pub fn alloc_range(&self, wait: Wait<'_>) -> Result<IdRange, Error> {
         match self.call(self.leader_vmid(), &Message::AllocIdRange, wait)? {
             Answer::IdRange(range) if range.start != 0 => Ok(range),

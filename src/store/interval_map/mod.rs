@@ -16,7 +16,7 @@ mod tree;
 use core::hash::Hasher;
 use core::ptr;
 
-use super::{Arena, Digest, Sum, Table, bytes_for, total};
+use super::{Arena, Digest, Payer, Sum, Table, bytes_for, total};
 use crate::error::Error;
 use crate::invariant::{Count, OrBroken};
 use full_blocks::{FullBlocks, block_of, bounds};
@@ -36,6 +36,7 @@ pub(crate) struct Interval<'m> {
     start: u32,
     end: u32,
     owner: u32,
+    payer: Payer,
 }
 
 impl<'m> Interval<'m> {
@@ -45,6 +46,7 @@ impl<'m> Interval<'m> {
             start: node.start(),
             end: node.end(),
             owner: node.owner.get(),
+            payer: node.payer.get(),
         }
     }
 
@@ -66,6 +68,11 @@ impl<'m> Interval<'m> {
     /// Returns its owner.
     pub(crate) fn owner(&self) -> u32 {
         self.owner
+    }
+
+    /// Returns the account that it is charged to.
+    pub(crate) fn payer(&self) -> Payer {
+        self.payer
     }
 }
 
@@ -201,11 +208,13 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Adds an interval that overlaps none in the table. It is at most [`MAX_INTERVAL`] long, does
-    /// not contain 0, and does not exceed [`ID_MAX`](crate::ID_MAX). False if the table is full.
-    pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
+    /// not contain 0, and does not exceed [`ID_MAX`](crate::ID_MAX). It is charged to `payer`. False if
+    /// the table is full.
+    pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32, payer: Payer) -> bool {
         let Some(node) = self.tree.insert(start, end, owner) else {
             return false;
         };
+        node.payer.set(payer);
         self.content.add(node.content());
         self.adjust_occupancy(start, end, 1);
         self.update_full(start, end);
@@ -257,6 +266,20 @@ impl<'m> IntervalMap<'m> {
         }
     }
 
+    /// Changes the account that `interval` is charged to.
+    pub(crate) fn set_payer(&mut self, interval: Interval<'m>, payer: Payer) {
+        if let Some(node) = self.tree.find(interval) {
+            self.content.subtract(node.content());
+            node.payer.set(payer);
+            self.content.add(node.content());
+        }
+    }
+
+    /// Returns the interval with the highest start that is at most `number`.
+    pub(crate) fn floor(&self, number: u32) -> Option<Interval<'m>> {
+        self.tree.floor(number).map(Interval::of)
+    }
+
     /// Begins a search for the intervals of `owner`.
     pub(crate) fn owner_cursor(&mut self, owner: u32) -> OwnerCursor {
         OwnerCursor {
@@ -266,8 +289,14 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Continues a search over at most `steps` intervals, and removes those of the owner from the
-    /// table. True once all intervals are removed that were there when the search began.
-    pub(crate) fn remove_next(&mut self, cursor: &mut OwnerCursor, steps: usize) -> bool {
+    /// table; `on_removed` gets the payer of each. True once all intervals are removed that were there
+    /// when the search began.
+    pub(crate) fn remove_next(
+        &mut self,
+        cursor: &mut OwnerCursor,
+        steps: usize,
+        on_removed: &mut dyn FnMut(Payer),
+    ) -> bool {
         for _ in 0..steps {
             if cursor.left == 0 {
                 break;
@@ -280,6 +309,7 @@ impl<'m> IntervalMap<'m> {
                 return true;
             };
             if node.owner.get() == cursor.owner {
+                on_removed(node.payer.get());
                 self.remove(Interval::of(node));
             } else {
                 // The interval goes to the end of the list, so that the next step examines another.
@@ -433,7 +463,7 @@ mod tests {
         let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4));
         let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 4).unwrap();
         for start in [1, 33, 65] {
-            table.insert(start, start + 31, 1);
+            table.insert(start, start + 31, 1, Payer::NOBODY);
         }
         fault(&mut table);
         table.check_invariants()
@@ -446,8 +476,8 @@ mod tests {
             .each_mut()
             .map(|memory| IntervalMap::new(&mut Arena::new(memory), 4).unwrap());
         let [one, other] = &mut tables;
-        one.insert(1, 32, 1);
-        other.insert(33, 64, 1);
+        one.insert(1, 32, 1, Payer::NOBODY);
+        other.insert(33, 64, 1, Payer::NOBODY);
         let (foreign, gone) = (other.find(33).unwrap(), one.find(1).unwrap());
         one.remove(foreign);
         one.shorten(foreign, 40);
@@ -459,7 +489,7 @@ mod tests {
             Some((32, 1))
         );
         one.remove(gone);
-        one.insert(65, 96, 3);
+        one.insert(65, 96, 3, Payer::NOBODY);
         one.remove(gone);
         one.set_owner(gone, 4);
         assert!(one.check_invariants() && one.len() == 1);
@@ -482,7 +512,8 @@ mod tests {
             match (rng.u8(..8), table.find(number)) {
                 (_, None) => {
                     if let Some((start, end)) = table.next_free(number) {
-                        table.insert(start, end.min(start + rng.u32(..8)), owner);
+                        let end = end.min(start + rng.u32(..8));
+                        table.insert(start, end, owner, Payer::NOBODY);
                     }
                 }
                 (0..3, Some(found)) => table.remove(found),
@@ -490,7 +521,7 @@ mod tests {
                 (5..7, Some(found)) => table.set_owner(found, owner),
                 (_, Some(_)) => {
                     let mut cursor = table.owner_cursor(owner);
-                    table.remove_next(&mut cursor, 2);
+                    table.remove_next(&mut cursor, 2, &mut |_| ());
                 }
             }
             let now = digest(&table, Digest::new());

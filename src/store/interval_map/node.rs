@@ -9,6 +9,7 @@ use intrusive_collections::{Adapter, DefaultPointerOps, KeyAdapter, LinkOps};
 
 use crate::ID_MAX;
 use crate::invariant::Count;
+use crate::store::Payer;
 
 type Link<'m> = Cell<Option<&'m Node<'m>>>;
 
@@ -24,6 +25,7 @@ pub(super) struct Node<'m> {
     /// From the top bit: the colour in the tree, the start, and the length less one.
     bounds: Cell<u32>,
     pub(super) owner: Cell<u32>,
+    pub(super) payer: Cell<Payer>,
 }
 
 // SAFETY: only methods of `IntervalMap` and its `Tree` that have the table to themselves (`&mut
@@ -50,9 +52,9 @@ impl Node<'_> {
         self.start().wrapping_add(length)
     }
 
-    /// Returns the content: the first and the last number, and the owner.
-    pub(super) fn content(&self) -> (u32, u32, u32) {
-        (self.start(), self.end(), self.owner.get())
+    /// Returns the content: the first and the last number, the owner and the payer.
+    pub(super) fn content(&self) -> (u32, u32, u32, Payer) {
+        (self.start(), self.end(), self.owner.get(), self.payer.get())
     }
 
     pub(super) fn set_end(&self, end: u32) {

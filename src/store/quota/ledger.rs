@@ -83,11 +83,15 @@ impl<'m> Ledger<'m> {
 
     #[cold]
     fn look_up(&mut self, vmid: Vmid) -> Option<u32> {
-        let found = self.by_vmid.find(hash_vmid(vmid), |slot| {
-            member_of(&self.accounts, slot).cmp(&Some(vmid))
-        })?;
+        let found = self.account_of(vmid)?;
         self.recent = (Some(vmid), found);
         Some(found)
+    }
+
+    pub(super) fn account_of(&self, vmid: Vmid) -> Option<u32> {
+        self.by_vmid.find(hash_vmid(vmid), |slot| {
+            member_of(&self.accounts, slot).cmp(&Some(vmid))
+        })
     }
 
     pub(super) fn find_or_add(&mut self, vmid: Vmid) -> u32 {

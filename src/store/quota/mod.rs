@@ -27,6 +27,12 @@ use crate::invariant::{Count, OrBroken};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Payer(u32);
 
+impl Default for Payer {
+    fn default() -> Payer {
+        Payer::NOBODY
+    }
+}
+
 impl Payer {
     /// The payer of a free place, and of every place if there are no quotas.
     pub(crate) const NOBODY: Payer = Payer(NONE);
@@ -108,6 +114,20 @@ impl<'m> Quotas<'m> {
         may_split
     }
 
+    /// Whether that payer may have `count` more places. If not, the refusal is counted.
+    pub(crate) fn payer_may_grow(&mut self, payer: Payer, table: usize, count: usize) -> bool {
+        let Some(ledger) = self.0.as_deref() else {
+            return true;
+        };
+        let charge = ledger.charge(payer.0, table);
+        let pool = ledger.pools.get(table);
+        let may_grow = pool.is_none_or(|pool| pool.may_grow(charge, number(count)));
+        if !may_grow {
+            self.count_refusal();
+        }
+        may_grow
+    }
+
     #[cold]
     fn count_refusal(&mut self) {
         if let Some(ledger) = self.0.as_deref_mut() {
@@ -142,6 +162,13 @@ impl<'m> Quotas<'m> {
             ledger.has_moved = true;
         }
         payer
+    }
+
+    /// Charges places to that payer, which [may have](Quotas::payer_may_grow) them.
+    pub(crate) fn charge_more(&mut self, payer: Payer, table: usize, count: usize) {
+        if let Some(ledger) = self.0.as_deref_mut() {
+            ledger.add(payer.0, table, number(count));
+        }
     }
 
     /// Whether this machine has quotas.
@@ -263,15 +290,10 @@ impl<'m> Quotas<'m> {
 
     /// The number of places of the table that the member pays for.
     pub(crate) fn charge_of(&self, vmid: Vmid, table: usize) -> usize {
-        let accounts = self
-            .0
-            .as_deref()
-            .into_iter()
-            .flat_map(|ledger| ledger.accounts.iter());
-        let mut accounts = accounts.filter(|account| account.vmid == Some(vmid));
-        let charge = accounts
-            .next()
-            .and_then(|account| account.charges.get(table));
-        charge.map_or(0, |charge| *charge as usize)
+        let Some(ledger) = self.0.as_deref() else {
+            return 0;
+        };
+        let account = ledger.account_of(vmid);
+        account.map_or(0, |account| ledger.charge(account, table) as usize)
     }
 }

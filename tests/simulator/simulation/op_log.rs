@@ -8,9 +8,9 @@ use libos_ipc::leader::{Leader, LeaderCapacities, Op, SignalLimits};
 use libos_ipc::store::Arena;
 use libos_ipc::{LeaseLimits, LockLimits};
 
-const FORMAT: &[u8] = b"operations of libos-ipc, 2\n";
+const FORMAT: &[u8] = b"operations of libos-ipc, 3\n";
 
-fn numbers(capacities: &LeaderCapacities) -> [u64; 13] {
+fn numbers(capacities: &LeaderCapacities) -> [u64; 14] {
     let LeaderCapacities {
         ranges,
         processes,
@@ -20,6 +20,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 13] {
         sync_data,
         wrap_ids,
         members,
+        id_members,
     } = *capacities;
     [
         ranges,
@@ -35,6 +36,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 13] {
         sync_data,
         usize::from(wrap_ids),
         members,
+        id_members,
     ]
     .map(|number| number as u64)
 }
@@ -61,6 +63,7 @@ fn read_capacities(file: &mut &[u8]) -> Option<LeaderCapacities> {
         sync_data: number()?,
         wrap_ids: number()? != 0,
         members: number()?,
+        id_members: number()?,
     })
 }
 
