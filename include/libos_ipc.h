@@ -383,6 +383,8 @@ struct libos_ipc_statistics {
     /* At the leader: files delegated to processes, and processes in its table. */
     struct libos_ipc_fill delegations, processes;
     uint64_t refused_by_quota;    /* at the leader: requests refused because a process had its part of a table */
+    uint64_t platform_faults;     /* results that a function of the platform may not return: 0, or a defect of the
+                                     platform. The stream was taken to be broken */
 };
 
 /* Returns what the library has counted since libos_ipc_init(). */

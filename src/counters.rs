@@ -4,6 +4,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use crate::invariant::{Count, OrBroken, broken_count};
+use crate::pal::fault::fault_count;
 use crate::sync::UncheckedAtomicU64;
 use crate::wire::Malformed;
 
@@ -116,6 +117,10 @@ macro_rules! counters {
             /// defect to be reported. The log names the place of the first one. Builds with debug
             /// assertions panic instead.
             pub broken_invariants: u64,
+            /// Results of platforms that a platform may never return, in all nodes of this process: 0, or
+            /// a defect of the platform. The stream was taken to be broken. The log says which result
+            /// came first. Builds with debug assertions panic instead.
+            pub platform_faults: u64,
             /// At the leader: requests that were refused although a table had room, because the member
             /// had its part of the table ([`Quota::Fair`](crate::Quota::Fair)).
             pub refused_by_quota: u64,
@@ -135,11 +140,13 @@ macro_rules! counters {
                     *value = counter.get();
                 }
                 let broken_invariants = broken_count();
+                let platform_faults = fault_count();
                 Statistics {
                     $($name: self.$name.get(),)*
                     frames_out,
                     refusals,
                     broken_invariants,
+                    platform_faults,
                     refused_by_quota,
                     pools,
                 }

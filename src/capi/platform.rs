@@ -10,6 +10,7 @@ use super::tables::{libos_ipc_platform, libos_ipc_ready};
 use crate::Vmid;
 use crate::error::Errno;
 use crate::invariant::Count;
+use crate::pal::fault::{PlatformFault, checked_read, checked_write, report_fault};
 use crate::pal::{
     AcceptError, ConnectError, Deadline, Interest, OutOfResources, Pal, READY_AT_ONCE, ReadyList,
     Stream, StreamError, Time, Token,
@@ -93,17 +94,14 @@ unsafe impl Send for CStream {}
 unsafe impl Sync for CStream {}
 
 impl CStream {
-    /// Converts the return value of `read` or `write`. A count above `max` closes the stream.
-    fn moved(count: i64, max: usize) -> Result<usize, StreamError> {
+    /// Converts the return value of `read` or `write`.
+    fn moved(count: i64) -> Result<usize, StreamError> {
         const AGAIN: i64 = Errno::EAGAIN.negated() as i64;
         const INTERRUPTED: i64 = Errno::EINTR.negated() as i64;
         match count {
             AGAIN => Err(StreamError::WouldBlock),
             INTERRUPTED => Err(StreamError::Interrupted),
-            _ => usize::try_from(count)
-                .ok()
-                .filter(|count| *count <= max)
-                .ok_or(StreamError::Closed),
+            _ => usize::try_from(count).map_err(|_| StreamError::Closed),
         }
     }
 }
@@ -119,7 +117,7 @@ impl Stream for CStream {
         let room = buffer.len();
         let to = buffer.as_mut_ptr().cast();
         let count = call!(self.table, read(self.stream, to, room), i64::from(MISSING));
-        Self::moved(count, room)
+        checked_read(Self::moved(count), room)
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
@@ -131,7 +129,7 @@ impl Stream for CStream {
                 write(self.stream, from, length),
                 i64::from(MISSING)
             );
-            match Self::moved(count, length) {
+            match checked_write(Self::moved(count), length) {
                 Ok(count) => {
                     total = total.plus(count);
                     if count < length {
@@ -228,9 +226,14 @@ impl Pal for CPlatform {
         let mut found = [nothing; READY_AT_ONCE];
         let to = found.as_mut_ptr();
         let count = call!(self.0, wait(to, READY_AT_ONCE, deadline(until)), 0);
+        if count > READY_AT_ONCE {
+            report_fault(PlatformFault::ReadyCount);
+        }
         for found in found.iter().take(count) {
-            let bits = u8::try_from(found.readiness).unwrap_or(0);
-            let _ = ready.push((Token(found.token), Interest::from_bits_truncate(bits)));
+            let readiness = u8::try_from(found.readiness).map(Interest::from_bits_retain);
+            // A bit that does not exist is passed on to the node, which reports the fault.
+            let readiness = readiness.unwrap_or(Interest::from_bits_retain(u8::MAX));
+            let _ = ready.push((Token(found.token), readiness));
         }
     }
 

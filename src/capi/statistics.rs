@@ -59,6 +59,7 @@ pub struct libos_ipc_statistics {
     pub delegations: libos_ipc_fill,
     pub processes: libos_ipc_fill,
     pub refused_by_quota: u64,
+    pub platform_faults: u64,
 }
 
 impl From<&Statistics> for libos_ipc_statistics {
@@ -93,6 +94,7 @@ impl From<&Statistics> for libos_ipc_statistics {
             delegations: pools.delegations.into(),
             processes: pools.processes.into(),
             refused_by_quota: counted.refused_by_quota,
+            platform_faults: counted.platform_faults,
         }
     }
 }

@@ -23,6 +23,7 @@ use bitflags::bitflags;
 use crate::Vmid;
 
 mod deadline;
+pub(crate) mod fault;
 mod flag;
 mod forward;
 pub mod mux;
@@ -187,6 +188,9 @@ impl Token {
     /// Reported when a stream waits to be accepted. It is never passed to [`Pal::watch`], and
     /// neither are the 15 numbers below it, which a PAL may use for its own watches.
     pub const LISTENER: Token = Token(u64::MAX);
+
+    /// The highest token of a stream.
+    pub(crate) const HIGHEST: u64 = u64::MAX >> 2;
 }
 
 /// The greatest number of ready streams that one [`Pal::wait`] reports. The next one reports the

@@ -9,6 +9,7 @@ use crate::counters::Refusal;
 use crate::leader::{Op, Outcome};
 use crate::log::log_event;
 use crate::node::{LeaderTables, Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
+use crate::pal::fault::checked_read;
 use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
 use crate::store::total;
 use crate::{Admission, Vmid};
@@ -503,7 +504,8 @@ fn read_vmid<S: Stream>(candidate: &mut UnidentifiedStream<S>) -> Identification
         else {
             return Identification::Vmid(u32::from_le_bytes(candidate.vmid));
         };
-        match candidate.stream.read(missing) {
+        let room = missing.len();
+        match checked_read(candidate.stream.read(missing), room) {
             Ok(0) | Err(StreamError::Closed) => return Identification::End,
             Ok(count) => candidate.length = total!(candidate.length, count),
             Err(StreamError::Interrupted) => {}

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::log::log_event;
 use crate::node::lifecycle::CLOSE_LIMIT;
 use crate::node::{AdaptiveSpin, LeaderTables, Node, PeerRef, Phase, Sender, StreamKey};
+use crate::pal::fault::{check_ready, log_fault};
 use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Stream, Time, Token};
 use crate::store::{Arena, SpinLockGuard, Table, assert_none_held, bytes_for};
 
@@ -205,6 +206,7 @@ impl<'m, P: Pal> Node<'m, P> {
             until
         };
         self.wait(state, until);
+        check_ready(&state.ready);
         self.turns.set_ready(state.ready.len());
         let mut next = 0_usize;
         while let Some(&(token, readiness)) = state.ready.get(next) {
@@ -213,6 +215,7 @@ impl<'m, P: Pal> Node<'m, P> {
             next.increment();
         }
         log_broken();
+        log_fault();
         true
     }
 

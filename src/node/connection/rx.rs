@@ -8,6 +8,7 @@ use super::turn::Cost;
 use crate::counters::Refusal;
 use crate::invariant::Count;
 use crate::node::{Node, PeerRef, RxHalf};
+use crate::pal::fault::checked_read;
 use crate::pal::{Pal, Stream, StreamError};
 use crate::wire::{Expected, Frame, codes};
 
@@ -62,7 +63,8 @@ impl<'m, P: Pal> Node<'m, P> {
             return ReadOutcome::NotNow;
         }
         assert_none_held();
-        match stream.read(space) {
+        let room = space.len();
+        match checked_read(stream.read(space), room) {
             Ok(0) => {
                 rx.has_ended = true;
                 ReadOutcome::End

@@ -9,6 +9,7 @@ use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::node::{Node, PeerRef, TxHalf};
+use crate::pal::fault::checked_write;
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
 use crate::store::{assert_none_held, hash64};
 use crate::wire::{Answer, Message, codes};
@@ -126,7 +127,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.note_first_write(peer);
                 stream.write(&[rest_of_vmid, frames])
             };
-            match written {
+            match checked_write(written, rest_of_vmid.len().plus(frames.len())) {
                 Ok(count) => {
                     self.counters.writes.add(1);
                     self.counters.bytes_out.add(count);

@@ -10,6 +10,7 @@ use super::wait::{Limits, interruptible};
 use super::waiters::WaitToken;
 use crate::config::Driving;
 use crate::node::{Node, PeerRef, RxHalf};
+use crate::pal::fault::checked_read;
 use crate::pal::{Deadline, Event, Interest, Pal, Stream, StreamError, Time};
 use crate::store::SpinLockGuard;
 use crate::sync::Ordering;
@@ -149,8 +150,10 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let spin = !self.config.spin.is_zero() && self.caller_spin.is_worth_it();
         let mut read = Err(StreamError::WouldBlock);
+        let mut room = 0;
         interruptible(claim, limits, || {
             let space = rx.frames.space();
+            room = space.len();
             if spin {
                 read = self.spin_read(stream, event, space, limits.until);
             }
@@ -172,7 +175,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.caller_spin
                 .learn(spin, self.now() - sent, self.config.spin);
         }
-        match read {
+        match checked_read(read, room) {
             // The worker handles the end of a stream, since it closes connections.
             Ok(0) | Err(StreamError::Closed) => false,
             Err(StreamError::WouldBlock | StreamError::Interrupted) => true,

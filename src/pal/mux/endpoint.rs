@@ -7,6 +7,7 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use super::state::State;
 use super::{MuxError, MuxPal};
+use crate::pal::fault::{PlatformFault, report_fault};
 use crate::pal::{Deadline, Time, spin};
 use crate::store::{ByteRing, acquire};
 
@@ -150,7 +151,13 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
             if tx.is_empty() {
                 return true;
             }
-            let count = self.channel.write(tx.front());
+            let offered = tx.front();
+            let length = offered.len();
+            let mut count = self.channel.write(offered);
+            if count > length {
+                report_fault(PlatformFault::WriteCount);
+                count = length;
+            }
             if count == 0 {
                 return false;
             }
@@ -165,7 +172,10 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
         };
         for _ in 0..CHUNKS_PER_POLL {
             let count = self.channel.read(&mut *buffer);
-            let came = buffer.get(..count).unwrap_or(&[]);
+            let came = buffer.get(..count).unwrap_or_else(|| {
+                report_fault(PlatformFault::ReadCount);
+                &[]
+            });
             if came.is_empty() || self.lock().mux.receive(came).is_err() {
                 return;
             }

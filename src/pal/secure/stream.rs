@@ -9,6 +9,7 @@ use super::{Breach, SecurePal};
 use crate::Vmid;
 use crate::invariant::Count;
 use crate::log::log_event;
+use crate::pal::fault::{checked_read, checked_write};
 use crate::pal::{Deadline, Interest, OutOfResources, Pal, Stream, StreamError, Token};
 use crate::store::{Rank, SpinLock};
 use crate::sync::{AtomicU8, AtomicU64, Ordering};
@@ -112,6 +113,17 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>> + Clone> SecureStream<P, R> {
 impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
     pub(super) fn inner(&self) -> &P::Stream {
         &self.inner
+    }
+
+    /// Reads from the inner stream.
+    fn pull(&self, space: &mut [u8]) -> Result<usize, StreamError> {
+        let room = space.len();
+        checked_read(self.inner.read(space), room)
+    }
+
+    /// Writes to the inner stream.
+    fn push(&self, bytes: &[u8]) -> Result<usize, StreamError> {
+        checked_write(self.inner.write(&[bytes]), bytes.len())
     }
 
     fn need(&self) -> Interest {
@@ -223,7 +235,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
             return Err(StreamError::WouldBlock);
         };
         let before = (incoming.is_open(), incoming.has_ended());
-        let push = |bytes: &[u8]| self.inner.write(&[bytes]);
+        let push = |bytes: &[u8]| self.push(bytes);
         let read = incoming.read(family, self.pal.own, buffer, pull, push);
         let counters = &self.pal.counters;
         if !before.0 && incoming.is_open() {
@@ -252,10 +264,10 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
         let mut has_waited = false;
         self.read_by(incoming, buffer, |space| {
             if core::mem::replace(&mut has_waited, true) {
-                self.inner.read(space)
-            } else {
-                pal.read_waiting(&self.inner, event, space, until)
+                return self.pull(space);
             }
+            let room = space.len();
+            checked_read(pal.read_waiting(&self.inner, event, space, until), room)
         })
     }
 }
@@ -265,7 +277,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>> + Send + Sync> Stream for SecureStr
         match &self.kind {
             Kind::Plain => self.inner.read(buffer),
             Kind::Incoming(incoming) => {
-                self.read_by(incoming, buffer, |space| self.inner.read(space))
+                self.read_by(incoming, buffer, |space| self.pull(space))
             }
             Kind::Outgoing(..) => Err(StreamError::Closed),
         }
@@ -284,8 +296,8 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>> + Send + Sync> Stream for SecureStr
             return Err(StreamError::WouldBlock);
         };
         let was_open = outgoing.is_open();
-        let pull = |space: &mut [u8]| self.inner.read(space);
-        let push = |bytes: &[u8]| self.inner.write(&[bytes]);
+        let pull = |space: &mut [u8]| self.pull(space);
+        let push = |bytes: &[u8]| self.push(bytes);
         let written = outgoing.write(family, [self.pal.own, peer], parts, pull, push);
         if !was_open && outgoing.is_open() {
             self.pal.counters.handshakes.add(1);
@@ -308,7 +320,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> Drop for SecureStream<P, R> {
             let mut tries = 0_u32;
             outgoing.end(|bytes| {
                 loop {
-                    let written = self.inner.write(&[bytes]);
+                    let written = self.push(bytes);
                     tries.increment();
                     if written != Err(StreamError::Interrupted) || tries >= END_TRIES {
                         return written;
