@@ -6,13 +6,13 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
-    StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, READY_AT_ONCE,
+    ReadyList, Stream, StreamError, Time, Token,
 };
 use libos_ipc::{ChildSelector, Config, Exit, Identity, Node, Vmid, Wait};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,7 +21,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 // 1. A stream moves bytes without blocking.
 
-struct Tcp(Arc<TcpStream>);
+pub(crate) struct Tcp(Arc<TcpStream>);
 
 fn stream_error(error: &io::Error) -> StreamError {
     match error.kind() {
@@ -60,7 +60,7 @@ fn stream(stream: TcpStream) -> io::Result<Tcp> {
 // 2. A thread sleeps on an event.
 
 #[derive(Default)]
-struct Flag {
+pub(crate) struct Flag {
     set: Mutex<bool>,
     changed: Condvar,
 }
@@ -89,12 +89,14 @@ struct Watch {
     interest: Interest,
 }
 
-struct Tiny {
+pub(crate) struct Tiny {
     listener: TcpListener,
     /// The same for the whole family; the address differs.
-    port: u16,
+    pub(crate) port: u16,
     listens: AtomicBool,
     watches: Mutex<Vec<Watch>>,
+    /// The watch with which the next report begins.
+    next: AtomicUsize,
     /// Ends a wait: the pipe has a byte in it while `woken` is set.
     woken: AtomicBool,
     bell: (io::PipeReader, io::PipeWriter),
@@ -109,7 +111,7 @@ fn address(vmid: Vmid, port: u16) -> SocketAddr {
 
 impl Tiny {
     /// Listens first: peers may connect as soon as they know the VMID. Port 0 takes any.
-    fn listen(vmid: Vmid, port: u16) -> io::Result<Tiny> {
+    pub(crate) fn listen(vmid: Vmid, port: u16) -> io::Result<Tiny> {
         let listener = TcpListener::bind(address(vmid, port))?;
         listener.set_nonblocking(true)?;
         Ok(Tiny {
@@ -117,6 +119,7 @@ impl Tiny {
             listener,
             listens: AtomicBool::new(true),
             watches: Mutex::default(),
+            next: AtomicUsize::new(0),
             woken: AtomicBool::new(false),
             bell: io::pipe()?,
             start: Instant::now(),
@@ -134,8 +137,9 @@ impl Pal for Tiny {
     }
 
     fn connect(&self, peer: Vmid) -> std::result::Result<Tcp, ConnectError> {
-        // On one machine this succeeds or fails at once.
-        match TcpStream::connect(address(peer, self.port)).and_then(stream) {
+        // On one machine this succeeds or fails at once, unless the backlog of the peer is full.
+        let limit = Duration::from_millis(1);
+        match TcpStream::connect_timeout(&address(peer, self.port), limit).and_then(stream) {
             Ok(stream) => Ok(stream),
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 Err(ConnectError::NotListening)
@@ -185,6 +189,10 @@ impl Pal for Tiny {
     fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         let mut watches = self.watches.lock().unwrap().clone();
         watches.retain(|watch| !watch.interest.is_empty());
+        if !watches.is_empty() {
+            let first = self.next.load(Ordering::SeqCst) % watches.len();
+            watches.rotate_left(first);
+        }
         let mut fds = vec![
             PollFd::new(&self.bell.0, PollFlags::IN),
             PollFd::new(&self.listener, PollFlags::empty()),
@@ -218,8 +226,9 @@ impl Pal for Tiny {
             readiness.set(Interest::READ, seen.contains(PollFlags::IN));
             readiness.set(Interest::WRITE, seen.contains(PollFlags::OUT));
             readiness.set(Interest::HANG_UP, seen.intersects(hung_up));
-            // The rest is still ready at the next wait.
             if !readiness.is_empty() && ready.push((watch.token, readiness)).is_err() {
+                // The rest is still ready at the next wait, which begins at another watch.
+                self.next.fetch_add(READY_AT_ONCE, Ordering::SeqCst);
                 break;
             }
         }

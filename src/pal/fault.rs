@@ -188,7 +188,7 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "a fault of the platform: a read returned more bytes")]
     fn a_platform_fault_ends_a_debug_build() {
-        refused();
+        let _ = refused();
     }
 
     // The only test of this program that causes such faults, because all tests share the counter.

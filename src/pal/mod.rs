@@ -8,11 +8,16 @@
 //! # What a node relies on
 //! * Streams are reliable, ordered and used in one direction: the connecting side writes, the
 //!   accepting side reads. Reads and writes never block. (A wrapper may need the other direction
-//!   for a handshake, as `secure` does.)
+//!   for a handshake, as `secure` does.) A stream that is not read holds up no other stream.
 //! * Readiness is *level-triggered*: every [`Pal::wait`] reports a stream that is ready and
 //!   watched, until it is no longer ready or no longer watched.
 //! * All methods may be called from any thread at any time; only one thread at a time calls
-//!   [`Pal::wait`].
+//!   [`Pal::wait`]. A platform for one thread ([`Driving::Caller`](crate::Driving::Caller)) need not
+//!   end a wait under way for a call of another thread.
+//! * A platform may move bytes in [`Pal::wait`] only: a node calls it again and again.
+//!
+//! `testing::conformance` (feature `testing`) checks a platform. It names the rules of this module that the
+//! platform breaks.
 
 use core::fmt;
 use core::ops::{Add, Sub};
@@ -75,12 +80,13 @@ pub enum StreamError {
     Closed,
 }
 
-/// One end of a byte stream. Dropping it ends the stream for the peer, too, which can still read
+/// One end of a byte stream. Bytes arrive once, in the order in which they were written. Dropping it ends the stream for the peer, too, which can still read
 /// the bytes that were written before. That holds even if the process was forked and the copy has
 /// the descriptor (`shutdown(2)`).
 pub trait Stream: Send + Sync {
     /// Reads at most `buffer.len()` bytes without blocking and returns their number; 0 means that
-    /// the peer has closed its end and all bytes were read. `buffer` is never empty.
+    /// the peer has closed its end and all bytes were read. `buffer` is never empty. A greater result
+    /// is a defect of the platform: debug builds panic, and others take the stream to be broken.
     ///
     /// # Errors
     /// See [`StreamError`].
@@ -89,7 +95,10 @@ pub trait Stream: Send + Sync {
     /// Writes the bytes of `parts`, in order, as many as possible without blocking, and returns
     /// their number. At least one part is not empty, and there are at most 4 parts. The node offers
     /// the bytes that were not written again in the next write, before any others: a wrapper may
-    /// have begun to send them.
+    /// have begun to send them. Where there is no room, the result is an error and not 0. A write to a
+    /// stream whose reader has closed its end fails with [`StreamError::Closed`], at once or after
+    /// some writes that succeed. A result of 0 or of more than was offered is a defect of the platform,
+    /// as in [`Stream::read`].
     ///
     /// # Errors
     /// See [`StreamError`].
@@ -131,7 +140,7 @@ impl fmt::Display for OutOfResources {
     }
 }
 
-/// An event that threads wait for: set or clear, and clear at first.
+/// An event that threads wait for: set or clear, and clear at first. It stays set until it is cleared.
 pub trait Event: Send + Sync {
     /// Called before a call waits with the event, and perhaps again. A platform that has few events may make
     /// one here.
@@ -194,7 +203,7 @@ impl Token {
 }
 
 /// The greatest number of ready streams that one [`Pal::wait`] reports. The next one reports the
-/// rest.
+/// rest, so that each ready stream is reported in turn, even if the others stay ready.
 pub const READY_AT_ONCE: usize = 64;
 
 /// The ready streams, and their readiness.
@@ -280,11 +289,12 @@ pub trait Pal: Send + Sync {
         interest: Interest,
     ) -> Result<(), OutOfResources>;
 
-    /// Changes the token and the interest of a watched stream.
+    /// Changes the token and the interest of a watched stream. The change also takes effect for a
+    /// [`Pal::wait`] under way.
     fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest);
 
     /// Ends the watch. The stream may be dropped after that. A [`Pal::wait`] under way in another
-    /// thread may still report it once.
+    /// thread may still report it once. Its token is not reported for any other stream.
     fn unwatch(&self, stream: &Self::Stream);
 
     /// Waits until a watched stream is ready, [`Pal::wake`] is called, or the wait is over at
@@ -294,15 +304,15 @@ pub trait Pal: Send + Sync {
     /// Ends the [`Pal::wait`] under way, or the next one if there is none.
     fn wake(&self);
 
-    /// Waits until `event` is set or the wait is over at `until`, and returns at once then. It may
-    /// return early.
+    /// Waits until `event` is set or the wait is over at `until`, and returns at once then, also if
+    /// the event was set before the call. It may return early.
     fn wait_event(&self, event: &Self::Event, until: Deadline);
 
     /// Waits until `stream` is readable or hung up, `event` is set, or the wait is over at `until`,
     /// and returns at once in each of the three cases: the time limits and interrupts of a node's
     /// calls are as exact as this call, and a thread of the same process may use the event to hand
     /// something over. A platform whose wait for a stream can't be ended in this way sets
-    /// [`Pal::SUPPORTS_CALLER_READ`] to false. The result may be [`true`] although the stream is
+    /// [`Pal::SUPPORTS_CALLER_READ`] to false. The result is [`true`] if the stream has ended the wait. It may be [`true`] although the stream is
     /// not readable. Called only if [`Pal::SUPPORTS_CALLER_READ`].
     fn wait_readable(&self, stream: &Self::Stream, event: &Self::Event, until: Deadline) -> bool;
 
@@ -324,7 +334,8 @@ pub trait Pal: Send + Sync {
         stream.read(buffer)
     }
 
-    /// Returns the time of the monotonic clock. It is cheap.
+    /// Returns the time of the monotonic clock. It is cheap. The clock counts nanoseconds. It does not
+    /// stand still, and never goes back, in any thread.
     fn now(&self) -> Time;
 
     /// Lets another thread run, since this one waits for a spinlock that another thread holds. A

@@ -58,6 +58,9 @@ fn inner_interest(kind: &Kind, asked: Interest, need: Interest) -> Interest {
     let mut interest = asked & Interest::HANG_UP;
     if asked.contains(moves) {
         interest |= need;
+    } else if !asked.is_empty() {
+        // A hang-up is reported for each interest.
+        interest |= Interest::HANG_UP;
     }
     interest
 }
@@ -276,9 +279,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>> + Send + Sync> Stream for SecureStr
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         match &self.kind {
             Kind::Plain => self.inner.read(buffer),
-            Kind::Incoming(incoming) => {
-                self.read_by(incoming, buffer, |space| self.pull(space))
-            }
+            Kind::Incoming(incoming) => self.read_by(incoming, buffer, |space| self.pull(space)),
             Kind::Outgoing(..) => Err(StreamError::Closed),
         }
     }

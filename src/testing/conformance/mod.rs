@@ -1,0 +1,146 @@
+//! Checks whether a platform keeps the rules of [`pal`](crate::pal).
+//!
+//! [`check`] gets a function that makes the platform of a node, which listens under a VMID, and makes two or
+//! three of them for each check. The [`Report`] names each rule that the platform breaks, as the documentation
+//! of the traits states it, with the expected behaviour and the one that was seen. At the end a family of real
+//! nodes runs over the platform, without faults and with those of the
+//! [fault injector](super::fault_injector).
+//!
+//! A check ends even if a call of the platform does not return: it runs in a thread of its own, and a call that
+//! does not return is reported. The thread stays behind, and the checks that are left are not made.
+//!
+//! ```
+//! # #[cfg(feature = "std")] {
+//! use libos_ipc::host::Host;
+//! use libos_ipc::testing::conformance::check;
+//!
+//! let directory = std::env::temp_dir().join(format!("conformance-{}", std::process::id()));
+//! let base = directory.join("family");
+//! # if false {
+//! let report = check(move |vmid| Host::listen(&base, vmid).unwrap());
+//! assert!(report.is_ok(), "{report}");
+//! # }
+//! # }
+//! ```
+//!
+//! Without `std` [`check_in_one_thread`] makes the checks that need one thread only: there are neither the
+//! watchdog, nor the checks of calls during a wait of another thread, nor the family.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::result_large_err,
+    reason = "it runs in tests only"
+)]
+
+#[cfg(feature = "std")]
+mod defects;
+#[cfg(feature = "std")]
+mod family;
+mod pair;
+mod readiness;
+mod rules;
+#[cfg(feature = "std")]
+mod runner;
+mod streams;
+#[cfg(feature = "std")]
+mod threads;
+mod waits;
+
+use core::sync::atomic::AtomicU32;
+use core::time::Duration;
+
+use spin::Mutex;
+
+#[cfg(feature = "std")]
+pub use self::defects::{Defect, Defective};
+pub use self::pair::Violation;
+use self::pair::{Checked, Setup, Step};
+pub use self::rules::Rule;
+#[cfg(feature = "std")]
+pub use self::runner::{Check, Report, check};
+use crate::Vmid;
+use crate::pal::Pal;
+
+/// The time in which an event must be noticed, unless [`Check::patience`] says otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The first VMID of a check. Those below are of the family.
+const FIRST_VMID: u32 = 10;
+
+/// The name of a check, and its function.
+type Named<'a, P> = (&'static str, fn(&Setup<'a, P>) -> Checked);
+
+/// The checks in one thread, the most basic ones first.
+fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 29] {
+    [
+        ("clock", waits::clock),
+        ("state of an event", waits::event_state),
+        ("waits for an event", waits::event_waits),
+        ("time limit of a wait", waits::wait_time),
+        ("wake before a wait", waits::wake_before),
+        ("streams", streams::connect),
+        ("nothing to accept", streams::nothing_to_accept),
+        ("no process", streams::not_listening),
+        ("reads and writes that would block", streams::would_block),
+        ("order of bytes", streams::order),
+        ("short reads", streams::read_count),
+        ("partial writes", streams::write_count),
+        ("end of a stream", streams::end),
+        ("end of a reader", streams::reader_gone),
+        ("full stream beside another", streams::independent),
+        ("level-triggered reports", readiness::level),
+        ("readable streams", readiness::readable),
+        ("tokens", readiness::token),
+        ("interests", readiness::interest),
+        ("empty interest", readiness::empty_interest),
+        ("writable streams", readiness::writable),
+        ("hang-ups", readiness::hang_up),
+        ("changes of a watch", readiness::rewatch),
+        ("end of a watch", readiness::unwatch),
+        ("listener", readiness::listener),
+        ("more ready streams than a report has", readiness::in_turn),
+        ("full backlog", streams::backlog),
+        ("backlog of a node that ends", streams::never_accepted),
+        ("hint of a spinning thread", streams::contended),
+    ]
+}
+
+/// The checks of [`Pal::wait_readable`] in one thread.
+fn of_callers<'a, P: Pal>() -> [Named<'a, P>; 2] {
+    [
+        ("wait for a readable stream", waits::wait_readable),
+        ("wait and read", waits::read_waiting),
+    ]
+}
+
+/// Makes the checks that need one thread only, and calls `on_violation` for each rule that is broken.
+/// Returns the number of checks.
+///
+/// A call of the platform that does not return is not noticed. Time is measured by the platform's own clock;
+/// if that is wrong, no other check is made.
+pub fn check_in_one_thread<P: Pal>(
+    make: impl Fn(Vmid) -> P + Sync,
+    mut on_violation: impl FnMut(&Violation),
+) -> usize {
+    let step = Mutex::new(Step::NONE);
+    let next = AtomicU32::new(FIRST_VMID);
+    let setup = Setup {
+        make: &make,
+        step: &step,
+        next: &next,
+        patience: PATIENCE,
+        has_threads: false,
+        drop_ends: true,
+    };
+    let mut made = 0;
+    for (_, run) in in_one_thread().into_iter().chain(of_callers()) {
+        made += 1;
+        if let Err(violation) = run(&setup) {
+            on_violation(&violation);
+            if made == 1 {
+                break;
+            }
+        }
+    }
+    made
+}

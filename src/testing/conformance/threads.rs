@@ -1,0 +1,364 @@
+//! Checks with several threads at one platform. They need `std`.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::vec::Vec;
+use std::{thread, vec};
+
+use super::pair::{Checked, Moved, Pair, Setup, Side, broken, fill, mismatch};
+use super::readiness::watch;
+use super::rules::Rule;
+use super::waits::{event, soon};
+use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Token};
+
+/// The time after which another thread has begun to wait. If it has not, a check finds less.
+const BEGINS: Duration = Duration::from_millis(30);
+
+/// Starts a thread. A thread whose call does not return stays behind.
+fn start<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || sender.send(run()));
+    receiver
+}
+
+/// Takes the result of a thread that has to end at once.
+#[track_caller]
+fn ends_soon<T, P: Pal>(
+    pair: &Pair<'_, P>,
+    thread: &Receiver<T>,
+    rule: Rule,
+    expected: &str,
+) -> Checked<T> {
+    thread.recv_timeout(soon(pair)).map_err(|_| {
+        broken(
+            rule,
+            expected,
+            format_args!("the call had not returned {:?} later", soon(pair)),
+        )
+    })
+}
+
+/// Returns the two ends of a long wait.
+fn long<P: Pal>(pal: &P, pair: &Pair<'_, P>) -> [Deadline; 2] {
+    [Deadline::At(pal.now() + pair.patience * 4), Deadline::Never]
+}
+
+type Shared<P> = Arc<Pair<'static, P>>;
+
+pub(super) fn clock<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+    let pair: Shared<P> = Arc::new(setup.pair());
+    let last = Arc::new(Mutex::new(pair.one.now()));
+    let threads = [0, 1].map(|_| {
+        let (pair, last) = (Arc::clone(&pair), Arc::clone(&last));
+        start(move || {
+            for _ in 0..20_000 {
+                let Ok(mut last) = last.lock() else { break };
+                let now = pair.one.now();
+                if now < *last {
+                    return Some((*last, now));
+                }
+                *last = now;
+            }
+            None
+        })
+    });
+    for thread in &threads {
+        let seen = thread.recv_timeout(pair.patience * 2).ok().flatten();
+        if let Some((before, after)) = seen {
+            return Err(broken(
+                Rule::ClockGoesBack,
+                "a time that is not less than the one another thread has read before",
+                format_args!("{} after {}", after.0, before.0),
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn wake_during<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+    let pair: Shared<P> = Arc::new(setup.pair());
+    for until in long(&pair.two, &pair) {
+        pair.enter(Rule::WakeDuring, "Pal::wait");
+        let waiting = {
+            let pair = Arc::clone(&pair);
+            start(move || pair.two.wait(&mut ReadyList::new(), until))
+        };
+        thread::sleep(BEGINS);
+        pair.two.wake();
+        let woken = "the wait of another thread ends, since Pal::wake was called";
+        ends_soon(&pair, &waiting, Rule::WakeDuring, woken)?;
+    }
+    Ok(())
+}
+
+pub(super) fn event_wakes<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+    let pair: Shared<P> = Arc::new(setup.pair());
+    for until in long(&pair.two, &pair) {
+        let event = Arc::new(event(&pair)?);
+        let threads = [0, 1, 2].map(|_| {
+            let (pair, event) = (Arc::clone(&pair), Arc::clone(&event));
+            start(move || {
+                while !event.is_set() {
+                    pair.two.wait_event(&event, until);
+                }
+            })
+        });
+        thread::sleep(BEGINS);
+        pair.enter(Rule::EventWakesAll, "Event::set");
+        event.set();
+        for thread in &threads {
+            let all = "the three threads that wait for the event wake when it is set";
+            ends_soon(&pair, thread, Rule::EventWakesAll, all)?;
+        }
+    }
+    Ok(())
+}
+
+/// A thread that waits again and again, and keeps what is reported.
+struct Waiter {
+    is_over: Arc<AtomicBool>,
+    reports: Receiver<(Token, Interest)>,
+    done: Receiver<()>,
+}
+
+impl Waiter {
+    fn start<P: Pal + 'static>(pair: &Shared<P>) -> Waiter {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (sender, reports) = channel();
+        pair.is_two_waited.store(true, Ordering::SeqCst);
+        let done = {
+            let (pair, is_over) = (Arc::clone(pair), Arc::clone(&is_over));
+            start(move || {
+                while !is_over.load(Ordering::SeqCst) {
+                    let mut ready = ReadyList::new();
+                    let until = Deadline::At(pair.two.now() + pair.patience * 4);
+                    pair.two.wait(&mut ready, until);
+                    for report in ready {
+                        let _ = sender.send(report);
+                    }
+                    // A stream stays ready, and this thread shall not take the processor.
+                    thread::sleep(Duration::from_millis(1));
+                }
+            })
+        };
+        thread::sleep(BEGINS);
+        Waiter {
+            is_over,
+            reports,
+            done,
+        }
+    }
+
+    /// Waits for a report.
+    #[track_caller]
+    fn expect<P: Pal>(
+        &self,
+        pair: &Pair<'_, P>,
+        (token, interest): (Token, Interest),
+        rule: Rule,
+        expected: &str,
+    ) -> Checked {
+        let timer = pair.timer();
+        while pair.elapsed(&timer) < soon(pair) {
+            // The other node may have bytes to move.
+            pair.wait_for(Side::One, Duration::ZERO);
+            let report = self.reports.recv_timeout(Duration::from_millis(2));
+            if report.is_ok_and(|(found, ready)| found == token && ready.contains(interest)) {
+                return Ok(());
+            }
+        }
+        Err(broken(
+            rule,
+            expected,
+            format_args!("the wait under way did not report it in {:?}", soon(pair)),
+        ))
+    }
+
+    /// Ends the thread. If it does not end, the next check must not wait at the same platform.
+    fn end<P: Pal>(&self, pair: &Pair<'_, P>) {
+        self.is_over.store(true, Ordering::SeqCst);
+        pair.two.wake();
+        if self.done.recv_timeout(soon(pair)).is_ok() {
+            pair.is_two_waited.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+pub(super) fn watch_during<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+    const FIRST: Token = Token(21);
+    const SECOND: Token = Token(22);
+    let pair: Shared<P> = Arc::new(setup.pair());
+    let open = pair.open()?;
+    pair.send(&open.out, 0, 10)?;
+    let waiter = Waiter::start(&pair);
+    let watched = watch(&pair, &open.inward, (Side::Two, FIRST), Interest::READ).and_then(|()| {
+        let at_once = "a report of a stream that is ready when the watch begins during a wait";
+        waiter.expect(&pair, (FIRST, Interest::READ), Rule::WatchDuring, at_once)
+    });
+    waiter.end(&pair);
+    watched?;
+    // Without an interest nothing is reported, until the interest changes during a wait.
+    pair.two.rewatch(&open.inward, FIRST, Interest::HANG_UP);
+    let waiter = Waiter::start(&pair);
+    pair.enter(Rule::RewatchDuring, "Pal::rewatch");
+    pair.two.rewatch(&open.inward, SECOND, Interest::READ);
+    let changed = "a report of a ready stream whose interest changes during a wait";
+    let report = (SECOND, Interest::READ);
+    let rewatched = waiter.expect(&pair, report, Rule::RewatchDuring, changed);
+    waiter.end(&pair);
+    pair.two.unwatch(&open.inward);
+    rewatched
+}
+
+/// Streams are dropped and others opened while a thread waits.
+pub(super) fn drop_during<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+    let pair: Shared<P> = Arc::new(setup.pair());
+    let mut open = pair.open()?;
+    watch(&pair, &open.inward, (Side::Two, Token(100)), Interest::READ)?;
+    let waiter = Waiter::start(&pair);
+    let result = (101..110_u64).try_for_each(|number| {
+        pair.send(&open.out, 0, 1)?;
+        let old = Token(number - 1);
+        let bytes = "a report during the wait, since bytes have arrived";
+        waiter.expect(&pair, (old, Interest::READ), Rule::Readable, bytes)?;
+        pair.two.unwatch(&open.inward);
+        open = pair.open()?;
+        let new = Token(number);
+        watch(&pair, &open.inward, (Side::Two, new), Interest::READ)?;
+        thread::sleep(Duration::from_millis(5));
+        // The wait that was under way may report the old token once.
+        let late = waiter.reports.try_iter();
+        let late = late.filter(|(token, _)| *token == old).count();
+        if late > 3 {
+            return Err(broken(
+                Rule::Dropped,
+                "no report with the token of a stream that was dropped",
+                format_args!("{late} reports after the end of its watch"),
+            ));
+        }
+        Ok(())
+    });
+    waiter.end(&pair);
+    pair.two.unwatch(&open.inward);
+    result
+}
+
+/// The ends of [`Pal::wait_readable`] whose cause comes during the call.
+pub(super) fn wait_readable<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+    if !P::SUPPORTS_CALLER_READ {
+        return Ok(());
+    }
+    let pair: Shared<P> = Arc::new(setup.pair());
+    for until in long(&pair.two, &pair) {
+        let event = Arc::new(event(&pair)?);
+        let open = pair.open()?;
+        let (out, inward) = (open.out, Arc::new(open.inward));
+        let wait = || {
+            let (pair, event, inward) =
+                (Arc::clone(&pair), Arc::clone(&event), Arc::clone(&inward));
+            let waiting = start(move || pair.two.wait_readable(&inward, &event, until));
+            thread::sleep(BEGINS);
+            waiting
+        };
+        pair.enter(Rule::WaitReadableEvent, "Pal::wait_readable");
+        let waiting = wait();
+        event.set();
+        let set = "the wait of another thread ends, since the event is set";
+        ends_soon(&pair, &waiting, Rule::WaitReadableEvent, set)?;
+        event.clear();
+        pair.enter(Rule::WaitReadable, "Pal::wait_readable");
+        let waiting = wait();
+        pair.send(&out, 0, 10)?;
+        let bytes = "the wait of another thread ends, since bytes arrive";
+        ends_soon(&pair, &waiting, Rule::WaitReadable, bytes)?;
+        pair.receive(&inward, 0, 10, Rule::Order)?;
+        let waiting = wait();
+        drop(out);
+        let hung_up = "the wait of another thread ends, since the writer drops its end";
+        ends_soon(&pair, &waiting, Rule::WaitReadable, hung_up)?;
+    }
+    Ok(())
+}
+
+/// Threads write and read streams of their own at the same time.
+pub(super) fn transfer<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+    const STREAMS: usize = 3;
+    const LENGTH: usize = 100_000;
+    let pair: Shared<P> = Arc::new(setup.pair());
+    let mut threads: Vec<Receiver<Checked>> = vec![];
+    for number in 0..STREAMS {
+        let open = pair.open()?;
+        let from = number * 1000;
+        let (writer, reader) = (Arc::clone(&pair), Arc::clone(&pair));
+        let limit = pair.patience * 4;
+        threads.push(start(move || {
+            let timer = writer.timer();
+            let mut buffer = [0; 512];
+            let mut sent = 0;
+            while sent < LENGTH && writer.elapsed(&timer) < limit {
+                let part = &mut buffer[..(LENGTH - sent).min(512)];
+                fill(part, from + sent);
+                match writer.write(&open.out, &[part])? {
+                    Moved::Bytes(count) => sent += count,
+                    Moved::Nothing => thread::yield_now(),
+                    Moved::End => break,
+                }
+            }
+            Ok(())
+        }));
+        threads.push(start(move || {
+            let timer = reader.timer();
+            let mut buffer = [0; 700];
+            let mut received = 0;
+            while received < LENGTH {
+                match reader.read(&open.inward, &mut buffer)? {
+                    Moved::Bytes(count) => {
+                        if let Some(place) = mismatch(&buffer[..count], from + received) {
+                            return Err(broken(
+                                Rule::Threads,
+                                "the bytes of the stream, while other threads use other streams",
+                                format_args!("another byte at place {}", received + place),
+                            ));
+                        }
+                        received += count;
+                        continue;
+                    }
+                    Moved::Nothing if reader.elapsed(&timer) < limit => thread::yield_now(),
+                    _ => {
+                        return Err(broken(
+                            Rule::Threads,
+                            "all bytes of a stream, while other threads use other streams",
+                            format_args!("{received} of {LENGTH} bytes in {limit:?}"),
+                        ));
+                    }
+                }
+            }
+            Ok(())
+        }));
+    }
+    // Meanwhile streams are opened and watched in this thread.
+    let mut number = 0;
+    for thread in threads {
+        loop {
+            if let Ok(done) = thread.recv_timeout(Duration::from_millis(1)) {
+                done?;
+                break;
+            }
+            if number < 20 {
+                let open = pair.open()?;
+                watch(
+                    &pair,
+                    &open.inward,
+                    (Side::Two, Token(number)),
+                    Interest::READ,
+                )?;
+                pair.two.unwatch(&open.inward);
+                number += 1;
+            }
+            pair.poll();
+        }
+    }
+    Ok(())
+}

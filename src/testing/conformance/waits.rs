@@ -1,0 +1,305 @@
+//! Checks of the clock, of events, and of the ends of waits, in one thread.
+
+use core::time::Duration;
+
+use super::pair::{Checked, Moved, Pair, Setup, Side, Timer, broken};
+use super::rules::Rule;
+use crate::pal::fault::fault_count;
+use crate::pal::{Deadline, Event, Pal, ReadyList, Time};
+
+/// A short wait.
+const SHORT: Duration = Duration::from_millis(20);
+
+/// The time in which a wait that ends at once has ended. Other processes may have the processor.
+pub(super) fn soon<P: Pal>(pair: &Pair<'_, P>) -> Duration {
+    pair.patience / 2
+}
+
+/// Checks that a wait ended at once.
+#[track_caller]
+pub(super) fn ended_soon<P: Pal>(
+    pair: &Pair<'_, P>,
+    timer: &Timer,
+    rule: Rule,
+    expected: &str,
+) -> Checked {
+    let took = pair.elapsed(timer);
+    if took < soon(pair) {
+        return Ok(());
+    }
+    Err(broken(
+        rule,
+        expected,
+        format_args!("it ended after {took:?}"),
+    ))
+}
+
+#[track_caller]
+pub(super) fn event<P: Pal>(pair: &Pair<'_, P>) -> Checked<P::Event> {
+    pair.enter(Rule::EventState, "Pal::event");
+    pair.two
+        .event()
+        .map_err(|_| broken(Rule::EventState, "an event", format_args!("OutOfResources")))
+}
+
+pub(super) fn clock<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+    /// A clock may have ticks of some milliseconds; without `std` there is no other clock to compare with.
+    const MOST_READS: u32 = 20_000_000;
+    let pair = setup.pair();
+    pair.enter(Rule::ClockStands, "Pal::now");
+    let timer = pair.timer();
+    let start = pair.one.now();
+    let mut last = start;
+    let mut reads = 0;
+    while last.since(start) < SHORT {
+        let now = pair.one.now();
+        if now < last {
+            return Err(broken(
+                Rule::ClockGoesBack,
+                "a time that is not less than the one before",
+                format_args!("{} after {}", now.0, last.0),
+            ));
+        }
+        last = now;
+        reads += 1;
+        let is_over = cfg!(feature = "std") && pair.elapsed(&timer) > pair.patience;
+        if is_over || !cfg!(feature = "std") && reads > MOST_READS {
+            let passed = last.since(start);
+            let rule = if passed.is_zero() {
+                Rule::ClockStands
+            } else {
+                Rule::ClockUnit
+            };
+            return Err(broken(
+                rule,
+                "a clock that goes on",
+                format_args!("it went on by {passed:?} in {:?}", pair.patience),
+            ));
+        }
+    }
+    #[cfg(feature = "std")]
+    unit(&pair)?;
+    Ok(())
+}
+
+/// Compares the clock with the host's. A tick may take 20 ms, and a simulated clock may be late.
+#[cfg(feature = "std")]
+fn unit<P: Pal>(pair: &Pair<'_, P>) -> Checked {
+    const TICK: Duration = Duration::from_millis(20);
+    let start = (pair.timer(), pair.one.now(), pair.timer());
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(10));
+        let least = pair.elapsed(&start.2);
+        let passed = pair.one.now().since(start.1);
+        let most = pair.elapsed(&start.0);
+        if passed > most * 2 + TICK || (passed + TICK) * 4 < least {
+            return Err(broken(
+                Rule::ClockUnit,
+                "the nanoseconds that have passed",
+                format_args!("{passed:?} in {least:?} to {most:?} of the host's clock"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn event_state<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+    let pair = setup.pair();
+    let event = event(&pair)?;
+    let is = |expected: bool, when: &str| {
+        let is_set = event.is_set();
+        if is_set == expected {
+            return Ok(());
+        }
+        let seen = if is_set { "set" } else { "clear" };
+        Err(broken(Rule::EventState, when, format_args!("it is {seen}")))
+    };
+    is(false, "a new event is clear")?;
+    for _ in 0..3 {
+        event.set();
+        is(true, "set after it was set")?;
+        event.set();
+        is(true, "set after it was set twice")?;
+        pair.enter(
+            Rule::EventSetBefore,
+            "Pal::wait_event of an event that is set",
+        );
+        pair.two.wait_event(&event, Deadline::Now);
+        is(true, "set after a wait, since nothing has cleared it")?;
+        event.clear();
+        is(false, "clear after it was cleared")?;
+        event.clear();
+        is(false, "clear after it was cleared twice")?;
+    }
+    Ok(())
+}
+
+pub(super) fn event_waits<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+    let pair = setup.pair();
+    let event = event(&pair)?;
+    for until in [
+        Deadline::Now,
+        Deadline::At(Time(0)),
+        Deadline::At(pair.two.now() + SHORT),
+    ] {
+        pair.enter(Rule::EventTime, "Pal::wait_event with a time limit");
+        let timer = pair.timer();
+        pair.two.wait_event(&event, until);
+        let over = "a wait that ends at its time limit";
+        ended_soon(&pair, &timer, Rule::EventTime, over)?;
+    }
+    for _ in 0..2 {
+        event.set();
+        pair.enter(
+            Rule::EventSetBefore,
+            "Pal::wait_event of an event that is set",
+        );
+        let timer = pair.timer();
+        pair.two
+            .wait_event(&event, Deadline::At(pair.two.now() + pair.patience));
+        let at_once = "a wait that ends at once, since the event is set";
+        ended_soon(&pair, &timer, Rule::EventSetBefore, at_once)?;
+        event.clear();
+    }
+    Ok(())
+}
+
+pub(super) fn wait_time<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+    let pair = setup.pair();
+    for until in [
+        Deadline::Now,
+        Deadline::At(Time(0)),
+        Deadline::At(pair.two.now() + SHORT),
+    ] {
+        pair.enter(Rule::WaitTime, "Pal::wait with a time limit");
+        let timer = pair.timer();
+        pair.two.wait(&mut ReadyList::new(), until);
+        let over = "a wait that ends at its time limit";
+        ended_soon(&pair, &timer, Rule::WaitTime, over)?;
+    }
+    Ok(())
+}
+
+pub(super) fn wake_before<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+    let pair = setup.pair();
+    for _ in 0..3 {
+        pair.wait_for(Side::Two, Duration::ZERO);
+        pair.two.wake();
+        pair.enter(Rule::WakeBefore, "Pal::wait after Pal::wake");
+        let timer = pair.timer();
+        let until = Deadline::At(pair.two.now() + pair.patience);
+        pair.two.wait(&mut ReadyList::new(), until);
+        let at_once = "a wait that ends at once, since Pal::wake was called before";
+        ended_soon(&pair, &timer, Rule::WakeBefore, at_once)?;
+    }
+    Ok(())
+}
+
+/// The ends of [`Pal::wait_readable`] whose cause comes before the call.
+pub(super) fn wait_readable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+    if !P::SUPPORTS_CALLER_READ {
+        return Ok(());
+    }
+    let pair = setup.pair();
+    let open = pair.open()?;
+    let event = event(&pair)?;
+    let wait = |rule, until, expected: &str| {
+        pair.enter(rule, "Pal::wait_readable");
+        let timer = pair.timer();
+        let is_readable = pair.two.wait_readable(&open.inward, &event, until);
+        ended_soon(&pair, &timer, rule, expected).map(|()| is_readable)
+    };
+    let far = || Deadline::At(pair.two.now() + pair.patience);
+    let over = "a wait that ends at its time limit";
+    for until in [
+        Deadline::Now,
+        Deadline::At(Time(0)),
+        Deadline::At(pair.two.now() + SHORT),
+    ] {
+        wait(Rule::WaitReadableTime, until, over)?;
+    }
+    event.set();
+    let set = "a wait that ends at once, since the event is set";
+    wait(Rule::WaitReadableEvent, far(), set)?;
+    event.clear();
+    pair.send(&open.out, 0, 10)?;
+    let readable = "a wait that ends at once, since bytes have arrived";
+    // Bytes may take a moment, and a wrapper may fail at random.
+    let found = pair.until(|| Ok(wait(Rule::WaitReadable, far(), readable)?.then_some(())))?;
+    if found.is_none() {
+        return Err(broken(
+            Rule::WaitReadable,
+            "true, since bytes have arrived",
+            format_args!("false"),
+        ));
+    }
+    pair.receive(&open.inward, 0, 10, Rule::Order)?;
+    drop(open.out);
+    pair.poll();
+    let hung_up = "a wait that ends at once, since the writer has dropped its end";
+    pair.enter(Rule::WaitReadable, "Pal::wait_readable after a hang-up");
+    let timer = pair.timer();
+    pair.two.wait_readable(&open.inward, &event, far());
+    ended_soon(&pair, &timer, Rule::WaitReadable, hung_up)
+}
+
+pub(super) fn read_waiting<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+    if !P::SUPPORTS_CALLER_READ {
+        return Ok(());
+    }
+    let pair = setup.pair();
+    let open = pair.open()?;
+    let event = event(&pair)?;
+    let read = |until: Deadline| {
+        let mut buffer = [0; 64];
+        pair.enter(Rule::ReadWaiting, "Pal::read_waiting");
+        let (timer, faults) = (pair.timer(), fault_count());
+        let read = pair
+            .two
+            .read_waiting(&open.inward, &event, &mut buffer, until);
+        let moved = pair.check_read(read, buffer.len(), faults)?;
+        let at_once = "a read that ends at once, by bytes, the event or the time limit";
+        ended_soon(&pair, &timer, Rule::ReadWaiting, at_once)?;
+        Ok((moved, buffer))
+    };
+    let nothing = |moved, when: &str| {
+        if moved == Moved::Nothing {
+            return Ok(());
+        }
+        Err(broken(Rule::ReadWaiting, when, format_args!("{moved:?}")))
+    };
+    let far = || Deadline::At(pair.two.now() + pair.patience);
+    for until in [Deadline::Now, Deadline::At(pair.two.now() + SHORT)] {
+        nothing(read(until)?.0, "WouldBlock at the time limit")?;
+    }
+    event.set();
+    nothing(read(far())?.0, "WouldBlock, since the event is set")?;
+    event.clear();
+    pair.send(&open.out, 0, 10)?;
+    let mut received = 0;
+    let done = pair.until(|| {
+        let (moved, buffer) = read(far())?;
+        match moved {
+            Moved::Bytes(count) => {
+                if super::pair::mismatch(&buffer[..count], received).is_some() {
+                    return Err(broken(
+                        Rule::ReadWaiting,
+                        "the bytes that were written",
+                        format_args!("other bytes"),
+                    ));
+                }
+                received += count;
+            }
+            Moved::Nothing => {}
+            Moved::End => nothing(moved, "bytes")?,
+        }
+        Ok((received == 10).then_some(()))
+    })?;
+    done.ok_or_else(|| {
+        broken(
+            Rule::ReadWaiting,
+            "the bytes that were written",
+            format_args!("{received} of 10 bytes"),
+        )
+    })
+}

@@ -1,0 +1,8 @@
+//! Turns on the features of the crate that the kit needs.
+
+fn main() {
+    for feature in ["std", "testing", "capi", "secure"] {
+        println!("cargo::rustc-cfg=feature=\"{feature}\"");
+    }
+    println!("cargo::rerun-if-changed=build.rs");
+}

@@ -1,0 +1,172 @@
+//! The platforms that are checked. A new one is a line of [`all`].
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libos_ipc::host::{Host, random};
+use libos_ipc::pal::secure::{FamilyKey, SecurePal};
+use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Event, Flag, Pal, ReadyList};
+use libos_ipc::testing::conformance::{Check, Defect, Defective, Report};
+use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
+use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
+use libos_ipc::{Vmid, forward_pal};
+
+use crate::mux::{MuxFamily, MuxMember};
+use crate::tiny_pal::Tiny;
+
+/// A platform, or the reason why this machine does not have it.
+pub(crate) type Verdict = Result<Report, String>;
+
+/// A platform of the list.
+pub(crate) struct Platform {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(Check) -> Verdict,
+}
+
+/// All platforms.
+pub(crate) const ALL: &[Platform] = &[
+    platform("host sockets", |check| Ok(check.run(host()))),
+    platform("loopback", |check| Ok(check.run(loopback()))),
+    platform("mux", |check| {
+        // Its members have one thread each.
+        let check = Check {
+            has_threads: false,
+            ..check
+        };
+        Ok(check.run(mux()))
+    }),
+    platform("secure", |check| Ok(check.run(secure()))),
+    platform("host with faults", |check| {
+        // The streams borrow the platform, so it stays for as long as the program runs.
+        let check = Check {
+            drop_ends: false,
+            ..check
+        };
+        Ok(check.run(faulty()))
+    }),
+    platform("tiny platform", |check| Ok(check.run(tiny()))),
+];
+
+const fn platform(name: &'static str, run: fn(Check) -> Verdict) -> Platform {
+    Platform { name, run }
+}
+
+/// Makes a directory of its own. It is removed with the last directory of the program.
+fn directory() -> PathBuf {
+    static ALL: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let all = ALL.get_or_init(|| tempfile::tempdir().expect("a directory for sockets"));
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    all.path().join(number.to_string())
+}
+
+/// Removes the directories of all platforms.
+pub(crate) fn remove_directories() {
+    if let Some(parent) = directory().parent() {
+        let _ = std::fs::remove_dir_all(parent);
+    }
+}
+
+pub(crate) fn host() -> impl Fn(Vmid) -> Host + Send + Sync + 'static {
+    let base = directory().join("family");
+    move |vmid| Host::listen(&base, vmid).expect("a socket")
+}
+
+pub(crate) fn defective(
+    defect: Defect,
+) -> impl Fn(Vmid) -> Defective<Host> + Send + Sync + 'static {
+    let host = host();
+    move |vmid| Defective::new(host(vmid), defect)
+}
+
+type Net = Network<8, 200, 1024>;
+
+/// The network in memory, whose clock a thread advances.
+fn loopback() -> impl Fn(Vmid) -> Resting + Send + Sync + 'static {
+    static NETWORK: Net = Net::new();
+    thread::spawn(move || {
+        let mut last = Instant::now();
+        loop {
+            thread::sleep(REST);
+            let now = Instant::now();
+            NETWORK.advance(now - last);
+            last = now;
+        }
+    });
+    move |vmid| Resting(NETWORK.join(vmid).expect("a place in the network"))
+}
+
+/// The time for which a thread sleeps that finds nothing.
+const REST: Duration = Duration::from_micros(100);
+
+/// A member in memory. Its waits return at once, so a thread that finds nothing sleeps for a moment.
+struct Resting(Loopback<'static, 8, 200, 1024>);
+
+impl Pal for Resting {
+    type Stream = LoopbackStream<'static, 8, 200, 1024>;
+    type Event = Flag;
+
+    const SUPPORTS_CALLER_READ: bool = false;
+
+    forward_pal!(0: is_secure, event, watch_listener, wake, now);
+    forward_pal!(0, stream: watch, rewatch, unwatch, wait_readable);
+
+    fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+        self.0.connect(peer)
+    }
+
+    fn accept(&self) -> Result<Self::Stream, AcceptError> {
+        self.0.accept()
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
+        self.0.wait(ready, until);
+        if ready.is_empty() && until != Deadline::Now {
+            thread::sleep(REST);
+        }
+    }
+
+    fn wait_event(&self, event: &Flag, until: Deadline) {
+        self.0.wait_event(event, until);
+        if !event.is_set() && until != Deadline::Now {
+            thread::sleep(REST);
+        }
+    }
+}
+
+fn mux() -> impl Fn(Vmid) -> MuxMember + Send + Sync + 'static {
+    let family = MuxFamily::new(directory().join("family"));
+    move |vmid| family.member(vmid)
+}
+
+fn secure() -> impl Fn(Vmid) -> Arc<SecurePal<Host>> + Send + Sync + 'static {
+    let host = host();
+    let mut key = [0; 32];
+    random(&mut key).expect("random bytes");
+    move |vmid| {
+        let key = FamilyKey::new(1, &key);
+        Arc::new(SecurePal::new(host(vmid), vmid, key, random))
+    }
+}
+
+fn faulty() -> impl Fn(Vmid) -> &'static FaultInjector<Host> + Send + Sync + 'static {
+    let host = host();
+    move |vmid| {
+        let seed = vmid.get().into();
+        Box::leak(Box::new(FaultInjector::new(
+            host(vmid),
+            Faults::HARMLESS,
+            seed,
+        )))
+    }
+}
+
+/// The platform of the guide. All members have one port, which the first of them gets from the system.
+fn tiny() -> impl Fn(Vmid) -> Tiny + Send + Sync + 'static {
+    let first = Vmid::new(1).expect("a VMID");
+    let port = Tiny::listen(first, 0).expect("a port").port;
+    move |vmid| Tiny::listen(vmid, port).expect("an address")
+}

@@ -1,0 +1,59 @@
+//! All platforms of the crate keep the rules, and each planted defect is found.
+
+extern crate libos_ipc_check as libos_ipc;
+
+mod defects;
+mod mux;
+mod platforms;
+#[path = "../../examples/tiny_pal.rs"]
+#[allow(dead_code, reason = "only its platform is used")]
+mod tiny_pal;
+
+use libos_ipc::testing::conformance::{Check, Defect};
+
+/// Checks the platform of that name.
+fn conforms(name: &str) {
+    let platform = platforms::ALL.iter().find(|platform| platform.name == name);
+    match (platform.expect("a platform of the list").run)(Check::default()) {
+        Ok(report) => assert!(report.is_ok(), "{name}: {report}"),
+        Err(reason) => println!("skipped: {reason}"),
+    }
+}
+
+#[test]
+fn host_sockets_keep_the_rules() {
+    conforms("host sockets");
+}
+
+#[test]
+fn the_network_in_memory_keeps_the_rules() {
+    conforms("loopback");
+}
+
+#[test]
+fn streams_over_one_channel_keep_the_rules() {
+    conforms("mux");
+}
+
+#[test]
+fn secure_streams_keep_the_rules() {
+    conforms("secure");
+}
+
+#[test]
+fn the_fault_injector_keeps_the_rules() {
+    conforms("host with faults");
+}
+
+#[test]
+fn the_platform_of_the_guide_keeps_the_rules() {
+    conforms("tiny platform");
+}
+
+#[test]
+fn each_planted_defect_is_found_by_the_rule_that_it_breaks() {
+    assert!(Defect::ALL.len() >= 20);
+    for (defect, found) in defects::findings() {
+        assert_eq!(found, Some(defect.rule()), "{defect}");
+    }
+}
