@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libos_ipc::testing::conformance::{Check, Defect, Rule};
 
-use crate::platforms::defective;
+use crate::platforms::check_defect;
 
 /// Most of a check's time goes to waits for what a defect prevents, so many run at the same time.
 const AT_ONCE: usize = 8;
@@ -28,7 +28,7 @@ pub(crate) fn findings() -> Vec<(Defect, Option<Rule>)> {
                     let Some(defect) = left.lock().expect("a list").pop() else {
                         break;
                     };
-                    let report = check.run(defective(defect));
+                    let report = check_defect(check, defect);
                     let result = (defect, report.first());
                     found.lock().expect("a list").push(result);
                 }

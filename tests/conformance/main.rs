@@ -5,8 +5,6 @@
 //! cargo run --release --example conformance -- secure mux     # these platforms, no defects
 //! ```
 
-extern crate libos_ipc_check as libos_ipc;
-
 mod defects;
 mod mux;
 mod platforms;
@@ -26,7 +24,7 @@ fn main() -> ExitCode {
         if !names.is_empty() && names.iter().all(|name| name != platform.name) {
             continue;
         }
-        match (platform.run)(Check::default()) {
+        match platform.check(Check::default()) {
             Ok(report) => {
                 is_ok &= report.is_ok();
                 println!("  {}: {report}", platform.name);
@@ -37,7 +35,6 @@ fn main() -> ExitCode {
     if names.is_empty() {
         is_ok &= check_defects();
     }
-    platforms::remove_directories();
     if is_ok {
         println!("conformance: ok");
         ExitCode::SUCCESS

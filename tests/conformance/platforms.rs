@@ -1,8 +1,7 @@
 //! The platforms that are checked. A new one is a line of [`all`].
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,63 +22,55 @@ pub(crate) type Verdict = Result<Report, String>;
 /// A platform of the list.
 pub(crate) struct Platform {
     pub(crate) name: &'static str,
-    pub(crate) run: fn(Check) -> Verdict,
+    run: fn(Check, &Path) -> Verdict,
+}
+
+impl Platform {
+    /// Checks the platform, with a directory for its sockets.
+    pub(crate) fn check(&self, check: Check) -> Verdict {
+        let directory = tempfile::tempdir().expect("a directory for sockets");
+        (self.run)(check, &directory.path().join("family"))
+    }
+}
+
+/// Checks the host's platform with a defect.
+pub(crate) fn check_defect(check: Check, defect: Defect) -> Report {
+    let directory = tempfile::tempdir().expect("a directory for sockets");
+    let host = host(&directory.path().join("family"));
+    check.run(move |vmid| Defective::new(host(vmid), defect))
 }
 
 /// All platforms.
 pub(crate) const ALL: &[Platform] = &[
-    platform("host sockets", |check| Ok(check.run(host()))),
-    platform("loopback", |check| Ok(check.run(loopback()))),
-    platform("mux", |check| {
+    platform("host sockets", |check, base| Ok(check.run(host(base)))),
+    platform("loopback", |check, _| Ok(check.run(loopback()))),
+    platform("mux", |check, base| {
         // Its members have one thread each.
         let check = Check {
             has_threads: false,
             ..check
         };
-        Ok(check.run(mux()))
+        Ok(check.run(mux(base)))
     }),
-    platform("secure", |check| Ok(check.run(secure()))),
-    platform("host with faults", |check| {
+    platform("secure", |check, base| Ok(check.run(secure(base)))),
+    platform("host with faults", |check, base| {
         // The streams borrow the platform, so it stays for as long as the program runs.
         let check = Check {
             drop_ends: false,
             ..check
         };
-        Ok(check.run(faulty()))
+        Ok(check.run(faulty(base)))
     }),
-    platform("tiny platform", |check| Ok(check.run(tiny()))),
+    platform("tiny platform", |check, _| Ok(check.run(tiny()))),
 ];
 
-const fn platform(name: &'static str, run: fn(Check) -> Verdict) -> Platform {
+const fn platform(name: &'static str, run: fn(Check, &Path) -> Verdict) -> Platform {
     Platform { name, run }
 }
 
-/// Makes a directory of its own. It is removed with the last directory of the program.
-fn directory() -> PathBuf {
-    static ALL: OnceLock<tempfile::TempDir> = OnceLock::new();
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let all = ALL.get_or_init(|| tempfile::tempdir().expect("a directory for sockets"));
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    all.path().join(number.to_string())
-}
-
-/// Removes the directories of all platforms.
-pub(crate) fn remove_directories() {
-    if let Some(parent) = directory().parent() {
-        let _ = std::fs::remove_dir_all(parent);
-    }
-}
-
-pub(crate) fn host() -> impl Fn(Vmid) -> Host + Send + Sync + 'static {
-    let base = directory().join("family");
+fn host(base: &Path) -> impl Fn(Vmid) -> Host + Send + Sync + 'static {
+    let base = base.to_owned();
     move |vmid| Host::listen(&base, vmid).expect("a socket")
-}
-
-pub(crate) fn defective(
-    defect: Defect,
-) -> impl Fn(Vmid) -> Defective<Host> + Send + Sync + 'static {
-    let host = host();
-    move |vmid| Defective::new(host(vmid), defect)
 }
 
 type Net = Network<8, 200, 1024>;
@@ -137,13 +128,13 @@ impl Pal for Resting {
     }
 }
 
-fn mux() -> impl Fn(Vmid) -> MuxMember + Send + Sync + 'static {
-    let family = MuxFamily::new(directory().join("family"));
+fn mux(base: &Path) -> impl Fn(Vmid) -> MuxMember + Send + Sync + 'static {
+    let family = MuxFamily::new(base.to_owned());
     move |vmid| family.member(vmid)
 }
 
-fn secure() -> impl Fn(Vmid) -> Arc<SecurePal<Host>> + Send + Sync + 'static {
-    let host = host();
+fn secure(base: &Path) -> impl Fn(Vmid) -> Arc<SecurePal<Host>> + Send + Sync + 'static {
+    let host = host(base);
     let mut key = [0; 32];
     random(&mut key).expect("random bytes");
     move |vmid| {
@@ -152,8 +143,8 @@ fn secure() -> impl Fn(Vmid) -> Arc<SecurePal<Host>> + Send + Sync + 'static {
     }
 }
 
-fn faulty() -> impl Fn(Vmid) -> &'static FaultInjector<Host> + Send + Sync + 'static {
-    let host = host();
+fn faulty(base: &Path) -> impl Fn(Vmid) -> &'static FaultInjector<Host> + Send + Sync + 'static {
+    let host = host(base);
     move |vmid| {
         let seed = vmid.get().into();
         Box::leak(Box::new(FaultInjector::new(

@@ -106,6 +106,7 @@ fn every_command_names_existing_targets_and_features() {
         "Cargo.toml",
         "benches/Cargo.toml",
         "tests/Cargo.toml",
+        "tests/conformance/Cargo.toml",
         "tests/simulator/Cargo.toml",
     ];
     let manifests = manifests.map(read).concat();

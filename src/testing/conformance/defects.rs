@@ -166,10 +166,10 @@ impl<P: Pal> Defective<P> {
         for (token, mut readiness) in found {
             let interest = watches.get(&token.0).copied();
             match state.defect {
-                Defect::EdgeTriggered if token != Token::LISTENER => {
-                    if !lock(&state.reported).insert(token.0) {
-                        continue;
-                    }
+                Defect::EdgeTriggered
+                    if token != Token::LISTENER && !lock(&state.reported).insert(token.0) =>
+                {
+                    continue;
                 }
                 Defect::HangUpForReadOnly
                     if interest.is_some_and(|interest| !interest.contains(Interest::READ)) =>
@@ -476,7 +476,7 @@ impl<P: Pal> Pal for Defective<P> {
                 let is_set = lock(&event.is_set);
                 let left = until.left(|| self.inner.now());
                 if !*is_set {
-                    let longest = Duration::from_secs(60);
+                    let longest = Duration::from_mins(1);
                     let left = left.map_or(longest, |left| left.min(longest));
                     drop(event.changed.wait_timeout(is_set, left));
                 }

@@ -132,15 +132,15 @@ pub fn check_in_one_thread<P: Pal>(
         has_threads: false,
         drop_ends: true,
     };
-    let mut made = 0;
+    let mut count = 0;
     for (_, run) in in_one_thread().into_iter().chain(of_callers()) {
-        made += 1;
+        count += 1;
         if let Err(violation) = run(&setup) {
             on_violation(&violation);
-            if made == 1 {
+            if count == 1 {
                 break;
             }
         }
     }
-    made
+    count
 }

@@ -63,6 +63,10 @@ pub(super) fn broken(rule: Rule, expected: &str, seen: fmt::Arguments<'_>) -> Vi
 
 /// The call of the platform under way: the watchdog reports it if it does not return.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(feature = "std"),
+    allow(dead_code, reason = "there is no watchdog")
+)]
 pub(super) struct Step {
     pub(super) rule: Rule,
     pub(super) call: &'static str,
@@ -76,6 +80,7 @@ impl Step {
 }
 
 /// The source of the platforms of one check.
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "there is no family"))]
 pub(super) struct Setup<'a, P: Pal> {
     pub(super) make: &'a (dyn Fn(Vmid) -> P + Sync),
     pub(super) step: &'a Mutex<Step>,
@@ -174,6 +179,10 @@ pub(super) fn mismatch(buffer: &[u8], from: usize) -> Option<usize> {
 }
 
 impl<P: Pal> Pair<'_, P> {
+    #[cfg_attr(
+        feature = "std",
+        allow(clippy::unused_self, reason = "without `std` it has the clock")
+    )]
     pub(super) fn timer(&self) -> Timer {
         Timer {
             #[cfg(feature = "std")]
@@ -184,6 +193,10 @@ impl<P: Pal> Pair<'_, P> {
     }
 
     /// Returns the time since the timer was made.
+    #[cfg_attr(
+        feature = "std",
+        allow(clippy::unused_self, reason = "without `std` it has the clock")
+    )]
     pub(super) fn elapsed(&self, timer: &Timer) -> Duration {
         #[cfg(feature = "std")]
         return timer.start.elapsed();
@@ -311,12 +324,11 @@ impl<P: Pal> Pair<'_, P> {
         self.enter(Rule::WouldBlock, "Stream::read");
         let faults = fault_count();
         let read = stream.read(buffer);
-        self.check_read(read, buffer.len(), faults)
+        Self::check_read(read, buffer.len(), faults)
     }
 
     #[track_caller]
     pub(super) fn check_read(
-        &self,
         read: Result<usize, StreamError>,
         room: usize,
         faults: u64,
@@ -539,9 +551,19 @@ impl<P: Pal> Pair<'_, P> {
     /// Writes from that place on until the stream takes no more; returns how much it took. `None` if it
     /// takes any number of bytes.
     #[track_caller]
+    #[allow(
+        clippy::large_stack_arrays,
+        reason = "a check has a stack of 64 MiB with `std`"
+    )]
     pub(super) fn fill_up(&self, out: &P::Stream, from: usize) -> Checked<Option<usize>> {
         const MOST: usize = 16 << 20;
-        let mut buffer = [0; 4096];
+        // A long write is more often taken in part.
+        const LENGTH: usize = if cfg!(feature = "std") {
+            96 << 10
+        } else {
+            4096
+        };
+        let mut buffer = [0; LENGTH];
         let (mut sent, mut refused) = (0, 0);
         while refused < TRIES {
             let (first, second) = buffer.split_at_mut(1000);

@@ -43,7 +43,8 @@ pub(super) fn readable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = watched(&pair)?;
     let nothing = "no report of a stream without bytes";
-    pair.stays_quiet(INWARD, Interest::all(), Rule::Readable, nothing)?;
+    let read = Interest::READ | Interest::HANG_UP;
+    pair.stays_quiet(INWARD, read, Rule::Readable, nothing)?;
     pair.send(&open.out, 0, 10)?;
     let bytes = "READ, since bytes have arrived";
     pair.await_report(INWARD, Interest::READ, Rule::Readable, bytes)?;
@@ -64,11 +65,11 @@ pub(super) fn token<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     let others = "no report with the token of another stream";
     pair.send(&second.out, 0, 10)?;
     pair.await_report(other, Interest::READ, Rule::Token, mine)?;
-    pair.stays_quiet(INWARD, Interest::all(), Rule::Token, others)?;
+    pair.stays_quiet(INWARD, Interest::READ, Rule::Token, others)?;
     pair.receive(&second.inward, 0, 10, Rule::Order)?;
     pair.send(&first.out, 0, 10)?;
     pair.await_report(INWARD, Interest::READ, Rule::Token, mine)?;
-    pair.stays_quiet(other, Interest::all(), Rule::Token, others)?;
+    pair.stays_quiet(other, Interest::READ, Rule::Token, others)?;
     pair.two.unwatch(&first.inward);
     pair.two.unwatch(&second.inward);
     Ok(())
@@ -91,7 +92,7 @@ pub(super) fn level<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     }
     pair.receive(&open.inward, 4, 6, Rule::Order)?;
     let no_more = "no report, since all bytes were read";
-    pair.stays_quiet(INWARD, Interest::all(), Rule::Level, no_more)?;
+    pair.stays_quiet(INWARD, Interest::READ, Rule::Level, no_more)?;
     watch(&pair, &open.out, OUT, Interest::WRITE)?;
     let writable = "a report by each wait, as long as there is room";
     for _ in 0..3 {

@@ -182,10 +182,12 @@ const FAMILY: &str = "family";
 
 /// All checks, and whether they need several threads.
 fn checks<P: Pal + 'static>() -> impl Iterator<Item = (Named<'static, P>, bool)> {
-    let in_threads: [Named<'static, P>; 7] = [
+    let before: [Named<'static, P>; 3] = [
         ("clock in threads", threads::clock),
         ("wake during a wait", threads::wake_during),
         ("set during a wait", threads::event_wakes),
+    ];
+    let after: [Named<'static, P>; 4] = [
         ("watch during a wait", threads::watch_during),
         ("drop during a wait", threads::drop_during),
         ("ends of a wait for a stream", threads::wait_readable),
@@ -195,8 +197,9 @@ fn checks<P: Pal + 'static>() -> impl Iterator<Item = (Named<'static, P>, bool)>
     // A platform for one thread is not asked to wait for a stream.
     let callers = of_callers().into_iter().map(|named| (named, true));
     let family: Named<'static, P> = (FAMILY, family::family);
-    one.chain(callers)
-        .chain(in_threads.map(|named| (named, true)))
+    one.chain(before.map(|named| (named, true)))
+        .chain(callers)
+        .chain(after.map(|named| (named, true)))
         .chain([(family, false)])
 }
 

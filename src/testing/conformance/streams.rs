@@ -345,15 +345,13 @@ pub(super) fn end<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     for length in [0, 1, 3000] {
         let open = pair.open()?;
         // A stream may have less room than that: the rest is read at once.
-        let first = match length {
-            3000 => match pair.write(&open.out, &[&first_bytes()])? {
-                Moved::Bytes(count) => count,
-                _ => 0,
-            },
-            _ => {
-                pair.send(&open.out, 0, length)?;
-                length
-            }
+        let first = if length < 10 {
+            pair.send(&open.out, 0, length)?;
+            length
+        } else if let Moved::Bytes(count) = pair.write(&open.out, &[&first_bytes()])? {
+            count
+        } else {
+            0
         };
         drop(open.out);
         pair.receive(&open.inward, 0, first, Rule::Order)?;

@@ -257,7 +257,7 @@ pub(super) fn read_waiting<P: Pal>(setup: &Setup<'_, P>) -> Checked {
         let read = pair
             .two
             .read_waiting(&open.inward, &event, &mut buffer, until);
-        let moved = pair.check_read(read, buffer.len(), faults)?;
+        let moved = Pair::<P>::check_read(read, buffer.len(), faults)?;
         let at_once = "a read that ends at once, by bytes, the event or the time limit";
         ended_soon(&pair, &timer, Rule::ReadWaiting, at_once)?;
         Ok((moved, buffer))
