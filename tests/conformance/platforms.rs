@@ -1,11 +1,13 @@
 //! The platforms that are checked. A new one is a line of [`all`].
 
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use libos_ipc::host::{Host, random};
+use libos_ipc::host::{Addresses, Host, random};
 use libos_ipc::pal::secure::{FamilyKey, SecurePal};
 use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Event, Flag, Pal, ReadyList};
 use libos_ipc::testing::conformance::{Check, Defect, Defective, Report};
@@ -53,6 +55,14 @@ pub(crate) const ALL: &[Platform] = &[
         Ok(check.run(mux(base)))
     }),
     platform("secure", |check, base| Ok(check.run(secure(base)))),
+    platform("TCP", |check, _| network(check, &free_ports())),
+    platform("secure over TCP", |check, _| {
+        let addresses = free_ports();
+        Ok(check.run(encrypted(move |vmid| {
+            Host::listen_at(&addresses, vmid).expect("a port")
+        })))
+    }),
+    platform("vsock", |check, _| network(check, &VSOCK)),
     platform("host with faults", |check, base| {
         // The streams borrow the platform, so it stays for as long as the program runs.
         let check = Check {
@@ -133,8 +143,46 @@ fn mux(base: &Path) -> impl Fn(Vmid) -> MuxMember + Send + Sync + 'static {
     move |vmid| family.member(vmid)
 }
 
+/// The sockets of virtual machines, at this machine itself.
+const VSOCK: Addresses = Addresses::Vsock {
+    cid: 1,
+    base: 40_000,
+};
+
+/// Ports of this machine that no other process has. Those of connections begin above 32767.
+fn free_ports() -> Addresses {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let host = IpAddr::from(Ipv4Addr::LOCALHOST);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let start = std::process::id() % 100 * 200;
+        let base = 10_000 + u16::try_from(start).unwrap_or(0) + number * 200;
+        let all = (base..base + 200).map(|port| TcpListener::bind((host, port)));
+        if all.collect::<Result<Vec<_>, _>>().is_ok() {
+            return Addresses::Tcp { host, base };
+        }
+    }
+}
+
+/// Checks the host's platform on a network, if this machine has it.
+fn network(check: Check, addresses: &Addresses) -> Verdict {
+    let first = Vmid::new(1).expect("a VMID");
+    Host::listen_at(addresses, first).map_err(|error| error.to_string())?;
+    let addresses = addresses.clone();
+    Ok(check.run(move |vmid| {
+        let host = Host::listen_at(&addresses, vmid).expect("an address");
+        host.allow_plain()
+    }))
+}
+
 fn secure(base: &Path) -> impl Fn(Vmid) -> Arc<SecurePal<Host>> + Send + Sync + 'static {
-    let host = host(base);
+    encrypted(host(base))
+}
+
+/// Makes the streams of a platform secure, with a key of their own.
+fn encrypted(
+    host: impl Fn(Vmid) -> Host + Send + Sync + 'static,
+) -> impl Fn(Vmid) -> Arc<SecurePal<Host>> + Send + Sync + 'static {
     let mut key = [0; 32];
     random(&mut key).expect("random bytes");
     move |vmid| {

@@ -40,6 +40,17 @@ fn secure_streams_keep_the_rules() {
 }
 
 #[test]
+fn streams_over_tcp_keep_the_rules() {
+    conforms("TCP");
+    conforms("secure over TCP");
+}
+
+#[test]
+fn streams_between_virtual_machines_keep_the_rules() {
+    conforms("vsock");
+}
+
+#[test]
 fn the_fault_injector_keeps_the_rules() {
     conforms("host with faults");
 }

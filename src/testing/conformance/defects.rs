@@ -1,7 +1,7 @@
 //! Platforms with one defect each, which the checks must find.
 
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use crate::pal::{
     AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, READY_AT_ONCE,
     ReadyList, Stream, StreamError, Time, Token,
 };
+use crate::sync::UncheckedAtomicU64 as AtomicU64;
 
 macro_rules! defects {
     ($($defect:ident, $rule:ident, $text:literal;)*) => {
@@ -476,7 +477,7 @@ impl<P: Pal> Pal for Defective<P> {
                 let is_set = lock(&event.is_set);
                 let left = until.left(|| self.inner.now());
                 if !*is_set {
-                    let longest = Duration::from_mins(1);
+                    let longest = Duration::from_secs(60);
                     let left = left.map_or(longest, |left| left.min(longest));
                     drop(event.changed.wait_timeout(is_set, left));
                 }

@@ -153,7 +153,7 @@ fn work<P: Pal>(node: &Node<'_, P>, wait: Wait<'_>) -> Result<()> {
                 kind,
                 start: 0,
                 end: 9,
-                pid,
+                pid: pid.into(),
                 handle: 0,
                 wait: true,
                 path: b"/conformance",

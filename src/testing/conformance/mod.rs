@@ -127,6 +127,7 @@ pub fn check_in_one_thread<P: Pal>(
         patience: PATIENCE,
         has_threads: false,
         drop_ends: true,
+        is_only_one: false,
     };
     let mut count = 0;
     for (_, run) in in_one_thread().into_iter().chain(of_callers()) {

@@ -90,6 +90,8 @@ pub(super) struct Setup<'a, P: Pal> {
     pub(super) has_threads: bool,
     /// Whether a node's process ends for its peers when its platform is dropped.
     pub(super) drop_ends: bool,
+    /// Whether both nodes of a pair have the same platform.
+    pub(super) is_only_one: bool,
 }
 
 impl<'a, P: Pal> Setup<'a, P> {
@@ -109,6 +111,7 @@ impl<'a, P: Pal> Setup<'a, P> {
             step: self.step,
             patience: self.patience,
             is_two_waited: AtomicBool::new(false),
+            is_only_one: self.is_only_one,
         }
     }
 }
@@ -130,6 +133,7 @@ pub(super) struct Pair<'a, P: Pal> {
     pub(super) patience: Duration,
     /// A thread is in [`Pal::wait`] of the second platform.
     pub(super) is_two_waited: AtomicBool,
+    is_only_one: bool,
 }
 
 /// Both ends of a stream.
@@ -219,6 +223,9 @@ impl<P: Pal> Pair<'_, P> {
     /// Waits once, and returns the report.
     pub(super) fn wait_for(&self, side: Side, span: Duration) -> ReadyList {
         let pal = self.pal(side);
+        if self.is_only_one && self.is_two_waited.load(Ordering::SeqCst) {
+            return ReadyList::new();
+        }
         let until = if span.is_zero() {
             Deadline::Now
         } else {

@@ -33,6 +33,9 @@ pub struct Check {
     /// Whether a node's process ends for its peers when its platform is dropped. If not, the check of a
     /// process that ends before it accepts a stream is not made.
     pub drop_ends: bool,
+    /// Whether a process has one platform only. Then `make` gives each node the same one, which opens streams
+    /// to itself, whatever the VMID of the node: such a platform is never dropped, and has no family.
+    pub is_only_one: bool,
     /// Whether to end at the first rule that is broken.
     pub ends_at_first: bool,
     /// Whether a family runs over the platform, if no rule is broken.
@@ -45,6 +48,7 @@ impl Default for Check {
             patience: PATIENCE,
             has_threads: true,
             drop_ends: true,
+            is_only_one: false,
             ends_at_first: false,
             has_family: true,
         }
@@ -113,6 +117,9 @@ impl Check {
                 None if needs_threads && !self.has_threads => {
                     Some("the platform is for one thread")
                 }
+                None if self.is_only_one && [ENDS, FAMILY].contains(&name) => {
+                    Some("the process has one platform only")
+                }
                 None if name == ENDS && !self.drop_ends => {
                     Some("the platform stays when it is dropped")
                 }
@@ -136,6 +143,7 @@ impl Check {
                     patience: self.patience,
                     has_threads: self.has_threads,
                     drop_ends: self.drop_ends,
+                    is_only_one: self.is_only_one,
                 };
                 let _ = sender.send(run(&setup));
             });

@@ -1,6 +1,6 @@
 //! Checks with several threads at one platform. They need `std`.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -12,6 +12,7 @@ use super::readiness::watch;
 use super::rules::Rule;
 use super::waits::{event, soon};
 use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Token};
+use crate::sync::UncheckedAtomicU64 as AtomicU64;
 
 /// The time after which another thread has begun to wait. If it has not, a check finds less.
 const BEGINS: Duration = Duration::from_millis(30);

@@ -1,0 +1,110 @@
+//! The check of a platform, as `include/libos_ipc_check.h` declares it.
+
+use core::ffi::{c_char, c_int, c_void};
+use std::boxed::Box;
+use std::collections::BTreeSet;
+use std::format;
+use std::sync::Mutex;
+
+use super::callback_result;
+use super::log::with_text;
+use super::platform::{CEvent, CPlatform, CStream, call};
+use super::tables::libos_ipc_platform;
+use crate::error::Errno;
+use crate::pal::{
+    AcceptError, ConnectError, Deadline, OutOfResources, Pal, ReadyList, StreamError, Time,
+};
+use crate::testing::conformance::{Check, Report};
+use crate::{Vmid, forward_pal};
+
+/// The platform of the process, as that of each node of a check: streams to any of them lead to this process.
+struct Only {
+    inner: CPlatform,
+    listens_as: Vmid,
+    nodes: &'static Mutex<BTreeSet<u32>>,
+}
+
+impl Pal for Only {
+    type Stream = CStream;
+    type Event = CEvent;
+
+    const SUPPORTS_CALLER_READ: bool = true;
+
+    forward_pal!(inner: event, watch_listener, wait, wake, wait_event, now);
+    forward_pal!(inner, stream: watch, rewatch, unwatch, wait_readable);
+
+    fn connect(&self, peer: Vmid) -> Result<CStream, ConnectError> {
+        let nodes = self.nodes.lock();
+        let is_node = nodes.is_ok_and(|nodes| nodes.contains(&peer.get()));
+        let to = if is_node { self.listens_as } else { peer };
+        self.inner.connect(to)
+    }
+
+    fn accept(&self) -> Result<CStream, AcceptError> {
+        self.inner.accept()
+    }
+}
+
+/// Prints a report, line by line.
+fn print(
+    report: &Report,
+    print: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
+    context: *mut c_void,
+) {
+    let Some(print) = print else { return };
+    for line in format!("{report}").lines() {
+        with_text(format_args!("{line}"), |text| {
+            // SAFETY: the header requires a function that does what it states. The text lives until it returns.
+            unsafe { print(context, text.as_ptr()) }
+        });
+    }
+}
+
+/// # Safety
+/// As the header states: `platform` is a table whose functions do not panic or unwind.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_check_platform(
+    platform: *const libos_ipc_platform,
+    vmid: u32,
+    print_line: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
+    context: *mut c_void,
+) -> c_int {
+    const INVALID: c_int = Errno::EINVAL.negated();
+    let Some(listens_as) = Vmid::new(vmid) else {
+        return INVALID;
+    };
+    if platform.is_null() {
+        return INVALID;
+    }
+    // SAFETY: the caller passes a table, which is copied. It stays for as long as the process lives, since a thread
+    // of a check may never return from the platform.
+    let mut table = unsafe { *platform };
+    // The checks need no memory of the platform.
+    table.memory = core::ptr::dangling_mut::<u128>().cast();
+    if table.first_missing().is_some() {
+        return INVALID;
+    }
+    let table: &'static libos_ipc_platform = Box::leak(Box::new(table));
+    let listening = call!(table, listen(vmid), INVALID);
+    if let Err(error) = callback_result(listening) {
+        return Errno::status(&Err::<(), _>(error));
+    }
+    let nodes: &'static Mutex<BTreeSet<u32>> = Box::leak(Box::default());
+    let check = Check {
+        has_threads: table.thread_create.is_some(),
+        is_only_one: true,
+        ..Check::default()
+    };
+    let report = check.run(move |node| {
+        if let Ok(mut nodes) = nodes.lock() {
+            nodes.insert(node.get());
+        }
+        Only {
+            inner: CPlatform(table),
+            listens_as,
+            nodes,
+        }
+    });
+    print(&report, print_line, context);
+    c_int::try_from(report.violations.len()).map_or(c_int::MAX, |count| count)
+}
