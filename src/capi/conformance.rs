@@ -3,23 +3,22 @@
 use core::ffi::{c_char, c_int, c_void};
 use std::boxed::Box;
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::format;
 use std::sync::Mutex;
 
 use super::callback_result;
-use super::log::with_text;
-use super::platform::{CEvent, CPlatform, CStream, call};
+use super::event::CEvent;
+use super::platform::{CPlatform, CStream, call};
 use super::tables::libos_ipc_platform;
 use crate::error::Errno;
-use crate::pal::{
-    AcceptError, ConnectError, Deadline, OutOfResources, Pal, ReadyList, StreamError, Time,
-};
+use crate::pal::{AcceptError, ConnectError, Pal};
 use crate::testing::conformance::{Check, Report};
 use crate::{Vmid, forward_pal};
 
 /// The platform of the process, as that of each node of a check: streams to any of them lead to this process.
 struct Only {
-    inner: CPlatform,
+    inner: &'static CPlatform,
     listens_as: Vmid,
     nodes: &'static Mutex<BTreeSet<u32>>,
 }
@@ -29,6 +28,10 @@ impl Pal for Only {
     type Event = CEvent;
 
     const SUPPORTS_CALLER_READ: bool = true;
+
+    fn supports_caller_read(&self) -> bool {
+        self.inner.supports_caller_read()
+    }
 
     forward_pal!(inner: event, watch_listener, wait, wake, wait_event, now);
     forward_pal!(inner, stream: watch, rewatch, unwatch, wait_readable);
@@ -53,10 +56,10 @@ fn print(
 ) {
     let Some(print) = print else { return };
     for line in format!("{report}").lines() {
-        with_text(format_args!("{line}"), |text| {
+        if let Ok(text) = CString::new(line) {
             // SAFETY: the header requires a function that does what it states. The text lives until it returns.
             unsafe { print(context, text.as_ptr()) }
-        });
+        }
     }
 }
 
@@ -76,19 +79,21 @@ pub unsafe extern "C" fn libos_ipc_check_platform(
     if platform.is_null() {
         return INVALID;
     }
-    // SAFETY: the caller passes a table, which is copied. It stays for as long as the process lives, since a thread
-    // of a check may never return from the platform.
-    let mut table = unsafe { *platform };
+    // SAFETY: the caller passes a whole table. Its members are numbers and pointers that may be NULL, so every bit
+    // pattern is a valid value.
+    let mut table = unsafe { platform.read_unaligned() };
     // The checks need no memory of the platform.
     table.memory = core::ptr::dangling_mut::<u128>().cast();
     if table.first_missing().is_some() {
         return INVALID;
     }
+    // A thread of a check may never return from the platform.
     let table: &'static libos_ipc_platform = Box::leak(Box::new(table));
     let listening = call!(table, listen(vmid), INVALID);
     if let Err(error) = callback_result(listening) {
         return Errno::status(&Err::<(), _>(error));
     }
+    let platform: &'static CPlatform = Box::leak(Box::new(CPlatform(table)));
     let nodes: &'static Mutex<BTreeSet<u32>> = Box::leak(Box::default());
     let check = Check {
         has_threads: table.thread_create.is_some(),
@@ -100,7 +105,7 @@ pub unsafe extern "C" fn libos_ipc_check_platform(
             nodes.insert(node.get());
         }
         Only {
-            inner: CPlatform(table),
+            inner: platform,
             listens_as,
             nodes,
         }

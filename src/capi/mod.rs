@@ -11,6 +11,8 @@
 
 mod call_limits;
 mod children;
+#[cfg(all(feature = "testing", feature = "std"))]
+mod conformance;
 mod event;
 mod events;
 mod ffi_copy;

@@ -44,8 +44,11 @@ fn generated(items: ItemType) -> String {
         ..Config::default()
     };
     config.export.item_types = vec![items];
-    // A symbol for the linker, not for C programs.
-    config.export.exclude = vec!["rust_eh_personality".to_owned()];
+    // A symbol for the linker, not for C programs; and the function of another header.
+    config.export.exclude = vec![
+        "rust_eh_personality".to_owned(),
+        "libos_ipc_check_platform".to_owned(),
+    ];
     config.layout.packed = Some("__attribute__((packed))".to_owned());
     let builder = Builder::new()
         .with_config(config)

@@ -64,6 +64,23 @@ fn secure_library() -> &'static Path {
     LIBRARY.get_or_init(|| build("secure-target", "capi,secure", flags))
 }
 
+/// The static library with the check of platforms.
+fn check_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let target = made("check-target");
+        let mut build = Command::new(env!("CARGO"));
+        build
+            .args(["build", "--release", "--locked", "--quiet"])
+            .args(["--package", "libos-ipc-check", "--target-dir"])
+            .arg(&target)
+            .current_dir(file(""))
+            .env("RUSTFLAGS", "");
+        run(&mut build);
+        target.join("release/liblibos_ipc_check.a")
+    })
+}
+
 fn build(target: &str, features: &str, flags: &str) -> PathBuf {
     let target = made(target);
     let mut build = Command::new(env!("CARGO"));

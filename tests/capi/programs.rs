@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{file, has, library, made, run, secure_library};
+use super::{check_library, file, has, library, made, run, secure_library};
 
 /// Builds a program from C files and the library.
 fn program(name: &str, sources: &[&str], library: &Path) -> Command {
@@ -43,6 +43,43 @@ fn run_program_with(name: &str, arguments: &[&str], library: &Path) {
     );
     program.arg(directory.path().join("family")).args(arguments);
     print!("{}", run(&mut program));
+}
+
+/// Checks the stock platform, with a defect.
+fn check_platform(defect: &str) -> String {
+    let directory = TempDir::new().unwrap();
+    let sources = ["tests/capi/conformance.c", "arch/c/posix.c"];
+    let mut program = program(&format!("conformance-{defect}"), &sources, check_library());
+    program.arg(directory.path().join("family")).arg(defect);
+    run(&mut program)
+}
+
+#[test]
+fn the_stock_platform_keeps_the_rules() {
+    if has("cc") {
+        let report = check_platform("none");
+        assert!(report.starts_with("0 broken\n"), "{report}");
+        assert!(report.contains("37 checks passed"), "{report}");
+    }
+}
+
+#[test]
+fn the_check_of_a_platform_in_c_finds_defects() {
+    if !has("cc") {
+        return;
+    }
+    for (defect, rule) in [
+        ("wake", "wake-before"),
+        ("set", "event-wakes-all"),
+        ("hang-up", "hang-up"),
+        ("long-read", "read-count"),
+        ("long-report", "ready-count"),
+        ("clock", "clock-stands"),
+    ] {
+        let report = check_platform(defect);
+        let first = report.lines().nth(2).unwrap_or_default();
+        assert!(first.trim_start().starts_with(rule), "{defect}: {report}");
+    }
 }
 
 #[test]

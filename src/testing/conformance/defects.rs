@@ -125,7 +125,7 @@ impl<P: Pal> Defective<P> {
     /// Adds the defect to a platform.
     pub fn new(inner: P, defect: Defect) -> Self {
         Defective {
-            unset: inner.event().ok(),
+            unset: inner.event().ok().filter(|event| event.prepare().is_ok()),
             inner: Arc::new(inner),
             state: Arc::new(State {
                 defect,
@@ -332,6 +332,10 @@ pub struct DefectiveEvent<P: Pal> {
 }
 
 impl<P: Pal> Event for DefectiveEvent<P> {
+    fn prepare(&self) -> Result<(), OutOfResources> {
+        self.inner.prepare()
+    }
+
     fn set(&self) {
         *lock(&self.is_set) = true;
         match self.defect {
@@ -359,7 +363,11 @@ impl<P: Pal> Pal for Defective<P> {
     const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
 
     crate::forward_pal!(P: contended);
-    crate::forward_pal!(inner: is_secure);
+    crate::forward_pal!(inner: is_secure, requires_secure);
+
+    fn supports_caller_read(&self) -> bool {
+        self.inner.supports_caller_read()
+    }
 
     fn event(&self) -> Result<Self::Event, OutOfResources> {
         Ok(DefectiveEvent {

@@ -119,10 +119,12 @@ pub fn check_in_one_thread<P: Pal>(
     mut on_violation: impl FnMut(&Violation),
 ) -> usize {
     let step = Mutex::new(Step::NONE);
+    let bad_report = Mutex::new(None);
     let next = AtomicU32::new(FIRST_VMID);
     let setup = Setup {
         make: &make,
         step: &step,
+        bad_report: &bad_report,
         next: &next,
         patience: PATIENCE,
         has_threads: false,
@@ -132,7 +134,9 @@ pub fn check_in_one_thread<P: Pal>(
     let mut count = 0;
     for (_, run) in in_one_thread().into_iter().chain(of_callers()) {
         count += 1;
-        if let Err(violation) = run(&setup) {
+        let run = run(&setup);
+        let run = bad_report.lock().take().map_or(run, Err);
+        if let Err(violation) = run {
             on_violation(&violation);
             if count == 1 {
                 break;

@@ -12,7 +12,8 @@ use super::rules::Rule;
 use crate::Vmid;
 use crate::pal::fault::fault_count;
 use crate::pal::{
-    AcceptError, ConnectError, Deadline, Interest, Pal, ReadyList, Stream, StreamError, Token,
+    AcceptError, ConnectError, Deadline, Interest, Pal, READY_AT_ONCE, ReadyList, Stream,
+    StreamError, Token,
 };
 
 /// A rule that a platform has broken.
@@ -84,6 +85,8 @@ impl Step {
 pub(super) struct Setup<'a, P: Pal> {
     pub(super) make: &'a (dyn Fn(Vmid) -> P + Sync),
     pub(super) step: &'a Mutex<Step>,
+    /// A report that no wait may make.
+    pub(super) bad_report: &'a Mutex<Option<Violation>>,
     pub(super) next: &'a AtomicU32,
     pub(super) patience: Duration,
     /// Whether several threads use a platform.
@@ -109,6 +112,7 @@ impl<'a, P: Pal> Setup<'a, P> {
             two: (self.make)(vmids[1]),
             vmids,
             step: self.step,
+            bad_report: self.bad_report,
             patience: self.patience,
             is_two_waited: AtomicBool::new(false),
             is_only_one: self.is_only_one,
@@ -130,6 +134,7 @@ pub(super) struct Pair<'a, P: Pal> {
     pub(super) two: P,
     pub(super) vmids: [Vmid; 2],
     step: &'a Mutex<Step>,
+    bad_report: &'a Mutex<Option<Violation>>,
     pub(super) patience: Duration,
     /// A thread is in [`Pal::wait`] of the second platform.
     pub(super) is_two_waited: AtomicBool,
@@ -233,8 +238,33 @@ impl<P: Pal> Pair<'_, P> {
         };
         self.enter(Rule::WaitTime, "Pal::wait with a time limit");
         let mut ready = ReadyList::new();
+        let faults = fault_count();
         pal.wait(&mut ready, until);
+        self.check_report(&ready, faults);
         ready
+    }
+
+    /// Keeps the violation of a report that no wait may make, whatever is watched.
+    fn check_report(&self, ready: &ReadyList, faults: u64) {
+        let unknown = ready
+            .iter()
+            .find(|(_, readiness)| !Interest::all().contains(*readiness));
+        let violation = if fault_count() != faults {
+            broken(
+                Rule::ReadyCount,
+                "at most as many entries as there is room for",
+                format_args!("more than {READY_AT_ONCE}"),
+            )
+        } else if let Some((token, readiness)) = unknown {
+            broken(
+                Rule::Readiness,
+                "READ, WRITE and HANG_UP",
+                format_args!("{readiness:?} of {token:?}"),
+            )
+        } else {
+            return;
+        };
+        self.bad_report.lock().get_or_insert(violation);
     }
 
     /// Lets both platforms move bytes.

@@ -44,6 +44,8 @@ rules! {
     WaitTime, "wait-time", "Pal::wait", "the wait is over at `until`";
     WakeBefore, "wake-before", "Pal::wake", "or the next one if there is none";
     WakeDuring, "wake-during", "Pal::wake", "Ends the [`Pal::wait`] under way";
+    ReadyCount, "ready-count", "READY_AT_ONCE", "The greatest number of ready streams that one [`Pal::wait`] reports.";
+    Readiness, "readiness", "Interest", "the readiness that [`Pal::wait`] reports for it: never more than the watch is interested in.";
     Connect, "connect", "Pal::connect", "Opens a stream to the process with that VMID, without blocking.";
     Accept, "accept", "Pal::accept", "Accepts the next stream to this node, without blocking.";
     NothingToAccept, "nothing-to-accept", "AcceptError::WouldBlock", "No stream is waiting to be accepted.";

@@ -104,6 +104,7 @@ impl Check {
     pub fn run<P: Pal + 'static>(self, make: impl Fn(Vmid) -> P + Send + Sync + 'static) -> Report {
         let make: &'static (dyn Fn(Vmid) -> P + Send + Sync) = Box::leak(Box::new(make));
         let step: &'static Mutex<Step> = Box::leak(Box::new(Mutex::new(Step::NONE)));
+        let bad_report: &'static Mutex<_> = Box::leak(Box::new(Mutex::new(None)));
         let next: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(FIRST_VMID)));
         let mut report = Report {
             passed: Vec::new(),
@@ -139,6 +140,7 @@ impl Check {
                 let setup = Setup {
                     make,
                     step,
+                    bad_report,
                     next,
                     patience: self.patience,
                     has_threads: self.has_threads,
@@ -153,7 +155,8 @@ impl Check {
             }
             // A check takes this long if many threads want the processor, or if a call does not return.
             let limit = self.patience * if name == FAMILY { 25 } else { 8 };
-            match receiver.recv_timeout(limit) {
+            let done = receiver.recv_timeout(limit);
+            match bad_report.lock().take().map_or(done, |bad| Ok(Err(bad))) {
                 Ok(Ok(())) => report.passed.push(name),
                 Ok(Err(violation)) => {
                     // The other checks need a clock.

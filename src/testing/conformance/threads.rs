@@ -257,10 +257,10 @@ pub(super) fn drop_during<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checke
 
 /// The ends of [`Pal::wait_readable`] whose cause comes during the call.
 pub(super) fn wait_readable<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
-    if !P::SUPPORTS_CALLER_READ {
+    let pair: Shared<P> = Arc::new(setup.pair());
+    if !pair.two.supports_caller_read() {
         return Ok(());
     }
-    let pair: Shared<P> = Arc::new(setup.pair());
     for until in long(&pair.two, &pair) {
         let event = Arc::new(event(&pair)?);
         let open = pair.open()?;

@@ -37,9 +37,9 @@ pub(super) fn ended_soon<P: Pal>(
 #[track_caller]
 pub(super) fn event<P: Pal>(pair: &Pair<'_, P>) -> Checked<P::Event> {
     pair.enter(Rule::EventState, "Pal::event");
-    pair.two
-        .event()
-        .map_err(|_| broken(Rule::EventState, "an event", format_args!("OutOfResources")))
+    let event = pair.two.event();
+    let event = event.and_then(|event| event.prepare().map(|()| event));
+    event.map_err(|_| broken(Rule::EventState, "an event", format_args!("OutOfResources")))
 }
 
 pub(super) fn clock<P: Pal>(setup: &Setup<'_, P>) -> Checked {
@@ -197,10 +197,10 @@ pub(super) fn wake_before<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 
 /// The ends of [`Pal::wait_readable`] whose cause comes before the call.
 pub(super) fn wait_readable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
-    if !P::SUPPORTS_CALLER_READ {
+    let pair = setup.pair();
+    if !pair.two.supports_caller_read() {
         return Ok(());
     }
-    let pair = setup.pair();
     let open = pair.open()?;
     let event = event(&pair)?;
     let wait = |rule, until, expected: &str| {
@@ -244,10 +244,10 @@ pub(super) fn wait_readable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 }
 
 pub(super) fn read_waiting<P: Pal>(setup: &Setup<'_, P>) -> Checked {
-    if !P::SUPPORTS_CALLER_READ {
+    let pair = setup.pair();
+    if !pair.two.supports_caller_read() {
         return Ok(());
     }
-    let pair = setup.pair();
     let open = pair.open()?;
     let event = event(&pair)?;
     let read = |until: Deadline| {
