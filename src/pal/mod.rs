@@ -262,7 +262,8 @@ pub trait Pal: Send + Sync {
     fn event(&self) -> Result<Self::Event, OutOfResources>;
 
     /// Opens a stream to the process with that VMID, without blocking. The stream may be returned
-    /// before the peer has accepted it; if the peer never does, it reads as closed.
+    /// before the peer has accepted it; if the peer never does, it reads as closed. So does a stream to
+    /// a process that does not exist, if the platform learns that only later.
     ///
     /// # Errors
     /// See [`ConnectError`].
