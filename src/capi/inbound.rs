@@ -37,18 +37,21 @@ const META: Layout = Layout::Sized {
     padding: 0,
 };
 
-/// Copies a payload from the caller's memory.
+/// Copies a payload from the caller's memory to `bytes`, which is empty.
 ///
 /// # Safety
 /// `data` is NULL or points to a payload with that layout.
-unsafe fn payload(layout: Layout, data: *const c_void) -> Result<Bytes, Error> {
-    let mut bytes = Bytes::new();
+unsafe fn copy_payload(
+    bytes: &mut Bytes,
+    layout: Layout,
+    data: *const c_void,
+) -> Result<(), Error> {
     let head = match layout {
         Layout::Fixed(length) => length,
         Layout::Sized { head, .. } | Layout::Path { head, .. } => head,
     };
     // SAFETY: the caller's promise.
-    unsafe { append(&mut bytes, data, head) }?;
+    unsafe { append(bytes, data, head) }?;
     let rest = data.cast::<u8>().wrapping_add(head);
     let padding = match layout {
         Layout::Fixed(_) => 0,
@@ -60,12 +63,12 @@ unsafe fn payload(layout: Layout, data: *const c_void) -> Result<Bytes, Error> {
             let size = u64::from_le_bytes(*size.ok_or(Error::Invalid)?);
             let size = usize::try_from(size).map_err(|_| Error::Invalid)?;
             // SAFETY: the caller's promise.
-            unsafe { append(&mut bytes, rest.cast(), size) }?;
+            unsafe { append(bytes, rest.cast(), size) }?;
             padding
         }
         Layout::Path { padding, .. } => {
             // SAFETY: the caller's promise.
-            unsafe { append_string(&mut bytes, rest.cast()) }?;
+            unsafe { append_string(bytes, rest.cast()) }?;
             padding
         }
     };
@@ -73,7 +76,7 @@ unsafe fn payload(layout: Layout, data: *const c_void) -> Result<Bytes, Error> {
     for _ in 0..padding {
         bytes.push(0).map_err(|_| full)?;
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Handles a message as if the process `src` had sent it over its stream.
@@ -82,8 +85,9 @@ unsafe fn payload(layout: Layout, data: *const c_void) -> Result<Bytes, Error> {
 /// As for `payload`.
 unsafe fn inject(src: u32, code: u8, layout: Layout, data: *const c_void, seq: u64) -> c_int {
     status(node().and_then(|node| {
+        let mut payload = Bytes::new();
         // SAFETY: the caller's promise.
-        let payload = unsafe { payload(layout, data) }?;
+        unsafe { copy_payload(&mut payload, layout, data) }?;
         let frame = Frame {
             seq,
             code,
@@ -142,8 +146,9 @@ pub unsafe extern "C" fn libos_ipc_response_callback(
             // A C process answers these with an empty payload.
             Some(Expected::StatusOrEmpty | Expected::Process | Expected::End) => Layout::Fixed(0),
         };
+        let mut payload = Bytes::new();
         // SAFETY: the header requires NULL or the payload of an answer to that message.
-        let payload = unsafe { payload(layout, data) }?;
+        unsafe { copy_payload(&mut payload, layout, data) }?;
         let frame = Frame {
             seq,
             code: codes::RESP,

@@ -11,6 +11,7 @@ use super::tables::{libos_ipc_msg, libos_ipc_msg_header, libos_ipc_pid_retmeta};
 use super::{CNode, node, status, vmid, wait};
 use crate::error::{Errno, Error, Resource};
 use crate::invariant::OrBroken;
+use crate::node::ReplyData;
 use crate::wire::{Answer, FileLock, Frame, HEADER_LENGTH, Message, SyncCode, codes};
 use crate::{PATH_MAX, Vmid, Wait};
 
@@ -41,7 +42,8 @@ pub unsafe extern "C" fn libos_ipc_init_response(msg: *mut libos_ipc_msg, seq: u
     unsafe { write(msg, libos_ipc_msg { header }) };
 }
 
-/// A message of the library OS, copied from its memory.
+/// A message of the library OS, copied from its memory: in place, since the copy takes half of the stack that a call may
+/// use.
 struct CopiedMessage {
     code: u8,
     seq: u64,
@@ -49,19 +51,26 @@ struct CopiedMessage {
 }
 
 impl CopiedMessage {
+    const fn new() -> Self {
+        CopiedMessage {
+            code: 0,
+            seq: 0,
+            payload: Bytes::new(),
+        }
+    }
+
     /// # Safety
     /// `msg` is NULL or points to a message of the length that its header states.
-    unsafe fn read(msg: *const libos_ipc_msg) -> Result<CopiedMessage, Error> {
+    unsafe fn read(&mut self, msg: *const libos_ipc_msg) -> Result<(), Error> {
         // SAFETY: the caller's promise.
         let header = unsafe { read(msg.cast::<libos_ipc_msg_header>()) }?;
         let length = header.size.checked_sub(HEADER_LENGTH);
-        let mut payload = Bytes::new();
         let from = msg.cast::<u8>().wrapping_add(HEADER_LENGTH);
         let length = length.ok_or(Error::Invalid)?;
         // SAFETY: the caller's promise.
-        unsafe { append(&mut payload, from.cast(), length) }?;
-        let (code, seq) = (header.code, header.seq);
-        Ok(CopiedMessage { code, seq, payload })
+        unsafe { append(&mut self.payload, from.cast(), length) }?;
+        (self.code, self.seq) = (header.code, header.seq);
+        Ok(())
     }
 
     /// The decoded message.
@@ -100,8 +109,9 @@ fn send(node: &CNode, dest: Vmid, seq: u64, message: &Message<'_>) -> Result<(),
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_send_message(dest: u32, msg: *mut libos_ipc_msg) -> c_int {
     status(node().and_then(|node| {
+        let mut copied = CopiedMessage::new();
         // SAFETY: the header requires NULL or a whole message.
-        let copied = unsafe { CopiedMessage::read(msg) }?;
+        unsafe { copied.read(msg) }?;
         send(node, vmid(dest)?, copied.seq, &copied.message()?)
     }))
 }
@@ -113,19 +123,27 @@ pub unsafe extern "C" fn libos_ipc_send_msg_and_get_response(
     resp: *mut *mut c_void,
 ) -> c_int {
     status(node().and_then(|node| {
+        let mut copied = CopiedMessage::new();
         // SAFETY: the header requires NULL or a whole message.
-        let copied = unsafe { CopiedMessage::read(msg) }?;
-        let mut data = [0; PATH_MAX];
-        let mut data = crate::node::ReplyData {
-            bytes: &mut data,
-            length: 0,
+        unsafe { copied.read(msg) }?;
+        let dest = vmid(dest)?;
+        let mut data = ReplyData::none();
+        let answer = match copied.message()? {
+            // Only the answer to this request has data. The request is shorter than its answer and has no data, so the
+            // copy of the message makes room.
+            Message::PidGetMeta { pid, code } => {
+                let room = &mut copied.payload;
+                room.clear();
+                room.resize_default(PATH_MAX)
+                    .map_err(|_| Error::Full(Resource::FrameLength))?;
+                data.bytes = room;
+                node.exchange(dest, &Message::PidGetMeta { pid, code }, &mut data, wait())?
+            }
+            message @ Message::FileLockSet(FileLock { wait: true, .. }) => {
+                node.exchange(dest, &message, &mut data, Wait::FOREVER)?
+            }
+            message => node.exchange(dest, &message, &mut data, wait())?,
         };
-        let message = copied.message()?;
-        let wait = match message {
-            Message::FileLockSet(FileLock { wait: true, .. }) => Wait::FOREVER,
-            _ => wait(),
-        };
-        let answer = node.exchange(vmid(dest)?, &message, &mut data, wait)?;
         if resp.is_null() {
             return Ok(());
         }
@@ -154,8 +172,9 @@ fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Erro
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c_int {
     status(node().and_then(|node| {
+        let mut copied = CopiedMessage::new();
         // SAFETY: the header requires NULL or a whole message.
-        let copied = unsafe { CopiedMessage::read(msg) }?;
+        unsafe { copied.read(msg) }?;
         match node.broadcast_message(&copied.message()?, Vmid::new(exclude_vmid)) {
             (_, 0) => Ok(()),
             // EAGAIN
@@ -164,17 +183,17 @@ pub unsafe extern "C" fn libos_ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vm
     }))
 }
 
-/// Encodes the payload of a message about a sync handle.
+/// Encodes the payload of a message about a sync handle to `payload`, which is empty.
 ///
 /// # Safety
 /// `data` is NULL or points to `size` bytes.
-unsafe fn sync_payload(
+unsafe fn encode_sync(
+    payload: &mut Bytes,
     id: u64,
     state: c_int,
     size: usize,
     data: *const c_void,
-) -> Result<Bytes, Error> {
-    let mut payload = Bytes::new();
+) -> Result<(), Error> {
     let too_long = |()| Error::Full(Resource::FrameLength);
     let parts = [
         &id.to_le_bytes()[..],
@@ -185,12 +204,9 @@ unsafe fn sync_payload(
         payload.extend_from_slice(part).map_err(|_| too_long(()))?;
     }
     // SAFETY: the caller's promise.
-    unsafe { append(&mut payload, data, size) }?;
+    unsafe { append(payload, data, size) }?;
     // The padding at the end of the C struct.
-    payload
-        .extend_from_slice(&[0; 4])
-        .map_err(|_| too_long(()))?;
-    Ok(payload)
+    payload.extend_from_slice(&[0; 4]).map_err(|_| too_long(()))
 }
 
 /// The code of a message about sync handles.
@@ -213,8 +229,9 @@ pub unsafe extern "C" fn libos_ipc_sync_client_send(
     data: *mut c_void,
 ) -> c_int {
     status(node().and_then(|node| {
+        let mut payload = Bytes::new();
         // SAFETY: the header requires NULL or `data_size` bytes.
-        let payload = unsafe { sync_payload(id, state, data_size, data) }?;
+        unsafe { encode_sync(&mut payload, id, state, data_size, data) }?;
         let message = message_of(sync_code(code)?, &payload)?;
         match (node.identity().leader, &message) {
             (Some(leader), _) => node.send_message(leader, &message, wait()),
@@ -234,8 +251,9 @@ pub unsafe extern "C" fn libos_ipc_sync_server_send(
     data: *mut c_void,
 ) -> c_int {
     status(node().and_then(|node| {
+        let mut payload = Bytes::new();
         // SAFETY: the header requires NULL or `data_size` bytes.
-        let payload = unsafe { sync_payload(id, state, data_size, data) }?;
+        unsafe { encode_sync(&mut payload, id, state, data_size, data) }?;
         node.send_message(
             vmid(dest)?,
             &message_of(sync_code(code)?, &payload)?,

@@ -312,12 +312,10 @@ fn construct<'s>(
     let pal = CPlatform(platform);
     #[cfg(feature = "secure")]
     let pal = super::secure::pal(pal, identity.vmid)?;
-    let node = slot.write(
-        Node::new(pal, identity, config, memory).map_err(|error| {
-            crate::log::c::error(format_args!("{error}"));
-            Error::from(error)
-        })?,
-    );
+    let node = slot.write(Node::new(pal, identity, config, memory).map_err(|error| {
+        crate::log::c::error(format_args!("{error}"));
+        Error::from(error)
+    })?);
     node.embedder = &LIBRARY_OS;
     node.never_joins = true;
     Ok(node)

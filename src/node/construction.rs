@@ -9,7 +9,7 @@ use super::heartbeats::Contact;
 use super::rpc::Waiters;
 use super::{LeaderTables, NoEmbedder, Node, Phase, Upcalls};
 use crate::Identity;
-use crate::config::{Config, MemoryUse};
+use crate::config::{Capacities, Config, MemoryUse};
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::events::EventRing;
@@ -18,7 +18,7 @@ use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Event, Pal};
 use crate::shared_state::Server;
 use crate::start_error::StartError;
-use crate::store::{Arena, Contended, Rank, SpinLock, total};
+use crate::store::{Arena, Contended, Rank, SpinLock, bytes_for, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 
 /// # Set-up
@@ -31,6 +31,10 @@ impl<'m, P: Pal> Node<'m, P> {
             peers: total!(
                 Peers::<P::Stream>::bytes(capacities.peers),
                 WorkerState::<P::Stream>::bytes(capacities.unidentified),
+                bytes_for::<LeaderLimits>(1),
+                bytes_for::<SpinLock<Upcalls>>(1),
+                bytes_for::<SpinLock<OwnerCache>>(1),
+                bytes_for::<SpinLock<DelegatedFiles<'m>>>(1),
             ),
             receive_buffers: capacities.peers.saturating_mul(capacities.frame_length),
             send_buffers: capacities.peers.saturating_mul(capacities.send_queue & !1),
@@ -38,10 +42,11 @@ impl<'m, P: Pal> Node<'m, P> {
             leader: if identity.is_leader() {
                 // The leases are counted apart.
                 let capacities = config.leader_capacities();
-                Leader::bytes(&LeaderCapacities {
+                let tables = Leader::bytes(&LeaderCapacities {
                     leases: LeaderCapacities::NONE.leases,
                     ..capacities
-                })
+                });
+                total!(tables, bytes_for::<LeaderTables<'m>>(1))
             } else {
                 0
             },
@@ -130,16 +135,12 @@ impl<'m, P: Pal> Node<'m, P> {
             P::contended,
             Children::new(&mut arena, limits.children)?,
         );
-        let delegated_files = if identity.is_leader() {
-            0
-        } else {
-            limits.max_delegated_files()
-        };
-        let delegated_files = SpinLock::new(
-            Rank::DelegatedFiles,
-            P::contended,
-            DelegatedFiles::new(&mut arena, delegated_files)?,
-        );
+        let delegated_files = new_delegated_files(&mut arena, P::contended, &identity, limits)?;
+        let leader_limits = arena.alloc_with(|_| Ok(LeaderLimits::new(P::contended)))?;
+        let upcalls =
+            arena.alloc_with(|_| Ok(SpinLock::new(Rank::Upcalls, P::contended, Upcalls::new())))?;
+        let owners = arena
+            .alloc_with(|_| Ok(SpinLock::new(Rank::Owners, P::contended, OwnerCache::new())))?;
         let sync_handles = SyncHandles::new(
             &mut arena,
             P::contended,
@@ -171,11 +172,11 @@ impl<'m, P: Pal> Node<'m, P> {
             abandoned_retry_at: AtomicU64::new(0),
             abandoned_pause: AtomicU64::new(0),
             member_output_deferred: AtomicBool::new(false),
-            leader_limits: LeaderLimits::new(P::contended),
+            leader_limits,
             contact: Contact::new(&config, !identity.is_leader() && pal.is_secure()),
             turns: Turns::new(),
-            upcalls: SpinLock::new(Rank::Upcalls, P::contended, Upcalls::new()),
-            owners: SpinLock::new(Rank::Owners, P::contended, OwnerCache::new()),
+            upcalls,
+            owners,
             forwarded: AtomicU32::new(0),
             used_locks: UsedLocks::new(),
             knows_inherited: AtomicBool::new(false),
@@ -200,18 +201,38 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-/// Makes the leader's tables, in the process that leads. Not inlined: its copies of the tables would add to the stack of
-/// [`Node::new`].
-#[inline(never)]
+/// Makes the leader's tables, in the process that leads.
 fn new_leader<'m>(
     arena: &mut Arena<'m>,
     contended: Contended,
     identity: &Identity,
     config: &Config,
-) -> Result<Option<LeaderTables<'m>>, Error> {
+) -> Result<Option<&'m LeaderTables<'m>>, Error> {
     if !identity.is_leader() {
         return Ok(None);
     }
-    let leader = Leader::new(arena, &config.leader_capacities())?;
-    Ok(Some(LeaderTables::new(contended, leader)))
+    let tables = arena.alloc_with(|arena| {
+        let leader = Leader::new(arena, &config.leader_capacities())?;
+        Ok(LeaderTables::new(contended, leader))
+    })?;
+    Ok(Some(tables))
+}
+
+/// Makes the table of the files that are delegated to this process. A process that leads has none.
+fn new_delegated_files<'m>(
+    arena: &mut Arena<'m>,
+    contended: Contended,
+    identity: &Identity,
+    limits: &Capacities,
+) -> Result<&'m SpinLock<DelegatedFiles<'m>>, Error> {
+    let most = if identity.is_leader() {
+        0
+    } else {
+        limits.max_delegated_files()
+    };
+    let files = arena.alloc_with(|arena| {
+        let files = DelegatedFiles::new(arena, most)?;
+        Ok(SpinLock::new(Rank::DelegatedFiles, contended, files))
+    })?;
+    Ok(files)
 }

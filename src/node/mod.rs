@@ -92,7 +92,8 @@ pub struct Node<'m, P: Pal> {
     // The fields are dropped in this order: everything that lives in the arena goes before the PAL.
     pub(crate) peers: Peers<'m, P::Stream>,
     pub(crate) waiters: Waiters<'m, P::Event>,
-    pub(crate) leader: Option<LeaderTables<'m>>,
+    // The larger parts are in the arena, so that the node is small and takes little stack while it is made.
+    pub(crate) leader: Option<&'m LeaderTables<'m>>,
     pub(crate) own_ids: SpinLock<OwnIds<'m>>,
     pub(crate) children: SpinLock<Children<'m>>,
     /// The time at which the worker reports abandoned children to the leader again; 0 if there are
@@ -102,15 +103,15 @@ pub struct Node<'m, P: Pal> {
     abandoned_pause: AtomicU64,
     parent: SpinLock<Parent>,
     pub(crate) sync_handles: SyncHandles<'m>,
-    pub(crate) delegated_files: SpinLock<DelegatedFiles<'m>>,
+    pub(crate) delegated_files: &'m SpinLock<DelegatedFiles<'m>>,
     /// As a member: a message to the leader had no room, and the worker sends it when there is some.
     member_output_deferred: AtomicBool,
-    leader_limits: LeaderLimits,
+    leader_limits: &'m LeaderLimits,
     /// As a member: the contact with the leader.
     contact: Contact,
     turns: Turns,
-    pub(crate) upcalls: SpinLock<Upcalls>,
-    pub(crate) owners: SpinLock<OwnerCache>,
+    pub(crate) upcalls: &'m SpinLock<Upcalls>,
+    pub(crate) owners: &'m SpinLock<OwnerCache>,
     /// The number of signals that this process has sent through the leader and that may not have
     /// arrived yet.
     forwarded: AtomicU32,

@@ -153,6 +153,8 @@ impl<'m> Arena<'m> {
 
     /// Cuts off memory for one value, which `make` makes with memory of the same arena. The value is
     /// never dropped.
+    // Not inlined: else the stack frame of a caller would have room for each value that it allocates.
+    #[inline(never)]
     pub(crate) fn alloc_with<T>(
         &mut self,
         make: impl FnOnce(&mut Self) -> Result<T, Error>,

@@ -14,7 +14,7 @@
 static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
 /* The stack of the calls. It is also the limit for what they may use, callbacks and pthreads included. */
 static _Alignas(4096) unsigned char g_stack[64 * 1024];
-#define STACK_LIMIT (32 * 1024)
+#define STACK_LIMIT (16 * 1024)
 static bool g_polled;
 static int g_failed;
 static int g_signals, g_allocated;

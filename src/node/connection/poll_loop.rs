@@ -17,7 +17,7 @@ use crate::node::lifecycle::CLOSE_LIMIT;
 use crate::node::{AdaptiveSpin, LeaderTables, Node, PeerRef, Phase, Sender, StreamKey};
 use crate::pal::fault::{check_ready, log_fault};
 use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Stream, Time, Token};
-use crate::store::{Arena, SpinLockGuard, Table, assert_none_held, bytes_for};
+use crate::store::{Arena, SpinLockGuard, Table, assert_none_held, bytes_for, total};
 
 /// The length of the VMID with which a process begins each of its streams, in bytes.
 pub(crate) const VMID_LENGTH: usize = 4;
@@ -52,7 +52,7 @@ impl<S> UnidentifiedStream<S> {
 pub(crate) struct WorkerState<'m, S> {
     pub(super) unidentified: Table<'m, Option<UnidentifiedStream<S>>>,
     pub(super) unidentified_count: usize,
-    ready: ReadyList,
+    ready: &'m mut ReadyList,
     spin: AdaptiveSpin,
     /// The time of the last readiness event. Spinning is judged by the time from one such event to
     /// the next, not by the wait alone: on a single core the peer may have run before the wait
@@ -67,14 +67,17 @@ pub(crate) struct WorkerState<'m, S> {
 
 impl<'m, S: Stream> WorkerState<'m, S> {
     pub(crate) const fn bytes(unidentified: usize) -> usize {
-        bytes_for::<Option<UnidentifiedStream<S>>>(unidentified)
+        total!(
+            bytes_for::<Option<UnidentifiedStream<S>>>(unidentified),
+            bytes_for::<ReadyList>(1),
+        )
     }
 
     pub(crate) fn new(arena: &mut Arena<'m>, unidentified: usize) -> Result<Self, Error> {
         Ok(WorkerState {
             unidentified: arena.alloc_table(unidentified, |_| Ok(None))?,
             unidentified_count: 0,
-            ready: ReadyList::new(),
+            ready: arena.alloc_with(|_| Ok(ReadyList::new()))?,
             spin: AdaptiveSpin::new(),
             last_ready: Time(0),
             exhausted_until: None,
@@ -197,7 +200,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.poll_contact(until);
         // Peers that were scheduled during this iteration wait for this thread alone, so it must
         // not sleep.
-        let leader = self.leader.as_ref();
+        let leader = self.leader;
         let is_wanted =
             self.peers.scheduled() > relisted || leader.is_some_and(LeaderTables::has_output);
         let until = if is_wanted || event.is_some_and(Event::is_set) {
@@ -232,7 +235,7 @@ impl<'m, P: Pal> Node<'m, P> {
         assert_none_held();
         let limit = self.config.spin;
         if until == Deadline::Now || limit.is_zero() {
-            self.pal.wait(&mut state.ready, until);
+            self.pal.wait(state.ready, until);
             if !state.ready.is_empty() {
                 self.update_event_time();
             }
@@ -249,7 +252,7 @@ impl<'m, P: Pal> Node<'m, P> {
             } else {
                 until
             };
-            self.pal.wait(&mut state.ready, until);
+            self.pal.wait(state.ready, until);
         }
         if !state.ready.is_empty() {
             let now = self.now();
@@ -262,7 +265,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn spin(&self, state: &mut WorkerState<'m, P::Stream>, until: Deadline) {
         let start = self.now();
         loop {
-            self.pal.wait(&mut state.ready, Deadline::Now);
+            self.pal.wait(state.ready, Deadline::Now);
             if !state.ready.is_empty() {
                 self.counters.spins_won.add(1);
                 return;
