@@ -709,6 +709,9 @@ int libos_ipc_sync_upgrade(struct libos_ipc_sync_handle* handle, const struct li
 /* Returns a count that rises when the data of a handle has changed or may soon change. Does not block. -EINVAL for a closed
  * handle. */
 int libos_ipc_sync_changes(struct libos_ipc_sync_handle* handle, uint64_t* count);
+/* Stores a fencing number for a handle that is locked LIBOS_IPC_SYNC_STATE_EXCLUSIVE, as libos_ipc_file_lock_fencing().
+ * -EINVAL for a closed handle, or one that is not locked so. */
+int libos_ipc_sync_fencing(struct libos_ipc_sync_handle* handle, uint64_t* number);
 /* Waits until that count is not `seen`. To wait for a certain value: read the count, lock, look at the data, unlock, and if
  * it is not there yet wait with that count. No thread of the caller may have the handle locked. Blocks, without a time
  * limit unless `limit` sets one; `limit` may be NULL. -EINTR and -ETIMEDOUT as `limit` states, -EINVAL for a closed
@@ -759,6 +762,12 @@ int libos_ipc_file_lock_set_within(const char* path, const struct libos_ipc_lock
 /* Removes the LIBOS_IPC_LOCK_POSIX locks of a process on a file, as close(2) of any descriptor of the file does. Sends no message
  * if this process never set a lock on the file. */
 int libos_ipc_close_file(const char* path, libos_ipc_id_t pid);
+/* Stores a fencing number for a write lock that this process holds and that covers the range of `file_lock` (its `type` does
+ * not matter): it is higher than all that any process of the family got for a conflicting lock that was granted before. What
+ * the lock protects keeps the highest number that it has seen, and refuses a request with a lower one: it comes from a process
+ * that has lost its lock. To be called once for each grant. 0 if the leader is a process of the C implementation, or this
+ * process has no extensions. Blocks. -EPERM if there is no such lock. */
+int libos_ipc_file_lock_fencing(const char* path, const struct libos_ipc_lock* file_lock, uint64_t* number);
 /* Returns the lock that conflicts with this one, as F_GETLK; of several the one that starts lowest. A LIBOS_IPC_LOCK_OFD lock is
  * reported as LIBOS_IPC_LOCK_POSIX with the pid (libos_ipc_id_t)-1, as the kernel does.
  * `out_file_lock->type` is F_UNLCK if none conflicts. Blocks for the leader's answer. */

@@ -42,6 +42,7 @@ mod config;
 mod counters;
 mod error;
 pub mod events;
+mod fencing;
 // Only in the documentation. The tests of tests/docs run the programs in it.
 #[cfg(all(doc, not(doctest), feature = "std"))]
 pub mod guide;

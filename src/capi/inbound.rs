@@ -144,7 +144,9 @@ pub unsafe extern "C" fn libos_ipc_response_callback(
             Some(Expected::Lock) => Layout::Fixed(48),
             Some(Expected::Meta) => META,
             // A C process answers these with an empty payload.
-            Some(Expected::StatusOrEmpty | Expected::Process | Expected::End) => Layout::Fixed(0),
+            Some(
+                Expected::StatusOrEmpty | Expected::Process | Expected::End | Expected::Fencing,
+            ) => Layout::Fixed(0),
         };
         let mut payload = Bytes::new();
         // SAFETY: the header requires NULL or the payload of an answer to that message.

@@ -147,6 +147,27 @@ pub unsafe extern "C" fn libos_ipc_file_lock_set_within(
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_file_lock_fencing(
+    path: *const c_char,
+    file_lock: *const libos_ipc_lock,
+    number: *mut u64,
+) -> c_int {
+    status(node().and_then(|node| {
+        let mut key = Bytes::new();
+        // SAFETY: the header requires NULL or a string, and NULL or a whole lock.
+        let asked = unsafe {
+            read_key(path, KeySource::Path, &mut key)?;
+            read(file_lock)?
+        };
+        let lock = lock_of(&asked, &key, false)?;
+        let found = node.fencing_number(&lock, wait())?;
+        // SAFETY: the header requires NULL or room for a number.
+        unsafe { write(number, found.unwrap_or_default()) };
+        Ok(())
+    }))
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_close_file(path: *const c_char, pid: u32) -> c_int {
     status(released(node().and_then(|node| {
         let mut key = Bytes::new();

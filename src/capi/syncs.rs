@@ -162,6 +162,19 @@ pub unsafe extern "C" fn libos_ipc_sync_upgrade(
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_sync_fencing(
+    handle: *mut libos_ipc_sync_handle,
+    number: *mut u64,
+) -> c_int {
+    status(node().and_then(|node| {
+        let found = node.sync_fencing_number(find_handle(node, handle)?, wait())?;
+        // SAFETY: the header requires NULL or room for a number.
+        unsafe { write(number, found.unwrap_or_default()) };
+        Ok(())
+    }))
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_sync_changes(
     handle: *mut libos_ipc_sync_handle,
     count: *mut u64,

@@ -74,6 +74,26 @@ impl LockTable<'_> {
         found.map(|found| self.describe(found))
     }
 
+    /// Returns true if the owner of this lock holds a write lock that covers its range.
+    pub fn has_write_lock(&self, from: Vmid, lock: &FileLock<'_>) -> bool {
+        let Some((start, end)) = range_of(lock) else {
+            return false;
+        };
+        let holder = self
+            .find_file(lock.path)
+            .and_then(|file| self.find_holder(Owner::of(from, lock), file));
+        let Some(holder) = holder else { return false };
+        let root = self.holder_at(holder).root;
+        // Adjacent locks of one kind are one lock.
+        let first = self
+            .trees
+            .first_of_disjoint(TreeKind::Holder, root, (start, end));
+        first.is_some_and(|first| {
+            let held = self.trees.at(first);
+            held.write && held.start <= start && held.end >= end
+        })
+    }
+
     /// Describes the lock for an answer.
     fn describe(&self, lock: u32) -> HeldLock {
         let lock = self.trees.at(lock);

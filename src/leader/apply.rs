@@ -6,11 +6,12 @@ use super::op::{Op, Outcome, Presence};
 use super::{Alloc, Departed, Leader, PendingGrants, Processes, UNCONFIRMED, Vmids};
 use crate::Vmid;
 use crate::error::{Errno, Error};
+use crate::fencing;
 use crate::file_locks::{LockTable, SetOutcome};
 use crate::invariant::OrBroken;
 use crate::shared_state::Server;
 use crate::store::Digest;
-use crate::wire::{Answer, EndQuery, FileLock, IdRange, Message, ProcessNote};
+use crate::wire::{Answer, EndQuery, FileLock, Holding, IdRange, Message, ProcessNote};
 
 impl Leader<'_> {
     /// Applies an operation: the only way in which the leader's state changes. Takes a bounded number of
@@ -266,6 +267,14 @@ impl Leader<'_> {
         Vmid::new(vmid).is_some_and(|to| self.locks.is_notice_unconfirmed(to, open_file))
     }
 
+    /// Returns the fencing numbers of this operation to a member that holds what it asks them for: the
+    /// numbers that were given out before, and so those of earlier holders, are lower.
+    fn fencing(&self, is_held: bool) -> Outcome {
+        let first = || fencing::first_of(self.ops).ok_or(Errno::EOVERFLOW);
+        let first = is_held.then(first).unwrap_or(Err(Errno::EPERM));
+        Outcome::Answer(Answer::Fencing(first))
+    }
+
     fn lock_request(&mut self, from: Vmid, seq: u64, message: &Message<'_>) -> Outcome {
         match *message {
             Message::FileLockSet(lock) => {
@@ -298,6 +307,11 @@ impl Leader<'_> {
                 self.locks.cancel(from, seq);
                 Outcome::Done
             }
+            Message::FencingNumber(lock) => self.fencing(self.locks.has_write_lock(from, &lock)),
+            Message::FencingBlock { holding, number } => self.fencing(match holding {
+                Holding::Delegation => self.locks.has_delegation(from, number),
+                Holding::Lease => self.leases.has_exclusive(from, number),
+            }),
             _ => Outcome::NotForLeader,
         }
     }

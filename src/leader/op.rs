@@ -187,6 +187,8 @@ impl Op<'_> {
                 | Message::FileLockReturn { .. }
                 | Message::FileLockClearPid(_)
                 | Message::FileLockCancel(_)
+                | Message::FencingNumber(_)
+                | Message::FencingBlock { .. }
         )
     }
 }

@@ -6,6 +6,7 @@
 use crate::Id;
 use crate::Vmid;
 use crate::error::{Errno, Error};
+use crate::fencing::Numbers;
 use crate::file_locks::{LockLimits, LockTable, hash_path};
 use crate::invariant::Count;
 use crate::store::{Arena, Table, bytes_for, total};
@@ -33,6 +34,8 @@ struct DelegatedFile {
     number: u64,
     /// Whether the delegation must be returned.
     is_recalled: bool,
+    /// The fencing numbers for locks on this file.
+    fencing: Numbers,
 }
 
 /// The files that are delegated to this member, or for which it has requested a delegation.
@@ -56,6 +59,17 @@ pub enum Decision {
     Forward,
     /// The caller requests the delegation of the file from the leader under that number, and then
     /// tries again here.
+    Request(u64),
+}
+
+/// The decision on a fencing number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fencing {
+    /// The number; `EPERM` if the process does not hold the lock.
+    Done(Result<u64, Errno>),
+    /// The leader decides on the lock.
+    Forward,
+    /// The caller requests a block for this delegation from the leader, and then tries again here.
     Request(u64),
 }
 
@@ -89,6 +103,7 @@ impl<'m> DelegatedFiles<'m> {
                     state: State::Free,
                     number: 0,
                     is_recalled: false,
+                    fencing: Numbers::NONE,
                 })
             })?,
             next_number: 1,
@@ -145,6 +160,40 @@ impl<'m> DelegatedFiles<'m> {
         matches!(self.entry(file).state, State::Held(_)).then(|| self.locks.get(own_vmid, lock))
     }
 
+    /// Takes a fencing number for a write lock of one of this member's processes, if this member holds
+    /// the delegation of the file.
+    pub fn fencing_number(&mut self, own_vmid: Vmid, lock: &FileLock<'_>) -> Fencing {
+        let file = match lock.family {
+            LockFamily::Posix => self.locks.find_file(lock.path),
+            LockFamily::Flock | LockFamily::Ofd => None,
+        };
+        let is_held = |file: &u32| matches!(self.entry(*file).state, State::Held(_));
+        let Some(file) = file.filter(is_held) else {
+            return Fencing::Forward;
+        };
+        if !self.locks.has_write_lock(own_vmid, lock) {
+            return Fencing::Done(Err(Errno::EPERM));
+        }
+        let delegation = self.entry(file).number;
+        let entry = self.files.get_mut(file as usize);
+        match entry.and_then(|entry| entry.fencing.take()) {
+            Some(number) => Fencing::Done(Ok(number)),
+            None => Fencing::Request(delegation),
+        }
+    }
+
+    /// Adds the block of fencing numbers that the leader has given for a delegation, which begins with
+    /// this one. If the delegation was returned meanwhile, nothing happens.
+    pub fn add_fencing_block(&mut self, delegation: u64, first: u64) {
+        let is_match = |entry: &DelegatedFile| {
+            entry.number == delegation && matches!(entry.state, State::Held(_))
+        };
+        let file = self.find(is_match);
+        if let Some(entry) = file.and_then(|file| self.files.get_mut(file as usize)) {
+            entry.fencing = Numbers::block(first);
+        }
+    }
+
     /// Releases all locks of a process on the delegated files.
     pub fn release_process(&mut self, own_vmid: Vmid, pid: Id) {
         self.locks.release_process(own_vmid, pid);
@@ -161,6 +210,7 @@ impl<'m> DelegatedFiles<'m> {
                 state: State::Requested,
                 number,
                 is_recalled: false,
+                fencing: Numbers::NONE,
             };
         }
         Decision::Request(number)
@@ -240,6 +290,7 @@ impl<'m> DelegatedFiles<'m> {
                 state: State::Free,
                 number: 0,
                 is_recalled: false,
+                fencing: Numbers::NONE,
             })
     }
 

@@ -8,5 +8,5 @@ mod delegated_files;
 mod ids;
 
 pub use children::{AbandonedChild, ChildExit, Children, ExitOutcome};
-pub use delegated_files::{Decision, DelegatedFiles};
+pub use delegated_files::{Decision, DelegatedFiles, Fencing};
 pub use ids::{Allocation, OwnIds, Purpose};

@@ -38,6 +38,8 @@ pub enum Answer<'a> {
     Process(Result<Process, Errno>),
     /// The exit report of a child.
     End(Result<ExitReport, Errno>),
+    /// A fencing number, or the first one of a block.
+    Fencing(Result<u64, Errno>),
 }
 
 bitflags::bitflags! {
@@ -116,6 +118,8 @@ pub enum Expected {
     Process,
     /// [`Answer::End`]
     End,
+    /// [`Answer::Fencing`]
+    Fencing,
 }
 
 impl Expected {
@@ -141,6 +145,7 @@ impl Expected {
             | codes::PROCESS_CHANGE => Expected::Status,
             codes::PROCESS_QUERY => Expected::Process,
             codes::PROCESS_END => Expected::End,
+            codes::FENCING_NUMBER | codes::FENCING_BLOCK => Expected::Fencing,
             codes::PID_GETMETA => Expected::Meta,
             codes::FILE_LOCK_GET | codes::FILE_LOCK_OFD_GET => Expected::Lock,
             _ => return None,
@@ -168,6 +173,7 @@ impl<'a> Answer<'a> {
             Answer::Lock(_) => size_of::<layout::FileLockAnswer>(),
             Answer::Process(_) => size_of::<layout::ProcessAnswer>(),
             Answer::End(_) => size_of::<layout::EndAnswer>(),
+            Answer::Fencing(_) => size_of::<layout::FencingAnswer>(),
         };
         total!(HEADER_LENGTH, payload)
     }
@@ -228,6 +234,14 @@ impl<'a> Answer<'a> {
                 }
                 fill(to, &body, &[])?;
             }
+            Answer::Fencing(number) => {
+                let body = layout::FencingAnswer {
+                    status: Errno::status(&number).into(),
+                    pad: [0; 4],
+                    number: number.unwrap_or_default().into(),
+                };
+                fill(to, &body, &[])?;
+            }
         }
         Ok(length)
     }
@@ -261,6 +275,10 @@ impl<'a> Answer<'a> {
             Expected::End => {
                 let body: &layout::EndAnswer = read_struct(payload)?;
                 Answer::End(read_status(body.status).map(|()| ExitReport::of(&body.exit)))
+            }
+            Expected::Fencing => {
+                let body: &layout::FencingAnswer = read_struct(payload)?;
+                Answer::Fencing(read_status(body.status).map(|()| body.number.get()))
             }
         })
     }

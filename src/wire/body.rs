@@ -339,6 +339,11 @@ impl<'a> FileLock<'a> {
         }
     }
 
+    /// Reads a lock of any family.
+    pub(super) fn read_any(payload: &'a [u8]) -> Result<FileLock<'a>, Malformed> {
+        FileLock::read(payload, false).or_else(|_| FileLock::read(payload, true))
+    }
+
     #[inline]
     pub(super) fn read(payload: &'a [u8], is_ofd: bool) -> Result<FileLock<'a>, Malformed> {
         let (body, rest) =

@@ -3,7 +3,7 @@
 
 use super::error::{Malformed, TooSmall};
 use super::frame::{Frame, begin, fill, read_number, read_struct};
-use super::kinds::{LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
+use super::kinds::{Holding, LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
 use super::message::Message;
 use super::payload::{
     EndQuery, ExitReport, FileLock, Heartbeat, Hello, IdRange, PeerLimits, PidKill, ProcessQuery,
@@ -97,15 +97,13 @@ impl<'a> Message<'a> {
             Message::ProcessEnd(query) => fill(to, &query.layout(), &[])?,
             Message::ProcessNote(note) => fill(to, &note.layout(), &[])?,
             Message::Heartbeat(beat) => fill(to, &beat.layout(), &[])?,
+            Message::FencingBlock { holding, number } => {
+                fill(to, &block_layout(holding, number), &[])?;
+            }
             Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
             Message::FileLockRecall(delegation) => {
-                fill(
-                    to,
-                    &layout::Recall {
-                        delegation: delegation.into(),
-                    },
-                    &[],
-                )?;
+                let delegation = delegation.into();
+                fill(to, &layout::Recall { delegation }, &[])?;
             }
             Message::FileLockReturn { delegation, locks } => {
                 let body = layout::DelegationReturn {
@@ -116,7 +114,8 @@ impl<'a> Message<'a> {
             }
             Message::FileLockSet(lock)
             | Message::FileLockGet(lock)
-            | Message::FileLockBorrow(lock) => {
+            | Message::FileLockBorrow(lock)
+            | Message::FencingNumber(lock) => {
                 fill(to, &lock.layout(), lock.path)?;
             }
         }
@@ -160,18 +159,7 @@ impl<'a> Message<'a> {
                 let body: &layout::FileLockCancel = read_struct(payload)?;
                 Message::FileLockCancel(body.seq.get())
             }
-            codes::FILE_HANDLE => {
-                let body: &layout::FileHandle = read_struct(payload)?;
-                Message::FileHandle {
-                    handle: body.handle.get(),
-                    held: match body.held.get() {
-                        0 => false,
-                        1 => true,
-                        _ => return Err(Malformed::BadValue),
-                    },
-                    vmid: body.vmid.get(),
-                }
-            }
+            codes::FILE_HANDLE => file_handle(payload)?,
             codes::FILE_GIVEN => {
                 let body: &layout::FileGiven = read_struct(payload)?;
                 Message::FileGiven {
@@ -223,9 +211,40 @@ impl<'a> Message<'a> {
             codes::PROCESS_END => Message::ProcessEnd(EndQuery::read(payload)?),
             codes::PROCESS_NOTE => Message::ProcessNote(RelativeNote::read(payload)?),
             codes::HEARTBEAT => Message::Heartbeat(Heartbeat::read(payload)?),
+            codes::FENCING_NUMBER => Message::FencingNumber(FileLock::read_any(payload)?),
+            codes::FENCING_BLOCK => fencing_block(payload)?,
             codes::FIRST_UNKNOWN.. => Message::Unknown(code),
         })
     }
+}
+
+fn file_handle(payload: &[u8]) -> Result<Message<'_>, Malformed> {
+    let body: &layout::FileHandle = read_struct(payload)?;
+    Ok(Message::FileHandle {
+        handle: body.handle.get(),
+        held: match body.held.get() {
+            0 => false,
+            1 => true,
+            _ => return Err(Malformed::BadValue),
+        },
+        vmid: body.vmid.get(),
+    })
+}
+
+fn block_layout(holding: Holding, number: u64) -> layout::FencingBlock {
+    layout::FencingBlock {
+        holding: holding.number().into(),
+        pad: [0; 4],
+        number: number.into(),
+    }
+}
+
+fn fencing_block(payload: &[u8]) -> Result<Message<'_>, Malformed> {
+    let body: &layout::FencingBlock = read_struct(payload)?;
+    Ok(Message::FencingBlock {
+        holding: Holding::read(body.holding.get())?,
+        number: body.number.get(),
+    })
 }
 
 impl<'a> Frame<'a> {

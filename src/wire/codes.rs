@@ -92,6 +92,10 @@ pub const PROCESS_NOTE: u8 = 102;
 /// Member to leader, and back, on secure streams: the sender wants to know whether the leader still
 /// counts it as a member, and the leader does.
 pub const HEARTBEAT: u8 = 110;
+/// Member to leader: asks for a fencing number for a lock that the sender holds.
+pub const FENCING_NUMBER: u8 = 111;
+/// Member to leader: asks for a block of fencing numbers for a delegation or a lease.
+pub const FENCING_BLOCK: u8 = 112;
 
 /// Returns true if the code is free: a frame with it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
@@ -107,6 +111,8 @@ pub const fn is_unknown(code: u8) -> bool {
                     | PROCESS_END
                     | PROCESS_NOTE
                     | HEARTBEAT
+                    | FENCING_NUMBER
+                    | FENCING_BLOCK
         )
 }
 
@@ -151,6 +157,8 @@ pub const fn name(code: u8) -> Option<&'static str> {
         PROCESS_END => "PROCESS_END",
         PROCESS_NOTE => "PROCESS_NOTE",
         HEARTBEAT => "HEARTBEAT",
+        FENCING_NUMBER => "FENCING_NUMBER",
+        FENCING_BLOCK => "FENCING_BLOCK",
         _ => return None,
     })
 }

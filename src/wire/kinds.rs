@@ -119,6 +119,14 @@ choices! {
         NoRoom = 2,
     }
 
+    /// What a member has that it asks for a block of fencing numbers for.
+    Holding: u32 {
+        /// A delegation, by its number.
+        Delegation = 0,
+        /// The lease to change a shared value, by the number of the handle.
+        Lease = 1,
+    }
+
     /// The notes between a member and the leader about the relatives of the member's process.
     ProcessNote: u32 {
         /// Member to leader: asks for a notice when the parent ends, for the present parent and

@@ -171,6 +171,20 @@ layouts! {
         limit: U64 = 8,
     }
 
+    /// `FENCING_BLOCK`
+    FencingBlock: 16 {
+        holding: U32 = 0,
+        pad: [u8; 4] = 4,
+        number: U64 = 8,
+    }
+
+    /// The answer to `FENCING_NUMBER` and `FENCING_BLOCK`
+    FencingAnswer: 16 {
+        status: I32 = 0,
+        pad: [u8; 4] = 4,
+        number: U64 = 8,
+    }
+
     /// `FILE_LOCK_CANCEL`
     FileLockCancel: 8 {
         seq: U64 = 0,

@@ -1,7 +1,7 @@
 //! The messages between processes.
 
 use super::frame::HEADER_LENGTH;
-use super::kinds::{KillTarget, LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
+use super::kinds::{Holding, KillTarget, LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
 use super::payload::{
     EndQuery, ExitReport, FileLock, Heartbeat, Hello, IdRange, PeerLimits, PidKill, ProcessQuery,
     RelativeNote, Sync,
@@ -132,6 +132,15 @@ pub enum Message<'a> {
     ProcessNote(RelativeNote),
     /// A heartbeat of a member, or the leader's answer, which repeats it.
     Heartbeat(Heartbeat),
+    /// Asks for a fencing number for a write lock that the sender holds, which covers this range.
+    FencingNumber(FileLock<'a>),
+    /// Asks for a block of fencing numbers.
+    FencingBlock {
+        /// What the sender holds.
+        holding: Holding,
+        /// Its number.
+        number: u64,
+    },
     /// A message with a free code ([`codes::is_unknown`]). Its payload is dropped. A message with
     /// any other code can't be sent this way.
     Unknown(u8),
@@ -179,6 +188,8 @@ impl Message<'_> {
             Message::ProcessEnd(_) => codes::PROCESS_END,
             Message::ProcessNote(_) => codes::PROCESS_NOTE,
             Message::Heartbeat(_) => codes::HEARTBEAT,
+            Message::FencingNumber(_) => codes::FENCING_NUMBER,
+            Message::FencingBlock { .. } => codes::FENCING_BLOCK,
             Message::Unknown(code) => *code,
         }
     }
@@ -208,7 +219,8 @@ impl Message<'_> {
             Message::FileLockBorrow(lock) if lock.family != LockFamily::Posix => usize::MAX,
             Message::FileLockSet(lock)
             | Message::FileLockGet(lock)
-            | Message::FileLockBorrow(lock) => lock.length(),
+            | Message::FileLockBorrow(lock)
+            | Message::FencingNumber(lock) => lock.length(),
             Message::FileLockRecall(_) => size_of::<layout::Recall>(),
             Message::FileLockReturn { locks, .. } => {
                 total!(size_of::<layout::DelegationReturn>(), locks.bytes().len())
@@ -225,6 +237,7 @@ impl Message<'_> {
             Message::ProcessEnd(_) => size_of::<layout::ProcessEnd>(),
             Message::ProcessNote(_) => size_of::<layout::ProcessNote>(),
             Message::Heartbeat(_) => size_of::<layout::Heartbeat>(),
+            Message::FencingBlock { .. } => size_of::<layout::FencingBlock>(),
             Message::Unknown(code) if !codes::is_unknown(*code) => usize::MAX,
             Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => 0,
         };

@@ -38,8 +38,8 @@ pub use error::{Malformed, TooSmall};
 pub(crate) use frame::frame_size;
 pub use frame::{Frame, HEADER_LENGTH};
 pub use kinds::{
-    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessNote, ProcessState, SyncCode,
-    SyncNote, SyncState,
+    Holding, KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessNote, ProcessState,
+    SyncCode, SyncNote, SyncState,
 };
 pub use message::Message;
 pub use payload::{

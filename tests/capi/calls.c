@@ -224,7 +224,12 @@ static void handles(void) {
     IS(data, 0);
     sync_unlock(one, NULL, 0);
     IS(sync_create(&three, 0), -ENOMEM);
+    uint64_t first = 0, second = 0;
+    IS(libos_ipc_sync_fencing(one, &first), -EINVAL);
     CHECK(!sync_lock(one, SYNC_STATE_EXCLUSIVE, &data, sizeof(data)));
+    IS(libos_ipc_sync_fencing(one, &first), 0);
+    IS(libos_ipc_sync_fencing(one, &second), 0);
+    CHECK(first > 0 && second == first + 1);
     g_last_log[0] = 0;
     sync_unlock(one, &other, SIZE_MAX); /* The data is too long, so the library reads none of it. */
     CHECK(strstr(g_last_log, "not given back"));
@@ -249,6 +254,12 @@ static void locks(void) {
     IS(found.type, 2);
     IS(file_lock_set("/f", &mine, false), 0);
     IS(file_lock_set("/f", &theirs, false), -EAGAIN);
+    uint64_t first = 0, second = 0;
+    IS(libos_ipc_file_lock_fencing("/f", &mine, &first), 0);
+    IS(libos_ipc_file_lock_fencing("/f", &mine, &second), 0);
+    CHECK(first > 0 && second > first);
+    IS(libos_ipc_file_lock_fencing("/f", &theirs, &second), -EPERM);
+    IS(libos_ipc_file_lock_fencing("/f", &mine, NULL), 0);
     IS(file_lock_get("/f", &theirs, &found), 0);
     CHECK(found.type == 1 && found.start == 10 && found.end == 19 && found.pid == 1);
     /* file_lock_get() returns the conflicting lock that starts lowest, for reading or writing. */

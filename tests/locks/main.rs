@@ -13,6 +13,7 @@ mod collisions;
 mod delegations;
 mod delegations_checked;
 mod edges;
+mod fencing;
 mod holders;
 mod holders_checked;
 mod kernel;

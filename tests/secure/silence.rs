@@ -11,8 +11,8 @@ use libos_ipc::pal::{
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
 use libos_ipc::{
-    Capacities, Config, Driving, Embedder, Error, Identity, Node, Refusal, SyncHandle, Vmid, Wait,
-    forward_pal,
+    Capacities, Config, Driving, Embedder, Errno, Error, Identity, Node, Refusal, SyncHandle, Vmid,
+    Wait, forward_pal,
 };
 
 use super::{key, random, vmid};
@@ -551,5 +551,39 @@ fn family_without_a_limit_of_silence_frees_at_once_what_a_lost_member_had() {
             .two
             .set_lock(&lock(LockKind::Write, 30), WAIT)
             .unwrap();
+    });
+}
+
+#[test]
+fn fencing_number_of_the_next_holder_is_higher_than_those_of_a_member_that_was_cut_off() {
+    with_family(CONFIG, |family| {
+        let write = |pid| lock(LockFamily::Posix, LockKind::Write, pid);
+        family.one.set_lock(&write(20), WAIT).unwrap();
+        let first = family.one.fencing_number(&write(20), WAIT).unwrap();
+        // The file is delegated, so no message is needed.
+        let second = family.one.fencing_number(&write(20), NO_WAIT).unwrap();
+        assert_eq!(second, first.map(|first| first + 1));
+        let not_held = family.one.fencing_number(&write(21), WAIT);
+        assert_eq!(not_held, Err(Error::Refused(Errno::EPERM)));
+        let (ours, theirs) = (family.one.share::<u64>(Some(7)), family.two.share(Some(7)));
+        let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
+        let writer = ours.write(WAIT).unwrap();
+        let of_lease = writer.fencing_number(WAIT).unwrap();
+        assert!(of_lease > second);
+        drop(writer);
+        family.host.cut();
+        let request = FileLock {
+            wait: true,
+            ..write(30)
+        };
+        family.two.set_lock(&request, WAIT).unwrap();
+        let third = family.two.fencing_number(&write(30), WAIT).unwrap();
+        assert!(third > second);
+        let mut writer = theirs.write(WAIT).unwrap();
+        *writer = 1;
+        assert!(writer.fencing_number(WAIT).unwrap() > of_lease);
+        let late = family.one.fencing_number(&write(20), WAIT);
+        assert_eq!(late, Err(Error::CutOff));
+        assert!(matches!(ours.write(WAIT), Err(Error::CutOff)));
     });
 }

@@ -2,9 +2,10 @@
 
 use libos_ipc::wire::{
     Answer, DelegatedLock, DelegatedLockList, DelegatedLocks, EndQuery, ExitReport, Expected,
-    FileLock, Heartbeat, HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockFamily, LockKind,
-    Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote,
-    ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
+    FileLock, Heartbeat, HeldLock, Hello, Holding, IdRange, KillTarget, LimitFlags, LockFamily,
+    LockKind, Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags,
+    ProcessNote, ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState,
+    codes,
 };
 use libos_ipc::{Errno, Pid, Vmid};
 use proptest::prelude::*;
@@ -145,6 +146,9 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
         ),
         (any::<u64>(), select(SyncNote::ALL)).prop_map(|(id, note)| Message::SyncNote { id, note }),
         any::<(u32, u32)>().prop_map(|(pid, group)| Message::ProcessEnd(EndQuery { pid, group })),
+        lock().prop_map(Message::FencingNumber),
+        (select(Holding::ALL), any::<u64>())
+            .prop_map(|(holding, number)| Message::FencingBlock { holding, number }),
         (any::<u64>(), 0..=Heartbeat::LONGEST)
             .prop_map(|(sent_at, limit)| Message::Heartbeat(Heartbeat { sent_at, limit })),
         (select(ProcessNote::ALL), any::<(u32, u32)>())
@@ -229,6 +233,7 @@ pub(crate) fn answer() -> impl Strategy<Value = (Expected, Answer<'static>)> {
         result(proptest::option::of(held())).prop_map(|lock| (Expected::Lock, Answer::Lock(lock))),
         result(process()).prop_map(|process| (Expected::Process, Answer::Process(process))),
         result(exit()).prop_map(|exit| (Expected::End, Answer::End(exit))),
+        result(any::<u64>()).prop_map(|number| (Expected::Fencing, Answer::Fencing(number))),
     ]
 }
 
@@ -350,6 +355,11 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
         },
         Message::FileGiven { handle: 1, vmid: 2 },
         Message::FileLockBorrow(lock),
+        Message::FencingNumber(lock),
+        Message::FencingBlock {
+            holding: Holding::Delegation,
+            number: 1,
+        },
         Message::FileLockRecall(1),
         Message::SyncNote {
             id: 1,

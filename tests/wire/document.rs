@@ -28,7 +28,7 @@ fn every_code_is_in_the_document() {
         assert!(document.contains(&row), "{row} is missing");
         count += 1;
     }
-    assert_eq!(count, 17 + 20);
+    assert_eq!(count, 17 + 22);
     assert_eq!(codes::name(77), None);
     assert_eq!(codes::CodeName(77).to_string(), "code 77");
 }

@@ -4,9 +4,10 @@
 use crate::{answered, encoded, with_frame};
 use libos_ipc::wire::{
     Answer, DelegatedLock, DelegatedLockList, EndQuery, ExitReport, Expected, FileLock, Frame,
-    Heartbeat, HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockFamily, LockKind, Malformed,
-    Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote,
-    ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
+    Heartbeat, HeldLock, Hello, Holding, IdRange, KillTarget, LimitFlags, LockFamily, LockKind,
+    Malformed, Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags,
+    ProcessNote, ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState,
+    codes,
 };
 use libos_ipc::{Errno, Pid, Vmid};
 
@@ -61,7 +62,7 @@ fn messages_without_payload_have_the_golden_bytes() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
     let free = (18..64).chain(77..=95).chain([98]).chain(103..=109);
-    for code in free.chain(111..=255) {
+    for code in free.chain(113..=255) {
         is(Message::Unknown(code), &frame(17, code, &[]));
     }
 }
@@ -601,6 +602,51 @@ fn the_extension_for_heartbeats() {
 }
 
 #[test]
+fn the_extensions_for_fencing_numbers() {
+    let block = Message::FencingBlock {
+        holding: Holding::Lease,
+        number: 0x0202,
+    };
+    is(block, &frame(33, 112, &[(0, &[1]), (8, &[2, 2])]));
+    let lock = FileLock {
+        family: LockFamily::Flock,
+        kind: LockKind::Write,
+        start: 0,
+        end: u64::MAX,
+        pid: 0x0101,
+        handle: 0x0202,
+        wait: false,
+        path: b"a",
+    };
+    for family in LockFamily::ALL {
+        let lock = FileLock {
+            family: *family,
+            ..lock
+        };
+        let set = FileLock {
+            family: LockFamily::Flock,
+            ..lock
+        };
+        let mut bytes = [0; 128];
+        let length = Message::FileLockSet(set).encode(SEQ, &mut bytes).unwrap();
+        // The payload is that of a request for the lock.
+        bytes[16] = 111;
+        bytes[17] = family.number() as u8;
+        is(Message::FencingNumber(lock), &bytes[..length]);
+    }
+    answers(
+        Answer::Fencing(Ok(0x0101)),
+        Expected::Fencing,
+        &frame(33, 0, &[(8, &[1, 1])]),
+    );
+    answers(
+        Answer::Fencing(Err(Errno::EPERM)),
+        Expected::Fencing,
+        &frame(33, 0, &[(0, &[0xFF, 0xFF, 0xFF, 0xFF])]),
+    );
+}
+
+#[test]
 fn unknown_fields_of_limits_are_skipped() {
     let limits = PeerLimits {
         version: 1,
@@ -674,6 +720,8 @@ fn requests_and_their_answers() {
         (codes::PROCESS_CHANGE, Expected::Status),
         (codes::PROCESS_QUERY, Expected::Process),
         (codes::PROCESS_END, Expected::End),
+        (codes::FENCING_NUMBER, Expected::Fencing),
+        (codes::FENCING_BLOCK, Expected::Fencing),
     ];
     for code in 0..=255 {
         let row = table.iter().find(|row| row.0 == code).map(|row| row.1);

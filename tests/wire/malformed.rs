@@ -115,6 +115,7 @@ fn choices_out_of_range_are_malformed() {
         (codes::PID_KILL_ORDERED, 20, 0..=1),
         (codes::PID_KILL_PASSED, 16, 0..=3),
         (codes::PROCESS_NOTE, 0, 1..=4),
+        (codes::FENCING_BLOCK, 0, 0..=1),
     ];
     let edges = [255, 256, 0x0100_0000, 0x7FFF_FFFF, 0x8000_0000, u32::MAX];
     for (code, offset, good) in rows {

@@ -32,7 +32,7 @@ local CODES = {
     [97] = "FILE_GIVEN",
     [99] = "PID_KILL_ORDERED", [100] = "PID_KILL_PASSED",
     [101] = "PROCESS_END", [102] = "PROCESS_NOTE",
-    [110] = "HEARTBEAT",
+    [110] = "HEARTBEAT", [111] = "FENCING_NUMBER", [112] = "FENCING_BLOCK",
 }
 
 local TARGETS = { [0] = "thread", "process", "group", "all" }

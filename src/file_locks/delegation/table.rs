@@ -201,6 +201,11 @@ impl LockTable<'_> {
                 .is_some_and(|file| self.file_at(file).delegation.is_some())
     }
 
+    /// Returns true if the member has the delegation with that number.
+    pub fn has_delegation(&self, to: Vmid, number: u64) -> bool {
+        self.find_delegation(to, number).is_some()
+    }
+
     pub(in crate::file_locks) fn find_delegation(&self, to: Vmid, number: u64) -> Option<u32> {
         let key = Some((to, number));
         self.delegations

@@ -3,6 +3,7 @@
 mod abandoned;
 mod children;
 mod delegations;
+mod fencing;
 mod file_locks;
 mod forwarded_signals;
 mod group_signals;

@@ -142,6 +142,7 @@ impl WaiterState<'_> {
             Answer::Lock(lock) => Answer::Lock(lock),
             Answer::Process(process) => Answer::Process(process),
             Answer::End(end) => Answer::End(end),
+            Answer::Fencing(number) => Answer::Fencing(number),
             Answer::Meta(Err(errno)) => Answer::Meta(Err(errno)),
             Answer::Meta(Ok(data)) => {
                 let buffer = self.buffer.as_mut()?;

@@ -1,6 +1,7 @@
 //! The lease of this process: its request, and its return.
 
 use super::{Client, ClientPhase};
+use crate::fencing::Numbers;
 use crate::invariant::Count;
 use crate::shared_state::strength;
 use crate::wire::SyncState;
@@ -101,6 +102,7 @@ impl Client<'_> {
         let had = self.out_downgrade.is_some_and(|(_, with_data)| with_data);
         let with_data = had || self.current == SyncState::Exclusive;
         self.forward_owner_death();
+        self.fencing = Numbers::NONE;
         self.current = target;
         if target == SyncState::Invalid {
             // The server reports the death again with the next lease.

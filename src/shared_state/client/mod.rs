@@ -5,6 +5,7 @@ mod lease;
 mod messages;
 mod usage;
 
+use crate::fencing::Numbers;
 use crate::invariant::OrBroken;
 use crate::store::Buffer;
 use crate::wire::{SyncCode, SyncState};
@@ -108,6 +109,8 @@ pub struct Client<'m> {
     out_close: bool,
     /// The next message returns a lease with an unreported death of its owner.
     out_owner_died: bool,
+    /// The fencing numbers for uses under the present lease.
+    fencing: Numbers,
     length: usize,
     data: Buffer<'m>,
 }
@@ -151,6 +154,7 @@ impl<'m> Client<'m> {
             out_upgrade: None,
             out_close: false,
             out_owner_died: false,
+            fencing: Numbers::NONE,
             length: 0,
             data,
         }
@@ -251,6 +255,20 @@ impl<'m> Client<'m> {
     /// A count that grows with each event that may let a waiting call proceed.
     pub fn change_count(&self) -> u64 {
         self.change_count
+    }
+
+    /// Takes a fencing number for the holder that may change the value; none if the lease's are used up.
+    pub(crate) fn take_fencing_number(&mut self) -> Option<u64> {
+        self.fencing.take()
+    }
+
+    /// Adds the block of fencing numbers that begins with this one, which the server has given to this
+    /// client. `asked_at` is the change count when the caller, which holds the handle, asked for it: with
+    /// another count this may be a later lease, and nothing happens.
+    pub(crate) fn add_fencing_block(&mut self, asked_at: u64, first: u64) {
+        if self.change_count == asked_at && self.has_writer {
+            self.fencing = Numbers::block(first);
+        }
     }
 
     /// Closes the handle. False if a thread of this process uses it.

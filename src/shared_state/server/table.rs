@@ -4,12 +4,19 @@ use super::quotas::{CLIENTS, HANDLES};
 use super::{ClientRecord, EMPTY, HandleRecord, Server};
 use crate::Vmid;
 use crate::store::{NONE, Table, hash64};
+use crate::wire::SyncState;
 
 impl<'m> Server<'m> {
     pub(super) fn find_client(&self, vmid: Vmid, id: u64) -> Option<u32> {
         self.by_client.find(hash_client(vmid, id), |index| {
             client_key(&self.clients, &self.handles, index).cmp(&(Some(vmid), id))
         })
+    }
+
+    /// Returns true if the client holds the lease to change the value.
+    pub fn has_exclusive(&self, vmid: Vmid, id: u64) -> bool {
+        let client = self.find_client(vmid, id);
+        client.is_some_and(|client| self.client(client).current == SyncState::Exclusive)
     }
 
     pub(super) fn find_handle(&self, id: u64) -> Option<u32> {

@@ -7,6 +7,8 @@ use crate::error::{Error, Resource};
 use crate::node::rpc::Limits;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
+use crate::shared_state::Client;
+use crate::store::SpinLockGuard;
 use crate::sync::Ordering;
 
 /// # Shared values: open and close
@@ -162,6 +164,22 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     #[inline]
+    /// Locks the client of a handle.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the handle is closed.
+    pub(in crate::node) fn sync_client(
+        &self,
+        handle: SyncHandle,
+    ) -> Result<SpinLockGuard<'_, Client<'m>>, Error> {
+        let client = self.slot(handle)?.client.lock();
+        if client.generation() == handle.generation {
+            Ok(client)
+        } else {
+            Err(Error::Invalid)
+        }
+    }
+
     pub(super) fn slot(&self, handle: SyncHandle) -> Result<&Slot<'m>, Error> {
         self.sync_handles
             .slots

@@ -255,6 +255,17 @@ impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
     }
 }
 
+impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
+    /// Returns a fencing number, as [`Node::sync_fencing_number`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fencing_number(&self, wait: Wait<'_>) -> Result<Option<u64>, Error> {
+        let shared = self.shared;
+        shared.node.sync_fencing_number(shared.handle, wait)
+    }
+}
+
 impl<P: Pal, T: IntoBytes + Immutable> Deref for Writer<'_, '_, '_, P, T> {
     type Target = T;
     #[inline]
