@@ -78,7 +78,7 @@ const fn platform(name: &'static str, run: fn(Check, &Path) -> Verdict) -> Platf
     Platform { name, run }
 }
 
-fn host(base: &Path) -> impl Fn(Vmid) -> Host + Send + Sync + 'static {
+pub(crate) fn host(base: &Path) -> impl Fn(Vmid) -> Host + Send + Sync + 'static {
     let base = base.to_owned();
     move |vmid| Host::listen(&base, vmid).expect("a socket")
 }

@@ -7,7 +7,7 @@ mod platforms;
 #[allow(dead_code, reason = "only its platform is used")]
 mod tiny_pal;
 
-use libos_ipc::testing::conformance::{Check, Defect};
+use libos_ipc::testing::conformance::{Check, Defect, check_in_one_thread};
 
 /// Checks the platform of that name.
 fn conforms(name: &str) {
@@ -58,6 +58,15 @@ fn the_fault_injector_keeps_the_rules() {
 #[test]
 fn the_platform_of_the_guide_keeps_the_rules() {
     conforms("tiny platform");
+}
+
+/// As on a platform without `std`.
+#[test]
+fn the_checks_in_one_thread_pass_without_a_watchdog() {
+    let directory = tempfile::tempdir().expect("a directory for sockets");
+    let host = platforms::host(&directory.path().join("family"));
+    let checks = check_in_one_thread(host, |violation| panic!("{violation}"));
+    assert!(checks > 30, "{checks} checks");
 }
 
 #[test]
