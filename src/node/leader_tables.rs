@@ -30,6 +30,7 @@ impl<'m> LeaderTables<'m> {
         }
     }
 
+    #[inline]
     pub(crate) fn lock(&self) -> LeaderGuard<'_, 'm> {
         LeaderGuard {
             tables: self.tables.lock(),
@@ -73,6 +74,7 @@ impl<'m> DerefMut for LeaderGuard<'_, 'm> {
 }
 
 impl Drop for LeaderGuard<'_, '_> {
+    #[inline]
     fn drop(&mut self) {
         let has_output = self.tables.has_output();
         if self.has_output.load(Ordering::Relaxed) != has_output {

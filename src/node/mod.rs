@@ -34,7 +34,7 @@ use api::{OwnerCache, Parent, UsedLocks};
 #[cfg(feature = "trace")]
 pub(crate) use connection::VMID_LENGTH;
 pub(crate) use connection::{AdaptiveSpin, PeerRef, Peers, RxHalf, StreamKey, TxHalf};
-pub(crate) use leader_tables::LeaderTables;
+pub(crate) use leader_tables::{LeaderGuard, LeaderTables};
 pub(crate) use lifecycle::Phase;
 pub(in crate::node) use outbox::Sender;
 #[cfg(any(test, feature = "capi", feature = "testing"))]

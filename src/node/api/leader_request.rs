@@ -4,7 +4,7 @@ use crate::Vmid;
 use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::leader::{Op, Outcome, Presence};
-use crate::node::{LeaderTables, Node, PeerRef, Sender};
+use crate::node::{LeaderGuard, LeaderTables, Node, PeerRef, Sender};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message};
@@ -23,21 +23,36 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
         peer: Option<&PeerRef<'_, 'm, P::Stream>>,
     ) -> Result<Outcome, Error> {
+        let mut tables = leader.lock();
         if peer.is_none() {
+            // The resources of this process are reclaimed once, when it ends.
+            self.check_running()?;
+        }
+        if let Some(answer) = tables.look_up(from, message) {
+            return Ok(Outcome::Answer(answer));
+        }
+        if !Op::is_change(message) {
+            return Ok(Outcome::NotForLeader);
+        }
+        self.apply_change(leader, tables, (from, seq), message, peer)
+    }
+
+    /// As [`Node::apply_request`], for a request that changes the tables, which are locked.
+    // Its state must not become part of the stack frame of a look-up.
+    #[inline(never)]
+    fn apply_change<'a>(
+        &self,
+        leader: &'a LeaderTables<'m>,
+        mut tables: LeaderGuard<'a, 'm>,
+        (from, seq): (Vmid, u64),
+        message: &Message<'_>,
+        peer: Option<&PeerRef<'_, 'm, P::Stream>>,
+    ) -> Result<Outcome, Error> {
+        if peer.is_none() {
+            // Every frame can hold a message that changes nothing.
             self.check_length(message)?;
         }
         let (outcome, other) = loop {
-            let mut tables = leader.lock();
-            if peer.is_none() {
-                // The resources of this process are reclaimed once, when it ends.
-                self.check_running()?;
-            }
-            if let Some(answer) = tables.look_up(from, message) {
-                return Ok(Outcome::Answer(answer));
-            }
-            if !Op::is_change(message) {
-                return Ok(Outcome::NotForLeader);
-            }
             let other = tables.other(message);
             let removed = tables.locks().removed();
             let outcome = tables.apply(&Op::Request {
@@ -46,22 +61,25 @@ impl<'m, P: Pal> Node<'m, P> {
                 message: *message,
                 other: other.map_or(Presence::Absent, |other| self.presence(other)),
             });
-            if let Outcome::Answer(Answer::Vmid(vmid)) = outcome
-                && Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid))
-            {
+            let is_taken = |vmid| Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid));
+            let again = match outcome {
                 // A process has joined with this VMID, which it chose itself.
-                if let Some(vmid) = Vmid::new(vmid) {
-                    tables.apply(&Op::AllowReturn(vmid));
+                Outcome::Answer(Answer::Vmid(vmid)) => is_taken(vmid),
+                // Other requests are served between the portions.
+                Outcome::Remaining(_) => peer.is_none(),
+                _ => false,
+            };
+            if again {
+                drop(tables);
+                tables = leader.lock();
+                if peer.is_none() {
+                    self.check_running()?;
                 }
                 continue;
             }
             if let Some(peer) = peer {
                 let removed = tables.locks().removed().wrapping_sub(removed);
                 charge_for_locks(peer, removed);
-            }
-            if peer.is_none() && matches!(outcome, Outcome::Remaining(_)) {
-                // Other requests are served between the portions.
-                continue;
             }
             // This comes before any answer to another process.
             if outcome == Outcome::Later
@@ -70,6 +88,7 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 peer.reserve_reply(room_for_later(message));
             }
+            drop(tables);
             break (outcome, other);
         };
         if let Message::FileHandle {

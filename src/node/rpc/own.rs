@@ -86,7 +86,11 @@ impl<P: Pal> Node<'_, P> {
             | Message::FileLockGet(_) => {}
             // The request has a number since it has an answer, and it does not wait, so any number
             // is right.
-            _ => return answer_in(self.handle_own(1, message)?),
+            _ => {
+                let leader = self.leader.as_ref().ok_or(Error::Invalid)?;
+                let asker = (self.identity.vmid, 1);
+                return answer_in(self.apply_request(leader, asker, message, None));
+            }
         }
         self.await_own(message, data, wait)
     }
@@ -109,7 +113,7 @@ impl<P: Pal> Node<'_, P> {
             Ok(Outcome::Later) => call.mark_sent(),
             decided => {
                 self.waiters.release(call.token);
-                return answer_in(decided?);
+                return answer_in(decided);
             }
         }
         // A request that is answered at once is not recorded among the events, since there are
@@ -160,9 +164,12 @@ impl<P: Pal> Node<'_, P> {
     }
 }
 
-fn answer_in(outcome: Outcome) -> Result<Answer<'static>, Error> {
+/// Returns the answer among the outcomes of a request.
+#[inline]
+fn answer_in(outcome: Result<Outcome, Error>) -> Result<Answer<'static>, Error> {
     match outcome {
-        Outcome::Answer(answer) => Ok(answer),
-        _ => Err(Error::Invalid),
+        Ok(Outcome::Answer(answer)) => Ok(answer),
+        Ok(_) => Err(Error::Invalid),
+        Err(error) => Err(error),
     }
 }
