@@ -239,7 +239,8 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As the leader: handles that there may be room in the queue of a peer, or that the peer is gone.
     pub(in crate::node) fn retry_output(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        if peer.output_deferred.swap(false, Ordering::SeqCst)
+        if peer.output_deferred.load(Ordering::SeqCst)
+            && peer.output_deferred.swap(false, Ordering::SeqCst)
             && let Some(leader) = &self.leader
         {
             leader.want_retry();

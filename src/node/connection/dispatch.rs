@@ -22,6 +22,8 @@ use crate::{Id, Pid, Vmid};
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Executes a message, or delivers an answer to its waiter.
+    // Its state must not become part of the stack frame of a call that reads its answer.
+    #[inline(never)]
     pub(super) fn handle_frame(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,

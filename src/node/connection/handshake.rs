@@ -5,6 +5,7 @@ use crate::sync::Ordering;
 
 use super::poll_loop::{RETRY, RETRY_ACCEPT, Retry, UnidentifiedStream, VMID_LENGTH, WorkerState};
 use super::rx::ReadOutcome;
+use super::rx::Reader;
 use crate::counters::Refusal;
 use crate::leader::{Op, Outcome};
 use crate::log::log_event;
@@ -285,7 +286,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return StreamEnd::Open;
         };
         let read = self.read(&mut rx);
-        let retry = self.handle_frames(peer, &mut rx);
+        let retry = self.handle_frames(peer, &mut rx, Reader::Worker);
         rx.last_reads = match read {
             ReadOutcome::Some | ReadOutcome::NotNow => rx.last_reads.plus(1),
             ReadOutcome::Nothing | ReadOutcome::End => 0,
@@ -334,7 +335,7 @@ impl<'m, P: Pal> Node<'m, P> {
         while !faulty && rx.last_reads < LAST_READS && Self::kept_until(peer).is_none() {
             let read = self.read(&mut rx);
             rx.last_reads = rx.last_reads.plus(usize::from(read != ReadOutcome::NotNow));
-            let retry = self.handle_frames(peer, &mut rx);
+            let retry = self.handle_frames(peer, &mut rx, Reader::Worker);
             if retry != Retry::No {
                 // A node that closes makes no more calls to the embedder, so what a frame waits for
                 // may never come.

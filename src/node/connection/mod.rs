@@ -19,6 +19,7 @@ pub(super) use handshake::revoke_grants;
 pub(super) use limits::NONE as NO_LIMIT;
 pub(crate) use peer_table::{PeerRef, Peers};
 pub(crate) use poll_loop::{Retry, VMID_LENGTH, WorkerState};
+pub(super) use rx::Reader;
 pub(crate) use stream_key::StreamKey;
 pub(crate) use turn::Turns;
 pub(crate) use tx::{jittered, longer_pause};

@@ -13,13 +13,10 @@ use crate::pal::{Pal, Stream, StreamError};
 use crate::wire::{Expected, Frame, codes};
 
 /// The thread that reads a stream.
-#[derive(Clone, Copy)]
-enum Reader {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum Reader {
     /// The worker, which handles all frames, as far as the peer's share of the turn goes.
-    Worker {
-        /// No other peer was served in this turn.
-        is_alone: bool,
-    },
+    Worker,
     /// A call that waits for an answer. It handles the frames of [`Node::is_for_caller`] and leaves the
     /// first other one to the worker, so that a thread that waits never calls the embedder.
     Caller,
@@ -43,7 +40,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return;
         };
         let read = self.read(&mut rx);
-        let retry = self.handle_frames(peer, &mut rx);
+        let retry = self.handle_frames(peer, &mut rx, Reader::Worker);
         drop(rx);
         self.flush(peer);
         if read == ReadOutcome::End {
@@ -94,7 +91,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if rx.frames.is_empty() {
             return Retry::No;
         }
-        let retry = self.handle_frames(peer, &mut rx);
+        let retry = self.handle_frames(peer, &mut rx, Reader::Worker);
         if retry == Retry::Soon && !rx.reads_paused {
             // Until the retry, the platform would report readiness again and again.
             self.pause_reads(peer, &mut rx, true);
@@ -104,79 +101,52 @@ impl<'m, P: Pal> Node<'m, P> {
         retry
     }
 
-    /// In the worker: handles the complete frames in the buffer, as far as the peer's share of this turn
-    /// goes.
-    pub(super) fn handle_frames(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        rx: &mut RxHalf<'m, P::Stream>,
-    ) -> Retry {
-        let is_alone = self.turns.serve(peer.index);
-        self.handle_frames_as(peer, rx, Reader::Worker { is_alone })
-    }
-
-    /// In a call that waits: handles the answers at the head of the buffer. False if another frame comes
-    /// first.
-    pub(in crate::node) fn handle_answers(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        rx: &mut RxHalf<'m, P::Stream>,
-    ) -> bool {
-        self.handle_frames_as(peer, rx, Reader::Caller) == Retry::No
-    }
-
-    fn handle_frames_as(
+    /// Handles the complete frames in the buffer. The worker stops at the end of the peer's share of this
+    /// turn, and a caller at the first frame that is not for it.
+    pub(in crate::node) fn handle_frames(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         rx: &mut RxHalf<'m, P::Stream>,
         reader: Reader,
     ) -> Retry {
+        let is_caller = reader == Reader::Caller;
+        // No other peer was served in this turn.
+        let is_alone = !is_caller && self.turns.serve(peer.index);
         let mut handled = 0_usize;
-        let retry = self.handle_each(peer, rx, reader, &mut handled);
-        if handled > 0 {
-            self.counters.frames_in.add(handled);
-        }
-        retry
-    }
-
-    /// The loop over the frames of a peer. Adds the number of frames that were handled to `handled`.
-    fn handle_each(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        rx: &mut RxHalf<'m, P::Stream>,
-        reader: Reader,
-        handled: &mut usize,
-    ) -> Retry {
-        let is_caller = matches!(reader, Reader::Caller);
-        loop {
+        let retry = loop {
             let frame = match rx.frames.peek() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => break,
+                Ok(None) => {
+                    if rx.reads_paused {
+                        self.pause_reads(peer, rx, false);
+                    }
+                    break Retry::No;
+                }
                 Err(malformed) => {
                     self.fault(peer, Refusal::Malformed(malformed));
-                    return Retry::No;
+                    break Retry::No;
                 }
             };
-            if is_caller && !self.is_for_caller(peer, frame.code) {
-                return Retry::Now;
-            }
-            // None of the messages for a caller has an answer.
-            if Expected::of(frame.code).is_some() && !peer.has_room() {
-                if !rx.reads_paused {
-                    self.counters.paused_reads.add(1);
-                    self.pause_reads(peer, rx, true);
-                    // Another thread may have made room before it could see the flag.
-                    if peer.has_room() {
-                        continue;
-                    }
+            if is_caller {
+                // None of the messages for a caller has an answer, for which there had to be room.
+                if !self.is_for_caller(peer, frame.code) {
+                    break Retry::Now;
                 }
-                return Retry::No;
-            }
-            if let Reader::Worker { is_alone } = reader
-                && !self.is_closing()
-                && rx.share.is_used_up(self.turn(), is_alone)
-            {
-                return Retry::Now;
+            } else {
+                if Expected::of(frame.code).is_some() && !peer.has_room() {
+                    if !rx.reads_paused {
+                        self.counters.paused_reads.add(1);
+                        self.pause_reads(peer, rx, true);
+                        // Another thread may have made room before it could see the flag.
+                        if peer.has_room() {
+                            continue;
+                        }
+                    }
+                    break Retry::No;
+                }
+                if !self.is_closing() && rx.share.is_used_up(self.turn(), is_alone) {
+                    break Retry::Now;
+                }
             }
             let length = frame.length();
             let code = frame.code;
@@ -195,20 +165,20 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             match outcome {
                 Ok(Retry::No) => {}
-                Ok(retry) => return retry,
+                Ok(retry) => break retry,
                 Err(refusal) => {
                     self.fault(peer, refusal);
-                    return Retry::No;
+                    break Retry::No;
                 }
             }
             handled.increment();
             rx.is_traced = false;
             rx.frames.skip(length);
+        };
+        if handled > 0 {
+            self.counters.frames_in.add(handled);
         }
-        if rx.reads_paused {
-            self.pause_reads(peer, rx, false);
-        }
-        Retry::No
+        retry
     }
 
     /// Whether a call that waits may handle the frame: an answer, the answer to a heartbeat, or a message

@@ -20,14 +20,12 @@ const BATCHES_AT_ONCE: u32 = if cfg!(loom) { 1 } else { 16 };
 
 /// The result of a drain.
 enum Drained {
-    /// All frames were written.
+    /// All frames that were queued were written.
     All,
     /// Nothing can be written now; the event that changes this brings the worker back to the peer.
     Blocked,
     /// The stream could not be opened, since nobody listens.
     Unreachable,
-    /// Other threads queue more than one flush writes.
-    Enough,
 }
 
 /// The pauses between attempts to connect to a peer whose backlog is full, in nanoseconds: the
@@ -64,22 +62,25 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As [`Node::flush`], but does not notify the thread that shuts the node down.
     pub(crate) fn try_flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        while let Some(mut tx) = peer.tx.try_lock() {
+        for _ in 0..BATCHES_AT_ONCE {
+            let Some(mut tx) = peer.tx.try_lock() else {
+                return;
+            };
             let drained = self.drain(peer, &mut tx);
             drop(tx);
             match drained {
                 Drained::Blocked => return,
                 // Only after the half is unlocked, since the worker could not lock it before.
-                Drained::Enough | Drained::Unreachable => return self.call_worker(peer),
-                // A thread that queued a frame while the half was locked relies on this second
-                // check.
+                Drained::Unreachable => return self.call_worker(peer),
+                // A thread that queued a frame while the half was locked relies on this check.
                 Drained::All if peer.queue.lock().filling.is_empty() => return,
                 Drained::All => {}
             }
         }
+        self.call_worker(peer);
     }
 
-    /// Writes until all frames are written or the stream accepts no more.
+    /// Writes the frames that are queued now, until all are written or the stream accepts no more.
     fn drain(&self, peer: &PeerRef<'_, 'm, P::Stream>, tx: &mut TxHalf<'m, P::Stream>) -> Drained {
         if tx.blocked || peer.broken.load(Ordering::SeqCst) {
             return Drained::Blocked;
@@ -100,21 +101,18 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         let vmid = self.identity.vmid.get().to_le_bytes();
-        let mut notify_room = false;
-        let mut batches = 0_u32;
+        let mut has_room = false;
+        if tx.draining.is_empty() {
+            let mut queue = peer.queue.lock();
+            has_room = !queue.filling.is_empty();
+            if has_room {
+                core::mem::swap(&mut queue.filling, &mut tx.draining);
+            }
+        }
         let done = loop {
             let rest_of_vmid = vmid.get(tx.vmid_sent..).or_broken(&[]);
-            if tx.draining.is_empty() {
-                let mut queue = peer.queue.lock();
-                if queue.filling.is_empty() && rest_of_vmid.is_empty() {
-                    break Drained::All;
-                }
-                batches.increment();
-                if batches > BATCHES_AT_ONCE {
-                    break Drained::Enough;
-                }
-                core::mem::swap(&mut queue.filling, &mut tx.draining);
-                notify_room = true;
+            if tx.draining.is_empty() && rest_of_vmid.is_empty() {
+                break Drained::All;
             }
             let Some(stream) = &tx.stream else {
                 break Drained::Blocked;
@@ -149,7 +147,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
         };
-        if notify_room {
+        if has_room {
             self.notify_room(peer);
         }
         done
@@ -157,7 +155,8 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Wakes the threads that wait for room in the peer's queue.
     fn notify_room(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        if peer.room_wanted.swap(false, Ordering::SeqCst) {
+        if peer.room_wanted.load(Ordering::SeqCst) && peer.room_wanted.swap(false, Ordering::SeqCst)
+        {
             self.waiters.wake_for_room(peer.vmid());
         }
         if peer.reads_paused.load(Ordering::SeqCst) {

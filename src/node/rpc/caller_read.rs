@@ -9,6 +9,7 @@
 use super::wait::{Limits, interruptible};
 use super::waiters::WaitToken;
 use crate::config::Driving;
+use crate::node::connection::{Reader, Retry};
 use crate::node::{Node, PeerRef, RxHalf};
 use crate::pal::fault::checked_read;
 use crate::pal::{Deadline, Event, Interest, Pal, Stream, StreamError, Time};
@@ -181,7 +182,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Err(StreamError::WouldBlock | StreamError::Interrupted) => true,
             Ok(count) => {
                 self.record_read(rx, count);
-                self.handle_answers(peer, rx)
+                self.handle_frames(peer, rx, Reader::Caller) == Retry::No
             }
         }
     }
