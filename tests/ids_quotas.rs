@@ -335,6 +335,33 @@ fn pid_of_a_zombie_is_charged_to_its_parent_and_that_of_a_group_to_a_member_of_i
     });
 }
 
+#[test]
+fn process_is_charged_to_its_parent_while_it_starts_and_as_a_zombie_and_an_orphan_to_its_adopter() {
+    with_family(|family| {
+        let processes = |family: &Family<'_>| {
+            [1, 2, 10].map(|number| family.leader.processes().charge_of(member(number)))
+        };
+        family.join(1);
+        let range = family.join(2);
+        let [first, second] = [range.start + 1, range.start + 2];
+        assert!(family.start(2, 10, first));
+        assert_eq!(processes(family), [1, 2, 0]);
+        family.connect(10);
+        family.leader.apply(&Op::Join(member(10), hello(first, 2)));
+        assert_eq!(processes(family), [1, 1, 1]);
+        family.leave(10);
+        assert_eq!(processes(family), [1, 2, 0]);
+        family.request(2, Message::ProcessReap(first));
+        assert_eq!(processes(family), [1, 1, 0]);
+        // The parent ends before its child has come: another process takes care of the child.
+        assert!(family.start(2, 11, second));
+        let grants = family.charges_of(1)[1];
+        family.leave(2);
+        assert_eq!(processes(family), [3, 0, 0], "the zombie and the child");
+        assert_eq!(family.charges_of(1)[1], grants + 1);
+    });
+}
+
 /// Each member does anything; the charges must fit the tables after every operation.
 #[test]
 fn charges_fit_the_tables_in_random_programs() {

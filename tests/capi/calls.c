@@ -122,6 +122,7 @@ static void setting_up(const char* base) {
     IS(limits.wrap_ids, true);
     IS(limits.lease_limit_ms, 0);
     IS(limits.admission, LIBOS_IPC_ADMIT_ANY);
+    IS(limits.quota, LIBOS_IPC_QUOTA_FAIR);
     limits.call_limit_ms = 5000;
     limits.sync_handles = 2;
     CHECK(libos_ipc_memory_size(NULL, true) <= LIBOS_IPC_MEMORY_LEADER);

@@ -97,6 +97,11 @@ int main(int argc, char** argv) {
         result = lock("/file", FILE_LOCK_POSIX, 2 * first, 0);
     IS(result, -ENOLCK);
     names("libos_ipc_limits.locks, ");
+    /* Without quotas one process gets all locks. */
+    struct libos_ipc_statistics statistics;
+    IS(first, 9);
+    IS(libos_ipc_get_statistics(&statistics), 0);
+    IS(statistics.refused_by_quota, 0);
     IS(file_lock_clear_pid(1), 0);
     for (result = 0, first = 0; first < 20 && result == 0; first++)
         result = lock(first % 2 ? "/a" : first % 3 ? "/b" : "/c", FILE_LOCK_POSIX, first, 0);

@@ -135,6 +135,27 @@ fn member_without_room_for_a_return_gets_no_delegation_and_its_lock_at_once() {
 }
 
 #[test]
+fn unlock_of_an_open_file_that_waits_for_a_delegation_counts_as_no_request_of_the_open_file() {
+    with_shared_table(|locks| {
+        let holder = member(2);
+        let delegated = Ok(SetOutcome::Delegated(DelegatedLocks::MAX));
+        assert_eq!(
+            locks.set_or_delegate(holder, 1, &write(1, 0, 9), 7),
+            delegated
+        );
+        // The member does not hold the open file before the second request.
+        assert_eq!(locks.set(holder, 2, &unlock(ofd(5, 20, 29))), WAITS);
+        assert_eq!(locks.set(holder, 3, &waiting(ofd(5, 20, 29))), WAITS);
+        assert!(locks.check_invariants());
+        let list = DelegatedLockList::new();
+        assert!(locks.return_delegation(holder, 7, list.locks()));
+        assert_eq!(decided(locks).len(), 2);
+        locks.close_open_file(holder, 5);
+        assert_eq!(locks.charges_of(holder), [0; 4]);
+    });
+}
+
+#[test]
 fn lock_of_a_shared_open_file_is_charged_to_the_requester_and_then_to_another_holder() {
     with_shared_table(|locks| {
         let (parent, child) = (member(2), member(3));

@@ -371,6 +371,28 @@ fn process_that_never_locked_sends_nothing_when_it_closes() {
 }
 
 #[test]
+fn member_with_its_part_of_the_locks_is_refused_and_another_member_is_not() {
+    let mut config = Config {
+        quota: Quota::Fair,
+        ..Config::DEFAULT
+    };
+    config.capacities.peers = 3;
+    config.capacities.locks.locks = 24;
+    let family = Family::with(config);
+    let (hog, other) = (family.member(), family.member());
+    let taken = (0..24)
+        .map(|at| hog.node.set_lock(&write(hog.pid, 2 * at, 2 * at), WAIT))
+        .take_while(Result::is_ok);
+    // One in reserve, and half of the twenty that all share.
+    assert_eq!(taken.count(), 11);
+    assert_eq!(family.leader.statistics().refused_by_quota, 1);
+    assert_eq!(
+        other.node.set_lock(&write(other.pid, 100, 100), WAIT),
+        Ok(())
+    );
+}
+
+#[test]
 fn request_at_a_limit_is_refused_and_changes_nothing() {
     let mut config = Config {
         quota: Quota::Off,

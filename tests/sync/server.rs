@@ -117,6 +117,30 @@ fn handles_and_clients_are_counted() {
 }
 
 #[test]
+fn handle_is_charged_to_the_process_that_opened_it_first_and_then_to_another_client() {
+    const LARGER: LeaseLimits = LeaseLimits {
+        handles: 64,
+        clients: 64,
+    };
+    let mut memory = Box::new_uninit_slice(Server::bytes(&LARGER, 1) + 4096);
+    let mut arena = Arena::new(&mut memory);
+    let server = &mut Server::shared(&mut arena, &LARGER, 1, 4).unwrap();
+    let charges = |server: &Server<'_>| [2, 3].map(|process| server.charges_of(vmid(process)));
+    receive(server, 2, ASK, 7, READ).unwrap();
+    receive(server, 3, ASK, 7, READ).unwrap();
+    assert_eq!(charges(server), [[1, 1], [0, 1]]);
+    take_messages(server);
+    receive(server, 2, CLOSE, 7, READ).unwrap();
+    take_messages(server);
+    assert_eq!(charges(server), [[0, 0], [1, 1]]);
+    receive(server, 2, ASK, 7, READ).unwrap();
+    server.reclaim(vmid(3));
+    assert_eq!(charges(server), [[1, 1], [0, 0]]);
+    server.reclaim(vmid(2));
+    assert_eq!(charges(server), [[0, 0], [0, 0]]);
+}
+
+#[test]
 fn client_without_room_for_messages_does_not_delay_other_clients() {
     with(|server| {
         for process in [2, 3, 4] {

@@ -22,6 +22,11 @@ impl Processes<'_> {
         self.quotas.refused()
     }
 
+    /// Returns the number of entries that the member pays for.
+    pub fn charge_of(&self, vmid: Vmid) -> usize {
+        self.quotas.charge_of(vmid, PROCESSES)
+    }
+
     /// Returns true if the charges agree with the table. Slow: for tests.
     pub(in crate::leader) fn check_quotas(&self) -> bool {
         self.quotas.check(&[self.len()], &[])

@@ -41,6 +41,11 @@ impl Server<'_> {
         self.update_handle(handle, |handle| handle.payer = next);
     }
 
+    /// The number of handles and of clients that the process pays for.
+    pub fn charges_of(&self, vmid: Vmid) -> [usize; 2] {
+        [HANDLES, CLIENTS].map(|table| self.quotas.charge_of(vmid, table))
+    }
+
     /// Whether the charges agree with the tables. Slow: for tests.
     pub fn check_quotas(&self) -> bool {
         let in_use = [self.handle_slots.in_use(), self.client_slots.in_use()];
