@@ -48,7 +48,8 @@ impl Leader<'_> {
         self.processes.digest(&mut digest, Processes::digest);
         let of_locks = |locks: &&mut LockTable<'_>, digest: &mut Digest| locks.digest(digest);
         self.locks.digest(&mut digest, of_locks);
-        self.leases.digest(&mut digest, Server::digest);
+        let of_leases = |leases: &&mut Server<'_>, digest: &mut Digest| leases.digest(digest);
+        self.leases.digest(&mut digest, of_leases);
         self.outbox.digest(&mut digest);
         digest.finish()
     }

@@ -94,7 +94,7 @@ pub struct Leader<'m> {
     pending_grants: Digested<PendingGrants<'m>>,
     processes: Digested<Processes<'m>>,
     locks: Digested<&'m mut LockTable<'m>>,
-    leases: Digested<Server<'m>>,
+    leases: Digested<&'m mut Server<'m>>,
     outbox: Outbox,
     vmids: Digested<Vmids<'m>>,
     departed: Digested<Departed<'m>>,
@@ -150,6 +150,7 @@ impl<'m> Leader<'m> {
             bytes_for::<LockTable<'m>>(1),
             LockTable::bytes(&capacities.locks),
             bytes_for::<u32>(MAX_DEPARTED),
+            bytes_for::<Server<'m>>(1),
             Server::bytes(&capacities.leases, capacities.sync_data),
             LockTable::quota_bytes(capacities.members),
             Processes::quota_bytes(capacities.members),
@@ -177,16 +178,13 @@ impl<'m> Leader<'m> {
                 &capacities.signals,
                 members,
             )?),
-            // The arena has it, since a leader is moved several times while it is made.
+            // The arena has the largest ones, since a leader is moved several times while it is made.
             locks: Digested::new(
                 arena.alloc_with(|arena| LockTable::shared(arena, &capacities.locks, members))?,
             ),
-            leases: Digested::new(Server::shared(
-                arena,
-                &capacities.leases,
-                capacities.sync_data,
-                members,
-            )?),
+            leases: Digested::new(arena.alloc_with(|arena| {
+                Server::shared(arena, &capacities.leases, capacities.sync_data, members)
+            })?),
             outbox: Outbox::EMPTY,
             vmids: Digested::new(Vmids::new(
                 arena,

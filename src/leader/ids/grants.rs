@@ -63,6 +63,7 @@ const KEYS: [Key; 3] = [Key::Number, Key::To, Key::Giver];
 impl<'m> Grants<'m> {
     pub(super) const fn bytes(capacity: usize, members: usize) -> usize {
         total!(
+            bytes_for::<Grants<'m>>(1),
             bytes_for::<Payer>(capacity),
             Quotas::bytes(members),
             bytes_for::<Grant>(capacity),
@@ -73,12 +74,17 @@ impl<'m> Grants<'m> {
         )
     }
 
-    /// Makes an empty table, which at most `members` share by quotas; 0: there are no quotas.
+    /// Makes an empty table, which at most `members` share by quotas; 0: there are no quotas. The arena has
+    /// it, since a leader is moved several times while it is made.
     pub(super) fn new(
         arena: &mut Arena<'m>,
         capacity: usize,
         members: usize,
-    ) -> Result<Self, Error> {
+    ) -> Result<&'m mut Self, Error> {
+        arena.alloc_with(|arena| Self::make(arena, capacity, members))
+    }
+
+    fn make(arena: &mut Arena<'m>, capacity: usize, members: usize) -> Result<Self, Error> {
         let mut index = || HashIndex::new(arena, capacity);
         let indexes = [index()?, index()?, index()?];
         Ok(Grants {

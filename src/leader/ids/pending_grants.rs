@@ -13,7 +13,7 @@ use crate::{Id, Vmid};
 const MAX_GRANTS: usize = 4096;
 
 /// Each ID is in one grant at most.
-pub(in crate::leader) struct PendingGrants<'m>(Grants<'m>);
+pub(in crate::leader) struct PendingGrants<'m>(&'m mut Grants<'m>);
 
 impl<'m> PendingGrants<'m> {
     /// Returns the number of entries: a quarter of the ranges.
@@ -40,7 +40,7 @@ impl<'m> PendingGrants<'m> {
     }
 
     pub(in crate::leader) fn quotas(&self) -> &Grants<'m> {
-        &self.0
+        self.0
     }
 
     /// Records that a process has left. What it has given is revoked later.

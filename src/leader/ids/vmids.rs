@@ -23,7 +23,7 @@ const USED_UP: u32 = 1;
 pub(in crate::leader) struct Vmids<'m> {
     /// The next VMID; `None` when all are used up.
     next: Option<Vmid>,
-    grants: Grants<'m>,
+    grants: &'m mut Grants<'m>,
 }
 
 impl<'m> Vmids<'m> {
@@ -56,7 +56,7 @@ impl<'m> Vmids<'m> {
     }
 
     pub(in crate::leader) fn quotas(&self) -> &Grants<'m> {
-        &self.grants
+        self.grants
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
