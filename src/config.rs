@@ -291,6 +291,7 @@ impl Config {
         LeaderCapacities {
             ranges: capacities.ranges,
             processes: capacities.processes,
+            peers: capacities.peers,
             signals: SignalLimits {
                 // A target is a process or a connected member.
                 targets: total!(capacities.processes, capacities.peers),

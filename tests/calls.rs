@@ -203,6 +203,57 @@ fn a_range_that_arrives_after_its_request_was_dropped_is_released() {
     assert_late_range_is_released(&leader, &member);
 }
 
+/// Threads that wait for locks leave waiters for calls that end with an answer.
+#[test]
+fn a_process_whose_threads_wait_for_locks_can_unlock_signal_and_take_an_id() {
+    let stage = Stage::new();
+    let capacities = Capacities {
+        waiters: 10,
+        ..Capacities::DEFAULT
+    };
+    let config = Config {
+        capacities,
+        ..Config::DEFAULT
+    };
+    let leader = stage.leader();
+    let member = stage.member(2, config);
+    let lock = |node: &HostNode, kind, start, (waits, wait)| {
+        let lock = FileLock {
+            family: LockFamily::Posix,
+            kind,
+            start,
+            end: start,
+            pid: node.identity().vmid.get(),
+            handle: 0,
+            wait: waits,
+            path: b"/f",
+        };
+        node.set_lock(&lock, wait)
+    };
+    let (write, unlock) = (LockKind::Write, LockKind::Unlock);
+    lock(&leader, write, 0, (false, WAIT)).unwrap();
+    lock(&member, write, 9, (false, WAIT)).unwrap();
+    let interrupts: [Interrupt; 8] = Default::default();
+    thread::scope(|scope| {
+        let waiting = interrupts.each_ref().map(|interrupt| {
+            let (member, wait) = (&member, WAIT.or_until(interrupt));
+            scope.spawn(move || lock(member, write, 0, (true, wait)))
+        });
+        until("all wait", || member.statistics().pools.waiters.now == 8);
+        let full = Err(Error::Full(Resource::Waiters));
+        assert_eq!(lock(&member, write, 0, (true, WAIT)), full);
+        assert_eq!(lock(&member, unlock, 9, (false, WAIT)), Ok(()));
+        let refused = Err(Error::Refused(Errno::EAGAIN));
+        assert_eq!(lock(&member, write, 0, (false, WAIT)), refused);
+        assert!(member.take_id(WAIT).is_ok());
+        assert_eq!(member.clear_locks(77, WAIT), Ok(()));
+        for (interrupt, waiting) in interrupts.iter().zip(waiting) {
+            interrupt.raise(&member);
+            assert_eq!(waiting.join().unwrap(), Err(Error::Interrupted));
+        }
+    });
+}
+
 #[test]
 fn a_request_waits_for_room_with_the_waiter_of_its_answer() {
     let stage = Stage::new();

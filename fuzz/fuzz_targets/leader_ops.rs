@@ -13,6 +13,7 @@ const CAPACITIES: LeaderCapacities = LeaderCapacities {
     id_members: 3,
     ranges: 8,
     processes: 6,
+    peers: 2,
     signals: SignalLimits {
         targets: 6,
         queued: 6,

@@ -52,6 +52,8 @@ pub struct LeaderCapacities {
     pub ranges: usize,
     /// Processes, zombies, and names of groups and sessions.
     pub processes: usize,
+    /// Processes that may be alive at once, besides the leader's own: no more are started.
+    pub peers: usize,
     /// Signals that go through the leader.
     pub signals: SignalLimits,
     /// File locks.
@@ -75,6 +77,7 @@ impl LeaderCapacities {
     pub const NONE: LeaderCapacities = LeaderCapacities {
         ranges: 0,
         processes: 0,
+        peers: usize::MAX,
         signals: SignalLimits::NONE,
         locks: LockLimits::NONE,
         leases: LeaseLimits {
@@ -174,7 +177,7 @@ impl<'m> Leader<'m> {
             pending_grants: Digested::new(PendingGrants::new(arena, ranges, members)?),
             processes: Digested::new(Processes::new(
                 arena,
-                capacities.processes,
+                (capacities.processes, capacities.peers),
                 &capacities.signals,
                 members,
             )?),
@@ -561,6 +564,31 @@ mod tests {
                 let started = leader.start(parent, vmid.get(), pid);
                 assert_eq!(started.is_ok(), vmid == child, "{vmid:?}");
             }
+        });
+    }
+
+    #[test]
+    fn a_child_that_the_leader_could_not_be_connected_with_is_not_started() {
+        with_leader(|leader, range| {
+            let hello = |pid| Hello {
+                version: Hello::VERSION,
+                features: 0,
+                pid,
+                parent: 0,
+            };
+            leader
+                .change_owner(Vmid::LEADER, range.start, Vmid::LEADER)
+                .unwrap();
+            leader.join(Vmid::LEADER, &hello(range.start)).unwrap();
+            leader.processes.peers = 1;
+            let [one, two] = [(); 2].map(|()| leader.new_vmid(Vmid::LEADER).unwrap());
+            let mut start = |pid, vmid: Vmid| {
+                leader.change_owner(Vmid::LEADER, pid, vmid).unwrap();
+                leader.start(Vmid::LEADER, vmid.get(), pid)
+            };
+            assert_eq!(start(range.start + 1, one), Ok(()));
+            let full = Err(Error::Full(Resource::Peers));
+            assert_eq!(start(range.start + 2, two), full);
         });
     }
 

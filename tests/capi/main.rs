@@ -8,6 +8,7 @@
 mod archive;
 mod header;
 mod install;
+mod microlibos;
 mod pointers;
 mod programs;
 

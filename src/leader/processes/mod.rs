@@ -116,6 +116,8 @@ pub struct Processes<'m> {
     free_count: usize,
     by_pid: SortedMap<'m>,
     by_vmid: SortedMap<'m>,
+    /// The limit for living processes besides the leader's own.
+    pub(super) peers: usize,
     starts: u64,
     deaths: u64,
     /// The number of starting processes whose parent has ended.
@@ -146,7 +148,7 @@ impl<'m> Processes<'m> {
 
     pub(super) fn new(
         arena: &mut Arena<'m>,
-        capacity: usize,
+        (capacity, peers): (usize, usize),
         signals: &SignalLimits,
         members: usize,
     ) -> Result<Self, Error> {
@@ -159,6 +161,7 @@ impl<'m> Processes<'m> {
             free_count: capacity,
             by_pid: SortedMap::new(arena, capacity)?,
             by_vmid: SortedMap::new(arena, capacity)?,
+            peers,
             starts: 0,
             deaths: 0,
             orphaned_starts: 0,
@@ -295,8 +298,16 @@ impl<'m> Processes<'m> {
     }
 
     /// Adds a child that the process of `from` starts, and that has its VMID and its pid already.
+    ///
+    /// # Errors
+    /// [`Error::Full`] also if the leader could not be connected with one more process: the child
+    /// would start and be refused then.
     pub(super) fn start(&mut self, from: Vmid, vmid: Vmid, pid: Id) -> Result<(), Error> {
         let parent = *self.find_by_vmid(from).ok_or(Error::NoSuchProcess)?;
+        let has_first = self.by_vmid.get(Vmid::LEADER.get()).is_some();
+        if self.by_vmid.len().minus(usize::from(has_first)) >= self.peers {
+            return Err(Error::Full(Resource::Peers));
+        }
         self.add(
             from,
             Entry {

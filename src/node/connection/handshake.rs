@@ -246,6 +246,13 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         let Ok(peer) = self.peers.find_or_add(vmid) else {
+            let leader = self.leader.as_ref();
+            if leader.is_some_and(|leader| leader.lock().processes().is_starting(vmid)) {
+                // The leader has let it start, so the connection of another process that has ended is
+                // about to be closed.
+                let claimed = UnidentifiedStream::of(stream, vmid, self.now());
+                return self.keep_unidentified(state, claimed);
+            }
             return self.refuse(Some(vmid), Refusal::PeersFull);
         };
         if self

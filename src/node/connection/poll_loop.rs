@@ -400,7 +400,12 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(super) fn refuse(&self, vmid: Option<Vmid>, refusal: Refusal) {
         self.counters.refuse(refusal);
         self.events.refused(vmid, refusal);
-        if let Some(vmid) = vmid {
+        if let Some(vmid) = vmid
+            && refusal == Refusal::Unreachable
+        {
+            // A process that ends closes its listening stream before others have noticed its end.
+            log_event!(debug, "process {vmid} cannot be answered: {refusal}");
+        } else if let Some(vmid) = vmid {
             log_event!(warn, "process {vmid} is refused: {refusal}");
         } else {
             log_event!(warn, "a connection is refused: {refusal}");

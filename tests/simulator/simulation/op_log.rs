@@ -14,6 +14,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 14] {
     let LeaderCapacities {
         ranges,
         processes,
+        peers,
         signals,
         locks,
         leases,
@@ -25,6 +26,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 14] {
     [
         ranges,
         processes,
+        peers,
         signals.targets,
         signals.queued,
         locks.locks,
@@ -46,6 +48,7 @@ fn read_capacities(file: &mut &[u8]) -> Option<LeaderCapacities> {
     Some(LeaderCapacities {
         ranges: number()?,
         processes: number()?,
+        peers: number()?,
         signals: SignalLimits {
             targets: number()?,
             queued: number()?,
