@@ -13,8 +13,8 @@ use libos_ipc::wire::{
     Answer, FileLock, IdRange, LockFamily, LockKind, Message, MetaCode, SyncState,
 };
 use libos_ipc::{
-    Capacities, Config, Driving, Errno, Error, Identity, Interrupt, Node, Refusal, Resource, Vmid,
-    Wait, WaitReason,
+    Capacities, ChildSelector, Config, Driving, Errno, Error, Identity, Interrupt, Node, Refusal,
+    Resource, Vmid, Wait, WaitReason,
 };
 use tempfile::TempDir;
 
@@ -242,7 +242,9 @@ fn a_process_whose_threads_wait_for_locks_can_unlock_signal_and_take_an_id() {
         until("all wait", || member.statistics().pools.waiters.now == 8);
         let full = Err(Error::Full(Resource::Waiters));
         assert_eq!(lock(&member, write, 0, (true, WAIT)), full);
-        assert_eq!(lock(&member, unlock, 9, (false, WAIT)), Ok(()));
+        assert_eq!(lock(&member, unlock, 9, (true, WAIT)), Ok(()));
+        let ended = member.wait_child(ChildSelector::Any, Wait::at_most(Duration::ZERO));
+        assert_eq!(ended, Err(Error::NoChild));
         let refused = Err(Error::Refused(Errno::EAGAIN));
         assert_eq!(lock(&member, write, 0, (false, WAIT)), refused);
         assert!(member.take_id(WAIT).is_ok());

@@ -61,7 +61,7 @@ fn loom_a_wait_has_one_outcome() {
         check(move || {
             let waiters = waiters(1);
             let claim = waiters
-                .claim(PEER, WHAT, Some(Expected::Owner), late)
+                .claim(PEER, WHAT, Some(Expected::Owner), late, false)
                 .unwrap();
             let answering = {
                 let waiters = Arc::clone(&waiters);
@@ -83,9 +83,13 @@ fn loom_a_wait_has_one_outcome() {
                 (outcome, _) => panic!("{outcome:?}, and something else became of the answer"),
             }
             assert_eq!(waiters.fill().0, 0, "the waiter is free");
-            waiters.claim(PEER, WHAT, None, LateReply::Drop).unwrap();
+            waiters
+                .claim(PEER, WHAT, None, LateReply::Drop, false)
+                .unwrap();
             assert!(
-                waiters.claim(PEER, WHAT, None, LateReply::Drop).is_err(),
+                waiters
+                    .claim(PEER, WHAT, None, LateReply::Drop, false)
+                    .is_err(),
                 "free only once"
             );
         });

@@ -82,8 +82,12 @@ impl<'m, P: Pal> Node<'m, P> {
         limits: Limits<'_>,
         poll: &mut dyn FnMut() -> Option<Result<(), Error>>,
     ) -> Result<(), Error> {
+        // A call that may not wait only looks, for example for an ended child.
+        let is_open_ended = what.is_open_ended() && limits.until != Deadline::Now;
         let what = (what, self.now());
-        let token = self.waiters.claim(peer, what, None, LateReply::Drop)?;
+        let token = self
+            .waiters
+            .claim(peer, what, None, LateReply::Drop, is_open_ended)?;
         let mut outcome = None;
         self.block_on(token, limits, None, &mut |limit| {
             outcome = match limit {

@@ -90,11 +90,12 @@ impl Call {
         let what = (WaitReason::Answer(code), now);
         let is_open_ended = matches!(
             message,
-            Message::FileLockSet(lock) | Message::FileLockBorrow(lock) if lock.wait
+            Message::FileLockSet(lock) | Message::FileLockBorrow(lock)
+                if lock.wait && lock.kind != LockKind::Unlock
         );
         let token = node
             .waiters
-            .claim_for(dest, what, Some(expected), late, is_open_ended)?;
+            .claim(dest, what, Some(expected), late, is_open_ended)?;
         if node.has_ended() {
             node.waiters.release(token);
             return Err(Error::ShuttingDown);

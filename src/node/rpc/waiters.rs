@@ -149,21 +149,10 @@ impl<'m, E: Event> Waiters<'m, E> {
     }
 
     /// Allocates a waiter for an answer of `peer`, or for room to send to `peer` if `expected` is
-    /// `None`.
-    pub(crate) fn claim(
-        &self,
-        peer: Vmid,
-        what: (WaitReason, Time),
-        expected: Option<Expected>,
-        late: LateReply,
-    ) -> Result<WaitToken, Error> {
-        self.claim_for(peer, what, expected, late, what.0.is_open_ended())
-    }
-
-    /// As [`Waiters::claim`]. A wait that `is_open_ended` lasts as long as other processes or threads
+    /// `None`. A wait that `is_open_ended` lasts as long as other processes or threads
     /// like, so some waiters are set aside for those that end by themselves: a call that releases
     /// something finds one however many threads wait for a lock.
-    pub(crate) fn claim_for(
+    pub(crate) fn claim(
         &self,
         peer: Vmid,
         (what, since): (WaitReason, Time),

@@ -29,7 +29,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let is_open_ended = !matches!(kind, WaitKind::Close);
         let claimed = self
             .waiters
-            .claim_for(server, shown, None, LateReply::Drop, is_open_ended);
+            .claim(server, shown, None, LateReply::Drop, is_open_ended);
         let outcome = match claimed {
             Ok(claim) => {
                 let outcome = self.wait_queued(handle, slot, kind, (claim, limits), poll);
