@@ -67,6 +67,8 @@ static int join_family(bool is_first) {
     IDTYPE pid;
     libos_ipc_default_limits(&limits);
     limits.sync_handles = 64;
+    /* Each thread may wait in a call. */
+    limits.waiters = THREADS + 1;
     if (is_first && most)
         limits.peers = (uint32_t)atoi(most);
     size_t size = libos_ipc_memory_size(&limits, is_first);
