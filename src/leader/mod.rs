@@ -577,13 +577,15 @@ mod tests {
                 parent: 0,
             };
             leader
-                .change_owner(Vmid::LEADER, range.start, Vmid::LEADER)
+                .change_owner(Vmid::LEADER, range.start, Vmid::LEADER, Presence::Absent)
                 .unwrap();
             leader.join(Vmid::LEADER, &hello(range.start)).unwrap();
             leader.processes.peers = 1;
             let [one, two] = [(); 2].map(|()| leader.new_vmid(Vmid::LEADER).unwrap());
             let mut start = |pid, vmid: Vmid| {
-                leader.change_owner(Vmid::LEADER, pid, vmid).unwrap();
+                leader
+                    .change_owner(Vmid::LEADER, pid, vmid, Presence::Absent)
+                    .unwrap();
                 leader.start(Vmid::LEADER, vmid.get(), pid)
             };
             assert_eq!(start(range.start + 1, one), Ok(()));

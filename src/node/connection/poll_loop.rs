@@ -209,7 +209,7 @@ impl<'m, P: Pal> Node<'m, P> {
             until
         };
         self.wait(state, until);
-        check_ready(&state.ready);
+        check_ready(state.ready);
         self.turns.set_ready(state.ready.len());
         let mut next = 0_usize;
         while let Some(&(token, readiness)) = state.ready.get(next) {

@@ -10,7 +10,7 @@ use libos_ipc::{LeaseLimits, LockLimits};
 
 const FORMAT: &[u8] = b"operations of libos-ipc, 3\n";
 
-fn numbers(capacities: &LeaderCapacities) -> [u64; 14] {
+fn numbers(capacities: &LeaderCapacities) -> [u64; 15] {
     let LeaderCapacities {
         ranges,
         processes,
