@@ -1,5 +1,6 @@
 //! **locks**: no process gets a lock that conflicts with another, whether the leader or a member
-//! grants it. **deadlocks**: `EDEADLK` is returned only if there may be a cycle. That no cycle is
+//! grants it. **fencing**: a holder's number is higher than those of all conflicting holders before it.
+//! **deadlocks**: `EDEADLK` is returned only if there may be a cycle. That no cycle is
 //! missed, no waiter is forgotten, and no lock survives its holder, follows from the end of every
 //! wait (**calls**).
 
@@ -67,6 +68,8 @@ pub(crate) struct Files {
     /// The calls that release locks of an owner: those of a process that release all its record locks, and
     /// those of any process that may release a lock of an open file.
     clears: BTreeMap<Owner, Clears>,
+    /// The highest fencing number for each byte.
+    fencing: BTreeMap<(Space, usize), u64>,
     /// The holders of each open file: its locks live exactly as long as a process holds it.
     pub(crate) holders: Holders,
 }
@@ -124,6 +127,22 @@ impl Files {
         }
         let own = self.held.entry((claim.space, claim.owner)).or_default();
         own[claim.bytes.clone()].fill(Some(claim.write));
+        Ok(())
+    }
+
+    /// The owner, which got the lock after a request at `began` and has not released it since, has got
+    /// this fencing number for it.
+    pub(crate) fn fenced(&mut self, claim: &Claim, began: u64, number: u64) -> Result<(), String> {
+        if self.may_be_cleared(claim.owner, began) {
+            return Ok(());
+        }
+        for byte in claim.bytes.clone() {
+            let last = self.fencing.entry((claim.space, byte)).or_default();
+            if number <= *last {
+                return Err(format!("{claim:?} got {number} after {last}"));
+            }
+            *last = number;
+        }
         Ok(())
     }
 

@@ -67,10 +67,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let kind = LockKind::ALL[rng.usize(..3)];
         let is_unlock = kind == LockKind::Unlock;
         let is_flock = family == LockFamily::Flock;
-        let mut owner = Owner::Process(self.own.vmid);
-        if family != LockFamily::Posix {
-            owner = Owner::Handle(handle);
-        }
+        let is_posix = family == LockFamily::Posix;
+        let owners = [Owner::Handle(handle), Owner::Process(self.own.vmid)];
+        let owner = owners[usize::from(is_posix)];
         if is_flock {
             bytes = 0..BYTES;
         }
@@ -82,7 +81,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             _ => (true, Duration::ZERO),
         };
         let wait = wait && !is_unlock;
-        let limit = if is_unlock { LONG } else { limit };
+        let limit = [limit, LONG][usize::from(is_unlock)];
         let end = [bytes.end as u64 - 1, u64::MAX][usize::from(is_flock)];
         let lock = FileLock {
             family,
@@ -117,7 +116,6 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             now
         });
-        let is_posix = family == LockFamily::Posix;
         let may_be = |error| match error {
             // Another thread whose request was refused has released all locks and cancelled all
             // requests.
@@ -163,8 +161,30 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             world.check("locks", checked);
         });
-        if outcome == Err(Error::Refused(Errno::EDEADLK)) {
-            self.release_record_locks();
+        match outcome {
+            Ok(()) => self.draw_fencing_number(&lock, &claim, began),
+            Err(Error::Refused(Errno::EDEADLK)) => self.release_record_locks(),
+            Err(_) => {}
+        }
+    }
+
+    fn draw_fencing_number(&self, lock: &FileLock<'_>, claim: &Claim, began: u64) {
+        // Another process may release a lock of an open file meanwhile.
+        if !claim.write || lock.family != LockFamily::Posix {
+            return;
+        }
+        // Another thread may have released it.
+        let may_be = |error| error == Error::Refused(Errno::EPERM);
+        let drawn = self.call("fencing number", LONG, may_be, |node, wait| {
+            node.fencing_number(lock, wait)
+        });
+        if let Ok(Some(number)) = drawn {
+            with(|world| {
+                if world.checks.family.is_certain(self.own.vmid) {
+                    let outcome = world.checks.files.fenced(claim, began, number);
+                    world.check("fencing", outcome);
+                }
+            });
         }
     }
 
