@@ -230,9 +230,9 @@ impl Pal for CPlatform {
             report_fault(PlatformFault::ReadyCount);
         }
         for found in found.iter().take(count) {
-            let readiness = u8::try_from(found.readiness).map(Interest::from_bits_retain);
             // A bit that does not exist is passed on to the node, which reports the fault.
-            let readiness = readiness.unwrap_or(Interest::from_bits_retain(u8::MAX));
+            let bits = u8::try_from(found.readiness).map_or(u8::MAX, |bits| bits);
+            let readiness = Interest::from_bits_retain(bits);
             let _ = ready.push((Token(found.token), readiness));
         }
     }

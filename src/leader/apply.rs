@@ -272,7 +272,7 @@ impl Leader<'_> {
     /// numbers that were given out before, and so those of earlier holders, are lower.
     fn fencing(&self, is_held: bool) -> Outcome {
         let first = || fencing::first_of(self.ops).ok_or(Errno::EOVERFLOW);
-        let first = is_held.then(first).unwrap_or(Err(Errno::EPERM));
+        let first = is_held.then(first).map_or(Err(Errno::EPERM), |first| first);
         Outcome::Answer(Answer::Fencing(first))
     }
 

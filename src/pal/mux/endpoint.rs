@@ -172,10 +172,10 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
         };
         for _ in 0..CHUNKS_PER_POLL {
             let count = self.channel.read(&mut *buffer);
-            let came = buffer.get(..count).unwrap_or_else(|| {
+            let Some(came) = buffer.get(..count) else {
                 report_fault(PlatformFault::ReadCount);
-                &[]
-            });
+                return;
+            };
             if came.is_empty() || self.lock().mux.receive(came).is_err() {
                 return;
             }
