@@ -331,6 +331,12 @@ impl<'m> LockTable<'m> {
         self.release_closed();
     }
 
+    /// The number of references to open files that there is room for.
+    #[cfg(debug_assertions)]
+    pub(crate) fn references(&self) -> u64 {
+        self.open_files.high_water().into()
+    }
+
     /// How many entries of its tables the operations so far have visited. Only in builds with debug
     /// assertions: tests assert the bound of each operation.
     #[cfg(debug_assertions)]

@@ -18,8 +18,19 @@ impl Leader<'_> {
     /// steps.
     pub fn apply(&mut self, op: &Op<'_>) -> Outcome {
         self.ops = self.ops.wrapping_add(1);
+        #[cfg(debug_assertions)]
+        let (steps, removed) = (self.steps(), self.locks.removed());
         let outcome = self.change(op);
         self.update_outbox();
+        #[cfg(debug_assertions)]
+        {
+            let steps = self.steps().wrapping_sub(steps);
+            let bound = self.bound(op, self.locks.removed().wrapping_sub(removed));
+            assert!(
+                steps <= bound,
+                "{op:?} takes {steps} steps, at most {bound} are allowed"
+            );
+        }
         if let Some(observer) = self.observer {
             observer.applied(self, op, &outcome);
         }

@@ -7,6 +7,8 @@
 //! applies the same operations gives the same outcomes.
 
 mod apply;
+#[cfg(debug_assertions)]
+mod bounds;
 mod codec;
 mod forwarding;
 mod ids;

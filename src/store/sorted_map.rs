@@ -1,6 +1,6 @@
 //! Maps numbers to slots of a table.
 
-use super::{Arena, Table, bytes_for, close_gap, make_gap};
+use super::{Arena, Steps, Table, bytes_for, close_gap, make_gap};
 use crate::error::Error;
 use crate::invariant::{Count, OrBroken};
 
@@ -17,7 +17,11 @@ pub(crate) struct SortedMap<'m> {
     entries: Table<'m, Entry>,
     count: usize,
     peak: usize,
+    steps: Steps,
 }
+
+/// How many entries lie in a line of a processor's cache: so many are moved in one step.
+const MOVED_AT_ONCE: usize = 8;
 
 impl<'m> SortedMap<'m> {
     pub(crate) const fn bytes(capacity: usize) -> usize {
@@ -29,11 +33,14 @@ impl<'m> SortedMap<'m> {
             entries: arena.alloc_table(capacity, |_| Ok(Entry::default()))?,
             count: 0,
             peak: 0,
+            steps: Steps::default(),
         })
     }
 
     fn find(&self, number: u32) -> Result<usize, usize> {
         let used = self.entries.get(..self.count).or_broken(&[]);
+        self.steps
+            .count_many(used.len().checked_ilog2().map_or(1, |log| log as usize));
         used.binary_search_by_key(&number, |entry| entry.number)
     }
 
@@ -59,6 +66,7 @@ impl<'m> SortedMap<'m> {
         let Some(tail) = self.entries.get_mut(at..count) else {
             return false;
         };
+        self.steps.count_many(tail.len() / MOVED_AT_ONCE);
         make_gap(tail);
         if let Some(entry) = tail.first_mut() {
             *entry = Entry { number, slot };
@@ -74,10 +82,17 @@ impl<'m> SortedMap<'m> {
             return false;
         };
         if let Some(tail) = self.entries.get_mut(at..self.count) {
+            self.steps.count_many(tail.len() / MOVED_AT_ONCE);
             close_gap(tail);
         }
         self.count.decrement();
         true
+    }
+
+    /// The number of entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.get()
     }
 
     pub(crate) fn len(&self) -> usize {

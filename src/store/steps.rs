@@ -12,13 +12,22 @@ pub(crate) struct Steps {
 
 impl Steps {
     #[inline]
+    pub(crate) fn count(&self) {
+        self.count_many(1);
+    }
+
+    /// Counts several entries at once.
+    #[inline]
     #[cfg_attr(
         not(debug_assertions),
         expect(clippy::unused_self, reason = "it counts in debug builds")
     )]
-    pub(crate) fn count(&self) {
+    pub(crate) fn count_many(&self, entries: usize) {
         #[cfg(debug_assertions)]
-        self.count.set(self.count.get().wrapping_add(1));
+        self.count
+            .set(self.count.get().wrapping_add(entries as u64));
+        #[cfg(not(debug_assertions))]
+        let _ = entries;
     }
 
     #[cfg(debug_assertions)]

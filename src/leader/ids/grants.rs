@@ -130,6 +130,13 @@ impl<'m> Grants<'m> {
         self.quotas.charge_of(giver, GRANTS)
     }
 
+    /// The number of table entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(super) fn steps(&self) -> u64 {
+        let steps = self.indexes.iter().map(HashIndex::steps);
+        steps.fold(0, u64::wrapping_add)
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.slots.remaining() > 0
     }

@@ -217,6 +217,12 @@ impl<'m> Ranges<'m> {
         self.spans.find(id).and_then(|span| Vmid::new(span.owner()))
     }
 
+    /// The number of table entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(in crate::leader) fn steps(&self) -> u64 {
+        self.spans.steps()
+    }
+
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
         digest.write_u32(self.next);
         self.spans.digest(digest);

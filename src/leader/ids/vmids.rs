@@ -64,6 +64,12 @@ impl<'m> Vmids<'m> {
         self.grants.digest(digest);
     }
 
+    /// The number of table entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(in crate::leader) fn steps(&self) -> u64 {
+        self.grants.steps()
+    }
+
     /// Whether the VMID was not given out yet.
     pub(in crate::leader) fn is_ahead(&self, vmid: Vmid) -> bool {
         self.next.is_some_and(|next| vmid >= next)

@@ -76,7 +76,7 @@ impl Processes<'_> {
         let in_session = |entry: &Entry| {
             entry.exists() && entry.group == group && entry.session == caller.session
         };
-        if group != pid && !self.entries.iter().any(in_session) {
+        if group != pid && !self.each_entry().any(in_session) {
             return Err(Errno::EPERM);
         }
         self.adjust_ref_count(group, 1);
@@ -91,7 +91,7 @@ impl Processes<'_> {
     /// `setsid(2)`.
     fn set_session(&mut self, caller: &Entry, ranges: &mut Ranges<'_>) -> Result<(), Errno> {
         let leads = |entry: &Entry| entry.exists() && entry.group == caller.pid;
-        if self.entries.iter().any(leads) {
+        if self.each_entry().any(leads) {
             return Err(Errno::EPERM);
         }
         self.adjust_ref_count(caller.group, -1);

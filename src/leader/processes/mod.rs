@@ -13,7 +13,8 @@ mod signals;
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
-    Arena, Digest, Digested, Payer, Quotas, SortedMap, Table, TransmitQueue, bytes_for, total,
+    Arena, Digest, Digested, Payer, Quotas, SortedMap, Steps, Table, TransmitQueue, bytes_for,
+    total,
 };
 use crate::wire::{ExitReport, ProcessFlags};
 use crate::{Id, Vmid};
@@ -132,6 +133,7 @@ pub struct Processes<'m> {
     /// The first process has ended, though its node may still serve the others.
     first_has_left: bool,
     quotas: Quotas<'m>,
+    steps: Steps,
 }
 
 impl<'m> Processes<'m> {
@@ -171,6 +173,7 @@ impl<'m> Processes<'m> {
             signals: Digested::new(Signals::new(arena, signals)?),
             first_has_left: false,
             quotas: Quotas::new(arena, members, &[capacity])?,
+            steps: Steps::default(),
         })
     }
 
@@ -191,6 +194,30 @@ impl<'m> Processes<'m> {
         (self.first_has_left, self.peak()).hash(digest);
         self.signals.digest(digest, Signals::digest);
         self.quotas.digest(digest);
+    }
+
+    /// The greatest number of entries.
+    #[cfg(debug_assertions)]
+    pub(super) fn capacity(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// The number of table entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(super) fn steps(&self) -> u64 {
+        [
+            self.steps.get(),
+            self.by_pid.steps(),
+            self.by_vmid.steps(),
+            self.signals.steps(),
+        ]
+        .into_iter()
+        .fold(0, u64::wrapping_add)
+    }
+
+    /// Iterates over all entries.
+    fn each_entry(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().inspect(|_| self.steps.count())
     }
 
     /// Returns the number of entries in use: processes, zombies, and pids of groups and sessions.

@@ -39,6 +39,7 @@ impl Processes<'_> {
         // Those are left that it got after [`Processes::reclaim_children`].
         let reaper = self.find_reaper(dead.parent);
         for at in 0..self.entries.len() {
+            self.steps.count();
             if let Some(child) = self.child_at(at, &dead) {
                 self.reparent(child, &dead, reaper, ranges);
             }
@@ -80,6 +81,7 @@ impl Processes<'_> {
             if !portion.take_slot() {
                 break;
             }
+            self.steps.count();
             let at = usize::try_from(slot).or_broken(usize::MAX);
             if let Some(child) = self.child_at(at, &parent) {
                 if !portion.take_entry() {
@@ -168,7 +170,7 @@ impl Processes<'_> {
 
     /// Returns the starting process without a parent whose number is the lowest, and that number.
     pub(crate) fn first_orphaned_start(&self) -> Option<(u64, Vmid)> {
-        let orphans = self.entries.iter().filter(|entry| entry.orphaned != 0);
+        let orphans = self.each_entry().filter(|entry| entry.orphaned != 0);
         let first = orphans.min_by_key(|entry| entry.orphaned)?;
         Some((first.orphaned, Vmid::new(first.vmid)?))
     }
@@ -236,7 +238,7 @@ impl Processes<'_> {
     /// Returns true if no member of the group has a parent in the same session and outside the
     /// group (POSIX, "orphaned process group").
     pub(super) fn is_orphaned(&self, group: Id) -> bool {
-        !self.entries.iter().any(|member| {
+        !self.each_entry().any(|member| {
             member.is_alive()
                 && member.group == group
                 && self.find_by_pid(member.parent).is_some_and(|parent| {
@@ -250,14 +252,14 @@ impl Processes<'_> {
         if self.stopped == 0 || !self.is_orphaned(group) {
             return;
         }
-        let of_group = |entry: &&mut Entry| entry.is_alive() && entry.group == group;
+        let of_group = |entry: &&Entry| entry.is_alive() && entry.group == group;
         let has_stopped = self
-            .entries
-            .iter_mut()
+            .each_entry()
             .filter(of_group)
             .any(|member| member.flags.contains(ProcessFlags::STOPPED));
         if has_stopped {
             for at in 0..self.entries.len() {
+                self.steps.count();
                 let member = self.entries.get(at).copied().unwrap_or(FREE_ENTRY);
                 if member.is_alive() && member.group == group {
                     self.send_kernel_signal(&member, SIGHUP);

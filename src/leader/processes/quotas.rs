@@ -89,7 +89,6 @@ impl Processes<'_> {
         let is_named = |entry: &&Entry| {
             entry.pid != pid && (entry.group == pid || entry.session == pid) && entry.payer != but
         };
-        self.quotas
-            .member(self.entries.iter().find(is_named)?.payer)
+        self.quotas.member(self.each_entry().find(is_named)?.payer)
     }
 }

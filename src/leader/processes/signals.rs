@@ -50,6 +50,7 @@ impl Processes<'_> {
     /// Makes a signal for all pending for the processes that have not joined yet.
     pub(in crate::leader) fn queue_for_starting(&mut self, from: Vmid, kill: &PidKill) {
         for at in 0..self.entries.len() {
+            self.steps.count();
             let Some(entry) = self.entries.get(at) else {
                 return;
             };
@@ -74,7 +75,7 @@ impl Processes<'_> {
 
     /// Returns true if the table has a process or a zombie other than the process of `vmid`.
     pub(crate) fn has_any_except(&self, vmid: Vmid) -> bool {
-        let mut entries = self.entries.iter();
+        let mut entries = self.each_entry();
         entries.any(|entry| entry.exists() && entry.vmid != vmid.get())
     }
 

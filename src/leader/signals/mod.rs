@@ -14,7 +14,7 @@ mod sending;
 use crate::error::{Errno, Error, Resource};
 use crate::invariant::Count;
 use crate::store::{
-    Arena, Digest, NONE, SlotAllocator, SortedMap, Table, TransmitQueue, bytes_for, total,
+    Arena, Digest, NONE, SlotAllocator, SortedMap, Steps, Table, TransmitQueue, bytes_for, total,
 };
 use crate::wire::{KillTarget, PidKill};
 use crate::{Id, Vmid};
@@ -175,6 +175,7 @@ pub(crate) struct Signals<'m> {
     /// The targets that have joined and for which a signal waits to be sent.
     outbox: TransmitQueue<'m>,
     stamp: u64,
+    steps: Steps,
 }
 
 impl<'m> Signals<'m> {
@@ -206,6 +207,7 @@ impl<'m> Signals<'m> {
             answers: NONE,
             outbox: TransmitQueue::new(arena, limits.targets)?,
             stamp: 0,
+            steps: Steps::default(),
         })
     }
 
@@ -229,6 +231,18 @@ impl<'m> Signals<'m> {
             .hash(digest);
         self.stamp.hash(digest);
         self.outbox.digest(digest);
+    }
+
+    /// The greatest number of signals that are queued one by one, and of targets.
+    #[cfg(debug_assertions)]
+    pub(in crate::leader) fn capacity(&self) -> u64 {
+        (self.queue.len() as u64).wrapping_add(self.targets.len() as u64)
+    }
+
+    /// The number of table entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(in crate::leader) fn steps(&self) -> u64 {
+        self.steps.get().wrapping_add(self.by_vmid.steps())
     }
 
     /// Returns the number of signals that are queued one by one, and the highest number so far.
@@ -424,7 +438,10 @@ impl<'m> Signals<'m> {
 
     /// Iterates over the slots of a list.
     fn list(&self, first: u32) -> impl Iterator<Item = (u32, &Queued)> {
-        let get = |slot: u32| Some((slot, self.queue.get(slot as usize)?));
+        let get = |slot: u32| {
+            self.steps.count();
+            Some((slot, self.queue.get(slot as usize)?))
+        };
         core::iter::successors(get(first), move |(_, queued)| get(queued.next))
     }
 
@@ -447,6 +464,7 @@ impl<'m> Signals<'m> {
         target.last = NONE;
         // The queue is rebuilt from the remaining signals.
         while let Some(queued) = self.queue.get_mut(at as usize) {
+            self.steps.count();
             let next = core::mem::replace(&mut queued.next, NONE);
             let bit = signal_bit(queued.kill.signal).unwrap_or(0);
             if bit & signals != 0 {

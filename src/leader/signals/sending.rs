@@ -163,6 +163,7 @@ impl Signals<'_> {
         let (sent, mut prev) = (target.sent, NONE);
         let mut at = sent;
         while let Some(queued) = self.queue.get(at as usize).copied() {
+            self.steps.count();
             if at != slot {
                 (prev, at) = (at, queued.next);
                 continue;
@@ -199,6 +200,7 @@ impl Signals<'_> {
         };
         for mut at in lists {
             while let Some(queued) = self.queue.get(at as usize).copied() {
+                self.steps.count();
                 self.finish(at, result(&queued.kill));
                 at = queued.next;
             }

@@ -176,6 +176,12 @@ impl<'m> IntervalMap<'m> {
         self.tree.peak()
     }
 
+    /// The number of intervals that were visited.
+    #[cfg(debug_assertions)]
+    pub(crate) fn steps(&self) -> u64 {
+        self.tree.steps()
+    }
+
     /// Returns the interval that contains `number`.
     #[inline]
     pub(crate) fn find(&mut self, number: u32) -> Option<Interval<'m>> {

@@ -9,7 +9,7 @@ use super::node::{ByStart, Node};
 use crate::ID_MAX;
 use crate::error::Error;
 use crate::invariant::Count;
-use crate::store::{Arena, bytes_for};
+use crate::store::{Arena, Steps, bytes_for};
 
 /// All intervals of a table. Nodes that were never used are not initialised: their memory is
 /// untouched.
@@ -20,6 +20,7 @@ pub(super) struct Tree<'m> {
     capacity: usize,
     count: usize,
     peak: usize,
+    steps: Steps,
 }
 
 impl<'m> Tree<'m> {
@@ -35,12 +36,25 @@ impl<'m> Tree<'m> {
             capacity,
             count: 0,
             peak: 0,
+            steps: Steps::default(),
         })
     }
 
     /// Returns the number of intervals that still fit.
     pub(super) fn remaining(&self) -> usize {
         self.capacity.minus(self.count)
+    }
+
+    /// Counts the nodes of the longest path of a red-black tree.
+    fn count_path(&self) {
+        let height = self.count.checked_ilog2().map_or(1, |log| log as usize);
+        self.steps.count_many(height.plus(height));
+    }
+
+    /// The number of nodes that were visited.
+    #[cfg(debug_assertions)]
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.get()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -59,6 +73,7 @@ impl<'m> Tree<'m> {
 
     /// Returns the interval with the highest start that is at most `number`.
     pub(super) fn floor(&self, number: u32) -> Option<&'m Node<'m>> {
+        self.count_path();
         let cursor = self.by_start.upper_bound(Bound::Included(&number));
         cursor.clone_pointer()
     }
@@ -66,12 +81,14 @@ impl<'m> Tree<'m> {
     /// Returns the lowest free number from `from` to `last`, and the last of the free numbers after
     /// it. It examines the path to `from` and the intervals that it passes.
     pub(super) fn first_free(&self, mut from: u32, last: u32) -> Option<(u32, u32)> {
+        self.count_path();
         let mut cursor = self.by_start.upper_bound(Bound::Included(&from));
         if cursor.is_null() {
             // From the null position before the first node, this moves to the first node.
             cursor.move_next();
         }
         while from <= last {
+            self.steps.count();
             let Some(node) = cursor.get() else {
                 return Some((from, ID_MAX));
             };
@@ -94,6 +111,7 @@ impl<'m> Tree<'m> {
             self.fresh = rest;
             first.write(Node::default())
         };
+        self.count_path();
         node.set(start, end);
         node.owner.set(owner);
         self.by_start.insert(node);
@@ -104,6 +122,7 @@ impl<'m> Tree<'m> {
 
     /// Returns the node of an interval that was found, if this tree has it.
     pub(super) fn find(&self, interval: Interval<'m>) -> Option<&'m Node<'m>> {
+        self.count_path();
         let node = self.by_start.find(&interval.start).clone_pointer()?;
         interval.is_at(node).then_some(node)
     }
@@ -111,6 +130,7 @@ impl<'m> Tree<'m> {
     /// Removes an interval that was found, if this tree has it, and frees its node. Returns the
     /// node, with its old content.
     pub(super) fn remove(&mut self, interval: Interval<'m>) -> Option<&'m Node<'m>> {
+        self.count_path();
         let mut cursor = self.by_start.find_mut(&interval.start);
         cursor.get().filter(|node| interval.is_at(node))?;
         let node = cursor.remove()?;

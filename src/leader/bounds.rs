@@ -1,0 +1,77 @@
+//! The bound of the steps of each operation. The leader's tables are behind a spinlock, so no operation may
+//! take more steps than its bound, however full the tables are.
+//!
+//! A step is a visit of a table entry. Builds with debug assertions count them, and check the bound after
+//! each operation. `docs/concurrency.md` has the same table.
+
+use super::{Leader, Op};
+use crate::wire::Message;
+
+/// A constant number of look-ups, insertions and removals in indexes: each takes the logarithm of its table.
+const LOGARITHMIC: u64 = 3_000;
+
+/// A portion of long work: at most 64 entries, each with what its end takes.
+const PORTION: u64 = 64 * 1_000;
+
+/// A search for a deadlock: its budget, and the entries that each of its visits examines.
+const SEARCH: u64 = 4 * 4_096;
+
+/// What each lock takes that a request removes. The sender is charged for them.
+const EACH_LOCK: u64 = 600;
+
+impl Leader<'_> {
+    /// The number of table entries that the operations so far have visited.
+    pub fn steps(&self) -> u64 {
+        [
+            self.ranges.steps(),
+            self.pending_grants.steps(),
+            self.vmids.steps(),
+            self.processes.steps(),
+            self.locks.steps(),
+            self.leases.steps(),
+        ]
+        .into_iter()
+        .fold(0, u64::wrapping_add)
+    }
+
+    /// The greatest number of steps of the operation, which has removed so many locks.
+    pub(super) fn bound(&self, op: &Op<'_>, removed: u64) -> u64 {
+        let processes = self.processes.capacity();
+        let clients = self.leases.client_usage().1 as u64;
+        let more = match op {
+            // Signals of a target that discard each other.
+            Op::Signal(..) | Op::SignalAnswered { .. } | Op::Transmitted { .. } => {
+                self.processes.signals.capacity()
+            }
+            // One visit for each process that uses the value.
+            Op::Sync { .. } | Op::OwnerDied(..) => 4 * clients,
+            // Passes over the table of processes; each is charged to its sender as several frames.
+            Op::SignalStarting { .. } => 16 * processes,
+            Op::Request { message, .. } => match message {
+                Message::ProcessChange { .. } | Message::ProcessReap(_) => 4 * processes,
+                Message::KillOrdered { .. } => self.processes.signals.capacity(),
+                _ => SEARCH + EACH_LOCK * removed,
+            },
+            Op::SetLock { .. } => SEARCH + EACH_LOCK * removed,
+            Op::ReleaseLocks | Op::ReclaimLocks { .. } => PORTION + SEARCH,
+            Op::ReclaimLeases { .. } => PORTION + 4 * clients,
+            Op::ReclaimChildren { .. } => PORTION + 8 * processes,
+            Op::Left(_) => {
+                PORTION
+                    + 16 * processes
+                    + self.processes.signals.capacity()
+                    + self.locks.references()
+            }
+            Op::Join(..) | Op::RunUnjoined(_) => processes,
+            Op::RevokeGrants(_) | Op::ReclaimRanges { .. } => PORTION,
+            Op::Connected(_) | Op::AllowFileNotices(_) => self.locks.references(),
+            Op::Announce(_)
+            | Op::AllowReturn(_)
+            | Op::DeferStart(_)
+            | Op::AbandonStart(_)
+            | Op::Requeued(_)
+            | Op::RetryTransmit => 0,
+        };
+        LOGARITHMIC + more
+    }
+}
