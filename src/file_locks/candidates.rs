@@ -1,6 +1,7 @@
 //! The waiting requests that are to be tried, because the lock that blocked them was removed. They
 //! are tried in rounds, each in the order of arrival: a request that becomes a candidate after later
-//! ones were tried has its turn in the next round.
+//! ones were tried has its turn in the next round. An operation tries a limited number; the others stay
+//! candidates, and are tried in portions.
 
 use super::LockTable;
 use crate::error::Error;
@@ -32,6 +33,11 @@ impl<'m> Candidates<'m> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// What the order depends on beside the requests.
+    pub(super) fn rounds(&self) -> (u32, u64) {
+        (self.last_round, self.last_arrival)
     }
 
     fn at(&self, place: u32) -> u32 {
@@ -70,18 +76,50 @@ impl LockTable<'_> {
                 round.plus(1)
             };
         });
-        let mut place = self.candidates.count;
+        let place = self.candidates.count;
         self.candidates.count = place.plus(1);
+        self.sift_up(place, slot);
+    }
+
+    /// Puts the request at the place, or above it.
+    fn sift_up(&mut self, place: u32, slot: u32) {
+        let mut place = place;
         while let Some(above) = place.checked_sub(1) {
             let above = above / 2;
             let parent = self.candidates.at(above);
             if self.turn(parent) < self.turn(slot) {
                 break;
             }
-            self.candidates.set(place, parent);
+            self.place_candidate(place, parent);
             place = above;
         }
+        self.place_candidate(place, slot);
+    }
+
+    fn place_candidate(&mut self, place: u32, slot: u32) {
         self.candidates.set(place, slot);
+        self.waits.change(slot, |waiting| waiting.place = place);
+    }
+
+    /// Removes a request from the candidates, if it is one.
+    pub(super) fn remove_candidate(&mut self, slot: u32) {
+        let place = self.waits.at(slot).place;
+        let Some(count) = self
+            .candidates
+            .count
+            .checked_sub(1)
+            .filter(|_| place != NONE)
+        else {
+            return;
+        };
+        self.candidates.count = count;
+        self.waits.change(slot, |waiting| waiting.place = NONE);
+        let moved = self.candidates.at(count);
+        if moved != slot {
+            self.sift_down(place, moved);
+            let place = self.waits.at(moved).place;
+            self.sift_up(place, moved);
+        }
     }
 
     /// The candidate that is to be tried next.
@@ -89,16 +127,28 @@ impl LockTable<'_> {
         (!self.candidates.is_empty()).then(|| self.candidates.at(0))
     }
 
+    /// Whether there is a candidate. When there is none any more, the rounds begin anew.
+    pub(super) fn has_candidates(&mut self) -> bool {
+        let has_any = !self.candidates.is_empty();
+        if !has_any {
+            (self.candidates.last_round, self.candidates.last_arrival) = (0, 0);
+        }
+        has_any
+    }
+
     /// Takes out the candidate that is to be tried next.
     pub(super) fn next_candidate(&mut self) -> Option<u32> {
-        let Some(count) = self.candidates.count.checked_sub(1) else {
-            (self.candidates.last_round, self.candidates.last_arrival) = (0, 0);
-            return None;
-        };
-        self.candidates.count = count;
-        let first = self.candidates.at(0);
-        let moved = self.candidates.at(count);
-        let mut place = 0_u32;
+        let first = self.first_candidate()?;
+        let turn = self.turn(first);
+        self.remove_candidate(first);
+        (self.candidates.last_round, self.candidates.last_arrival) = turn;
+        Some(first)
+    }
+
+    /// Puts the request at the place, or below it.
+    fn sift_down(&mut self, place: u32, moved: u32) {
+        let count = self.candidates.count;
+        let mut place = place;
         loop {
             let left = (place << 1) | 1;
             let right = left.plus(1);
@@ -114,12 +164,10 @@ impl LockTable<'_> {
             if self.turn(moved) < self.turn(child) {
                 break;
             }
-            self.candidates.set(place, child);
+            self.place_candidate(place, child);
             place = below;
         }
-        self.candidates.set(place, moved);
-        (self.candidates.last_round, self.candidates.last_arrival) = self.turn(first);
-        Some(first)
+        self.place_candidate(place, moved);
     }
 
     /// The round and the arrival of a request.

@@ -16,6 +16,9 @@ use crate::store::{Arena, NONE, Table, bytes_for, total};
 /// How many locks and requests the searches of one operation visit at most.
 const SEARCH_STEPS: u32 = 4096;
 
+/// How many waiting requests one operation tries at most.
+const TRIES: u32 = 64;
+
 /// What a search remembers. The search follows waits of processes only: the table does not know
 /// which processes use an open file.
 pub(super) struct DeadlockSearch<'m> {
@@ -28,6 +31,8 @@ pub(super) struct DeadlockSearch<'m> {
     pending_count: u32,
     /// How many steps the searches of this operation may still take.
     steps: u32,
+    /// How many waiting requests this operation may still try.
+    tries: u32,
 }
 
 impl<'m> DeadlockSearch<'m> {
@@ -45,12 +50,23 @@ impl<'m> DeadlockSearch<'m> {
             pending: arena.alloc_table(limits.waiting, |_| Ok(NONE))?,
             pending_count: 0,
             steps: SEARCH_STEPS,
+            tries: TRIES,
         })
     }
 
     /// Begins an operation.
     pub(super) fn begin(&mut self) {
         self.steps = SEARCH_STEPS;
+        self.tries = TRIES;
+    }
+
+    /// Whether this operation may try one more waiting request.
+    pub(super) fn take_try(&mut self) -> bool {
+        let is_left = self.tries > 0;
+        if is_left {
+            self.tries.decrement();
+        }
+        is_left
     }
 
     fn take_step(&mut self) -> Result<(), End> {

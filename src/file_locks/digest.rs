@@ -22,6 +22,8 @@ impl LockTable<'_> {
         digest.add_all(self.holders.iter().take(holders));
         self.last_holder.hash(digest);
         self.waits.digest(digest);
+        self.is_serving.hash(digest);
+        self.candidates.rounds().hash(digest);
         self.open_files.digest(digest);
         self.delegations.digest(digest);
         self.quotas.digest(digest);

@@ -36,12 +36,13 @@ impl LockTable<'_> {
         let mut in_use = 0_usize;
         for slot in 0..self.waits.slots.high_water() {
             let WaitingRequest { state, blocker, .. } = *self.waits.at(slot);
-            if state == State::Waiting && !self.is_blocked_by(slot, blocker) {
+            let is_candidate = self.waits.at(slot).place != NONE;
+            if state == State::Waiting && !is_candidate && !self.is_blocked_by(slot, blocker) {
                 return false;
             }
             in_use = in_use.plus(usize::from(state != State::Free));
         }
-        self.candidates.is_empty()
+        self.candidates.is_empty() != self.is_serving
             && self.check_delegations()
             && self.check_quotas()
             && self.open_files.check_invariants()

@@ -105,6 +105,8 @@ pub struct LockTable<'m> {
     last_holder: u64,
     waits: WaitQueue<'m>,
     candidates: Candidates<'m>,
+    /// Requests are left that are to be tried.
+    is_serving: bool,
     search: DeadlockSearch<'m>,
     open_files: OpenFileTable<'m>,
     delegations: DelegationTable<'m>,
@@ -167,6 +169,7 @@ impl<'m> LockTable<'m> {
             last_holder: 0,
             waits: WaitQueue::new(arena, limits.waiting)?,
             candidates: Candidates::new(arena, limits.waiting)?,
+            is_serving: false,
             search: DeadlockSearch::new(arena, limits)?,
             open_files: OpenFileTable::new(arena, limits.open_files, members)?,
             delegations: DelegationTable::new(arena, limits)?,

@@ -158,7 +158,7 @@ impl LockTable<'_> {
 
     fn reclaim_delegation(&mut self, vmid: Vmid, file: u32, portion: &mut Portion) -> bool {
         let delegation = self.file_at(file).delegation;
-        if delegation.is_none_or(|delegation| delegation.to != vmid) {
+        if delegation.is_none_or(|delegation| delegation.to != vmid || delegation.is_over) {
             let payer = self.file_at(file).payer;
             if self.quotas.is_payer(payer, vmid) {
                 self.recharge_file(file, payer);

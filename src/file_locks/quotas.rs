@@ -96,8 +96,14 @@ impl<'m> LockTable<'m> {
         let deferred = Some(of.first_deferred).filter(|slot| *slot != NONE);
         let waiting = unblocked.or(deferred);
         let waiting = waiting.map(|slot| self.waits.at(slot).payer);
-        let delegated = of.delegation.map(|delegation| delegation.payer);
+        let delegated = of.delegation.filter(|delegation| !delegation.is_over);
+        let delegated = delegated.map(|delegation| delegation.payer);
         let Some(user) = delegated.or(lock).or(waiting) else {
+            if self.is_serving {
+                // Requests for the file may be among those that are still to be tried.
+                let user = self.quotas.transfer(payer, Vmid::LEADER, FILES, of.cost());
+                self.change_file(file, |file| file.payer = user);
+            }
             return;
         };
         if user == payer {

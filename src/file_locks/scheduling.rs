@@ -9,7 +9,7 @@ use super::wait_queue::{FREE, Operation, State, WaitingRequest};
 use super::{LockTable, Owner, Range, SetOutcome};
 use crate::Vmid;
 use crate::error::Errno;
-use crate::store::NONE;
+use crate::store::{NONE, Portion};
 use crate::wire::{Answer, LockKind};
 
 impl LockTable<'_> {
@@ -20,6 +20,8 @@ impl LockTable<'_> {
         blocker: u32,
     ) -> Result<(), Errno> {
         let slot = self.enqueue_blocked(waiting, blocker)?;
+        // The search does not follow requests that are still to be tried.
+        self.waits.may_have_cycle |= self.is_serving;
         if self.would_deadlock(slot) {
             self.unlink(slot);
             self.free_request(slot);
@@ -54,12 +56,16 @@ impl LockTable<'_> {
         Ok(SetOutcome::Queued)
     }
 
-    /// Handles the deferred requests of a file that has been returned.
-    pub(super) fn resume_deferred(&mut self, file: u32) {
+    /// Handles a portion of the deferred requests of a file that has been returned. Returns whether these
+    /// were all.
+    pub(super) fn resume_deferred(&mut self, file: u32, portion: &mut Portion) -> bool {
         loop {
             let slot = self.file_at(file).first_deferred;
             if slot == NONE {
-                return;
+                return true;
+            }
+            if !portion.take_entry() {
+                return false;
             }
             let WaitingRequest {
                 from,
@@ -102,10 +108,27 @@ impl LockTable<'_> {
 
     /// Serves the requests whose blocker was removed, in the order of their arrival, as far as no
     /// other held lock conflicts with them. All other waiting requests are still blocked. The
-    /// file may be unused afterwards; the caller frees it then.
+    /// file may be unused afterwards; the caller frees it then. If there are many, the rest follows with
+    /// [`LockTable::release_portion`].
     pub(super) fn serve_unblocked(&mut self) {
-        while let Some(slot) = self.next_candidate() {
-            self.try_grant(slot);
+        self.is_serving = self.first_candidate().is_some();
+        while self.is_serving && self.search.take_try() {
+            if let Some(slot) = self.next_candidate() {
+                self.try_grant(slot);
+            }
+            self.is_serving = self.has_candidates();
+        }
+    }
+
+    /// Serves a portion of the requests that are left.
+    pub(super) fn serve_portion(&mut self) {
+        while self.is_serving && self.search.take_try() {
+            if let Some(slot) = self.next_candidate() {
+                let file = self.waits.at(slot).file;
+                self.try_grant(slot);
+                self.drop_file_if_unused(file);
+            }
+            self.is_serving = self.has_candidates();
         }
     }
 

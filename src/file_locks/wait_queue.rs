@@ -34,6 +34,8 @@ pub(super) struct WaitingRequest {
     /// The neighbours among the waiting requests of the owner.
     pub(super) prev_of_owner: u32,
     pub(super) next_of_owner: u32,
+    /// The place among the [candidates](super::candidates); [`NONE`] if it is none.
+    pub(super) place: u32,
     /// The round of the [serving](super::candidates) in which the request is tried.
     pub(super) round: u32,
     /// The number of the last deadlock search that visited the request.
@@ -87,6 +89,9 @@ pub(super) enum State {
     Deferred,
     Completed(Answer<'static>),
 }
+
+/// How many requests with one number one cancellation ends at most.
+const SAME_NUMBER: usize = 64;
 
 /// The result of a request that waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,6 +288,7 @@ pub(super) const FREE: WaitingRequest = WaitingRequest {
     prev_of_owner: NONE,
     next_of_owner: NONE,
     round: 0,
+    place: NONE,
     visited_by: 0,
     payer: Payer::NOBODY,
 };
@@ -383,6 +389,7 @@ impl LockTable<'_> {
 
     /// Removes the request from the list or queue that it is in.
     pub(super) fn unlink(&mut self, slot: u32) {
+        self.remove_candidate(slot);
         let waiting = *self.waits.at(slot);
         let WaitingRequest {
             file, prev, next, ..
@@ -487,9 +494,13 @@ impl LockTable<'_> {
         true
     }
 
-    /// Ends the member's waiting request with that number with that error.
+    /// Ends the member's waiting request with that number with that error. A member that has given many
+    /// requests one number ends the last of them.
     pub(super) fn cancel_request(&mut self, from: Vmid, seq: u64, errno: Errno) {
-        while let Some(slot) = self.waits.find_request(from, seq) {
+        for _ in 0..SAME_NUMBER {
+            let Some(slot) = self.waits.find_request(from, seq) else {
+                return;
+            };
             self.end_request(slot, errno);
         }
     }

@@ -26,7 +26,7 @@ impl Leader<'_> {
         {
             let steps = self.steps().wrapping_sub(steps);
             let bound = self.bound(op, self.locks.removed().wrapping_sub(removed));
-            assert!(
+            debug_assert!(
                 steps <= bound,
                 "{op:?} takes {steps} steps, at most {bound} are allowed"
             );
@@ -202,7 +202,7 @@ impl Leader<'_> {
                 };
                 let changed = self.change_owner(from, id, owner, other);
                 if other.is_connected() {
-                    self.confirm_grants(owner);
+                    self.confirm_ids(owner);
                 }
                 Outcome::Answer(match changed {
                     Ok(()) => Answer::Empty,

@@ -19,6 +19,12 @@ const SEARCH: u64 = 4 * 4_096;
 /// What each lock takes that a request removes. The sender is charged for them.
 const EACH_LOCK: u64 = 600;
 
+/// What each request takes that waits for a removed lock: it is queued to be tried.
+const EACH_WAITER: u64 = 40;
+
+/// What the 64 waiting requests take that one operation tries.
+const TRIES: u64 = 64 * 600;
+
 impl Leader<'_> {
     /// The number of table entries that the operations so far have visited.
     pub fn steps(&self) -> u64 {
@@ -35,13 +41,20 @@ impl Leader<'_> {
     }
 
     /// The greatest number of steps of the operation, which has removed so many locks.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the sums of a few sizes of tables"
+    )]
     pub(super) fn bound(&self, op: &Op<'_>, removed: u64) -> u64 {
         let processes = self.processes.capacity();
         let clients = self.leases.client_usage().1 as u64;
+        let locks = SEARCH + TRIES + EACH_WAITER * self.locks.waiting_usage().1 as u64;
         let more = match op {
             // Signals of a target that discard each other.
-            Op::Signal(..) | Op::SignalAnswered { .. } | Op::Transmitted { .. } => {
-                self.processes.signals.capacity()
+            Op::Signal(..) | Op::SignalAnswered { .. } => self.processes.signals.capacity(),
+            // The notices of an open file that was transferred many times to one member.
+            Op::Transmitted { .. } | Op::Requeued(_) => {
+                self.processes.signals.capacity() + 4 * self.locks.references()
             }
             // One visit for each process that uses the value.
             Op::Sync { .. } | Op::OwnerDied(..) => 4 * clients,
@@ -50,14 +63,18 @@ impl Leader<'_> {
             Op::Request { message, .. } => match message {
                 Message::ProcessChange { .. } | Message::ProcessReap(_) => 4 * processes,
                 Message::KillOrdered { .. } => self.processes.signals.capacity(),
-                _ => SEARCH + EACH_LOCK * removed,
+                Message::FileHandle { .. } | Message::FileGiven { .. } => {
+                    PORTION + locks + 8 * self.locks.references()
+                }
+                _ => locks + EACH_LOCK * removed,
             },
-            Op::SetLock { .. } => SEARCH + EACH_LOCK * removed,
-            Op::ReleaseLocks | Op::ReclaimLocks { .. } => PORTION + SEARCH,
+            Op::SetLock { .. } => locks + EACH_LOCK * removed,
+            Op::ReleaseLocks | Op::ReclaimLocks { .. } => PORTION + locks,
             Op::ReclaimLeases { .. } => PORTION + 4 * clients,
             Op::ReclaimChildren { .. } => PORTION + 8 * processes,
             Op::Left(_) => {
                 PORTION
+                    + locks
                     + 16 * processes
                     + self.processes.signals.capacity()
                     + self.locks.references()
@@ -69,7 +86,6 @@ impl Leader<'_> {
             | Op::AllowReturn(_)
             | Op::DeferStart(_)
             | Op::AbandonStart(_)
-            | Op::Requeued(_)
             | Op::RetryTransmit => 0,
         };
         LOGARITHMIC + more

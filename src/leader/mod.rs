@@ -272,10 +272,15 @@ impl<'m> Leader<'m> {
 
     /// Confirms the IDs and open files that were given to that process, since it is connected.
     fn confirm_grants(&mut self, to: Vmid) {
+        self.confirm_ids(to);
+        self.locks.mark_joined(to);
+    }
+
+    /// Confirms the IDs that were given to that process, since it is connected.
+    fn confirm_ids(&mut self, to: Vmid) {
         let ranges = &mut self.ranges;
         let charge = |id| ranges.charge_receiver(id, to);
         self.pending_grants.confirm(to, charge);
-        self.locks.mark_joined(to);
     }
 
     /// Reclaims a portion of the IDs that a member that left had given to processes which have not
@@ -398,7 +403,7 @@ impl<'m> Leader<'m> {
             (Some(to), true) => {
                 let is_noted = self.locks.inherit_open_file(from, to, open_file);
                 if is_connected {
-                    self.locks.mark_joined(to);
+                    self.locks.mark_open_file_joined(to, open_file);
                 }
                 is_noted
             }
@@ -418,7 +423,7 @@ impl<'m> Leader<'m> {
             && held
             && presence == Presence::Extended
         {
-            self.locks.allow_notices(to);
+            self.locks.allow_notice(to, open_file);
         }
         Ok(true)
     }

@@ -64,6 +64,10 @@ impl<'m, P: Pal> Node<'m, P> {
             let mut tables = leader.lock();
             let Some(outgoing) = tables.poll_transmit() else {
                 if tables.locks().has_releases() {
+                    if !self.leader_limits.take_portion() {
+                        retry = Retry::Now;
+                        break;
+                    }
                     tables.apply(&Op::ReleaseLocks);
                     continue;
                 }

@@ -17,6 +17,7 @@ mod fencing;
 mod holders;
 mod holders_checked;
 mod kernel;
+mod leader_steps;
 mod lookup;
 mod many_handles;
 mod model;

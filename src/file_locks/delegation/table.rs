@@ -18,7 +18,7 @@ use core::hash::Hash;
 
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
-    Arena, Digest, Digested, HashIndex, NONE, Payer, Table, TransmitQueue, hash64, total,
+    Arena, Digest, Digested, HashIndex, NONE, Payer, Portion, Table, TransmitQueue, hash64, total,
 };
 use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
@@ -29,6 +29,9 @@ pub(in crate::file_locks) struct Delegation {
     /// The number by which the holder identifies the delegation.
     pub(in crate::file_locks) number: u64,
     pub(in crate::file_locks) is_recalled: bool,
+    /// The file is back, or its holder is gone. Only deferred requests are still to be resumed, before
+    /// other requests are served.
+    pub(in crate::file_locks) is_over: bool,
     /// The number of the recall; 0 for none.
     pub(in crate::file_locks) recall: u64,
     pub(in crate::file_locks) prev: u32,
@@ -49,6 +52,8 @@ pub(in crate::file_locks) struct DelegationTable<'m> {
     pub(in crate::file_locks) last_recalled: u32,
     /// The files whose recall is still to be sent.
     pub(in crate::file_locks) outbox: TransmitQueue<'m>,
+    /// The files whose delegation is over and whose deferred requests are still to be resumed.
+    resuming: TransmitQueue<'m>,
     /// The number of the last recall.
     pub(in crate::file_locks) last_recall: u64,
     pub(in crate::file_locks) contention: Digested<Contention<'m>>,
@@ -59,6 +64,7 @@ impl<'m> DelegationTable<'m> {
     pub(in crate::file_locks) const fn bytes(files: usize) -> usize {
         total!(
             HashIndex::bytes(files),
+            TransmitQueue::bytes(files),
             TransmitQueue::bytes(files),
             Contention::bytes(files),
             OverdueMembers::bytes(files)
@@ -85,6 +91,7 @@ impl<'m> DelegationTable<'m> {
             first_recalled: NONE,
             last_recalled: NONE,
             outbox: TransmitQueue::new(arena, limits.files)?,
+            resuming: TransmitQueue::new(arena, limits.files)?,
             last_recall: 0,
             contention: Digested::new(Contention::new(arena, limits.files)?),
             overdue: OverdueMembers::new(arena, limits.files)?,
@@ -94,6 +101,7 @@ impl<'m> DelegationTable<'m> {
     pub(in crate::file_locks) fn digest(&self, digest: &mut Digest) {
         (self.count, self.peak, self.last_recall).hash(digest);
         self.outbox.digest(digest);
+        self.resuming.digest(digest);
         (self.first_recalled, self.last_recalled).hash(digest);
         self.contention.digest(digest, Contention::digest);
         self.overdue.digest(digest);
@@ -157,6 +165,7 @@ impl LockTable<'_> {
                 to: from,
                 number,
                 is_recalled: false,
+                is_over: false,
                 recall: 0,
                 prev: NONE,
                 next: NONE,
@@ -311,7 +320,10 @@ impl LockTable<'_> {
             }
             self.delegations.outbox.remove(file);
         }
-        self.set_delegation(file, |delegation| *delegation = None);
+        self.update_delegation(file, |delegation| {
+            (delegation.is_recalled, delegation.is_over) = (true, true);
+            delegation.payer = Payer::NOBODY;
+        });
         self.quotas
             .release(delegation.payer, LOCKS, DelegatedLocks::MAX);
         let is_right = put(self, file);
@@ -319,11 +331,36 @@ impl LockTable<'_> {
             // Nobody else has record locks there yet.
             self.release_ranges(file);
         }
-        self.resume_deferred(file);
-        self.adjust_ref_count(file, -1);
+        // The file is kept by the delegation, and charged to another user of it.
         self.recharge_file(file, delegation.payer);
-        self.drop_file_if_unused(file);
+        self.delegations.resuming.push(file);
+        self.resume_portion(file, &mut Portion::new());
         is_right
+    }
+
+    /// Resumes a portion of the deferred requests of a file whose delegation is over. The file is as any other
+    /// when the last one is resumed.
+    fn resume_portion(&mut self, file: u32, portion: &mut Portion) {
+        if !self.resume_deferred(file, portion) {
+            return;
+        }
+        self.delegations.resuming.remove(file);
+        self.set_delegation(file, |delegation| *delegation = None);
+        self.adjust_ref_count(file, -1);
+        self.drop_file_if_unused(file);
+    }
+
+    /// Whether deferred requests are to be resumed.
+    pub(in crate::file_locks) fn has_resuming(&self) -> bool {
+        self.delegations.resuming.has_due()
+    }
+
+    /// Resumes a portion of the deferred requests.
+    pub(in crate::file_locks) fn resume_next(&mut self) {
+        let file = self.delegations.resuming.due().next();
+        if let Some(file) = file {
+            self.resume_portion(file, &mut Portion::new());
+        }
     }
 
     /// The number of delegated files now, and the peak.
@@ -345,6 +382,9 @@ impl LockTable<'_> {
             match file.delegation {
                 None if deferred => return false,
                 None => {}
+                Some(Delegation { is_over: true, .. })
+                    if deferred && self.delegations.resuming.contains(slot) => {}
+                Some(Delegation { is_over: true, .. }) => return false,
                 Some(delegation) => {
                     count.increment();
                     let is_empty = ranges.reads == NONE && ranges.writes == NONE;

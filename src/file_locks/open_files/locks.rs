@@ -35,6 +35,16 @@ impl LockTable<'_> {
         self.release_closed();
     }
 
+    /// As [`LockTable::mark_joined`], for one open file.
+    pub(crate) fn mark_open_file_joined(&mut self, vmid: Vmid, open_file: u64) {
+        self.open_files.mark_open_file_joined(open_file, vmid);
+    }
+
+    /// Allows the notice of an open file for the member, which knows the extensions.
+    pub(crate) fn allow_notice(&mut self, vmid: Vmid, open_file: u64) {
+        self.open_files.allow_notice(open_file, vmid);
+    }
+
     /// Records that the member's process has joined: it keeps what it has inherited when its parent
     /// is gone.
     pub fn mark_joined(&mut self, vmid: Vmid) {
@@ -75,15 +85,22 @@ impl LockTable<'_> {
         }
     }
 
-    /// Whether locks of an open file that is closed are still to be released.
+    /// Whether locks of an open file that is closed are still to be released, or requests to be resumed that
+    /// were deferred until the return of a delegation, or requests to be tried whose blocker was removed.
     pub fn has_releases(&self) -> bool {
-        self.open_files.has_closed()
+        self.open_files.has_closed() || self.has_resuming() || self.is_serving
     }
 
-    /// Releases a portion of those locks.
+    /// Does a portion of that.
     pub fn release_portion(&mut self) {
         self.search.begin();
-        self.release_closed();
+        if self.is_serving {
+            self.serve_portion();
+        } else if self.open_files.has_closed() {
+            self.release_closed();
+        } else {
+            self.resume_next();
+        }
     }
 
     /// Allows notices for the member, which [`LockTable::next_notice`] returns from now on.

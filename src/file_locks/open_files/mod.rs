@@ -265,6 +265,36 @@ impl<'m> OpenFileTable<'m> {
         found
     }
 
+    /// Changes the references of the member to the open file for which `matches` is true.
+    fn change_matching(
+        &mut self,
+        open_file: u64,
+        vmid: Vmid,
+        matches: impl Fn(&Reference) -> bool,
+        change: impl Fn(&mut Reference),
+    ) {
+        let mut found = self.find_from(open_file, vmid, 0);
+        while let Some(slot) = found {
+            let reference = *self.at(slot);
+            if reference.vmid != Some(vmid) {
+                return;
+            }
+            if matches(&reference) {
+                self.change(slot, |reference| change(reference));
+            }
+            found = self.next(slot);
+        }
+    }
+
+    /// Records that the member, whose process is connected, has the open file itself.
+    pub(super) fn mark_open_file_joined(&mut self, open_file: u64, vmid: Vmid) {
+        self.change_matching(open_file, vmid, Reference::is_unjoined, |reference| {
+            if let HoldState::Inherited { has_joined, .. } = &mut reference.state {
+                *has_joined = true;
+            }
+        });
+    }
+
     fn at(&self, slot: u32) -> &Reference {
         self.steps.count();
         reference_in(&self.references, slot)

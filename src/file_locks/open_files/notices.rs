@@ -16,6 +16,14 @@ impl OpenFileTable<'_> {
         });
     }
 
+    /// As [`OpenFileTable::allow_notices`], for the open file alone.
+    pub(super) fn allow_notice(&mut self, open_file: u64, vmid: Vmid) {
+        let is_withheld = |reference: &Reference| reference.notice == Notice::Withheld;
+        self.change_matching(open_file, vmid, is_withheld, |reference| {
+            reference.notice = Notice::Pending;
+        });
+    }
+
     fn notice_at(&self, slot: u32) -> Option<(Vmid, u64)> {
         let reference = self.references.get(slot as usize)?;
         Some((reference.vmid?, reference.open_file))
@@ -52,16 +60,16 @@ impl OpenFileTable<'_> {
     /// Records that the notice was sent.
     pub(super) fn mark_notice_sent(&mut self, vmid: Vmid, open_file: u64) {
         let is_pending = |reference: &Reference| reference.notice == Notice::Pending;
-        while let Some(slot) = self.find_matching(open_file, vmid, is_pending) {
-            self.change(slot, |reference| reference.notice = Notice::Sent);
-        }
+        self.change_matching(open_file, vmid, is_pending, |reference| {
+            reference.notice = Notice::Sent;
+        });
     }
 
     /// Records that the member knows that it holds the open file. It needs no other notice of it.
     pub(super) fn confirm_notice(&mut self, vmid: Vmid, handle: u64) {
-        while let Some(slot) = self.find_unconfirmed(vmid, handle) {
-            self.change(slot, |reference| reference.notice = Notice::Confirmed);
-        }
+        self.change_matching(handle, vmid, is_unconfirmed, |reference| {
+            reference.notice = Notice::Confirmed;
+        });
     }
 
     /// Whether the member is still to confirm a notice of the open file.
@@ -70,8 +78,11 @@ impl OpenFileTable<'_> {
     }
 
     fn find_unconfirmed(&self, vmid: Vmid, handle: u64) -> Option<u32> {
-        self.find_matching(handle, vmid, |reference| {
-            matches!(reference.notice, Notice::Pending | Notice::Sent)
-        })
+        self.find_matching(handle, vmid, is_unconfirmed)
     }
+}
+
+/// Whether the member is still to confirm the notice of the reference.
+fn is_unconfirmed(reference: &Reference) -> bool {
+    matches!(reference.notice, Notice::Pending | Notice::Sent)
 }

@@ -10,6 +10,10 @@ use crate::store::Portion;
 use crate::wire::ProcessFlags;
 use crate::{Id, Vmid};
 
+/// How many times the end of a process searches the table for a member that an entry is charged to. Those
+/// searches remain that the portions before have not made.
+const SEARCHES: usize = 4;
+
 impl Processes<'_> {
     /// Records that a member is gone. Its process is a zombie from now on, its children are
     /// orphans.
@@ -38,6 +42,7 @@ impl Processes<'_> {
         self.stopped = self.stopped.minus(usize::from(had_stopped));
         // Those are left that it got after [`Processes::reclaim_children`].
         let reaper = self.find_reaper(dead.parent);
+        let mut searches = 0_usize;
         for at in 0..self.entries.len() {
             self.steps.count();
             if let Some(child) = self.child_at(at, &dead) {
@@ -46,7 +51,8 @@ impl Processes<'_> {
             if let Ok(at) = u32::try_from(at)
                 && at != slot
             {
-                self.recharge(at, vmid, ranges);
+                let has_searched = self.recharge((at, vmid), searches < SEARCHES, ranges);
+                searches = searches.plus(usize::from(has_searched));
             }
         }
         self.notify_parent(dead.pid, ranges);
@@ -92,6 +98,19 @@ impl Processes<'_> {
                     // Whether its group is orphaned is found out by a look at all processes.
                     portion.charge_slots(self.entries.len());
                 }
+                if child.life == Life::Dead {
+                    // Its pid may be charged to another member, which is searched in the table.
+                    portion.charge_slots(self.entries.len());
+                }
+            }
+            if let Ok(at) = u32::try_from(at)
+                && self
+                    .entries
+                    .get(at as usize)
+                    .is_some_and(|entry| entry.vmid != vmid.get())
+                && self.recharge((at, vmid), true, ranges)
+            {
+                portion.charge_slots(self.entries.len());
             }
             slots = slot;
         }

@@ -50,25 +50,35 @@ impl Processes<'_> {
     }
 
     /// Charges an entry to another member if that of `dead` has paid for it: a starting process to its
-    /// new parent, a name to a member of what it names.
-    pub(super) fn recharge(&mut self, slot: u32, dead: Vmid, ranges: &mut Ranges<'_>) {
+    /// new parent, a name to a member of what it names; without `may_search` to the leader. Returns whether
+    /// it has searched the table for that member.
+    pub(super) fn recharge(
+        &mut self,
+        (slot, dead): (u32, Vmid),
+        may_search: bool,
+        ranges: &mut Ranges<'_>,
+    ) -> bool {
         let payer = self.payer(slot);
         if !self.quotas.is_payer(payer, dead) {
-            return;
+            return false;
         }
         let Some(entry) = self.entries.get(slot as usize).copied() else {
-            return;
+            return false;
         };
-        let user = if entry.life == Life::Starting {
+        let is_starting = entry.life == Life::Starting;
+        let user = if is_starting {
             let parent = self.find_by_pid(entry.parent);
             parent.and_then(|parent| Vmid::new(parent.vmid))
-        } else {
+        } else if may_search {
             self.find_named_by(entry.pid, payer)
+        } else {
+            None
         };
         self.charge_to(slot, payer_among(user));
         if entry.life == Life::Dead {
             ranges.charge_single(entry.pid, payer_among(user));
         }
+        !is_starting && may_search
     }
 
     /// Charges a pid that only names a group or a session as one of its members is charged.

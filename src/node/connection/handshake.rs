@@ -338,8 +338,14 @@ impl<'m, P: Pal> Node<'m, P> {
             queue.closed = true;
             queue.faulty
         };
+        // The streams were closed before the first portion was reclaimed.
+        let is_closed = rx.stream.is_none() && !peer.lacks_inbound();
         // The frames that came before the end are handled.
-        while !faulty && rx.last_reads < LAST_READS && Self::kept_until(peer).is_none() {
+        while !faulty
+            && !is_closed
+            && rx.last_reads < LAST_READS
+            && Self::kept_until(peer).is_none()
+        {
             let read = self.read(&mut rx);
             rx.last_reads = rx.last_reads.plus(usize::from(read != ReadOutcome::NotNow));
             let retry = self.handle_frames(peer, &mut rx, Reader::Worker);
@@ -368,14 +374,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 ReadOutcome::Nothing | ReadOutcome::End => break,
             }
         }
-        if self.keeps_possessions(peer, &mut rx, &mut tx) {
+        let is_reclaiming = is_closed && Self::kept_until(peer).is_none();
+        if !is_reclaiming && self.keeps_possessions(peer, &mut rx, &mut tx) {
             return Retry::Soon;
         }
-        if !peer.lacks_inbound() && !self.reclaim_all_of(peer) {
-            self.pause_watch(peer, &rx, &tx);
-            return Retry::Now;
-        }
-        let vmid = peer.vmid();
+        // The streams end before others get what the process had: it may live, and must not use a lock that
+        // is another's by then.
         self.end_contact(peer, &rx);
         self.close_streams(&mut rx, &mut tx);
         {
@@ -383,8 +387,12 @@ impl<'m, P: Pal> Node<'m, P> {
             queue.filling.clear();
             queue.reserved = 0;
         }
+        if !peer.lacks_inbound() && !self.reclaim_all_of(peer) {
+            return Retry::Now;
+        }
         drop(tx);
         drop(rx);
+        let vmid = peer.vmid();
         self.peers.remove(peer);
         self.retry_output(peer);
         let error = self.gone(vmid);

@@ -148,7 +148,8 @@ impl<P: Pal> Node<'_, P> {
     pub(super) fn cost_of(&self, code: u8) -> Cost {
         let frames = match code {
             codes::GET_NEW_VMID => FRAMES,
-            codes::PROCESS_QUERY => {
+            // They may look at all entries.
+            codes::PROCESS_QUERY | codes::PROCESS_CHANGE | codes::PROCESS_REAP => {
                 let entries = self.config.capacities.processes;
                 let frames = entries / ENTRIES_PER_FRAME;
                 u32::try_from(frames).map_or(FRAMES, |frames| frames.clamp(1, FRAMES))
