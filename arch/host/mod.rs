@@ -201,6 +201,15 @@ impl Host {
     }
 }
 
+/// The descriptor is readable when [`Node::poll_once`](crate::Node::poll_once) has something to do: a stream is
+/// ready, or a thread has called [`Pal::wake`]. It is for the loop of an executor, which must not change the set
+/// of what is watched.
+impl AsFd for Host {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
 impl Pal for Host {
     type Stream = HostStream;
     type Event = HostEvent;

@@ -1,5 +1,9 @@
 //! [`Node`]: one process of a family. It is the thread-safe interface of the crate.
 
+// First for its macro.
+#[macro_use]
+mod rpc;
+
 mod api;
 mod connection;
 mod construction;
@@ -11,7 +15,6 @@ mod lifecycle;
 mod loom_tests;
 mod outbox;
 mod reclaim;
-mod rpc;
 mod statistics;
 mod upcall;
 
@@ -59,6 +62,8 @@ type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 ///
 /// All calls may be made from any thread at once, but in [`Driving::Caller`] from one thread only.
 /// Calls that wait take a [`Wait`]: a time limit and a way to interrupt.
+/// Each of them has a form that does not block, with the suffix `_async`: a future, as
+/// [`Node::set_lock_async`].
 /// The table in docs/concurrency.md states what may be called from callbacks, signal handlers and
 /// interrupt handlers.
 ///

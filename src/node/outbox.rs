@@ -126,7 +126,8 @@ impl<'m, P: Pal> Node<'m, P> {
         if !deferred.load(Ordering::SeqCst) || !deferred.swap(false, Ordering::SeqCst) {
             return Retry::No;
         }
-        if self.try_return_files() & self.send_all_client_messages() {
+        let all = self.try_return_files() & self.send_all_client_messages();
+        if all & self.send_dropped_locks() {
             return Retry::No;
         }
         deferred.store(true, Ordering::SeqCst);
@@ -226,7 +227,8 @@ impl<'m, P: Pal> Node<'m, P> {
             Here::Relative => self.waiters.wake_for_room(us),
             Here::Answer(seq, answer) => {
                 if seq != 0 {
-                    self.waiters.answer_here(us, seq, &answer);
+                    let delivery = self.waiters.answer_here(us, seq, &answer);
+                    self.finish_delivery(&delivery);
                 }
             }
             Here::Exit(exit) => {

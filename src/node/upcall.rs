@@ -234,7 +234,8 @@ impl<'m, P: Pal> Node<'m, P> {
             return Ok(());
         }
         if to == self.identity.vmid {
-            self.waiters.answer_here(to, seq, answer);
+            let delivery = self.waiters.answer_here(to, seq, answer);
+            self.finish_delivery(&delivery);
             return Ok(());
         }
         let peer = self.peers.find(to).ok_or(Error::NoSuchProcess)?;

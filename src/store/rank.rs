@@ -24,6 +24,8 @@ pub(crate) enum Rank {
     SendQueue,
     /// The state of one waiter.
     Waiter,
+    /// The task of one waiter.
+    Task,
     /// The free waiters.
     FreeWaiters,
     /// The buffers of replies.

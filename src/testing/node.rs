@@ -36,7 +36,11 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] where a limit is reached, [`Error::Invalid`] if the message has no answer
     /// or `dest` is this node, [`Error::NoSuchProcess`] if the peer is known to be gone.
-    pub fn request(&self, dest: Vmid, message: &Message<'_>) -> Result<Request<'_, 'm, P>, Error> {
+    pub fn request<'n>(
+        &'n self,
+        dest: Vmid,
+        message: &Message<'n>,
+    ) -> Result<Request<'n, 'm, P>, Error> {
         self.begin_call(dest, message)
     }
 
@@ -72,8 +76,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// As [`Node::send`].
     pub fn queue(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        self.check_running()?;
-        self.post_later(dest, message, wait)
+        self.queue_message(dest, message, wait)
     }
 
     /// Sends the frames that [`Node::queue`] left in the send queue.

@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::error::{Errno, Error};
 use crate::leader::SIGPWR;
 use crate::member::{ChildExit, ExitOutcome};
-use crate::node::rpc::Limits;
+use crate::node::rpc::{Limits, Undo};
 use crate::node::upcall::Upcall;
 use crate::node::{Node, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
@@ -40,28 +40,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::Interrupted`] as `wait` says; for groups [`Error::Unsupported`] if the leader is a
     /// process in C.
     pub fn wait_child(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildExit, Error> {
-        self.check_running()?;
-        let limits = Limits::of(wait, &self.pal);
-        let query_wait = self.query_wait(limits);
-        let which = self.with_group(which, query_wait)?;
-        loop {
-            let exit = self.await_zombie(which, limits, query_wait)?;
-            // Another thread may have reaped it.
-            if !self.children.lock().claim_zombie(exit.pid.get()) {
-                continue;
-            }
-            let reaped = self.reap(exit.pid.get(), limits);
-            {
-                let mut children = self.children.lock();
-                match reaped {
-                    Ok(()) => children.remove_reaped(exit.pid.get()),
-                    Err(_) => children.unclaim_zombie(exit.pid.get()),
-                }
-            }
-            // Other threads may wait for the same child.
-            self.waiters.wake_for_room(self.identity.vmid);
-            return reaped.map(|()| exit);
-        }
+        self.wait_child_in(which, wait)
     }
 
     /// As [`Node::wait_child`], but leaves the child a zombie (`WNOWAIT`).
@@ -69,22 +48,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// As [`Node::wait_child`].
     pub fn peek_child(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildExit, Error> {
-        self.check_running()?;
-        let limits = Limits::of(wait, &self.pal);
-        let query_wait = self.query_wait(limits);
-        self.await_zombie(self.with_group(which, query_wait)?, limits, query_wait)
-    }
-
-    /// Replaces "this process's own group" by the group that the process is in now: that group does
-    /// not change while a call waits (`wait4(2)`).
-    fn with_group(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildSelector, Error> {
-        match which {
-            ChildSelector::Group(None) => {
-                let group = self.group_of(None, wait)?;
-                Ok(ChildSelector::Group(Some(group)))
-            }
-            which => Ok(which),
-        }
+        self.peek_child_in(which, wait)
     }
 
     /// Returns the time limit for the requests that a call must send even if its own limit is over:
@@ -94,166 +58,6 @@ impl<P: Pal> Node<'_, P> {
             return limits.wait();
         }
         limits.not_before(self.pal.now() + MIN_QUERY_TIME).wait()
-    }
-
-    /// Waits for a zombie within `limits`; the requests to the leader have the limit `query_wait`.
-    fn await_zombie(
-        &self,
-        which: ChildSelector,
-        limits: Limits<'_>,
-        query_wait: Wait<'_>,
-    ) -> Result<ChildExit, Error> {
-        let mut zombie = None;
-        let us = self.identity.vmid;
-        self.wait_until(us, WaitReason::Child, limits, &mut || {
-            if let Err(error) = self.check_running() {
-                return Some(Err(error));
-            }
-            match self.find_zombie(which, query_wait) {
-                Ok(found) => zombie = found,
-                Err(error) => return Some(Err(error)),
-            }
-            zombie.map(|_| Ok(()))
-        })?;
-        zombie.ok_or(Error::NoChild)
-    }
-
-    /// Has the leader reap the zombie that this thread has claimed, and waits until that is done.
-    fn reap(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
-        self.check_running()?;
-        let Some(leader) = self.identity.leader.filter(|_| self.has_extensions()) else {
-            self.forget_child(pid);
-            return Ok(());
-        };
-        loop {
-            let patience = self.begin(Wait::at_most(MIN_QUERY_TIME));
-            let is_sent = self.children.lock().is_reap_sent(pid);
-            let sent = if is_sent {
-                Ok(())
-            } else {
-                self.post_later(leader, &Message::ProcessReap(pid), patience)
-            };
-            let answer = sent.and_then(|()| {
-                self.children.lock().mark_reap_sent(pid);
-                // The leader handles messages in order, so its answer to this request comes after
-                // the reaping.
-                self.call(leader, &Message::GetIdOwner(pid), patience)
-            });
-            match answer {
-                // Without the leader no process can ask for the pid any more.
-                Ok(_) | Err(Error::LeaderGone | Error::CutOff) => return Ok(()),
-                Err(Error::TimedOut) => {
-                    if let Some(error) = limits.reached(&self.pal) {
-                        return Err(error);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Returns a zombie that matches, or `None` if there is none yet.
-    fn find_zombie(
-        &self,
-        which: ChildSelector,
-        wait: Wait<'_>,
-    ) -> Result<Option<ChildExit>, Error> {
-        let mut query = ProcessQuery {
-            parent: self.pid_or_zero(),
-            ..ProcessQuery::default()
-        };
-        match which {
-            ChildSelector::Any | ChildSelector::Pid(_) => {
-                let fits = |pid| match which {
-                    ChildSelector::Pid(wanted) => wanted.get() == pid,
-                    _ => true,
-                };
-                let children = self.children.lock();
-                if let Some(exit) = children.zombie(fits) {
-                    return Ok(Some(exit));
-                }
-                let missed = children.overflowed();
-                if missed == 0 && children.has_living(fits) {
-                    return Ok(None);
-                }
-                drop(children);
-                if missed != 0 {
-                    return self.fetch_zombie(which, wait);
-                }
-                if let ChildSelector::Pid(pid) = which {
-                    query.pid = pid.get();
-                }
-            }
-            ChildSelector::Group(group) => {
-                query.group = Pid::number(group);
-                let mut last = None;
-                loop {
-                    let next = self.children.lock().next_zombie(last.as_ref());
-                    let Some(exit) = next else { break };
-                    last = Some(exit);
-                    query.pid = exit.pid.get();
-                    match self.query(&query, wait) {
-                        Ok(_) => return Ok(Some(exit)),
-                        Err(Error::NoSuchProcess) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                query.pid = 0;
-                if self.children.lock().overflowed() != 0 {
-                    return self.fetch_zombie(which, wait);
-                }
-            }
-        }
-        // This process knows of no child, but it may have inherited children that are alive.
-        if !self.has_extensions() || query.parent == 0 {
-            return Err(Error::NoChild);
-        }
-        match self.query(&query, wait) {
-            Ok(_) => Ok(None),
-            Err(Error::NoSuchProcess) => Err(Error::NoChild),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Fetches a matching zombie from the leader, if this process had no room for it.
-    fn fetch_zombie(
-        &self,
-        which: ChildSelector,
-        wait: Wait<'_>,
-    ) -> Result<Option<ChildExit>, Error> {
-        let (pid, group) = match which {
-            ChildSelector::Any => (0, 0),
-            ChildSelector::Pid(pid) => (pid.get(), 0),
-            ChildSelector::Group(group) => (0, Pid::number(group)),
-        };
-        let (missed, reaped) = {
-            let children = self.children.lock();
-            (children.overflowed(), children.reaped())
-        };
-        let message = Message::ProcessEnd(EndQuery { pid, group });
-        let Answer::End(end) = self.call(self.leader_vmid(), &message, wait)? else {
-            return Err(Error::Invalid);
-        };
-        let mut children = self.children.lock();
-        match end {
-            // If another thread has reaped one meanwhile, the caller checks again.
-            Ok(report) => {
-                let exit = ChildExit::of(&report).ok_or(Error::Invalid)?;
-                Ok(children.import_zombie(exit, reaped).then_some(exit))
-            }
-            Err(errno) => {
-                if which == ChildSelector::Any {
-                    children.clear_overflowed(missed);
-                }
-                let fits = |of| pid == 0 || of == pid;
-                let is_alive = group == 0 && children.has_living(fits);
-                if errno == Errno::EAGAIN || is_alive {
-                    Ok(None)
-                } else {
-                    Err(Error::NoChild)
-                }
-            }
-        }
     }
 
     /// Tells the leader that the parent has reaped the child.
@@ -348,3 +152,222 @@ impl<P: Pal> Node<'_, P> {
 
 /// The least time of a call for its requests to the leader.
 const MIN_QUERY_TIME: Duration = Duration::from_secs(1);
+
+calls! {
+    fn wait_child_in(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        self.check_running()?;
+        let limits = Limits::of(wait, &self.pal);
+        let query_wait = self.query_wait(limits);
+        let which = wait!(self.with_group(which, query_wait))?;
+        loop {
+            let exit = wait!(self.await_zombie(which, limits, query_wait))?;
+            let pid = exit.pid.get();
+            // Another thread may have reaped it.
+            if !self.children.lock().claim_zombie(pid) {
+                continue;
+            }
+            let us = self.identity.vmid;
+            let claimed = Undo::new(|| {
+                self.children.lock().unclaim_zombie(pid);
+                // Other threads may wait for the same child.
+                self.waiters.wake_for_room(us);
+            });
+            wait!(self.reap(pid, limits))?;
+            claimed.keep();
+            self.children.lock().remove_reaped(pid);
+            self.waiters.wake_for_room(us);
+            return Ok(exit);
+        }
+    }
+
+    fn peek_child_in(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        self.check_running()?;
+        let limits = Limits::of(wait, &self.pal);
+        let query_wait = self.query_wait(limits);
+        let which = wait!(self.with_group(which, query_wait))?;
+        wait!(self.await_zombie(which, limits, query_wait))
+    }
+
+    /// Replaces "this process's own group" by the group that the process is in now: that group does
+    /// not change while a call waits (`wait4(2)`).
+    fn with_group(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildSelector, Error> {
+        match which {
+            ChildSelector::Group(None) => {
+                let process = wait!(self.process_in(None, wait))?;
+                Ok(ChildSelector::Group(Some(process.group)))
+            }
+            which => Ok(which),
+        }
+    }
+
+    /// Waits for a zombie within `limits`; the requests to the leader have the limit `query_wait`.
+    fn await_zombie(
+        &self,
+        which: ChildSelector,
+        limits: Limits<'_>,
+        query_wait: Wait<'_>,
+    ) -> Result<ChildExit, Error> {
+        let waiter = self.claim_waiter(self.identity.vmid, WaitReason::Child, limits, true)?;
+        loop {
+            waiter.arm();
+            self.check_running()?;
+            if let Some(exit) = wait!(self.find_zombie(which, query_wait))? {
+                return Ok(exit);
+            }
+            wait!(self.woken(&waiter, limits))?;
+        }
+    }
+
+    /// Has the leader reap the zombie that this thread has claimed, and waits until that is done.
+    fn reap(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        let Some(leader) = self.identity.leader.filter(|_| self.has_extensions()) else {
+            self.forget_child(pid);
+            return Ok(());
+        };
+        loop {
+            let patience = self.begin(Wait::at_most(MIN_QUERY_TIME));
+            let is_sent = self.children.lock().is_reap_sent(pid);
+            let sent = if is_sent {
+                Ok(())
+            } else {
+                let message = Message::ProcessReap(pid);
+                wait!(self.post_later(leader, &message, patience))
+            };
+            let answer = match sent {
+                Ok(()) => {
+                    self.children.lock().mark_reap_sent(pid);
+                    // The leader handles messages in order, so its answer to this request comes
+                    // after the reaping.
+                    wait!(self.call(leader, &Message::GetIdOwner(pid), patience))
+                }
+                Err(error) => Err(error),
+            };
+            match answer {
+                // Without the leader no process can ask for the pid any more.
+                Ok(_) | Err(Error::LeaderGone | Error::CutOff) => return Ok(()),
+                Err(Error::TimedOut) => {
+                    if let Some(error) = limits.reached(&self.pal) {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns a zombie that matches, or `None` if there is none yet.
+    fn find_zombie(
+        &self,
+        which: ChildSelector,
+        wait: Wait<'_>,
+    ) -> Result<Option<ChildExit>, Error> {
+        let mut query = ProcessQuery {
+            parent: self.pid_or_zero(),
+            ..ProcessQuery::default()
+        };
+        match which {
+            ChildSelector::Any | ChildSelector::Pid(_) => {
+                let fits = |pid| match which {
+                    ChildSelector::Pid(wanted) => wanted.get() == pid,
+                    _ => true,
+                };
+                let missed = {
+                    let children = self.children.lock();
+                    if let Some(exit) = children.zombie(fits) {
+                        return Ok(Some(exit));
+                    }
+                    let missed = children.overflowed();
+                    if missed == 0 && children.has_living(fits) {
+                        return Ok(None);
+                    }
+                    missed
+                };
+                if missed != 0 {
+                    return wait!(self.fetch_zombie(which, wait));
+                }
+                if let ChildSelector::Pid(pid) = which {
+                    query.pid = pid.get();
+                }
+            }
+            ChildSelector::Group(group) => {
+                query.group = Pid::number(group);
+                let mut last = None;
+                loop {
+                    let next = self.children.lock().next_zombie(last.as_ref());
+                    let Some(exit) = next else { break };
+                    last = Some(exit);
+                    query.pid = exit.pid.get();
+                    match wait!(self.query(&query, wait)) {
+                        Ok(_) => return Ok(Some(exit)),
+                        Err(Error::NoSuchProcess) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                query.pid = 0;
+                let missed = self.children.lock().overflowed();
+                if missed != 0 {
+                    return wait!(self.fetch_zombie(which, wait));
+                }
+            }
+        }
+        // This process knows of no child, but it may have inherited children that are alive.
+        if !self.has_extensions() || query.parent == 0 {
+            return Err(Error::NoChild);
+        }
+        match wait!(self.query(&query, wait)) {
+            Ok(_) => Ok(None),
+            Err(Error::NoSuchProcess) => Err(Error::NoChild),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fetches a matching zombie from the leader, if this process had no room for it.
+    fn fetch_zombie(
+        &self,
+        which: ChildSelector,
+        wait: Wait<'_>,
+    ) -> Result<Option<ChildExit>, Error> {
+        wait!(self.fetch_zombie_once(which, wait))
+    }
+
+    fn fetch_zombie_once(
+        &self,
+        which: ChildSelector,
+        wait: Wait<'_>,
+    ) -> Result<Option<ChildExit>, Error> {
+        let (pid, group) = match which {
+            ChildSelector::Any => (0, 0),
+            ChildSelector::Pid(pid) => (pid.get(), 0),
+            ChildSelector::Group(group) => (0, Pid::number(group)),
+        };
+        let (missed, reaped) = {
+            let children = self.children.lock();
+            (children.overflowed(), children.reaped())
+        };
+        let message = Message::ProcessEnd(EndQuery { pid, group });
+        let Answer::End(end) = wait!(self.call(self.leader_vmid(), &message, wait))? else {
+            return Err(Error::Invalid);
+        };
+        let mut children = self.children.lock();
+        match end {
+            // If another thread has reaped one meanwhile, the caller checks again.
+            Ok(report) => {
+                let exit = ChildExit::of(&report).ok_or(Error::Invalid)?;
+                Ok(children.import_zombie(exit, reaped).then_some(exit))
+            }
+            Err(errno) => {
+                if which == ChildSelector::Any {
+                    children.clear_overflowed(missed);
+                }
+                let fits = |of| pid == 0 || of == pid;
+                let is_alive = group == 0 && children.has_living(fits);
+                if errno == Errno::EAGAIN || is_alive {
+                    Ok(None)
+                } else {
+                    Err(Error::NoChild)
+                }
+            }
+        }
+    }
+}

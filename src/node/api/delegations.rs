@@ -12,48 +12,6 @@ use crate::sync::Ordering;
 use crate::wire::{Answer, DelegatedLockList, FileLock, Message};
 
 impl<P: Pal> Node<'_, P> {
-    /// Sets a lock on a file that is delegated to this process, or that can be. None if the leader
-    /// must decide.
-    pub(in crate::node) fn set_delegated(
-        &self,
-        leader: Vmid,
-        lock: &FileLock<'_>,
-        wait: Wait<'_>,
-    ) -> Option<Result<(), Error>> {
-        let us = self.identity.vmid;
-        loop {
-            let decision = {
-                let mut files = self.delegated_files.lock();
-                if let Err(error) = self.check_contact() {
-                    return Some(Err(error));
-                }
-                files.set(us, lock)
-            };
-            let number = match decision {
-                Decision::Done(result) => return Some(decided(result)),
-                Decision::Forward => return self.return_before(leader, wait).err().map(Err),
-                Decision::Request(number) => number,
-            };
-            self.used_locks.note(lock);
-            let message = Message::FileLockBorrow(FileLock {
-                handle: number,
-                ..*lock
-            });
-            let answer = match self.call(leader, &message, wait) {
-                Ok(answer) => answer,
-                Err(error) => {
-                    self.handle_delegation_answer(number, &Answer::Empty);
-                    return Some(Err(error));
-                }
-            };
-            // A delegation that was granted may be recalled by now: then the next request is not
-            // for a delegation.
-            if !self.handle_delegation_answer(number, &answer) {
-                return Some(done(answer));
-            }
-        }
-    }
-
     /// Handles the leader's answer to a request for a delegation. True if it was granted.
     pub(in crate::node) fn handle_delegation_answer(
         &self,
@@ -73,29 +31,6 @@ impl<P: Pal> Node<'_, P> {
     pub(crate) fn recalled(&self, number: u64) {
         self.delegated_files.lock().recall(number);
         self.return_files();
-    }
-
-    /// Returns recalled delegations before another request goes to the leader. An unlock that
-    /// reached the leader before the return would have to wait there, and the leader may have no
-    /// room for that.
-    fn return_before(&self, leader: Vmid, wait: Wait<'_>) -> Result<(), Error> {
-        if self.try_return_files() {
-            return Ok(());
-        }
-        self.defer_member_output();
-        let limits = Limits::of(wait, &self.pal);
-        let returned = self.wait_until(leader, WaitReason::Room, limits, &mut || {
-            if let Some(peer) = self.peers.find(leader) {
-                peer.room_wanted.store(true, Ordering::SeqCst);
-            }
-            self.try_return_files().then_some(Ok(()))
-        });
-        match returned {
-            Err(Error::TimedOut) if limits.until == Deadline::Now => {
-                Err(Error::Full(Resource::SendQueue))
-            }
-            returned => returned,
-        }
     }
 
     /// Returns recalled delegations now, or as soon as there is room to send it.
@@ -192,4 +127,74 @@ impl<P: Pal> Node<'_, P> {
 
 fn decided(result: Result<(), Errno>) -> Result<(), Error> {
     result.map_err(error_of)
+}
+
+calls! {
+    /// Sets a lock on a file that is delegated to this process, or that can be. None if the leader
+    /// must decide.
+    fn set_delegated(
+        &self,
+        leader: Vmid,
+        lock: &FileLock<'_>,
+        wait: Wait<'_>,
+    ) -> Option<Result<(), Error>> {
+        let us = self.identity.vmid;
+        loop {
+            let decision = {
+                let mut files = self.delegated_files.lock();
+                if let Err(error) = self.check_contact() {
+                    return Some(Err(error));
+                }
+                files.set(us, lock)
+            };
+            let number = match decision {
+                Decision::Done(result) => return Some(decided(result)),
+                Decision::Forward => {
+                    let returned = wait!(self.return_before(leader, wait));
+                    return returned.err().map(Err);
+                }
+                Decision::Request(number) => number,
+            };
+            self.used_locks.note(lock);
+            let message = Message::FileLockBorrow(FileLock {
+                handle: number,
+                ..*lock
+            });
+            let answer = match wait!(self.call(leader, &message, wait)) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    self.handle_delegation_answer(number, &Answer::Empty);
+                    return Some(Err(error));
+                }
+            };
+            // A delegation that was granted may be recalled by now: then the next request is not
+            // for a delegation.
+            if !self.handle_delegation_answer(number, &answer) {
+                return Some(done(answer));
+            }
+        }
+    }
+
+    /// Returns recalled delegations before another request goes to the leader. An unlock that
+    /// reached the leader before the return would have to wait there, and the leader may have no
+    /// room for that.
+    fn return_before(&self, leader: Vmid, wait: Wait<'_>) -> Result<(), Error> {
+        if self.try_return_files() {
+            return Ok(());
+        }
+        self.defer_member_output();
+        let limits = Limits::of(wait, &self.pal);
+        let returned = self.wait_until(leader, WaitReason::Room, limits, || {
+            if let Some(peer) = self.peers.find(leader) {
+                peer.room_wanted.store(true, Ordering::SeqCst);
+            }
+            self.try_return_files().then_some(Ok(()))
+        });
+        match wait!(returned) {
+            Err(Error::TimedOut) if limits.until == Deadline::Now => {
+                Err(Error::Full(Resource::SendQueue))
+            }
+            returned => returned,
+        }
+    }
 }

@@ -31,6 +31,35 @@ impl<P: Pal> Node<'_, P> {
         lock: &FileLock<'_>,
         wait: Wait<'_>,
     ) -> Result<Option<u64>, Error> {
+        self.fencing_number_in(lock, wait)
+    }
+
+    /// Returns a fencing number for a sync handle that this process holds in the state
+    /// [`SyncState::Exclusive`], as [`Node::fencing_number`]. Blocks for the leader's answer, once for 1,048,576
+    /// numbers as long as this process keeps the lease.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if no thread of this process holds the handle in that state; else as
+    /// [`Node::fencing_number`].
+    pub fn sync_fencing_number(
+        &self,
+        handle: SyncHandle,
+        wait: Wait<'_>,
+    ) -> Result<Option<u64>, Error> {
+        self.sync_fencing_number_in(handle, wait)
+    }
+
+    fn leads(&self) -> bool {
+        self.leader.is_some()
+    }
+}
+
+calls! {
+    fn fencing_number_in(
+        &self,
+        lock: &FileLock<'_>,
+        wait: Wait<'_>,
+    ) -> Result<Option<u64>, Error> {
         self.check_running()?;
         if !self.leads() && !self.has_extensions() {
             return Ok(None);
@@ -46,14 +75,14 @@ impl<P: Pal> Node<'_, P> {
             match found {
                 Fencing::Done(number) => return number.map(Some).map_err(error_of),
                 Fencing::Forward => {
-                    let number = self.ask_fencing(&Message::FencingNumber(*lock), wait)?;
+                    let number = wait!(self.ask_fencing(&Message::FencingNumber(*lock), wait))?;
                     return number.map(Some);
                 }
                 Fencing::Request(number) => {
                     let holding = Holding::Delegation;
                     let message = Message::FencingBlock { holding, number };
                     // After an error the delegation was returned, and the leader decides.
-                    if let Ok(first) = self.ask_fencing(&message, wait)? {
+                    if let Ok(first) = wait!(self.ask_fencing(&message, wait))? {
                         self.delegated_files.lock().add_fencing_block(number, first);
                     }
                 }
@@ -61,14 +90,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Returns a fencing number for a sync handle that this process holds in the state
-    /// [`SyncState::Exclusive`], as [`Node::fencing_number`]. Blocks for the leader's answer, once for 1,048,576
-    /// numbers as long as this process keeps the lease.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if no thread of this process holds the handle in that state; else as
-    /// [`Node::fencing_number`].
-    pub fn sync_fencing_number(
+    fn sync_fencing_number_in(
         &self,
         handle: SyncHandle,
         wait: Wait<'_>,
@@ -98,12 +120,8 @@ impl<P: Pal> Node<'_, P> {
                 holding: Holding::Lease,
                 number: handle.id(),
             };
-            first = Some((asked_at, self.ask_fencing(&message, wait)??));
+            first = Some((asked_at, wait!(self.ask_fencing(&message, wait))??));
         }
-    }
-
-    fn leads(&self) -> bool {
-        self.leader.is_some()
     }
 
     /// Asks the leader for fencing numbers. The inner error is the leader's refusal.
@@ -112,7 +130,7 @@ impl<P: Pal> Node<'_, P> {
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<Result<u64, Error>, Error> {
-        match self.call(self.leader_vmid(), message, wait)? {
+        match wait!(self.call(self.leader_vmid(), message, wait))? {
             Answer::Fencing(number) => Ok(number.map_err(error_of)),
             _ => Err(Error::Invalid),
         }

@@ -80,52 +80,7 @@ impl<P: Pal> Node<'_, P> {
     /// with a NUL, or one that no frame of this process can hold; else as [every
     /// call](Node#errors-of-every-call).
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        self.check_running()?;
-        let leader = self.leader_vmid();
-        let message = Message::FileLockSet(*lock);
-        if self.leader.is_some() {
-            return done(self.call(leader, &message, wait)?);
-        }
-        if !self.has_extensions() {
-            self.used_locks.note(lock);
-            if lock.family == LockFamily::Ofd {
-                return Err(Error::Unsupported);
-            }
-            if !lock.wait || wait.is_forever() {
-                return done(self.call(leader, &message, wait)?);
-            }
-            return self.set_lock_patiently(leader, lock, wait);
-        }
-        let wait = self.begin(wait);
-        if let Some(outcome) = self.set_delegated(leader, lock, wait) {
-            return outcome;
-        }
-        self.used_locks.note(lock);
-        done(self.call(leader, &message, wait)?)
-    }
-
-    /// Repeats the request, for a leader that can't cancel a wait.
-    fn set_lock_patiently(
-        &self,
-        leader: Vmid,
-        lock: &FileLock<'_>,
-        wait: Wait<'_>,
-    ) -> Result<(), Error> {
-        let limits = Limits::of(wait, &self.pal);
-        let now = FileLock {
-            wait: false,
-            ..*lock
-        };
-        let mut pause = ASK_AGAIN;
-        loop {
-            let message = Message::FileLockSet(now);
-            let outcome = done(self.call(leader, &message, limits.wait())?);
-            if outcome != Err(Error::Refused(Errno::EAGAIN)) {
-                return outcome;
-            }
-            self.pause(leader, limits, Duration::from_millis(pause))?;
-            pause = pause.saturating_mul(2).min(ASK_AGAIN_AT_LAST);
-        }
+        self.set_lock_in(lock, wait)
     }
 
     /// Returns the lock that conflicts with this one, if there is one: `F_GETLK` and `F_OFD_GETLK`
@@ -144,10 +99,89 @@ impl<P: Pal> Node<'_, P> {
         lock: &FileLock<'_>,
         wait: Wait<'_>,
     ) -> Result<Option<HeldLock>, Error> {
+        self.find_lock_in(lock, wait)
+    }
+
+    /// Releases all locks of a process (of the kind of `F_SETLK`) on all files, when it exits.
+    /// Sends nothing if this process never set one.
+    ///
+    /// # Errors
+    /// As [every call](Node#errors-of-every-call).
+    pub fn clear_locks(&self, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+        self.clear_locks_in(pid, wait)
+    }
+
+    /// Releases the locks of a process on a file after it has closed a descriptor of that file, as
+    /// `fcntl(2)` requires. Sends nothing if this process never set one there.
+    ///
+    /// # Errors
+    /// As [`Node::set_lock`].
+    pub fn close_file(&self, path: &[u8], pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+        self.close_file_in(path, pid, wait)
+    }
+}
+
+calls! {
+    fn set_lock_in(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        let wait = self.begin_lock_call(wait);
+        wait!(self.await_dropped_locks(wait))?;
+        let leader = self.leader_vmid();
+        let message = Message::FileLockSet(*lock);
+        let wait = if self.leader.is_some() {
+            wait
+        } else if self.has_extensions() {
+            let wait = self.begin(wait);
+            if let Some(outcome) = wait!(self.set_delegated(leader, lock, wait)) {
+                return outcome;
+            }
+            self.used_locks.note(lock);
+            wait
+        } else {
+            self.used_locks.note(lock);
+            if lock.family == LockFamily::Ofd {
+                return Err(Error::Unsupported);
+            }
+            if lock.wait && (self.is_polled() || !wait.is_forever()) {
+                return wait!(self.set_lock_patiently(leader, lock, wait));
+            }
+            wait
+        };
+        done(wait!(self.call(leader, &message, wait))?)
+    }
+
+    /// Repeats the request, for a leader that can't cancel a wait.
+    fn set_lock_patiently(
+        &self,
+        leader: Vmid,
+        lock: &FileLock<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        let limits = Limits::of(wait, &self.pal);
+        let now = FileLock {
+            wait: false,
+            ..*lock
+        };
+        let mut pause = ASK_AGAIN;
+        loop {
+            let message = Message::FileLockSet(now);
+            let outcome = done(wait!(self.call(leader, &message, limits.wait()))?);
+            if outcome != Err(Error::Refused(Errno::EAGAIN)) {
+                return outcome;
+            }
+            let time = Duration::from_millis(pause);
+            wait!(self.pause(leader, limits, time))?;
+            pause = pause.saturating_mul(2).min(ASK_AGAIN_AT_LAST);
+        }
+    }
+
+    fn find_lock_in(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<Option<HeldLock>, Error> {
         self.check_running()?;
         if lock.family == LockFamily::Ofd && !self.has_extensions() {
             return Err(Error::Unsupported);
         }
+        let wait = self.begin_lock_call(wait);
+        wait!(self.await_dropped_locks(wait))?;
         let us = self.identity.vmid;
         let here = {
             let files = self.delegated_files.lock();
@@ -157,31 +191,27 @@ impl<P: Pal> Node<'_, P> {
         match here {
             Some(Ok(found)) => Ok(found),
             Some(Err(errno)) => Err(error_of(errno)),
-            None => rpc::lock(self.call(self.leader_vmid(), &Message::FileLockGet(*lock), wait)?),
+            None => {
+                let message = Message::FileLockGet(*lock);
+                rpc::lock(wait!(self.call(self.leader_vmid(), &message, wait))?)
+            }
         }
     }
 
-    /// Releases all locks of a process (of the kind of `F_SETLK`) on all files, when it exits.
-    /// Sends nothing if this process never set one.
-    ///
-    /// # Errors
-    /// As [every call](Node#errors-of-every-call).
-    pub fn clear_locks(&self, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+    fn clear_locks_in(&self, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
+        let wait = self.begin_lock_call(wait);
+        wait!(self.await_dropped_locks(wait))?;
         let us = self.identity.vmid;
         self.delegated_files.lock().release_process(us, pid);
         if !self.used_locks.any() {
             return Ok(());
         }
-        done(self.call(self.leader_vmid(), &Message::FileLockClearPid(pid), wait)?)
+        let message = Message::FileLockClearPid(pid);
+        done(wait!(self.call(self.leader_vmid(), &message, wait))?)
     }
 
-    /// Releases the locks of a process on a file after it has closed a descriptor of that file, as
-    /// `fcntl(2)` requires. Sends nothing if this process never set one there.
-    ///
-    /// # Errors
-    /// As [`Node::set_lock`].
-    pub fn close_file(&self, path: &[u8], pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+    fn close_file_in(&self, path: &[u8], pid: Id, wait: Wait<'_>) -> Result<(), Error> {
         let all = FileLock {
             family: LockFamily::Posix,
             kind: LockKind::Unlock,
@@ -194,7 +224,7 @@ impl<P: Pal> Node<'_, P> {
         };
         self.check_running()?;
         if self.used_locks.may_have_file(path) {
-            self.set_lock(&all, wait)
+            wait!(self.set_lock_in(&all, wait))
         } else {
             Ok(())
         }

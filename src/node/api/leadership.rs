@@ -136,6 +136,12 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says; it can be called again.
     /// [`Error::ShuttingDown`] after [`Node::shut_down`].
     pub fn leave(&self, wait: Wait<'_>) -> Result<(), Error> {
+        self.leave_in(wait)
+    }
+}
+
+calls! {
+    fn leave_in(&self, wait: Wait<'_>) -> Result<(), Error> {
         if self.phase() >= Phase::Flushing {
             return Err(Error::ShuttingDown);
         }
@@ -149,10 +155,10 @@ impl<'m, P: Pal> Node<'m, P> {
         for peer in self.peers.all() {
             self.flush(&peer);
         }
-        self.wait_until(us, WaitReason::Members, limits, &mut || {
+        wait!(self.wait_until(us, WaitReason::Members, limits, || {
             let is_last =
                 !self.peers.is_any_connected() && !leader.lock().processes().has_living_except(us);
             is_last.then_some(Ok(()))
-        })
+        }))
     }
 }

@@ -6,6 +6,7 @@ mod delegations;
 mod fencing;
 mod file_locks;
 mod forwarded_signals;
+mod futures;
 mod group_signals;
 mod ids;
 mod leader_request;

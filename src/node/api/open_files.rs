@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The notice of a process about an open file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum OpenFileNotice {
+pub(in crate::node) enum OpenFileNotice {
     /// The process holds the open file.
     Hold,
     /// The process has closed the open file.
@@ -47,9 +47,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Refused`] (`ENOLCK`) at the limit of [`LockLimits::open_files`](crate::LockLimits);
     /// [`Error::Unsupported`] if the leader is a process in C; else as [every call](Node#errors-of-every-call).
     pub fn hold_open_file(&self, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
-        self.check_running()?;
-        self.used_locks.record_open_file(open_file);
-        done(self.notify_open_file(OpenFileNotice::Hold, open_file, wait)?)
+        self.hold_open_file_in(open_file, wait)
     }
 
     /// Gives an open file to another process of the family: to a child that this process
@@ -75,36 +73,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// call](Node#errors-of-every-call). After [`Error::TimedOut`] or [`Error::Interrupted`] it may
     /// have been given all the same: [`Node::take_back_open_file`] undoes that.
     pub fn give_open_file(&self, to: Vmid, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
-        self.check_running()?;
-        let wait = self.begin(wait);
-        self.used_locks.record_open_file(open_file);
-        match self.notify_open_file(OpenFileNotice::Give(to), open_file, wait)? {
-            Answer::Status(Ok(UNCONFIRMED)) => {
-                self.await_receiver(to, open_file, wait);
-                Ok(())
-            }
-            answer => done(answer),
-        }
-    }
-
-    /// Waits until the receiver knows that it holds the open file. The descriptor may reach it
-    /// before the leader's notice does, and it reports the close of an open file only if it knows
-    /// of the hold. The transfer is done in any case, so nothing that ends this wait is an error.
-    fn await_receiver(&self, to: Vmid, open_file: u64, wait: Wait<'_>) {
-        let limits =
-            Limits::of(wait, &self.pal).not_after(self.pal.now() + self.config.recall_limit);
-        let vmid = to.get();
-        let question = Message::FileGiven {
-            handle: open_file,
-            vmid,
-        };
-        let mut pause = FIRST_PAUSE;
-        while self.pause(self.identity.vmid, limits, pause).is_ok()
-            && self.call(self.leader_vmid(), &question, limits.wait())
-                == Ok(Answer::Status(Err(Errno::EAGAIN)))
-        {
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-        }
+        self.give_open_file_in(to, open_file, wait)
     }
 
     /// Takes back an open file that this process has [given](Node::give_open_file) to another,
@@ -118,7 +87,7 @@ impl<'m, P: Pal> Node<'m, P> {
         open_file: u64,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        done(self.notify_open_file(OpenFileNotice::TakeBack(from), open_file, wait)?)
+        self.take_back_open_file_in(from, open_file, wait)
     }
 
     /// Reports that the last descriptor of an open file in this process was closed: if no other
@@ -134,13 +103,92 @@ impl<'m, P: Pal> Node<'m, P> {
     /// was sent is done even if its answer does not arrive in time ([`Error::TimedOut`],
     /// [`Error::Interrupted`]).
     pub fn close_open_file(&self, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.close_open_file_in(open_file, wait)
+    }
+
+    /// Handles the leader's notice that this process was given an open file. Returns false if there was
+    /// no room for the confirmation.
+    pub(crate) fn confirm_given_file(
+        &self,
+        leader: &PeerRef<'_, 'm, P::Stream>,
+        open_file: u64,
+    ) -> bool {
+        self.used_locks.record_open_file(open_file);
+        let vmid = self.identity.vmid.get();
+        let confirmation = Message::FileGiven {
+            handle: open_file,
+            vmid,
+        };
+        let sent = self.put(leader, 0, &confirmation);
+        !matches!(sent, Err(Error::Full(_)))
+    }
+}
+
+calls! {
+    fn hold_open_file_in(&self, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        self.used_locks.record_open_file(open_file);
+        let hold = OpenFileNotice::Hold;
+        done(wait!(self.notify_open_file(hold, open_file, wait))?)
+    }
+
+    fn give_open_file_in(&self, to: Vmid, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        let wait = self.begin(wait);
+        self.used_locks.record_open_file(open_file);
+        let give = OpenFileNotice::Give(to);
+        match wait!(self.notify_open_file(give, open_file, wait))? {
+            Answer::Status(Ok(UNCONFIRMED)) => {
+                wait!(self.await_receiver(to, open_file, wait));
+                Ok(())
+            }
+            answer => done(answer),
+        }
+    }
+
+    /// Waits until the receiver knows that it holds the open file. The descriptor may reach it
+    /// before the leader's notice does, and it reports the close of an open file only if it knows
+    /// of the hold. The transfer is done in any case, so nothing that ends this wait is an error.
+    fn await_receiver(&self, to: Vmid, open_file: u64, wait: Wait<'_>) -> () {
+        let limits =
+            Limits::of(wait, &self.pal).not_after(self.pal.now() + self.config.recall_limit);
+        let vmid = to.get();
+        let question = Message::FileGiven {
+            handle: open_file,
+            vmid,
+        };
+        let mut pause = FIRST_PAUSE;
+        let us = self.identity.vmid;
+        while wait!(self.pause(us, limits, pause)).is_ok() {
+            let answer = wait!(self.call(self.leader_vmid(), &question, limits.wait()));
+            if answer != Ok(Answer::Status(Err(Errno::EAGAIN))) {
+                return;
+            }
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn take_back_open_file_in(
+        &self,
+        from: Vmid,
+        open_file: u64,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        let take_back = OpenFileNotice::TakeBack(from);
+        done(wait!(self.notify_open_file(take_back, open_file, wait))?)
+    }
+
+    fn close_open_file_in(&self, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         let wait = self.begin(wait);
         if !self.used_locks.may_have_open_file(open_file) {
-            self.await_notes(wait)?;
+            wait!(self.await_notes(wait))?;
         }
         if self.used_locks.may_have_open_file(open_file) {
-            done(self.notify_open_file(OpenFileNotice::Close, open_file, wait)?)
+            let wait = self.begin_lock_call(wait);
+            wait!(self.await_dropped_locks(wait))?;
+            let close = OpenFileNotice::Close;
+            done(wait!(self.notify_open_file(close, open_file, wait))?)
         } else {
             Ok(())
         }
@@ -156,7 +204,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return Ok(());
         }
         // A leader in C answers this request, too.
-        self.owner_of(1, wait)?;
+        wait!(self.owner_of_in(1, wait))?;
         self.knows_inherited.store(true, Ordering::SeqCst);
         Ok(())
     }
@@ -176,7 +224,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let wait = self.begin(wait);
         if !self.has_extensions() {
             // The leader sends HELLO before its first answer.
-            self.owner_of(1, wait)?;
+            wait!(self.owner_of_in(1, wait))?;
         }
         if !self.has_extensions() {
             return Err(Error::Unsupported);
@@ -188,23 +236,6 @@ impl<'m, P: Pal> Node<'m, P> {
             vmid,
         };
         self.check_running()?;
-        self.call(self.leader_vmid(), &message, wait)
-    }
-
-    /// Handles the leader's notice that this process was given an open file. Returns false if there was
-    /// no room for the confirmation.
-    pub(crate) fn confirm_given_file(
-        &self,
-        leader: &PeerRef<'_, 'm, P::Stream>,
-        open_file: u64,
-    ) -> bool {
-        self.used_locks.record_open_file(open_file);
-        let vmid = self.identity.vmid.get();
-        let confirmation = Message::FileGiven {
-            handle: open_file,
-            vmid,
-        };
-        let sent = self.put(leader, 0, &confirmation);
-        !matches!(sent, Err(Error::Full(_)))
+        wait!(self.call(self.leader_vmid(), &message, wait))
     }
 }

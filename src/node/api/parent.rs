@@ -48,26 +48,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::Unsupported`] if this process has not joined; else as [`Node::process`].
     pub fn watch_parent(&self, is_wanted: bool, wait: Wait<'_>) -> Result<Option<Pid>, Error> {
-        self.check_running()?;
-        self.pid().ok_or(Error::Unsupported)?;
-        self.parent.lock().is_watched = is_wanted;
-        let note = if is_wanted {
-            ProcessNote::WatchParent
-        } else {
-            ProcessNote::IgnoreParent
-        };
-        let wait = self.begin(wait);
-        let message = Message::ProcessNote(RelativeNote {
-            note,
-            pid: 0,
-            vmid: 0,
-        });
-        self.check_running()?;
-        if !self.has_extensions() && self.identity.leader.is_some() {
-            return Ok(self.parent.lock().pid);
-        }
-        self.send_to(self.leader_vmid(), &message, wait)?;
-        self.process(None, wait).map(|process| process.parent)
+        self.watch_parent_in(is_wanted, wait)
     }
 
     /// Handles the leader's notice that the parent has ended, with the new parent. False if there
@@ -111,5 +92,31 @@ impl<P: Pal> Node<'_, P> {
         if has_left {
             self.enqueue_upcall(Upcall::Left(vmid));
         }
+    }
+}
+
+calls! {
+    fn watch_parent_in(&self, is_wanted: bool, wait: Wait<'_>) -> Result<Option<Pid>, Error> {
+        self.check_running()?;
+        self.pid().ok_or(Error::Unsupported)?;
+        self.parent.lock().is_watched = is_wanted;
+        let note = if is_wanted {
+            ProcessNote::WatchParent
+        } else {
+            ProcessNote::IgnoreParent
+        };
+        let wait = self.begin(wait);
+        let message = Message::ProcessNote(RelativeNote {
+            note,
+            pid: 0,
+            vmid: 0,
+        });
+        self.check_running()?;
+        if !self.has_extensions() && self.identity.leader.is_some() {
+            return Ok(self.parent.lock().pid);
+        }
+        wait!(self.send_to(self.leader_vmid(), &message, wait))?;
+        let process = wait!(self.process_in(None, wait))?;
+        Ok(process.parent)
     }
 }

@@ -6,8 +6,7 @@ use crate::Identity;
 use crate::error::Error;
 use crate::leader::{Op, Presence};
 use crate::member::Purpose;
-use crate::node::rpc::Limits;
-use crate::node::rpc::ReplyData;
+use crate::node::rpc::{Limits, ReplyData, Undo};
 use crate::node::{Node, Phase, Wait, WaitReason};
 use crate::pal::Pal;
 use crate::sync::Ordering;
@@ -63,54 +62,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// As [`Node::join`], with a pid that this process owns; `None` allocates one.
     pub(crate) fn join_as(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Pid, Error> {
-        self.check_running()?;
-        if self.pid().is_some() {
-            return Err(Error::Invalid);
-        }
-        let wait = self.begin(wait);
-        self.await_leader_limits(wait)?;
-        let pid = if let Some(pid) = pid {
-            pid
-        } else {
-            let taken = self.take_id_for(self.identity.vmid, wait)?;
-            Pid::new(taken).ok_or(Error::Invalid)?
-        };
-        let hello = Hello {
-            version: Hello::VERSION,
-            features: 0,
-            pid: pid.get(),
-            parent: Vmid::number(self.identity.parent),
-        };
-        // As soon as other processes know of this one, they send requests about its pid.
-        self.own_pid.store(pid.get(), Ordering::Release);
-        let introduced = self.send_hello(&hello, wait);
-        if introduced.is_err() {
-            self.own_pid.store(0, Ordering::Release);
-        }
-        introduced.map(|()| pid)
-    }
-
-    fn send_hello(&self, hello: &Hello, wait: Wait<'_>) -> Result<(), Error> {
-        // The parent comes first, so that the parent knows of this process when the leader does.
-        if let Some(parent) = self.identity.parent {
-            self.connect(parent)?;
-        }
-        self.send_to(self.leader_vmid(), &Message::Hello(*hello), wait)?;
-        // A leader in C does not know HELLO and sends none. A leader of this crate has sent its own
-        // before it answers this.
-        self.owner_of(hello.pid, wait)?;
-        if !self.has_extensions() {
-            return Ok(());
-        }
-        let query = ProcessQuery {
-            pid: hello.pid,
-            ..ProcessQuery::default()
-        };
-        if self.query(&query, wait)?.vmid == Some(self.identity.vmid) {
-            Ok(())
-        } else {
-            Err(Error::Invalid)
-        }
+        self.join_in(pid, wait)
     }
 
     /// Prepares a child: allocates its VMID, its pid and its slots in the tables. The embedder then
@@ -127,50 +79,13 @@ impl<P: Pal> Node<'_, P> {
     /// children or, at the leader, of processes ([`Error::Refused`], `ENOMEM`); else as
     /// [`Node::take_id_for`].
     pub fn start_child(&self, wait: Wait<'_>) -> Result<Identity, Error> {
-        self.check_running()?;
-        let parent_pid = self.pid().ok_or(Error::Unsupported)?;
-        let wait = self.begin(wait);
-        let vmid = self.new_vmid(wait)?;
-        self.children.lock().reserve(vmid)?;
-        let pid = match self.take_for(Purpose::Child, wait) {
-            Ok(pid) => pid,
-            Err(error) => {
-                self.children.lock().cancel_reservation(vmid);
-                return Err(error);
-            }
-        };
-        self.children.lock().start(vmid, pid);
-        let child = Identity {
-            vmid,
-            parent: Some(self.identity.vmid),
-            leader: self.identity.leader.or(Some(self.identity.vmid)),
-            pid: Pid::new(pid),
-            parent_pid: Some(parent_pid),
-        };
-        if let Err(error) = self.transfer_id(pid, vmid, wait) {
-            let released = self.release_id(pid, Wait::at_most(Duration::ZERO));
-            if released == Err(Error::Invalid) {
-                // The owner of the ID is not known yet.
-                let _ = self.abandon_child(vmid);
-            } else {
-                self.children.lock().cancel_reservation(vmid);
-            }
-            return Err(error);
-        }
-        if let Err(error) = self.announce_child(vmid, pid, wait) {
-            let _ = self.abandon_child(vmid);
-            return Err(error);
-        }
-        Ok(child)
+        self.start_child_in(wait)
     }
 
     /// Adds a child that is about to start to the leader's table, if the leader has one.
+    #[cfg(feature = "capi")]
     pub(crate) fn announce_child(&self, vmid: Vmid, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
-        if !self.has_extensions() {
-            return Ok(());
-        }
-        let vmid = vmid.get();
-        self.change_process(&Message::ProcessStart { vmid, pid }, wait)
+        self.announce_child_in(vmid, pid, wait)
     }
 
     /// Ends this process for the family: first its file locks, open files, IDs and leases are
@@ -202,66 +117,7 @@ impl<P: Pal> Node<'_, P> {
         parent_pid: Option<Pid>,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        if !self.change_phase(Phase::Running, Phase::Ending) {
-            return Err(Error::ShuttingDown);
-        }
-        self.waiters.fail(None, Error::ShuttingDown);
-        let limits = Limits::of(wait, &self.pal);
-        let pid = Pid::number(self.pid().or(self.identity.pid));
-        let notice = Message::ChildExit(ExitReport {
-            parent_pid: Pid::number(parent_pid),
-            pid,
-            uid: exit.uid,
-            code: exit.code,
-            signal: exit.signal,
-        });
-        let is_led = self.has_extensions();
-        let begun = match (&self.leader, self.identity.leader) {
-            (Some(leader), _) => {
-                self.close_unused_syncs();
-                self.ended.store(true, Ordering::SeqCst);
-                self.end_own_process(leader);
-                let us = self.identity.vmid;
-                self.release_all_ids(|range| {
-                    // The range is in the table, or another thread has just removed it.
-                    leader.lock().apply(&Op::Request {
-                        from: us,
-                        seq: 0,
-                        message: Message::ReleaseIdRange(range),
-                        other: Presence::Absent,
-                    });
-                });
-                Ok(())
-            }
-            (None, Some(leader)) if is_led => self
-                .send_closes(leader, limits)
-                .and_then(|()| self.send_end(leader, &notice, limits)),
-            (None, Some(leader)) => self.end_at_c_leader(leader, pid, limits),
-            (None, None) => Ok(()),
-        };
-        if begun.is_err() {
-            self.change_phase(Phase::Ending, Phase::Running);
-            return begun;
-        }
-        // The parent is notified of the end after the leader has reclaimed all resources of this
-        // process.
-        let known = if is_led {
-            self.await_end_known(pid, limits)
-        } else {
-            Ok(())
-        };
-        let is_told = |parent| is_led && Some(parent) == self.identity.leader;
-        let notified = match self.identity.parent {
-            Some(parent) if !is_told(parent) => self.send_end(parent, &notice, limits),
-            _ => Ok(()),
-        };
-        if notified.is_err() && !is_led {
-            // No process has got the notice.
-            self.change_phase(Phase::Ending, Phase::Running);
-            return notified;
-        }
-        self.finish_exit();
-        known.and(notified)
+        self.exit_in(exit, parent_pid, wait)
     }
 
     /// Ends the calls that began to wait while the exit was in progress: they would get no answer.
@@ -278,6 +134,172 @@ impl<P: Pal> Node<'_, P> {
             release(range);
         }
     }
+}
+
+calls! {
+    fn join_in(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Pid, Error> {
+        self.check_running()?;
+        if self.pid().is_some() {
+            return Err(Error::Invalid);
+        }
+        let wait = self.begin(wait);
+        wait!(self.await_leader_limits(wait))?;
+        let pid = if let Some(pid) = pid {
+            pid
+        } else {
+            let taken = wait!(self.take_id_for_in(self.identity.vmid, wait))?;
+            Pid::new(taken).ok_or(Error::Invalid)?
+        };
+        let hello = Hello {
+            version: Hello::VERSION,
+            features: 0,
+            pid: pid.get(),
+            parent: Vmid::number(self.identity.parent),
+        };
+        // As soon as other processes know of this one, they send requests about its pid.
+        self.own_pid.store(pid.get(), Ordering::Release);
+        let joined = Undo::new(|| self.own_pid.store(0, Ordering::Release));
+        wait!(self.send_hello(&hello, wait))?;
+        joined.keep();
+        Ok(pid)
+    }
+
+    fn send_hello(&self, hello: &Hello, wait: Wait<'_>) -> Result<(), Error> {
+        // The parent comes first, so that the parent knows of this process when the leader does.
+        if let Some(parent) = self.identity.parent {
+            self.connect(parent)?;
+        }
+        let message = Message::Hello(*hello);
+        wait!(self.send_to(self.leader_vmid(), &message, wait))?;
+        // A leader in C does not know HELLO and sends none. A leader of this crate has sent its own
+        // before it answers this.
+        wait!(self.owner_of_in(hello.pid, wait))?;
+        if !self.has_extensions() {
+            return Ok(());
+        }
+        let query = ProcessQuery {
+            pid: hello.pid,
+            ..ProcessQuery::default()
+        };
+        let process = wait!(self.query(&query, wait))?;
+        if process.vmid == Some(self.identity.vmid) {
+            Ok(())
+        } else {
+            Err(Error::Invalid)
+        }
+    }
+
+    fn start_child_in(&self, wait: Wait<'_>) -> Result<Identity, Error> {
+        self.check_running()?;
+        let parent_pid = self.pid().ok_or(Error::Unsupported)?;
+        let wait = self.begin(wait);
+        let vmid = wait!(self.new_vmid_in(wait))?;
+        self.children.lock().reserve(vmid)?;
+        let reserved = Undo::new(|| self.children.lock().cancel_reservation(vmid));
+        let pid = wait!(self.take_for_in(Purpose::Child, wait))?;
+        self.children.lock().start(vmid, pid);
+        reserved.keep();
+        let child = Identity {
+            vmid,
+            parent: Some(self.identity.vmid),
+            leader: self.identity.leader.or(Some(self.identity.vmid)),
+            pid: Pid::new(pid),
+            parent_pid: Some(parent_pid),
+        };
+        let transferred = Undo::new(|| {
+            let released = self.release_id(pid, Wait::at_most(Duration::ZERO));
+            if released == Err(Error::Invalid) {
+                // The owner of the ID is not known yet.
+                let _ = self.abandon_child(vmid);
+            } else {
+                self.children.lock().cancel_reservation(vmid);
+            }
+        });
+        wait!(self.transfer_id_in(pid, vmid, wait))?;
+        transferred.keep();
+        let announced = Undo::new(|| {
+            let _ = self.abandon_child(vmid);
+        });
+        wait!(self.announce_child_in(vmid, pid, wait))?;
+        announced.keep();
+        Ok(child)
+    }
+
+    fn announce_child_in(&self, vmid: Vmid, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+        if !self.has_extensions() {
+            return Ok(());
+        }
+        let vmid = vmid.get();
+        let message = Message::ProcessStart { vmid, pid };
+        wait!(self.change_process(&message, wait))
+    }
+
+    fn exit_in(&self, exit: Exit, parent_pid: Option<Pid>, wait: Wait<'_>) -> Result<(), Error> {
+        if !self.change_phase(Phase::Running, Phase::Ending) {
+            return Err(Error::ShuttingDown);
+        }
+        let begun = Undo::new(|| {
+            self.change_phase(Phase::Ending, Phase::Running);
+        });
+        self.waiters.fail(None, Error::ShuttingDown);
+        let limits = Limits::of(wait, &self.pal);
+        let pid = Pid::number(self.pid().or(self.identity.pid));
+        let notice = Message::ChildExit(ExitReport {
+            parent_pid: Pid::number(parent_pid),
+            pid,
+            uid: exit.uid,
+            code: exit.code,
+            signal: exit.signal,
+        });
+        let is_led = self.has_extensions();
+        match (&self.leader, self.identity.leader) {
+            (Some(leader), _) => {
+                self.close_unused_syncs();
+                self.ended.store(true, Ordering::SeqCst);
+                self.end_own_process(leader);
+                let us = self.identity.vmid;
+                self.release_all_ids(|range| {
+                    // The range is in the table, or another thread has just removed it.
+                    leader.lock().apply(&Op::Request {
+                        from: us,
+                        seq: 0,
+                        message: Message::ReleaseIdRange(range),
+                        other: Presence::Absent,
+                    });
+                });
+            }
+            (None, Some(leader)) if is_led => {
+                wait!(self.send_closes(leader, limits))?;
+                wait!(self.send_end(leader, &notice, limits))?;
+            }
+            (None, Some(leader)) => wait!(self.end_at_c_leader(leader, pid, limits))?,
+            (None, None) => {}
+        }
+        let parent = self.identity.parent;
+        if !is_led {
+            // If this fails no process has got the notice.
+            if let Some(parent) = parent {
+                wait!(self.send_end(parent, &notice, limits))?;
+            }
+            begun.keep();
+            self.finish_exit();
+            return Ok(());
+        }
+        begun.keep();
+        // The leader has the notice, so the process ends even if the rest fails.
+        let ended = Undo::new(|| self.finish_exit());
+        // The parent is notified of the end after the leader has reclaimed all resources of this
+        // process.
+        let known = wait!(self.await_end_known(pid, limits));
+        let notified = match parent {
+            Some(parent) if Some(parent) != self.identity.leader => {
+                wait!(self.send_end(parent, &notice, limits))
+            }
+            _ => Ok(()),
+        };
+        drop(ended);
+        known.and(notified)
+    }
 
     /// Closes the sync handles that no thread uses, and returns when the data of all of them is
     /// queued.
@@ -286,22 +308,23 @@ impl<P: Pal> Node<'_, P> {
         if self.send_all_client_messages() {
             return Ok(());
         }
-        let said = self.wait_until(leader, WaitReason::Room, limits, &mut || {
+        let send = || {
             if let Some(peer) = self.peers.find(leader) {
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }
             self.send_all_client_messages().then_some(Ok(()))
-        });
-        match said {
+        };
+        let all_sent = self.wait_until(leader, WaitReason::Room, limits, send);
+        match wait!(all_sent) {
             Err(Error::LeaderGone | Error::CutOff) => Ok(()),
-            said => said,
+            ended => ended,
         }
     }
 
     fn send_end(&self, to: Vmid, notice: &Message<'_>, limits: Limits<'_>) -> Result<(), Error> {
-        match self.post(to, notice, limits.wait()) {
+        match wait!(self.post(to, notice, limits.wait())) {
             Err(Error::NoSuchProcess | Error::LeaderGone | Error::CutOff) => Ok(()),
-            said => said,
+            sent => sent,
         }
     }
 
@@ -312,7 +335,8 @@ impl<P: Pal> Node<'_, P> {
         };
         let question = Message::GetIdOwner(pid);
         // The leader handles messages in order, so its answer comes after the notice.
-        match self.exchange(leader, &question, &mut ReplyData::none(), limits.wait()) {
+        let mut data = ReplyData::none();
+        match wait!(self.exchange(leader, &question, &mut data, limits.wait())) {
             Ok(_) | Err(Error::LeaderGone | Error::CutOff) => Ok(()),
             Err(error) => Err(error),
         }
@@ -320,11 +344,12 @@ impl<P: Pal> Node<'_, P> {
 
     /// Releases the locks and IDs at a leader in C, which releases nothing without a request.
     fn end_at_c_leader(&self, leader: Vmid, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
-        self.send_closes(leader, limits)?;
+        wait!(self.send_closes(leader, limits))?;
         let wait = limits.wait();
         if self.used_locks.any() {
             let clear = Message::FileLockClearPid(pid);
-            match self.exchange(leader, &clear, &mut ReplyData::none(), wait) {
+            let mut data = ReplyData::none();
+            match wait!(self.exchange(leader, &clear, &mut data, wait)) {
                 Ok(_) | Err(Error::LeaderGone | Error::CutOff) => {}
                 Err(error) => return Err(error),
             }
@@ -332,7 +357,8 @@ impl<P: Pal> Node<'_, P> {
         loop {
             let range = self.own_ids.lock().take_idle_range();
             let Some(range) = range else { return Ok(()) };
-            match self.post(leader, &Message::ReleaseIdRange(range), wait) {
+            let message = Message::ReleaseIdRange(range);
+            match wait!(self.post(leader, &message, wait)) {
                 Ok(()) | Err(Error::LeaderGone | Error::CutOff) => {}
                 Err(error) => return Err(error),
             }

@@ -3,7 +3,7 @@
 use crate::error::{Errno, Error, Resource};
 use crate::leader::is_signal;
 use crate::leader::{QUEUED, SEND_DIRECTLY};
-use crate::node::rpc::{ReplyData, done, error_of};
+use crate::node::rpc::{ReplyData, Undo, done, error_of};
 use crate::node::upcall::Target;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
@@ -16,7 +16,7 @@ const OWNERS: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// The outcome of a request to send a signal through the leader.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum ViaLeader {
+pub(in crate::node) enum ViaLeader {
     Done,
     /// The leader has not sent it: the caller sends it to the target directly.
     SendDirectly,
@@ -111,86 +111,13 @@ impl<P: Pal> Node<'_, P> {
         signal: i32,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        self.check_running()?;
-        let wait = self.begin(wait);
-        if !is_signal(signal) {
-            // The kernel looks up the target before it checks the signal.
-            return match self.kill_as(sender, target, 0, wait) {
-                Err(Error::NoSuchProcess) => Err(Error::NoSuchProcess),
-                _ => Err(Error::Invalid),
-            };
-        }
-        let kill = |pid: Option<Pid>, id, target| PidKill {
-            sender,
-            pid: Pid::number(pid),
-            id,
-            signal,
-            target,
-        };
-        match target {
-            Target::Thread { pid, tid } => {
-                self.kill_one(kill(Some(pid), tid, KillTarget::Thread), wait)
-            }
-            Target::Process(pid) => {
-                self.kill_one(kill(Some(pid), pid.get(), KillTarget::Process), wait)
-            }
-            Target::Group(group) if self.is_known_process() => {
-                self.kill_group(group, sender, signal, wait)
-            }
-            // A process in C sends it like this.
-            Target::Group(group) => {
-                let id = Pid::number(group);
-                self.kill_one(kill(group, id, KillTarget::Group), wait)
-            }
-            Target::All => self.kill_all(kill(None, 0, KillTarget::All), wait),
-        }
-    }
-
-    fn kill_one(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
-        if self.is_for_zombie(&kill) {
-            return Ok(());
-        }
-        match self.kill_in_order(kill, wait) {
-            // The target has died meanwhile.
-            Err(Error::NoSuchProcess) if self.is_for_zombie(&kill) => Ok(()),
-            outcome => outcome,
-        }
+        self.kill_in(sender, target, signal, wait)
     }
 
     /// Whether the signal is for a zombie of this process, or for the main thread of one: a zombie
     /// can be signalled.
     pub(in crate::node) fn is_for_zombie(&self, kill: &PidKill) -> bool {
         kill.is_for_main_thread() && self.children.lock().is_zombie(kill.pid)
-    }
-
-    /// Sends a signal to the owner of its target, after the signals of this process that are
-    /// pending at the leader.
-    fn kill_in_order(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
-        let forwarded = self.forwarded.load(Ordering::Acquire);
-        let is_ordered = self.is_ordered(&kill, None, forwarded);
-        if !is_ordered {
-            match self.kill_via_leader(kill, false, wait) {
-                Ok(ViaLeader::SendDirectly) | Err(Error::LeaderGone | Error::CutOff) => {}
-                Ok(ViaLeader::Done) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        let outcome = self.at_owner(kill.pid, wait, |owner| self.kill_at(owner, kill, wait));
-        if !is_ordered {
-            self.owners.lock().set_forwarded(kill.pid, forwarded);
-        }
-        if outcome != Err(Error::NoSuchProcess) || !kill.is_for_main_thread() {
-            return outcome;
-        }
-        // The target may be about to join, or its process or its connection may be just ending.
-        if !self.has_extensions() {
-            return outcome;
-        }
-        match self.kill_via_leader(kill, true, wait) {
-            Err(Error::LeaderGone | Error::CutOff) | Ok(ViaLeader::SendDirectly) => outcome,
-            Err(error) => Err(error),
-            Ok(ViaLeader::Done) => Ok(()),
-        }
     }
 
     /// Whether no signal of this process to the target is pending at the leader, so that its owner
@@ -215,31 +142,6 @@ impl<P: Pal> Node<'_, P> {
             || known.is_some_and(|known| known.forwarded == forwarded && forwarded < u32::MAX)
     }
 
-    /// Asks the leader to send a signal, after those of this process that it has not delivered yet:
-    /// only if there are any, or `always`.
-    fn kill_via_leader(
-        &self,
-        kill: PidKill,
-        always: bool,
-        wait: Wait<'_>,
-    ) -> Result<ViaLeader, Error> {
-        self.check_running()?;
-        let message = Message::KillOrdered { kill, always };
-        match self.call(self.leader_vmid(), &message, wait) {
-            Ok(Answer::Status(Ok(SEND_DIRECTLY))) => Ok(ViaLeader::SendDirectly),
-            Ok(Answer::Status(Ok(QUEUED))) => {
-                self.note_forwarded();
-                Ok(ViaLeader::Done)
-            }
-            Ok(answer) => done(answer).map(|()| ViaLeader::Done),
-            // The signal may be pending at the leader.
-            Err(error) => {
-                self.note_forwarded();
-                Err(error)
-            }
-        }
-    }
-
     /// Counts a signal of this process that is, or may be, pending at the leader.
     pub(in crate::node) fn note_forwarded(&self) {
         let next = |forwarded: u32| forwarded.checked_add(1);
@@ -249,39 +151,9 @@ impl<P: Pal> Node<'_, P> {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
-    fn kill_at(&self, owner: Vmid, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
-        done(self.call(owner, &Message::PidKill(kill), wait)?)
-    }
-
-    /// Sends a request to the owner of an ID. If the cached owner is wrong, the leader is asked for
-    /// the owner.
-    fn at_owner<T>(
-        &self,
-        id: Id,
-        wait: Wait<'_>,
-        mut ask: impl FnMut(Vmid) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let known = self.owners.lock().get(id).map(|known| known.owner);
-        if let Some(owner) = known {
-            match ask(owner) {
-                Err(Error::NoSuchProcess | Error::LeaderGone | Error::CutOff) => {}
-                outcome => return outcome,
-            }
-        }
-        let owner = self.owner_of(id, wait)?;
-        self.owners.lock().put(id, owner);
-        match owner {
-            Some(owner) if Some(owner) != known => ask(owner),
-            _ => Err(Error::NoSuchProcess),
-        }
-    }
-
-    fn kill_all(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
-        let answer = self.call(self.leader_vmid(), &Message::PidKill(kill), wait);
-        if kill.signal != 0 {
-            self.note_forwarded();
-        }
-        done(answer?)
+    /// Returns the cached owner of an ID.
+    fn known_owner(&self, id: Id) -> Option<Vmid> {
+        self.owners.lock().get(id).map(|known| known.owner)
     }
 
     /// Returns the user and group of a pid, anywhere in the family.
@@ -290,13 +162,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] with the error of its
     /// process; else as [every call](Node#errors-of-every-call).
     pub fn credentials(&self, pid: Pid, wait: Wait<'_>) -> Result<(u32, u32), Error> {
-        self.check_running()?;
-        let mut data = [0; 8];
-        if self.metadata(pid, MetaCode::Credentials, &mut data, wait)? != data.len() {
-            return Err(Error::Invalid);
-        }
-        let number = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes));
-        Ok((number(data.first_chunk()), number(data.last_chunk())))
+        self.credentials_in(pid, wait)
     }
 
     /// Reads the path of a pid's executable, working directory or root, anywhere in the family.
@@ -313,18 +179,11 @@ impl<P: Pal> Node<'_, P> {
         path: &mut [u8],
         wait: Wait<'_>,
     ) -> Result<usize, Error> {
-        self.check_running()?;
-        if what == MetaCode::Credentials {
-            return Err(Error::Invalid);
-        }
-        let length = self.metadata(pid, what, path, wait)?;
-        match path.get(..length).and_then(|path| path.split_last()) {
-            Some((0, path)) if !path.contains(&0) => Ok(path.len()),
-            _ => Err(Error::Invalid),
-        }
+        self.path_of_in(pid, what, path, wait)
     }
 
     /// Requests metadata of a pid; the data is at the start of `data`. Returns its length.
+    #[cfg(feature = "capi")]
     pub(crate) fn metadata(
         &self,
         pid: Pid,
@@ -332,24 +191,244 @@ impl<P: Pal> Node<'_, P> {
         data: &mut [u8],
         wait: Wait<'_>,
     ) -> Result<usize, Error> {
+        self.metadata_in(pid, what, data, wait)
+    }
+}
+
+/// Whether a request failed because its process does not own the ID, or is gone.
+fn is_wrong_owner<T>(outcome: &Result<T, Error>) -> bool {
+    matches!(
+        outcome,
+        Err(Error::NoSuchProcess | Error::LeaderGone | Error::CutOff)
+    )
+}
+
+calls! {
+    fn kill_in(
+        &self,
+        sender: Id,
+        target: Target,
+        signal: i32,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.check_running()?;
         let wait = self.begin(wait);
-        self.at_owner(pid.get(), wait, |owner| {
-            let mut data = ReplyData {
-                bytes: &mut *data,
-                length: 0,
-            };
-            let message = Message::PidGetMeta {
-                pid: pid.get(),
-                code: what,
-            };
-            self.send_short_limits(owner, wait)?;
-            match self.call_for_data(owner, &message, &mut data, wait)? {
-                Answer::Meta(Ok(_)) => Ok(data.length),
-                // The answer is longer than the frames that this process accepts.
-                Answer::Meta(Err(Errno::EMSGSIZE)) => Err(Error::Full(Resource::FrameLength)),
-                Answer::Meta(Err(errno)) => Err(error_of(errno)),
-                _ => Err(Error::Invalid),
+        if is_signal(signal) {
+            return wait!(self.kill_target(sender, target, signal, wait));
+        }
+        // The kernel looks up the target before it checks the signal.
+        match wait!(self.kill_target(sender, target, 0, wait)) {
+            Err(Error::NoSuchProcess) => Err(Error::NoSuchProcess),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    fn kill_target(
+        &self,
+        sender: Id,
+        target: Target,
+        signal: i32,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        let kill = |pid: Option<Pid>, id, target| PidKill {
+            sender,
+            pid: Pid::number(pid),
+            id,
+            signal,
+            target,
+        };
+        let one = match target {
+            Target::Thread { pid, tid } => kill(Some(pid), tid, KillTarget::Thread),
+            Target::Process(pid) => kill(Some(pid), pid.get(), KillTarget::Process),
+            Target::Group(group) if self.is_known_process() => {
+                return wait!(self.kill_group(group, sender, signal, wait));
             }
-        })
+            // A process in C sends it like this.
+            Target::Group(group) => kill(group, Pid::number(group), KillTarget::Group),
+            Target::All => {
+                let all = kill(None, 0, KillTarget::All);
+                return wait!(self.kill_all(all, wait));
+            }
+        };
+        wait!(self.kill_one(one, wait))
+    }
+
+    fn kill_one(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
+        if self.is_for_zombie(&kill) {
+            return Ok(());
+        }
+        match wait!(self.kill_in_order(kill, wait)) {
+            // The target has died meanwhile.
+            Err(Error::NoSuchProcess) if self.is_for_zombie(&kill) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Sends a signal to the owner of its target, after the signals of this process that are
+    /// pending at the leader.
+    fn kill_in_order(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
+        let forwarded = self.forwarded.load(Ordering::Acquire);
+        let is_ordered = self.is_ordered(&kill, None, forwarded);
+        if !is_ordered {
+            match wait!(self.kill_via_leader(kill, false, wait)) {
+                Ok(ViaLeader::SendDirectly) | Err(Error::LeaderGone | Error::CutOff) => {}
+                Ok(ViaLeader::Done) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        let outcome = wait!(self.kill_at_owner(kill, wait));
+        if !is_ordered {
+            self.owners.lock().set_forwarded(kill.pid, forwarded);
+        }
+        if outcome != Err(Error::NoSuchProcess) || !kill.is_for_main_thread() {
+            return outcome;
+        }
+        // The target may be about to join, or its process or its connection may be just ending.
+        if !self.has_extensions() {
+            return outcome;
+        }
+        match wait!(self.kill_via_leader(kill, true, wait)) {
+            Err(Error::LeaderGone | Error::CutOff) | Ok(ViaLeader::SendDirectly) => outcome,
+            Err(error) => Err(error),
+            Ok(ViaLeader::Done) => Ok(()),
+        }
+    }
+
+    /// Asks the leader to send a signal, after those of this process that it has not delivered yet:
+    /// only if there are any, or `always`.
+    fn kill_via_leader(
+        &self,
+        kill: PidKill,
+        always: bool,
+        wait: Wait<'_>,
+    ) -> Result<ViaLeader, Error> {
+        self.check_running()?;
+        let message = Message::KillOrdered { kill, always };
+        // Without an answer that says otherwise, the signal may be pending at the leader.
+        let pending = Undo::new(|| self.note_forwarded());
+        let answer = wait!(self.call(self.leader_vmid(), &message, wait))?;
+        if answer == Answer::Status(Ok(QUEUED)) {
+            return Ok(ViaLeader::Done);
+        }
+        pending.keep();
+        match answer {
+            Answer::Status(Ok(SEND_DIRECTLY)) => Ok(ViaLeader::SendDirectly),
+            answer => done(answer).map(|()| ViaLeader::Done),
+        }
+    }
+
+    /// Sends a signal to the owner of its target. If the cached owner is wrong, the leader is asked for
+    /// the owner.
+    fn kill_at_owner(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
+        let message = Message::PidKill(kill);
+        let known = self.known_owner(kill.pid);
+        if let Some(owner) = known {
+            let outcome = wait!(self.call(owner, &message, wait)).and_then(done);
+            if !is_wrong_owner(&outcome) {
+                return outcome;
+            }
+        }
+        let owner = wait!(self.other_owner(kill.pid, known, wait))?;
+        done(wait!(self.call(owner, &message, wait))?)
+    }
+
+    /// Asks the leader for the owner of an ID, after the cached one was wrong.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] if no other process owns it.
+    fn other_owner(&self, id: Id, known: Option<Vmid>, wait: Wait<'_>) -> Result<Vmid, Error> {
+        let owner = wait!(self.owner_of_in(id, wait))?;
+        self.owners.lock().put(id, owner);
+        let other = owner.filter(|owner| Some(*owner) != known);
+        other.ok_or(Error::NoSuchProcess)
+    }
+
+    fn kill_all(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
+        // Whatever ends the call, the signal may be pending at the leader afterwards.
+        let pending = Undo::new(|| {
+            if kill.signal != 0 {
+                self.note_forwarded();
+            }
+        });
+        let message = Message::PidKill(kill);
+        let answer = wait!(self.call(self.leader_vmid(), &message, wait));
+        drop(pending);
+        done(answer?)
+    }
+
+    fn credentials_in(&self, pid: Pid, wait: Wait<'_>) -> Result<(u32, u32), Error> {
+        self.check_running()?;
+        let mut data = [0; 8];
+        let what = MetaCode::Credentials;
+        let length = wait!(self.metadata_in(pid, what, &mut data, wait))?;
+        if length != data.len() {
+            return Err(Error::Invalid);
+        }
+        let number = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        Ok((number(data.first_chunk()), number(data.last_chunk())))
+    }
+
+    fn path_of_in(
+        &self,
+        pid: Pid,
+        what: MetaCode,
+        path: &mut [u8],
+        wait: Wait<'_>,
+    ) -> Result<usize, Error> {
+        self.check_running()?;
+        if what == MetaCode::Credentials {
+            return Err(Error::Invalid);
+        }
+        let length = wait!(self.metadata_in(pid, what, path, wait))?;
+        match path.get(..length).and_then(|path| path.split_last()) {
+            Some((0, path)) if !path.contains(&0) => Ok(path.len()),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    fn metadata_in(
+        &self,
+        pid: Pid,
+        what: MetaCode,
+        data: &mut [u8],
+        wait: Wait<'_>,
+    ) -> Result<usize, Error> {
+        let wait = self.begin(wait);
+        let known = self.known_owner(pid.get());
+        if let Some(owner) = known {
+            let length = wait!(self.metadata_at(owner, pid, what, data, wait));
+            if !is_wrong_owner(&length) {
+                return length;
+            }
+        }
+        let owner = wait!(self.other_owner(pid.get(), known, wait))?;
+        wait!(self.metadata_at(owner, pid, what, data, wait))
+    }
+
+    fn metadata_at(
+        &self,
+        owner: Vmid,
+        pid: Pid,
+        what: MetaCode,
+        data: &mut [u8],
+        wait: Wait<'_>,
+    ) -> Result<usize, Error> {
+        let mut data = ReplyData {
+            bytes: data,
+            length: 0,
+        };
+        let message = Message::PidGetMeta {
+            pid: pid.get(),
+            code: what,
+        };
+        wait!(self.send_short_limits(owner, wait))?;
+        let answer = self.call_for_data(owner, &message, &mut data, wait);
+        match wait!(answer)? {
+            Answer::Meta(Ok(_)) => Ok(data.length),
+            // The answer is longer than the frames that this process accepts.
+            Answer::Meta(Err(Errno::EMSGSIZE)) => Err(Error::Full(Resource::FrameLength)),
+            Answer::Meta(Err(errno)) => Err(error_of(errno)),
+            _ => Err(Error::Invalid),
+        }
     }
 }

@@ -335,18 +335,12 @@ impl<'m, P: Pal> Node<'m, P> {
         if self.leader.is_some() && Signals::is_forwarded(seq) {
             return self.handle_signal_answer(peer, seq, payload);
         }
-        match self.waiters.answer(peer.vmid(), seq, payload) {
-            Delivery::Done => {}
-            Delivery::Dropped => self.counters.late_answers.add(1),
-            Delivery::Late(late, answer) => {
-                self.counters.late_answers.add(1);
-                self.handle_late_reply(late, answer);
-            }
-            Delivery::Wrong => {
-                self.fault(peer, Refusal::WrongAnswer);
-                return Err(Refusal::WrongAnswer);
-            }
+        let delivery = self.waiters.answer(peer.vmid(), seq, payload);
+        if let Delivery::Wrong = delivery {
+            self.fault(peer, Refusal::WrongAnswer);
+            return Err(Refusal::WrongAnswer);
         }
+        self.finish_delivery(&delivery);
         Ok(())
     }
 

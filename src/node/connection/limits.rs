@@ -77,29 +77,6 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
-    /// Sends LIMITS to a member before a request whose answer may be longer than this process
-    /// accepts. A process in C skips the message.
-    pub(in crate::node) fn send_short_limits(
-        &self,
-        dest: Vmid,
-        wait: Wait<'_>,
-    ) -> Result<(), Error> {
-        let is_long = self.config.capacities.frame_length >= Answer::LONGEST_META;
-        if is_long || dest == self.identity.vmid {
-            return Ok(());
-        }
-        let peer = self.peers.find_or_add(dest)?;
-        if peer.limits_sent.load(Ordering::SeqCst) || Some(dest) == self.identity.leader {
-            return Ok(());
-        }
-        // The limits are flushed at once: the request may fail before it is sent, which would leave
-        // them in the queue.
-        self.send_message(dest, &Message::Hello(Hello::NO_PROCESS), wait)?;
-        self.send_message(dest, &Message::Limits(self.limits()), wait)?;
-        peer.limits_sent.store(true, Ordering::SeqCst);
-        Ok(())
-    }
-
     /// Handles LIMITS of a peer. False if there is no room to answer: the worker handles the frame
     /// again later.
     pub(crate) fn handle_limits(
@@ -159,12 +136,35 @@ impl<'m, P: Pal> Node<'m, P> {
             }),
         }
     }
+}
+
+calls! {
+    /// Sends LIMITS to a member before a request whose answer may be longer than this process
+    /// accepts. A process in C skips the message.
+    fn send_short_limits(&self, dest: Vmid, wait: Wait<'_>) -> Result<(), Error> {
+        let is_long = self.config.capacities.frame_length >= Answer::LONGEST_META;
+        if is_long || dest == self.identity.vmid {
+            return Ok(());
+        }
+        let peer = self.peers.find_or_add(dest)?;
+        if peer.limits_sent.load(Ordering::SeqCst) || Some(dest) == self.identity.leader {
+            return Ok(());
+        }
+        // The limits are flushed at once: the request may fail before it is sent, which would leave
+        // them in the queue.
+        let hello = Message::Hello(Hello::NO_PROCESS);
+        wait!(self.post(dest, &hello, wait))?;
+        let limits = Message::Limits(self.limits());
+        wait!(self.post(dest, &limits, wait))?;
+        peer.limits_sent.store(true, Ordering::SeqCst);
+        Ok(())
+    }
 
     /// Waits until the leader has sent HELLO and LIMITS, if it ever does.
-    pub(in crate::node) fn await_leader_limits(&self, wait: Wait<'_>) -> Result<(), Error> {
+    fn await_leader_limits(&self, wait: Wait<'_>) -> Result<(), Error> {
         if !self.has_extensions() {
             // A leader in C answers only this.
-            self.owner_of(1, wait)?;
+            wait!(self.owner_of_in(1, wait))?;
         }
         self.check_limits()
     }

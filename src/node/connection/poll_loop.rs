@@ -149,9 +149,35 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As [`Node::poll`], for a call that waits for `event`. If the event is set it does not wait:
     /// the same thread may have set it just before.
     pub(crate) fn poll_for(&self, event: Option<&P::Event>, until: Deadline) -> bool {
+        self.iterate(event, until, |until| until).is_some()
+    }
+
+    /// Runs one poll iteration without waiting, and returns the time by which it must run again though no
+    /// stream becomes ready and nothing wakes the platform: [`Deadline::Now`] if there may be more to do
+    /// at once. `None` once the node is closed.
+    ///
+    /// For [`Driving::Caller`](crate::Driving::Caller), in an executor with a single thread: one task calls
+    /// this, and then waits for that time or until the platform has something to do, on the host until its
+    /// descriptor is readable. The calls of the other tasks are futures, such as [`Node::set_lock_async`].
+    pub fn poll_once(&self) -> Option<Deadline> {
+        self.take_wake();
+        let next = self.iterate(None, Deadline::Never, |_| Deadline::Now)?;
+        // A wake during the iteration may be the platform's no longer.
+        let is_woken = self.is_woken();
+        Some(if is_woken { Deadline::Now } else { next })
+    }
+
+    /// Runs one poll iteration, which waits as long as `wait` makes of the time by which it must run again.
+    /// Returns that time; [`Deadline::Now`] if streams were ready. `None` once the node is closed.
+    fn iterate(
+        &self,
+        event: Option<&P::Event>,
+        until: Deadline,
+        wait: fn(Deadline) -> Deadline,
+    ) -> Option<Deadline> {
         // Another thread is the worker.
         let Some(state) = self.worker.try_lock() else {
-            return self.phase() != Phase::Closed;
+            return (self.phase() != Phase::Closed).then_some(until);
         };
         self.begin_turn();
         let mut iteration = Iteration {
@@ -159,9 +185,9 @@ impl<'m, P: Pal> Node<'m, P> {
             state,
             is_complete: false,
         };
-        let is_open = self.run_iteration(&mut iteration.state, event, until);
+        let next = self.run_iteration(&mut iteration.state, event, until, wait);
         iteration.is_complete = true;
-        is_open
+        next
     }
 
     fn run_iteration(
@@ -169,14 +195,15 @@ impl<'m, P: Pal> Node<'m, P> {
         state: &mut WorkerState<'m, P::Stream>,
         event: Option<&P::Event>,
         until: Deadline,
-    ) -> bool {
+        wait: fn(Deadline) -> Deadline,
+    ) -> Option<Deadline> {
         if self.phase() >= Phase::Closing {
-            if !self.close_all(state) {
-                let soon = self.now() + RETRY;
-                self.wait(state, Deadline::At(soon));
-                return true;
+            if self.close_all(state) {
+                return None;
             }
-            return false;
+            let soon = Deadline::At(self.now() + RETRY);
+            self.wait(state, wait(soon));
+            return Some(soon);
         }
         let (retry, relisted) = self.serve_scheduled(state);
         let until = match retry {
@@ -198,6 +225,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.poll_starts(until);
         let until = self.poll_abandoned(until);
         let until = self.poll_contact(until);
+        let until = self.poll_dropped_locks(until);
+        let until = until.min(self.waiters.wake_overdue(|| self.pal.now()));
         // Peers that were scheduled during this iteration wait for this thread alone, so it must
         // not sleep.
         let leader = self.leader;
@@ -208,7 +237,7 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             until
         };
-        self.wait(state, until);
+        self.wait(state, wait(until));
         check_ready(state.ready);
         self.turns.set_ready(state.ready.len());
         let mut next = 0_usize;
@@ -219,7 +248,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         log_broken();
         log_fault();
-        true
+        let is_idle = state.ready.is_empty();
+        Some(if is_idle { until } else { Deadline::Now })
     }
 
     /// Wakes the thread that shuts this node down, which checks whether all frames are written.

@@ -1,10 +1,12 @@
 //! The one loop in which a thread blocks: it polls a state machine, and in between it sleeps or reads
-//! the stream of the peer that is to answer.
+//! the stream of the peer that is to answer. Beside it the step that a future makes around the same machine.
 
+use core::task::Poll;
 use core::time::Duration;
 
 use super::caller_read::{CallerRead, Wake};
-use super::wait::{Limits, interruptible};
+use super::task::WakeTarget;
+use super::wait::{Interrupt, Limits, interruptible};
 use super::wait_reason::WaitReason;
 use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
@@ -12,6 +14,7 @@ use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::node::Node;
 use crate::pal::{Deadline, Event, Pal};
+use crate::store::assert_none_held;
 
 /// The state of a machine after a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,30 @@ pub(in crate::node) enum Progress {
     /// The caller's wait has ended, and the machine finishes what it has begun: from now on only this
     /// limit counts.
     Finishing(Deadline),
+}
+
+/// A waiter that is freed when this is dropped.
+pub(in crate::node) struct ClaimedWaiter<'a, 'm, P: Pal> {
+    node: &'a Node<'m, P>,
+    pub(in crate::node) token: WaitToken,
+    interrupt: Option<&'a Interrupt>,
+}
+
+impl<P: Pal> ClaimedWaiter<'_, '_, P> {
+    /// From now on a wake ends the next [`Node::woken`]. A call that must wait for others to check
+    /// what it waits for calls this before.
+    pub(in crate::node) fn arm(&self) {
+        self.node.waiters.arm(self.token);
+    }
+}
+
+impl<P: Pal> Drop for ClaimedWaiter<'_, '_, P> {
+    fn drop(&mut self) {
+        if let Some(interrupt) = self.interrupt {
+            interrupt.forget_waiter();
+        }
+        self.node.waiters.release(self.token);
+    }
 }
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -73,35 +100,63 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Waits until `poll` returns a result. It polls again whenever the calls that wait for room to
-    /// send to `peer` are woken. Fails if that peer is gone.
-    pub(in crate::node) fn wait_until(
+    /// The poll form of [`Node::block_on`]: runs the machine until it must wait. Then `target`, or else
+    /// the one before, is woken when the machine must be polled again. The target may be a task of the embedder, so no lock is
+    /// held here.
+    pub(in crate::node) fn poll_step(
         &self,
+        token: WaitToken,
+        limits: Limits<'_>,
+        target: Option<WakeTarget>,
+        step: &mut dyn FnMut(Option<Error>) -> Progress,
+    ) -> Poll<()> {
+        assert_none_held();
+        if let Some(target) = target {
+            self.waiters.set_target(token, target);
+        }
+        loop {
+            let limits = match step(None) {
+                Progress::Done => return Poll::Ready(()),
+                Progress::Pending(_) => limits,
+                Progress::Finishing(until) => Limits {
+                    until,
+                    interrupt: None,
+                },
+            };
+            limits.watch_interrupt(token);
+            let Some(error) = limits.reached(&self.pal) else {
+                if self.waiters.limit_task(token, limits.until) {
+                    self.wake();
+                }
+                return Poll::Pending;
+            };
+            if step(Some(error)) == Progress::Done {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Claims a waiter for a wait without an answer.
+    ///
+    /// # Errors
+    /// [`Error::Full`] without a free one.
+    pub(in crate::node) fn claim_waiter<'a>(
+        &'a self,
         peer: Vmid,
         what: WaitReason,
-        limits: Limits<'_>,
-        poll: &mut dyn FnMut() -> Option<Result<(), Error>>,
-    ) -> Result<(), Error> {
+        limits: Limits<'a>,
+        is_open_ended: bool,
+    ) -> Result<ClaimedWaiter<'a, 'm, P>, Error> {
         // A call that may not wait only looks, for example for an ended child.
-        let is_open_ended = what.is_open_ended() && limits.until != Deadline::Now;
+        let is_open_ended = is_open_ended && limits.until != Deadline::Now;
         let what = (what, self.now());
-        let token = self
-            .waiters
-            .claim(peer, what, None, LateReply::Drop, is_open_ended)?;
-        let mut outcome = None;
-        self.block_on(token, limits, None, &mut |limit| {
-            outcome = match limit {
-                Some(error) => Some(Err(error)),
-                None => poll().or_else(|| self.failure(token).map(Err)),
-            };
-            match outcome {
-                Some(_) => Progress::Done,
-                None => Progress::Pending(None),
-            }
-        });
-        self.waiters.release(token);
-        // The loop returns only after the machine is done.
-        outcome.or_broken(Err(Error::Invalid))
+        let late = LateReply::Drop;
+        let token = self.waiters.claim(peer, what, None, late, is_open_ended)?;
+        Ok(ClaimedWaiter {
+            node: self,
+            token,
+            interrupt: limits.interrupt,
+        })
     }
 
     /// Returns the error that has ended a wait which expects no answer.
@@ -109,27 +164,75 @@ impl<'m, P: Pal> Node<'m, P> {
         self.waiters.outcome(token).and_then(Result::err)
     }
 
-    /// Sleeps for that long.
-    ///
-    /// # Errors
-    /// As `limits` say; the error of the calls that wait for `peer` if that is gone.
-    pub(in crate::node) fn pause(
-        &self,
-        peer: Vmid,
-        limits: Limits<'_>,
-        pause: Duration,
-    ) -> Result<(), Error> {
-        let rest = limits.not_after(self.now() + pause);
-        match self.wait_until(peer, WaitReason::Pause, rest, &mut || None) {
-            Err(Error::TimedOut) => limits.reached(&self.pal).map_or(Ok(()), Err),
-            ended => ended,
-        }
-    }
-
     /// Blocks on the event of the waiter.
     pub(in crate::node) fn sleep(&self, token: WaitToken, limits: Limits<'_>) {
         if let Some(event) = self.waiters.event(token) {
             interruptible(token, limits, || self.sleep_on(event, limits.until));
+        }
+    }
+}
+
+calls! {
+    /// Waits for a wake of the waiter since [`ClaimedWaiter::arm`].
+    ///
+    /// # Errors
+    /// As `limits` say; the error that has ended the wait.
+    fn woken(&self, waiter: &ClaimedWaiter<'_, 'm, P>, limits: Limits<'_>) -> Result<(), Error> {
+        // A call that is woken all the time still ends in time.
+        if let Some(error) = limits.reached(&self.pal) {
+            return Err(error);
+        }
+        let token = waiter.token;
+        let mut outcome = Ok(());
+        let mut step = |limit: Option<Error>| {
+            outcome = match limit.or_else(|| self.failure(token)) {
+                Some(error) => Err(error),
+                None if self.waiters.is_woken(token) => Ok(()),
+                None => return Progress::Pending(None),
+            };
+            Progress::Done
+        };
+        wait!(self.run(token, limits, None, &mut step));
+        outcome
+    }
+
+    /// Waits until `poll` returns a result. It polls again whenever the calls that wait for room to
+    /// send to `peer` are woken. Fails if that peer is gone.
+    fn wait_until(
+        &self,
+        peer: Vmid,
+        what: WaitReason,
+        limits: Limits<'_>,
+        mut poll: impl FnMut() -> Option<Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let waiter = self.claim_waiter(peer, what, limits, what.is_open_ended())?;
+        let mut outcome = None;
+        let mut step = |limit| {
+            outcome = match limit {
+                Some(error) => Some(Err(error)),
+                None => poll().or_else(|| self.failure(waiter.token).map(Err)),
+            };
+            match outcome {
+                Some(_) => Progress::Done,
+                None => Progress::Pending(None),
+            }
+        };
+        wait!(self.run(waiter.token, limits, None, &mut step));
+        drop(waiter);
+        // The machine runs until it is done.
+        outcome.or_broken(Err(Error::Invalid))
+    }
+
+    /// Sleeps for that long.
+    ///
+    /// # Errors
+    /// As `limits` say; the error of the calls that wait for `peer` if that is gone.
+    fn pause(&self, peer: Vmid, limits: Limits<'_>, pause: Duration) -> Result<(), Error> {
+        let rest = limits.not_after(self.now() + pause);
+        let paused = self.wait_until(peer, WaitReason::Pause, rest, || None);
+        match wait!(paused) {
+            Err(Error::TimedOut) => limits.reached(&self.pal).map_or(Ok(()), Err),
+            ended => ended,
         }
     }
 }

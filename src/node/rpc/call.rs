@@ -12,7 +12,8 @@ use core::time::Duration;
 
 use super::block_on::Progress;
 use super::caller_read::{CallerRead, Wake};
-use super::reply_buffers::ReplyData;
+use super::dropped_lock::requested;
+use super::reply_buffers::{BUFFER_LENGTH, ReplyData};
 use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
 use super::waiters::{LateReply, WaitToken};
@@ -199,6 +200,34 @@ impl Call {
         None
     }
 
+    /// Runs the call until it must wait. `to` is the peer and the request that it gets; none for a
+    /// request that was made already. With an error the caller's wait ends. Returns the outcome, once.
+    #[inline]
+    pub(super) fn step<'m, P: Pal>(
+        &mut self,
+        node: &Node<'m, P>,
+        peer: Option<&PeerRef<'_, 'm, P::Stream>>,
+        message: Option<&Message<'_>>,
+        limit: Option<Error>,
+        may_wait: bool,
+        data: &mut ReplyData<'_>,
+    ) -> Option<Result<Answer<'static>, Error>> {
+        if let Some(error) = limit {
+            return self.interrupt(node, peer, error, data);
+        }
+        if let (Some(peer), Some(message)) = (peer, message)
+            && !self.is_sent()
+        {
+            match self.poll_send(node, peer, message, may_wait) {
+                Err(error) => return Some(Err(self.end_unsent(node, error))),
+                // A failure that came before has notified the waiter, so the caller polls again at once.
+                Ok(()) if self.is_sent() => return None,
+                Ok(()) => {}
+            }
+        }
+        self.poll_answer(node, data)
+    }
+
     /// Frees the waiter of a request that was not sent, and returns the error of the call.
     fn end_unsent<P: Pal>(&self, node: &Node<'_, P>, error: Error) -> Error {
         node.waiters.release(self.token);
@@ -242,13 +271,51 @@ impl Call {
         };
     }
 
-    /// Ends the call without an outcome, and without waiting for the confirmation of a cancellation.
-    pub(super) fn abandon<P: Pal>(self, node: &Node<'_, P>) {
-        if self.is_sent() {
-            node.waiters.abandon(self.token, &mut ReplyData::none());
-        } else {
-            self.end_unsent(node, Error::Interrupted);
+    /// Reserves what [`Call::abandon`] needs.
+    ///
+    /// # Errors
+    /// [`Error::Full`] without a reply buffer for the path of a lock, or if the path is longer than that; then
+    /// the call has ended.
+    pub(super) fn reserve_for_drop<P: Pal>(
+        &self,
+        node: &Node<'_, P>,
+        message: &Message<'_>,
+    ) -> Result<(), Error> {
+        if requested(message).is_none() {
+            return Ok(());
         }
+        let missing = if message.length() > BUFFER_LENGTH {
+            Resource::FrameLength
+        } else if node.waiters.reserve_buffer(self.token) {
+            return Ok(());
+        } else {
+            Resource::ReplyBuffers
+        };
+        node.waiters.release(self.token);
+        Err(Error::Full(missing))
+    }
+
+    /// Ends the call without an outcome, and without waiting for the confirmation of a cancellation.
+    pub(super) fn abandon<P: Pal>(&self, node: &Node<'_, P>, message: &Message<'_>) {
+        match requested(message) {
+            Some(lock) if self.is_sent() => node.drop_lock_request(self.token, lock),
+            None if self.is_sent() => {
+                node.waiters.abandon(self.token, &mut ReplyData::none());
+            }
+            lock => {
+                self.end_unsent(node, Error::Interrupted);
+                if let Some((_, delegation)) = lock
+                    && delegation != 0
+                {
+                    node.handle_delegation_answer(delegation, &Answer::Empty);
+                }
+            }
+        }
+    }
+
+    /// Records the begin among the events.
+    pub(super) fn record_begin<P: Pal>(&self, node: &Node<'_, P>) {
+        node.events.call_begun(self.dest, self.code, self.token.seq);
     }
 
     /// Records the outcome among the events.
@@ -265,7 +332,7 @@ impl Call {
         !matches!(self.step, Step::Unsent | Step::AwaitsRoom)
     }
 
-    fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         match self.step {
             Step::Unsent | Step::AwaitsRoom => Progress::Pending(None),
             Step::Sent => Progress::Pending(Some(Wake::Bytes)),
@@ -320,7 +387,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let limits = Limits::beginning(wait, || now);
         let peer = self.peer(dest)?;
         let call = Call::begin(self, dest, message, now)?;
-        self.events.call_begun(dest, call.code, call.token.seq);
+        call.record_begin(self);
         // The caller takes the receiving half before it sends the request, so that the answer does
         // not wake the worker.
         let mut reader = CallerRead::new(self, &peer, call.token);
@@ -348,20 +415,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let may_wait = limits.until != Deadline::Now;
         let mut outcome = None;
         self.block_on(call.token, limits, reader, &mut |limit| {
-            let peer = to.map(|(peer, _)| peer);
-            outcome = match (limit, to) {
-                (Some(error), _) => call.interrupt(self, peer, error, data),
-                (None, Some((peer, message))) if !call.is_sent() => {
-                    let sent = call.poll_send(self, peer, message, may_wait);
-                    match sent {
-                        Err(error) => Some(Err(call.end_unsent(self, error))),
-                        // A failure that came before has set the event, so this polls again at once.
-                        Ok(()) if call.is_sent() => None,
-                        Ok(()) => call.poll_answer(self, data),
-                    }
-                }
-                (None, _) => call.poll_answer(self, data),
-            };
+            let (peer, message) = to.unzip();
+            outcome = call.step(self, peer, message, limit, may_wait, data);
             match outcome {
                 Some(_) => Progress::Done,
                 None => call.progress(),

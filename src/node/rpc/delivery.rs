@@ -1,11 +1,12 @@
 //! The events that end the wait of a call: its answer, a failure, or a wake.
 
+use super::dropped_lock::DroppedLock;
 use super::wait_reason::WaitReason;
-use super::waiters::{LateReply, WaitPhase, WaiterState, Waiters};
+use super::waiters::{LateReply, WaitPhase, WaitToken, WaiterState, Waiters};
 use crate::Vmid;
 use crate::error::Error;
 use crate::pal::Event;
-use crate::store::copy;
+use crate::store::{SpinLockGuard, copy};
 use crate::wire::Answer;
 
 /// The result of delivering an answer.
@@ -16,11 +17,13 @@ pub(crate) enum Delivery {
     Dropped,
     /// The call has returned before; the worker must take this action.
     Late(LateReply, Answer<'static>),
+    /// The request for a lock was dropped before; the node must act on the answer.
+    DroppedLock(WaitToken, DroppedLock, Answer<'static>),
     /// The answer does not have the form that belongs to the request.
     Wrong,
 }
 
-impl<E: Event> Waiters<'_, E> {
+impl<'m, E: Event> Waiters<'m, E> {
     /// Delivers the answer `seq` of `peer` to its waiter.
     pub(crate) fn answer(&self, peer: Vmid, seq: u64, payload: &[u8]) -> Delivery {
         let Some((slot, waiter)) = self.slot_of(seq) else {
@@ -38,30 +41,50 @@ impl<E: Event> Waiters<'_, E> {
             return Delivery::Wrong;
         };
         if state.phase == WaitPhase::Abandoned {
-            let late = state.late;
-            state.phase = WaitPhase::Free;
-            drop(state);
-            self.free(slot);
-            return Delivery::Late(late, answer);
+            return self.late(slot, state, answer);
         }
         state.phase = WaitPhase::Answered(answer);
         drop(state);
-        waiter.event.set();
+        self.notify(slot);
         Delivery::Done
     }
 
+    /// Handles an answer to a call that has returned.
+    fn late(
+        &self,
+        slot: usize,
+        state: SpinLockGuard<'_, WaiterState<'m>>,
+        answer: Answer<'static>,
+    ) -> Delivery {
+        let late = state.late;
+        if let LateReply::Lock(dropped) = late {
+            // The waiter keeps the range.
+            return Delivery::DroppedLock(WaitToken::new(slot, state.seq), dropped, answer);
+        }
+        self.free_abandoned(slot, state);
+        Delivery::Late(late, answer)
+    }
+
     /// Delivers an answer of this process to its own request.
-    pub(crate) fn answer_here(&self, us: Vmid, seq: u64, answer: &Answer<'_>) {
-        let Some(waiter) = self.slot_of(seq) else {
-            return;
+    pub(crate) fn answer_here(&self, us: Vmid, seq: u64, answer: &Answer<'_>) -> Delivery {
+        let Some((slot, waiter)) = self.slot_of(seq) else {
+            return Delivery::Dropped;
         };
-        let mut state = waiter.1.state.lock();
-        if state.seq == seq && state.peer == Some(us) && state.phase == WaitPhase::ForAnswer {
-            if let Some(answer) = state.keep(*answer) {
-                state.phase = WaitPhase::Answered(answer);
+        let mut state = waiter.state.lock();
+        if state.seq != seq || state.peer != Some(us) {
+            return Delivery::Dropped;
+        }
+        match (state.phase, state.keep(*answer)) {
+            (WaitPhase::ForAnswer, answer) => {
+                if let Some(answer) = answer {
+                    state.phase = WaitPhase::Answered(answer);
+                }
+                drop(state);
+                self.notify(slot);
+                Delivery::Done
             }
-            drop(state);
-            waiter.1.event.set();
+            (WaitPhase::Abandoned, Some(answer)) => self.late(slot, state, answer),
+            _ => Delivery::Dropped,
         }
     }
 
@@ -76,13 +99,9 @@ impl<E: Event> Waiters<'_, E> {
                 WaitPhase::ForAnswer | WaitPhase::ForRoom => {
                     state.phase = WaitPhase::Failed(error);
                     drop(state);
-                    waiter.event.set();
+                    self.notify(slot);
                 }
-                WaitPhase::Abandoned => {
-                    state.phase = WaitPhase::Free;
-                    drop(state);
-                    self.free(slot);
-                }
+                WaitPhase::Abandoned => self.free_abandoned(slot, state),
                 _ => {}
             }
         }
@@ -90,7 +109,7 @@ impl<E: Event> Waiters<'_, E> {
 
     /// Wakes the calls that wait for room to send to `peer`.
     pub(crate) fn wake_for_room(&self, peer: Vmid) {
-        for waiter in self.slots.iter() {
+        for (slot, waiter) in self.slots.iter().enumerate() {
             let state = waiter.state.lock();
             // A request whose call waits for its answer may not be in the queue yet.
             let waits = match state.phase {
@@ -100,7 +119,7 @@ impl<E: Event> Waiters<'_, E> {
             };
             if waits && state.peer == Some(peer) {
                 drop(state);
-                waiter.event.set();
+                self.notify(slot);
             }
         }
     }
@@ -108,11 +127,11 @@ impl<E: Event> Waiters<'_, E> {
     /// As [`Waiters::wake`], for all waiters with the reason `what` for which `is_meant` returns
     /// true.
     pub(crate) fn wake_all(&self, what: WaitReason, is_meant: impl Fn(u32) -> bool) {
-        for (name, waiter) in (1..).zip(self.slots.iter()) {
+        for (slot, (name, waiter)) in (1..).zip(self.slots.iter()).enumerate() {
             let state = waiter.state.lock();
             if state.phase == WaitPhase::ForRoom && state.what == what && is_meant(name) {
                 drop(state);
-                waiter.event.set();
+                self.notify(slot);
             }
         }
     }
@@ -120,11 +139,8 @@ impl<E: Event> Waiters<'_, E> {
     /// Wakes the waiter with that number, whichever call has it now; the call then checks again.
     /// Does nothing for 0.
     pub(crate) fn wake(&self, name: u32) {
-        let slot = name
-            .checked_sub(1)
-            .and_then(|slot| self.slots.get(slot as usize));
-        if let Some(waiter) = slot {
-            waiter.event.set();
+        if let Some(slot) = name.checked_sub(1) {
+            self.notify(slot as usize);
         }
     }
 }

@@ -10,8 +10,16 @@ use crate::file_locks::hash_path;
 use crate::leader::{Op, Outcome};
 use crate::node::upcall::{MetadataReply, Signal, SignalReply};
 use crate::node::{Node, Sender};
-use crate::pal::Pal;
+use crate::pal::{Pal, Time};
 use crate::wire::{Answer, FileLock, KillTarget, Message};
+
+/// A request of this process to itself that has begun.
+pub(super) enum Own {
+    /// It is answered.
+    Answered(Answer<'static>),
+    /// The answer comes later.
+    Waits(Call),
+}
 
 impl<P: Pal> Node<'_, P> {
     /// Executes a message of this process to itself, as the worker executes those of others. The
@@ -74,25 +82,33 @@ impl<P: Pal> Node<'_, P> {
         data: &mut ReplyData<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
+        match self.answer_own(message)? {
+            Some(answer) => Ok(answer),
+            None => self.await_own(message, data, wait),
+        }
+    }
+
+    /// Answers a request of this process to itself without a waiter. None if the answer may come later,
+    /// and nothing was done.
+    #[inline]
+    fn answer_own(&self, message: &Message<'_>) -> Result<Option<Answer<'static>>, Error> {
         match message {
             Message::FileLockSet(lock) => {
-                if let Some(status) = self.set_own_lock(message, lock)? {
-                    return Ok(Answer::Status(status));
-                }
+                let status = self.set_own_lock(message, lock)?;
+                Ok(status.map(Answer::Status))
             }
             Message::PidKill(_)
             | Message::PidGetMeta { .. }
             | Message::KillOrdered { .. }
-            | Message::FileLockGet(_) => {}
+            | Message::FileLockGet(_) => Ok(None),
             // The request has a number since it has an answer, and it does not wait, so any number
             // is right.
             _ => {
                 let leader = self.leader.as_ref().ok_or(Error::Invalid)?;
                 let asker = (self.identity.vmid, 1);
-                return answer_in(self.apply_request(leader, asker, message, None));
+                answer_in(self.apply_request(leader, asker, message, None)).map(Some)
             }
         }
-        self.await_own(message, data, wait)
     }
 
     /// Makes a request of this process itself whose answer may come later.
@@ -104,22 +120,48 @@ impl<P: Pal> Node<'_, P> {
         data: &mut ReplyData<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
-        let us = self.identity.vmid;
         let now = self.begin_time(wait);
         let limits = Limits::beginning(wait, || now);
+        match self.begin_waiting_own(message, now, false)? {
+            Own::Answered(answer) => Ok(answer),
+            Own::Waits(call) => self.finish_call(call, None, None, limits, data),
+        }
+    }
+
+    /// Begins a request of this process to itself, whose future may be dropped.
+    ///
+    /// # Errors
+    /// As [`Node::handle_own`]; [`Error::Full`] without a waiter.
+    pub(super) fn begin_own(&self, message: &Message<'_>) -> Result<Own, Error> {
+        match self.answer_own(message)? {
+            Some(answer) => Ok(Own::Answered(answer)),
+            None => self.begin_waiting_own(message, self.now(), true),
+        }
+    }
+
+    #[inline]
+    fn begin_waiting_own(
+        &self,
+        message: &Message<'_>,
+        now: Time,
+        may_drop: bool,
+    ) -> Result<Own, Error> {
+        let us = self.identity.vmid;
         let mut call = Call::begin(self, us, message, now)?;
-        let seq = call.token.seq;
-        match self.handle_own(seq, message) {
+        if may_drop {
+            call.reserve_for_drop(self, message)?;
+        }
+        match self.handle_own(call.token.seq, message) {
             Ok(Outcome::Later) => call.mark_sent(),
             decided => {
                 self.waiters.release(call.token);
-                return answer_in(decided);
+                return answer_in(decided).map(Own::Answered);
             }
         }
         // A request that is answered at once is not recorded among the events, since there are
         // many.
-        self.events.call_begun(us, call.code, seq);
-        self.finish_call(call, None, None, limits, data)
+        call.record_begin(self);
+        Ok(Own::Waits(call))
     }
 
     /// Sends a message without an answer to this process itself.

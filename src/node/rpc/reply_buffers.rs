@@ -3,6 +3,13 @@
 use crate::error::Error;
 use crate::invariant::Count;
 use crate::store::{Arena, Buffer, Table, bytes_for, total};
+use crate::wire::PATH_MAX;
+
+/// The length of a buffer: the data of an answer, or an unlock with a path of the same length, as a frame.
+pub(in crate::node) const BUFFER_LENGTH: usize = PATH_MAX + UNLOCK_LENGTH;
+
+/// The most bytes of the frame of an unlock besides its path. [`Call`](super::call::Call) checks the length.
+const UNLOCK_LENGTH: usize = 64;
 
 /// The buffer of a caller for the data of an answer, and the length of the data.
 pub(crate) struct ReplyData<'a> {

@@ -1,95 +1,226 @@
 //! A request that its caller polls.
 
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use super::block_on::Progress;
 use super::call::Call;
+use super::mode::task;
+use super::own::Own;
 use super::reply_buffers::ReplyData;
+use super::task::WakeTarget;
 use super::wait::Limits;
+use super::waiters::WaitToken;
 use crate::Vmid;
 use crate::error::Error;
-use crate::leader::Outcome;
-use crate::node::Node;
-use crate::pal::{Event, Pal};
+use crate::invariant::OrBroken;
+use crate::node::{Node, PeerRef};
+use crate::pal::Pal;
 use crate::wire::{Answer, Message};
 
-/// A pending request of a caller that does not block. Dropping it abandons the request: a late
-/// answer is counted, and an ID that it brings is given back.
+/// A pending request of a caller that does not block. Dropping it is an interrupt: a late answer is
+/// counted, and what it grants is given back.
 pub struct Request<'n, 'm, P: Pal> {
     node: &'n Node<'m, P>,
-    /// None once the outcome was returned.
-    call: Option<Call>,
+    state: State<'n, 'm, P>,
+    limits: Limits<'n>,
+    /// The request may wait for room in the send queue.
+    may_wait: bool,
 }
 
-impl<'m, P: Pal> Node<'m, P> {
-    /// Sends a request to a process, which may be this one, and returns at once; [`Request::poll`]
-    /// returns the answer when it has arrived.
+enum State<'n, 'm, P: Pal> {
+    /// The request waits for room or for its answer. There is no peer for a request of this process to
+    /// itself.
+    Pending {
+        call: Call,
+        peer: Option<PeerRef<'n, 'm, P::Stream>>,
+        message: Message<'n>,
+    },
+    /// The process answered its own request at once.
+    Answered(Answer<'static>),
+    /// The outcome was returned.
+    Done,
+}
+
+impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
+    /// Makes a request of a process, which may be this one, and sends it if there is room. Without room it
+    /// is sent later, if it `may_wait`.
     ///
     /// # Errors
-    /// As [`Node::call`]; [`Error::Full`] without room in the send queue.
-    pub(crate) fn begin_call(
-        &self,
+    /// As [`Node::call`], if the request could not be made.
+    pub(in crate::node) fn begin(
+        node: &'n Node<'m, P>,
         dest: Vmid,
-        message: &Message<'_>,
-    ) -> Result<Request<'_, 'm, P>, Error> {
-        self.check_running()?;
-        let us = self.identity.vmid;
-        let peer = if dest == us {
-            None
-        } else {
-            Some(self.peer(dest)?)
+        message: &Message<'n>,
+        limits: Limits<'n>,
+        may_wait: bool,
+    ) -> Result<Self, Error> {
+        node.check_running()?;
+        if dest != node.identity.vmid {
+            return Self::exchange(node, dest, message, limits, may_wait);
+        }
+        let state = match node.begin_own(message)? {
+            Own::Answered(answer) => State::Answered(answer),
+            Own::Waits(call) => State::Pending {
+                call,
+                peer: None,
+                message: *message,
+            },
         };
-        let mut call = Call::begin(self, dest, message, self.now())?;
-        let (code, seq) = (call.code, call.token.seq);
-        self.events.call_begun(dest, code, seq);
-        let sent = if let Some(peer) = &peer {
-            call.poll_send(self, peer, message, false)
-        } else {
-            call.mark_sent();
-            self.handle_own(seq, message).map(|outcome| {
-                if let Outcome::Answer(answer) = outcome {
-                    self.waiters.answer_here(us, seq, &answer);
-                }
-            })
+        Ok(Request {
+            node,
+            state,
+            limits,
+            may_wait,
+        })
+    }
+
+    /// As `begin`, of another process, and also while this one ends.
+    ///
+    /// # Errors
+    /// As `begin`.
+    pub(in crate::node) fn exchange(
+        node: &'n Node<'m, P>,
+        dest: Vmid,
+        message: &Message<'n>,
+        limits: Limits<'n>,
+        may_wait: bool,
+    ) -> Result<Self, Error> {
+        let now = node.now();
+        let peer = node.peer(dest)?;
+        let call = Call::begin(node, dest, message, now)?;
+        call.reserve_for_drop(node, message)?;
+        call.record_begin(node);
+        let mut request = Request {
+            node,
+            state: State::Pending {
+                call,
+                peer: Some(peer),
+                message: *message,
+            },
+            limits,
+            may_wait,
         };
-        let request = Request {
-            node: self,
-            call: Some(call),
+        match request.step(None, &mut ReplyData::none()) {
+            Some(Err(error)) => Err(error),
+            // The outcome comes later.
+            _ => Ok(request),
+        }
+    }
+
+    /// Runs the machine until it must wait.
+    fn step(
+        &mut self,
+        limit: Option<Error>,
+        data: &mut ReplyData<'_>,
+    ) -> Option<Result<Answer<'static>, Error>> {
+        let State::Pending {
+            call,
+            peer,
+            message,
+        } = &mut self.state
+        else {
+            return None;
         };
-        sent.map(|()| request)
+        let outcome = call.step(
+            self.node,
+            peer.as_ref(),
+            Some(message),
+            limit,
+            self.may_wait,
+            data,
+        );
+        if let Some(outcome) = &outcome {
+            call.record_end(self.node, outcome);
+            self.finish();
+        }
+        outcome
     }
 }
 
 impl<P: Pal> Request<'_, '_, P> {
-    /// Clears the event. The caller must call this before its last poll ahead of
-    /// [`Request::sleep`].
-    pub(in crate::node) fn prepare_to_sleep(&self) {
-        let token = self.call.as_ref().map(|call| call.token);
-        if let Some(event) = token.and_then(|token| self.node.waiters.event(token)) {
-            event.clear();
+    /// Ends the use of the waiter.
+    fn finish(&mut self) {
+        if let Some(interrupt) = self.limits.interrupt {
+            interrupt.forget_waiter();
+        }
+        self.state = State::Done;
+    }
+
+    /// Returns the waiter, as long as the outcome was not returned.
+    pub(in crate::node) fn token(&self) -> Option<WaitToken> {
+        match &self.state {
+            State::Pending { call, .. } => Some(call.token),
+            _ => None,
         }
     }
 
-    /// Blocks until the answer has arrived, or a limit is reached.
-    pub(in crate::node) fn sleep(&self, limits: Limits<'_>) {
-        if let Some(call) = &self.call {
-            self.node.sleep(call.token, limits);
-        }
+    /// Polls the request; `target`, or else the one before, is woken when it is to be polled again. The data
+    /// of the answer goes to `data`. Returns the outcome once.
+    pub(in crate::node) fn poll_step(
+        &mut self,
+        target: Option<WakeTarget>,
+        data: &mut ReplyData<'_>,
+    ) -> Poll<Result<Answer<'static>, Error>> {
+        let token = match &self.state {
+            State::Pending { call, .. } => call.token,
+            State::Answered(answer) => {
+                let answer = *answer;
+                self.state = State::Done;
+                return Poll::Ready(Ok(answer));
+            }
+            State::Done => return Poll::Pending,
+        };
+        let mut outcome = None;
+        let (node, limits) = (self.node, self.limits);
+        let polled = node.poll_step(token, limits, target, &mut |limit| {
+            outcome = self.step(limit, data);
+            match &self.state {
+                State::Pending { call, .. } => call.progress(),
+                _ => Progress::Done,
+            }
+        });
+        polled.map(|()| outcome.or_broken(Err(Error::Invalid)))
     }
 
     /// Returns the outcome, once: `None` before there is one, and `None` again after it was
     /// returned.
     pub fn poll(&mut self) -> Option<Result<Answer<'static>, Error>> {
-        let call = self.call.as_ref()?;
-        let outcome = call.poll_answer(self.node, &mut ReplyData::none())?;
-        call.record_end(self.node, &outcome);
-        self.call = None;
-        Some(outcome)
+        match self.poll_step(None, &mut ReplyData::none()) {
+            Poll::Ready(outcome) => Some(outcome),
+            Poll::Pending => None,
+        }
+    }
+}
+
+impl<P: Pal> Future for Request<'_, '_, P> {
+    type Output = Result<Answer<'static>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_step(Some(task(context)), &mut ReplyData::none())
     }
 }
 
 impl<P: Pal> Drop for Request<'_, '_, P> {
     fn drop(&mut self) {
-        if let Some(call) = self.call.take() {
+        if let State::Pending { call, message, .. } = &self.state {
             call.record_end(self.node, &Err(Error::Interrupted));
-            call.abandon(self.node);
+            call.abandon(self.node, message);
+            self.finish();
         }
+    }
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Sends a request to a process, which may be this one, and returns at once.
+    ///
+    /// # Errors
+    /// As [`Node::call`]; [`Error::Full`] without room in the send queue.
+    pub(crate) fn begin_call<'n>(
+        &'n self,
+        dest: Vmid,
+        message: &Message<'n>,
+    ) -> Result<Request<'n, 'm, P>, Error> {
+        Request::begin(self, dest, message, Limits::default(), false)
     }
 }

@@ -44,28 +44,6 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Sends a message that has no answer to a process, which may be this one. Blocks only for room
-    /// in the peer's send queue, as long as `wait` allows. A message that was accepted may still be
-    /// lost with the connection. A peer does not report whether the message could be executed: it
-    /// counts a failure.
-    ///
-    /// # Errors
-    /// As [`Node::send_message`]; [`Error::Invalid`] if the message to this process itself could not
-    /// be executed.
-    pub(in crate::node) fn send_to(
-        &self,
-        dest: Vmid,
-        message: &Message<'_>,
-        wait: Wait<'_>,
-    ) -> Result<(), Error> {
-        self.check_running()?;
-        if dest == self.identity.vmid {
-            self.send_own(message)
-        } else {
-            self.post(dest, message, wait)
-        }
-    }
-
     /// Sends a message that has no answer to another process. Blocks only for room in the peer's send
     /// queue, as long as `wait` allows.
     ///
@@ -83,28 +61,16 @@ impl<'m, P: Pal> Node<'m, P> {
         self.post(dest, message, wait)
     }
 
-    /// As [`Node::send_message`], also for a leader whose own process has ended.
-    pub(in crate::node) fn post(
+    /// As [`Node::send_message`], but leaves the frame in the send queue for now.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn queue_message(
         &self,
         dest: Vmid,
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        let peer = self.peer(dest)?;
-        self.put_when_room(&peer, 0, message, wait)?;
-        self.flush(&peer);
-        Ok(())
-    }
-
-    /// As [`Node::post`], but leaves the frame in the send queue for now.
-    pub(crate) fn post_later(
-        &self,
-        dest: Vmid,
-        message: &Message<'_>,
-        wait: Wait<'_>,
-    ) -> Result<(), Error> {
-        let peer = self.peer(dest)?;
-        self.put_when_room(&peer, 0, message, wait)
+        self.check_running()?;
+        self.post_later(dest, message, wait)
     }
 
     /// Sends a message to every connected peer but `except`. Never blocks. Returns the number of
@@ -160,44 +126,6 @@ impl<'m, P: Pal> Node<'m, P> {
         self.put_when_room(peer, seq, answer, wait)?;
         self.flush(peer);
         Ok(())
-    }
-
-    /// Puts a frame into the peer's send queue. Waits for room as long as `wait` allows.
-    fn put_when_room(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        seq: u64,
-        message: &Message<'_>,
-        wait: Wait<'_>,
-    ) -> Result<(), Error> {
-        match self.put(peer, seq, message) {
-            Err(Error::Full(Resource::SendQueue)) if !wait.is_zero() => {
-                self.await_room(peer, seq, message, wait)
-            }
-            put => put,
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn await_room(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        seq: u64,
-        message: &Message<'_>,
-        wait: Wait<'_>,
-    ) -> Result<(), Error> {
-        self.flush(peer);
-        let limits = Limits::of(wait, &self.pal);
-        self.wait_until(peer.vmid(), WaitReason::Room, limits, &mut || {
-            // The flag is set before the queue is checked: a thread that makes room after the
-            // check sees the flag.
-            peer.room_wanted.store(true, Ordering::SeqCst);
-            match self.put(peer, seq, message) {
-                Err(Error::Full(Resource::SendQueue)) => None,
-                put => Some(put),
-            }
-        })
     }
 
     /// Puts a frame into the peer's send queue, if there is room.
@@ -257,5 +185,77 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             Error::NoSuchProcess
         }
+    }
+}
+
+calls! {
+    /// Sends a message that has no answer to a process, which may be this one. Blocks only for room
+    /// in the peer's send queue, as long as `wait` allows. A message that was accepted may still be
+    /// lost with the connection. A peer does not report whether the message could be executed: it
+    /// counts a failure.
+    ///
+    /// # Errors
+    /// As [`Node::send_message`]; [`Error::Invalid`] if the message to this process itself could not
+    /// be executed.
+    fn send_to(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        if dest == self.identity.vmid {
+            self.send_own(message)
+        } else {
+            wait!(self.post(dest, message, wait))
+        }
+    }
+
+    /// As [`Node::send_message`], also for a leader whose own process has ended.
+    fn post(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        let peer = self.peer(dest)?;
+        wait!(self.put_when_room(&peer, 0, message, wait))?;
+        self.flush(&peer);
+        Ok(())
+    }
+
+    /// As [`Node::post`], but leaves the frame in the send queue for now.
+    fn post_later(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        let peer = self.peer(dest)?;
+        wait!(self.put_when_room(&peer, 0, message, wait))
+    }
+
+    /// Puts a frame into the peer's send queue. Waits for room as long as `wait` allows.
+    fn put_when_room(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        match self.put(peer, seq, message) {
+            Err(Error::Full(Resource::SendQueue)) if !wait.is_zero() => {
+                wait!(self.await_room(peer, seq, message, wait))
+            }
+            put => put,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn await_room(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.flush(peer);
+        let limits = Limits::of(wait, &self.pal);
+        let put = || {
+            // The flag is set before the queue is checked: a thread that makes room after the
+            // check sees the flag.
+            peer.room_wanted.store(true, Ordering::SeqCst);
+            match self.put(peer, seq, message) {
+                Err(Error::Full(Resource::SendQueue)) => None,
+                put => Some(put),
+            }
+        };
+        wait!(self.wait_until(peer.vmid(), WaitReason::Room, limits, put))
     }
 }

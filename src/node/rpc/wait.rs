@@ -114,6 +114,11 @@ impl Interrupt {
         self.raised.store(false, Ordering::SeqCst);
     }
 
+    /// The call that waited with this interrupt waits no longer.
+    pub(super) fn forget_waiter(&self) {
+        self.slot.store(0, Ordering::SeqCst);
+    }
+
     fn is_raised(&self) -> bool {
         self.raised.load(Ordering::SeqCst)
     }
@@ -168,6 +173,13 @@ impl<'a> Limits<'a> {
         }
     }
 
+    /// Has the interrupt wake that waiter, whose call checks it afterwards.
+    pub(super) fn watch_interrupt(&self, token: WaitToken) {
+        if let Some(interrupt) = self.interrupt {
+            interrupt.slot.store(token.name(), Ordering::SeqCst);
+        }
+    }
+
     pub(in crate::node) fn reached<P: Pal>(&self, pal: &P) -> Option<Error> {
         if self.interrupt.is_some_and(Interrupt::is_raised) {
             return Some(Error::Interrupted);
@@ -190,9 +202,9 @@ pub(in crate::node) fn interruptible(claim: WaitToken, limits: Limits<'_>, wait:
     let Some(interrupt) = limits.interrupt else {
         return wait();
     };
-    interrupt.slot.store(claim.name(), Ordering::SeqCst);
+    limits.watch_interrupt(claim);
     if !interrupt.is_raised() {
         wait();
     }
-    interrupt.slot.store(0, Ordering::SeqCst);
+    interrupt.forget_waiter();
 }

@@ -9,11 +9,13 @@ use crate::pal::{Event, OutOfResources, Time};
 use crate::store::{
     Arena, Buffer, Contended, Rank, SpinLock, SpinLockGuard, Table, bytes_for, copy, total,
 };
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::{Answer, Expected};
 
-use super::reply_buffers::{ReplyBuffers, ReplyData};
+use super::dropped_lock::DroppedLock;
+use super::reply_buffers::{BUFFER_LENGTH, ReplyBuffers, ReplyData};
+use super::task::{NO_LIMIT, Task};
 use super::wait_reason::{PendingCall, WaitReason};
-use crate::wire::PATH_MAX;
 use crate::{Id, Vmid};
 
 /// Sequence numbers stay below this limit: a C leader answers a delayed request with the low 32
@@ -36,6 +38,8 @@ pub(crate) enum LateReply {
     ReleaseRange,
     /// Finish the transfer of this ID, which succeeded or failed.
     TransferId(Id),
+    /// Unlock the range, if the lock was granted.
+    Lock(DroppedLock),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +59,7 @@ pub(super) struct WaiterState<'m> {
     pub(super) phase: WaitPhase,
     pub(super) peer: Option<Vmid>,
     pub(super) what: WaitReason,
-    since: Time,
+    pub(super) since: Time,
     pub(super) seq: u64,
     pub(super) expected: Expected,
     pub(super) late: LateReply,
@@ -66,6 +70,7 @@ pub(super) struct WaiterState<'m> {
 
 pub(crate) struct Waiter<'m, E> {
     pub(super) event: E,
+    pub(super) task: Task,
     pub(super) state: SpinLock<WaiterState<'m>>,
 }
 
@@ -79,17 +84,29 @@ pub(crate) struct Waiters<'m, E> {
     pub(super) slots: Table<'m, Waiter<'m, E>>,
     free: SpinLock<FreeList<'m>>,
     buffers: SpinLock<ReplyBuffers<'m>>,
+    /// The earliest time at which a task must be woken, or an earlier one.
+    pub(super) next_limit: AtomicU64,
+    /// The number of waiters with [`LateReply::Lock`].
+    pub(super) dropped_locks: AtomicU32,
 }
 
 /// The waiter that a call has allocated. The call must return it with [`Waiters::release`] or
 /// [`Waiters::abandon`].
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WaitToken {
     slot: usize,
     pub(crate) seq: u64,
 }
 
 impl WaitToken {
+    pub(super) const fn new(slot: usize, seq: u64) -> WaitToken {
+        WaitToken { slot, seq }
+    }
+
+    pub(super) fn slot(self) -> usize {
+        self.slot
+    }
+
     /// The number of the waiter for [`Waiters::wake`]. Never 0.
     pub(crate) fn name(self) -> u32 {
         u32::try_from(self.slot.plus(1)).or_broken(u32::MAX)
@@ -101,7 +118,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         total!(
             bytes_for::<Waiter<'m, E>>(capacity),
             bytes_for::<u32>(capacity),
-            ReplyBuffers::bytes(buffers, PATH_MAX),
+            ReplyBuffers::bytes(buffers, BUFFER_LENGTH),
         )
     }
 
@@ -115,6 +132,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         let slots = arena.alloc_table(capacity, |_| {
             Ok(Waiter {
                 event: event().map_err(|_| Error::Platform)?,
+                task: Task::new(contended),
                 state: SpinLock::new(
                     Rank::Waiter,
                     contended,
@@ -140,11 +158,13 @@ impl<'m, E: Event> Waiters<'m, E> {
             free: capacity,
             least_free: capacity,
         };
-        let buffers = ReplyBuffers::new(arena, buffers, PATH_MAX)?;
+        let buffers = ReplyBuffers::new(arena, buffers, BUFFER_LENGTH)?;
         Ok(Waiters {
             slots,
             free: SpinLock::new(Rank::FreeWaiters, contended, free),
             buffers: SpinLock::new(Rank::ReplyBuffers, contended, buffers),
+            next_limit: AtomicU64::new(NO_LIMIT),
+            dropped_locks: AtomicU32::new(0),
         })
     }
 
@@ -186,7 +206,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
         let mut buffer = None;
         if expected == Some(Expected::Meta) {
-            buffer = self.buffers.lock().alloc();
+            buffer = self.alloc_buffer();
             if buffer.is_none() {
                 self.free(slot);
                 return Err(Error::Full(Resource::ReplyBuffers));
@@ -258,7 +278,7 @@ impl<'m, E: Event> Waiters<'m, E> {
             WaitPhase::Failed(error) => Err(error),
             _ => return None,
         };
-        self.free_waiter(claim, state, data);
+        self.free_waiter(claim, waiter, state, data);
         Some(outcome)
     }
 
@@ -271,19 +291,21 @@ impl<'m, E: Event> Waiters<'m, E> {
     /// its whole length.
     pub(crate) fn finish(&self, claim: WaitToken, data: &mut ReplyData<'_>) {
         if let Some(waiter) = self.slots.get(claim.slot) {
-            self.free_waiter(claim, waiter.state.lock(), data);
+            self.free_waiter(claim, waiter, waiter.state.lock(), data);
         }
     }
 
     fn free_waiter(
         &self,
         claim: WaitToken,
+        waiter: &Waiter<'m, E>,
         mut state: SpinLockGuard<'_, WaiterState<'m>>,
         data: &mut ReplyData<'_>,
     ) {
         state.phase = WaitPhase::Free;
         let (buffer, length) = (state.buffer.take(), state.length);
         drop(state);
+        waiter.task.clear();
         if let Some(buffer) = buffer {
             data.length = length;
             copy(
@@ -310,6 +332,10 @@ impl<'m, E: Event> Waiters<'m, E> {
                 WaitPhase::Failed(error) => Some(Err(error)),
                 WaitPhase::ForAnswer if state.late != LateReply::Drop => {
                     state.phase = WaitPhase::Abandoned;
+                    // Before another call can get the waiter.
+                    let target = waiter.task.take_target();
+                    drop(state);
+                    drop(target);
                     return None;
                 }
                 _ => {
@@ -334,6 +360,29 @@ impl<'m, E: Event> Waiters<'m, E> {
         let slot = seq.wrapping_sub(1).checked_rem(self.slots.len() as u64)?;
         let slot = usize::try_from(slot).ok()?;
         Some((slot, self.slots.get(slot)?))
+    }
+
+    /// Allocates a buffer, if one is free.
+    pub(super) fn alloc_buffer(&self) -> Option<Buffer<'m>> {
+        self.buffers.lock().alloc()
+    }
+
+    /// Frees a waiter whose call has returned before.
+    pub(super) fn free_abandoned(
+        &self,
+        slot: usize,
+        mut state: SpinLockGuard<'_, WaiterState<'m>>,
+    ) {
+        state.phase = WaitPhase::Free;
+        let (buffer, late) = (state.buffer.take(), state.late);
+        drop(state);
+        if let Some(buffer) = buffer {
+            self.buffers.lock().free(buffer);
+        }
+        if let LateReply::Lock(_) = late {
+            self.count_dropped_lock_end();
+        }
+        self.free(slot);
     }
 
     pub(super) fn free(&self, slot: usize) {

@@ -4,7 +4,7 @@ use super::slots::Slot;
 use super::wait_queue::WaitKind;
 use super::{SyncHandle, ValueStatus};
 use crate::error::{Errno, Error};
-use crate::node::rpc::Limits;
+use crate::node::rpc::{Limits, Polled, Undo};
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::shared_state::{Acquisition, Client};
@@ -39,20 +39,27 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Error::Invalid);
         }
         self.acquire_sync(handle, state, false, wait, |client| {
-            let from = client.data();
-            for (to, from) in data.iter_mut().zip(from) {
-                *to = *from;
-            }
-            let length = from.len();
-            let (changed, owner_died) = client.take_status();
-            (
-                length,
-                ValueStatus {
-                    changed,
-                    owner_died,
-                },
-            )
+            copy_value(client, data)
         })
+    }
+
+    /// As [`Node::lock_sync`]; the future has the handle when it returns, not before.
+    ///
+    /// # Errors
+    /// As [`Node::lock_sync`].
+    pub async fn lock_sync_async(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        data: &mut [u8],
+        wait: Wait<'_>,
+    ) -> Result<(usize, ValueStatus), Error> {
+        if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
+            return Err(Error::Invalid);
+        }
+        Polled(self)
+            .acquire_sync_in(handle, state, wait, |client| copy_value(client, data))
+            .await
     }
 
     /// As [`Node::lock_sync`], but only one thread of this process at a time uses the handle, even
@@ -98,54 +105,42 @@ impl<'m, P: Pal> Node<'m, P> {
         wait: Wait<'_>,
         mut read: impl FnMut(&mut Client<'m>) -> T,
     ) -> Result<T, Error> {
-        self.check_running()?;
-        let slot = self.slot(handle)?;
-        {
-            let mut client = slot.client.lock();
-            if client.generation() != handle.generation {
-                return Err(Error::Invalid);
-            }
-            self.check_contact()?;
-            // A call that uses the handle alone neither overtakes others nor is overtaken.
-            let passes_as = if alone { SyncState::Exclusive } else { state };
-            let has_turn = client.may_overtake(passes_as) && !(alone && client.is_in_use());
-            if client.acquire(state, has_turn) == Acquisition::Acquired {
-                return Ok(read(&mut client));
-            }
-            client.change_waiters(state, 1);
+        let (slot, value) = self.acquire_at_once(handle, state, alone, &mut read)?;
+        match value {
+            Some(value) => Ok(value),
+            None => self.acquire_sync_slow(handle, slot, state, alone, wait, read),
         }
-        self.acquire_sync_slow(handle, slot, state, alone, wait, read)
     }
 
-    /// The slow path: the lease is elsewhere, or the handle is in use.
-    #[cold]
-    fn acquire_sync_slow<T>(
+    /// Acquires the handle if the lease is here and nothing is in the way. Otherwise the call counts
+    /// as one that waits.
+    #[allow(
+        clippy::inline_always,
+        reason = "a stop in memory on the way costs as much as the rest"
+    )]
+    #[inline(always)]
+    fn acquire_at_once<T>(
         &self,
         handle: SyncHandle,
-        slot: &Slot<'m>,
         state: SyncState,
         alone: bool,
-        wait: Wait<'_>,
-        mut read: impl FnMut(&mut Client<'m>) -> T,
-    ) -> Result<T, Error> {
-        let limits = Limits::of(wait, &self.pal);
-        self.wait_for_slot(
-            handle,
-            slot,
-            WaitKind::Use(state),
-            limits,
-            |client, is_first| {
-                let has_turn = is_first && !(alone && client.is_in_use());
-                if let Err(error) = self.check_contact() {
-                    return Some(Err(error));
-                }
-                Some(match client.acquire(state, has_turn) {
-                    Acquisition::Acquired => Ok(read(client)),
-                    Acquisition::Pending => return None,
-                    other => Err(error_of(other)),
-                })
-            },
-        )
+        read: &mut impl FnMut(&mut Client<'m>) -> T,
+    ) -> Result<(&Slot<'m>, Option<T>), Error> {
+        self.check_running()?;
+        let slot = self.slot(handle)?;
+        let mut client = slot.client.lock();
+        if client.generation() != handle.generation {
+            return Err(Error::Invalid);
+        }
+        self.check_contact()?;
+        // A call that uses the handle alone neither overtakes others nor is overtaken.
+        let passes_as = if alone { SyncState::Exclusive } else { state };
+        let has_turn = client.may_overtake(passes_as) && !(alone && client.is_in_use());
+        if client.acquire(state, has_turn) == Acquisition::Acquired {
+            return Ok((slot, Some(read(&mut client))));
+        }
+        client.change_waiters(state, 1);
+        Ok((slot, None))
     }
 
     /// Turns a handle that was acquired [`SyncState::Shared`] into [`SyncState::Exclusive`] without
@@ -156,48 +151,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Refused`] (`EDEADLK`) if another thread or process wants to change the value and waits for this reader: it stays `Shared`, and the caller must release it. [`Error::Unsupported`] if the leader is a process in C and this process does not hold the lease to change the value: such a leader cannot keep others from changing it in between. Otherwise as [`Node::lock_sync`]. The handle stays `Shared` after every error.
     pub fn upgrade_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
-        self.check_running()?;
-        let slot = self.slot(handle)?;
-        {
-            let mut client = slot.client.lock();
-            if client.generation() != handle.generation || !client.is_held(SyncState::Shared) {
-                return Err(Error::Invalid);
-            }
-            self.check_contact()?;
-            match client.upgrade(true) {
-                Acquisition::Acquired => return Ok(()),
-                Acquisition::Pending => {}
-                other => {
-                    if !matches!(
-                        other,
-                        Acquisition::UpgradeDeadlock | Acquisition::Unsupported
-                    ) {
-                        client.cancel_upgrade();
-                    }
-                    drop(client);
-                    self.wake_slot(slot);
-                    return Err(error_of(other));
-                }
-            }
-        }
-        let limits = Limits::of(wait, &self.pal);
-        let upgraded = self.wait_for_slot(handle, slot, WaitKind::Upgrade, limits, |client, _| {
-            if let Err(error) = self.check_contact() {
-                return Some(Err(error));
-            }
-            Some(match client.upgrade(false) {
-                Acquisition::Acquired => Ok(()),
-                Acquisition::Pending => return None,
-                other => Err(error_of(other)),
-            })
-        });
-        if upgraded.is_err() {
-            slot.client.lock().cancel_upgrade();
-            self.send_client_messages(handle.slot_index);
-            // Readers that arrived meanwhile may proceed now.
-            self.wake_slot(slot);
-        }
-        upgraded
+        self.upgrade_sync_in(handle, wait)
     }
 
     /// Waits until the value of a handle may have changed: a process, or another thread of this
@@ -207,12 +161,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// As [`Node::lock_sync`].
     pub fn wait_sync(&self, handle: SyncHandle, seen: u64, wait: Wait<'_>) -> Result<(), Error> {
-        self.check_running()?;
-        let slot = self.slot(handle)?;
-        let limits = Limits::of(wait, &self.pal);
-        self.wait_for_slot(handle, slot, WaitKind::Change, limits, |client, _| {
-            (client.change_count() != seen).then_some(Ok(()))
-        })
+        self.wait_sync_in(handle, seen, wait)
     }
 
     /// The number of deaths of owners of the handle that this process knows of, and the number of
@@ -253,11 +202,130 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
+/// Copies the value as far as `data` has room. Returns its length and its status.
+fn copy_value(client: &mut Client<'_>, data: &mut [u8]) -> (usize, ValueStatus) {
+    let from = client.data();
+    for (to, from) in data.iter_mut().zip(from) {
+        *to = *from;
+    }
+    let length = from.len();
+    let (changed, owner_died) = client.take_status();
+    let status = ValueStatus {
+        changed,
+        owner_died,
+    };
+    (length, status)
+}
+
 fn error_of(take: Acquisition) -> Error {
     match take {
         Acquisition::UpgradeDeadlock => Error::Refused(Errno::EDEADLK),
         Acquisition::NoRoom => Error::Refused(Errno::ENOMEM),
         Acquisition::Unsupported => Error::Unsupported,
         Acquisition::Closed | Acquisition::Acquired | Acquisition::Pending => Error::Invalid,
+    }
+}
+
+impl<'m, P: Pal> Polled<'_, 'm, P> {
+    /// As [`Node::acquire_sync`], for a call that does not use the handle alone.
+    pub(super) async fn acquire_sync_in<T>(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        wait: Wait<'_>,
+        mut read: impl FnMut(&mut Client<'m>) -> T,
+    ) -> Result<T, Error> {
+        let (slot, value) = self.acquire_at_once(handle, state, false, &mut read)?;
+        match value {
+            Some(value) => Ok(value),
+            None => {
+                self.acquire_sync_slow(handle, slot, state, false, wait, read)
+                    .await
+            }
+        }
+    }
+}
+
+calls! {
+    /// The slow path: the lease is elsewhere, or the handle is in use.
+    #[cold]
+    fn acquire_sync_slow<T>(
+        &self,
+        handle: SyncHandle,
+        slot: &Slot<'m>,
+        state: SyncState,
+        alone: bool,
+        wait: Wait<'_>,
+        mut read: impl FnMut(&mut Client<'m>) -> T,
+    ) -> Result<T, Error> {
+        let limits = Limits::of(wait, &self.pal);
+        let kind = WaitKind::Use(state);
+        let poll = |client: &mut Client<'m>, is_first| {
+            let has_turn = is_first && !(alone && client.is_in_use());
+            if let Err(error) = self.check_contact() {
+                return Some(Err(error));
+            }
+            Some(match client.acquire(state, has_turn) {
+                Acquisition::Acquired => Ok(read(client)),
+                Acquisition::Pending => return None,
+                other => Err(error_of(other)),
+            })
+        };
+        wait!(self.wait_for_slot(handle, slot, kind, limits, poll))
+    }
+
+    fn upgrade_sync_in(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        let slot = self.slot(handle)?;
+        {
+            let mut client = slot.client.lock();
+            if client.generation() != handle.generation || !client.is_held(SyncState::Shared) {
+                return Err(Error::Invalid);
+            }
+            self.check_contact()?;
+            match client.upgrade(true) {
+                Acquisition::Acquired => return Ok(()),
+                Acquisition::Pending => {}
+                other => {
+                    if !matches!(
+                        other,
+                        Acquisition::UpgradeDeadlock | Acquisition::Unsupported
+                    ) {
+                        client.cancel_upgrade();
+                    }
+                    drop(client);
+                    self.wake_slot(slot);
+                    return Err(error_of(other));
+                }
+            }
+        }
+        let upgrade = Undo::new(|| {
+            slot.client.lock().cancel_upgrade();
+            self.send_client_messages(handle.slot_index);
+            // Readers that arrived meanwhile may proceed now.
+            self.wake_slot(slot);
+        });
+        let limits = Limits::of(wait, &self.pal);
+        let poll = |client: &mut Client<'m>, _| {
+            if let Err(error) = self.check_contact() {
+                return Some(Err(error));
+            }
+            Some(match client.upgrade(false) {
+                Acquisition::Acquired => Ok(()),
+                Acquisition::Pending => return None,
+                other => Err(error_of(other)),
+            })
+        };
+        wait!(self.wait_for_slot(handle, slot, WaitKind::Upgrade, limits, poll))?;
+        upgrade.keep();
+        Ok(())
+    }
+
+    fn wait_sync_in(&self, handle: SyncHandle, seen: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        let slot = self.slot(handle)?;
+        let limits = Limits::of(wait, &self.pal);
+        let poll = |client: &mut Client<'m>, _| (client.change_count() != seen).then_some(Ok(()));
+        wait!(self.wait_for_slot(handle, slot, WaitKind::Change, limits, poll))
     }
 }

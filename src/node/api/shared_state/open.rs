@@ -76,42 +76,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Invalid`] if the handle is in use or closed; [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says: the handle is closed in these cases, too.
     pub fn close_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
-        self.check_running()?;
-        let slot = self.slot(handle)?;
-        let is_free = {
-            let mut client = slot.client.lock();
-            if client.generation() != handle.generation || !client.close() {
-                return Err(Error::Invalid);
-            }
-            client.is_free()
-        };
-        self.wake_slot(slot);
-        if is_free {
-            self.sync_handles.free_if_closed(handle.slot_index);
-            return Ok(());
-        }
-        self.send_client_messages(handle.slot_index);
-        let limits = Limits::of(wait, &self.pal);
-        let closed = self.wait_for_slot(handle, slot, WaitKind::Close, limits, |_, _| {
-            None::<Result<(), Error>>
-        });
-        match closed {
-            // The slot is free, or holds a later handle. The thread that handled the confirmation
-            // may not have freed it yet.
-            Err(Error::Invalid) => {
-                self.sync_handles.free_if_closed(handle.slot_index);
-                Ok(())
-            }
-            // All waiters are in use by other threads: the confirmation frees the slot later.
-            Err(Error::Full(_)) => Ok(()),
-            // No leader can confirm it.
-            Err(Error::LeaderGone | Error::CutOff | Error::LimitsDiffer { .. }) => {
-                slot.client.lock().abandon();
-                self.sync_handles.free_if_closed(handle.slot_index);
-                Ok(())
-            }
-            other => other,
-        }
+        self.close_sync_in(handle, wait)
     }
 
     /// Closes all handles of this process that no thread holds. Blocks as [`Node::close_sync`];
@@ -121,27 +86,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// The first error of [`Node::close_sync`]; [`Error::Invalid`] if some handles are in use. The
     /// other handles are closed in any case.
     pub fn close_all_syncs(&self, wait: Wait<'_>) -> Result<(), Error> {
-        self.check_running()?;
-        let wait = self.begin(wait);
-        let mut outcome = Ok(());
-        for (slot_index, slot) in (0..).zip(self.sync_handles.slots.iter()) {
-            let (handle, is_open) = {
-                let client = slot.client.lock();
-                let (id, generation) = (client.id(), client.generation());
-                (
-                    SyncHandle {
-                        slot_index,
-                        id,
-                        generation,
-                    },
-                    client.is_open(),
-                )
-            };
-            if is_open {
-                outcome = outcome.and(self.close_sync(handle, wait));
-            }
-        }
-        outcome
+        self.close_all_syncs_in(wait)
     }
 
     /// Whether a connected leader in C has not confirmed a close.
@@ -185,5 +130,69 @@ impl<'m, P: Pal> Node<'m, P> {
             .slots
             .get(handle.slot_index as usize)
             .ok_or(Error::Invalid)
+    }
+}
+
+calls! {
+    fn close_sync_in(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        let slot = self.slot(handle)?;
+        let is_free = {
+            let mut client = slot.client.lock();
+            if client.generation() != handle.generation || !client.close() {
+                return Err(Error::Invalid);
+            }
+            client.is_free()
+        };
+        self.wake_slot(slot);
+        if is_free {
+            self.sync_handles.free_if_closed(handle.slot_index);
+            return Ok(());
+        }
+        self.send_client_messages(handle.slot_index);
+        let limits = Limits::of(wait, &self.pal);
+        let never = |_: &mut Client<'m>, _| None;
+        let closed = self.wait_for_slot(handle, slot, WaitKind::Close, limits, never);
+        match wait!(closed) {
+            // The slot is free, or holds a later handle. The thread that handled the confirmation
+            // may not have freed it yet.
+            Err(Error::Invalid) => {
+                self.sync_handles.free_if_closed(handle.slot_index);
+                Ok(())
+            }
+            // All waiters are in use by other threads: the confirmation frees the slot later.
+            Err(Error::Full(_)) => Ok(()),
+            // No leader can confirm it.
+            Err(Error::LeaderGone | Error::CutOff | Error::LimitsDiffer { .. }) => {
+                slot.client.lock().abandon();
+                self.sync_handles.free_if_closed(handle.slot_index);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn close_all_syncs_in(&self, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        let wait = self.begin(wait);
+        let mut outcome = Ok(());
+        for (slot_index, slot) in (0..).zip(self.sync_handles.slots.iter()) {
+            let (handle, is_open) = {
+                let client = slot.client.lock();
+                let (id, generation) = (client.id(), client.generation());
+                (
+                    SyncHandle {
+                        slot_index,
+                        id,
+                        generation,
+                    },
+                    client.is_open(),
+                )
+            };
+            if is_open {
+                outcome = outcome.and(wait!(self.close_sync_in(handle, wait)));
+            }
+        }
+        outcome
     }
 }

@@ -9,11 +9,37 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{SyncHandle, ValueStatus};
 use crate::error::Error;
 use crate::invariant::OrBroken;
-use crate::node::rpc::Limits;
+use crate::node::rpc::{Limits, Polled};
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::shared_state::Client;
 use crate::wire::SyncState;
+
+/// Both forms of [`Shared::wait_for`]: `$read` acquires the value, `$changed` waits for its change.
+macro_rules! wait_for {
+    ($self:ident, $is_it:ident, ($limits:ident, $seen:ident), $begin:expr, $read:expr, $changed:expr) => {{
+        let $limits = $begin;
+        let (_, reported) = $self.node.sync_owner_deaths($self.handle)?;
+        let mut change = SeenChange {
+            shared: $self,
+            is_seen: false,
+        };
+        loop {
+            let $seen = $self.node.sync_changes($self.handle)?;
+            let mut reader = $read?;
+            change.is_seen |= reader.status.changed;
+            reader.status.changed = change.is_seen;
+            let is_new_death = reader.status.owner_died
+                && $self.node.sync_owner_deaths($self.handle)?.0 != reported;
+            if is_new_death || $is_it(&reader) {
+                change.is_seen = false;
+                return Ok(reader);
+            }
+            drop(reader);
+            $changed?;
+        }
+    }};
+}
 
 /// A value that several processes share, guarded by a readers-writer lock of the whole family: many
 /// may read it, or one may change it.
@@ -92,7 +118,26 @@ where
     /// As [`Node::lock_sync`]; [`Error::Invalid`] if the value has another size.
     #[inline]
     pub fn read(&self, wait: Wait<'_>) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
-        let (value, status) = self.acquire(SyncState::Shared, wait)?;
+        let acquired =
+            self.node
+                .acquire_sync(self.handle, SyncState::Shared, false, wait, read_value)?;
+        let (value, status) = self.checked(SyncState::Shared, acquired)?;
+        Ok(Reader {
+            shared: self,
+            value,
+            status,
+        })
+    }
+
+    /// As [`Shared::read`]; the future has the value when it returns, not before.
+    ///
+    /// # Errors
+    /// As [`Shared::read`].
+    pub async fn read_async(&self, wait: Wait<'_>) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
+        let state = SyncState::Shared;
+        let node = Polled(self.node);
+        let acquired = node.acquire_sync_in(self.handle, state, wait, read_value);
+        let (value, status) = self.checked(state, acquired.await?)?;
         Ok(Reader {
             shared: self,
             value,
@@ -106,7 +151,27 @@ where
     /// As [`Shared::read`].
     #[inline]
     pub fn write(&self, wait: Wait<'_>) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
-        let (value, status) = self.acquire(SyncState::Exclusive, wait)?;
+        let acquired =
+            self.node
+                .acquire_sync(self.handle, SyncState::Exclusive, false, wait, read_value)?;
+        let (value, status) = self.checked(SyncState::Exclusive, acquired)?;
+        Ok(Writer {
+            shared: self,
+            value,
+            status,
+            is_changed: false,
+        })
+    }
+
+    /// As [`Shared::write`]; the future has the value when it returns, not before.
+    ///
+    /// # Errors
+    /// As [`Shared::read`].
+    pub async fn write_async(&self, wait: Wait<'_>) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
+        let state = SyncState::Exclusive;
+        let node = Polled(self.node);
+        let acquired = node.acquire_sync_in(self.handle, state, wait, read_value);
+        let (value, status) = self.checked(state, acquired.await?)?;
         Ok(Writer {
             shared: self,
             value,
@@ -131,55 +196,44 @@ where
         wait: Wait<'_>,
         mut is_it: impl FnMut(&T) -> bool,
     ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
-        let limits = Limits::of(wait, &self.node.pal);
-        let (_, reported) = self.node.sync_owner_deaths(self.handle)?;
-        let mut changed = false;
-        let error = loop {
-            let seen = match self.node.sync_changes(self.handle) {
-                Ok(seen) => seen,
-                Err(error) => break error,
-            };
-            let mut reader = match self.read(limits.wait()) {
-                Ok(reader) => reader,
-                Err(error) => break error,
-            };
-            changed |= reader.status.changed;
-            reader.status.changed = changed;
-            let is_new_death =
-                reader.status.owner_died && self.node.sync_owner_deaths(self.handle)?.0 != reported;
-            if is_new_death || is_it(&reader) {
-                return Ok(reader);
-            }
-            drop(reader);
-            if let Err(error) = self.node.wait_sync(self.handle, seen, limits.wait()) {
-                break error;
-            }
-        };
-        self.node.restore_sync_change(self.handle, changed);
-        Err(error)
+        wait_for!(
+            self,
+            is_it,
+            (limits, seen),
+            Limits::of(wait, &self.node.pal),
+            self.read(limits.wait()),
+            self.node.wait_sync(self.handle, seen, limits.wait())
+        )
     }
 
-    #[allow(
-        clippy::inline_always,
-        reason = "a stop in memory on the way costs as much as the rest"
-    )]
-    #[inline(always)]
-    fn acquire(&self, state: SyncState, wait: Wait<'_>) -> Result<(T, ValueStatus), Error> {
-        let read = |client: &mut Client<'m>| {
-            let (changed, owner_died) = client.take_status();
-            let status = ValueStatus {
-                changed,
-                owner_died,
-            };
-            let value = match client.data() {
-                [] => Some(T::new_zeroed()),
-                data => T::read_from_bytes(data).ok(),
-            };
-            (value, status)
-        };
-        let (value, status) = self
-            .node
-            .acquire_sync(self.handle, state, false, wait, read)?;
+    /// As [`Shared::wait_for`]. The status is kept for the next call also if the future is dropped.
+    ///
+    /// # Errors
+    /// As [`Shared::read`].
+    pub async fn wait_for_async(
+        &self,
+        wait: Wait<'_>,
+        mut is_it: impl FnMut(&T) -> bool,
+    ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
+        wait_for!(
+            self,
+            is_it,
+            (limits, seen),
+            Limits::of(wait, &self.node.pal),
+            self.read_async(limits.wait()).await,
+            self.node
+                .wait_sync_async(self.handle, seen, limits.wait())
+                .await
+        )
+    }
+
+    /// Checks that the value which was acquired has the size of the type; else releases it.
+    #[inline]
+    fn checked(
+        &self,
+        state: SyncState,
+        (value, status): (Option<T>, ValueStatus),
+    ) -> Result<(T, ValueStatus), Error> {
         let Some(value) = value else {
             self.node.release_sync(self.handle, state, |client| {
                 client.restore_status((status.changed, status.owner_died));
@@ -187,6 +241,36 @@ where
             return Err(Error::Invalid);
         };
         Ok((value, status))
+    }
+}
+
+/// Reads the value of a handle that was acquired; none if it has another size.
+#[inline]
+fn read_value<T: FromBytes>(client: &mut Client<'_>) -> (Option<T>, ValueStatus) {
+    let (changed, owner_died) = client.take_status();
+    let status = ValueStatus {
+        changed,
+        owner_died,
+    };
+    let value = match client.data() {
+        [] => Some(T::new_zeroed()),
+        data => T::read_from_bytes(data).ok(),
+    };
+    (value, status)
+}
+
+/// A change that a waiting call has seen. It is kept for the next call if this one fails.
+struct SeenChange<'s, 'n, 'm, P: Pal, T> {
+    shared: &'s Shared<'n, 'm, P, T>,
+    is_seen: bool,
+}
+
+impl<P: Pal, T> Drop for SeenChange<'_, '_, '_, P, T> {
+    fn drop(&mut self) {
+        if self.is_seen {
+            let shared = self.shared;
+            shared.node.restore_sync_change(shared.handle, true);
+        }
     }
 }
 
@@ -215,17 +299,37 @@ where
     /// As [`Node::upgrade_sync`], with the reader. If the error is `EDEADLK`, another process waits
     /// for the caller to drop the reader.
     pub fn upgrade(self, wait: Wait<'_>) -> Result<Writer<'s, 'n, 'm, P, T>, (Self, Error)> {
-        if let Err(error) = self.shared.node.upgrade_sync(self.shared.handle, wait) {
-            return Err((self, error));
+        match self.shared.node.upgrade_sync(self.shared.handle, wait) {
+            Ok(()) => Ok(self.upgraded()),
+            Err(error) => Err((self, error)),
         }
+    }
+
+    /// As [`Reader::upgrade`]. Dropping the future drops the reader.
+    ///
+    /// # Errors
+    /// As [`Reader::upgrade`].
+    pub async fn upgrade_async(
+        self,
+        wait: Wait<'_>,
+    ) -> Result<Writer<'s, 'n, 'm, P, T>, (Self, Error)> {
+        let (node, handle) = (self.shared.node, self.shared.handle);
+        match Polled(node).upgrade_sync_in(handle, wait).await {
+            Ok(()) => Ok(self.upgraded()),
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    /// Returns the writer, after the handle was upgraded.
+    fn upgraded(self) -> Writer<'s, 'n, 'm, P, T> {
         let this = ManuallyDrop::new(self);
         let value = T::read_from_bytes(this.value.as_bytes());
-        Ok(Writer {
+        Writer {
             shared: this.shared,
             value: value.or_broken(T::new_zeroed()),
             status: this.status,
             is_changed: false,
-        })
+        }
     }
 }
 

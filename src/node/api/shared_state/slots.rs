@@ -10,7 +10,7 @@ use crate::store::{
 };
 
 /// The slot of a handle.
-pub(super) struct Slot<'m> {
+pub(in crate::node) struct Slot<'m> {
     pub(super) client: SpinLock<Client<'m>>,
     /// The calls that wait for the handle.
     pub(super) wait_queue: WaitQueue,

@@ -13,7 +13,7 @@ use crate::wire::SyncState;
 
 /// The event that a call waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum WaitKind {
+pub(in crate::node) enum WaitKind {
     /// To use the handle in that state.
     Use(SyncState),
     /// To become the writer, as the only reader.

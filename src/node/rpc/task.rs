@@ -1,0 +1,184 @@
+//! The task that a waiter wakes: the future that waits, or another waiter.
+//!
+//! A thread that blocks sleeps on the event of its waiter, and has no task. So its wake costs one look at a flag.
+
+use core::mem::replace;
+use core::task::Waker;
+
+use super::waiters::{WaitToken, Waiters};
+use crate::pal::{Deadline, Event, Time};
+use crate::store::{Contended, Rank, SpinLock};
+use crate::sync::{AtomicBool, Ordering};
+
+/// The receiver of the wakes of a waiter, besides the waiter's own event.
+pub(in crate::node) enum WakeTarget {
+    /// No task waits, or it was woken.
+    None,
+    /// The task that polls the future.
+    Task(Waker),
+    /// The waiter of that number: its call waits for several others.
+    Waiter(u32),
+}
+
+/// The task of one waiter.
+pub(super) struct Task {
+    /// The waiter has, or had, a target.
+    is_polled: AtomicBool,
+    state: SpinLock<TaskState>,
+}
+
+struct TaskState {
+    target: WakeTarget,
+    /// The waiter was notified since it was armed.
+    is_woken: bool,
+    /// The time at which the worker wakes the task.
+    until: Deadline,
+}
+
+impl Task {
+    pub(super) fn new(contended: Contended) -> Task {
+        let state = TaskState {
+            target: WakeTarget::None,
+            is_woken: false,
+            until: Deadline::Never,
+        };
+        Task {
+            is_polled: AtomicBool::new(false),
+            state: SpinLock::new(Rank::Task, contended, state),
+        }
+    }
+
+    /// Sets the target, and returns the one before: dropping a waker may run code of the embedder, so
+    /// no lock may be held then.
+    fn set(&self, target: WakeTarget, until: Deadline) -> WakeTarget {
+        let mut state = self.state.lock();
+        state.until = until;
+        replace(&mut state.target, target)
+    }
+
+    /// Records a wake, and returns the target.
+    fn wake(&self) -> WakeTarget {
+        let mut state = self.state.lock();
+        state.is_woken = true;
+        state.until = Deadline::Never;
+        replace(&mut state.target, WakeTarget::None)
+    }
+
+    /// Removes the target when the waiter is freed.
+    #[inline]
+    pub(super) fn clear(&self) {
+        if self.is_polled.load(Ordering::Relaxed) {
+            drop(self.take_target());
+        }
+    }
+
+    /// As `clear`; returns the target, which the caller drops without a lock.
+    #[cold]
+    pub(super) fn take_target(&self) -> WakeTarget {
+        self.is_polled.store(false, Ordering::SeqCst);
+        self.set(WakeTarget::None, Deadline::Never)
+    }
+}
+
+impl<E: Event> Waiters<'_, E> {
+    /// Sets the event of the waiter in that slot, and wakes its task. The caller has changed what
+    /// the call waits for, and holds no lock.
+    #[inline]
+    pub(super) fn notify(&self, slot: usize) {
+        let Some(waiter) = self.slots.get(slot) else {
+            return;
+        };
+        waiter.event.set();
+        if waiter.task.is_polled.load(Ordering::SeqCst) {
+            self.wake_task(&waiter.task);
+        }
+    }
+
+    #[cold]
+    fn wake_task(&self, task: &Task) {
+        match task.wake() {
+            WakeTarget::None => {}
+            WakeTarget::Task(waker) => waker.wake(),
+            WakeTarget::Waiter(name) => self.wake_owner(name),
+        }
+    }
+
+    /// Wakes the call that waits for several waiters. Its own target is a task or none.
+    fn wake_owner(&self, name: u32) {
+        let slot = name.checked_sub(1).map(|slot| slot as usize);
+        let Some(owner) = slot.and_then(|slot| self.slots.get(slot)) else {
+            return;
+        };
+        owner.event.set();
+        if let WakeTarget::Task(waker) = owner.task.wake() {
+            waker.wake();
+        }
+    }
+
+    /// Has the waiter wake that target. A caller sets the target before it checks what it waits for,
+    /// so that a change after the check wakes it.
+    pub(in crate::node) fn set_target(&self, token: WaitToken, target: WakeTarget) {
+        if let Some(waiter) = self.slots.get(token.slot()) {
+            drop(waiter.task.set(target, Deadline::Never));
+            waiter.task.is_polled.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Forgets the wakes so far. From now on wakes are recorded, also of a waiter without a target.
+    pub(super) fn arm(&self, token: WaitToken) {
+        if let Some(waiter) = self.slots.get(token.slot()) {
+            waiter.task.is_polled.store(true, Ordering::SeqCst);
+            waiter.task.state.lock().is_woken = false;
+        }
+    }
+
+    /// Whether the waiter was notified since it was armed.
+    pub(super) fn is_woken(&self, token: WaitToken) -> bool {
+        let waiter = self.slots.get(token.slot());
+        waiter.is_some_and(|waiter| waiter.task.state.lock().is_woken)
+    }
+
+    /// Has the worker wake the target at that time. True if no earlier time was known, so that the
+    /// worker may sleep for too long.
+    pub(in crate::node) fn limit_task(&self, token: WaitToken, until: Deadline) -> bool {
+        let (Some(waiter), Some(at)) = (self.slots.get(token.slot()), until.time()) else {
+            return false;
+        };
+        waiter.task.state.lock().until = until;
+        self.next_limit.fetch_min(at.0, Ordering::SeqCst) > at.0
+    }
+
+    /// Wakes the tasks whose time has come. Returns the time of the next one.
+    pub(in crate::node) fn wake_overdue(&self, now: impl FnOnce() -> Time) -> Deadline {
+        let next = self.next_limit.load(Ordering::SeqCst);
+        if next == NO_LIMIT {
+            return Deadline::Never;
+        }
+        let now = now();
+        if now.0 < next {
+            return Deadline::At(Time(next));
+        }
+        // A time that is set from now on is either seen below or stored after this.
+        self.next_limit.store(NO_LIMIT, Ordering::SeqCst);
+        for (slot, waiter) in self.slots.iter().enumerate() {
+            if !waiter.task.is_polled.load(Ordering::SeqCst) {
+                continue;
+            }
+            let until = waiter.task.state.lock().until;
+            match until.time() {
+                Some(at) if at <= now => self.notify(slot),
+                Some(at) => {
+                    self.next_limit.fetch_min(at.0, Ordering::SeqCst);
+                }
+                None => {}
+            }
+        }
+        match self.next_limit.load(Ordering::SeqCst) {
+            NO_LIMIT => Deadline::Never,
+            next => Deadline::At(Time(next)),
+        }
+    }
+}
+
+/// No task has a time limit.
+pub(super) const NO_LIMIT: u64 = u64::MAX;

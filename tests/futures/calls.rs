@@ -1,0 +1,249 @@
+//! Each call as a future gives the result of the call that blocks.
+
+use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, SyncState};
+use libos_ipc::{ChildSelector, Error, Exit, Pid, Target};
+
+use crate::common::{Family, LONG, vmid};
+
+#[test]
+fn ids_are_allocated_transferred_and_released_by_futures() {
+    let family = Family::new(2);
+    for node in &family.nodes {
+        let us = node.identity().vmid;
+        let id = family.run(node.take_id_async(LONG)).unwrap();
+        assert_eq!(family.run(node.owner_of_async(id, LONG)), Ok(Some(us)));
+        let other = if us == vmid(1) { vmid(2) } else { vmid(1) };
+        family.run(node.transfer_id_async(id, other, LONG)).unwrap();
+        assert_eq!(family.run(node.owner_of_async(id, LONG)), Ok(Some(other)));
+        let given = family.run(node.take_id_for_async(other, LONG)).unwrap();
+        assert_eq!(
+            family.run(node.owner_of_async(given, LONG)),
+            Ok(Some(other))
+        );
+        let id = family.run(node.take_id_async(LONG)).unwrap();
+        family.run(node.release_id_async(id, LONG)).unwrap();
+        let range = family.run(node.alloc_range_async(LONG)).unwrap();
+        family.run(node.release_range_async(range, LONG)).unwrap();
+        family.run(node.release_idle_ranges_async(LONG)).unwrap();
+        family.run(node.new_vmid_async(LONG)).unwrap();
+    }
+    family.assert_idle();
+}
+
+#[test]
+fn the_process_table_is_read_and_changed_by_futures() {
+    let family = Family::new(3);
+    for node in &family.nodes {
+        let pid = node.pid().unwrap();
+        let process = family.run(node.process_async(None, LONG)).unwrap();
+        assert_eq!(process.pid, pid);
+        let moved = family.run(node.set_group_async(None, None, LONG));
+        // The leader's process leads a session.
+        let is_leader = node.identity().is_leader();
+        assert_eq!(
+            moved == Err(Error::Refused(libos_ipc::Errno::EPERM)),
+            is_leader
+        );
+        assert_eq!(family.run(node.group_of_async(Some(pid), LONG)), Ok(pid));
+        let session = family.run(node.session_of_async(None, LONG)).unwrap();
+        let mark = ProcessChange::Subreaper;
+        family.run(node.mark_async(mark, true, LONG)).unwrap();
+        family.run(node.watch_parent_async(true, LONG)).unwrap();
+        assert_ne!(Some(session), Pid::new(9_999));
+    }
+    let leader = family.leader();
+    let mut found = Vec::new();
+    let mut last = None;
+    while let Some(next) = family
+        .run(leader.next_process_async(last.as_ref(), LONG))
+        .unwrap()
+    {
+        found.push(next.pid);
+        last = Some(next);
+    }
+    let pids: Vec<Pid> = family.nodes.iter().filter_map(|node| node.pid()).collect();
+    assert_eq!(found, pids);
+    family.assert_idle();
+}
+
+#[test]
+fn signals_to_a_process_a_group_and_all_are_sent_by_futures() {
+    let family = Family::new(3);
+    // The default embedder refuses them, so each was delivered.
+    let refused = Err(Error::Refused(libos_ipc::Errno::ENOSYS));
+    for from in &family.nodes {
+        for to in &family.nodes {
+            let pid = to.pid().unwrap();
+            let target = Target::Process(pid);
+            assert_eq!(family.run(from.kill_async(target, 15, LONG)), refused);
+            let undefined = family.run(from.kill_async(target, 99, LONG));
+            assert_eq!(undefined, Err(Error::Invalid));
+            let metadata = family.run(from.credentials_async(pid, LONG));
+            assert_eq!(metadata.map(drop), refused);
+        }
+        let nobody = Target::Process(Pid::new(77_777).unwrap());
+        let missed = family.run(from.kill_async(nobody, 15, LONG));
+        assert_eq!(missed, Err(Error::NoSuchProcess));
+        let group = family.run(from.group_of_async(None, LONG)).unwrap();
+        for target in [Target::Group(None), Target::Group(Some(group))] {
+            assert_eq!(family.run(from.kill_async(target, 15, LONG)), refused);
+        }
+        assert_eq!(family.run(from.kill_async(Target::All, 15, LONG)), Ok(()));
+    }
+    family.assert_idle();
+}
+
+#[test]
+fn a_group_of_more_members_than_requests_at_once_is_signalled_by_a_future() {
+    // Fewer waiters than members: some of the signals go through the leader.
+    let mut config = libos_ipc::Config::DEFAULT;
+    config.capacities.waiters = 4;
+    let family = Family::unjoined(4, config);
+    for node in &family.nodes {
+        family.run(node.join_async(LONG)).unwrap();
+    }
+    let group = family
+        .run(family.leader().group_of_async(None, LONG))
+        .unwrap();
+    for member in &family.nodes[1..] {
+        let target = Target::Group(Some(group));
+        family.run(member.kill_async(target, 0, LONG)).ok();
+        family.assert_idle();
+    }
+}
+
+#[test]
+fn children_start_end_and_are_reaped_by_futures() {
+    let family = Family::new(3);
+    let parent = family.member(2);
+    let child = family.run(parent.start_child_async(LONG)).unwrap();
+    let living = family.run(parent.peek_child_async(
+        ChildSelector::Any,
+        libos_ipc::Wait::at_most(core::time::Duration::ZERO),
+    ));
+    assert_eq!(living.map(drop), Err(Error::TimedOut));
+    parent.abandon_child(child.vmid).unwrap();
+    family.settle();
+    let none = family.run(parent.wait_child_async(ChildSelector::Any, LONG));
+    assert_eq!(none.map(drop), Err(Error::NoChild));
+    family.assert_idle();
+}
+
+#[test]
+fn a_process_exits_and_the_leader_leaves_by_futures() {
+    let family = Family::new(3);
+    for number in [3, 2] {
+        let member = family.member(number);
+        let exit = Exit::default();
+        family.run(member.exit_async(exit, LONG)).unwrap();
+        let again = family.run(member.exit_async(exit, LONG));
+        assert_eq!(again, Err(Error::ShuttingDown));
+        assert!(member.shut_down(core::time::Duration::ZERO));
+        family.settle();
+    }
+    let leader = family.leader();
+    family
+        .run(leader.exit_async(Exit::default(), LONG))
+        .unwrap();
+    family.run(leader.leave_async(LONG)).unwrap();
+}
+
+#[test]
+fn file_locks_are_set_found_and_cleared_by_futures() {
+    let family = Family::new(3);
+    let lock = |kind, pid| FileLock {
+        family: LockFamily::Posix,
+        kind,
+        start: 0,
+        end: 9,
+        pid,
+        handle: 0,
+        wait: false,
+        path: b"file",
+    };
+    for (node, other) in [(1, 2), (2, 3), (3, 1)] {
+        let (node, other) = (family.member(node), family.member(other));
+        let ours = lock(LockKind::Write, node.pid().unwrap().get());
+        let theirs = lock(LockKind::Write, other.pid().unwrap().get());
+        family.run(node.set_lock_async(&ours, LONG)).unwrap();
+        let refused = family.run(other.set_lock_async(&theirs, LONG));
+        assert_eq!(refused, Err(Error::Refused(libos_ipc::Errno::EAGAIN)));
+        let found = family.run(other.find_lock_async(&theirs, LONG)).unwrap();
+        assert_eq!(found.map(|found| found.pid), Some(ours.pid));
+        family
+            .run(node.close_file_async(b"file", ours.pid, LONG))
+            .unwrap();
+        family.run(other.set_lock_async(&theirs, LONG)).unwrap();
+        family
+            .run(other.clear_locks_async(theirs.pid, LONG))
+            .unwrap();
+        assert_eq!(family.run(node.find_lock_async(&ours, LONG)), Ok(None));
+    }
+    family.assert_idle();
+}
+
+#[test]
+fn open_files_are_given_and_closed_by_futures() {
+    let family = Family::new(3);
+    let (giver, taker) = (family.member(2), family.member(3));
+    family.run(giver.hold_open_file_async(7, LONG)).unwrap();
+    family
+        .run(giver.give_open_file_async(vmid(3), 7, LONG))
+        .unwrap();
+    family.run(giver.close_open_file_async(7, LONG)).unwrap();
+    family.run(taker.close_open_file_async(7, LONG)).unwrap();
+    family
+        .run(giver.give_open_file_async(vmid(3), 8, LONG))
+        .unwrap();
+    family
+        .run(giver.take_back_open_file_async(vmid(3), 8, LONG))
+        .unwrap();
+    family.assert_idle();
+}
+
+#[test]
+fn shared_values_are_read_written_and_awaited_by_futures() {
+    let family = Family::new(3);
+    let values: Vec<_> = family
+        .nodes
+        .iter()
+        .map(|node| node.share::<u64>(Some(5)).unwrap())
+        .collect();
+    for round in 0..3_u64 {
+        for value in &values {
+            let mut writer = family.run(value.write_async(LONG)).unwrap();
+            *writer += 1;
+        }
+        for value in &values {
+            assert_eq!(
+                *family.run(value.read_async(LONG)).unwrap(),
+                3 * (round + 1)
+            );
+        }
+    }
+    let reader = family.run(values[1].read_async(LONG)).unwrap();
+    let mut writer = family.run(reader.upgrade_async(LONG)).ok().unwrap();
+    *writer = 100;
+    drop(writer);
+    let reader = family
+        .run(values[2].wait_for_async(LONG, |value| *value == 100))
+        .unwrap();
+    drop(reader);
+    let node = family.member(2);
+    let handle = node.open_sync(Some(6)).unwrap();
+    let mut data = [0; 4];
+    family
+        .run(node.lock_sync_async(handle, SyncState::Exclusive, &mut data, LONG))
+        .unwrap();
+    node.unlock_sync(handle, SyncState::Exclusive, Some(b"four"))
+        .unwrap();
+    family
+        .run(node.lock_sync_async(handle, SyncState::Shared, &mut data, LONG))
+        .unwrap();
+    assert_eq!(&data, b"four");
+    family.run(node.upgrade_sync_async(handle, LONG)).unwrap();
+    node.unlock_sync(handle, SyncState::Exclusive, None)
+        .unwrap();
+    family.run(node.close_sync_async(handle, LONG)).unwrap();
+    family.assert_idle();
+}

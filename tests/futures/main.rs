@@ -1,0 +1,8 @@
+//! The calls as futures: their results, their wakes, and what a dropped one leaves behind.
+
+mod calls;
+mod common;
+mod dropped;
+mod locks;
+mod model;
+mod wakes;
