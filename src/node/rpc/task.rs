@@ -5,7 +5,7 @@
 use core::mem::replace;
 use core::task::Waker;
 
-use super::waiters::{WaitToken, Waiters};
+use super::waiters::{WaitToken, Waiter, Waiters};
 use crate::pal::{Deadline, Event, Time};
 use crate::store::{Contended, Rank, SpinLock};
 use crate::sync::{AtomicBool, Ordering};
@@ -88,29 +88,34 @@ impl<E: Event> Waiters<'_, E> {
         let Some(waiter) = self.slots.get(slot) else {
             return;
         };
-        waiter.event.set();
+        // The wake is recorded before a thread that sleeps on the event looks for it.
         if waiter.task.is_polled.load(Ordering::SeqCst) {
-            self.wake_task(&waiter.task);
+            self.notify_task(waiter);
+        } else {
+            waiter.event.set();
         }
     }
 
     #[cold]
-    fn wake_task(&self, task: &Task) {
-        match task.wake() {
+    fn notify_task(&self, waiter: &Waiter<'_, E>) {
+        let target = waiter.task.wake();
+        waiter.event.set();
+        match target {
             WakeTarget::None => {}
             WakeTarget::Task(waker) => waker.wake(),
-            WakeTarget::Waiter(name) => self.wake_owner(name),
+            WakeTarget::Waiter(name) => self.notify_owner(name),
         }
     }
 
     /// Wakes the call that waits for several waiters. Its own target is a task or none.
-    fn wake_owner(&self, name: u32) {
+    fn notify_owner(&self, name: u32) {
         let slot = name.checked_sub(1).map(|slot| slot as usize);
         let Some(owner) = slot.and_then(|slot| self.slots.get(slot)) else {
             return;
         };
+        let target = owner.task.wake();
         owner.event.set();
-        if let WakeTarget::Task(waker) = owner.task.wake() {
+        if let WakeTarget::Task(waker) = target {
             waker.wake();
         }
     }
