@@ -109,6 +109,7 @@ fn lock(kind: LockKind, pid: u32) -> FileLock<'static> {
     }
 }
 
+#[allow(clippy::too_many_lines, reason = "one activity after the other")]
 fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("f");
