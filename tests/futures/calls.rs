@@ -61,7 +61,11 @@ fn the_process_table_is_read_and_changed_by_futures() {
         found.push(next.pid);
         last = Some(next);
     }
-    let pids: Vec<Pid> = family.nodes.iter().filter_map(|node| node.pid()).collect();
+    let pids: Vec<Pid> = family
+        .nodes
+        .iter()
+        .filter_map(libos_ipc::Node::pid)
+        .collect();
     assert_eq!(found, pids);
     family.assert_idle();
 }

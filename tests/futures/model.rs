@@ -1,6 +1,8 @@
 //! Random locks of two members, some of whose futures are dropped, against a map of bytes: a dropped request has
 //! changed nothing, or has unlocked its range, as the kernel's `F_UNLCK` does.
 
+#![allow(clippy::cast_possible_truncation)]
+
 use libos_ipc::Wait;
 use libos_ipc::wire::LockKind;
 
