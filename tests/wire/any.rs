@@ -155,6 +155,16 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
             .prop_map(|(note, (pid, vmid))| Message::ProcessNote(RelativeNote { note, pid, vmid })),
         (any::<u64>(), lent_locks())
             .prop_map(|(delegation, locks)| Message::FileLockReturn { delegation, locks }),
+        of_processes(),
+        (18..=255u8)
+            .prop_filter("a free code", |code| codes::is_unknown(*code))
+            .prop_map(Message::Unknown),
+    ]
+}
+
+/// Messages about processes, and the two about a connection.
+fn of_processes() -> impl Strategy<Value = Message<'static>> {
+    prop_oneof![
         any::<[u32; 4]>().prop_map(|[version, features, pid, parent]| {
             Message::Hello(Hello {
                 version,
@@ -183,9 +193,6 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
                 after,
             })
         }),
-        (18..=255u8)
-            .prop_filter("a free code", |code| codes::is_unknown(*code))
-            .prop_map(Message::Unknown),
     ]
 }
 

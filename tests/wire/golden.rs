@@ -631,7 +631,7 @@ fn the_extensions_for_fencing_numbers() {
         let length = Message::FileLockSet(set).encode(SEQ, &mut bytes).unwrap();
         // The payload is that of a request for the lock.
         bytes[16] = 111;
-        bytes[17] = family.number() as u8;
+        bytes[17] = u8::try_from(family.number()).unwrap();
         is(Message::FencingNumber(lock), &bytes[..length]);
     }
     answers(
