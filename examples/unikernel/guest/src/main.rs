@@ -112,7 +112,9 @@ fn live(start: Start) -> Result<(), Failed> {
     let memory = NODE_MEMORY
         .take()
         .ok_or(Failed::because("memory taken twice"))?;
-    let node = Node::new(TERMINAL.pal(), identity, CONFIG, memory).doing("making the node")?;
+    let node = Node::new(TERMINAL.pal(), identity, CONFIG, memory)
+        .map_err(Error::from)
+        .doing("making the node")?;
     let node = node.with_embedder(&OS);
     OS.play(party);
 
@@ -137,4 +139,3 @@ fn live(start: Start) -> Result<(), Failed> {
     print_line!("ended with {}", exit.code);
     Ok(())
 }
-

@@ -225,7 +225,8 @@ impl Values {
         owner_died: bool,
     ) -> Result<(), String> {
         let value = &mut self.all[at];
-        let must = value.orphan_of.is_some();
+        // A value that the leader has no room to keep is lost with its owner, and with it the report.
+        let must = value.orphan_of.is_some() && !value.is_not_kept;
         let is_late = value.late.remove(&pid) && value.has_died;
         let may = value.may_be_orphan || value.may_be_again || is_late;
         if write {
