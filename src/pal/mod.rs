@@ -223,7 +223,7 @@ pub trait Pal: Send + Sync {
     const SUPPORTS_CALLER_READ: bool;
 
     /// Whether the node may ask the time often. If not, it does so only for time limits: the
-    /// [recorded events](crate::Node::recent_events) and [`pending_calls`](crate::Node::pending_calls) then carry the
+    /// [recorded events](crate::Node::events) and [`pending_calls`](crate::Node::pending_calls) then carry the
     /// time at which it last asked.
     const CLOCK_IS_CHEAP: bool = true;
 

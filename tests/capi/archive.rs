@@ -16,9 +16,9 @@ const FORBIDDEN: [&str; 20] = [
     "rdtscp", "rdpmc", "rdrand", "rdseed", "in", "out", "ins", "outs", "rdfsbase", "wrfsbase",
 ];
 /// The limit for the code and the constants of all functions of the header in bytes, without secure streams.
-const MAX_ALL: u64 = 238 * 1024;
+const MAX_ALL: u64 = 257 * 1024;
 /// The same limit for the names of the C implementation, which a library OS that adds no calls of its own links.
-const MAX_SEED: u64 = 212 * 1024;
+const MAX_SEED: u64 = 228 * 1024;
 
 /// The symbols of an object or archive, with their kind. The plugin of `nm` is off, because it misreads Rust objects.
 fn symbols(object: &Path) -> Vec<(char, String)> {
@@ -96,6 +96,7 @@ fn a_plain_link_of_the_shipped_archives_takes_at_most_what_the_guide_states() {
     ] {
         let size = plain_link(archive);
         let bytes = size.code + size.constants + size.unwind_tables;
+        println!("{archive}: {bytes} bytes");
         assert!(bytes <= most, "{archive}: {bytes} bytes");
     }
 }
