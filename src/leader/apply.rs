@@ -137,6 +137,7 @@ impl Leader<'_> {
             }
             Op::DeferStart(vmid) => self.processes.defer_start(vmid),
             Op::AbandonStart(vmid) => self.processes.abandon(vmid),
+            Op::NotifyAbandoned(parent) => self.processes.notify_abandoned(parent),
             Op::AllowFileNotices(vmid) => self.locks.allow_notices(vmid),
             // A signal for a process or for all is never refused.
             Op::Signal(to, kill) => drop(self.processes.add_signal(to, &kill)),

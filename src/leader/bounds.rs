@@ -86,6 +86,7 @@ impl Leader<'_> {
             | Op::AllowReturn(_)
             | Op::DeferStart(_)
             | Op::AbandonStart(_)
+            | Op::NotifyAbandoned(_)
             | Op::RetryTransmit => 0,
         };
         LOGARITHMIC + more

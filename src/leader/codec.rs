@@ -118,6 +118,7 @@ impl<'a> Op<'a> {
             Op::AllowFileNotices(vmid) => plain(11, vmid),
             Op::Announce(vmid) => plain(12, vmid),
             Op::AllowReturn(vmid) => plain(13, vmid),
+            Op::NotifyAbandoned(vmid) => plain(14, vmid),
             Op::Signal(vmid, kill) => {
                 ((20, 0, vmid.get(), 0, 0), Some((0, Message::PidKill(kill))))
             }
@@ -232,6 +233,7 @@ impl<'a> Op<'a> {
             11 => Op::AllowFileNotices(vmid?),
             12 => Op::Announce(vmid?),
             13 => Op::AllowReturn(vmid?),
+            14 => Op::NotifyAbandoned(vmid?),
             20 => Op::Signal(vmid?, kill()?),
             21 => Op::SignalStarting {
                 from: vmid?,

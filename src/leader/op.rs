@@ -126,6 +126,9 @@ pub enum Op<'a> {
     DeferStart(Vmid),
     /// The time of a process that is being started has passed. It is abandoned.
     AbandonStart(Vmid),
+    /// All that an abandoned process had is reclaimed. The member, its parent, is notified: it may ask for its
+    /// children again.
+    NotifyAbandoned(Vmid),
     /// The member knows the extensions: it may get notices about open files from now on.
     AllowFileNotices(Vmid),
     /// A signal is pending for the member.

@@ -206,8 +206,8 @@ impl Processes<'_> {
         }
     }
 
-    /// Abandons a process that is being started. No exit is reported, but its parent is notified;
-    /// the rest is as when a member [leaves](Processes::on_death).
+    /// Abandons a process that is being started. No exit is reported; the rest is as when a member
+    /// [leaves](Processes::on_death).
     pub(in crate::leader) fn abandon(&mut self, vmid: Vmid) {
         let slot = self.by_vmid.get(vmid.get());
         let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
@@ -215,11 +215,22 @@ impl Processes<'_> {
             return;
         };
         entry.reaped = true;
-        let parent = entry.parent;
-        if let Some(parent) = self.find_by_pid_mut(parent) {
-            parent.child_abandoned = true;
+    }
+
+    /// Returns the process that has taken over a process which is being started.
+    pub(crate) fn parent_of_start(&self, vmid: Vmid) -> Option<Vmid> {
+        let parent = self.find_by_vmid(vmid)?.parent;
+        Vmid::new(self.find_by_pid(parent)?.vmid)
+    }
+
+    /// Makes the notice due that an inherited child was abandoned.
+    pub(in crate::leader) fn notify_abandoned(&mut self, parent: Vmid) {
+        let slot = self.by_vmid.get(parent.get());
+        let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
+        if let (Some(slot), Some(entry)) = (slot, entry) {
+            entry.child_abandoned = true;
+            self.update_outbox(slot);
         }
-        self.update_outbox_of(parent);
     }
 
     /// Makes the exit notice of a dead process due, or reaps it if it has no parent.

@@ -89,7 +89,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let now = self.pal.now();
         let mut until = until;
         loop {
-            let overdue = {
+            let (overdue, parent) = {
                 let mut leader = leader.lock();
                 let Some((first, vmid)) = leader.processes().first_orphaned_start() else {
                     self.leader_limits
@@ -107,11 +107,15 @@ impl<'m, P: Pal> Node<'m, P> {
                     leader.apply(&Op::DeferStart(vmid));
                     continue;
                 }
+                let parent = leader.processes().parent_of_start(vmid);
                 leader.apply(&Op::AbandonStart(vmid));
-                vmid
+                (vmid, parent)
             };
             self.reclaim_ids(overdue);
-            // Its parent must be notified.
+            // Only now: a parent that asks again finds nothing of it.
+            if let Some(parent) = parent {
+                leader.lock().apply(&Op::NotifyAbandoned(parent));
+            }
             until = Deadline::Now;
         }
     }
