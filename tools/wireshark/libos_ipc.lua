@@ -46,6 +46,7 @@ local PROCESS_NOTES = {
     "watch my parent", "do not watch my parent", "the parent ended", "a child was abandoned",
 }
 local NOTES = { "the owner died", "no room" }
+local HOLDINGS = { [0] = "delegation", "lease" }
 local YES_NO = { [0] = "no", "yes" }
 local SIGNALS = {
     [0] = "none", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE",
@@ -127,6 +128,11 @@ local f = {
     data = field("bytes", "data", "Data"),
     path = field("string", "path", "Path"),
     handle = u64("handle", "Handle"),
+    beat_sent = u64("heartbeat.sent", "Sent (ns of the sender's clock)"),
+    silence_limit = u64("heartbeat.limit", "Limit of silence (ns)"),
+    holding = u32("fencing.holding", "Holds", HOLDINGS),
+    held_number = u64("fencing.held", "Number of what it holds"),
+    fencing = u64("fencing.number", "Fencing number"),
     state = i32("sync.state", "State", SYNC_STATES),
     note = u32("sync.note", "Note", NOTES),
     process_note = u32("process.note", "Note", PROCESS_NOTES),
@@ -323,6 +329,8 @@ local function file_lock(families)
     end
 end
 
+local ANY_FAMILY = FAMILIES
+local LONGEST_SILENCE = UInt64(60000000000 % 4294967296, math.floor(60000000000 / 4294967296))
 local CLASSIC = { FAMILIES[1], FAMILIES[2] }
 local OPEN_FILE = { [3] = FAMILIES[3] }
 local DELEGATION = { FAMILIES[1], is_delegation = true }
@@ -448,6 +456,19 @@ local MESSAGES = {
         r:u32(f.vmid)
         if note == 3 then r:add_info("now %d", pid) end
     end,
+    [110] = function(r)
+        r:u64(f.beat_sent)
+        local limit = r:u64(f.silence_limit)
+        if not limit then return end
+        if limit > LONGEST_SILENCE then return r:fail("an unknown value: " .. tostring(limit)) end
+        r:add_info("limit of %s ms", limit / UInt64(1000000))
+    end,
+    [111] = file_lock(ANY_FAMILY),
+    [112] = function(r)
+        local holding = r:u32(f.holding, HOLDINGS)
+        r:skip(4)
+        r:add_info("%s %s", named(HOLDINGS, holding), r:u64(f.held_number))
+    end,
 }
 
 -- ---- Payloads of answers, by the code that is answered ------------------------------------------
@@ -474,7 +495,21 @@ local function held_lock(r)
     r:add_info("%s %s..%s, pid %d", named(KINDS_OF_LOCK, kind), first, last_byte(last), pid)
 end
 
+local function fencing(r)
+    local result = r:i32(f.status)
+    r:skip(4)
+    local number = r:u64(f.fencing)
+    if r.fault then return end
+    if result < 0 then
+        r.failed = true
+        return r:add_info("%s", ERRORS[result] or tostring(result))
+    end
+    r:add_info("%s", number)
+end
+
 local ANSWERS = {
+    [111] = fencing,
+    [112] = fencing,
     [1] = function(r)
         local vmid = r:u32(f.vmid)
         if vmid == 0 then r:add_info("none left") else r:add_info("member %d", vmid) end
