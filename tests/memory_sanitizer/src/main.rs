@@ -75,7 +75,7 @@ fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error
         kind,
         start,
         end: start.saturating_add(9),
-        pid,
+        pid: pid.get(),
         handle: 0,
         wait,
         path:
@@ -91,7 +91,7 @@ fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error
     leader.find_lock(&others, WAIT)?;
     member.find_lock(&lock(LockKind::Write, 5, false), WAIT)?;
     member.set_lock(&lock(LockKind::Unlock, 100, false), WAIT)?;
-    member.clear_locks(pid, WAIT)?;
+    member.clear_locks(pid.get(), WAIT)?;
     let handle = member.open_sync(Some(7))?;
     let mut data = [0; 100];
     for length in [0, 1, 100, 30] {
@@ -102,8 +102,12 @@ fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error
     }
     member.close_sync(handle, WAIT)?;
     // No process answers the signal, but the leader has searched its tables.
-    let _ = member.kill(Target::Group(Pid::new(pid)), 0, WAIT);
-    let _ = member.kill(Target::Process(1), 10, WAIT);
+    let _ = member.kill(Target::Group(Some(pid)), 0, WAIT);
+    let _ = member.kill(
+        Target::Process(Pid::new(1).ok_or(Error::Invalid)?),
+        10,
+        WAIT,
+    );
     let grandchild = member.start_child(WAIT)?;
     member.abandon_child(grandchild.vmid)?;
     leader.next_process(None, WAIT)?;
