@@ -40,7 +40,6 @@ pub(crate) use connection::{AdaptiveSpin, PeerRef, Peers, RxHalf, StreamKey, TxH
 pub(crate) use leader_tables::{LeaderGuard, LeaderTables};
 pub(crate) use lifecycle::Phase;
 pub(in crate::node) use outbox::Sender;
-#[cfg(any(test, feature = "capi", feature = "testing"))]
 #[cfg(feature = "capi")]
 pub(crate) use rpc::MOST_SET_ASIDE;
 pub(crate) use rpc::ReplyData;
@@ -70,16 +69,16 @@ type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 /// | group | calls |
 /// | --- | --- |
 /// | set-up | [`memory`](Node::memory), [`new`](Node::new), [`with_embedder`](Node::with_embedder), [`identity`](Node::identity), [`pal`](Node::pal) |
-/// | driving | [`work`](Node::work), [`poll`](Node::poll), [`shut_down`](Node::shut_down) |
+/// | driving | [`work`](Node::work), [`poll`](Node::poll), [`poll_once`](Node::poll_once), [`shut_down`](Node::shut_down) |
 /// | the life of a process | [`join`](Node::join), [`pid`](Node::pid), [`exit`](Node::exit), [`leave`](Node::leave) |
 /// | children and the parent | [`start_child`](Node::start_child), [`abandon_child`](Node::abandon_child), [`wait_child`](Node::wait_child), [`peek_child`](Node::peek_child), [`watch_parent`](Node::watch_parent) |
 /// | the process table | [`process`](Node::process), [`next_process`](Node::next_process), [`group_of`](Node::group_of), [`set_group`](Node::set_group), [`session_of`](Node::session_of), [`new_session`](Node::new_session), [`mark`](Node::mark) |
 /// | signals and metadata | [`kill`](Node::kill), [`credentials`](Node::credentials), [`path_of`](Node::path_of) |
-/// | IDs | [`take_id`](Node::take_id), [`take_id_for`](Node::take_id_for), [`transfer_id`](Node::transfer_id), [`accept_id`](Node::accept_id), [`release_id`](Node::release_id), [`release_idle_ranges`](Node::release_idle_ranges), [`ids_in_use`](Node::ids_in_use), [`owner_of`](Node::owner_of), [`change_owner`](Node::change_owner), [`alloc_range`](Node::alloc_range), [`release_range`](Node::release_range), [`new_vmid`](Node::new_vmid) |
-/// | file locks | [`set_lock`](Node::set_lock), [`find_lock`](Node::find_lock), [`close_file`](Node::close_file), [`clear_locks`](Node::clear_locks) |
+/// | IDs | [`take_id`](Node::take_id), [`take_id_for`](Node::take_id_for), [`transfer_id`](Node::transfer_id), [`accept_id`](Node::accept_id), [`release_id`](Node::release_id), [`release_idle_ranges`](Node::release_idle_ranges), [`ids_in_use`](Node::ids_in_use), [`owner_of`](Node::owner_of), [`change_owner`](Node::change_owner), [`alloc_range`](Node::alloc_range), [`release_range`](Node::release_range), [`new_vmid`](Node::new_vmid), [`announce`](Node::announce) |
+/// | file locks | [`set_lock`](Node::set_lock), [`find_lock`](Node::find_lock), [`fencing_number`](Node::fencing_number), [`close_file`](Node::close_file), [`clear_locks`](Node::clear_locks) |
 /// | open files | [`hold_open_file`](Node::hold_open_file), [`give_open_file`](Node::give_open_file), [`take_back_open_file`](Node::take_back_open_file), [`close_open_file`](Node::close_open_file) |
 /// | shared values, typed | [`share`](Node::share) |
-/// | shared values, as bytes | [`open_sync`](Node::open_sync), [`lock_sync`](Node::lock_sync), [`upgrade_sync`](Node::upgrade_sync), [`unlock_sync`](Node::unlock_sync), [`wait_sync`](Node::wait_sync), [`sync_changes`](Node::sync_changes), [`close_sync`](Node::close_sync), [`close_all_syncs`](Node::close_all_syncs) |
+/// | shared values, as bytes | [`open_sync`](Node::open_sync), [`lock_sync`](Node::lock_sync), [`sync_fencing_number`](Node::sync_fencing_number), [`upgrade_sync`](Node::upgrade_sync), [`unlock_sync`](Node::unlock_sync), [`wait_sync`](Node::wait_sync), [`sync_changes`](Node::sync_changes), [`close_sync`](Node::close_sync), [`close_all_syncs`](Node::close_all_syncs) |
 /// | connections | [`connect`](Node::connect), [`disconnect`](Node::disconnect) |
 /// | diagnosis | [`statistics`](Node::statistics), [`events`](Node::events), [`pending_calls`](Node::pending_calls), [`check_invariants`](Node::check_invariants) |
 ///
