@@ -2,8 +2,11 @@
 
 use core::time::Duration;
 
+use super::Node;
+use crate::Vmid;
 use crate::invariant::Count;
-use crate::pal::Time;
+use crate::leader::Leader;
+use crate::pal::{Deadline, Pal, Time};
 use crate::store::{Contended, Rank, SpinLock, close_gap};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -17,18 +20,12 @@ const MESSAGES_PER_TURN: u32 = 32;
 
 /// The state of the leader's node beside the leader's tables.
 pub(in crate::node) struct LeaderLimits {
-    /// Delegated files are being recalled.
-    pub(in crate::node) recalling: AtomicBool,
-    /// Leases are revoked that others wait for, and there is a limit for that.
-    pub(in crate::node) revoking: AtomicBool,
-    /// Processes are being started whose parent has ended.
-    pub(in crate::node) awaiting_starts: AtomicBool,
-    /// The time limits of recalls.
-    pub(in crate::node) recalls: SpinLock<Deadlines>,
-    /// The time limits of revocations.
-    pub(in crate::node) revocations: SpinLock<Deadlines>,
-    /// The time limits of processes that are being started and have lost their parent.
-    pub(in crate::node) starts: SpinLock<Deadlines>,
+    /// Recalls of delegated files.
+    pub(in crate::node) recalls: EventLimits,
+    /// Revocations of leases that others wait for, if there is a limit for them.
+    pub(in crate::node) revocations: EventLimits,
+    /// Processes that are being started and have lost their parent.
+    pub(in crate::node) starts: EventLimits,
     /// How many messages of the outbox, besides answers, were handled in this turn of the worker.
     sent_in_turn: AtomicU32,
     /// The turn in which the last signal for all came from a peer.
@@ -38,12 +35,9 @@ pub(in crate::node) struct LeaderLimits {
 impl LeaderLimits {
     pub(in crate::node) fn new(contended: Contended) -> Self {
         LeaderLimits {
-            recalling: AtomicBool::new(false),
-            revoking: AtomicBool::new(false),
-            awaiting_starts: AtomicBool::new(false),
-            recalls: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
-            revocations: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
-            starts: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
+            recalls: EventLimits::new(contended),
+            revocations: EventLimits::new(contended),
+            starts: EventLimits::new(contended),
             sent_in_turn: AtomicU32::new(0),
             broadcast_turn: AtomicU64::new(0),
         }
@@ -66,6 +60,73 @@ impl LeaderLimits {
     /// Whether one more message of the outbox may be handled in this turn.
     pub(in crate::node) fn take_message(&self) -> bool {
         self.sent_in_turn.fetch_add(1, Ordering::Relaxed) < MESSAGES_PER_TURN
+    }
+}
+
+/// The time limits of one kind of events, and whether the worker has to look at them.
+pub(in crate::node) struct EventLimits {
+    /// There may be an event that is outstanding.
+    pub(in crate::node) is_needed: AtomicBool,
+    pub(in crate::node) deadlines: SpinLock<Deadlines>,
+}
+
+impl EventLimits {
+    fn new(contended: Contended) -> Self {
+        EventLimits {
+            is_needed: AtomicBool::new(false),
+            deadlines: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
+        }
+    }
+}
+
+/// The outstanding events of a kind: the number of the oldest with the member whose time runs, and the number of
+/// the youngest so far.
+pub(in crate::node) type Outstanding = (Option<(u64, Vmid)>, u64);
+
+impl<P: Pal> Node<'_, P> {
+    /// At the leader: has the worker enforce the limits of a kind of events, one of which is outstanding now.
+    pub(in crate::node) fn enforce(&self, limits: &EventLimits) {
+        if !limits.is_needed.swap(true, Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// At the leader: closes the connection of the member whose event is the oldest outstanding one, if its time
+    /// is over. Returns when to run again, if before `until`.
+    pub(in crate::node) fn disconnect_late(
+        &self,
+        limits: &EventLimits,
+        limit: Duration,
+        until: Deadline,
+        outstanding: impl FnOnce(&Leader<'_>) -> Outstanding,
+    ) -> Deadline {
+        let Some(leader) = &self.leader else {
+            return until;
+        };
+        if !limits.is_needed.load(Ordering::SeqCst) {
+            return until;
+        }
+        let now = self.pal.now();
+        let (first, last) = {
+            let leader = leader.lock();
+            let (first, last) = outstanding(&leader);
+            if first.is_none() {
+                limits.is_needed.store(false, Ordering::SeqCst);
+            }
+            (first, last)
+        };
+        let Some((first, vmid)) = first else {
+            return until;
+        };
+        let then = limits.deadlines.lock().of(first, last, now, limit);
+        if then > now {
+            return until.min(Deadline::At(then));
+        }
+        match self.peers.find(vmid) {
+            Some(peer) => self.disconnect_overdue(&peer),
+            None => self.reclaim_ids(vmid),
+        }
+        until
     }
 }
 

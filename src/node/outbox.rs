@@ -105,7 +105,10 @@ impl<'m, P: Pal> Node<'m, P> {
             unwritten = peer;
             if matches!(id, OutgoingId::Recall(..)) {
                 // The worker enforces the time limit of the recall.
-                self.leader_limits.recalling.store(true, Ordering::SeqCst);
+                self.leader_limits
+                    .recalls
+                    .is_needed
+                    .store(true, Ordering::SeqCst);
                 if sender != Sender::Turn {
                     self.wake();
                 }

@@ -89,39 +89,11 @@ impl<P: Pal> Node<'_, P> {
     /// On the leader: closes the connection of a member that has not returned a delegation in time.
     /// Returns when to run again, if before `until`.
     pub(crate) fn poll_recalls(&self, until: Deadline) -> Deadline {
-        let Some(leader) = &self.leader else {
-            return until;
-        };
-        if !self.leader_limits.recalling.load(Ordering::SeqCst) {
-            return until;
-        }
-        let now = self.pal.now();
-        let (first, last) = {
-            let leader = leader.lock();
-            let locks = leader.locks();
-            let first = locks.first_recall();
-            if first.is_none() {
-                self.leader_limits.recalling.store(false, Ordering::SeqCst);
-            }
-            (first, locks.last_recall())
-        };
-        let Some((first, vmid)) = first else {
-            return until;
-        };
         let limit = self.config.recall_limit;
-        let then = self
-            .leader_limits
-            .recalls
-            .lock()
-            .of(first, last, now, limit);
-        if then > now {
-            return until.min(Deadline::At(then));
-        }
-        match self.peers.find(vmid) {
-            Some(peer) => self.disconnect_overdue(&peer),
-            None => self.reclaim_ids(vmid),
-        }
-        until
+        self.disconnect_late(&self.leader_limits.recalls, limit, until, |leader| {
+            let locks = leader.locks();
+            (locks.first_recall(), locks.last_recall())
+        })
     }
 }
 

@@ -65,14 +65,8 @@ impl<'m, P: Pal> Node<'m, P> {
             leader.apply(&Op::Left(vmid));
             leader.processes().has_orphaned_starts()
         };
-        if has_orphans
-            && !self
-                .leader_limits
-                .awaiting_starts
-                .swap(true, Ordering::SeqCst)
-        {
-            // The worker enforces their time limit.
-            self.wake();
+        if has_orphans {
+            self.enforce(&self.leader_limits.starts);
         }
         self.send_output(Sender::Call);
     }
@@ -83,7 +77,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = &self.leader else {
             return until;
         };
-        if !self.leader_limits.awaiting_starts.load(Ordering::SeqCst) {
+        let limits = &self.leader_limits.starts;
+        if !limits.is_needed.load(Ordering::SeqCst) {
             return until;
         }
         let now = self.pal.now();
@@ -92,14 +87,12 @@ impl<'m, P: Pal> Node<'m, P> {
             let (overdue, parent) = {
                 let mut leader = leader.lock();
                 let Some((first, vmid)) = leader.processes().first_orphaned_start() else {
-                    self.leader_limits
-                        .awaiting_starts
-                        .store(false, Ordering::SeqCst);
+                    limits.is_needed.store(false, Ordering::SeqCst);
                     return until;
                 };
                 let last = leader.processes().last_orphaned_start();
                 let limit = self.config.start_limit;
-                let then = self.leader_limits.starts.lock().of(first, last, now, limit);
+                let then = limits.deadlines.lock().of(first, last, now, limit);
                 if then > now {
                     return until.min(Deadline::At(then));
                 }
