@@ -11,12 +11,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{LONG, base, family, vmid};
+use common::{LONG, base, family, look, vmid};
 use copy::Copy;
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::pal::{
-    AcceptError, ConnectError, Deadline, Interest, Pal, ReadyList, Stream, StreamError, Token,
-};
+use libos_ipc::pal::{AcceptError, ConnectError, Interest, Pal, Stream, StreamError, Token};
 use libos_ipc::{ChildSelector, Config, Driving, Exit, Identity, Vmid, Wait};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
@@ -25,13 +23,6 @@ use nix::unistd::{ForkResult, fork};
 use tempfile::TempDir;
 
 const WAIT: Wait<'static> = Wait::at_most(LONG);
-
-/// Returns the ready streams.
-fn look(host: &Host) -> ReadyList {
-    let mut ready = ReadyList::new();
-    host.wait(&mut ready, Deadline::Now);
-    ready
-}
 
 #[test]
 fn bytes_written_before_the_close_are_read() {

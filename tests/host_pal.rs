@@ -10,30 +10,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{LONG, base, family, vmid};
+use common::{base, family, look, vmid, wait};
 use libos_ipc::host::Host;
-use libos_ipc::pal::{
-    AcceptError, ConnectError, Deadline, Interest, Pal, ReadyList, Stream, StreamError, Token,
-};
+use libos_ipc::pal::{AcceptError, ConnectError, Interest, Pal, Stream, StreamError, Token};
 use tempfile::TempDir;
-
-/// Returns the ready streams.
-fn look(host: &Host) -> ReadyList {
-    let mut ready = ReadyList::new();
-    host.wait(&mut ready, Deadline::Now);
-    ready
-}
-
-/// Waits until a stream is ready, and returns the ready ones.
-fn wait(host: &Host) -> ReadyList {
-    let until = host.now() + LONG;
-    let mut ready = ReadyList::new();
-    while ready.is_empty() {
-        assert!(host.now() < until, "nothing became ready");
-        host.wait(&mut ready, Deadline::At(until));
-    }
-    ready
-}
 
 #[test]
 fn bytes_arrive_in_order_and_the_end_is_reported() {

@@ -8,15 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libos_ipc::host::{Addresses, Host, HostNode};
-use libos_ipc::pal::{
-    AcceptError, ConnectError, Deadline, Interest, Pal, ReadyList, Stream, StreamError, Token,
-};
+use libos_ipc::pal::{AcceptError, ConnectError, Interest, Pal, Stream, StreamError, Token};
 use libos_ipc::{
     ChildSelector, Config, Exit, FileLock, Identity, LockFamily, LockKind, Node, StartError, Wait,
 };
 
 mod common;
-use common::{LONG, vmid};
+use common::{LONG, vmid, wait};
 
 /// Listens at the addresses of members 1 and 2, at ports that are free.
 fn pair(make: impl Fn(u16) -> Addresses) -> Option<(Addresses, Host, Host)> {
@@ -49,16 +47,6 @@ fn vsock(base: u16) -> Addresses {
         cid: 1,
         base: base.into(),
     }
-}
-
-fn wait(host: &Host) -> ReadyList {
-    let until = host.now() + LONG;
-    let mut ready = ReadyList::new();
-    while ready.is_empty() {
-        assert!(host.now() < until, "nothing became ready");
-        host.wait(&mut ready, Deadline::At(until));
-    }
-    ready
 }
 
 /// Moves bytes from one member to the other, and ends the stream on either side.

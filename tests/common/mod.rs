@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libos_ipc::Vmid;
 use libos_ipc::host::{Host, HostStream};
-use libos_ipc::pal::Pal;
+use libos_ipc::pal::{Deadline, Pal, ReadyList};
 use tempfile::TempDir;
 
 /// Longer than any wait that succeeds.
@@ -39,4 +39,22 @@ impl Family {
         let out = self.one.connect(vmid(2)).unwrap();
         (out, self.two.accept().unwrap())
     }
+}
+
+/// Returns the ready streams.
+pub(crate) fn look(host: &Host) -> ReadyList {
+    let mut ready = ReadyList::new();
+    host.wait(&mut ready, Deadline::Now);
+    ready
+}
+
+/// Waits until a stream is ready, and returns the ready ones.
+pub(crate) fn wait(host: &Host) -> ReadyList {
+    let until = host.now() + LONG;
+    let mut ready = ReadyList::new();
+    while ready.is_empty() {
+        assert!(host.now() < until, "nothing became ready");
+        host.wait(&mut ready, Deadline::At(until));
+    }
+    ready
 }

@@ -1,66 +1,24 @@
 //! Members whose streams share one channel each, over the sockets of this host.
 
-use std::io::{ErrorKind, Read, Write};
+#[path = "../mux/line.rs"]
+mod line;
+
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use libos_ipc::host::Proxy;
-use libos_ipc::pal::mux::{ByteChannel, MuxEndpoint, MuxPal, MuxStream};
-use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Flag, Pal, Time};
+use libos_ipc::pal::mux::{MuxEndpoint, MuxPal, MuxStream};
+use libos_ipc::pal::{AcceptError, ConnectError, Flag, Pal};
 use libos_ipc::{Vmid, forward_pal};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use line::SocketLine;
 
 const STREAMS: usize = 100;
 const WINDOW: usize = 512;
 
-type Endpoint = MuxEndpoint<Channel, STREAMS, WINDOW>;
-
-/// A channel over a socket. If it is closed it carries nothing, like a serial port.
-pub(crate) struct Channel {
-    socket: UnixStream,
-    start: Instant,
-}
-
-fn count(result: std::io::Result<usize>) -> usize {
-    match result {
-        Ok(count) => count,
-        Err(error) => {
-            let kinds = [
-                ErrorKind::WouldBlock,
-                ErrorKind::BrokenPipe,
-                ErrorKind::ConnectionReset,
-            ];
-            assert!(kinds.contains(&error.kind()), "{error}");
-            0
-        }
-    }
-}
-
-impl ByteChannel for Channel {
-    fn read(&self, buffer: &mut [u8]) -> usize {
-        count((&self.socket).read(buffer))
-    }
-
-    fn write(&self, bytes: &[u8]) -> usize {
-        count((&self.socket).write(bytes))
-    }
-
-    fn wait(&self, until: Deadline) {
-        // A partial write goes on after a moment.
-        let longest = Duration::from_millis(10);
-        let left = until.left(|| self.now());
-        let left = left.map_or(longest, |left| left.min(longest));
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-        let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
-    }
-
-    fn now(&self) -> Time {
-        Time(0) + self.start.elapsed()
-    }
-}
+type Endpoint = MuxEndpoint<SocketLine, STREAMS, WINDOW>;
 
 /// The addresses of a family.
 pub(crate) struct MuxFamily {
@@ -75,35 +33,34 @@ impl MuxFamily {
     /// Makes a member and its proxy.
     pub(crate) fn member(&self, vmid: Vmid) -> MuxMember {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-        ours.set_nonblocking(true).expect("a socket");
+        let socket = ours.try_clone().expect("a descriptor");
         let proxy = Proxy::new(&self.base, vmid, theirs).expect("a proxy");
         thread::spawn(move || proxy.run());
         // The streams of the member may live longer than the member.
-        let endpoint: &'static Endpoint = Box::leak(Box::new(MuxEndpoint::new(Channel {
-            socket: ours,
-            start: Instant::now(),
-        })));
+        let endpoint: &'static Endpoint =
+            Box::leak(Box::new(MuxEndpoint::new(SocketLine::new(ours))));
         MuxMember {
             pal: endpoint.pal(),
-            endpoint,
+            socket,
         }
     }
 }
 
 /// A member. When it is dropped its machine ends: the channel is closed.
 pub(crate) struct MuxMember {
-    pal: MuxPal<'static, Channel, STREAMS, WINDOW>,
-    endpoint: &'static Endpoint,
+    pal: MuxPal<'static, SocketLine, STREAMS, WINDOW>,
+    /// The socket of its channel.
+    socket: UnixStream,
 }
 
 impl Drop for MuxMember {
     fn drop(&mut self) {
-        let _ = self.endpoint.channel().socket.shutdown(Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
 impl Pal for MuxMember {
-    type Stream = MuxStream<'static, Channel, STREAMS, WINDOW>;
+    type Stream = MuxStream<'static, SocketLine, STREAMS, WINDOW>;
     type Event = Flag;
 
     const SUPPORTS_CALLER_READ: bool = false;

@@ -88,22 +88,22 @@ fn a_lock_that_was_granted_when_the_future_is_dropped_is_released() {
     }
 }
 
+/// Requests the lock and drops the future after that many steps of the family. True if it was granted before.
+fn set_and_drop(family: &Family, node: &Member, wanted: &FileLock<'_>, steps: usize) -> bool {
+    let mut set = Task::waiting(node.set_lock_async(wanted, Wait::FOREVER));
+    (0..steps).any(|step| {
+        family.nodes[step % 3].poll_once();
+        set.poll_if_woken().is_some()
+    })
+}
+
 #[test]
 fn a_request_that_was_granted_at_once_and_dropped_is_undone() {
     for steps in 0..8 {
         let family = Family::new(3);
         let node = family.member(2);
         let wanted = write(node, (0, 9));
-        let mut set = Task::waiting(node.set_lock_async(&wanted, Wait::FOREVER));
-        let mut is_held = false;
-        for step in 0..steps {
-            family.nodes[step % 3].poll_once();
-            is_held |= set.poll_if_woken().is_some();
-            if is_held {
-                break;
-            }
-        }
-        drop(set);
+        let is_held = set_and_drop(&family, node, &wanted, steps);
         family.settle();
         assert_eq!(is_free(&family, (0, 9)), !is_held, "after {steps} steps");
         family.assert_idle();
@@ -116,14 +116,7 @@ fn a_lock_that_is_set_after_the_drop_stays() {
         let family = Family::new(3);
         let node = family.member(2);
         let wanted = write(node, (0, 9));
-        let mut set = Task::waiting(node.set_lock_async(&wanted, Wait::FOREVER));
-        for step in 0..steps {
-            family.nodes[step % 3].poll_once();
-            if set.poll_if_woken().is_some() {
-                break;
-            }
-        }
-        drop(set);
+        set_and_drop(&family, node, &wanted, steps);
         // The same owner wants a part of the same range.
         let again = write(node, (3, 5));
         family.run(node.set_lock_async(&again, LONG)).unwrap();
