@@ -702,7 +702,7 @@ int libos_ipc_sync_lock(struct libos_ipc_sync_handle* handle, int state, void* d
  * locked. */
 int libos_ipc_sync_lock_within(struct libos_ipc_sync_handle* handle, int state, void* data, size_t data_size,
                                unsigned int* news, const struct libos_ipc_call_limit* limit);
-/* Turns a lock LIBOS_IPC_SYNC_STATE_SHARED into LIBOS_IPC_SYNC_STATE_EXCLUSIVE: no other process changes the data meanwhile. `limit` may be NULL.
+/* The function turns a lock LIBOS_IPC_SYNC_STATE_SHARED into LIBOS_IPC_SYNC_STATE_EXCLUSIVE: no other process changes the data meanwhile. `limit` may be NULL.
  * Blocks. -EDEADLK if another process wants to do the same and waits for this one to unlock, -ENOSYS if the leader is a
  * process of the C implementation. After an error the handle stays locked LIBOS_IPC_SYNC_STATE_SHARED. */
 int libos_ipc_sync_upgrade(struct libos_ipc_sync_handle* handle, const struct libos_ipc_call_limit* limit);

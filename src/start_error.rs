@@ -28,7 +28,7 @@ pub enum Rule {
         least: usize,
         /// The value of the field.
         given: usize,
-        /// What it has to hold.
+        /// The reason: what the field has to hold.
         because: &'static str,
     },
     /// It must be at most that.
@@ -37,7 +37,7 @@ pub enum Rule {
         most: usize,
         /// The value of the field.
         given: usize,
-        /// What sets the limit.
+        /// The reason: what sets the limit.
         because: &'static str,
     },
 }

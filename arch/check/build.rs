@@ -1,4 +1,4 @@
-//! Turns on the features of the crate that the kit needs.
+//! This build script turns on the features of the crate that the conformance kit needs.
 
 fn main() {
     for feature in ["std", "testing", "capi", "secure"] {

@@ -127,7 +127,7 @@ impl LockTable<'_> {
         (!self.candidates.is_empty()).then(|| self.candidates.at(0))
     }
 
-    /// Whether there is a candidate. When there is none any more, the rounds begin anew.
+    /// Returns whether there is a candidate. If there is none, the next candidate begins the first round.
     pub(super) fn has_candidates(&mut self) -> bool {
         let has_any = !self.candidates.is_empty();
         if !has_any {

@@ -226,10 +226,10 @@ fn leader_that_shuts_down_among_many_signals_for_all_closes_its_streams() {
         }
         turn(leader);
         leader.shut_down(Duration::from_millis(10));
-        let mut turns = 0;
+        let mut iterations = 0;
         while leader.poll(Deadline::Now) {
-            turns += 1;
-            assert!(turns < 10_000, "a stream is never closed");
+            iterations += 1;
+            assert!(iterations < 10_000, "a stream stays open");
         }
     });
 }

@@ -226,7 +226,7 @@ fn every_end_of_a_parent_is_reported_once_as_by_the_kernel() {
     assert_eq!(silent.node.watch_parent(true, WAIT), Ok(Some(parent.pid)));
     assert_eq!(silent.node.watch_parent(false, WAIT), Ok(Some(parent.pid)));
     parent.exit(0);
-    until("it is told", || child.parents() == [Some(reaper.pid)]);
+    until("it is notified", || child.parents() == [Some(reaper.pid)]);
     // A process that requests notices after that gets its present parent, and a notice of the next
     // end.
     assert_eq!(late.node.watch_parent(true, WAIT), Ok(Some(reaper.pid)));
@@ -251,14 +251,14 @@ fn the_end_of_a_leader_that_is_the_parent_is_reported_once() {
             // Its process ends, and its node still leads.
             let short = Wait::at_most(Duration::from_millis(1));
             assert_eq!(family.first.node.leave(short), Err(Error::TimedOut));
-            until("it is told", || child.parents() == [None]);
+            until("it is notified", || child.parents() == [None]);
             assert_eq!(child.node.watch_parent(true, WAIT), Ok(None));
         }
         family.first.node.shut_down(LONG);
         until("the leader is gone", || {
             child.node.owner_of(1, WAIT) == Err(Error::LeaderGone)
         });
-        until("it is told", || child.parents() == [None]);
+        until("it is notified", || child.parents() == [None]);
         drop(family);
         assert_eq!(child.parents(), [None]);
     }
@@ -272,7 +272,7 @@ fn end_of_a_parent_that_never_connected_to_its_child_is_reported() {
     let vmid = parent.vmid();
     let left = || -> Vec<Vmid> { child.os.notes.lock().left.clone() };
     parent.die();
-    until("it is told", || left() == [vmid]);
+    until("it is notified", || left() == [vmid]);
     // It is notified once, whatever is sent to it later.
     let _ = child.node.connect(vmid);
     until("it is known to be gone", || {

@@ -2,7 +2,7 @@
 /*
  * The loader and supervisor. `microlibos PROGRAM.so ARGUMENTS` begins a family with that program; `microlibos --child` is
  * how a process of the family starts another one. The main thread of the host is the supervisor: it ends the process and
- * replaces the program. So a thread that computes for ever cannot hold up the end of its process.
+ * replaces the program. So a thread that never makes a call cannot delay the end of its process.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
