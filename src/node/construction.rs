@@ -7,6 +7,7 @@ use super::connection::{AdaptiveSpin, NO_LIMIT, Peers, Turns, WorkerState};
 use super::deadlines::LeaderLimits;
 use super::heartbeats::Contact;
 use super::rpc::Waiters;
+use super::succession::Leadership;
 use super::{LeaderTables, NoEmbedder, Node, Phase, Upcalls};
 use crate::Identity;
 use crate::config::{Capacities, Config, MemoryUse};
@@ -159,7 +160,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(Node {
             peers,
             waiters,
-            leader,
+            leadership: Leadership::new(identity.leader_vmid(), leader),
             own_ids,
             children,
             parent: SpinLock::new(

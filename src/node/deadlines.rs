@@ -100,7 +100,7 @@ impl<P: Pal> Node<'_, P> {
         until: Deadline,
         outstanding: impl FnOnce(&Leader<'_>) -> Outstanding,
     ) -> Deadline {
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return until;
         };
         if !limits.is_needed.load(Ordering::SeqCst) {

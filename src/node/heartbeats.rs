@@ -120,8 +120,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// The first bytes of a stream to that peer, with HELLO among them, are written now.
     pub(in crate::node) fn note_first_write(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        if P::MAY_BE_SECURE && self.contact.limit != 0 && Some(peer.vmid()) == self.identity.leader
-        {
+        if P::MAY_BE_SECURE && self.contact.limit != 0 && Some(peer.vmid()) == self.led_by() {
             let now = self.now().0;
             self.contact.confirmed.store(now, Ordering::SeqCst);
         }
@@ -218,8 +217,7 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         rx: &RxHalf<'m, P::Stream>,
     ) {
-        if !P::MAY_BE_SECURE || self.contact.limit == 0 || Some(peer.vmid()) != self.identity.leader
-        {
+        if !P::MAY_BE_SECURE || self.contact.limit == 0 || Some(peer.vmid()) != self.led_by() {
             return;
         }
         // A leader that has cut this process off ends its stream, too; then it is gone, as if it had
@@ -248,7 +246,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Whether this leader answers heartbeats.
     pub(in crate::node) fn answers_heartbeats(&self) -> bool {
         P::MAY_BE_SECURE
-            && self.leader.is_some()
+            && self.leads()
             && self.pal.is_secure()
             && self.config.silence_limit.is_some()
     }
@@ -283,7 +281,7 @@ impl<'m, P: Pal> Node<'m, P> {
         tx: &mut TxHalf<'m, P::Stream>,
     ) -> bool {
         if !P::MAY_BE_SECURE
-            || self.leader.is_none()
+            || !self.leads()
             || self.phase() >= Phase::Closing
             || peer.lacks_inbound()
         {

@@ -131,7 +131,7 @@ impl<P: Pal> Drop for Node<'_, P> {
     fn drop(&mut self) {
         // The other processes of a family tolerate the sudden end of a process, but a leader in C
         // would end if a stream broke while it answers.
-        let has_c_leader = self.identity.leader.is_some() && !self.has_extensions();
+        let has_c_leader = self.led_by().is_some() && !self.has_extensions();
         if has_c_leader && self.phase() < Phase::Closing {
             self.config.driving = Driving::Caller;
             self.close_unused_syncs();

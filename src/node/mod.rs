@@ -16,6 +16,7 @@ mod loom_tests;
 mod outbox;
 mod reclaim;
 mod statistics;
+mod succession;
 mod upcall;
 
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -30,6 +31,7 @@ use crate::store::{SpinLock, assert_none_held};
 use connection::{Turns, WorkerState};
 use deadlines::LeaderLimits;
 use heartbeats::Contact;
+use succession::Leadership;
 
 pub(crate) use api::SyncHandles;
 pub use api::{ChildSelector, Exit, Reader, Shared, SyncHandle, ValueStatus, Writer, lock_range};
@@ -97,7 +99,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) peers: Peers<'m, P::Stream>,
     pub(crate) waiters: Waiters<'m, P::Event>,
     // The larger parts are in the arena, so that the node is small and takes little stack while it is made.
-    pub(crate) leader: Option<&'m LeaderTables<'m>>,
+    leadership: Leadership<'m>,
     pub(crate) own_ids: SpinLock<OwnIds<'m>>,
     pub(crate) children: SpinLock<Children<'m>>,
     /// The time at which the worker reports abandoned children to the leader again; 0 if there are

@@ -42,7 +42,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns when the worker is to go on.
     #[inline]
     pub(in crate::node) fn send_output(&self, sender: Sender) -> Retry {
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return self.send_member_output();
         };
         if sender == Sender::Turn {
@@ -250,7 +250,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn retry_output(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if peer.output_deferred.load(Ordering::SeqCst)
             && peer.output_deferred.swap(false, Ordering::SeqCst)
-            && let Some(leader) = &self.leader
+            && let Some(leader) = self.leading()
         {
             leader.want_retry();
             self.wake();

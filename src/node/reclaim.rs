@@ -118,7 +118,7 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         is_enough: fn(Reclaim) -> bool,
     ) -> bool {
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return true;
         };
         let mut left = peer.reclaim_left.load();

@@ -14,7 +14,7 @@ impl<P: Pal> Node<'_, P> {
     pub fn statistics(&self) -> Statistics {
         let limits = &self.config.capacities;
         let fill = |(now, peak): (usize, usize), limit| Usage { now, peak, limit };
-        let leader = self.leader.as_ref().map(|leader| {
+        let leader = self.leading().map(|leader| {
             let leader = leader.lock();
             let ranges = (leader.ranges().len(), leader.ranges().peak());
             let processes = (leader.processes().len(), leader.processes().peak());
@@ -112,7 +112,7 @@ impl<P: Pal> Node<'_, P> {
     /// Whether the tables of the leader are consistent. Slow: for
     /// tests and self-checks.
     pub fn check_invariants(&self) -> bool {
-        let leader = self.leader.as_ref();
+        let leader = self.leading();
         leader.is_none_or(|leader| leader.lock().check_invariants())
     }
 }

@@ -19,7 +19,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns the node with an observer of the leader's operations, if it is the leader.
     #[must_use]
     pub fn with_op_observer(self, observer: &'m (dyn OpObserver + 'm)) -> Self {
-        if let Some(leader) = &self.leader {
+        if let Some(leader) = self.leading() {
             leader.lock().observe(observer);
         }
         self
@@ -27,7 +27,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Whether the quotas of the leader's tables are consistent with the tables. Slow: for tests.
     pub fn check_shares(&self) -> bool {
-        let leader = self.leader.as_ref();
+        let leader = self.leading();
         leader.is_none_or(|leader| leader.lock().check_shares())
     }
 

@@ -31,7 +31,7 @@ impl<P: Pal> Node<'_, P> {
     /// table of children is full, so that the worker can't try later.
     pub fn abandon_child(&self, vmid: Vmid) -> Result<(), Error> {
         self.check_running()?;
-        let outcome = match self.identity.leader {
+        let outcome = match self.led_by() {
             Some(leader) => {
                 if self.children.lock().mark_abandoned(vmid) {
                     self.report_abandoned()
@@ -56,7 +56,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Reports all abandoned children to the leader, or has the worker do so later.
     pub(in crate::node) fn report_abandoned(&self) -> Result<(), Error> {
-        let Some(leader) = self.identity.leader else {
+        let Some(leader) = self.led_by() else {
             return Ok(());
         };
         let mut outcome = Ok(());
@@ -120,7 +120,7 @@ impl<P: Pal> Node<'_, P> {
     pub(in crate::node) fn send_reap(&self, pid: Id) -> Result<(), Error> {
         let now = Wait::at_most(Duration::ZERO);
         let reap = Message::ProcessReap(pid);
-        match self.identity.leader {
+        match self.led_by() {
             // Also while this process ends.
             Some(leader) => self.post(leader, &reap, now),
             None => self.send_own(&reap),

@@ -82,7 +82,7 @@ impl<P: Pal> Node<'_, P> {
         if self.upcalls.lock().is_full() {
             return false;
         }
-        let by_leader = from == self.identity.leader_vmid();
+        let by_leader = from == self.leader_vmid();
         let exit = if by_leader {
             self.as_child_reported(exit)
         } else {
@@ -221,7 +221,7 @@ calls! {
     /// Has the leader reap the zombie that this thread has claimed, and waits until that is done.
     fn reap(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
         self.check_running()?;
-        let Some(leader) = self.identity.leader.filter(|_| self.has_extensions()) else {
+        let Some(leader) = self.led_by().filter(|_| self.has_extensions()) else {
             self.forget_child(pid);
             return Ok(());
         };

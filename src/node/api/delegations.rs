@@ -42,7 +42,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Returns recalled delegations. False if there is no room to send all of them now.
     pub(crate) fn try_return_files(&self) -> bool {
-        let Some(leader) = self.identity.leader else {
+        let Some(leader) = self.led_by() else {
             return true;
         };
         let mut list = DelegatedLockList::new();

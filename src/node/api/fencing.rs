@@ -48,10 +48,6 @@ impl<P: Pal> Node<'_, P> {
     ) -> Result<Option<u64>, Error> {
         self.sync_fencing_number_in(handle, wait)
     }
-
-    fn leads(&self) -> bool {
-        self.leader.is_some()
-    }
 }
 
 calls! {

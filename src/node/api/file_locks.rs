@@ -128,7 +128,7 @@ calls! {
         wait!(self.await_dropped_locks(wait))?;
         let leader = self.leader_vmid();
         let message = Message::FileLockSet(*lock);
-        let wait = if self.leader.is_some() {
+        let wait = if self.leads() {
             wait
         } else if self.has_extensions() {
             let wait = self.begin(wait);

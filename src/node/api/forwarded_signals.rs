@@ -11,13 +11,13 @@ use crate::wire::PidKill;
 impl<P: Pal> Node<'_, P> {
     /// Whether the leader's own process has ended: it gets no more signals for all processes.
     pub(crate) fn first_has_left(&self) -> bool {
-        let leader = self.leader.as_ref();
+        let leader = self.leading();
         leader.is_some_and(|leader| leader.lock().processes().first_has_left())
     }
 
     /// Forwards a signal to every member but the sender. False if there is none.
     pub(crate) fn forward_to_all(&self, from: Vmid, kill: &PidKill) -> bool {
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return false;
         };
         let us = self.identity.vmid;
@@ -46,7 +46,7 @@ impl<P: Pal> Node<'_, P> {
     /// Handles the answer of a member to a forwarded signal. False if no such signal was sent to
     /// it.
     pub(crate) fn signal_answered(&self, from: Vmid, seq: u64, result: Result<(), Errno>) -> bool {
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return false;
         };
         let answered = leader

@@ -15,11 +15,6 @@ use crate::{Id, Vmid};
 ///
 /// Pids and the IDs of threads, from ranges that the leader allocates.
 impl<P: Pal> Node<'_, P> {
-    /// Returns the leader, which may be this process.
-    pub(in crate::node) fn leader_vmid(&self) -> Vmid {
-        self.identity.leader_vmid()
-    }
-
     /// Returns a VMID for a new process of the family.
     ///
     /// # Errors
@@ -41,7 +36,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Admission::Known`]: crate::Admission::Known
     pub fn announce(&self, vmid: Vmid) -> Result<(), Error> {
         self.check_running()?;
-        let leader = self.leader.as_ref().ok_or(Error::Unsupported)?;
+        let leader = self.leading().ok_or(Error::Unsupported)?;
         if vmid == self.identity.vmid {
             return Err(Error::Invalid);
         }

@@ -15,9 +15,9 @@ use crate::wire::{Hello, Message};
 impl<'m, P: Pal> Node<'m, P> {
     /// Handles a HELLO: the leader answers it. False if there is no room for the answer.
     pub(crate) fn handle_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             peer.extended.store(true, Ordering::SeqCst);
-            if Some(peer.vmid()) == self.identity.leader {
+            if Some(peer.vmid()) == self.led_by() {
                 self.extended.store(true, Ordering::Release);
                 self.sync_handles.on_server_hello();
                 if hello.features & Hello::ANSWERS_HEARTBEATS != 0 {
@@ -74,7 +74,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As the leader: abandons processes that are being started, whose parent has ended, and that
     /// have not joined in time. Returns when to check again, if before `until`.
     pub(crate) fn poll_starts(&self, until: Deadline) -> Deadline {
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return until;
         };
         let limits = &self.leader_limits.starts;
@@ -142,7 +142,7 @@ calls! {
         if self.phase() >= Phase::Flushing {
             return Err(Error::ShuttingDown);
         }
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return Ok(());
         };
         let us = self.identity.vmid;

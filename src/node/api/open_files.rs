@@ -197,7 +197,7 @@ calls! {
     /// Waits until this process knows the open files that it has inherited: the leader sends them
     /// in answer to HELLO, before any other answer.
     fn await_notes(&self, wait: Wait<'_>) -> Result<(), Error> {
-        if self.leader.is_some()
+        if self.leads()
             || self.pid().is_some()
             || self.knows_inherited.load(Ordering::SeqCst)
         {

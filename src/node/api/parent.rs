@@ -112,7 +112,7 @@ calls! {
             vmid: 0,
         });
         self.check_running()?;
-        if !self.has_extensions() && self.identity.leader.is_some() {
+        if !self.has_extensions() && self.led_by().is_some() {
             return Ok(self.parent.lock().pid);
         }
         wait!(self.send_to(self.leader_vmid(), &message, wait))?;

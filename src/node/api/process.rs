@@ -38,7 +38,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Whether the leader is known to have this crate's extensions.
     pub(in crate::node) fn has_extensions(&self) -> bool {
-        self.identity.is_leader() || self.extended.load(Ordering::Acquire)
+        self.leads() || self.extended.load(Ordering::Acquire)
     }
 
     /// Whether the leader has this process in its table: then the leader's statements about groups
@@ -202,7 +202,7 @@ calls! {
         let child = Identity {
             vmid,
             parent: Some(self.identity.vmid),
-            leader: self.identity.leader.or(Some(self.identity.vmid)),
+            leader: Some(self.leader_vmid()),
             pid: Pid::new(pid),
             parent_pid: Some(parent_pid),
         };
@@ -252,7 +252,7 @@ calls! {
             signal: exit.signal,
         });
         let is_led = self.has_extensions();
-        match (&self.leader, self.identity.leader) {
+        match (self.leading(), self.led_by()) {
             (Some(leader), _) => {
                 self.close_unused_syncs();
                 self.ended.store(true, Ordering::SeqCst);
@@ -292,7 +292,7 @@ calls! {
         // process.
         let known = wait!(self.await_end_known(pid, limits));
         let notified = match parent {
-            Some(parent) if Some(parent) != self.identity.leader => {
+            Some(parent) if Some(parent) != self.led_by() => {
                 wait!(self.send_end(parent, &notice, limits))
             }
             _ => Ok(()),
@@ -330,7 +330,7 @@ calls! {
 
     /// Waits until the leader has handled the end of this process.
     fn await_end_known(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
-        let Some(leader) = self.identity.leader else {
+        let Some(leader) = self.led_by() else {
             return Ok(());
         };
         let question = Message::GetIdOwner(pid);

@@ -136,7 +136,7 @@ impl<P: Pal> Node<'_, P> {
         let owner = owner.or(known.map(|known| known.owner));
         // A signal of a process to itself never goes through the leader, and a signal for the
         // leader's process uses the same stream as forwarded ones.
-        let is_near = |owner| owner == self.identity.vmid || Some(owner) == self.identity.leader;
+        let is_near = |owner| owner == self.identity.vmid || Some(owner) == self.led_by();
         owner.is_some_and(is_near)
             || kill.pid == self.pid_or_zero()
             || known.is_some_and(|known| known.forwarded == forwarded && forwarded < u32::MAX)

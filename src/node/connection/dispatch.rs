@@ -53,7 +53,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.counters.unknown_codes.add(1);
             return Ok(Retry::No);
         }
-        if let Some(leader) = &self.leader {
+        if let Some(leader) = self.leading() {
             if let Message::PidKill(kill) = &message
                 && kill.target == KillTarget::All
             {
@@ -107,7 +107,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// On the leader: whether the member, which has sent HELLO, ends with that process.
     fn is_last_exit(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) -> bool {
-        self.leader.as_ref().is_some_and(|leader| {
+        self.leading().is_some_and(|leader| {
             peer.extended.load(Ordering::SeqCst)
                 && leader.lock().processes().is_running(peer.vmid(), pid)
         })
@@ -116,7 +116,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// On the leader: the first frame of the peer was no HELLO. So it is a process in C, which
     /// never announces that it runs.
     fn note_without_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        let Some(leader) = &self.leader else { return };
+        let Some(leader) = self.leading() else { return };
         if !peer.lacks_hello.swap(true, Ordering::SeqCst) {
             leader.lock().apply(&Op::RunUnjoined(peer.vmid()));
         }
@@ -160,7 +160,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let done = match message {
             Message::PidKill(kill) => {
                 // Only the leader forwards signals for all processes.
-                if kill.target == KillTarget::All && Some(to) != self.identity.leader {
+                if kill.target == KillTarget::All && Some(to) != self.led_by() {
                     return Err(Refusal::WrongRole);
                 }
                 let reply = SignalReply { to, seq };
@@ -174,7 +174,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             // No process waits for the outcome of this signal: the answer only confirms its place
             // in the order.
-            Message::KillPassed(kill) if Some(to) == self.identity.leader => {
+            Message::KillPassed(kill) if Some(to) == self.led_by() => {
                 let reply = SignalReply { to, seq: 0 };
                 let done = match Signal::read(to, kill) {
                     Ok(signal) => self.queue_upcall(peer, 0, 0, Upcall::Signal(signal, reply)),
@@ -200,31 +200,31 @@ impl<'m, P: Pal> Node<'m, P> {
             Message::ChildExit(report) => {
                 ChildExit::of(report).is_none_or(|exit| self.child_ended(to, exit))
             }
-            Message::ProcessNote(note) if Some(to) == self.identity.leader => {
+            Message::ProcessNote(note) if Some(to) == self.led_by() => {
                 self.handle_relative_note(note)?
             }
             Message::Hello(hello) => self.handle_hello(peer, hello),
-            Message::Heartbeat(beat) if self.leader.is_some() => self.answer_heartbeat(peer, beat),
-            Message::Heartbeat(beat) if Some(to) == self.identity.leader => {
+            Message::Heartbeat(beat) if self.leads() => self.answer_heartbeat(peer, beat),
+            Message::Heartbeat(beat) if Some(to) == self.led_by() => {
                 self.handle_answered_heartbeat(beat);
                 true
             }
             Message::Limits(limits) => self.handle_limits(peer, limits),
-            Message::FileGiven { handle, .. } if Some(to) == self.identity.leader => {
+            Message::FileGiven { handle, .. } if Some(to) == self.led_by() => {
                 self.confirm_given_file(peer, *handle)
             }
-            Message::FileLockRecall(loan) if Some(to) == self.identity.leader => {
+            Message::FileLockRecall(loan) if Some(to) == self.led_by() => {
                 self.recalled(*loan);
                 true
             }
             Message::Sync(code, sync) if code.is_for_server() => {
                 self.on_client_sync(peer, *code, sync)?
             }
-            Message::Sync(code, sync) if Some(to) == self.identity.leader => {
+            Message::Sync(code, sync) if Some(to) == self.led_by() => {
                 self.on_server_sync(*code, sync)?;
                 true
             }
-            Message::SyncNote { id, note } if Some(to) == self.identity.leader => {
+            Message::SyncNote { id, note } if Some(to) == self.led_by() => {
                 self.on_server_sync_note(*id, *note)?;
                 true
             }
@@ -332,7 +332,7 @@ impl<'m, P: Pal> Node<'m, P> {
         seq: u64,
         payload: &[u8],
     ) -> Result<(), Refusal> {
-        if self.leader.is_some() && Signals::is_forwarded(seq) {
+        if self.leads() && Signals::is_forwarded(seq) {
             return self.handle_signal_answer(peer, seq, payload);
         }
         let delivery = self.waiters.answer(peer.vmid(), seq, payload);

@@ -246,7 +246,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         let Ok(peer) = self.peers.find_or_add(vmid) else {
-            let leader = self.leader.as_ref();
+            let leader = self.leading();
             if leader.is_some_and(|leader| leader.lock().processes().is_starting(vmid)) {
                 // The leader has let it start, so the connection of another process that has ended is
                 // about to be closed.
@@ -264,7 +264,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         peer.rx.lock().stream = Some(stream);
         peer.has_inbound.store(true, Ordering::SeqCst);
-        if let Some(leader) = &self.leader {
+        if let Some(leader) = self.leading() {
             leader.lock().apply(&Op::Connected(vmid));
         }
         log_event!(debug, "process {vmid} is connected");
@@ -277,7 +277,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Whether a process may connect with that VMID. Only the leader knows which VMIDs are used up.
     fn admits(&self, vmid: Vmid) -> bool {
         let is_known = self.config.admission == Admission::Known;
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return true;
         };
         leader.lock().admits(vmid, is_known)
@@ -396,7 +396,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.peers.remove(peer);
         self.retry_output(peer);
         let error = self.gone(vmid);
-        if Some(vmid) == self.identity.leader {
+        if Some(vmid) == self.led_by() {
             self.leader_gone.store(true, Ordering::Release);
             // During a shutdown both sides close their streams, so that is no cause for a warning.
             if self.phase() == Phase::Running {
@@ -462,7 +462,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// On the leader: releases everything that the process owned.
     pub(crate) fn reclaim_ids(&self, vmid: Vmid) {
-        let Some(leader) = &self.leader else { return };
+        let Some(leader) = self.leading() else { return };
         // If the leader itself closes, the others live on, so their IDs are not released.
         if self.phase() >= Phase::Closing {
             return;

@@ -25,7 +25,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut flags = LimitFlags::empty();
         flags.set(
             LimitFlags::USES_SYNC,
-            limits.sync_handles > 0 || self.leader.is_some() && limits.leases.handles > 0,
+            limits.sync_handles > 0 || self.leads() && limits.leases.handles > 0,
         );
         flags.set(LimitFlags::NEVER_JOINS, self.never_joins);
         PeerLimits {
@@ -53,7 +53,7 @@ impl<'m, P: Pal> Node<'m, P> {
     #[inline(never)]
     fn begin_queue(&self, peer: &PeerRef<'_, 'm, P::Stream>, queue: &mut Queue<'m>) {
         queue.is_new = false;
-        if Some(peer.vmid()) != self.identity.leader {
+        if Some(peer.vmid()) != self.led_by() {
             return;
         }
         let hello = Message::Hello(Hello::NO_PROCESS);
@@ -88,7 +88,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let ours = self.limits();
         let both = ours.flags & theirs.flags;
         let fits = !both.contains(LimitFlags::USES_SYNC) || ours.sync_data == theirs.sync_data;
-        if Some(peer.vmid()) == self.identity.leader {
+        if Some(peer.vmid()) == self.led_by() {
             if !fits {
                 self.leaders_sync_data
                     .store(theirs.sync_data.into(), Ordering::SeqCst);
@@ -102,7 +102,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             return self.send_limits(peer);
         }
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return true;
         };
         if theirs.flags.contains(LimitFlags::NEVER_JOINS) {
@@ -147,7 +147,7 @@ calls! {
             return Ok(());
         }
         let peer = self.peers.find_or_add(dest)?;
-        if peer.limits_sent.load(Ordering::SeqCst) || Some(dest) == self.identity.leader {
+        if peer.limits_sent.load(Ordering::SeqCst) || Some(dest) == self.led_by() {
             return Ok(());
         }
         // The limits are flushed at once: the request may fail before it is sent, which would leave

@@ -229,7 +229,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = until.min(self.waiters.wake_overdue(|| self.pal.now()));
         // Peers that were scheduled during this iteration wait for this thread alone, so it must
         // not sleep.
-        let leader = self.leader;
+        let leader = self.leading();
         let is_wanted =
             self.peers.scheduled() > relisted || leader.is_some_and(LeaderTables::has_output);
         let until = if is_wanted || event.is_some_and(Event::is_set) {

@@ -189,7 +189,7 @@ impl<'m, P: Pal> Node<'m, P> {
             codes::HEARTBEAT
             | codes::SYNC_REQUEST_DOWNGRADE
             | codes::SYNC_CONFIRM_UPGRADE
-            | codes::SYNC_CONFIRM_CLOSE => Some(peer.vmid()) == self.identity.leader,
+            | codes::SYNC_CONFIRM_CLOSE => Some(peer.vmid()) == self.led_by(),
             _ => false,
         }
     }

@@ -232,7 +232,7 @@ impl<P: Pal> Node<'_, P> {
             self.end_dropped_lock(token);
             return true;
         };
-        let is_own = self.leader.is_some();
+        let is_own = self.leads();
         if !is_own {
             self.waiters.set_dropped_lock(token, DroppedLock::Unlocked);
         }
@@ -250,7 +250,7 @@ impl<P: Pal> Node<'_, P> {
     /// Sends a message to the leader, which may be this process. False if there is no room. Without the
     /// leader nothing is left to do.
     fn send_to_leader(&self, seq: u64, message: &Message<'_>) -> bool {
-        if self.leader.is_some() {
+        if self.leads() {
             // The leader reclaims the locks of its own process when that ends.
             let _ = self.handle_own(0, message);
             return true;
@@ -266,7 +266,7 @@ impl<P: Pal> Node<'_, P> {
     /// Closes the connection to a leader of this crate that has not confirmed in time that a dropped request
     /// holds no lock. Returns when to run again, if before `until`.
     pub(in crate::node) fn poll_dropped_locks(&self, until: Deadline) -> Deadline {
-        if self.waiters.dropped_locks() == 0 || self.leader.is_some() || !self.has_extensions() {
+        if self.waiters.dropped_locks() == 0 || self.leads() || !self.has_extensions() {
             return until;
         }
         let now = self.pal.now();

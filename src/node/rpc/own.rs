@@ -58,7 +58,7 @@ impl<P: Pal> Node<'_, P> {
             }
             _ => {}
         }
-        let leader = self.leader.as_ref().ok_or(Error::Invalid)?;
+        let leader = self.leading().ok_or(Error::Invalid)?;
         match message {
             Message::PidKill(kill) => {
                 let is_any_there = self.forward_to_all(us, kill);
@@ -104,7 +104,7 @@ impl<P: Pal> Node<'_, P> {
             // The request has a number since it has an answer, and it does not wait, so any number
             // is right.
             _ => {
-                let leader = self.leader.as_ref().ok_or(Error::Invalid)?;
+                let leader = self.leading().ok_or(Error::Invalid)?;
                 let asker = (self.identity.vmid, 1);
                 answer_in(self.apply_request(leader, asker, message, None)).map(Some)
             }
@@ -182,7 +182,7 @@ impl<P: Pal> Node<'_, P> {
         message: &Message<'_>,
         lock: &FileLock<'_>,
     ) -> Result<Option<Result<u32, Errno>>, Error> {
-        let leader = self.leader.as_ref().ok_or(Error::Invalid)?;
+        let leader = self.leading().ok_or(Error::Invalid)?;
         self.check_length(message)?;
         let hash = hash_path(lock.path);
         self.used_locks.note_hashed(lock, hash);

@@ -36,7 +36,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::NoSuchProcess`]; the frames in its send queue are dropped. Closed by the leader, the process
     /// has ended for the family, but it may connect again under its VMID.
     pub fn disconnect(&self, dest: Vmid) {
-        if let Some(leader) = &self.leader {
+        if let Some(leader) = self.leading() {
             leader.lock().apply(&Op::AllowReturn(dest));
         }
         if let Some(peer) = self.peers.find(dest) {
@@ -106,7 +106,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if dest == self.identity.vmid {
             return Err(Error::Invalid);
         }
-        if Some(dest) == self.identity.leader
+        if Some(dest) == self.led_by()
             && (self.leader_gone.load(Ordering::Acquire) || self.is_cut_off())
         {
             return Err(self.gone(dest));
@@ -176,7 +176,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Returns the error of a call to a peer that is gone.
     pub(crate) fn gone(&self, vmid: Vmid) -> Error {
-        if Some(vmid) == self.identity.leader {
+        if Some(vmid) == self.led_by() {
             if self.is_cut_off() {
                 Error::CutOff
             } else {

@@ -25,7 +25,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(slot) = self.sync_handles.slots.get(slot_index as usize) else {
             return true;
         };
-        if self.leader.is_some() {
+        if self.leads() {
             self.exchange_locally(slot);
             self.send_output(Sender::Call);
             return true;
@@ -90,7 +90,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Unsupported`] if this process is not the leader, [`Error::Invalid`] if the message violates the protocol, [`Error::Refused`] (`ENOMEM`) if there is no room for the handle.
     #[cfg(feature = "capi")]
     pub(crate) fn on_own_sync_message(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Error> {
-        let leader = self.leader.as_ref().ok_or(Error::Unsupported)?;
+        let leader = self.leading().ok_or(Error::Unsupported)?;
         let result = self.apply_sync(&mut leader.lock(), self.identity.vmid, code, sync, true);
         self.send_output(Sender::Call);
         result.map_err(|refused| match refused {
@@ -101,7 +101,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// At the leader: passes the messages of its own client to the server.
     fn exchange_locally(&self, slot: &Slot<'m>) {
-        let Some(leader) = &self.leader else { return };
+        let Some(leader) = self.leading() else { return };
         let us = self.identity.vmid;
         let mut is_refused = false;
         let mut leader = leader.lock();
@@ -181,7 +181,7 @@ impl<'m, P: Pal> Node<'m, P> {
         code: SyncCode,
         sync: &Sync<'_>,
     ) -> Result<bool, Refusal> {
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return Err(Refusal::WrongRole);
         };
         let is_extended = peer.extended.load(Ordering::SeqCst);
@@ -223,7 +223,7 @@ impl<'m, P: Pal> Node<'m, P> {
         id: u64,
         note: SyncNote,
     ) -> Result<(), Refusal> {
-        let Some(leader) = &self.leader else {
+        let Some(leader) = self.leading() else {
             return Err(Refusal::WrongRole);
         };
         if note != SyncNote::OwnerDied {
@@ -282,7 +282,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// At the leader: reclaims the leases of a process that has ended.
     pub(crate) fn reclaim_leases(&self, vmid: Vmid) {
-        let Some(leader) = &self.leader else { return };
+        let Some(leader) = self.leading() else { return };
         let mut left = u64::MAX;
         while left > 0 {
             let portion = Op::ReclaimLeases { owner: vmid, left };

@@ -1,0 +1,56 @@
+//! The leader of the family, which may change while this process lives.
+
+use crate::Vmid;
+use crate::invariant::OrBroken;
+use crate::node::{LeaderTables, Node};
+use crate::pal::Pal;
+use crate::sync::{AtomicU32, Ordering};
+
+/// Which process leads the family, as far as this process knows, and the tables of a process that leads or
+/// may lead later.
+pub(in crate::node) struct Leadership<'m> {
+    /// The leader's VMID.
+    leader: AtomicU32,
+    /// Exist in a process that leads, or may lead later.
+    tables: Option<&'m LeaderTables<'m>>,
+}
+
+impl<'m> Leadership<'m> {
+    pub(in crate::node) fn new(leader: Vmid, tables: Option<&'m LeaderTables<'m>>) -> Self {
+        Leadership {
+            leader: AtomicU32::new(leader.get()),
+            tables,
+        }
+    }
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Returns the tables if this process leads.
+    #[inline]
+    pub(crate) fn leading(&self) -> Option<&'m LeaderTables<'m>> {
+        self.leadership.tables.filter(|_| self.leads_itself())
+    }
+
+    /// Whether this process leads.
+    #[inline]
+    pub(crate) fn leads(&self) -> bool {
+        self.leading().is_some()
+    }
+
+    #[inline]
+    fn leads_itself(&self) -> bool {
+        self.leadership.leader.load(Ordering::Acquire) == self.identity.vmid.get()
+    }
+
+    /// Returns the leader, which may be this process.
+    #[inline]
+    pub(crate) fn leader_vmid(&self) -> Vmid {
+        Vmid::new(self.leadership.leader.load(Ordering::Acquire)).or_broken(self.identity.vmid)
+    }
+
+    /// Returns the leader, if it is another process.
+    #[inline]
+    pub(crate) fn led_by(&self) -> Option<Vmid> {
+        Some(self.leader_vmid()).filter(|leader| *leader != self.identity.vmid)
+    }
+}
