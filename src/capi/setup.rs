@@ -312,10 +312,11 @@ fn construct<'s>(
     let pal = CPlatform(platform);
     #[cfg(feature = "secure")]
     let pal = super::secure::pal(pal, identity.vmid)?;
-    let node = slot.write(Node::new(pal, identity, config, memory).map_err(|error| {
+    let made = Node::new_in(pal, identity, config, memory, |node| slot.write(node));
+    let node = made.map_err(|error| {
         crate::log::c::error(format_args!("{error}"));
         Error::from(error)
-    })?);
+    })?;
     node.embedder = &LIBRARY_OS;
     node.never_joins = true;
     Ok(node)

@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn a_call_ended_by_differing_limits_reads_back_with_that_error() {
         let mut memory = [MaybeUninit::uninit(); 4096];
-        let ring = EventRing::new(&mut Arena::new(&mut memory), 8).unwrap();
+        let ring = EventRing::new(&mut Arena::new(&mut memory), 8);
         for limit in [Resource::FrameLength, Resource::SyncData] {
             let error = Error::LimitsDiffer {
                 limit,
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn each_event_reads_back_as_recorded() {
         let mut memory = [MaybeUninit::uninit(); 4096];
-        let ring = EventRing::new(&mut Arena::new(&mut memory), 64).unwrap();
+        let ring = EventRing::new(&mut Arena::new(&mut memory), 64);
         let peer = Vmid::new(u32::MAX).unwrap();
         // This is beyond the bits of a word: the clock may count from any moment.
         let time = Time(u64::MAX / 3);

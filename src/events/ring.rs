@@ -7,7 +7,6 @@
 //! stores. A mixed event goes unnoticed only if a thread sleeps in the middle of an event for
 //! exactly a multiple of 256 laps, and then it is one event.
 
-use crate::error::Error;
 use crate::pal::Time;
 use crate::store::{Arena, Table, bytes_for};
 use crate::sync::{AtomicU64, Ordering};
@@ -42,14 +41,14 @@ impl<'m> EventRing<'m> {
         bytes_for::<Slot>(Self::length(capacity))
     }
 
-    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(EventRing {
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        EventRing {
             slots: arena.alloc_table(Self::length(capacity), |_| {
-                Ok([AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)])
-            })?,
+                [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)]
+            }),
             next: AtomicU64::new(0),
             clock: AtomicU64::new(0),
-        })
+        }
     }
 
     /// Returns true if events are kept.
@@ -133,7 +132,7 @@ mod tests {
     use super::*;
 
     fn ring(memory: &mut [MaybeUninit<u8>], capacity: usize) -> EventRing<'_> {
-        EventRing::new(&mut Arena::new(memory), capacity).unwrap()
+        EventRing::new(&mut Arena::new(memory), capacity)
     }
 
     fn all(ring: &EventRing<'_>) -> Vec<(u64, Words)> {
@@ -224,7 +223,7 @@ mod loom_tests {
         builder.preemption_bound = Some(2);
         builder.check(|| {
             let memory = Box::leak(Box::new_uninit_slice(EventRing::bytes(1)));
-            let ring = Arc::new(EventRing::new(&mut Arena::new(memory), 1).unwrap());
+            let ring = Arc::new(EventRing::new(&mut Arena::new(memory), 1));
             let adding = [1_u64, 2].map(|word| {
                 let ring = Arc::clone(&ring);
                 thread::spawn(move || ring.add([word, word ^ VALUE]))

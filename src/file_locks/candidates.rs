@@ -4,7 +4,6 @@
 //! candidates, and are tried in portions.
 
 use super::LockTable;
-use crate::error::Error;
 use crate::invariant::Count;
 use crate::store::{Arena, NONE, Table, bytes_for};
 
@@ -22,13 +21,13 @@ impl<'m> Candidates<'m> {
         bytes_for::<u32>(capacity)
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(Candidates {
-            heap: arena.alloc_table(capacity, |_| Ok(NONE))?,
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        Candidates {
+            heap: arena.alloc_filled(capacity, NONE),
             count: 0,
             last_round: 0,
             last_arrival: 0,
-        })
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -9,7 +9,6 @@
 use super::interval_tree::{Link, TreeKind};
 use super::wait_queue::State;
 use super::{LockLimits, LockTable, Owner, Range};
-use crate::error::Error;
 use crate::invariant::Count;
 use crate::store::{Arena, NONE, Table, bytes_for, total};
 
@@ -43,15 +42,15 @@ impl<'m> DeadlockSearch<'m> {
         )
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Result<Self, Error> {
-        Ok(DeadlockSearch {
+    pub(super) fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Self {
+        DeadlockSearch {
             number: 0,
-            subtrees: arena.alloc_table(limits.locks, |_| Ok(0))?,
-            pending: arena.alloc_table(limits.waiting, |_| Ok(NONE))?,
+            subtrees: arena.alloc_filled(limits.locks, 0),
+            pending: arena.alloc_filled(limits.waiting, NONE),
             pending_count: 0,
             steps: SEARCH_STEPS,
             tries: TRIES,
-        })
+        }
     }
 
     /// Begins an operation.

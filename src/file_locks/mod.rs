@@ -155,28 +155,32 @@ impl<'m> LockTable<'m> {
         limits: &LockLimits,
         members: usize,
     ) -> Result<Self, Error> {
-        Ok(LockTable {
-            trees: IntervalTrees::new(arena, limits.locks)?,
-            paths: PathStore::new(arena, PathStore::chunks_for(limits.files))?,
-            files: arena.alloc_table(limits.files, |_| Ok(EMPTY_FILE))?,
-            file_slots: SlotAllocator::new(arena, limits.files)?,
-            by_path: HashIndex::new(arena, limits.files)?,
+        arena.checked(|arena| Self::make(arena, limits, members))
+    }
+
+    pub(crate) fn make(arena: &mut Arena<'m>, limits: &LockLimits, members: usize) -> Self {
+        LockTable {
+            trees: IntervalTrees::new(arena, limits.locks),
+            paths: PathStore::new(arena, PathStore::chunks_for(limits.files)),
+            files: arena.alloc_filled(limits.files, EMPTY_FILE),
+            file_slots: SlotAllocator::new(arena, limits.files),
+            by_path: HashIndex::new(arena, limits.files),
             idle_file: NONE,
-            holders: arena.alloc_table(limits.locks, |_| Ok(EMPTY_HOLDER))?,
-            holder_slots: SlotAllocator::new(arena, limits.locks)?,
-            by_owner: HashIndex::new(arena, limits.locks)?,
-            by_owner_and_file: HashIndex::new(arena, limits.locks)?,
+            holders: arena.alloc_filled(limits.locks, EMPTY_HOLDER),
+            holder_slots: SlotAllocator::new(arena, limits.locks),
+            by_owner: HashIndex::new(arena, limits.locks),
+            by_owner_and_file: HashIndex::new(arena, limits.locks),
             last_holder: 0,
-            waits: WaitQueue::new(arena, limits.waiting)?,
-            candidates: Candidates::new(arena, limits.waiting)?,
+            waits: WaitQueue::new(arena, limits.waiting),
+            candidates: Candidates::new(arena, limits.waiting),
             is_serving: false,
-            search: DeadlockSearch::new(arena, limits)?,
-            open_files: OpenFileTable::new(arena, limits.open_files, members)?,
-            delegations: DelegationTable::new(arena, limits)?,
+            search: DeadlockSearch::new(arena, limits),
+            open_files: OpenFileTable::new(arena, limits.open_files, members),
+            delegations: DelegationTable::new(arena, limits),
             removed: 0,
-            quotas: Self::quotas(arena, members, limits)?,
+            quotas: Self::quotas(arena, members, limits),
             steps: Steps::default(),
-        })
+        }
     }
 
     /// Sets, changes or releases a lock for the member `from`. If the request has to wait, (`from`,

@@ -2,7 +2,6 @@
 
 use core::cmp::Ordering;
 
-use crate::error::Error;
 use crate::invariant::Count;
 use crate::store::{Arena, NONE, SlotAllocator, Steps, Table, bytes_for, copy, hash64, total};
 
@@ -68,17 +67,15 @@ impl<'m> PathStore<'m> {
         total!(bytes_for::<Chunk>(chunks), SlotAllocator::bytes(chunks))
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, chunks: usize) -> Result<Self, Error> {
-        Ok(PathStore {
-            chunks: arena.alloc_table(chunks, |_| {
-                Ok(Chunk {
-                    bytes: [0; CHUNK_LENGTH],
-                    next: NONE,
-                })
-            })?,
-            slots: SlotAllocator::new(arena, chunks)?,
+    pub(super) fn new(arena: &mut Arena<'m>, chunks: usize) -> Self {
+        PathStore {
+            chunks: arena.alloc_table(chunks, |_| Chunk {
+                bytes: [0; CHUNK_LENGTH],
+                next: NONE,
+            }),
+            slots: SlotAllocator::new(arena, chunks),
             steps: Steps::default(),
-        })
+        }
     }
 
     /// Stores a path. `None` if there are too few free chunks.

@@ -9,7 +9,6 @@
 use super::paths::PathStore;
 use super::{File, LockLimits, LockTable, Owner};
 use crate::Vmid;
-use crate::error::Error;
 use crate::store::{Arena, NONE, Payer, Portion, Quotas, payer_among, total};
 
 pub(super) const LOCKS: usize = 0;
@@ -48,11 +47,7 @@ impl<'m> LockTable<'m> {
     }
 
     /// Makes the quotas of the tables.
-    pub(super) fn quotas(
-        arena: &mut Arena<'m>,
-        members: usize,
-        limits: &LockLimits,
-    ) -> Result<Quotas<'m>, Error> {
+    pub(super) fn quotas(arena: &mut Arena<'m>, members: usize, limits: &LockLimits) -> Quotas<'m> {
         let paths = PathStore::chunks_for(limits.files);
         let tables = [limits.locks, paths, limits.waiting];
         Quotas::new(arena, members, &tables)

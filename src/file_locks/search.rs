@@ -126,7 +126,7 @@ mod tests {
             rng % below
         };
         let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(LOCKS)];
-        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), LOCKS).unwrap();
+        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), LOCKS);
         let mut root = NONE;
         let mut all: [Option<u32>; LOCKS] = [None; LOCKS];
         for _ in 0..4_000 {

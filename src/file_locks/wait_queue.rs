@@ -6,7 +6,7 @@ use crate::Vmid;
 use core::cmp::Reverse;
 use core::hash::Hash;
 
-use crate::error::{Errno, Error};
+use crate::error::Errno;
 use crate::store::{
     Arena, Digest, HashIndex, NONE, Payer, Portion, SlotAllocator, Steps, Table, bytes_for, hash64,
     total,
@@ -132,18 +132,18 @@ impl<'m> WaitQueue<'m> {
         )
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(WaitQueue {
-            waiting: arena.alloc_table(capacity, |_| Ok(FREE))?,
-            slots: SlotAllocator::new(arena, capacity)?,
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        WaitQueue {
+            waiting: arena.alloc_filled(capacity, FREE),
+            slots: SlotAllocator::new(arena, capacity),
             first_completed: NONE,
             last_completed: NONE,
-            by_owner: HashIndex::new(arena, capacity)?,
-            by_sender: HashIndex::new(arena, capacity)?,
+            by_owner: HashIndex::new(arena, capacity),
+            by_sender: HashIndex::new(arena, capacity),
             last_arrival: 0,
             may_have_cycle: false,
             steps: Steps::default(),
-        })
+        }
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {

@@ -57,10 +57,8 @@ impl Leader<'_> {
         self.pending_grants
             .digest(&mut digest, PendingGrants::digest);
         self.processes.digest(&mut digest, Processes::digest);
-        let of_locks = |locks: &&mut LockTable<'_>, digest: &mut Digest| locks.digest(digest);
-        self.locks.digest(&mut digest, of_locks);
-        let of_leases = |leases: &&mut Server<'_>, digest: &mut Digest| leases.digest(digest);
-        self.leases.digest(&mut digest, of_leases);
+        self.locks.digest(&mut digest, LockTable::digest);
+        self.leases.digest(&mut digest, Server::digest);
         self.outbox.digest(&mut digest);
         digest.finish()
     }

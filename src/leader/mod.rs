@@ -98,8 +98,8 @@ pub struct Leader<'m> {
     ranges: Ranges<'m>,
     pending_grants: Digested<PendingGrants<'m>>,
     processes: Digested<Processes<'m>>,
-    locks: Digested<&'m mut LockTable<'m>>,
-    leases: Digested<&'m mut Server<'m>>,
+    locks: Digested<LockTable<'m>>,
+    leases: Digested<Server<'m>>,
     outbox: Outbox,
     vmids: Digested<Vmids<'m>>,
     departed: Digested<Departed<'m>>,
@@ -152,10 +152,8 @@ impl<'m> Leader<'m> {
             ),
             PendingGrants::bytes(capacities.ranges, capacities.members),
             Processes::bytes(capacities.processes, &capacities.signals),
-            bytes_for::<LockTable<'m>>(1),
             LockTable::bytes(&capacities.locks),
             bytes_for::<u32>(MAX_DEPARTED),
-            bytes_for::<Server<'m>>(1),
             Server::bytes(&capacities.leases, capacities.sync_data),
             LockTable::quota_bytes(capacities.members),
             Processes::quota_bytes(capacities.members),
@@ -168,41 +166,45 @@ impl<'m> Leader<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacities: &LeaderCapacities) -> Result<Self, Error> {
+        arena.checked(|arena| Self::make(arena, capacities))
+    }
+
+    pub(crate) fn make(arena: &mut Arena<'m>, capacities: &LeaderCapacities) -> Self {
         let LeaderCapacities {
             ranges,
             members,
             id_members,
             ..
         } = *capacities;
-        Ok(Leader {
-            ranges: Ranges::shared(arena, ranges, capacities.wrap_ids, id_members)?,
-            pending_grants: Digested::new(PendingGrants::new(arena, ranges, members)?),
+        Leader {
+            ranges: Ranges::make(arena, ranges, capacities.wrap_ids, id_members),
+            pending_grants: Digested::new(PendingGrants::new(arena, ranges, members)),
             processes: Digested::new(Processes::new(
                 arena,
                 (capacities.processes, capacities.peers),
                 &capacities.signals,
                 members,
-            )?),
-            // The arena has the largest ones, since a leader is moved several times while it is made.
-            locks: Digested::new(
-                arena.alloc_with(|arena| LockTable::shared(arena, &capacities.locks, members))?,
-            ),
-            leases: Digested::new(arena.alloc_with(|arena| {
-                Server::shared(arena, &capacities.leases, capacities.sync_data, members)
-            })?),
+            )),
+            locks: Digested::new(LockTable::make(arena, &capacities.locks, members)),
+            leases: Digested::new(Server::make(
+                arena,
+                &capacities.leases,
+                capacities.sync_data,
+                members,
+            )),
             outbox: Outbox::EMPTY,
             vmids: Digested::new(Vmids::new(
                 arena,
                 Vmids::capacity(capacities.ranges, capacities.processes),
                 members,
-            )?),
+            )),
             departed: Digested::new(Departed {
-                vmids: arena.alloc_table(MAX_DEPARTED, |_| Ok(0))?,
+                vmids: arena.alloc_filled(MAX_DEPARTED, 0),
                 next: 0,
             }),
             ops: 0,
             observer: None,
-        })
+        }
     }
 
     /// Returns the number of requests that were refused because of a quota.

@@ -96,21 +96,23 @@ impl<'m> DelegatedFiles<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, files: usize) -> Result<Self, Error> {
-        Ok(DelegatedFiles {
-            locks: LockTable::new(arena, &limits(files))?,
-            files: arena.alloc_table(files, |_| {
-                Ok(DelegatedFile {
-                    state: State::Free,
-                    number: 0,
-                    is_recalled: false,
-                    fencing: Numbers::NONE,
-                })
-            })?,
+        arena.checked(|arena| Self::make(arena, files))
+    }
+
+    pub(crate) fn make(arena: &mut Arena<'m>, files: usize) -> Self {
+        DelegatedFiles {
+            locks: LockTable::make(arena, &limits(files), 0),
+            files: arena.alloc_table(files, |_| DelegatedFile {
+                state: State::Free,
+                number: 0,
+                is_recalled: false,
+                fencing: Numbers::NONE,
+            }),
             next_number: 1,
             recalled: 0,
             held: 0,
             peak_held: 0,
-        })
+        }
     }
 
     /// Sets, changes or releases a lock of one of this member's processes, if this member can

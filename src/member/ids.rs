@@ -134,13 +134,17 @@ impl<'m> OwnIds<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        let table = arena.alloc_table(capacity, |_| Ok(OwnRange::default()))?;
-        Ok(OwnIds {
+        arena.checked(|arena| Self::make(arena, capacity))
+    }
+
+    pub(crate) fn make(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        let table = arena.alloc_filled(capacity, OwnRange::default());
+        OwnIds {
             table,
             count: 0,
             peak: 0,
             cursors: Cursors::default(),
-        })
+        }
     }
 
     /// Allocates the next ID for that purpose. As long as no thread has an ID of the only range,

@@ -87,6 +87,17 @@ impl<'m, P: Pal> Node<'m, P> {
         config: Config,
         memory: &'m mut [MaybeUninit<u8>],
     ) -> Result<Self, StartError> {
+        Self::new_in(pal, identity, config, memory, |node| node)
+    }
+
+    /// As [`Node::new`]; `place` moves the node to its place, without a copy of it on the stack.
+    pub(crate) fn new_in<R>(
+        pal: P,
+        identity: Identity,
+        config: Config,
+        memory: &'m mut [MaybeUninit<u8>],
+        place: impl FnOnce(Self) -> R,
+    ) -> Result<R, StartError> {
         config.check()?;
         let (needed, given) = (Self::memory(&identity, &config).total(), memory.len());
         let too_little = StartError::TooLittleMemory { needed, given };
@@ -96,73 +107,65 @@ impl<'m, P: Pal> Node<'m, P> {
         if (config.require_secure || pal.requires_secure()) && !pal.is_secure() {
             return Err(StartError::NotSecure);
         }
-        Self::assemble(pal, identity, config, memory).map_err(|error| match error {
+        Self::assemble(pal, identity, config, memory, place).map_err(|error| match error {
             // The memory may begin at an address that wastes more than was counted.
             Error::Full(_) => too_little,
             _ => StartError::Platform,
         })
     }
 
-    fn assemble(
+    #[inline]
+    fn assemble<R>(
         pal: P,
         identity: Identity,
         config: Config,
         memory: &'m mut [MaybeUninit<u8>],
-    ) -> Result<Self, Error> {
+        place: impl FnOnce(Self) -> R,
+    ) -> Result<R, Error> {
         let limits = &config.capacities;
         let mut arena = Arena::new(memory);
+        let arena = &mut arena;
         let peers = Peers::new(
-            &mut arena,
+            arena,
             P::contended,
             limits.peers,
             limits.frame_length,
             limits.send_queue,
-        )?;
+        );
         let waiters = Waiters::new(
-            &mut arena,
+            arena,
             P::contended,
             limits.waiters,
             limits.reply_buffers,
             || pal.event(),
         )?;
-        let leader = new_leader(&mut arena, P::contended, &identity, &config)?;
-        let own_ids = SpinLock::new(
-            Rank::OwnIds,
-            P::contended,
-            OwnIds::new(&mut arena, limits.own_ranges)?,
-        );
-        let children = SpinLock::new(
-            Rank::Children,
-            P::contended,
-            Children::new(&mut arena, limits.children)?,
-        );
-        let delegated_files = new_delegated_files(&mut arena, P::contended, &identity, limits)?;
-        let leader_limits = arena.alloc_with(|_| Ok(LeaderLimits::new(P::contended)))?;
+        let leader = new_leader(arena, P::contended, &identity, &config)?;
+        let delegated_files = new_delegated_files(arena, P::contended, &identity, limits)?;
+        let leader_limits = arena.alloc_with(|_| LeaderLimits::new(P::contended))?;
         let upcalls =
-            arena.alloc_with(|_| Ok(SpinLock::new(Rank::Upcalls, P::contended, Upcalls::new())))?;
-        let owners = arena
-            .alloc_with(|_| Ok(SpinLock::new(Rank::Owners, P::contended, OwnerCache::new())))?;
+            arena.alloc_with(|_| SpinLock::new(Rank::Upcalls, P::contended, Upcalls::new()))?;
+        let owners =
+            arena.alloc_with(|_| SpinLock::new(Rank::Owners, P::contended, OwnerCache::new()))?;
+        let worker = WorkerState::new(arena, limits.unidentified)?;
         let sync_handles = SyncHandles::new(
-            &mut arena,
+            arena,
             P::contended,
             limits.sync_handles,
             limits.sync_data,
             limits.waiters,
-        )?;
-        let worker = SpinLock::new(
-            Rank::Token,
-            P::contended,
-            WorkerState::new(&mut arena, limits.unidentified)?,
         );
-        let events = EventRing::new(&mut arena, limits.events)?;
+        let own_ids = OwnIds::make(arena, limits.own_ranges);
+        let children = Children::make(arena, limits.children);
+        let events = EventRing::new(arena, limits.events);
+        arena.check()?;
         let stopped = pal.event().map_err(|_| Error::Platform)?;
         stopped.prepare().map_err(|_| Error::Platform)?;
-        Ok(Node {
+        Ok(place(Node {
             peers,
             waiters,
             leadership: Leadership::new(identity.leader_vmid(), leader),
-            own_ids,
-            children,
+            own_ids: SpinLock::new(Rank::OwnIds, P::contended, own_ids),
+            children: SpinLock::new(Rank::Children, P::contended, children),
             parent: SpinLock::new(
                 Rank::Parent,
                 P::contended,
@@ -184,7 +187,7 @@ impl<'m, P: Pal> Node<'m, P> {
             embedder: &NoEmbedder,
             own_pid: AtomicU32::new(0),
             extended: AtomicBool::new(false),
-            worker,
+            worker: SpinLock::new(Rank::Token, P::contended, worker),
             stopped,
             counters: Counters::default(),
             events,
@@ -198,7 +201,7 @@ impl<'m, P: Pal> Node<'m, P> {
             identity,
             config,
             pal,
-        })
+        }))
     }
 }
 
@@ -212,11 +215,10 @@ fn new_leader<'m>(
     if !identity.is_leader() {
         return Ok(None);
     }
-    let tables = arena.alloc_with(|arena| {
-        let leader = Leader::new(arena, &config.leader_capacities())?;
-        Ok(LeaderTables::new(contended, leader))
-    })?;
-    Ok(Some(tables))
+    let capacities = config.leader_capacities();
+    let make =
+        |arena: &mut Arena<'m>| LeaderTables::new(contended, Leader::make(arena, &capacities));
+    Ok(Some(arena.alloc_with(make)?))
 }
 
 /// Makes the table of the files that are delegated to this process. A process that leads has none.
@@ -232,8 +234,8 @@ fn new_delegated_files<'m>(
         limits.max_delegated_files()
     };
     let files = arena.alloc_with(|arena| {
-        let files = DelegatedFiles::new(arena, most)?;
-        Ok(SpinLock::new(Rank::DelegatedFiles, contended, files))
+        let files = DelegatedFiles::make(arena, most);
+        SpinLock::new(Rank::DelegatedFiles, contended, files)
     })?;
     Ok(files)
 }

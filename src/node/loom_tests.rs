@@ -102,8 +102,7 @@ fn loom_a_peer_is_released_once() {
     check(|| {
         let bytes = Peers::<()>::bytes(1) + 3 * 256;
         let mut arena = Arena::new(memory(bytes));
-        let peers: Arc<Peers<'static, ()>> =
-            Arc::new(Peers::new(&mut arena, |_| {}, 1, 256, 512).unwrap());
+        let peers: Arc<Peers<'static, ()>> = Arc::new(Peers::new(&mut arena, |_| {}, 1, 256, 512));
         let using: Vec<_> = (0..2)
             .map(|_| {
                 let peers = Arc::clone(&peers);

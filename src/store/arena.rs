@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
+use core::convert::Infallible;
 use core::mem::{self, MaybeUninit};
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -88,13 +89,21 @@ assert_eq!(libos_ipc::store::Arena::new(&mut memory).remaining(), 64);
 )]
 pub struct Arena<'m> {
     rest: &'m mut [MaybeUninit<u8>],
+    /// Memory was asked for that was not left.
+    is_exhausted: bool,
 }
 
+/// An allocation never fails at its place: if too little memory is left, it returns a table without
+/// elements, and [`Arena::check`] returns the error once, after all allocations. So a machine is made in
+/// its final place, without copies for errors.
 impl<'m> Arena<'m> {
     /// Makes an arena of this memory. The memory is best untouched: on a host, pages that are never
     /// used are never allocated.
     pub fn new(memory: &'m mut [MaybeUninit<u8>]) -> Self {
-        Arena { rest: memory }
+        Arena {
+            rest: memory,
+            is_exhausted: false,
+        }
     }
 
     /// Returns the number of bytes that are left.
@@ -102,75 +111,113 @@ impl<'m> Arena<'m> {
         self.rest.len()
     }
 
-    /// Cuts off `count` bytes without changing them.
-    fn cut(&mut self, count: usize) -> Result<&'m mut [MaybeUninit<u8>], Error> {
-        let rest = mem::take(&mut self.rest);
-        if count > rest.len() {
-            self.rest = rest;
+    /// Returns [`Error::Full`] if an allocation found too little memory. What was made of the arena must not be
+    /// used then.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.is_exhausted {
             return Err(Error::Full(Resource::Memory));
         }
-        let (cut, rest) = rest
-            .split_at_mut_checked(count)
-            .ok_or(Error::Full(Resource::Memory))?;
+        Ok(())
+    }
+
+    /// Makes a machine, and checks that the memory was sufficient.
+    pub(crate) fn checked<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Result<T, Error> {
+        let machine = make(self);
+        self.check().map(|()| machine)
+    }
+
+    /// Cuts off memory for `count` elements of that size and alignment, without changing it. Returns its first
+    /// byte and `count`; 0 elements if too little memory is left.
+    // Not generic, and not inlined: it is called for each table.
+    #[inline(never)]
+    fn cut(&mut self, count: usize, (size, align): (usize, usize)) -> (*mut u8, usize) {
+        let rest = mem::take(&mut self.rest);
+        let padding = rest.as_ptr().addr().wrapping_neg() & align.wrapping_sub(1);
+        let cut = count.checked_mul(size).and_then(|length| {
+            let (_, aligned) = rest.split_at_mut_checked(padding)?;
+            aligned.split_at_mut_checked(length)
+        });
+        let Some((cut, rest)) = cut else {
+            self.is_exhausted = true;
+            return (core::ptr::without_provenance_mut(align), 0);
+        };
         self.rest = rest;
-        Ok(cut)
+        (cut.as_mut_ptr().cast(), count)
     }
 
     /// Cuts off a buffer of `count` bytes.
-    pub(crate) fn alloc_buffer(&mut self, count: usize) -> Result<Buffer<'m>, Error> {
-        self.cut(count).map(Buffer::uninit)
+    pub(crate) fn alloc_buffer(&mut self, count: usize) -> Buffer<'m> {
+        Buffer::uninit(self.alloc_uninit(count))
     }
 
     /// Cuts off `count` bytes at the end, as an arena of their own.
-    pub(crate) fn split_off(&mut self, count: usize) -> Result<Arena<'m>, Error> {
+    pub(crate) fn split_off(&mut self, count: usize) -> Arena<'m> {
         let rest = mem::take(&mut self.rest);
-        let Some(at) = rest.len().checked_sub(count) else {
-            self.rest = rest;
-            return Err(Error::Full(Resource::Memory));
+        let at = rest.len().checked_sub(count);
+        let Some((rest, end)) = at.and_then(|at| rest.split_at_mut_checked(at)) else {
+            self.is_exhausted = true;
+            return Arena::new(&mut []);
         };
-        let (rest, end) = rest
-            .split_at_mut_checked(at)
-            .ok_or(Error::Full(Resource::Memory))?;
         self.rest = rest;
-        Ok(Arena { rest: end })
+        Arena::new(end)
     }
 
     /// Cuts off memory for `count` elements of type `T`, which are not initialised.
-    pub(crate) fn alloc_uninit<T>(
-        &mut self,
-        count: usize,
-    ) -> Result<&'m mut [MaybeUninit<T>], Error> {
-        let padding = self.rest.as_ptr().align_offset(align_of::<T>());
-        self.cut(padding)?;
-        let length = count
-            .checked_mul(size_of::<T>())
-            .ok_or(Error::Full(Resource::Memory))?;
-        let cut = self.cut(length)?;
-        // SAFETY: `cut` is exclusively this call's for 'm, aligned for T by the padding cut before
-        // it, and exactly `count` times T's size long. Uninitialised T may hold any bytes.
-        Ok(unsafe { core::slice::from_raw_parts_mut(cut.as_mut_ptr().cast(), count) })
+    pub(crate) fn alloc_uninit<T>(&mut self, count: usize) -> &'m mut [MaybeUninit<T>] {
+        let (first, count) = self.cut(count, (size_of::<T>(), align_of::<T>()));
+        // SAFETY: the memory is exclusively this call's for 'm, aligned for T, and `count` times T's size long.
+        // Uninitialised T may hold any bytes.
+        unsafe { core::slice::from_raw_parts_mut(first.cast(), count) }
+    }
+
+    /// Cuts off a table of `count` elements that are all `value`.
+    pub(crate) fn alloc_filled<T: Copy>(&mut self, count: usize, value: T) -> Table<'m, T> {
+        let room = self.alloc_uninit::<T>(count);
+        if let Some(first) = room.first_mut() {
+            first.write(value);
+        }
+        // SAFETY: these are the bytes of the table, and the first element, if there is one, was written.
+        unsafe { repeat(room.as_mut_ptr().cast(), size_of::<T>(), size_of_val(room)) };
+        let room: *mut [MaybeUninit<T>] = room;
+        // SAFETY: every element is a copy of `value` now, and `MaybeUninit<T>` has the layout of `T`.
+        Table(unsafe { &mut *(room as *mut [T]) })
     }
 
     /// Cuts off memory for one value, which `make` makes with memory of the same arena. The value is
     /// never dropped.
-    // Not inlined: else the stack frame of a caller would have room for each value that it allocates.
-    #[inline(never)]
+    ///
+    /// # Errors
+    /// [`Error::Full`] if too little memory is left.
     pub(crate) fn alloc_with<T>(
         &mut self,
-        make: impl FnOnce(&mut Self) -> Result<T, Error>,
+        make: impl FnOnce(&mut Self) -> T,
     ) -> Result<&'m mut T, Error> {
-        let room = self.alloc_uninit::<T>(1)?.first_mut();
+        let room = self.alloc_uninit::<T>(1).first_mut();
         let room = room.ok_or(Error::Full(Resource::Memory))?;
-        Ok(room.write(make(self)?))
+        Ok(write(room, || make(self)))
     }
 
     /// Cuts off a table of `count` elements and initialises each.
     pub(crate) fn alloc_table<T>(
         &mut self,
         count: usize,
-        mut make: impl FnMut(usize) -> Result<T, Error>,
-    ) -> Result<Table<'m, T>, Error> {
-        let room = self.alloc_uninit::<T>(count)?;
+        mut make: impl FnMut(usize) -> T,
+    ) -> Table<'m, T> {
+        let Ok(table) = self.try_alloc_table(count, |index| Ok::<T, Infallible>(make(index)));
+        table
+    }
+
+    /// As [`Arena::alloc_table`], with elements that may not be had.
+    ///
+    /// # Errors
+    /// The first error of `make`.
+    #[inline]
+    pub(crate) fn try_alloc_table<T, E>(
+        &mut self,
+        count: usize,
+        mut make: impl FnMut(usize) -> Result<T, E>,
+    ) -> Result<Table<'m, T>, E> {
+        let room = self.alloc_uninit::<T>(count);
         for (index, slot) in room.iter_mut().enumerate() {
             slot.write(make(index)?);
         }
@@ -178,6 +225,36 @@ impl<'m> Arena<'m> {
         // SAFETY: every element was written by the loop above, and `MaybeUninit<T>` has the layout of `T`.
         Ok(Table(unsafe { &mut *(room as *mut [T]) }))
     }
+}
+
+/// Fills `length` bytes with copies of the first `done` ones.
+///
+/// # Safety
+/// The bytes from `first` on must be the caller's. If there are any, the first `done` ones are copied also if they are
+/// not initialised.
+// Not generic, and not inlined: it is called for each table.
+#[inline(never)]
+unsafe fn repeat(first: *mut u8, mut done: usize, length: usize) {
+    while done < length {
+        let count = done.min(length.wrapping_sub(done));
+        // SAFETY: both parts are within the bytes, and the second one begins at the end of the first one or behind it.
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                first.cast::<MaybeUninit<u8>>(),
+                first.add(done).cast(),
+                count,
+            );
+        };
+        done = done.wrapping_add(count);
+    }
+}
+
+/// Makes a value in its place.
+// Not inlined: the compiler makes a value directly in the place that is an argument, and the stack frame of the caller has no
+// room for it.
+#[inline(never)]
+fn write<T>(room: &mut MaybeUninit<T>, make: impl FnOnce() -> T) -> &mut T {
+    room.write(make())
 }
 
 /// A table from an arena. It owns its elements, but not the memory.
@@ -201,5 +278,27 @@ impl<T> Drop for Table<'_, T> {
         // SAFETY: the table owns its elements and is the only access to them; the bytes below stay
         // borrowed for 'm, but are never read as `T` again.
         unsafe { core::ptr::drop_in_place(self.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_for_which_too_little_memory_is_left_is_empty_and_the_arena_says_so() {
+        let mut memory = [MaybeUninit::uninit(); 64];
+        let mut arena = Arena::new(&mut memory);
+        assert_eq!(arena.alloc_filled(3, 7_u32).to_vec(), [7, 7, 7]);
+        assert_eq!(arena.check(), Ok(()));
+        assert!(arena.alloc_filled(64, 7_u32).is_empty());
+        assert!(arena.alloc_table(usize::MAX, |index| index).is_empty());
+        assert!(arena.split_off(64).alloc_filled(1, 0_u8).is_empty());
+        assert_eq!(arena.check(), Err(Error::Full(Resource::Memory)));
+        assert_eq!(
+            arena.checked(|_| ()),
+            Err(Error::Full(Resource::Memory)),
+            "later allocations do not hide the first failure"
+        );
     }
 }

@@ -10,7 +10,6 @@ use core::cmp::Ordering;
 use heapless::Vec;
 
 use super::{Arena, NONE, Steps, Table, bytes_for, total};
-use crate::error::Error;
 use crate::invariant::OrBroken;
 
 /// The side of a child.
@@ -83,12 +82,12 @@ impl<'m> HashIndex<'m> {
         total!(bytes_for::<u32>(capacity), bytes_for::<Node>(capacity))
     }
 
-    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(HashIndex {
-            roots: arena.alloc_table(capacity, |_| Ok(NONE))?,
-            nodes: arena.alloc_table(capacity, |_| Ok(LEAF))?,
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        HashIndex {
+            roots: arena.alloc_filled(capacity, NONE),
+            nodes: arena.alloc_filled(capacity, LEAF),
             steps: Steps::default(),
-        })
+        }
     }
 
     /// The number of entries that were visited.
@@ -312,7 +311,10 @@ mod tests {
 
     fn with_index(test: impl FnOnce(&mut HashIndex<'_>)) {
         let mut memory = Box::new_uninit_slice(HashIndex::bytes(CAPACITY as usize));
-        test(&mut HashIndex::new(&mut Arena::new(&mut memory), CAPACITY as usize).unwrap());
+        test(&mut HashIndex::new(
+            &mut Arena::new(&mut memory),
+            CAPACITY as usize,
+        ));
     }
 
     /// Checks order, heights and balance of the tree. Returns its height and its number of nodes.

@@ -1,6 +1,5 @@
 //! The slots of a fixed-size table: an allocator for their numbers.
 
-use crate::error::Error;
 use core::hash::Hasher;
 
 use crate::invariant::{Count, OrBroken};
@@ -24,14 +23,14 @@ impl<'m> SlotAllocator<'m> {
         bytes_for::<u32>(capacity)
     }
 
-    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(SlotAllocator {
-            next_free: arena.alloc_table(capacity, |_| Ok(NONE))?,
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        SlotAllocator {
+            next_free: arena.alloc_filled(capacity, NONE),
             free: NONE,
             fresh: 0,
             in_use: 0,
             peak: 0,
-        })
+        }
     }
 
     pub(crate) fn alloc(&mut self) -> Option<u32> {

@@ -1,7 +1,6 @@
 //! Maps numbers to slots of a table.
 
 use super::{Arena, Steps, Table, bytes_for, close_gap, make_gap};
-use crate::error::Error;
 use crate::invariant::{Count, OrBroken};
 
 #[derive(Clone, Copy, Default)]
@@ -28,13 +27,13 @@ impl<'m> SortedMap<'m> {
         bytes_for::<Entry>(capacity)
     }
 
-    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(SortedMap {
-            entries: arena.alloc_table(capacity, |_| Ok(Entry::default()))?,
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        SortedMap {
+            entries: arena.alloc_filled(capacity, Entry::default()),
             count: 0,
             peak: 0,
             steps: Steps::default(),
-        })
+        }
     }
 
     fn find(&self, number: u32) -> Result<usize, usize> {

@@ -3,7 +3,6 @@
 use core::hash::Hasher;
 
 use super::{Arena, Digest, NONE, Table, bytes_for};
-use crate::error::Error;
 use crate::invariant::Count;
 
 /// The place of a slot in the queue.
@@ -46,12 +45,12 @@ impl<'m> TransmitQueue<'m> {
         bytes_for::<Link>(capacity)
     }
 
-    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(TransmitQueue {
-            links: arena.alloc_table(capacity, |_| Ok(UNLINKED))?,
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        TransmitQueue {
+            links: arena.alloc_filled(capacity, UNLINKED),
             due: EMPTY,
             deferred: EMPTY,
-        })
+        }
     }
 
     /// Adds the slots in their order.
@@ -206,7 +205,7 @@ mod tests {
     #[test]
     fn queue_keeps_the_order_that_two_lists_of_a_model_have() {
         let mut memory = Box::new_uninit_slice(TransmitQueue::bytes(SLOTS as usize));
-        let mut queue = TransmitQueue::new(&mut Arena::new(&mut memory), SLOTS as usize).unwrap();
+        let mut queue = TransmitQueue::new(&mut Arena::new(&mut memory), SLOTS as usize);
         let (mut due, mut deferred) = (VecDeque::new(), VecDeque::new());
         let mut rng = fastrand::Rng::with_seed(1);
         for step in 0..20_000 {

@@ -2,7 +2,6 @@
 //! member has used it alone for long enough.
 
 use crate::Vmid;
-use crate::error::Error;
 use crate::invariant::Count;
 use crate::store::{Arena, Digest, Table, bytes_for};
 
@@ -49,9 +48,9 @@ impl<'m> Contention<'m> {
         bytes_for::<ContentionEntry>(Self::length(files))
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, files: usize) -> Result<Self, Error> {
-        let entries = arena.alloc_table(Self::length(files), |_| Ok(EMPTY))?;
-        Ok(Contention(entries))
+    pub(super) fn new(arena: &mut Arena<'m>, files: usize) -> Self {
+        let entries = arena.alloc_filled(Self::length(files), EMPTY);
+        Contention(entries)
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {

@@ -3,7 +3,6 @@
 //! as long again.
 
 use crate::Vmid;
-use crate::error::Error;
 use crate::store::{Arena, Digest, Table, bytes_for, close_gap};
 
 /// How many such members the table remembers: the last ones.
@@ -25,10 +24,10 @@ impl<'m> OverdueMembers<'m> {
         bytes_for::<Option<Vmid>>(Self::length(files))
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, files: usize) -> Result<Self, Error> {
-        Ok(OverdueMembers {
-            members: arena.alloc_table(Self::length(files), |_| Ok(None))?,
-        })
+    pub(super) fn new(arena: &mut Arena<'m>, files: usize) -> Self {
+        OverdueMembers {
+            members: arena.alloc_filled(Self::length(files), None),
+        }
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {

@@ -10,7 +10,7 @@
 use super::contention::Contention;
 use super::overdue::OverdueMembers;
 use crate::Vmid;
-use crate::error::{Errno, Error};
+use crate::error::Errno;
 use crate::file_locks::quotas::{Charge, LOCKS};
 use crate::file_locks::table::File;
 use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
@@ -77,25 +77,22 @@ impl<'m> DelegationTable<'m> {
         self.by_number.steps()
     }
 
-    pub(in crate::file_locks) fn new(
-        arena: &mut Arena<'m>,
-        limits: &LockLimits,
-    ) -> Result<Self, Error> {
+    pub(in crate::file_locks) fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Self {
         let by_locks = limits.locks.checked_div(DelegatedLocks::MAX).unwrap_or(0);
-        Ok(DelegationTable {
-            by_number: HashIndex::new(arena, limits.files)?,
+        DelegationTable {
+            by_number: HashIndex::new(arena, limits.files),
             count: 0,
             peak: 0,
             // Half of the table stays for members without delegations.
             limit: by_locks.min(limits.files) / 2,
             first_recalled: NONE,
             last_recalled: NONE,
-            outbox: TransmitQueue::new(arena, limits.files)?,
-            resuming: TransmitQueue::new(arena, limits.files)?,
+            outbox: TransmitQueue::new(arena, limits.files),
+            resuming: TransmitQueue::new(arena, limits.files),
             last_recall: 0,
-            contention: Digested::new(Contention::new(arena, limits.files)?),
-            overdue: OverdueMembers::new(arena, limits.files)?,
-        })
+            contention: Digested::new(Contention::new(arena, limits.files)),
+            overdue: OverdueMembers::new(arena, limits.files),
+        }
     }
 
     pub(in crate::file_locks) fn digest(&self, digest: &mut Digest) {

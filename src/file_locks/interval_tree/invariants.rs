@@ -49,7 +49,7 @@ mod tests {
     /// The result of the check for a tree with 1 at its root, 0 on the left and 2 on the right.
     fn count_after(fault: fn(&mut IntervalTrees<'_>)) -> Option<usize> {
         let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(CAPACITY)];
-        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), CAPACITY).unwrap();
+        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), CAPACITY);
         let root = [10, 20, 30].into_iter().fold(NONE, |root, start| {
             let lock = trees
                 .alloc((start, start + 4), true, (0, 0), Payer::NOBODY)
@@ -66,7 +66,7 @@ mod tests {
         const MAX: usize = 7;
         let orders = (1..=MAX).product::<usize>();
         let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(MAX)];
-        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), MAX).unwrap();
+        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), MAX);
         for number in 0..orders {
             let mut starts = [0, 1, 2, 3, 4, 5, 6];
             let mut rest = number;
@@ -98,7 +98,7 @@ mod tests {
     fn repeated_insertion_at_one_place_leaves_the_root_unchanged() {
         const MAX: usize = 16;
         let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(MAX)];
-        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), MAX).unwrap();
+        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), MAX);
         // A full tree of four levels: one more lock needs a fifth level.
         let mut root = (0..15).fold(NONE, |root, at| {
             let lock = trees

@@ -23,7 +23,6 @@ use heapless::Vec;
 
 use super::Range;
 use super::reach::Reach;
-use crate::error::Error;
 use crate::invariant::Count;
 use crate::store::{Arena, Digest, NONE, Payer, SlotAllocator, Steps, Table, bytes_for, total};
 
@@ -151,12 +150,12 @@ impl<'m> IntervalTrees<'m> {
         )
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(IntervalTrees {
-            locks: arena.alloc_table(capacity, |_| Ok(EMPTY_LOCK))?,
-            slots: SlotAllocator::new(arena, capacity)?,
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        IntervalTrees {
+            locks: arena.alloc_filled(capacity, EMPTY_LOCK),
+            slots: SlotAllocator::new(arena, capacity),
             steps: Steps::default(),
-        })
+        }
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {

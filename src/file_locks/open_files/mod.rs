@@ -11,7 +11,6 @@ mod notices;
 mod quotas;
 
 use crate::Vmid;
-use crate::error::Error;
 use core::cmp::Ordering;
 use core::hash::Hash;
 
@@ -147,23 +146,19 @@ impl<'m> OpenFileTable<'m> {
         )
     }
 
-    pub(super) fn new(
-        arena: &mut Arena<'m>,
-        capacity: usize,
-        members: usize,
-    ) -> Result<Self, Error> {
-        Ok(OpenFileTable {
-            references: arena.alloc_table(capacity, |_| Ok(FREE))?,
-            slots: SlotAllocator::new(arena, capacity)?,
-            by_number: HashIndex::new(arena, capacity)?,
-            closed: arena.alloc_table(capacity, |_| Ok(0))?,
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize, members: usize) -> Self {
+        OpenFileTable {
+            references: arena.alloc_filled(capacity, FREE),
+            slots: SlotAllocator::new(arena, capacity),
+            by_number: HashIndex::new(arena, capacity),
+            closed: arena.alloc_filled(capacity, 0),
             listed: 0,
             unjoined: 0,
             withheld: 0,
-            outbox: TransmitQueue::new(arena, capacity)?,
-            quotas: Quotas::new(arena, members, &[capacity])?,
+            outbox: TransmitQueue::new(arena, capacity),
+            quotas: Quotas::new(arena, members, &[capacity]),
             steps: Steps::default(),
-        })
+        }
     }
 
     /// The number of entries that were visited.

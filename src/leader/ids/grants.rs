@@ -5,7 +5,6 @@ use core::cmp::Ordering;
 use core::mem::replace;
 
 use crate::Vmid;
-use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::store::{
     Arena, Digest, HashIndex, Payer, Quotas, SlotAllocator, Table, bytes_for, hash64, total,
@@ -63,7 +62,6 @@ const KEYS: [Key; 3] = [Key::Number, Key::To, Key::Giver];
 impl<'m> Grants<'m> {
     pub(super) const fn bytes(capacity: usize, members: usize) -> usize {
         total!(
-            bytes_for::<Grants<'m>>(1),
             bytes_for::<Payer>(capacity),
             Quotas::bytes(members),
             bytes_for::<Grant>(capacity),
@@ -74,26 +72,15 @@ impl<'m> Grants<'m> {
         )
     }
 
-    /// Makes an empty table, which at most `members` share by quotas; 0: there are no quotas. The arena has
-    /// it, since a leader is moved several times while it is made.
-    pub(super) fn new(
-        arena: &mut Arena<'m>,
-        capacity: usize,
-        members: usize,
-    ) -> Result<&'m mut Self, Error> {
-        arena.alloc_with(|arena| Self::make(arena, capacity, members))
-    }
-
-    fn make(arena: &mut Arena<'m>, capacity: usize, members: usize) -> Result<Self, Error> {
-        let mut index = || HashIndex::new(arena, capacity);
-        let indexes = [index()?, index()?, index()?];
-        Ok(Grants {
-            entries: arena.alloc_table(capacity, |_| Ok(Grant::default()))?,
-            slots: SlotAllocator::new(arena, capacity)?,
-            indexes,
-            payers: arena.alloc_table(capacity, |_| Ok(Payer::NOBODY))?,
-            quotas: Quotas::new(arena, members, &[capacity])?,
-        })
+    /// Makes an empty table, which at most `members` share by quotas; 0: there are no quotas.
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize, members: usize) -> Self {
+        Grants {
+            entries: arena.alloc_filled(capacity, Grant::default()),
+            slots: SlotAllocator::new(arena, capacity),
+            indexes: [(); 3].map(|()| HashIndex::new(arena, capacity)),
+            payers: arena.alloc_filled(capacity, Payer::NOBODY),
+            quotas: Quotas::new(arena, members, &[capacity]),
+        }
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {

@@ -5,7 +5,6 @@
 //! process is known to start that process the other is responsible from then on.
 
 use super::grants::{Grant, Grants, Key};
-use crate::error::Error;
 use crate::store::{Arena, Digest};
 use crate::{Id, Vmid};
 
@@ -13,7 +12,7 @@ use crate::{Id, Vmid};
 const MAX_GRANTS: usize = 4096;
 
 /// Each ID is in one grant at most.
-pub(in crate::leader) struct PendingGrants<'m>(&'m mut Grants<'m>);
+pub(in crate::leader) struct PendingGrants<'m>(Grants<'m>);
 
 impl<'m> PendingGrants<'m> {
     /// Returns the number of entries: a quarter of the ranges.
@@ -30,17 +29,13 @@ impl<'m> PendingGrants<'m> {
         Grants::bytes(Self::capacity(ranges), members)
     }
 
-    pub(in crate::leader) fn new(
-        arena: &mut Arena<'m>,
-        ranges: usize,
-        members: usize,
-    ) -> Result<Self, Error> {
-        let grants = Grants::new(arena, Self::capacity(ranges), members)?;
-        Ok(PendingGrants(grants))
+    pub(in crate::leader) fn new(arena: &mut Arena<'m>, ranges: usize, members: usize) -> Self {
+        let grants = Grants::new(arena, Self::capacity(ranges), members);
+        PendingGrants(grants)
     }
 
     pub(in crate::leader) fn quotas(&self) -> &Grants<'m> {
-        self.0
+        &self.0
     }
 
     /// Records that a process has left. What it has given is revoked later.
@@ -172,8 +167,7 @@ mod tests {
     #[test]
     fn pending_grant_belongs_to_the_last_giver() {
         let mut memory = [MaybeUninit::uninit(); PendingGrants::bytes(RANGES, 0)];
-        let mut pending_grants =
-            PendingGrants::new(&mut Arena::new(&mut memory), RANGES, 0).unwrap();
+        let mut pending_grants = PendingGrants::new(&mut Arena::new(&mut memory), RANGES, 0);
         let mut model: Model = [(0, 0); IDS];
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..20_000 {

@@ -69,12 +69,21 @@ impl<'m> Ranges<'m> {
         wrap: bool,
         members: usize,
     ) -> Result<Self, Error> {
-        Ok(Ranges {
-            spans: IntervalMap::new(arena, capacity)?,
+        arena.checked(|arena| Self::make(arena, capacity, wrap, members))
+    }
+
+    pub(in crate::leader) fn make(
+        arena: &mut Arena<'m>,
+        capacity: usize,
+        wrap: bool,
+        members: usize,
+    ) -> Self {
+        Ranges {
+            spans: IntervalMap::new(arena, capacity),
             next: 1,
             wrap,
-            quotas: Quotas::new(arena, members, &[capacity])?,
-        })
+            quotas: Quotas::new(arena, members, &[capacity]),
+        }
     }
 
     /// Assigns the next free range after the last one, at most 32 long: a shorter one if IDs that

@@ -23,7 +23,7 @@ const USED_UP: u32 = 1;
 pub(in crate::leader) struct Vmids<'m> {
     /// The next VMID; `None` when all are used up.
     next: Option<Vmid>,
-    grants: &'m mut Grants<'m>,
+    grants: Grants<'m>,
 }
 
 impl<'m> Vmids<'m> {
@@ -44,19 +44,15 @@ impl<'m> Vmids<'m> {
         Grants::bytes(capacity, members)
     }
 
-    pub(in crate::leader) fn new(
-        arena: &mut Arena<'m>,
-        capacity: usize,
-        members: usize,
-    ) -> Result<Self, Error> {
-        Ok(Vmids {
+    pub(in crate::leader) fn new(arena: &mut Arena<'m>, capacity: usize, members: usize) -> Self {
+        Vmids {
             next: Vmid::new(2),
-            grants: Grants::new(arena, capacity, members)?,
-        })
+            grants: Grants::new(arena, capacity, members),
+        }
     }
 
     pub(in crate::leader) fn quotas(&self) -> &Grants<'m> {
-        self.grants
+        &self.grants
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
@@ -213,7 +209,7 @@ mod tests {
 
     fn with_room(room: usize, test: impl FnOnce(&mut Vmids<'_>)) {
         let mut memory = Box::new_uninit_slice(Vmids::bytes(room, 0));
-        test(&mut Vmids::new(&mut Arena::new(&mut memory), room, 0).unwrap());
+        test(&mut Vmids::new(&mut Arena::new(&mut memory), room, 0));
     }
 
     fn issue(vmids: &mut Vmids<'_>, by: u32) -> Option<u32> {

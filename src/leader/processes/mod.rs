@@ -153,28 +153,27 @@ impl<'m> Processes<'m> {
         (capacity, peers): (usize, usize),
         signals: &SignalLimits,
         members: usize,
-    ) -> Result<Self, Error> {
-        Ok(Processes {
-            entries: arena.alloc_table(capacity, |_| Ok(FREE_ENTRY))?,
+    ) -> Self {
+        Processes {
+            entries: arena.alloc_filled(capacity, FREE_ENTRY),
             free: arena.alloc_table(capacity, |index| {
-                u32::try_from(capacity.minus(index).minus(1))
-                    .map_err(|_| Error::Full(Resource::Processes))
-            })?,
+                u32::try_from(capacity.minus(index).minus(1)).or_broken(u32::MAX)
+            }),
             free_count: capacity,
-            by_pid: SortedMap::new(arena, capacity)?,
-            by_vmid: SortedMap::new(arena, capacity)?,
+            by_pid: SortedMap::new(arena, capacity),
+            by_vmid: SortedMap::new(arena, capacity),
             peers,
             starts: 0,
             deaths: 0,
             orphaned_starts: 0,
             last_orphaned: 0,
             stopped: 0,
-            outbox: TransmitQueue::new(arena, capacity)?,
-            signals: Digested::new(Signals::new(arena, signals)?),
+            outbox: TransmitQueue::new(arena, capacity),
+            signals: Digested::new(Signals::new(arena, signals)),
             first_has_left: false,
-            quotas: Quotas::new(arena, members, &[capacity])?,
+            quotas: Quotas::new(arena, members, &[capacity]),
             steps: Steps::default(),
-        })
+        }
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {

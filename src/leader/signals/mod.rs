@@ -11,7 +11,7 @@ mod invariants;
 mod rules;
 mod sending;
 
-use crate::error::{Errno, Error, Resource};
+use crate::error::Errno;
 use crate::invariant::Count;
 use crate::store::{
     Arena, Digest, NONE, SlotAllocator, SortedMap, Steps, Table, TransmitQueue, bytes_for, total,
@@ -190,25 +190,22 @@ impl<'m> Signals<'m> {
         )
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, limits: &SignalLimits) -> Result<Self, Error> {
-        if u32::try_from(limits.slot_count()).is_err() {
-            return Err(Error::Full(Resource::Memory));
-        }
-        Ok(Signals {
-            targets: arena.alloc_table(limits.targets, |_| Ok(IDLE))?,
-            free_targets: SlotAllocator::new(arena, limits.targets)?,
-            by_vmid: SortedMap::new(arena, limits.targets)?,
-            queue: arena.alloc_table(limits.slot_count(), |_| Ok(EMPTY))?,
-            free: SlotAllocator::new(arena, limits.slot_count())?,
+    pub(super) fn new(arena: &mut Arena<'m>, limits: &SignalLimits) -> Self {
+        Signals {
+            targets: arena.alloc_filled(limits.targets, IDLE),
+            free_targets: SlotAllocator::new(arena, limits.targets),
+            by_vmid: SortedMap::new(arena, limits.targets),
+            queue: arena.alloc_filled(limits.slot_count(), EMPTY),
+            free: SlotAllocator::new(arena, limits.slot_count()),
             limit: limits.queued,
             queued_count: 0,
             queued_peak: 0,
             awaited_count: 0,
             answers: NONE,
-            outbox: TransmitQueue::new(arena, limits.targets)?,
+            outbox: TransmitQueue::new(arena, limits.targets),
             stamp: 0,
             steps: Steps::default(),
-        })
+        }
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {

@@ -100,15 +100,19 @@ impl<'m> Children<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(Children {
-            entries: arena.alloc_table(capacity, |_| Ok(EMPTY))?,
+        arena.checked(|arena| Self::make(arena, capacity))
+    }
+
+    pub(crate) fn make(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        Children {
+            entries: arena.alloc_filled(capacity, EMPTY),
             imported: None,
             overflowed: 0,
             reaped: 0,
             order: 0,
             count: 0,
             peak: 0,
-        })
+        }
     }
 
     fn put(&mut self, child: Child) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! The table of the processes that this node is connected to, found by VMID.
 
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::ops::Deref;
 
@@ -99,94 +99,92 @@ impl<'m, S> Peers<'m, S> {
         capacity: usize,
         frame_length: usize,
         send_queue: usize,
-    ) -> Result<Self, Error> {
-        let number = |index: usize| u32::try_from(index).map_err(|_| Error::Full(Resource::Peers));
+    ) -> Self {
+        let number = |index: usize| u32::try_from(index).or_broken(u32::MAX);
         // The buffers come from the far end of the arena, so that the tables are adjacent.
         let buffers_of_one = total!(frame_length, send_queue & !1);
-        let mut buffers = arena.split_off(capacity.saturating_mul(buffers_of_one))?;
-        let slots = arena.alloc_table(capacity, |index| {
-            Ok(Peer {
-                index: number(index)?,
-                generation: AtomicU32::new(0),
-                vmid: AtomicU32::new(0),
-                rx: SpinLock::new(
-                    Rank::Token,
-                    contended,
-                    RxHalf {
-                        stream: None,
-                        frames: FrameReader::with_buffer(buffers.alloc_buffer(frame_length)?),
-                        has_ended: false,
-                        last_reads: 0,
-                        share: Share::default(),
-                        reads_paused: false,
-                        is_traced: false,
-                    },
-                ),
-                queue: SpinLock::new(
-                    Rank::SendQueue,
-                    contended,
-                    Queue {
-                        filling: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
-                        closed: true,
-                        faulty: false,
-                        is_new: false,
-                        reserved: 0,
-                        most: 0,
-                        accepted: 0,
-                    },
-                ),
-                tx: SpinLock::new(
-                    Rank::Token,
-                    contended,
-                    TxHalf {
-                        stream: None,
-                        vmid_sent: 0,
-                        draining: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
-                        blocked: false,
-                        connecting_since: None,
-                        pause: 0,
-                    },
-                ),
-                is_scheduled: AtomicBool::new(false),
-                broken: AtomicBool::new(false),
-                hung_up: AtomicBool::new(false),
-                reads_paused: AtomicBool::new(false),
-                room_wanted: AtomicBool::new(false),
-                stream_wanted: AtomicBool::new(false),
-                connecting: AtomicBool::new(false),
-                retry_at: AtomicU64::new(0),
-                unreachable: AtomicBool::new(false),
-                has_inbound: AtomicBool::new(false),
-                extended: AtomicBool::new(false),
-                ended: AtomicBool::new(false),
-                lacks_hello: AtomicBool::new(false),
-                limits_sent: AtomicBool::new(false),
-                max_frame: AtomicU32::new(u32::MAX),
-                syncs_refused: AtomicBool::new(false),
-                reclaim_left: AtomicReclaim::new(),
-                silence_limit: AtomicU64::new(0),
-                kept_until: AtomicU64::new(0),
-                output_deferred: AtomicBool::new(false),
-                charge: AtomicU32::new(0),
-                reader: AtomicU32::new(0),
-            })
-        })?;
+        let mut buffers = arena.split_off(capacity.saturating_mul(buffers_of_one));
+        let slots = arena.alloc_table(capacity, |index| Peer {
+            index: number(index),
+            generation: AtomicU32::new(0),
+            vmid: AtomicU32::new(0),
+            rx: SpinLock::new(
+                Rank::Token,
+                contended,
+                RxHalf {
+                    stream: None,
+                    frames: FrameReader::with_buffer(buffers.alloc_buffer(frame_length)),
+                    has_ended: false,
+                    last_reads: 0,
+                    share: Share::default(),
+                    reads_paused: false,
+                    is_traced: false,
+                },
+            ),
+            queue: SpinLock::new(
+                Rank::SendQueue,
+                contended,
+                Queue {
+                    filling: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)),
+                    closed: true,
+                    faulty: false,
+                    is_new: false,
+                    reserved: 0,
+                    most: 0,
+                    accepted: 0,
+                },
+            ),
+            tx: SpinLock::new(
+                Rank::Token,
+                contended,
+                TxHalf {
+                    stream: None,
+                    vmid_sent: 0,
+                    draining: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)),
+                    blocked: false,
+                    connecting_since: None,
+                    pause: 0,
+                },
+            ),
+            is_scheduled: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            hung_up: AtomicBool::new(false),
+            reads_paused: AtomicBool::new(false),
+            room_wanted: AtomicBool::new(false),
+            stream_wanted: AtomicBool::new(false),
+            connecting: AtomicBool::new(false),
+            retry_at: AtomicU64::new(0),
+            unreachable: AtomicBool::new(false),
+            has_inbound: AtomicBool::new(false),
+            extended: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            lacks_hello: AtomicBool::new(false),
+            limits_sent: AtomicBool::new(false),
+            max_frame: AtomicU32::new(u32::MAX),
+            syncs_refused: AtomicBool::new(false),
+            reclaim_left: AtomicReclaim::new(),
+            silence_limit: AtomicU64::new(0),
+            kept_until: AtomicU64::new(0),
+            output_deferred: AtomicBool::new(false),
+            charge: AtomicU32::new(0),
+            reader: AtomicU32::new(0),
+        });
         let directory = Directory {
-            by_vmid: SortedMap::new(arena, capacity)?,
-            uses: arena.alloc_table(capacity, |_| Ok(Use::default()))?,
-            free: arena.alloc_table(capacity, |index| number(capacity.minus(index).minus(1)))?,
+            by_vmid: SortedMap::new(arena, capacity),
+            uses: arena.alloc_filled(capacity, Use::default()),
+            free: arena.alloc_table(capacity, |index| number(capacity.minus(index).minus(1))),
             free_count: capacity,
         };
         let work_queue = WorkQueue {
-            ring: arena.alloc_table(capacity, |_| Ok(0))?,
+            ring: arena.alloc_filled(capacity, 0),
             first: 0,
             count: 0,
         };
-        Ok(Peers {
+        Peers {
             slots,
             directory: SpinLock::new(Rank::Peers, contended, directory),
             work_queue: SpinLock::new(Rank::WorkQueue, contended, work_queue),
-        })
+        }
     }
 
     fn reference(&self, index: u32, vmid: Vmid) -> Option<PeerRef<'_, 'm, S>> {
@@ -403,7 +401,7 @@ mod tests {
     fn locking_the_rx_half_does_not_count_as_an_inbound_stream() {
         let mut memory = std::boxed::Box::new_uninit_slice(Peers::<()>::bytes(1) + 1024);
         let mut arena = Arena::new(&mut memory);
-        let peers: Peers<'_, ()> = Peers::new(&mut arena, |_| {}, 1, 128, 512).unwrap();
+        let peers: Peers<'_, ()> = Peers::new(&mut arena, |_| {}, 1, 128, 512);
         let peer = peers.find_or_add(Vmid::LEADER).unwrap();
         // A call checks for a stream to read while the worker accepts the first one.
         let rx = peer.rx.try_lock().unwrap();

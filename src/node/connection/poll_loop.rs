@@ -75,9 +75,9 @@ impl<'m, S: Stream> WorkerState<'m, S> {
 
     pub(crate) fn new(arena: &mut Arena<'m>, unidentified: usize) -> Result<Self, Error> {
         Ok(WorkerState {
-            unidentified: arena.alloc_table(unidentified, |_| Ok(None))?,
+            unidentified: arena.alloc_table(unidentified, |_| None),
             unidentified_count: 0,
-            ready: arena.alloc_with(|_| Ok(ReadyList::new()))?,
+            ready: arena.alloc_with(|_| ReadyList::new())?,
             spin: AdaptiveSpin::new(),
             last_ready: Time(0),
             exhausted_until: None,

@@ -1,6 +1,5 @@
 //! The buffers for the data of answers.
 
-use crate::error::Error;
 use crate::invariant::Count;
 use crate::store::{Arena, Buffer, Table, bytes_for, total};
 use crate::wire::PATH_MAX;
@@ -41,16 +40,12 @@ impl<'m> ReplyBuffers<'m> {
         )
     }
 
-    pub(in crate::node) fn new(
-        arena: &mut Arena<'m>,
-        count: usize,
-        length: usize,
-    ) -> Result<Self, Error> {
-        let mut memory = arena.split_off(count.saturating_mul(length))?;
-        Ok(ReplyBuffers {
-            stack: arena.alloc_table(count, |_| Ok(Some(memory.alloc_buffer(length)?)))?,
+    pub(in crate::node) fn new(arena: &mut Arena<'m>, count: usize, length: usize) -> Self {
+        let mut memory = arena.split_off(count.saturating_mul(length));
+        ReplyBuffers {
+            stack: arena.alloc_table(count, |_| Some(memory.alloc_buffer(length))),
             free: count,
-        })
+        }
     }
 
     pub(in crate::node) fn alloc(&mut self) -> Option<Buffer<'m>> {

@@ -129,8 +129,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         buffers: usize,
         event: impl Fn() -> Result<E, OutOfResources>,
     ) -> Result<Self, Error> {
-        let slots = arena.alloc_table(capacity, |_| {
-            Ok(Waiter {
+        let slots = arena.try_alloc_table(capacity, |_| {
+            Ok::<_, Error>(Waiter {
                 event: event().map_err(|_| Error::Platform)?,
                 task: Task::new(contended),
                 state: SpinLock::new(
@@ -150,15 +150,13 @@ impl<'m, E: Event> Waiters<'m, E> {
                 ),
             })
         })?;
-        let stack = arena.alloc_table(capacity, |index| {
-            u32::try_from(index).map_err(|_| Error::Full(Resource::Waiters))
-        })?;
+        let stack = arena.alloc_table(capacity, |index| u32::try_from(index).or_broken(u32::MAX));
         let free = FreeList {
             stack,
             free: capacity,
             least_free: capacity,
         };
-        let buffers = ReplyBuffers::new(arena, buffers, BUFFER_LENGTH)?;
+        let buffers = ReplyBuffers::new(arena, buffers, BUFFER_LENGTH);
         Ok(Waiters {
             slots,
             free: SpinLock::new(Rank::FreeWaiters, contended, free),

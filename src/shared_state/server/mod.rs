@@ -189,37 +189,44 @@ impl<'m> Server<'m> {
         data: usize,
         members: usize,
     ) -> Result<Self, Error> {
-        let mut memory = arena.split_off(limits.handles.saturating_mul(data))?;
-        Ok(Server {
-            handles: arena.alloc_table(limits.handles, |_| {
-                Ok(HandleRecord {
-                    id: 0,
-                    clients: NONE,
-                    queue_head: NONE,
-                    queue_tail: NONE,
-                    readers: 0,
-                    writer: NONE,
-                    revocations: 0,
-                    owner_died: false,
-                    payer: Payer::NOBODY,
-                    value: Digested::new(Value {
-                        length: 0,
-                        buffer: memory.alloc_buffer(data)?,
-                    }),
-                })
-            })?,
-            handle_slots: SlotAllocator::new(arena, limits.handles)?,
-            by_id: HashIndex::new(arena, limits.handles)?,
-            clients: arena.alloc_table(limits.clients, |_| Ok(EMPTY))?,
-            client_slots: SlotAllocator::new(arena, limits.clients)?,
-            by_client: HashIndex::new(arena, limits.clients)?,
-            outbox: TransmitQueue::new(arena, limits.clients)?,
+        arena.checked(|arena| Self::make(arena, limits, data, members))
+    }
+
+    pub(crate) fn make(
+        arena: &mut Arena<'m>,
+        limits: &LeaseLimits,
+        data: usize,
+        members: usize,
+    ) -> Self {
+        let mut memory = arena.split_off(limits.handles.saturating_mul(data));
+        Server {
+            handles: arena.alloc_table(limits.handles, |_| HandleRecord {
+                id: 0,
+                clients: NONE,
+                queue_head: NONE,
+                queue_tail: NONE,
+                readers: 0,
+                writer: NONE,
+                revocations: 0,
+                owner_died: false,
+                payer: Payer::NOBODY,
+                value: Digested::new(Value {
+                    length: 0,
+                    buffer: memory.alloc_buffer(data),
+                }),
+            }),
+            handle_slots: SlotAllocator::new(arena, limits.handles),
+            by_id: HashIndex::new(arena, limits.handles),
+            clients: arena.alloc_filled(limits.clients, EMPTY),
+            client_slots: SlotAllocator::new(arena, limits.clients),
+            by_client: HashIndex::new(arena, limits.clients),
+            outbox: TransmitQueue::new(arena, limits.clients),
             first_revoked: NONE,
             last_revoked: NONE,
             last_revocation: 0,
             steps: Steps::default(),
-            quotas: Quotas::new(arena, members, &[limits.handles, limits.clients])?,
-        })
+            quotas: Quotas::new(arena, members, &[limits.handles, limits.clients]),
+        }
     }
 
     /// Handles a message from a client. [`Server::poll_transmit`] returns the resulting messages.

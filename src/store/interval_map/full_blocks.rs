@@ -2,7 +2,6 @@
 
 use super::node::MAX_INTERVAL;
 use crate::ID_MAX;
-use crate::error::Error;
 use crate::invariant::Count;
 use crate::store::{Arena, Table, bytes_for, total};
 
@@ -49,12 +48,12 @@ impl<'m> FullBlocks<'m> {
     }
 
     /// Makes the set, without a full block. The bits are allocated from `arena`.
-    pub(super) fn new(arena: &mut Arena<'m>) -> Result<Self, Error> {
-        let mut level = |words| arena.alloc_table(words, |_| Ok(0));
-        Ok(FullBlocks {
-            levels: [level(WORDS[0])?, level(WORDS[1])?, level(WORDS[2])?],
+    pub(super) fn new(arena: &mut Arena<'m>) -> Self {
+        let mut level = |words| arena.alloc_filled(words, 0);
+        FullBlocks {
+            levels: [level(WORDS[0]), level(WORDS[1]), level(WORDS[2])],
             count: 0,
-        })
+        }
     }
 
     /// Returns the number of full blocks.
@@ -136,7 +135,7 @@ mod tests {
     #[test]
     fn next_not_full_finds_the_lowest_block_that_is_not_full() {
         let mut memory = std::boxed::Box::new_uninit_slice(FullBlocks::bytes() + 8);
-        let mut full = FullBlocks::new(&mut Arena::new(&mut memory)).unwrap();
+        let mut full = FullBlocks::new(&mut Arena::new(&mut memory));
         let blocks = u32::try_from(BLOCKS).unwrap();
         let mut model: BTreeSet<u32> = (0..blocks).collect();
         let mut rng = fastrand::Rng::new();

@@ -17,7 +17,6 @@ use core::hash::Hasher;
 use core::ptr;
 
 use super::{Arena, Digest, Payer, Sum, Table, bytes_for, total};
-use crate::error::Error;
 use crate::invariant::{Count, OrBroken};
 use full_blocks::{FullBlocks, block_of, bounds};
 pub(crate) use node::MAX_INTERVAL;
@@ -135,17 +134,16 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Makes an empty table of `capacity` intervals, allocated from `arena`.
-    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(IntervalMap {
-            tree: Tree::new(arena, capacity)?,
-            hints: arena.alloc_table(capacity, |_| Ok(None))?,
-            occupancy: arena.alloc_table(capacity, |_| Ok(0))?,
-            owner_lists: arena
-                .alloc_table(Self::lists_for(capacity), |_| Ok(OwnerList::default()))?,
-            full: FullBlocks::new(arena)?,
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        IntervalMap {
+            tree: Tree::new(arena, capacity),
+            hints: arena.alloc_filled(capacity, None),
+            occupancy: arena.alloc_filled(capacity, 0),
+            owner_lists: arena.alloc_table(Self::lists_for(capacity), |_| OwnerList::default()),
+            full: FullBlocks::new(arena),
             content: Sum::default(),
             order: Sum::default(),
-        })
+        }
     }
 
     /// Adds all intervals with their owners. The order of the lists matters, since intervals are
@@ -467,7 +465,7 @@ mod tests {
 
     fn check_invariants_after(fault: fn(&mut IntervalMap<'_>)) -> bool {
         let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4));
-        let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 4).unwrap();
+        let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 4);
         for start in [1, 33, 65] {
             table.insert(start, start + 31, 1, Payer::NOBODY);
         }
@@ -480,7 +478,7 @@ mod tests {
         let mut memory = [(); 2].map(|()| std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4)));
         let mut tables = memory
             .each_mut()
-            .map(|memory| IntervalMap::new(&mut Arena::new(memory), 4).unwrap());
+            .map(|memory| IntervalMap::new(&mut Arena::new(memory), 4));
         let [one, other] = &mut tables;
         one.insert(1, 32, 1, Payer::NOBODY);
         other.insert(33, 64, 1, Payer::NOBODY);
@@ -506,7 +504,7 @@ mod tests {
     #[test]
     fn the_kept_digest_equals_one_computed_anew() {
         let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(40));
-        let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 40).unwrap();
+        let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 40);
         let digest = |table: &IntervalMap<'_>, mut digest: Digest| {
             table.digest(&mut digest);
             digest.finish()

@@ -7,7 +7,6 @@ use intrusive_collections::{Bound, RBTree};
 use super::Interval;
 use super::node::{ByStart, Node};
 use crate::ID_MAX;
-use crate::error::Error;
 use crate::invariant::Count;
 use crate::store::{Arena, Steps, bytes_for};
 
@@ -28,16 +27,16 @@ impl<'m> Tree<'m> {
         bytes_for::<Node<'_>>(capacity)
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(Tree {
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
+        Tree {
             by_start: RBTree::new(ByStart::new()),
             free: None,
-            fresh: arena.alloc_uninit(capacity)?,
+            fresh: arena.alloc_uninit(capacity),
             capacity,
             count: 0,
             peak: 0,
             steps: Steps::default(),
-        })
+        }
     }
 
     /// Returns the number of intervals that still fit.
@@ -169,7 +168,7 @@ mod tests {
     fn the_tree_agrees_with_a_model_after_any_insertion_or_removal() {
         const MOST: usize = 60;
         let mut memory = Box::new_uninit_slice(Tree::bytes(MOST));
-        let mut tree = Tree::new(&mut Arena::new(&mut memory), MOST).unwrap();
+        let mut tree = Tree::new(&mut Arena::new(&mut memory), MOST);
         let mut model = BTreeMap::new();
         let mut rng = fastrand::Rng::new();
         std::println!("seed {}", rng.get_seed());

@@ -3,7 +3,6 @@
 use super::pool::Pool;
 use super::{Payer, number};
 use crate::Vmid;
-use crate::error::Error;
 use crate::invariant::{Count, OrBroken};
 use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for, hash64, total};
 
@@ -52,24 +51,20 @@ impl<'m> Ledger<'m> {
         )
     }
 
-    pub(super) fn new(
-        arena: &mut Arena<'m>,
-        members: usize,
-        capacities: &[usize],
-    ) -> Result<Self, Error> {
+    pub(super) fn new(arena: &mut Arena<'m>, members: usize, capacities: &[usize]) -> Self {
         let pool = |table: usize| {
             let capacity = capacities.get(table).map_or(0, |capacity| *capacity);
             Pool::new(capacity, members)
         };
-        Ok(Ledger {
-            accounts: arena.alloc_table(members, |_| Ok(FREE))?,
-            slots: SlotAllocator::new(arena, members)?,
-            by_vmid: HashIndex::new(arena, members)?,
+        Ledger {
+            accounts: arena.alloc_filled(members, FREE),
+            slots: SlotAllocator::new(arena, members),
+            by_vmid: HashIndex::new(arena, members),
             pools: core::array::from_fn(pool),
             recent: (None, NONE),
             refused: 0,
             has_moved: false,
-        })
+        }
     }
 
     #[inline]

@@ -20,7 +20,6 @@ use pool::Pool;
 
 use super::{Arena, Digest, NONE};
 use crate::Vmid;
-use crate::error::Error;
 use crate::invariant::{Count, OrBroken};
 
 /// The account that a place is charged to.
@@ -62,21 +61,17 @@ impl<'m> Quotas<'m> {
 
     /// Makes the quotas of tables with those capacities for a family of at most `members`, the
     /// leader included; 0 members: no quotas.
-    ///
-    /// # Errors
-    /// [`Error::Full`] if the arena is too small.
     #[inline(never)]
-    pub(crate) fn new(
-        arena: &mut Arena<'m>,
-        members: usize,
-        capacities: &[usize],
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(arena: &mut Arena<'m>, members: usize, capacities: &[usize]) -> Self {
         if members == 0 {
-            return Ok(Quotas(None));
+            return Quotas(None);
         }
-        let ledger = arena.alloc_with(|arena| Ledger::new(arena, members, capacities))?;
-        ledger.find_or_add(Vmid::LEADER);
-        Ok(Quotas(Some(ledger)))
+        let ledger = arena.alloc_with(|arena| Ledger::new(arena, members, capacities));
+        let mut quotas = Quotas(ledger.ok());
+        if let Some(ledger) = &mut quotas.0 {
+            ledger.find_or_add(Vmid::LEADER);
+        }
+        quotas
     }
 
     /// Whether the member may have `count` more places of the table. If not, the refusal is counted.

@@ -12,7 +12,7 @@ fn vmid(number: u32) -> Vmid {
 fn with_quotas(members: usize, capacities: &[usize], test: impl FnOnce(&mut Quotas<'_>)) {
     let mut memory = Box::new_uninit_slice(Quotas::bytes(members));
     let mut arena = Arena::new(&mut memory);
-    test(&mut Quotas::new(&mut arena, members, capacities).unwrap());
+    test(&mut Quotas::new(&mut arena, members, capacities));
 }
 
 /// Takes places for the member until it is refused. Returns how many it got.

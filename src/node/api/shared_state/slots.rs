@@ -2,7 +2,6 @@
 
 use super::wait_queue::{WaitLinks, WaitQueue};
 use crate::Vmid;
-use crate::error::Error;
 use crate::invariant::Count;
 use crate::shared_state::Client;
 use crate::store::{
@@ -112,31 +111,29 @@ impl<'m> SyncHandles<'m> {
         handles: usize,
         data: usize,
         waiters: usize,
-    ) -> Result<Self, Error> {
-        let mut memory = arena.split_off(handles.saturating_mul(data))?;
-        Ok(SyncHandles {
-            slots: arena.alloc_table(handles, |_| {
-                Ok(Slot {
-                    client: SpinLock::new(
-                        Rank::SyncHandle,
-                        contended,
-                        Client::from_buffer(memory.alloc_buffer(data)?),
-                    ),
-                    wait_queue: WaitQueue::new(),
-                })
-            })?,
-            links: WaitLinks::new(arena, waiters)?,
+    ) -> Self {
+        let mut memory = arena.split_off(handles.saturating_mul(data));
+        SyncHandles {
+            slots: arena.alloc_table(handles, |_| Slot {
+                client: SpinLock::new(
+                    Rank::SyncHandle,
+                    contended,
+                    Client::from_buffer(memory.alloc_buffer(data)),
+                ),
+                wait_queue: WaitQueue::new(),
+            }),
+            links: WaitLinks::new(arena, waiters),
             directory: SpinLock::new(
                 Rank::SyncDirectory,
                 contended,
                 Directory {
-                    ids: arena.alloc_table(handles, |_| Ok(0))?,
-                    slot_allocator: SlotAllocator::new(arena, handles)?,
-                    by_id: HashIndex::new(arena, handles)?,
+                    ids: arena.alloc_filled(handles, 0),
+                    slot_allocator: SlotAllocator::new(arena, handles),
+                    by_id: HashIndex::new(arena, handles),
                     count: 0,
                 },
             ),
-        })
+        }
     }
 
     pub(crate) fn usage(&self) -> (usize, usize) {
@@ -219,7 +216,7 @@ mod tests {
             assert_eq!(fresh_id(vmid(number), u64::MAX), None);
         }
         let mut memory = Box::new_uninit_slice(SyncHandles::bytes(1, 0, 0));
-        let handles = SyncHandles::new(&mut Arena::new(&mut memory), |_| {}, 1, 0, 0).unwrap();
+        let handles = SyncHandles::new(&mut Arena::new(&mut memory), |_| {}, 1, 0, 0);
         let mut directory = handles.directory.lock();
         directory.count = u64::MAX;
         assert_eq!(directory.fresh_id(vmid(1)), None);

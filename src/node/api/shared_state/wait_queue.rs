@@ -5,7 +5,6 @@
 //! the writer holds the handle already, so it precedes the queue. Calls that wait for a change of
 //! the value or for a close do not use the handle: they are observers, which are only counted.
 
-use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::store::{Arena, Table, bytes_for};
 use crate::sync::{AtomicU32, Ordering};
@@ -44,15 +43,13 @@ impl<'m> WaitLinks<'m> {
         bytes_for::<WaitLink>(waiters)
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, waiters: usize) -> Result<Self, Error> {
-        let link = |_| {
-            Ok(WaitLink {
-                prev: AtomicU32::new(0),
-                next: AtomicU32::new(0),
-                wants: AtomicU32::new(READS),
-            })
+    pub(super) fn new(arena: &mut Arena<'m>, waiters: usize) -> Self {
+        let link = |_| WaitLink {
+            prev: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            wants: AtomicU32::new(READS),
         };
-        Ok(WaitLinks(arena.alloc_table(waiters, link)?))
+        WaitLinks(arena.alloc_table(waiters, link))
     }
 
     /// Whether the call of that name is an observer; the answer for a call that has ended may be
@@ -189,7 +186,7 @@ mod tests {
 
     fn with(then: impl FnOnce(&WaitQueue, &WaitLinks<'_>)) {
         let mut memory = Box::new_uninit_slice(WaitLinks::bytes(8));
-        let links = WaitLinks::new(&mut Arena::new(&mut memory), 8).unwrap();
+        let links = WaitLinks::new(&mut Arena::new(&mut memory), 8);
         then(&WaitQueue::new(), &links);
     }
 
