@@ -145,7 +145,12 @@ pub unsafe extern "C" fn libos_ipc_response_callback(
             Some(Expected::Meta) => META,
             // A C process answers these with an empty payload.
             Some(
-                Expected::StatusOrEmpty | Expected::Process | Expected::End | Expected::Fencing,
+                Expected::StatusOrEmpty
+                | Expected::Process
+                | Expected::End
+                | Expected::Fencing
+                | Expected::Rejoin
+                | Expected::Leader,
             ) => Layout::Fixed(0),
         };
         let mut payload = Bytes::new();

@@ -7,6 +7,7 @@ use super::frame::{HEADER_LENGTH, begin, fill, read_number, read_struct};
 use super::kinds::{LockFamily, LockKind, ProcessState};
 use super::layout;
 use super::payload::{ExitReport, IdRange};
+use super::succession::{NewLeader, Rejoined};
 use crate::error::Errno;
 use crate::store::total;
 use crate::{Id, Pid, Vmid};
@@ -40,6 +41,10 @@ pub enum Answer<'a> {
     End(Result<ExitReport, Errno>),
     /// A fencing number, or the first one of a block.
     Fencing(Result<u64, Errno>),
+    /// How far the old leader had come with the frames of the member.
+    Rejoin(Rejoined),
+    /// The process that leads the family.
+    Leader(NewLeader),
 }
 
 bitflags::bitflags! {
@@ -120,6 +125,10 @@ pub enum Expected {
     End,
     /// [`Answer::Fencing`]
     Fencing,
+    /// [`Answer::Rejoin`]
+    Rejoin,
+    /// [`Answer::Leader`]
+    Leader,
 }
 
 impl Expected {
@@ -146,6 +155,8 @@ impl Expected {
             codes::PROCESS_QUERY => Expected::Process,
             codes::PROCESS_END => Expected::End,
             codes::FENCING_NUMBER | codes::FENCING_BLOCK => Expected::Fencing,
+            codes::REJOIN => Expected::Rejoin,
+            codes::WHO_LEADS => Expected::Leader,
             codes::PID_GETMETA => Expected::Meta,
             codes::FILE_LOCK_GET | codes::FILE_LOCK_OFD_GET => Expected::Lock,
             _ => return None,
@@ -174,6 +185,8 @@ impl<'a> Answer<'a> {
             Answer::Process(_) => size_of::<layout::ProcessAnswer>(),
             Answer::End(_) => size_of::<layout::EndAnswer>(),
             Answer::Fencing(_) => size_of::<layout::FencingAnswer>(),
+            Answer::Rejoin(_) => size_of::<layout::RejoinAnswer>(),
+            Answer::Leader(_) => size_of::<layout::Leader>(),
         };
         total!(HEADER_LENGTH, payload)
     }
@@ -242,6 +255,8 @@ impl<'a> Answer<'a> {
                 };
                 fill(to, &body, &[])?;
             }
+            Answer::Rejoin(rejoined) => fill(to, &rejoined.layout(), &[])?,
+            Answer::Leader(leader) => fill(to, &leader.layout(), &[])?,
         }
         Ok(length)
     }
@@ -280,13 +295,15 @@ impl<'a> Answer<'a> {
                 let body: &layout::FencingAnswer = read_struct(payload)?;
                 Answer::Fencing(read_status(body.status).map(|()| body.number.get()))
             }
+            Expected::Rejoin => Answer::Rejoin(Rejoined::read(payload)?),
+            Expected::Leader => Answer::Leader(NewLeader::read(payload)?),
         })
     }
 }
 
 /// Reads the status of an answer that has data unless it failed. Only 0 is a success: a number above 0, which no peer
 /// should send, is taken for that of the error.
-fn read_status(status: I32) -> Result<(), Errno> {
+pub(super) fn read_status(status: I32) -> Result<(), Errno> {
     match Errno::new(status.get()) {
         Some(errno) => Err(errno),
         None => Errno::check(status.get()).map(drop),

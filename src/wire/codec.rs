@@ -9,7 +9,9 @@ use super::payload::{
     EndQuery, ExitReport, FileLock, Heartbeat, Hello, IdRange, PeerLimits, PidKill, ProcessQuery,
     RelativeNote, Sync,
 };
+use super::succession::{Dismissal, HeirList, HeirReady, NewLeader, Rejoin, Resignation};
 use super::{DelegatedLocks, codes, layout};
+use crate::Id;
 use zerocopy::FromBytes;
 
 impl<'a> Message<'a> {
@@ -25,8 +27,13 @@ impl<'a> Message<'a> {
         let length = self.length();
         let to = begin(buffer, seq, self.code(), length)?;
         match *self {
-            Message::Response(payload) => fill(to, &(), payload)?,
-            Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => {}
+            Message::Response(bytes) | Message::Log(bytes) | Message::State(bytes) => {
+                fill(to, &(), bytes)?;
+            }
+            Message::GetNewVmid
+            | Message::AllocIdRange
+            | Message::WhoLeads
+            | Message::Unknown(_) => {}
             Message::ChildExit(exit) => fill(to, &exit.layout(), &[])?,
             Message::ReleaseIdRange(range) => fill(to, &range.layout(), &[])?,
             Message::ChangeIdOwner { id, owner } => {
@@ -51,16 +58,14 @@ impl<'a> Message<'a> {
                 };
                 fill(to, &body, &[])?;
             }
-            Message::FileLockCancel(seq) => {
-                fill(to, &layout::FileLockCancel { seq: seq.into() }, &[])?;
+            Message::FileLockCancel(number)
+            | Message::FileLockRecall(number)
+            | Message::Mark(number) => {
+                let number = number.into();
+                fill(to, &layout::LongNumber { number }, &[])?;
             }
             Message::FileHandle { handle, held, vmid } => {
-                let body = layout::FileHandle {
-                    handle: handle.into(),
-                    held: u32::from(held).into(),
-                    vmid: vmid.into(),
-                };
-                fill(to, &body, &[])?;
+                fill(to, &file_handle_layout(handle, held, vmid), &[])?;
             }
             Message::FileGiven { handle, vmid } => {
                 let body = layout::FileGiven {
@@ -86,12 +91,7 @@ impl<'a> Message<'a> {
                 fill(to, &body, &[])?;
             }
             Message::ProcessChange { what, pid, value } => {
-                let body = layout::ProcessChange {
-                    what: what.number().into(),
-                    pid: pid.into(),
-                    value: value.into(),
-                };
-                fill(to, &body, &[])?;
+                fill(to, &process_change_layout(what, pid, value), &[])?;
             }
             Message::ProcessQuery(query) => fill(to, &query.layout(), &[])?,
             Message::ProcessEnd(query) => fill(to, &query.layout(), &[])?,
@@ -100,11 +100,13 @@ impl<'a> Message<'a> {
             Message::FencingBlock { holding, number } => {
                 fill(to, &block_layout(holding, number), &[])?;
             }
+            Message::Heirs(list) => fill(to, &list.layout(), &[])?,
+            Message::HeirReady(ready) => fill(to, &ready.layout(), &[])?,
+            Message::Resign(resignation) => fill(to, &resignation.layout(), &[])?,
+            Message::Leader(leader) => fill(to, &leader.layout(), &[])?,
+            Message::Rejoin(rejoin) => fill(to, &rejoin.layout(), &[])?,
+            Message::Dismiss(dismissal) => fill(to, &dismissal.layout(), &[])?,
             Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
-            Message::FileLockRecall(delegation) => {
-                let delegation = delegation.into();
-                fill(to, &layout::Recall { delegation }, &[])?;
-            }
             Message::FileLockReturn { delegation, locks } => {
                 let body = layout::DelegationReturn {
                     delegation: delegation.into(),
@@ -155,10 +157,7 @@ impl<'a> Message<'a> {
             codes::FILE_LOCK_GET => Message::FileLockGet(FileLock::read(payload, false)?),
             codes::FILE_LOCK_OFD_SET => Message::FileLockSet(FileLock::read(payload, true)?),
             codes::FILE_LOCK_OFD_GET => Message::FileLockGet(FileLock::read(payload, true)?),
-            codes::FILE_LOCK_CANCEL => {
-                let body: &layout::FileLockCancel = read_struct(payload)?;
-                Message::FileLockCancel(body.seq.get())
-            }
+            codes::FILE_LOCK_CANCEL => Message::FileLockCancel(read_long_number(payload)?),
             codes::FILE_HANDLE => file_handle(payload)?,
             codes::FILE_GIVEN => {
                 let body: &layout::FileGiven = read_struct(payload)?;
@@ -174,10 +173,7 @@ impl<'a> Message<'a> {
                 }
                 Message::FileLockBorrow(lock)
             }
-            codes::FILE_LOCK_RECALL => {
-                let body: &layout::Recall = read_struct(payload)?;
-                Message::FileLockRecall(body.delegation.get())
-            }
+            codes::FILE_LOCK_RECALL => Message::FileLockRecall(read_long_number(payload)?),
             codes::FILE_LOCK_RETURN => {
                 let (body, rest) = layout::DelegationReturn::ref_from_prefix(payload)
                     .map_err(|_| Malformed::PayloadLength)?;
@@ -213,8 +209,30 @@ impl<'a> Message<'a> {
             codes::HEARTBEAT => Message::Heartbeat(Heartbeat::read(payload)?),
             codes::FENCING_NUMBER => Message::FencingNumber(FileLock::read_any(payload)?),
             codes::FENCING_BLOCK => fencing_block(payload)?,
+            codes::HEIRS => Message::Heirs(HeirList::read(payload)?),
+            codes::LOG => Message::Log(payload),
+            codes::STATE => Message::State(payload),
+            codes::HEIR_READY => Message::HeirReady(HeirReady::read(payload)?),
+            codes::RESIGN => Message::Resign(Resignation::read(payload)?),
+            codes::LEADER => Message::Leader(NewLeader::read(payload)?),
+            codes::REJOIN => Message::Rejoin(Rejoin::read(payload)?),
+            codes::MARK => Message::Mark(read_long_number(payload)?),
+            codes::WHO_LEADS => expect_empty(payload, Message::WhoLeads)?,
+            codes::DISMISS => Message::Dismiss(Dismissal::read(payload)?),
             codes::FIRST_UNKNOWN.. => Message::Unknown(code),
         })
+    }
+}
+
+fn read_long_number(payload: &[u8]) -> Result<u64, Malformed> {
+    Ok(read_struct::<layout::LongNumber>(payload)?.number.get())
+}
+
+fn file_handle_layout(handle: u64, held: bool, vmid: u32) -> layout::FileHandle {
+    layout::FileHandle {
+        handle: handle.into(),
+        held: u32::from(held).into(),
+        vmid: vmid.into(),
     }
 }
 
@@ -256,6 +274,14 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn message(&self) -> Result<Message<'a>, Malformed> {
         Message::decode(self.code, self.payload)
+    }
+}
+
+fn process_change_layout(what: ProcessChange, pid: Id, value: u32) -> layout::ProcessChange {
+    layout::ProcessChange {
+        what: what.number().into(),
+        pid: pid.into(),
+        value: value.into(),
     }
 }
 

@@ -73,6 +73,27 @@ pub const FILE_LOCK_RETURN: u8 = 75;
 /// Server to client: an event of a handle that the base protocol has no message for.
 pub const SYNC_NOTE: u8 = 76;
 
+/// Leader to member: the members that may lead the family after the leader.
+pub const HEIRS: u8 = 77;
+/// Leader to heir, on the log stream: an operation that the leader has applied.
+pub const LOG: u8 = 78;
+/// Leader to heir, on the log stream: a slice of the leader's state.
+pub const STATE: u8 = 79;
+/// Heir to leader: the heir has the leader's state after an operation.
+pub const HEIR_READY: u8 = 80;
+/// Leader to heir, at the end of the log stream: the leader leaves, and the heir leads from now on.
+pub const RESIGN: u8 = 81;
+/// New leader to member: the sender leads the family.
+pub const LEADER: u8 = 82;
+/// Member to new leader: the member asks how many of its frames the old leader has handled.
+pub const REJOIN: u8 = 83;
+/// Leader to heir: asks the heir to read the log stream now.
+pub const MARK: u8 = 86;
+/// Any process to another: asks which process leads the family.
+pub const WHO_LEADS: u8 = 87;
+/// Leader to member: the member will not lead, or is no member any more.
+pub const DISMISS: u8 = 88;
+
 /// Either peer to the other, after HELLO: the limits of the sender that both peers have to keep.
 pub const LIMITS: u8 = 96;
 /// Leader to member: another member has given an open file to the receiver.
@@ -103,7 +124,9 @@ pub const fn is_unknown(code: u8) -> bool {
         && !matches!(
             code,
             HELLO
-                ..=SYNC_NOTE
+                ..=REJOIN
+                    | MARK
+                    ..=DISMISS
                     | LIMITS
                     | FILE_GIVEN
                     | PID_KILL_ORDERED
@@ -150,6 +173,16 @@ pub const fn name(code: u8) -> Option<&'static str> {
         FILE_LOCK_RECALL => "FILE_LOCK_RECALL",
         FILE_LOCK_RETURN => "FILE_LOCK_RETURN",
         SYNC_NOTE => "SYNC_NOTE",
+        HEIRS => "HEIRS",
+        LOG => "LOG",
+        STATE => "STATE",
+        HEIR_READY => "HEIR_READY",
+        RESIGN => "RESIGN",
+        LEADER => "LEADER",
+        REJOIN => "REJOIN",
+        MARK => "MARK",
+        WHO_LEADS => "WHO_LEADS",
+        DISMISS => "DISMISS",
         LIMITS => "LIMITS",
         FILE_GIVEN => "FILE_GIVEN",
         PID_KILL_ORDERED => "PID_KILL_ORDERED",

@@ -141,6 +141,28 @@ choices! {
         ChildAbandoned = 4,
     }
 
+    /// How a new leader has come to the state of the family.
+    SuccessionMode: u32 {
+        /// It was the heir, and has the state of the old leader.
+        Standby = 1,
+        /// It collects the state from the members.
+        Reclaim = 2,
+    }
+
+    /// Why a leader dismisses a member.
+    DismissReason: u32 {
+        /// The heir did not read the log stream for too long.
+        Slow = 1,
+        /// The log stream is broken.
+        Broken = 2,
+        /// The state of the heir differs from that of the leader.
+        Differs = 3,
+        /// The leader has named another heir.
+        Replaced = 4,
+        /// The process is no member of the family any more, and what it had is free.
+        Left = 5,
+    }
+
     /// The kind of a file lock, and of its owner. `flock` locks and locks of the other kinds do not
     /// conflict.
     LockFamily: u32 {

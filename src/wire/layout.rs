@@ -37,6 +37,11 @@ layouts! {
         number: U32 = 0,
     }
 
+    /// A payload of one long number: a delegation, a sequence number or a mark.
+    LongNumber: 8 {
+        number: U64 = 0,
+    }
+
     /// A payload of one result: 0 or a negative error number.
     Status: 4 {
         status: I32 = 0,
@@ -185,11 +190,6 @@ layouts! {
         number: U64 = 8,
     }
 
-    /// `FILE_LOCK_CANCEL`
-    FileLockCancel: 8 {
-        seq: U64 = 0,
-    }
-
     /// `FILE_HANDLE`
     FileHandle: 16 {
         handle: U64 = 0,
@@ -201,11 +201,6 @@ layouts! {
     FileGiven: 12 {
         handle: U64 = 0,
         vmid: U32 = 8,
-    }
-
-    /// `FILE_LOCK_RECALL`
-    Recall: 8 {
-        delegation: U64 = 0,
     }
 
     /// `FILE_LOCK_RETURN` up to its locks
@@ -244,6 +239,59 @@ layouts! {
         signal: I32 = 12,
         target: U32 = 16,
         always: U32 = 20,
+    }
+
+    /// `HEIRS`
+    Heirs: 32 {
+        epoch: U32 = 0,
+        config: U32 = 4,
+        highest_vmid: U32 = 8,
+        count: U32 = 12,
+        list: [U32; 4] = 16,
+    }
+
+    /// `HEIR_READY`
+    HeirReady: 16 {
+        op: U64 = 0,
+        digest: U64 = 8,
+    }
+
+    /// `RESIGN`
+    Resign: 16 {
+        epoch: U32 = 0,
+        heir: U32 = 4,
+        op: U64 = 8,
+    }
+
+    /// `LEADER`, and the answer to `WHO_LEADS`
+    Leader: 16 {
+        epoch: U32 = 0,
+        config: U32 = 4,
+        vmid: U32 = 8,
+        mode: U32 = 12,
+    }
+
+    /// `REJOIN`
+    Rejoin: 32 {
+        epoch: U32 = 0,
+        config: U32 = 4,
+        pid: U32 = 8,
+        flags: U32 = 12,
+        sent: U64 = 16,
+        received: U64 = 24,
+    }
+
+    /// The answer to `REJOIN`
+    RejoinAnswer: 16 {
+        status: I32 = 0,
+        epoch: U32 = 4,
+        taken: U64 = 8,
+    }
+
+    /// `DISMISS`
+    Dismiss: 8 {
+        reason: U32 = 0,
+        epoch: U32 = 4,
     }
 
     /// `file_lock_resp`

@@ -6,6 +6,7 @@ use super::payload::{
     EndQuery, ExitReport, FileLock, Heartbeat, Hello, IdRange, PeerLimits, PidKill, ProcessQuery,
     RelativeNote, Sync,
 };
+use super::succession::{Dismissal, HeirList, HeirReady, NewLeader, Rejoin, Resignation};
 use super::{DelegatedLocks, codes, layout};
 use crate::Id;
 use crate::store::total;
@@ -141,6 +142,27 @@ pub enum Message<'a> {
         /// Its number.
         number: u64,
     },
+    /// The members that may lead the family after the leader.
+    Heirs(HeirList),
+    /// An operation that the leader has applied, as bytes of [`Op::encode`](crate::leader::Op::encode). The
+    /// first frame of a log stream has no bytes.
+    Log(&'a [u8]),
+    /// A slice of the leader's state.
+    State(&'a [u8]),
+    /// The heir has the state of the leader after this operation.
+    HeirReady(HeirReady),
+    /// The leader leaves, and the heir leads from now on.
+    Resign(Resignation),
+    /// The sender leads the family.
+    Leader(NewLeader),
+    /// The sender follows the receiver, and says how far it had come with the old leader.
+    Rejoin(Rejoin),
+    /// Asks the heir to read the log stream now. The number is of the sender's choice.
+    Mark(u64),
+    /// Asks which process leads the family.
+    WhoLeads,
+    /// The receiver will not lead, or is no member any more.
+    Dismiss(Dismissal),
     /// A message with a free code ([`codes::is_unknown`]). Its payload is dropped. A message with
     /// any other code can't be sent this way.
     Unknown(u8),
@@ -190,6 +212,16 @@ impl Message<'_> {
             Message::Heartbeat(_) => codes::HEARTBEAT,
             Message::FencingNumber(_) => codes::FENCING_NUMBER,
             Message::FencingBlock { .. } => codes::FENCING_BLOCK,
+            Message::Heirs(_) => codes::HEIRS,
+            Message::Log(_) => codes::LOG,
+            Message::State(_) => codes::STATE,
+            Message::HeirReady(_) => codes::HEIR_READY,
+            Message::Resign(_) => codes::RESIGN,
+            Message::Leader(_) => codes::LEADER,
+            Message::Rejoin(_) => codes::REJOIN,
+            Message::Mark(_) => codes::MARK,
+            Message::WhoLeads => codes::WHO_LEADS,
+            Message::Dismiss(_) => codes::DISMISS,
             Message::Unknown(code) => *code,
         }
     }
@@ -200,7 +232,7 @@ impl Message<'_> {
     #[inline]
     pub fn length(&self) -> usize {
         let payload = match self {
-            Message::Response(payload) => payload.len(),
+            Message::Response(bytes) | Message::Log(bytes) | Message::State(bytes) => bytes.len(),
             Message::ChildExit(_) => size_of::<layout::ChildExit>(),
             Message::ReleaseIdRange(_) => size_of::<layout::IdRange>(),
             Message::ChangeIdOwner { .. } => size_of::<layout::IdOwner>(),
@@ -221,11 +253,9 @@ impl Message<'_> {
             | Message::FileLockGet(lock)
             | Message::FileLockBorrow(lock)
             | Message::FencingNumber(lock) => lock.length(),
-            Message::FileLockRecall(_) => size_of::<layout::Recall>(),
             Message::FileLockReturn { locks, .. } => {
                 total!(size_of::<layout::DelegationReturn>(), locks.bytes().len())
             }
-            Message::FileLockCancel(_) => size_of::<layout::FileLockCancel>(),
             Message::FileHandle { .. } => size_of::<layout::FileHandle>(),
             Message::FileGiven { .. } => size_of::<layout::FileGiven>(),
             Message::SyncNote { .. } => size_of::<layout::SyncNote>(),
@@ -238,8 +268,20 @@ impl Message<'_> {
             Message::ProcessNote(_) => size_of::<layout::ProcessNote>(),
             Message::Heartbeat(_) => size_of::<layout::Heartbeat>(),
             Message::FencingBlock { .. } => size_of::<layout::FencingBlock>(),
+            Message::Heirs(_) => size_of::<layout::Heirs>(),
+            Message::HeirReady(_) => size_of::<layout::HeirReady>(),
+            Message::Resign(_) => size_of::<layout::Resign>(),
+            Message::Leader(_) => size_of::<layout::Leader>(),
+            Message::Rejoin(_) => size_of::<layout::Rejoin>(),
+            Message::FileLockRecall(_) | Message::FileLockCancel(_) | Message::Mark(_) => {
+                size_of::<layout::LongNumber>()
+            }
+            Message::Dismiss(_) => size_of::<layout::Dismiss>(),
             Message::Unknown(code) if !codes::is_unknown(*code) => usize::MAX,
-            Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => 0,
+            Message::GetNewVmid
+            | Message::AllocIdRange
+            | Message::WhoLeads
+            | Message::Unknown(_) => 0,
         };
         total!(HEADER_LENGTH, payload)
     }

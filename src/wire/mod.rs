@@ -29,6 +29,7 @@ mod layout;
 mod message;
 mod payload;
 mod reader;
+mod succession;
 mod writer;
 
 pub use answer::{Answer, Expected, HeldLock, PATH_MAX, Process, ProcessFlags};
@@ -38,8 +39,8 @@ pub use error::{Malformed, TooSmall};
 pub(crate) use frame::frame_size;
 pub use frame::{Frame, HEADER_LENGTH};
 pub use kinds::{
-    Holding, KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessNote, ProcessState,
-    SyncCode, SyncNote, SyncState,
+    DismissReason, Holding, KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessNote,
+    ProcessState, SuccessionMode, SyncCode, SyncNote, SyncState,
 };
 pub use message::Message;
 pub use payload::{
@@ -47,4 +48,5 @@ pub use payload::{
     ProcessQuery, RelativeNote, Sync,
 };
 pub use reader::FrameReader;
+pub use succession::{Dismissal, HeirList, HeirReady, NewLeader, Rejoin, Rejoined, Resignation};
 pub use writer::FrameWriter;

@@ -97,7 +97,8 @@ pub struct FileLock<'a> {
 pub struct Hello {
     /// The version of the extensions, [`Hello::VERSION`].
     pub version: u32,
-    /// The features of the process beyond those of that version: [`Hello::ANSWERS_HEARTBEATS`].
+    /// The features of the process beyond those of that version: [`Hello::ANSWERS_HEARTBEATS`],
+    /// [`Hello::FOLLOWS_SUCCESSION`], [`Hello::CAN_LEAD`] and, with the last, [`Hello::tables`].
     pub features: u32,
     /// Its pid; 0 for none.
     pub pid: Id,
@@ -112,6 +113,28 @@ impl Hello {
     /// The feature of a leader that answers heartbeats: its streams are secure, and it has a limit of
     /// silence.
     pub const ANSWERS_HEARTBEATS: u32 = 1;
+
+    /// The feature of a process that goes on with another leader when its leader leaves or dies.
+    pub const FOLLOWS_SUCCESSION: u32 = 2;
+
+    /// The feature of a process that has reserved the memory of a leader, so that it may lead after
+    /// the leader.
+    pub const CAN_LEAD: u32 = 4;
+
+    /// Returns the features of a process that can lead, with a hash of all that a leader and its heir
+    /// must have alike: 24 bits of it are sent.
+    pub const fn features_to_lead(tables: u32) -> u32 {
+        Hello::CAN_LEAD | tables << 8
+    }
+
+    /// Returns the 24 bits of the hash that [`Hello::features_to_lead`] sends; `None` if the process
+    /// can't lead.
+    pub const fn tables(&self) -> Option<u32> {
+        if self.features & Hello::CAN_LEAD == 0 {
+            return None;
+        }
+        Some(self.features >> 8)
+    }
 
     /// The greeting of a peer without a process in the table: a leader, or a member that has not
     /// joined.

@@ -14,6 +14,7 @@ mod limits;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;
+mod succession;
 mod turns;
 mod upgrade;
 mod values;

@@ -229,7 +229,7 @@ fn unknown_codes_are_skipped() {
         peer.send(code, &vec![code; length]);
     }
     // An answer to nothing is dropped.
-    peer.to.write_all(&frame(77, 0, &[1, 2, 3, 4])).unwrap();
+    peer.to.write_all(&frame(95, 0, &[1, 2, 3, 4])).unwrap();
     assert_eq!(peer.owner_of(1), 0);
 }
 

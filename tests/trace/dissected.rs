@@ -75,7 +75,10 @@ fn dissected_lines_have_the_fields_of_their_messages() {
         "HELLO #22 version 1, pid 3",
         "PROCESS_CHANGE #32 session of 1: 2",
         "PROCESS_QUERY #33 pid 1, group 2, children of 3",
-        "SYNC_REQUEST_UPGRADE #40 handle 1 shared, 1 bytes",
+        "HEIRS #34 heir 4, epoch 1",
+        "RESIGN #36 to member 2 after operation 3, epoch 1",
+        "LEADER #37 member 3, epoch 1, standby",
+        "SYNC_REQUEST_UPGRADE #48 handle 1 shared, 1 bytes",
     ] {
         assert!(
             lines.iter().any(|line| line.contains(words)),

@@ -1,11 +1,12 @@
 //! Arbitrary messages and answers.
 
 use libos_ipc::wire::{
-    Answer, DelegatedLock, DelegatedLockList, DelegatedLocks, EndQuery, ExitReport, Expected,
-    FileLock, Heartbeat, HeldLock, Hello, Holding, IdRange, KillTarget, LimitFlags, LockFamily,
-    LockKind, Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags,
-    ProcessNote, ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState,
-    codes,
+    Answer, DelegatedLock, DelegatedLockList, DelegatedLocks, DismissReason, Dismissal, EndQuery,
+    ExitReport, Expected, FileLock, Heartbeat, HeirList, HeirReady, HeldLock, Hello, Holding,
+    IdRange, KillTarget, LimitFlags, LockFamily, LockKind, Message, MetaCode, NewLeader,
+    PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
+    ProcessState, Rejoin, Rejoined, RelativeNote, Resignation, SuccessionMode, Sync, SyncCode,
+    SyncNote, SyncState, codes,
 };
 use libos_ipc::{Errno, Pid, Vmid};
 use proptest::prelude::*;
@@ -156,6 +157,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
         (any::<u64>(), lent_locks())
             .prop_map(|(delegation, locks)| Message::FileLockReturn { delegation, locks }),
         of_processes(),
+        of_succession(),
         (18..=255u8)
             .prop_filter("a free code", |code| codes::is_unknown(*code))
             .prop_map(Message::Unknown),
@@ -193,6 +195,57 @@ fn of_processes() -> impl Strategy<Value = Message<'static>> {
                 after,
             })
         }),
+    ]
+}
+
+fn new_leader() -> impl Strategy<Value = NewLeader> {
+    (any::<[u32; 3]>(), select(SuccessionMode::ALL)).prop_map(|([epoch, config, vmid], mode)| {
+        NewLeader {
+            epoch,
+            config,
+            vmid,
+            mode,
+        }
+    })
+}
+
+/// Messages about the leader that follows.
+fn of_succession() -> impl Strategy<Value = Message<'static>> {
+    let heirs = prop::collection::vec(any::<u32>(), 0..=HeirList::MOST);
+    prop_oneof![
+        (any::<[u32; 3]>(), heirs).prop_map(|([epoch, config, highest_vmid], list)| {
+            let mut heirs = [0; HeirList::MOST];
+            heirs[..list.len()].copy_from_slice(&list);
+            Message::Heirs(HeirList {
+                epoch,
+                config,
+                highest_vmid,
+                heirs,
+            })
+        }),
+        bytes(60).prop_map(Message::Log),
+        bytes(60).prop_map(Message::State),
+        any::<(u64, u64)>().prop_map(|(op, digest)| Message::HeirReady(HeirReady { op, digest })),
+        any::<(u32, u32, u64)>().prop_map(|(epoch, heir, op)| Message::Resign(Resignation {
+            epoch,
+            heir,
+            op
+        })),
+        new_leader().prop_map(Message::Leader),
+        any::<([u32; 4], u64, u64)>().prop_map(|([epoch, config, pid, flags], sent, received)| {
+            Message::Rejoin(Rejoin {
+                epoch,
+                config,
+                pid,
+                flags,
+                sent,
+                received,
+            })
+        }),
+        any::<u64>().prop_map(Message::Mark),
+        Just(Message::WhoLeads),
+        (select(DismissReason::ALL), any::<u32>())
+            .prop_map(|(reason, epoch)| Message::Dismiss(Dismissal { reason, epoch })),
     ]
 }
 
@@ -241,6 +294,10 @@ pub(crate) fn answer() -> impl Strategy<Value = (Expected, Answer<'static>)> {
         result(process()).prop_map(|process| (Expected::Process, Answer::Process(process))),
         result(exit()).prop_map(|exit| (Expected::End, Answer::End(exit))),
         result(any::<u64>()).prop_map(|number| (Expected::Fencing, Answer::Fencing(number))),
+        (result(any::<u64>()), any::<u32>()).prop_map(|(taken, epoch)| {
+            (Expected::Rejoin, Answer::Rejoin(Rejoined { epoch, taken }))
+        }),
+        new_leader().prop_map(|leader| (Expected::Leader, Answer::Leader(leader))),
     ]
 }
 
@@ -310,6 +367,44 @@ fn about_processes() -> Vec<Message<'static>> {
             group: 2,
             parent: 3,
             after: 4,
+        }),
+    ]
+}
+
+/// Returns one message of each form for a succession, but those that hold any bytes.
+fn about_succession() -> [Message<'static>; 8] {
+    [
+        Message::Heirs(HeirList {
+            epoch: 1,
+            config: 2,
+            highest_vmid: 3,
+            heirs: [4, 5, 0, 0],
+        }),
+        Message::HeirReady(HeirReady { op: 1, digest: 2 }),
+        Message::Resign(Resignation {
+            epoch: 1,
+            heir: 2,
+            op: 3,
+        }),
+        Message::Leader(NewLeader {
+            epoch: 1,
+            config: 2,
+            vmid: 3,
+            mode: SuccessionMode::Standby,
+        }),
+        Message::Rejoin(Rejoin {
+            epoch: 1,
+            config: 2,
+            pid: 3,
+            flags: 4,
+            sent: 5,
+            received: 6,
+        }),
+        Message::Mark(1),
+        Message::WhoLeads,
+        Message::Dismiss(Dismissal {
+            reason: DismissReason::Slow,
+            epoch: 1,
         }),
     ]
 }
@@ -391,6 +486,7 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
     ];
     all.extend(signals());
     all.extend(about_processes());
+    all.extend(about_succession());
     for data in [&b""[..], b"d", b"data"] {
         let sync = Sync {
             id: 1,

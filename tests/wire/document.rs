@@ -28,9 +28,9 @@ fn every_code_is_in_the_document() {
         assert!(document.contains(&row), "{row} is missing");
         count += 1;
     }
-    assert_eq!(count, 17 + 22);
-    assert_eq!(codes::name(77), None);
-    assert_eq!(codes::CodeName(77).to_string(), "code 77");
+    assert_eq!(count, 17 + 32);
+    assert_eq!(codes::name(84), None);
+    assert_eq!(codes::CodeName(84).to_string(), "code 84");
 }
 
 #[test]

@@ -3,11 +3,12 @@
 
 use crate::{answered, encoded, with_frame};
 use libos_ipc::wire::{
-    Answer, DelegatedLock, DelegatedLockList, EndQuery, ExitReport, Expected, FileLock, Frame,
-    Heartbeat, HeldLock, Hello, Holding, IdRange, KillTarget, LimitFlags, LockFamily, LockKind,
-    Malformed, Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags,
-    ProcessNote, ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState,
-    codes,
+    Answer, DelegatedLock, DelegatedLockList, DismissReason, Dismissal, EndQuery, ExitReport,
+    Expected, FileLock, Frame, Heartbeat, HeirList, HeirReady, HeldLock, Hello, Holding, IdRange,
+    KillTarget, LimitFlags, LockFamily, LockKind, Malformed, Message, MetaCode, NewLeader,
+    PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
+    ProcessState, Rejoin, Rejoined, RelativeNote, Resignation, SuccessionMode, Sync, SyncCode,
+    SyncNote, SyncState, codes,
 };
 use libos_ipc::{Errno, Pid, Vmid};
 
@@ -61,8 +62,8 @@ fn a_whole_frame_has_the_golden_bytes() {
 fn messages_without_payload_have_the_golden_bytes() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
-    let free = (18..64).chain(77..=95).chain([98]).chain(103..=109);
-    for code in free.chain(113..=255) {
+    let free = (18..64).chain([84, 85]).chain(89..=95).chain([98]);
+    for code in free.chain(103..=109).chain(113..=255) {
         is(Message::Unknown(code), &frame(17, code, &[]));
     }
 }
@@ -647,6 +648,108 @@ fn the_extensions_for_fencing_numbers() {
 }
 
 #[test]
+fn the_extensions_for_heirs() {
+    let heirs = HeirList {
+        epoch: 0x0101,
+        config: 0x0202,
+        highest_vmid: 0x0303,
+        heirs: [0, 0x0505, 0x0606, 0],
+    };
+    let body: &[(usize, &[u8])] = &[
+        (0, &[1, 1]),
+        (4, &[2, 2]),
+        (8, &[3, 3]),
+        (12, &[3]),
+        (20, &[5, 5]),
+        (24, &[6, 6]),
+    ];
+    is(Message::Heirs(heirs), &frame(49, 77, body));
+    is(Message::Log(&[]), &frame(17, 78, &[]));
+    is(Message::Log(&[1, 2]), &frame(19, 78, &[(0, &[1, 2])]));
+    is(Message::State(&[3, 4]), &frame(19, 79, &[(0, &[3, 4])]));
+    let ready = HeirReady {
+        op: 0x0101,
+        digest: 0x0202,
+    };
+    let body: &[(usize, &[u8])] = &[(0, &[1, 1]), (8, &[2, 2])];
+    is(Message::HeirReady(ready), &frame(33, 80, body));
+    is(Message::Mark(0x0101), &frame(25, 86, &[(0, &[1, 1])]));
+    let dismissal = Dismissal {
+        reason: DismissReason::Left,
+        epoch: 0x0202,
+    };
+    let body: &[(usize, &[u8])] = &[(0, &[5]), (4, &[2, 2])];
+    is(Message::Dismiss(dismissal), &frame(25, 88, body));
+}
+
+#[test]
+fn the_extensions_for_a_new_leader() {
+    let resignation = Resignation {
+        epoch: 0x0101,
+        heir: 0x0202,
+        op: 0x0303,
+    };
+    let body: &[(usize, &[u8])] = &[(0, &[1, 1]), (4, &[2, 2]), (8, &[3, 3])];
+    is(Message::Resign(resignation), &frame(33, 81, body));
+    let leader = NewLeader {
+        epoch: 0x0101,
+        config: 0x0202,
+        vmid: 0x0303,
+        mode: SuccessionMode::Reclaim,
+    };
+    let body: &[(usize, &[u8])] = &[(0, &[1, 1]), (4, &[2, 2]), (8, &[3, 3]), (12, &[2])];
+    is(Message::Leader(leader), &frame(33, 82, body));
+    is(Message::WhoLeads, &frame(17, 87, &[]));
+    let answer = Answer::Leader(leader);
+    answers(answer, Expected::Leader, &frame(33, 0, body));
+    let rejoin = Rejoin {
+        epoch: 0x0101,
+        config: 0x0202,
+        pid: 0x0303,
+        flags: 0x0404,
+        sent: 0x0505,
+        received: 0x0606,
+    };
+    let body: &[(usize, &[u8])] = &[
+        (0, &[1, 1]),
+        (4, &[2, 2]),
+        (8, &[3, 3]),
+        (12, &[4, 4]),
+        (16, &[5, 5]),
+        (24, &[6, 6]),
+    ];
+    is(Message::Rejoin(rejoin), &frame(49, 83, body));
+    let rejoined = |taken| {
+        Answer::Rejoin(Rejoined {
+            epoch: 0x0202,
+            taken,
+        })
+    };
+    let body: &[(usize, &[u8])] = &[(4, &[2, 2]), (8, &[1, 1])];
+    let bytes = frame(33, 0, body);
+    answers(rejoined(Ok(0x0101)), Expected::Rejoin, &bytes);
+    let body: &[(usize, &[u8])] = &[(0, &[0xF5, 0xFF, 0xFF, 0xFF]), (4, &[2, 2])];
+    let bytes = frame(33, 0, body);
+    answers(rejoined(Err(Errno::EAGAIN)), Expected::Rejoin, &bytes);
+}
+
+#[test]
+fn a_hello_states_whether_its_sender_can_lead_and_with_which_tables() {
+    let hello = |features| Hello {
+        features,
+        ..Hello::NO_PROCESS
+    };
+    let bytes = frame(33, 64, &[(0, &[1]), (4, &[6, 3, 2, 1])]);
+    let tables = 0xAA01_0203;
+    let can_lead = Hello::features_to_lead(tables) | Hello::FOLLOWS_SUCCESSION;
+    is(Message::Hello(hello(can_lead)), &bytes);
+    assert_eq!(hello(can_lead).tables(), Some(0x01_0203));
+    for features in [0, 1, Hello::FOLLOWS_SUCCESSION, !Hello::CAN_LEAD] {
+        assert_eq!(hello(features).tables(), None, "{features}");
+    }
+}
+
+#[test]
 fn unknown_fields_of_limits_are_skipped() {
     let limits = PeerLimits {
         version: 1,
@@ -722,6 +825,8 @@ fn requests_and_their_answers() {
         (codes::PROCESS_END, Expected::End),
         (codes::FENCING_NUMBER, Expected::Fencing),
         (codes::FENCING_BLOCK, Expected::Fencing),
+        (codes::REJOIN, Expected::Rejoin),
+        (codes::WHO_LEADS, Expected::Leader),
     ];
     for code in 0..=255 {
         let row = table.iter().find(|row| row.0 == code).map(|row| row.1);

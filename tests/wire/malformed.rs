@@ -73,13 +73,15 @@ fn every_truncated_or_extended_message_is_malformed() {
 fn every_truncated_or_extended_answer_is_malformed() {
     let mut meta = [0; 12 + 3];
     meta[0] = 3;
-    let rows: [(Expected, &[u8]); 6] = [
+    let rows: [(Expected, &[u8]); 8] = [
         (Expected::Vmid, &[1; 4]),
         (Expected::IdRange, &[1; 8]),
         (Expected::Owner, &[1; 4]),
         (Expected::Status, &[1; 4]),
         (Expected::Meta, &meta),
         (Expected::Lock, &[1; 48]),
+        (Expected::Rejoin, &[0; 16]),
+        (Expected::Leader, &[1, 0, 0, 0].repeat(4)),
     ];
     for (expected, payload) in rows {
         assert!(Answer::decode(expected, payload).is_ok());
@@ -116,6 +118,8 @@ fn choices_out_of_range_are_malformed() {
         (codes::PID_KILL_PASSED, 16, 0..=3),
         (codes::PROCESS_NOTE, 0, 1..=4),
         (codes::FENCING_BLOCK, 0, 0..=1),
+        (codes::LEADER, 12, 1..=2),
+        (codes::DISMISS, 0, 1..=5),
     ];
     let edges = [255, 256, 0x0100_0000, 0x7FFF_FFFF, 0x8000_0000, u32::MAX];
     for (code, offset, good) in rows {
@@ -262,6 +266,29 @@ fn padding_and_reserved_bytes_are_ignored() {
             payload: &payload,
         };
         assert_eq!(frame.message(), Ok(message));
+    }
+}
+
+#[test]
+fn a_list_of_heirs_with_a_wrong_count_is_malformed() {
+    // The list has two heirs.
+    for count in [2, 3, 4] {
+        let payload = with(&one(codes::HEIRS), 12, count);
+        let (seq, code) = (0, codes::HEIRS);
+        let message = Frame {
+            seq,
+            code,
+            payload: &payload,
+        };
+        assert_eq!(message.message(), Ok(one(codes::HEIRS)), "{count}");
+    }
+    for count in [0, 1] {
+        let payload = with(&one(codes::HEIRS), 12, count);
+        assert_eq!(refused(codes::HEIRS, &payload), Malformed::LengthsDisagree);
+    }
+    for count in [5, 255, 1 << 31, u32::MAX] {
+        let payload = with(&one(codes::HEIRS), 12, count);
+        assert_eq!(refused(codes::HEIRS, &payload), Malformed::BadValue);
     }
 }
 

@@ -28,6 +28,8 @@ local CODES = {
     [68] = "PROCESS_QUERY", [69] = "FILE_LOCK_OFD_SET", [70] = "FILE_LOCK_OFD_GET",
     [71] = "FILE_LOCK_CANCEL", [72] = "FILE_HANDLE", [73] = "FILE_LOCK_BORROW",
     [74] = "FILE_LOCK_RECALL", [75] = "FILE_LOCK_RETURN", [76] = "SYNC_NOTE",
+    [77] = "HEIRS", [78] = "LOG", [79] = "STATE", [80] = "HEIR_READY", [81] = "RESIGN",
+    [82] = "LEADER", [83] = "REJOIN", [86] = "MARK", [87] = "WHO_LEADS", [88] = "DISMISS",
     [96] = "LIMITS",
     [97] = "FILE_GIVEN",
     [99] = "PID_KILL_ORDERED", [100] = "PID_KILL_PASSED",
@@ -47,6 +49,10 @@ local PROCESS_NOTES = {
 }
 local NOTES = { "the owner died", "no room" }
 local HOLDINGS = { [0] = "delegation", "lease" }
+local MODES = { "standby", "reclaim" }
+local REASONS = {
+    "the heir is slow", "the log is broken", "the states differ", "another heir", "no member",
+}
 local YES_NO = { [0] = "no", "yes" }
 local SIGNALS = {
     [0] = "none", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE",
@@ -58,8 +64,8 @@ local ERRORS = {
     [0] = "done", [-1] = "EPERM", [-2] = "ENOENT", [-3] = "ESRCH", [-4] = "EINTR", [-5] = "EIO",
     [-9] = "EBADF", [-10] = "ECHILD", [-11] = "EAGAIN", [-12] = "ENOMEM", [-13] = "EACCES",
     [-22] = "EINVAL", [-35] = "EDEADLK", [-36] = "ENAMETOOLONG", [-37] = "ENOLCK",
-    [-38] = "ENOSYS", [-71] = "EPROTO", [-75] = "EOVERFLOW", [-90] = "EMSGSIZE", [-107] = "ENOTCONN", [-108] = "ESHUTDOWN",
-    [-110] = "ETIMEDOUT", [-114] = "EALREADY",
+    [-38] = "ENOSYS", [-16] = "EBUSY", [-71] = "EPROTO", [-75] = "EOVERFLOW", [-90] = "EMSGSIZE", [-107] = "ENOTCONN", [-108] = "ESHUTDOWN",
+    [-110] = "ETIMEDOUT", [-114] = "EALREADY", [-116] = "ESTALE",
 }
 
 -- ---- Fields -----------------------------------------------------------------------------------
@@ -165,6 +171,21 @@ local f = {
     orphaned = field("bool", "process.orphaned", "In an orphaned group", 32, nil, 8),
     start_seq = u64("process.start_seq", "Start sequence number"),
     after = u64("process.after", "Started after"),
+    epoch = u32("epoch", "Epoch"),
+    config = u32("config", "Number of the list of heirs"),
+    highest_vmid = u32("highest_vmid", "Highest VMID given"),
+    heir_count = u32("heir.count", "Heirs"),
+    heir = u32("heir", "VMID of an heir"),
+    leader = u32("leader", "VMID of the leader"),
+    mode = u32("leader.mode", "Mode", MODES),
+    operation = u64("op", "Number of the last operation"),
+    digest = field("uint64", "digest", "Digest of the state", base.HEX),
+    counted_sent = u64("rejoin.sent", "Counted frames sent"),
+    counted_received = u64("rejoin.received", "Counted messages received"),
+    counted_taken = u64("rejoin.taken", "Counted frames handled"),
+    rejoin_flags = field("uint32", "rejoin.flags", "Flags", base.HEX),
+    mark = u64("mark", "Number"),
+    reason = u32("dismiss.reason", "Reason", REASONS),
 }
 libos_ipc.fields = fields
 
@@ -363,6 +384,18 @@ local function kill(r, targets)
     r:add_info("from %d", sender)
 end
 
+local function any_bytes(r)
+    r:add_info("%d bytes", r:left())
+    r:bytes(f.data, r:left())
+end
+
+local function new_leader(r)
+    local epoch = r:u32(f.epoch)
+    r:u32(f.config)
+    r:add_info("member %d, epoch %d", r:u32(f.leader), epoch)
+    r:add_info("%s", named(MODES, r:u32(f.mode, MODES)))
+end
+
 local MESSAGES = {
     [1] = empty,
     [2] = function(r)
@@ -427,6 +460,48 @@ local MESSAGES = {
         if count:tonumber() ~= r:left() / 24 then return r:fail("lengths disagree") end
         r:add_info("delegation %s, %s locks", delegation, count)
         while r:left() > 0 and not r.fault do delegated_lock(r) end
+    end,
+    [77] = function(r)
+        local epoch = r:u32(f.epoch)
+        r:u32(f.config)
+        r:u32(f.highest_vmid)
+        local count = r:u32(f.heir_count)
+        if not count then return end
+        if count > 4 then return r:fail("an unknown value: " .. count) end
+        for index = 1, 4 do
+            local heir = r:u32(f.heir)
+            if not heir then return end
+            if index > count and heir ~= 0 then return r:fail("lengths disagree") end
+            if index == 1 then
+                r:add_info("%s, epoch %d", heir == 0 and "no heir" or "heir " .. heir, epoch)
+            end
+        end
+    end,
+    [78] = any_bytes,
+    [79] = any_bytes,
+    [80] = function(r)
+        r:add_info("operation %s", r:u64(f.operation))
+        r:u64(f.digest)
+    end,
+    [81] = function(r)
+        local epoch, heir = r:u32(f.epoch), r:u32(f.heir)
+        r:add_info("to member %d after operation %s", heir, r:u64(f.operation))
+        r:add_info("epoch %d", epoch)
+    end,
+    [82] = new_leader,
+    [83] = function(r)
+        local epoch = r:u32(f.epoch)
+        r:u32(f.config)
+        r:u32(f.pid)
+        r:u32(f.rejoin_flags)
+        local sent, received = r:u64(f.counted_sent), r:u64(f.counted_received)
+        r:add_info("after epoch %d, sent %s, received %s", epoch, sent, received)
+    end,
+    [86] = function(r) r:add_info("%s", r:u64(f.mark)) end,
+    [87] = empty,
+    [88] = function(r)
+        r:add_info("%s", named(REASONS, r:u32(f.reason, REASONS)))
+        r:add_info("epoch %d", r:u32(f.epoch))
     end,
     [96] = function(r)
         local _, flags = r:u32(f.hello_version), r:u32(f.limit_flags)
@@ -508,6 +583,17 @@ local function fencing(r)
 end
 
 local ANSWERS = {
+    [83] = function(r)
+        local result, epoch = r:i32(f.status), r:u32(f.epoch)
+        local taken = r:u64(f.counted_taken)
+        if r.fault then return end
+        if result ~= 0 then
+            r.failed = true
+            return r:add_info("%s, epoch %d", ERRORS[result] or tostring(result), epoch)
+        end
+        r:add_info("handled %s, epoch %d", taken, epoch)
+    end,
+    [87] = new_leader,
     [111] = fencing,
     [112] = fencing,
     [1] = function(r)

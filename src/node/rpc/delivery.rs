@@ -159,6 +159,8 @@ impl WaiterState<'_> {
             Answer::Process(process) => Answer::Process(process),
             Answer::End(end) => Answer::End(end),
             Answer::Fencing(number) => Answer::Fencing(number),
+            Answer::Rejoin(rejoined) => Answer::Rejoin(rejoined),
+            Answer::Leader(leader) => Answer::Leader(leader),
             Answer::Meta(Err(errno)) => Answer::Meta(Err(errno)),
             Answer::Meta(Ok(data)) => {
                 let buffer = self.buffer.as_mut()?;
