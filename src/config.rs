@@ -248,7 +248,7 @@ pub struct Config {
     /// child that will not come.
     pub start_limit: Duration,
     /// On secure streams: how long a member uses what the leader gave it (delegated files, leases,
-    /// IDs) without a sign of life from the leader. A member that was cut off gets
+    /// IDs) without a sign of life from the leader, and how long it waits for the first one. A member that was cut off gets
     /// [`Error::CutOff`](crate::Error::CutOff) from its calls for locks, leases and IDs from then on, and
     /// [`Embedder::cut_off`](crate::Embedder::cut_off) is called. A leader keeps all that a member had
     /// for a quarter longer than that after it has lost it, unless the member has ended its stream

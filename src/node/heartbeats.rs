@@ -4,7 +4,7 @@
 //! sent it, and the leader sends it back. The member uses what it was given (delegated files, leases,
 //! IDs) for the limit of silence after the time at which it *sent* the last heartbeat that came back: an
 //! answer that the host has delayed proves nothing about the present. A member whose time is over is cut
-//! off for good.
+//! off for good, also if the leader has never answered.
 //!
 //! A leader that has lost a member answers it no more. It keeps all that the member had for a quarter
 //! more than the limit, and only then reclaims it and reports the end of the process. An authenticated
@@ -32,6 +32,8 @@ pub(in crate::node) struct Contact {
     /// The limit of silence in nanoseconds; 0: there is none, since the streams are plain, this process
     /// is the leader, or the embedder wants none.
     limit: u64,
+    /// This process has written to the leader.
+    has_written: AtomicBool,
     /// The leader answers heartbeats.
     is_limited: AtomicBool,
     /// The time at which the last heartbeat was sent that the leader has answered, or at first HELLO.
@@ -53,6 +55,7 @@ impl Contact {
         let limit = config.silence_limit.filter(|_| may_be_limited);
         Contact {
             limit: limit.map_or(0, nanoseconds),
+            has_written: AtomicBool::new(false),
             is_limited: AtomicBool::new(false),
             confirmed: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -123,6 +126,9 @@ impl<'m, P: Pal> Node<'m, P> {
         if P::MAY_BE_SECURE && self.contact.limit != 0 && Some(peer.vmid()) == self.led_by() {
             let now = self.now().0;
             self.contact.confirmed.store(now, Ordering::SeqCst);
+            if !self.contact.has_written.swap(true, Ordering::SeqCst) {
+                self.wake();
+            }
         }
     }
 
@@ -136,12 +142,23 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
+    /// Whether this process has written to the leader, and the leader has not even said whether it answers
+    /// heartbeats. If the host has cut the stream it never will.
+    fn is_hello_unanswered(&self) -> bool {
+        let has_written = self.contact.has_written.load(Ordering::SeqCst);
+        has_written && !self.extended.load(Ordering::SeqCst)
+    }
+
     /// Sends the heartbeats, and cuts this process off when the leader was silent for too long. Returns
     /// when to run again, if before `until`.
     pub(in crate::node) fn poll_contact(&self, until: Deadline) -> Deadline {
         let contact = &self.contact;
         let is_over = || contact.is_announced.load(Ordering::SeqCst) || self.has_ended();
-        if !P::MAY_BE_SECURE || !contact.is_limited.load(Ordering::SeqCst) || is_over() {
+        if !P::MAY_BE_SECURE || contact.limit == 0 || is_over() {
+            return until;
+        }
+        let is_limited = contact.is_limited.load(Ordering::SeqCst);
+        if !is_limited && !self.is_hello_unanswered() {
             return until;
         }
         if self.leader_gone.load(Ordering::SeqCst) {
@@ -155,6 +172,9 @@ impl<'m, P: Pal> Node<'m, P> {
         if contact.is_cut_off() {
             self.announce_cut_off();
             return until;
+        }
+        if !is_limited {
+            return until.min(Deadline::At(end));
         }
         let mut next = Time(contact.next.load(Ordering::SeqCst));
         if now >= next {

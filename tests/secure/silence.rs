@@ -499,6 +499,32 @@ fn member_whose_stream_comes_back_stays_cut_off() {
 }
 
 #[test]
+fn process_that_the_host_cuts_off_while_it_joins_is_cut_off_and_its_call_ends() {
+    let net = leak(World::new());
+    let notices: &[Notices; 2] = leak(std::array::from_fn(|_| Notices::default()));
+    let place = net.join(Vmid::LEADER).unwrap();
+    let pal = leak(SecurePal::new(place, Vmid::LEADER, key(), random));
+    let leader = leak(node(pal, 1, CONFIG, &notices[0]));
+    let turn = leak(|| {
+        leader.poll(Deadline::Now);
+    });
+    let host = leak(Host::new(net, 2, turn));
+    let pal = leak(SecurePal::new(host, vmid(2), key(), random));
+    let one = node(pal, 2, CONFIG, &notices[1]);
+    // The handshake is done, and nothing of the leader arrives behind it.
+    let hour = Wait::at_most(Duration::from_hours(1));
+    for _ in 0..20 {
+        assert_eq!(one.owner_of(1, NO_WAIT), Err(Error::TimedOut));
+    }
+    host.is_silent.store(true, Relaxed);
+    let began = net.now();
+    assert_eq!(one.owner_of(1, hour), Err(Error::CutOff));
+    let took = net.now() - began;
+    assert!(took <= SILENCE + Duration::from_millis(20), "{took:?}");
+    assert_eq!(notices[1].cut_off.load(Relaxed), 1);
+}
+
+#[test]
 fn member_that_leaves_frees_its_lock_at_once() {
     with_family(CONFIG, |family| {
         let lock = |kind, pid| lock(LockFamily::Flock, kind, pid);
