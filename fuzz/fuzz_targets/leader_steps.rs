@@ -11,6 +11,8 @@ use libos_ipc::wire::{
 };
 use libos_ipc::{LeaseLimits, LockLimits, Vmid};
 
+const _: () = assert!(cfg!(debug_assertions), "without them nothing counts steps");
+
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     peers: 8,
     ranges: 2_048,

@@ -21,6 +21,7 @@ pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     shut_down(node, own, Duration::ZERO);
     // The parent is notified of that.
     with(|world| {
+        world.checks.heartbeats.ends(own.vmid);
         if world
             .checks
             .family
@@ -81,7 +82,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         let code = rng.u32(..256);
         with(|world| {
             begin_end(world, own, (code, 0));
-            world.checks.forget(own.vmid, own.pid, true);
+            world.forget(own.vmid, true);
         });
         let exit = Exit {
             uid: 0,
@@ -106,15 +107,30 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         });
         return;
     }
+    if crashes {
+        crash(node, own);
+    } else {
+        die(node, own);
+    }
+}
+
+/// The process dies in the middle of something. Peers cannot tell that from a cut, if the streams are
+/// secure.
+pub(crate) fn crash<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+    with(|world| {
+        if world.plan.is_secure() {
+            world.network.cut_short(own.place);
+        }
+    });
     die(node, own);
 }
 
 /// The process dies without an exit report.
-pub(crate) fn die<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+fn die<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     with(|world| {
         world.log(format_args!("v{} dies", own.vmid));
         begin_end(world, own, (0, libos_ipc::leader::SIGPWR));
-        world.checks.forget(own.vmid, own.pid, false);
+        world.forget(own.vmid, false);
     });
     shut_down(node, own, Duration::ZERO);
 }
@@ -133,6 +149,7 @@ fn begin_end(world: &mut World, own: &Own, how: (u32, u32)) {
         world.check("broadcasts", outcome);
     }
     world.checks.family.ends(own.vmid, how);
+    world.checks.heartbeats.ends(own.vmid);
     if world.faults().hold_up() {
         // Its exit report may arrive too late.
         let without_word = (0, libos_ipc::leader::SIGPWR);

@@ -18,11 +18,12 @@ pub(crate) enum Fault {
     Limits,
     Interrupt,
     Hostile,
+    Cut,
 }
 
 impl Fault {
     /// All kinds with their names and descriptions.
-    pub(crate) const ALL: [(Fault, &'static str, &'static str); 13] = [
+    pub(crate) const ALL: [(Fault, &'static str, &'static str); 14] = [
         (
             Fault::Split,
             "split",
@@ -88,6 +89,11 @@ impl Fault {
             "hostile",
             "a member that sends anything: garbage, and well-formed messages out of place",
         ),
+        (
+            Fault::Cut,
+            "cut",
+            "the streams are secure; the host ends those of the leader with a member, who hears nothing of it",
+        ),
     ];
 }
 
@@ -134,6 +140,11 @@ impl Faults {
     /// Returns true if a wait may take longer than a limit of the library itself allows.
     pub(crate) fn hold_up(self) -> bool {
         self.has(Fault::Stall) || self.has(Fault::Silence)
+    }
+
+    /// Returns true if a connection may break, so that an answer is lost.
+    pub(crate) fn may_break(self) -> bool {
+        self.has(Fault::Disconnect) || self.has(Fault::Cut)
     }
 
     /// Returns true if bytes may take any time.

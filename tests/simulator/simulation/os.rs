@@ -7,7 +7,6 @@ use libos_ipc::{
 };
 
 use super::checks::{FOREIGN, bounds, path_of, user_of};
-use super::faults::Fault;
 use super::hostile;
 use super::pal::SimPal;
 use super::process::{fair, sound};
@@ -59,7 +58,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                 world.check(check, outcome);
                 // If a connection breaks, a signal may be sent twice.
                 let may_be_twice =
-                    world.has(Fault::Disconnect) || world.checks.false_disconnects.may_close;
+                    world.faults().may_break() || world.checks.false_disconnects.may_close;
                 if let Some(sender) = signal.sender
                     && !may_be_twice
                 {
@@ -103,6 +102,20 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             world.check("exits", outcome);
         });
         Os::look(node);
+    }
+
+    fn cut_off(&self, _: &Node<'_, SimPal<READS>>) {
+        with(|world| {
+            world.log(format_args!(
+                "v{} is notified that it is cut off",
+                self.vmid
+            ));
+            // A process that is ending loses its leader, too.
+            let is_ending = !world.checks.family.is_certain(self.vmid);
+            let may_be = is_ending || world.faults().hold_up();
+            let outcome = world.checks.heartbeats.reported(self.vmid, may_be);
+            world.check("heartbeats", outcome);
+        });
     }
 
     fn member_joined(&self, node: &Node<'_, SimPal<READS>>, _: Vmid) {

@@ -164,6 +164,10 @@ impl<const READS: bool> Pal for SimPal<READS> {
         woken.unwrap_or(false)
     }
 
+    fn is_secure(&self) -> bool {
+        with(|world| world.plan.is_secure())
+    }
+
     fn now(&self) -> Time {
         Time(with(|world| world.network.now))
     }

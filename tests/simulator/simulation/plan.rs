@@ -13,6 +13,8 @@ pub(crate) const MAX_MEMBERS: usize = 12;
 const MAX_STEPS: usize = 24;
 /// The time in which a process must join after its parent has died.
 pub(crate) const START_LIMIT: Duration = Duration::from_mins(1);
+/// How long a member uses what it has without hearing from the leader, on secure streams.
+pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 /// The process number of the hostile member's steps.
 pub(crate) const HOSTILE: usize = 99;
 
@@ -115,6 +117,11 @@ impl Plan {
         }
     }
 
+    /// Whether the nodes take their streams for secure.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.config.silence_limit.is_some()
+    }
+
     /// Returns the seed of a part of a process.
     pub(crate) fn seed_of(&self, process: usize, what: u64) -> u64 {
         let mut rng = Rng::with_seed(self.seed ^ (process as u64) << 32 ^ what);
@@ -207,6 +214,6 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         recall_limit: Duration::from_secs(5),
         lease_limit: Some(Duration::from_secs(5)),
         start_limit: START_LIMIT,
-        silence_limit: None,
+        silence_limit: faults.has(Fault::Cut).then_some(SILENCE_LIMIT),
     }
 }

@@ -246,7 +246,9 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                 // Without its parent its time is limited.
                 let is_late = world.network.now - own.born > nanoseconds(START_LIMIT);
                 let has_parent = own.is_leader || family.is_certain(parent);
-                let may_fail = !has_parent && is_late || family.is_marked_dead(own.vmid);
+                let is_cut_off = error == Error::CutOff && world.faults().hold_up();
+                let may_fail =
+                    !has_parent && is_late || is_cut_off || family.is_marked_dead(own.vmid);
                 if !may_fail && !world.has(Fault::Capacity) {
                     let what = Err(format!("v{} can't join: {error}", own.vmid));
                     world.check("calls", what);
@@ -277,5 +279,8 @@ pub(crate) fn sound(check_invariants: bool) -> Result<(), String> {
 /// Returns true for the errors that any call of a process may return that is cut off from the
 /// leader.
 pub(crate) fn is_cut_off(error: Error) -> bool {
-    matches!(error, Error::LeaderGone | Error::ShuttingDown)
+    matches!(
+        error,
+        Error::LeaderGone | Error::CutOff | Error::ShuttingDown
+    )
 }

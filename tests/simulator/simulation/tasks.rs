@@ -104,6 +104,7 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
         let spent = world.network.rng.u64(..TURN) * slower;
         let now = world.network.now + spent;
         world.network.advance(now);
+        world.handle_lapses();
         loop {
             let network = &mut world.network;
             let can_go_on = |network: &Network, task: &Task| {
@@ -124,7 +125,10 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
             let next = tasks.iter().map(|task| task.until).min();
             let next = next.into_iter().chain(world.network.next_arrival()).min();
             match next {
-                Some(next) if next < u64::MAX && turn < MAX_TURNS => world.network.advance(next),
+                Some(next) if next < u64::MAX && turn < MAX_TURNS => {
+                    world.network.advance(next);
+                    world.handle_lapses();
+                }
                 _ => {
                     let how = if turn < MAX_TURNS { "wait" } else { "turn" };
                     let busiest = tasks.iter().max_by_key(|task| task.turns);

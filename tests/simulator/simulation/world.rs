@@ -24,6 +24,17 @@ pub(crate) struct Violation {
     pub(crate) what: String,
 }
 
+/// How the leader has lost a member.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// The member has closed its stream.
+    Closed,
+    /// The stream broke, or the leader has closed it.
+    Cut,
+    /// The host has cut the leader's ends, and keeps the member's silent.
+    Silent,
+}
+
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) network: Network,
@@ -115,35 +126,82 @@ impl World {
         }
     }
 
+    /// Drops all certain facts about what the process held.
+    pub(crate) fn forget(&mut self, vmid: u32, had_given_back: bool) {
+        let pid = self.checks.family.pid_of(vmid);
+        self.checks.heartbeats.forget(vmid);
+        self.checks.forget(vmid, pid, had_given_back);
+    }
+
+    /// The time has advanced: members that were cut off have lost what they had.
+    pub(crate) fn handle_lapses(&mut self) {
+        let now = self.network.now;
+        while let Some(vmid) = self.checks.heartbeats.next_lapsed(now) {
+            self.log(format_args!("v{vmid} must not use any more what it had"));
+            self.forget(vmid, false);
+        }
+        let outcome = self.checks.heartbeats.are_reported(now);
+        self.check("heartbeats", outcome);
+    }
+
+    /// Whether the process may use what it has: it is not cut off, or was not for long.
+    pub(crate) fn may_use(&self, vmid: u32) -> bool {
+        self.checks.family.is_certain(vmid) || self.checks.heartbeats.may_use(vmid)
+    }
+
     /// Handles the ends of streams.
     pub(crate) fn handle_stream_events(&mut self) {
         while let Some(event) = self.network.stream_events.pop() {
-            let (one, other) = match event {
+            let (one, other, how) = match event {
                 StreamEvent::Cut(one, other) => {
                     self.log(format_args!("the stream from v{one} to v{other} breaks"));
-                    (one, other)
+                    (one, other, Loss::Cut)
+                }
+                StreamEvent::Severed(vmid) => {
+                    self.log(format_args!(
+                        "the host cuts v{vmid} off, and keeps it silent"
+                    ));
+                    (1, vmid, Loss::Silent)
+                }
+                // It has stopped to use what it had.
+                StreamEvent::Ended(vmid) => {
+                    if self.checks.heartbeats.may_use(vmid) {
+                        self.forget(vmid, false);
+                    }
+                    continue;
                 }
                 StreamEvent::Closed(one, other) => {
                     self.log(format_args!("v{one} gives v{other} up"));
                     let outcome = self.checks.false_disconnects.closed(one, other);
                     self.check("false-disconnects", outcome);
-                    (one, other)
+                    // A member that closes its stream itself uses nothing any more.
+                    let how = if one == 1 { Loss::Cut } else { Loss::Closed };
+                    (one, other, how)
                 }
             };
             // A member without a connection with the leader is dead for the family.
             if one.min(other) == 1 {
-                self.mark_dead(one.max(other));
+                self.mark_dead(one.max(other), how);
             }
         }
     }
 
     /// Records that the process is dead for the others, though it may not know that yet.
-    fn mark_dead(&mut self, vmid: u32) {
+    fn mark_dead(&mut self, vmid: u32, how: Loss) {
         if self.checks.family.mark_dead(vmid) {
-            let pid = self.checks.family.pid_of(vmid);
             self.log(format_args!("v{vmid} is dead for the family"));
-            self.checks.forget(vmid, pid, false);
+            if self.plan.is_secure() && how != Loss::Closed {
+                let pid = self.checks.family.pid_of(vmid);
+                self.checks.values.is_cut_off(pid);
+                let heartbeats = &mut self.checks.heartbeats;
+                heartbeats.lost(vmid, self.network.now, how == Loss::Silent);
+            } else {
+                self.forget(vmid, false);
+            }
         } else {
+            if how == Loss::Silent && self.checks.family.is_starting(vmid) {
+                self.checks.heartbeats.lost(vmid, self.network.now, true);
+            }
             // A process that has not joined may have open files, too.
             let now = self.checks.tick();
             self.checks.files.forget(vmid, now);

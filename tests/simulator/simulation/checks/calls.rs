@@ -43,7 +43,8 @@ impl Calls {
         family: &Family,
     ) -> Result<(), String> {
         let took = Duration::from_nanos(now - call.began);
-        let is_late = self.faults.are_late() || self.faults.has(Fault::Disconnect);
+        let is_secure = self.faults.has(Fault::Cut);
+        let is_late = self.faults.are_late() || self.faults.may_break();
         if took > call.limit + GRACE && !is_late {
             return Err(format!("v{}'s {} took {took:?}", call.who, call.name));
         }
@@ -57,6 +58,7 @@ impl Calls {
             Some(Error::Full(_)) => is_tight || call.limit.is_zero(),
             Some(Error::NoIds | Error::Refused(Errno::ENOMEM | Errno::ENOLCK)) => is_tight,
             Some(Error::LeaderGone | Error::ShuttingDown) => is_ending,
+            Some(Error::CutOff) => is_secure && (is_ending || self.faults.hold_up()),
             Some(_) => false,
         };
         if may_be {

@@ -147,6 +147,12 @@ impl Family {
             .is_some_and(|process| process.state == State::Running)
     }
 
+    pub(crate) fn is_starting(&self, vmid: u32) -> bool {
+        self.processes
+            .get(&vmid)
+            .is_some_and(|process| process.state == State::Starting)
+    }
+
     pub(crate) fn is_marked_dead(&self, vmid: u32) -> bool {
         self.processes
             .get(&vmid)

@@ -6,6 +6,7 @@ mod exits;
 mod false_disconnects;
 mod family;
 mod files;
+mod heartbeats;
 mod holders;
 mod ids;
 mod metadata;
@@ -38,6 +39,7 @@ pub(crate) struct Checks {
     pub(crate) signals: signals::Signals,
     pub(crate) files: files::Files,
     pub(crate) values: values::Values,
+    pub(crate) heartbeats: heartbeats::Heartbeats,
     pub(crate) false_disconnects: false_disconnects::FalseDisconnects,
     pub(crate) calls: calls::Calls,
     /// A clock of the checks, which advances with each certain fact.
@@ -54,6 +56,7 @@ impl Checks {
             signals: signals::Signals::default(),
             files: files::Files::default(),
             values: values::Values::new(faults),
+            heartbeats: heartbeats::Heartbeats::default(),
             false_disconnects: false_disconnects::FalseDisconnects::new(faults),
             calls: calls::Calls::new(faults),
             clock: 0,

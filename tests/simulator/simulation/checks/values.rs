@@ -105,6 +105,10 @@ impl Values {
             self.all[at].requesters.insert(who.0);
             self.all[at].may_be_again |= is_cut_off;
         }
+        // What a process waits for that is cut off may never come.
+        if is_cut_off {
+            return;
+        }
         let waiting = Waiting {
             who,
             handle,
@@ -113,6 +117,13 @@ impl Values {
             passed: 0,
         };
         self.all[at].waiting.push(waiting);
+    }
+
+    /// The process is cut off: nobody lets it pass any more.
+    pub(crate) fn is_cut_off(&mut self, pid: Id) {
+        for value in &mut self.all {
+            value.waiting.retain(|waiting| waiting.who.0 != pid);
+        }
     }
 
     /// The thread waits no more.
@@ -263,8 +274,13 @@ impl Values {
 
     /// Returns the value that a process writes that is cut off or of which another thread has died:
     /// other processes may see the value or not, and the release may arrive or not.
-    pub(crate) fn given_by_cut_off(&mut self, at: usize, pid: Id) -> Stamp {
+    pub(crate) fn given_by_cut_off(&mut self, at: usize, who: Who) -> Stamp {
         let value = &mut self.all[at];
+        let pid = who.0;
+        value.readers.remove(&who);
+        if value.writer == Some(who) {
+            value.writer = None;
+        }
         if value.orphan_of == Some(pid) {
             value.orphan_of = None;
         }

@@ -1,5 +1,7 @@
 //! The ends of streams: a process closes them, or a fault breaks them.
 
+use libos_ipc::Vmid;
+
 use super::arrivals::Arrival;
 use super::{End, Network, Pipe, Side};
 
@@ -7,6 +9,10 @@ use super::{End, Network, Pipe, Side};
 pub(crate) enum StreamEvent {
     /// A fault broke a stream between these two processes.
     Cut(u32, u32),
+    /// The host has cut the leader's ends of its streams with this process, silently.
+    Severed(u32),
+    /// This process, which was cut off from the leader, has ended its stream to it.
+    Ended(u32),
     /// The first process closed its stream with the second, though neither is ending.
     Closed(u32, u32),
 }
@@ -27,6 +33,57 @@ impl Network {
             let (from, to) = (self.places[from].vmid, self.places[to].vmid);
             self.stream_events.push(StreamEvent::Cut(from, to));
         }
+    }
+
+    /// So many bytes were written on the stream. If it is one of the leader's, the host may have waited for
+    /// that: it cuts the leader's ends of its streams with the other process, and keeps the other's silent.
+    pub(super) fn sever_some_time(&mut self, pipe: usize, count: usize) {
+        let Pipe { from, to, .. } = self.pipes[pipe];
+        let is_leader = |place: usize| self.places[place].vmid == Vmid::LEADER.get();
+        let leader = [from, to].into_iter().find(|place| is_leader(*place));
+        let (Some(left), Some(leader)) = (&mut self.sever_after, leader) else {
+            return;
+        };
+        *left = left.saturating_sub(count as u64);
+        let other = from + to - leader;
+        if *left > 0 || !self.is_connected(leader, other) || !self.cut(leader, other) {
+            return;
+        }
+        // The next one, if another follows, comes after about as many bytes.
+        self.sever_after = self.rng.bool().then(|| self.rng.u64(..6_000));
+        for at in 0..self.pipes.len() {
+            let pipe = &mut self.pipes[at];
+            let side = match (pipe.from, pipe.to) {
+                ends if ends == (leader, other) => Side::Writer,
+                ends if ends == (other, leader) => Side::Reader,
+                _ => continue,
+            };
+            // What is in transit is lost.
+            pipe.severed = Some(side);
+            pipe.bytes.truncate(pipe.arrived);
+            pipe.generation = pipe.generation.wrapping_add(1);
+        }
+        self.places[leader].changed = true;
+        let vmid = self.places[other].vmid;
+        self.stream_events.push(StreamEvent::Severed(vmid));
+    }
+
+    /// Whether both have opened a stream to the other, and neither has closed one.
+    fn is_connected(&self, one: usize, other: usize) -> bool {
+        let is_there = |from, to| {
+            let is_it = |pipe: &Pipe| {
+                let is_open = pipe.closed == [false; 2] && !pipe.broken;
+                (pipe.from, pipe.to) == (from, to) && pipe.vmid_bytes.len() == 4 && is_open
+            };
+            self.pipes.iter().any(is_it)
+        };
+        let is_ending = self.places[one].is_ending || self.places[other].is_ending;
+        !is_ending && is_there(one, other) && is_there(other, one)
+    }
+
+    /// The process dies: its streams get no last record.
+    pub(crate) fn cut_short(&mut self, place: usize) {
+        self.places[place].is_cut_short = true;
     }
 
     /// Whether the stream belongs to its process itself, and not to a process that announces the
@@ -77,8 +134,14 @@ impl Network {
             self.stream_events.push(StreamEvent::Closed(own, other));
         }
         self.unwatch(own, end);
+        let (vmid, to) = (self.places[own].vmid, self.places[other].vmid);
+        if end.side == Side::Writer && to == Vmid::LEADER.get() && self.is_cut(vmid, to) {
+            self.stream_events.push(StreamEvent::Ended(vmid));
+        }
+        let is_cut_short = self.places[own].is_cut_short;
         let pipe = &mut self.pipes[end.pipe];
         pipe.closed[end.side as usize] = true;
+        pipe.is_truncated |= is_cut_short && end.side == Side::Writer;
         if end.side == Side::Reader {
             pipe.bytes.clear();
             pipe.arrived = 0;
@@ -88,7 +151,7 @@ impl Network {
             self.free.push(end.pipe);
             return;
         }
-        if !pipe.broken {
+        if !pipe.broken && pipe.severed.is_none() {
             self.arrives(end.pipe, own, other, Arrival::Closed(end.side));
         }
     }

@@ -70,6 +70,8 @@ struct Place {
     is_honest: bool,
     /// It is closing its streams, and is allowed to.
     is_ending: bool,
+    /// Its streams end without a last record: to its peers they look cut.
+    is_cut_short: bool,
     listener_watched: bool,
     backlog: VecDeque<usize>,
     watched: Vec<(End, Token, Interest)>,
@@ -93,6 +95,10 @@ struct Pipe {
     closed: [bool; 2],
     seen_closed: [bool; 2],
     broken: bool,
+    /// The end that the host has cut; it keeps the other one silent.
+    severed: Option<Side>,
+    /// The writer has ended without a last record.
+    is_truncated: bool,
     /// The first bytes: the VMID of the writer.
     vmid_bytes: Vec<u8>,
 }
@@ -107,7 +113,7 @@ impl Pipe {
             Side::Writer => Side::Reader,
             Side::Reader => Side::Writer,
         };
-        self.broken || self.seen_closed[other as usize]
+        self.broken || self.severed == Some(side) || self.seen_closed[other as usize]
     }
 }
 
@@ -120,6 +126,8 @@ pub(crate) struct Network {
     room: usize,
     /// The number of written bytes after which one stream breaks.
     cut_after: Option<u64>,
+    /// The number of bytes written on streams of the leader after which the host cuts one off silently.
+    sever_after: Option<u64>,
     places: Vec<Place>,
     pipes: Vec<Pipe>,
     free: Vec<usize>,
@@ -136,10 +144,13 @@ impl Network {
     pub(crate) fn new(faults: Faults, mut rng: Rng) -> Network {
         let rates = Rates::draw(faults, &mut rng);
         let cut_after = rng.bool().then(|| rng.u64(..20_000));
+        // Drawn from a copy: the rest of the run does not depend on it.
+        let sever_after = rng.clone().u64(..6_000);
         Network {
             now: 1,
             room: rng.usize(100..4000),
             cut_after: cut_after.filter(|_| faults.has(Fault::Disconnect)),
+            sever_after: faults.has(Fault::Cut).then_some(sever_after),
             rng,
             rates,
             places: Vec::new(),
@@ -164,6 +175,7 @@ impl Network {
             is_listening: true,
             is_honest,
             is_ending: false,
+            is_cut_short: false,
             listener_watched: true,
             backlog: VecDeque::new(),
             watched: Vec::new(),
@@ -345,7 +357,10 @@ impl Network {
             pipe.vmid_bytes.extend(part.iter().take(missing));
         }
         let (from, to) = (pipe.from, pipe.to);
-        self.arrives(end.pipe, from, to, Arrival::Bytes(count));
+        if pipe.severed.is_none() {
+            self.arrives(end.pipe, from, to, Arrival::Bytes(count));
+        }
+        self.sever_some_time(end.pipe, count);
         if breaks {
             self.break_off(end.pipe);
             return if count == 0 {
@@ -360,8 +375,9 @@ impl Network {
     pub(crate) fn read(&mut self, end: End, buffer: &mut [u8]) -> Result<usize, StreamError> {
         let pipe = &self.pipes[end.pipe];
         if pipe.arrived == 0 {
-            return match (pipe.broken, pipe.sees_end(Side::Reader)) {
-                (true, _) => Err(StreamError::Closed),
+            let is_cut = pipe.broken || pipe.is_truncated || pipe.severed == Some(Side::Reader);
+            return match (is_cut, pipe.sees_end(Side::Reader)) {
+                (true, true) => Err(StreamError::Closed),
                 (_, true) => Ok(0),
                 _ => Err(StreamError::WouldBlock),
             };

@@ -29,10 +29,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         self.own.shared(|shared| shared.ids.push(id));
         let vmid = self.own.vmid;
         with(|world| {
+            let may_use = world.may_use(vmid);
             let checks = &mut world.checks;
             let now = checks.tick();
             let is_free = checks.ids.is_no_pid(id, &checks.family, &checks.exits);
-            let taken = if checks.family.is_certain(vmid) {
+            let taken = if may_use {
                 checks.ids.taken(id, vmid, now)
             } else {
                 Ok(())

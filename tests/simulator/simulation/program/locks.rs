@@ -13,7 +13,7 @@ use super::ids::nothing;
 use super::signals::pick_process;
 use super::{Program, limit};
 
-const FILES: [&[u8]; 3] = [b"/a", b"/b", b"/c"];
+pub(super) const FILES: [&[u8]; 3] = [b"/a", b"/b", b"/c"];
 /// The only file with locks of open files, which the search for cycles does not follow.
 const OPEN_FILE: usize = 2;
 /// For waits that may last for ever: cycles of open files are not detected.
@@ -37,6 +37,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             9 => self.close_open_file(file, rng.usize(..)),
             10 | 11 => self.send_open_file(file, rng),
             12..15 => self.receive(),
+            18.. => self.lock_again_and_again(file),
             _ => self.set_lock(file, LockFamily::Posix, rng),
         }
         self.own.shared(|shared| shared.busy_files[file] = false);
@@ -99,8 +100,24 @@ impl<const READS: bool> Program<'_, '_, READS> {
             bytes: bytes.clone(),
             write: kind == LockKind::Write,
         };
+        let _ = self.request(&lock, &claim, limit);
+    }
+
+    /// Requests the lock, or the unlock, and checks the outcome.
+    pub(super) fn request(
+        &self,
+        lock: &FileLock<'_>,
+        claim: &Claim,
+        limit: Duration,
+    ) -> Result<(), Error> {
+        let FileLock {
+            family, kind, wait, ..
+        } = *lock;
+        let (owner, bytes) = (claim.owner, claim.bytes.clone());
+        let is_unlock = kind == LockKind::Unlock;
+        let is_posix = family == LockFamily::Posix;
         // The owner may hold more of it before.
-        let releases = kind != LockKind::Write || is_flock;
+        let releases = kind != LockKind::Write || family == LockFamily::Flock;
         // Another process that has the open file may set a lock of it at the same time.
         let is_shared = releases && family != LockFamily::Posix;
         let began = with(|world| {
@@ -112,7 +129,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 world.checks.files.release_begins(owner);
             }
             if !is_unlock {
-                world.checks.files.asks(&claim, wait);
+                world.checks.files.asks(claim, wait);
             }
             now
         });
@@ -121,36 +138,39 @@ impl<const READS: bool> Program<'_, '_, READS> {
             // requests.
             Error::NoSuchProcess => is_posix && self.own.has_threads,
             Error::TimedOut if wait && limit == LONG => {
-                with(|world| world.checks.files.is_undetected_cycle(&claim, began))
+                with(|world| world.checks.files.is_undetected_cycle(claim, began))
             }
             Error::Refused(Errno::EAGAIN) => !wait && !is_unlock,
             Error::Refused(Errno::EDEADLK) => wait && is_posix,
             _ => false,
         };
         let name = if is_unlock { "unlock" } else { "lock" };
-        let outcome = self.call(name, limit, may_be, |node, wait| node.set_lock(&lock, wait));
+        let outcome = self.call(name, limit, may_be, |node, wait| node.set_lock(lock, wait));
         with(|world| {
             world.log(format_args!("  {lock:?}"));
             let now = world.checks.tick();
             let is_certain = world.checks.family.is_certain(self.own.vmid);
+            let may_use = world.may_use(self.own.vmid);
             let is_hostile = world.has(Fault::Hostile);
             let files = &mut world.checks.files;
-            files.answered(&claim, now, is_certain);
+            files.answered(claim, now, is_certain);
             let is_done = is_shared && matches!(outcome, Ok(()) | Err(Error::Refused(_)));
             if is_done {
                 files.release_done(owner);
             }
             let checked = match outcome {
+                // What a process unlocks that was cut off stays locked at the leader.
+                Ok(()) if is_unlock && !is_certain => Ok(()),
                 Ok(()) if is_unlock => {
                     files.cleared(claim.space, owner, &bytes, now);
                     Ok(())
                 }
-                Ok(()) if is_certain => files.given(&claim, began),
+                Ok(()) if may_use => files.given(claim, began),
                 Err(Error::Refused(Errno::EAGAIN)) if is_certain && !is_hostile => {
-                    files.refused(&claim, began)
+                    files.refused(claim, began)
                 }
                 Err(Error::Refused(Errno::EDEADLK)) => {
-                    let may_be_cycle = files.may_be_cycle(&claim, began);
+                    let may_be_cycle = files.may_be_cycle(claim, began);
                     world.check("deadlocks", may_be_cycle);
                     return;
                 }
@@ -162,30 +182,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.check("locks", checked);
         });
         match outcome {
-            Ok(()) => self.draw_fencing_number(&lock, &claim, began),
+            Ok(()) => self.draw_fencing_number(lock, claim, began),
             Err(Error::Refused(Errno::EDEADLK)) => self.release_record_locks(),
             Err(_) => {}
         }
-    }
-
-    fn draw_fencing_number(&self, lock: &FileLock<'_>, claim: &Claim, began: u64) {
-        // Another process may release a lock of an open file meanwhile.
-        if !claim.write || lock.family != LockFamily::Posix {
-            return;
-        }
-        // Another thread may have released it.
-        let may_be = |error| error == Error::Refused(Errno::EPERM);
-        let drawn = self.call("fencing number", LONG, may_be, |node, wait| {
-            node.fencing_number(lock, wait)
-        });
-        if let Ok(Some(number)) = drawn {
-            with(|world| {
-                if world.checks.family.is_certain(self.own.vmid) {
-                    let outcome = world.checks.files.fenced(claim, began, number);
-                    world.check("fencing", outcome);
-                }
-            });
-        }
+        outcome
     }
 
     /// Tests a lock. The reported lock may be released by now, but it is certainly not the caller's

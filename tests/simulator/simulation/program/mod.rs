@@ -1,5 +1,6 @@
 //! The steps of a thread of a process.
 
+mod fencing;
 mod ids;
 mod locks;
 mod processes;
@@ -13,7 +14,7 @@ use libos_ipc::wire::Message;
 use libos_ipc::{Error, Wait};
 
 use super::checks::{Call, LONG, bounds};
-use super::end::die;
+use super::end;
 use super::faults::Fault;
 use super::plan::Step;
 use super::process::{Own, SimNode, fair, idle, is_cut_off, now, sound};
@@ -94,6 +95,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let began = now();
         let result = call(self.node, Wait::at_most(limit).or_until(interrupt));
         let error = result.as_ref().err().copied();
+        let result_is_ok = result.is_ok();
         let is_fine = error.is_some_and(fine);
         if error.is_some_and(is_cut_off) {
             self.own.shared(|shared| shared.is_cut_off = true);
@@ -120,6 +122,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 .calls
                 .ended(&call, error, now, &world.checks.family);
             world.check("calls", outcome);
+            if result_is_ok {
+                let faults = world.faults();
+                let is_prompt =
+                    world.plan.is_secure() && !faults.hold_up() && !faults.has(Fault::Disconnect);
+                let outcome = world.checks.heartbeats.succeeded(&call, now, is_prompt);
+                world.check("heartbeats", outcome);
+            }
         });
         result
     }
@@ -178,7 +187,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             .own
             .shared(|shared| std::mem::replace(&mut shared.is_crashing, true))
         {
-            die(self.node, self.own);
+            end::crash(self.node, self.own);
         }
     }
 

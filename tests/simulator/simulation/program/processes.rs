@@ -179,7 +179,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     fn note_unanswered(&self, error: Error) {
         let has_ended = is_cut_off(error);
         // A connection that is about to break may have lost the answer.
-        let may_break = with(|world| world.has(Fault::Disconnect));
+        let may_break = with(|world| world.faults().may_break());
         if !(has_ended || may_break || with(|world| world.faults().are_late())) {
             return;
         }

@@ -125,6 +125,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
         with(|world| {
             world.log(format_args!("  handle {at}: {stamp:?}, {status:?}"));
             if !world.checks.family.is_certain(self.own.vmid) {
+                if world.may_use(self.own.vmid) {
+                    let alone = world.checks.values.taken(at, who, write);
+                    world.check("leases", alone);
+                }
                 return;
             }
             let values = &mut world.checks.values;
@@ -156,7 +160,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         with(|world| {
             world.checks.values.stop_waiting(at, who);
-            if upgraded.is_ok() && world.checks.family.is_certain(self.own.vmid) {
+            if upgraded.is_ok() && world.may_use(self.own.vmid) {
                 let outcome = world.checks.values.upgraded(at, who);
                 world.check("leases", outcome);
             }
@@ -174,7 +178,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             if world.checks.family.is_certain(self.own.vmid) {
                 return world.checks.values.given(at, who, change);
             }
-            world.checks.values.given_by_cut_off(at, who.0)
+            world.checks.values.given_by_cut_off(at, who)
         });
         let bytes = stamp.bytes();
         let data = change.then_some(&bytes[..]);
