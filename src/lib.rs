@@ -87,7 +87,7 @@ pub mod wire;
 #[path = "../arch/host/mod.rs"]
 pub mod host;
 
-pub use config::{Admission, Capacities, Config, Driving, MemoryUse, Quota};
+pub use config::{Admission, Capacities, Config, Driving, Heirs, MemoryUse, Quota};
 pub use counters::{Pools, Refusal, Statistics, Usage};
 pub use error::{Errno, Error, Resource};
 pub use file_locks::LockLimits;

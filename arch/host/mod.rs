@@ -41,8 +41,11 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
-use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
+use rustix::net::{SocketFlags, accept_with, sockopt};
+use rustix::process::{
+    PidfdFlags, Resource, Rlimit, Signal, Uid, geteuid, getpid, getrlimit, pidfd_open,
+    pidfd_send_signal, setrlimit,
+};
 
 use self::address::{Base, Listener};
 pub use self::addresses::{Addresses, VsockAddress};
@@ -242,6 +245,17 @@ impl Pal for Host {
         }
     }
 
+    fn end(&self, peer: Vmid) -> bool {
+        match &self.place {
+            Place::Unix { base, us, .. } => match base.connect(peer) {
+                Ok(socket) => end_listener(&socket, *us),
+                Err(error) => connect_error(error) == ConnectError::NotListening,
+            },
+            // It may be on another machine.
+            Place::Network { .. } => false,
+        }
+    }
+
     fn accept(&self) -> core::result::Result<HostStream, AcceptError> {
         // A thread that waits for an answer reads with a blocking call; all other reads request not
         // to wait.
@@ -398,6 +412,30 @@ fn readiness(flags: EventFlags) -> Interest {
     let hang_up = EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP;
     readiness.set(Interest::HANG_UP, flags.intersects(hang_up));
     readiness
+}
+
+/// Kills the process that listens at the other end of the socket, if it is of that user. True if it is dead.
+fn end_listener(socket: &OwnedFd, user: Uid) -> bool {
+    // The kernel keeps the number of the process that has begun to listen with the socket.
+    let Ok(listener) = sockopt::socket_peercred(socket) else {
+        return false;
+    };
+    if listener.uid != user || listener.pid == getpid() {
+        return false;
+    }
+    let Ok(process) = pidfd_open(listener.pid, PidfdFlags::empty()) else {
+        return true;
+    };
+    if pidfd_send_signal(&process, Signal::KILL).is_err() {
+        return false;
+    }
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // The descriptor of a process is readable when it has ended.
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    poll(&mut ended, Some(&now)).is_ok_and(|count| count > 0)
 }
 
 fn connect_error(error: Errno) -> ConnectError {

@@ -64,6 +64,11 @@ macro_rules! forward_pal {
             self.$inner.requires_secure()
         }
     };
+    (@end $inner:tt) => {
+        fn end(&self, peer: $crate::Vmid) -> bool {
+            self.$inner.end(peer)
+        }
+    };
     (@event $inner:tt) => {
         fn event(&self) -> ::core::result::Result<Self::Event, $crate::pal::OutOfResources> {
             self.$inner.event()

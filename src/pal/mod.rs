@@ -335,6 +335,16 @@ pub trait Pal: Send + Sync {
         stream.read(buffer)
     }
 
+    /// Ends the process with that VMID, which does not react, for certain: it may be stopped, and would go on
+    /// later. Returns true once it is dead, or nobody listens under its VMID. The node calls this again after a
+    /// while if it is not yet. It does not block. A platform that can't do that returns false, the default:
+    /// then a family waits for a leader that has stopped
+    /// ([`Config::stall_limit`](crate::Config::stall_limit)). A wrapper forwards it.
+    fn end(&self, peer: Vmid) -> bool {
+        let _ = peer;
+        false
+    }
+
     /// Returns the time of the monotonic clock. It is cheap. The clock counts nanoseconds. It does not
     /// stand still, and never goes back, in any thread.
     fn now(&self) -> Time;

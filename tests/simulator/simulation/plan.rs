@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::{Admission, Capacities, Config, Driving, LeaseLimits, LockLimits, Quota};
+use libos_ipc::{Admission, Capacities, Config, Driving, Heirs, LeaseLimits, LockLimits, Quota};
 
 use super::faults::{Fault, Faults};
 
@@ -215,5 +215,9 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         lease_limit: Some(Duration::from_secs(5)),
         start_limit: START_LIMIT,
         silence_limit: faults.has(Fault::Cut).then_some(SILENCE_LIMIT),
+        heirs: Heirs::None,
+        heir_patience: Duration::ZERO,
+        stall_limit: Duration::ZERO,
+        succession_limit: Duration::ZERO,
     }
 }
