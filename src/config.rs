@@ -4,11 +4,11 @@ use crate::store::total;
 use core::fmt;
 use core::time::Duration;
 
-use crate::Vmid;
 use crate::file_locks::LockLimits;
+use crate::heirs::{Adoption, Heirs};
 use crate::leader::{LeaderCapacities, SignalLimits};
 use crate::shared_state::LeaseLimits;
-use crate::wire::{Answer, DelegatedLocks, HeirList};
+use crate::wire::{Answer, DelegatedLocks};
 
 /// The limits of one node. Each is a number of entries; at the limit a call gets
 /// [`Error::Full`](crate::Error::Full) with the name of the limit.
@@ -206,22 +206,6 @@ pub enum Admission {
     Known,
 }
 
-/// The processes that may lead the family after its leader.
-///
-/// An heir gets all that the leader knows, and decides everything when it leads: it must be trusted as the
-/// leader is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Heirs {
-    /// None: the family ends with its leader ([`Error::LeaderGone`](crate::Error::LeaderGone)).
-    #[default]
-    None,
-    /// Each member that has this setting, a worker, and the limits of the leader. The one with the lowest VMID
-    /// is the heir.
-    Any,
-    /// Those of the list, the first one that can lead.
-    Listed([Option<Vmid>; HeirList::MOST]),
-}
-
 /// The configuration of a node.
 ///
 /// A new version may add fields, so a value is built from another: `Config { spin: Duration::ZERO,
@@ -280,20 +264,25 @@ pub struct Config {
     /// without a key [`Node::new`](crate::Node::new) returns [`StartError::NotSecure`](crate::StartError::NotSecure),
     /// instead of a node whose streams the host can read and change. Not set by default.
     pub require_secure: bool,
-    /// The processes that may lead the family after its leader. A family survives its leader if the leader has
-    /// this setting, and the members that have it follow the new leader: their calls wait until it leads, and
-    /// then go on. Memory for a second leader is reserved in each process that may lead.
+    /// The processes that may lead the family after its leader: the same in all processes of the family. A family
+    /// survives its leader if the leader has this setting, and the members that have it follow the new leader:
+    /// they keep what they have, their calls wait until it leads, and then go on. Memory for a second leader is
+    /// reserved in each process that may lead. On secure streams the host could pretend that the leader is
+    /// dead, so there another process only follows a leader that [leaves](crate::Node::leave).
     pub heirs: Heirs,
     /// At the leader: how long the heir may leave its log unread before it is dismissed, and another one is
     /// chosen. The answers of the leader wait for the heir as long as that.
     pub heir_patience: Duration,
     /// At the heir: how long a leader may give no sign of life before the platform ends it
-    /// ([`Pal::end`](crate::pal::Pal::end)) and the heir takes over. Zero, the default: the family waits for a
+    /// ([`Pal::end`](crate::pal::Pal::end)) and the heir takes over: at least 10 ms, and longer than all pauses
+    /// of a leader that will go on, such as a debugger's. Zero, the default: the family waits for a
     /// leader that has stopped.
     pub stall_limit: Duration,
     /// At a member: how long it waits for a successor of a leader that is gone, before its calls fail with
     /// [`Error::LeaderGone`](crate::Error::LeaderGone).
     pub succession_limit: Duration,
+    /// What becomes of the children of the family's first process when another process leads.
+    pub adoption: Adoption,
 }
 
 impl Config {
@@ -316,6 +305,7 @@ impl Config {
         heir_patience: Duration::from_millis(20),
         stall_limit: Duration::ZERO,
         succession_limit: Duration::from_secs(5),
+        adoption: Adoption::None,
     };
 }
 

@@ -181,6 +181,8 @@ counters! {
     /// Exit reports of orphans that this process inherited, which found no room in its table of
     /// children and were dropped, since its library OS is in C and keeps its zombies itself.
     dropped_orphan_exits,
+    /// Times that another process began to lead the family, this one included.
+    successions,
     /// Times that the node stopped reading a peer's requests until the peer read its answers.
     paused_reads,
     /// Times that polling ended with the awaited event.

@@ -43,6 +43,7 @@ mod counters;
 mod error;
 pub mod events;
 mod fencing;
+mod heirs;
 // Only in the documentation. The tests of tests/docs run the programs in it.
 #[cfg(all(doc, not(doctest), feature = "std"))]
 pub mod guide;
@@ -87,10 +88,11 @@ pub mod wire;
 #[path = "../arch/host/mod.rs"]
 pub mod host;
 
-pub use config::{Admission, Capacities, Config, Driving, Heirs, MemoryUse, Quota};
+pub use config::{Admission, Capacities, Config, Driving, MemoryUse, Quota};
 pub use counters::{Pools, Refusal, Statistics, Usage};
 pub use error::{Errno, Error, Resource};
 pub use file_locks::LockLimits;
+pub use heirs::{Adoption, Heirs};
 pub use identity::{Identity, IdentityPart, ParseIdentityError};
 pub use member::ChildExit;
 #[cfg(feature = "testing")]

@@ -12,13 +12,14 @@ use crate::wire::{self, Message, SyncCode, SyncState};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigError {
-    /// The field that is best changed, one of [`Capacities`](crate::Capacities).
+    /// The field that is best changed, one of [`Capacities`](crate::Capacities); with
+    /// [`Rule::Contradiction`] one of [`Config`].
     pub field: &'static str,
     /// The rule that it breaks.
     pub rule: Rule,
 }
 
-/// A rule for a field of [`Capacities`](crate::Capacities).
+/// A rule for a field of [`Capacities`](crate::Capacities) or [`Config`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rule {
@@ -29,6 +30,11 @@ pub enum Rule {
         /// The value of the field.
         given: usize,
         /// The reason: what the field has to hold.
+        because: &'static str,
+    },
+    /// Its value contradicts itself or another field of [`Config`].
+    Contradiction {
+        /// The reason.
         because: &'static str,
     },
     /// It must be at most that.
@@ -44,7 +50,9 @@ pub enum Rule {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = self.field;
         let (words, bound, given, because) = match self.rule {
+            Rule::Contradiction { because } => return write!(f, "Config::{field}: {because}"),
             Rule::AtLeast {
                 least,
                 given,
@@ -56,7 +64,6 @@ impl fmt::Display for ConfigError {
                 because,
             } => ("at most", most, given, because),
         };
-        let field = self.field;
         write!(
             f,
             "Capacities::{field} is {given}, and must be {words} {bound}: {because}"
@@ -139,7 +146,7 @@ const MOST_ENTRIES: usize = 1 << 28;
 const MOST_BYTES: usize = 1 << 30;
 
 impl Config {
-    /// Checks that the limits do not contradict each other, as [`Node::new`](crate::Node::new) does.
+    /// Checks that the fields do not contradict each other, as [`Node::new`](crate::Node::new) does.
     ///
     /// # Errors
     /// The first field that breaks a rule, with the rule.
@@ -208,7 +215,7 @@ impl Config {
                 "a frame (frame_length) holds the data and 41 bytes",
             )?;
         }
-        Ok(())
+        self.check_heirs()
     }
 }
 

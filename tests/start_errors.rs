@@ -2,9 +2,10 @@
 #![allow(missing_docs)]
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use libos_ipc::testing::loopback::{Loopback, Network};
-use libos_ipc::{Capacities, Config, Errno, Identity, Node, Rule, StartError, Vmid};
+use libos_ipc::{Capacities, Config, Errno, Heirs, Identity, Node, Rule, StartError, Vmid};
 
 type Net = Network<2, 4, 600>;
 type LoopbackNode<'n> = Node<'n, Loopback<'n, 2, 4, 600>>;
@@ -127,4 +128,75 @@ fn too_little_memory_says_how_much_is_needed_and_was_given() {
 fn the_limits_of_the_crate_contradict_nothing() {
     assert_eq!(Config::DEFAULT.check(), Ok(()));
     assert_eq!(config(|limits| *limits = Capacities::LARGE).check(), Ok(()));
+}
+
+#[test]
+fn heirs_that_contradict_the_configuration_are_refused_with_the_field() {
+    let vmid = |number| Vmid::new(number);
+    let good = Config {
+        heirs: Heirs::Listed([vmid(3), None, vmid(2), None]),
+        stall_limit: Duration::from_millis(10),
+        ..Config::DEFAULT
+    };
+    assert_eq!(good.check(), Ok(()));
+    let wrong = [
+        (
+            "heirs",
+            Config {
+                heirs: Heirs::Listed([None; Heirs::MOST]),
+                ..good
+            },
+        ),
+        (
+            "heirs",
+            Config {
+                heirs: Heirs::Listed([vmid(2), vmid(3), None, vmid(2)]),
+                ..good
+            },
+        ),
+        (
+            "heir_patience",
+            Config {
+                heir_patience: Duration::ZERO,
+                ..good
+            },
+        ),
+        (
+            "succession_limit",
+            Config {
+                succession_limit: Duration::ZERO,
+                ..good
+            },
+        ),
+        (
+            "stall_limit",
+            Config {
+                stall_limit: Duration::from_millis(9),
+                ..good
+            },
+        ),
+    ];
+    for (field, config) in wrong {
+        let error = config.check().unwrap_err();
+        assert_eq!(error.field, field);
+        assert!(matches!(error.rule, Rule::Contradiction { .. }));
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("Config::{field}: ")), "{text}");
+        assert_eq!(start(config, 1 << 23), Some(StartError::Config(error)));
+        // Without heirs these fields have no meaning.
+        let unused = Config {
+            heirs: Heirs::None,
+            ..config
+        };
+        assert_eq!(unused.check(), Ok(()));
+    }
+}
+
+#[test]
+fn only_named_members_may_lead() {
+    let [one, two] = [1, 2].map(|number| Vmid::new(number).unwrap());
+    assert!(!Heirs::None.includes(two) && !Heirs::None.is_any());
+    assert!(Heirs::Any.includes(two) && Heirs::Any.is_any());
+    let listed = Heirs::Listed([None, Some(two), None, None]);
+    assert!(listed.includes(two) && !listed.includes(one) && listed.is_any());
 }

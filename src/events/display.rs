@@ -26,6 +26,9 @@ impl fmt::Display for EventKind {
             EventKind::FrameOut(frame) => write!(f, "-> {frame}"),
             EventKind::Connected(peer) => write!(f, "process {peer} is connected"),
             EventKind::Disconnected(peer) => write!(f, "process {peer} is gone"),
+            EventKind::LeaderChanged { leader, epoch } => {
+                write!(f, "the leader is now process {leader}, in epoch {epoch}")
+            }
             EventKind::Refused {
                 peer: Some(peer),
                 reason,

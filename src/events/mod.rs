@@ -41,6 +41,13 @@ pub enum EventKind {
     Connected(Vmid),
     /// A process was disconnected.
     Disconnected(Vmid),
+    /// Another process leads the family: this one, if it is its VMID.
+    LeaderChanged {
+        /// The leader.
+        leader: Vmid,
+        /// The number of its reign.
+        epoch: u32,
+    },
     /// A connection was refused, or closed for a fault of the peer.
     Refused {
         /// The peer, if it was identified.
@@ -88,6 +95,7 @@ const DISCONNECTED: u8 = 4;
 const REFUSED: u8 = 5;
 const BEGUN: u8 = 6;
 const ENDED: u8 = 7;
+const LEADER_CHANGED: u8 = 8;
 
 /// All errors. [`Error::Refused`] is encoded with its own number.
 /// The error without the limits, for which an event has no room.
@@ -165,6 +173,10 @@ impl EventKind {
             }
             CONNECTED => EventKind::Connected(peer?),
             DISCONNECTED => EventKind::Disconnected(peer?),
+            LEADER_CHANGED => EventKind::LeaderChanged {
+                leader: peer?,
+                epoch: seq,
+            },
             REFUSED => EventKind::Refused {
                 peer,
                 reason: Refusal::all().nth(detail.into())?,
@@ -213,6 +225,10 @@ impl EventRing<'_> {
 
     pub(crate) fn disconnected(&self, peer: Vmid) {
         self.add(words(DISCONNECTED, 0, 0, peer.get(), 0, 0));
+    }
+
+    pub(crate) fn leader_changed(&self, leader: Vmid, epoch: u32) {
+        self.add(words(LEADER_CHANGED, 0, 0, leader.get(), epoch.into(), 0));
     }
 
     pub(crate) fn refused(&self, peer: Option<Vmid>, reason: Refusal) {
@@ -312,6 +328,22 @@ mod tests {
             now: Time(u64::MAX / 3 + 5_000),
         };
         events.collect()
+    }
+
+    #[test]
+    fn a_change_of_the_leader_reads_back_with_its_epoch() {
+        let mut memory = [MaybeUninit::uninit(); 4096];
+        let ring = EventRing::new(&mut Arena::new(&mut memory), 8);
+        let changes = [(7, 2), (u32::MAX, u32::MAX)];
+        for (leader, epoch) in changes {
+            ring.leader_changed(Vmid::new(leader).unwrap(), epoch);
+        }
+        let read: Vec<_> = events(&ring).iter().map(|event| event.kind).collect();
+        let expected = changes.map(|(leader, epoch)| EventKind::LeaderChanged {
+            leader: Vmid::new(leader).unwrap(),
+            epoch,
+        });
+        assert_eq!(read, expected);
     }
 
     #[test]

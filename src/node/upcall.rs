@@ -92,6 +92,13 @@ pub trait Embedder<P: Pal>: Sync {
         let _ = node;
     }
 
+    /// Another process leads the family: this one, if `leader` is its VMID. The node calls this once for each
+    /// leader that it follows after the first, when its calls go on. `epoch` is the number of the
+    /// reign: 1 for the first leader.
+    fn leader_changed(&self, node: &Node<'_, P>, leader: Vmid, epoch: u32) {
+        let _ = (node, leader, epoch);
+    }
+
     /// A process has opened a stream to this one. On the leader this is called for every member.
     fn member_joined(&self, node: &Node<'_, P>, vmid: Vmid) {
         let _ = (node, vmid);
@@ -117,6 +124,7 @@ pub(crate) enum Upcall {
     ChildEnded(ChildExit),
     ParentEnded(Option<Pid>),
     CutOff,
+    LeaderChanged(Vmid, u32),
     Joined(Vmid),
     Left(Vmid),
 }
@@ -319,6 +327,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 Some(Upcall::ParentEnded(_)) if self.has_ended() => {}
                 Some(Upcall::ParentEnded(parent)) => self.embedder.parent_ended(self, parent),
                 Some(Upcall::CutOff) => self.embedder.cut_off(self),
+                Some(Upcall::LeaderChanged(leader, epoch)) => {
+                    self.embedder.leader_changed(self, leader, epoch);
+                }
                 Some(Upcall::Joined(vmid)) => self.embedder.member_joined(self, vmid),
                 Some(Upcall::Left(vmid)) => self.embedder.member_left(self, vmid),
             }

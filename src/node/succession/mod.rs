@@ -2,7 +2,8 @@
 
 use crate::Vmid;
 use crate::invariant::OrBroken;
-use crate::node::{LeaderTables, Node};
+use crate::log::log_event;
+use crate::node::{LeaderTables, Node, Upcall};
 use crate::pal::Pal;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -46,6 +47,23 @@ impl<'m, P: Pal> Node<'m, P> {
     #[inline]
     pub(crate) fn leader_vmid(&self) -> Vmid {
         Vmid::new(self.leadership.leader.load(Ordering::Acquire)).or_broken(self.identity.vmid)
+    }
+
+    /// Returns the process that leads the family, as far as this process knows: it may be this process, or
+    /// one that has just ended. It does not wait. [`Embedder::leader_changed`](crate::Embedder::leader_changed) is
+    /// called when another one leads.
+    pub fn leader(&self) -> Vmid {
+        self.leader_vmid()
+    }
+
+    /// Records that another process leads, which may be this one, and notifies the embedder. Only in the worker,
+    /// without any lock.
+    #[allow(dead_code, reason = "for the end of a succession")]
+    pub(in crate::node) fn record_new_leader(&self, leader: Vmid, epoch: u32) {
+        log_event!(warn, "the leader is now process {leader}, in epoch {epoch}");
+        self.counters.successions.add(1);
+        self.events.leader_changed(leader, epoch);
+        self.enqueue_upcall(Upcall::LeaderChanged(leader, epoch));
     }
 
     /// Returns the leader, if it is another process.

@@ -216,6 +216,7 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         start_limit: START_LIMIT,
         silence_limit: faults.has(Fault::Cut).then_some(SILENCE_LIMIT),
         heirs: Heirs::None,
+        adoption: libos_ipc::Adoption::None,
         heir_patience: Duration::ZERO,
         stall_limit: Duration::ZERO,
         succession_limit: Duration::ZERO,
