@@ -332,6 +332,10 @@ impl Config {
             } else {
                 self.members()
             },
+            roster: match self.heirs {
+                Heirs::None => 0,
+                Heirs::Any | Heirs::Listed(_) => capacities.peers,
+            },
         }
     }
 

@@ -51,7 +51,7 @@ pub unsafe extern "C" fn libos_ipc_get_id_owner(id: u32, out_owner: *mut u32) ->
 /// ID its pid.
 fn transfer(node: &CNode, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
     let is_child = to != node.identity().vmid
-        && !node.peers.has(to)
+        && node.peers.find(to).is_none()
         && node.children.lock().pid_of(to).is_none();
     if is_child {
         node.children.lock().add(id, to)?;

@@ -3,15 +3,15 @@
 use core::hash::Hasher;
 
 use super::op::{Op, Outcome, Presence};
-use super::{Alloc, Departed, Leader, PendingGrants, Processes, UNCONFIRMED, Vmids};
+use super::{Alloc, Departed, Leader, PendingGrants, Processes, Roster, UNCONFIRMED, Vmids};
 use crate::Vmid;
 use crate::error::{Errno, Error};
 use crate::fencing;
 use crate::file_locks::{LockTable, SetOutcome};
 use crate::invariant::OrBroken;
-use crate::shared_state::Server;
+use crate::shared_state::{RequestError, Server};
 use crate::store::Digest;
-use crate::wire::{Answer, EndQuery, FileLock, Holding, IdRange, Message, ProcessNote};
+use crate::wire::{Answer, EndQuery, FileLock, Holding, IdRange, Message, ProcessNote, SyncCode};
 
 impl Leader<'_> {
     /// Applies an operation: the only way in which the leader's state changes. Takes a bounded number of
@@ -21,6 +21,9 @@ impl Leader<'_> {
         #[cfg(debug_assertions)]
         let (steps, removed) = (self.steps(), self.locks.removed());
         let outcome = self.change(op);
+        if !self.roster.is_empty() {
+            self.count(op, &outcome);
+        }
         self.update_outbox();
         #[cfg(debug_assertions)]
         {
@@ -51,8 +54,10 @@ impl Leader<'_> {
 
     fn digest_with(&self, mut digest: Digest) -> u64 {
         digest.write_u64(self.ops);
+        digest.write_u32(self.epoch);
         self.ranges.digest(&mut digest);
         self.departed.digest(&mut digest, Departed::digest);
+        self.roster.digest(&mut digest, Roster::digest);
         self.vmids.digest(&mut digest, Vmids::digest);
         self.pending_grants
             .digest(&mut digest, PendingGrants::digest);
@@ -77,7 +82,8 @@ impl Leader<'_> {
                 is_extended,
             } => {
                 return Outcome::Sync(if is_extended {
-                    self.leases.on_message(from, code, sync)
+                    let has_limit = from != self.own();
+                    self.leases.on_message_with(from, code, sync, has_limit)
                 } else {
                     self.leases.on_message_from_c(from, code, sync)
                 });
@@ -131,12 +137,15 @@ impl Leader<'_> {
                 return Outcome::Remaining((!self.revoke_grants(giver)).into());
             }
             Op::ReclaimRanges { owner, left } => {
-                return Outcome::Remaining(self.ranges.reclaim_portion(owner, left));
+                return Outcome::Remaining(self.reclaim_ranges(owner, left));
             }
             Op::DeferStart(vmid) => self.processes.defer_start(vmid),
             Op::AbandonStart(vmid) => self.processes.abandon(vmid),
             Op::NotifyAbandoned(parent) => self.processes.notify_abandoned(parent),
-            Op::AllowFileNotices(vmid) => self.locks.allow_notices(vmid),
+            Op::AllowFileNotices(vmid) => {
+                self.roster.mark_extended(vmid);
+                self.locks.allow_notices(vmid);
+            }
             // A signal for a process or for all is never refused.
             Op::Signal(to, kill) => drop(self.processes.add_signal(to, &kill)),
             Op::SignalStarting { from, kill } => self.processes.queue_for_starting(from, &kill),
@@ -145,6 +154,17 @@ impl Leader<'_> {
                     return Outcome::Rejected;
                 }
             }
+            Op::SignalledAll { seq: 0, .. } => {}
+            Op::SignalledAll { result, .. } => return Outcome::Answer(status(result)),
+            Op::SyncRefused { code, .. } => {
+                return Outcome::Sync(match code {
+                    SyncCode::RequestUpgrade => Err(RequestError::NoRoom),
+                    SyncCode::RequestClose => Err(RequestError::Closed),
+                    _ => Ok(()),
+                });
+            }
+            Op::Succeed { to } => self.succeed(to),
+            Op::Rejoined(vmid) => self.roster.clear_counts(vmid),
             Op::Transmitted { id, is_extended } => self.mark_transmitted(id, is_extended),
             Op::Requeued(id) => self.requeue(id),
             Op::RetryTransmit => self.retry_transmit(),
@@ -152,10 +172,31 @@ impl Leader<'_> {
         Outcome::Done
     }
 
+    /// Counts the frame that the operation has applied, or the message that was queued.
+    fn count(&mut self, op: &Op<'_>, outcome: &Outcome) {
+        match *op {
+            // The request is applied again.
+            Op::Request { .. } if matches!(outcome, Outcome::Remaining(_)) => {}
+            Op::Request { from, .. }
+            | Op::SignalAnswered { from, .. }
+            | Op::SignalledAll { from, .. }
+            | Op::OwnerDied(from, _) => self.roster.count_taken(from),
+            Op::Sync { from, .. } | Op::SyncRefused { from, .. } => {
+                self.roster.count_taken(from);
+                if let Outcome::Sync(Err(RequestError::NoRoom | RequestError::Closed)) = outcome {
+                    self.roster.count_given(from);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Returns the other process that a request is about, whose [`Presence`] the operation must
-    /// have: the process that is given an ID or an open file, or signalled.
+    /// have: the process that is given an ID or an open file, or signalled; and the process whose VMID is
+    /// the next one, which is not given out if a process is connected with it.
     pub fn other(&mut self, message: &Message<'_>) -> Option<Vmid> {
         match *message {
+            Message::GetNewVmid => self.vmids.next(),
             Message::ChangeIdOwner { owner, .. } => Vmid::new(owner),
             Message::FileHandle { vmid, .. } => Vmid::new(vmid),
             Message::KillOrdered { kill, .. } => self.target_of(&kill).ok(),
@@ -185,6 +226,10 @@ impl Leader<'_> {
 
     fn request(&mut self, from: Vmid, seq: u64, message: &Message<'_>, other: Presence) -> Outcome {
         match *message {
+            Message::GetNewVmid if other.is_connected() => {
+                self.vmids.skip_next();
+                Outcome::Remaining(1)
+            }
             Message::GetNewVmid => {
                 Outcome::Answer(Answer::Vmid(self.new_vmid(from).map_or(0, Vmid::get)))
             }

@@ -35,6 +35,7 @@ impl Leader<'_> {
             self.processes.steps(),
             self.locks.steps(),
             self.leases.steps(),
+            self.roster.steps(),
         ]
         .into_iter()
         .fold(0, u64::wrapping_add)
@@ -83,6 +84,10 @@ impl Leader<'_> {
             Op::RevokeGrants(_) | Op::ReclaimRanges { .. } => PORTION,
             Op::Connected(_) | Op::AllowFileNotices(_) => self.locks.references(),
             Op::Announce(_)
+            | Op::SignalledAll { .. }
+            | Op::SyncRefused { .. }
+            | Op::Succeed { .. }
+            | Op::Rejoined(_)
             | Op::AllowReturn(_)
             | Op::DeferStart(_)
             | Op::AbandonStart(_)

@@ -12,7 +12,7 @@ use crate::Vmid;
 use crate::error::Errno;
 use crate::file_locks::hash_path;
 use crate::invariant::Count;
-use crate::wire::{Frame, Message, ProcessNote, TooSmall};
+use crate::wire::{Frame, Message, ProcessNote, SyncCode, TooSmall};
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -86,6 +86,49 @@ const fn read_flag(flag: u8) -> Option<bool> {
     }
 }
 
+/// Returns the number of a message that a client sends to the server of shared values.
+const fn sync_code(code: SyncCode) -> u8 {
+    match code {
+        SyncCode::ConfirmDowngrade => 1,
+        SyncCode::RequestClose => 2,
+        _ => 0,
+    }
+}
+
+const fn read_sync_code(number: u8) -> Option<SyncCode> {
+    Some(match number {
+        0 => SyncCode::RequestUpgrade,
+        1 => SyncCode::ConfirmDowngrade,
+        2 => SyncCode::RequestClose,
+        _ => return None,
+    })
+}
+
+/// Returns an operation that is about the counted frames of a member.
+fn read_counted(head: &Head) -> Option<Op<'static>> {
+    let vmid = Vmid::new(head.vmid.get())?;
+    Some(match head.kind {
+        35 => Op::SignalledAll {
+            from: vmid,
+            seq: head.first.get(),
+            result: read_result(head.second.get())?,
+        },
+        36 => Op::SyncRefused {
+            from: vmid,
+            code: read_sync_code(head.flag)?,
+            id: head.first.get(),
+        },
+        37 => Op::Succeed { to: vmid },
+        38 => Op::Rejoined(vmid),
+        _ => return None,
+    })
+}
+
+fn read_result(status: u64) -> Option<Result<(), Errno>> {
+    let status = u32::try_from(status).ok()?.cast_signed();
+    Some(Errno::check(status).map(drop))
+}
+
 impl<'a> Op<'a> {
     fn fields(&self) -> (Fields, Option<(u64, Message<'a>)>) {
         let plain = |kind, vmid: Vmid| ((kind, 0, vmid.get(), 0, 0), None);
@@ -155,6 +198,13 @@ impl<'a> Op<'a> {
                 ((32, 0, vmid, number, which), None)
             }
             Op::RetryTransmit => ((33, 0, 0, 0, 0), None),
+            Op::SignalledAll { from, seq, result } => {
+                let status = u64::from(Errno::status(&result).cast_unsigned());
+                ((35, 0, from.get(), seq, status), None)
+            }
+            Op::SyncRefused { from, code, id } => ((36, sync_code(code), from.get(), id, 0), None),
+            Op::Succeed { to } => plain(37, to),
+            Op::Rejoined(vmid) => plain(38, vmid),
         }
     }
 
@@ -242,7 +292,7 @@ impl<'a> Op<'a> {
             23 => Op::SignalAnswered {
                 from: vmid?,
                 seq: first,
-                result: Errno::check(u32::try_from(second).ok()?.cast_signed()).map(drop),
+                result: read_result(second)?,
             },
             25 => Op::ReclaimLocks {
                 owner: vmid?,
@@ -273,7 +323,7 @@ impl<'a> Op<'a> {
             },
             32 => Op::Requeued(read_id(second, vmid, first)?),
             33 => Op::RetryTransmit,
-            _ => return None,
+            _ => read_counted(head)?,
         };
         let length = if has_frame { frame()?.length() } else { 0 };
         Some((op, HEAD.plus(length)))
@@ -293,7 +343,7 @@ mod tests {
             for byte in &mut bytes {
                 *byte = if rng.u8(..4) == 0 { rng.u8(..) } else { 0 };
             }
-            bytes[0] = rng.u8(..36);
+            bytes[0] = rng.u8(..40);
             bytes[1] = rng.u8(..3);
             // The frame has a possible size and any code.
             bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());

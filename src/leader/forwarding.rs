@@ -56,7 +56,7 @@ impl Leader<'_> {
             Err(NoTarget::Starting(to)) => return answer(self.queue_signal(to, kill)),
             Err(NoTarget::Result(result)) => return answer(result.map(|()| 0)),
         };
-        if to == Vmid::LEADER || to == from {
+        if to == self.own() || to == from {
             // The stream of the sender keeps the order.
             return answer(Ok(SEND_DIRECTLY));
         }
@@ -65,8 +65,9 @@ impl Leader<'_> {
             let is_ending = self.processes.exists(kill.pid) && kill.is_for_main_thread();
             return answer(is_ending.then_some(0).ok_or(Errno::ESRCH));
         }
+        let is_own = from == self.own();
         let signals = &mut self.processes.signals;
-        let is_clear = if from == Vmid::LEADER {
+        let is_clear = if is_own {
             // The signals sent before are on the same stream.
             !signals.is_waiting(to)
         } else {

@@ -15,6 +15,7 @@ mod ids;
 mod op;
 mod outbox;
 mod processes;
+mod roster;
 mod signals;
 
 use core::hash::Hasher;
@@ -32,6 +33,7 @@ pub use op::{Op, OpObserver, Outcome, Presence};
 use outbox::Outbox;
 pub use outbox::{Content, Outgoing, OutgoingId};
 pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
+use roster::Roster;
 pub use signals::OutgoingSignal;
 pub(crate) use signals::{QUEUED, SEND_DIRECTLY, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};
@@ -72,6 +74,9 @@ pub struct LeaderCapacities {
     /// The same for the table of ranges. A family that keeps the ranges of dead members has no quotas of
     /// ranges, since nobody would pay for those.
     pub id_members: usize,
+    /// The most members whose frames are counted, so that another process can lead the family later; 0: no
+    /// other process leads it.
+    pub roster: usize,
 }
 
 impl LeaderCapacities {
@@ -90,6 +95,7 @@ impl LeaderCapacities {
         wrap_ids: false,
         members: 0,
         id_members: 0,
+        roster: 0,
     };
 }
 
@@ -103,6 +109,9 @@ pub struct Leader<'m> {
     outbox: Outbox,
     vmids: Digested<Vmids<'m>>,
     departed: Digested<Departed<'m>>,
+    roster: Digested<Roster<'m>>,
+    /// The number of processes that have led the family.
+    epoch: u32,
     /// The number of operations that were applied.
     ops: u64,
     observer: Option<&'m (dyn OpObserver + 'm)>,
@@ -154,6 +163,7 @@ impl<'m> Leader<'m> {
             Processes::bytes(capacities.processes, &capacities.signals),
             LockTable::bytes(&capacities.locks),
             bytes_for::<u32>(MAX_DEPARTED),
+            Roster::bytes(capacities.roster),
             Server::bytes(&capacities.leases, capacities.sync_data),
             LockTable::quota_bytes(capacities.members),
             Processes::quota_bytes(capacities.members),
@@ -202,6 +212,8 @@ impl<'m> Leader<'m> {
                 vmids: arena.alloc_filled(MAX_DEPARTED, 0),
                 next: 0,
             }),
+            roster: Digested::new(Roster::new(arena, capacities.roster)),
+            epoch: 1,
             ops: 0,
             observer: None,
         }
@@ -235,6 +247,7 @@ impl<'m> Leader<'m> {
         self.confirm_grants(vmid);
         self.clear_departed(vmid);
         self.vmids.on_connected(vmid);
+        self.roster.add(vmid);
     }
 
     /// Whether a process may connect with that VMID. `is_known` demands that the VMID was given out or
@@ -242,6 +255,51 @@ impl<'m> Leader<'m> {
     /// is used by one process.
     pub fn admits(&self, vmid: Vmid, is_known: bool) -> bool {
         self.vmids.is_unused(vmid) || !is_known && self.vmids.is_ahead(vmid)
+    }
+
+    /// Returns the process that leads.
+    pub fn own(&self) -> Vmid {
+        self.processes.own
+    }
+
+    /// Returns the number of the process that leads: 1 for the family's first leader, 2 for the second one.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Whether the process is connected with the leader, or was with the former leader and has neither come
+    /// back nor left since. False for all if the capacities have no roster.
+    pub fn is_member(&self, vmid: Vmid) -> bool {
+        self.roster.has(vmid)
+    }
+
+    /// Whether that is a [member](Leader::is_member) that knows the extensions of the protocol.
+    pub fn is_extended_member(&self, vmid: Vmid) -> bool {
+        self.roster.is_extended(vmid)
+    }
+
+    /// Returns the [member](Leader::is_member) with the lowest VMID above `after`.
+    pub fn next_member(&self, after: Option<Vmid>) -> Option<Vmid> {
+        self.roster.next(after)
+    }
+
+    /// Returns the number of the member's counted frames that were applied: requests for a change, messages
+    /// to the server of shared values, signals for all, and answers to signals through the leader.
+    pub fn taken(&self, vmid: Vmid) -> Option<u64> {
+        self.roster.taken(vmid)
+    }
+
+    /// Returns the number of messages that were queued for the member: those of the outbox that are no
+    /// answers, and the refusals of messages to the server of shared values.
+    pub fn given(&self, vmid: Vmid) -> Option<u64> {
+        self.roster.given(vmid)
+    }
+
+    /// Another process leads from now on.
+    fn succeed(&mut self, to: Vmid) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.roster.remove(to);
+        self.processes.set_own(to);
     }
 
     /// A process that has left is not the one that uses its VMID from now on.
@@ -254,6 +312,14 @@ impl<'m> Leader<'m> {
         let processes = &self.processes;
         self.locks
             .reclaim_portion(vmid, left, &|child| !processes.is_starting(child))
+    }
+
+    /// Reclaims a portion of the ranges of a process that left. Returns what is left to do.
+    fn reclaim_ranges(&mut self, owner: Vmid, left: u64) -> u64 {
+        let processes = &self.processes;
+        // The pid of a dead process that names a group or a session belongs to the leader's process.
+        let keep = |id| Some(processes.own).filter(|_| processes.is_pid_in_use(id));
+        self.ranges.reclaim_portion_but(owner, left, &keep)
     }
 
     /// Records that a member left. Its process is dead, and its pid stays in use as long as
@@ -270,6 +336,7 @@ impl<'m> Leader<'m> {
             .reclaim_references(vmid, &|child| !processes.is_starting(child));
         self.departed.add(vmid);
         self.vmids.on_left(vmid);
+        self.roster.remove(vmid);
     }
 
     /// Confirms the IDs and open files that were given to that process, since it is connected.
@@ -324,7 +391,7 @@ impl<'m> Leader<'m> {
         if self.processes.is_pid_in_use(id) {
             return Err(Error::Refused(Errno::EPERM));
         }
-        if to == from || to == Vmid::LEADER || presence.is_connected() {
+        if to == from || to == self.own() || presence.is_connected() {
             return self.ranges.change_owner(from, id, to);
         }
         if !self.pending_grants.has_room(from) {
@@ -375,7 +442,7 @@ impl<'m> Leader<'m> {
         // It owns its pid, which its parent has given to it, and it has not connected.
         let is_granted = self.pending_grants.recipient(from, pid) == Some(vmid);
         let is_its = is_granted && self.ranges.is_single(pid, vmid);
-        if vmid == Vmid::LEADER || !is_given || !is_its {
+        if vmid == self.own() || !is_given || !is_its {
             return Err(Error::Invalid);
         }
         self.processes.start(from, vmid, pid)

@@ -149,6 +149,34 @@ pub enum Op<'a> {
         /// The member's answer.
         result: Result<(), Errno>,
     },
+    /// A signal of a member for all processes is pending for each of them, with that result.
+    SignalledAll {
+        /// The member.
+        from: Vmid,
+        /// The sequence number of the answer; 0 for no answer.
+        seq: u64,
+        /// The result for the sender.
+        result: Result<(), Errno>,
+    },
+    /// A member whose limits are not those of the leader sends a message to the server of shared values,
+    /// which does not get it.
+    SyncRefused {
+        /// The member.
+        from: Vmid,
+        /// What the message asks for or confirms.
+        code: SyncCode,
+        /// The handle.
+        id: u64,
+    },
+    /// Another process leads from now on, with this state. The counts of each member stay until its
+    /// [`Op::Rejoined`].
+    Succeed {
+        /// The process.
+        to: Vmid,
+    },
+    /// The member is connected with the new leader, and both have what the other had sent to them before: the
+    /// counts of the member begin again.
+    Rejoined(Vmid),
     /// A message of the outbox was queued for its receiver, or its receiver is gone.
     Transmitted {
         /// The message.

@@ -242,6 +242,9 @@ impl Leader<'_> {
     /// Records that the message was queued for its receiver, or that it needs none any more. `is_extended`
     /// tells whether the receiver knows the extensions of the protocol.
     pub(super) fn mark_transmitted(&mut self, id: OutgoingId, is_extended: bool) {
+        if !self.roster.is_empty() {
+            self.count_transmitted(id);
+        }
         match id {
             OutgoingId::LockAnswer => drop(self.locks.take_completion()),
             OutgoingId::SignalAnswer => self.processes.signals.take_answer(),
@@ -253,6 +256,24 @@ impl Leader<'_> {
             OutgoingId::Sync => self.leases.mark_sent(),
         }
         self.end_turn(id);
+    }
+
+    /// Counts a message that was queued, unless it is an answer.
+    fn count_transmitted(&mut self, id: OutgoingId) {
+        let to = match id {
+            OutgoingId::LockAnswer | OutgoingId::SignalAnswer => return,
+            OutgoingId::FileNotice(to, _)
+            | OutgoingId::Recall(to, _)
+            | OutgoingId::Relative(to, _)
+            | OutgoingId::Signal(to) => Some(to),
+            OutgoingId::Exit(_) | OutgoingId::Sync => {
+                let next = self.poll_transmit().filter(|next| next.id == id);
+                next.map(|next| next.to)
+            }
+        };
+        if let Some(to) = to {
+            self.roster.count_given(to);
+        }
     }
 
     /// Puts a message back, since there is no room for it: it is passed over until

@@ -4,7 +4,7 @@ use super::Ranges;
 use super::quotas::RANGES;
 use crate::invariant::{Count, OrBroken};
 use crate::store::{NONE, OwnerCursor};
-use crate::{ID_MAX, Vmid};
+use crate::{ID_MAX, Id, Vmid};
 
 /// The greatest number of ranges that one call examines.
 const MAX_STEPS: usize = 64;
@@ -23,6 +23,17 @@ impl Ranges<'_> {
     /// Reclaims a portion of the ranges of `owner`, which is gone, and then charges a portion of those
     /// that it gave away and still pays for to their owners. Returns what is left to do.
     pub fn reclaim_portion(&mut self, owner: Vmid, left: u64) -> u64 {
+        self.reclaim_portion_but(owner, left, &|_| None)
+    }
+
+    /// As [`Ranges::reclaim_portion`]. A range of one ID that `keep` returns a process for is that process's
+    /// from now on.
+    pub(in crate::leader) fn reclaim_portion_but(
+        &mut self,
+        owner: Vmid,
+        left: u64,
+        keep: &dyn Fn(Id) -> Option<Vmid>,
+    ) -> u64 {
         let number = u32::try_from(left & (OWNED - 1)).or_broken(NONE);
         if left < OWNED {
             return self.recharge_portion(owner, number).into();
@@ -30,7 +41,10 @@ impl Ranges<'_> {
         let mut sweep = OwnerCursor::resume(owner.get(), number as usize);
         let quotas = &mut self.quotas;
         let mut release = |payer| quotas.release(payer, RANGES, 1);
-        if !self.spans.remove_next(&mut sweep, MAX_STEPS, &mut release) {
+        if !self
+            .spans
+            .remove_next(&mut sweep, MAX_STEPS, keep, &mut release)
+        {
             return OWNED.plus(sweep.remaining() as u64);
         }
         if self.charge_of(owner) == 0 {

@@ -77,6 +77,18 @@ impl<'m> Vmids<'m> {
         grant.is_some_and(|grant| grant.to != USED_UP && grant.giver != vmid.get())
     }
 
+    /// Returns the next VMID.
+    pub(in crate::leader) fn next(&self) -> Option<Vmid> {
+        self.next
+    }
+
+    /// Passes over the next VMID: a process uses it without having been given it.
+    pub(in crate::leader) fn skip_next(&mut self) {
+        if let Some(vmid) = self.next {
+            self.advance(vmid);
+        }
+    }
+
     /// Returns the next VMID, for a process that `by` is about to start; `None` when all are used up, or so
     /// many that were given out, to all or to `by`, are not used yet.
     pub(in crate::leader) fn issue(&mut self, by: Vmid) -> Option<Vmid> {

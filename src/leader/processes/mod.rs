@@ -130,8 +130,10 @@ pub struct Processes<'m> {
     /// The processes that an exit notice or a notice about a relative is due for.
     outbox: TransmitQueue<'m>,
     pub(crate) signals: Digested<Signals<'m>>,
-    /// The first process has ended, though its node may still serve the others.
-    first_has_left: bool,
+    /// The process that leads.
+    pub(super) own: Vmid,
+    /// The process that leads has ended, though its node may still serve the others.
+    own_has_left: bool,
     quotas: Quotas<'m>,
     steps: Steps,
 }
@@ -170,7 +172,8 @@ impl<'m> Processes<'m> {
             stopped: 0,
             outbox: TransmitQueue::new(arena, capacity),
             signals: Digested::new(Signals::new(arena, signals)),
-            first_has_left: false,
+            own: Vmid::LEADER,
+            own_has_left: false,
             quotas: Quotas::new(arena, members, &[capacity]),
             steps: Steps::default(),
         }
@@ -190,7 +193,7 @@ impl<'m> Processes<'m> {
             .hash(digest);
         self.stopped.hash(digest);
         self.outbox.digest(digest);
-        (self.first_has_left, self.peak()).hash(digest);
+        (self.own, self.own_has_left, self.peak()).hash(digest);
         self.signals.digest(digest, Signals::digest);
         self.quotas.digest(digest);
     }
@@ -252,7 +255,7 @@ impl<'m> Processes<'m> {
         let child = self.find_by_vmid(vmid)?;
         let parent = self.find_by_pid(child.parent);
         let starter = parent.and_then(|parent| Vmid::new(parent.vmid));
-        (child.life == Life::Starting).then_some(starter.unwrap_or(Vmid::LEADER))
+        (child.life == Life::Starting).then_some(starter.unwrap_or(self.own))
     }
 
     /// Returns the member with the process of this pid, if that has not joined yet.
@@ -330,8 +333,8 @@ impl<'m> Processes<'m> {
     /// would start and be refused then.
     pub(super) fn start(&mut self, from: Vmid, vmid: Vmid, pid: Id) -> Result<(), Error> {
         let parent = *self.find_by_vmid(from).ok_or(Error::NoSuchProcess)?;
-        let has_first = self.by_vmid.get(Vmid::LEADER.get()).is_some();
-        if self.by_vmid.len().minus(usize::from(has_first)) >= self.peers {
+        let has_own = self.by_vmid.get(self.own.get()).is_some();
+        if self.by_vmid.len().minus(usize::from(has_own)) >= self.peers {
             return Err(Error::Full(Resource::Peers));
         }
         self.add(
@@ -437,7 +440,7 @@ impl<'m> Processes<'m> {
         let (group, session) = (entry.group, entry.session);
         (entry.group, entry.session) = (0, 0);
         // No process asks for it any more, but it may still name a group or session.
-        ranges.give_single(pid, Vmid::LEADER);
+        ranges.give_single(pid, self.own);
         self.adjust_ref_count(group, -1);
         self.adjust_ref_count(session, -1);
         self.free_if_unreferenced(pid, ranges);

@@ -18,7 +18,7 @@ impl Processes<'_> {
     /// Records that a member is gone. Its process is a zombie from now on, its children are
     /// orphans.
     pub(in crate::leader) fn on_death(&mut self, vmid: Vmid, ranges: &mut Ranges<'_>) {
-        self.first_has_left |= vmid == Vmid::LEADER;
+        self.own_has_left |= vmid == self.own;
         let Some(slot) = self.by_vmid.get(vmid.get()) else {
             self.signals.remove_target(vmid, |_| Err(Errno::ESRCH));
             return;

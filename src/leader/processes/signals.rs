@@ -79,9 +79,14 @@ impl Processes<'_> {
         entries.any(|entry| entry.exists() && entry.vmid != vmid.get())
     }
 
-    /// Returns true if the first process has ended. Its node may still serve the others.
-    pub(crate) fn first_has_left(&self) -> bool {
-        self.first_has_left
+    /// Returns true if the process that leads has ended. Its node may still serve the others.
+    pub(crate) fn own_has_left(&self) -> bool {
+        self.own_has_left
+    }
+
+    /// Records that another process leads, which lives.
+    pub(in crate::leader) fn set_own(&mut self, own: Vmid) {
+        (self.own, self.own_has_left) = (own, false);
     }
 }
 

@@ -59,17 +59,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 from,
                 seq,
                 message: *message,
-                other: other.map_or(Presence::Absent, |other| self.presence(other)),
+                other: other.map_or(Presence::Absent, |other| self.presence(other, message)),
             });
-            let is_taken = |vmid| Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid));
-            let again = match outcome {
-                // A process has joined with this VMID, which it chose itself.
-                Outcome::Answer(Answer::Vmid(vmid)) => is_taken(vmid),
-                // Other requests are served between the portions.
-                Outcome::Remaining(_) => peer.is_none(),
-                _ => false,
-            };
-            if again {
+            // Other requests are served between the portions.
+            if peer.is_none() && matches!(outcome, Outcome::Remaining(_)) {
                 drop(tables);
                 tables = leader.lock();
                 if peer.is_none() {
@@ -112,12 +105,16 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(outcome)
     }
 
-    /// As the leader: returns how a process is connected with this one.
-    fn presence(&self, vmid: Vmid) -> Presence {
+    /// As the leader: returns how a process is connected with this one, for a request that is about it.
+    fn presence(&self, vmid: Vmid, message: &Message<'_>) -> Presence {
         if vmid == self.identity.vmid {
             return Presence::Connected;
         }
-        match self.peers.find(vmid).filter(|peer| !peer.lacks_inbound()) {
+        // A VMID is not given out if a process has chosen it itself, which this one may only be about to
+        // connect with.
+        let is_chosen = matches!(message, Message::GetNewVmid);
+        let peer = self.peers.find(vmid);
+        match peer.filter(|peer| is_chosen || !peer.lacks_inbound()) {
             None => Presence::Absent,
             Some(peer) if peer.extended.load(Ordering::SeqCst) => Presence::Extended,
             Some(_) => Presence::Connected,

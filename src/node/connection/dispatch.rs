@@ -11,7 +11,9 @@ use crate::error::Errno;
 use crate::error::Error;
 use crate::leader::{Op, Outcome, Signals, is_signal};
 use crate::member::ChildExit;
-use crate::node::{Delivery, MetadataReply, Node, PeerRef, Signal, SignalReply, Upcall};
+use crate::node::{
+    Delivery, LeaderTables, MetadataReply, Node, PeerRef, Signal, SignalReply, Upcall,
+};
 use crate::pal::Pal;
 use crate::wire::{
     Answer, Expected, FileLock, Frame, KillTarget, Message, PidKill, ProcessNote, RelativeNote,
@@ -53,12 +55,15 @@ impl<'m, P: Pal> Node<'m, P> {
             self.counters.unknown_codes.add(1);
             return Ok(Retry::No);
         }
-        if let Some(leader) = self.leading() {
-            if let Message::PidKill(kill) = &message
-                && kill.target == KillTarget::All
-            {
-                return Ok(self.handle_kill_all(peer, frame.seq, kill));
-            }
+        if let Some(leader) = self.leading()
+            && let Message::PidKill(kill) = &message
+            && kill.target == KillTarget::All
+        {
+            return Ok(self.handle_kill_all(leader, peer, frame.seq, kill));
+        }
+        if let Some(leader) = self.leading()
+            && !peer.is_applied.load(Ordering::Relaxed)
+        {
             let message = match message {
                 // A delegation is not granted if a frame of this process can't hold its return.
                 Message::FileLockBorrow(lock) if !self.config.capacities.fits_delegation() => {
@@ -88,6 +93,9 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         let retry = self.handle_member_message(peer, frame.seq, &message)?;
+        if Op::is_change(&message) {
+            peer.is_applied.store(retry != Retry::No, Ordering::Relaxed);
+        }
         if retry == Retry::No
             && let Message::ChildExit(exit) = message
         {
@@ -289,6 +297,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// On the leader: handles a signal for all processes but the sender.
     fn handle_kill_all(
         &self,
+        leader: &LeaderTables<'m>,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
         kill: &PidKill,
@@ -302,7 +311,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Retry::Now;
             }
             let reply = SignalReply { to: from, seq: 0 };
-            let is_for_us = kill.signal != 0 && !self.first_has_left();
+            let is_for_us = kill.signal != 0 && !self.own_has_left();
             if is_for_us
                 && let Ok(signal) = Signal::read(from, kill)
                 && !self.try_enqueue_upcall(Upcall::Signal(signal, reply))
@@ -311,16 +320,14 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             last.store(turn, Ordering::Relaxed);
             peer.charge.store(FRAMES, Ordering::Relaxed);
-            if self.forward_to_all(from, kill) {
-                Ok(0)
-            } else {
-                Err(Errno::ESRCH)
-            }
+            self.forward_to_all((from, seq), kill)
         } else {
-            Err(Errno::EINVAL)
+            let result = Err(Errno::EINVAL);
+            leader.lock().apply(&Op::SignalledAll { from, seq, result });
+            result
         };
         if seq != 0 {
-            self.answer(peer, seq, &Answer::Status(result));
+            self.answer(peer, seq, &Answer::Status(result.map(|()| 0)));
         }
         Retry::No
     }

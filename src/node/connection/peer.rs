@@ -62,6 +62,9 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) kept_until: AtomicU64,
     /// On the leader: a message for the peer was put back, since its queue had no room.
     pub(crate) output_deferred: AtomicBool,
+    /// On the leader: the frame that is handled was applied to the tables, and what follows from it for this
+    /// process had no room yet.
+    pub(crate) is_applied: AtomicBool,
     /// How many more frames the frame that is handled counts as.
     pub(crate) charge: AtomicU32,
     /// The number of the waiter whose call reads the incoming stream; 0 for none.

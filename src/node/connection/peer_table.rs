@@ -166,6 +166,7 @@ impl<'m, S> Peers<'m, S> {
             silence_limit: AtomicU64::new(0),
             kept_until: AtomicU64::new(0),
             output_deferred: AtomicBool::new(false),
+            is_applied: AtomicBool::new(false),
             charge: AtomicU32::new(0),
             reader: AtomicU32::new(0),
         });
@@ -203,11 +204,6 @@ impl<'m, S> Peers<'m, S> {
         directory.hold(index);
         drop(directory);
         self.reference(index, vmid)
-    }
-
-    /// Whether there is a peer with that VMID.
-    pub(crate) fn has(&self, vmid: Vmid) -> bool {
-        self.directory.lock().index_of(vmid).is_some()
     }
 
     /// Returns the peer with that VMID; adds it if there is none.
@@ -310,6 +306,7 @@ impl<'m, S> Peers<'m, S> {
             &peer.limits_sent,
             &peer.syncs_refused,
             &peer.output_deferred,
+            &peer.is_applied,
         ] {
             flag.store(false, Ordering::Relaxed);
         }

@@ -256,6 +256,29 @@ impl<'m, P: Pal> Node<'m, P> {
             .frame_out(peer, codes::RESP, seq, answer.length());
     }
 
+    /// Queues a message that answers one of the peer, in the room for an answer. There is room, since a message
+    /// with such an answer is handled only if there is.
+    pub(in crate::node) fn answer_with(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        message: &Message<'_>,
+    ) {
+        let result = {
+            let mut queue = peer.queue.lock();
+            if queue.closed {
+                return;
+            }
+            self.queue_hello_first(peer, &mut queue);
+            let result = queue.filling.push(0, message);
+            queue.record_push();
+            result
+        };
+        match result {
+            Ok(()) => self.trace_tx(peer.vmid(), 0, message),
+            Err(_) => self.disconnect_peer(peer),
+        }
+    }
+
     /// Queues an answer. There is room for it, since a request is handled only if there is.
     pub(super) fn answer(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64, answer: &Answer<'_>) {
         let result = {

@@ -61,9 +61,8 @@ impl<P: Pal> Node<'_, P> {
         let leader = self.leading().ok_or(Error::Invalid)?;
         match message {
             Message::PidKill(kill) => {
-                let is_any_there = self.forward_to_all(us, kill);
-                let result = is_any_there.then_some(0).ok_or(Errno::ESRCH);
-                Ok(Outcome::Answer(Answer::Status(result)))
+                let result = self.forward_to_all((us, 0), kill);
+                Ok(Outcome::Answer(Answer::Status(result.map(|()| 0))))
             }
             Message::Hello(hello) => {
                 let mut leader = leader.lock();

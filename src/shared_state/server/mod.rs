@@ -242,8 +242,9 @@ impl<'m> Server<'m> {
         self.on_message_with(from, code, sync, from != Vmid::LEADER)
     }
 
-    /// As [`Server::on_message`]. `has_limit` tells whether the client must return a revoked lease in time.
-    fn on_message_with(
+    /// As [`Server::on_message`]. `has_limit` tells whether the client must return a revoked lease in time:
+    /// the process that leads needs not.
+    pub(crate) fn on_message_with(
         &mut self,
         from: Vmid,
         code: SyncCode,

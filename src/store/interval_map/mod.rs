@@ -17,6 +17,7 @@ use core::hash::Hasher;
 use core::ptr;
 
 use super::{Arena, Digest, Payer, Sum, Table, bytes_for, total};
+use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
 use full_blocks::{FullBlocks, block_of, bounds};
 pub(crate) use node::MAX_INTERVAL;
@@ -293,12 +294,14 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Continues a search over at most `steps` intervals, and removes those of the owner from the
-    /// table; `on_removed` gets the payer of each. True once all intervals are removed that were there
+    /// table; `on_removed` gets the payer of each. An interval of one number that `keep` returns a process for
+    /// becomes that process's. True once all intervals are removed that were there
     /// when the search began.
     pub(crate) fn remove_next(
         &mut self,
         cursor: &mut OwnerCursor,
         steps: usize,
+        keep: &dyn Fn(u32) -> Option<Vmid>,
         on_removed: &mut dyn FnMut(Payer),
     ) -> bool {
         for _ in 0..steps {
@@ -312,7 +315,14 @@ impl<'m> IntervalMap<'m> {
             let Some(node) = list.first else {
                 return true;
             };
-            if node.owner.get() == cursor.owner {
+            let is_single = node.start() == node.end();
+            let is_owned = node.owner.get() == cursor.owner;
+            let kept = Some(node.start())
+                .filter(|_| is_owned && is_single)
+                .and_then(keep);
+            if let Some(owner) = kept {
+                self.set_owner(Interval::of(node), owner.get());
+            } else if is_owned {
                 on_removed(node.payer.get());
                 self.remove(Interval::of(node));
             } else {
@@ -525,7 +535,7 @@ mod tests {
                 (5..7, Some(found)) => table.set_owner(found, owner),
                 (_, Some(_)) => {
                     let mut cursor = table.owner_cursor(owner);
-                    table.remove_next(&mut cursor, 2, &mut |_| ());
+                    table.remove_next(&mut cursor, 2, &|_| None, &mut |_| ());
                 }
             }
             let now = digest(&table, Digest::new());

@@ -8,9 +8,9 @@ use libos_ipc::leader::{Leader, LeaderCapacities, Op, SignalLimits};
 use libos_ipc::store::Arena;
 use libos_ipc::{LeaseLimits, LockLimits};
 
-const FORMAT: &[u8] = b"operations of libos-ipc, 3\n";
+const FORMAT: &[u8] = b"operations of libos-ipc, 4\n";
 
-fn numbers(capacities: &LeaderCapacities) -> [u64; 15] {
+fn numbers(capacities: &LeaderCapacities) -> [u64; 16] {
     let LeaderCapacities {
         ranges,
         processes,
@@ -22,6 +22,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 15] {
         wrap_ids,
         members,
         id_members,
+        roster,
     } = *capacities;
     [
         ranges,
@@ -39,6 +40,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 15] {
         usize::from(wrap_ids),
         members,
         id_members,
+        roster,
     ]
     .map(|number| number as u64)
 }
@@ -67,6 +69,7 @@ fn read_capacities(file: &mut &[u8]) -> Option<LeaderCapacities> {
         wrap_ids: number()? != 0,
         members: number()?,
         id_members: number()?,
+        roster: number()?,
     })
 }
 

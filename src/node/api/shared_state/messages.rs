@@ -185,12 +185,14 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Refusal::WrongRole);
         };
         let is_extended = peer.extended.load(Ordering::SeqCst);
+        // A confirmation has no answer.
+        if code != SyncCode::ConfirmDowngrade && !peer.has_room() {
+            return Ok(false);
+        }
         let result = if peer.syncs_refused.load(Ordering::SeqCst) {
-            match code {
-                SyncCode::RequestUpgrade => Err(RequestError::NoRoom),
-                SyncCode::RequestClose => Err(RequestError::Closed),
-                _ => Ok(()),
-            }
+            let (from, id) = (peer.vmid(), sync.id);
+            let refused = leader.lock().apply(&Op::SyncRefused { from, code, id });
+            result_of(refused)
         } else {
             self.apply_sync(&mut leader.lock(), peer.vmid(), code, sync, is_extended)
         };
@@ -211,9 +213,8 @@ impl<'m, P: Pal> Node<'m, P> {
             },
             Err(RequestError::Closed) => Message::Sync(SyncCode::ConfirmClose, closed(sync.id)),
         };
-        // A peer that has ended gets no answer.
-        let put = self.put(peer, 0, &answer);
-        Ok(!matches!(put, Err(Error::Full(_))))
+        self.answer_with(peer, &answer);
+        Ok(true)
     }
 
     /// At the leader: handles the note of a client that an owner died.
@@ -314,10 +315,15 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let outcome = leader.apply(&op);
         self.note_revocations(leader);
-        match outcome {
-            Outcome::Sync(result) => result,
-            _ => Err(RequestError::ProtocolViolation),
-        }
+        result_of(outcome)
+    }
+}
+
+/// Returns the result of a message to the server of shared values.
+fn result_of(outcome: Outcome) -> Result<(), RequestError> {
+    match outcome {
+        Outcome::Sync(result) => result,
+        _ => Err(RequestError::ProtocolViolation),
     }
 }
 
