@@ -3,6 +3,9 @@
 use core::fmt;
 use core::num::NonZeroI32;
 
+use crate::Vmid;
+pub use crate::invalid::Invalid;
+
 /// A bounded resource of a node. Each has its limit in [`Capacities`](crate::Capacities).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -85,14 +88,28 @@ pub enum Error {
     /// The leader has no IDs or VMIDs left for this process (`EAGAIN`): all are used up, or the leader's table
     /// of ranges is full, or this process has its [part](crate::Quota) of them.
     NoIds,
-    /// The peer refused with this error number.
-    Refused(Errno),
-    /// An argument is out of its range (`EINVAL`).
-    Invalid,
+    /// The leader, or the process that was asked, refused with this error number: a conflicting lock, a limit of one of
+    /// the leader's tables, a process that may not be signalled.
+    Refused {
+        /// The error number.
+        errno: Errno,
+        /// The process whose library OS refused, which may be this one; none if the leader refused, or the leader
+        /// forwarded the refusal.
+        by: Option<Vmid>,
+    },
+    /// An argument is not allowed, or the call is not allowed at this moment (`EINVAL`; `EOVERFLOW` for
+    /// [`Invalid::LockEnd`]), for that cause.
+    Invalid(Invalid),
     /// The process has no such child (`ECHILD`).
     NoChild,
     /// The leader does not know the extension that this needs (`ENOSYS`).
     Unsupported,
+    /// The process has not [joined](crate::Node::join) (`ENOSYS`).
+    NotJoined,
+    /// Only the leader's process may call this (`ENOSYS`).
+    NotLeader,
+    /// Secure streams are required, and there is no key of the family (`ENOKEY`).
+    NotSecure,
     /// The node is shutting down (`ESHUTDOWN`).
     ShuttingDown,
     /// The platform failed to provide a stream, event or watch (`EIO`).
@@ -115,63 +132,99 @@ impl Error {
             } => Errno::EMSGSIZE,
             Error::LimitsDiffer { .. } => Errno::EPROTO,
             Error::NoIds => Errno::EAGAIN,
-            Error::Refused(number) => number,
-            Error::Invalid => Errno::EINVAL,
+            Error::Refused { errno, .. } => errno,
+            Error::Invalid(Invalid::LockEnd) => Errno::EOVERFLOW,
+            Error::Invalid(_) => Errno::EINVAL,
             Error::NoChild => Errno::ECHILD,
-            Error::Unsupported => Errno::ENOSYS,
+            Error::Unsupported | Error::NotJoined | Error::NotLeader => Errno::ENOSYS,
+            Error::NotSecure => Errno::ENOKEY,
             Error::ShuttingDown => Errno::ESHUTDOWN,
             Error::Platform => Errno::EIO,
         }
     }
 }
 
+/// The text says what was wrong, and what to do.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::NoSuchProcess => {
-                f.write_str("no such process, or it went away before it answered")
-            }
-            Error::LeaderGone => f.write_str("the family's leader is gone"),
-            Error::CutOff => f.write_str("this process was cut off from the family's leader"),
-            Error::TimedOut => {
-                f.write_str("the time limit of the call passed before the answer came")
-            }
-            Error::Interrupted => f.write_str("the call was interrupted"),
+        f.write_str(match self {
+            Error::Invalid(cause) => return cause.fmt(f),
             Error::Full(resource) => {
-                write!(
+                return write!(
                     f,
                     "at the limit of {resource}: raise it in Capacities, or ask for less at once"
-                )
+                );
             }
             Error::LimitsDiffer {
                 limit,
                 ours,
                 theirs,
             } => {
-                write!(
+                return write!(
                     f,
                     "the limit of {limit} is {ours} here and {theirs} at the peer: make them equal in Capacities"
-                )
+                );
             }
-            Error::NoIds => f.write_str("the leader has no IDs left to give"),
-            Error::Refused(number) => write!(f, "the peer refused with {number}"),
-            Error::Invalid => f.write_str("an argument is out of its range"),
-            Error::NoChild => f.write_str("this process has no such child"),
-            Error::Unsupported => f.write_str(
-                "the leader doesn't know what this needs, or this process has not joined",
-            ),
-            Error::ShuttingDown => f.write_str("the node is shutting down"),
+            Error::Refused { errno, by: None } => {
+                return write!(
+                    f,
+                    "the leader refused with {errno}: the call's documentation says when"
+                );
+            }
+            Error::Refused { errno, by: Some(peer) } => {
+                return write!(
+                    f,
+                    "the library OS of process {peer} refused with {errno}: its rules say when"
+                );
+            }
+            Error::NoSuchProcess => {
+                "there is no such process, or it went away before it answered: look for its end with wait, or give another pid"
+            }
+            Error::LeaderGone => {
+                "the family's leader is gone: end this process, since no other can lead the family"
+            }
+            Error::CutOff => {
+                "this process was cut off from the family's leader, and what it had may be another's now: end this process"
+            }
+            Error::TimedOut => {
+                "the time limit of the call passed before the answer came: allow more time, or see in the statistics who is slow"
+            }
+            Error::Interrupted => {
+                "the call was interrupted: return to the program, or make the call again"
+            }
+            Error::NoIds => {
+                "the leader has no IDs left for this process: release some, or raise Capacities::ranges of the leader or its Quota"
+            }
+            Error::NoChild => {
+                "this process has no such child: it was reaped already, or another process is its parent"
+            }
+            Error::Unsupported => {
+                "the leader does not know what this needs: use a leader of this library, in its present version"
+            }
+            Error::NotJoined => {
+                "this process is not in the table of processes: call join first"
+            }
+            Error::NotLeader => {
+                "this process does not lead the family: call this in the leader's process"
+            }
+            Error::NotSecure => NOT_SECURE,
+            Error::ShuttingDown => {
+                "the node is shutting down: make no further calls, or make a new node"
+            }
             Error::Platform => {
-                f.write_str("the platform could not give a stream, an event or a watch")
+                "the platform could not provide a stream, an event or a watch: raise the limits of the process, for example that of descriptors"
             }
-        }
+        })
     }
 }
+
+/// The text for a node without a key, here and in [`StartError`](crate::StartError).
+pub(crate) const NOT_SECURE: &str = "secure streams are required, and there is no key of the family: give the platform one (pal::secure)";
 
 impl core::error::Error for Error {}
 
 /// A Linux error number, as `errno` has it: it is above 0. Any number can be made one with [`Errno::new`]; those that
-/// this crate uses have names.
+/// this crate uses, or a platform is likely to return, have names.
 ///
 /// Its `Display` prints the name and the number, `EDEADLK (35)`, or `error 95` if it has no name here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -236,7 +289,7 @@ macro_rules! named {
         impl Errno {
             $($(#[$doc])* pub const $name: Errno = Errno(NonZeroI32::new($number).unwrap());)*
 
-            /// Returns the name, if it is one of those that this crate uses.
+            /// Returns the name, if it is one of those that this crate uses or a platform is likely to return.
             pub const fn name(self) -> Option<&'static str> {
                 Some(match self {
                     $(Errno::$name => stringify!($name),)*
@@ -268,6 +321,12 @@ named! {
     EACCES = 13,
     /// Invalid argument.
     EINVAL = 22,
+    /// Too many open files in the system.
+    ENFILE = 23,
+    /// Too many open files in the process.
+    EMFILE = 24,
+    /// No space left on the device.
+    ENOSPC = 28,
     /// Resource deadlock would occur.
     EDEADLK = 35,
     /// File name too long.
@@ -284,12 +343,16 @@ named! {
     EOVERFLOW = 75,
     /// Message too long.
     EMSGSIZE = 90,
+    /// Address already in use.
+    EADDRINUSE = 98,
     /// Not connected.
     ENOTCONN = 107,
     /// Shut down.
     ESHUTDOWN = 108,
     /// Timed out.
     ETIMEDOUT = 110,
+    /// Connection refused.
+    ECONNREFUSED = 111,
     /// Done already.
     EALREADY = 114,
     /// Required key not available.
@@ -300,7 +363,107 @@ named! {
 mod tests {
     use std::string::ToString;
 
+    use std::format;
+    use std::string::String;
+    use std::vec::Vec;
+
     use super::*;
+
+    /// Every error, with one value of each number. The match has no arm for other errors, so a new one is added here.
+    fn all() -> Vec<Error> {
+        let mut errors: Vec<_> = Invalid::ALL.map(Error::Invalid).into();
+        let limits = [
+            Resource::Peers,
+            Resource::SendQueue,
+            Resource::Waiters,
+            Resource::Ranges,
+            Resource::OwnRanges,
+            Resource::Processes,
+            Resource::Children,
+            Resource::ReplyBuffers,
+            Resource::SyncHandles,
+            Resource::FrameLength,
+            Resource::SyncData,
+            Resource::Memory,
+        ];
+        errors.extend(limits.map(Error::Full));
+        let (peer, errno) = (Vmid::LEADER, Errno::EPERM);
+        let mut next = Some(Error::NoSuchProcess);
+        while let Some(error) = next {
+            errors.push(error);
+            next = match error {
+                Error::NoSuchProcess => Some(Error::LeaderGone),
+                Error::LeaderGone => Some(Error::CutOff),
+                Error::CutOff => Some(Error::TimedOut),
+                Error::TimedOut => Some(Error::Interrupted),
+                Error::Interrupted => Some(Error::LimitsDiffer {
+                    limit: Resource::SyncData,
+                    ours: 64,
+                    theirs: 128,
+                }),
+                Error::LimitsDiffer { .. } => Some(Error::NoIds),
+                Error::NoIds => Some(Error::Refused { errno, by: None }),
+                Error::Refused { by: None, .. } => Some(Error::Refused {
+                    errno,
+                    by: Some(peer),
+                }),
+                Error::Refused { by: Some(_), .. } => Some(Error::NoChild),
+                Error::NoChild => Some(Error::Unsupported),
+                Error::Unsupported => Some(Error::NotJoined),
+                Error::NotJoined => Some(Error::NotLeader),
+                Error::NotLeader => Some(Error::NotSecure),
+                Error::NotSecure => Some(Error::ShuttingDown),
+                Error::ShuttingDown => Some(Error::Platform),
+                Error::Platform | Error::Full(_) | Error::Invalid(_) => None,
+            };
+        }
+        errors
+    }
+
+    #[test]
+    fn the_text_of_each_error_says_what_was_wrong_and_what_to_do() {
+        let texts: Vec<String> = all().iter().map(|error| format!("{error}")).collect();
+        for (at, text) in texts.iter().enumerate() {
+            let (wrong, advice) = text.split_once(": ").unwrap();
+            assert!(wrong.len() > 15 && advice.len() > 10, "{text}");
+            assert!(
+                wrong.starts_with(char::is_lowercase) && !text.ends_with('.'),
+                "{text}"
+            );
+            assert!(!texts[..at].contains(text), "twice: {text}");
+        }
+        assert!(texts.len() > 50);
+    }
+
+    #[test]
+    fn an_error_is_as_small_as_three_numbers() {
+        assert_eq!(size_of::<Error>(), 12);
+        assert_eq!(size_of::<Result<(), Error>>(), 12);
+        let causes = Invalid::ALL.map(|cause| Error::Invalid(cause).errno());
+        let others = causes.iter().filter(|errno| **errno != Errno::EINVAL);
+        assert_eq!(others.collect::<Vec<_>>(), [&Errno::EOVERFLOW]);
+    }
+
+    #[test]
+    fn a_refusal_names_the_process_that_refused_and_the_number_by_name() {
+        let peer = Vmid::new(7).unwrap();
+        let errno = Errno::EPERM;
+        let text = Error::Refused {
+            errno,
+            by: Some(peer),
+        }
+        .to_string();
+        assert!(text.contains("process 7 refused with EPERM (1)"), "{text}");
+        let text = Error::Refused {
+            errno: Errno::EDEADLK,
+            by: None,
+        }
+        .to_string();
+        assert!(
+            text.contains("the leader refused with EDEADLK (35)"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn an_error_number_is_above_0_and_prints_its_name() {
@@ -310,7 +473,14 @@ mod tests {
         assert_eq!(Errno::EDEADLK.to_string(), "EDEADLK (35)");
         let unnamed = Errno::new(95).unwrap();
         assert_eq!(unnamed.to_string(), "error 95");
-        assert_eq!(Error::Refused(unnamed).errno(), unnamed);
+        assert_eq!(
+            Error::Refused {
+                errno: unnamed,
+                by: None
+            }
+            .errno(),
+            unnamed
+        );
         assert_eq!(size_of::<Result<(), Errno>>(), size_of::<i32>());
     }
 

@@ -48,6 +48,7 @@ mod heirs;
 #[cfg(all(doc, not(doctest), feature = "std"))]
 pub mod guide;
 mod identity;
+mod invalid;
 mod invariant;
 mod log;
 mod node;
@@ -90,7 +91,7 @@ pub mod host;
 
 pub use config::{Admission, Capacities, Config, Driving, MemoryUse, Quota};
 pub use counters::{Pools, Refusal, Statistics, Usage};
-pub use error::{Errno, Error, Resource};
+pub use error::{Errno, Error, Invalid, Resource};
 pub use file_locks::LockLimits;
 pub use heirs::{Adoption, Heirs};
 pub use identity::{Identity, IdentityPart, ParseIdentityError};

@@ -1,9 +1,10 @@
 //! Why a node could not be made.
 
 use core::fmt;
+use core::ops::RangeInclusive;
 
 use crate::config::Config;
-use crate::error::{Errno, Error};
+use crate::error::{Errno, Error, Invalid, NOT_SECURE, Resource};
 use crate::node::ANSWER_RESERVE;
 use crate::store::total;
 use crate::wire::{self, Message, SyncCode, SyncState};
@@ -112,12 +113,12 @@ impl fmt::Display for StartError {
             StartError::Config(error) => error.fmt(f),
             StartError::TooLittleMemory { needed, given } => write!(
                 f,
-                "{needed} bytes of memory are needed, and {given} were given: Node::memory says how many, and lower limits need fewer"
+                "{needed} bytes of memory are needed, and {given} were given: Node::memory (in C libos_ipc_memory_size) says how many, and lower limits need fewer"
             ),
-            StartError::NotSecure => f.write_str(
-                "secure streams are required, and there is no key of the family: give the platform one (pal::secure)",
+            StartError::NotSecure => f.write_str(NOT_SECURE),
+            StartError::Platform => f.write_str(
+                "the platform could not make an event: raise its limits, for example the memory or the descriptors of the process",
             ),
-            StartError::Platform => f.write_str("the platform could not make an event"),
         }
     }
 }
@@ -134,8 +135,10 @@ impl From<ConfigError> for StartError {
 impl From<StartError> for Error {
     fn from(error: StartError) -> Error {
         match error {
+            StartError::Config(_) => Error::Invalid(Invalid::Config),
+            StartError::TooLittleMemory { .. } => Error::Full(Resource::Memory),
+            StartError::NotSecure => Error::NotSecure,
             StartError::Platform => Error::Platform,
-            other => Error::Refused(other.errno()),
         }
     }
 }
@@ -172,30 +175,31 @@ impl Config {
             ("leases.clients", limits.leases.clients),
             ("events", limits.events),
         ] {
-            at_most(
-                field,
-                given,
-                MOST_ENTRIES,
-                "the entries of a table are counted with 28 bits",
-            )?;
+            let because = "the entries of a table are counted with 28 bits";
+            within(field, given, 0..=MOST_ENTRIES, because)?;
         }
         for (field, given) in [
             ("frame_length", limits.frame_length),
             ("send_queue", limits.send_queue),
             ("sync_data", limits.sync_data),
         ] {
-            at_most(field, given, MOST_BYTES, "a length in bytes has 30 bits")?;
+            within(
+                field,
+                given,
+                0..=MOST_BYTES,
+                "a length in bytes has 30 bits",
+            )?;
         }
-        at_least(
+        within(
             "frame_length",
             limits.frame_length,
-            ANSWER_RESERVE,
+            ANSWER_RESERVE..=usize::MAX,
             "a frame holds the longest fixed answer",
         )?;
-        at_least(
+        within(
             "send_queue",
             limits.send_queue,
-            total!(limits.frame_length, ANSWER_RESERVE).saturating_mul(2),
+            total!(limits.frame_length, ANSWER_RESERVE).saturating_mul(2)..=usize::MAX,
             "each half holds the longest frame (frame_length) and a reserve of 128 bytes for answers",
         )?;
         if limits.sync_handles > 0 || limits.leases.handles > 0 {
@@ -207,11 +211,10 @@ impl Config {
                     data: &[],
                 },
             );
-            let most = limits.frame_length.saturating_sub(message.length());
-            at_most(
+            within(
                 "sync_data",
                 limits.sync_data,
-                most,
+                0..=limits.frame_length.saturating_sub(message.length()),
                 "a frame (frame_length) holds the data and 41 bytes",
             )?;
         }
@@ -219,40 +222,28 @@ impl Config {
     }
 }
 
-fn at_least(
+/// Checks that a value is within its bounds.
+fn within(
     field: &'static str,
     given: usize,
-    least: usize,
+    bounds: RangeInclusive<usize>,
     because: &'static str,
 ) -> Result<(), ConfigError> {
-    if given >= least {
-        return Ok(());
-    }
-    Err(ConfigError {
-        field,
-        rule: Rule::AtLeast {
+    let (least, most) = bounds.into_inner();
+    let rule = if given < least {
+        Rule::AtLeast {
             least,
             given,
             because,
-        },
-    })
-}
-
-fn at_most(
-    field: &'static str,
-    given: usize,
-    most: usize,
-    because: &'static str,
-) -> Result<(), ConfigError> {
-    if given <= most {
-        return Ok(());
-    }
-    Err(ConfigError {
-        field,
-        rule: Rule::AtMost {
+        }
+    } else if given > most {
+        Rule::AtMost {
             most,
             given,
             because,
-        },
-    })
+        }
+    } else {
+        return Ok(());
+    };
+    Err(ConfigError { field, rule })
 }

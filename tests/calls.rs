@@ -13,8 +13,8 @@ use libos_ipc::wire::{
     Answer, FileLock, IdRange, LockFamily, LockKind, Message, MetaCode, SyncState,
 };
 use libos_ipc::{
-    Capacities, ChildSelector, Config, Driving, Errno, Error, Identity, Interrupt, Node, Refusal,
-    Resource, Vmid, Wait, WaitReason,
+    Capacities, ChildSelector, Config, Driving, Errno, Error, Identity, Interrupt, Invalid, Node,
+    Refusal, Resource, Vmid, Wait, WaitReason,
 };
 use tempfile::TempDir;
 
@@ -245,7 +245,10 @@ fn a_process_whose_threads_wait_for_locks_can_unlock_signal_and_take_an_id() {
         assert_eq!(lock(&member, unlock, 9, (true, WAIT)), Ok(()));
         let ended = member.wait_child(ChildSelector::Any, Wait::at_most(Duration::ZERO));
         assert_eq!(ended, Err(Error::NoChild));
-        let refused = Err(Error::Refused(Errno::EAGAIN));
+        let refused = Err(Error::Refused {
+            errno: Errno::EAGAIN,
+            by: None,
+        });
         assert_eq!(lock(&member, write, 0, (false, WAIT)), refused);
         assert!(member.take_id(WAIT).is_ok());
         assert_eq!(member.clear_locks(77, WAIT), Ok(()));
@@ -334,7 +337,14 @@ fn a_leader_that_does_not_cancel_a_wait_is_disconnected() {
         (true, Some(0), Ok(())),
         (true, Some(-4), Err(Error::TimedOut)),
         (false, Some(0), Ok(())),
-        (false, Some(-11), Err(Error::Refused(Errno::EAGAIN))),
+        (
+            false,
+            Some(-11),
+            Err(Error::Refused {
+                errno: Errno::EAGAIN,
+                by: None,
+            }),
+        ),
         (false, None, Err(Error::LeaderGone)),
     ] {
         let lock = lock(wait);
@@ -484,7 +494,7 @@ fn a_request_to_an_address_without_a_listener_fails_at_once() {
     );
     assert_eq!(
         leader.ask(vmid(1), &Message::GetIdOwner(1), WAIT),
-        Err(Error::Invalid)
+        Err(Error::Invalid(Invalid::Itself))
     );
     assert_eq!(
         leader.ask(vmid(9), &Message::AllocIdRange, WAIT),

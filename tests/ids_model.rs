@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, Hello, IdRange, Message};
-use libos_ipc::{Errno, Error, ID_MAX, Id, Resource, Vmid};
+use libos_ipc::{Errno, Error, ID_MAX, Id, Invalid, Resource, Vmid};
 use proptest::prelude::*;
 
 fn vmid(number: u32) -> Vmid {
@@ -91,15 +91,15 @@ proptest! {
                             model.ranges.remove(&range.start);
                             Ok(())
                         }
-                        Some(_) if exact => Err(Error::Refused(Errno::EPERM)),
-                        _ => Err(Error::Invalid),
+                        Some(_) if exact => Err(Error::Refused { errno: Errno::EPERM, by: None }),
+                        _ => Err(Error::Invalid(Invalid::IdRange)),
                     };
                     prop_assert_eq!(ranges.release(vmid(who), range), expected);
                 }
                 Operation::Change { who, id, to } => {
                     let expected = match model.holding(id) {
                         None => Err(Error::NoSuchProcess),
-                        Some((_, owner)) if owner != who => Err(Error::Refused(Errno::EPERM)),
+                        Some((_, owner)) if owner != who => Err(Error::Refused { errno: Errno::EPERM, by: None }),
                         Some((range, _)) => {
                             let parts = [
                                 (range.start, id.wrapping_sub(1), who),
@@ -599,13 +599,13 @@ proptest! {
                             prop_assert!(!used.contains(&id) && !leaving.contains(&id));
                         }
                     }
-                    prop_assert_eq!(own.release(id), Err(Error::Invalid));
+                    prop_assert_eq!(own.release(id), Err(Error::Invalid(Invalid::Id)));
                 },
                 Use::HandOn { choice } => if let Some(at) = choice.checked_rem(used.len()) {
                     match own.begin_transfer(used[at]) {
                         Ok(()) => {
                             leaving.push(used.swap_remove(at));
-                            prop_assert_eq!(own.release(leaving[leaving.len() - 1]), Err(Error::Invalid));
+                            prop_assert_eq!(own.release(leaving[leaving.len() - 1]), Err(Error::Invalid(Invalid::Id)));
                         }
                         Err(error) => prop_assert_eq!(error, Error::Full(Resource::OwnRanges)),
                     }
@@ -652,14 +652,17 @@ fn ids_of_a_range_are_allocated_in_order() {
     let range = |start, end| IdRange { start, end };
     let wrong = [(0, 3), (1, 33), (5, 4), (ID_MAX, ID_MAX + 1)];
     for (start, end) in wrong {
-        assert_eq!(own.add(range(start, end)), Err(Error::Invalid));
+        assert_eq!(
+            own.add(range(start, end)),
+            Err(Error::Invalid(Invalid::IdRange))
+        );
     }
     own.add(range(ID_MAX - 1, ID_MAX)).unwrap();
     own.add(range(5, 7)).unwrap();
     for (start, end) in [(1, 5), (7, 8), (6, 6), (5, 7)] {
         assert_eq!(
             own.add(range(start, end)),
-            Err(Error::Invalid),
+            Err(Error::Invalid(Invalid::IdIsHere)),
             "it overlaps"
         );
     }
@@ -669,11 +672,11 @@ fn ids_of_a_range_are_allocated_in_order() {
     assert_eq!(own.alloc(Purpose::Own), Allocation::NeedRange);
     assert_eq!((own.len(), own.peak(), own.in_use()), (2, 2, 5));
     assert!(!own.is_empty());
-    assert_eq!(own.begin_transfer(4), Err(Error::Invalid));
+    assert_eq!(own.begin_transfer(4), Err(Error::Invalid(Invalid::Id)));
     assert_eq!((own.release(ID_MAX), own.release(6)), (Ok(None), Ok(None)));
     assert_eq!(
         own.begin_transfer(6),
-        Err(Error::Invalid),
+        Err(Error::Invalid(Invalid::Id)),
         "it is not in use"
     );
     assert_eq!(own.release(ID_MAX - 1), Ok(Some(range(ID_MAX - 1, ID_MAX))));

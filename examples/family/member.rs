@@ -286,7 +286,13 @@ impl Member {
                 send(&MemberMessage::Gave { id, to })
             }
             // That member has died, and this one has not been notified yet.
-            Err(Error::NoSuchProcess | Error::Refused(Errno::ESRCH)) => {
+            Err(
+                Error::NoSuchProcess
+                | Error::Refused {
+                    errno: Errno::ESRCH,
+                    ..
+                },
+            ) => {
                 self.log.write(Event::Kept, id)?;
                 self.held.push(id);
                 Ok(())

@@ -120,7 +120,10 @@ fn transfer(locker: &Locker<'_>, bank: &Bank, options: &Options, tally: &mut Tal
         bank.take(from, teller)?;
         match timed(tally, || lock(to)) {
             Ok(()) => break,
-            Err(Error::Refused(Errno::EDEADLK)) => {
+            Err(Error::Refused {
+                errno: Errno::EDEADLK,
+                ..
+            }) => {
                 tally.deadlocks += 1;
                 locker.set(LockKind::Unlock, bytes_of(from))?;
             }

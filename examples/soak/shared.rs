@@ -97,7 +97,7 @@ impl Guarded {
         }
         match node.process(Pid::new(other), wait) {
             Ok(process) if process.state == ProcessState::Zombie => Ok(()),
-            Err(Error::NoSuchProcess | Error::Refused(_)) => Ok(()),
+            Err(Error::NoSuchProcess | Error::Refused { .. }) => Ok(()),
             Ok(process) => anyhow::bail!(
                 "part {part} is locked by two: {other} is there, and {:?}",
                 process.state

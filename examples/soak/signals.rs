@@ -66,7 +66,7 @@ pub(crate) fn signal(
             }
             // It has not joined yet, or has ended; and may have received the signal at the last
             // moment.
-            Err(Error::NoSuchProcess | Error::Refused(_)) => {}
+            Err(Error::NoSuchProcess | Error::Refused { .. }) => {}
             Err(error) => return Err(error).with_context(|| format!("signalling {pid}")),
         }
     }

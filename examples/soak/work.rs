@@ -268,7 +268,10 @@ impl<'a> Member<'a> {
                 Ok(()) => self
                     .shared_file
                     .use_alone(self.node, part, self.pid.get(), self.wait)?,
-                Err(Error::Refused(Errno::EDEADLK)) => {
+                Err(Error::Refused {
+                    errno: Errno::EDEADLK,
+                    ..
+                }) => {
                     self.report.counts.deadlocks += 1;
                     break;
                 }
@@ -339,7 +342,13 @@ impl<'a> Member<'a> {
 fn if_there<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(Error::NoSuchProcess | Error::Refused(Errno::ESRCH)) => Ok(None),
+        Err(
+            Error::NoSuchProcess
+            | Error::Refused {
+                errno: Errno::ESRCH,
+                ..
+            },
+        ) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -118,7 +118,11 @@ impl Member<'_> {
         let own = own_bytes(guest);
         let tried = self.lock(LockKind::Write, own, false);
         ensure!(
-            tried == Err(Error::Refused(Errno::EAGAIN)),
+            tried
+                == Err(Error::Refused {
+                    errno: Errno::EAGAIN,
+                    by: None
+                }),
             "a lock of guest {guest} is not there: {tried:?}"
         );
         let lock = lock_of_ledger(self.pid.get(), LockKind::Write, own, false);

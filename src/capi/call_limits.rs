@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::tables::{libos_ipc_call_limit, libos_ipc_interrupt};
 use super::{node_any_phase, status};
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::{Interrupt, Wait};
 
 const _: () = assert!(
@@ -50,7 +50,7 @@ pub(super) unsafe fn wait_within(
 /// that lives as long as `'a`.
 unsafe fn interrupt_at<'a>(storage: *const libos_ipc_interrupt) -> Result<&'a Interrupt, Error> {
     if storage.is_null() || !storage.is_aligned() {
-        return Err(Error::Invalid);
+        return Err(Error::Invalid(Invalid::CArgument));
     }
     // SAFETY: the caller's promise. All members are atomic numbers: other threads may change them, and every bit
     // pattern is a valid value.

@@ -7,7 +7,7 @@ use super::call_limits::wait_within;
 use super::ffi_copy::write;
 use super::tables::{libos_ipc_call_limit, libos_ipc_cld_exit};
 use super::{node, status};
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::{ChildExit, ChildSelector, Pid, Wait};
 
 /// The options of `libos_ipc_wait`.
@@ -40,13 +40,13 @@ pub unsafe extern "C" fn libos_ipc_wait(
 fn wait_for(which: u32, id: u32, options: c_int, wait: Wait<'_>) -> Result<ChildExit, Error> {
     let node = node()?;
     if options & !(WNOHANG | WNOWAIT) != 0 {
-        return Err(Error::Invalid);
+        return Err(Error::Invalid(Invalid::CArgument));
     }
     let which = match which {
         0 => ChildSelector::Any,
-        1 => ChildSelector::Pid(Pid::new(id).ok_or(Error::Invalid)?),
+        1 => ChildSelector::Pid(Pid::new(id).ok_or(Error::Invalid(Invalid::CArgument))?),
         2 => ChildSelector::Group(Pid::new(id)),
-        _ => return Err(Error::Invalid),
+        _ => return Err(Error::Invalid(Invalid::CArgument)),
     };
     if options & WNOWAIT == 0 {
         node.wait_child(which, wait)

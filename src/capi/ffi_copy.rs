@@ -8,7 +8,7 @@ use core::ffi::{c_char, c_void};
 use heapless::Vec;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::error::{Errno, Error};
+use crate::error::{Errno, Error, Invalid};
 use crate::invariant::Count;
 
 /// The longest path or message that is read through a pointer, in bytes. A call takes at most twice as much of
@@ -50,7 +50,7 @@ pub(super) unsafe fn copy_in(to: &mut [u8], from: *const c_void) {
 /// `from` is NULL or points to a whole value.
 pub(super) unsafe fn read<T: FromBytes + IntoBytes>(from: *const T) -> Result<T, Error> {
     if from.is_null() {
-        return Err(Error::Invalid);
+        return Err(Error::Invalid(Invalid::CArgument));
     }
     let mut value = T::new_zeroed();
     // SAFETY: the caller's promise.
@@ -86,7 +86,7 @@ pub(super) unsafe fn append(
         return Ok(());
     }
     if from.is_null() {
-        return Err(Error::Invalid);
+        return Err(Error::Invalid(Invalid::CArgument));
     }
     if length > MAX_LENGTH.saturating_sub(bytes.len()) {
         return Err(too_long);
@@ -108,9 +108,12 @@ pub(super) unsafe fn append(
 /// `from` is NULL or points to a string.
 pub(super) unsafe fn append_string(bytes: &mut Bytes, from: *const c_char) -> Result<(), Error> {
     if from.is_null() {
-        return Err(Error::Invalid);
+        return Err(Error::Invalid(Invalid::CArgument));
     }
-    let too_long = Error::Refused(Errno::ENAMETOOLONG);
+    let too_long = Error::Refused {
+        errno: Errno::ENAMETOOLONG,
+        by: None,
+    };
     for at in 0..crate::PATH_MAX {
         // SAFETY: the caller's promise; no earlier byte was the NUL.
         let byte = unsafe { byte(from.cast(), at) };

@@ -58,7 +58,7 @@ fn transfer(node: &CNode, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error>
     }
     let transferred = match node.transfer_id(id, to, wait) {
         // `libos_ipc_get_new_id` did not allocate the ID.
-        Err(Error::Invalid) => node.change_owner(id, to, wait),
+        Err(Error::Invalid(_)) => node.change_owner(id, to, wait),
         transferred => transferred,
     };
     if transferred.is_err() && is_child {
@@ -113,7 +113,7 @@ pub extern "C" fn libos_ipc_get_new_id(move_ownership_to: u32) -> u32 {
     });
     id.unwrap_or_else(|error| {
         status(Err(error));
-        crate::log::c::error(format_args!("no new ID: {error}"));
+        crate::log::c::error(format_args!("no new ID: {}", error.errno()));
         0
     })
 }
@@ -130,6 +130,8 @@ pub extern "C" fn libos_ipc_release_id(id: u32) {
     match outcome {
         // The end of this process or of the leader has released the ID.
         Ok(()) | Err(Error::ShuttingDown | Error::LeaderGone | Error::CutOff) => {}
-        Err(error) => crate::log::c::debug(format_args!("ID {id} is not released: {error}")),
+        Err(error) => {
+            crate::log::c::debug(format_args!("ID {id} is not released: {}", error.errno()));
+        }
     }
 }

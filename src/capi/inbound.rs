@@ -4,7 +4,7 @@ use core::ffi::{c_int, c_void};
 
 use super::ffi_copy::{Bytes, append, append_string};
 use super::{node, state, status, vmid};
-use crate::error::{Error, Resource};
+use crate::error::{Error, Invalid, Resource};
 use crate::wire::{Expected, Frame, codes};
 
 /// The layout of a payload. It tells where the payload ends, because C hands over a pointer without a length.
@@ -60,8 +60,8 @@ unsafe fn copy_payload(
         } => {
             // The size is read from the copy, which no other thread can change.
             let size = bytes.get(size_at..).and_then(<[u8]>::first_chunk::<8>);
-            let size = u64::from_le_bytes(*size.ok_or(Error::Invalid)?);
-            let size = usize::try_from(size).map_err(|_| Error::Invalid)?;
+            let size = u64::from_le_bytes(*size.ok_or(Error::Invalid(Invalid::CArgument))?);
+            let size = usize::try_from(size).map_err(|_| Error::Invalid(Invalid::CArgument))?;
             // SAFETY: the caller's promise.
             unsafe { append(bytes, rest.cast(), size) }?;
             padding

@@ -56,7 +56,10 @@ pub(super) unsafe fn file_key(
     key: &mut Bytes,
 ) -> Option<Result<(), Error>> {
     callbacks()?.0.file_key?;
-    let too_long = Error::Refused(Errno::ENAMETOOLONG);
+    let too_long = Error::Refused {
+        errno: Errno::ENAMETOOLONG,
+        by: None,
+    };
     if key.resize_default(PATH_MAX - 1).is_err() {
         return Some(Err(too_long));
     }
@@ -68,7 +71,10 @@ pub(super) unsafe fn file_key(
             Ok(())
         }
         Ok(_) => Err(too_long),
-        Err(_) => Err(Error::Refused(errno_of(length))),
+        Err(_) => Err(Error::Refused {
+            errno: errno_of(length),
+            by: None,
+        }),
     })
 }
 

@@ -10,7 +10,7 @@ use super::setup::init_part;
 use super::tables::{libos_ipc_call_limit, libos_ipc_lock};
 use super::{node, released, status, vmid, wait};
 use crate::Wait;
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
 
 /// How a string names a file.
@@ -45,8 +45,8 @@ fn lock_of<'k>(asked: &libos_ipc_lock, key: &'k [u8], wait: bool) -> Result<File
     let family = LockFamily::ALL.iter().find(|f| f.number() == asked.family);
     let kind = LockKind::ALL.iter().find(|k| k.number() == asked.kind);
     Ok(FileLock {
-        family: *family.ok_or(Error::Invalid)?,
-        kind: *kind.ok_or(Error::Invalid)?,
+        family: *family.ok_or(Error::Invalid(Invalid::CArgument))?,
+        kind: *kind.ok_or(Error::Invalid(Invalid::CArgument))?,
         start: asked.start,
         end: asked.end,
         pid: asked.pid,

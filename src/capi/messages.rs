@@ -9,7 +9,7 @@ use super::ffi_copy::{Bytes, allocate, append, read, write};
 use super::processes::write_pointer;
 use super::tables::{libos_ipc_msg, libos_ipc_msg_header, libos_ipc_pid_retmeta};
 use super::{CNode, node, status, vmid, wait};
-use crate::error::{Errno, Error, Resource};
+use crate::error::{Errno, Error, Invalid, Resource};
 use crate::invariant::OrBroken;
 use crate::node::ReplyData;
 use crate::wire::{Answer, FileLock, Frame, HEADER_LENGTH, Message, SyncCode, codes};
@@ -66,7 +66,7 @@ impl CopiedMessage {
         let header = unsafe { read(msg.cast::<libos_ipc_msg_header>()) }?;
         let length = header.size.checked_sub(HEADER_LENGTH);
         let from = msg.cast::<u8>().wrapping_add(HEADER_LENGTH);
-        let length = length.ok_or(Error::Invalid)?;
+        let length = length.ok_or(Error::Invalid(Invalid::CArgument))?;
         // SAFETY: the caller's promise.
         unsafe { append(&mut self.payload, from.cast(), length) }?;
         (self.code, self.seq) = (header.code, header.seq);
@@ -88,11 +88,13 @@ impl CopiedMessage {
 /// [`Error::Invalid`] if the protocol of C processes has no such message.
 pub(super) fn message_of(code: u8, payload: &[u8]) -> Result<Message<'_>, Error> {
     if code >= codes::FIRST_UNKNOWN {
-        return Err(Error::Invalid);
+        return Err(Error::Invalid(Invalid::CArgument));
     }
     let seq = 0;
     let frame = Frame { seq, code, payload };
-    frame.message().map_err(|_| Error::Invalid)
+    frame
+        .message()
+        .map_err(|_| Error::Invalid(Invalid::CArgument))
 }
 
 /// Sends a message. A response is sent as the answer to request `seq`.
@@ -147,7 +149,10 @@ pub unsafe extern "C" fn libos_ipc_send_msg_and_get_response(
         if resp.is_null() {
             return Ok(());
         }
-        let data = data.bytes.get(..data.length).ok_or(Error::Invalid)?;
+        let data = data
+            .bytes
+            .get(..data.length)
+            .ok_or(Error::Invalid(Invalid::CArgument))?;
         let answer = allocate_answer(&answer, data)?;
         // SAFETY: the header requires NULL or room for a pointer.
         unsafe { write_pointer(resp, answer) };
@@ -165,7 +170,9 @@ fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Erro
         return allocate(&[head.as_bytes(), data]);
     }
     let mut frame = [0; 128];
-    let length = answer.encode(0, &mut frame).map_err(|_| Error::Invalid)?;
+    let length = answer
+        .encode(0, &mut frame)
+        .map_err(|_| Error::Invalid(Invalid::CArgument))?;
     allocate(&[frame.get(HEADER_LENGTH..length).or_broken(&[])])
 }
 
@@ -217,7 +224,7 @@ fn sync_code(code: c_int) -> Result<u8, Error> {
     let mut known = SyncCode::ALL.iter().map(|known| known.number());
     known
         .find(|known| c_int::from(*known) == code)
-        .ok_or(Error::Invalid)
+        .ok_or(Error::Invalid(Invalid::CArgument))
 }
 
 #[unsafe(no_mangle)]
@@ -236,7 +243,7 @@ pub unsafe extern "C" fn libos_ipc_sync_client_send(
         match (node.identity().leader, &message) {
             (Some(leader), _) => node.send_message(leader, &message, wait()),
             (None, Message::Sync(code, sync)) => node.on_own_sync_message(*code, sync),
-            (None, _) => Err(Error::Invalid),
+            (None, _) => Err(Error::Invalid(Invalid::CArgument)),
         }
     }))
 }

@@ -39,7 +39,7 @@ mod tables;
 
 use core::ffi::c_int;
 
-use crate::error::{Errno, Error, Resource};
+use crate::error::{Errno, Error, Invalid, Resource};
 use crate::{Node, Vmid, Wait};
 
 use platform::CPlatform;
@@ -63,7 +63,7 @@ const _: () = assert!(
 /// # Errors
 /// [`Error::Invalid`] before `libos_ipc_init`.
 fn node_any_phase() -> Result<&'static CNode, Error> {
-    state::NODE.get().ok_or(Error::Invalid)
+    state::NODE.get().ok_or(Error::Invalid(Invalid::NotStarted))
 }
 
 /// The node, from `libos_ipc_init` until `libos_ipc_terminate_worker`.
@@ -106,7 +106,7 @@ fn has_joined() -> bool {
 /// # Errors
 /// [`Error::Invalid`] for 0.
 fn vmid(number: u32) -> Result<Vmid, Error> {
-    Vmid::new(number).ok_or(Error::Invalid)
+    Vmid::new(number).ok_or(Error::Invalid(Invalid::CArgument))
 }
 
 /// Converts a result to the return value of a C function: 0 or a negative error number. Logs which limit is reached,
@@ -116,7 +116,10 @@ fn status(outcome: Result<(), Error>) -> c_int {
         Err(Error::Full(limit)) => {
             crate::log::c::warn(format_args!("{} is reached", field_of(limit)));
         }
-        Err(Error::Refused(Errno::ENOLCK)) => crate::log::c::warn(format_args!(
+        Err(Error::Refused {
+            errno: Errno::ENOLCK,
+            ..
+        }) => crate::log::c::warn(format_args!(
             "libos_ipc_limits.locks, locked_files, waiting_for_locks or lock_handles of the leader is reached"
         )),
         _ => {}

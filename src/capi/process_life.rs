@@ -7,7 +7,7 @@ use super::ffi_copy::write;
 use super::library_os::this_process;
 use super::tables::{libos_ipc_call_limit, libos_ipc_identity, libos_ipc_ids};
 use super::{CNode, node, node_any_phase, status, wait};
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::sync::{AtomicU32, Ordering};
 use crate::{Exit, Id, Pid, Wait};
 
@@ -18,7 +18,7 @@ static PARENT_PID: AtomicU32 = AtomicU32::new(0);
 pub unsafe extern "C" fn libos_ipc_join(pid: u32, parent_pid: u32, own_pid: *mut u32) -> c_int {
     let joined = node().and_then(|node| {
         if node.pid().is_some() {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Joined));
         }
         let wait = node.begin(wait());
         let pid = Pid::new(pid);
@@ -39,13 +39,13 @@ fn separate(node: &CNode, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
     let us = node.identity().vmid;
     let separated = match node.transfer_id(pid, us, wait) {
         // Neither `libos_ipc_get_new_id` nor `libos_ipc_init_id_ranges` returned this ID.
-        Err(Error::Invalid) => node.change_owner(pid, us, wait),
+        Err(Error::Invalid(_)) => node.change_owner(pid, us, wait),
         transferred => transferred,
     };
     match separated {
         // The leader refuses that for a pid in its table, which is separate. If the ID belongs to another process,
         // joining fails.
-        Err(Error::Invalid | Error::Refused(_) | Error::NoSuchProcess) => Ok(()),
+        Err(Error::Invalid(_) | Error::Refused { .. } | Error::NoSuchProcess) => Ok(()),
         separated => separated,
     }
 }

@@ -5,7 +5,7 @@ use core::ffi::c_int;
 use super::ffi_copy::{read, write};
 use super::tables::libos_ipc_process;
 use super::{node, status, wait};
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::wire::{Process, ProcessChange, ProcessFlags};
 use crate::{Pid, Vmid};
 
@@ -75,7 +75,7 @@ pub extern "C" fn libos_ipc_set_process_flag(flag: u32, is_set: bool) -> c_int {
         ProcessFlags::SUBREAPER => ProcessChange::Subreaper,
         ProcessFlags::EXECUTED => ProcessChange::Executed,
         ProcessFlags::STOPPED => ProcessChange::Stopped,
-        _ => return status(Err(Error::Invalid)),
+        _ => return status(Err(Error::Invalid(Invalid::Mark))),
     };
     status(node().and_then(|node| node.mark(change, is_set, wait())))
 }

@@ -9,7 +9,7 @@ use super::ffi_copy::{allocate, read, write};
 use super::library_os::{is_zombie, this_process};
 use super::tables::{libos_ipc_call_limit, libos_ipc_pid_kill, libos_ipc_pid_retmeta};
 use super::{node, status, wait};
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::wire::{ExitReport, KillTarget, Message, MetaCode};
 use crate::{PATH_MAX, Pid, Target, Wait};
 
@@ -51,7 +51,11 @@ fn kill(sender: u32, target: Option<Target>, signal: c_int, wait: Wait<'_>) -> c
     match killed {
         Err(Error::NoSuchProcess) if zombie.is_some_and(is_zombie) => {
             let is_signal = crate::leader::is_signal(signal);
-            status(is_signal.then_some(()).ok_or(Error::Invalid))
+            status(
+                is_signal
+                    .then_some(())
+                    .ok_or(Error::Invalid(Invalid::CArgument)),
+            )
         }
         killed => status(killed),
     }
@@ -109,7 +113,7 @@ pub unsafe extern "C" fn libos_ipc_kill(
         Some(KillTarget::Process) => process(signal.id),
         Some(KillTarget::Group) => Some(Target::Group(Pid::new(signal.id))),
         Some(KillTarget::All) => Some(Target::All),
-        None => return status(Err(Error::Invalid)),
+        None => return status(Err(Error::Invalid(Invalid::CArgument))),
     };
     kill(signal.sender, target, signal.signum, wait)
 }
@@ -127,12 +131,14 @@ pub unsafe extern "C" fn libos_ipc_pid_getmeta(
 
 fn ask_metadata(pid: u32, code: u32) -> Result<*mut c_void, Error> {
     let known = MetaCode::ALL.iter().find(|known| known.number() == code);
-    let code = *known.ok_or(Error::Invalid)?;
+    let code = *known.ok_or(Error::Invalid(Invalid::CArgument))?;
     let mut data = [0; PATH_MAX];
     let node = node()?;
     let pid = Pid::new(pid).ok_or(Error::NoSuchProcess)?;
     let length = node.metadata(pid, code, &mut data, wait())?;
-    let data = data.get(..length).ok_or(Error::Invalid)?;
+    let data = data
+        .get(..length)
+        .ok_or(Error::Invalid(Invalid::CArgument))?;
     let head = libos_ipc_pid_retmeta {
         datasize: data.len(),
         ret_val: 0,

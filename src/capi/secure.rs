@@ -5,6 +5,12 @@ use core::ffi::{c_int, c_void};
 #[cfg(feature = "secure")]
 pub(super) use family::{has_key, pal};
 
+/// Returns true if the library OS has set a key. It cannot without the feature.
+#[cfg(not(feature = "secure"))]
+pub(super) const fn has_key() -> bool {
+    false
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_set_family_key(
     instance: u64,
@@ -28,7 +34,7 @@ mod family {
     use crate::Vmid;
     use crate::capi::platform::CPlatform;
     use crate::capi::{CPal, ffi_copy, state};
-    use crate::error::{Errno, Error};
+    use crate::error::{Errno, Error, Invalid};
     use crate::pal::OutOfResources;
     use crate::pal::secure::{FamilyKey, SecurePal};
     use crate::store::Once;
@@ -86,6 +92,6 @@ mod family {
             None => SecurePal::plain(platform, own),
         };
         PAL.try_init(|place| Ok::<_, Error>(place.write(make())));
-        PAL.get().ok_or(Error::Invalid)
+        PAL.get().ok_or(Error::Invalid(Invalid::NotStarted))
     }
 }

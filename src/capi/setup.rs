@@ -10,12 +10,13 @@ use super::platform::{CPlatform, call};
 use super::state::{NODE, SETUP, Setup, platform};
 use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_ipc_platform};
 use super::{CNode, node, node_any_phase, status};
-use crate::error::{Errno, Error};
+use crate::error::{Errno, Error, Invalid};
 use crate::node::MOST_SET_ASIDE;
 use crate::pal::{Deadline, Time};
 use crate::store::total;
 use crate::{
-    Admission, Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Quota, Vmid,
+    Admission, Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Quota,
+    StartError, Vmid,
 };
 
 /// How long `libos_ipc_terminate_worker` may take to send queued messages.
@@ -245,11 +246,11 @@ fn identity() -> Result<Identity, Error> {
         unsafe { slot.write(ids) };
     }
     let numbers = [ids.self_vmid, ids.parent_vmid, ids.leader_vmid, 0, 0];
-    let identity = Identity::from_numbers(numbers).ok_or(Error::Invalid)?;
+    let identity = Identity::from_numbers(numbers).ok_or(Error::Invalid(Invalid::CArgument))?;
     let leads_itself = identity.leader == Some(identity.vmid);
     let is_orphan = identity.parent.is_none() && !identity.is_leader();
     if leads_itself || is_orphan || identity.parent == Some(identity.vmid) {
-        return Err(Error::Invalid);
+        return Err(Error::Invalid(Invalid::CArgument));
     }
     Ok(identity)
 }
@@ -270,31 +271,30 @@ pub extern "C" fn libos_ipc_init() -> c_int {
 
 /// Makes the node. [`Once`](crate::store::Once) runs this in one thread at a time, until it succeeds.
 fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
-    let setup = SETUP.get().ok_or(Error::Invalid)?;
+    let setup = SETUP.get().ok_or(Error::Invalid(Invalid::NotStarted))?;
     let identity = identity()?;
     let platform = &setup.platform;
     let config = config_of(&setup.limits, identity.is_leader(), setup.driving);
-    let needed = CNode::memory(&identity, &config).total();
-    if platform.memory_size < needed {
-        crate::log::c::error(format_args!(
-            "{needed} bytes of memory are needed, {} were given: see libos_ipc_memory_size()",
-            platform.memory_size
-        ));
-        return Err(Error::Full(crate::Resource::Memory));
-    }
-    // Before the platform listens, so that the library OS can set the key and try again. Without the feature
-    // `Node::new` refuses.
-    #[cfg(feature = "secure")]
-    if config.require_secure && !super::secure::has_key() {
-        return Err(Error::Refused(Errno::ENOKEY));
-    }
+    // Before the platform listens, so that the library OS can set the key and try again.
+    let is_secure = !config.require_secure || super::secure::has_key();
+    CNode::check_start(&identity, &config, platform.memory_size, is_secure).map_err(not_made)?;
     let listening = call!(
         platform,
         listen(identity.vmid.get()),
         Errno::ENOSYS.negated()
     );
-    super::callback_result(listening).map_err(Error::Refused)?;
+    let peer = identity.vmid;
+    super::callback_result(listening).map_err(|errno| Error::Refused {
+        errno,
+        by: Some(peer),
+    })?;
     construct(slot, platform, identity, config)
+}
+
+/// Logs why the node could not be made, which the error number does not tell.
+fn not_made(error: StartError) -> Error {
+    crate::log::c::error(format_args!("{error}"));
+    error.into()
 }
 
 /// Makes the node in its slot. The stack of this function is not in use while the platform begins to listen.
@@ -313,10 +313,7 @@ fn construct<'s>(
     #[cfg(feature = "secure")]
     let pal = super::secure::pal(pal, identity.vmid)?;
     let made = Node::new_in(pal, identity, config, memory, |node| slot.write(node));
-    let node = made.map_err(|error| {
-        crate::log::c::error(format_args!("{error}"));
-        Error::from(error)
-    })?;
+    let node = made.map_err(not_made)?;
     node.embedder = &LIBRARY_OS;
     node.never_joins = true;
     Ok(node)

@@ -9,7 +9,7 @@ use super::processes::write_pointer;
 use super::setup::init_part;
 use super::tables::{libos_ipc_call_limit, libos_ipc_sync_handle};
 use super::{CNode, node, released, status, wait};
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::invariant::Count;
 use crate::wire::SyncState;
 use crate::{SyncHandle, Wait};
@@ -40,14 +40,15 @@ fn find_handle(node: &CNode, name: *mut libos_ipc_sync_handle) -> Result<SyncHan
             .ok()
             .and_then(|slot| slot.checked_sub(1)),
     );
-    let (generation, slot) = numbers.ok_or(Error::Invalid)?;
-    node.sync_at((slot, generation)).ok_or(Error::Invalid)
+    let (generation, slot) = numbers.ok_or(Error::Invalid(Invalid::HandleClosed))?;
+    node.sync_at((slot, generation))
+        .ok_or(Error::Invalid(Invalid::HandleClosed))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_init_sync_server() -> c_int {
     match node() {
-        Ok(node) if !node.identity().is_leader() => status(Err(Error::Invalid)),
+        Ok(node) if !node.identity().is_leader() => status(Err(Error::Invalid(Invalid::Message))),
         _ => init_part(),
     }
 }
@@ -87,7 +88,10 @@ pub extern "C" fn libos_ipc_sync_id(handle: *mut libos_ipc_sync_handle) -> u64 {
 pub extern "C" fn libos_ipc_sync_destroy(handle: *mut libos_ipc_sync_handle) {
     let closed = node().and_then(|node| node.close_sync(find_handle(node, handle)?, wait()));
     if let Err(error) = released(closed) {
-        crate::log::c::error(format_args!("a sync handle is not closed: {error}"));
+        crate::log::c::error(format_args!(
+            "a sync handle is not closed: {}",
+            error.errno()
+        ));
     }
 }
 
@@ -103,7 +107,7 @@ unsafe fn lock(
 ) -> Result<u32, Error> {
     let node = node()?;
     let state = SyncState::ALL.iter().find(|known| known.number() == state);
-    let state = *state.ok_or(Error::Invalid)?;
+    let state = *state.ok_or(Error::Invalid(Invalid::SyncState))?;
     let handle = find_handle(node, handle)?;
     let value_status = node.lock_sync_alone(handle, state, reports_owner_death, wait, |new| {
         // SAFETY: the caller's promise.
@@ -213,7 +217,10 @@ pub unsafe extern "C" fn libos_ipc_sync_lock_updated(
             news & UPDATED != 0
         }
         Err(error) => {
-            crate::log::c::error(format_args!("a sync handle is not locked: {error}"));
+            crate::log::c::error(format_args!(
+                "a sync handle is not locked: {}",
+                error.errno()
+            ));
             false
         }
     }
@@ -227,7 +234,10 @@ pub unsafe extern "C" fn libos_ipc_sync_unlock(
 ) {
     // SAFETY: the header requires NULL or `data_size` bytes.
     if let Err(error) = released(unsafe { unlock(handle, data, data_size) }) {
-        crate::log::c::error(format_args!("a sync handle is not given back: {error}"));
+        crate::log::c::error(format_args!(
+            "a sync handle is not given back: {}",
+            error.errno()
+        ));
     }
 }
 
@@ -245,7 +255,7 @@ unsafe fn unlock(
     let fill = |room: &mut [u8]| unsafe { copy_in(room, data) };
     match node.unlock_sync_with(handle, SyncState::Exclusive, length, fill) {
         // The handle may be locked as shared.
-        Err(Error::Invalid) => node.unlock_sync(handle, SyncState::Shared, None),
+        Err(Error::Invalid(_)) => node.unlock_sync(handle, SyncState::Shared, None),
         given => given,
     }
 }

@@ -10,7 +10,7 @@ mod ring;
 pub(crate) use self::ring::EventRing;
 use self::ring::VALUE;
 use crate::counters::Refusal;
-use crate::error::{Errno, Error, Resource};
+use crate::error::{Errno, Error, Invalid, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::pal::Time;
 use crate::wire::Answer;
@@ -97,7 +97,6 @@ const BEGUN: u8 = 6;
 const ENDED: u8 = 7;
 const LEADER_CHANGED: u8 = 8;
 
-/// All errors. [`Error::Refused`] is encoded with its own number.
 /// The error without the limits, for which an event has no room.
 const fn limits_differ(limit: Resource) -> Error {
     Error::LimitsDiffer {
@@ -107,9 +106,15 @@ const fn limits_differ(limit: Resource) -> Error {
     }
 }
 
-/// The place of [`Error::Refused`] with any number.
-const ANY_REFUSED: Error = Error::Refused(Errno::EPERM);
+/// The place of [`Error::Refused`] with any number, which is encoded beside it.
+const ANY_REFUSED: Error = Error::Refused {
+    errno: Errno::EPERM,
+    by: None,
+};
+/// The place of [`Error::Invalid`] with any cause, whose number is encoded beside it.
+const ANY_INVALID: Error = Error::Invalid(Invalid::AtPeer);
 
+/// The errors with which a call can end.
 const ERRORS: [Error; 26] = [
     Error::Platform,
     Error::NoSuchProcess,
@@ -117,7 +122,7 @@ const ERRORS: [Error; 26] = [
     Error::TimedOut,
     Error::Interrupted,
     Error::NoIds,
-    Error::Invalid,
+    ANY_INVALID,
     Error::NoChild,
     Error::Unsupported,
     Error::ShuttingDown,
@@ -192,8 +197,12 @@ impl EventKind {
                     (ENDED, 0) => EventKind::CallEnded(call, Ok(())),
                     (ENDED, detail) => {
                         let error = match ERRORS.get(usize::from(detail).checked_sub(1)?)? {
-                            Error::Refused(_) => {
-                                Error::Refused(Errno::new(i32::try_from(beside).ok()?)?)
+                            Error::Refused { .. } => Error::Refused {
+                                errno: Errno::new(i32::try_from(beside).ok()?)?,
+                                by: None,
+                            },
+                            Error::Invalid(_) => {
+                                Error::Invalid(*Invalid::ALL.get(usize::try_from(beside).ok()?)?)
                             }
                             other => *other,
                         };
@@ -252,12 +261,18 @@ impl EventRing<'_> {
         outcome: &Result<Answer<'_>, Error>,
     ) {
         let error = match outcome {
-            Ok(Answer::Status(Err(errno)) | Answer::Meta(Err(errno))) => Error::Refused(*errno),
+            Ok(Answer::Status(Err(errno)) | Answer::Meta(Err(errno))) => Error::Refused {
+                errno: *errno,
+                by: None,
+            },
             Ok(_) => return self.add(words(ENDED, 0, code, peer.get(), seq, 0)),
             Err(error) => *error,
         };
         let (known, beside) = match error {
-            Error::Refused(errno) => (ANY_REFUSED, errno.get().cast_unsigned().min(MAX_DETAIL)),
+            Error::Refused { errno, .. } => {
+                (ANY_REFUSED, errno.get().cast_unsigned().min(MAX_DETAIL))
+            }
+            Error::Invalid(cause) => (ANY_INVALID, u32::from(cause as u8)),
             Error::LimitsDiffer { limit, .. } => (limits_differ(limit), 0),
             other => (other, 0),
         };
@@ -406,7 +421,10 @@ mod tests {
             ring.refused(None, reason);
             expected.push(EventKind::Refused { peer: None, reason });
         }
-        let refused = [1, 4095].map(|number| Error::Refused(Errno::new(number).unwrap()));
+        let refused = [1, 4095].map(|number| Error::Refused {
+            errno: Errno::new(number).unwrap(),
+            by: None,
+        });
         for error in ERRORS.into_iter().take(21).chain(refused) {
             ring.call_ended(peer, 255, u64::from(u32::MAX), &Err(error));
             expected.push(EventKind::CallEnded(call, Err(error)));
@@ -419,7 +437,10 @@ mod tests {
         );
         expected.push(EventKind::CallEnded(
             call,
-            Err(Error::Refused(Errno::EAGAIN)),
+            Err(Error::Refused {
+                errno: Errno::EAGAIN,
+                by: None,
+            }),
         ));
         ring.call_ended(peer, 255, u64::from(u32::MAX), &Ok(Answer::DONE));
         expected.push(EventKind::CallEnded(call, Ok(())));

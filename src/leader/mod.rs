@@ -20,7 +20,7 @@ mod signals;
 
 use core::hash::Hasher;
 
-use crate::error::{Errno, Error, Resource};
+use crate::error::{Errno, Error, Invalid, Resource};
 use crate::store::{Arena, Digest, Digested, Table, bytes_for, total};
 use crate::wire::{Hello, IdRange};
 use crate::{Id, Vmid};
@@ -389,7 +389,10 @@ impl<'m> Leader<'m> {
             return Err(Error::NoSuchProcess);
         }
         if self.processes.is_pid_in_use(id) {
-            return Err(Error::Refused(Errno::EPERM));
+            return Err(Error::Refused {
+                errno: Errno::EPERM,
+                by: None,
+            });
         }
         if to == from || to == self.own() || presence.is_connected() {
             return self.ranges.change_owner(from, id, to);
@@ -409,7 +412,10 @@ impl<'m> Leader<'m> {
     /// parent has reaped it.
     fn release(&mut self, from: Vmid, range: IdRange) -> Result<(), Error> {
         if self.processes.is_pid_in_use(range.start) {
-            return Err(Error::Refused(Errno::EPERM));
+            return Err(Error::Refused {
+                errno: Errno::EPERM,
+                by: None,
+            });
         }
         self.ranges.release(from, range)
     }
@@ -429,21 +435,21 @@ impl<'m> Leader<'m> {
             return Ok(());
         }
         if !self.ranges.is_single(hello.pid, from) {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Pid));
         }
         self.processes
             .join(from, hello.pid, Vmid::new(hello.parent))
     }
 
     fn start(&mut self, from: Vmid, vmid: u32, pid: Id) -> Result<(), Error> {
-        let vmid = Vmid::new(vmid).ok_or(Error::Invalid)?;
+        let vmid = Vmid::new(vmid).ok_or(Error::Invalid(Invalid::Vmid))?;
         // A child's VMID was assigned before; the leader's own is not that of a child.
         let is_given = !self.vmids.is_ahead(vmid);
         // It owns its pid, which its parent has given to it, and it has not connected.
         let is_granted = self.pending_grants.recipient(from, pid) == Some(vmid);
         let is_its = is_granted && self.ranges.is_single(pid, vmid);
         if vmid == self.own() || !is_given || !is_its {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Pid));
         }
         self.processes.start(from, vmid, pid)
     }
@@ -697,13 +703,17 @@ mod tests {
                 .unwrap();
             leader.on_connected(connected);
             let start = leader.start(parent, connected.get(), own.start);
-            assert_eq!(start, Err(Error::Invalid), "it has come");
+            assert_eq!(start, Err(Error::Invalid(Invalid::Pid)), "it has come");
             let of_others = next();
             leader
                 .change_owner(Vmid::LEADER, of_others, others, Presence::Absent)
                 .unwrap();
             let start = leader.start(parent, others.get(), of_others);
-            assert_eq!(start, Err(Error::Invalid), "it is another's child");
+            assert_eq!(
+                start,
+                Err(Error::Invalid(Invalid::Pid)),
+                "it is another's child"
+            );
         });
     }
 }

@@ -12,7 +12,7 @@
 use core::mem;
 
 use crate::Id;
-use crate::error::{Error, Resource};
+use crate::error::{Error, Invalid, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::store::{Arena, Table, bytes_for, close_gap, make_gap};
 use crate::wire::IdRange;
@@ -228,10 +228,10 @@ impl<'m> OwnIds<'m> {
     /// # Errors
     /// [`Error::Invalid`] if the ID is not in use here.
     pub fn release(&mut self, id: Id) -> Result<Option<IdRange>, Error> {
-        let range = self.find_range(id).ok_or(Error::Invalid)?;
+        let range = self.find_range(id).ok_or(Error::Invalid(Invalid::Id))?;
         let bit = range.bit(id);
         if range.in_use & bit == 0 {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Id));
         }
         range.in_use &= !bit;
         let (is_idle, end) = (range.is_idle(), range.end);
@@ -251,10 +251,10 @@ impl<'m> OwnIds<'m> {
     pub fn begin_transfer(&mut self, id: Id) -> Result<(), Error> {
         let free = self.table.len().minus(self.count);
         let parts = self.reserved_parts();
-        let range = self.find_range(id).ok_or(Error::Invalid)?;
+        let range = self.find_range(id).ok_or(Error::Invalid(Invalid::Id))?;
         let bit = range.bit(id);
         if range.in_use & bit == 0 {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Id));
         }
         // A transfer splits a range into at most two, and only if the ID is inside it. Each
         // transfer in progress may need one more slot.
@@ -376,9 +376,12 @@ impl<'m> OwnIds<'m> {
     }
 
     fn insert(&mut self, range: IdRange, in_use: u32) -> Result<(), Error> {
-        let length = range.end.checked_sub(range.start).ok_or(Error::Invalid)?;
+        let length = range
+            .end
+            .checked_sub(range.start)
+            .ok_or(Error::Invalid(Invalid::IdRange))?;
         if range.start == 0 || range.end > crate::ID_MAX || length >= u32::BITS {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::IdRange));
         }
         let index = self.index_of(range.start);
         if self
@@ -386,7 +389,7 @@ impl<'m> OwnIds<'m> {
             .get(index)
             .is_some_and(|next| next.start <= range.end)
         {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::IdIsHere));
         }
         if self.count.plus(self.reserved_parts()) >= self.table.len() {
             return Err(Error::Full(Resource::OwnRanges));

@@ -98,20 +98,38 @@ impl<'m, P: Pal> Node<'m, P> {
         memory: &'m mut [MaybeUninit<u8>],
         place: impl FnOnce(Self) -> R,
     ) -> Result<R, StartError> {
-        config.check()?;
-        let (needed, given) = (Self::memory(&identity, &config).total(), memory.len());
+        let given = memory.len();
+        let is_secure = pal.is_secure() || !pal.requires_secure() && !config.require_secure;
+        let needed = Self::check_start(&identity, &config, given, is_secure)?;
         let too_little = StartError::TooLittleMemory { needed, given };
-        if given < needed {
-            return Err(too_little);
-        }
-        if (config.require_secure || pal.requires_secure()) && !pal.is_secure() {
-            return Err(StartError::NotSecure);
-        }
         Self::assemble(pal, identity, config, memory, place).map_err(|error| match error {
             // The memory may begin at an address that wastes more than was counted.
             Error::Full(_) => too_little,
             _ => StartError::Platform,
         })
+    }
+
+    /// Checks what a node is made of, and returns the memory that it needs. `is_secure` is whether the streams are
+    /// secure, or need not be.
+    ///
+    /// # Errors
+    /// As [`Node::new`].
+    pub(crate) fn check_start(
+        identity: &Identity,
+        config: &Config,
+        given: usize,
+        is_secure: bool,
+    ) -> Result<usize, StartError> {
+        config.check()?;
+        let needed = Self::memory(identity, config).total();
+        if given < needed {
+            return Err(StartError::TooLittleMemory { needed, given });
+        }
+        if is_secure {
+            Ok(needed)
+        } else {
+            Err(StartError::NotSecure)
+        }
     }
 
     #[inline]

@@ -90,6 +90,8 @@ type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 ///   [`Wait`] says;
 /// * [`Error::NoSuchProcess`](crate::Error::NoSuchProcess) or [`Error::LeaderGone`](crate::Error::LeaderGone), if
 ///   the process that has to answer is gone;
+/// * [`Error::Invalid`](crate::Error::Invalid), if an argument is not allowed, or the call at this moment, with the
+///   [cause](crate::Invalid);
 /// * [`Error::Full`](crate::Error::Full), at a limit of this node, which the error names;
 /// * [`Error::LimitsDiffer`](crate::Error::LimitsDiffer), if the other process has a lower limit;
 /// * [`Error::ShuttingDown`](crate::Error::ShuttingDown), if this process has [ended](Node::exit) or its node was

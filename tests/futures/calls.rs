@@ -41,7 +41,11 @@ fn the_process_table_is_read_and_changed_by_futures() {
         // The leader's process leads a session.
         let is_leader = node.identity().is_leader();
         assert_eq!(
-            moved == Err(Error::Refused(libos_ipc::Errno::EPERM)),
+            moved
+                == Err(Error::Refused {
+                    errno: libos_ipc::Errno::EPERM,
+                    by: None
+                }),
             is_leader
         );
         assert_eq!(family.run(node.group_of_async(Some(pid), LONG)), Ok(pid));
@@ -74,14 +78,22 @@ fn the_process_table_is_read_and_changed_by_futures() {
 fn signals_to_a_process_a_group_and_all_are_sent_by_futures() {
     let family = Family::new(3);
     // The default embedder refuses them, so each was delivered.
-    let refused = Err(Error::Refused(libos_ipc::Errno::ENOSYS));
+    let errno = libos_ipc::Errno::ENOSYS;
     for from in &family.nodes {
         for to in &family.nodes {
             let pid = to.pid().unwrap();
+            let peer = to.identity().vmid;
+            let refused = Err(Error::Refused {
+                errno,
+                by: Some(peer),
+            });
             let target = Target::Process(pid);
             assert_eq!(family.run(from.kill_async(target, 15, LONG)), refused);
             let undefined = family.run(from.kill_async(target, 99, LONG));
-            assert_eq!(undefined, Err(Error::Invalid));
+            assert_eq!(
+                undefined,
+                Err(libos_ipc::Error::Invalid(libos_ipc::Invalid::Signal))
+            );
             let metadata = family.run(from.credentials_async(pid, LONG));
             assert_eq!(metadata.map(drop), refused);
         }
@@ -90,7 +102,8 @@ fn signals_to_a_process_a_group_and_all_are_sent_by_futures() {
         assert_eq!(missed, Err(Error::NoSuchProcess));
         let group = family.run(from.group_of_async(None, LONG)).unwrap();
         for target in [Target::Group(None), Target::Group(Some(group))] {
-            assert_eq!(family.run(from.kill_async(target, 15, LONG)), refused);
+            let refused = family.run(from.kill_async(target, 15, LONG));
+            assert_eq!(refused.map_err(Error::errno), Err(errno));
         }
         assert_eq!(family.run(from.kill_async(Target::All, 15, LONG)), Ok(()));
     }
@@ -171,7 +184,13 @@ fn file_locks_are_set_found_and_cleared_by_futures() {
         let theirs = lock(LockKind::Write, other.pid().unwrap().get());
         family.run(node.set_lock_async(&ours, LONG)).unwrap();
         let refused = family.run(other.set_lock_async(&theirs, LONG));
-        assert_eq!(refused, Err(Error::Refused(libos_ipc::Errno::EAGAIN)));
+        assert_eq!(
+            refused,
+            Err(Error::Refused {
+                errno: libos_ipc::Errno::EAGAIN,
+                by: None
+            })
+        );
         let found = family.run(other.find_lock_async(&theirs, LONG)).unwrap();
         assert_eq!(found.map(|found| found.pid), Some(ours.pid));
         family

@@ -207,7 +207,11 @@ fn the_limit_of_requests_that_may_be_dropped_is_named() {
     ));
     assert!(matches!(
         refused,
-        Err(Error::Full(_) | Error::Refused(Errno::EAGAIN))
+        Err(Error::Full(_)
+            | Error::Refused {
+                errno: Errno::EAGAIN,
+                by: None
+            })
     ));
     drop(waits);
     family.settle();

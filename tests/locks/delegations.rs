@@ -138,7 +138,12 @@ fn deadlock_through_a_delegated_file_is_detected() {
     // The order of the returns decides which request closes the cycle.
     let want = |member: &Member, path| {
         let outcome = member.node.set_lock(&waiting(on(member, path)), WAIT);
-        if outcome == Err(Error::Refused(Errno::EDEADLK)) {
+        if outcome
+            == Err(Error::Refused {
+                errno: Errno::EDEADLK,
+                by: None,
+            })
+        {
             assert_eq!(member.node.clear_locks(member.pid, WAIT), Ok(()));
         }
         outcome

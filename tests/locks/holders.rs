@@ -299,7 +299,10 @@ fn transfer_at_the_limit_of_open_files_is_refused_and_changes_nothing() {
     config.capacities.locks.open_files = 2;
     let family = Family::with(config);
     let (one, two, other) = (family.member(), family.member(), family.member());
-    let full = Err(Error::Refused(Errno::ENOLCK));
+    let full = Err(Error::Refused {
+        errno: Errno::ENOLCK,
+        by: None,
+    });
     let vmid = two.node.identity().vmid;
     assert_eq!(other.node.set_lock(&flock(9), WAIT), Ok(()));
     // Two slots are needed, and one is free.

@@ -114,7 +114,10 @@ pub(crate) fn ofd(handle: u64, start: u64, end: u64) -> FileLock<'static> {
     }
 }
 
-pub(crate) const BUSY: Result<(), Error> = Err(Error::Refused(Errno::EAGAIN));
+pub(crate) const BUSY: Result<(), Error> = Err(Error::Refused {
+    errno: Errno::EAGAIN,
+    by: None,
+});
 
 #[test]
 fn waiter_is_granted_the_lock_between_any_two_members() {
@@ -272,7 +275,13 @@ fn cycle_of_waiting_members_gets_edeadlk() {
         let last = &members[3];
         let wanted = waiting(write(last.pid, 0, 0));
         let outcome = last.node.set_lock(&wanted, WAIT);
-        assert_eq!(outcome, Err(Error::Refused(Errno::EDEADLK)));
+        assert_eq!(
+            outcome,
+            Err(Error::Refused {
+                errno: Errno::EDEADLK,
+                by: None
+            })
+        );
         // Releasing its locks lets the next member continue, and so all of them.
         assert_eq!(last.node.clear_locks(last.pid, WAIT), Ok(()));
     });
@@ -406,7 +415,10 @@ fn request_at_a_limit_is_refused_and_changes_nothing() {
     };
     let family = Family::with(config);
     let (one, two) = (family.member(), family.member());
-    let full = Err(Error::Refused(Errno::ENOLCK));
+    let full = Err(Error::Refused {
+        errno: Errno::ENOLCK,
+        by: None,
+    });
     let lock = |start| write(one.pid, start, start + 3);
     for start in [0, 10, 20] {
         assert_eq!(one.node.set_lock(&lock(start), WAIT), Ok(()));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Admission, Config, Error, Identity, Refusal, Vmid, Wait};
+use libos_ipc::{Admission, Config, Error, Identity, Invalid, Refusal, Vmid, Wait};
 
 use crate::peer::{GET_NEW_VMID, Peer, connect, numbers};
 
@@ -98,8 +98,11 @@ fn vmid_that_a_process_has_chosen_needs_an_announcement_if_only_known_ones_are_a
         assert_eq!(one.owner_of(u32::MAX >> 11), 0);
         leaves(leader, one);
         is_refused(base, 9);
-        assert_eq!(leader.announce(vmid(9)), Err(Error::Invalid));
-        assert_eq!(leader.announce(Vmid::LEADER), Err(Error::Invalid));
+        assert_eq!(leader.announce(vmid(9)), Err(Error::Invalid(Invalid::Vmid)));
+        assert_eq!(
+            leader.announce(Vmid::LEADER),
+            Err(Error::Invalid(Invalid::Vmid))
+        );
     });
     // The number is free again if the leader has not given it out.
     with_leader(Admission::Any, |base, leader| {
@@ -126,6 +129,6 @@ fn only_the_leader_announces() {
         let identity = leader.start_child(WAIT).unwrap();
         let member = HostNode::start(base, identity, Config::DEFAULT).unwrap();
         member.join(WAIT).unwrap();
-        assert_eq!(member.announce(vmid(9)), Err(Error::Unsupported));
+        assert_eq!(member.announce(vmid(9)), Err(Error::NotLeader));
     });
 }

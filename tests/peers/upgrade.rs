@@ -76,7 +76,13 @@ fn an_upgrade_deadlock_serves_the_c_client_and_refuses_the_other() {
                 assert_eq!(next(&mut peer), (REQUEST_DOWNGRADE, INVALID));
                 send_message(&mut peer, REQUEST_UPGRADE, EXCLUSIVE, b"");
             }
-            assert_eq!(upgraded.join().unwrap(), Error::Refused(Errno::EDEADLK));
+            assert_eq!(
+                upgraded.join().unwrap(),
+                Error::Refused {
+                    errno: Errno::EDEADLK,
+                    by: None
+                }
+            );
         });
         assert_eq!(next(&mut peer), (CONFIRM_UPGRADE, EXCLUSIVE));
         thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::wire::ProcessState;
-use libos_ipc::{ChildSelector, Errno, Error, Pid, Target, Wait};
+use libos_ipc::{ChildSelector, Errno, Error, Invalid, Pid, Target, Wait};
 
 use crate::bare::Bare;
 use crate::family::{Family, NOW, Process, WAIT, until};
@@ -208,7 +208,7 @@ fn every_form_of_a_signal_checks_its_number() {
                     Target::All,
                 ] {
                     let said = process.node.kill(target, signal, WAIT);
-                    assert_eq!(said, Err(Error::Invalid), "{target:?}");
+                    assert_eq!(said, Err(Error::Invalid(Invalid::Signal)), "{target:?}");
                 }
             }
             // The target is looked up first, as in the kernel.

@@ -1,7 +1,7 @@
 //! Process groups and sessions.
 
 use libos_ipc::wire::{ProcessChange, ProcessFlags};
-use libos_ipc::{ChildSelector, Errno, Error, Pid, Target};
+use libos_ipc::{ChildSelector, Errno, Error, Invalid, Pid, Target};
 
 use crate::family::{Family, NOW, WAIT, until};
 
@@ -80,8 +80,11 @@ fn a_signal_for_a_group_reaches_members_in_all_processes() {
     );
     *grandchild.os.refuses.lock() = Some(Errno::EPERM);
     assert_eq!(
-        three.node.kill(Target::Group(Some(group)), 24, WAIT),
-        Err(Error::Refused(Errno::EPERM))
+        three
+            .node
+            .kill(Target::Group(Some(group)), 24, WAIT)
+            .map_err(Error::errno),
+        Err(Errno::EPERM)
     );
 }
 
@@ -103,22 +106,34 @@ fn set_group_has_the_errors_of_its_man_page() {
     // There is no such group.
     assert_eq!(
         one.node.set_group(None, Some(two.pid), WAIT),
-        Err(Error::Refused(Errno::EPERM))
+        Err(Error::Refused {
+            errno: Errno::EPERM,
+            by: None
+        })
     );
     // The group is in another session.
     two.node.new_session(WAIT).unwrap();
     assert_eq!(
         one.node.set_group(None, Some(two.pid), WAIT),
-        Err(Error::Refused(Errno::EPERM))
+        Err(Error::Refused {
+            errno: Errno::EPERM,
+            by: None
+        })
     );
     // The target is a child in another session, the leader of a session.
     assert_eq!(
         node.set_group(Some(two.pid), None, WAIT),
-        Err(Error::Refused(Errno::EPERM))
+        Err(Error::Refused {
+            errno: Errno::EPERM,
+            by: None
+        })
     );
     assert_eq!(
         node.set_group(None, None, WAIT),
-        Err(Error::Refused(Errno::EPERM)),
+        Err(Error::Refused {
+            errno: Errno::EPERM,
+            by: None
+        }),
         "the first process leads its session"
     );
     // The target is a child that runs another program already.
@@ -126,7 +141,10 @@ fn set_group_has_the_errors_of_its_man_page() {
     one.node.mark(ProcessChange::Executed, true, WAIT).unwrap();
     assert_eq!(
         node.set_group(Some(one.pid), None, WAIT),
-        Err(Error::Refused(Errno::EACCES))
+        Err(Error::Refused {
+            errno: Errno::EACCES,
+            by: None
+        })
     );
     assert_eq!(one.node.set_group(None, None, WAIT), Ok(()), "itself may");
 }
@@ -138,12 +156,18 @@ fn a_group_leader_cannot_start_a_session() {
     one.node.set_group(None, None, WAIT).unwrap();
     assert_eq!(
         one.node.new_session(WAIT),
-        Err(Error::Refused(Errno::EPERM))
+        Err(Error::Refused {
+            errno: Errno::EPERM,
+            by: None
+        })
     );
     assert_eq!(two.node.new_session(WAIT), Ok(two.pid));
     assert_eq!(
         two.node.new_session(WAIT),
-        Err(Error::Refused(Errno::EPERM))
+        Err(Error::Refused {
+            errno: Errno::EPERM,
+            by: None
+        })
     );
     assert_eq!(two.node.group_of(None, WAIT), Ok(two.pid));
     // It fails, too, while others are in the group that has its pid.
@@ -161,7 +185,10 @@ fn a_group_leader_cannot_start_a_session() {
         .unwrap();
     assert_eq!(
         one.node.new_session(WAIT),
-        Err(Error::Refused(Errno::EPERM))
+        Err(Error::Refused {
+            errno: Errno::EPERM,
+            by: None
+        })
     );
     assert_eq!(member.node.group_of(None, WAIT), Ok(one.pid));
     member.node.set_group(None, None, WAIT).unwrap();
@@ -276,7 +303,7 @@ fn the_id_of_a_thread_stands_for_its_process_as_in_the_kernel() {
         assert_eq!(node.process(Pid::new(tid), WAIT).unwrap().pid, child.pid);
         assert_eq!(
             node.set_group(Pid::new(tid), None, WAIT),
-            Err(Error::Invalid)
+            Err(Error::Invalid(Invalid::IsThread))
         );
         assert_eq!(
             node.kill(Target::Process(Pid::new(tid).unwrap()), 0, WAIT),
@@ -293,7 +320,10 @@ fn the_id_of_a_thread_stands_for_its_process_as_in_the_kernel() {
         // No group has this ID.
         assert_eq!(
             node.set_group(None, Pid::new(tid), WAIT),
-            Err(Error::Refused(Errno::EPERM))
+            Err(Error::Refused {
+                errno: Errno::EPERM,
+                by: None
+            })
         );
         assert_eq!(node.kill(Target::Group(Pid::new(tid)), 0, WAIT), gone);
         // This ID is in the same range, but not in use.

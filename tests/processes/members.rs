@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{ChildSelector, Config, Error, Identity, Target, Vmid, Wait};
+use libos_ipc::{ChildSelector, Config, Error, Identity, Invalid, Target, Vmid, Wait};
 
 use crate::family::{Family, LONG, WAIT, until};
 
@@ -108,7 +108,11 @@ fn members_are_notified_of_the_end_of_the_leader_at_once() {
 #[test]
 fn joining_without_an_own_pid_is_refused() {
     let family = Family::new();
-    assert_eq!(family.first.node.join(WAIT), Err(Error::Invalid), "twice");
+    assert_eq!(
+        family.first.node.join(WAIT),
+        Err(Error::Invalid(Invalid::Joined)),
+        "twice"
+    );
     let stolen = Identity {
         pid: Some(family.first.pid),
         ..Identity::child(Vmid::new(50).unwrap(), Vmid::LEADER)

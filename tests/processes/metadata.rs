@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use libos_ipc::wire::{Message, MetaCode, ProcessState};
-use libos_ipc::{Capacities, Config, Errno, Error, PATH_MAX, Pid, Resource, Vmid};
+use libos_ipc::{Capacities, Config, Errno, Error, Invalid, PATH_MAX, Pid, Resource, Vmid};
 
 use crate::family::{Family, NOW, WAIT, until};
 
@@ -23,7 +23,10 @@ fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
     assert_eq!(
         one.node
             .path_of(two.pid, MetaCode::Executable, &mut path, WAIT),
-        Err(Error::Refused(Errno::ENOENT)),
+        Err(Error::Refused {
+            errno: Errno::ENOENT,
+            by: Some(two.node.identity().vmid)
+        }),
         "nothing to tell"
     );
     for length in [1, 17, 4000, PATH_MAX - 1] {
@@ -42,14 +45,17 @@ fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
         let mut short = vec![0; length];
         assert_eq!(
             one.node.path_of(two.pid, MetaCode::Root, &mut short, WAIT),
-            Err(Error::Invalid),
+            Err(Error::Invalid(Invalid::PathLength)),
             "there is no room for the NUL"
         );
     }
     *two.os.path.lock() = Some(CString::new("p".repeat(PATH_MAX)).unwrap());
     assert_eq!(
         one.node.path_of(two.pid, MetaCode::Root, &mut path, WAIT),
-        Err(Error::Refused(Errno::ENAMETOOLONG)),
+        Err(Error::Refused {
+            errno: Errno::ENAMETOOLONG,
+            by: Some(two.node.identity().vmid)
+        }),
         "too long"
     );
     assert_eq!(
@@ -59,7 +65,7 @@ fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
     assert_eq!(
         one.node
             .path_of(two.pid, MetaCode::Credentials, &mut path, WAIT),
-        Err(Error::Invalid)
+        Err(Error::Invalid(Invalid::Metadata))
     );
 }
 

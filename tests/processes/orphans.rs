@@ -90,7 +90,10 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
         let locked = first.node.set_lock(&flock(8), WAIT);
         assert_eq!(
             locked,
-            Err(Error::Refused(Errno::EAGAIN)),
+            Err(Error::Refused {
+                errno: Errno::EAGAIN,
+                by: None
+            }),
             "its open file's lock is gone"
         );
         let pid = child.pid;

@@ -221,11 +221,17 @@ fn a_request_gets_the_same_error_from_the_leaders_own_process_as_from_a_member()
         assert_eq!(change(ID_MAX, to), Err(Error::NoSuchProcess), "free");
         assert_eq!(
             change(of_other.start, to),
-            Err(Error::Refused(Errno::EPERM))
+            Err(Error::Refused {
+                errno: Errno::EPERM,
+                by: None
+            })
         );
         assert_eq!(
             change(other.pid.get(), to),
-            Err(Error::Refused(Errno::EPERM)),
+            Err(Error::Refused {
+                errno: Errno::EPERM,
+                by: None
+            }),
             "a pid"
         );
         assert_eq!(

@@ -25,7 +25,10 @@ fn assert_gone(family: &Family, other: &HostNode, pid: Pid) {
         assert_eq!(node.owner_of(pid.get(), WAIT), Ok(None));
         assert_eq!(
             node.set_group(None, Some(pid), WAIT),
-            Err(Error::Refused(Errno::EPERM))
+            Err(Error::Refused {
+                errno: Errno::EPERM,
+                by: None
+            })
         );
         let mut last = None;
         while let Some(process) = node.next_process(last.as_ref(), WAIT).unwrap() {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
-    ChildSelector, Config, Embedder, Errno, Error, Node, Pid, Signal, SignalReply, Target, Wait,
+    ChildSelector, Config, Embedder, Errno, Error, Invalid, Node, Pid, Signal, SignalReply, Target,
+    Wait,
 };
 
 use crate::family::{Family, WAIT, until};
@@ -123,13 +124,19 @@ fn errors_of_kill_are_those_of_the_man_page() {
             Target::All,
             Target::Group(Pid::new(1)),
         ] {
-            assert_eq!(node.kill(target, signal, WAIT), Err(Error::Invalid));
+            assert_eq!(
+                node.kill(target, signal, WAIT),
+                Err(Error::Invalid(Invalid::Signal))
+            );
         }
     }
     *child.os.refuses.lock() = Some(Errno::EPERM);
     assert_eq!(
         node.kill(Target::Process(child.pid), 9, WAIT),
-        Err(Error::Refused(Errno::EPERM))
+        Err(Error::Refused {
+            errno: Errno::EPERM,
+            by: Some(child.node.identity().vmid)
+        })
     );
     *child.os.refuses.lock() = Some(Errno::ESRCH);
     assert_eq!(

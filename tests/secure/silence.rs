@@ -590,7 +590,13 @@ fn fencing_number_of_the_next_holder_is_higher_than_those_of_a_member_that_was_c
         let second = family.one.fencing_number(&write(20), NO_WAIT).unwrap();
         assert_eq!(second, first.map(|first| first + 1));
         let not_held = family.one.fencing_number(&write(21), WAIT);
-        assert_eq!(not_held, Err(Error::Refused(Errno::EPERM)));
+        assert_eq!(
+            not_held,
+            Err(Error::Refused {
+                errno: Errno::EPERM,
+                by: None
+            })
+        );
         let (ours, theirs) = (family.one.share::<u64>(Some(7)), family.two.share(Some(7)));
         let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
         let writer = ours.write(WAIT).unwrap();

@@ -8,8 +8,8 @@ use std::time::Duration;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
 use libos_ipc::{
-    Capacities, Config, Errno, Error, Identity, Interrupt, LeaseLimits, Pid, Quota, Refusal,
-    Resource, ValueStatus, Wait,
+    Capacities, Config, Errno, Error, Identity, Interrupt, Invalid, LeaseLimits, Pid, Quota,
+    Refusal, Resource, ValueStatus, Wait,
 };
 use tempfile::TempDir;
 
@@ -190,7 +190,13 @@ fn one_of_two_upgrading_readers_gets_edeadlk() {
                 true
             }
             Err((reader, error)) => {
-                assert_eq!(error, Error::Refused(Errno::EDEADLK));
+                assert_eq!(
+                    error,
+                    Error::Refused {
+                        errno: Errno::EDEADLK,
+                        by: None
+                    }
+                );
                 drop(reader);
                 false
             }
@@ -301,9 +307,15 @@ fn failed_call_leaves_the_owner_death_to_the_next_caller() {
         // The type has another size than the value.
         let wrong = one.share::<u32>(Some(6)).unwrap();
         if state == exclusive {
-            assert_eq!(wrong.write(WAIT).err(), Some(Error::Invalid));
+            assert_eq!(
+                wrong.write(WAIT).err(),
+                Some(Error::Invalid(Invalid::ValueSize))
+            );
         } else {
-            assert_eq!(wrong.read(WAIT).err(), Some(Error::Invalid));
+            assert_eq!(
+                wrong.read(WAIT).err(),
+                Some(Error::Invalid(Invalid::ValueSize))
+            );
         }
         close(&one, wrong);
         // A handle that is opened in that slot and never read reports nothing.
@@ -452,7 +464,10 @@ fn value_of_any_length_up_to_the_limit_is_shared() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let mine = one.open_sync(None).unwrap();
-    assert_eq!(one.open_sync(Some(mine.id())), Err(Error::Invalid));
+    assert_eq!(
+        one.open_sync(Some(mine.id())),
+        Err(Error::Invalid(Invalid::HandleOpen))
+    );
     let theirs = two.open_sync(Some(mine.id())).unwrap();
     let mut buffer = [0; 2000];
     let (exclusive, shared) = (SyncState::Exclusive, SyncState::Shared);
@@ -463,20 +478,34 @@ fn value_of_any_length_up_to_the_limit_is_shared() {
         let (read, _) = two.lock_sync(theirs, shared, &mut buffer, WAIT).unwrap();
         assert_eq!(buffer[..read], data);
         let refused = two.unlock_sync(theirs, shared, Some(&data));
-        assert_eq!(refused, Err(Error::Invalid), "it may only read");
+        assert_eq!(
+            refused,
+            Err(Error::Invalid(Invalid::ReadOnly)),
+            "it may only read"
+        );
         assert_eq!(two.unlock_sync(theirs, shared, None), Ok(()));
-        assert_eq!(two.unlock_sync(theirs, shared, None), Err(Error::Invalid));
+        assert_eq!(
+            two.unlock_sync(theirs, shared, None),
+            Err(Error::Invalid(Invalid::NotHeld))
+        );
     }
     one.lock_sync(mine, exclusive, &mut [], WAIT).unwrap();
     let too_long = one.unlock_sync(mine, exclusive, Some(&[0; 1025]));
-    assert_eq!(too_long, Err(Error::Invalid));
-    assert_eq!(one.close_sync(mine, WAIT), Err(Error::Invalid), "in use");
+    assert_eq!(too_long, Err(Error::Invalid(Invalid::ValueLength)));
+    assert_eq!(
+        one.close_sync(mine, WAIT),
+        Err(Error::Invalid(Invalid::HandleInUse)),
+        "in use"
+    );
     one.unlock_sync(mine, exclusive, None).unwrap();
     assert_eq!(one.close_all_syncs(WAIT), Ok(()));
     assert_eq!(two.close_sync(theirs, WAIT), Ok(()));
-    assert_eq!(two.close_sync(theirs, WAIT), Err(Error::Invalid));
+    assert_eq!(
+        two.close_sync(theirs, WAIT),
+        Err(Error::Invalid(Invalid::HandleClosed))
+    );
     let stale = two.lock_sync(theirs, shared, &mut buffer, WAIT);
-    assert_eq!(stale, Err(Error::Invalid));
+    assert_eq!(stale, Err(Error::Invalid(Invalid::HandleClosed)));
     family.until_clean();
     // The handle can be opened again, and its value is empty.
     let again = one.open_sync(Some(mine.id())).unwrap();
@@ -495,7 +524,7 @@ fn unlock_in_a_state_that_is_not_held_is_refused_without_effect() {
             let refused = one.unlock_sync(mine, *other, None);
             assert_eq!(
                 refused,
-                Err(Error::Invalid),
+                Err(Error::Invalid(Invalid::NotHeld)),
                 "{other:?} instead of {held:?}"
             );
             let taken = one.lock_sync(mine, SyncState::Exclusive, &mut [], NOW);
@@ -504,7 +533,11 @@ fn unlock_in_a_state_that_is_not_held_is_refused_without_effect() {
         assert_eq!(one.unlock_sync(mine, held, None), Ok(()));
         for state in SyncState::ALL {
             let refused = one.unlock_sync(mine, *state, None);
-            assert_eq!(refused, Err(Error::Invalid), "no thread holds it");
+            assert_eq!(
+                refused,
+                Err(Error::Invalid(Invalid::NotHeld)),
+                "no thread holds it"
+            );
         }
     }
     // The only reader is in a call that makes it the writer, so no other thread can release it.
@@ -519,7 +552,7 @@ fn unlock_in_a_state_that_is_not_held_is_refused_without_effect() {
             thread::yield_now();
         }
         let refused = one.unlock_sync(mine, SyncState::Shared, None);
-        assert_eq!(refused, Err(Error::Invalid));
+        assert_eq!(refused, Err(Error::Invalid(Invalid::NotHeld)));
         two.unlock_sync(theirs, SyncState::Shared, None).unwrap();
         assert_eq!(upgrade.join().unwrap(), Ok(()));
     });
@@ -584,7 +617,10 @@ fn request_at_a_limit_is_refused_and_changes_nothing() {
         node.lock_sync(handle, SyncState::Shared, &mut [], WAIT)
             .and_then(|_| node.unlock_sync(handle, SyncState::Shared, None))
     };
-    let full = Err(Error::Refused(Errno::ENOMEM));
+    let full = Err(Error::Refused {
+        errno: Errno::ENOMEM,
+        by: None,
+    });
     let start = std::time::Instant::now();
     let mine = [1, 2, 3].map(|id| open(&one, id));
     assert_eq!(use_it(&one, mine[0]), Ok(()));

@@ -1,6 +1,6 @@
 //! The owners of ID ranges (protocol, "IDs").
 
-use crate::error::{Errno, Error, Resource};
+use crate::error::{Errno, Error, Invalid, Resource};
 use core::hash::Hasher;
 
 use super::quotas::RANGES;
@@ -120,12 +120,15 @@ impl<'m> Ranges<'m> {
         match self.spans.find(range.start) {
             Some(span) if span.start() == range.start && span.end() == range.end => {
                 if span.owner() != owner.get() {
-                    return Err(Error::Refused(Errno::EPERM));
+                    return Err(Error::Refused {
+                        errno: Errno::EPERM,
+                        by: None,
+                    });
                 }
                 self.remove(span);
                 Ok(())
             }
-            _ => Err(Error::Invalid),
+            _ => Err(Error::Invalid(Invalid::IdRange)),
         }
     }
 
@@ -158,7 +161,10 @@ impl<'m> Ranges<'m> {
     ) -> Result<(), Error> {
         let span = self.spans.find(id).ok_or(Error::NoSuchProcess)?;
         if span.owner() != from.get() {
-            return Err(Error::Refused(Errno::EPERM));
+            return Err(Error::Refused {
+                errno: Errno::EPERM,
+                by: None,
+            });
         }
         let (start, end) = (span.start(), span.end());
         let parts = usize::from(start < id).plus(usize::from(id < end));

@@ -7,7 +7,7 @@ use core::hash::Hasher;
 
 use super::grants::{Grant, Grants, Key};
 use crate::Vmid;
-use crate::error::{Error, Resource};
+use crate::error::{Error, Invalid, Resource};
 use crate::store::{Arena, Digest, total};
 
 /// The greatest number of unused VMIDs, for any number of ranges.
@@ -107,9 +107,9 @@ impl<'m> Vmids<'m> {
     /// [`Error::Invalid`] if it was used already; [`Error::Full`] if too many are not used yet.
     pub(in crate::leader) fn announce(&mut self, vmid: Vmid) -> Result<(), Error> {
         match self.find(vmid) {
-            Some(grant) if grant.to == USED_UP => return Err(Error::Invalid),
+            Some(grant) if grant.to == USED_UP => return Err(Error::Invalid(Invalid::Vmid)),
             Some(_) => return Ok(()),
-            None if !self.is_ahead(vmid) => return Err(Error::Invalid),
+            None if !self.is_ahead(vmid) => return Err(Error::Invalid(Invalid::Vmid)),
             None if !self.make_room() => return Err(Error::Full(Resource::Ranges)),
             None => {}
         }
@@ -283,7 +283,10 @@ mod tests {
             for number in [4, 9] {
                 vmids.on_connected(vmid(number));
                 vmids.on_left(vmid(number));
-                assert_eq!(vmids.announce(vmid(number)), Err(Error::Invalid));
+                assert_eq!(
+                    vmids.announce(vmid(number)),
+                    Err(Error::Invalid(Invalid::Vmid))
+                );
                 assert!(!vmids.is_unused(vmid(number)));
             }
             for number in [6, 7, 8, 10] {

@@ -10,7 +10,7 @@ mod orphans;
 mod quotas;
 mod signals;
 
-use crate::error::{Error, Resource};
+use crate::error::{Error, Invalid, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
     Arena, Digest, Digested, Payer, Quotas, SortedMap, Steps, Table, TransmitQueue, bytes_for,
@@ -294,7 +294,7 @@ impl<'m> Processes<'m> {
         let free_count = self.free_count.checked_sub(1).ok_or(full)?;
         let slot = *self.free.get(free_count).ok_or(full)?;
         if self.by_vmid.get(entry.vmid).is_some() || self.is_pid_in_use(entry.pid) {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Pid));
         }
         if !self.quotas.may_grow(payer, PROCESSES, 1) {
             return Err(full);
@@ -358,7 +358,7 @@ impl<'m> Processes<'m> {
         if let Some(slot) = self.by_vmid.get(from.get()) {
             let entry = self.entries.get(slot as usize);
             if entry.is_none_or(|entry| entry.pid != pid) {
-                return Err(Error::Invalid);
+                return Err(Error::Invalid(Invalid::Pid));
             }
             self.runs(slot);
             return Ok(());

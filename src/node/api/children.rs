@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::error::{Errno, Error};
+use crate::error::{Errno, Error, Invalid};
 use crate::leader::SIGPWR;
 use crate::member::{ChildExit, ExitOutcome};
 use crate::node::rpc::{Limits, Undo};
@@ -347,13 +347,13 @@ calls! {
         };
         let message = Message::ProcessEnd(EndQuery { pid, group });
         let Answer::End(end) = wait!(self.call(self.leader_vmid(), &message, wait))? else {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Answer));
         };
         let mut children = self.children.lock();
         match end {
             // If another thread has reaped one meanwhile, the caller checks again.
             Ok(report) => {
-                let exit = ChildExit::of(&report).ok_or(Error::Invalid)?;
+                let exit = ChildExit::of(&report).ok_or(Error::Invalid(Invalid::Answer))?;
                 Ok(children.import_zombie(exit, reaped).then_some(exit))
             }
             Err(errno) => {

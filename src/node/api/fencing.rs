@@ -1,7 +1,7 @@
 //! Fencing numbers of locks and leases.
 
-use super::shared_state::SyncHandle;
-use crate::error::Error;
+use super::shared_state::{SyncHandle, misuse};
+use crate::error::{Error, Invalid};
 use crate::member::Fencing;
 use crate::node::rpc::error_of;
 use crate::node::{Node, Wait};
@@ -102,7 +102,7 @@ calls! {
                 let mut client = self.sync_client(handle)?;
                 self.check_contact()?;
                 if !client.is_held(SyncState::Exclusive) {
-                    return Err(Error::Invalid);
+                    return Err(misuse(&client, handle, Invalid::NotHeld));
                 }
                 if let Some((asked_at, first)) = first {
                     client.add_fencing_block(asked_at, first);
@@ -128,7 +128,7 @@ calls! {
     ) -> Result<Result<u64, Error>, Error> {
         match wait!(self.call(self.leader_vmid(), message, wait))? {
             Answer::Fencing(number) => Ok(number.map_err(error_of)),
-            _ => Err(Error::Invalid),
+            _ => Err(Error::Invalid(Invalid::Answer)),
         }
     }
 }

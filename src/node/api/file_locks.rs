@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::error::{Errno, Error};
+use crate::error::{Errno, Error, Invalid};
 use crate::node::rpc::{self, Limits, done, error_of};
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
@@ -19,8 +19,8 @@ const ASK_AGAIN_AT_LAST: u64 = 50;
 /// "Advisory record locking".
 ///
 /// # Errors
-/// [`Error::Invalid`] (`EINVAL`) if it would begin before the file, [`Error::Refused`]
-/// (`EOVERFLOW`) if it would end beyond the longest.
+/// [`Error::Invalid`] if it would begin before the file (`EINVAL`), or would end beyond the longest one
+/// (`EOVERFLOW`).
 ///
 /// ```
 /// # use libos_ipc::lock_range;
@@ -35,17 +35,26 @@ pub fn lock_range(start: i64, length: i64) -> Result<(u64, u64), Error> {
             let last = length
                 .checked_sub(1)
                 .and_then(|more| start.checked_add(more));
-            (start, Some(last.ok_or(Error::Refused(Errno::EOVERFLOW))?))
+            (start, Some(last.ok_or(Error::Invalid(Invalid::LockEnd))?))
         }
         _ => {
-            let first = start.checked_add(length).ok_or(Error::Invalid)?;
-            (first, Some(start.checked_sub(1).ok_or(Error::Invalid)?))
+            let first = start
+                .checked_add(length)
+                .ok_or(Error::Invalid(Invalid::LockRange))?;
+            (
+                first,
+                Some(
+                    start
+                        .checked_sub(1)
+                        .ok_or(Error::Invalid(Invalid::LockRange))?,
+                ),
+            )
         }
     };
-    let first = u64::try_from(first).map_err(|_| Error::Invalid)?;
+    let first = u64::try_from(first).map_err(|_| Error::Invalid(Invalid::LockRange))?;
     let last = last.map_or(Ok(u64::MAX), u64::try_from);
     // A range to the last possible byte is a range to the end.
-    let last = match last.map_err(|_| Error::Invalid)? {
+    let last = match last.map_err(|_| Error::Invalid(Invalid::LockRange))? {
         last if last >= i64::MAX.unsigned_abs() => u64::MAX,
         last => last,
     };
@@ -121,9 +130,21 @@ impl<P: Pal> Node<'_, P> {
     }
 }
 
+/// Checks the range of a lock.
+///
+/// # Errors
+/// [`Invalid::LockRange`]
+fn check_range(lock: &FileLock<'_>) -> Result<(), Error> {
+    if lock.family != LockFamily::Flock && lock.start > lock.end {
+        return Err(Error::Invalid(Invalid::LockRange));
+    }
+    Ok(())
+}
+
 calls! {
     fn set_lock_in(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
+        check_range(lock)?;
         let wait = self.begin_lock_call(wait);
         wait!(self.await_dropped_locks(wait))?;
         let leader = self.leader_vmid();
@@ -166,7 +187,7 @@ calls! {
         loop {
             let message = Message::FileLockSet(now);
             let outcome = done(wait!(self.call(leader, &message, limits.wait()))?);
-            if outcome != Err(Error::Refused(Errno::EAGAIN)) {
+            if outcome != Err(Error::Refused { errno: Errno::EAGAIN, by: None }) {
                 return outcome;
             }
             let time = Duration::from_millis(pause);
@@ -177,6 +198,10 @@ calls! {
 
     fn find_lock_in(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<Option<HeldLock>, Error> {
         self.check_running()?;
+        check_range(lock)?;
+        if lock.kind == LockKind::Unlock && lock.family != LockFamily::Ofd {
+            return Err(Error::Invalid(Invalid::LockQuery));
+        }
         if lock.family == LockFamily::Ofd && !self.has_extensions() {
             return Err(Error::Unsupported);
         }

@@ -5,7 +5,9 @@ use core::task::Poll;
 use crate::error::{Errno, Error};
 use crate::invariant::OrBroken;
 use crate::leader::{QUEUED, SEND_DIRECTLY};
-use crate::node::rpc::{Limits, Progress, ReplyData, Request, Undo, WaitToken, WakeTarget, done};
+use crate::node::rpc::{
+    Limits, Progress, ReplyData, Request, Undo, WaitToken, WakeTarget, done_by,
+};
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
@@ -20,7 +22,8 @@ const MAX_PENDING: usize = if cfg!(loom) { 1 } else { 8 };
 struct PendingKill<'n, 'm, P: Pal> {
     kill: PidKill,
     request: Request<'n, 'm, P>,
-    through_leader: bool,
+    /// The member that was asked; none if it is signalled through the leader.
+    owner: Option<Vmid>,
 }
 
 /// A call that signals a group.
@@ -55,12 +58,12 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         self.asked.iter().flatten().count() < limit
     }
 
-    fn keep(&mut self, kill: PidKill, request: Request<'n, 'm, P>, through_leader: bool) {
+    fn keep(&mut self, kill: PidKill, request: Request<'n, 'm, P>, owner: Option<Vmid>) {
         if let Some(place) = self.asked.iter_mut().find(|place| place.is_none()) {
             *place = Some(PendingKill {
                 kill,
                 request,
-                through_leader,
+                owner,
             });
         }
     }
@@ -80,25 +83,25 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
                     return None;
                 };
                 let asked = place.take()?;
-                Some((asked.kill, asked.through_leader, outcome))
+                Some((asked.kill, asked.owner, outcome))
             });
             match answered {
                 None => {}
-                Some((kill, false, Err(Error::NoSuchProcess))) => {
+                Some((kill, Some(_), Err(Error::NoSuchProcess))) => {
                     // There is room: each of them had a place among the requests.
                     self.unreached.push(kill).map_err(drop).or_broken(());
                 }
                 // The leader's own process can't be reached, or this process is just ending.
-                Some((_, true, Ok(Answer::Status(Ok(SEND_DIRECTLY))))) => {
+                Some((_, None, Ok(Answer::Status(Ok(SEND_DIRECTLY))))) => {
                     self.note(Err(Error::NoSuchProcess));
                 }
-                Some((_, true, Ok(Answer::Status(Ok(QUEUED))))) => {
+                Some((_, None, Ok(Answer::Status(Ok(QUEUED))))) => {
                     self.node.note_forwarded();
                     self.note(Ok(()));
                 }
                 // The member is just ending: it is still in the leader's table.
-                Some((_, false, Ok(Answer::Status(Err(Errno::ESRCH))))) => self.note(Ok(())),
-                Some((_, _, Ok(answer))) => self.note(done(answer)),
+                Some((_, Some(_), Ok(Answer::Status(Err(Errno::ESRCH))))) => self.note(Ok(())),
+                Some((_, owner, Ok(answer))) => self.note(done_by(owner, answer)),
                 Some((_, _, Err(error))) => self.note(Err(error)),
             }
         }
@@ -116,7 +119,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
 impl<P: Pal> Drop for GroupKill<'_, '_, P> {
     fn drop(&mut self) {
         let mut waiting = self.asked.iter().flatten();
-        if waiting.any(|asked| asked.through_leader) {
+        if waiting.any(|asked| asked.owner.is_none()) {
             self.node.note_forwarded();
         }
     }
@@ -236,7 +239,7 @@ calls! {
             return wait!(self.kill_member_via_leader(call, kill));
         }
         match call.node.begin_call(owner, &Message::PidKill(kill)) {
-            Ok(request) => call.keep(kill, request, false),
+            Ok(request) => call.keep(kill, request, Some(owner)),
             Err(Error::Full(_)) => wait!(self.kill_member_via_leader(call, kill)),
             Err(_) => wait!(self.kill_member_at_leader(call, kill)),
         }
@@ -252,7 +255,7 @@ calls! {
             .node
             .begin_call(self.leader_vmid(), &through_leader(kill))
         {
-            Ok(request) => call.keep(kill, request, true),
+            Ok(request) => call.keep(kill, request, None),
             Err(Error::Full(_)) => wait!(self.kill_member_via_leader(call, kill)),
             Err(error) => call.note(Err(error)),
         }

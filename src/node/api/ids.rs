@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::error::{Error, Resource};
+use crate::error::{Error, Invalid, Resource};
 use crate::leader::{Op, Outcome};
 use crate::member::{Allocation, Purpose};
 use crate::node::rpc::{Undo, done};
@@ -30,19 +30,19 @@ impl<P: Pal> Node<'_, P> {
     /// lowest are not admitted any more.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if this process is not the leader; [`Error::Invalid`] if a process has used the
+    /// [`Error::NotLeader`] if this process is not the leader; [`Error::Invalid`] if a process has used the
     /// VMID, or the VMID is the leader's own; [`Error::ShuttingDown`].
     ///
     /// [`Admission::Known`]: crate::Admission::Known
     pub fn announce(&self, vmid: Vmid) -> Result<(), Error> {
         self.check_running()?;
-        let leader = self.leading().ok_or(Error::Unsupported)?;
+        let leader = self.leading().ok_or(Error::NotLeader)?;
         if vmid == self.identity.vmid {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Vmid));
         }
         match leader.lock().apply(&Op::Announce(vmid)) {
             Outcome::Done => Ok(()),
-            _ => Err(Error::Invalid),
+            _ => Err(Error::Invalid(Invalid::Vmid)),
         }
     }
 

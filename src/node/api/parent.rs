@@ -46,7 +46,7 @@ impl<P: Pal> Node<'_, P> {
     /// no new parent.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if this process has not joined; else as [`Node::process`].
+    /// [`Error::NotJoined`] if this process has not joined; else as [`Node::process`].
     pub fn watch_parent(&self, is_wanted: bool, wait: Wait<'_>) -> Result<Option<Pid>, Error> {
         self.watch_parent_in(is_wanted, wait)
     }
@@ -98,7 +98,7 @@ impl<P: Pal> Node<'_, P> {
 calls! {
     fn watch_parent_in(&self, is_wanted: bool, wait: Wait<'_>) -> Result<Option<Pid>, Error> {
         self.check_running()?;
-        self.pid().ok_or(Error::Unsupported)?;
+        self.pid().ok_or(Error::NotJoined)?;
         self.parent.lock().is_watched = is_wanted;
         let note = if is_wanted {
             ProcessNote::WatchParent

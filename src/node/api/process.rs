@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::Identity;
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::leader::{Op, Presence};
 use crate::member::Purpose;
 use crate::node::rpc::{Limits, ReplyData, Undo};
@@ -75,7 +75,7 @@ impl<P: Pal> Node<'_, P> {
     /// the leader reclaims the child's IDs, possibly after the call.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if this process has not joined; [`Error::Full`] at the limit of
+    /// [`Error::NotJoined`] if this process has not joined; [`Error::Full`] at the limit of
     /// children or, at the leader, of processes ([`Error::Refused`], `ENOMEM`); else as
     /// [`Node::take_id_for`].
     pub fn start_child(&self, wait: Wait<'_>) -> Result<Identity, Error> {
@@ -140,7 +140,7 @@ calls! {
     fn join_in(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Pid, Error> {
         self.check_running()?;
         if self.pid().is_some() {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Joined));
         }
         let wait = self.begin(wait);
         wait!(self.await_leader_limits(wait))?;
@@ -148,7 +148,7 @@ calls! {
             pid
         } else {
             let taken = wait!(self.take_id_for_in(self.identity.vmid, wait))?;
-            Pid::new(taken).ok_or(Error::Invalid)?
+            Pid::new(taken).ok_or(Error::Invalid(Invalid::Answer))?
         };
         let hello = Hello {
             version: Hello::VERSION,
@@ -185,13 +185,13 @@ calls! {
         if process.vmid == Some(self.identity.vmid) {
             Ok(())
         } else {
-            Err(Error::Invalid)
+            Err(Error::Invalid(Invalid::Pid))
         }
     }
 
     fn start_child_in(&self, wait: Wait<'_>) -> Result<Identity, Error> {
         self.check_running()?;
-        let parent_pid = self.pid().ok_or(Error::Unsupported)?;
+        let parent_pid = self.pid().ok_or(Error::NotJoined)?;
         let wait = self.begin(wait);
         let vmid = wait!(self.new_vmid_in(wait))?;
         self.children.lock().reserve(vmid)?;
@@ -208,7 +208,7 @@ calls! {
         };
         let transferred = Undo::new(|| {
             let released = self.release_id(pid, Wait::at_most(Duration::ZERO));
-            if released == Err(Error::Invalid) {
+            if matches!(released, Err(Error::Invalid(_))) {
                 // The owner of the ID is not known yet.
                 let _ = self.abandon_child(vmid);
             } else {

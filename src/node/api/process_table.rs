@@ -1,6 +1,6 @@
 //! Calls about the family's table of processes, groups and sessions.
 
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::node::rpc::{self, done};
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
@@ -37,8 +37,8 @@ impl<P: Pal> Node<'_, P> {
     /// thread stands for its process.
     ///
     /// # Errors
-    /// [`Error::NoSuchProcess`] if there is none, [`Error::Unsupported`] if the leader is a process in C or
-    /// this process has not joined; else as [every call](Node#errors-of-every-call).
+    /// [`Error::NoSuchProcess`] if there is none, [`Error::Unsupported`] if the leader is a process in C,
+    /// [`Error::NotJoined`] if this process has not joined; else as [every call](Node#errors-of-every-call).
     pub fn process(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Process, Error> {
         self.process_in(pid, wait)
     }
@@ -102,8 +102,7 @@ calls! {
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if no process matches, [`Error::Unsupported`] if the leader is a
-    /// process in C or this process has not joined; else as [every
-    /// call](Node#errors-of-every-call).
+    /// process in C; else as [every call](Node#errors-of-every-call).
     fn query(&self, query: &ProcessQuery, wait: Wait<'_>) -> Result<Process, Error> {
         self.check_running()?;
         if !self.has_extensions() {
@@ -127,7 +126,7 @@ calls! {
 
     fn process_in(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Process, Error> {
         self.check_running()?;
-        let pid = pid.or_else(|| self.pid()).ok_or(Error::Unsupported)?;
+        let pid = pid.or_else(|| self.pid()).ok_or(Error::NotJoined)?;
         let query = ProcessQuery {
             pid: pid.get(),
             ..ProcessQuery::default()
@@ -156,7 +155,7 @@ calls! {
         };
         match wait!(self.call(of, &Message::PidKill(kill), wait))? {
             Answer::Status(result) => Ok(result == Ok(0)),
-            _ => Err(Error::Invalid),
+            _ => Err(Error::Invalid(Invalid::Answer)),
         }
     }
 
@@ -173,7 +172,7 @@ calls! {
             return changed;
         }
         match wait!(self.process_in(pid, wait)) {
-            Ok(process) if Some(process.pid) != pid => Err(Error::Invalid),
+            Ok(process) if Some(process.pid) != pid => Err(Error::Invalid(Invalid::IsThread)),
             Err(error @ (Error::TimedOut | Error::Interrupted)) => Err(error),
             _ => changed,
         }
@@ -181,7 +180,7 @@ calls! {
 
     fn new_session_in(&self, wait: Wait<'_>) -> Result<Pid, Error> {
         self.check_running()?;
-        let pid = self.pid().ok_or(Error::Unsupported)?;
+        let pid = self.pid().ok_or(Error::NotJoined)?;
         let session = ProcessChange::Session;
         wait!(self.change(session, pid.get(), 0, wait))?;
         Ok(pid)
@@ -190,7 +189,7 @@ calls! {
     fn mark_in(&self, mark: ProcessChange, on: bool, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         if matches!(mark, ProcessChange::Group | ProcessChange::Session) {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Mark));
         }
         wait!(self.change(mark, 0, u32::from(on), wait))
     }

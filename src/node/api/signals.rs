@@ -1,9 +1,9 @@
 //! Signals for any process of the family (`kill(2)`), and the metadata of a pid.
 
-use crate::error::{Errno, Error, Resource};
+use crate::error::{Errno, Error, Invalid, Resource};
 use crate::leader::is_signal;
 use crate::leader::{QUEUED, SEND_DIRECTLY};
-use crate::node::rpc::{ReplyData, Undo, done, error_of};
+use crate::node::rpc::{ReplyData, Undo, done, done_by, error_by};
 use crate::node::upcall::Target;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
@@ -96,7 +96,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::NoSuchProcess`] if there is no such target (for [`Target::All`]: no other process),
     /// whatever the signal; [`Error::Invalid`] for an undefined signal, [`Error::Refused`] with the
-    /// error of the target's embedder (`EPERM`), or with `EAGAIN` for a real-time signal for a
+    /// error of the target's embedder (`EPERM`), [`Error::Refused`] with `EAGAIN` for a real-time signal for a
     /// thread that would have to wait at the leader and finds no room; else as [every
     /// call](Node#errors-of-every-call).
     pub fn kill(&self, target: Target, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
@@ -219,7 +219,7 @@ calls! {
         // The kernel looks up the target before it checks the signal.
         match wait!(self.kill_target(sender, target, 0, wait)) {
             Err(Error::NoSuchProcess) => Err(Error::NoSuchProcess),
-            _ => Err(Error::Invalid),
+            _ => Err(Error::Invalid(Invalid::Signal)),
         }
     }
 
@@ -323,13 +323,14 @@ calls! {
         let message = Message::PidKill(kill);
         let known = self.known_owner(kill.pid);
         if let Some(owner) = known {
-            let outcome = wait!(self.call(owner, &message, wait)).and_then(done);
+            let answer = wait!(self.call(owner, &message, wait));
+            let outcome = answer.and_then(|answer| done_by(Some(owner), answer));
             if !is_wrong_owner(&outcome) {
                 return outcome;
             }
         }
         let owner = wait!(self.other_owner(kill.pid, known, wait))?;
-        done(wait!(self.call(owner, &message, wait))?)
+        done_by(Some(owner), wait!(self.call(owner, &message, wait))?)
     }
 
     /// Asks the leader for the owner of an ID, after the cached one was wrong.
@@ -362,7 +363,7 @@ calls! {
         let what = MetaCode::Credentials;
         let length = wait!(self.metadata_in(pid, what, &mut data, wait))?;
         if length != data.len() {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Answer));
         }
         let number = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes));
         Ok((number(data.first_chunk()), number(data.last_chunk())))
@@ -377,12 +378,12 @@ calls! {
     ) -> Result<usize, Error> {
         self.check_running()?;
         if what == MetaCode::Credentials {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Metadata));
         }
         let length = wait!(self.metadata_in(pid, what, path, wait))?;
         match path.get(..length).and_then(|path| path.split_last()) {
             Some((0, path)) if !path.contains(&0) => Ok(path.len()),
-            _ => Err(Error::Invalid),
+            _ => Err(Error::Invalid(Invalid::PathLength)),
         }
     }
 
@@ -427,8 +428,8 @@ calls! {
             Answer::Meta(Ok(_)) => Ok(data.length),
             // The answer is longer than the frames that this process accepts.
             Answer::Meta(Err(Errno::EMSGSIZE)) => Err(Error::Full(Resource::FrameLength)),
-            Answer::Meta(Err(errno)) => Err(error_of(errno)),
-            _ => Err(Error::Invalid),
+            Answer::Meta(Err(errno)) => Err(error_by(Some(owner), errno)),
+            _ => Err(Error::Invalid(Invalid::Answer)),
         }
     }
 }

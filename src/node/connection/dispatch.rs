@@ -8,7 +8,7 @@ use super::turn::FRAMES;
 use crate::counters::Refusal;
 use crate::error::Errno;
 #[cfg(feature = "capi")]
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::leader::{Op, Outcome, Signals, is_signal};
 use crate::member::ChildExit;
 use crate::node::{
@@ -150,7 +150,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Ok(_) => Err(Error::NoIds),
             Err(refusal) => {
                 self.fault(&peer, refusal);
-                Err(Error::Invalid)
+                Err(Error::Invalid(Invalid::Message))
             }
         }
     }

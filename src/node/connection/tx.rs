@@ -7,7 +7,7 @@ use crate::sync::Ordering;
 
 use crate::Vmid;
 use crate::counters::Refusal;
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::node::{Node, PeerRef, TxHalf};
 use crate::pal::fault::checked_write;
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
@@ -290,7 +290,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let result = queue
                 .filling
                 .push_answer(seq, answer)
-                .map_err(|_| Error::Invalid);
+                .map_err(|_| Error::Invalid(Invalid::Message));
             queue.record_push();
             result
         };

@@ -10,7 +10,7 @@ use super::wait::{Interrupt, Limits, interruptible};
 use super::wait_reason::WaitReason;
 use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::invariant::OrBroken;
 use crate::node::Node;
 use crate::pal::{Deadline, Event, Pal};
@@ -220,7 +220,7 @@ calls! {
         wait!(self.run(waiter.token, limits, None, &mut step));
         drop(waiter);
         // The machine runs until it is done.
-        outcome.or_broken(Err(Error::Invalid))
+        outcome.or_broken(Err(Error::Invalid(Invalid::Internal)))
     }
 
     /// Sleeps for that long.

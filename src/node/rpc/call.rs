@@ -18,7 +18,7 @@ use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
 use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
-use crate::error::{Errno, Error, Resource};
+use crate::error::{Errno, Error, Invalid, Resource};
 use crate::invariant::OrBroken;
 use crate::node::{Node, PeerRef};
 use crate::pal::{Deadline, Pal, Time};
@@ -86,7 +86,7 @@ impl Call {
         now: Time,
     ) -> Result<Call, Error> {
         let code = message.code();
-        let expected = Expected::of(code).ok_or(Error::Invalid)?;
+        let expected = Expected::of(code).ok_or(Error::Invalid(Invalid::Message))?;
         let late = LateReply::of(message, node.has_extensions());
         let what = (WaitReason::Answer(code), now);
         let is_open_ended = matches!(
@@ -423,7 +423,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         });
         // The loop returns only after the machine is done.
-        let outcome = outcome.or_broken(Err(Error::Invalid));
+        let outcome = outcome.or_broken(Err(Error::Invalid(Invalid::Internal)));
         call.record_end(self, &outcome);
         outcome
     }

@@ -23,7 +23,7 @@ pub(super) use block_on::{ClaimedWaiter, Progress};
 pub(super) use caller_read::Wake;
 pub(crate) use delivery::Delivery;
 pub(super) use mode::Polled;
-pub(super) use outcome::{done, error_of, lock, process};
+pub(super) use outcome::{done, done_by, error_by, error_of, lock, process};
 pub(crate) use reply_buffers::ReplyData;
 pub use request::Request;
 pub(super) use task::WakeTarget;

@@ -1,24 +1,36 @@
 //! The one table of statuses to errors, and the results that answers stand for. They are the same
 //! wherever the process that answered is.
 
-use crate::error::{Errno, Error};
+use crate::Vmid;
+use crate::error::{Errno, Error, Invalid};
 use crate::wire::{Answer, HeldLock, Process};
 
-/// Returns the error for the error number of an answer.
+/// Returns the error for the error number of an answer of the leader.
 pub(in crate::node) fn error_of(errno: Errno) -> Error {
+    error_by(None, errno)
+}
+
+/// Returns the error for the error number of an answer, which is the library OS's of that process, or the leader's.
+pub(in crate::node) fn error_by(by: Option<Vmid>, errno: Errno) -> Error {
     match errno {
         Errno::ESRCH => Error::NoSuchProcess,
-        Errno::EINVAL => Error::Invalid,
-        errno => Error::Refused(errno),
+        Errno::EINVAL => Error::Invalid(Invalid::AtPeer),
+        errno => Error::Refused { errno, by },
     }
 }
 
-/// Returns the result of a request whose answer is a status.
+/// Returns the result of a request to the leader whose answer is a status.
 pub(in crate::node) fn done(answer: Answer<'_>) -> Result<(), Error> {
+    done_by(None, answer)
+}
+
+/// Returns the result of a request whose answer is a status, which is the library OS's of that process, or the
+/// leader's.
+pub(in crate::node) fn done_by(by: Option<Vmid>, answer: Answer<'_>) -> Result<(), Error> {
     match answer {
         Answer::Empty | Answer::DONE => Ok(()),
-        Answer::Status(Err(errno)) => Err(error_of(errno)),
-        _ => Err(Error::Invalid),
+        Answer::Status(Err(errno)) => Err(error_by(by, errno)),
+        _ => Err(Error::Invalid(Invalid::Answer)),
     }
 }
 
@@ -26,7 +38,7 @@ pub(in crate::node) fn done(answer: Answer<'_>) -> Result<(), Error> {
 pub(in crate::node) fn process(answer: Answer<'_>) -> Result<Process, Error> {
     match answer {
         Answer::Process(found) => found.map_err(error_of),
-        _ => Err(Error::Invalid),
+        _ => Err(Error::Invalid(Invalid::Answer)),
     }
 }
 
@@ -34,6 +46,6 @@ pub(in crate::node) fn process(answer: Answer<'_>) -> Result<Process, Error> {
 pub(in crate::node) fn lock(answer: Answer<'_>) -> Result<Option<HeldLock>, Error> {
     match answer {
         Answer::Lock(found) => found.map_err(error_of),
-        _ => Err(Error::Invalid),
+        _ => Err(Error::Invalid(Invalid::Answer)),
     }
 }

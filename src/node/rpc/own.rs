@@ -5,7 +5,7 @@ use super::call::Call;
 use super::reply_buffers::ReplyData;
 use super::wait::{Limits, Wait};
 use crate::Pid;
-use crate::error::{Errno, Error};
+use crate::error::{Errno, Error, Invalid};
 use crate::file_locks::hash_path;
 use crate::leader::{Op, Outcome};
 use crate::node::upcall::{MetadataReply, Signal, SignalReply};
@@ -58,7 +58,7 @@ impl<P: Pal> Node<'_, P> {
             }
             _ => {}
         }
-        let leader = self.leading().ok_or(Error::Invalid)?;
+        let leader = self.leading().ok_or(Error::Invalid(Invalid::Message))?;
         match message {
             Message::PidKill(kill) => {
                 let result = self.forward_to_all((us, 0), kill);
@@ -103,7 +103,7 @@ impl<P: Pal> Node<'_, P> {
             // The request has a number since it has an answer, and it does not wait, so any number
             // is right.
             _ => {
-                let leader = self.leading().ok_or(Error::Invalid)?;
+                let leader = self.leading().ok_or(Error::Invalid(Invalid::Message))?;
                 let asker = (self.identity.vmid, 1);
                 answer_in(self.apply_request(leader, asker, message, None)).map(Some)
             }
@@ -169,7 +169,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::Invalid`] if it could not be done.
     pub(in crate::node) fn send_own(&self, message: &Message<'_>) -> Result<(), Error> {
         match self.handle_own(0, message)? {
-            Outcome::Rejected | Outcome::NotForLeader => Err(Error::Invalid),
+            Outcome::Rejected | Outcome::NotForLeader => Err(Error::Invalid(Invalid::Message)),
             _ => Ok(()),
         }
     }
@@ -181,7 +181,7 @@ impl<P: Pal> Node<'_, P> {
         message: &Message<'_>,
         lock: &FileLock<'_>,
     ) -> Result<Option<Result<u32, Errno>>, Error> {
-        let leader = self.leading().ok_or(Error::Invalid)?;
+        let leader = self.leading().ok_or(Error::Invalid(Invalid::Message))?;
         self.check_length(message)?;
         let hash = hash_path(lock.path);
         self.used_locks.note_hashed(lock, hash);
@@ -210,7 +210,7 @@ impl<P: Pal> Node<'_, P> {
 fn answer_in(outcome: Result<Outcome, Error>) -> Result<Answer<'static>, Error> {
     match outcome {
         Ok(Outcome::Answer(answer)) => Ok(answer),
-        Ok(_) => Err(Error::Invalid),
+        Ok(_) => Err(Error::Invalid(Invalid::Message)),
         Err(error) => Err(error),
     }
 }

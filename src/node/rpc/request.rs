@@ -12,7 +12,7 @@ use super::task::WakeTarget;
 use super::wait::Limits;
 use super::waiters::WaitToken;
 use crate::Vmid;
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::invariant::OrBroken;
 use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
@@ -180,7 +180,7 @@ impl<P: Pal> Request<'_, '_, P> {
                 _ => Progress::Done,
             }
         });
-        polled.map(|()| outcome.or_broken(Err(Error::Invalid)))
+        polled.map(|()| outcome.or_broken(Err(Error::Invalid(Invalid::Internal))))
     }
 
     /// Returns the outcome, once: `None` before there is one, and `None` again after it was

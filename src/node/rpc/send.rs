@@ -3,7 +3,7 @@
 use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
 use crate::Vmid;
-use crate::error::{Error, Resource};
+use crate::error::{Error, Invalid, Resource};
 use crate::invariant::Count;
 use crate::leader::Op;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
@@ -104,7 +104,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Error::ShuttingDown);
         }
         if dest == self.identity.vmid {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Itself));
         }
         if Some(dest) == self.led_by()
             && (self.leader_gone.load(Ordering::Acquire) || self.is_cut_off())
@@ -158,7 +158,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.queue_hello_first(peer, &mut queue);
         if queue.filling.push(seq, message).is_err() {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::Message));
         }
         queue.record_push();
         self.trace_tx(peer.vmid(), seq, message);

@@ -104,7 +104,7 @@ fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error
     // No process answers the signal, but the leader has searched its tables.
     let _ = member.kill(Target::Group(Some(pid)), 0, WAIT);
     let _ = member.kill(
-        Target::Process(Pid::new(1).ok_or(Error::Invalid)?),
+        Target::Process(Pid::new(1).ok_or(Error::NoSuchProcess)?),
         10,
         WAIT,
     );
@@ -140,7 +140,7 @@ fn family(memory: [&mut [MaybeUninit<u8>]; 2]) -> Result<(), Error> {
         leader.poll(Deadline::Now);
     }
     if !leader.check_invariants() {
-        return Err(Error::Invalid);
+        return Err(Error::Invalid(libos_ipc::Invalid::Internal));
     }
     leader.shut_down(Duration::ZERO);
     outcome

@@ -2,8 +2,8 @@
 
 use super::slots::Slot;
 use super::wait_queue::WaitKind;
-use super::{SyncHandle, ValueStatus};
-use crate::error::{Errno, Error};
+use super::{SyncHandle, ValueStatus, misuse};
+use crate::error::{Errno, Error, Invalid};
 use crate::node::rpc::{Limits, Polled, Undo};
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
@@ -36,7 +36,7 @@ impl<'m, P: Pal> Node<'m, P> {
         wait: Wait<'_>,
     ) -> Result<(usize, ValueStatus), Error> {
         if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::SyncState));
         }
         self.acquire_sync(handle, state, false, wait, |client| {
             copy_value(client, data)
@@ -55,7 +55,7 @@ impl<'m, P: Pal> Node<'m, P> {
         wait: Wait<'_>,
     ) -> Result<(usize, ValueStatus), Error> {
         if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::SyncState));
         }
         Polled(self)
             .acquire_sync_in(handle, state, wait, |client| copy_value(client, data))
@@ -75,7 +75,7 @@ impl<'m, P: Pal> Node<'m, P> {
         mut read: impl FnMut(&[u8]),
     ) -> Result<ValueStatus, Error> {
         if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::SyncState));
         }
         self.acquire_sync(handle, state, true, wait, |client| {
             let (changed, owner_died) = client.take_status();
@@ -130,7 +130,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let slot = self.slot(handle)?;
         let mut client = slot.client.lock();
         if client.generation() != handle.generation {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::HandleClosed));
         }
         self.check_contact()?;
         // A call that uses the handle alone neither overtakes others nor is overtaken.
@@ -171,7 +171,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if client.generation() == handle.generation {
             Ok((client.owner_deaths(), client.reported_deaths()))
         } else {
-            Err(Error::Invalid)
+            Err(Error::Invalid(Invalid::HandleClosed))
         }
     }
 
@@ -197,7 +197,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if client.generation() == handle.generation && client.is_open() {
             Ok(client.change_count())
         } else {
-            Err(Error::Invalid)
+            Err(Error::Invalid(Invalid::HandleClosed))
         }
     }
 }
@@ -219,10 +219,18 @@ fn copy_value(client: &mut Client<'_>, data: &mut [u8]) -> (usize, ValueStatus) 
 
 fn error_of(take: Acquisition) -> Error {
     match take {
-        Acquisition::UpgradeDeadlock => Error::Refused(Errno::EDEADLK),
-        Acquisition::NoRoom => Error::Refused(Errno::ENOMEM),
+        Acquisition::UpgradeDeadlock => Error::Refused {
+            errno: Errno::EDEADLK,
+            by: None,
+        },
+        Acquisition::NoRoom => Error::Refused {
+            errno: Errno::ENOMEM,
+            by: None,
+        },
         Acquisition::Unsupported => Error::Unsupported,
-        Acquisition::Closed | Acquisition::Acquired | Acquisition::Pending => Error::Invalid,
+        Acquisition::Closed | Acquisition::Acquired | Acquisition::Pending => {
+            Error::Invalid(Invalid::HandleClosed)
+        }
     }
 }
 
@@ -280,7 +288,7 @@ calls! {
         {
             let mut client = slot.client.lock();
             if client.generation() != handle.generation || !client.is_held(SyncState::Shared) {
-                return Err(Error::Invalid);
+                return Err(misuse(&client, handle, Invalid::NotHeld));
             }
             self.check_contact()?;
             match client.upgrade(true) {

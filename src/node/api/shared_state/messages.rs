@@ -87,15 +87,20 @@ impl<'m, P: Pal> Node<'m, P> {
     /// At the leader: handles a message of this process itself about a handle.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if this process is not the leader, [`Error::Invalid`] if the message violates the protocol, [`Error::Refused`] (`ENOMEM`) if there is no room for the handle.
+    /// [`Error::NotLeader`] if this process is not the leader, [`Error::Invalid`] if the message violates the protocol, [`Error::Refused`] (`ENOMEM`) if there is no room for the handle.
     #[cfg(feature = "capi")]
     pub(crate) fn on_own_sync_message(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Error> {
-        let leader = self.leading().ok_or(Error::Unsupported)?;
+        let leader = self.leading().ok_or(Error::NotLeader)?;
         let result = self.apply_sync(&mut leader.lock(), self.identity.vmid, code, sync, true);
         self.send_output(Sender::Call);
         result.map_err(|refused| match refused {
-            RequestError::NoRoom => Error::Refused(crate::error::Errno::ENOMEM),
-            RequestError::ProtocolViolation | RequestError::Closed => Error::Invalid,
+            RequestError::NoRoom => Error::Refused {
+                errno: crate::error::Errno::ENOMEM,
+                by: None,
+            },
+            RequestError::ProtocolViolation | RequestError::Closed => {
+                Error::Invalid(crate::Invalid::Message)
+            }
         })
     }
 

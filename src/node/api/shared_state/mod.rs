@@ -10,6 +10,7 @@ mod shared;
 mod slots;
 mod wait_queue;
 
+pub(super) use open::misuse;
 pub use shared::{Reader, Shared, Writer};
 pub(crate) use slots::SyncHandles;
 

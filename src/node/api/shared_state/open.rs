@@ -3,7 +3,7 @@
 use super::SyncHandle;
 use super::slots::Slot;
 use super::wait_queue::WaitKind;
-use crate::error::{Error, Resource};
+use crate::error::{Error, Invalid, Resource};
 use crate::node::rpc::Limits;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
@@ -24,7 +24,9 @@ impl<'m, P: Pal> Node<'m, P> {
         self.check_running()?;
         let mut directory = self.sync_handles.directory.lock();
         let id = match id {
-            Some(id) if directory.find(id).is_some() => return Err(Error::Invalid),
+            Some(id) if directory.find(id).is_some() => {
+                return Err(Error::Invalid(Invalid::HandleOpen));
+            }
             Some(id) => id,
             None => directory
                 .fresh_id(self.identity.vmid)
@@ -121,7 +123,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if client.generation() == handle.generation {
             Ok(client)
         } else {
-            Err(Error::Invalid)
+            Err(Error::Invalid(Invalid::HandleClosed))
         }
     }
 
@@ -129,8 +131,23 @@ impl<'m, P: Pal> Node<'m, P> {
         self.sync_handles
             .slots
             .get(handle.slot_index as usize)
-            .ok_or(Error::Invalid)
+            .ok_or(Error::Invalid(Invalid::HandleClosed))
     }
+}
+
+/// Returns the error of a call that a client does not allow: that the handle is closed, or else `cause`.
+#[cold]
+pub(in crate::node::api) fn misuse(
+    client: &Client<'_>,
+    handle: SyncHandle,
+    cause: Invalid,
+) -> Error {
+    let is_open = client.generation() == handle.generation && client.is_open();
+    Error::Invalid(if is_open {
+        cause
+    } else {
+        Invalid::HandleClosed
+    })
 }
 
 calls! {
@@ -140,7 +157,7 @@ calls! {
         let is_free = {
             let mut client = slot.client.lock();
             if client.generation() != handle.generation || !client.close() {
-                return Err(Error::Invalid);
+                return Err(misuse(&client, handle, Invalid::HandleInUse));
             }
             client.is_free()
         };
@@ -156,7 +173,7 @@ calls! {
         match wait!(closed) {
             // The slot is free, or holds a later handle. The thread that handled the confirmation
             // may not have freed it yet.
-            Err(Error::Invalid) => {
+            Err(Error::Invalid(_)) => {
                 self.sync_handles.free_if_closed(handle.slot_index);
                 Ok(())
             }

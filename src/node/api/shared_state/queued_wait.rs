@@ -3,7 +3,7 @@
 use super::SyncHandle;
 use super::slots::Slot;
 use super::wait_queue::{WaitKind, WakeSet};
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::invariant::OrBroken;
 use crate::node::rpc::{ClaimedWaiter, Limits, Progress, WaitToken, Wake};
 use crate::node::{Node, Phase, WaitReason};
@@ -78,7 +78,7 @@ impl<'a, 'm, P: Pal> Place<'a, 'm, P> {
             let found = if client.generation() == self.handle.generation && !client.is_free() {
                 poll(&mut client, is_first)
             } else {
-                Some(Err(Error::Invalid))
+                Some(Err(Error::Invalid(Invalid::HandleClosed)))
             };
             let wake = wake_source(&client, self.kind, is_first);
             (found, wake, client.poll_transmit().is_some())
@@ -88,7 +88,7 @@ impl<'a, 'm, P: Pal> Place<'a, 'm, P> {
         }
         match found {
             // The shutdown has closed the handle.
-            Some(Err(Error::Invalid)) if node.phase() != Phase::Running => {
+            Some(Err(Error::Invalid(Invalid::HandleClosed))) if node.phase() != Phase::Running => {
                 Ok(Err(Error::ShuttingDown))
             }
             Some(found) => Ok(found),
@@ -201,6 +201,6 @@ calls! {
         wait!(self.run(token, limits, peer.as_ref(), &mut step));
         drop(place);
         // The machine runs until there is an outcome.
-        outcome.or_broken(Err(Error::Invalid))
+        outcome.or_broken(Err(Error::Invalid(Invalid::Internal)))
     }
 }

@@ -1,8 +1,8 @@
 //! Releasing sync handles.
 
-use super::SyncHandle;
 use super::slots::Slot;
-use crate::error::Error;
+use super::{SyncHandle, misuse};
+use crate::error::{Error, Invalid};
 use crate::node::Node;
 use crate::pal::Pal;
 use crate::shared_state::Client;
@@ -43,9 +43,13 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<(), Error> {
         self.check_running()?;
         let limit = self.config.capacities.sync_data;
-        let may_change = state == SyncState::Exclusive;
-        if length.is_some_and(|length| !may_change || length > limit) {
-            return Err(Error::Invalid);
+        if let Some(length) = length {
+            if state != SyncState::Exclusive {
+                return Err(Error::Invalid(Invalid::ReadOnly));
+            }
+            if length > limit {
+                return Err(Error::Invalid(Invalid::ValueLength));
+            }
         }
         self.release_sync(handle, state, |client| {
             if let Some(length) = length {
@@ -66,7 +70,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let (is_wanted, has_changed) = {
             let mut client = slot.client.lock();
             if client.generation() != handle.generation || !client.is_held(state) {
-                return Err(Error::Invalid);
+                return Err(misuse(&client, handle, Invalid::NotHeld));
             }
             let changes = client.change_count();
             change(&mut client);

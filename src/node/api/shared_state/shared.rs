@@ -7,7 +7,7 @@ use core::ops::{Deref, DerefMut};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{SyncHandle, ValueStatus};
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::invariant::OrBroken;
 use crate::node::rpc::{Limits, Polled};
 use crate::node::{Node, Wait};
@@ -93,7 +93,7 @@ impl<'m, P: Pal> Node<'m, P> {
         T: FromBytes + IntoBytes + Immutable + KnownLayout,
     {
         if size_of::<T>() > self.config.capacities.sync_data {
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::ValueLength));
         }
         Ok(Shared {
             node: self,
@@ -238,7 +238,7 @@ where
             self.node.release_sync(self.handle, state, |client| {
                 client.restore_status((status.changed, status.owner_died));
             })?;
-            return Err(Error::Invalid);
+            return Err(Error::Invalid(Invalid::ValueSize));
         };
         Ok((value, status))
     }

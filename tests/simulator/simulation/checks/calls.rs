@@ -56,7 +56,13 @@ impl Calls {
             Some(Error::TimedOut) => call.limit < LONG && took >= call.limit,
             Some(Error::Interrupted) => call.was_interrupted,
             Some(Error::Full(_)) => is_tight || call.limit.is_zero(),
-            Some(Error::NoIds | Error::Refused(Errno::ENOMEM | Errno::ENOLCK)) => is_tight,
+            Some(
+                Error::NoIds
+                | Error::Refused {
+                    errno: Errno::ENOMEM | Errno::ENOLCK,
+                    ..
+                },
+            ) => is_tight,
             Some(Error::LeaderGone | Error::ShuttingDown) => is_ending,
             Some(Error::CutOff) => is_secure && (is_ending || self.faults.hold_up()),
             Some(_) => false,

@@ -54,7 +54,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         }
         // Another thread may have released it.
-        let may_be = |error| error == Error::Refused(Errno::EPERM);
+        let may_be = |error: Error| error.errno() == Errno::EPERM;
         let drawn = self.call("fencing number", LONG, may_be, |node, wait| {
             node.fencing_number(lock, wait)
         });

@@ -17,7 +17,14 @@ pub(super) fn nothing(_: Error) -> bool {
 
 /// Accepts the errors of a call about another process that has ended.
 pub(super) fn is_gone(error: Error) -> bool {
-    matches!(error, Error::NoSuchProcess | Error::Refused(Errno::ESRCH))
+    matches!(
+        error,
+        Error::NoSuchProcess
+            | Error::Refused {
+                errno: Errno::ESRCH,
+                ..
+            }
+    )
 }
 
 impl<const READS: bool> Program<'_, '_, READS> {
@@ -217,7 +224,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         let is_changed = match changed {
             Ok(()) => true,
-            Err(Error::Refused(_) | Error::NoSuchProcess) => false,
+            Err(Error::Refused { .. } | Error::NoSuchProcess) => false,
             Err(_) => return,
         };
         with(|world| {

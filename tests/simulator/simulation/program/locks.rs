@@ -133,16 +133,18 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             now
         });
-        let may_be = |error| match error {
+        let may_be = |error: Error| match error {
             // Another thread whose request was refused has released all locks and cancelled all
             // requests.
             Error::NoSuchProcess => is_posix && self.own.has_threads,
             Error::TimedOut if wait && limit == LONG => {
                 with(|world| world.checks.files.is_undetected_cycle(claim, began))
             }
-            Error::Refused(Errno::EAGAIN) => !wait && !is_unlock,
-            Error::Refused(Errno::EDEADLK) => wait && is_posix,
-            _ => false,
+            error => match error.errno() {
+                Errno::EAGAIN => !wait && !is_unlock,
+                Errno::EDEADLK => wait && is_posix,
+                _ => false,
+            },
         };
         let name = if is_unlock { "unlock" } else { "lock" };
         let outcome = self.call(name, limit, may_be, |node, wait| node.set_lock(lock, wait));
@@ -154,11 +156,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let is_hostile = world.has(Fault::Hostile);
             let files = &mut world.checks.files;
             files.answered(claim, now, is_certain);
-            let is_done = is_shared && matches!(outcome, Ok(()) | Err(Error::Refused(_)));
+            let is_done = is_shared && matches!(outcome, Ok(()) | Err(Error::Refused { .. }));
             if is_done {
                 files.release_done(owner);
             }
-            let checked = match outcome {
+            let checked = match outcome.map_err(Error::errno) {
                 // What a process unlocks that was cut off stays locked at the leader.
                 Ok(()) if is_unlock && !is_certain => Ok(()),
                 Ok(()) if is_unlock => {
@@ -166,10 +168,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
                     Ok(())
                 }
                 Ok(()) if may_use => files.given(claim, began),
-                Err(Error::Refused(Errno::EAGAIN)) if is_certain && !is_hostile => {
-                    files.refused(claim, began)
-                }
-                Err(Error::Refused(Errno::EDEADLK)) => {
+                Err(Errno::EAGAIN) if is_certain && !is_hostile => files.refused(claim, began),
+                Err(Errno::EDEADLK) => {
                     let may_be_cycle = files.may_be_cycle(claim, began);
                     world.check("deadlocks", may_be_cycle);
                     return;
@@ -181,9 +181,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             world.check("locks", checked);
         });
-        match outcome {
+        match outcome.map_err(Error::errno) {
             Ok(()) => self.draw_fencing_number(lock, claim, began),
-            Err(Error::Refused(Errno::EDEADLK)) => self.release_record_locks(),
+            Err(Errno::EDEADLK) => self.release_record_locks(),
             Err(_) => {}
         }
         outcome

@@ -239,7 +239,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     pub(super) fn change_group(&self, rng: &mut Rng) {
         let limit = limit(rng);
-        let refused = |error| error == Error::Refused(Errno::EPERM);
+        let refused = |error: Error| error.errno() == Errno::EPERM;
         let own = self.own;
         let choice = rng.u8(..4);
         if choice < 2 {
@@ -324,15 +324,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             return;
         }
-        let none = Error::Refused(Errno::ENOENT);
-        let fine = |error| error == none || may_be_gone(error);
+        let fine = |error: Error| error.errno() == Errno::ENOENT || may_be_gone(error);
         let mut buffer = vec![0; PATH_MAX];
         let answer = self.call("path_of", limit, fine, |node, wait| {
             node.path_of(process.pid, what, &mut buffer, wait)
         });
         let answer = match answer {
             Ok(length) => Some(&buffer[..length]),
-            Err(error) if error == none => None,
+            Err(error) if error.errno() == Errno::ENOENT => None,
             Err(_) => return,
         };
         with(|world| {

@@ -74,8 +74,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         } else {
             Target::Process(to.pid)
         };
-        let may_be_gone = |error| {
-            let is_refused = is_for_thread && error == Error::Refused(Errno::EAGAIN);
+        let may_be_gone = |error: Error| {
+            let is_refused = is_for_thread && error.errno() == Errno::EAGAIN;
             is_gone(error) && !self.is_there(to.vmid)
                 || is_refused && with(|world| world.has(Fault::Capacity))
         };

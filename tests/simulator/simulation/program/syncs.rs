@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use libos_ipc::wire::SyncState;
-use libos_ipc::{Errno, Error, SyncHandle, ValueStatus};
+use libos_ipc::{Errno, Error, Invalid, SyncHandle, ValueStatus};
 
 use super::super::checks::{HANDLES, LONG, Stamp};
 use super::super::process::idle;
@@ -35,7 +35,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return Some(handle);
         }
         // A handle that is still being closed can't be opened again yet.
-        let fine = |error| error == Error::Invalid;
+        let fine = |error| error == Error::Invalid(Invalid::HandleOpen);
         let generation = self.call("open_sync", LONG, fine, |node, _| {
             node.open_sync(Some(70 + at as u64))
         });
@@ -100,7 +100,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         let mut data = [0; 8];
         // Another thread may have closed it.
-        let fine = |error| error == Error::Invalid && self.own.has_threads;
+        let fine = |error| {
+            matches!(
+                error,
+                Error::Invalid(Invalid::HandleClosed | Invalid::HandleInUse | Invalid::NotHeld)
+            ) && self.own.has_threads
+        };
         let taken = self.call("lock_sync", limit, fine, |node, wait| {
             node.lock_sync(handle, state, &mut data, wait)
         });
@@ -154,7 +159,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let values = &mut world.checks.values;
             values.waits(at, (who, handle), (true, is_cut_off), now);
         });
-        let deadlock = |error| error == Error::Refused(Errno::EDEADLK);
+        let deadlock = |error: Error| error.errno() == Errno::EDEADLK;
         let upgraded = self.call("upgrade_sync", limit, deadlock, |node, wait| {
             node.upgrade_sync(handle, wait)
         });
@@ -196,7 +201,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let Some(handle) = self.own.shared(|shared| shared.syncs[at]) else {
             return;
         };
-        let fine = |error| error == Error::Invalid && self.own.has_threads;
+        let fine = |error| {
+            matches!(
+                error,
+                Error::Invalid(Invalid::HandleClosed | Invalid::HandleInUse | Invalid::NotHeld)
+            ) && self.own.has_threads
+        };
         let closed = self.call("close_sync", LONG, fine, |node, wait| {
             node.close_sync(handle, wait)
         });
