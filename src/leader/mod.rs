@@ -16,6 +16,11 @@ mod op;
 mod outbox;
 mod processes;
 mod roster;
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "a process that becomes an heir uses it")
+)]
+mod sent_frames;
 mod signals;
 
 use core::hash::Hasher;
@@ -31,6 +36,7 @@ pub use ids::{Alloc, Ranges};
 use ids::{PendingGrants, Vmids};
 pub use op::{Op, OpObserver, Outcome, Presence};
 use outbox::Outbox;
+pub(crate) use outbox::outgoing_frame;
 pub use outbox::{Content, Outgoing, OutgoingId};
 pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
 use roster::Roster;

@@ -21,7 +21,7 @@ use super::processes::DueNotice;
 use super::signals::OutgoingSignal;
 use crate::shared_state::ServerMessage;
 use crate::store::Digest;
-use crate::wire::{Answer, ExitReport, Message, ProcessNote, RelativeNote};
+use crate::wire::{Answer, ExitReport, Message, ProcessNote, RelativeNote, SyncNote};
 use crate::{Id, Vmid};
 
 /// A message that the leader has to send.
@@ -315,6 +315,35 @@ fn file_notice((to, open_file): (Vmid, u64)) -> Outgoing<'static> {
             handle: open_file,
             vmid: to.get(),
         }),
+    }
+}
+
+/// Returns the frame of a message of the outbox, and its sequence number. `is_extended`: its receiver knows the
+/// extensions of the protocol. None for an answer, and for a message that its receiver would not know.
+pub(crate) fn outgoing_frame<'a>(
+    outgoing: &Outgoing<'a>,
+    is_extended: bool,
+) -> Option<(u64, Message<'a>)> {
+    Some(match outgoing.content {
+        Content::Answer(..) => return None,
+        Content::Message(message) => (0, message),
+        Content::Exit(exit) => (0, Message::ChildExit(exit)),
+        Content::Signal(signal) => signal_frame(&signal, is_extended),
+        Content::Sync(ServerMessage::Sync(code, sync)) => (0, Message::Sync(code, sync)),
+        Content::Sync(ServerMessage::OwnerDied(id)) => {
+            let note = SyncNote::OwnerDied;
+            is_extended.then_some((0, Message::SyncNote { id, note }))?
+        }
+    })
+}
+
+/// Returns the message that carries the signal to its target, and its sequence number.
+fn signal_frame(signal: &OutgoingSignal, is_answered: bool) -> (u64, Message<'static>) {
+    match (signal.is_awaited, is_answered) {
+        (true, _) => (signal.seq, Message::PidKill(signal.kill)),
+        (false, true) => (signal.seq, Message::KillPassed(signal.kill)),
+        // A process in C answers no signal for all.
+        (false, false) => (0, Message::PidKill(signal.kill)),
     }
 }
 

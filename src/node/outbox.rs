@@ -5,12 +5,11 @@ use super::upcall::{Signal, SignalReply, Upcall};
 use super::{LeaderTables, Node, PeerRef, Phase};
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::leader::{Content, Op, Outgoing, OutgoingId, OutgoingSignal};
+use crate::leader::{Content, Op, Outgoing, OutgoingId, outgoing_frame};
 use crate::member::ChildExit;
 use crate::pal::Pal;
-use crate::shared_state::ServerMessage;
 use crate::sync::Ordering;
-use crate::wire::{Answer, ExitReport, Message, SyncNote};
+use crate::wire::{Answer, ExitReport, Message};
 
 /// The thread that runs the sending loop.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -173,15 +172,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 return true;
             }
-            Content::Message(message) => (0, message),
-            Content::Exit(exit) => (0, Message::ChildExit(exit)),
-            Content::Signal(signal) => frame_of(&signal, is_extended),
-            Content::Sync(ServerMessage::Sync(code, sync)) => (0, Message::Sync(code, sync)),
-            Content::Sync(ServerMessage::OwnerDied(id)) if is_extended => {
-                let note = SyncNote::OwnerDied;
-                (0, Message::SyncNote { id, note })
-            }
-            Content::Sync(ServerMessage::OwnerDied(_)) => return true,
+            _ => match outgoing_frame(outgoing, is_extended) {
+                Some(frame) => frame,
+                None => return true,
+            },
         };
         if self.phase() >= Phase::Flushing && outgoing.id != OutgoingId::Sync {
             return true;
@@ -285,15 +279,5 @@ fn done(id: OutgoingId, is_sent: bool, is_extended: bool) -> Op<'static> {
         Op::Transmitted { id, is_extended }
     } else {
         Op::Requeued(id)
-    }
-}
-
-/// Returns the message that carries the signal to its target, and its sequence number.
-fn frame_of(signal: &OutgoingSignal, is_answered: bool) -> (u64, Message<'static>) {
-    match (signal.is_awaited, is_answered) {
-        (true, _) => (signal.seq, Message::PidKill(signal.kill)),
-        (false, true) => (signal.seq, Message::KillPassed(signal.kill)),
-        // A process in C answers no signal for all.
-        (false, false) => (0, Message::PidKill(signal.kill)),
     }
 }
