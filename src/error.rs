@@ -98,7 +98,7 @@ pub enum Error {
         by: Option<Vmid>,
     },
     /// An argument is not allowed, or the call is not allowed at this moment (`EINVAL`; `EOVERFLOW` for
-    /// [`Invalid::LockEnd`]), for that cause.
+    /// [`Invalid::LockEnd`] and [`Invalid::Permits`]), for that cause.
     Invalid(Invalid),
     /// The process has no such child (`ECHILD`).
     NoChild,
@@ -133,7 +133,7 @@ impl Error {
             Error::LimitsDiffer { .. } => Errno::EPROTO,
             Error::NoIds => Errno::EAGAIN,
             Error::Refused { errno, .. } => errno,
-            Error::Invalid(Invalid::LockEnd) => Errno::EOVERFLOW,
+            Error::Invalid(Invalid::LockEnd | Invalid::Permits) => Errno::EOVERFLOW,
             Error::Invalid(_) => Errno::EINVAL,
             Error::NoChild => Errno::ECHILD,
             Error::Unsupported | Error::NotJoined | Error::NotLeader => Errno::ENOSYS,

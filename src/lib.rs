@@ -99,9 +99,9 @@ pub use member::ChildExit;
 #[cfg(feature = "testing")]
 pub use node::Request;
 pub use node::{
-    ChildSelector, Embedder, Exit, Interrupt, Metadata, MetadataReply, Node, PendingCall, Reader,
-    Shared, Signal, SignalReply, SyncHandle, Target, ValueStatus, Wait, WaitReason, Writer,
-    lock_range,
+    Arrival, Barrier, ChildSelector, Condvar, Embedder, Exit, Interrupt, Metadata, MetadataReply,
+    Node, PendingCall, Queue, Reader, Semaphore, Shared, Signal, SignalReply, SliceReader,
+    SliceWriter, SyncHandle, Target, ValueStatus, Wait, WaitReason, Writer, lock_range,
 };
 pub use shared_state::LeaseLimits;
 pub use start_error::{ConfigError, Rule, StartError};

@@ -34,7 +34,10 @@ use heartbeats::Contact;
 use succession::Leadership;
 
 pub(crate) use api::SyncHandles;
-pub use api::{ChildSelector, Exit, Reader, Shared, SyncHandle, ValueStatus, Writer, lock_range};
+pub use api::{
+    Arrival, Barrier, ChildSelector, Condvar, Exit, Queue, Reader, Semaphore, Shared, SliceReader,
+    SliceWriter, SyncHandle, ValueStatus, Writer, lock_range,
+};
 use api::{OwnerCache, Parent, UsedLocks};
 #[cfg(feature = "trace")]
 pub(crate) use connection::VMID_LENGTH;
@@ -79,7 +82,7 @@ type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 /// | IDs | [`take_id`](Node::take_id), [`take_id_for`](Node::take_id_for), [`transfer_id`](Node::transfer_id), [`accept_id`](Node::accept_id), [`release_id`](Node::release_id), [`release_idle_ranges`](Node::release_idle_ranges), [`ids_in_use`](Node::ids_in_use), [`owner_of`](Node::owner_of), [`change_owner`](Node::change_owner), [`alloc_range`](Node::alloc_range), [`release_range`](Node::release_range), [`new_vmid`](Node::new_vmid), [`announce`](Node::announce) |
 /// | file locks | [`set_lock`](Node::set_lock), [`find_lock`](Node::find_lock), [`fencing_number`](Node::fencing_number), [`close_file`](Node::close_file), [`clear_locks`](Node::clear_locks) |
 /// | open files | [`hold_open_file`](Node::hold_open_file), [`give_open_file`](Node::give_open_file), [`take_back_open_file`](Node::take_back_open_file), [`close_open_file`](Node::close_open_file) |
-/// | shared values, typed | [`share`](Node::share) |
+/// | shared values, typed | [`share`](Node::share), [`share_slice`](Node::share_slice), [`open_semaphore`](Node::open_semaphore), [`open_queue`](Node::open_queue), [`open_condvar`](Node::open_condvar), [`open_barrier`](Node::open_barrier) |
 /// | shared values, as bytes | [`open_sync`](Node::open_sync), [`lock_sync`](Node::lock_sync), [`sync_fencing_number`](Node::sync_fencing_number), [`upgrade_sync`](Node::upgrade_sync), [`unlock_sync`](Node::unlock_sync), [`wait_sync`](Node::wait_sync), [`sync_changes`](Node::sync_changes), [`close_sync`](Node::close_sync), [`close_all_syncs`](Node::close_all_syncs) |
 /// | connections | [`connect`](Node::connect), [`disconnect`](Node::disconnect) |
 /// | diagnosis | [`statistics`](Node::statistics), [`events`](Node::events), [`pending_calls`](Node::pending_calls), [`check_invariants`](Node::check_invariants) |

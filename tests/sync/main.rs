@@ -12,10 +12,12 @@ mod owner_death;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;
+mod primitives;
 mod protocol_violations;
 mod revocation;
 mod server;
 mod shared;
 mod threads;
+mod values;
 #[path = "../common/walk.rs"]
 mod walk;

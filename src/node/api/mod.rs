@@ -18,12 +18,14 @@ mod process_table;
 mod shared_state;
 mod signals;
 mod used_locks;
+mod values;
 
 pub use children::ChildSelector;
 pub use file_locks::lock_range;
 pub(crate) use parent::Parent;
 pub use process::Exit;
 pub(crate) use shared_state::SyncHandles;
-pub use shared_state::{Reader, Shared, SyncHandle, ValueStatus, Writer};
+pub use shared_state::{Reader, Shared, SliceReader, SliceWriter, SyncHandle, ValueStatus, Writer};
 pub(crate) use signals::OwnerCache;
 pub(crate) use used_locks::UsedLocks;
+pub use values::{Arrival, Barrier, Condvar, Queue, Semaphore};

@@ -77,16 +77,16 @@ impl Client<'_> {
             (SyncCode::RequestDowngrade, ClientPhase::Open) => {
                 self.on_request_downgrade(sync.state)
             }
-            (SyncCode::ConfirmClose, ClientPhase::Closing) => {
-                self.phase = ClientPhase::Free;
-                self.change_count = self.change_count.wrapping_add(1);
+            (SyncCode::ConfirmClose, ClientPhase::Closing | ClientPhase::Reopening) => {
+                self.on_closed();
                 Ok(())
             }
             // The server does not know yet that the handle is closed.
             (_, ClientPhase::Free)
-            | (SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade, ClientPhase::Closing) => {
-                Ok(())
-            }
+            | (
+                SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade,
+                ClientPhase::Closing | ClientPhase::Reopening,
+            ) => Ok(()),
             _ => Err(ProtocolViolation),
         }
     }

@@ -6,7 +6,7 @@ mod messages;
 mod usage;
 
 use crate::fencing::Numbers;
-use crate::invariant::OrBroken;
+use crate::invariant::{Count, OrBroken};
 use crate::store::Buffer;
 use crate::wire::{SyncCode, SyncState};
 
@@ -44,6 +44,8 @@ enum ClientPhase {
     Free,
     Open,
     Closing,
+    /// It was opened again before the server has confirmed the close: it is new after that.
+    Reopening,
 }
 
 /// The state of one handle in one process.
@@ -56,6 +58,8 @@ pub struct Client<'m> {
     id: u64,
     /// Counts the handles that this slot has had.
     generation: u32,
+    /// The number of times that this process has opened the handle and not closed it.
+    openings: u32,
     /// The server may know this client, because a request was sent.
     is_known_to_server: bool,
     /// The lease that this process holds.
@@ -127,6 +131,7 @@ impl<'m> Client<'m> {
             phase: ClientPhase::Free,
             id: 0,
             generation: 0,
+            openings: 0,
             is_known_to_server: false,
             current: SyncState::Invalid,
             requested: SyncState::Invalid,
@@ -169,11 +174,58 @@ impl<'m> Client<'m> {
             phase: ClientPhase::Open,
             id,
             generation,
+            openings: 1,
             change_count,
             is_extended,
             ..Client::from_buffer(data)
         };
         generation
+    }
+
+    /// Opens the handle once more. Returns the generation of the slot, which is new if the handle
+    /// was closed; `None` if it is free, or at the limit of the count.
+    pub(crate) fn open_again(&mut self) -> Option<u32> {
+        if self.phase == ClientPhase::Closing {
+            self.phase = ClientPhase::Reopening;
+            self.generation = self.generation.wrapping_add(1);
+            self.openings = 0;
+            // Those that wait for the closed handle do not count.
+            self.waiting = [0; 2];
+        } else if !self.is_open() {
+            return None;
+        }
+        self.openings = self.openings.checked_add(1)?;
+        Some(self.generation)
+    }
+
+    /// Handles the end of a close: the handle is free, or open anew.
+    fn on_closed(&mut self) {
+        if self.phase == ClientPhase::Closing {
+            self.phase = ClientPhase::Free;
+        } else {
+            let (generation, openings) = (self.generation, self.openings);
+            let (waiting, head_request) = (self.waiting, self.head_request);
+            self.open(self.id, self.is_extended);
+            (self.generation, self.openings) = (generation, openings);
+            (self.waiting, self.head_request) = (waiting, head_request);
+        }
+        self.change_count = self.change_count.wrapping_add(1);
+    }
+
+    /// Undoes one opening, if another remains. False if the caller has to close the handle.
+    pub(crate) fn close_one(&mut self) -> bool {
+        let is_shared = self.is_open() && self.openings > 1;
+        if is_shared {
+            self.openings.decrement();
+        }
+        is_shared
+    }
+
+    /// Has the next close end all openings of the handle, unless a thread of this process uses it.
+    pub(crate) fn join_openings(&mut self) {
+        if !self.is_in_use() {
+            self.openings = 1;
+        }
     }
 
     /// Records that the server has sent HELLO.
@@ -195,7 +247,7 @@ impl<'m> Client<'m> {
     /// Whether the handle is open.
     #[inline]
     pub fn is_open(&self) -> bool {
-        self.phase == ClientPhase::Open
+        matches!(self.phase, ClientPhase::Open | ClientPhase::Reopening)
     }
 
     /// Whether the slot is free.
@@ -273,10 +325,15 @@ impl<'m> Client<'m> {
 
     /// Closes the handle. False if a thread of this process uses it.
     pub fn close(&mut self) -> bool {
-        if self.phase != ClientPhase::Open || self.has_writer || self.readers > 0 {
+        if !self.is_open() || self.has_writer || self.readers > 0 {
             return false;
         }
         self.change_count = self.change_count.wrapping_add(1);
+        if self.phase == ClientPhase::Reopening {
+            // The server confirms the close before.
+            self.phase = ClientPhase::Closing;
+            return true;
+        }
         self.out_upgrade = None;
         if self.is_known_to_server {
             self.forward_owner_death();
@@ -303,14 +360,20 @@ impl<'m> Client<'m> {
     /// Whether the server is a process in C that has not confirmed the close. Such a server ends if
     /// the connection ends before.
     pub fn awaits_c_server(&self) -> bool {
-        self.phase == ClientPhase::Closing && !self.is_extended
+        self.is_closing() && !self.is_extended
     }
 
     /// Handles the end of the server: a handle that was being closed is closed.
     pub fn abandon(&mut self) {
-        if self.phase == ClientPhase::Closing {
-            self.phase = ClientPhase::Free;
+        if self.is_closing() {
+            self.on_closed();
+        } else {
+            self.change_count = self.change_count.wrapping_add(1);
         }
-        self.change_count = self.change_count.wrapping_add(1);
+    }
+
+    /// Whether the server has not confirmed a close.
+    const fn is_closing(&self) -> bool {
+        matches!(self.phase, ClientPhase::Closing | ClientPhase::Reopening)
     }
 }

@@ -21,8 +21,11 @@ impl Client<'_> {
     /// A call that does not have its turn only requests the lease.
     #[inline]
     pub fn acquire(&mut self, state: SyncState, has_turn: bool) -> Acquisition {
-        if self.phase != ClientPhase::Open {
-            return Acquisition::Closed;
+        match self.phase {
+            ClientPhase::Open => {}
+            // The request follows when the handle is new.
+            ClientPhase::Reopening => return Acquisition::Pending,
+            ClientPhase::Free | ClientPhase::Closing => return Acquisition::Closed,
         }
         let write = state == SyncState::Exclusive;
         // An upgrading reader waits for the other readers, so no new ones are admitted.
@@ -60,7 +63,7 @@ impl Client<'_> {
             readers
         };
         *count = count.checked_add_signed(change).or_broken(*count);
-        if change < 0 {
+        if change < 0 && self.phase != ClientPhase::Reopening {
             self.reduce_request();
             self.is_grant_unused &= self.can_serve();
             self.return_revoked();

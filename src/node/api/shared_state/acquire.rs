@@ -112,6 +112,17 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
+    /// As [`Node::acquire_sync`], for a call that does not use the handle alone.
+    pub(super) fn acquire_sync_in<T>(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        wait: Wait<'_>,
+        read: impl FnMut(&mut Client<'m>) -> T,
+    ) -> Result<T, Error> {
+        self.acquire_sync(handle, state, false, wait, read)
+    }
+
     /// Acquires the handle if the lease is here and nothing is in the way. Otherwise the call counts
     /// as one that waits.
     #[allow(

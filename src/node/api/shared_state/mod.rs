@@ -1,17 +1,22 @@
 //! Sync handles: values that several processes share.
 
 mod acquire;
+mod guards;
 mod lease_limit;
 mod messages;
 mod open;
 mod queued_wait;
 mod release;
 mod shared;
+mod slice;
 mod slots;
 mod wait_queue;
+mod when;
 
+pub use guards::{Reader, Writer};
 pub(super) use open::misuse;
-pub use shared::{Reader, Shared, Writer};
+pub use shared::Shared;
+pub use slice::{SliceReader, SliceWriter};
 pub(crate) use slots::SyncHandles;
 
 /// A sync handle that this process has opened.

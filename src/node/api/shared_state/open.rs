@@ -21,12 +21,29 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] ([`Resource::SyncHandles`]) at the limit, or if this process has used up its fresh numbers (2^29 at least); [`Error::Invalid`] if this process has that number open, or has not finished closing it.
     pub fn open_sync(&self, id: Option<u64>) -> Result<SyncHandle, Error> {
+        self.open_handle(id, false)
+    }
+
+    /// As [`Node::open_sync`]. If `shares` says so, a handle that this process has open is opened
+    /// once more, and closes when all its openings are closed; one that is being closed is opened
+    /// anew, and its first use waits for the end of the close.
+    pub(super) fn open_handle(&self, id: Option<u64>, shares: bool) -> Result<SyncHandle, Error> {
         self.check_running()?;
         let mut directory = self.sync_handles.directory.lock();
+        let open = id.and_then(|id| Some((id, directory.find(id)?)));
+        if let Some((id, slot_index)) = open {
+            let slot = self.sync_handles.slots.get(slot_index as usize);
+            let opened = slot.filter(|_| shares);
+            let opened = opened.and_then(|slot| slot.client.lock().open_again());
+            return opened
+                .ok_or(Error::Invalid(Invalid::HandleOpen))
+                .map(|generation| SyncHandle {
+                    slot_index,
+                    id,
+                    generation,
+                });
+        }
         let id = match id {
-            Some(id) if directory.find(id).is_some() => {
-                return Err(Error::Invalid(Invalid::HandleOpen));
-            }
             Some(id) => id,
             None => directory
                 .fresh_id(self.identity.vmid)
@@ -70,7 +87,8 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// Closes a handle that no thread of this process holds. The value lives until all processes
+    /// Closes a handle that no thread of this process holds. A handle that is open several times in
+    /// this process, since [`Node::share`] opened it again, stays open for the others. The value lives until all processes
     /// that used it have closed it. Blocks until the leader has confirmed the close, at most as
     /// long as `wait` allows, and not at all if other threads use all
     /// [`Capacities::waiters`](crate::Capacities::waiters); a later confirmation frees the slot as well.
@@ -156,7 +174,13 @@ calls! {
         let slot = self.slot(handle)?;
         let is_free = {
             let mut client = slot.client.lock();
-            if client.generation() != handle.generation || !client.close() {
+            if client.generation() != handle.generation {
+                return Err(Error::Invalid(Invalid::HandleClosed));
+            }
+            if client.close_one() {
+                return Ok(());
+            }
+            if !client.close() {
                 return Err(misuse(&client, handle, Invalid::HandleInUse));
             }
             client.is_free()
@@ -194,19 +218,20 @@ calls! {
         let wait = self.begin(wait);
         let mut outcome = Ok(());
         for (slot_index, slot) in (0..).zip(self.sync_handles.slots.iter()) {
-            let (handle, is_open) = {
-                let client = slot.client.lock();
+            let (handle, is_open, is_in_use) = {
+                let mut client = slot.client.lock();
+                client.join_openings();
                 let (id, generation) = (client.id(), client.generation());
-                (
-                    SyncHandle {
-                        slot_index,
-                        id,
-                        generation,
-                    },
-                    client.is_open(),
-                )
+                let handle = SyncHandle {
+                    slot_index,
+                    id,
+                    generation,
+                };
+                (handle, client.is_open(), client.is_in_use())
             };
-            if is_open {
+            if is_in_use {
+                outcome = outcome.and(Err(Error::Invalid(Invalid::HandleInUse)));
+            } else if is_open {
                 outcome = outcome.and(wait!(self.close_sync_in(handle, wait)));
             }
         }

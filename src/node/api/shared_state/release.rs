@@ -60,7 +60,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     #[inline]
-    pub(super) fn release_sync(
+    pub(in crate::node) fn release_sync(
         &self,
         handle: SyncHandle,
         state: SyncState,

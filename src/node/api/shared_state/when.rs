@@ -1,0 +1,214 @@
+//! Waiting until a value fulfils a condition, without polling it.
+//!
+//! A call that waits keeps a lease to read. So a process that is to change the value has to have the
+//! lease revoked first, and that wakes the call. No message is sent while nothing changes.
+
+use super::guards::{Reader, Writer};
+use super::{Shared, SyncHandle, ValueStatus};
+use crate::error::{Error, Invalid};
+use crate::invariant::Count;
+use crate::node::rpc::{Limits, Polled, Undo};
+use crate::node::{Node, Wait};
+use crate::pal::Pal;
+use crate::shared_state::Client;
+use crate::wire::SyncState;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// How often a call that wants to change the value acquires it without having read it before: at
+/// first, and when it is woken for the first time. If only one process waits, this saves it a
+/// request. Calls that went on so would wake each other for ever.
+const BLIND_ATTEMPTS: u32 = 2;
+
+calls! {
+    /// Acquires the handle in the state `wanted` when `accepts` says so of what `read` has copied
+    /// from the value. `accepts` is called without a lock, while the handle is held in the given
+    /// state.
+    fn acquire_when<C>(
+        &self,
+        handle: SyncHandle,
+        wanted: SyncState,
+        wait: Wait<'_>,
+        mut read: impl FnMut(&mut Client<'m>) -> C,
+        mut accepts: impl FnMut(&C, SyncState) -> bool,
+    ) -> Result<C, Error> {
+        let limits = Limits::of(wait, &self.pal);
+        let mut attempts = BLIND_ATTEMPTS;
+        loop {
+            let state = if attempts > 0 { wanted } else { SyncState::Shared };
+            // The count is read together with the value, so no change after it is missed.
+            let look = |client: &mut Client<'m>| (read(client), client.change_count());
+            let looked = self.acquire_sync_in(handle, state, limits.wait(), look);
+            let (copy, seen) = wait!(looked)?;
+            let held = Undo::new(|| {
+                let _ = self.release_sync(handle, state, |_| ());
+            });
+            let is_accepted = accepts(&copy, state);
+            if is_accepted && state == wanted {
+                held.keep();
+                return Ok(copy);
+            }
+            drop(held);
+            if is_accepted {
+                attempts = 1;
+                continue;
+            }
+            attempts = attempts.minus(u32::from(attempts > 0));
+            wait!(self.wait_sync_in(handle, seen, limits.wait()))?;
+        }
+    }
+}
+
+/// A call that waits for a value.
+struct Watch<'s, 'n, 'm, P: Pal, T> {
+    shared: &'s Shared<'n, 'm, P, T>,
+    /// The number of deaths that were reported before the call.
+    reported: u32,
+    /// The call has seen a change. It is kept for the next call if this one fails.
+    has_seen_change: bool,
+}
+
+impl<'s, 'n, 'm, P: Pal, T> Watch<'s, 'n, 'm, P, T> {
+    fn begin(shared: &'s Shared<'n, 'm, P, T>) -> Result<Self, Error> {
+        Ok(Watch {
+            shared,
+            reported: shared.node.sync_owner_deaths(shared.handle)?.1,
+            has_seen_change: false,
+        })
+    }
+
+    /// Whether the wait ends with what was acquired: a value that the predicate accepts, one of
+    /// another size, or the report of a death. A caller that may change the value is the last to
+    /// get that report.
+    fn accepts(
+        &mut self,
+        (value, status): &(Option<T>, ValueStatus),
+        state: SyncState,
+        is_it: &mut impl FnMut(&T) -> bool,
+    ) -> bool {
+        self.has_seen_change |= status.changed;
+        let is_reported = || {
+            let deaths = self.shared.node.sync_owner_deaths(self.shared.handle);
+            deaths.is_ok_and(|(deaths, _)| deaths == self.reported)
+        };
+        if status.owner_died && (state == SyncState::Exclusive || !is_reported()) {
+            return true;
+        }
+        value.as_ref().is_none_or(is_it)
+    }
+
+    /// Ends the wait with the value, whose status contains all that the call has seen.
+    fn end(
+        mut self,
+        state: SyncState,
+        (value, mut status): (Option<T>, ValueStatus),
+    ) -> Result<(T, ValueStatus), Error>
+    where
+        T: FromBytes + IntoBytes + Immutable + KnownLayout,
+    {
+        status.changed = core::mem::take(&mut self.has_seen_change);
+        self.shared
+            .checked(state, (value, status), Invalid::ValueSize)
+    }
+}
+
+impl<P: Pal, T> Drop for Watch<'_, '_, '_, P, T> {
+    fn drop(&mut self) {
+        if self.has_seen_change {
+            let shared = self.shared;
+            shared.node.restore_sync_change(shared.handle, true);
+        }
+    }
+}
+
+/// The text of both forms: `$acquire` runs [`Node::acquire_when`] with the watch.
+macro_rules! when {
+    ($self:ident, $state:expr, $is_it:ident, |$read:ident, $accepts:ident| $acquire:expr) => {{
+        let mut watch = Watch::begin($self)?;
+        let $read = super::shared::read_value;
+        let $accepts = |copy: &_, state| watch.accepts(copy, state, &mut $is_it);
+        let acquired = $acquire?;
+        watch.end($state, acquired)
+    }};
+}
+
+impl<'n, 'm, P: Pal, T> Shared<'n, 'm, P, T>
+where
+    T: FromBytes + IntoBytes + Immutable + KnownLayout,
+{
+    /// Waits until the predicate `is_it` accepts the value, and acquires it to read. The call
+    /// sleeps, and evaluates the predicate whenever a process has released the value after changing
+    /// it; so it may miss a value that is soon changed again.
+    ///
+    /// The death of a process that held the value to change it ends the wait, too, whatever the
+    /// value is: [`ValueStatus::owner_died`] is set then, and the value is the last one that was
+    /// given back. Only a death that this process has not reported to a caller before ends the
+    /// wait, so a second call waits on.
+    ///
+    /// # Errors
+    /// As [`Shared::read`]. The status is kept for the next call then.
+    pub fn wait_for(
+        &self,
+        wait: Wait<'_>,
+        mut is_it: impl FnMut(&T) -> bool,
+    ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
+        let (node, handle, state) = (self.node, self.handle, SyncState::Shared);
+        let acquired = when!(self, state, is_it, |read, accepts| node
+            .acquire_when(handle, state, wait, read, accepts));
+        Ok(Reader::new(self, acquired?))
+    }
+
+    /// As [`Shared::wait_for`]. The status is kept for the next call also if the future is dropped.
+    ///
+    /// # Errors
+    /// As [`Shared::read`].
+    pub async fn wait_for_async(
+        &self,
+        wait: Wait<'_>,
+        mut is_it: impl FnMut(&T) -> bool,
+    ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
+        let (node, handle, state) = (Polled(self.node), self.handle, SyncState::Shared);
+        let acquired = when!(self, state, is_it, |read, accepts| node
+            .acquire_when(handle, state, wait, read, accepts)
+            .await);
+        Ok(Reader::new(self, acquired?))
+    }
+
+    /// Waits until the predicate `is_it` accepts the value, and acquires it to change it, with the
+    /// value that the predicate has accepted: a monitor, as a mutex with a condition variable. The
+    /// call sleeps as [`Shared::wait_for`], and misses no value that stays.
+    ///
+    /// An owner's death that nobody has handled ends the wait, too, as there.
+    ///
+    /// If several processes wait, a change wakes them all; they get the value in the order in which
+    /// their requests arrive at the leader, and those whose predicate is not fulfilled any more
+    /// sleep again.
+    ///
+    /// # Errors
+    /// As [`Shared::wait_for`].
+    pub fn write_when(
+        &self,
+        wait: Wait<'_>,
+        mut is_it: impl FnMut(&T) -> bool,
+    ) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
+        let (node, handle, state) = (self.node, self.handle, SyncState::Exclusive);
+        let acquired = when!(self, state, is_it, |read, accepts| node
+            .acquire_when(handle, state, wait, read, accepts));
+        Ok(Writer::new(self, acquired?))
+    }
+
+    /// As [`Shared::write_when`]. The status is kept for the next call also if the future is dropped.
+    ///
+    /// # Errors
+    /// As [`Shared::wait_for`].
+    pub async fn write_when_async(
+        &self,
+        wait: Wait<'_>,
+        mut is_it: impl FnMut(&T) -> bool,
+    ) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
+        let (node, handle, state) = (Polled(self.node), self.handle, SyncState::Exclusive);
+        let acquired = when!(self, state, is_it, |read, accepts| node
+            .acquire_when(handle, state, wait, read, accepts)
+            .await);
+        Ok(Writer::new(self, acquired?))
+    }
+}
