@@ -5,4 +5,5 @@ mod common;
 mod dropped;
 mod locks;
 mod model;
+mod primitives;
 mod wakes;

@@ -86,7 +86,7 @@ impl<P: Pal> Semaphore<'_, '_, P> {
         loop {
             let permits = self
                 .permits
-                .write_when(wait, |permits| self.free(permits) > 0)?;
+                .write_when(wait, |permits| self.free(*permits) > 0)?;
             if self.take(permits) {
                 return Ok(());
             }
@@ -100,7 +100,7 @@ impl<P: Pal> Semaphore<'_, '_, P> {
     pub async fn acquire_async(&self, wait: Wait<'_>) -> Result<(), Error> {
         let wait = self.permits.node.begin(wait);
         loop {
-            let is_free = |permits: &Permits| self.free(permits) > 0;
+            let is_free = |permits: &Permits| self.free(*permits) > 0;
             if self.take(self.permits.write_when_async(wait, is_free).await?) {
                 return Ok(());
             }
@@ -147,10 +147,10 @@ impl<P: Pal> Semaphore<'_, '_, P> {
     /// # Errors
     /// As [`Shared::read`](crate::Shared::read).
     pub fn permits(&self, wait: Wait<'_>) -> Result<u32, Error> {
-        Ok(self.free(&*self.permits.read(wait)?))
+        Ok(self.free(*self.permits.read(wait)?))
     }
 
-    const fn free(&self, permits: &Permits) -> u32 {
+    const fn free(&self, permits: Permits) -> u32 {
         if permits.is_used == 0 {
             self.initial
         } else {
@@ -160,7 +160,7 @@ impl<P: Pal> Semaphore<'_, '_, P> {
 
     /// Takes a permit, if there is a free one: the death of an owner ends a wait, too.
     fn take(&self, mut permits: Writer<'_, '_, '_, P, Permits>) -> bool {
-        let left = self.free(&permits).checked_sub(1);
+        let left = self.free(*permits).checked_sub(1);
         if let Some(free) = left {
             *permits = Permits { is_used: 1, free };
         }
@@ -168,7 +168,7 @@ impl<P: Pal> Semaphore<'_, '_, P> {
     }
 
     fn give(&self, mut permits: Writer<'_, '_, '_, P, Permits>) -> Result<(), Error> {
-        let free = self.free(&permits).checked_add(1);
+        let free = self.free(*permits).checked_add(1);
         let free = free.ok_or(Error::Invalid(Invalid::Permits))?;
         *permits = Permits { is_used: 1, free };
         Ok(())

@@ -1,0 +1,195 @@
+//! Semaphores, queues, condition variables, barriers and slices as futures of one thread.
+
+use std::time::Duration;
+
+use libos_ipc::{Error, Wait};
+
+use super::common::{Family, LONG, Task};
+
+/// Polls a waiting task while it is woken, until it ends.
+fn finish<F: Future>(family: &Family, task: &mut Task<F>) -> F::Output {
+    for _ in 0..40 {
+        family.settle();
+        if let Some(result) = task.poll_if_woken() {
+            return result;
+        }
+    }
+    panic!("no wake ends the future");
+}
+
+/// Polls the tasks that were woken until no task is; none of them ends.
+fn sleep<F: Future>(family: &Family, tasks: &mut [Task<F>]) {
+    for _ in 0..40 {
+        family.settle();
+        for task in &mut *tasks {
+            assert!(task.poll_if_woken().is_none());
+        }
+    }
+    let wakes: Vec<_> = tasks.iter().map(Task::wakes).collect();
+    family.settle();
+    assert!(
+        tasks.iter().map(Task::wakes).eq(wakes),
+        "they wake each other"
+    );
+}
+
+/// Runs a future while a task that sleeps is polled whenever it is woken.
+fn run_beside<T, F: Future>(
+    family: &Family,
+    future: impl Future<Output = T>,
+    sleeping: &mut [Task<F>],
+) -> T {
+    let mut task = Task::new(future);
+    for _ in 0..40 {
+        if let Some(result) = task.poll_if_woken() {
+            return result;
+        }
+        family.settle();
+        for sleeping in &mut *sleeping {
+            assert!(sleeping.poll_if_woken().is_none());
+        }
+    }
+    panic!("the future does not end");
+}
+
+#[test]
+fn a_release_wakes_the_task_that_waits_for_a_permit() {
+    let family = Family::new(3);
+    let [_, ours, theirs] =
+        [1, 2, 3].map(|number| family.member(number).open_semaphore(Some(4), 0).unwrap());
+    let mut waits = [Task::new(ours.acquire_async(LONG))];
+    sleep(&family, &mut waits);
+    run_beside(&family, theirs.release_async(LONG), &mut waits).unwrap();
+    assert_eq!(finish(&family, &mut waits[0]), Ok(()));
+    assert_eq!(family.run(theirs.try_acquire_async(LONG)), Ok(false));
+    drop(waits);
+    family.assert_idle();
+}
+
+#[test]
+fn a_dropped_acquire_takes_no_permit() {
+    for steps in 0..12 {
+        let family = Family::new(3);
+        let [_, ours, theirs] =
+            [1, 2, 3].map(|number| family.member(number).open_semaphore(Some(4), 0).unwrap());
+        let mut dropped = Task::new(ours.acquire_async(Wait::FOREVER));
+        let mut release = Task::new(theirs.release_async(Wait::FOREVER));
+        let (mut has_acquired, mut has_released) = (false, false);
+        for step in 0..steps {
+            has_acquired |= !has_acquired && dropped.poll_if_woken().is_some();
+            family.nodes[step % 3].poll_once();
+            family.nodes[0].poll_once();
+            if step > 3 && !has_released {
+                has_released = release.poll_if_woken().is_some();
+            }
+        }
+        drop((dropped, release));
+        family.settle();
+        family.run(theirs.release_async(LONG)).unwrap();
+        let mut left = 0;
+        while family.run(ours.try_acquire_async(LONG)).unwrap() {
+            left += 1;
+        }
+        assert_eq!(left + u32::from(has_acquired), 1 + u32::from(has_released));
+        family.assert_idle();
+    }
+}
+
+#[test]
+fn a_push_wakes_one_of_the_tasks_that_wait_and_the_others_sleep_on() {
+    let family = Family::new(4);
+    let queues =
+        [1, 2, 3, 4].map(|number| family.member(number).open_queue::<u64>(Some(4), 2).unwrap());
+    let mut pops: Vec<_> = queues[1..3]
+        .iter()
+        .map(|queue| Task::new(queue.pop_async(LONG)))
+        .collect();
+    sleep(&family, &mut pops);
+    run_beside(&family, queues[3].push_async(&7, LONG), &mut pops).unwrap();
+    let mut popped = Vec::new();
+    for _ in 0..40 {
+        family.settle();
+        pops.retain_mut(|pop| match pop.poll_if_woken() {
+            Some(item) => {
+                popped.push(item.unwrap());
+                false
+            }
+            None => true,
+        });
+    }
+    assert_eq!((popped, pops.len()), (vec![7], 1));
+    sleep(&family, &mut pops);
+    assert_eq!(family.run(queues[0].try_pop_async(LONG)), Ok(None));
+    sleep(&family, &mut pops);
+    drop(pops);
+    for item in [1, 2] {
+        assert_eq!(family.run(queues[0].try_push_async(&item, LONG)), Ok(true));
+    }
+    assert_eq!(family.run(queues[3].try_push_async(&3, LONG)), Ok(false));
+    let short = Wait::at_most(Duration::from_millis(1));
+    assert_eq!(
+        family.run(queues[3].push_async(&3, short)),
+        Err(Error::TimedOut)
+    );
+    assert_eq!(family.run(queues[1].pop_async(LONG)), Ok(1));
+    family.assert_idle();
+}
+
+#[test]
+fn a_notification_wakes_the_task_that_has_given_the_value_back() {
+    let family = Family::new(3);
+    let [ours, theirs] = [2, 3].map(|number| {
+        let member = family.member(number);
+        (
+            member.share::<u64>(Some(1)).unwrap(),
+            member.open_condvar(Some(2)).unwrap(),
+        )
+    });
+    let mut waits = [Task::new(async {
+        let guard = ours.0.write_async(LONG).await?;
+        ours.1.wait_async(guard, LONG).await.map(|guard| *guard)
+    })];
+    sleep(&family, &mut waits);
+    *run_beside(&family, theirs.0.write_async(LONG), &mut waits).unwrap() = 5;
+    sleep(&family, &mut waits);
+    run_beside(&family, theirs.1.notify_all_async(LONG), &mut waits).unwrap();
+    assert_eq!(finish(&family, &mut waits[0]), Ok(5));
+    drop(waits);
+    family.assert_idle();
+}
+
+#[test]
+fn the_last_arrival_wakes_the_tasks_that_wait_at_the_barrier() {
+    let family = Family::new(3);
+    let barriers = [1, 2, 3].map(|number| family.member(number).open_barrier(Some(4), 3).unwrap());
+    for _ in 0..3 {
+        let mut waits: Vec<_> = barriers[1..]
+            .iter()
+            .map(|barrier| Task::new(barrier.wait_async(LONG)))
+            .collect();
+        sleep(&family, &mut waits);
+        let arrival = run_beside(&family, barriers[0].arrive_async(LONG), &mut waits).unwrap();
+        assert!(arrival.is_last());
+        for wait in &mut waits {
+            assert_eq!(finish(&family, wait), Ok(false));
+        }
+        family.run(barriers[0].pass_async(arrival, LONG)).unwrap();
+        drop(waits);
+        family.assert_idle();
+    }
+}
+
+#[test]
+fn a_slice_moves_between_tasks_with_its_length() {
+    let family = Family::new(3);
+    let [ours, theirs] =
+        [2, 3].map(|number| family.member(number).share_slice::<u16>(Some(4)).unwrap());
+    let (mut buffer, mut other) = ([0; 9], [0; 9]);
+    let mut writer = family.run(ours.write_to_async(&mut buffer, LONG)).unwrap();
+    writer.set(&[1, 2, 3]).unwrap();
+    drop(writer);
+    let reader = family.run(theirs.read_to_async(&mut other, LONG)).unwrap();
+    assert_eq!(*reader, [1, 2, 3]);
+    drop(reader);
+    family.assert_idle();
+}
