@@ -203,6 +203,7 @@ fn end_of_all<const READS: bool>(
         with(|world| world.check("broadcasts", what));
     }
     while program.wait_child(ChildSelector::Any, LONG).is_some() {}
+    program.end_primitives();
     program.release_all_ids();
     let ended = with(|world| {
         world.checks.family.ends(own.vmid, (0, 0));

@@ -248,7 +248,11 @@ fn message(rng: &mut Rng) -> Message<'static> {
             rng.u64(68..75)
         },
         state: SyncState::ALL[rng.usize(..4)],
-        data: [&b""[..], b"12345678", b"123456789012345678901234567890"][rng.usize(..3)],
+        data: [
+            &b""[..],
+            b"12345678",
+            b"1234567890123456789012345678901234567890",
+        ][rng.usize(..3)],
     };
     match rng.u8(..22) {
         0 => Message::GetNewVmid,

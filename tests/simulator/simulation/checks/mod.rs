@@ -13,6 +13,7 @@ mod metadata;
 mod mirror;
 mod order;
 mod pools;
+mod primitives;
 mod signals;
 mod values;
 mod vmids;
@@ -25,6 +26,7 @@ pub(crate) use files::{BYTES, Claim, Owner, Space};
 pub(crate) use metadata::{credentials, path, path_of, user_of};
 pub(crate) use mirror::{Mirror, MirrorMemory};
 pub(crate) use pools::{bounds, left_over};
+pub(crate) use primitives::PLACES;
 pub(crate) use signals::{FOREIGN, group_signal_of, signal_of};
 pub(crate) use values::{HANDLES, Stamp};
 
@@ -40,6 +42,7 @@ pub(crate) struct Checks {
     pub(crate) files: files::Files,
     pub(crate) values: values::Values,
     pub(crate) heartbeats: heartbeats::Heartbeats,
+    pub(crate) primitives: primitives::Primitives,
     pub(crate) false_disconnects: false_disconnects::FalseDisconnects,
     pub(crate) calls: calls::Calls,
     /// A clock of the checks, which advances with each certain fact.
@@ -57,6 +60,7 @@ impl Checks {
             files: files::Files::default(),
             values: values::Values::new(faults),
             heartbeats: heartbeats::Heartbeats::default(),
+            primitives: primitives::Primitives::default(),
             false_disconnects: false_disconnects::FalseDisconnects::new(faults),
             calls: calls::Calls::new(faults),
             clock: 0,
@@ -85,6 +89,7 @@ impl Checks {
             self.files.forget(child, now);
         }
         if !had_given_back {
+            self.primitives.died();
             self.values.died(pid, self.family.is_marked_dead(vmid));
         }
     }

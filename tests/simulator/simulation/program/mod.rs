@@ -3,6 +3,7 @@
 mod fencing;
 mod ids;
 mod locks;
+mod primitives;
 mod processes;
 mod signals;
 mod syncs;
@@ -30,6 +31,7 @@ pub(crate) struct Program<'p, 'm, const READS: bool> {
 impl<const READS: bool> Program<'_, '_, READS> {
     pub(crate) fn run(&self) {
         self.begin_syncs();
+        self.begin_primitives();
         let steps = with(|world| world.plan.steps(self.own.number, self.thread));
         for step in steps {
             if self.own.is_over() {
@@ -70,7 +72,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             52..56 => self.ask_metadata(&mut rng),
             56..61 => self.wait_for_child(&mut rng),
             61..77 => self.lock_file(&mut rng),
-            77..91 => self.use_sync(&mut rng),
+            77..86 => self.use_sync(&mut rng),
+            86..91 => self.use_primitive(&mut rng),
             91..93 => self.contend_for_sync(&mut rng),
             93..95 => self.interrupt(),
             95..97 => idle(self.node, Duration::from_micros(rng.u64(..10_000))),

@@ -1,0 +1,194 @@
+//! A queue, a semaphore and a barrier that all processes share.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use libos_ipc::{Barrier, Error, Queue, Semaphore, Wait};
+
+use super::super::checks::{LONG, PLACES};
+use super::super::faults::Fault;
+use super::super::pal::SimPal;
+use super::super::process::idle;
+use super::super::world::with;
+use super::Program;
+use super::ids::nothing;
+
+const QUEUE: u64 = 80;
+const SEMAPHORE: u64 = 81;
+const BARRIER: u64 = 82;
+/// The faults with which a process may end, or a call fail, between a push and a pop.
+const DEADLY: [Fault; 5] = [
+    Fault::Crash,
+    Fault::Disconnect,
+    Fault::Stall,
+    Fault::Silence,
+    Fault::Capacity,
+];
+const SHORT: Duration = Duration::from_millis(20);
+
+type SimQueue<'n, 'm, const READS: bool> = Queue<'n, 'm, SimPal<READS>, u64>;
+
+impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
+    fn queue(&self) -> Result<SimQueue<'p, 'm, READS>, Error> {
+        self.node.open_queue(Some(QUEUE), PLACES)
+    }
+
+    fn semaphore(&self) -> Result<Semaphore<'p, 'm, SimPal<READS>>, Error> {
+        self.node.open_semaphore(Some(SEMAPHORE), PLACES)
+    }
+
+    fn barrier(&self) -> Result<Barrier<'p, 'm, SimPal<READS>>, Error> {
+        self.node.open_barrier(Some(BARRIER), PLACES)
+    }
+
+    /// The leader opens the values once more than it closes them, and so keeps them alive.
+    pub(super) fn begin_primitives(&self) {
+        if !self.own.is_leader || self.thread != 0 {
+            return;
+        }
+        let mut opened = [QUEUE, SEMAPHORE, BARRIER].iter().map(|id| {
+            let value = self.node.share_slice::<u8>(Some(*id))?;
+            drop(value.read_to(&mut [0; 32], Wait::at_most(LONG))?);
+            std::mem::forget(value);
+            Ok::<_, Error>(())
+        });
+        if opened.all(|opened| opened.is_ok()) {
+            with(|world| world.checks.primitives.keep());
+        }
+    }
+
+    pub(super) fn use_primitive(&self, rng: &mut Rng) {
+        if !with(|world| world.checks.primitives.are_kept()) {
+            return;
+        }
+        for _ in 0..rng.u8(1..12) {
+            match rng.u8(..8) {
+                0 => self.meet(rng),
+                1 => self.pass_semaphore(rng),
+                _ => self.exchange_item(rng),
+            }
+            if self.own.is_over() {
+                return;
+            }
+        }
+    }
+
+    /// How long a call waits: for ever, if another process certainly ends the wait.
+    fn patience(&self) -> Duration {
+        let is_safe = with(|world| !DEADLY.iter().any(|fault| world.has(*fault)));
+        if is_safe { LONG } else { SHORT }
+    }
+
+    /// As [`Program::call`]. A call that may wait for ever is repeated after an interrupt.
+    fn finish<T>(
+        &self,
+        name: &'static str,
+        mut call: impl FnMut(Wait<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let limit = self.patience();
+        loop {
+            match self.call(name, limit, nothing, |_, wait| call(wait)) {
+                Err(Error::Interrupted) if limit == LONG => {}
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Pushes an item and then pops one: there is an item for each thread that waits for one.
+    fn exchange_item(&self, rng: &mut Rng) {
+        let Ok(queue) = self.queue() else { return };
+        let who = (self.own.pid, self.thread);
+        let item = with(|world| world.checks.primitives.item(who));
+        if self.finish("push", |wait| queue.push(&item, wait)).is_err() {
+            with(|world| world.checks.primitives.is_not_pushed(item));
+            return;
+        }
+        self.pause_at_times(rng);
+        if let Ok(item) = self.finish("pop", |wait| queue.pop(wait)) {
+            with(|world| {
+                let outcome = world.checks.primitives.popped(item);
+                world.check("queues", outcome);
+            });
+        }
+    }
+
+    fn pass_semaphore(&self, rng: &mut Rng) {
+        let Ok(semaphore) = self.semaphore() else {
+            return;
+        };
+        if self
+            .finish("acquire", |wait| semaphore.acquire(wait))
+            .is_err()
+        {
+            return;
+        }
+        with(|world| {
+            let outcome = world.checks.primitives.acquired();
+            world.check("semaphores", outcome);
+        });
+        self.pause_at_times(rng);
+        with(|world| world.checks.primitives.releases());
+        if self
+            .finish("release", |wait| semaphore.release(wait))
+            .is_err()
+        {
+            with(|world| world.checks.primitives.is_not_released());
+        }
+    }
+
+    /// Arrives at the barrier, and waits a short time for another thread.
+    fn meet(&self, rng: &mut Rng) {
+        let Ok(barrier) = self.barrier() else { return };
+        let Ok(arrival) = self.finish("arrive", |wait| barrier.arrive(wait)) else {
+            return;
+        };
+        let opened = with(|world| {
+            let outcome = world.checks.primitives.arrived(arrival.is_last());
+            let opened = *outcome.as_ref().unwrap_or(&0);
+            world.check("barriers", outcome.map(|_| ()));
+            opened
+        });
+        self.pause_at_times(rng);
+        let passed = self.call("pass", SHORT, nothing, |_, wait| {
+            barrier.pass(arrival, wait)
+        });
+        if passed.is_ok() {
+            with(|world| {
+                let outcome = world.checks.primitives.passed(opened);
+                world.check("barriers", outcome);
+            });
+        }
+    }
+
+    fn pause_at_times(&self, rng: &mut Rng) {
+        if rng.bool() {
+            idle(self.node, Duration::from_micros(rng.u64(..2_000)));
+        }
+    }
+
+    /// The leader looks at what is left, when it is the only process.
+    pub(crate) fn end_primitives(&self) {
+        if !with(|world| world.checks.primitives.are_kept()) {
+            return;
+        }
+        let (Ok(queue), Ok(semaphore)) = (self.queue(), self.semaphore()) else {
+            return;
+        };
+        let long = Wait::at_most(LONG);
+        while let Ok(Some(item)) = queue.try_pop(long) {
+            with(|world| {
+                let outcome = world.checks.primitives.popped(item);
+                world.check("queues", outcome);
+            });
+        }
+        let free = semaphore.permits(long);
+        with(|world| {
+            let outcome = world.checks.primitives.all_popped();
+            world.check("queues", outcome);
+            if let Ok(free) = free {
+                let outcome = world.checks.primitives.all_released(free);
+                world.check("semaphores", outcome);
+            }
+        });
+    }
+}
