@@ -73,19 +73,13 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         }
     }
 
-    /// How long a call waits: for ever, if another process certainly ends the wait.
-    fn patience(&self) -> Duration {
-        let is_safe = with(|world| !DEADLY.iter().any(|fault| world.has(*fault)));
-        if is_safe { LONG } else { SHORT }
-    }
-
     /// As [`Program::call`]. A call that may wait for ever is repeated after an interrupt.
     fn finish<T>(
         &self,
         name: &'static str,
         mut call: impl FnMut(Wait<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let limit = self.patience();
+        let limit = patience();
         loop {
             match self.call(name, limit, nothing, |_, wait| call(wait)) {
                 Err(Error::Interrupted) if limit == LONG => {}
@@ -191,4 +185,10 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
             }
         });
     }
+}
+
+/// How long a call waits: for ever, if another process certainly ends the wait.
+fn patience() -> Duration {
+    let is_safe = with(|world| !DEADLY.iter().any(|fault| world.has(*fault)));
+    if is_safe { LONG } else { SHORT }
 }
