@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::SyncState;
-use libos_ipc::{Errno, Error, Wait};
+use libos_ipc::{Errno, Error, Invalid, Wait};
 
 use crate::shared::Family;
 
@@ -102,7 +102,8 @@ mod semaphore {
     fn release_beyond_the_largest_number_is_eoverflow_as_sem_post() {
         let (_family, nodes) = members(1);
         let semaphore = nodes[0].open_semaphore(None, u32::MAX).unwrap();
-        let refused = Err(Error::Refused(Errno::EOVERFLOW));
+        let refused = Err(Error::Invalid(Invalid::Permits));
+        assert_eq!(Error::Invalid(Invalid::Permits).errno(), Errno::EOVERFLOW);
         assert_eq!(semaphore.release(WAIT), refused);
         semaphore.acquire(WAIT).unwrap();
         semaphore.release(WAIT).unwrap();
@@ -230,20 +231,29 @@ mod queue {
         let queue = node.open_queue::<u32>(None, 4).unwrap();
         queue.push(&1, WAIT).unwrap();
         let shorter = node.open_queue::<u32>(Some(queue.id()), 3).unwrap();
-        assert_eq!(shorter.push(&1, WAIT), Err(Error::Invalid));
-        assert_eq!(shorter.try_pop(WAIT), Err(Error::Invalid));
+        assert_eq!(
+            shorter.push(&1, WAIT),
+            Err(Error::Invalid(Invalid::QueueShape))
+        );
+        assert_eq!(
+            shorter.try_pop(WAIT),
+            Err(Error::Invalid(Invalid::QueueShape))
+        );
         let wider = node.open_queue::<u64>(Some(queue.id()), 4).unwrap();
-        assert_eq!(wider.pop(WAIT), Err(Error::Invalid));
+        assert_eq!(wider.pop(WAIT), Err(Error::Invalid(Invalid::QueueShape)));
         assert_eq!(queue.pop(WAIT), Ok(1));
-        assert_eq!(node.open_queue::<u8>(None, 0).err(), Some(Error::Invalid));
+        assert_eq!(
+            node.open_queue::<u8>(None, 0).err(),
+            Some(Error::Invalid(Invalid::QueueShape))
+        );
         assert!(node.open_queue::<u8>(None, 1024 - 16).is_ok());
         assert_eq!(
             node.open_queue::<u8>(None, 1024 - 15).err(),
-            Some(Error::Invalid)
+            Some(Error::Invalid(Invalid::QueueShape))
         );
         assert_eq!(
             node.open_queue::<u64>(None, u32::MAX).err(),
-            Some(Error::Invalid)
+            Some(Error::Invalid(Invalid::QueueShape))
         );
     }
 
@@ -260,8 +270,16 @@ mod queue {
             [2, 4, u32::MAX, u32::MAX, 0, 0],
         ] {
             raw.write_to(&mut buffer, WAIT).unwrap().set(&ring).unwrap();
-            assert_eq!(queue.try_pop(WAIT), Err(Error::Invalid), "{ring:?}");
-            assert_eq!(queue.push(&1, WAIT), Err(Error::Invalid), "{ring:?}");
+            assert_eq!(
+                queue.try_pop(WAIT),
+                Err(Error::Invalid(Invalid::QueueShape)),
+                "{ring:?}"
+            );
+            assert_eq!(
+                queue.push(&1, WAIT),
+                Err(Error::Invalid(Invalid::QueueShape)),
+                "{ring:?}"
+            );
         }
         let sound = [2, 4, 1, 2, 7, 8];
         raw.write_to(&mut buffer, WAIT)
@@ -435,18 +453,24 @@ mod barrier {
         mine.pass(arrival, WAIT).unwrap();
         theirs.remove_party(WAIT).unwrap();
         theirs.remove_party(WAIT).unwrap();
-        assert_eq!(mine.arrive(WAIT), Err(Error::Invalid));
-        assert_eq!(mine.remove_party(WAIT), Err(Error::Invalid));
+        assert_eq!(mine.arrive(WAIT), Err(Error::Invalid(Invalid::Parties)));
+        assert_eq!(
+            mine.remove_party(WAIT),
+            Err(Error::Invalid(Invalid::Parties))
+        );
     }
 
     #[test]
     fn barrier_of_another_number_of_parties_is_refused() {
         let (_family, nodes) = members(1);
-        assert_eq!(nodes[0].open_barrier(None, 0).err(), Some(Error::Invalid));
+        assert_eq!(
+            nodes[0].open_barrier(None, 0).err(),
+            Some(Error::Invalid(Invalid::Parties))
+        );
         let two = nodes[0].open_barrier(None, 2).unwrap();
         let first = two.arrive(WAIT).unwrap();
         let three = nodes[0].open_barrier(Some(two.id()), 3).unwrap();
-        assert_eq!(three.arrive(WAIT), Err(Error::Invalid));
+        assert_eq!(three.arrive(WAIT), Err(Error::Invalid(Invalid::Parties)));
         assert!(two.arrive(WAIT).unwrap().is_last());
         assert_eq!(two.pass(first, WAIT), Ok(()));
     }

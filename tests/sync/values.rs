@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Error, Interrupt, Wait};
+use libos_ipc::{Error, Interrupt, Invalid, Wait};
 
 use crate::shared::Family;
 
@@ -52,22 +52,31 @@ fn slice_grows_with_zeros_and_not_beyond_its_buffer_or_the_limit() {
     writer.set(&[1, 2]).unwrap();
     writer.resize(4).unwrap();
     assert_eq!(*writer, [1, 2, 0, 0]);
-    assert_eq!(writer.resize(5), Err(Error::Invalid));
-    assert_eq!(writer.set(&[0; 5]), Err(Error::Invalid));
+    assert_eq!(writer.resize(5), Err(Error::Invalid(Invalid::BufferLength)));
+    assert_eq!(
+        writer.set(&[0; 5]),
+        Err(Error::Invalid(Invalid::BufferLength))
+    );
     assert_eq!(*writer, [1, 2, 0, 0]);
     drop(writer);
     let mut writer = slice.write_to(&mut buffer, WAIT).unwrap();
-    assert_eq!(writer.resize(513), Err(Error::Invalid));
+    assert_eq!(
+        writer.resize(513),
+        Err(Error::Invalid(Invalid::BufferLength))
+    );
     assert_eq!(*writer, [1, 2, 0, 0]);
     drop(writer);
     let short = slice.read_to(&mut buffer[..3], WAIT);
-    assert_eq!(short.err(), Some(Error::Invalid));
+    assert_eq!(short.err(), Some(Error::Invalid(Invalid::BufferLength)));
     // The failed call holds nothing.
     drop(slice.write_to(&mut buffer, WAIT).unwrap());
-    assert_eq!(node.share_slice::<()>(None).err(), Some(Error::Invalid));
+    assert_eq!(
+        node.share_slice::<()>(None).err(),
+        Some(Error::Invalid(Invalid::ValueLength))
+    );
     assert_eq!(
         node.share_slice::<[u8; 1025]>(None).err(),
-        Some(Error::Invalid)
+        Some(Error::Invalid(Invalid::ValueLength))
     );
 }
 
@@ -83,7 +92,7 @@ fn slice_with_part_of_an_item_is_refused() {
         .set(&[1, 2, 3])
         .unwrap();
     let refused = items.write_to(&mut other, WAIT);
-    assert_eq!(refused.err(), Some(Error::Invalid));
+    assert_eq!(refused.err(), Some(Error::Invalid(Invalid::BufferLength)));
     bytes
         .write_to(&mut buffer, WAIT)
         .unwrap()
@@ -124,17 +133,23 @@ fn value_that_a_process_opens_twice_stays_until_both_are_dropped() {
     let handle = loop {
         match node.open_sync(Some(id)) {
             Ok(handle) => break handle,
-            Err(Error::Invalid) => thread::yield_now(),
+            Err(Error::Invalid(_)) => thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
     };
-    assert_eq!(node.open_sync(Some(id)), Err(Error::Invalid));
+    assert_eq!(
+        node.open_sync(Some(id)),
+        Err(Error::Invalid(Invalid::HandleOpen))
+    );
     let typed = node.share::<u64>(Some(id)).unwrap();
     assert_eq!(*typed.read(WAIT).unwrap(), 0, "nobody had it open");
     node.close_sync(handle, WAIT).unwrap();
     assert_eq!(*typed.read(WAIT).unwrap(), 0);
     drop(typed);
-    assert_eq!(node.close_sync(handle, WAIT), Err(Error::Invalid));
+    assert_eq!(
+        node.close_sync(handle, WAIT),
+        Err(Error::Invalid(Invalid::HandleClosed))
+    );
 }
 
 #[test]
@@ -144,11 +159,18 @@ fn closing_all_handles_closes_one_that_is_open_twice() {
     let first = node.share::<u64>(None).unwrap();
     let second = node.share::<u64>(Some(first.id())).unwrap();
     let held = first.read(WAIT).unwrap();
-    assert_eq!(node.close_all_syncs(WAIT), Err(Error::Invalid), "in use");
+    assert_eq!(
+        node.close_all_syncs(WAIT),
+        Err(Error::Invalid(Invalid::HandleInUse)),
+        "in use"
+    );
     drop(held);
     assert_eq!(*second.read(WAIT).unwrap(), 0);
     node.close_all_syncs(WAIT).unwrap();
-    assert_eq!(second.read(WAIT).err(), Some(Error::Invalid));
+    assert_eq!(
+        second.read(WAIT).err(),
+        Some(Error::Invalid(Invalid::HandleClosed))
+    );
     assert_eq!(node.statistics().pools.sync_handles.now, 0);
 }
 
