@@ -18,7 +18,8 @@
  * calls can return:
  *   -EINVAL     an argument is out of range, or the library is not set up
  *   -ESRCH      the process does not exist, or ended before it answered
- *   -ENOTCONN   the leader is gone, and the call needs it
+ *   -ENOTCONN   the leader is gone, no other process leads in its place (libos_ipc_limits.heirs), and the call needs it: it
+ *               may have had its effect or not
  *   -ENOLINK    this process was cut off from the leader (libos_ipc_callbacks.cut_off)
  *   -ENOMEM     a limit of `struct libos_ipc_limits` is reached; the call had no effect
  *   -ETIMEDOUT  libos_ipc_limits.call_limit_ms passed before the answer arrived
@@ -223,6 +224,9 @@ struct libos_ipc_callbacks {
     /* With a family key: this process was cut off from the leader (libos_ipc_limits.silence_limit_ms), which may have given
      * its locks, leases and IDs to others. Calls for them return -ENOLINK from now on. Called once. */
     void (*cut_off)(void* context);
+    /* Another process leads the family, this one if `leader` is its VMID (libos_ipc_limits.heirs). The calls go on.
+     * `epoch` is the number of the reign: 1 for the first leader. Called once for each. */
+    void (*leader_changed)(void* context, libos_ipc_id_t leader, uint32_t epoch);
 };
 
 /* ---- Time limits and interrupts of calls --------------------------------------------------------- */
@@ -292,6 +296,17 @@ struct libos_ipc_limits {
                                    process had a quarter longer, so no two have the same. 0: the default, 2000;
                                    LIBOS_IPC_NO_SILENCE_LIMIT: none, and what a lost process had is free at once. At most
                                    60000. Without threads, libos_ipc_turn() must be called four times in this time */
+    uint32_t heirs;             /* which processes may lead the family after its leader: enum libos_ipc_heirs; the same in
+                                   all processes of the family */
+    libos_ipc_id_t listed_heirs[4]; /* with LIBOS_IPC_HEIRS_LISTED: their VMIDs, the first to lead first; 0: none */
+    uint32_t heir_patience_ms;  /* how long the process that leads next may leave the leader's messages unread; after it, the
+                                   leader chooses another (default 20); used by the leader */
+    uint32_t stall_limit_ms;    /* how long the leader may give no sign of life before the platform ends it and another process
+                                   leads: 0 (default): without limit; else at least 10 */
+    uint32_t succession_limit_ms; /* how long a process waits for another leader before calls that need one fail with
+                                   -ENOTCONN (default 5000) */
+    uint32_t adoption;          /* what becomes of the children of the first process when another one leads: enum
+                                   libos_ipc_adoption */
 };
 #define LIBOS_IPC_NO_SILENCE_LIMIT UINT32_MAX
 
@@ -302,6 +317,20 @@ enum libos_ipc_admission {
     LIBOS_IPC_ADMIT_ANY,   /* also those that were not given out yet: the launcher may number the processes itself */
     LIBOS_IPC_ADMIT_KNOWN, /* only those of libos_ipc_get_new_vmid() and libos_ipc_start_child(), and those that the leader has
                               announced: for families whose members are not trusted */
+};
+
+/* The processes that may lead the family after its leader has left or died. Each decides about everything when it leads, so
+ * it must be trusted as the leader is. */
+enum libos_ipc_heirs {
+    LIBOS_IPC_HEIRS_NONE,   /* none: the family ends with its leader (default) */
+    LIBOS_IPC_HEIRS_ANY,    /* each process with threads that has the limits of the leader; the lowest VMID first */
+    LIBOS_IPC_HEIRS_LISTED, /* those of libos_ipc_limits.listed_heirs */
+};
+
+/* What becomes of the children of the family's first process when another process leads. */
+enum libos_ipc_adoption {
+    LIBOS_IPC_ADOPTED_BY_NOBODY, /* they have no parent, and nobody learns of their ends (default) */
+    LIBOS_IPC_ADOPTED_BY_LEADER, /* they are children of the process that leads then */
 };
 
 /* How the processes of a family share the tables of the leader. */
@@ -354,6 +383,9 @@ extern struct libos_ipc_ids libos_ipc_process_ids;
 int libos_ipc_init(void);
 /* Checks libos_ipc_process_ids, and makes the first process the leader (self_vmid = LIBOS_IPC_STARTING_VMID). */
 int libos_ipc_init_ids(void);
+/* Returns the VMID of the process that leads the family, as far as this process knows: its own, or that of one that has
+ * just ended, too. 0 before libos_ipc_init(). Does not block. May also be called from a callback. */
+libos_ipc_id_t libos_ipc_leader(void);
 /* Starts the worker, the thread that moves the bytes. Without threads it does nothing. */
 int libos_ipc_init_worker(void);
 /* Makes this process leave the family: waiting calls fail with -ESHUTDOWN, queued messages are sent (for at most half a
@@ -385,6 +417,13 @@ struct libos_ipc_statistics {
     uint64_t refused_by_quota;    /* at the leader: requests refused because a process had its part of a table */
     uint64_t platform_faults;     /* results that a function of the platform may not return: 0, or a defect of the
                                      platform. The stream was taken to be broken */
+    uint64_t successions;         /* times that another process began to lead, this one included */
+    uint64_t epoch;               /* the number of the reign: 1 for the first leader */
+    uint64_t heir;                /* the VMID of the process that leads next, if it is ready for it; else 0 */
+    /* At the leader: operations, and their bytes, that have not been written for the process that leads next. */
+    uint64_t heir_lag_messages, heir_lag_bytes;
+    uint64_t last_outage_ns;      /* from the end of the last leader to the first moment at which this process could send to
+                                     the next one; 0: there was none */
 };
 
 /* Returns what the library has counted since libos_ipc_init(). */

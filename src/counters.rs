@@ -2,8 +2,11 @@
 
 use core::fmt;
 use core::sync::atomic::Ordering;
+use core::time::Duration;
 
+use crate::Vmid;
 use crate::invariant::{Count, OrBroken, broken_count};
+use crate::pal::Time;
 use crate::pal::fault::fault_count;
 use crate::sync::UncheckedAtomicU64;
 use crate::wire::Malformed;
@@ -100,6 +103,7 @@ macro_rules! counters {
         #[derive(Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
+            pub(crate) succession: SuccessionGauges,
             refusals: [Counter; Refusal::COUNT],
         }
 
@@ -124,6 +128,8 @@ macro_rules! counters {
             /// At the leader: requests that were refused although a table had room, because the member
             /// had its part of the table ([`Quota::Fair`](crate::Quota::Fair)).
             pub refused_by_quota: u64,
+            /// The leader's heir, and the last change of the leader.
+            pub succession: SuccessionStatistics,
             /// The usage of the node's pools.
             pub pools: Pools,
         }
@@ -148,6 +154,7 @@ macro_rules! counters {
                     broken_invariants,
                     platform_faults,
                     refused_by_quota,
+                    succession: self.succession.read(),
                     pools,
                 }
             }
@@ -211,6 +218,92 @@ impl Statistics {
     }
 }
 
+/// What a process knows of the succession of the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SuccessionStatistics {
+    /// The number of the reign: 1 for the family's first leader, and one more after each succession.
+    pub epoch: u32,
+    /// The process that leads next, if the leader has named one that has all of the leader's state.
+    pub heir: Option<Vmid>,
+    /// At the leader: the operations that the heir's log stream has not taken yet.
+    pub lag_ops: u64,
+    /// At the leader: the bytes of these operations.
+    pub lag_bytes: u64,
+    /// The time from the end of the last leader to the first moment at which this process could send to the
+    /// next one.
+    pub last_outage: Option<Duration>,
+}
+
+impl Default for SuccessionStatistics {
+    fn default() -> Self {
+        SuccessionStatistics {
+            epoch: 1,
+            heir: None,
+            lag_ops: 0,
+            lag_bytes: 0,
+            last_outage: None,
+        }
+    }
+}
+
+/// The present values of [`SuccessionStatistics`]. 0 is "none", except in the lag.
+#[derive(Default)]
+pub(crate) struct SuccessionGauges {
+    epoch: Counter,
+    heir: Counter,
+    lag_ops: Counter,
+    lag_bytes: Counter,
+    outage_began: Counter,
+    last_outage: Counter,
+}
+
+impl SuccessionGauges {
+    fn read(&self) -> SuccessionStatistics {
+        let number = |gauge: &Counter| u32::try_from(gauge.get()).or_broken(0);
+        let outage = self.last_outage.get();
+        SuccessionStatistics {
+            epoch: number(&self.epoch).max(1),
+            heir: Vmid::new(number(&self.heir)),
+            lag_ops: self.lag_ops.get(),
+            lag_bytes: self.lag_bytes.get(),
+            last_outage: (outage > 0).then_some(Duration::from_nanos(outage)),
+        }
+    }
+
+    /// The leader has named the heir, which has all of the leader's state, or has none any more.
+    #[allow(dead_code, reason = "for the heir and the leader's log")]
+    pub(crate) fn set_heir(&self, heir: Option<Vmid>) {
+        self.heir.set(Vmid::number(heir).into());
+    }
+
+    /// The log has that many operations and bytes that its stream has not taken.
+    #[allow(dead_code, reason = "for the leader's log")]
+    pub(crate) fn set_lag(&self, ops: u64, bytes: u64) {
+        self.lag_ops.set(ops);
+        self.lag_bytes.set(bytes);
+    }
+
+    /// The leader's stream has ended. A later call before [`SuccessionGauges::end_outage`] has no effect.
+    #[allow(dead_code, reason = "for a member whose leader is gone")]
+    pub(crate) fn begin_outage(&self, now: Time) {
+        if self.outage_began.get() == 0 {
+            self.outage_began.set(now.0.max(1));
+        }
+    }
+
+    /// Another process leads from now on.
+    pub(crate) fn end_outage(&self, now: Time, epoch: u32) {
+        self.epoch.set(epoch.into());
+        let began = self.outage_began.get();
+        if began != 0 {
+            self.outage_began.set(0);
+            let outage = u64::try_from((now - Time(began)).as_nanos()).or_broken(u64::MAX);
+            self.last_outage.set(outage.max(1));
+        }
+    }
+}
+
 /// One counter.
 #[derive(Default)]
 pub(crate) struct Counter(UncheckedAtomicU64);
@@ -223,6 +316,10 @@ impl Counter {
 
     pub(crate) fn add(&self, count: usize) {
         self.0.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -296,4 +393,38 @@ pools! {
     sync_clients = "their clients",
     /// Bytes waiting to be sent to the peer with the most of them.
     send_queue = "fullest send queue, bytes",
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_lasts_from_the_first_end_of_the_leader_to_the_next_leader() {
+        let gauges = SuccessionGauges::default();
+        assert_eq!(gauges.read(), SuccessionStatistics::default());
+        gauges.begin_outage(Time(1_000));
+        // The first heir is gone, too.
+        gauges.begin_outage(Time(3_000));
+        gauges.end_outage(Time(6_000), 3);
+        let seen = gauges.read();
+        assert_eq!(seen.epoch, 3);
+        assert_eq!(seen.last_outage, Some(Duration::from_micros(5)));
+        // A change of the leader without an outage leaves the last one as it was.
+        gauges.end_outage(Time(9_000), 4);
+        let seen = gauges.read();
+        assert_eq!(
+            (seen.epoch, seen.last_outage.unwrap().as_nanos()),
+            (4, 5_000)
+        );
+        gauges.set_heir(Vmid::new(7));
+        gauges.set_lag(2, 99);
+        let seen = gauges.read();
+        assert_eq!(
+            (seen.heir, seen.lag_ops, seen.lag_bytes),
+            (Vmid::new(7), 2, 99)
+        );
+        gauges.set_heir(None);
+        assert_eq!(gauges.read().heir, None);
+    }
 }

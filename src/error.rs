@@ -62,7 +62,9 @@ impl fmt::Display for Resource {
 pub enum Error {
     /// The peer does not exist, or was disconnected before it answered (`ESRCH`).
     NoSuchProcess,
-    /// The leader has ended: calls that need it fail (`ENOTCONN`).
+    /// The leader has ended, and no other process leads in its place, since the family has no
+    /// [heir](crate::Heirs) that can, or this process does not follow it: calls that need the leader fail
+    /// (`ENOTCONN`). A call that was waiting may have taken effect or not.
     LeaderGone,
     /// On secure streams: the leader was silent for [`Config::silence_limit`](crate::Config::silence_limit),
     /// or the connection with it was cut, so it may have given to others what this process had

@@ -90,7 +90,7 @@ pub mod wire;
 pub mod host;
 
 pub use config::{Admission, Capacities, Config, Driving, MemoryUse, Quota};
-pub use counters::{Pools, Refusal, Statistics, Usage};
+pub use counters::{Pools, Refusal, Statistics, SuccessionStatistics, Usage};
 pub use error::{Errno, Error, Invalid, Resource};
 pub use file_locks::LockLimits;
 pub use heirs::{Adoption, Heirs};

@@ -141,6 +141,10 @@ impl Embedder<CPal> for LibraryOs {
         callback!(cut_off(), ());
     }
 
+    fn leader_changed(&self, _: &Node<'_, CPal>, leader: Vmid, epoch: u32) {
+        callback!(leader_changed(leader.get(), epoch), ());
+    }
+
     fn member_left(&self, _: &Node<'_, CPal>, vmid: Vmid) {
         callback!(disconnected(vmid.get()), ());
     }

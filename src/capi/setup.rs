@@ -15,8 +15,8 @@ use crate::node::MOST_SET_ASIDE;
 use crate::pal::{Deadline, Time};
 use crate::store::total;
 use crate::{
-    Admission, Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Quota,
-    StartError, Vmid,
+    Admission, Adoption, Capacities, Config, Driving, Heirs, Identity, LeaseLimits, LockLimits,
+    Node, Quota, StartError, Vmid,
 };
 
 /// How long `libos_ipc_terminate_worker` may take to send queued messages.
@@ -40,6 +40,17 @@ const QUOTA_OFF: u32 = 1;
 const ADMIT_ANY: u32 = 0;
 /// `LIBOS_IPC_ADMIT_KNOWN`.
 const ADMIT_KNOWN: u32 = 1;
+
+/// `LIBOS_IPC_HEIRS_NONE`.
+const HEIRS_NONE: u32 = 0;
+/// `LIBOS_IPC_HEIRS_ANY`.
+const HEIRS_ANY: u32 = 1;
+/// `LIBOS_IPC_HEIRS_LISTED`.
+const HEIRS_LISTED: u32 = 2;
+/// `LIBOS_IPC_ADOPTED_BY_NOBODY`.
+const ADOPTED_BY_NOBODY: u32 = 0;
+/// `LIBOS_IPC_ADOPTED_BY_LEADER`.
+const ADOPTED_BY_LEADER: u32 = 1;
 
 /// `libos_ipc_limits.peers` if it is 0, in a process that leads the family.
 const PEERS_OF_LEADER: u32 = 256;
@@ -99,6 +110,12 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         lease_limit_ms: 0,
         admission: ADMIT_ANY,
         silence_limit_ms: 0,
+        heirs: HEIRS_NONE,
+        listed_heirs: [0; Heirs::MOST],
+        heir_patience_ms: config.heir_patience.as_millis() as u32,
+        stall_limit_ms: 0,
+        succession_limit_ms: config.succession_limit.as_millis() as u32,
+        adoption: ADOPTED_BY_NOBODY,
     }
 }
 
@@ -160,6 +177,19 @@ fn config_of(limits: &libos_ipc_limits, is_leader: bool, driving: Driving) -> Co
             0 => Config::DEFAULT.silence_limit,
             u32::MAX => None,
             limit => Some(Duration::from_millis(limit.into())),
+        },
+        heirs: match limits.heirs {
+            HEIRS_ANY => Heirs::Any,
+            HEIRS_LISTED => Heirs::Listed(limits.listed_heirs.map(Vmid::new)),
+            _ => Heirs::None,
+        },
+        heir_patience: Duration::from_millis(limits.heir_patience_ms.into()),
+        stall_limit: Duration::from_millis(limits.stall_limit_ms.into()),
+        succession_limit: Duration::from_millis(limits.succession_limit_ms.into()),
+        adoption: if limits.adoption == ADOPTED_BY_LEADER {
+            Adoption::NewLeader
+        } else {
+            Adoption::None
         },
         ..Config::DEFAULT
     }
@@ -258,6 +288,12 @@ fn identity() -> Result<Identity, Error> {
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_init_ids() -> c_int {
     status(identity().map(|_| ()))
+}
+
+/// The leader of the family; 0 before the node is made.
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_leader() -> u32 {
+    node_any_phase().map_or(0, |node| node.leader().get())
 }
 
 #[unsafe(no_mangle)]

@@ -6,7 +6,8 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::ffi_copy::write;
 use super::{node_any_phase, status};
-use crate::{Statistics, Usage};
+use crate::invariant::OrBroken;
+use crate::{Statistics, Usage, Vmid};
 
 /// The usage of a pool.
 #[derive(Clone, Copy, IntoBytes, Immutable)]
@@ -60,11 +61,19 @@ pub struct libos_ipc_statistics {
     pub processes: libos_ipc_fill,
     pub refused_by_quota: u64,
     pub platform_faults: u64,
+    pub successions: u64,
+    pub epoch: u64,
+    pub heir: u64,
+    pub heir_lag_messages: u64,
+    pub heir_lag_bytes: u64,
+    pub last_outage_ns: u64,
 }
 
 impl From<&Statistics> for libos_ipc_statistics {
     fn from(counted: &Statistics) -> Self {
         let pools = &counted.pools;
+        let succession = &counted.succession;
+        let outage = succession.last_outage.map(|outage| outage.as_nanos());
         libos_ipc_statistics {
             frames_in: counted.frames_in,
             frames_out: counted.frames_out,
@@ -95,6 +104,12 @@ impl From<&Statistics> for libos_ipc_statistics {
             processes: pools.processes.into(),
             refused_by_quota: counted.refused_by_quota,
             platform_faults: counted.platform_faults,
+            successions: counted.successions,
+            epoch: succession.epoch.into(),
+            heir: Vmid::number(succession.heir).into(),
+            heir_lag_messages: succession.lag_ops,
+            heir_lag_bytes: succession.lag_bytes,
+            last_outage_ns: outage.map_or(0, |outage| u64::try_from(outage).or_broken(u64::MAX)),
         }
     }
 }

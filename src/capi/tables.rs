@@ -63,6 +63,7 @@ pub struct libos_ipc_callbacks {
     pub fatal: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
     pub parent_ended: Option<unsafe extern "C" fn(*mut c_void, u32)>,
     pub cut_off: Option<unsafe extern "C" fn(*mut c_void)>,
+    pub leader_changed: Option<unsafe extern "C" fn(*mut c_void, u32, u32)>,
 }
 
 /// A signal to deliver.
@@ -142,6 +143,14 @@ pub struct libos_ipc_limits {
     /// A value of `enum libos_ipc_admission`.
     pub admission: u32,
     pub silence_limit_ms: u32,
+    /// A value of `enum libos_ipc_heirs`.
+    pub heirs: u32,
+    pub listed_heirs: [u32; 4],
+    pub heir_patience_ms: u32,
+    pub stall_limit_ms: u32,
+    pub succession_limit_ms: u32,
+    /// A value of `enum libos_ipc_adoption`.
+    pub adoption: u32,
 }
 
 /// The header of a message.

@@ -54,6 +54,14 @@ int main(int argc, char** argv) {
     IS(libos_ipc_memory_size(&limits, false), (long long)member);
     limits.peers = 256;
     IS(libos_ipc_memory_size(&limits, true), (long long)leader);
+    /* A family that survives its leader needs more memory; by default it does not. */
+    IS(limits.heirs, LIBOS_IPC_HEIRS_NONE);
+    IS(limits.heir_patience_ms, 20);
+    IS(limits.succession_limit_ms, 5000);
+    limits.heirs = LIBOS_IPC_HEIRS_LISTED;
+    IS(libos_ipc_memory_size(&limits, true) > leader, 1);
+    limits.heirs = LIBOS_IPC_HEIRS_NONE;
+    IS(libos_ipc_leader(), 0);
     limits.peers = 1;
     limits.children = 1;
     limits.sync_handles = 1;
@@ -69,6 +77,12 @@ int main(int argc, char** argv) {
     IS(init_ipc(), 0);
     IS(init_ipc_worker(), 0);
     IS(libos_ipc_join(0, 0, NULL), 0);
+    IS(libos_ipc_leader(), LIBOS_IPC_STARTING_VMID);
+    struct libos_ipc_statistics statistics;
+    IS(libos_ipc_get_statistics(&statistics), 0);
+    IS(statistics.epoch, 1);
+    IS(statistics.successions, 0);
+    IS(statistics.heir, 0);
     g_logged[0] = 0;
 
     IS(connect_to_process(1000), 0);
@@ -98,7 +112,6 @@ int main(int argc, char** argv) {
     IS(result, -ENOLCK);
     names("libos_ipc_limits.locks, ");
     /* Without quotas one process gets all locks. */
-    struct libos_ipc_statistics statistics;
     IS(first, 9);
     IS(libos_ipc_get_statistics(&statistics), 0);
     IS(statistics.refused_by_quota, 0);

@@ -62,6 +62,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn record_new_leader(&self, leader: Vmid, epoch: u32) {
         log_event!(warn, "the leader is now process {leader}, in epoch {epoch}");
         self.counters.successions.add(1);
+        self.counters.succession.end_outage(self.now(), epoch);
         self.events.leader_changed(leader, epoch);
         self.enqueue_upcall(Upcall::LeaderChanged(leader, epoch));
     }
