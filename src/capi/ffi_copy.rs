@@ -5,18 +5,55 @@
 
 use core::ffi::{c_char, c_void};
 
-use heapless::Vec;
+use heapless::{Vec, VecView};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::{Errno, Error, Invalid};
 use crate::invariant::Count;
 
-/// The longest path or message that is read through a pointer, in bytes. A call takes at most twice as much of
-/// the caller's stack for it.
+/// The longest path or message that is read through a pointer, in bytes.
 pub(super) const MAX_LENGTH: usize = 4352;
+
+/// The longest one for which a call takes little stack. Few are longer.
+const SHORT_LENGTH: usize = 256;
+
+/// A string is longer than its limit.
+pub(super) const TOO_LONG: Error = Error::Refused {
+    errno: Errno::ENAMETOOLONG,
+    by: None,
+};
 
 /// Bytes that were copied from the caller's memory.
 pub(super) type Bytes = Vec<u8, MAX_LENGTH>;
+
+/// Makes the call `then` with what `copy` appends to an empty buffer. It is a short one, if that suffices: one for the
+/// longest input is half of the stack that a call uses.
+pub(super) fn with_copy(
+    copy: &dyn Fn(&mut VecView<u8>) -> Result<(), Error>,
+    then: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut bytes = Vec::<u8, SHORT_LENGTH>::new();
+    match copy(&mut bytes) {
+        Err(TOO_LONG | Error::Full(_)) => with_long_copy(copy, then),
+        Err(error) => Err(error),
+        Ok(()) => then(&bytes),
+    }
+}
+
+#[inline(never)]
+fn with_long_copy(
+    copy: &dyn Fn(&mut VecView<u8>) -> Result<(), Error>,
+    then: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut bytes = Bytes::new();
+    copy(&mut bytes)?;
+    then(&bytes)
+}
+
+/// Whether the buffer has room for the longest input.
+pub(super) fn is_long(bytes: &VecView<u8>) -> bool {
+    bytes.capacity() >= MAX_LENGTH
+}
 
 /// Reads one byte of the caller's memory.
 ///
@@ -77,7 +114,7 @@ pub(super) unsafe fn write<T: IntoBytes + Immutable>(to: *mut T, value: T) {
 /// # Safety
 /// `from` is NULL or points to `length` bytes.
 pub(super) unsafe fn append(
-    bytes: &mut Bytes,
+    bytes: &mut VecView<u8>,
     from: *const c_void,
     length: usize,
 ) -> Result<(), Error> {
@@ -88,7 +125,7 @@ pub(super) unsafe fn append(
     if from.is_null() {
         return Err(Error::Invalid(Invalid::CArgument));
     }
-    if length > MAX_LENGTH.saturating_sub(bytes.len()) {
+    if length > bytes.capacity().minus(bytes.len()) {
         return Err(too_long);
     }
     for at in 0..length {
@@ -102,27 +139,26 @@ pub(super) unsafe fn append(
 /// Appends a string and its NUL, which the function searches for while it copies.
 ///
 /// # Errors
-/// [`Error::Invalid`] for NULL, [`Error::Refused`] (`ENAMETOOLONG`) if there is no NUL within `PATH_MAX` bytes.
+/// [`Error::Invalid`] for NULL, [`TOO_LONG`] if there is no NUL within `PATH_MAX` bytes, or within the room.
 ///
 /// # Safety
 /// `from` is NULL or points to a string.
-pub(super) unsafe fn append_string(bytes: &mut Bytes, from: *const c_char) -> Result<(), Error> {
+pub(super) unsafe fn append_string(
+    bytes: &mut VecView<u8>,
+    from: *const c_char,
+) -> Result<(), Error> {
     if from.is_null() {
         return Err(Error::Invalid(Invalid::CArgument));
     }
-    let too_long = Error::Refused {
-        errno: Errno::ENAMETOOLONG,
-        by: None,
-    };
     for at in 0..crate::PATH_MAX {
         // SAFETY: the caller's promise; no earlier byte was the NUL.
         let byte = unsafe { byte(from.cast(), at) };
-        bytes.push(byte).map_err(|_| too_long)?;
+        bytes.push(byte).map_err(|_| TOO_LONG)?;
         if byte == 0 {
             return Ok(());
         }
     }
-    Err(too_long)
+    Err(TOO_LONG)
 }
 
 /// Copies at most `room` bytes to the caller. A NULL pointer is ignored.

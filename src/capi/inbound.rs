@@ -2,7 +2,9 @@
 
 use core::ffi::{c_int, c_void};
 
-use super::ffi_copy::{Bytes, append, append_string};
+use heapless::VecView;
+
+use super::ffi_copy::{append, append_string, with_copy};
 use super::{node, state, status, vmid};
 use crate::error::{Error, Invalid, Resource};
 use crate::wire::{Expected, Frame, codes};
@@ -42,7 +44,7 @@ const META: Layout = Layout::Sized {
 /// # Safety
 /// `data` is NULL or points to a payload with that layout.
 unsafe fn copy_payload(
-    bytes: &mut Bytes,
+    bytes: &mut VecView<u8>,
     layout: Layout,
     data: *const c_void,
 ) -> Result<(), Error> {
@@ -84,17 +86,25 @@ unsafe fn copy_payload(
 /// # Safety
 /// As for `payload`.
 unsafe fn inject(src: u32, code: u8, layout: Layout, data: *const c_void, seq: u64) -> c_int {
-    status(node().and_then(|node| {
-        let mut payload = Bytes::new();
+    // SAFETY: the caller's promise.
+    status(unsafe { handle(src, code, layout, data, seq) })
+}
+
+/// # Safety
+/// As for `inject`.
+unsafe fn handle(
+    src: u32,
+    code: u8,
+    layout: Layout,
+    data: *const c_void,
+    seq: u64,
+) -> Result<(), Error> {
+    let node = node()?;
+    with_copy(
         // SAFETY: the caller's promise.
-        unsafe { copy_payload(&mut payload, layout, data) }?;
-        let frame = Frame {
-            seq,
-            code,
-            payload: &payload,
-        };
-        node.inject_frame(vmid(src)?, &frame)
-    }))
+        &|payload| unsafe { copy_payload(payload, layout, data) },
+        &mut |payload| node.inject_frame(vmid(src)?, &Frame { seq, code, payload }),
+    )
 }
 
 macro_rules! callbacks {
@@ -136,8 +146,7 @@ pub unsafe extern "C" fn libos_ipc_response_callback(
     seq: u64,
 ) -> c_int {
     let outcome = node().and_then(|node| {
-        let src = vmid(src)?;
-        let layout = match node.waiters.expected(src, seq) {
+        let layout = match node.waiters.expected(vmid(src)?, seq) {
             None => return Ok(()),
             Some(Expected::Vmid | Expected::Owner | Expected::Status) => Layout::Fixed(4),
             Some(Expected::IdRange) => Layout::Fixed(8),
@@ -153,15 +162,8 @@ pub unsafe extern "C" fn libos_ipc_response_callback(
                 | Expected::Leader,
             ) => Layout::Fixed(0),
         };
-        let mut payload = Bytes::new();
         // SAFETY: the header requires NULL or the payload of an answer to that message.
-        unsafe { copy_payload(&mut payload, layout, data) }?;
-        let frame = Frame {
-            seq,
-            code: codes::RESP,
-            payload: &payload,
-        };
-        node.inject_frame(src, &frame)
+        unsafe { handle(src, codes::RESP, layout, data, seq) }
     });
     if let Some(platform) = state::platform().filter(|_| !data.is_null()) {
         // SAFETY: the header states that the caller gives `data` to the library.

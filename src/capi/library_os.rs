@@ -4,7 +4,9 @@ use core::ffi::CStr;
 
 use super::CPal;
 use super::callback_result;
-use super::ffi_copy::Bytes;
+use heapless::VecView;
+
+use super::ffi_copy::TOO_LONG;
 use super::state::SETUP;
 use super::tables::{libos_ipc_callbacks, libos_ipc_pid_kill, libos_ipc_self};
 use crate::error::{Errno, Error};
@@ -53,15 +55,11 @@ pub(super) fn is_zombie(pid: Id) -> bool {
 /// `path` points to a string.
 pub(super) unsafe fn file_key(
     path: *const core::ffi::c_char,
-    key: &mut Bytes,
+    key: &mut VecView<u8>,
 ) -> Option<Result<(), Error>> {
     callbacks()?.0.file_key?;
-    let too_long = Error::Refused {
-        errno: Errno::ENAMETOOLONG,
-        by: None,
-    };
     if key.resize_default(PATH_MAX - 1).is_err() {
-        return Some(Err(too_long));
+        return Some(Err(TOO_LONG));
     }
     let (to, room) = (key.as_mut_ptr().cast(), key.len());
     let length = callback!(file_key(path, to, room), 0);
@@ -70,7 +68,7 @@ pub(super) unsafe fn file_key(
             key.truncate(length);
             Ok(())
         }
-        Ok(_) => Err(too_long),
+        Ok(_) => Err(TOO_LONG),
         Err(_) => Err(Error::Refused {
             errno: errno_of(length),
             by: None,
@@ -109,17 +107,11 @@ impl Embedder<CPal> for LibraryOs {
     }
 
     fn metadata(&self, node: &Node<'_, CPal>, pid: Pid, what: MetaCode, reply: MetadataReply) {
-        let mut data = [0_u8; PATH_MAX];
-        let (to, room) = (data.as_mut_ptr().cast(), data.len());
-        let length = callback!(
-            metadata(pid.get(), what.number(), to, room),
-            i64::from(Errno::ENOSYS.negated())
-        );
-        let metadata = match usize::try_from(length) {
-            Ok(length) => read_metadata(what, data.get(..length)).ok_or(Errno::EIO),
-            Err(_) => Err(errno_of(length)),
-        };
-        let _ = reply.send(node, metadata);
+        let mut short = [0; SHORT_METADATA];
+        match ask_metadata(pid, what, &mut short) {
+            Ok(length) if length > short.len() => reply_long(node, pid, what, reply),
+            length => reply_with(node, what, reply, length, &short),
+        }
     }
 
     fn child_ended(&self, node: &Node<'_, CPal>, exit: &ChildExit) {
@@ -148,6 +140,49 @@ impl Embedder<CPal> for LibraryOs {
     fn member_left(&self, _: &Node<'_, CPal>, vmid: Vmid) {
         callback!(disconnected(vmid.get()), ());
     }
+}
+
+/// The longest metadata whose answer takes little stack. Few paths are longer.
+const SHORT_METADATA: usize = 256;
+
+/// Asks the library OS, and copies the answer to `short` if it fits. Returns its length.
+// Not inlined: the buffer is not part of the stack of the answer.
+#[inline(never)]
+fn ask_metadata(pid: Pid, what: MetaCode, short: &mut [u8]) -> Result<usize, Errno> {
+    let mut data = [0; PATH_MAX];
+    let length = call_metadata(pid, what, &mut data)?;
+    for (to, from) in short.iter_mut().zip(&data) {
+        *to = *from;
+    }
+    Ok(length)
+}
+
+#[inline(never)]
+fn reply_long(node: &Node<'_, CPal>, pid: Pid, what: MetaCode, reply: MetadataReply) {
+    let mut data = [0; PATH_MAX];
+    let length = call_metadata(pid, what, &mut data);
+    reply_with(node, what, reply, length, &data);
+}
+
+fn call_metadata(pid: Pid, what: MetaCode, data: &mut [u8]) -> Result<usize, Errno> {
+    let (to, room) = (data.as_mut_ptr().cast(), data.len());
+    let length = callback!(
+        metadata(pid.get(), what.number(), to, room),
+        i64::from(Errno::ENOSYS.negated())
+    );
+    usize::try_from(length).map_err(|_| errno_of(length))
+}
+
+fn reply_with(
+    node: &Node<'_, CPal>,
+    what: MetaCode,
+    reply: MetadataReply,
+    length: Result<usize, Errno>,
+    data: &[u8],
+) {
+    let metadata =
+        length.and_then(|length| read_metadata(what, data.get(..length)).ok_or(Errno::EIO));
+    let _ = reply.send(node, metadata);
 }
 
 fn read_metadata(what: MetaCode, data: Option<&[u8]>) -> Option<Metadata<'_>> {

@@ -4,7 +4,9 @@ use core::ffi::{c_char, c_int};
 use core::ptr::null;
 
 use super::call_limits::wait_within;
-use super::ffi_copy::{Bytes, append_string, read, write};
+use heapless::VecView;
+
+use super::ffi_copy::{Bytes, TOO_LONG, append_string, is_long, read, with_copy, write};
 use super::library_os::file_key;
 use super::setup::init_part;
 use super::tables::{libos_ipc_call_limit, libos_ipc_lock};
@@ -22,15 +24,19 @@ enum KeySource {
     Key,
 }
 
-/// Writes the key of a file to `key`, without the NUL.
+/// Appends the key of a file to `key`, which is empty, without the NUL.
 ///
 /// # Safety
 /// `path` is NULL or points to a string.
-unsafe fn read_key(path: *const c_char, source: KeySource, key: &mut Bytes) -> Result<(), Error> {
+unsafe fn read_key(
+    path: *const c_char,
+    source: KeySource,
+    key: &mut VecView<u8>,
+) -> Result<(), Error> {
     if source == KeySource::Path
         && !path.is_null()
         // SAFETY: the caller's promise.
-        && let Some(converted) = unsafe { file_key(path, key) }
+        && let Some(converted) = unsafe { convert_path(path, key) }
     {
         return converted;
     }
@@ -38,6 +44,44 @@ unsafe fn read_key(path: *const c_char, source: KeySource, key: &mut Bytes) -> R
     unsafe { append_string(key, path) }?;
     key.pop();
     Ok(())
+}
+
+/// As [`file_key`].
+///
+/// # Safety
+/// `path` points to a string.
+unsafe fn convert_path(path: *const c_char, key: &mut VecView<u8>) -> Option<Result<(), Error>> {
+    if is_long(key) {
+        // SAFETY: the caller's promise.
+        return unsafe { file_key(path, key) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { convert_in_long(path, key) }
+}
+
+/// As [`file_key`], with a buffer for the longest key, which is not part of the stack of what follows.
+///
+/// # Safety
+/// `path` points to a string.
+#[inline(never)]
+unsafe fn convert_in_long(path: *const c_char, key: &mut VecView<u8>) -> Option<Result<(), Error>> {
+    let mut longest = Bytes::new();
+    // SAFETY: the caller's promise.
+    let converted = unsafe { file_key(path, &mut longest) }?;
+    Some(converted.and_then(|()| key.extend_from_slice(&longest).map_err(|_| TOO_LONG)))
+}
+
+/// Makes the call `then` with the key of a file.
+///
+/// # Safety
+/// `path` is NULL or points to a string.
+unsafe fn with_key(
+    path: *const c_char,
+    source: KeySource,
+    then: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    with_copy(&|key| unsafe { read_key(path, source, key) }, then)
 }
 
 /// Converts a lock of the header to a lock of the protocol.
@@ -65,20 +109,18 @@ unsafe fn set(
     waits: bool,
     limit: *const libos_ipc_call_limit,
 ) -> c_int {
-    status(node().and_then(|node| {
-        let mut key = Bytes::new();
+    let mut call = |key: &[u8]| {
         // SAFETY: the caller's promise.
-        let asked = unsafe {
-            read_key(path, source, &mut key)?;
-            read(lock)?
-        };
-        let lock = lock_of(&asked, &key, waits)?;
+        let asked = unsafe { read(lock) }?;
+        let lock = lock_of(&asked, key, waits)?;
         // A wait for a lock has no limit: it lasts as long as other processes hold the lock.
         let wait = if waits { Wait::FOREVER } else { wait() };
         // SAFETY: the caller's promise.
         let wait = unsafe { wait_within(limit, wait) };
-        node.set_lock(&lock, wait)
-    }))
+        node()?.set_lock(&lock, wait)
+    };
+    // SAFETY: the caller's promise.
+    status(node().and_then(|_| unsafe { with_key(path, source, &mut call) }))
 }
 
 /// # Safety
@@ -89,19 +131,17 @@ unsafe fn get(
     lock: *const libos_ipc_lock,
     out: *mut libos_ipc_lock,
 ) -> c_int {
-    status(node().and_then(|node| {
-        let mut key = Bytes::new();
+    let mut call = |key: &[u8]| {
         // SAFETY: the caller's promise.
-        let asked = unsafe {
-            read_key(path, source, &mut key)?;
-            read(lock)?
-        };
-        let found = node.find_lock(&lock_of(&asked, &key, false)?, wait())?;
+        let asked = unsafe { read(lock) }?;
+        let found = node()?.find_lock(&lock_of(&asked, key, false)?, wait())?;
         let found = found.map_or_else(|| unlocked(&asked), |held| held_lock(&held));
         // SAFETY: the caller's promise.
         unsafe { write(out, found) };
         Ok(())
-    }))
+    };
+    // SAFETY: the caller's promise.
+    status(node().and_then(|_| unsafe { with_key(path, source, &mut call) }))
 }
 
 /// The result of a look-up that found no conflicting lock.
@@ -152,29 +192,24 @@ pub unsafe extern "C" fn libos_ipc_file_lock_fencing(
     file_lock: *const libos_ipc_lock,
     number: *mut u64,
 ) -> c_int {
-    status(node().and_then(|node| {
-        let mut key = Bytes::new();
-        // SAFETY: the header requires NULL or a string, and NULL or a whole lock.
-        let asked = unsafe {
-            read_key(path, KeySource::Path, &mut key)?;
-            read(file_lock)?
-        };
-        let lock = lock_of(&asked, &key, false)?;
-        let found = node.fencing_number(&lock, wait())?;
+    let mut call = |key: &[u8]| {
+        // SAFETY: the header requires NULL or a whole lock.
+        let asked = unsafe { read(file_lock) }?;
+        let found = node()?.fencing_number(&lock_of(&asked, key, false)?, wait())?;
         // SAFETY: the header requires NULL or room for a number.
         unsafe { write(number, found.unwrap_or_default()) };
         Ok(())
-    }))
+    };
+    // SAFETY: the header requires NULL or a string.
+    status(node().and_then(|_| unsafe { with_key(path, KeySource::Path, &mut call) }))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_close_file(path: *const c_char, pid: u32) -> c_int {
-    status(released(node().and_then(|node| {
-        let mut key = Bytes::new();
-        // SAFETY: the header requires NULL or a string.
-        unsafe { read_key(path, KeySource::Path, &mut key) }?;
-        node.close_file(&key, pid, wait())
-    })))
+    let mut call = |key: &[u8]| node()?.close_file(key, pid, wait());
+    // SAFETY: the header requires NULL or a string.
+    let closed = node().and_then(|_| unsafe { with_key(path, KeySource::Path, &mut call) });
+    status(released(closed))
 }
 
 #[unsafe(no_mangle)]

@@ -3,17 +3,19 @@
 use core::ffi::{c_int, c_void};
 use core::time::Duration;
 
-use zerocopy::IntoBytes;
+use core::ptr::null_mut;
 
-use super::ffi_copy::{Bytes, allocate, append, read, write};
-use super::processes::write_pointer;
-use super::tables::{libos_ipc_msg, libos_ipc_msg_header, libos_ipc_pid_retmeta};
+use heapless::VecView;
+
+use super::ffi_copy::{allocate, append, read, with_copy, write};
+use super::processes::{with_metadata, write_pointer};
+use super::tables::{libos_ipc_msg, libos_ipc_msg_header};
 use super::{CNode, node, status, vmid, wait};
 use crate::error::{Errno, Error, Invalid, Resource};
 use crate::invariant::OrBroken;
 use crate::node::ReplyData;
 use crate::wire::{Answer, FileLock, Frame, HEADER_LENGTH, Message, SyncCode, codes};
-use crate::{PATH_MAX, Vmid, Wait};
+use crate::{Vmid, Wait};
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_connect_to_process(dest: u32) -> c_int {
@@ -42,44 +44,35 @@ pub unsafe extern "C" fn libos_ipc_init_response(msg: *mut libos_ipc_msg, seq: u
     unsafe { write(msg, libos_ipc_msg { header }) };
 }
 
-/// A message of the library OS, copied from its memory: in place, since the copy takes half of the stack that a call may
-/// use.
-struct CopiedMessage {
-    code: u8,
-    seq: u64,
-    payload: Bytes,
-}
+/// The code and the sequence number of a message of the library OS.
+type Head = (u8, u64);
 
-impl CopiedMessage {
-    const fn new() -> Self {
-        CopiedMessage {
-            code: 0,
-            seq: 0,
-            payload: Bytes::new(),
-        }
-    }
-
-    /// # Safety
-    /// `msg` is NULL or points to a message of the length that its header states.
-    unsafe fn read(&mut self, msg: *const libos_ipc_msg) -> Result<(), Error> {
+/// Makes the call `then` with a message of the library OS, copied from its memory.
+///
+/// # Errors
+/// [`Error::Invalid`] if the protocol of C processes has no such message; and those of `then`.
+///
+/// # Safety
+/// `msg` is NULL or points to a message of the length that its header states.
+unsafe fn with_message(
+    msg: *const libos_ipc_msg,
+    then: &mut dyn FnMut(Head, &Message<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    let header = unsafe { read(msg.cast::<libos_ipc_msg_header>()) }?;
+    let length = header.size.checked_sub(HEADER_LENGTH);
+    let from = msg.cast::<u8>().wrapping_add(HEADER_LENGTH);
+    let length = length.ok_or(Error::Invalid(Invalid::CArgument))?;
+    with_copy(
         // SAFETY: the caller's promise.
-        let header = unsafe { read(msg.cast::<libos_ipc_msg_header>()) }?;
-        let length = header.size.checked_sub(HEADER_LENGTH);
-        let from = msg.cast::<u8>().wrapping_add(HEADER_LENGTH);
-        let length = length.ok_or(Error::Invalid(Invalid::CArgument))?;
-        // SAFETY: the caller's promise.
-        unsafe { append(&mut self.payload, from.cast(), length) }?;
-        (self.code, self.seq) = (header.code, header.seq);
-        Ok(())
-    }
-
-    /// The decoded message.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if the protocol of C processes has no such message.
-    fn message(&self) -> Result<Message<'_>, Error> {
-        message_of(self.code, &self.payload)
-    }
+        &|payload| unsafe { append(payload, from.cast(), length) },
+        &mut |payload| {
+            then(
+                (header.code, header.seq),
+                &message_of(header.code, payload)?,
+            )
+        },
+    )
 }
 
 /// Decodes a payload.
@@ -110,12 +103,9 @@ fn send(node: &CNode, dest: Vmid, seq: u64, message: &Message<'_>) -> Result<(),
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_send_message(dest: u32, msg: *mut libos_ipc_msg) -> c_int {
-    status(node().and_then(|node| {
-        let mut copied = CopiedMessage::new();
-        // SAFETY: the header requires NULL or a whole message.
-        unsafe { copied.read(msg) }?;
-        send(node, vmid(dest)?, copied.seq, &copied.message()?)
-    }))
+    let mut call = |(_, seq): Head, message: &Message<'_>| send(node()?, vmid(dest)?, seq, message);
+    // SAFETY: the header requires NULL or a whole message.
+    status(node().and_then(|_| unsafe { with_message(msg, &mut call) }))
 }
 
 #[unsafe(no_mangle)]
@@ -124,50 +114,39 @@ pub unsafe extern "C" fn libos_ipc_send_msg_and_get_response(
     msg: *mut libos_ipc_msg,
     resp: *mut *mut c_void,
 ) -> c_int {
-    status(node().and_then(|node| {
-        let mut copied = CopiedMessage::new();
-        // SAFETY: the header requires NULL or a whole message.
-        unsafe { copied.read(msg) }?;
-        let dest = vmid(dest)?;
-        let mut data = ReplyData::none();
-        let answer = match copied.message()? {
-            // Only the answer to this request has data. The request is shorter than its answer and has no data, so the
-            // copy of the message makes room.
-            Message::PidGetMeta { pid, code } => {
-                let room = &mut copied.payload;
-                room.clear();
-                room.resize_default(PATH_MAX)
-                    .map_err(|_| Error::Full(Resource::FrameLength))?;
-                data.bytes = room;
-                node.exchange(dest, &Message::PidGetMeta { pid, code }, &mut data, wait())?
-            }
-            message @ Message::FileLockSet(FileLock { wait: true, .. }) => {
-                node.exchange(dest, &message, &mut data, Wait::FOREVER)?
-            }
-            message => node.exchange(dest, &message, &mut data, wait())?,
-        };
-        if resp.is_null() {
-            return Ok(());
-        }
-        let data = data
-            .bytes
-            .get(..data.length)
-            .ok_or(Error::Invalid(Invalid::CArgument))?;
-        let answer = allocate_answer(&answer, data)?;
+    let mut call = |_: Head, message: &Message<'_>| {
+        let answer = exchange(vmid(dest)?, message, resp.is_null())?;
         // SAFETY: the header requires NULL or room for a pointer.
         unsafe { write_pointer(resp, answer) };
         Ok(())
-    }))
+    };
+    // SAFETY: the header requires NULL or a whole message.
+    status(node().and_then(|_| unsafe { with_message(msg, &mut call) }))
 }
 
-/// Allocates the payload of an answer, which the caller frees.
-fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Error> {
-    if let Answer::Meta(meta) = answer {
-        let head = libos_ipc_pid_retmeta {
-            datasize: data.len(),
-            ret_val: Errno::status(meta),
-        };
-        return allocate(&[head.as_bytes(), data]);
+/// Sends a request. Returns the payload of its answer, which the caller frees; NULL if it is `unwanted`.
+fn exchange(dest: Vmid, message: &Message<'_>, unwanted: bool) -> Result<*mut c_void, Error> {
+    let node = node()?;
+    let wait = match message {
+        Message::FileLockSet(FileLock { wait: true, .. }) => Wait::FOREVER,
+        _ => wait(),
+    };
+    // Only the answer to this request has data.
+    if let Message::PidGetMeta { .. } = message
+        && !unwanted
+    {
+        return with_metadata(&mut |room| {
+            let mut data = ReplyData::none();
+            data.bytes = room;
+            match node.exchange(dest, message, &mut data, wait)? {
+                Answer::Meta(meta) => Ok((data.length, Errno::status(&meta))),
+                _ => Err(Error::Invalid(Invalid::CArgument)),
+            }
+        });
+    }
+    let answer = node.exchange(dest, message, &mut ReplyData::none(), wait)?;
+    if unwanted {
+        return Ok(null_mut());
     }
     let mut frame = [0; 128];
     let length = answer
@@ -178,16 +157,15 @@ fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Erro
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c_int {
-    status(node().and_then(|node| {
-        let mut copied = CopiedMessage::new();
-        // SAFETY: the header requires NULL or a whole message.
-        unsafe { copied.read(msg) }?;
-        match node.broadcast_message(&copied.message()?, Vmid::new(exclude_vmid)) {
+    let mut call = |_: Head, message: &Message<'_>| {
+        match node()?.broadcast_message(message, Vmid::new(exclude_vmid)) {
             (_, 0) => Ok(()),
             // EAGAIN
             _ => Err(Error::NoIds),
         }
-    }))
+    };
+    // SAFETY: the header requires NULL or a whole message.
+    status(node().and_then(|_| unsafe { with_message(msg, &mut call) }))
 }
 
 /// Encodes the payload of a message about a sync handle to `payload`, which is empty.
@@ -195,7 +173,7 @@ pub unsafe extern "C" fn libos_ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vm
 /// # Safety
 /// `data` is NULL or points to `size` bytes.
 unsafe fn encode_sync(
-    payload: &mut Bytes,
+    payload: &mut VecView<u8>,
     id: u64,
     state: c_int,
     size: usize,
@@ -235,17 +213,19 @@ pub unsafe extern "C" fn libos_ipc_sync_client_send(
     data_size: usize,
     data: *mut c_void,
 ) -> c_int {
-    status(node().and_then(|node| {
-        let mut payload = Bytes::new();
-        // SAFETY: the header requires NULL or `data_size` bytes.
-        unsafe { encode_sync(&mut payload, id, state, data_size, data) }?;
-        let message = message_of(sync_code(code)?, &payload)?;
+    let mut call = |payload: &[u8]| {
+        let node = node()?;
+        let message = message_of(sync_code(code)?, payload)?;
         match (node.identity().leader, &message) {
             (Some(leader), _) => node.send_message(leader, &message, wait()),
             (None, Message::Sync(code, sync)) => node.on_own_sync_message(*code, sync),
             (None, _) => Err(Error::Invalid(Invalid::CArgument)),
         }
-    }))
+    };
+    // SAFETY: the header requires NULL or `data_size` bytes.
+    let encode =
+        |payload: &mut VecView<u8>| unsafe { encode_sync(payload, id, state, data_size, data) };
+    status(node().and_then(|_| with_copy(&encode, &mut call)))
 }
 
 #[unsafe(no_mangle)]
@@ -257,16 +237,14 @@ pub unsafe extern "C" fn libos_ipc_sync_server_send(
     data_size: usize,
     data: *mut c_void,
 ) -> c_int {
-    status(node().and_then(|node| {
-        let mut payload = Bytes::new();
-        // SAFETY: the header requires NULL or `data_size` bytes.
-        unsafe { encode_sync(&mut payload, id, state, data_size, data) }?;
-        node.send_message(
-            vmid(dest)?,
-            &message_of(sync_code(code)?, &payload)?,
-            wait(),
-        )
-    }))
+    let mut call = |payload: &[u8]| {
+        let message = message_of(sync_code(code)?, payload)?;
+        node()?.send_message(vmid(dest)?, &message, wait())
+    };
+    // SAFETY: the header requires NULL or `data_size` bytes.
+    let encode =
+        |payload: &mut VecView<u8>| unsafe { encode_sync(payload, id, state, data_size, data) };
+    status(node().and_then(|_| with_copy(&encode, &mut call)))
 }
 
 #[unsafe(no_mangle)]

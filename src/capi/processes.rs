@@ -132,16 +132,42 @@ pub unsafe extern "C" fn libos_ipc_pid_getmeta(
 fn ask_metadata(pid: u32, code: u32) -> Result<*mut c_void, Error> {
     let known = MetaCode::ALL.iter().find(|known| known.number() == code);
     let code = *known.ok_or(Error::Invalid(Invalid::CArgument))?;
-    let mut data = [0; PATH_MAX];
     let node = node()?;
     let pid = Pid::new(pid).ok_or(Error::NoSuchProcess)?;
-    let length = node.metadata(pid, code, &mut data, wait())?;
+    with_metadata(&mut |data| Ok((node.metadata(pid, code, data, wait())?, 0)))
+}
+
+/// The length of metadata, and the status of the answer.
+type Found = (usize, c_int);
+
+/// The longest metadata whose request takes little stack. Few paths are longer; they are requested twice.
+const SHORT_METADATA: usize = 256;
+
+/// Writes the metadata to the room, as far as they fit.
+type Ask<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<Found, Error>;
+
+/// Allocates a result that the caller frees, with the metadata that `ask` finds.
+pub(super) fn with_metadata(ask: Ask<'_>) -> Result<*mut c_void, Error> {
+    let mut data = [0; SHORT_METADATA];
+    match ask(&mut data)? {
+        (length, _) if length > data.len() => with_long_metadata(ask),
+        found => allocate_metadata(found, &data),
+    }
+}
+
+#[inline(never)]
+fn with_long_metadata(ask: Ask<'_>) -> Result<*mut c_void, Error> {
+    let mut data = [0; PATH_MAX];
+    allocate_metadata(ask(&mut data)?, &data)
+}
+
+fn allocate_metadata((length, ret_val): Found, data: &[u8]) -> Result<*mut c_void, Error> {
     let data = data
         .get(..length)
         .ok_or(Error::Invalid(Invalid::CArgument))?;
     let head = libos_ipc_pid_retmeta {
         datasize: data.len(),
-        ret_val: 0,
+        ret_val,
     };
     allocate(&[head.as_bytes(), data])
 }

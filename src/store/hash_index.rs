@@ -188,7 +188,7 @@ impl<'m> HashIndex<'m> {
             at = self.step(&mut path, at, order);
         }
         let depth = path.len();
-        self.attach(bucket, path, slot, depth);
+        self.attach(bucket, &mut path, slot, depth);
     }
 
     /// Adds a node to the path. Returns its child on the side of the key that `order` compares with.
@@ -226,7 +226,7 @@ impl<'m> HashIndex<'m> {
         let removed = self.node(slot);
         let depth = path.len();
         if removed.right == NONE {
-            return self.attach(bucket, path, removed.left, depth);
+            return self.attach(bucket, &mut path, removed.left, depth);
         }
         // The next slot in the order takes the place of the removed one.
         push(&mut path, slot, Side::Right);
@@ -241,13 +241,13 @@ impl<'m> HashIndex<'m> {
             *node = next;
         }
         self.change(next, |node| *node = removed);
-        self.attach(bucket, path, subtree.right, depth);
+        self.attach(bucket, &mut path, subtree.right, depth);
     }
 
     /// Attaches the subtree `below` at the end of the path, and restores the balance above it. All
     /// links that are new are to the last nodes of the path, from `depth` on, or from the node before
     /// them: above that one, the loop stops as soon as nothing changes any more.
-    fn attach(&mut self, bucket: usize, mut path: NodePath, mut below: u32, depth: usize) {
+    fn attach(&mut self, bucket: usize, path: &mut NodePath, mut below: u32, depth: usize) {
         while let Some((up, side)) = path.pop() {
             let height = self.node(up).height;
             self.change(up, |node| node.set_child(side, below));

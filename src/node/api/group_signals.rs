@@ -16,7 +16,14 @@ use crate::{Id, Pid, Vmid};
 
 /// The most answers that one call waits for at once. Further members are signalled through the
 /// leader, and their answers are not waited for.
-const MAX_PENDING: usize = if cfg!(loom) { 1 } else { 8 };
+const MAX_PENDING: usize = if cfg!(loom) {
+    1
+} else if cfg!(static_library) {
+    // They are on the stack of the call, which is small in an enclave.
+    4
+} else {
+    8
+};
 
 /// A member that was signalled and has not answered.
 struct PendingKill<'n, 'm, P: Pal> {
@@ -185,7 +192,7 @@ calls! {
             };
             wait!(self.signal_member(&mut call, kill, &member));
         }
-        wait!(self.collect_kills(call, limits))
+        wait!(self.collect_kills(&mut call, limits))
     }
 
     /// Signals this process's own group. Every process has a group: if the group is empty, another
@@ -287,14 +294,14 @@ calls! {
     /// [`Config::recall_limit`](crate::Config::recall_limit).
     fn collect_kills(
         &self,
-        mut call: GroupKill<'_, 'm, P>,
+        call: &mut GroupKill<'_, 'm, P>,
         limits: Limits<'_>,
     ) -> Result<(), Error> {
         let answer_deadline = self.pal.now() + self.config.recall_limit;
         let until = limits.not_after(answer_deadline);
         loop {
             call.poll_answers(None);
-            wait!(self.kill_unreached(&mut call));
+            wait!(self.kill_unreached(call));
             let Some(first) = call.first_request() else {
                 if call.asked.iter().flatten().next().is_none() {
                     break;
