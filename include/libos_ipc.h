@@ -26,9 +26,10 @@
  *   -ESHUTDOWN  libos_ipc_exit() or libos_ipc_terminate_worker() was called
  *   -ENOSYS     the call needs libos_ipc_join() before, or a leader that is not a process of the C implementation
  *   -EIO        the platform provided no stream or event
- * A call whose comment says "Blocks" waits for another process. Any thread may make any call, with 16 KiB of stack and
- * any value in the thread register. A callback, a signal handler and an interrupt handler must not make a call, unless its
- * comment states otherwise. The library keeps no pointer to the caller's data after a call.
+ * A call whose comment says "Blocks" waits for another process. Any thread may make any call, with any value in the thread
+ * register and 16 KiB of stack; 8 KiB and what the callbacks use, if keys, messages and paths have at most 256 bytes.
+ * A callback, a signal handler and an interrupt handler must not make a call, unless its comment states otherwise. The
+ * library keeps no pointer to the caller's data after a call.
  *
  * The messages between processes are those of the C implementation that this library stands in for. Processes of that
  * implementation, of this library and of the Rust crate can be members of one family. The names of that implementation are

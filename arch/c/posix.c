@@ -47,6 +47,7 @@ static struct {
     bool listens; /* `wait` reports the listener */
     int listener, wake_fd;
     atomic_bool woken; /* `wake_fd` is readable, or will be at once */
+    atomic_bool wake_wanted; /* `wake` was called: `wait` returns. Else it polls what has changed. */
     bool polls;
     char base[sizeof(((struct sockaddr_un*)NULL)->sun_path)];
     struct sockaddr_un address; /* of the listener */
@@ -193,10 +194,16 @@ static int64_t platform_write(void* context, void* stream, const void* data, siz
 
 /* ---- Readiness ---- */
 
-/* Makes a thread that polls return. May be called from a signal handler. */
-static void platform_wake(void* context) {
+/* Makes the poll of a thread return. */
+static void end_poll(void) {
     if (!atomic_exchange(&g.woken, true))
         eventfd_write(g.wake_fd, 1);
+}
+
+/* May be called from a signal handler. */
+static void platform_wake(void* context) {
+    atomic_store(&g.wake_wanted, true);
+    end_poll();
 }
 
 static void watch_again(struct stream* stream, uint64_t token, uint32_t interest) {
@@ -207,7 +214,7 @@ static void watch_again(struct stream* stream, uint64_t token, uint32_t interest
     pthread_mutex_unlock(&g.lock);
     /* A thread that polls must read the table again. */
     if (polls)
-        platform_wake(NULL);
+        end_poll();
 }
 
 static void platform_rewatch(void* context, void* stream, uint64_t token, uint32_t interest) {
@@ -238,7 +245,7 @@ static void platform_watch_listener(void* context, bool on) {
     bool polls = g.polls;
     pthread_mutex_unlock(&g.lock);
     if (polls)
-        platform_wake(NULL);
+        end_poll();
 }
 
 static short poll_events(uint32_t interest) {
@@ -252,7 +259,8 @@ static uint32_t readiness(short found) {
            (found & (POLLRDHUP | POLLHUP | POLLERR) ? LIBOS_IPC_HANG_UP : 0u);
 }
 
-static size_t platform_wait(void* context, struct libos_ipc_ready* ready, size_t capacity, uint64_t until) {
+/* Polls once. False if only the table has changed meanwhile. */
+static bool poll_once(struct libos_ipc_ready* ready, size_t capacity, uint64_t until, size_t* reported) {
     /* Only one thread at a time calls this. */
     static struct pollfd fds[STREAMS + 2];
     static uint64_t generation[STREAMS];
@@ -279,21 +287,29 @@ static size_t platform_wait(void* context, struct libos_ipc_ready* ready, size_t
         eventfd_read(g.wake_fd, &count);
         atomic_store(&g.woken, false);
     }
-    size_t reported = 0;
+    bool is_woken = atomic_exchange(&g.wake_wanted, false);
     pthread_mutex_lock(&g.lock);
     g.polls = false;
-    if (found > 0 && fds[streams + 1].revents && g.listens && reported < capacity)
-        ready[reported++] = (struct libos_ipc_ready){LIBOS_IPC_LISTENER, LIBOS_IPC_READ, 0};
+    if (found > 0 && fds[streams + 1].revents && g.listens && *reported < capacity)
+        ready[(*reported)++] = (struct libos_ipc_ready){LIBOS_IPC_LISTENER, LIBOS_IPC_READ, 0};
     /* Each call begins at another stream, so that no stream is always last. */
     first++;
-    for (size_t n = 0; found > 0 && n < streams && reported < capacity; n++) {
+    for (size_t n = 0; found > 0 && n < streams && *reported < capacity; n++) {
         size_t slot = (first + n) % streams;
         const struct stream* stream = &g.streams[slot];
         uint32_t what = readiness(fds[slot].revents);
         if (what && stream->interest && stream->generation == generation[slot])
-            ready[reported++] = (struct libos_ipc_ready){stream->token, what, 0};
+            ready[(*reported)++] = (struct libos_ipc_ready){stream->token, what, 0};
     }
     pthread_mutex_unlock(&g.lock);
+    return found <= 0 || is_woken || *reported > 0;
+}
+
+static size_t platform_wait(void* context, struct libos_ipc_ready* ready, size_t capacity, uint64_t until) {
+    size_t reported = 0;
+    /* A caller that reads its answer itself changes the table twice. The library has nothing to do then. */
+    while (!poll_once(ready, capacity, until, &reported) && now(NULL) < until)
+        continue;
     return reported;
 }
 

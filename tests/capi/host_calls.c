@@ -22,7 +22,7 @@
 #define REQUESTS 2000
 /* The bounds, for each request. In the mode `reads` a caller changes the interest in a stream twice, which ends the poll(2) in
  * the stock platform's `wait`, so that the worker calls it again; a platform over epoll(7) would have 5 calls. */
-#define READS_LIMIT 7.0
+#define READS_LIMIT 6.0
 #define WORKER_LIMIT 6.0
 #define LEADER_LIMIT 4.0
 #define DELEGATED_LIMIT 0.05
