@@ -5,7 +5,7 @@
 
 use super::LockTable;
 use crate::invariant::Count;
-use crate::store::{Arena, NONE, Table, bytes_for};
+use crate::store::{Arena, NONE, Table, bytes_for, image};
 
 /// A heap of requests, the next one to try on top.
 pub(super) struct Candidates<'m> {
@@ -15,6 +15,12 @@ pub(super) struct Candidates<'m> {
     last_round: u32,
     last_arrival: u64,
 }
+
+image!(Candidates<'_> {
+    fields { count, last_round, last_arrival }
+    tables { heap: *count as usize => NONE }
+    valid { *count as usize <= heap.len() }
+});
 
 impl<'m> Candidates<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
@@ -37,6 +43,15 @@ impl<'m> Candidates<'m> {
     /// What the order depends on beside the requests.
     pub(super) fn rounds(&self) -> (u32, u64) {
         (self.last_round, self.last_arrival)
+    }
+
+    /// Returns true if each candidate is at its place, for entries that may be wrong.
+    pub(super) fn is_valid(&self, place_of: impl Fn(u32) -> u32) -> bool {
+        let heap = self.heap.get(..self.count as usize);
+        heap.is_some_and(|heap| {
+            let mut places = (0_u32..).zip(heap);
+            places.all(|(place, slot)| place_of(*slot) == place)
+        })
     }
 
     fn at(&self, place: u32) -> u32 {

@@ -10,7 +10,7 @@ use super::interval_tree::{Link, TreeKind};
 use super::wait_queue::State;
 use super::{LockLimits, LockTable, Owner, Range};
 use crate::invariant::Count;
-use crate::store::{Arena, NONE, Table, bytes_for, total};
+use crate::store::{Arena, NONE, Table, bytes_for, image, total};
 
 /// How many locks and requests the searches of one operation visit at most.
 const SEARCH_STEPS: u32 = 4096;
@@ -33,6 +33,11 @@ pub(super) struct DeadlockSearch<'m> {
     /// How many waiting requests this operation may still try.
     tries: u32,
 }
+
+image!(DeadlockSearch<'_> {
+    fields { number, steps, tries }
+    omitted { subtrees, pending, pending_count }
+});
 
 impl<'m> DeadlockSearch<'m> {
     pub(super) const fn bytes(limits: &LockLimits) -> usize {
@@ -66,6 +71,12 @@ impl<'m> DeadlockSearch<'m> {
             self.tries.decrement();
         }
         is_left
+    }
+
+    /// Forgets what earlier searches have visited.
+    pub(super) fn complete_image(&mut self) {
+        self.subtrees.fill(0);
+        self.pending_count = 0;
     }
 
     fn take_step(&mut self) -> Result<(), End> {

@@ -12,6 +12,7 @@ mod conflicts;
 mod deadlock;
 mod delegation;
 mod digest;
+mod image;
 mod interval_tree;
 mod invariants;
 mod open_files;
@@ -31,7 +32,9 @@ use crate::error::{Errno, Error};
 use crate::invariant::Count;
 use crate::wire::{FileLock, LockFamily, LockKind};
 
-use crate::store::{Arena, HashIndex, NONE, Quotas, SlotAllocator, Steps, Table, bytes_for, total};
+use crate::store::{
+    Arena, HashIndex, NONE, Quotas, SlotAllocator, Steps, Table, bytes_for, image, total,
+};
 use candidates::Candidates;
 use deadlock::DeadlockSearch;
 use delegation::DelegationTable;
@@ -49,7 +52,7 @@ use wait_queue::{FREE, Operation, State, WaitQueue, WaitingRequest};
 ///
 /// A new version may add fields, so a value is built from another: `LockLimits { locks: 16,
 /// ..LockLimits::NONE }`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LockLimits {
     /// Locked ranges.
     pub locks: usize,
@@ -115,6 +118,27 @@ pub struct LockTable<'m> {
     quotas: Quotas<'m>,
     steps: Steps,
 }
+
+image!(LockTable<'_> {
+    fields { idle_file, last_holder, is_serving, removed }
+    tables {
+        files: file_slots.high_water() as usize => EMPTY_FILE,
+        holders: holder_slots.high_water() as usize => EMPTY_HOLDER,
+    }
+    parts {
+        trees,
+        paths,
+        file_slots,
+        holder_slots,
+        waits,
+        candidates,
+        search,
+        open_files,
+        delegations,
+        quotas,
+    }
+    omitted { by_path, by_owner, by_owner_and_file, steps }
+});
 
 impl<'m> LockTable<'m> {
     /// The memory that the tables take, in bytes.

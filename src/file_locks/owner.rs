@@ -1,7 +1,7 @@
 //! Owners of locks.
 
 use super::SpaceKind;
-use crate::store::hash64;
+use crate::store::{Entry, Malformed, Reader, Writer, hash64};
 use crate::wire::{FileLock, LockFamily};
 use crate::{Id, Vmid};
 
@@ -19,6 +19,29 @@ pub enum Owner {
     Open(u64),
     /// An open file that locks the whole file (`flock`).
     Flock(u64),
+}
+
+impl Entry for Owner {
+    const SIZE: usize = 9;
+
+    fn save(&self, to: &mut Writer<'_>) {
+        let (number, kind) = self.key();
+        (kind, number).save(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match u8::load(from)? {
+            0 => {
+                // The number of a process: the VMID above the pid.
+                let pid = u32::load(from)?;
+                let vmid = Vmid::load(from)?;
+                Ok(Owner::Process { vmid, pid })
+            }
+            1 => u64::load(from).map(Owner::Open),
+            2 => u64::load(from).map(Owner::Flock),
+            _ => Err(Malformed),
+        }
+    }
 }
 
 impl Owner {

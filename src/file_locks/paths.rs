@@ -3,7 +3,10 @@
 use core::cmp::Ordering;
 
 use crate::invariant::Count;
-use crate::store::{Arena, NONE, SlotAllocator, Steps, Table, bytes_for, copy, hash64, total};
+use crate::store::{
+    Arena, NONE, SlotAllocator, Steps, Table, bytes_for, copy, entry, hash64, image, list_length,
+    total,
+};
 
 const CHUNK_LENGTH: usize = 60;
 
@@ -41,6 +44,20 @@ impl StoredPath {
     };
 }
 
+const EMPTY: Chunk = Chunk {
+    bytes: [0; CHUNK_LENGTH],
+    next: NONE,
+};
+
+entry!(Chunk { bytes, next });
+entry!(StoredPath { first, length });
+
+image!(PathStore<'_> {
+    tables { chunks: slots.high_water() as usize => EMPTY }
+    parts { slots }
+    omitted { steps }
+});
+
 impl<'m> PathStore<'m> {
     /// The number of chunks for that many files.
     pub(super) const fn chunks_for(files: usize) -> usize {
@@ -69,10 +86,7 @@ impl<'m> PathStore<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, chunks: usize) -> Self {
         PathStore {
-            chunks: arena.alloc_table(chunks, |_| Chunk {
-                bytes: [0; CHUNK_LENGTH],
-                next: NONE,
-            }),
+            chunks: arena.alloc_filled(chunks, EMPTY),
             slots: SlotAllocator::new(arena, chunks),
             steps: Steps::default(),
         }
@@ -106,6 +120,17 @@ impl<'m> PathStore<'m> {
         copy(&mut chunk.bytes, part);
         chunk.next = next;
         Some(slot)
+    }
+
+    pub(super) fn is_valid(&self) -> bool {
+        self.slots.is_valid()
+    }
+
+    /// Returns true if the path has as many chunks as its length needs, for a path that may be wrong.
+    pub(super) fn has_path(&self, path: StoredPath) -> bool {
+        let chunks = Self::chunks_of(path.length);
+        let next = |slot: u32| Some(self.chunks.get(slot as usize)?.next);
+        list_length(path.first, chunks.min(self.chunks.len()), next) == Some(chunks)
     }
 
     pub(super) fn remove(&mut self, path: StoredPath) {

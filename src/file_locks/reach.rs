@@ -1,6 +1,6 @@
 //! The highest end of the locks in a subtree, by which a search skips the subtree.
 
-use crate::store::NONE;
+use crate::store::{NONE, entry};
 
 /// The highest ends of the locks in a subtree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +14,13 @@ pub(super) struct Reach {
     /// A holder with the second highest end; [`NONE`] if there is only one holder.
     pub(super) second_holder: u32,
 }
+
+entry!(Reach {
+    end,
+    second_end,
+    holder,
+    second_holder
+});
 
 impl Reach {
     pub(super) const EMPTY: Reach = Reach {

@@ -9,7 +9,7 @@ use super::quotas::FILES;
 use super::{LockTable, Owner};
 use crate::Vmid;
 use crate::invariant::OrBroken;
-use crate::store::{NONE, Payer, Table, hash64};
+use crate::store::{NONE, Payer, Table, entry, hash64};
 
 /// The two spaces of locks, which never conflict with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ const EMPTY_SPACE: Space = Space {
 #[derive(Clone, Copy, Hash)]
 pub(super) struct File {
     pub(super) hash: u64,
-    path: StoredPath,
+    pub(super) path: StoredPath,
     pub(super) spaces: [Space; 2],
     /// The queue of requests that are deferred until a delegation is returned.
     pub(super) first_deferred: u32,
@@ -51,6 +51,27 @@ pub(super) struct File {
     pub(super) ref_count: u32,
     pub(super) payer: Payer,
 }
+
+entry!(Space { reads, writes });
+entry!(File {
+    hash,
+    path,
+    spaces,
+    first_deferred,
+    last_deferred,
+    delegation,
+    locks,
+    first_holder,
+    more_holders,
+    ref_count,
+    payer,
+});
+entry!(Holder {
+    owner,
+    file,
+    root,
+    since
+});
 
 impl File {
     pub(super) fn is_used(&self) -> bool {
@@ -275,7 +296,7 @@ pub(super) fn holder_in<'t>(holders: &'t Table<'_, Holder>, slot: u32) -> &'t Ho
 }
 
 /// The order of a file in its bucket, compared with a file of that hash and path.
-fn order_of_file(
+pub(super) fn order_of_file(
     files: &Table<'_, File>,
     paths: &PathStore<'_>,
     file: u32,

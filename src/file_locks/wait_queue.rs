@@ -8,10 +8,10 @@ use core::hash::Hash;
 
 use crate::error::Errno;
 use crate::store::{
-    Arena, Digest, HashIndex, NONE, Payer, Portion, SlotAllocator, Steps, Table, bytes_for, hash64,
-    total,
+    Arena, Digest, Entry, HashIndex, Malformed, NONE, Payer, Portion, Reader, SlotAllocator, Steps,
+    Table, Writer, bytes_for, entry, hash64, image, list_length, total,
 };
-use crate::wire::{Answer, FileLock, LockKind};
+use crate::wire::{Answer, FileLock, HeldLock, LockKind};
 
 /// A request that waits, or that is complete while its result has not been taken.
 #[derive(Clone, Copy, Hash)]
@@ -122,6 +122,82 @@ pub(super) struct WaitQueue<'m> {
     steps: Steps,
 }
 
+entry!(WaitingRequest {
+    from,
+    seq,
+    owner,
+    file,
+    range,
+    operation,
+    state,
+    arrival,
+    blocker,
+    prev,
+    next,
+    prev_of_owner,
+    next_of_owner,
+    place,
+    round,
+    visited_by,
+    payer,
+});
+
+impl Entry for Operation {
+    const SIZE: usize = 3;
+
+    fn save(&self, to: &mut Writer<'_>) {
+        match self {
+            Operation::Set { kind, wait } => (0_u8, (*kind, *wait)).save(to),
+            Operation::Get { write } => (1_u8, *write).save(to),
+        }
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match u8::load(from)? {
+            0 => Ok(Operation::Set {
+                kind: Entry::load(from)?,
+                wait: Entry::load(from)?,
+            }),
+            1 => Entry::load(from).map(|write| Operation::Get { write }),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+impl Entry for State {
+    const SIZE: usize = total!(1_usize, <Result<Option<HeldLock>, Errno>>::SIZE);
+
+    fn save(&self, to: &mut Writer<'_>) {
+        match self {
+            State::Free => 0_u8.save(to),
+            State::Waiting => 1_u8.save(to),
+            State::Deferred => 2_u8.save(to),
+            State::Completed(Answer::Status(status)) => (3_u8, *status).save(to),
+            State::Completed(Answer::Lock(lock)) => (4_u8, *lock).save(to),
+            // No request for a lock has another answer.
+            State::Completed(_) => 5_u8.save(to),
+        }
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match u8::load(from)? {
+            0 => State::Free,
+            1 => State::Waiting,
+            2 => State::Deferred,
+            3 => State::Completed(Answer::Status(Entry::load(from)?)),
+            4 => State::Completed(Answer::Lock(Entry::load(from)?)),
+            _ => return Err(Malformed),
+        })
+    }
+}
+
+image!(WaitQueue<'_> {
+    fields { first_completed, last_completed, last_arrival, may_have_cycle }
+    tables { waiting: slots.high_water() as usize => FREE }
+    parts { slots }
+    omitted { by_owner, by_sender, steps }
+});
+
 impl<'m> WaitQueue<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
         total!(
@@ -160,6 +236,65 @@ impl<'m> WaitQueue<'m> {
         self.steps.get().wrapping_add(indexes)
     }
 
+    /// Makes what is not in an image. Returns false if the image was none.
+    pub(super) fn complete_image(&mut self) -> bool {
+        self.by_owner.clear();
+        self.by_sender.clear();
+        if !self.slots.is_valid() || !self.has_valid_lists() {
+            return false;
+        }
+        for slot in 0..self.slots.high_water() {
+            let request = *self.at(slot);
+            if !request.is_queued() {
+                continue;
+            }
+            if request.prev_of_owner == NONE {
+                self.insert_first_of(request.owner, slot);
+            }
+            self.insert_by_sender(slot);
+        }
+        true
+    }
+
+    /// Returns true if the neighbours in all lists agree, for entries that may be wrong.
+    fn has_valid_lists(&self) -> bool {
+        let next = |slot: u32| self.waiting.get(slot as usize).map(|request| request.next);
+        let completed = list_length(self.first_completed, self.waiting.len(), next);
+        let is_right = |(slot, request): (u32, &WaitingRequest)| {
+            let has_prev = |next: u32, prev_of: fn(&WaitingRequest) -> u32| {
+                next == NONE || prev_of(self.at(next)) == slot && self.at(next).is_queued()
+            };
+            !request.is_queued()
+                || has_prev(request.next, |next| next.prev)
+                    && has_prev(request.next_of_owner, |next| next.prev_of_owner)
+        };
+        let queued = self.waiting.iter().filter(|request| request.is_queued());
+        let queued = queued.count();
+        // No list is a ring: all requests are reached from those that are the first of a list.
+        let are_reached = |prev_of: fn(&WaitingRequest) -> u32,
+                           next_of: fn(&WaitingRequest) -> u32| {
+            let slots = (0..).zip(self.waiting.iter());
+            let firsts =
+                slots.filter(|(_, request)| request.is_queued() && prev_of(request) == NONE);
+            let next = |slot: u32| self.waiting.get(slot as usize).map(next_of);
+            let lengths = firsts.map(|(slot, _)| list_length(slot, queued, next));
+            lengths.sum::<Option<usize>>() == Some(queued)
+        };
+        completed.is_some()
+            && (0..).zip(self.waiting.iter()).all(is_right)
+            && are_reached(|request| request.prev, |request| request.next)
+            && are_reached(
+                |request| request.prev_of_owner,
+                |request| request.next_of_owner,
+            )
+    }
+
+    /// Returns true if that is the first one of a list, or [`NONE`].
+    pub(super) fn is_first(&self, slot: u32) -> bool {
+        let first = self.waiting.get(slot as usize);
+        slot == NONE || first.is_some_and(|first| first.is_queued() && first.prev == NONE)
+    }
+
     /// The first of the owner's requests that wait; [`WaitingRequest::next_of_owner`] leads on.
     pub(super) fn first_of(&self, owner: Owner) -> Option<u32> {
         self.by_owner.find(owner.hash(), |slot| {
@@ -176,18 +311,11 @@ impl<'m> WaitQueue<'m> {
 
     /// Adds the request to the indexes.
     fn add_to_indexes(&mut self, slot: u32) {
-        let WaitingRequest {
-            owner, from, seq, ..
-        } = *self.at(slot);
+        let owner = self.at(slot).owner;
         if self.slots.in_use() <= 1 {
             self.may_have_cycle = false;
         }
-        let key = self.at(slot).by_sender();
-        let waiting = &self.waiting;
-        self.by_sender
-            .insert(hash_sender(from, seq), slot, &|other| {
-                request_in(waiting, other).by_sender().cmp(&key)
-            });
+        self.insert_by_sender(slot);
         let Some(first) = self.first_of(owner) else {
             self.insert_first_of(owner, slot);
             return;
@@ -227,6 +355,15 @@ impl<'m> WaitQueue<'m> {
                 self.insert_first_of(owner, next);
             }
         }
+    }
+
+    fn insert_by_sender(&mut self, slot: u32) {
+        let key = self.at(slot).by_sender();
+        let hash = hash_sender(key.0, key.1);
+        let waiting = &self.waiting;
+        self.by_sender.insert(hash, slot, &|other| {
+            request_in(waiting, other).by_sender().cmp(&key)
+        });
     }
 
     fn insert_first_of(&mut self, owner: Owner, slot: u32) {
@@ -297,6 +434,11 @@ impl WaitingRequest {
     /// The key in the index of senders: of several requests with one number, the newest is the first.
     fn by_sender(&self) -> (Vmid, u64, Reverse<u64>) {
         (self.from, self.seq, Reverse(self.arrival))
+    }
+
+    /// Whether the request waits, and is in the indexes.
+    fn is_queued(&self) -> bool {
+        matches!(self.state, State::Waiting | State::Deferred)
     }
 
     /// The open file that the request keeps in use. A query and an unlock keep none: their sender need

@@ -12,6 +12,7 @@ mod bounds;
 mod codec;
 mod forwarding;
 mod ids;
+mod image;
 mod op;
 mod outbox;
 mod processes;
@@ -32,6 +33,7 @@ use crate::{Id, Vmid};
 
 use crate::file_locks::{LockLimits, LockTable};
 use crate::shared_state::{LeaseLimits, Server};
+pub use crate::store::{ImageCursor, Malformed, SMALLEST_SLICE};
 pub use ids::{Alloc, Ranges};
 use ids::{PendingGrants, Vmids};
 pub use op::{Op, OpObserver, Outcome, Presence};
@@ -56,7 +58,7 @@ const MAX_DEPARTED: usize = 256;
 const GRANTS_PER_STEP: usize = 64;
 
 /// How much a leader has room for, and how it gives out IDs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaderCapacities {
     /// ID ranges.
     pub ranges: usize,

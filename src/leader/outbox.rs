@@ -20,7 +20,7 @@ use super::Leader;
 use super::processes::DueNotice;
 use super::signals::OutgoingSignal;
 use crate::shared_state::ServerMessage;
-use crate::store::Digest;
+use crate::store::{Digest, codes, image};
 use crate::wire::{Answer, ExitReport, Message, ProcessNote, RelativeNote, SyncNote};
 use crate::{Id, Vmid};
 
@@ -94,6 +94,18 @@ impl Kind {
         }
     }
 }
+
+codes!(Kind {
+    FileNotice = 0,
+    Recall = 1,
+    ProcessNotice = 2,
+    Signal = 3,
+    Sync = 4
+});
+
+image!(Outbox {
+    fields { turn, is_ready }
+});
 
 /// The state of the outbox that is not in a table.
 pub(super) struct Outbox {

@@ -5,7 +5,9 @@ use core::hash::{Hash, Hasher};
 
 use crate::Vmid;
 use crate::invariant::Count;
-use crate::store::{Arena, Digest, SlotAllocator, SortedMap, Table, bytes_for, total};
+use crate::store::{
+    Arena, Digest, SlotAllocator, SortedMap, Table, bytes_for, entry, image, total,
+};
 
 /// The counts of one member.
 #[derive(Clone, Copy, Default, Hash)]
@@ -24,6 +26,17 @@ pub(super) struct Roster<'m> {
     by_vmid: SortedMap<'m>,
 }
 
+entry!(Member {
+    taken,
+    given,
+    is_extended
+});
+
+image!(Roster<'_> {
+    tables { members: slots.high_water() as usize => Member::default() }
+    parts { slots, by_vmid }
+});
+
 impl<'m> Roster<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
         total!(
@@ -39,6 +52,11 @@ impl<'m> Roster<'m> {
             slots: SlotAllocator::new(arena, capacity),
             by_vmid: SortedMap::new(arena, capacity),
         }
+    }
+
+    /// Makes what is not in an image. Returns false if the image was none.
+    pub(super) fn complete_image(&mut self) -> bool {
+        self.slots.is_valid() && self.by_vmid.is_valid(self.members.len())
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {

@@ -31,7 +31,7 @@ const fn strength(state: SyncState) -> u8 {
 }
 
 /// The limits of the leader for shared values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseLimits {
     /// The largest number of handles in use in the whole family.
     pub handles: usize,

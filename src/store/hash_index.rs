@@ -96,6 +96,11 @@ impl<'m> HashIndex<'m> {
         self.steps.get()
     }
 
+    /// Removes all slots.
+    pub(crate) fn clear(&mut self) {
+        self.roots.fill(NONE);
+    }
+
     /// The hash's upper bits choose the bucket, as a fraction of all buckets: a division would take
     /// several times as long.
     #[inline]

@@ -9,6 +9,7 @@ mod byte_ring;
 mod copy;
 mod digest;
 mod hash_index;
+mod image;
 mod interval_map;
 mod lock;
 #[allow(
@@ -31,6 +32,13 @@ pub(crate) use byte_ring::ByteRing;
 pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
 pub(crate) use digest::{Digest, Digested, Sum};
 pub(crate) use hash_index::HashIndex;
+#[cfg(test)]
+pub(crate) use image::checksum;
+pub(crate) use image::{
+    Entry, Image, Loader, Reader, Saver, Writer, checksum_of, codes, entry, field_size, image,
+    list_length,
+};
+pub use image::{ImageCursor, Malformed, SMALLEST_SLICE};
 pub(crate) use interval_map::{Interval, IntervalMap, MAX_INTERVAL, OwnerCursor};
 pub(crate) use lock::{Contended, SpinLock, SpinLockGuard, acquire};
 pub(crate) use once::Once;

@@ -3,7 +3,7 @@
 use core::hash::Hasher;
 
 use crate::invariant::{Count, OrBroken};
-use crate::store::{Arena, Digest, Table, bytes_for};
+use crate::store::{Arena, Digest, Table, bytes_for, image, list_length};
 
 /// The number that stands for no slot.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -87,6 +87,24 @@ impl<'m> SlotAllocator<'m> {
     /// Returns the number of the highest slot that was ever in use, plus one.
     pub(crate) fn high_water(&self) -> u32 {
         u32::try_from(self.fresh).or_broken(NONE)
+    }
+}
+
+image!(SlotAllocator<'_> {
+    fields { free, fresh, in_use, peak }
+    tables { next_free: *fresh => NONE }
+    valid { *in_use <= *peak && *peak <= *fresh && *fresh <= next_free.len() }
+});
+
+impl SlotAllocator<'_> {
+    /// Returns true if as many slots are free as are not in use, for numbers that may be wrong.
+    pub(crate) fn is_valid(&self) -> bool {
+        let next = |slot: u32| {
+            let next = self.next_free.get(slot as usize)?;
+            Some(*next).filter(|_| (slot as usize) < self.fresh)
+        };
+        let free = self.fresh.checked_sub(self.in_use);
+        free.is_some_and(|free| list_length(self.free, free, next) == Some(free))
     }
 }
 

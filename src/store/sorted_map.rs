@@ -1,6 +1,6 @@
 //! Maps numbers to slots of a table.
 
-use super::{Arena, Steps, Table, bytes_for, close_gap, make_gap};
+use super::{Arena, Steps, Table, bytes_for, close_gap, entry, image, make_gap};
 use crate::invariant::{Count, OrBroken};
 
 #[derive(Clone, Copy, Default)]
@@ -8,6 +8,15 @@ struct Entry {
     number: u32,
     slot: u32,
 }
+
+entry!(Entry { number, slot });
+
+image!(SortedMap<'_> {
+    fields { count, peak }
+    tables { entries: *count => Entry::default() }
+    omitted { steps }
+    valid { *count <= *peak && *peak <= entries.len() }
+});
 
 /// A map from numbers to slots, sorted by number: a look-up takes O(log n) steps, and a change
 /// moves the entries behind it once.
@@ -92,6 +101,14 @@ impl<'m> SortedMap<'m> {
     #[cfg(debug_assertions)]
     pub(crate) fn steps(&self) -> u64 {
         self.steps.get()
+    }
+
+    /// Returns true if the numbers rise, and the slots are below `slots`, for entries that may be wrong.
+    pub(crate) fn is_valid(&self, slots: usize) -> bool {
+        self.entries.get(..self.count).is_some_and(|used| {
+            used.is_sorted_by(|one, other| one.number < other.number)
+                && used.iter().all(|entry| (entry.slot as usize) < slots)
+        })
     }
 
     pub(crate) fn len(&self) -> usize {

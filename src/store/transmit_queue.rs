@@ -2,7 +2,7 @@
 
 use core::hash::Hasher;
 
-use super::{Arena, Digest, NONE, Table, bytes_for};
+use super::{Arena, Digest, NONE, Table, bytes_for, entry, image, list_length};
 use crate::invariant::Count;
 
 /// The place of a slot in the queue.
@@ -31,6 +31,19 @@ const EMPTY: Ends = Ends {
     last: NONE,
 };
 
+entry!(Link {
+    prev,
+    next,
+    is_queued
+});
+entry!(Ends { first, last });
+
+image!(TransmitQueue<'_> {
+    fields { due, deferred, used }
+    tables { links: *used as usize => UNLINKED }
+    valid { *used as usize <= links.len() }
+});
+
 /// The slots of a table that have something to transmit, first come, first served. A slot whose receiver
 /// has no room is *deferred*: it is passed over until there may be room again. Each slot is in the queue at
 /// most once, so the queue never overflows. Every operation takes a constant number of steps.
@@ -38,6 +51,8 @@ pub(crate) struct TransmitQueue<'m> {
     links: Table<'m, Link>,
     due: Ends,
     deferred: Ends,
+    /// The highest slot that was ever queued, plus one.
+    used: u32,
 }
 
 impl<'m> TransmitQueue<'m> {
@@ -50,6 +65,7 @@ impl<'m> TransmitQueue<'m> {
             links: arena.alloc_filled(capacity, UNLINKED),
             due: EMPTY,
             deferred: EMPTY,
+            used: 0,
         }
     }
 
@@ -102,6 +118,7 @@ impl<'m> TransmitQueue<'m> {
 
     /// Puts the slot at the end of a list, of which it is no part.
     fn append(&mut self, ends: Ends, slot: u32) -> Ends {
+        self.used = self.used.max(slot.plus(1));
         self.change(slot, |link| {
             *link = Link {
                 prev: ends.last,
@@ -175,6 +192,29 @@ impl<'m> TransmitQueue<'m> {
             self.due.first = deferred.first;
         }
         self.due.last = deferred.last;
+    }
+
+    /// Returns true if the two lists have all slots that are queued, for links that may be wrong.
+    pub(crate) fn is_valid(&self) -> bool {
+        let queued = self.links.iter().filter(|link| link.is_queued).count();
+        let is_list = |ends: Ends, most: usize| {
+            let mut prev = NONE;
+            let length = list_length(ends.first, most, |slot| {
+                self.links.get(slot as usize).map(|link| link.next)
+            })?;
+            for slot in self.list(ends.first) {
+                let link = self.link(slot);
+                if link.prev != prev || !link.is_queued {
+                    return None;
+                }
+                prev = slot;
+            }
+            (prev == ends.last).then_some(length)
+        };
+        let due = is_list(self.due, queued);
+        let deferred = due.and_then(|due| is_list(self.deferred, queued.checked_sub(due)?));
+        let both = due.zip(deferred);
+        both.is_some_and(|(due, deferred)| due.checked_add(deferred) == Some(queued))
     }
 
     /// Returns whether the slots for which `is_owing` is true, and no others, are in the lists. Slow: for

@@ -3,7 +3,7 @@
 
 use crate::Vmid;
 use crate::invariant::Count;
-use crate::store::{Arena, Digest, Table, bytes_for};
+use crate::store::{Arena, Digest, Image, Loader, Malformed, Saver, Table, bytes_for, entry};
 
 /// The number of consecutive lock requests that a single member has to make before a contended file
 /// is delegated to it.
@@ -37,6 +37,25 @@ const EMPTY: ContentionEntry = ContentionEntry {
 
 /// The files that several members used lately.
 pub(in crate::file_locks) struct Contention<'m>(Table<'m, ContentionEntry>);
+
+entry!(ContentionEntry {
+    hash,
+    last,
+    streak,
+    doubtful
+});
+
+impl Image for Contention<'_> {
+    fn save(&self, out: &mut Saver<'_>) {
+        out.table(&self.0, self.0.len());
+    }
+
+    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), Malformed> {
+        from.table(&mut self.0)
+    }
+
+    fn clear_unused(&mut self) {}
+}
 
 impl<'m> Contention<'m> {
     /// The length of the table, for a lock table with room for that many files.

@@ -3,7 +3,7 @@
 //! as long again.
 
 use crate::Vmid;
-use crate::store::{Arena, Digest, Table, bytes_for, close_gap};
+use crate::store::{Arena, Digest, Table, bytes_for, close_gap, image};
 
 /// How many such members the table remembers: the last ones.
 const MEMBERS: usize = 32;
@@ -13,6 +13,10 @@ pub(super) struct OverdueMembers<'m> {
     /// The one that was added first stands first.
     members: Table<'m, Option<Vmid>>,
 }
+
+image!(OverdueMembers<'_> {
+    tables { members: members.len() => None }
+});
 
 impl<'m> OverdueMembers<'m> {
     /// The length of the table, for a lock table with room for that many files.

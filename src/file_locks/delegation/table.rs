@@ -18,7 +18,8 @@ use core::hash::Hash;
 
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
-    Arena, Digest, Digested, HashIndex, NONE, Payer, Portion, Table, TransmitQueue, hash64, total,
+    Arena, Digest, Digested, HashIndex, NONE, Payer, Portion, Table, TransmitQueue, entry, hash64,
+    image, list_length, total,
 };
 use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
@@ -40,6 +41,17 @@ pub(in crate::file_locks) struct Delegation {
     pub(in crate::file_locks) payer: Payer,
 }
 
+entry!(Delegation {
+    to,
+    number,
+    is_recalled,
+    is_over,
+    recall,
+    prev,
+    next,
+    payer,
+});
+
 /// The state of all delegations together.
 pub(in crate::file_locks) struct DelegationTable<'m> {
     by_number: HashIndex<'m>,
@@ -59,6 +71,12 @@ pub(in crate::file_locks) struct DelegationTable<'m> {
     pub(in crate::file_locks) contention: Digested<Contention<'m>>,
     overdue: OverdueMembers<'m>,
 }
+
+image!(DelegationTable<'_> {
+    fields { count, peak, first_recalled, last_recalled, last_recall }
+    parts { outbox, resuming, contention, overdue }
+    omitted { by_number, limit }
+});
 
 impl<'m> DelegationTable<'m> {
     pub(in crate::file_locks) const fn bytes(files: usize) -> usize {
@@ -123,6 +141,27 @@ fn hash_key(to: Vmid, number: u64) -> u64 {
 }
 
 impl LockTable<'_> {
+    /// Makes what is not in an image of the delegations. Returns false if the image was none.
+    pub(in crate::file_locks) fn complete_delegations(&mut self) -> bool {
+        let files = &self.files;
+        let next = |file: u32| Some(files.get(file as usize)?.delegation?.next);
+        let recalled = list_length(self.delegations.first_recalled, files.len(), next);
+        let is_valid = recalled.is_some()
+            && self.delegations.count <= files.len()
+            && self.delegations.outbox.is_valid()
+            && self.delegations.resuming.is_valid();
+        self.delegations.by_number.clear();
+        for (slot, file) in (0..self.file_slots.high_water()).zip(files.iter()) {
+            if let Some(delegation) = file.delegation.filter(|delegation| !delegation.is_over) {
+                let (to, number) = (delegation.to, delegation.number);
+                let order = |file| delegation_key(files, file).cmp(&Some((to, number)));
+                let by_number = &mut self.delegations.by_number;
+                by_number.insert(hash_key(to, number), slot, &order);
+            }
+        }
+        is_valid
+    }
+
     /// As [`LockTable::set`] for a lock of a process; but if the file's ranges are unused, the
     /// leader may delegate them to the member instead ([`SetOutcome::Delegated`]), which identifies
     /// the delegation by `number`.

@@ -1,20 +1,31 @@
 //! Checks that a tree is ordered and balanced.
 
-use super::{IntervalTrees, Link, TreeKind};
+use super::{IntervalTrees, Link, MAX_LEVELS, TreeKind};
 use crate::store::NONE;
 
 impl IntervalTrees<'_> {
     /// The number of locks in the tree; `None` if the tree is not ordered and balanced. It is slow,
     /// and meant for tests.
     pub(in crate::file_locks) fn check(&self, tree: TreeKind, root: u32) -> Option<usize> {
+        let most = self.slots.in_use();
+        let mut left = most;
+        self.check_below(tree, root, &mut left)?;
+        most.checked_sub(left)
+    }
+
+    /// As [`IntervalTrees::check`], with at most `most` locks in the tree: the links may be wrong. The ranks bound the depth.
+    fn check_below(&self, tree: TreeKind, root: u32, most: &mut usize) -> Option<()> {
         if root == NONE {
-            return Some(0);
+            return Some(());
         }
+        *most = most.checked_sub(1)?;
         let Link { left, right, rank } = *self.link(tree, root);
-        let count = self
-            .check(tree, left)?
-            .checked_add(self.check(tree, right)?)?
-            .checked_add(1)?;
+        let is_below = |child: u32| self.link(tree, child).rank < rank;
+        if rank as usize > MAX_LEVELS || !is_below(left) || !is_below(right) {
+            return None;
+        }
+        self.check_below(tree, left, most)?;
+        self.check_below(tree, right, most)?;
         let (one, other) = (self.link(tree, left), self.link(tree, right));
         let is_leaf = left == NONE && right == NONE;
         let is_ordered = (left == NONE || self.order(left, root).is_lt())
@@ -24,7 +35,7 @@ impl IntervalTrees<'_> {
             && (1..=2).contains(&rank.saturating_sub(other.rank))
             && (!is_leaf || rank == 1)
             && (tree == TreeKind::Holder || self.has_valid_reach(root));
-        is_valid.then_some(count)
+        is_valid.then_some(())
     }
 
     /// Two holders with the same highest end may be named in either order.

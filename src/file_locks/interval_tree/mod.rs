@@ -24,7 +24,9 @@ use heapless::Vec;
 use super::Range;
 use super::reach::Reach;
 use crate::invariant::Count;
-use crate::store::{Arena, Digest, NONE, Payer, SlotAllocator, Steps, Table, bytes_for, total};
+use crate::store::{
+    Arena, Digest, NONE, Payer, SlotAllocator, Steps, Table, bytes_for, entry, image, total,
+};
 
 /// The two trees that a lock is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,25 @@ pub(super) struct RangeLock {
     pub(super) payer: Payer,
     links: [Link; 2],
 }
+
+entry!(Link { left, right, rank });
+entry!(RangeLock {
+    start,
+    end,
+    since,
+    reach,
+    holder,
+    first_blocked,
+    write,
+    payer,
+    links,
+});
+
+image!(IntervalTrees<'_> {
+    tables { locks: slots.high_water() as usize => EMPTY_LOCK }
+    parts { slots }
+    omitted { steps }
+});
 
 impl RangeLock {
     #[inline]

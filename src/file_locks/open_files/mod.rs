@@ -16,8 +16,8 @@ use core::hash::Hash;
 
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
-    Arena, Digest, HashIndex, Payer, Quotas, SlotAllocator, Steps, Table, TransmitQueue, bytes_for,
-    hash64, total,
+    Arena, Digest, Entry, HashIndex, Malformed, Payer, Quotas, Reader, SlotAllocator, Steps, Table,
+    TransmitQueue, Writer, bytes_for, codes, entry, hash64, image, total,
 };
 
 use quotas::OPEN_FILES;
@@ -66,6 +66,62 @@ struct Reference {
     is_listed: bool,
     payer: Payer,
 }
+
+impl Entry for HoldState {
+    const SIZE: usize = 6;
+
+    fn save(&self, to: &mut Writer<'_>) {
+        match self {
+            HoldState::Held => 0_u8.save(to),
+            HoldState::Closing => 1_u8.save(to),
+            HoldState::Inherited { by, has_joined } => (2_u8, (*by, *has_joined)).save(to),
+            HoldState::Sent { by } => (3_u8, *by).save(to),
+        }
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match u8::load(from)? {
+            0 => HoldState::Held,
+            1 => HoldState::Closing,
+            2 => HoldState::Inherited {
+                by: Entry::load(from)?,
+                has_joined: Entry::load(from)?,
+            },
+            3 => HoldState::Sent {
+                by: Entry::load(from)?,
+            },
+            _ => return Err(Malformed),
+        })
+    }
+}
+
+codes!(Notice {
+    Withheld = 0,
+    Pending = 1,
+    Sent = 2,
+    Confirmed = 3
+});
+
+entry!(Reference {
+    open_file,
+    vmid,
+    state,
+    notice,
+    requests,
+    is_listed,
+    payer,
+});
+
+image!(OpenFileTable<'_> {
+    fields { listed, unjoined, withheld }
+    tables {
+        references: slots.high_water() as usize => FREE,
+        closed: *listed => 0,
+    }
+    parts { slots, outbox, quotas }
+    omitted { by_number, steps }
+    valid { *listed <= closed.len() }
+});
 
 const FREE: Reference = Reference {
     open_file: 0,
@@ -177,6 +233,21 @@ impl<'m> OpenFileTable<'m> {
         self.outbox.digest(digest);
         digest.add_all(self.closed.iter().take(self.listed));
         self.quotas.digest(digest);
+    }
+
+    /// Makes what is not in an image. Returns false if the image was none.
+    pub(super) fn complete_image(&mut self) -> bool {
+        self.by_number.clear();
+        let is_valid =
+            self.slots.is_valid() && self.outbox.is_valid() && self.quotas.complete_image();
+        if is_valid {
+            for slot in 0..self.slots.high_water() {
+                if self.at(slot).vmid.is_some() {
+                    self.insert_into_index(slot);
+                }
+            }
+        }
+        is_valid
     }
 
     /// The first reference to the open file whose key is `key` or a higher one.

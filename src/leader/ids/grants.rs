@@ -7,7 +7,8 @@ use core::mem::replace;
 use crate::Vmid;
 use crate::invariant::OrBroken;
 use crate::store::{
-    Arena, Digest, HashIndex, Payer, Quotas, SlotAllocator, Table, bytes_for, hash64, total,
+    Arena, Digest, HashIndex, Payer, Quotas, SlotAllocator, Table, bytes_for, entry, hash64, image,
+    total,
 };
 
 #[derive(Clone, Copy, Default, Hash)]
@@ -18,6 +19,17 @@ pub(super) struct Grant {
     /// The VMID of the process that answers for it; 0: none does.
     pub(super) giver: u32,
 }
+
+entry!(Grant { number, to, giver });
+
+image!(Grants<'_> {
+    tables {
+        entries: slots.high_water() as usize => Grant::default(),
+        payers: slots.high_water() as usize => Payer::NOBODY,
+    }
+    parts { slots, quotas }
+    omitted { indexes }
+});
 
 /// The table of the quota: each grant is charged to its giver. One that no process answers for is charged to
 /// nobody, because it gives way to others.
@@ -89,6 +101,20 @@ impl<'m> Grants<'m> {
         digest.add_all(self.entries.iter().take(slots));
         digest.add_all(self.payers.iter().take(slots));
         self.quotas.digest(digest);
+    }
+
+    /// Makes what is not in an image. Returns false if the image was none.
+    pub(in crate::leader) fn complete_image(&mut self) -> bool {
+        self.indexes.iter_mut().for_each(HashIndex::clear);
+        let is_valid = self.slots.is_valid() && self.quotas.complete_image();
+        if is_valid {
+            for slot in 0..self.slots.high_water() {
+                if self.at(slot).number != 0 {
+                    self.index(slot, true);
+                }
+            }
+        }
+        is_valid
     }
 
     /// Returns true if the quota of the process allows another grant. If not, the refusal is counted.

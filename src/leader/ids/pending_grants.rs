@@ -5,7 +5,7 @@
 //! process is known to start that process the other is responsible from then on.
 
 use super::grants::{Grant, Grants, Key};
-use crate::store::{Arena, Digest};
+use crate::store::{Arena, Digest, Image, Loader, Malformed, Saver};
 use crate::{Id, Vmid};
 
 /// The greatest number of entries, for any number of ranges.
@@ -13,6 +13,20 @@ const MAX_GRANTS: usize = 4096;
 
 /// Each ID is in one grant at most.
 pub(in crate::leader) struct PendingGrants<'m>(Grants<'m>);
+
+impl Image for PendingGrants<'_> {
+    fn save(&self, out: &mut Saver<'_>) {
+        self.0.save(out);
+    }
+
+    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), Malformed> {
+        self.0.load(from)
+    }
+
+    fn clear_unused(&mut self) {
+        self.0.clear_unused();
+    }
+}
 
 impl<'m> PendingGrants<'m> {
     /// Returns the number of entries: a quarter of the ranges.
@@ -47,6 +61,10 @@ impl<'m> PendingGrants<'m> {
     #[cfg(debug_assertions)]
     pub(in crate::leader) fn steps(&self) -> u64 {
         self.0.steps()
+    }
+
+    pub(in crate::leader) fn complete_image(&mut self) -> bool {
+        self.0.complete_image()
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {

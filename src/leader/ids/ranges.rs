@@ -5,7 +5,7 @@ use core::hash::Hasher;
 
 use super::quotas::RANGES;
 use crate::invariant::Count;
-use crate::store::{Arena, Digest, Interval, IntervalMap, Quotas, total};
+use crate::store::{Arena, Digest, Interval, IntervalMap, Quotas, image, total};
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
 
@@ -36,6 +36,12 @@ pub struct Ranges<'m> {
     wrap: bool,
     pub(super) quotas: Quotas<'m>,
 }
+
+image!(Ranges<'_> {
+    fields { next }
+    parts { spans, quotas }
+    omitted { wrap }
+});
 
 impl<'m> Ranges<'m> {
     /// The memory of a table of `capacity` ranges, in bytes.
@@ -236,6 +242,10 @@ impl<'m> Ranges<'m> {
     #[cfg(debug_assertions)]
     pub(in crate::leader) fn steps(&self) -> u64 {
         self.spans.steps()
+    }
+
+    pub(in crate::leader) fn complete_image(&mut self) -> bool {
+        self.spans.complete_image() && self.quotas.complete_image()
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {

@@ -8,7 +8,7 @@ use core::hash::Hasher;
 use super::grants::{Grant, Grants, Key};
 use crate::Vmid;
 use crate::error::{Error, Invalid, Resource};
-use crate::store::{Arena, Digest, total};
+use crate::store::{Arena, Digest, image, total};
 
 /// The greatest number of unused VMIDs, for any number of ranges.
 const MAX_UNUSED: usize = 4096;
@@ -25,6 +25,11 @@ pub(in crate::leader) struct Vmids<'m> {
     next: Option<Vmid>,
     grants: Grants<'m>,
 }
+
+image!(Vmids<'_> {
+    fields { next }
+    parts { grants }
+});
 
 impl<'m> Vmids<'m> {
     /// The number of VMIDs that may be unused or in use, for a leader of that many ranges and processes.
@@ -53,6 +58,10 @@ impl<'m> Vmids<'m> {
 
     pub(in crate::leader) fn quotas(&self) -> &Grants<'m> {
         &self.grants
+    }
+
+    pub(in crate::leader) fn complete_image(&mut self) -> bool {
+        self.grants.complete_image()
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {

@@ -14,7 +14,7 @@ use crate::error::{Error, Invalid, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
     Arena, Digest, Digested, Payer, Quotas, SortedMap, Steps, Table, TransmitQueue, bytes_for,
-    total,
+    codes, entry, image, total,
 };
 use crate::wire::{ExitReport, ProcessFlags};
 use crate::{Id, Vmid};
@@ -77,6 +77,54 @@ struct Entry {
     exit: Option<ExitReport>,
     payer: Payer,
 }
+
+codes!(Life {
+    Free = 0,
+    Starting = 1,
+    Running = 2,
+    Dead = 3
+});
+
+entry!(Entry {
+    life,
+    reaped,
+    notice_due,
+    is_leaving,
+    flags,
+    pid,
+    vmid,
+    parent,
+    group,
+    session,
+    ref_count,
+    start_seq,
+    death_seq,
+    parents_ended,
+    child_abandoned,
+    orphaned,
+    exit,
+    payer,
+});
+
+image!(Processes<'_> {
+    fields {
+        free_count,
+        starts,
+        deaths,
+        orphaned_starts,
+        last_orphaned,
+        stopped,
+        own,
+        own_has_left,
+    }
+    tables {
+        entries: by_pid.peak() => FREE_ENTRY,
+        free: free.len() => 0,
+    }
+    parts { by_pid, by_vmid, outbox, signals, quotas }
+    omitted { peers, steps }
+    valid { *free_count <= free.len() && *stopped <= free.len() && *orphaned_starts <= free.len() }
+});
 
 const FREE_ENTRY: Entry = Entry {
     life: Life::Free,
@@ -262,6 +310,21 @@ impl<'m> Processes<'m> {
     pub(super) fn find_starting(&self, pid: Id) -> Option<Vmid> {
         let entry = self.find_by_pid(pid)?;
         Vmid::new(entry.vmid).filter(|_| entry.life == Life::Starting)
+    }
+
+    /// Makes what is not in an image. Returns false if the image was none.
+    pub(super) fn complete_image(&mut self) -> bool {
+        let slots = self.entries.len();
+        let free = self.free.get(..self.free_count);
+        let is_free = |slot: &u32| {
+            let entry = self.entries.get(*slot as usize);
+            entry.is_some_and(|entry| entry.life == Life::Free)
+        };
+        let is_valid = free.is_some_and(|free| free.iter().all(is_free))
+            && self.by_pid.is_valid(slots)
+            && self.by_vmid.is_valid(slots)
+            && self.outbox.is_valid();
+        is_valid && self.quotas.complete_image() && self.signals.is_valid()
     }
 
     /// Returns true if any process but that of `vmid` is alive.

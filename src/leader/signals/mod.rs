@@ -14,7 +14,8 @@ mod sending;
 use crate::error::Errno;
 use crate::invariant::Count;
 use crate::store::{
-    Arena, Digest, NONE, SlotAllocator, SortedMap, Steps, Table, TransmitQueue, bytes_for, total,
+    Arena, Digest, NONE, SlotAllocator, SortedMap, Steps, Table, TransmitQueue, bytes_for, entry,
+    image, list_length, total,
 };
 use crate::wire::{KillTarget, PidKill};
 use crate::{Id, Vmid};
@@ -32,7 +33,7 @@ const ALL: usize = 64;
 const GENERATIONS: u32 = (1 << 28) - 1;
 
 /// The limits of the leader's signals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SignalLimits {
     /// The greatest number of members with signals under way: as many as there can be, so that no
     /// signal is lost.
@@ -62,6 +63,8 @@ struct PendingOnce {
     pid: Id,
 }
 
+entry!(PendingOnce { stamp, sender, pid });
+
 /// A member with signals under way.
 #[derive(Clone, Copy, Hash)]
 struct Target {
@@ -79,6 +82,17 @@ struct Target {
     /// The number of pending signals that were sent and are not answered.
     unanswered: u32,
 }
+
+entry!(Target {
+    vmid,
+    has_joined,
+    pending,
+    once,
+    first,
+    last,
+    sent,
+    unanswered,
+});
 
 const IDLE: Target = Target {
     vmid: 0,
@@ -114,6 +128,8 @@ pub(in crate::leader) struct Requester {
     pub(in crate::leader) seq: u64,
 }
 
+entry!(Requester { vmid, seq });
+
 /// A signal with a slot of its own.
 #[derive(Clone, Copy, Hash)]
 struct Queued {
@@ -125,6 +141,25 @@ struct Queued {
     /// The answer, once it is known.
     result: Result<(), Errno>,
 }
+
+entry!(Queued {
+    kill,
+    stamp,
+    requester,
+    next,
+    generation,
+    result,
+});
+
+image!(Signals<'_> {
+    fields { queued_count, queued_peak, awaited_count, answers, stamp }
+    tables {
+        targets: free_targets.high_water() as usize => IDLE,
+        queue: free.high_water() as usize => EMPTY,
+    }
+    parts { free_targets, by_vmid, free, outbox }
+    omitted { limit, steps }
+});
 
 const EMPTY: Queued = Queued {
     kill: PidKill {
@@ -240,6 +275,20 @@ impl<'m> Signals<'m> {
     #[cfg(debug_assertions)]
     pub(in crate::leader) fn steps(&self) -> u64 {
         self.steps.get().wrapping_add(self.by_vmid.steps())
+    }
+
+    /// Returns true if all lists end, for entries that may be wrong.
+    pub(in crate::leader) fn is_valid(&self) -> bool {
+        let most = self.queue.len();
+        let next = |slot: u32| self.queue.get(slot as usize).map(|queued| queued.next);
+        let is_list = |first: u32| list_length(first, most, next).is_some();
+        let is_right = |target: &Target| is_list(target.first) && is_list(target.sent);
+        self.free_targets.is_valid()
+            && self.free.is_valid()
+            && self.by_vmid.is_valid(self.targets.len())
+            && self.outbox.is_valid()
+            && self.targets.iter().all(is_right)
+            && is_list(self.answers)
     }
 
     /// Returns the number of signals that are queued one by one, and the highest number so far.

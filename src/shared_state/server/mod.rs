@@ -5,6 +5,7 @@
 //! after all other clients have given their leases back; later requests wait behind it.
 
 mod digest;
+mod image;
 mod invariants;
 mod outbox;
 mod quotas;
@@ -18,7 +19,7 @@ use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::store::{
     Arena, Buffer, Digested, HashIndex, NONE, Payer, Portion, Quotas, SlotAllocator, Steps, Table,
-    TransmitQueue, bytes_for, copy, total,
+    TransmitQueue, bytes_for, copy, entry, total,
 };
 use crate::wire::{Sync, SyncCode, SyncState};
 pub use outbox::ServerMessage;
@@ -93,6 +94,30 @@ struct ClientRecord {
     out_close: bool,
     payer: Payer,
 }
+
+entry!(ClientRecord {
+    vmid,
+    handle,
+    current,
+    requested,
+    revoke_to,
+    has_limit,
+    revocation,
+    prev_revoked,
+    next_revoked,
+    upgrades_in_place,
+    expects_stale_downgrade,
+    owner_died_unacked,
+    next_of_handle,
+    prev_of_handle,
+    prev,
+    next,
+    out_owner_died,
+    out_confirm,
+    out_downgrade,
+    out_close,
+    payer,
+});
 
 const EMPTY: ClientRecord = ClientRecord {
     vmid: None,

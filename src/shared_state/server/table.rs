@@ -150,12 +150,12 @@ impl<'m> Server<'m> {
     }
 }
 
-fn handle_id(handles: &Table<'_, HandleRecord<'_>>, handle: u32) -> u64 {
+pub(super) fn handle_id(handles: &Table<'_, HandleRecord<'_>>, handle: u32) -> u64 {
     handles.get(handle as usize).map_or(0, |handle| handle.id)
 }
 
 /// The key of a client: its process, and the number of the handle.
-fn client_key(
+pub(super) fn client_key(
     clients: &Table<'_, ClientRecord>,
     handles: &Table<'_, HandleRecord<'_>>,
     client: u32,
@@ -164,6 +164,6 @@ fn client_key(
     (client.vmid, handle_id(handles, client.handle))
 }
 
-fn hash_client(vmid: Vmid, id: u64) -> u64 {
+pub(super) fn hash_client(vmid: Vmid, id: u64) -> u64 {
     hash64(id.rotate_left(32) ^ u64::from(vmid.get()))
 }

@@ -56,6 +56,14 @@ impl<'m> FullBlocks<'m> {
         }
     }
 
+    /// Makes all blocks not full.
+    pub(super) fn clear(&mut self) {
+        for level in &mut self.levels {
+            level.fill(0);
+        }
+        self.count = 0;
+    }
+
     /// Returns the number of full blocks.
     pub(super) fn len(&self) -> usize {
         self.count

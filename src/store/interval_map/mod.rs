@@ -10,6 +10,7 @@
 //! without a walk, too.
 
 mod full_blocks;
+mod image;
 mod node;
 mod tree;
 
@@ -116,6 +117,8 @@ pub(crate) struct IntervalMap<'m> {
     content: Sum,
     /// The sum over the starts of all neighbours in the lists.
     order: Sum,
+    /// The number of nodes in the image that was loaded.
+    loaded: usize,
 }
 
 impl<'m> IntervalMap<'m> {
@@ -144,6 +147,7 @@ impl<'m> IntervalMap<'m> {
             full: FullBlocks::new(arena),
             content: Sum::default(),
             order: Sum::default(),
+            loaded: 0,
         }
     }
 

@@ -1,7 +1,8 @@
 //! The node of an interval, and its links for the red-black tree of `intrusive-collections`.
 #![allow(unsafe_code)]
 
-use core::cell::Cell;
+use core::cell::{Cell, UnsafeCell};
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use intrusive_collections::rbtree::{Color, RBTreeOps};
@@ -26,12 +27,59 @@ pub(super) struct Node<'m> {
     bounds: Cell<u32>,
     pub(super) owner: Cell<u32>,
     pub(super) payer: Cell<Payer>,
+    /// In an image that is not complete: the start of the interval before it in the list of its owner; 0 for none.
+    pub(super) loaded_prev: Cell<u32>,
 }
 
 // SAFETY: only methods of `IntervalMap` and its `Tree` that have the table to themselves (`&mut
 // self`) write to these cells. Methods that share it only read, and no reference to a node leaves
 // the table.
 unsafe impl Sync for Node<'_> {}
+
+/// The nodes of a table. Those that were never used are not initialised: their memory is untouched.
+pub(super) struct Nodes<'m> {
+    room: &'m UnsafeCell<[MaybeUninit<Node<'m>>]>,
+    used: usize,
+}
+
+// SAFETY: only `take`, which needs `&mut self`, writes to the cell, and to a node that no reference leads to. The nodes that
+// were taken are shared references to `Node`, which is `Sync`.
+unsafe impl Send for Nodes<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Nodes<'_> {}
+
+impl<'m> Nodes<'m> {
+    pub(super) fn new(room: &'m mut [MaybeUninit<Node<'m>>]) -> Self {
+        Nodes {
+            room: UnsafeCell::from_mut(room),
+            used: 0,
+        }
+    }
+
+    /// The number of nodes that were taken.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&'m Node<'m>> {
+        let first = self.room.get().cast::<Node<'m>>();
+        // SAFETY: the first `used` nodes are initialised, and never written to as a whole again.
+        (index < self.used).then(|| unsafe { &*first.add(index) })
+    }
+
+    /// Returns a node that was never used.
+    pub(super) fn take(&mut self) -> Option<&'m Node<'m>> {
+        let index = self.used;
+        if index >= self.room.get().len() {
+            return None;
+        }
+        let first = self.room.get().cast::<Node<'m>>();
+        // SAFETY: the node is within the room, and no reference leads to it, since it was not taken before.
+        unsafe { first.add(index).write(Node::default()) };
+        self.used.increment();
+        self.get(index)
+    }
+}
 
 /// The greatest length of an interval.
 pub(crate) const MAX_INTERVAL: u32 = 1 << LENGTH_BITS;
@@ -65,6 +113,20 @@ impl Node<'_> {
         let color = self.bounds.get() & BLACK;
         self.bounds
             .set(color | (start << LENGTH_BITS) | end.minus(start));
+    }
+
+    /// Takes the node out of all trees and lists, which are made anew.
+    pub(super) fn reset_links(&self) {
+        for link in [
+            &self.left,
+            &self.right,
+            &self.parent,
+            &self.prev,
+            &self.next,
+        ] {
+            link.set(None);
+        }
+        self.bounds.set(self.bounds.get() & !BLACK);
     }
 
     pub(super) fn contains(&self, number: u32) -> bool {

@@ -1,24 +1,23 @@
 //! Intervals in a red-black tree by their start, and the slots for them.
 
-use core::mem::{self, MaybeUninit};
+use core::mem;
 
 use intrusive_collections::{Bound, RBTree};
 
 use super::Interval;
-use super::node::{ByStart, Node};
+use super::node::{ByStart, Node, Nodes};
 use crate::ID_MAX;
 use crate::invariant::Count;
 use crate::store::{Arena, Steps, bytes_for};
 
-/// All intervals of a table. Nodes that were never used are not initialised: their memory is
-/// untouched.
+/// All intervals of a table.
 pub(super) struct Tree<'m> {
     by_start: RBTree<ByStart<'m>>,
     free: Option<&'m Node<'m>>,
-    fresh: &'m mut [MaybeUninit<Node<'m>>],
+    pub(super) nodes: Nodes<'m>,
     capacity: usize,
     count: usize,
-    peak: usize,
+    pub(super) peak: usize,
     steps: Steps,
 }
 
@@ -31,7 +30,7 @@ impl<'m> Tree<'m> {
         Tree {
             by_start: RBTree::new(ByStart::new()),
             free: None,
-            fresh: arena.alloc_uninit(capacity),
+            nodes: Nodes::new(arena.alloc_uninit(capacity)),
             capacity,
             count: 0,
             peak: 0,
@@ -106,9 +105,7 @@ impl<'m> Tree<'m> {
             self.free = node.left.take();
             node
         } else {
-            let (first, rest) = mem::take(&mut self.fresh).split_first_mut()?;
-            self.fresh = rest;
-            first.write(Node::default())
+            self.nodes.take()?
         };
         self.count_path();
         node.set(start, end);
@@ -137,6 +134,34 @@ impl<'m> Tree<'m> {
         self.free = Some(node);
         self.count.decrement();
         Some(node)
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Makes the tree anew of the nodes that have owners. All others are free.
+    pub(super) fn rebuild(&mut self) {
+        self.by_start.fast_clear();
+        (self.free, self.count) = (None, 0);
+        for index in (0..self.nodes.used()).rev() {
+            let Some(node) = self.nodes.get(index) else {
+                return;
+            };
+            node.reset_links();
+            if node.owner.get() == 0 {
+                node.left.set(self.free);
+                self.free = Some(node);
+            } else {
+                self.by_start.insert(node);
+                self.count.increment();
+            }
+        }
+    }
+
+    /// Returns the interval that starts with the number.
+    pub(super) fn starting(&self, number: u32) -> Option<&'m Node<'m>> {
+        self.by_start.find(&number).clone_pointer()
     }
 
     /// Returns true if all intervals are in order, have owners, and do not overlap. Slow: for

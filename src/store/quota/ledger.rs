@@ -4,7 +4,9 @@ use super::pool::Pool;
 use super::{Payer, number};
 use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
-use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for, hash64, total};
+use crate::store::{
+    Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for, entry, hash64, image, total,
+};
 
 /// The most tables of one machine.
 const MAX_TABLES: usize = 4;
@@ -18,6 +20,19 @@ pub(super) struct Account {
     /// The number of places in each table.
     pub(super) charges: [u32; MAX_TABLES],
 }
+
+entry!(Account {
+    vmid,
+    has_left,
+    charges
+});
+
+image!(Ledger<'_> {
+    fields { pools, refused, has_moved }
+    tables { accounts: slots.high_water() as usize => FREE }
+    parts { slots }
+    omitted { by_vmid, recent }
+});
 
 const FREE: Account = Account {
     vmid: None,
@@ -65,6 +80,27 @@ impl<'m> Ledger<'m> {
             refused: 0,
             has_moved: false,
         }
+    }
+
+    /// As [`Quotas::complete_image`](super::Quotas::complete_image).
+    pub(super) fn complete_image(&mut self) -> bool {
+        self.recent = (None, NONE);
+        self.by_vmid.clear();
+        if !self.slots.is_valid() {
+            return false;
+        }
+        let accounts = &self.accounts;
+        for (slot, account) in (0..self.slots.high_water()).zip(accounts.iter()) {
+            if let Some(vmid) = account.vmid {
+                self.by_vmid.insert(hash_vmid(vmid), slot, &|other| {
+                    member_of(accounts, other).cmp(&Some(vmid))
+                });
+            }
+        }
+        let mut charges = accounts.iter().flat_map(|account| account.charges);
+        let sum = charges.try_fold(0, u32::checked_add);
+        let has_sharers = |pool: &Pool| pool.sharers as usize <= accounts.len();
+        sum.is_some() && self.pools.iter().all(has_sharers)
     }
 
     #[inline]

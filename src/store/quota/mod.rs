@@ -18,7 +18,7 @@ mod tests;
 use ledger::{Account, Ledger};
 use pool::Pool;
 
-use super::{Arena, Digest, NONE};
+use super::{Arena, Digest, Image, Loader, Malformed, NONE, Saver};
 use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
 
@@ -35,6 +35,15 @@ impl Default for Payer {
 impl Payer {
     /// The payer of a free place, and of every place if there are no quotas.
     pub(crate) const NOBODY: Payer = Payer(NONE);
+
+    /// The number of the account.
+    pub(crate) const fn account(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) const fn of_account(account: u32) -> Payer {
+        Payer(account)
+    }
 }
 
 fn number(count: usize) -> u32 {
@@ -50,7 +59,34 @@ pub(crate) fn payer_among(user: Option<Vmid>) -> Vmid {
 /// numbers from 0 on.
 pub(crate) struct Quotas<'m>(Option<&'m mut Ledger<'m>>);
 
+impl Image for Quotas<'_> {
+    fn save(&self, out: &mut Saver<'_>) {
+        if let Some(ledger) = self.0.as_deref() {
+            ledger.save(out);
+        }
+    }
+
+    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), Malformed> {
+        match self.0.as_deref_mut() {
+            Some(ledger) => ledger.load(from),
+            None => Ok(()),
+        }
+    }
+
+    fn clear_unused(&mut self) {
+        if let Some(ledger) = self.0.as_deref_mut() {
+            ledger.clear_unused();
+        }
+    }
+}
+
 impl<'m> Quotas<'m> {
+    /// Makes what is not in an image. Returns false if the image was none.
+    pub(crate) fn complete_image(&mut self) -> bool {
+        let ledger = self.0.as_deref_mut();
+        ledger.is_none_or(Ledger::complete_image)
+    }
+
     /// The memory of the quotas, in bytes; see [`Quotas::new`].
     pub(crate) const fn bytes(members: usize) -> usize {
         if members == 0 {

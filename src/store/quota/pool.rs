@@ -2,6 +2,7 @@
 
 use super::number;
 use crate::invariant::{Count, OrBroken};
+use crate::store::entry;
 
 /// How one table is shared.
 #[derive(Clone, Copy, Hash)]
@@ -16,6 +17,13 @@ pub(super) struct Pool {
     /// The number of members that use shared places.
     pub(super) sharers: u32,
 }
+
+entry!(Pool {
+    reserve,
+    shared,
+    used,
+    sharers
+});
 
 impl Pool {
     pub(super) fn new(capacity: usize, members: usize) -> Pool {
