@@ -332,6 +332,7 @@ impl Config {
             } else {
                 self.members()
             },
+            adopts: matches!(self.adoption, Adoption::NewLeader),
             roster: match self.heirs {
                 Heirs::None => 0,
                 Heirs::Any | Heirs::Listed(_) => capacities.peers,

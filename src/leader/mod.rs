@@ -85,6 +85,8 @@ pub struct LeaderCapacities {
     /// The most members whose frames are counted, so that another process can lead the family later; 0: no
     /// other process leads it.
     pub roster: usize,
+    /// Whether the process that leads takes over orphans when the family's first process is gone.
+    pub adopts: bool,
 }
 
 impl LeaderCapacities {
@@ -104,6 +106,7 @@ impl LeaderCapacities {
         members: 0,
         id_members: 0,
         roster: 0,
+        adopts: false,
     };
 }
 
@@ -197,12 +200,7 @@ impl<'m> Leader<'m> {
         Leader {
             ranges: Ranges::make(arena, ranges, capacities.wrap_ids, id_members),
             pending_grants: Digested::new(PendingGrants::new(arena, ranges, members)),
-            processes: Digested::new(Processes::new(
-                arena,
-                (capacities.processes, capacities.peers),
-                &capacities.signals,
-                members,
-            )),
+            processes: Digested::new(Processes::new(arena, capacities)),
             locks: Digested::new(LockTable::make(arena, &capacities.locks, members)),
             leases: Digested::new(Server::make(
                 arena,

@@ -16,6 +16,7 @@ use crate::{LeaseLimits, LockLimits, Vmid};
 
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     roster: 8,
+    adopts: true,
     members: 12,
     id_members: 12,
     ranges: 64,

@@ -20,8 +20,8 @@ use crate::wire::{ExitReport, ProcessFlags};
 use crate::{Id, Vmid};
 use core::hash::Hash;
 
-use super::Ranges;
 use super::signals::{SignalLimits, Signals};
+use super::{LeaderCapacities, Ranges};
 
 pub use exit_notices::ExitNotice;
 pub(in crate::leader) use notices::DueNotice;
@@ -122,7 +122,7 @@ image!(Processes<'_> {
         free: free.len() => 0,
     }
     parts { by_pid, by_vmid, outbox, signals, quotas }
-    omitted { peers, steps }
+    omitted { peers, adopts, steps }
     valid { *free_count <= free.len() && *stopped <= free.len() && *orphaned_starts <= free.len() }
 });
 
@@ -167,6 +167,8 @@ pub struct Processes<'m> {
     by_vmid: SortedMap<'m>,
     /// The limit for living processes besides the leader's own.
     pub(super) peers: usize,
+    /// Whether the process that leads takes over orphans when the first process is gone.
+    adopts: bool,
     starts: u64,
     deaths: u64,
     /// The number of starting processes whose parent has ended.
@@ -198,12 +200,8 @@ impl<'m> Processes<'m> {
         )
     }
 
-    pub(super) fn new(
-        arena: &mut Arena<'m>,
-        (capacity, peers): (usize, usize),
-        signals: &SignalLimits,
-        members: usize,
-    ) -> Self {
+    pub(super) fn new(arena: &mut Arena<'m>, capacities: &LeaderCapacities) -> Self {
+        let capacity = capacities.processes;
         Processes {
             entries: arena.alloc_filled(capacity, FREE_ENTRY),
             free: arena.alloc_table(capacity, |index| {
@@ -212,17 +210,18 @@ impl<'m> Processes<'m> {
             free_count: capacity,
             by_pid: SortedMap::new(arena, capacity),
             by_vmid: SortedMap::new(arena, capacity),
-            peers,
+            peers: capacities.peers,
+            adopts: capacities.adopts,
             starts: 0,
             deaths: 0,
             orphaned_starts: 0,
             last_orphaned: 0,
             stopped: 0,
             outbox: TransmitQueue::new(arena, capacity),
-            signals: Digested::new(Signals::new(arena, signals)),
+            signals: Digested::new(Signals::new(arena, &capacities.signals)),
             own: Vmid::LEADER,
             own_has_left: false,
-            quotas: Quotas::new(arena, members, &[capacity]),
+            quotas: Quotas::new(arena, capacities.members, &[capacity]),
             steps: Steps::default(),
         }
     }

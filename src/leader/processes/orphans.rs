@@ -14,6 +14,14 @@ use crate::{Id, Vmid};
 /// searches remain that the portions before have not made.
 const SEARCHES: usize = 4;
 
+/// The process that gets the children of one that is gone.
+#[derive(Clone, Copy)]
+struct Reaper {
+    pid: Id,
+    /// The one of these children that is the reaper itself or above it, which it does not get; 0 for none.
+    above: Id,
+}
+
 impl Processes<'_> {
     /// Records that a member is gone. Its process is a zombie from now on, its children are
     /// orphans.
@@ -41,7 +49,7 @@ impl Processes<'_> {
         self.update_outbox(slot);
         self.stopped = self.stopped.minus(usize::from(had_stopped));
         // Those are left that it got after [`Processes::reclaim_children`].
-        let reaper = self.find_reaper(dead.parent);
+        let reaper = self.find_reaper(&dead);
         let mut searches = 0_usize;
         for at in 0..self.entries.len() {
             self.steps.count();
@@ -80,7 +88,7 @@ impl Processes<'_> {
         };
         entry.is_leaving = true;
         let parent = *entry;
-        let reaper = self.find_reaper(parent.parent);
+        let reaper = self.find_reaper(&parent);
         let mut portion = Portion::new();
         let mut slots = left.min(self.entries.len() as u64);
         while let Some(slot) = slots.checked_sub(1) {
@@ -125,36 +133,58 @@ impl Processes<'_> {
     }
 
     /// Returns the process that gets a dead process's children: the next subreaper above, or the
-    /// first process.
-    fn find_reaper(&self, above: Id) -> Option<(Id, Vmid)> {
-        let mut pid = above;
+    /// first process; when that is gone, the process that leads, if it adopts them.
+    fn find_reaper(&self, dead: &Entry) -> Option<Reaper> {
+        let mut pid = dead.parent;
         for _ in 0..self.entries.len() {
             let Some(entry) = self.find_by_pid(pid) else {
                 break;
             };
             let may_reap = entry.life == Life::Running && !entry.is_leaving;
             if may_reap && entry.flags.contains(ProcessFlags::SUBREAPER) {
-                return Some((entry.pid, Vmid::new(entry.vmid)?));
+                return Some(Reaper {
+                    pid: entry.pid,
+                    above: 0,
+                });
             }
             pid = entry.parent;
         }
-        let first = self
-            .find_by_vmid(Vmid::LEADER)
-            .filter(|first| first.is_alive() && !first.is_leaving)?;
-        Some((first.pid, Vmid::LEADER))
+        let heads = [Some(Vmid::LEADER), self.adopts.then_some(self.own)];
+        let reaper = heads.into_iter().flatten().find_map(|head| {
+            self.find_by_vmid(head)
+                .filter(|head| head.is_alive() && !head.is_leaving && head.pid != dead.pid)
+        })?;
+        Some(Reaper {
+            pid: reaper.pid,
+            above: self.ancestor_below(reaper.pid, dead.pid),
+        })
+    }
+
+    /// Returns the child of `top` that is the process or above it; 0 if `top` is not above it.
+    fn ancestor_below(&self, process: Id, top: Id) -> Id {
+        let mut pid = process;
+        for _ in 0..self.entries.len() {
+            match self.find_by_pid(pid) {
+                Some(entry) if entry.parent == top => return pid,
+                Some(entry) if entry.parent != 0 => pid = entry.parent,
+                _ => break,
+            }
+        }
+        0
     }
 
     fn reparent(
         &mut self,
         child: Entry,
         parent: &Entry,
-        reaper: Option<(Id, Vmid)>,
+        reaper: Option<Reaper>,
         ranges: &mut Ranges<'_>,
     ) {
         let mut is_new = false;
         let number = self.last_orphaned.plus(1);
         if let Some(entry) = self.find_by_pid_mut(child.pid) {
-            entry.parent = reaper.map_or(0, |(pid, _)| pid);
+            let reaper = reaper.filter(|reaper| reaper.above != child.pid);
+            entry.parent = reaper.map_or(0, |reaper| reaper.pid);
             if let Some(ended) = &mut entry.parents_ended {
                 ended.increment();
             }
@@ -374,6 +404,32 @@ mod tests {
             assert_eq!(notice, Some(OutgoingId::Exit(PARENT)));
             assert!(leader.check_invariants());
         });
+    }
+
+    #[test]
+    fn orphans_of_the_first_process_go_to_the_process_that_leads_if_it_adopts_them() {
+        const HEIR: u32 = 100;
+        for adopts in [false, true] {
+            with_children(|leader| {
+                leader.processes.adopts = adopts;
+                let processes = &mut leader.processes;
+                processes.join(vmid(50), 1500, Some(Vmid::LEADER)).unwrap();
+                // The heir is a grandchild of the first process.
+                leader.apply(&Op::Succeed { to: vmid(HEIR) });
+                leader.apply(&Op::Left(Vmid::LEADER));
+                let parent_of =
+                    |leader: &Leader<'_>, pid| leader.processes.find_by_pid(pid).unwrap().parent;
+                let adopter = if adopts { 2000 } else { 0 };
+                assert_eq!(parent_of(leader, 1500), adopter);
+                assert_eq!(parent_of(leader, PARENT), 0, "no process is above itself");
+                assert_eq!(parent_of(leader, 2000), PARENT);
+                leader.apply(&Op::Left(vmid(2)));
+                assert_eq!(children_of(leader, PARENT), 0);
+                assert_eq!(parent_of(leader, 2000), 0);
+                assert_eq!(parent_of(leader, 2001), adopter);
+                assert!(leader.check_invariants());
+            });
+        }
     }
 
     #[test]

@@ -8,9 +8,9 @@ use libos_ipc::leader::{Leader, LeaderCapacities, Op, SignalLimits};
 use libos_ipc::store::Arena;
 use libos_ipc::{LeaseLimits, LockLimits};
 
-const FORMAT: &[u8] = b"operations of libos-ipc, 4\n";
+const FORMAT: &[u8] = b"operations of libos-ipc, 5\n";
 
-fn numbers(capacities: &LeaderCapacities) -> [u64; 16] {
+fn numbers(capacities: &LeaderCapacities) -> [u64; 17] {
     let LeaderCapacities {
         ranges,
         processes,
@@ -23,6 +23,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 16] {
         members,
         id_members,
         roster,
+        adopts,
     } = *capacities;
     [
         ranges,
@@ -41,6 +42,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 16] {
         members,
         id_members,
         roster,
+        usize::from(adopts),
     ]
     .map(|number| number as u64)
 }
@@ -70,6 +72,7 @@ fn read_capacities(file: &mut &[u8]) -> Option<LeaderCapacities> {
         members: number()?,
         id_members: number()?,
         roster: number()?,
+        adopts: number()? != 0,
     })
 }
 
