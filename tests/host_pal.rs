@@ -6,13 +6,15 @@ mod common;
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{base, family, look, vmid, wait};
-use libos_ipc::host::Host;
+use libos_ipc::host::{Host, HostNode};
 use libos_ipc::pal::{AcceptError, ConnectError, Interest, Pal, Stream, StreamError, Token};
+use libos_ipc::{Config, Identity, Vmid, Wait};
 use tempfile::TempDir;
 
 #[test]
@@ -112,7 +114,11 @@ fn a_stream_that_is_never_accepted_is_hung_up() {
 
 /// Leaves a socket file without a process.
 fn leave_behind(path: &Path) {
-    drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+    drop(UnixListener::bind(path).unwrap());
+    // A process that another test has forked and that has not executed its program yet has a copy of the socket.
+    while UnixStream::connect(path).is_ok() {
+        std::thread::yield_now();
+    }
     assert!(path.exists());
 }
 
@@ -432,4 +438,88 @@ fn equal_relative_paths_in_two_directories_are_two_families() {
         Some(ConnectError::NotListening)
     );
     assert_ne!(family.dir.path(), elsewhere.path());
+}
+
+/// Runs as a process of its own: a member that ends only by being killed, or one without descriptors.
+#[test]
+fn short_lived() {
+    let Ok(base) = std::env::var("SHORT_LIVED_BASE") else {
+        return;
+    };
+    if std::env::var("DESCRIPTORS").is_ok() {
+        let resource = rustix::process::Resource::Nofile;
+        let mut limit = rustix::process::getrlimit(resource);
+        limit.current = Some(3);
+        rustix::process::setrlimit(resource, limit).unwrap();
+        println!(
+            "refused: {}",
+            Host::listen(Path::new(&base), vmid(2)).unwrap_err()
+        );
+        return;
+    }
+    let identity = Identity {
+        vmid: vmid(2),
+        leader: Some(Vmid::LEADER),
+        parent: Some(Vmid::LEADER),
+        ..Identity::LEADER
+    };
+    let node = HostNode::start(Path::new(&base), identity, Config::DEFAULT).unwrap();
+    println!("joined: {}", node.join(Wait::at_most(common::LONG)).is_ok());
+    std::io::stdin().lines().next();
+}
+
+fn short_lived_child(base: &Path) -> Command {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "short_lived", "--nocapture"]);
+    child.env("SHORT_LIVED_BASE", base);
+    child.stdin(Stdio::piped()).stdout(Stdio::piped());
+    child
+}
+
+#[test]
+fn the_leader_removes_the_socket_of_a_member_that_was_killed() {
+    let dir = TempDir::new().unwrap();
+    let leader = HostNode::start(&base(&dir), Identity::LEADER, Config::DEFAULT).unwrap();
+    leader.join(Wait::at_most(common::LONG)).unwrap();
+    let mut child = short_lived_child(&base(&dir)).spawn().unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("joined: true")));
+    let path = dir.path().join("family.2");
+    assert!(path.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The leader sees the end of the connection, and at the latest its own end comes after that.
+    while leader.statistics().pools.peers.now > 0 {
+        std::thread::yield_now();
+    }
+    drop(leader);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_new_process_that_takes_the_place_of_a_dead_one_keeps_its_socket() {
+    let dir = TempDir::new().unwrap();
+    let leader = Host::listen(&base(&dir), vmid(1)).unwrap();
+    let path = dir.path().join("family.2");
+    for _ in 0..300 {
+        leave_behind(&path);
+        let new = std::thread::scope(|scope| {
+            let cleaner = scope.spawn(|| leader.clean_up_after(vmid(2)));
+            let new = Host::listen(&base(&dir), vmid(2)).unwrap();
+            cleaner.join().unwrap();
+            new
+        });
+        leader.clean_up_after(vmid(2));
+        leader.connect(vmid(2)).unwrap();
+        drop(new);
+    }
+}
+
+#[test]
+fn the_error_of_a_process_without_descriptors_says_how_to_raise_their_limit() {
+    let dir = TempDir::new().unwrap();
+    let mut child = short_lived_child(&base(&dir));
+    let output = child.env("DESCRIPTORS", "3").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("raise its limit"), "{text}");
 }

@@ -4,19 +4,24 @@ use std::ffi::{OsStr, OsString};
 use std::format;
 use std::fs::{DirBuilder, Metadata};
 use std::io::{Error, ErrorKind, Result};
+use std::mem::take;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::string::String;
+use std::sync::Mutex;
+use std::vec::Vec;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, open, statat};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, fstat, open, openat, statat,
+};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::net::{accept_with, bind, connect, listen, shutdown, socket_with};
 use rustix::process::Uid;
 
-use super::process::Creator;
+use super::process::{Creator, exhausted};
 use super::stream::HostStream;
 use crate::Vmid;
 use crate::invariant::Count;
@@ -35,7 +40,14 @@ pub(super) struct Base {
     path: PathBuf,
     /// The directory of the sockets, as it was found at the start, wherever `path` leads later.
     directory: OwnedFd,
+    /// Members whose connections have ended, and whose socket files were still in use then. The oldest give way.
+    ended: Mutex<Vec<Vmid>>,
+    creator: Creator,
 }
+
+/// The kernel may close the connections of a process that dies before its listening socket, and a process that was cut
+/// off may go on for a while.
+const MAX_ENDED: usize = 64;
 
 impl Base {
     /// Checks that every member's address fits into a socket address, so that no peer is found
@@ -97,6 +109,8 @@ impl Base {
         Ok(Base {
             path,
             directory: opened,
+            ended: Mutex::new(Vec::with_capacity(MAX_ENDED)),
+            creator: Creator::this(),
         })
     }
 
@@ -135,8 +149,60 @@ impl Base {
         }
     }
 
+    /// Lets one process at a time replace or remove a socket file that a dead process left: between the check that the
+    /// process is dead and the removal, no other process can put its own socket in that place. The lock ends with the
+    /// descriptor.
+    fn lock(&self, operation: FlockOperation) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(&self.directory, ".", flags, Mode::empty())?;
+        flock(&directory, operation)?;
+        Ok(directory)
+    }
+
+    /// Removes the socket file of a member whose connection has ended, if the process is dead; else later.
+    pub(super) fn clean_up_after(&self, vmid: Vmid) {
+        let Ok(mut ended) = self.ended.lock() else {
+            return;
+        };
+        if !ended.contains(&vmid) {
+            if ended.len() >= MAX_ENDED {
+                ended.remove(0);
+            }
+            ended.push(vmid);
+        }
+        ended.retain(|vmid| !self.remove_left_over(*vmid));
+    }
+
+    /// Removes the socket file of a process, if that is dead. Returns false if it is to be tried again: the process may
+    /// be about to die. Does not block.
+    fn remove_left_over(&self, vmid: Vmid) -> bool {
+        let path = self.path(vmid);
+        let Ok(address) = self.address(vmid) else {
+            return true;
+        };
+        if !path.exists() {
+            return true;
+        }
+        let Ok(_lock) = self.lock(FlockOperation::NonBlockingLockExclusive) else {
+            return false;
+        };
+        remove_stale(&path, &address).is_ok()
+    }
+
     fn address(&self, vmid: Vmid) -> rustix::io::Result<SocketAddrUnix> {
         SocketAddrUnix::new(self.path(vmid))
+    }
+}
+
+impl Drop for Base {
+    /// Tries once more to remove what dead members left.
+    fn drop(&mut self) {
+        if self.creator.is_this() {
+            let ended = self.ended.get_mut().map_or_else(|_| Vec::new(), take);
+            for vmid in ended {
+                self.remove_left_over(vmid);
+            }
+        }
     }
 }
 
@@ -166,6 +232,7 @@ impl Listener {
         fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         match bind(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
+                let _lock = base.lock(FlockOperation::LockExclusive).map_err(failed)?;
                 remove_stale(&path, &address)?;
                 bind(&socket, &address).map_err(failed)?;
             }
@@ -290,6 +357,57 @@ fn invalid(why: String) -> Error {
     Error::new(ErrorKind::InvalidInput, why)
 }
 
+/// Makes the error of a call about that path, with advice.
 fn explain(error: &Error, what: &str, path: &Path) -> Error {
-    Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+    let number = error.raw_os_error().map(Errno::from_raw_os_error);
+    let advice = match number {
+        Some(Errno::ADDRINUSE) => {
+            ": another process listens there; end it, or take another VMID or base path"
+        }
+        Some(Errno::ACCESS | Errno::PERM) => {
+            ": this user may not write there; take a directory of its own, such as $XDG_RUNTIME_DIR"
+        }
+        Some(Errno::ROFS) => ": the file system is read-only; take a directory that can be written",
+        Some(Errno::NOSPC | Errno::DQUOT) => {
+            ": the file system is full; free some of it, or take a base path on another one"
+        }
+        Some(Errno::NOTDIR | Errno::EXIST) => {
+            ": a file has the name of the directory; remove it, or take another base path"
+        }
+        Some(error) => exhausted(error),
+        None => "",
+    };
+    Error::new(
+        error.kind(),
+        format!("{what} {}: {error}{advice}", path.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn what_a_host_refuses_for_a_socket_comes_with_advice() {
+        for (errno, advice) in [
+            (Errno::MFILE, "raise its limit"),
+            (Errno::NFILE, "fs.file-max"),
+            (Errno::NOMEM, "memory"),
+            (Errno::NOBUFS, "memory"),
+            (Errno::ACCESS, "a directory of its own"),
+            (Errno::PERM, "a directory of its own"),
+            (Errno::ROFS, "read-only"),
+            (Errno::NOSPC, "free some"),
+            (Errno::DQUOT, "free some"),
+            (Errno::NOTDIR, "remove it"),
+            (Errno::ADDRINUSE, "another VMID or base path"),
+        ] {
+            let text =
+                explain(&errno.into(), "cannot listen at", Path::new("/run/f.1")).to_string();
+            assert!(text.starts_with("cannot listen at /run/f.1: "), "{text}");
+            assert!(text.contains(advice), "{errno:?}: {text}");
+        }
+    }
 }

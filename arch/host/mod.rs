@@ -10,6 +10,10 @@
 //! end asks the kernel for the user of the other one. Each member has one epoll set for readiness;
 //! events are futexes. All members must be in one PID namespace.
 //!
+//! *Files.* A member removes its socket file when it ends. The leader removes that of a member that was killed, when its
+//! connection ends or, if the kernel has not closed the socket by then, later and at the latest at its own end. A lock
+//! on the directory (`flock`) keeps that apart from a new process that listens under the same VMID.
+//!
 //! *Forks.* Executed programs inherit no descriptors. A process that was forked and executes
 //! nothing has copies of the descriptors, which do no harm: when a member closes a stream or drops
 //! its [`Host`], the connection ends and its address accepts no connection, whatever copies there
@@ -32,7 +36,8 @@ mod stream;
 #[cfg(feature = "trace")]
 pub mod trace;
 
-use std::io::Result;
+use std::format;
+use std::io::{Error, Result};
 use std::mem::MaybeUninit;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +57,7 @@ pub use self::addresses::{Addresses, VsockAddress};
 pub use self::event::HostEvent;
 use self::network::NetworkListener;
 pub use self::node::HostNode;
+use self::process::exhausted;
 pub use self::proxy::{Proxy, ProxyEnd};
 #[cfg(feature = "secure")]
 pub use self::secure::{SecureHost, random};
@@ -164,8 +170,15 @@ impl Host {
     }
 
     fn over(place: Place) -> Result<Host> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let failed = |error: Errno| {
+            let (advice, error) = (exhausted(error), Error::from(error));
+            Error::new(
+                error.kind(),
+                format!("cannot watch streams: {error}{advice}"),
+            )
+        };
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
+        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
         let token = EventData::new_u64(Token::LISTENER.0);
         epoll::add(&epoll, place.listener(), token, EventFlags::IN)?;
         // It is edge-triggered: each write is reported once, so it never has to be read empty.
@@ -253,6 +266,12 @@ impl Pal for Host {
             },
             // It may be on another machine.
             Place::Network { .. } => false,
+        }
+    }
+
+    fn clean_up_after(&self, peer: Vmid) {
+        if let Place::Unix { base, .. } = &self.place {
+            base.clean_up_after(peer);
         }
     }
 

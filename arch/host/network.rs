@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, getpeername, getsockna
 use rustix::net::{Shutdown, bind, connect, listen, shutdown, socket_with};
 
 use super::addresses::VsockAddress;
-use super::process::Creator;
+use super::process::{Creator, exhausted};
 
 /// The greatest number of connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -105,10 +105,7 @@ impl NetworkAddress {
             (_, Errno::ACCESS | Errno::PERM) => {
                 ": this user may not listen there; take ports above 1023"
             }
-            (_, Errno::MFILE) => {
-                ": the process has no descriptors left; raise its limit (`raise_descriptor_limit`)"
-            }
-            _ => "",
+            (_, error) => exhausted(error),
         };
         let kind = Error::from(error).kind();
         Error::new(

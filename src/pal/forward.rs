@@ -69,6 +69,11 @@ macro_rules! forward_pal {
             self.$inner.end(peer)
         }
     };
+    (@clean_up_after $inner:tt) => {
+        fn clean_up_after(&self, peer: $crate::Vmid) {
+            self.$inner.clean_up_after(peer);
+        }
+    };
     (@event $inner:tt) => {
         fn event(&self) -> ::core::result::Result<Self::Event, $crate::pal::OutOfResources> {
             self.$inner.event()

@@ -345,6 +345,13 @@ pub trait Pal: Send + Sync {
         false
     }
 
+    /// Removes what a process with that VMID has left behind, if it is dead: on a host, for example, the file of its
+    /// socket. The leader's node calls this after the connection with a member has ended; the process may still be
+    /// there, or a new one with its VMID. It does not block. The default does nothing. A wrapper forwards it.
+    fn clean_up_after(&self, peer: Vmid) {
+        let _ = peer;
+    }
+
     /// Returns the time of the monotonic clock. It is cheap. The clock counts nanoseconds. It does not
     /// stand still, and never goes back, in any thread.
     fn now(&self) -> Time;

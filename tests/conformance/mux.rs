@@ -65,7 +65,7 @@ impl Pal for MuxMember {
 
     const SUPPORTS_CALLER_READ: bool = false;
 
-    forward_pal!(pal: is_secure, requires_secure, end, event, watch_listener, wait, wake, wait_event, now);
+    forward_pal!(pal: is_secure, requires_secure, end, clean_up_after, event, watch_listener, wait, wake, wait_event, now);
     forward_pal!(pal, stream: watch, rewatch, unwatch, wait_readable);
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {

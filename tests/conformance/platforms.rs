@@ -112,7 +112,7 @@ impl Pal for Resting {
 
     const SUPPORTS_CALLER_READ: bool = false;
 
-    forward_pal!(0: is_secure, requires_secure, end, event, watch_listener, wake, now);
+    forward_pal!(0: is_secure, requires_secure, end, clean_up_after, event, watch_listener, wake, now);
     forward_pal!(0, stream: watch, rewatch, unwatch, wait_readable);
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {

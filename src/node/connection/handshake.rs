@@ -420,6 +420,9 @@ impl<'m, P: Pal> Node<'m, P> {
         self.announce_end_of_contact();
         self.events.disconnected(vmid);
         self.counters.disconnects.add(1);
+        if self.leads() {
+            self.pal.clean_up_after(vmid);
+        }
         if state.exhausted_until.take().is_some() {
             self.pal.watch_listener(true);
         }

@@ -363,7 +363,7 @@ impl<P: Pal> Pal for Defective<P> {
     const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
 
     crate::forward_pal!(P: contended);
-    crate::forward_pal!(inner: is_secure, requires_secure, end);
+    crate::forward_pal!(inner: is_secure, requires_secure, end, clean_up_after);
 
     fn supports_caller_read(&self) -> bool {
         self.inner.supports_caller_read()
