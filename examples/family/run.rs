@@ -1,7 +1,7 @@
 //! The leader's side of a run: starts the members, kills one, stops the others, and checks the
 //! remains.
 
-use std::fs::{Permissions, create_dir};
+use std::fs::{File, Permissions, create_dir};
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -71,7 +71,12 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
         .context("a directory for the family")?;
     raise_descriptor_limit().context("raising the limit of descriptors")?;
     let traces = match &options.trace {
-        Some(_) => {
+        Some(to) => {
+            // Else the run would be over before it is known that its recording cannot be kept.
+            File::create(to).with_context(|| {
+                let to = to.display();
+                format!("cannot write {to}: give --trace a file in a directory that is there")
+            })?;
             let traces = directory.path().join("traces");
             create_dir(&traces).context("a directory for the recordings")?;
             Some(traces)

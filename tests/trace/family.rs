@@ -129,3 +129,20 @@ fn killed(said: &str, frames: &[&Row]) -> BTreeSet<u64> {
         .filter(|vmid| !ended.contains(vmid));
     silent.filter(|vmid| *vmid != 1).chain([member]).collect()
 }
+
+#[test]
+fn a_recording_into_a_directory_that_is_not_there_fails_at_the_start() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let to = directory.path().join("missing/f.pcapng");
+    let output = std::process::Command::new(crate::example::program("family"))
+        .args(["--members", "2", "--ids", "10", "--trace"])
+        .arg(&to)
+        .output()
+        .unwrap();
+    let text =
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(text.contains("a directory that is there"), "{text}");
+    // No member was started.
+    assert!(!text.contains("member"), "{text}");
+}
