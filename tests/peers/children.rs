@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use libos_ipc::events::EventKind;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::ProcessState;
 use libos_ipc::{ChildSelector, Config, Error, Identity, Target, Wait};
@@ -112,6 +113,13 @@ fn the_exit_code_of_a_child_in_c_is_reported_to_its_parent() {
                 let mut to = UnixStream::connect(address).unwrap();
                 to.write_all(&child.vmid.get().to_le_bytes()).unwrap();
                 to.write_all(&exit).unwrap();
+                // The leader sees the end of the process as soon as its stream to the leader ends, and notifies
+                // the parent. The parent reads the child's own report first only if it knows the child's stream by then;
+                // one that still waits in the parent's backlog comes too late, and the child counts as killed.
+                let connected = EventKind::Connected(child.vmid);
+                while !parent.events().any(|event| event.kind == connected) {
+                    std::thread::yield_now();
+                }
                 drop(peer);
                 drop(to);
             }
