@@ -40,11 +40,13 @@ fn main() -> Result<ExitCode> {
     uncontended()?;
     hand_over(true, true)?;
     hand_over(true, false)?;
+    ping_pong(true)?;
     fan_out()?;
     unpin()?;
     println!("\nunpinned");
     hand_over(false, true)?;
     hand_over(false, false)?;
+    ping_pong(false)?;
     Ok(common::bar::finish())
 }
 
@@ -62,6 +64,10 @@ fn play(role: &[String]) -> Result<()> {
         "contender" => {
             let vmid = role[2].parse().expect("a number");
             contend(role[1].as_ref(), vmid, role[3] == "alternate")
+        }
+        "player" => {
+            let vmid = role[2].parse().expect("a number");
+            play_ping_pong(role[1].as_ref(), vmid, &role[3])
         }
         role => panic!("no role {role}"),
     }
@@ -219,6 +225,111 @@ fn hand_over(pinned: bool, alternates: bool) -> Result<()> {
         1.0 / ours.as_secs_f64(),
         uses_per_hand_over[uses_per_hand_over.len() / 2]
     );
+    Ok(())
+}
+
+/// One of two players: each has a semaphore that the other releases. `how` says whether it begins
+/// (then it prints the number of its turns), and whether the semaphores are those of the crate or
+/// made of two calls on a shared number.
+fn play_ping_pong(base: &Path, vmid: u32, how: &str) -> Result<()> {
+    let node = member(base, vmid)?;
+    let (begins, of_two_calls) = (how.contains("first"), how.contains("plain"));
+    let ids = if begins { [8, 9] } else { [9, 8] };
+    let semaphores = ids.map(|id| node.open_semaphore(Some(id), 0).expect("there is room"));
+    let numbers = ids.map(|id| node.share::<u64>(Some(id + 10)).expect("there is room"));
+    let acquire = |wait| {
+        if !of_two_calls {
+            return semaphores[0].acquire(wait);
+        }
+        loop {
+            drop(numbers[0].wait_for(wait, |number| *number > 0)?);
+            let mut number = numbers[0].write(wait)?;
+            if *number > 0 {
+                *number -= 1;
+                return Ok(());
+            }
+        }
+    };
+    let release = || {
+        if of_two_calls {
+            *numbers[1].write(WAIT).expect("there is a leader") += 1;
+        } else {
+            semaphores[1].release(WAIT).expect("there is a leader");
+        }
+    };
+    ready()?;
+    std::io::stdin().read_line(&mut String::new())?;
+    let (start, mut turns) = (Instant::now(), 0_u32);
+    while start.elapsed() < TIME || !begins {
+        if begins {
+            release();
+        }
+        // The other one has ended if this takes long.
+        if acquire(Wait::at_most(TIME)).is_err() {
+            break;
+        }
+        if !begins {
+            release();
+        }
+        turns += 1;
+    }
+    println!("{turns}");
+    drop((semaphores, numbers));
+    node.shut_down(Duration::from_secs(1));
+    Ok(())
+}
+
+/// A ping-pong of two members with two semaphores, beside the exchange of a shared value between
+/// them: each release and each acquisition that wakes moves a value to the other process.
+fn ping_pong(pinned: bool) -> Result<()> {
+    let mut floor = floor::PingPong::start(64)?;
+    let directory = tempfile::tempdir()?;
+    let base = directory.path().join("f");
+    let text = base.to_str().expect("UTF-8");
+    let _leader = Child::start(&["leader", text])?;
+    let mut vmid = 2;
+    let mut pair = |roles: [(&str, &str); 2]| -> Result<[u32; 2]> {
+        let mut children = Vec::new();
+        for (role, how) in roles {
+            children.push(Child::start(&[role, text, &vmid.to_string(), how])?);
+            vmid += 1;
+        }
+        for child in &mut children {
+            child.tell("go")?;
+        }
+        let mut counts = [0; 2];
+        for (child, count) in children.iter_mut().zip(&mut counts) {
+            let line = child.line()?;
+            let last = line.split(' ').next_back().expect("a number");
+            *count = last.parse().expect("a number");
+        }
+        Ok(counts)
+    };
+    let mut rows = [const { Vec::new() }; 4];
+    for _ in 0..=REPETITIONS {
+        rows[0].push(floor.round_trip(if pinned { 5_000 } else { 1_000 })?);
+        let exchanges = pair([("contender", "alternate"); 2])?;
+        rows[1].push(TIME / exchanges.iter().sum::<u32>().max(1));
+        let turns = pair([("player", "first"), ("player", "second")])?;
+        rows[2].push(TIME / turns[0].max(1));
+        let turns = pair([("player", "first plain"), ("player", "second plain")])?;
+        rows[3].push(TIME / turns[0].max(1));
+    }
+    let [floor, exchange, ours, plain] = rows.map(median);
+    row("a bare ping-pong", floor, None);
+    row(
+        "an exchange: a hand-over there and one back",
+        2 * exchange,
+        None,
+    );
+    let what = "a ping-pong with two semaphores";
+    judged_row(what, ours, 2 * exchange, Some(Bar::AtMost(4.0)));
+    row(
+        "the same with wait_for and write",
+        plain,
+        Some(2 * exchange),
+    );
+    row(what, ours, Some(floor));
     Ok(())
 }
 

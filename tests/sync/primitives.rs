@@ -81,6 +81,38 @@ mod semaphore {
         });
     }
 
+    /// A release that wakes another process, and the acquisition there, are one hand-over each: a
+    /// request, a revocation, and their confirmations. A waiter that read before it asked for the
+    /// right to change the state would need half as many again.
+    #[test]
+    fn ping_pong_sends_the_messages_of_four_hand_overs() {
+        let (family, nodes) = members(2);
+        let ids = [None, None].map(|id| nodes[0].open_semaphore(id, 0).unwrap().id());
+        let _kept = ids.map(|id| family.leader.open_semaphore(Some(id), 0).unwrap());
+        let frames = || -> u64 {
+            let all = [&family.leader, &nodes[0], &nodes[1]];
+            all.iter().map(|node| node.statistics().frames_out).sum()
+        };
+        let before = frames();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let [mine, theirs] = ids.map(|id| nodes[1].open_semaphore(Some(id), 0).unwrap());
+                for _ in 0..500 {
+                    theirs.acquire(WAIT).unwrap();
+                    mine.release(WAIT).unwrap();
+                }
+            });
+            let [mine, theirs] = ids.map(|id| nodes[0].open_semaphore(Some(id), 0).unwrap());
+            for _ in 0..500 {
+                theirs.release(WAIT).unwrap();
+                mine.acquire(WAIT).unwrap();
+            }
+        });
+        let sent = frames() - before;
+        // A wake-up that comes late costs some more.
+        assert!(sent < 500 * 20, "{sent} frames in 500 turns");
+    }
+
     #[test]
     fn first_use_sets_the_number_of_permits() {
         let (_family, nodes) = members(2);
@@ -151,6 +183,39 @@ mod semaphore {
         assert_eq!(semaphore.try_acquire(WAIT), Ok(false));
         assert_eq!(semaphore.permits(WAIT), Ok(0));
     }
+}
+
+/// As `EOWNERDEAD` of a robust mutex, the death is known to the next that has the state.
+#[test]
+fn change_that_no_other_process_has_seen_is_undone_by_a_death_and_reported() {
+    let (family, nodes) = members(1);
+    let semaphore = nodes[0].open_semaphore(None, 2).unwrap();
+    let queue = nodes[0].open_queue::<u8>(None, 2).unwrap();
+    semaphore.acquire(WAIT).unwrap();
+    queue.push(&1, WAIT).unwrap();
+    let dying = family.member();
+    let theirs = dying.open_semaphore(Some(semaphore.id()), 2).unwrap();
+    let their_queue = dying.open_queue::<u8>(Some(queue.id()), 2).unwrap();
+    theirs.acquire(WAIT).unwrap();
+    assert_eq!(theirs.permits(WAIT), Ok(0));
+    assert_eq!(their_queue.pop(WAIT), Ok(1));
+    // A process gives back at its end what no thread of it holds.
+    let mut buffer = [0; 64];
+    for id in [theirs.id(), their_queue.id()] {
+        let value = dying.share_slice::<u8>(Some(id)).unwrap();
+        std::mem::forget(value.write_to(&mut buffer, WAIT).unwrap());
+        std::mem::forget(value);
+    }
+    std::mem::forget((theirs, their_queue));
+    assert_eq!(semaphore.owner_deaths(), Ok(0));
+    drop(dying);
+    assert_eq!(semaphore.try_acquire(WAIT), Ok(true));
+    assert_eq!(queue.pop(WAIT), Ok(1));
+    assert_eq!(
+        (semaphore.owner_deaths(), queue.owner_deaths()),
+        (Ok(1), Ok(1))
+    );
+    assert_eq!(semaphore.permits(WAIT), Ok(0));
 }
 
 mod queue {

@@ -75,6 +75,17 @@ impl<P: Pal, T: ?Sized> Shared<'_, '_, P, T> {
         self.handle.id()
     }
 
+    /// The number of processes that this one knows to have died while they had the lease to change
+    /// the value. What such a process changed since another one last used the value is undone. A
+    /// process learns of a death when it acquires the value, at the latest: whoever compares the
+    /// number before and after a call knows whether the value may be an older one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the handle was closed by [`Node::close_all_syncs`].
+    pub fn owner_deaths(&self) -> Result<u32, Error> {
+        Ok(self.node.sync_owner_deaths(self.handle)?.0)
+    }
+
     /// Checks that the value which was acquired could be read: that it has the size of the type; else releases it.
     #[inline]
     pub(super) fn checked<V>(

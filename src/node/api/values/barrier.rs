@@ -25,7 +25,8 @@ struct State {
 /// separate calls, as those of `std::barrier` in C++.
 ///
 /// # Death
-/// A call has its whole effect or none. A party that dies before it arrives never arrives, and the
+/// A call has its whole effect or none. An arrival is lost with its process if that dies before
+/// another process has used the barrier. A party that dies before it arrives never arrives, and the
 /// others wait until their limits. Whoever learns of the death calls [`Barrier::remove_party`].
 ///
 /// # Cost
@@ -74,6 +75,14 @@ impl<P: Pal> Barrier<'_, '_, P> {
     /// The number by which other processes open it.
     pub fn id(&self) -> u64 {
         self.state.id()
+    }
+
+    /// As [`Shared::owner_deaths`](crate::Shared::owner_deaths).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn owner_deaths(&self) -> Result<u32, Error> {
+        self.state.owner_deaths()
     }
 
     /// Arrives, and waits until all parties have arrived. Returns whether this party was the last.

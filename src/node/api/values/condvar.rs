@@ -21,9 +21,9 @@ use crate::pal::Pal;
 /// may end without a notification, as with `pthread_cond_wait`, so callers check the condition again.
 ///
 /// # Death
-/// A notification has its whole effect or none. If a process dies before it notifies others, they
-/// are not woken: a waiter that must see that sets a limit, or uses [`Shared::write_when`]. The
-/// guard says in its status whether the last owner of the value died.
+/// A process that dies in a notification wakes the waiters. If it dies before, they are not woken: a
+/// waiter that must see that sets a limit, or uses [`Shared::write_when`]. The guard says in its
+/// status whether the last owner of the value died.
 pub struct Condvar<'n, 'm, P: Pal> {
     /// The number of notifications.
     count: Shared<'n, 'm, P, u64>,

@@ -88,8 +88,10 @@ impl Ring {
 ///
 /// # Death
 /// A call has its whole effect or none, also if its process dies in it: an item is never half
-/// written, and never popped twice. An item that a process has popped is gone if that process dies
-/// before it has dealt with it.
+/// written. A process that is killed takes with it what it has changed since
+/// another process last used the queue: its last items are lost, and those that it has popped may be
+/// popped again. [`Queue::owner_deaths`] grows then in the next process that uses the queue. An item
+/// whose pop another process has seen is gone, even if the process that has it dies.
 ///
 /// # Cost
 /// The whole queue is one shared value, of `capacity` times the size of an item and 16 bytes: it
@@ -194,6 +196,14 @@ where
     /// The largest number of items.
     pub const fn capacity(&self) -> u32 {
         self.empty.capacity
+    }
+
+    /// As [`Shared::owner_deaths`](crate::Shared::owner_deaths).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn owner_deaths(&self) -> Result<u32, Error> {
+        self.value.owner_deaths()
     }
 
     /// Waits until there is room, and adds the item at the end.

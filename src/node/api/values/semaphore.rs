@@ -27,8 +27,10 @@ struct Permits {
 /// leader serves requests in order: no process waits for ever while others acquire and release.
 ///
 /// # Death
-/// A call has its whole effect or none, also if its process dies in it. A permit that a process has
-/// acquired is not released by its death, as with `sem_post(3)`: whoever waits for the process may
+/// A call has its whole effect or none, also if its process dies in it. A process that is
+/// killed takes with it what it has changed since another process last used the semaphore,
+/// and [`Semaphore::owner_deaths`] grows in the next that uses it. A permit that others know to be
+/// taken is not released by the death, as with `sem_post(3)`: whoever waits for the process may
 /// release it. For mutual exclusion that survives a death use
 /// [`Shared::write`](crate::Shared::write), which reports
 /// [`ValueStatus::owner_died`](crate::ValueStatus::owner_died).
@@ -75,6 +77,14 @@ impl<P: Pal> Semaphore<'_, '_, P> {
     /// The number by which other processes open it.
     pub fn id(&self) -> u64 {
         self.permits.id()
+    }
+
+    /// As [`Shared::owner_deaths`](crate::Shared::owner_deaths).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn owner_deaths(&self) -> Result<u32, Error> {
+        self.permits.owner_deaths()
     }
 
     /// Waits for a free permit, and takes it: `sem_wait(3)`.
