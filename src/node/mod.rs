@@ -84,7 +84,7 @@ type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 /// | open files | [`hold_open_file`](Node::hold_open_file), [`give_open_file`](Node::give_open_file), [`take_back_open_file`](Node::take_back_open_file), [`close_open_file`](Node::close_open_file) |
 /// | shared values, typed | [`share`](Node::share), [`share_slice`](Node::share_slice), [`open_semaphore`](Node::open_semaphore), [`open_queue`](Node::open_queue), [`open_condvar`](Node::open_condvar), [`open_barrier`](Node::open_barrier) |
 /// | shared values, as bytes | [`open_sync`](Node::open_sync), [`lock_sync`](Node::lock_sync), [`sync_fencing_number`](Node::sync_fencing_number), [`upgrade_sync`](Node::upgrade_sync), [`unlock_sync`](Node::unlock_sync), [`wait_sync`](Node::wait_sync), [`sync_changes`](Node::sync_changes), [`close_sync`](Node::close_sync), [`close_all_syncs`](Node::close_all_syncs) |
-/// | connections | [`connect`](Node::connect), [`disconnect`](Node::disconnect) |
+/// | connections | [`connect`](Node::connect), [`disconnect`](Node::disconnect), [`leader`](Node::leader) |
 /// | diagnosis | [`statistics`](Node::statistics), [`events`](Node::events), [`pending_calls`](Node::pending_calls), [`check_invariants`](Node::check_invariants) |
 ///
 /// # Errors of every call
