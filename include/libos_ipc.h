@@ -543,6 +543,10 @@ libos_ipc_id_t libos_ipc_get_new_id(libos_ipc_id_t move_ownership_to);
 /* Releases an ID that libos_ipc_get_new_id() or libos_ipc_init_id_ranges() returned. Has no effect for the pid of a process that joined: the
  * end of the process releases it. */
 void libos_ipc_release_id(libos_ipc_id_t id);
+/* Releases every range of which this process uses no ID, also the one that IDs are allocated from. Blocks. */
+int libos_ipc_release_idle_ranges(void);
+/* Returns the number of IDs that this process has in use. */
+size_t libos_ipc_ids_in_use(void);
 
 /* ---- Processes ----------------------------------------------------------------------------------- */
 
@@ -813,6 +817,9 @@ int libos_ipc_file_lock_fencing(const char* path, const struct libos_ipc_lock* f
  * `out_file_lock->type` is F_UNLCK if none conflicts. Blocks for the leader's answer. */
 int libos_ipc_file_lock_get(const char* path, struct libos_ipc_lock* file_lock,
                   struct libos_ipc_lock* out_file_lock);
+/* As libos_ipc_file_lock_get(), with a limit, which may be NULL: -EINTR and -ETIMEDOUT as `limit` states. */
+int libos_ipc_file_lock_get_within(const char* path, const struct libos_ipc_lock* file_lock,
+                                   struct libos_ipc_lock* out_file_lock, const struct libos_ipc_call_limit* limit);
 /* Removes all locks of a process, when it exits. Sends no message if this process never set a lock. */
 int libos_ipc_file_lock_clear_pid(libos_ipc_id_t pid);
 

@@ -3,7 +3,7 @@
 use core::ffi::c_int;
 
 use super::ffi_copy::write;
-use super::{CNode, node, status, vmid, wait};
+use super::{CNode, node, node_any_phase, released, status, vmid, wait};
 use crate::error::Error;
 use crate::member::Purpose;
 use crate::node::Wait;
@@ -134,4 +134,16 @@ pub extern "C" fn libos_ipc_release_id(id: u32) {
             crate::log::c::debug(format_args!("ID {id} is not released: {}", error.errno()));
         }
     }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_release_idle_ranges() -> c_int {
+    status(released(
+        node().and_then(|node| node.release_idle_ranges(wait())),
+    ))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_ids_in_use() -> usize {
+    node_any_phase().map_or(0, CNode::ids_in_use)
 }

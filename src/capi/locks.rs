@@ -124,17 +124,20 @@ unsafe fn set(
 }
 
 /// # Safety
-/// `path` and `lock` are as for `set`, and `out` is NULL or points to room for a lock.
+/// `path`, `lock` and `limit` are as for `set`, and `out` is NULL or points to room for a lock.
 unsafe fn get(
     path: *const c_char,
     source: KeySource,
     lock: *const libos_ipc_lock,
     out: *mut libos_ipc_lock,
+    limit: *const libos_ipc_call_limit,
 ) -> c_int {
     let mut call = |key: &[u8]| {
         // SAFETY: the caller's promise.
         let asked = unsafe { read(lock) }?;
-        let found = node()?.find_lock(&lock_of(&asked, key, false)?, wait())?;
+        // SAFETY: the caller's promise.
+        let wait = unsafe { wait_within(limit, wait()) };
+        let found = node()?.find_lock(&lock_of(&asked, key, false)?, wait)?;
         let found = found.map_or_else(|| unlocked(&asked), |held| held_lock(&held));
         // SAFETY: the caller's promise.
         unsafe { write(out, found) };
@@ -229,7 +232,18 @@ pub unsafe extern "C" fn libos_ipc_file_lock_get(
     out_file_lock: *mut libos_ipc_lock,
 ) -> c_int {
     // SAFETY: the header requires what this function requires.
-    unsafe { get(path, KeySource::Path, file_lock, out_file_lock) }
+    unsafe { get(path, KeySource::Path, file_lock, out_file_lock, null()) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_file_lock_get_within(
+    path: *const c_char,
+    file_lock: *const libos_ipc_lock,
+    out_file_lock: *mut libos_ipc_lock,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires what this function requires.
+    unsafe { get(path, KeySource::Path, file_lock, out_file_lock, limit) }
 }
 
 #[unsafe(no_mangle)]
@@ -278,5 +292,5 @@ pub unsafe extern "C" fn libos_ipc_file_lock_get_key(
     out_file_lock: *mut libos_ipc_lock,
 ) -> c_int {
     // SAFETY: the header requires what this function requires.
-    unsafe { get(path, KeySource::Key, file_lock, out_file_lock) }
+    unsafe { get(path, KeySource::Key, file_lock, out_file_lock, null()) }
 }

@@ -189,7 +189,15 @@ static void ids(void) {
     CHECK(ipc_release_id_range(start + 2, end) < 0);
     IDTYPE id = get_new_id(0);
     CHECK(id != 0);
+    IS(libos_ipc_ids_in_use(), 1);
+    IS(libos_ipc_release_idle_ranges(), 0);
+    IS(ipc_get_id_owner(id, &owner), 0);
+    IS(owner, STARTING_VMID); /* The ID is in use, so its range stays. */
     release_id(id);
+    IS(libos_ipc_ids_in_use(), 0);
+    IS(libos_ipc_release_idle_ranges(), 0);
+    IS(ipc_get_id_owner(id, &owner), 0);
+    IS(owner, 0);
 }
 
 static void processes(void) {
@@ -264,6 +272,9 @@ static void locks(void) {
     CHECK(first > 0 && second > first);
     IS(libos_ipc_file_lock_fencing("/f", &theirs, &second), -EPERM);
     IS(libos_ipc_file_lock_fencing("/f", &mine, NULL), 0);
+    struct libos_ipc_call_limit limit = {.timeout_ns = 1000000000};
+    IS(libos_ipc_file_lock_get_within("/f", &theirs, &found, &limit), 0);
+    CHECK(found.type == 1 && found.start == 10 && found.end == 19);
     IS(file_lock_get("/f", &theirs, &found), 0);
     CHECK(found.type == 1 && found.start == 10 && found.end == 19 && found.pid == 1);
     /* file_lock_get() returns the conflicting lock that starts lowest, for reading or writing. */
