@@ -85,12 +85,23 @@ impl Family<'_> {
 
     fn connect(&mut self, number: u32) {
         self.leader.apply(&Op::Connected(member(number)));
+        self.leader.apply(&Op::ConfirmGrants {
+            to: member(number),
+            left: u64::MAX,
+            allows_notices: false,
+        });
         self.connected.push(number);
         assert!(self.leader.check_invariants());
     }
 
     fn leave(&mut self, number: u32) {
         let vmid = member(number);
+        let mut left = u64::MAX;
+        while let Outcome::Remaining(rest @ 1..) =
+            self.leader.apply(&Op::ReclaimLocks { owner: vmid, left })
+        {
+            left = rest;
+        }
         let children = Op::ReclaimChildren {
             owner: vmid,
             left: u64::MAX,

@@ -76,7 +76,7 @@ impl World<'_> {
         let (vmid, has_come, descriptors) = &mut self.processes[place];
         // A process that makes a request has joined.
         if !std::mem::replace(has_come, true) {
-            self.locks.mark_joined(*vmid);
+            assert_eq!(self.locks.confirm_portion(*vmid, u64::MAX, false), 0);
         }
         let descriptor = &descriptors[&handle][0];
         let kind = LockKind::ALL[rng.usize(..3)];
@@ -156,14 +156,14 @@ impl World<'_> {
             }
             self.processes[to].1 = rng.bool();
             if self.processes[to].1 {
-                self.locks.mark_joined(child);
+                assert_eq!(self.locks.confirm_portion(child, u64::MAX, false), 0);
             }
         } else if let Some(handle) = self.has(from, rng)
             && from != to
         {
             let (receiver, has_come, _) = &mut self.processes[to];
             if !std::mem::replace(has_come, true) {
-                self.locks.mark_joined(*receiver);
+                assert_eq!(self.locks.confirm_portion(*receiver, u64::MAX, false), 0);
             }
             assert!(self.locks.send_open_file(vmid, *receiver, handle));
             let copy = self.processes[from].2[&handle][0].try_clone().unwrap();
@@ -191,8 +191,8 @@ impl World<'_> {
         self.processes[place].2.clear();
         self.sent.retain(|(to, ..)| *to != place);
         // Its children have all been announced, and may still join.
-        self.locks.reclaim_references(vmid, &|_| false);
         self.locks.reclaim(vmid);
+        self.locks.on_left(vmid);
         self.processes[place] = (self.new_vmid(), true, Descriptors::new());
     }
 }

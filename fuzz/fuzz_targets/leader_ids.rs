@@ -17,6 +17,17 @@ const CAPACITIES: LeaderCapacities = LeaderCapacities {
     ..LeaderCapacities::NONE
 };
 
+/// Applies all portions of an operation.
+fn portions(leader: &mut Leader<'_>, op: impl Fn(u64) -> Op<'static>) {
+    let mut left = u64::MAX;
+    while left > 0 {
+        let Outcome::Remaining(rest) = leader.apply(&op(left)) else {
+            panic!("a portion says what is left");
+        };
+        left = rest;
+    }
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let mut memory = Box::new_uninit_slice(Leader::bytes(&CAPACITIES));
     let mut leader = Leader::new(&mut Arena::new(&mut memory), &CAPACITIES).expect("enough");
@@ -38,6 +49,7 @@ fuzz_target!(|bytes: &[u8]| {
         rest = tail;
         let from = Vmid::new(u32::from(who % 4) + 2).expect("not 0");
         if who % 16 == 15 {
+            portions(&mut leader, |left| Op::ReclaimLocks { owner: from, left });
             leader.apply(&Op::Left(from));
             let mut left = leader.ranges_to_reclaim(from);
             while left > 0 {
@@ -55,6 +67,11 @@ fuzz_target!(|bytes: &[u8]| {
                 stays
             });
             leader.apply(&Op::Connected(from));
+            portions(&mut leader, |left| Op::ConfirmGrants {
+                to: from,
+                left,
+                allows_notices: false,
+            });
         }
         // Small IDs, so that they collide.
         let mut small = [0; 24];

@@ -210,7 +210,17 @@ fn step(leader: &mut Leader<'_>, step: Step) {
         }
         14 => {
             leader.apply(&Op::Connected(from));
-            leader.apply(&Op::AllowFileNotices(from));
+            let mut left = u64::MAX;
+            while left > 0 {
+                left = match leader.apply(&Op::ConfirmGrants {
+                    to: from,
+                    left,
+                    allows_notices: how & 1 == 0,
+                }) {
+                    Outcome::Remaining(left) => left,
+                    _ => 0,
+                };
+            }
         }
         _ => leave(leader, from),
     }

@@ -39,6 +39,8 @@ use candidates::Candidates;
 use deadlock::DeadlockSearch;
 use delegation::DelegationTable;
 use interval_tree::IntervalTrees;
+#[cfg(debug_assertions)]
+pub(crate) use open_files::MAX_IN_TRANSIT;
 use open_files::OpenFileTable;
 pub use owner::Owner;
 use paths::PathStore;
@@ -360,12 +362,6 @@ impl<'m> LockTable<'m> {
         self.search.begin();
         self.cancel_request(from, seq, Errno::EINTR);
         self.release_closed();
-    }
-
-    /// The number of references to open files that there is room for.
-    #[cfg(debug_assertions)]
-    pub(crate) fn references(&self) -> u64 {
-        self.open_files.high_water().into()
     }
 
     /// How many entries of its tables the operations so far have visited. Only in builds with debug

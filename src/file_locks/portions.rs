@@ -104,13 +104,9 @@ impl LockTable<'_> {
         0
     }
 
-    /// Releases the references to open files that end with the member: those that it was given while
-    /// the portions were applied. `is_abandoned` as in [`LockTable::reclaim_portion`].
-    pub fn reclaim_references(&mut self, vmid: Vmid, is_abandoned: &dyn Fn(Vmid) -> bool) {
-        for slot in 0..self.open_files.high_water() {
-            self.reclaim_reference(vmid, slot, is_abandoned, &mut Portion::whole());
-        }
-        self.release_closed();
+    /// Records that the member has left. All portions of [`LockTable::reclaim_portion`] were applied, and it
+    /// was given nothing meanwhile.
+    pub fn on_left(&mut self, vmid: Vmid) {
         self.quotas.on_left(vmid);
         self.open_files.on_left(vmid);
     }

@@ -142,9 +142,12 @@ impl Leader<'_> {
             Op::DeferStart(vmid) => self.processes.defer_start(vmid),
             Op::AbandonStart(vmid) => self.processes.abandon(vmid),
             Op::NotifyAbandoned(parent) => self.processes.notify_abandoned(parent),
-            Op::AllowFileNotices(vmid) => {
-                self.roster.mark_extended(vmid);
-                self.locks.allow_notices(vmid);
+            Op::ConfirmGrants {
+                to,
+                left,
+                allows_notices,
+            } => {
+                return Outcome::Remaining(self.confirm_grants(to, left, allows_notices));
             }
             // A signal for a process or for all is never refused.
             Op::Signal(to, kill) => drop(self.processes.add_signal(to, &kill)),

@@ -5,6 +5,7 @@
 //! each operation. `docs/concurrency.md` has the same table.
 
 use super::{Leader, Op};
+use crate::file_locks::MAX_IN_TRANSIT;
 use crate::wire::Message;
 
 /// A constant number of look-ups, insertions and removals in indexes: each takes the logarithm of its table.
@@ -21,6 +22,9 @@ const EACH_LOCK: u64 = 600;
 
 /// What each request takes that waits for a removed lock: it is queued to be tried.
 const EACH_WAITER: u64 = 40;
+
+/// The references to one open file that are in transit to one member.
+const IN_TRANSIT: u64 = 32 * (MAX_IN_TRANSIT as u64);
 
 /// What the 64 waiting requests take that one operation tries.
 const TRIES: u64 = 64 * 600;
@@ -55,7 +59,7 @@ impl Leader<'_> {
             Op::Signal(..) | Op::SignalAnswered { .. } => self.processes.signals.capacity(),
             // The notices of an open file that was transferred many times to one member.
             Op::Transmitted { .. } | Op::Requeued(_) => {
-                self.processes.signals.capacity() + 4 * self.locks.references()
+                self.processes.signals.capacity() + IN_TRANSIT
             }
             // One visit for each process that uses the value.
             Op::Sync { .. } | Op::OwnerDied(..) => 4 * clients,
@@ -65,7 +69,7 @@ impl Leader<'_> {
                 Message::ProcessChange { .. } | Message::ProcessReap(_) => 4 * processes,
                 Message::KillOrdered { .. } => self.processes.signals.capacity(),
                 Message::FileHandle { .. } | Message::FileGiven { .. } => {
-                    PORTION + locks + 8 * self.locks.references()
+                    PORTION + locks + IN_TRANSIT
                 }
                 _ => locks + EACH_LOCK * removed,
             },
@@ -73,17 +77,11 @@ impl Leader<'_> {
             Op::ReleaseLocks | Op::ReclaimLocks { .. } => PORTION + locks,
             Op::ReclaimLeases { .. } => PORTION + 4 * clients,
             Op::ReclaimChildren { .. } => PORTION + 8 * processes,
-            Op::Left(_) => {
-                PORTION
-                    + locks
-                    + 16 * processes
-                    + self.processes.signals.capacity()
-                    + self.locks.references()
-            }
+            Op::Left(_) => PORTION + locks + 16 * processes + self.processes.signals.capacity(),
             Op::Join(..) | Op::RunUnjoined(_) => processes,
-            Op::RevokeGrants(_) | Op::ReclaimRanges { .. } => PORTION,
-            Op::Connected(_) | Op::AllowFileNotices(_) => self.locks.references(),
-            Op::Announce(_)
+            Op::RevokeGrants(_) | Op::ReclaimRanges { .. } | Op::ConfirmGrants { .. } => PORTION,
+            Op::Connected(_)
+            | Op::Announce(_)
             | Op::SignalledAll { .. }
             | Op::SyncRefused { .. }
             | Op::Succeed { .. }

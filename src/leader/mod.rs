@@ -250,7 +250,6 @@ impl<'m> Leader<'m> {
 
     /// Records that a process is connected.
     fn on_connected(&mut self, vmid: Vmid) {
-        self.confirm_grants(vmid);
         self.clear_departed(vmid);
         self.vmids.on_connected(vmid);
         self.roster.add(vmid);
@@ -313,9 +312,21 @@ impl<'m> Leader<'m> {
         self.departed.remove(vmid);
     }
 
+    fn mark_departed(&mut self, vmid: Vmid) {
+        if !self.departed.contains(vmid) {
+            self.departed.add(vmid);
+        }
+    }
+
     /// Reclaims a portion of the file locks of a member that left. Returns what is left to do.
     fn reclaim_locks(&mut self, vmid: Vmid, left: u64) -> u64 {
+        // From now on nobody gives it anything, so the portions find all that it has.
+        self.mark_departed(vmid);
+        if !self.pending_grants.confirm(vmid, GRANTS_PER_STEP, |_| ()) {
+            return left;
+        }
         let processes = &self.processes;
+        // A child that may still connect keeps the open files that it was given.
         self.locks
             .reclaim_portion(vmid, left, &|child| !processes.is_starting(child))
     }
@@ -332,30 +343,33 @@ impl<'m> Leader<'m> {
     /// necessary; the caller reclaims its other ranges with [`Ranges::reclaim`], and the IDs that
     /// it gave to others with [`Leader::revoke_grants`].
     fn reclaim_process(&mut self, vmid: Vmid) {
-        self.pending_grants.confirm(vmid, |_| ());
         self.processes.on_death(vmid, &mut self.ranges);
         self.ranges.on_left(vmid);
         self.pending_grants.on_left(vmid);
-        let processes = &self.processes;
-        // A child that may still connect keeps the open files that it was given.
-        self.locks
-            .reclaim_references(vmid, &|child| !processes.is_starting(child));
-        self.departed.add(vmid);
+        self.locks.on_left(vmid);
+        self.mark_departed(vmid);
         self.vmids.on_left(vmid);
         self.roster.remove(vmid);
     }
 
-    /// Confirms the IDs and open files that were given to that process, since it is connected.
-    fn confirm_grants(&mut self, to: Vmid) {
-        self.confirm_ids(to);
-        self.locks.mark_joined(to);
+    /// Confirms a portion of the IDs and open files that were given to that process, since it is connected.
+    /// Returns what is left to do.
+    fn confirm_grants(&mut self, to: Vmid, left: u64, allows_notices: bool) -> u64 {
+        if allows_notices {
+            self.roster.mark_extended(to);
+        }
+        if !self.confirm_ids(to) {
+            return left;
+        }
+        self.locks.confirm_portion(to, left, allows_notices)
     }
 
-    /// Confirms the IDs that were given to that process, since it is connected.
-    fn confirm_ids(&mut self, to: Vmid) {
+    /// Confirms a portion of the IDs that were given to that process, since it is connected. True when that
+    /// was all.
+    fn confirm_ids(&mut self, to: Vmid) -> bool {
         let ranges = &mut self.ranges;
         let charge = |id| ranges.charge_receiver(id, to);
-        self.pending_grants.confirm(to, charge);
+        self.pending_grants.confirm(to, GRANTS_PER_STEP, charge)
     }
 
     /// Reclaims a portion of the IDs that a member that left had given to processes which have not
@@ -708,6 +722,7 @@ mod tests {
                 .change_owner(parent, own.start, connected, Presence::Absent)
                 .unwrap();
             leader.on_connected(connected);
+            assert_eq!(leader.confirm_grants(connected, u64::MAX, false), 0);
             let start = leader.start(parent, connected.get(), own.start);
             assert_eq!(start, Err(Error::Invalid(Invalid::Pid)), "it has come");
             let of_others = next();

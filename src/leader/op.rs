@@ -129,8 +129,16 @@ pub enum Op<'a> {
     /// All that an abandoned process had is reclaimed. The member, its parent, is notified: it may ask for its
     /// children again.
     NotifyAbandoned(Vmid),
-    /// The member knows the extensions: it may get notices about open files from now on.
-    AllowFileNotices(Vmid),
+    /// Confirms a portion of the IDs and open files that were given to a process, after [`Op::Connected`],
+    /// and again when it has sent HELLO.
+    ConfirmGrants {
+        /// The process.
+        to: Vmid,
+        /// What is left to do, as in [`Op::ReclaimLocks`].
+        left: u64,
+        /// The process knows the extensions: it may get notices about open files from now on.
+        allows_notices: bool,
+    },
     /// A signal is pending for the member.
     Signal(Vmid, PidKill),
     /// A signal for all but `from` is pending for each process that is being started.

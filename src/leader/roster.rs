@@ -228,7 +228,11 @@ mod tests {
             panic!("{new:?}");
         };
         leader.apply(&Op::Connected(vmid(number)));
-        leader.apply(&Op::AllowFileNotices(vmid(number)));
+        leader.apply(&Op::ConfirmGrants {
+            to: vmid(number),
+            left: u64::MAX,
+            allows_notices: true,
+        });
         number
     }
 
@@ -401,6 +405,11 @@ mod tests {
                     ..Hello::NO_PROCESS
                 };
                 leader.apply(&Op::Connected(vmid(to)));
+                leader.apply(&Op::ConfirmGrants {
+                    to: vmid(to),
+                    left: u64::MAX,
+                    allows_notices: false,
+                });
                 assert_eq!(leader.apply(&Op::Join(vmid(to), hello)), Outcome::Done);
                 pid
             };

@@ -417,7 +417,11 @@ mod tests {
         fn connect(&mut self, member: Vmid) {
             self.queued.0.insert(member, Vec::new());
             self.apply(&Op::Connected(member));
-            self.apply(&Op::AllowFileNotices(member));
+            self.apply(&Op::ConfirmGrants {
+                to: member,
+                left: u64::MAX,
+                allows_notices: true,
+            });
             self.apply(&Op::Join(member, Hello::NO_PROCESS));
         }
 

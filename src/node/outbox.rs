@@ -5,7 +5,7 @@ use super::upcall::{Signal, SignalReply, Upcall};
 use super::{LeaderTables, Node, PeerRef, Phase};
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::leader::{Content, Op, Outgoing, OutgoingId, outgoing_frame};
+use crate::leader::{Content, Op, Outcome, Outgoing, OutgoingId, outgoing_frame};
 use crate::member::ChildExit;
 use crate::pal::Pal;
 use crate::sync::Ordering;
@@ -252,14 +252,17 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: queues the notices of open files for a peer that has sent HELLO, before any other
-    /// answer. False if there was no room for all notices.
+    /// answer. `is_first`: the peer has sent no HELLO before. False if there was no room for all notices.
     pub(in crate::node) fn send_given_files(
         &self,
         leader: &LeaderTables<'m>,
         peer: &PeerRef<'_, 'm, P::Stream>,
+        is_first: bool,
     ) -> bool {
         let to: Vmid = peer.vmid();
-        leader.lock().apply(&Op::AllowFileNotices(to));
+        if is_first {
+            confirm_grants(leader, to, true);
+        }
         loop {
             let mut tables = leader.lock();
             let Some(notice) = tables.poll_file_notice(to) else {
@@ -270,6 +273,22 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             tables.apply(&done(notice.id, true, true));
         }
+    }
+}
+
+/// As the leader: confirms in portions what was given to a process that is connected.
+pub(in crate::node) fn confirm_grants(leader: &LeaderTables<'_>, to: Vmid, allows_notices: bool) {
+    let mut left = u64::MAX;
+    while left > 0 {
+        let outcome = leader.lock().apply(&Op::ConfirmGrants {
+            to,
+            left,
+            allows_notices,
+        });
+        left = match outcome {
+            Outcome::Remaining(left) => left,
+            _ => 0,
+        };
     }
 }
 

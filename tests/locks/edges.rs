@@ -387,11 +387,12 @@ fn references_to_open_files_are_separate_for_each_member() {
         assert!(locks.inherit_open_file(member(2), member(3), 7));
         assert!(locks.inherit_open_file(member(2), member(4), 7));
         assert_eq!(locks.open_file_usage().0, 3);
-        locks.reclaim_references(member(5), &|_| true);
+        assert_eq!(locks.reclaim_portion(member(5), u64::MAX, &|_| true), 0);
         assert_eq!(locks.open_file_usage().0, 3, "another's children");
         locks.close_open_file(member(5), 7);
         locks.close_open_file(member(2), 7);
-        locks.reclaim_references(member(2), &|child| child == member(4));
+        let is_abandoned = |child| child == member(4);
+        assert_eq!(locks.reclaim_portion(member(2), u64::MAX, &is_abandoned), 0);
         assert_eq!(locks.open_file_usage().0, 1);
         assert_eq!(locks.set(member(5), 1, &flock(9)), Err(Errno::EAGAIN));
         locks.reclaim(member(3));

@@ -105,11 +105,11 @@ fn take(locks: &mut LockTable<'_>, step: Step) {
         Step::Arrive(to) => assert!(locks.accept_open_file(member(to), 7)),
         Step::Close(who) => locks.close_open_file(member(who), 7),
         Step::Die(who) => {
-            locks.reclaim_references(member(who), &|_| false);
             locks.reclaim(member(who));
+            locks.on_left(member(who));
         }
         Step::Inherit(from) => assert!(locks.inherit_open_file(member(from), member(CHILD), 7)),
-        Step::Join => locks.mark_joined(member(CHILD)),
+        Step::Join => assert_eq!(locks.confirm_portion(member(CHILD), u64::MAX, false), 0),
     }
 }
 

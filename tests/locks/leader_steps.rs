@@ -157,3 +157,95 @@ fn cancellation_ends_a_limited_number_of_requests_that_have_its_number() {
         assert_eq!(drain(leader).0, 64);
     });
 }
+
+#[test]
+fn process_that_connects_gets_what_it_was_given_in_portions() {
+    with_leader(|leader| {
+        const GIVEN: u32 = 2_000;
+        let give = |leader: &mut Leader<'_>, message| {
+            leader.apply(&Op::Request {
+                from: member(2),
+                seq: 1,
+                message,
+                other: Presence::Absent,
+            })
+        };
+        let mut vmid = 0;
+        while vmid <= 2 {
+            let Outcome::Answer(Answer::Vmid(next)) = give(leader, Message::GetNewVmid) else {
+                panic!("a VMID");
+            };
+            vmid = next;
+        }
+        let mut given = 0;
+        while given < GIVEN {
+            let Outcome::Answer(Answer::IdRange(range)) = give(leader, Message::AllocIdRange)
+            else {
+                panic!("a range");
+            };
+            for id in range.start..=range.end {
+                given += 1;
+                let message = Message::ChangeIdOwner { id, owner: vmid };
+                assert_eq!(give(leader, message), Outcome::Answer(Answer::Empty));
+                let message = Message::FileHandle {
+                    handle: id.into(),
+                    held: true,
+                    vmid,
+                };
+                assert!(matches!(give(leader, message), Outcome::Answer(_)));
+            }
+        }
+        let to = member(vmid);
+        let steps = leader.steps();
+        leader.apply(&Op::Connected(to));
+        assert!(leader.steps() - steps < 100);
+        let (mut left, mut portions, mut most) = (u64::MAX, 0, 0);
+        while left > 0 {
+            let steps = leader.steps();
+            let outcome = leader.apply(&Op::ConfirmGrants {
+                to,
+                left,
+                allows_notices: true,
+            });
+            let Outcome::Remaining(rest) = outcome else {
+                panic!("a portion");
+            };
+            most = most.max(leader.steps() - steps);
+            left = rest;
+            portions += 1;
+        }
+        assert!(portions > given / 64, "{portions}");
+        assert!(most < 64 * 300, "{most}");
+        assert_eq!(drain(leader).1, 0);
+    });
+}
+
+#[test]
+fn open_file_is_in_transit_to_one_member_a_limited_number_of_times() {
+    with_leader(|leader| {
+        let give = |vmid| Message::FileHandle {
+            handle: 7,
+            held: true,
+            vmid,
+        };
+        let is_sent = |leader: &mut Leader<'_>, to| {
+            let outcome = request(leader, 2, 1, give(to));
+            matches!(outcome, Outcome::Answer(Answer::Status(Ok(_))))
+        };
+        for _ in 0..256 {
+            assert!(is_sent(leader, 3));
+        }
+        assert!(!is_sent(leader, 3));
+        assert!(is_sent(leader, 4), "another member");
+        drain(leader);
+        // Two arrive: the first one is the member's own from then on.
+        for _ in 0..2 {
+            let arrived = request(leader, 3, 1, give(0));
+            assert!(matches!(arrived, Outcome::Answer(Answer::Status(Ok(_)))));
+        }
+        assert!(is_sent(leader, 3));
+        assert!(is_sent(leader, 3));
+        assert!(!is_sent(leader, 3));
+        drain(leader);
+    });
+}

@@ -68,8 +68,8 @@ fn unreachable_receiver_does_not_delay_notices_for_others() {
             assert!(locks.send_open_file(member(2), member(to), handle));
         }
         assert_eq!(locks.next_notice(), None, "nobody can be told yet");
-        locks.allow_notices(member(3));
-        locks.allow_notices(member(4));
+        assert_eq!(locks.confirm_portion(member(3), u64::MAX, true), 0);
+        assert_eq!(locks.confirm_portion(member(4), u64::MAX, true), 0);
         assert_eq!(locks.next_notice_for(member(4)), Some((member(4), 1)));
         for handle in [1, 2] {
             assert_eq!(locks.next_notice(), Some((member(3), handle)));

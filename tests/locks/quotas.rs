@@ -39,7 +39,7 @@ fn with_shared_table(test: impl FnOnce(&mut LockTable<'_>)) {
 
 fn leaves(locks: &mut LockTable<'_>, number: u32) {
     locks.reclaim(member(number));
-    locks.reclaim_references(member(number), &|_| false);
+    locks.on_left(member(number));
     assert!(locks.check_invariants());
 }
 
@@ -161,7 +161,7 @@ fn lock_of_a_shared_open_file_is_charged_to_the_requester_and_then_to_another_ho
         let (parent, child) = (member(2), member(3));
         assert_eq!(locks.set(parent, 0, &ofd(7, 0, 0)), DONE);
         assert!(locks.inherit_open_file(parent, child, 7));
-        locks.mark_joined(child);
+        assert_eq!(locks.confirm_portion(child, u64::MAX, false), 0);
         assert_eq!(locks.charges_of(parent), [1, 1, 0, 2]);
         assert_eq!(locks.charges_of(child), [0; 4]);
         for at in 1..10 {

@@ -22,7 +22,8 @@ impl LockTable<'_> {
 
     /// Records that the member sends the open file to another member, which holds it until the open
     /// file [has arrived](LockTable::accept_open_file) and is closed, or the receiver is gone. Each
-    /// transfer counts. Returns false, and changes nothing, if the table is full.
+    /// transfer counts. Returns false, and changes nothing, if the table is full, or the open file is in
+    /// transit to the other member 256 times.
     pub fn send_open_file(&mut self, vmid: Vmid, to: Vmid, open_file: u64) -> bool {
         self.open_files.transfer(open_file, vmid, to, false)
     }
@@ -35,7 +36,7 @@ impl LockTable<'_> {
         self.release_closed();
     }
 
-    /// As [`LockTable::mark_joined`], for one open file.
+    /// Records that the member's process has joined: it keeps the open file when its parent is gone.
     pub(crate) fn mark_open_file_joined(&mut self, vmid: Vmid, open_file: u64) {
         self.open_files.mark_open_file_joined(open_file, vmid);
     }
@@ -45,10 +46,12 @@ impl LockTable<'_> {
         self.open_files.allow_notice(open_file, vmid);
     }
 
-    /// Records that the member's process has joined: it keeps what it has inherited when its parent
-    /// is gone.
-    pub fn mark_joined(&mut self, vmid: Vmid) {
-        self.open_files.mark_joined(vmid);
+    /// Records of a portion of the open files that the member's process has joined: it keeps what it has
+    /// inherited when its parent is gone. If `allows_notices`, allows notices for the member, which
+    /// [`LockTable::next_notice`] returns from now on. The caller begins with `u64::MAX`, and goes on with
+    /// what is returned until that is 0.
+    pub fn confirm_portion(&mut self, vmid: Vmid, left: u64, allows_notices: bool) -> u64 {
+        self.open_files.confirm_portion(vmid, left, allows_notices)
     }
 
     /// Releases a portion of the locks of the open file. Returns whether that was all.
@@ -101,11 +104,6 @@ impl LockTable<'_> {
         } else {
             self.resume_next();
         }
-    }
-
-    /// Allows notices for the member, which [`LockTable::next_notice`] returns from now on.
-    pub fn allow_notices(&mut self, vmid: Vmid) {
-        self.open_files.allow_notices(vmid);
     }
 
     /// The next notice to send: the member, and the open file that it was given. A notice stays until

@@ -16,11 +16,15 @@ use core::hash::Hash;
 
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
-    Arena, Digest, Entry, HashIndex, Malformed, Payer, Quotas, Reader, SlotAllocator, Steps, Table,
-    TransmitQueue, Writer, bytes_for, codes, entry, hash64, image, total,
+    Arena, Digest, Entry, HashIndex, Malformed, Payer, Portion, Quotas, Reader, SlotAllocator,
+    Steps, Table, TransmitQueue, Writer, bytes_for, codes, entry, hash64, image, total,
 };
 
 use quotas::OPEN_FILES;
+
+/// How often an open file may be in transit to one member: what concerns a notice of the open file visits
+/// all of these references.
+pub(crate) const MAX_IN_TRANSIT: u32 = 256;
 
 /// The state of a member's reference to an open file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +66,8 @@ struct Reference {
     notice: Notice,
     /// The number of the member's requests that wait for a lock of the open file.
     requests: u32,
+    /// In the first reference to an open file that is in transit to a member: the number of these.
+    in_transit: u32,
     /// Whether the slot is in the list that [`OpenFileTable::take_closed`] works through.
     is_listed: bool,
     payer: Payer,
@@ -108,6 +114,7 @@ entry!(Reference {
     state,
     notice,
     requests,
+    in_transit,
     is_listed,
     payer,
 });
@@ -129,6 +136,7 @@ const FREE: Reference = Reference {
     state: HoldState::Held,
     notice: Notice::Confirmed,
     requests: 0,
+    in_transit: 0,
     is_listed: false,
     payer: Payer::NOBODY,
 };
@@ -243,7 +251,7 @@ impl<'m> OpenFileTable<'m> {
         if is_valid {
             for slot in 0..self.slots.high_water() {
                 if self.at(slot).vmid.is_some() {
-                    self.insert_into_index(slot);
+                    self.insert_key(slot);
                 }
             }
         }
@@ -378,6 +386,15 @@ impl<'m> OpenFileTable<'m> {
     }
 
     fn insert_into_index(&mut self, slot: u32) {
+        let first = self.first_in_transit(slot);
+        let in_transit = first.map_or(0, |first| self.at(first).in_transit);
+        self.insert_key(slot);
+        if let Some(first) = self.first_in_transit(slot) {
+            self.change(first, |first| first.in_transit = in_transit.plus(1));
+        }
+    }
+
+    fn insert_key(&mut self, slot: u32) {
         let key = self.at(slot).key(slot);
         let references = &self.references;
         self.by_number
@@ -387,12 +404,26 @@ impl<'m> OpenFileTable<'m> {
     }
 
     fn remove_from_index(&mut self, slot: u32) {
+        let first = self.first_in_transit(slot);
+        let in_transit = first.map_or(0, |first| self.at(first).in_transit);
         let key = self.at(slot).key(slot);
         let references = &self.references;
         self.by_number
             .remove(hash64(key.open_file), slot, &|other| {
                 reference_in(references, other).key(other).cmp(&key)
             });
+        if let Some(first) = self.first_in_transit(slot) {
+            self.change(first, |first| first.in_transit = in_transit.minus(1));
+        }
+    }
+
+    /// The first reference in transit to the same member, if the open file is in transit with that in the
+    /// slot: it counts them all.
+    fn first_in_transit(&self, slot: u32) -> Option<u32> {
+        let reference = self.at(slot);
+        let vmid = reference.vmid?;
+        matches!(reference.state, HoldState::Sent { .. })
+            .then(|| self.find_first_sent(reference.open_file, vmid))?
     }
 
     fn change(&mut self, slot: u32, change: impl FnOnce(&mut Reference)) {
@@ -493,9 +524,13 @@ impl<'m> OpenFileTable<'m> {
 
     /// Transfers the open file from the member `by` to a process that inherits it, or to a member
     /// to which it is sent. `by` holds the open file from now on if it did not before. Returns
-    /// false, and changes nothing, if the table is full.
+    /// false, and changes nothing, if the table is full, or the open file is in transit to the member
+    /// [`MAX_IN_TRANSIT`] times.
     pub(super) fn transfer(&mut self, open_file: u64, by: Vmid, to: Vmid, inherits: bool) -> bool {
         let is_new = to != by && !(inherits && self.find_held(open_file, to).is_some());
+        if is_new && !inherits && self.is_in_transit_too_often(open_file, to) {
+            return false;
+        }
         let is_held = self.find_from(open_file, by, 0).is_some();
         let needed = usize::from(is_new).plus(usize::from(!is_held));
         if self.slots.remaining() < needed
@@ -523,6 +558,12 @@ impl<'m> OpenFileTable<'m> {
                     ..FREE
                 },
             )
+    }
+
+    /// Whether the open file is in transit to the member so often that it is not sent once more.
+    fn is_in_transit_too_often(&self, open_file: u64, to: Vmid) -> bool {
+        let first = self.find_first_sent(open_file, to);
+        first.is_some_and(|first| self.at(first).in_transit >= MAX_IN_TRANSIT)
     }
 
     /// Withdraws a transfer from `by` to `to` that failed. If it was the last reference to the open
@@ -665,26 +706,33 @@ impl<'m> OpenFileTable<'m> {
         self.listed > 0
     }
 
-    /// Records that the member's process has joined: the open files that it has inherited are its
-    /// own.
-    pub(super) fn mark_joined(&mut self, vmid: Vmid) {
-        if self.unjoined == 0 {
-            return;
+    /// Records of a portion of the references that the member's process has joined: the open files that it
+    /// has inherited are its own; and, if `allows_notices`, that it may get notices. Returns what is left to
+    /// do.
+    pub(super) fn confirm_portion(&mut self, vmid: Vmid, left: u64, allows_notices: bool) -> u64 {
+        if self.unjoined == 0 && (self.withheld == 0 || !allows_notices) {
+            return 0;
         }
-        self.change_all(|reference| {
-            if reference.vmid == Some(vmid)
-                && let HoldState::Inherited { has_joined, .. } = &mut reference.state
-            {
-                *has_joined = true;
+        let mut portion = Portion::new();
+        // Upward, since notices are sent in this order.
+        for slot in u64::MAX.minus(left)..self.slots.high_water().into() {
+            if !portion.take_slot() {
+                return u64::MAX.minus(slot);
             }
-        });
-    }
-
-    fn change_all(&mut self, mut change: impl FnMut(&mut Reference)) {
-        for slot in 0..self.slots.high_water() {
-            self.steps.count();
-            self.change(slot, |reference| change(reference));
+            let slot = u32::try_from(slot).or_broken(u32::MAX);
+            if self.at(slot).vmid != Some(vmid) {
+                continue;
+            }
+            self.change(slot, |reference| {
+                if let HoldState::Inherited { has_joined, .. } = &mut reference.state {
+                    *has_joined = true;
+                }
+                if allows_notices && reference.notice == Notice::Withheld {
+                    reference.notice = Notice::Pending;
+                }
+            });
         }
+        0
     }
 
     /// Whether the counters agree with the table. It is slow, and meant for tests.
@@ -706,6 +754,22 @@ impl<'m> OpenFileTable<'m> {
                 reference.is_some_and(|reference| reference.notice == Notice::Pending)
             })
             && self.slots.in_use() == number(|reference| reference.vmid.is_some())
+            && (0..self.slots.high_water()).all(|slot| self.counts_transfers(slot))
+    }
+
+    /// Whether the number of references in transit is right, if the one in the slot is the first of them.
+    fn counts_transfers(&self, slot: u32) -> bool {
+        if self.first_in_transit(slot) != Some(slot) {
+            return true;
+        }
+        let vmid = self.at(slot).vmid;
+        let mut number = 0_u32;
+        let mut sent = Some(slot);
+        while let Some(slot) = sent.filter(|slot| self.at(*slot).vmid == vmid) {
+            number.increment();
+            sent = self.next(slot);
+        }
+        number == self.at(slot).in_transit
     }
 
     pub(super) fn usage(&self) -> (usize, usize) {

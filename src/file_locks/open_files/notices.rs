@@ -4,19 +4,7 @@ use super::{Notice, OpenFileTable, Reference};
 use crate::Vmid;
 
 impl OpenFileTable<'_> {
-    /// Allows notices for the member from now on.
-    pub(super) fn allow_notices(&mut self, vmid: Vmid) {
-        if self.withheld == 0 {
-            return;
-        }
-        self.change_all(|reference| {
-            if reference.vmid == Some(vmid) && reference.notice == Notice::Withheld {
-                reference.notice = Notice::Pending;
-            }
-        });
-    }
-
-    /// As [`OpenFileTable::allow_notices`], for the open file alone.
+    /// Allows the notice of the open file for the member.
     pub(super) fn allow_notice(&mut self, open_file: u64, vmid: Vmid) {
         let is_withheld = |reference: &Reference| reference.notice == Notice::Withheld;
         self.change_matching(open_file, vmid, is_withheld, |reference| {

@@ -92,12 +92,21 @@ impl<'m> PendingGrants<'m> {
     }
 
     /// Removes the entries of `to`, which has connected, or never will: it owns its IDs, or they
-    /// are reclaimed with it. `on_removed` gets each ID.
-    pub(in crate::leader) fn confirm(&mut self, to: Vmid, mut on_removed: impl FnMut(Id)) {
-        while let Some(grant) = self.0.first(Key::To, to.get()) {
+    /// are reclaimed with it, up to `limit`. `on_removed` gets each ID. True when that was all.
+    pub(in crate::leader) fn confirm(
+        &mut self,
+        to: Vmid,
+        limit: usize,
+        mut on_removed: impl FnMut(Id),
+    ) -> bool {
+        for _ in 0..limit {
+            let Some(grant) = self.0.first(Key::To, to.get()) else {
+                return true;
+            };
             self.0.remove(grant.number);
             on_removed(grant.number);
         }
+        self.0.first(Key::To, to.get()).is_none()
     }
 
     /// Removes the entries of `giver`, which is gone, up to `limit`. `reclaim` gets the ID and its
@@ -192,7 +201,7 @@ mod tests {
             let (id, to, giver) = (rng.usize(1..IDS), rng.u32(2..8), rng.u32(2..8));
             match rng.u8(..8) {
                 0 => {
-                    pending_grants.confirm(vmid(to), |_| ());
+                    pending_grants.confirm(vmid(to), usize::MAX, |_| ());
                     for given in model.iter_mut().filter(|(known, _)| *known == to) {
                         *given = (0, 0);
                     }

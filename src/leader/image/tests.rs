@@ -207,7 +207,13 @@ impl Program {
                 };
                 return Op::Join(from, hello);
             }
-            2 => return Op::AllowFileNotices(from),
+            2 => {
+                return Op::ConfirmGrants {
+                    to: from,
+                    left: u64::MAX,
+                    allows_notices: true,
+                };
+            }
             3 => return Op::Signal(from, kill),
             4 => return Op::SignalStarting { from, kill },
             5 => {

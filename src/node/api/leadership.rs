@@ -43,8 +43,8 @@ impl<'m, P: Pal> Node<'m, P> {
             return false;
         }
         // No message that needs the extensions is sent before HELLO.
-        peer.extended.store(true, Ordering::SeqCst);
-        if !self.send_given_files(leader, peer) {
+        let is_first = !peer.extended.swap(true, Ordering::SeqCst);
+        if !self.send_given_files(leader, peer, is_first) {
             return false;
         }
         // The process learns the outcome from its next request.

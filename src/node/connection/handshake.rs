@@ -9,6 +9,7 @@ use super::rx::Reader;
 use crate::counters::Refusal;
 use crate::leader::{Op, Outcome};
 use crate::log::log_event;
+use crate::node::outbox::confirm_grants;
 use crate::node::{LeaderTables, Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
 use crate::pal::fault::checked_read;
 use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
@@ -266,6 +267,7 @@ impl<'m, P: Pal> Node<'m, P> {
         peer.has_inbound.store(true, Ordering::SeqCst);
         if let Some(leader) = self.leading() {
             leader.lock().apply(&Op::Connected(vmid));
+            confirm_grants(leader, vmid, false);
         }
         log_event!(debug, "process {vmid} is connected");
         self.events.connected(vmid);
