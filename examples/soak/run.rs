@@ -157,20 +157,21 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
 /// Returns the limits of the leader for that many processes.
 fn capacities(members: u32) -> Capacities {
     let common = member::capacities(members);
-    let members = members as usize;
+    // Each member has a reserve of four places: a quarter of an equal part.
+    let shared = 16 * (common.peers + 1);
     Capacities {
-        ranges: 1024 + 64 * members,
-        processes: 64 + 4 * members,
+        ranges: 4 * shared,
+        processes: shared,
         waiters: 64,
         locks: LockLimits {
-            locks: 1024 + 16 * members,
-            files: 64 + 2 * members,
-            waiting: 64 + members,
-            open_files: 64 + members,
+            locks: 4 * shared,
+            files: shared,
+            waiting: shared,
+            open_files: shared,
         },
         leases: LeaseLimits {
-            handles: 64 + members,
-            clients: 64 + 4 * members,
+            handles: shared,
+            clients: shared,
         },
         ..common
     }

@@ -5,6 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libos_ipc::host::HostNode;
@@ -15,6 +17,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub(crate) const PARTS: u64 = 4;
 /// The length of a part in bytes: a pid.
 pub(crate) const PART: u64 = 4;
+
+/// The time in which a process whose locks are free must be dead.
+const DYING_LIMIT: Duration = Duration::from_secs(1);
 
 /// The number of processes that share one value.
 pub(crate) const SHARERS: u32 = 50;
@@ -95,14 +100,19 @@ impl Guarded {
         if other == 0 {
             return Ok(());
         }
-        match node.process(Pid::new(other), wait) {
-            Ok(process) if process.state == ProcessState::Zombie => Ok(()),
-            Err(Error::NoSuchProcess | Error::Refused { .. }) => Ok(()),
-            Ok(process) => anyhow::bail!(
-                "part {part} is locked by two: {other} is there, and {:?}",
-                process.state
-            ),
-            Err(error) => Err(error).context("asking who is at a part"),
+        // As in the kernel, the locks of a process that dies are free a moment before it is dead.
+        let until = Instant::now() + DYING_LIMIT;
+        loop {
+            match node.process(Pid::new(other), wait) {
+                Ok(process) if process.state == ProcessState::Zombie => return Ok(()),
+                Err(Error::NoSuchProcess | Error::Refused { .. }) => return Ok(()),
+                Ok(_) if Instant::now() < until => sleep(Duration::from_millis(1)),
+                Ok(process) => anyhow::bail!(
+                    "part {part} is locked by two: {other} is there, and {:?}",
+                    process.state
+                ),
+                Err(error) => return Err(error).context("asking who is at a part"),
+            }
         }
     }
 }
