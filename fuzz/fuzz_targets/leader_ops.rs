@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::leader::{Leader, LeaderCapacities, Op, SignalLimits};
+use libos_ipc::leader::{ImageCursor, Leader, LeaderCapacities, Op, SMALLEST_SLICE, SignalLimits};
 use libos_ipc::store::Arena;
 use libos_ipc::{LeaseLimits, LockLimits};
 
@@ -56,4 +56,35 @@ fuzz_target!(|bytes: &[u8]| {
     }
     assert_eq!(leader.digest(), leader.digest_anew());
     assert!(leader.check_invariants());
+    assert!(load(&leader, &mut replica, |_| ()));
+    assert_eq!(replica.finish_load(), Ok(()));
+    assert_eq!(leader.digest(), replica.digest_anew());
+    // A slice with other bytes and the right checksum.
+    if let [part, at, byte, ..] = *bytes {
+        let is_loaded = load(&leader, &mut replica, |slice| {
+            if slice[8] == part {
+                let at = 8 + usize::from(at) % (slice.len() - 8);
+                slice[at] = byte;
+                Leader::seal_slice(slice);
+            }
+        });
+        if is_loaded && replica.finish_load().is_ok() {
+            replica.digest();
+        }
+    }
 });
+
+/// Loads the image of the leader, each slice after a change. False if a slice was refused.
+fn load(leader: &Leader<'_>, to: &mut Leader<'_>, change: impl Fn(&mut [u8])) -> bool {
+    let mut cursor = Some(ImageCursor::START);
+    while let Some(at) = cursor {
+        let mut slice = [0; SMALLEST_SLICE];
+        let (length, next) = leader.save_slice(at, &mut slice).expect("long enough");
+        change(&mut slice[..length]);
+        if to.load_slice(&slice[..length]).is_err() {
+            return false;
+        }
+        cursor = next;
+    }
+    true
+}

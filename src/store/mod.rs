@@ -32,11 +32,9 @@ pub(crate) use byte_ring::ByteRing;
 pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
 pub(crate) use digest::{Digest, Digested, Sum};
 pub(crate) use hash_index::HashIndex;
-#[cfg(test)]
-pub(crate) use image::checksum;
 pub(crate) use image::{
     Entry, Image, Loader, Reader, Saver, Writer, checksum_of, codes, entry, field_size, image,
-    list_length,
+    list_length, seal,
 };
 pub use image::{ImageCursor, Malformed, SMALLEST_SLICE};
 pub(crate) use interval_map::{Interval, IntervalMap, MAX_INTERVAL, OwnerCursor};

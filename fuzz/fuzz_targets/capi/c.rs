@@ -133,7 +133,11 @@ unsafe extern "C" {
     pub fn libos_ipc_init_msg(msg: *mut u8, code: u8, size: usize);
     pub fn libos_ipc_init_response(msg: *mut u8, seq: u64, size: usize);
     pub fn libos_ipc_send_message(dest: u32, msg: *mut u8) -> c_int;
-    pub fn libos_ipc_send_msg_and_get_response(dest: u32, msg: *mut u8, resp: *mut Pointer) -> c_int;
+    pub fn libos_ipc_send_msg_and_get_response(
+        dest: u32,
+        msg: *mut u8,
+        resp: *mut Pointer,
+    ) -> c_int;
     pub fn libos_ipc_broadcast(msg: *mut u8, exclude: u32) -> c_int;
     pub fn libos_ipc_get_new_vmid(out: *mut u32) -> c_int;
     pub fn libos_ipc_alloc_id_range(start: *mut u32, end: *mut u32) -> c_int;
@@ -162,7 +166,8 @@ unsafe extern "C" {
         news: *mut u32,
     ) -> c_int;
     pub fn libos_ipc_sync_unlock(handle: Pointer, data: *mut u8, size: usize);
-    pub fn libos_ipc_file_lock_set(path: *const u8, lock: *mut libos_ipc_lock, wait: bool) -> c_int;
+    pub fn libos_ipc_file_lock_set(path: *const u8, lock: *mut libos_ipc_lock, wait: bool)
+    -> c_int;
     pub fn libos_ipc_file_lock_get(
         path: *const u8,
         lock: *mut libos_ipc_lock,

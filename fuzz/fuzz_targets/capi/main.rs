@@ -175,11 +175,17 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
             10 => libos_ipc_remove_outgoing_connection(input.id()),
             11 => drop(libos_ipc_send_message(peer, input.message().as_mut_ptr())),
             12 => {
-                let got =
-                    libos_ipc_send_msg_and_get_response(peer, input.message().as_mut_ptr(), &mut out);
+                let got = libos_ipc_send_msg_and_get_response(
+                    peer,
+                    input.message().as_mut_ptr(),
+                    &mut out,
+                );
                 assert!(got == 0 || out.is_null());
             }
-            13 => drop(libos_ipc_broadcast(input.message().as_mut_ptr(), input.id())),
+            13 => drop(libos_ipc_broadcast(
+                input.message().as_mut_ptr(),
+                input.id(),
+            )),
             14 => drop(libos_ipc_get_new_vmid(&mut one)),
             15 => {
                 if libos_ipc_alloc_id_range(&mut one, &mut two) == 0 {
@@ -192,9 +198,9 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
             18 => drop(libos_ipc_get_id_owner(input.id(), &mut one)),
             19 => drop(libos_ipc_bury(input.id())),
             20 => drop(libos_ipc_init_id_ranges(input.id())),
-            21 => open
-                .ids
-                .push(libos_ipc_get_new_id([0, peer][usize::from(input.byte() & 1)])),
+            21 => open.ids.push(libos_ipc_get_new_id(
+                [0, peer][usize::from(input.byte() & 1)],
+            )),
             22 => libos_ipc_release_id(input.id()),
             23 => drop(libos_ipc_cld_exit_send(input.id(), input.id())),
             24 => drop(libos_ipc_kill_process(input.id(), input.id(), input.int())),

@@ -67,6 +67,11 @@ impl Leader<'_> {
         crate::store::checksum_of(slice)
     }
 
+    /// Gives a slice that was changed the checksum of its bytes: for tests.
+    pub fn seal_slice(slice: &mut [u8]) {
+        crate::store::seal(slice);
+    }
+
     /// Loads a slice of the image of another leader. It may be loaded again, when it has changed. The leader cannot be
     /// used before [`Leader::finish_load`].
     ///

@@ -488,8 +488,7 @@ fn wrong_content_is_refused_or_harmless() {
                                 _ => program.rng.u8(..),
                             };
                         }
-                        let sum = crate::store::checksum(&slice[8..]);
-                        slice[..8].copy_from_slice(&sum.to_le_bytes());
+                        Leader::seal_slice(&mut slice);
                     }
                     is_refused |= other.load_slice(&slice).is_err();
                 }

@@ -12,9 +12,7 @@ mod saver;
 pub(crate) use entry::{Entry, Reader, Writer, codes, entry, field_size};
 pub(crate) use loader::Loader;
 pub use saver::ImageCursor;
-#[cfg(test)]
-pub(crate) use saver::checksum;
-pub(crate) use saver::{Saver, checksum_of};
+pub(crate) use saver::{Saver, checksum_of, seal};
 
 /// A slice has at least this length, so that the longest entry fits.
 pub const SMALLEST_SLICE: usize = 2048;

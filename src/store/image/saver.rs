@@ -37,10 +37,17 @@ impl ImageCursor {
 pub(super) const HEAD: usize = 24;
 
 /// Returns the checksum of a slice without its first eight bytes.
-pub(crate) fn checksum(bytes: &[u8]) -> u64 {
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
     let mut digest = Digest::new();
     digest.write(bytes);
     digest.finish()
+}
+
+/// Writes the checksum to the start of a slice.
+pub(crate) fn seal(slice: &mut [u8]) {
+    if let Some((sum, rest)) = slice.split_at_mut_checked(8) {
+        copy(sum, &checksum(rest).to_le_bytes());
+    }
 }
 
 /// Divides by a number of entries, which is not 0.
@@ -94,8 +101,7 @@ impl<'b> Saver<'b> {
 
     /// Returns the length of the slice, and the cursor of the next one. `None` if there is no such slice.
     pub(crate) fn finish(self) -> Option<(usize, Option<ImageCursor>)> {
-        let (sum, rest) = self.out.get_mut(..self.length)?.split_at_mut_checked(8)?;
-        copy(sum, &checksum(rest).to_le_bytes());
+        seal(self.out.get_mut(..self.length)?);
         Some((self.length, self.next))
     }
 
