@@ -302,7 +302,7 @@ impl Config {
         silence_limit: Some(Duration::from_secs(2)),
         require_secure: false,
         heirs: Heirs::None,
-        heir_patience: Duration::from_millis(20),
+        heir_patience: Duration::from_millis(100),
         stall_limit: Duration::ZERO,
         succession_limit: Duration::from_secs(5),
         adoption: Adoption::None,
@@ -310,6 +310,16 @@ impl Config {
 }
 
 impl Config {
+    /// Whether this process goes on with another leader when its leader is gone.
+    pub(crate) const fn follows(&self) -> bool {
+        !matches!(self.heirs, Heirs::None)
+    }
+
+    /// Whether this process may lead the family after its leader.
+    pub(crate) const fn may_lead(&self) -> bool {
+        self.follows() && matches!(self.driving, Driving::Worker)
+    }
+
     /// What the leader of a family with this configuration is made with.
     pub(crate) const fn leader_capacities(&self) -> LeaderCapacities {
         let capacities = &self.capacities;
@@ -380,6 +390,8 @@ pub struct MemoryUse {
     pub sync_handles: usize,
     /// Sync handles of the family, at the leader.
     pub leases: usize,
+    /// What is kept for the successor of the leader.
+    pub succession: usize,
     /// The last events.
     pub events: usize,
 }
@@ -398,6 +410,7 @@ impl MemoryUse {
             self.delegated_files,
             self.sync_handles,
             self.leases,
+            self.succession,
             self.events,
         )
     }
@@ -416,6 +429,7 @@ impl fmt::Display for MemoryUse {
             ("delegated files", self.delegated_files),
             ("sync handles", self.sync_handles),
             ("leases", self.leases),
+            ("kept for succession", self.succession),
             ("events", self.events),
             ("total", self.total()),
         ] {

@@ -41,10 +41,14 @@ pub enum Refusal {
     PeersFull,
     /// It is not of this family (it belongs to another user).
     NotAllowed,
+    /// It claims to lead the family, or to be about to, and was not named for that.
+    NotHeir,
+    /// Its message is of a reign that has ended.
+    StaleReign,
 }
 
 impl Refusal {
-    const OWN: [Refusal; 11] = [
+    const OWN: [Refusal; 13] = [
         Refusal::WrongRole,
         Refusal::WrongAnswer,
         Refusal::BadVmid,
@@ -56,6 +60,8 @@ impl Refusal {
         Refusal::SyncProtocolViolation,
         Refusal::PeersFull,
         Refusal::NotAllowed,
+        Refusal::NotHeir,
+        Refusal::StaleReign,
     ];
     const COUNT: usize = Malformed::ALL.len() + Self::OWN.len();
 
@@ -94,6 +100,8 @@ impl fmt::Display for Refusal {
             Refusal::SyncProtocolViolation => "sync message that does not fit the handle's state",
             Refusal::PeersFull => "no room for one more peer",
             Refusal::NotAllowed => "not of this family",
+            Refusal::NotHeir => "claim to lead without having been named heir",
+            Refusal::StaleReign => "message of a reign that has ended",
         })
     }
 }
@@ -272,20 +280,17 @@ impl SuccessionGauges {
     }
 
     /// The leader has named the heir, which has all of the leader's state, or has none any more.
-    #[allow(dead_code, reason = "for the heir and the leader's log")]
     pub(crate) fn set_heir(&self, heir: Option<Vmid>) {
         self.heir.set(Vmid::number(heir).into());
     }
 
     /// The log has that many operations and bytes that its stream has not taken.
-    #[allow(dead_code, reason = "for the leader's log")]
     pub(crate) fn set_lag(&self, ops: u64, bytes: u64) {
         self.lag_ops.set(ops);
         self.lag_bytes.set(bytes);
     }
 
     /// The leader's stream has ended. A later call before [`SuccessionGauges::end_outage`] has no effect.
-    #[allow(dead_code, reason = "for a member whose leader is gone")]
     pub(crate) fn begin_outage(&self, now: Time) {
         if self.outage_began.get() == 0 {
             self.outage_began.set(now.0.max(1));

@@ -321,6 +321,8 @@ named! {
     ENOMEM = 12,
     /// Permission denied.
     EACCES = 13,
+    /// Device or resource busy.
+    EBUSY = 16,
     /// Invalid argument.
     EINVAL = 22,
     /// Too many open files in the system.
@@ -357,6 +359,8 @@ named! {
     ECONNREFUSED = 111,
     /// Done already.
     EALREADY = 114,
+    /// Stale handle.
+    ESTALE = 116,
     /// Required key not available.
     ENOKEY = 126,
 }

@@ -63,6 +63,9 @@ impl Vmid {
     /// The first process of a family, its leader.
     pub const LEADER: Vmid = Vmid(NonZeroU32::MIN);
 
+    /// The highest number: the leader gives it to no process.
+    pub(crate) const HIGHEST: Vmid = Vmid(NonZeroU32::MAX);
+
     /// Returns the VMID with that number; `None` for 0, which is no VMID.
     pub const fn new(number: u32) -> Option<Vmid> {
         match NonZeroU32::new(number) {

@@ -34,7 +34,7 @@ impl Leader<'_> {
                 "{op:?} takes {steps} steps, at most {bound} are allowed"
             );
         }
-        if let Some(observer) = self.observer {
+        for observer in self.observers.iter().flatten() {
             observer.applied(self, op, &outcome);
         }
         outcome

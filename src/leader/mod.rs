@@ -17,10 +17,6 @@ mod op;
 mod outbox;
 mod processes;
 mod roster;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "a process that becomes an heir uses it")
-)]
 mod sent_frames;
 mod signals;
 
@@ -42,6 +38,7 @@ pub(crate) use outbox::outgoing_frame;
 pub use outbox::{Content, Outgoing, OutgoingId};
 pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
 use roster::Roster;
+pub(crate) use sent_frames::SentFrames;
 pub use signals::OutgoingSignal;
 pub(crate) use signals::{QUEUED, SEND_DIRECTLY, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};
@@ -125,7 +122,7 @@ pub struct Leader<'m> {
     epoch: u32,
     /// The number of operations that were applied.
     ops: u64,
-    observer: Option<&'m (dyn OpObserver + 'm)>,
+    observers: [Option<&'m (dyn OpObserver + 'm)>; 2],
 }
 
 /// The members that have left recently, in a ring. An ID that was transferred to one of them would
@@ -221,7 +218,7 @@ impl<'m> Leader<'m> {
             roster: Digested::new(Roster::new(arena, capacities.roster)),
             epoch: 1,
             ops: 0,
-            observer: None,
+            observers: [None; 2],
         }
     }
 
@@ -523,9 +520,13 @@ impl<'m> Leader<'m> {
         Ok(true)
     }
 
-    /// Sets the observer, which is called with each further operation.
+    /// Adds an observer, which is called with each further operation: the log of a family that outlives its
+    /// leader, and that of a test.
     pub(crate) fn observe(&mut self, observer: &'m (dyn OpObserver + 'm)) {
-        self.observer = Some(observer);
+        let free = self.observers.iter_mut().find(|place| place.is_none());
+        if let Some(place) = free {
+            *place = Some(observer);
+        }
     }
 
     /// Returns true if no slot of the tables was lost. Slow: for tests.

@@ -245,6 +245,15 @@ impl<'m> DelegatedFiles<'m> {
         }
     }
 
+    /// Recalls all files, of a process that begins to lead: a leader has no delegations.
+    pub fn recall_all(&mut self) {
+        for file in (0..).take(self.files.len()) {
+            if self.entry(file).state != State::Free {
+                self.mark_recalled(file);
+            }
+        }
+    }
+
     fn mark_recalled(&mut self, file: u32) {
         if let Some(entry) = self.files.get_mut(file as usize)
             && !entry.is_recalled

@@ -6,7 +6,9 @@
 mod children;
 mod delegated_files;
 mod ids;
+mod kept_frames;
 
 pub use children::{AbandonedChild, ChildExit, Children, ExitOutcome};
 pub use delegated_files::{Decision, DelegatedFiles, Fencing};
 pub use ids::{Allocation, OwnIds, Purpose};
+pub(crate) use kept_frames::KeptFrames;

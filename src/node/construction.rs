@@ -28,6 +28,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// `const fn`, so that the memory can be a [`Memory`](crate::store::Memory) in a `static`.
     pub const fn memory(identity: &Identity, config: &Config) -> MemoryUse {
         let capacities = &config.capacities;
+        let has_tables = identity.is_leader() || config.may_lead();
         MemoryUse {
             peers: total!(
                 Peers::<P::Stream>::bytes(capacities.peers),
@@ -40,7 +41,7 @@ impl<'m, P: Pal> Node<'m, P> {
             receive_buffers: capacities.peers.saturating_mul(capacities.frame_length),
             send_buffers: capacities.peers.saturating_mul(capacities.send_queue & !1),
             waiters: Waiters::<P::Event>::bytes(capacities.waiters, capacities.reply_buffers),
-            leader: if identity.is_leader() {
+            leader: if has_tables {
                 // The leases are counted apart.
                 let capacities = config.leader_capacities();
                 let tables = Leader::bytes(&LeaderCapacities {
@@ -58,7 +59,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 capacities.sync_data,
                 capacities.waiters,
             ),
-            leases: if identity.is_leader() {
+            leases: if has_tables {
                 Server::bytes(&capacities.leases, capacities.sync_data)
             } else {
                 0
@@ -68,6 +69,7 @@ impl<'m, P: Pal> Node<'m, P> {
             } else {
                 DelegatedFiles::bytes(capacities.max_delegated_files())
             },
+            succession: Leadership::<P::Stream>::bytes(config),
             events: EventRing::bytes(capacities.events),
         }
     }
@@ -174,6 +176,7 @@ impl<'m, P: Pal> Node<'m, P> {
         );
         let own_ids = OwnIds::make(arena, limits.own_ranges);
         let children = Children::make(arena, limits.children);
+        let leadership = Leadership::new(arena, P::contended, &identity, &config, leader)?;
         let events = EventRing::new(arena, limits.events);
         arena.check()?;
         let stopped = pal.event().map_err(|_| Error::Platform)?;
@@ -181,7 +184,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(place(Node {
             peers,
             waiters,
-            leadership: Leadership::new(identity.leader_vmid(), leader),
+            leadership,
             own_ids: SpinLock::new(Rank::OwnIds, P::contended, own_ids),
             children: SpinLock::new(Rank::Children, P::contended, children),
             parent: SpinLock::new(
@@ -230,7 +233,7 @@ fn new_leader<'m>(
     identity: &Identity,
     config: &Config,
 ) -> Result<Option<&'m LeaderTables<'m>>, Error> {
-    if !identity.is_leader() {
+    if !identity.is_leader() && !config.may_lead() {
         return Ok(None);
     }
     let capacities = config.leader_capacities();

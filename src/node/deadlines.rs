@@ -91,6 +91,14 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
+    /// At a process that begins to lead: the limits of all that is outstanding begin anew.
+    pub(in crate::node) fn enforce_all(&self) {
+        let limits = self.leader_limits;
+        for limits in [&limits.recalls, &limits.revocations, &limits.starts] {
+            self.enforce(limits);
+        }
+    }
+
     /// At the leader: closes the connection of the member whose event is the oldest outstanding one, if its time
     /// is over. Returns when to run again, if before `until`.
     pub(in crate::node) fn disconnect_late(

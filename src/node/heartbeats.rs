@@ -219,6 +219,12 @@ impl<'m, P: Pal> Node<'m, P> {
         self.disconnect(self.leader_vmid());
     }
 
+    /// Another process leads, and has answered: the silence is counted from now on.
+    pub(in crate::node) fn renew_contact(&self) {
+        let now = self.now().0;
+        self.contact.confirmed.fetch_max(now, Ordering::SeqCst);
+    }
+
     /// The leader has answered a heartbeat.
     pub(in crate::node) fn handle_answered_heartbeat(&self, beat: &Heartbeat) {
         let contact = &self.contact;
@@ -238,6 +244,10 @@ impl<'m, P: Pal> Node<'m, P> {
         rx: &RxHalf<'m, P::Stream>,
     ) {
         if !P::MAY_BE_SECURE || self.contact.limit == 0 || Some(peer.vmid()) != self.led_by() {
+            return;
+        }
+        // What it has stays its own under the next leader.
+        if rx.has_ended && self.has_heir() {
             return;
         }
         // A leader that has cut this process off ends its stream, too; then it is gone, as if it had

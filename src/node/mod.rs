@@ -104,7 +104,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) peers: Peers<'m, P::Stream>,
     pub(crate) waiters: Waiters<'m, P::Event>,
     // The larger parts are in the arena, so that the node is small and takes little stack while it is made.
-    leadership: Leadership<'m>,
+    leadership: Leadership<'m, P::Stream>,
     pub(crate) own_ids: SpinLock<OwnIds<'m>>,
     pub(crate) children: SpinLock<Children<'m>>,
     /// The time at which the worker reports abandoned children to the leader again; 0 if there are

@@ -1,6 +1,7 @@
 //! The sending loop: it queues what the machines of this process have to say for its receivers.
 
 use super::connection::Retry;
+use super::succession::Resent;
 use super::upcall::{Signal, SignalReply, Upcall};
 use super::{LeaderTables, Node, PeerRef, Phase};
 use crate::Vmid;
@@ -47,8 +48,8 @@ impl<'m, P: Pal> Node<'m, P> {
         if sender == Sender::Turn {
             leader.retry_if_wanted();
         }
-        // Most operations produce no message.
-        if leader.has_output() {
+        // Most operations produce no message, and those of a leader that has resigned are void.
+        if leader.has_output() && !self.is_resigning() {
             self.send_each(leader, sender)
         } else {
             Retry::No
@@ -166,6 +167,11 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> bool {
         let is_extended = peer.extended.load(Ordering::SeqCst);
         let (seq, message) = match outgoing.content {
+            Content::Answer(seq, answer)
+                if self.keep_for_rejoin(peer, seq, Resent::Answer(&answer)) =>
+            {
+                return true;
+            }
             Content::Answer(seq, answer) => {
                 if self.queue_reply(peer, seq, &answer, answer.length()) == Ok(false) {
                     peer.broken.store(true, Ordering::SeqCst);
@@ -177,7 +183,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 None => return true,
             },
         };
-        if self.phase() >= Phase::Flushing && outgoing.id != OutgoingId::Sync {
+        if self.phase() >= Phase::Flushing && outgoing.id != OutgoingId::Sync
+            || self.keep_for_rejoin(peer, seq, Resent::Message(&message))
+        {
             return true;
         }
         let has_room = || {

@@ -2,6 +2,7 @@
 
 use core::ffi::CStr;
 
+use super::succession::{Put, keep_answer};
 use super::{Node, PeerRef};
 use crate::error::{Errno, Error};
 use crate::invariant::Count;
@@ -241,7 +242,16 @@ impl<'m, P: Pal> Node<'m, P> {
         if seq == 0 {
             return Ok(());
         }
+        // The answer to a signal that came through the leader goes to its successor.
+        let to = if self.follows() && Signals::is_forwarded(seq) {
+            self.leader_vmid()
+        } else {
+            to
+        };
         if to == self.identity.vmid {
+            if self.answer_own_signal(seq, answer) {
+                return Ok(());
+            }
             let delivery = self.waiters.answer_here(to, seq, answer);
             self.finish_delivery(&delivery);
             return Ok(());
@@ -257,6 +267,18 @@ impl<'m, P: Pal> Node<'m, P> {
             self.call_worker(&peer);
         }
         Ok(())
+    }
+
+    /// As a leader: handles its own process's answer to a signal that came through an earlier leader. False if
+    /// the answer is to something else.
+    fn answer_own_signal(&self, seq: u64, answer: &Answer<'_>) -> bool {
+        if !Signals::is_forwarded(seq) {
+            return false;
+        }
+        if let Answer::Status(result) = answer {
+            self.signal_answered(self.identity.vmid, seq, result.map(drop));
+        }
+        true
     }
 
     /// Puts the reply into the send queue of the peer, which keeps `room` bytes for it. Returns false if the
@@ -277,8 +299,16 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             &too_long
         };
+        let kept = self.kept_answer(peer.vmid(), seq);
         let pushed = {
             let mut queue = peer.queue.lock();
+            let length = answer.length();
+            if let Some(kept) = kept
+                && let Put::Kept =
+                    kept.check(length, queue.closed, |kept| keep_answer(kept, seq, answer))?
+            {
+                return Ok(true);
+            }
             if queue.closed || queue.reserved < room {
                 return Err(Error::NoSuchProcess);
             }
@@ -286,6 +316,11 @@ impl<'m, P: Pal> Node<'m, P> {
             self.queue_hello_first(peer, &mut queue);
             let pushed = queue.filling.push_answer(seq, answer).is_ok();
             queue.record_push();
+            if let Some(kept) = kept
+                && pushed
+            {
+                kept.record(&queue, length);
+            }
             pushed
         };
         if pushed {

@@ -8,6 +8,8 @@ pub(crate) enum Rank {
     Token,
     /// The leader's tables.
     Leader,
+    /// The frames that the leader has queued for its members.
+    SentFrames,
     /// The table of delegated files.
     DelegatedFiles,
     /// The ring of calls to the embedder.
@@ -16,6 +18,8 @@ pub(crate) enum Rank {
     SyncDirectory,
     /// One sync handle.
     SyncHandle,
+    /// The log of the leader.
+    LogQueue,
     /// The table of peers.
     Peers,
     /// The peers that the worker is to serve.
@@ -24,6 +28,8 @@ pub(crate) enum Rank {
     SendQueue,
     /// The state of one waiter.
     Waiter,
+    /// The frames to the leader that are kept for its successor.
+    KeptFrames,
     /// The task of one waiter.
     Task,
     /// The free waiters.

@@ -276,7 +276,7 @@ layouts! {
         epoch: U32 = 0,
         config: U32 = 4,
         pid: U32 = 8,
-        flags: U32 = 12,
+        waiting: U32 = 12,
         sent: U64 = 16,
         received: U64 = 24,
     }

@@ -159,8 +159,8 @@ pub struct Rejoin {
     pub config: u32,
     /// Its pid; 0 for none.
     pub pid: Id,
-    /// None is defined; a receiver ignores them.
-    pub flags: u32,
+    /// The number of its requests to the old leader that wait for an answer.
+    pub waiting: u32,
     /// The number of counted frames that it has sent to the old leader.
     pub sent: u64,
     /// The number of counted messages of the old leader that it has received.
@@ -173,7 +173,7 @@ impl Rejoin {
             epoch: self.epoch.into(),
             config: self.config.into(),
             pid: self.pid.into(),
-            flags: self.flags.into(),
+            waiting: self.waiting.into(),
             sent: self.sent.into(),
             received: self.received.into(),
         }
@@ -185,7 +185,7 @@ impl Rejoin {
             epoch: body.epoch.get(),
             config: body.config.get(),
             pid: body.pid.get(),
-            flags: body.flags.get(),
+            waiting: body.waiting.get(),
             sent: body.sent.get(),
             received: body.received.get(),
         })

@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::error::TooSmall;
 use super::message::Message;
 use crate::invariant::{Count, OrBroken};
-use crate::store::{Buffer, move_to_front, total};
+use crate::store::{Buffer, copy, move_to_front, total};
 
 /// Collects frames until the stream accepts them, in any pieces.
 ///
@@ -63,6 +63,21 @@ impl<'m> FrameWriter<'m> {
             Err(TooSmall) => answer.encode(seq, self.make_room(answer.length())?)?,
         };
         self.end = self.end.plus(length);
+        Ok(())
+    }
+
+    /// Adds a frame that is encoded already.
+    ///
+    /// # Errors
+    ///
+    /// [`TooSmall`] if there is no room for it. Then nothing is added.
+    pub(crate) fn push_frame(&mut self, frame: &[u8]) -> Result<(), TooSmall> {
+        let space = match self.free_space().get_mut(..frame.len()) {
+            Some(space) => space,
+            None => self.make_room(frame.len())?,
+        };
+        copy(space, frame);
+        self.end = self.end.plus(frame.len());
         Ok(())
     }
 

@@ -232,16 +232,18 @@ fn of_succession() -> impl Strategy<Value = Message<'static>> {
             op
         })),
         new_leader().prop_map(Message::Leader),
-        any::<([u32; 4], u64, u64)>().prop_map(|([epoch, config, pid, flags], sent, received)| {
-            Message::Rejoin(Rejoin {
-                epoch,
-                config,
-                pid,
-                flags,
-                sent,
-                received,
-            })
-        }),
+        any::<([u32; 4], u64, u64)>().prop_map(
+            |([epoch, config, pid, waiting], sent, received)| {
+                Message::Rejoin(Rejoin {
+                    epoch,
+                    config,
+                    pid,
+                    waiting,
+                    sent,
+                    received,
+                })
+            }
+        ),
         any::<u64>().prop_map(Message::Mark),
         Just(Message::WhoLeads),
         (select(DismissReason::ALL), any::<u32>())
@@ -396,7 +398,7 @@ fn about_succession() -> [Message<'static>; 8] {
             epoch: 1,
             config: 2,
             pid: 3,
-            flags: 4,
+            waiting: 4,
             sent: 5,
             received: 6,
         }),

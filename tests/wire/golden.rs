@@ -706,7 +706,7 @@ fn the_extensions_for_a_new_leader() {
         epoch: 0x0101,
         config: 0x0202,
         pid: 0x0303,
-        flags: 0x0404,
+        waiting: 0x0404,
         sent: 0x0505,
         received: 0x0606,
     };

@@ -183,7 +183,7 @@ local f = {
     counted_sent = u64("rejoin.sent", "Counted frames sent"),
     counted_received = u64("rejoin.received", "Counted messages received"),
     counted_taken = u64("rejoin.taken", "Counted frames handled"),
-    rejoin_flags = field("uint32", "rejoin.flags", "Flags", base.HEX),
+    rejoin_waiting = u32("rejoin.waiting", "Requests that wait for an answer"),
     mark = u64("mark", "Number"),
     reason = u32("dismiss.reason", "Reason", REASONS),
 }
@@ -493,7 +493,7 @@ local MESSAGES = {
         local epoch = r:u32(f.epoch)
         r:u32(f.config)
         r:u32(f.pid)
-        r:u32(f.rejoin_flags)
+        r:u32(f.rejoin_waiting)
         local sent, received = r:u64(f.counted_sent), r:u64(f.counted_received)
         r:add_info("after epoch %d, sent %s, received %s", epoch, sent, received)
     end,

@@ -26,7 +26,7 @@ image!(Leader<'_> {
         departed,
         roster,
     }
-    omitted { observer }
+    omitted { observers }
 });
 
 image!(Departed<'_> {

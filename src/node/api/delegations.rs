@@ -1,12 +1,10 @@
 //! Delegations of files to this process: requests for them, and their return.
 
-use crate::store::total;
-
 use crate::Vmid;
 use crate::error::{Errno, Error, Resource};
 use crate::member::Decision;
 use crate::node::rpc::{Limits, done, error_of};
-use crate::node::{ANSWER_RESERVE, Node, Wait, WaitReason};
+use crate::node::{Node, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Answer, DelegatedLockList, FileLock, Message};
@@ -42,9 +40,10 @@ impl<P: Pal> Node<'_, P> {
 
     /// Returns recalled delegations. False if there is no room to send all of them now.
     pub(crate) fn try_return_files(&self) -> bool {
-        let Some(leader) = self.led_by() else {
+        let leader = self.leader_vmid();
+        if self.leads() && !self.follows() {
             return true;
-        };
+        }
         let mut list = DelegatedLockList::new();
         let mut is_sent = false;
         let all = loop {
@@ -53,28 +52,27 @@ impl<P: Pal> Node<'_, P> {
             let Some(number) = delegated_files.poll_transmit(&mut list) else {
                 break true;
             };
-            let Some(peer) = self.peers.find(leader) else {
-                // The leader is gone, and its delegations with it.
-                break true;
-            };
             let message = Message::FileLockReturn {
                 delegation: number,
                 locks: list.locks(),
             };
-            // Under both locks, so that the next request to the leader comes after the return.
-            let mut queue = peer.queue.lock();
-            if !queue.closed {
-                if queue.room() < total!(message.length(), ANSWER_RESERVE) {
-                    break false;
-                }
-                self.queue_hello_first(&peer, &mut queue);
-                if queue.filling.push(0, &message).is_ok() {
-                    queue.record_push();
-                    self.trace_tx(leader, 0, &message);
-                    is_sent = true;
-                }
+            if self.leads() {
+                // It came after this process began to lead.
+                delegated_files.mark_sent(number);
+                drop(delegated_files);
+                let _ = self.handle_own(0, &message);
+                continue;
             }
-            drop(queue);
+            let Ok(peer) = self.peers.find_or_add(leader) else {
+                break false;
+            };
+            // Under the lock of the table, so that the next request to the leader comes after the return.
+            match self.put(&peer, 0, &message) {
+                Ok(()) => is_sent = true,
+                Err(Error::Full(Resource::SendQueue)) => break false,
+                // The leader is gone, or never accepts the message.
+                Err(_) => {}
+            }
             delegated_files.mark_sent(number);
         };
         // Frames that were only queued may occupy the room.
@@ -133,6 +131,16 @@ calls! {
                 ..*lock
             });
             let answer = match wait!(self.call(leader, &message, wait)) {
+                Ok(answer) if self.leads() => {
+                    // This process has begun to lead meanwhile, so it gives back what it got.
+                    let is_granted = self.handle_delegation_answer(number, &answer);
+                    self.delegated_files.lock().recall_all();
+                    self.try_return_files();
+                    if is_granted {
+                        return None;
+                    }
+                    return Some(done(answer));
+                }
                 Ok(answer) => answer,
                 Err(error) => {
                     self.handle_delegation_answer(number, &Answer::Empty);

@@ -36,7 +36,7 @@ impl<P: Pal> Node<'_, P> {
             leader.apply(&Op::SignalStarting { from, kill: *kill });
             for peer in self.peers.all() {
                 let to = peer.vmid();
-                let is_here = !peer.lacks_inbound() && !peer.ended.load(Ordering::SeqCst);
+                let is_here = peer.is_member() && !peer.ended.load(Ordering::SeqCst);
                 if to == from || !is_here || leader.processes().is_starting(to) {
                     continue;
                 }

@@ -23,6 +23,9 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
         peer: Option<&PeerRef<'_, 'm, P::Stream>>,
     ) -> Result<Outcome, Error> {
+        if peer.is_none() {
+            self.await_log_room();
+        }
         let mut tables = leader.lock();
         if peer.is_none() {
             // The resources of this process are reclaimed once, when it ends.
@@ -114,7 +117,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // connect with.
         let is_chosen = matches!(message, Message::GetNewVmid);
         let peer = self.peers.find(vmid);
-        match peer.filter(|peer| is_chosen || !peer.lacks_inbound()) {
+        match peer.filter(|peer| is_chosen || peer.is_member()) {
             None => Presence::Absent,
             Some(peer) if peer.extended.load(Ordering::SeqCst) => Presence::Extended,
             Some(_) => Presence::Connected,

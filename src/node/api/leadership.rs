@@ -20,6 +20,10 @@ impl<'m, P: Pal> Node<'m, P> {
             if Some(peer.vmid()) == self.led_by() {
                 self.extended.store(true, Ordering::Release);
                 self.sync_handles.on_server_hello();
+                if let Some(following) = self.following() {
+                    let is_shared = hello.features & Hello::FOLLOWS_SUCCESSION != 0;
+                    following.is_shared.store(is_shared, Ordering::SeqCst);
+                }
                 if hello.features & Hello::ANSWERS_HEARTBEATS != 0 {
                     self.limit_silence();
                 }
@@ -27,15 +31,8 @@ impl<'m, P: Pal> Node<'m, P> {
             return true;
         };
         // The leader answers even if this node is about to close.
-        let features = if self.answers_heartbeats() {
-            Hello::ANSWERS_HEARTBEATS
-        } else {
-            0
-        };
-        let answer = Message::Hello(Hello {
-            features,
-            ..Hello::NO_PROCESS
-        });
+        let answer = Message::Hello(self.own_hello());
+        self.note_follower(peer, hello);
         if let Err(Error::Full(_)) = self.put(peer, 0, &answer) {
             return false;
         }
@@ -51,6 +48,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if leader.lock().apply(&Op::Join(peer.vmid(), *hello)) != Outcome::Done {
             self.counters.rejected_oneway.add(1);
         }
+        self.heirs_are_due();
         true
     }
 
@@ -122,9 +120,11 @@ impl<'m, P: Pal> Node<'m, P> {
         self.wake();
     }
 
-    /// As the leader, whose own process has ended: stays until the last member has ended, so that
-    /// the members can continue. For the others its process is dead from now on. In any other
-    /// process it returns at once. [`Node::shut_down`] comes after.
+    /// As the leader, whose own process has ended: hands the family over to its heir, if there is one
+    /// ([`Config::heirs`](crate::Config::heirs)), and returns as soon as the heir has all; then the node has shut
+    /// down. Without an heir it stays until the last member has ended, so that the members can continue. For the
+    /// others its process is dead from now on. In any other process it returns at once. [`Node::shut_down`]
+    /// comes after.
     ///
     /// If a leader shuts down without this call, the family's tables end with it: the members get
     /// [`Error::LeaderGone`].
@@ -138,6 +138,28 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 calls! {
+    /// Gives the family to the heir. False if there is none; then this process goes on leading.
+    fn hand_over(&self, limits: Limits<'_>) -> Result<bool, Error> {
+        if !self.follows() {
+            return Ok(false);
+        }
+        let us = self.identity.vmid;
+        wait!(self.wait_until(us, WaitReason::Members, limits, || {
+            self.await_heir().then_some(Ok(()))
+        }))?;
+        if !self.resign() {
+            return Ok(false);
+        }
+        // The members see the end of their streams only after the heir has all.
+        wait!(self.wait_until(us, WaitReason::Members, limits, || {
+            self.has_resigned().then_some(Ok(()))
+        }))?;
+        self.advance_phase(Phase::Closing);
+        self.waiters.fail(None, Error::ShuttingDown);
+        self.wake();
+        Ok(true)
+    }
+
     fn leave_in(&self, wait: Wait<'_>) -> Result<(), Error> {
         if self.phase() >= Phase::Flushing {
             return Err(Error::ShuttingDown);
@@ -148,6 +170,9 @@ calls! {
         let us = self.identity.vmid;
         self.end_own_process(leader);
         let limits = Limits::of(wait, &self.pal);
+        if wait!(self.hand_over(limits))? {
+            return Ok(());
+        }
         // Unsent frames would keep their peer in the table, even a peer that is gone.
         for peer in self.peers.all() {
             self.flush(&peer);

@@ -152,7 +152,7 @@ calls! {
         };
         let hello = Hello {
             version: Hello::VERSION,
-            features: 0,
+            features: self.hello_features(),
             pid: pid.get(),
             parent: Vmid::number(self.identity.parent),
         };
@@ -170,22 +170,31 @@ calls! {
             self.connect(parent)?;
         }
         let message = Message::Hello(*hello);
-        wait!(self.send_to(self.leader_vmid(), &message, wait))?;
-        // A leader in C does not know HELLO and sends none. A leader of this crate has sent its own
-        // before it answers this.
-        wait!(self.owner_of_in(hello.pid, wait))?;
-        if !self.has_extensions() {
-            return Ok(());
-        }
-        let query = ProcessQuery {
-            pid: hello.pid,
-            ..ProcessQuery::default()
-        };
-        let process = wait!(self.query(&query, wait))?;
-        if process.vmid == Some(self.identity.vmid) {
-            Ok(())
-        } else {
-            Err(Error::Invalid(Invalid::Pid))
+        loop {
+            if self.reign().is_none() {
+                // It is answered when there is a leader again.
+                wait!(self.owner_of_in(1, wait))?;
+            }
+            let reign = self.reign();
+            wait!(self.send_to(self.leader_vmid(), &message, wait))?;
+            // A leader in C does not know HELLO and sends none. A leader of this crate has sent its own
+            // before it answers this.
+            wait!(self.owner_of_in(hello.pid, wait))?;
+            if !self.has_extensions() {
+                return Ok(());
+            }
+            let query = ProcessQuery {
+                pid: hello.pid,
+                ..ProcessQuery::default()
+            };
+            let process = wait!(self.query(&query, wait))?;
+            if process.vmid == Some(self.identity.vmid) {
+                return Ok(());
+            }
+            // A leader that is gone may not have taken the message.
+            if reign == self.reign() {
+                return Err(Error::Invalid(Invalid::Pid));
+            }
         }
     }
 
@@ -270,7 +279,7 @@ calls! {
             }
             (None, Some(leader)) if is_led => {
                 wait!(self.send_closes(leader, limits))?;
-                wait!(self.send_end(leader, &notice, limits))?;
+                wait!(self.send_end_to_leader(leader, &notice, limits))?;
             }
             (None, Some(leader)) => wait!(self.end_at_c_leader(leader, pid, limits))?,
             (None, None) => {}
@@ -328,6 +337,30 @@ calls! {
         }
     }
 
+    /// As [`Node::send_end`], to the leader or its successor. If this process begins to lead meanwhile, it ends
+    /// as a leader does.
+    fn send_end_to_leader(
+        &self,
+        leader: Vmid,
+        notice: &Message<'_>,
+        limits: Limits<'_>,
+    ) -> Result<(), Error> {
+        let mut leader = leader;
+        loop {
+            if let Some(tables) = self.leading() {
+                self.end_own_process(tables);
+                return Ok(());
+            }
+            wait!(self.send_end(leader, notice, limits))?;
+            // It may have been put into the queue of a leader that is gone, or refused by it.
+            let present = self.leader_vmid();
+            if present == leader {
+                return Ok(());
+            }
+            leader = present;
+        }
+    }
+
     /// Waits until the leader has handled the end of this process.
     fn await_end_known(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
         let Some(leader) = self.led_by() else {
@@ -338,6 +371,8 @@ calls! {
         let mut data = ReplyData::none();
         match wait!(self.exchange(leader, &question, &mut data, limits.wait())) {
             Ok(_) | Err(Error::LeaderGone | Error::CutOff) => Ok(()),
+            // It leads by now, and has ended its own process.
+            Err(Error::ShuttingDown) if self.leads() => Ok(()),
             Err(error) => Err(error),
         }
     }

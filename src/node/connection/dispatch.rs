@@ -7,10 +7,12 @@ use super::poll_loop::Retry;
 use super::turn::FRAMES;
 use crate::counters::Refusal;
 use crate::error::Errno;
+use crate::error::Error;
 #[cfg(feature = "capi")]
-use crate::error::{Error, Invalid};
+use crate::error::Invalid;
 use crate::leader::{Op, Outcome, Signals, is_signal};
 use crate::member::ChildExit;
+use crate::node::succession::is_for_leader;
 use crate::node::{
     Delivery, LeaderTables, MetadataReply, Node, PeerRef, Signal, SignalReply, Upcall,
 };
@@ -31,6 +33,7 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         frame: &Frame<'_>,
     ) -> Result<Retry, Refusal> {
+        self.note_sign_of_life(peer);
         if frame.code != codes::HELLO && !peer.extended.load(Ordering::SeqCst) {
             self.note_without_hello(peer);
         }
@@ -54,6 +57,17 @@ impl<'m, P: Pal> Node<'m, P> {
         if matches!(message, Message::Unknown(_)) {
             self.counters.unknown_codes.add(1);
             return Ok(Retry::No);
+        }
+        if self.is_resigning() || !self.has_log_room() {
+            // The heir decides it, or must be able to learn of it.
+            return Ok(Retry::Soon);
+        }
+        if self.leads() && peer.awaits_rejoin.load(Ordering::SeqCst) && is_for_leader(&message) {
+            if peer.is_resending.load(Ordering::SeqCst) {
+                // The answer comes after what the member has not received of the old leader.
+                return Ok(Retry::Soon);
+            }
+            return Err(Refusal::WrongRole);
         }
         if let Some(leader) = self.leading()
             && let Message::PidKill(kill) = &message
@@ -96,10 +110,11 @@ impl<'m, P: Pal> Node<'m, P> {
         if Op::is_change(&message) {
             peer.is_applied.store(retry != Retry::No, Ordering::Relaxed);
         }
-        if retry == Retry::No
-            && let Message::ChildExit(exit) = message
-        {
-            self.process_ended(peer, exit.pid);
+        if retry == Retry::No {
+            self.count_received(peer, frame.code, frame.seq);
+            if let Message::ChildExit(exit) = message {
+                self.process_ended(peer, exit.pid);
+            }
         }
         Ok(retry)
     }
@@ -240,6 +255,29 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.on_client_sync_note(to, *id, *note)?;
                 true
             }
+            Message::Heirs(heirs) if Some(to) == self.led_by() => self.handle_heirs(heirs)?,
+            Message::Dismiss(_) if Some(to) == self.led_by() => {
+                self.handle_dismissal();
+                true
+            }
+            Message::Leader(announced) => self.handle_new_leader(peer, announced)?,
+            Message::Rejoin(rejoin) if seq != 0 => {
+                self.handle_rejoin(peer, seq, rejoin);
+                true
+            }
+            Message::WhoLeads => {
+                let answer = Answer::Leader(self.present_leader());
+                self.decline(peer, seq, &answer)
+            }
+            Message::Mark(number) if self.leads() => {
+                let mark = Message::Mark(*number);
+                !matches!(self.put(peer, 0, &mark), Err(Error::Full(_)))
+            }
+            Message::Mark(number) if Some(to) == self.led_by() => {
+                self.handle_mark_of_leader(peer, *number);
+                true
+            }
+            Message::HeirReady(ready) => self.handle_heir_ready(peer, ready)?,
             _ => return Err(Refusal::WrongRole),
         };
         Ok(if done { Retry::No } else { Retry::Soon })
@@ -281,7 +319,10 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Handles a notice of the leader about the parent or a child. False if there is no room for
     /// now.
-    fn handle_relative_note(&self, note: &RelativeNote) -> Result<bool, Refusal> {
+    pub(in crate::node) fn handle_relative_note(
+        &self,
+        note: &RelativeNote,
+    ) -> Result<bool, Refusal> {
         match note.note {
             ProcessNote::ParentEnded => {
                 Ok(self.parent_ended(Pid::new(note.pid), Vmid::new(note.vmid)))
@@ -342,6 +383,15 @@ impl<'m, P: Pal> Node<'m, P> {
         if self.leads() && Signals::is_forwarded(seq) {
             return self.handle_signal_answer(peer, seq, payload);
         }
+        match self.handle_rejoin_answer(peer, seq, payload) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(refusal) => {
+                self.fault(peer, refusal);
+                return Err(refusal);
+            }
+        }
+        self.note_answer(peer, seq);
         let delivery = self.waiters.answer(peer.vmid(), seq, payload);
         if let Delivery::Wrong = delivery {
             self.fault(peer, Refusal::WrongAnswer);

@@ -7,9 +7,11 @@ use super::poll_loop::{RETRY, RETRY_ACCEPT, Retry, UnidentifiedStream, VMID_LENG
 use super::rx::ReadOutcome;
 use super::rx::Reader;
 use crate::counters::Refusal;
+use crate::error::Error;
 use crate::leader::{Op, Outcome};
 use crate::log::log_event;
 use crate::node::outbox::confirm_grants;
+use crate::node::succession::Succession;
 use crate::node::{LeaderTables, Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
 use crate::pal::fault::checked_read;
 use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
@@ -204,10 +206,14 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Makes a stream the incoming stream of the process `vmid`.
     fn identify(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream, vmid: u32) {
-        let mut stream = stream;
         let vmid = match Vmid::new(vmid) {
             Some(vmid) if vmid != self.identity.vmid => vmid,
             _ => return self.refuse(None, Refusal::BadVmid),
+        };
+        // A second stream of the leader is its log.
+        let mut stream = match self.accept_log(vmid, stream) {
+            Ok(()) => return,
+            Err(stream) => stream,
         };
         if !self.admits(vmid) {
             let refusal = if self.is_connected(vmid) {
@@ -265,7 +271,10 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         peer.rx.lock().stream = Some(stream);
         peer.has_inbound.store(true, Ordering::SeqCst);
-        if let Some(leader) = self.leading() {
+        // A member that rejoins was connected with the leader before this one.
+        if let Some(leader) = self.leading()
+            && !peer.awaits_rejoin.load(Ordering::SeqCst)
+        {
             leader.lock().apply(&Op::Connected(vmid));
             confirm_grants(leader, vmid, false);
         }
@@ -389,16 +398,21 @@ impl<'m, P: Pal> Node<'m, P> {
             queue.filling.clear();
             queue.reserved = 0;
         }
-        if !peer.lacks_inbound() && !self.reclaim_all_of(peer) {
+        // A member of the leader before this one has left, too, if this process can't reach it.
+        let was_connected = peer.is_member();
+        if was_connected && !self.reclaim_all_of(peer) {
             return Retry::Now;
         }
+        self.end_resend(peer);
         drop(tx);
         drop(rx);
         let vmid = peer.vmid();
         self.peers.remove(peer);
         self.retry_output(peer);
+        let was_leader = Some(vmid) == self.led_by();
+        let succession = self.begin_succession(vmid);
         let error = self.gone(vmid);
-        if Some(vmid) == self.led_by() {
+        if was_leader && succession == Succession::None {
             self.leader_gone.store(true, Ordering::Release);
             // During a shutdown both sides close their streams, so that is no cause for a warning.
             if self.phase() == Phase::Running {
@@ -410,7 +424,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.handle_parent_gone(vmid);
         // A process that never opened a stream has not left: this process only tried to connect to
         // it.
-        if !peer.lacks_inbound() {
+        if was_connected {
             self.reclaim_ids(vmid);
             // The tables change before the calls fail, so that the callers find the child to be a
             // zombie.
@@ -418,7 +432,12 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         // Calls that wait for children, or for all others to leave, check again.
         self.waiters.wake_for_room(self.identity.vmid);
-        self.waiters.fail(Some(vmid), error);
+        if succession == Succession::None {
+            self.waiters.fail(Some(vmid), error);
+        } else {
+            // A call that is not kept makes its request again, of the next leader.
+            self.waiters.fail(Some(vmid), Error::NoSuchProcess);
+        }
         self.announce_end_of_contact();
         self.events.disconnected(vmid);
         self.counters.disconnects.add(1);

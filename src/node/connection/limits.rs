@@ -56,7 +56,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if Some(peer.vmid()) != self.led_by() {
             return;
         }
-        let hello = Message::Hello(Hello::NO_PROCESS);
+        let hello = Message::Hello(self.own_hello());
         // The queue is empty, and half of it holds the longest frame and a HELLO.
         if queue.filling.push(0, &hello).is_ok() {
             queue.record_push();

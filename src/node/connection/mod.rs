@@ -14,6 +14,7 @@ mod turn;
 mod tx;
 
 pub(crate) use adaptive_spin::AdaptiveSpin;
+pub(in crate::node) use halves::Queue;
 pub(crate) use halves::{RxHalf, TxHalf};
 pub(super) use handshake::revoke_grants;
 pub(super) use limits::NONE as NO_LIMIT;

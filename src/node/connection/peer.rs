@@ -60,6 +60,25 @@ pub(crate) struct Peer<'m, S> {
     /// On the leader: the streams of the peer were lost, and what its process has is reclaimed at this
     /// time; 0 if they were not.
     pub(crate) kept_until: AtomicU64,
+    /// On the leader: the peer follows the succession of leaders.
+    pub(crate) follows: AtomicBool,
+    /// On the leader: the peer can lead, with tables like those of this process.
+    pub(crate) can_lead: AtomicBool,
+    /// On the leader: the peer was chosen as heir since it connected.
+    pub(crate) was_heir: AtomicBool,
+    /// On the leader: the number of the last list of heirs that was queued for the peer.
+    pub(crate) heirs_config: AtomicU32,
+    /// On the leader: how often the queue of the peer must be written until all is written that was queued
+    /// before the heir had the state.
+    pub(crate) unsettled: AtomicU32,
+    /// On a leader that has taken over: the peer is a member of the family that has not rejoined it yet.
+    pub(crate) awaits_rejoin: AtomicBool,
+    /// On a leader that has taken over: the peer is sent again what it has not received of the old leader.
+    pub(crate) is_resending: AtomicBool,
+    /// The number of counted messages of the old leader that the peer has received.
+    pub(crate) rejoin_received: AtomicU64,
+    /// The number of frames that were sent to it again.
+    pub(crate) resent: AtomicU64,
     /// On the leader: a message for the peer was put back, since its queue had no room.
     pub(crate) output_deferred: AtomicBool,
     /// On the leader: the frame that is handled was applied to the tables, and what follows from it for this
@@ -77,6 +96,12 @@ impl<S> Peer<'_, S> {
     /// half.
     pub(crate) fn lacks_inbound(&self) -> bool {
         !self.has_inbound.load(Ordering::SeqCst)
+    }
+
+    /// On the leader: whether the peer is a member of the family. A member of the leader before this one may
+    /// have opened no stream to this process yet.
+    pub(crate) fn is_member(&self) -> bool {
+        !self.lacks_inbound() || self.awaits_rejoin.load(Ordering::SeqCst)
     }
 
     /// Whether the peer has a stream to this process, or the outgoing stream is open or will be

@@ -165,6 +165,15 @@ impl<'m, S> Peers<'m, S> {
             reclaim_left: AtomicReclaim::new(),
             silence_limit: AtomicU64::new(0),
             kept_until: AtomicU64::new(0),
+            follows: AtomicBool::new(false),
+            can_lead: AtomicBool::new(false),
+            was_heir: AtomicBool::new(false),
+            heirs_config: AtomicU32::new(0),
+            unsettled: AtomicU32::new(0),
+            awaits_rejoin: AtomicBool::new(false),
+            is_resending: AtomicBool::new(false),
+            rejoin_received: AtomicU64::new(0),
+            resent: AtomicU64::new(0),
             output_deferred: AtomicBool::new(false),
             is_applied: AtomicBool::new(false),
             charge: AtomicU32::new(0),
@@ -305,12 +314,19 @@ impl<'m, S> Peers<'m, S> {
             &peer.lacks_hello,
             &peer.limits_sent,
             &peer.syncs_refused,
+            &peer.follows,
+            &peer.can_lead,
+            &peer.was_heir,
+            &peer.awaits_rejoin,
+            &peer.is_resending,
             &peer.output_deferred,
             &peer.is_applied,
         ] {
             flag.store(false, Ordering::Relaxed);
         }
         peer.max_frame.store(u32::MAX, Ordering::Relaxed);
+        peer.heirs_config.store(0, Ordering::Relaxed);
+        peer.unsettled.store(0, Ordering::Relaxed);
         peer.reclaim_left.store(Reclaim::START);
         peer.silence_limit.store(0, Ordering::Relaxed);
         peer.kept_until.store(0, Ordering::Relaxed);

@@ -226,12 +226,16 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.poll_abandoned(until);
         let until = self.poll_contact(until);
         let until = self.poll_dropped_locks(until);
+        let until = self.poll_succession(until);
+        let until = self.poll_reign(until);
+        let until = self.poll_heir(until);
+        let until = self.poll_log(until);
         let until = until.min(self.waiters.wake_overdue(|| self.pal.now()));
         // Peers that were scheduled during this iteration wait for this thread alone, so it must
         // not sleep.
         let leader = self.leading();
-        let is_wanted =
-            self.peers.scheduled() > relisted || leader.is_some_and(LeaderTables::has_output);
+        let is_wanted = self.peers.scheduled() > relisted
+            || leader.is_some_and(LeaderTables::has_output) && !self.is_resigning();
         let until = if is_wanted || event.is_some_and(Event::is_set) {
             Deadline::Now
         } else {

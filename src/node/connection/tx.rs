@@ -117,6 +117,10 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(stream) = &tx.stream else {
                 break Drained::Blocked;
             };
+            // A frame may reveal an operation that the heir does not have yet.
+            if !self.flush_log() {
+                break Drained::Blocked;
+            }
             let frames = tx.draining.unsent();
             assert_none_held();
             let written = if rest_of_vmid.is_empty() {
@@ -147,6 +151,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
         };
+        if tx.draining.is_empty() && peer.unsettled.load(Ordering::Relaxed) != 0 {
+            let before = peer.unsettled.load(Ordering::SeqCst);
+            peer.unsettled
+                .store(before.checked_sub(1).or_broken(0), Ordering::SeqCst);
+        }
         if has_room {
             self.notify_room(peer);
         }
@@ -280,7 +289,13 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Queues an answer. There is room for it, since a request is handled only if there is.
-    pub(super) fn answer(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64, answer: &Answer<'_>) {
+    pub(in crate::node) fn answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        answer: &Answer<'_>,
+    ) {
+        let kept = self.kept_answer(peer.vmid(), seq);
         let result = {
             let mut queue = peer.queue.lock();
             if queue.closed {
@@ -292,6 +307,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 .push_answer(seq, answer)
                 .map_err(|_| Error::Invalid(Invalid::Message));
             queue.record_push();
+            if let Some(kept) = kept
+                && result.is_ok()
+            {
+                kept.record(&queue, answer.length());
+            }
             result
         };
         match result {

@@ -20,6 +20,7 @@ use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::{Errno, Error, Invalid, Resource};
 use crate::invariant::OrBroken;
+use crate::node::succession::{is_for_leader, undelegated};
 use crate::node::{Node, PeerRef};
 use crate::pal::{Deadline, Pal, Time};
 use crate::sync::Ordering;
@@ -100,6 +101,9 @@ impl Call {
         if node.has_ended() {
             node.waiters.release(token);
             return Err(Error::ShuttingDown);
+        }
+        if node.follows() && is_for_leader(message) {
+            node.waiters.mark_for_leader(token);
         }
         Ok(Call {
             dest,
@@ -385,20 +389,44 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<Answer<'static>, Error> {
         let now = self.begin_time(wait);
         let limits = Limits::beginning(wait, || now);
-        let peer = self.peer(dest)?;
-        let call = Call::begin(self, dest, message, now)?;
-        call.record_begin(self);
-        // The caller takes the receiving half before it sends the request, so that the answer does
-        // not wake the worker.
-        let mut reader = CallerRead::new(self, &peer, call.token);
-        reader.take_since(now);
-        self.finish_call(
-            call,
-            Some((&peer, message)),
-            Some(&mut reader),
-            limits,
-            data,
-        )
+        let dest = self.redirected(dest, message);
+        if dest == self.identity.vmid {
+            return self.call_again(message, data, limits);
+        }
+        let outcome = {
+            let peer = self.peer(dest)?;
+            let call = Call::begin(self, dest, message, now)?;
+            call.record_begin(self);
+            // The caller takes the receiving half before it sends the request, so that the answer does
+            // not wake the worker.
+            let mut reader = CallerRead::new(self, &peer, call.token);
+            reader.take_since(now);
+            let to = Some((&peer, message));
+            self.finish_call(call, to, Some(&mut reader), limits, data)
+        };
+        match outcome {
+            Err(error) if self.is_moved(dest, message, error) => {
+                self.call_again(message, data, limits)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Makes a request of the leader again, since the one before has gone, and did not take it.
+    #[cold]
+    #[inline(never)]
+    fn call_again(
+        &self,
+        message: &Message<'_>,
+        data: &mut ReplyData<'_>,
+        limits: Limits<'_>,
+    ) -> Result<Answer<'static>, Error> {
+        let dest = self.leader_vmid();
+        if dest == self.identity.vmid {
+            self.call_own(&undelegated(*message), data, limits.wait())
+        } else {
+            self.exchange(dest, message, data, limits.wait())
+        }
     }
 
     /// Blocks until the call has its outcome. `to` is the peer and the request that it gets; none for

@@ -188,6 +188,7 @@ impl<P: Pal> Node<'_, P> {
         if lock.wait {
             return Ok(None);
         }
+        self.await_log_room();
         let outcome = {
             let mut leader = leader.lock();
             self.check_running()?;

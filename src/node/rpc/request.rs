@@ -14,6 +14,7 @@ use super::waiters::WaitToken;
 use crate::Vmid;
 use crate::error::{Error, Invalid};
 use crate::invariant::OrBroken;
+use crate::node::succession::undelegated;
 use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
 use crate::wire::{Answer, Message};
@@ -87,6 +88,10 @@ impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
         may_wait: bool,
     ) -> Result<Self, Error> {
         let now = node.now();
+        let dest = node.redirected(dest, message);
+        if dest == node.identity.vmid {
+            return Self::begin(node, dest, &undelegated(*message), limits, may_wait);
+        }
         let peer = node.peer(dest)?;
         let call = Call::begin(node, dest, message, now)?;
         call.reserve_for_drop(node, message)?;
@@ -130,15 +135,47 @@ impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
             self.may_wait,
             data,
         );
-        if let Some(outcome) = &outcome {
-            call.record_end(self.node, outcome);
-            self.finish();
+        let outcome = outcome?;
+        call.record_end(self.node, &outcome);
+        if let Err(error) = outcome
+            && self.node.is_moved(call.dest, message, error)
+        {
+            return self.begin_again();
         }
-        outcome
+        self.finish();
+        Some(outcome)
     }
 }
 
 impl<P: Pal> Request<'_, '_, P> {
+    /// Makes the request of the leader again, since the one before has gone, and did not take it. Returns the
+    /// outcome, if it has one at once.
+    #[cold]
+    fn begin_again(&mut self) -> Option<Result<Answer<'static>, Error>> {
+        let State::Pending { message, .. } = &self.state else {
+            return None;
+        };
+        let (node, message) = (self.node, *message);
+        self.finish();
+        let leader = node.leader_vmid();
+        let message = if leader == node.identity.vmid {
+            undelegated(message)
+        } else {
+            message
+        };
+        match Self::begin(node, leader, &message, self.limits, self.may_wait) {
+            Ok(mut request) => {
+                core::mem::swap(&mut self.state, &mut request.state);
+                if let State::Answered(answer) = self.state {
+                    self.state = State::Done;
+                    return Some(Ok(answer));
+                }
+                None
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     /// Ends the use of the waiter.
     fn finish(&mut self) {
         if let Some(interrupt) = self.limits.interrupt {
@@ -173,13 +210,18 @@ impl<P: Pal> Request<'_, '_, P> {
         };
         let mut outcome = None;
         let (node, limits) = (self.node, self.limits);
+        let target_again = node.follows().then(|| target.clone()).flatten();
         let polled = node.poll_step(token, limits, target, &mut |limit| {
             outcome = self.step(limit, data);
             match &self.state {
-                State::Pending { call, .. } => call.progress(),
+                // The request was made again, with another waiter.
+                State::Pending { call, .. } if call.token == token => call.progress(),
                 _ => Progress::Done,
             }
         });
+        if polled.is_ready() && outcome.is_none() && self.token().is_some() {
+            return self.poll_step(target_again, data);
+        }
         polled.map(|()| outcome.or_broken(Err(Error::Invalid(Invalid::Internal))))
     }
 

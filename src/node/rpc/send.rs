@@ -6,6 +6,7 @@ use crate::Vmid;
 use crate::error::{Error, Invalid, Resource};
 use crate::invariant::Count;
 use crate::leader::Op;
+use crate::node::succession::{Put, keep_message};
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::Pal;
 use crate::store::total;
@@ -149,8 +150,16 @@ impl<'m, P: Pal> Node<'m, P> {
                 theirs: peer.max_frame(),
             });
         }
+        let kept = self.kept(peer.vmid(), seq, message);
         let mut queue = peer.queue.lock();
-        if queue.closed {
+        let is_closed = queue.closed;
+        if let Some(kept) = kept.filter(|_| !self.leader_gone.load(Ordering::SeqCst))
+            && let Put::Kept =
+                kept.check(length, is_closed, |kept| keep_message(kept, seq, message))?
+        {
+            return Ok(());
+        }
+        if is_closed {
             return Err(self.gone(peer.vmid()));
         }
         if queue.room() < total!(length, ANSWER_RESERVE) {
@@ -161,6 +170,13 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Error::Invalid(Invalid::Message));
         }
         queue.record_push();
+        if let Some(kept) = kept {
+            kept.record(&queue, length);
+        }
+        drop(queue);
+        if kept.is_some() {
+            self.mark_if_due(peer);
+        }
         self.trace_tx(peer.vmid(), seq, message);
         Ok(())
     }
@@ -208,10 +224,23 @@ calls! {
 
     /// As [`Node::send_message`], also for a leader whose own process has ended.
     fn post(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        let peer = self.peer(dest)?;
-        wait!(self.put_when_room(&peer, 0, message, wait))?;
-        self.flush(&peer);
-        Ok(())
+        // One limit for all attempts; there is only one where the leader never changes.
+        let wait = if self.follows() { self.begin(wait) } else { wait };
+        let mut dest = self.redirected(dest, message);
+        loop {
+            if dest == self.identity.vmid {
+                return self.send_own(message);
+            }
+            let peer = self.peer(dest)?;
+            match wait!(self.put_when_room(&peer, 0, message, wait)) {
+                Ok(()) => {
+                    self.flush(&peer);
+                    return Ok(());
+                }
+                Err(error) if self.is_moved(dest, message, error) => dest = self.leader_vmid(),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// As [`Node::post`], but leaves the frame in the send queue for now.

@@ -11,6 +11,7 @@ use crate::store::{Contended, Rank, SpinLock};
 use crate::sync::{AtomicBool, Ordering};
 
 /// The receiver of the wakes of a waiter, besides the waiter's own event.
+#[derive(Clone)]
 pub(in crate::node) enum WakeTarget {
     /// No task waits, or it was woken.
     None,

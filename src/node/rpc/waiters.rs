@@ -61,6 +61,8 @@ pub(super) struct WaiterState<'m> {
     pub(super) what: WaitReason,
     pub(super) since: Time,
     pub(super) seq: u64,
+    /// The request is for the leader, whichever process leads.
+    pub(super) is_for_leader: bool,
     pub(super) expected: Expected,
     pub(super) late: LateReply,
     /// The buffer for the data of the answer, for a request whose answer has data.
@@ -142,6 +144,7 @@ impl<'m, E: Event> Waiters<'m, E> {
                         what: WaitReason::Room,
                         since: Time(0),
                         seq: 0,
+                        is_for_leader: false,
                         expected: Expected::Status,
                         late: LateReply::Drop,
                         buffer: None,
@@ -221,6 +224,7 @@ impl<'m, E: Event> Waiters<'m, E> {
             next
         };
         state.peer = Some(peer);
+        state.is_for_leader = false;
         state.what = what;
         state.since = since;
         state.late = late;
@@ -242,6 +246,42 @@ impl<'m, E: Event> Waiters<'m, E> {
     /// The event that is set when the wait ends or its caller must check again.
     pub(crate) fn event(&self, claim: WaitToken) -> Option<&E> {
         self.slots.get(claim.slot).map(|waiter| &waiter.event)
+    }
+
+    /// Records that the request is for the leader, whichever process leads.
+    pub(super) fn mark_for_leader(&self, claim: WaitToken) {
+        if let Some(waiter) = self.slots.get(claim.slot) {
+            waiter.state.lock().is_for_leader = true;
+        }
+    }
+
+    /// Has the calls that wait for an answer of the leader `old` wait for one of `new`, if their requests
+    /// are kept, as `is_kept` says of their sequence numbers. Those that wait for room check again.
+    pub(in crate::node) fn follow(
+        &self,
+        old: Vmid,
+        new: Vmid,
+        mut is_kept: impl FnMut(u64) -> bool,
+    ) {
+        for (slot, waiter) in self.slots.iter().enumerate() {
+            let mut state = waiter.state.lock();
+            if state.peer != Some(old) {
+                continue;
+            }
+            match state.phase {
+                WaitPhase::ForAnswer | WaitPhase::Abandoned
+                    if state.is_for_leader && is_kept(state.seq) =>
+                {
+                    state.peer = Some(new);
+                }
+                WaitPhase::ForRoom => {
+                    state.peer = Some(new);
+                    drop(state);
+                    self.notify(slot);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Changes the reason of a wait.

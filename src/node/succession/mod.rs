@@ -1,27 +1,112 @@
 //! The leader of the family, which may change while this process lives.
 
-use crate::Vmid;
+mod filling;
+mod following;
+mod heir;
+mod log;
+mod rejoin;
+mod take_over;
+mod watch;
+
+pub(in crate::node) use following::{Put, is_for_leader, keep_answer, keep_message};
+pub(in crate::node) use rejoin::Succession;
+pub(in crate::node) use take_over::{Resent, undelegated};
+
+use following::Following;
+use heir::Heir;
+use log::Log;
+
+use crate::config::Config;
+use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::log::log_event;
-use crate::node::{LeaderTables, Node, Upcall};
-use crate::pal::Pal;
+use crate::node::{LeaderTables, Node, PeerRef, Upcall};
+use crate::pal::{Pal, Stream};
+use crate::store::{Arena, Contended, bytes_for, total};
 use crate::sync::{AtomicU32, Ordering};
+use crate::wire::Hello;
+use crate::{Identity, Vmid};
 
 /// Which process leads the family, as far as this process knows, and the tables of a process that leads or
 /// may lead later.
-pub(in crate::node) struct Leadership<'m> {
+pub(in crate::node) struct Leadership<'m, S> {
     /// The leader's VMID.
     leader: AtomicU32,
     /// Exist in a process that leads, or may lead later.
     tables: Option<&'m LeaderTables<'m>>,
+    /// Exists in a process that follows the succession: as a member, and as a leader that was one.
+    following: Option<&'m Following<'m>>,
+    /// Exists in a process that may become heir.
+    heir: Option<&'m Heir<'m, S>>,
+    /// Exists in a process that may lead a family that outlives it.
+    log: Option<&'m Log<'m, S>>,
 }
 
-impl<'m> Leadership<'m> {
-    pub(in crate::node) fn new(leader: Vmid, tables: Option<&'m LeaderTables<'m>>) -> Self {
-        Leadership {
-            leader: AtomicU32::new(leader.get()),
-            tables,
+impl<'m, S: Stream> Leadership<'m, S> {
+    pub(in crate::node) const fn bytes(config: &Config) -> usize {
+        let capacities = &config.capacities;
+        let following = if config.follows() {
+            total!(
+                bytes_for::<Following<'m>>(1),
+                Following::bytes(capacities.frame_length, capacities.waiters)
+            )
+        } else {
+            0
+        };
+        let heir = if config.may_lead() {
+            total!(
+                bytes_for::<Heir<'m, S>>(1),
+                Heir::<'m, S>::bytes(capacities)
+            )
+        } else {
+            0
+        };
+        let log = if config.follows() {
+            total!(bytes_for::<Log<'m, S>>(1), Log::<'m, S>::bytes(capacities))
+        } else {
+            0
+        };
+        total!(following, heir, log)
+    }
+
+    pub(in crate::node) fn new(
+        arena: &mut Arena<'m>,
+        contended: Contended,
+        identity: &Identity,
+        config: &Config,
+        tables: Option<&'m LeaderTables<'m>>,
+    ) -> Result<Self, Error> {
+        let capacities = &config.capacities;
+        let mut following: Option<&'m Following<'m>> = None;
+        if config.follows() {
+            let (frame_length, waiters) = (capacities.frame_length, capacities.waiters);
+            following = Some(
+                arena
+                    .alloc_with(|arena| Following::new(arena, contended, frame_length, waiters))?,
+            );
         }
+        let mut heir: Option<&'m Heir<'m, S>> = None;
+        if config.may_lead() {
+            heir = Some(arena.alloc_with(|arena| Heir::new(arena, contended, capacities))?);
+        }
+        let mut log: Option<&'m Log<'m, S>> = None;
+        if let Some(tables) = tables.filter(|_| config.follows()) {
+            let made: &'m Log<'m, S> =
+                arena.alloc_with(|arena| Log::new(arena, contended, capacities))?;
+            tables.lock().observe(made);
+            log = Some(made);
+        }
+        Ok(Leadership {
+            leader: AtomicU32::new(identity.leader_vmid().get()),
+            tables,
+            following,
+            heir,
+            log,
+        })
+    }
+
+    fn set_leader(&self, leader: Vmid) {
+        self.leader.store(leader.get(), Ordering::SeqCst);
     }
 }
 
@@ -58,7 +143,6 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Records that another process leads, which may be this one, and notifies the embedder. Only in the worker,
     /// without any lock.
-    #[allow(dead_code, reason = "for the end of a succession")]
     pub(in crate::node) fn record_new_leader(&self, leader: Vmid, epoch: u32) {
         log_event!(warn, "the leader is now process {leader}, in epoch {epoch}");
         self.counters.successions.add(1);
@@ -71,5 +155,43 @@ impl<'m, P: Pal> Node<'m, P> {
     #[inline]
     pub(crate) fn led_by(&self) -> Option<Vmid> {
         Some(self.leader_vmid()).filter(|leader| *leader != self.identity.vmid)
+    }
+
+    /// Returns the features that this process states with HELLO.
+    pub(in crate::node) fn hello_features(&self) -> u32 {
+        let mut features = 0;
+        if self.answers_heartbeats() {
+            features |= Hello::ANSWERS_HEARTBEATS;
+        }
+        if self.config.follows() {
+            features |= Hello::FOLLOWS_SUCCESSION;
+        }
+        if self.config.may_lead() {
+            features |= Hello::features_to_lead(self.tables_hash());
+        }
+        features
+    }
+
+    /// Returns a HELLO without a process.
+    pub(in crate::node) fn own_hello(&self) -> Hello {
+        Hello {
+            features: self.hello_features(),
+            ..Hello::NO_PROCESS
+        }
+    }
+
+    /// Returns a hash of all that a leader and its heir must have alike.
+    fn tables_hash(&self) -> u32 {
+        let hash = self.config.leader_capacities().fingerprint();
+        // The upper half has as much of the hash as the lower one.
+        (hash >> 40) as u32
+    }
+
+    /// As the leader: records what a member can do for the succession.
+    pub(in crate::node) fn note_follower(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) {
+        let follows = hello.features & Hello::FOLLOWS_SUCCESSION != 0;
+        let can_lead = follows && hello.tables() == Some(self.tables_hash());
+        peer.follows.store(follows, Ordering::SeqCst);
+        peer.can_lead.store(can_lead, Ordering::SeqCst);
     }
 }

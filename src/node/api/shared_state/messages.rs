@@ -39,8 +39,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return true;
         }
         let Some(peer) = self
-            .identity
-            .leader
+            .led_by()
             .and_then(|leader| self.peers.find_or_add(leader).ok())
         else {
             return false;
@@ -102,6 +101,22 @@ impl<'m, P: Pal> Node<'m, P> {
                 Error::Invalid(crate::Invalid::Message)
             }
         })
+    }
+
+    /// At a process that begins to lead: handles a message of its own client that the old leader has not taken.
+    pub(in crate::node) fn execute_own_sync(&self, code: SyncCode, sync: &Sync<'_>) {
+        let Some(leader) = self.leading() else { return };
+        let us = self.identity.vmid;
+        let result = self.apply_sync(&mut leader.lock(), us, code, sync, true);
+        // A refused message has no further consequence.
+        let _ = match result {
+            Err(RequestError::NoRoom) => self.on_server_sync_note(sync.id, SyncNote::NoRoom),
+            Err(RequestError::Closed) => {
+                self.on_server_sync(SyncCode::ConfirmClose, &closed(sync.id))
+            }
+            _ => Ok(()),
+        };
+        self.send_output(Sender::Call);
     }
 
     /// At the leader: passes the messages of its own client to the server.

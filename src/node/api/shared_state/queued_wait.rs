@@ -175,15 +175,14 @@ calls! {
             kind,
             waiter: None,
         };
-        let server = self.identity.leader_vmid();
+        let server = self.leader_vmid();
         let what = WaitReason::Handle(handle.id);
         let is_open_ended = kind != WaitKind::Close;
         let waiter = self.claim_waiter(server, what, limits, is_open_ended)?;
         let token = waiter.token;
         place.enter(waiter);
         let peer = self
-            .identity
-            .leader
+            .led_by()
             .and_then(|leader| self.peers.find(leader));
         let mut outcome = None;
         let mut step = |limit: Option<Error>| {

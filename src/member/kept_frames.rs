@@ -1,0 +1,221 @@
+//! The frames to the leader that a member keeps until they are proven to have arrived.
+//!
+//! When the leader dies, its successor knows how many of a member's counted frames were applied. The member
+//! sends the later ones again, in their order. A frame is proven to have arrived by any answer to a request
+//! that was sent after it, since the leader handles the frames of a member in order.
+
+use crate::invariant::{Count, OrBroken};
+use crate::store::{Arena, Buffer, Table, bytes_for, copy, move_to_front, total};
+use crate::wire::TooSmall;
+
+/// The least length of the buffer in bytes.
+const LEAST: usize = 16 << 10;
+
+/// The length field with which a frame begins.
+const SIZE: usize = size_of::<u64>();
+
+/// A request that waits for its answer: its sequence number, and the number of counted frames before its
+/// answer.
+#[derive(Clone, Copy, Default)]
+struct Sent {
+    seq: u64,
+    number: u64,
+    is_counted: bool,
+}
+
+/// The kept frames, and the numbers of the requests that wait for their answers.
+pub(crate) struct KeptFrames<'m> {
+    bytes: Buffer<'m>,
+    /// `start..end` are the kept frames.
+    start: usize,
+    end: usize,
+    /// The place of the next frame that is sent again.
+    resend: usize,
+    /// The number of the first kept frame is one more than this.
+    proven: u64,
+    /// The number of counted frames that were sent.
+    sent: u64,
+    /// The requests by the slot of their waiter.
+    requests: Table<'m, Sent>,
+    /// A MARK with this number was sent: its answer proves the frames up to there.
+    marked: u64,
+}
+
+impl<'m> KeptFrames<'m> {
+    /// Returns the length of the buffer.
+    pub(crate) const fn capacity(frame_length: usize) -> usize {
+        let longest = total!(frame_length, frame_length);
+        if longest > LEAST { longest } else { LEAST }
+    }
+
+    pub(crate) const fn bytes(frame_length: usize, waiters: usize) -> usize {
+        total!(
+            KeptFrames::capacity(frame_length),
+            bytes_for::<Sent>(waiters)
+        )
+    }
+
+    pub(crate) fn new(arena: &mut Arena<'m>, frame_length: usize, waiters: usize) -> Self {
+        KeptFrames {
+            requests: arena.alloc_filled(waiters, Sent::default()),
+            bytes: arena.alloc_buffer(KeptFrames::capacity(frame_length)),
+            start: 0,
+            end: 0,
+            resend: 0,
+            proven: 0,
+            sent: 0,
+            marked: 0,
+        }
+    }
+
+    /// The number of counted frames that were sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether a frame of that length can be kept.
+    pub(crate) fn has_room(&self, length: usize) -> bool {
+        length <= self.bytes.capacity().minus(self.end.minus(self.start))
+    }
+
+    /// Keeps a counted frame, for which there is room.
+    pub(crate) fn keep(&mut self, frame: &[u8]) {
+        self.keep_with(frame.len(), |buffer| {
+            copy(buffer, frame);
+            Ok(frame.len())
+        });
+    }
+
+    /// As [`KeptFrames::keep`], of a frame that `encode` writes. False if it can't be written.
+    pub(crate) fn keep_with(
+        &mut self,
+        length: usize,
+        encode: impl FnOnce(&mut [u8]) -> Result<usize, TooSmall>,
+    ) -> bool {
+        if self.end.plus(length) > self.bytes.capacity() {
+            move_to_front(self.bytes.initialized_mut(), self.start, self.end);
+            self.end = self.end.minus(self.start);
+            self.resend = self.resend.minus(self.start);
+            self.start = 0;
+        }
+        let after = self.end.plus(length);
+        let bytes = self.bytes.prefix_mut(after);
+        let space = bytes.get_mut(self.end..).or_broken(&mut []);
+        let is_kept = encode(space) == Ok(length);
+        if is_kept {
+            self.end = after;
+            self.sent = self.sent.plus(1);
+        }
+        is_kept
+    }
+
+    /// Records that the request `seq` was sent; if `is_counted`, as the last frame that was kept.
+    pub(crate) fn note_request(&mut self, seq: u64, is_counted: bool) {
+        let number = self.sent;
+        if let Some(place) = self.place(seq) {
+            *place = Sent {
+                seq,
+                number,
+                is_counted,
+            };
+        }
+    }
+
+    /// Whether the request `seq` was sent as a counted frame, and is not answered.
+    pub(crate) fn is_counted(&mut self, seq: u64) -> bool {
+        self.place(seq)
+            .is_some_and(|place| place.seq == seq && place.is_counted)
+    }
+
+    /// The number of counted requests that are not answered.
+    pub(crate) fn waiting(&self) -> u32 {
+        let waiting = self
+            .requests
+            .iter()
+            .filter(|request| request.seq != 0 && request.is_counted);
+        u32::try_from(waiting.count()).or_broken(u32::MAX)
+    }
+
+    /// The request `seq` is answered: the frames before it have arrived.
+    pub(crate) fn on_answer(&mut self, seq: u64) {
+        let Some(place) = self.place(seq).filter(|place| place.seq == seq) else {
+            return;
+        };
+        let number = core::mem::take(place).number;
+        self.prove(number);
+    }
+
+    /// The leader has answered a MARK.
+    pub(crate) fn on_mark(&mut self, number: u64) {
+        if number <= self.marked {
+            self.prove(number);
+        }
+    }
+
+    /// Returns the number for a MARK, if it is time to send one: half of the buffer is full, and no MARK
+    /// that is not answered yet will empty it.
+    pub(crate) fn mark_due(&self) -> Option<u64> {
+        let is_half_full = self.end.minus(self.start) >= self.bytes.capacity() / 2;
+        (is_half_full && self.marked <= self.proven && self.sent > self.proven).then_some(self.sent)
+    }
+
+    /// A MARK with that number was sent.
+    pub(crate) fn record_mark(&mut self, number: u64) {
+        self.marked = number;
+    }
+
+    /// Drops the frames up to that number.
+    pub(crate) fn prove(&mut self, number: u64) {
+        while self.proven < number.min(self.sent) {
+            let length = self.frame_at(self.start).len();
+            self.start = self.start.plus(length);
+            self.proven = self.proven.plus(1);
+        }
+        self.resend = self.resend.max(self.start);
+        if self.start >= self.end {
+            (self.start, self.end, self.resend) = (0, 0, 0);
+        }
+    }
+
+    /// Whether a successor that has applied that many frames can go on with what is kept.
+    pub(crate) fn covers(&self, taken: u64) -> bool {
+        taken >= self.proven && taken <= self.sent
+    }
+
+    /// Returns the kept frame at that place; an empty slice if there is none.
+    fn frame_at(&self, place: usize) -> &[u8] {
+        let kept = self.bytes.initialized().get(place..self.end);
+        let kept = kept.or_broken(&[]);
+        let length = kept
+            .first_chunk::<SIZE>()
+            .map_or(0, |size| u64::from_le_bytes(*size));
+        usize::try_from(length)
+            .ok()
+            .and_then(|length| kept.get(..length))
+            .or_broken(&[])
+    }
+
+    /// Begins to send again what is kept, to a successor that has applied `taken` frames.
+    pub(crate) fn begin_resend(&mut self, taken: u64) {
+        self.prove(taken);
+        self.marked = self.proven;
+        self.resend = self.start;
+    }
+
+    /// Returns the next frame to send again; an empty slice if all are sent.
+    pub(crate) fn next_to_resend(&self) -> &[u8] {
+        self.frame_at(self.resend)
+    }
+
+    /// The frame of [`KeptFrames::next_to_resend`] was sent.
+    pub(crate) fn mark_resent(&mut self) {
+        self.resend = self.resend.plus(self.next_to_resend().len());
+    }
+
+    fn place(&mut self, seq: u64) -> Option<&mut Sent> {
+        let slot = seq
+            .wrapping_sub(1)
+            .checked_rem(self.requests.len() as u64)?;
+        self.requests.get_mut(usize::try_from(slot).ok()?)
+    }
+}

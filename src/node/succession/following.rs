@@ -1,0 +1,392 @@
+//! A member that follows the succession of leaders: it keeps what it sent to the leader, and counts what it
+//! got, until a successor has taken over.
+
+use super::watch::Watch;
+use crate::Vmid;
+use crate::error::{Error, Resource};
+use crate::invariant::Count;
+use crate::leader::{Op, Signals};
+use crate::member::KeptFrames;
+use crate::node::connection::Queue;
+use crate::node::{ANSWER_RESERVE, Node, PeerRef};
+use crate::pal::Pal;
+use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, total};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::wire::{Answer, KillTarget, Message, SyncCode, codes};
+
+/// The stage of a member with regard to its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(in crate::node) enum Stage {
+    /// It is connected with the leader, or was never.
+    Led = 0,
+    /// The leader is gone, and its heir has not announced that it leads.
+    Orphaned = 1,
+    /// It has asked the new leader what the old one has taken.
+    Rejoining = 2,
+    /// It sends again what the old leader has not taken.
+    Resending = 3,
+    /// It is the heir of a leader that is gone, and has not taken over yet.
+    Candidate = 4,
+}
+
+/// The state of a member that follows the succession.
+pub(in crate::node) struct Following<'m> {
+    stage: AtomicU8,
+    /// The leader follows the succession, too: it has said so with HELLO.
+    pub(in crate::node) is_shared: AtomicBool,
+    pub(super) kept: SpinLock<KeptFrames<'m>>,
+    /// The number of counted messages that came from the leader.
+    pub(super) received: AtomicU64,
+    /// The leader before, while there is none.
+    pub(super) old: AtomicU32,
+    /// The number of the reign.
+    pub(super) epoch: AtomicU32,
+    /// The number of the list of heirs.
+    pub(super) config: AtomicU32,
+    /// The heir that can take over now; 0 for none.
+    pub(super) heir: AtomicU32,
+    /// A process that has announced that it leads, and the number of its reign.
+    pub(super) announced: AtomicU32,
+    pub(super) announced_epoch: AtomicU32,
+    /// The time at which the stage ends the wait for a leader.
+    pub(super) until: AtomicU64,
+    /// As a new leader: the last member that this process has turned to.
+    pub(super) walked: AtomicU32,
+    /// As a new leader: the number of members to which something is sent again.
+    pub(super) resending: AtomicU32,
+    /// As the heir.
+    pub(super) watch: Watch,
+    /// Room for one frame of this process itself, for the worker.
+    pub(super) scratch: SpinLock<Option<Buffer<'m>>>,
+}
+
+impl<'m> Following<'m> {
+    pub(super) const fn bytes(frame_length: usize, waiters: usize) -> usize {
+        total!(KeptFrames::bytes(frame_length, waiters), frame_length)
+    }
+
+    pub(in crate::node) fn new(
+        arena: &mut Arena<'m>,
+        contended: Contended,
+        frame_length: usize,
+        waiters: usize,
+    ) -> Self {
+        let kept = KeptFrames::new(arena, frame_length, waiters);
+        Following {
+            stage: AtomicU8::new(Stage::Led as u8),
+            is_shared: AtomicBool::new(false),
+            kept: SpinLock::new(Rank::KeptFrames, contended, kept),
+            received: AtomicU64::new(0),
+            old: AtomicU32::new(0),
+            epoch: AtomicU32::new(1),
+            config: AtomicU32::new(0),
+            heir: AtomicU32::new(0),
+            announced: AtomicU32::new(0),
+            announced_epoch: AtomicU32::new(0),
+            until: AtomicU64::new(0),
+            walked: AtomicU32::new(u32::MAX),
+            resending: AtomicU32::new(0),
+            watch: Watch::new(),
+            scratch: SpinLock::new(
+                Rank::KeptFrames,
+                contended,
+                Some(arena.alloc_buffer(frame_length)),
+            ),
+        }
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::SeqCst) {
+            0 => Stage::Led,
+            1 => Stage::Orphaned,
+            2 => Stage::Rejoining,
+            3 => Stage::Resending,
+            _ => Stage::Candidate,
+        }
+    }
+
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::SeqCst);
+    }
+
+    /// Returns the heir that can take over now.
+    pub(super) fn heir(&self) -> Option<Vmid> {
+        Vmid::new(self.heir.load(Ordering::SeqCst))
+    }
+}
+
+/// Whether the leader executes the message as the leader, not as a process.
+pub(in crate::node) fn is_for_leader(message: &Message<'_>) -> bool {
+    is_look_up(message) || is_counted(message)
+}
+
+fn is_look_up(message: &Message<'_>) -> bool {
+    matches!(
+        message,
+        Message::GetIdOwner(_) | Message::ProcessQuery(_) | Message::ProcessEnd(_)
+    )
+}
+
+/// Whether the message changes the leader's state, so that its frame is counted.
+fn is_counted(message: &Message<'_>) -> bool {
+    match message {
+        Message::PidKill(kill) => kill.target == KillTarget::All,
+        Message::Sync(code, _) => code.is_for_server(),
+        Message::SyncNote { .. } => true,
+        message => Op::is_change(message),
+    }
+}
+
+/// Whether a message goes to other processes than the leader, too.
+fn is_for_parent(message: &Message<'_>) -> bool {
+    matches!(message, Message::ChildExit(_) | Message::PidKill(_))
+}
+
+/// Whether a frame of the leader is a counted message: one of its outbox that is no answer.
+fn is_counted_from_leader(code: u8, seq: u64) -> bool {
+    match code {
+        codes::PID_KILL => Signals::is_forwarded(seq),
+        codes::PID_KILL_PASSED
+        | codes::CHILDEXIT
+        | codes::PROCESS_NOTE
+        | codes::FILE_GIVEN
+        | codes::FILE_LOCK_RECALL
+        | codes::SYNC_NOTE => true,
+        code => SyncCode::ALL
+            .iter()
+            .any(|sync| sync.number() == code && !sync.is_for_server()),
+    }
+}
+
+/// How a frame to the leader is handled.
+#[derive(Clone, Copy)]
+pub(in crate::node) struct Kept<'f, 'm> {
+    following: &'f Following<'m>,
+    leader: &'f AtomicU32,
+    to: Vmid,
+    is_counted: bool,
+    seq: u64,
+}
+
+/// What was done with a frame to the leader.
+pub(in crate::node) enum Put {
+    /// It is to be queued, and then recorded with [`Kept::record`].
+    Queue,
+    /// It is kept, and is sent when there is a leader.
+    Kept,
+}
+
+impl<'m> Kept<'_, 'm> {
+    /// Decides on a frame before it is put into the queue of the leader, which the caller has locked.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if there is no room to keep the frame, or, for a look-up, if there is no leader at
+    /// present.
+    /// [`Error::NoSuchProcess`] if another process leads by now.
+    pub(in crate::node) fn check(
+        self,
+        length: usize,
+        is_closed: bool,
+        encode: impl FnOnce(&mut KeptFrames<'m>) -> bool,
+    ) -> Result<Put, Error> {
+        let full = Error::Full(Resource::SendQueue);
+        let mut kept = self.following.kept.lock();
+        // The leader changes under this lock, and then the waiters of the frames that are kept follow.
+        if self.leader.load(Ordering::SeqCst) != self.to.get() {
+            return Err(Error::NoSuchProcess);
+        }
+        if self.is_counted && !kept.has_room(length) {
+            return Err(full);
+        }
+        if self.following.stage() == Stage::Led && !is_closed {
+            return Ok(Put::Queue);
+        }
+        if !self.is_counted || !encode(&mut kept) {
+            return Err(full);
+        }
+        if self.seq != 0 {
+            kept.note_request(self.seq, true);
+        }
+        Ok(Put::Kept)
+    }
+
+    /// Records that the frame is the last one in the queue.
+    pub(in crate::node) fn record(self, queue: &Queue<'_>, length: usize) {
+        let mut kept = self.following.kept.lock();
+        if self.is_counted {
+            let queued = queue.filling.unsent();
+            let start = queued.len().minus(length);
+            kept.keep(queued.get(start..).unwrap_or_default());
+        }
+        if self.seq != 0 {
+            kept.note_request(self.seq, self.is_counted);
+        }
+    }
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Returns the state of a member that follows the succession.
+    #[inline]
+    pub(in crate::node) fn following(&self) -> Option<&'m Following<'m>> {
+        self.leadership.following.filter(|_| !self.leads())
+    }
+
+    /// Whether the leader has named an heir that can take over.
+    pub(in crate::node) fn has_heir(&self) -> bool {
+        self.following()
+            .is_some_and(|following| following.heir().is_some())
+    }
+
+    /// Returns the number of the reign; none while there is no leader.
+    pub(in crate::node) fn reign(&self) -> Option<u32> {
+        let Some(following) = self.leadership.following else {
+            return Some(1);
+        };
+        let epoch = following.epoch.load(Ordering::SeqCst);
+        (following.stage() == Stage::Led).then_some(epoch)
+    }
+
+    /// Whether this process follows the succession, or would if it did not lead.
+    #[inline]
+    pub(in crate::node) fn follows(&self) -> bool {
+        self.leadership.following.is_some()
+    }
+
+    /// Returns how a message to that process is kept: `None` if it is none for the leader, or this process
+    /// does not follow the succession.
+    #[inline]
+    pub(in crate::node) fn kept(
+        &self,
+        to: Vmid,
+        seq: u64,
+        message: &Message<'_>,
+    ) -> Option<Kept<'_, 'm>> {
+        let following = self.leadership.following?;
+        (Some(to) == self.led_by() && is_for_leader(message)).then(|| Kept {
+            following,
+            leader: &self.leadership.leader,
+            to,
+            is_counted: is_counted(message),
+            seq,
+        })
+    }
+
+    /// As [`Node::kept`], of an answer.
+    #[inline]
+    pub(in crate::node) fn kept_answer(&self, to: Vmid, seq: u64) -> Option<Kept<'_, 'm>> {
+        let following = self.leadership.following?;
+        (Some(to) == self.led_by() && Signals::is_forwarded(seq)).then_some(Kept {
+            following,
+            leader: &self.leadership.leader,
+            to,
+            is_counted: true,
+            seq: 0,
+        })
+    }
+
+    /// Records that an answer of the leader came: the frames before its request have arrived.
+    pub(in crate::node) fn note_answer(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64) {
+        if let Some(following) = self.following()
+            && Some(peer.vmid()) == self.led_by()
+        {
+            following.kept.lock().on_answer(seq);
+            self.notify_kept_room(peer);
+        }
+    }
+
+    /// Wakes the calls that wait for room to keep their frames.
+    pub(super) fn notify_kept_room(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        if peer.room_wanted.load(Ordering::SeqCst) && peer.room_wanted.swap(false, Ordering::SeqCst)
+        {
+            self.waiters.wake_for_room(peer.vmid());
+        }
+    }
+
+    /// Counts a message of the leader, after it was handled.
+    #[inline]
+    pub(in crate::node) fn count_received(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        code: u8,
+        seq: u64,
+    ) {
+        if let Some(following) = self.following()
+            && Some(peer.vmid()) == self.led_by()
+            && is_counted_from_leader(code, seq)
+        {
+            following.received.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Asks the leader to confirm what it has taken, when half of the room for kept frames is full.
+    pub(in crate::node) fn mark_if_due(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        let Some(following) = self.following() else {
+            return;
+        };
+        if !following.is_shared.load(Ordering::SeqCst) || following.stage() != Stage::Led {
+            return;
+        }
+        let mut queue = peer.queue.lock();
+        let mut kept = following.kept.lock();
+        let Some(number) = kept.mark_due() else {
+            return;
+        };
+        let mark = Message::Mark(number);
+        if !queue.closed
+            && queue.room() >= mark.length().plus(ANSWER_RESERVE)
+            && queue.filling.push(0, &mark).is_ok()
+        {
+            queue.record_push();
+            kept.record_mark(number);
+        }
+    }
+
+    /// Returns the process that a message for `dest` goes to: a message for a leader that is gone goes to the
+    /// one that leads now.
+    #[inline]
+    pub(in crate::node) fn redirected(&self, dest: Vmid, message: &Message<'_>) -> Vmid {
+        let leader = self.leader_vmid();
+        if self.follows() && dest != leader && is_for_leader(message) && !is_for_parent(message) {
+            leader
+        } else {
+            dest
+        }
+    }
+
+    /// Whether a call to `dest` that has failed is to be made again, since another process leads by now, or
+    /// will.
+    pub(in crate::node) fn is_moved(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
+        error: Error,
+    ) -> bool {
+        let Some(following) = self.leadership.following else {
+            return false;
+        };
+        matches!(error, Error::LeaderGone | Error::NoSuchProcess)
+            && is_for_leader(message)
+            && !is_for_parent(message)
+            && !self.leader_gone.load(Ordering::SeqCst)
+            && (dest != self.leader_vmid() || !self.leads() && following.stage() != Stage::Led)
+    }
+}
+
+/// Encodes a frame into the kept ones. False if it can't be encoded.
+pub(in crate::node) fn keep_message(
+    kept: &mut KeptFrames<'_>,
+    seq: u64,
+    message: &Message<'_>,
+) -> bool {
+    kept.keep_with(message.length(), |buffer| message.encode(seq, buffer))
+}
+
+/// As [`keep_message`], of an answer.
+pub(in crate::node) fn keep_answer(
+    kept: &mut KeptFrames<'_>,
+    seq: u64,
+    answer: &Answer<'_>,
+) -> bool {
+    kept.keep_with(answer.length(), |buffer| answer.encode(seq, buffer))
+}

@@ -1,0 +1,356 @@
+//! The heir: it reads the log of the leader, and has the same state as the leader after each operation.
+
+use core::time::Duration;
+
+use super::following::Stage;
+use crate::Vmid;
+use crate::config::Capacities;
+use crate::invariant::OrBroken;
+use crate::leader::{Op, SentFrames};
+use crate::log::log_event;
+use crate::node::{Node, PeerRef};
+use crate::pal::fault::checked_read;
+use crate::pal::{Deadline, Pal, Stream, StreamError, Time};
+use crate::store::{Arena, Contended, Rank, SpinLock, total};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::wire::{FrameReader, HeirReady, Message};
+
+/// The length of the longest record, beyond that of a frame.
+const RECORD_HEAD: usize = 64;
+
+/// The least length of the buffer for records.
+const LEAST: usize = 64 << 10;
+
+/// The most reads of the log in one turn of the worker.
+const READS_PER_TURN: usize = 16;
+
+/// The pause before the log is read again: the shorter one while records come.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(80);
+
+/// The end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogEnd {
+    /// It has not come yet.
+    Open,
+    /// This process does not have the leader's state.
+    Unfit,
+    /// This process has the leader's last state.
+    Hot {
+        /// The leader has resigned.
+        resigned: bool,
+    },
+}
+
+/// What the heir has read.
+pub(super) struct LogReader<'m, S> {
+    stream: Option<S>,
+    frames: FrameReader<'m>,
+    stage: ReadStage,
+    has_ended: bool,
+}
+
+/// What the records so far were.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReadStage {
+    /// None has come.
+    Begin,
+    /// The first one said that this is a log; the slices of the state come.
+    State,
+    /// The state is complete; the operations come.
+    Operations,
+    /// The leader has resigned.
+    Resigned,
+    /// A record was not as it must be.
+    Broken,
+}
+
+/// A process that may become heir.
+pub(in crate::node) struct Heir<'m, S> {
+    /// The frames that the leader has queued for each member.
+    pub(super) sent: SpinLock<Option<SentFrames<'m>>>,
+    reader: SpinLock<LogReader<'m, S>>,
+    /// A log stream is open.
+    is_reading: AtomicBool,
+    /// The time at which the log is to be read again, and the pause before that in nanoseconds.
+    read_at: AtomicU64,
+    pause: AtomicU64,
+}
+
+impl<'m, S: Stream> Heir<'m, S> {
+    const fn buffer(capacities: &Capacities) -> usize {
+        let longest = total!(capacities.frame_length, RECORD_HEAD);
+        if longest > LEAST { longest } else { LEAST }
+    }
+
+    pub(super) const fn bytes(capacities: &Capacities) -> usize {
+        total!(
+            Heir::<'m, S>::buffer(capacities),
+            SentFrames::bytes(capacities.peers, capacities.send_queue)
+        )
+    }
+
+    pub(super) fn new(
+        arena: &mut Arena<'m>,
+        contended: Contended,
+        capacities: &Capacities,
+    ) -> Self {
+        let sent = SentFrames::new(arena, capacities.peers, capacities.send_queue);
+        let buffer = arena.alloc_buffer(Heir::<'m, S>::buffer(capacities));
+        Heir {
+            sent: SpinLock::new(Rank::SentFrames, contended, Some(sent)),
+            reader: SpinLock::new(
+                Rank::Token,
+                contended,
+                LogReader {
+                    stream: None,
+                    frames: FrameReader::with_buffer(buffer),
+                    stage: ReadStage::Begin,
+                    has_ended: false,
+                },
+            ),
+            is_reading: AtomicBool::new(false),
+            read_at: AtomicU64::new(0),
+            pause: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<S> LogReader<'_, S> {
+    fn reset(&mut self) {
+        self.stream = None;
+        self.frames.clear();
+        self.stage = ReadStage::Begin;
+        self.has_ended = false;
+    }
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Takes a second stream of the leader as its log. Returns the stream if it can't be one.
+    pub(in crate::node) fn accept_log(
+        &self,
+        vmid: Vmid,
+        stream: P::Stream,
+    ) -> Result<(), P::Stream> {
+        let is_led = self
+            .following()
+            .is_some_and(|following| following.stage() == Stage::Led);
+        let Some(heir) = self.leadership.heir.filter(|_| is_led) else {
+            return Err(stream);
+        };
+        let has_first = self
+            .peers
+            .find(vmid)
+            .is_some_and(|leader| !leader.lacks_inbound());
+        if Some(vmid) != self.led_by() || !has_first {
+            return Err(stream);
+        }
+        // The leader may have closed the log before this one.
+        self.read_log(heir);
+        let Some(mut reader) = heir.reader.try_lock() else {
+            return Err(stream);
+        };
+        if reader.stream.is_some() && !reader.has_ended {
+            return Err(stream);
+        }
+        reader.reset();
+        reader.stream = Some(stream);
+        heir.is_reading.store(true, Ordering::SeqCst);
+        heir.read_at.store(0, Ordering::SeqCst);
+        drop(reader);
+        self.wake();
+        Ok(())
+    }
+
+    /// As an heir: reads the log when it is time. Returns when to run again, if before `until`.
+    pub(in crate::node) fn poll_heir(&self, until: Deadline) -> Deadline {
+        let Some(heir) = self.leadership.heir else {
+            return until;
+        };
+        if !heir.is_reading.load(Ordering::SeqCst) || self.leads() {
+            return until;
+        }
+        let now = self.now();
+        let next = Time(heir.read_at.load(Ordering::SeqCst));
+        if now < next {
+            return until.min(Deadline::At(next));
+        }
+        let had_records = self.read_log(heir);
+        let pause = Duration::from_nanos(heir.pause.load(Ordering::SeqCst));
+        let pause = if had_records {
+            SHORTEST_PAUSE
+        } else {
+            pause.saturating_mul(2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+        };
+        let nanos = u64::try_from(pause.as_nanos()).or_broken(0);
+        heir.pause.store(nanos, Ordering::SeqCst);
+        let next = now + pause;
+        heir.read_at.store(next.0, Ordering::SeqCst);
+        until.min(Deadline::At(next))
+    }
+
+    /// The leader asks for the log to be read now.
+    pub(in crate::node) fn read_log_now(&self) {
+        if let Some(heir) = self.leadership.heir
+            && heir.is_reading.load(Ordering::SeqCst)
+            && !self.leads()
+        {
+            self.read_log(heir);
+        }
+    }
+
+    /// Reads the log as far as it has come, and as a turn of the worker allows. True if there were records.
+    fn read_log(&self, heir: &'m Heir<'m, P::Stream>) -> bool {
+        let Some(mut reader) = heir.reader.try_lock() else {
+            return false;
+        };
+        let mut had_records = false;
+        for _ in 0..READS_PER_TURN {
+            if reader.stage == ReadStage::Broken || reader.has_ended {
+                break;
+            }
+            let LogReader { stream, frames, .. } = &mut *reader;
+            let Some(stream) = stream else { break };
+            let space = frames.space();
+            let room = space.len();
+            match checked_read(stream.read(space), room) {
+                Ok(0) | Err(StreamError::Closed) => reader.has_ended = true,
+                Ok(count) => {
+                    frames.mark_filled(count);
+                    had_records = true;
+                    self.handle_records(heir, &mut reader);
+                }
+                Err(StreamError::Interrupted) => {}
+                Err(StreamError::WouldBlock) => break,
+            }
+        }
+        if reader.stage == ReadStage::Broken {
+            // The leader sees the end of its log, and chooses another heir.
+            reader.stream = None;
+        }
+        had_records
+    }
+
+    fn handle_records(&self, heir: &'m Heir<'m, P::Stream>, reader: &mut LogReader<'m, P::Stream>) {
+        loop {
+            let (length, next) = match reader.frames.peek() {
+                Ok(Some(frame)) => {
+                    let message = frame.message().ok();
+                    let next = message
+                        .and_then(|message| self.handle_record(heir, &message, reader.stage));
+                    (frame.length(), next)
+                }
+                Ok(None) => return,
+                Err(_) => (0, None),
+            };
+            let Some(next) = next else {
+                log_event!(
+                    warn,
+                    "the log of the leader has a record that it can't have"
+                );
+                reader.stage = ReadStage::Broken;
+                return;
+            };
+            reader.stage = next;
+            reader.frames.skip(length);
+        }
+    }
+
+    /// Handles a record. Returns the stage after it; none if it is not as it must be.
+    fn handle_record(
+        &self,
+        heir: &'m Heir<'m, P::Stream>,
+        message: &Message<'_>,
+        stage: ReadStage,
+    ) -> Option<ReadStage> {
+        let tables = self.leadership.tables?;
+        match (*message, stage) {
+            (Message::Log([]), ReadStage::Begin) => Some(ReadStage::State),
+            (Message::State([]), ReadStage::State) => {
+                let ready = {
+                    let mut tables = tables.lock();
+                    tables.finish_load().ok()?;
+                    let mut sent = heir.sent.lock();
+                    if let Some(sent) = &mut *sent {
+                        sent.begin(&tables);
+                    }
+                    HeirReady {
+                        op: tables.ops(),
+                        digest: tables.digest(),
+                    }
+                };
+                let peer = self.peers.find(self.leader_vmid())?;
+                self.put(&peer, 0, &Message::HeirReady(ready)).ok()?;
+                self.call_worker(&peer);
+                Some(ReadStage::Operations)
+            }
+            (Message::State(slice), ReadStage::State) => {
+                tables.lock().load_slice(slice).ok()?;
+                Some(stage)
+            }
+            (Message::Log(bytes), ReadStage::Operations) => {
+                let (op, _) = Op::decode(bytes).filter(|(_, length)| *length == bytes.len())?;
+                let mut tables = tables.lock();
+                let mut sent = heir.sent.lock();
+                if let Some(sent) = &mut *sent {
+                    sent.on_op(&tables, &op);
+                }
+                let outcome = tables.apply(&op);
+                if let Some(sent) = &mut *sent {
+                    sent.after_op(&tables, &op, &outcome);
+                }
+                Some(stage)
+            }
+            (Message::Resign(resignation), ReadStage::Operations) => {
+                let tables = tables.lock();
+                let is_right = resignation.heir == self.identity.vmid.get()
+                    && resignation.op == tables.ops()
+                    && resignation.epoch == tables.epoch();
+                is_right.then_some(ReadStage::Resigned)
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads what is left of the log of a leader that is gone.
+    pub(super) fn drain_log_to_end(&self) -> LogEnd {
+        let Some(heir) = self.leadership.heir else {
+            return LogEnd::Unfit;
+        };
+        self.read_log(heir);
+        let Some(mut reader) = heir.reader.try_lock() else {
+            return LogEnd::Open;
+        };
+        let resigned = match reader.stage {
+            ReadStage::Operations => false,
+            ReadStage::Resigned => true,
+            ReadStage::Begin | ReadStage::State | ReadStage::Broken => return LogEnd::Unfit,
+        };
+        if !reader.has_ended {
+            return LogEnd::Open;
+        }
+        reader.stream = None;
+        heir.is_reading.store(false, Ordering::SeqCst);
+        LogEnd::Hot { resigned }
+    }
+
+    /// This process is no heir any more.
+    pub(super) fn drop_log(&self) {
+        if let Some(heir) = self.leadership.heir
+            && let Some(mut reader) = heir.reader.try_lock()
+        {
+            reader.reset();
+            heir.is_reading.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Handles a message of the heir, or for it.
+    pub(in crate::node) fn handle_mark_of_leader(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        number: u64,
+    ) {
+        self.read_log_now();
+        self.handle_mark(peer, number);
+    }
+}

@@ -1,0 +1,713 @@
+//! The leader's log: each operation is written to the heir before a byte that could reveal it leaves.
+//!
+//! An operation is appended under the lock of the tables, so the order of the log is the order of the
+//! operations. A queue of a peer is written only after all that was appended before
+//! ([`Node::flush_log`]). What a stream has taken outlives the writer, so no confirmation is awaited.
+
+use core::time::Duration;
+
+use super::filling::Filling;
+use crate::Heirs;
+use crate::Vmid;
+use crate::config::Capacities;
+use crate::counters::Refusal;
+use crate::invariant::{Count, OrBroken};
+use crate::leader::{Leader, Op, OpObserver, Outcome};
+use crate::log::log_event;
+use crate::node::{Node, PeerRef};
+use crate::pal::fault::checked_write;
+use crate::pal::{Deadline, Pal, Stream, StreamError, Time};
+use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, total};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::wire::{
+    DismissReason, Dismissal, FrameWriter, HeirList, HeirReady, Message, Resignation,
+};
+
+/// The least length of the buffers of the log, together, in bytes.
+const LEAST: usize = 128 << 10;
+
+/// The bytes of a record beside its operation's message: the head of a frame and that of the operation.
+const RECORD_HEAD: usize = 64;
+
+/// The pause before a log that could not be written is written again, and between two steps of the leader.
+const SOON: Duration = Duration::from_micros(500);
+
+/// The pause before another heir is chosen after one was lost.
+const CHOOSE_AGAIN: Duration = Duration::from_millis(20);
+
+/// The time in which the heir must confirm the state.
+pub(super) const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
+
+/// The number of writes after which the heir is asked to read: a stream may hold few writes.
+const WRITES_PER_MARK: u32 = 64;
+
+/// The stage of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum LogStage {
+    /// There is no heir.
+    Off = 0,
+    /// The state goes to the heir. Operations are not appended.
+    Filling = 1,
+    /// The heir has the state, and has not confirmed it. Operations are appended.
+    Unconfirmed = 2,
+    /// The heir is named to the members.
+    Hot = 3,
+    /// The leader has resigned: nothing is appended any more.
+    Resigned = 4,
+}
+
+/// The records that wait to be written.
+struct LogQueue<'m> {
+    filling: FrameWriter<'m>,
+    /// Room for one encoded operation.
+    scratch: Buffer<'m>,
+}
+
+/// What the thread that writes the log needs.
+pub(super) struct LogWriter<'m, S> {
+    pub(super) stream: Option<S>,
+    draining: FrameWriter<'m>,
+    /// The bytes of this process's VMID that were written: it goes first.
+    vmid_sent: usize,
+    pub(super) filling: Filling<'m>,
+}
+
+/// The log of a leader.
+pub(in crate::node) struct Log<'m, S> {
+    stage: AtomicU8,
+    pub(super) heir: AtomicU32,
+    /// The bytes that were appended, and those that were written.
+    appended: AtomicU64,
+    written: AtomicU64,
+    /// The operations that were appended since all was written.
+    unwritten_ops: AtomicU64,
+    /// The most bytes that wait to be written before new operations wait.
+    limit: u64,
+    /// The log lost a record, since there was no room.
+    has_overflowed: AtomicBool,
+    /// A queue of a peer waits until the log is written.
+    is_awaited: AtomicBool,
+    /// The time since which the log can't be written; 0 if it can.
+    blocked_since: AtomicU64,
+    /// The time at which the next heir may be chosen.
+    choose_at: AtomicU64,
+    writes: AtomicU32,
+    /// The state of the heir that it must confirm.
+    pub(super) expected_op: AtomicU64,
+    pub(super) expected_digest: AtomicU64,
+    /// The time by which it must confirm it.
+    pub(super) confirm_by: AtomicU64,
+    /// A member was not told who the heir is.
+    pub(super) list_is_due: AtomicBool,
+    queue: SpinLock<LogQueue<'m>>,
+    pub(super) writer: SpinLock<LogWriter<'m, S>>,
+}
+
+impl<'m, S: Stream> Log<'m, S> {
+    const fn half(capacities: &Capacities) -> usize {
+        let longest = total!(capacities.frame_length, RECORD_HEAD);
+        let four = longest.saturating_mul(2);
+        if four > LEAST / 2 { four } else { LEAST / 2 }
+    }
+
+    pub(super) const fn bytes(capacities: &Capacities) -> usize {
+        let half = Log::<'m, S>::half(capacities);
+        total!(
+            half,
+            half,
+            capacities.frame_length,
+            RECORD_HEAD,
+            Filling::bytes()
+        )
+    }
+
+    pub(super) fn new(
+        arena: &mut Arena<'m>,
+        contended: Contended,
+        capacities: &Capacities,
+    ) -> Self {
+        let half = Log::<'m, S>::half(capacities);
+        let longest = total!(capacities.frame_length, RECORD_HEAD);
+        Log {
+            stage: AtomicU8::new(LogStage::Off as u8),
+            heir: AtomicU32::new(0),
+            appended: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            unwritten_ops: AtomicU64::new(0),
+            limit: (half / 2) as u64,
+            has_overflowed: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
+            blocked_since: AtomicU64::new(0),
+            choose_at: AtomicU64::new(0),
+            writes: AtomicU32::new(0),
+            expected_op: AtomicU64::new(0),
+            expected_digest: AtomicU64::new(0),
+            confirm_by: AtomicU64::new(0),
+            list_is_due: AtomicBool::new(false),
+            queue: SpinLock::new(
+                Rank::LogQueue,
+                contended,
+                LogQueue {
+                    filling: FrameWriter::with_buffer(arena.alloc_buffer(half)),
+                    scratch: arena.alloc_buffer(longest),
+                },
+            ),
+            writer: SpinLock::new(
+                Rank::Token,
+                contended,
+                LogWriter {
+                    stream: None,
+                    draining: FrameWriter::with_buffer(arena.alloc_buffer(half)),
+                    vmid_sent: 0,
+                    filling: Filling::new(arena),
+                },
+            ),
+        }
+    }
+
+    #[inline]
+    pub(super) fn stage(&self) -> LogStage {
+        match self.stage.load(Ordering::SeqCst) {
+            0 => LogStage::Off,
+            1 => LogStage::Filling,
+            2 => LogStage::Unconfirmed,
+            3 => LogStage::Hot,
+            _ => LogStage::Resigned,
+        }
+    }
+
+    pub(super) fn set_stage(&self, stage: LogStage) {
+        self.stage.store(stage as u8, Ordering::SeqCst);
+    }
+
+    pub(super) fn heir(&self) -> Option<Vmid> {
+        Vmid::new(self.heir.load(Ordering::SeqCst))
+    }
+
+    /// Appends a record. False if there is no room.
+    pub(super) fn append(&self, message: &Message<'_>) -> bool {
+        let mut queue = self.queue.lock();
+        let is_appended = queue.filling.push(0, message).is_ok();
+        if is_appended {
+            self.appended
+                .fetch_add(message.length() as u64, Ordering::SeqCst);
+        }
+        is_appended
+    }
+
+    /// Appends an operation, under the lock of the tables.
+    fn append_op(&self, op: &Op<'_>) {
+        let mut queue = self.queue.lock();
+        let LogQueue { filling, scratch } = &mut *queue;
+        let room = scratch.capacity();
+        let encoded = op.encode(scratch.prefix_mut(room));
+        let message = encoded
+            .ok()
+            .and_then(|length| scratch.initialized().get(..length))
+            .map(Message::Log);
+        match message {
+            Some(message) if filling.push(0, &message).is_ok() => {
+                self.unwritten_ops.fetch_add(1, Ordering::Relaxed);
+                self.appended
+                    .fetch_add(message.length() as u64, Ordering::SeqCst);
+            }
+            _ => self.has_overflowed.store(true, Ordering::SeqCst),
+        }
+    }
+
+    /// The free bytes of the queue.
+    pub(super) fn room(&self) -> usize {
+        self.queue.lock().filling.room()
+    }
+
+    pub(super) fn is_written(&self) -> bool {
+        self.written.load(Ordering::SeqCst) >= self.appended.load(Ordering::SeqCst)
+    }
+
+    /// The bytes that were appended and not written.
+    #[inline]
+    fn backlog(&self) -> u64 {
+        let written = self.written.load(Ordering::SeqCst);
+        self.appended.load(Ordering::SeqCst).wrapping_sub(written)
+    }
+
+    /// Whether less than half of one buffer is free.
+    #[inline]
+    fn is_nearly_full(&self) -> bool {
+        self.backlog() > self.limit
+    }
+
+    /// Empties the log, and closes its stream.
+    fn reset(&self, writer: &mut LogWriter<'m, S>) {
+        writer.stream = None;
+        writer.draining.clear();
+        writer.vmid_sent = 0;
+        let mut queue = self.queue.lock();
+        queue.filling.clear();
+        let appended = self.appended.load(Ordering::SeqCst);
+        self.written.store(appended, Ordering::SeqCst);
+        self.has_overflowed.store(false, Ordering::SeqCst);
+        self.blocked_since.store(0, Ordering::SeqCst);
+        self.writes.store(0, Ordering::SeqCst);
+    }
+}
+
+impl<S: Stream> OpObserver for Log<'_, S> {
+    fn applied(&self, _: &Leader<'_>, op: &Op<'_>, _: &Outcome) {
+        if matches!(self.stage(), LogStage::Unconfirmed | LogStage::Hot) {
+            self.append_op(op);
+        }
+    }
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Returns the log, if this process may lead a family that outlives its leader.
+    #[inline]
+    pub(super) fn log(&self) -> Option<&'m Log<'m, P::Stream>> {
+        self.leadership.log
+    }
+
+    /// Writes what was appended to the log until now. False if that is not possible at present: then no byte
+    /// must be written to a peer, and the worker writes the queues of the peers later.
+    #[inline]
+    pub(in crate::node) fn flush_log(&self) -> bool {
+        match self.leadership.log {
+            Some(log) if !log.is_written() => self.write_log(log),
+            _ => true,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_log(&self, log: &Log<'m, P::Stream>) -> bool {
+        let wanted = log.appended.load(Ordering::SeqCst);
+        loop {
+            let Some(mut writer) = log.writer.try_lock() else {
+                // The thread that writes the log looks at this flag afterwards.
+                log.is_awaited.store(true, Ordering::SeqCst);
+                return log.written.load(Ordering::SeqCst) >= wanted;
+            };
+            let is_open = self.drain_log(log, &mut writer);
+            drop(writer);
+            if log.is_awaited.load(Ordering::SeqCst) && log.is_written() {
+                self.resume_queues(log);
+            }
+            if log.written.load(Ordering::SeqCst) >= wanted {
+                self.mark_log_if_due(log);
+                return true;
+            }
+            if !is_open {
+                log.is_awaited.store(true, Ordering::SeqCst);
+                self.wake();
+                return false;
+            }
+        }
+    }
+
+    /// Whether the log has room for further operations of any frame.
+    #[inline]
+    pub(in crate::node) fn has_log_room(&self) -> bool {
+        match self.leadership.log {
+            Some(log) => !log.is_nearly_full(),
+            None => true,
+        }
+    }
+
+    /// Waits until the log has room, in a thread that makes a call of the leader's own process: as long as the
+    /// heir may take to read.
+    #[inline]
+    pub(in crate::node) fn await_log_room(&self) {
+        if let Some(log) = self.leadership.log
+            && log.is_nearly_full()
+        {
+            self.make_log_room(log);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_log_room(&self, log: &Log<'m, P::Stream>) {
+        let until = self.pal.now() + self.config.heir_patience;
+        let mut attempts = 0_u32;
+        while !self.write_log(log) && log.is_nearly_full() && self.pal.now() < until {
+            P::contended(attempts);
+            attempts = attempts.wrapping_add(1);
+        }
+    }
+
+    /// Has the worker write the queues that waited for the log.
+    fn resume_queues(&self, log: &Log<'m, P::Stream>) {
+        if log.is_awaited.swap(false, Ordering::SeqCst) {
+            for peer in self.peers.all() {
+                self.peers.schedule(&peer);
+            }
+            self.wake();
+        }
+    }
+
+    /// Writes the log as far as its stream takes it. False if it takes no more at present, or is broken.
+    fn drain_log(&self, log: &Log<'m, P::Stream>, writer: &mut LogWriter<'m, P::Stream>) -> bool {
+        let vmid = self.identity.vmid.get().to_le_bytes();
+        loop {
+            if writer.draining.is_empty() {
+                let mut queue = log.queue.lock();
+                if queue.filling.is_empty() {
+                    log.unwritten_ops.store(0, Ordering::Relaxed);
+                    return true;
+                }
+                core::mem::swap(&mut queue.filling, &mut writer.draining);
+            }
+            let Some(stream) = &writer.stream else {
+                return false;
+            };
+            let rest_of_vmid = vmid.get(writer.vmid_sent..).or_broken(&[]);
+            let frames = writer.draining.unsent();
+            let written = if rest_of_vmid.is_empty() {
+                stream.write(&[frames])
+            } else {
+                stream.write(&[rest_of_vmid, frames])
+            };
+            match checked_write(written, rest_of_vmid.len().plus(frames.len())) {
+                Ok(count) => {
+                    let of_vmid = count.min(rest_of_vmid.len());
+                    writer.vmid_sent = writer.vmid_sent.plus(of_vmid);
+                    let count = count.minus(of_vmid);
+                    writer.draining.mark_sent(count);
+                    log.written.fetch_add(count as u64, Ordering::SeqCst);
+                    log.writes.fetch_add(1, Ordering::SeqCst);
+                    log.blocked_since.store(0, Ordering::SeqCst);
+                }
+                Err(StreamError::Interrupted) => {}
+                Err(StreamError::WouldBlock) => {
+                    if log.blocked_since.load(Ordering::SeqCst) == 0 {
+                        log.blocked_since
+                            .store(self.now().0.max(1), Ordering::SeqCst);
+                        log.writes.store(WRITES_PER_MARK, Ordering::SeqCst);
+                    }
+                    return false;
+                }
+                Err(StreamError::Closed) => {
+                    log.has_overflowed.store(true, Ordering::SeqCst);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Asks the heir to read the log, after many writes.
+    pub(super) fn mark_log_if_due(&self, log: &Log<'m, P::Stream>) {
+        if log.writes.load(Ordering::SeqCst) < WRITES_PER_MARK {
+            return;
+        }
+        let Some(peer) = log.heir().and_then(|heir| self.peers.find(heir)) else {
+            return;
+        };
+        log.writes.store(0, Ordering::SeqCst);
+        if self.put(&peer, 0, &Message::Mark(0)).is_ok() {
+            // Not by this thread, which may be writing to another peer.
+            self.call_worker(&peer);
+        }
+    }
+
+    /// As a leader whose family outlives it: chooses an heir, gives it the state, names it to the members, and
+    /// takes one off that does not follow. Returns when to run again, if before `until`.
+    pub(in crate::node) fn poll_log(&self, until: Deadline) -> Deadline {
+        let Some(log) = self.log().filter(|_| self.leads()) else {
+            return until;
+        };
+        if log.stage() == LogStage::Off {
+            return self.poll_choice(log, until);
+        }
+        let Some(peer) = log.heir().and_then(|heir| self.peers.find(heir)) else {
+            self.lose_heir(log, DismissReason::Broken);
+            return Deadline::Now;
+        };
+        self.flush_log();
+        if log.has_overflowed.load(Ordering::SeqCst) {
+            self.lose_heir(log, DismissReason::Broken);
+            return Deadline::Now;
+        }
+        self.counters
+            .succession
+            .set_lag(log.unwritten_ops.load(Ordering::Relaxed), log.backlog());
+        let now = self.now();
+        let blocked_since = log.blocked_since.load(Ordering::SeqCst);
+        let is_blocked = blocked_since != 0 && !log.is_written();
+        if is_blocked && now.0.saturating_sub(blocked_since) > self.patience() {
+            self.lose_heir(log, DismissReason::Slow);
+            return Deadline::Now;
+        }
+        self.mark_log_if_due(log);
+        let soon = until.min(Deadline::At(now + SOON));
+        if is_blocked {
+            return soon;
+        }
+        match log.stage() {
+            LogStage::Filling => {
+                self.poll_filling(log, &peer);
+                Deadline::Now
+            }
+            LogStage::Hot if log.list_is_due.load(Ordering::SeqCst) => {
+                if self.announce_heirs(log) {
+                    until
+                } else {
+                    soon
+                }
+            }
+            LogStage::Unconfirmed => {
+                let limit = Time(log.confirm_by.load(Ordering::SeqCst));
+                if now >= limit {
+                    self.lose_heir(log, DismissReason::Slow);
+                    return Deadline::Now;
+                }
+                until.min(Deadline::At(limit))
+            }
+            LogStage::Resigned => {
+                self.waiters.wake_for_room(self.identity.vmid);
+                until
+            }
+            _ => until,
+        }
+    }
+
+    fn patience(&self) -> u64 {
+        u64::try_from(self.config.heir_patience.as_nanos()).or_broken(u64::MAX)
+    }
+
+    fn poll_choice(&self, log: &Log<'m, P::Stream>, until: Deadline) -> Deadline {
+        let at = log.choose_at.load(Ordering::SeqCst);
+        let now = self.now();
+        if now.0 < at {
+            return until.min(Deadline::At(Time(at)));
+        }
+        let Some(heir) = self.choose_heir() else {
+            return until;
+        };
+        let Some(peer) = self.peers.find(heir) else {
+            return until;
+        };
+        peer.was_heir.store(true, Ordering::SeqCst);
+        let Ok(stream) = self.pal.connect(heir) else {
+            let again = now + CHOOSE_AGAIN;
+            log.choose_at.store(again.0, Ordering::SeqCst);
+            return until.min(Deadline::At(again));
+        };
+        {
+            let Some(mut writer) = log.writer.try_lock() else {
+                return Deadline::Now;
+            };
+            log.reset(&mut writer);
+            writer.stream = Some(stream);
+            writer.filling.begin();
+        }
+        log.heir.store(heir.get(), Ordering::SeqCst);
+        log.append(&Message::Log(&[]));
+        log.set_stage(LogStage::Filling);
+        log_event!(debug, "process {heir} is to be the heir");
+        Deadline::Now
+    }
+
+    /// Returns the member that is to be the heir, if there is one that can be.
+    fn choose_heir(&self) -> Option<Vmid> {
+        let can_lead = |peer: &PeerRef<'_, 'm, P::Stream>| {
+            peer.can_lead.load(Ordering::SeqCst)
+                && peer.is_member()
+                && !peer.awaits_rejoin.load(Ordering::SeqCst)
+                && !peer.ended.load(Ordering::SeqCst)
+                && !peer.broken.load(Ordering::SeqCst)
+        };
+        if let Heirs::Listed(list) = self.config.heirs {
+            return list
+                .into_iter()
+                .flatten()
+                .find(|vmid| self.peers.find(*vmid).is_some_and(|peer| can_lead(&peer)));
+        }
+        self.peers
+            .all()
+            .filter(|peer| can_lead(peer))
+            .map(|peer| peer.vmid())
+            .min()
+    }
+
+    /// Takes the heir off: first it learns so itself, then the members, and only then the leader goes on
+    /// without it.
+    fn lose_heir(&self, log: &Log<'m, P::Stream>, reason: DismissReason) {
+        let was_named = matches!(log.stage(), LogStage::Hot | LogStage::Resigned);
+        let Some(mut writer) = log.writer.try_lock() else {
+            return;
+        };
+        if let Some(heir) = log.heir() {
+            log_event!(warn, "process {heir} is no longer the heir: {reason:?}");
+            if let Some(peer) = self.peers.find(heir) {
+                let epoch = self.present_leader().epoch;
+                let dismissal = Message::Dismiss(Dismissal { reason, epoch });
+                if self.put(&peer, 0, &dismissal).is_err() {
+                    self.disconnect_peer(&peer);
+                }
+                self.call_worker(&peer);
+            }
+        }
+        log.set_stage(LogStage::Off);
+        log.heir.store(0, Ordering::SeqCst);
+        self.counters.succession.set_heir(None);
+        log.reset(&mut writer);
+        drop(writer);
+        let again = self.now() + CHOOSE_AGAIN;
+        log.choose_at.store(again.0, Ordering::SeqCst);
+        if was_named {
+            self.raise_config();
+            log.list_is_due.store(true, Ordering::SeqCst);
+            self.announce_heirs(log);
+        }
+        self.resume_queues(log);
+        self.waiters.wake_for_room(self.identity.vmid);
+    }
+
+    /// Begins a new list of heirs.
+    pub(super) fn raise_config(&self) {
+        if let Some(following) = self.leadership.following {
+            following.config.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Sends the list of heirs to the members that have not got it. True if all have.
+    fn announce_heirs(&self, log: &Log<'m, P::Stream>) -> bool {
+        log.list_is_due.store(false, Ordering::SeqCst);
+        let leader = self.present_leader();
+        let first = match log.stage() {
+            LogStage::Hot => log.heir.load(Ordering::SeqCst),
+            _ => 0,
+        };
+        let list = Message::Heirs(HeirList {
+            epoch: leader.epoch,
+            config: leader.config,
+            highest_vmid: 0,
+            heirs: [first, 0, 0, 0],
+        });
+        let mut all = true;
+        for peer in self.peers.all() {
+            let follows = peer.follows.load(Ordering::SeqCst) && peer.is_member();
+            let has_list = peer.heirs_config.load(Ordering::SeqCst) >= leader.config;
+            if !follows || has_list || peer.awaits_rejoin.load(Ordering::SeqCst) {
+                continue;
+            }
+            // What was queued before the heir had the state is written before the member relies on it.
+            if first != 0 && !Self::is_settled(&peer) || self.put(&peer, 0, &list).is_err() {
+                all = false;
+                continue;
+            }
+            peer.heirs_config.store(leader.config, Ordering::SeqCst);
+            self.peers.schedule(&peer);
+        }
+        if !all {
+            log.list_is_due.store(true, Ordering::SeqCst);
+        }
+        self.wake();
+        all
+    }
+
+    /// Whether all that was queued for the peer when the heir got the state is written.
+    fn is_settled(peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        if peer.unsettled.load(Ordering::SeqCst) == 0 {
+            return true;
+        }
+        let Some(tx) = peer.tx.try_lock() else {
+            return false;
+        };
+        let is_empty = tx.draining.is_empty() && peer.queue.lock().filling.is_empty();
+        if is_empty {
+            peer.unsettled.store(0, Ordering::SeqCst);
+        }
+        is_empty
+    }
+
+    /// A member has joined, or follows again: it gets the list of heirs.
+    pub(in crate::node) fn heirs_are_due(&self) {
+        if let Some(log) = self.log() {
+            log.list_is_due.store(true, Ordering::SeqCst);
+            self.wake();
+        }
+    }
+
+    /// Whether there is an heir that can take over, or no process that could become one.
+    pub(in crate::node) fn await_heir(&self) -> bool {
+        match self.log() {
+            Some(log) => log.stage() == LogStage::Hot || self.choose_heir().is_none(),
+            None => true,
+        }
+    }
+
+    /// Resigns in favour of the heir. False if there is none.
+    pub(in crate::node) fn resign(&self) -> bool {
+        let (Some(log), Some(tables)) = (self.log(), self.leading()) else {
+            return false;
+        };
+        let tables = tables.lock();
+        if log.stage() != LogStage::Hot {
+            return false;
+        }
+        let resignation = Message::Resign(Resignation {
+            epoch: tables.epoch(),
+            heir: log.heir.load(Ordering::SeqCst),
+            op: tables.ops(),
+        });
+        let is_appended = log.append(&resignation);
+        if is_appended {
+            log.set_stage(LogStage::Resigned);
+        }
+        drop(tables);
+        self.flush_log();
+        self.wake();
+        is_appended
+    }
+
+    /// Whether this leader has resigned: it decides nothing any more.
+    #[inline]
+    pub(in crate::node) fn is_resigning(&self) -> bool {
+        self.leadership
+            .log
+            .is_some_and(|log| log.stage() == LogStage::Resigned)
+    }
+
+    /// Whether the heir has all that there will be, or is gone.
+    pub(in crate::node) fn has_resigned(&self) -> bool {
+        self.log()
+            .is_none_or(|log| log.stage() != LogStage::Resigned || log.is_written())
+    }
+
+    /// Handles the heir's confirmation that it has the state.
+    pub(in crate::node) fn handle_heir_ready(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        ready: &HeirReady,
+    ) -> Result<bool, Refusal> {
+        let Some(log) = self.log().filter(|_| self.leads()) else {
+            return Err(Refusal::WrongRole);
+        };
+        if log.stage() != LogStage::Unconfirmed || log.heir() != Some(peer.vmid()) {
+            // It may have been taken off meanwhile.
+            return if peer.was_heir.load(Ordering::SeqCst) {
+                Ok(true)
+            } else {
+                Err(Refusal::NotHeir)
+            };
+        }
+        if ready.op != log.expected_op.load(Ordering::SeqCst) {
+            // It confirms the state of an earlier time, when it was heir before.
+            return Ok(true);
+        }
+        if ready.digest != log.expected_digest.load(Ordering::SeqCst) {
+            self.lose_heir(log, DismissReason::Differs);
+            return Ok(true);
+        }
+        self.raise_config();
+        log.set_stage(LogStage::Hot);
+        self.counters.succession.set_heir(Some(peer.vmid()));
+        log.list_is_due.store(true, Ordering::SeqCst);
+        log_event!(debug, "process {} is the heir", peer.vmid());
+        self.waiters.wake_for_room(self.identity.vmid);
+        self.wake();
+        Ok(true)
+    }
+}

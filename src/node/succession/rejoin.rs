@@ -1,0 +1,314 @@
+//! A member whose leader is gone joins its successor: it asks what the old leader has taken, and sends the
+//! rest again.
+
+use core::time::Duration;
+
+use super::following::{Following, Stage};
+use crate::Vmid;
+use crate::counters::Refusal;
+use crate::error::{Errno, Error};
+use crate::invariant::Count;
+use crate::log::log_event;
+use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
+use crate::pal::{Deadline, Pal, Time};
+use crate::sync::Ordering;
+use crate::wire::{Answer, Expected, HeirList, Message, NewLeader, Rejoin};
+
+/// The sequence number of REJOIN: no call has it.
+const REJOIN_SEQ: u64 = u64::MAX;
+
+/// The VMID for which calls wait until there is a leader: no process has it.
+pub(super) const NOBODY: Vmid = Vmid::HIGHEST;
+
+/// The pause before REJOIN is sent again to a leader that was not ready for it.
+const REJOIN_AGAIN: Duration = Duration::from_millis(1);
+
+/// The result of the end of the connection with the leader.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum Succession {
+    /// A successor is awaited; this process may be the one.
+    Awaited,
+    /// There is none.
+    None,
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Handles the list of heirs.
+    pub(in crate::node) fn handle_heirs(&self, heirs: &HeirList) -> Result<bool, Refusal> {
+        let Some(following) = self.following() else {
+            return Ok(true);
+        };
+        let is_old = heirs.epoch < following.epoch.load(Ordering::SeqCst)
+            || heirs.config <= following.config.load(Ordering::SeqCst);
+        if is_old {
+            return Err(Refusal::StaleReign);
+        }
+        following.epoch.store(heirs.epoch, Ordering::SeqCst);
+        following.config.store(heirs.config, Ordering::SeqCst);
+        let [first, ..] = heirs.heirs;
+        following.heir.store(first, Ordering::SeqCst);
+        self.counters.succession.set_heir(Vmid::new(first));
+        Ok(true)
+    }
+
+    /// Handles that a process says that it leads.
+    pub(in crate::node) fn handle_new_leader(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        announced: &NewLeader,
+    ) -> Result<bool, Refusal> {
+        let Some(following) = self.following() else {
+            return Err(Refusal::WrongRole);
+        };
+        let from = peer.vmid();
+        // A leader that was named in a later list than this process knows: an heir that was taken off later
+        // would know so.
+        let is_later = announced.config > following.config.load(Ordering::SeqCst);
+        let is_heir = match following.stage() {
+            // The end of the old leader's stream is still to come.
+            Stage::Led => is_later || following.heir() == Some(from),
+            Stage::Orphaned => is_later || Some(from) == self.led_by(),
+            // The leader that it rejoins has been succeeded, too.
+            Stage::Rejoining | Stage::Resending => is_later,
+            Stage::Candidate => false,
+        };
+        if !is_heir || announced.vmid != from.get() {
+            return Err(Refusal::NotHeir);
+        }
+        if announced.epoch <= following.epoch.load(Ordering::SeqCst) {
+            return Err(Refusal::StaleReign);
+        }
+        following
+            .announced_epoch
+            .store(announced.epoch, Ordering::SeqCst);
+        following.announced.store(from.get(), Ordering::SeqCst);
+        peer.extended.store(true, Ordering::SeqCst);
+        self.wake();
+        Ok(true)
+    }
+
+    /// The connection with a process has ended. If that was the leader, and it has named an heir, this
+    /// process waits for the heir to lead, or is the heir.
+    pub(in crate::node) fn begin_succession(&self, gone: Vmid) -> Succession {
+        let Some(following) = self.following() else {
+            return Succession::None;
+        };
+        if Some(gone) != self.led_by() || self.phase() >= Phase::Flushing {
+            return Succession::None;
+        }
+        if gone == NOBODY {
+            return Succession::Awaited;
+        }
+        let named = Vmid::new(following.heir.swap(0, Ordering::SeqCst));
+        let announced = Vmid::new(following.announced.load(Ordering::SeqCst));
+        let heir = announced.filter(|vmid| *vmid != gone).or(named);
+        let has_ever_had_one = following.config.load(Ordering::SeqCst) > 0;
+        if heir.is_none() && !has_ever_had_one {
+            return Succession::None;
+        }
+        if heir.is_none() {
+            following.announced.store(0, Ordering::SeqCst);
+        }
+        let until = self.now() + self.config.succession_limit;
+        following.until.store(until.0, Ordering::SeqCst);
+        let us = self.identity.vmid;
+        following.old.store(gone.get(), Ordering::SeqCst);
+        self.counters.succession.begin_outage(self.now());
+        self.counters.succession.set_heir(None);
+        let leader = heir.filter(|heir| *heir != us).map_or(NOBODY, |heir| heir);
+        let stage = if heir == Some(us) {
+            Stage::Candidate
+        } else {
+            Stage::Orphaned
+        };
+        self.set_leader(following, leader, stage);
+        // A process that is to lead may be in a later list than this process has got.
+        self.wake();
+        Succession::Awaited
+    }
+
+    /// From now on that process leads, or is to lead. The calls to the leader before wait for it, if their
+    /// requests are kept; the others make theirs again.
+    pub(super) fn set_leader(&self, following: &Following<'m>, leader: Vmid, stage: Stage) {
+        let old = self.leader_vmid();
+        {
+            // No frame is kept for the leader before any more.
+            let _kept = following.kept.lock();
+            following.set_stage(stage);
+            self.leadership.set_leader(leader);
+        }
+        if old != leader {
+            let is_kept = |seq| following.kept.lock().is_counted(seq);
+            self.waiters.follow(old, leader, is_kept);
+            self.waiters.fail(Some(old), Error::NoSuchProcess);
+        }
+        if leader == NOBODY || leader == self.identity.vmid {
+            return;
+        }
+        if let Ok(peer) = self.peers.find_or_add(leader) {
+            peer.stream_wanted.store(true, Ordering::SeqCst);
+            self.call_worker(&peer);
+        }
+        log_event!(debug, "the leader is gone: process {leader} is to lead");
+    }
+
+    /// Goes on with the succession, in the worker. Returns when to run again, if before `until`.
+    pub(in crate::node) fn poll_succession(&self, until: Deadline) -> Deadline {
+        let Some(following) = self.following() else {
+            return until;
+        };
+        let stage = following.stage();
+        if stage == Stage::Led {
+            return self.watch_leader(following, until);
+        }
+        let limit = Time(following.until.load(Ordering::SeqCst));
+        if self.now() >= limit {
+            self.end_succession(following);
+            return Deadline::Now;
+        }
+        let until = until.min(Deadline::At(limit));
+        match stage {
+            // The answer of the new leader comes.
+            Stage::Led | Stage::Rejoining => until,
+            Stage::Orphaned => self.poll_orphaned(following, until),
+            Stage::Resending => self.poll_resending(following, until),
+            Stage::Candidate => self.poll_candidate(following, until),
+        }
+    }
+
+    /// No successor has come: the family has ended for this process.
+    pub(super) fn end_succession(&self, following: &Following<'m>) {
+        let leader = self.leader_vmid();
+        self.leader_gone.store(true, Ordering::SeqCst);
+        following.set_stage(Stage::Led);
+        log_event!(warn, "the leader is gone, and no successor has come");
+        self.waiters.fail(Some(leader), Error::LeaderGone);
+        self.waiters.wake_for_room(leader);
+    }
+
+    /// Asks the new leader what the old one has taken, as soon as the new one leads.
+    fn poll_orphaned(&self, following: &Following<'m>, until: Deadline) -> Deadline {
+        let Some(leader) = Vmid::new(following.announced.load(Ordering::SeqCst)) else {
+            return until;
+        };
+        if leader != self.leader_vmid() {
+            self.set_leader(following, leader, Stage::Orphaned);
+        }
+        let again = until.min(Deadline::At(self.now() + REJOIN_AGAIN));
+        let Ok(peer) = self.peers.find_or_add(leader) else {
+            return again;
+        };
+        let (sent, waiting) = {
+            let kept = following.kept.lock();
+            (kept.sent(), kept.waiting())
+        };
+        let rejoin = Rejoin {
+            epoch: following.epoch.load(Ordering::SeqCst),
+            config: following.config.load(Ordering::SeqCst),
+            pid: self.pid_or_zero(),
+            waiting,
+            sent,
+            received: following.received.load(Ordering::SeqCst),
+        };
+        following.set_stage(Stage::Rejoining);
+        // The new leader learns what this process can do.
+        let hello = Message::Hello(self.own_hello());
+        let rejoin = Message::Rejoin(rejoin);
+        if self.put(&peer, 0, &hello).is_err() || self.put(&peer, REJOIN_SEQ, &rejoin).is_err() {
+            following.set_stage(Stage::Orphaned);
+            return again;
+        }
+        self.flush(&peer);
+        until
+    }
+
+    /// Handles the answer to REJOIN. False if the answer is to something else.
+    pub(in crate::node) fn handle_rejoin_answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        payload: &[u8],
+    ) -> Result<bool, Refusal> {
+        let Some(following) = self.following().filter(|_| seq == REJOIN_SEQ) else {
+            return Ok(false);
+        };
+        if following.stage() != Stage::Rejoining || Some(peer.vmid()) != self.led_by() {
+            return Err(Refusal::WrongAnswer);
+        }
+        let Ok(Answer::Rejoin(rejoined)) = Answer::decode(Expected::Rejoin, payload) else {
+            return Err(Refusal::WrongAnswer);
+        };
+        match rejoined.taken {
+            Ok(taken) => {
+                let mut kept = following.kept.lock();
+                if !kept.covers(taken) {
+                    drop(kept);
+                    self.end_succession(following);
+                    return Err(Refusal::WrongAnswer);
+                }
+                kept.begin_resend(taken);
+                drop(kept);
+                following.epoch.store(rejoined.epoch, Ordering::SeqCst);
+                self.renew_contact();
+                following.set_stage(Stage::Resending);
+            }
+            Err(Errno::EAGAIN | Errno::EBUSY) => following.set_stage(Stage::Orphaned),
+            Err(_) => self.end_succession(following),
+        }
+        self.wake();
+        Ok(true)
+    }
+
+    /// Sends again what the old leader has not taken, as far as there is room. Afterwards the calls go on.
+    fn poll_resending(&self, following: &Following<'m>, until: Deadline) -> Deadline {
+        let leader = self.leader_vmid();
+        let Some(peer) = self.peers.find(leader) else {
+            return until;
+        };
+        let is_done = {
+            let mut queue = peer.queue.lock();
+            let mut kept = following.kept.lock();
+            loop {
+                let frame = kept.next_to_resend();
+                if frame.is_empty() {
+                    // Under both locks: the next frame goes into the queue, after these.
+                    following.set_stage(Stage::Led);
+                    break true;
+                }
+                if queue.closed
+                    || queue.room() < frame.len().plus(ANSWER_RESERVE)
+                    || queue.filling.push_frame(frame).is_err()
+                {
+                    break false;
+                }
+                queue.record_push();
+                kept.mark_resent();
+            }
+        };
+        self.flush(&peer);
+        if !is_done {
+            return until.min(Deadline::At(self.now() + REJOIN_AGAIN));
+        }
+        following.announced.store(0, Ordering::SeqCst);
+        self.record_new_leader(leader, following.epoch.load(Ordering::SeqCst));
+        self.defer_member_output();
+        self.waiters.wake_for_room(leader);
+        until
+    }
+
+    /// The leader has taken all frames up to that number.
+    pub(in crate::node) fn handle_mark(&self, peer: &PeerRef<'_, 'm, P::Stream>, number: u64) {
+        if let Some(following) = self.following() {
+            following.kept.lock().on_mark(number);
+            self.notify_kept_room(peer);
+        }
+    }
+
+    /// The leader has dismissed this process: it is no heir, and follows nobody.
+    pub(in crate::node) fn handle_dismissal(&self) {
+        if let Some(following) = self.following() {
+            following.heir.store(0, Ordering::SeqCst);
+            self.drop_log();
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! The heir of a leader that is gone takes over: it leads the family from then on, and the members rejoin it.
+
+use core::time::Duration;
+
+use super::following::{Following, Stage};
+use super::heir::LogEnd;
+use super::rejoin::NOBODY;
+use crate::Vmid;
+use crate::error::Errno;
+use crate::invariant::{Count, OrBroken};
+use crate::leader::{Op, Outcome};
+use crate::log::log_event;
+use crate::member::ChildExit;
+use crate::node::{ANSWER_RESERVE, LeaderTables, Node, PeerRef, Signal, SignalReply, Upcall};
+use crate::pal::{ConnectError, Deadline, Pal};
+use crate::store::copy;
+use crate::sync::Ordering;
+use crate::wire::{
+    Answer, Expected, FileLock, Frame, Message, NewLeader, Rejoin, Rejoined, SuccessionMode, codes,
+};
+
+/// The pause before the heir asks again whether the leader is dead.
+const PROBE_AGAIN: Duration = Duration::from_micros(500);
+
+/// The members that a new leader turns to in one turn of its worker.
+const MEMBERS_PER_TURN: usize = 64;
+
+/// All members were turned to.
+const WALKED: u32 = u32::MAX;
+
+/// The room for the longest answer that comes later.
+const LATE_ANSWER: usize = Answer::Lock(Ok(None)).length();
+
+/// What a new leader has for a member that has not rejoined yet.
+#[derive(Clone, Copy)]
+pub(in crate::node) enum Resent<'a> {
+    Answer(&'a Answer<'a>),
+    Message(&'a Message<'a>),
+}
+
+/// # The heir
+impl<'m, P: Pal> Node<'m, P> {
+    /// As the heir of a leader whose stream has ended: takes over when it is certain that the leader is dead
+    /// or has resigned.
+    pub(super) fn poll_candidate(&self, following: &Following<'m>, until: Deadline) -> Deadline {
+        let again = until.min(Deadline::At(self.now() + PROBE_AGAIN));
+        let Some(old) = Vmid::new(following.old.load(Ordering::SeqCst)) else {
+            return until;
+        };
+        match self.drain_log_to_end() {
+            LogEnd::Unfit => {
+                self.end_succession(following);
+                Deadline::Now
+            }
+            LogEnd::Hot { resigned } if resigned || self.is_leader_dead(old) => {
+                self.take_over(following, old);
+                Deadline::Now
+            }
+            LogEnd::Open | LogEnd::Hot { .. } => again,
+        }
+    }
+
+    /// Whether nobody listens at the address of the leader any more. On secure streams the host could say so
+    /// of a leader that lives.
+    fn is_leader_dead(&self, old: Vmid) -> bool {
+        if self.pal.is_secure() {
+            return false;
+        }
+        match self.pal.connect(old) {
+            Err(ConnectError::NotListening) => true,
+            // The stream is closed at once: it was only to see whether there is a listener.
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    /// Leads the family from now on.
+    fn take_over(&self, following: &Following<'m>, old: Vmid) {
+        let us = self.identity.vmid;
+        let Some(tables) = self.leadership.tables else {
+            return self.end_succession(following);
+        };
+        // This process follows itself: it takes what the old leader had for it, gives its delegations back,
+        // and executes what the old leader has not taken.
+        self.receive_own(following);
+        self.delegated_files.lock().recall_all();
+        self.try_return_files();
+        let taken = {
+            let mut tables = tables.lock();
+            let taken = tables.taken(us);
+            tables.apply(&Op::Succeed { to: us });
+            taken
+        };
+        // From the first moment on there is a place for what the leader has for each member.
+        self.adopt_members(tables);
+        self.set_leader(following, us, Stage::Candidate);
+        self.execute_own(tables, following, taken);
+        following.set_stage(Stage::Led);
+        let epoch = tables.lock().epoch();
+        following.epoch.store(epoch, Ordering::SeqCst);
+        following.walked.store(0, Ordering::SeqCst);
+        self.record_new_leader(us, epoch);
+        self.reclaim_ids(old);
+        self.waiters.wake_for_room(us);
+        // The locks that were recalled or revoked have their full time under the new leader.
+        self.enforce_all();
+        self.wake();
+    }
+
+    /// Handles the messages of the old leader to this process that have not arrived.
+    fn receive_own(&self, following: &Following<'m>) {
+        let us = self.identity.vmid;
+        let received = following.received.load(Ordering::SeqCst);
+        let Some(heir) = self.leadership.heir else {
+            return;
+        };
+        // Nobody else uses it before this process leads.
+        let Some(sent) = heir.sent.lock().take() else {
+            return;
+        };
+        sent.for_each_after(us, received, 0, |bytes| {
+            if let Ok(Some(frame)) = Frame::parse(bytes, bytes.len()) {
+                self.receive_own_frame(&frame);
+            }
+            true
+        });
+        *heir.sent.lock() = Some(sent);
+    }
+
+    fn receive_own_frame(&self, frame: &Frame<'_>) {
+        let us = self.identity.vmid;
+        if frame.code == codes::RESP {
+            // Until this process leads, its calls wait for nobody.
+            let delivery = self.waiters.answer(NOBODY, frame.seq, frame.payload);
+            return self.finish_delivery(&delivery);
+        }
+        let Ok(message) = frame.message() else { return };
+        // The leader has violated the protocol if one of these fails; there is nobody left to blame.
+        match message {
+            Message::Sync(code, sync) => drop(self.on_server_sync(code, &sync)),
+            Message::SyncNote { id, note } => drop(self.on_server_sync_note(id, note)),
+            Message::FileLockRecall(number) => self.recalled(number),
+            Message::ChildExit(report) => {
+                if let Some(exit) = ChildExit::of(&report) {
+                    let leader = self.leader_vmid();
+                    self.when_upcalls_have_room(|| self.child_ended(leader, exit));
+                }
+            }
+            Message::ProcessNote(note) => {
+                self.when_upcalls_have_room(|| self.handle_relative_note(&note) != Ok(false));
+            }
+            Message::PidKill(kill) | Message::KillPassed(kill) => {
+                let awaited = matches!(message, Message::PidKill(_));
+                let reply = SignalReply {
+                    to: us,
+                    seq: if awaited { frame.seq } else { 0 },
+                };
+                if let Ok(signal) = Signal::read(us, &kill) {
+                    self.enqueue_upcall(Upcall::Signal(signal, reply));
+                }
+                if !awaited {
+                    let _ = self.reply(us, frame.seq, &Answer::DONE, 0);
+                }
+            }
+            Message::FileGiven { handle, .. } => {
+                self.used_locks.record_open_file(handle);
+                let vmid = us.get();
+                let confirmation = Message::FileGiven { handle, vmid };
+                if let Ok(peer) = self.peers.find_or_add(self.leader_vmid()) {
+                    let _ = self.put(&peer, 0, &confirmation);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Runs the queued calls to the embedder until `act` has had room for its own.
+    fn when_upcalls_have_room(&self, act: impl Fn() -> bool) {
+        while !act() {
+            self.run_upcalls();
+        }
+    }
+
+    /// Executes the frames of this process that the old leader has not taken.
+    fn execute_own(
+        &self,
+        tables: &'m LeaderTables<'m>,
+        following: &Following<'m>,
+        taken: Option<u64>,
+    ) {
+        let Some(mut scratch) = following.scratch.lock().take() else {
+            return;
+        };
+        {
+            let mut kept = following.kept.lock();
+            let taken = taken.filter(|taken| kept.covers(*taken));
+            let all = kept.sent();
+            kept.begin_resend(taken.or_broken(all));
+        }
+        loop {
+            let length = {
+                let mut kept = following.kept.lock();
+                let next = kept.next_to_resend();
+                let length = next.len();
+                copy(scratch.prefix_mut(length), next);
+                kept.mark_resent();
+                length
+            };
+            if length == 0 {
+                break;
+            }
+            let bytes = scratch.initialized().get(..length).or_broken(&[]);
+            if let Ok(Some(frame)) = Frame::parse(bytes, length) {
+                self.execute_own_frame(tables, &frame);
+            }
+        }
+        *following.scratch.lock() = Some(scratch);
+    }
+
+    fn execute_own_frame(&self, tables: &'m LeaderTables<'m>, frame: &Frame<'_>) {
+        let us = self.identity.vmid;
+        if frame.code == codes::RESP {
+            if let Ok(Answer::Status(result)) = Answer::decode(Expected::Status, frame.payload) {
+                self.signal_answered(us, frame.seq, result.map(drop));
+            }
+            return;
+        }
+        let Ok(message) = frame.message() else { return };
+        match message {
+            Message::Sync(code, sync) => self.execute_own_sync(code, &sync),
+            Message::SyncNote { id, .. } => {
+                tables.lock().apply(&Op::OwnerDied(us, id));
+            }
+            message => {
+                let outcome = self.handle_own(frame.seq, &undelegated(message));
+                if let Ok(Outcome::Answer(answer)) = outcome {
+                    let delivery = self.waiters.answer_here(us, frame.seq, &answer);
+                    self.finish_delivery(&delivery);
+                }
+                if let Message::ChildExit(_) = message {
+                    self.end_own_process(tables);
+                }
+            }
+        }
+    }
+}
+
+/// Returns the request as a leader makes it for its own process: without a wish for a delegation.
+pub(in crate::node) const fn undelegated(message: Message<'_>) -> Message<'_> {
+    match message {
+        Message::FileLockBorrow(lock) => Message::FileLockSet(FileLock { handle: 0, ..lock }),
+        message => message,
+    }
+}
+
+/// # The new leader
+impl<'m, P: Pal> Node<'m, P> {
+    /// Adds the members of the family to the table of peers.
+    fn adopt_members(&self, tables: &LeaderTables<'m>) {
+        let mut last = None;
+        loop {
+            let next = tables.lock().next_member(last);
+            let Some(member) = next else { return };
+            last = Some(member);
+            if member == self.identity.vmid {
+                continue;
+            }
+            // The limits of both leaders are the same, so there is room.
+            if let Ok(peer) = self.peers.find_or_add(member) {
+                peer.awaits_rejoin.store(true, Ordering::SeqCst);
+                peer.extended.store(true, Ordering::SeqCst);
+                peer.stream_wanted.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// As a leader that has taken over: turns to the members, a portion in each turn of the worker, and sends
+    /// again what they have not received. Returns when to run again, if before `until`.
+    pub(in crate::node) fn poll_reign(&self, until: Deadline) -> Deadline {
+        let Some(tables) = self.leading() else {
+            return until;
+        };
+        let Some(following) = self.leadership.following else {
+            return until;
+        };
+        let mut last = following.walked.load(Ordering::SeqCst);
+        if last == WALKED {
+            return self.poll_resends(following, until);
+        }
+        let mut left = MEMBERS_PER_TURN;
+        while let Some(next) = left.checked_sub(1) {
+            left = next;
+            let member = tables.lock().next_member(Vmid::new(last));
+            let Some(member) = member else {
+                last = WALKED;
+                break;
+            };
+            last = member.get();
+            if member != self.identity.vmid {
+                self.turn_to(member, following);
+            }
+        }
+        following.walked.store(last, Ordering::SeqCst);
+        Deadline::Now
+    }
+
+    /// Announces to a member that this process leads.
+    fn turn_to(&self, member: Vmid, following: &Following<'m>) {
+        let Some(peer) = self.peers.find(member) else {
+            // It has joined the new leader, or there is no room for it.
+            return;
+        };
+        if !peer.awaits_rejoin.load(Ordering::SeqCst) {
+            return;
+        }
+        let hello = Message::Hello(self.own_hello());
+        let announced = Message::Leader(NewLeader {
+            epoch: following.epoch.load(Ordering::SeqCst),
+            config: following.config.load(Ordering::SeqCst),
+            vmid: self.identity.vmid.get(),
+            mode: SuccessionMode::Standby,
+        });
+        if self.put(&peer, 0, &hello).is_err() || self.put(&peer, 0, &announced).is_err() {
+            // It has not read what this process sent to it as a member.
+            self.disconnect_peer(&peer);
+        }
+        self.flush(&peer);
+        self.call_worker(&peer);
+    }
+
+    /// Handles the request of a member to follow this process.
+    pub(in crate::node) fn handle_rejoin(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        rejoin: &Rejoin,
+    ) {
+        let answer = |epoch, taken| Answer::Rejoin(Rejoined { epoch, taken });
+        let Some(following) = self.leadership.following else {
+            return self.answer(peer, seq, &answer(0, Err(Errno::ESTALE)));
+        };
+        let epoch = following.epoch.load(Ordering::SeqCst);
+        let taken = self.rejoin(peer, rejoin, epoch);
+        self.answer(peer, seq, &answer(epoch, taken));
+        if taken.is_ok() {
+            peer.rejoin_received
+                .store(rejoin.received, Ordering::SeqCst);
+            peer.resent.store(0, Ordering::SeqCst);
+            peer.is_resending.store(true, Ordering::SeqCst);
+            following.resending.fetch_add(1, Ordering::SeqCst);
+            self.wake();
+        } else {
+            log_event!(
+                warn,
+                "process {} can't follow this process: {taken:?}",
+                peer.vmid()
+            );
+        }
+    }
+
+    /// Decides whether a member can follow this process. Returns the number of its frames that were taken.
+    fn rejoin(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        rejoin: &Rejoin,
+        epoch: u32,
+    ) -> Result<u64, Errno> {
+        let Some(tables) = self.leading() else {
+            let is_candidate = self
+                .following()
+                .is_some_and(|following| following.stage() == Stage::Candidate);
+            return Err(if is_candidate {
+                Errno::EBUSY
+            } else {
+                Errno::ESTALE
+            });
+        };
+        let member = peer.vmid();
+        if !peer.awaits_rejoin.load(Ordering::SeqCst) || peer.is_resending.load(Ordering::SeqCst) {
+            return Err(Errno::EPERM);
+        }
+        if rejoin.epoch >= epoch {
+            return Err(Errno::ESTALE);
+        }
+        let tables = tables.lock();
+        let taken = tables.taken(member).ok_or(Errno::EPERM)?;
+        let is_covered = self.leadership.heir.is_some_and(|heir| {
+            let sent = heir.sent.lock();
+            sent.as_ref()
+                .is_some_and(|sent| sent.covers(member, rejoin.received))
+        });
+        drop(tables);
+        if taken > rejoin.sent || !is_covered {
+            return Err(Errno::ESTALE);
+        }
+        // The answers that its requests still wait for.
+        let waiting = usize::try_from(rejoin.waiting).or_broken(usize::MAX);
+        let room = peer.queue.lock().room();
+        peer.reserve_reply(waiting.saturating_mul(LATE_ANSWER).min(room));
+        Ok(taken)
+    }
+
+    /// Sends again what members have not received, as far as there is room.
+    fn poll_resends(&self, following: &Following<'m>, until: Deadline) -> Deadline {
+        if following.resending.load(Ordering::SeqCst) == 0 {
+            return until;
+        }
+        let mut until = until;
+        for peer in self.peers.all() {
+            if !peer.is_resending.load(Ordering::SeqCst) {
+                continue;
+            }
+            if self.resend(&peer) {
+                following.resending.fetch_sub(1, Ordering::SeqCst);
+            } else {
+                until = until.min(Deadline::At(self.now() + PROBE_AGAIN));
+            }
+            self.flush(&peer);
+        }
+        until
+    }
+
+    /// Sends again what the member has not received. True if all is queued, or the member is gone.
+    fn resend(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        let Some(heir) = self.leadership.heir else {
+            return true;
+        };
+        let received = peer.rejoin_received.load(Ordering::SeqCst);
+        let skip = usize::try_from(peer.resent.load(Ordering::SeqCst)).or_broken(0);
+        // Under the lock: a message that another thread has for the member comes after these.
+        let sent = heir.sent.lock();
+        let Some(frames) = sent.as_ref() else {
+            return true;
+        };
+        let mut is_all = true;
+        let count = frames.for_each_after(peer.vmid(), received, skip, |frame| {
+            let mut queue = peer.queue.lock();
+            is_all = queue.closed
+                || queue.room() >= frame.len().plus(ANSWER_RESERVE)
+                    && queue.filling.push_frame(frame).is_ok();
+            queue.record_push();
+            is_all
+        });
+        peer.resent.store(skip.plus(count) as u64, Ordering::SeqCst);
+        if is_all {
+            peer.awaits_rejoin.store(false, Ordering::SeqCst);
+            peer.is_resending.store(false, Ordering::SeqCst);
+        }
+        drop(sent);
+        if is_all {
+            self.retry_output(peer);
+            self.heirs_are_due();
+        }
+        is_all
+    }
+
+    /// The connection with a member ends, which may be sent something again.
+    pub(in crate::node) fn end_resend(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        if peer.is_resending.swap(false, Ordering::SeqCst)
+            && let Some(following) = self.leadership.following
+        {
+            following.resending.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// As the new leader: keeps a message for a member that has not rejoined yet. False if the member has
+    /// rejoined.
+    pub(in crate::node) fn keep_for_rejoin(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        content: Resent<'_>,
+    ) -> bool {
+        if !peer.awaits_rejoin.load(Ordering::SeqCst) {
+            return false;
+        }
+        let Some(heir) = self.leadership.heir else {
+            return false;
+        };
+        let mut sent = heir.sent.lock();
+        let Some(frames) = sent.as_mut() else {
+            return false;
+        };
+        if !peer.awaits_rejoin.load(Ordering::SeqCst) {
+            return false;
+        }
+        match content {
+            Resent::Answer(answer) => frames.push_answer(peer.vmid(), seq, answer),
+            Resent::Message(message) => frames.push_message(peer.vmid(), seq, message),
+        }
+        true
+    }
+
+    /// Returns the leader that this process follows, for a process that asks.
+    pub(in crate::node) fn present_leader(&self) -> NewLeader {
+        let following = self.leadership.following;
+        let number = |number: fn(&Following<'m>) -> u32| following.map_or(1, number);
+        NewLeader {
+            epoch: number(|following| following.epoch.load(Ordering::SeqCst)),
+            config: number(|following| following.config.load(Ordering::SeqCst)),
+            vmid: self.leader_vmid().get(),
+            mode: SuccessionMode::Standby,
+        }
+    }
+}
