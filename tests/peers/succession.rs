@@ -39,7 +39,7 @@ fn of_succession() -> [Message<'static>; 10] {
             epoch: 1,
             config: 1,
             pid: 3,
-            flags: 0,
+            waiting: 0,
             sent: 5,
             received: 6,
         }),

@@ -389,8 +389,9 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<Answer<'static>, Error> {
         let now = self.begin_time(wait);
         let limits = Limits::beginning(wait, || now);
-        let dest = self.redirected(dest, message);
-        if dest == self.identity.vmid {
+        let asked = dest;
+        let dest = self.redirected(asked, message);
+        if dest != asked && dest == self.identity.vmid {
             return self.call_again(message, data, limits);
         }
         let outcome = {

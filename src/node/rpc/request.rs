@@ -88,8 +88,9 @@ impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
         may_wait: bool,
     ) -> Result<Self, Error> {
         let now = node.now();
-        let dest = node.redirected(dest, message);
-        if dest == node.identity.vmid {
+        let asked = dest;
+        let dest = node.redirected(asked, message);
+        if dest != asked && dest == node.identity.vmid {
             return Self::begin(node, dest, &undelegated(*message), limits, may_wait);
         }
         let peer = node.peer(dest)?;

@@ -226,9 +226,10 @@ calls! {
     fn post(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
         // One limit for all attempts; there is only one where the leader never changes.
         let wait = if self.follows() { self.begin(wait) } else { wait };
-        let mut dest = self.redirected(dest, message);
+        let asked = dest;
+        let mut dest = self.redirected(asked, message);
         loop {
-            if dest == self.identity.vmid {
+            if dest != asked && dest == self.identity.vmid {
                 return self.send_own(message);
             }
             let peer = self.peer(dest)?;
