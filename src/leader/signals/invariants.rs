@@ -31,8 +31,10 @@ impl Signals<'_> {
             && targets().count() == self.free_targets.in_use()
             && is_ordered
             && self.outbox.check_invariants(|slot| {
-                let mut targets = targets();
-                targets.any(|(at, target)| at == slot as usize && target.is_ready())
+                let target = self.targets.get(slot as usize);
+                target.is_some_and(|target| {
+                    target.is_ready() && self.by_vmid.get(target.vmid) == Some(slot)
+                })
             })
     }
 }
