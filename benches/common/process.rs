@@ -42,6 +42,11 @@ impl Child {
         Ok(line.trim_end().to_owned())
     }
 
+    /// Kills the process (SIGKILL), and waits until it is dead.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.process.kill()
+    }
+
     /// The processor time that the process has used, in clock ticks of 10 ms.
     pub(crate) fn ticks(&self) -> Result<u32> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;

@@ -113,6 +113,11 @@ impl Latency {
         class.map_or(0, |(longest, _)| *longest)
     }
 
+    /// The same as a duration.
+    pub(crate) fn duration(&self, percent: u64) -> Duration {
+        Duration::from_nanos(self.nanoseconds(percent))
+    }
+
     /// The same in microseconds.
     pub(crate) fn microseconds(&self, percent: u64) -> f64 {
         Duration::from_nanos(self.nanoseconds(percent)).as_secs_f64() * 1e6

@@ -12,6 +12,7 @@ mod figures;
 mod human;
 mod process;
 mod progress;
+mod succession;
 mod workers;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub(crate) use process::{
     ProcessOptions, command, end, over, pid_of, print_line, read_lines, send,
 };
 pub(crate) use progress::Progress;
+pub(crate) use succession::{follows_successors, heir_of, may_lead};
 pub(crate) use workers::{Worker, WorkerPool};
 
 /// Reads a number of seconds from a command line.

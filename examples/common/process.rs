@@ -91,10 +91,12 @@ pub(crate) fn over(mut line: impl FnMut() + Send + 'static) -> Arc<AtomicBool> {
     over
 }
 
-/// Ends this process in the family, and waits until all members have the notice.
+/// Ends this process in the family, and waits until all members have the notice. A leader that has an heir hands
+/// the family over.
 pub(crate) fn end<P: Pal>(node: &Node<'_, P>, exit: Exit, wait: Wait<'_>) -> Result<()> {
     node.exit(exit, wait)?;
     node.release_idle_ranges(wait)?;
+    node.leave(wait)?;
     ensure!(
         node.shut_down(Duration::from_secs(5)),
         "something was not sent"

@@ -2,13 +2,15 @@
 //! checks that nothing is lost, left behind or late.
 //!
 //! The parts: [`run`] is the leader's side, which keeps the [`places`] filled; [`member`] is a
-//! process and [`work`] what it does while it lives; [`shared`] is what all of them share, [`signals`]
+//! process and [`work`] what it does while it lives; [`leaders`] are the processes that lead when this one does
+//! not (`--kill-leader`); [`shared`] is what all of them share, [`signals`]
 //! what they signal; [`figures`] is what they count, [`view`] what you see, [`final_faults`] what must be
 //! true at the end.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod figures;
+mod leaders;
 mod member;
 mod resources;
 mod run;
@@ -42,6 +44,9 @@ WHAT HAPPENS
   (SIGKILL), or both at about the same time. Then another process takes its place. Meanwhile this
   process signals them one by one, by group, and all at once.
 
+  With --kill-leader this process is only a member. Some of the N processes may lead, and every second
+  the leader is killed, or leaves now and then; another takes over.
+
   The display shows the number of processes that have started and ended; for each kind of work the
   number of calls, their rate and their latency; and the memory and descriptors of this process.
 
@@ -63,10 +68,14 @@ LOAD
   processes for each core, so that the machine is busy, but calls do not wait long for a processor
   alone. `--pause`, `--life` and `--limit` set other values.
 
+  With --kill-leader the same is checked across all leaders.
+
 EXAMPLES
   soak                               fifty processes for twenty seconds
   soak --members 200 --seconds 600   200 processes for ten minutes
-  soak --members 8 --pause 0         as fast as it can, all the time"
+  soak --members 8 --pause 0         as fast as it can, all the time
+  soak --kill-leader                 200 processes for ten minutes, and a dead leader every second
+  soak --kill-leader --quick         the same with 20 processes, for ten seconds"
 )]
 struct Cli {
     #[command(flatten)]
@@ -77,12 +86,21 @@ struct Cli {
 
 #[derive(Args)]
 struct Options {
-    /// How many processes live at once, besides this one
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=500))]
-    members: u32,
-    /// How long to go on
-    #[arg(long, value_name = "S", default_value = "20", value_parser = seconds)]
-    seconds: Duration,
+    /// How many processes live at once, besides this one [default: 50; with --kill-leader 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=500))]
+    members: Option<u32>,
+    /// How long to go on [default: 20; with --kill-leader 600]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    seconds: Option<Duration>,
+    /// Kill the leader, again and again
+    #[arg(long)]
+    kill_leader: bool,
+    /// A short run with a dead leader every second
+    #[arg(long, requires = "kill_leader")]
+    quick: bool,
+    /// The time between two deaths of leaders, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000, requires = "kill_leader", value_parser = clap::value_parser!(u64).range(20..=60_000))]
+    every: u64,
     /// The mean pause of a process between two pieces of work, in milliseconds
     /// [default: 2 for each process to a core]
     #[arg(long, value_name = "MS")]
@@ -99,10 +117,34 @@ struct Options {
 }
 
 impl Options {
+    fn members(&self) -> u32 {
+        self.members
+            .unwrap_or(match (self.kill_leader, self.quick) {
+                (_, true) => 20,
+                (true, false) => 200,
+                (false, false) => 50,
+            })
+    }
+
+    fn seconds(&self) -> Duration {
+        self.seconds
+            .unwrap_or(Duration::from_secs(match (self.kill_leader, self.quick) {
+                (_, true) => 10,
+                (true, false) => 600,
+                (false, false) => 20,
+            }))
+    }
+
+    /// The time between two deaths of leaders, if they are killed.
+    fn leader_life(&self) -> Option<Duration> {
+        self.kill_leader
+            .then_some(Duration::from_millis(self.every))
+    }
+
     /// Returns the number of processes for each core.
     fn processes_per_core(&self) -> u32 {
         let cores = available_parallelism().map_or(1, usize::from);
-        self.members.div_ceil(u32::try_from(cores).unwrap_or(1))
+        self.members().div_ceil(u32::try_from(cores).unwrap_or(1))
     }
 
     fn pause(&self) -> Duration {
@@ -127,12 +169,16 @@ enum Role {
     /// A process: started by the leader.
     #[command(hide = true)]
     Member(member::Options),
+    /// A process that does nothing, but may lead: the first one, and the last one.
+    #[command(hide = true)]
+    Leader(leaders::Options),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.role {
         Some(Role::Member(options)) => follow("soak: a process", member::run(&options)),
+        Some(Role::Leader(options)) => follow("soak: a leader", leaders::run(&options)),
         None => lead("soak", |wrong| run::run(&cli.options, wrong)),
     }
 }

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
 use libos_ipc::{
     Capacities, Config, Embedder, Errno, Exit, MetaCode, Metadata, MetadataReply, Node, Pid,
@@ -17,8 +17,9 @@ use libos_ipc::{
 };
 use rustix::process::{getgid, getuid};
 
-use crate::common::{ProcessOptions, end, over, send};
+use crate::common::{ProcessOptions, end, follows_successors, may_lead, over, send};
 use crate::figures::Kind;
+use crate::leaders;
 use crate::signals::{ALL, GROUP, ONE};
 use crate::work::Member;
 
@@ -50,6 +51,48 @@ pub(crate) struct Options {
     /// What to end with
     #[arg(long)]
     code: u8,
+    /// Whether the leader may change, and whether this process may lead
+    #[arg(long, value_enum, default_value_t)]
+    succession: Succession,
+}
+
+/// What a process does when its leader is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Succession {
+    /// It ends.
+    #[default]
+    None,
+    /// It goes on with another leader.
+    Follows,
+    /// It may lead.
+    Leads,
+}
+
+impl Succession {
+    /// Returns the name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Succession::None => "none",
+            Succession::Follows => "follows",
+            Succession::Leads => "leads",
+        }
+    }
+}
+
+/// Returns the configuration of a member.
+pub(crate) fn config(members: u32, succession: Succession) -> Config {
+    let config = Config {
+        capacities: match succession {
+            Succession::None | Succession::Follows => capacities(members),
+            Succession::Leads => leaders::capacities(members),
+        },
+        ..Config::DEFAULT
+    };
+    match succession {
+        Succession::None => config,
+        Succession::Follows => follows_successors(config),
+        Succession::Leads => may_lead(config),
+    }
 }
 
 /// Counts the signals that are delivered, and answers requests for metadata.
@@ -94,6 +137,11 @@ impl Embedder<Host> for OsOf {
     }
 }
 
+/// Returns the library OS of a process that only leads: it answers as any other.
+pub(crate) fn library_os() -> Box<dyn Embedder<Host> + Send> {
+    Box::new(OsOf(Arc::default()))
+}
+
 /// Answers requests for metadata of a process of this program.
 pub(crate) fn answer(node: &Node<'_, Host>, pid: Pid, what: MetaCode, reply: MetadataReply) {
     let program = current_exe().ok();
@@ -122,10 +170,7 @@ pub(crate) fn capacities(members: u32) -> Capacities {
 
 pub(crate) fn run(options: &Options) -> Result<u8> {
     raise_descriptor_limit().context("raising the limit of descriptors")?;
-    let config = Config {
-        capacities: capacities(options.members),
-        ..Config::DEFAULT
-    };
+    let config = config(options.members, options.succession);
     let os = Arc::new(Os::default());
     let identity = options.process.identity;
     let embedder = Box::new(OsOf(Arc::clone(&os)));
@@ -136,7 +181,9 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let born = Instant::now();
     let mut reported = Instant::now();
     let life = options.life.map(Duration::from_millis);
-    let lives = || !over.load(Ordering::Relaxed) && !os.leader_left.load(Ordering::Relaxed);
+    let is_orphan =
+        || options.succession == Succession::None && os.leader_left.load(Ordering::Relaxed);
+    let lives = || !over.load(Ordering::Relaxed) && !is_orphan();
     let start = member.own_changes()?;
     while lives() && life.is_none_or(|life| born.elapsed() < life) {
         member.step()?;
@@ -148,10 +195,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
             ..=options.pause * 2000,
         )));
     }
-    ensure!(
-        !os.leader_left.load(Ordering::Relaxed),
-        "the leader is gone"
-    );
+    ensure!(!is_orphan(), "the leader is gone");
     let changes = member.own_changes()? - start;
     ensure!(
         changes == member.changes,

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
 use libos_ipc::{
-    Capacities, ChildExit, ChildSelector, Config, Embedder, Errno, Error, Identity, LeaseLimits,
-    LockLimits, MetaCode, MetadataReply, Node, Pid, ProcessState, Refusal, Signal, SignalReply,
-    Target, Wait,
+    ChildExit, ChildSelector, Config, Embedder, Errno, Error, Exit, Identity, MetaCode,
+    MetadataReply, Node, Pid, ProcessState, Refusal, Signal, SignalReply, Target, Wait,
 };
 
 use crate::Options;
-use crate::common::{left, pid_of};
+use crate::common::{Latency, end, left, pid_of};
 use crate::figures::{Kind, Report};
-use crate::member::{self, answer};
+use crate::leaders::{self, CANDIDATES, Deaths, LeaderEnd, PureLeader};
+use crate::member::{self, Succession, answer};
 use crate::resources::Resources;
 use crate::shared::{Guarded, SHARERS, Value, flocked_file, value_of};
 use crate::signals::signal;
@@ -67,6 +67,10 @@ pub(crate) struct Totals {
     /// Processes that were killed before they had joined.
     pub(crate) buried: u64,
     pub(crate) report: Report,
+    pub(crate) killed_leaders: u64,
+    pub(crate) left_leaders: u64,
+    /// The times without an answer when the leader changed.
+    pub(crate) outages: Latency,
 }
 
 pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
@@ -75,28 +79,25 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     Guarded::create(&file)?;
     Guarded::create(&flocked_file(&file))?;
     raise_descriptor_limit().context("raising the limit of descriptors")?;
-    let config = Config {
-        capacities: capacities(options.members),
-        ..Config::DEFAULT
-    };
+    let members = options.members();
     let (events, happened) = channel();
     let register = Arc::new(Register::default());
     let os = Os {
         register: Arc::clone(&register),
         events: events.clone(),
     };
-    let leader = HostNode::start_with(&base, Identity::LEADER, config, Box::new(os))?;
+    let (leader, deaths) = start(options, &base, os)?;
     let wait = Wait::at_most(options.limit());
     leader.join(wait)?;
     // The values live as long as a process that has used them.
     let mut values = Vec::new();
-    for number in 0..options.members.div_ceil(SHARERS) {
+    for number in 0..members.div_ceil(SHARERS) {
         let value = leader.share::<Value>(Some(value_of(number * SHARERS)))?;
         drop(value.read(wait)?);
         values.push(value);
     }
     let view = View::new(options);
-    let resources = Resources::new(options.seconds)?;
+    let resources = Resources::new(options.seconds())?;
     let over = AtomicBool::new(false);
     let alls = AtomicU64::new(0);
     let mut run = Run {
@@ -105,7 +106,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         leader: &leader,
         register: &register,
         wait,
-        places: (0..options.members).map(|_| None).collect(),
+        places: (0..members).map(|_| None).collect(),
         ending: Vec::new(),
         events,
         happened,
@@ -114,13 +115,22 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         view,
         begin: Instant::now(),
         alls: &alls,
+        deaths,
+        last: None,
         wrong: Vec::new(),
     };
     let outcome = thread::scope(|scope| {
         let signals = scope.spawn(|| signal(&leader, &register, wait, &over, &alls));
+        let asks = options
+            .kill_leader
+            .then(|| scope.spawn(|| leaders::ask(&leader, &over, wait)));
         let outcome = run.work();
         over.store(true, Ordering::Relaxed);
         let signals = signals.join().map_err(|_| anyhow::anyhow!("a panic"))?;
+        if let Some(asks) = asks {
+            let outages = asks.join().map_err(|_| anyhow::anyhow!("a panic"))?;
+            run.totals.outages = outages?;
+        }
         outcome.and(signals)
     });
     run.places.clear();
@@ -140,8 +150,15 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         ));
     }
     match leader.wait_child(ChildSelector::Any, Wait::at_most(Duration::ZERO)) {
-        Err(Error::NoChild) => {}
+        Err(Error::NoChild) if run.last.is_none() => {}
+        Err(Error::TimedOut) if run.last.is_some() => {}
         other => wrong.push(format!("there is another child: {other:?}")),
+    }
+    wrong.extend(run.final_faults());
+    if let Some(last) = run.last.take() {
+        end(&leader, Exit::default(), wait)?;
+        wrong.extend(last.end()?);
+        return Ok(());
     }
     leader.leave(wait)?;
     leader.release_idle_ranges(wait)?;
@@ -150,31 +167,24 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     wrong.extend(left(&leader, |reason, count| {
         matches!(reason, Refusal::NoVmid | Refusal::Unreachable) && count <= killed
     }));
-    wrong.extend(run.final_faults());
     Ok(())
 }
 
-/// Returns the limits of the leader for that many processes.
-fn capacities(members: u32) -> Capacities {
-    let common = member::capacities(members);
-    // Each member has a reserve of four places: a quarter of an equal part.
-    let shared = 16 * (common.peers + 1);
-    Capacities {
-        ranges: 4 * shared,
-        processes: shared,
-        waiters: 64,
-        locks: LockLimits {
-            locks: 4 * shared,
-            files: shared,
-            waiting: shared,
-            open_files: shared,
-        },
-        leases: LeaseLimits {
-            handles: shared,
-            clients: shared,
-        },
-        ..common
-    }
+/// Starts the first process: as the leader, or as a member of a leader that is killed.
+fn start(options: &Options, base: &Path, os: Os) -> Result<(HostNode, Option<Deaths>)> {
+    let members = options.members();
+    let Some(every) = options.leader_life() else {
+        let config = Config {
+            capacities: leaders::capacities(members),
+            ..Config::DEFAULT
+        };
+        let node = HostNode::start_with(base, Identity::LEADER, config, Box::new(os))?;
+        return Ok((node, None));
+    };
+    let (first, identity) = leaders::start_first(base, members)?;
+    let config = member::config(members, Succession::Follows);
+    let node = HostNode::start_with(base, identity, config, Box::new(os))?;
+    Ok((node, Some(Deaths::new(first, every))))
 }
 
 /// A process that has ended and was not reaped.
@@ -199,15 +209,25 @@ struct Run<'a> {
     view: View,
     begin: Instant,
     alls: &'a AtomicU64,
+    deaths: Option<Deaths>,
+    /// The process that leads at the end, if this one does not.
+    last: Option<PureLeader>,
     wrong: Vec<String>,
 }
 
 impl Run<'_> {
     /// Works until the time is over and all processes have ended.
     fn work(&mut self) -> Result<()> {
-        while self.begin.elapsed() < self.options.seconds {
+        while self.begin.elapsed() < self.options.seconds() {
             self.fill()?;
             self.step()?;
+            self.end_leader()?;
+        }
+        if self.deaths.is_some() {
+            let child = self.leader.start_child(self.wait)?;
+            let last = PureLeader::start(self.paths.0, &child, self.options.members())?;
+            last.line().context("the last leader has not joined")?;
+            self.last = Some(last);
         }
         for occupant in self.places.iter_mut().flatten() {
             occupant.stop()?;
@@ -229,8 +249,32 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Ends the leader if its time has come.
+    fn end_leader(&mut self) -> Result<()> {
+        if let Some(deaths) = &mut self.deaths {
+            match deaths.step(self.leader, &mut self.places)? {
+                Some(LeaderEnd::Killed) => self.totals.killed_leaders += 1,
+                Some(LeaderEnd::Left) => self.totals.left_leaders += 1,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a process in that place may lead.
+    fn succession(&self, place: usize) -> Succession {
+        match &self.deaths {
+            None => Succession::None,
+            Some(_) if place < CANDIDATES => Succession::Leads,
+            Some(_) => Succession::Follows,
+        }
+    }
+
     fn fill(&mut self) -> Result<()> {
         let (base, file) = self.paths;
+        let successions: Vec<_> = (0..self.places.len())
+            .map(|place| self.succession(place))
+            .collect();
         for (number, place) in self.places.iter_mut().enumerate() {
             if place.is_none() {
                 let limit = Wait::at_most(self.options.limit());
@@ -243,6 +287,7 @@ impl Run<'_> {
                     place: number,
                     base,
                     file,
+                    succession: successions[number],
                 };
                 let new = RunningProcess::start(&start, self.options, &self.events);
                 let new = new.inspect_err(|_| {
@@ -383,7 +428,9 @@ impl Run<'_> {
     /// Returns the faults of the whole run.
     fn final_faults(&self) -> Vec<String> {
         let waiters = self.leader.statistics().pools.waiters;
-        let mut wrong = self.resources.final_faults(waiters.peak);
+        // Streams from and to the last leader, and its pipes.
+        let more = if self.last.is_some() { 8 } else { 0 };
+        let mut wrong = self.resources.final_faults(waiters.peak + more);
         let limit = self.options.limit();
         for (kind, name) in Kind::ALL {
             let latency = self.totals.report.latencies.of(kind);

@@ -13,6 +13,7 @@ use libos_ipc::{ChildExit, Identity, Pid, Vmid};
 use crate::Options;
 use crate::common::{SIGPWR, command, pid_of, read_lines};
 use crate::figures::{Counts, Report};
+use crate::member::Succession;
 
 /// The planned end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub(crate) struct Start<'a> {
     pub(crate) place: usize,
     pub(crate) base: &'a Path,
     pub(crate) file: &'a Path,
+    pub(crate) succession: Succession,
 }
 
 impl RunningProcess {
@@ -67,8 +69,12 @@ impl RunningProcess {
             place,
             base,
             file,
+            succession,
         } = *start;
+        // A process that may lead lives until it does.
+        let leads = succession == Succession::Leads;
         let plan = match fastrand::u32(..100) {
+            _ if leads => Plan::End,
             chance if chance >= options.killed => Plan::End,
             chance if chance % 4 == 0 => Plan::Both,
             _ => Plan::Kill,
@@ -78,12 +84,13 @@ impl RunningProcess {
         let code = fastrand::u8(..);
         let mut start = command("member", base, &child)?;
         start.arg("--file").arg(file);
-        if plan != Plan::Kill {
+        if plan != Plan::Kill && !leads {
             start.args(["--life", &life.to_string()]);
         }
+        start.args(["--succession", succession.name()]);
         for (name, number) in [
             ("--place", place as u128),
-            ("--members", options.members.into()),
+            ("--members", options.members().into()),
             ("--pause", options.pause().as_millis()),
             ("--limit", options.limit().as_millis()),
             ("--code", code.into()),
@@ -119,6 +126,12 @@ impl RunningProcess {
             self.process.kill()?;
         }
         Ok(())
+    }
+
+    /// Kills it now.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.plan = Plan::Kill;
+        Ok(self.process.kill()?)
     }
 
     /// Ends it now, in its planned way.

@@ -30,8 +30,8 @@ impl View {
         send(&format!(
             "{} processes for {:?}: a pause of {:?} between two pieces of work, a life of {:?} on \
              average, a call at most {:?}",
-            options.members,
-            options.seconds,
+            options.members(),
+            options.seconds(),
             options.pause(),
             options.life(),
             options.limit(),
@@ -40,12 +40,12 @@ impl View {
         let every = if progress.is_shown() {
             DISPLAY_INTERVAL
         } else {
-            (options.seconds / 20).max(Duration::from_secs(1))
+            (options.seconds() / 20).max(Duration::from_secs(1))
         };
         View {
             progress,
             begin: Instant::now(),
-            seconds: options.seconds,
+            seconds: options.seconds(),
             every,
             next: every,
             before: (Duration::ZERO, [0; Kind::ALL.len()]),
@@ -102,6 +102,15 @@ impl View {
             HumanCount(leader.frames_out),
             HumanCount(leader.writes),
         ));
+        if totals.killed_leaders + totals.left_leaders > 0 {
+            send(&format!(
+                "{} leaders were killed, {} left; without an answer half of the times for {:.1?} or less, at most for {:.1?}",
+                totals.killed_leaders,
+                totals.left_leaders,
+                totals.outages.duration(50),
+                totals.outages.slowest(),
+            ));
+        }
         let counts = totals.report.counts;
         send(&format!(
             "{} changes of shared values, {} signals to others, {} deadlocks refused",

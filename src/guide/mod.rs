@@ -1,7 +1,7 @@
 //! The documents of the repository, as pages.
 //!
 //! A platform and the first calls: [`embedding`]. A library OS in C: [`porting`]. What may be called from where: [`concurrency`].
-//! What went wrong: [`debugging`]. Who is trusted for what: [`security`]. The parts and how they work: [`architecture`], [`design`].
+//! A leader that ends or is killed: [`succession`]. What went wrong: [`debugging`]. Who is trusted for what: [`security`]. The parts and how they work: [`architecture`], [`design`].
 //! What each operation promises: [`protocol`], [`kernel_rules`]. Special words: [`glossary`].
 
 /// A page: a document, whose links lead to other pages here, and to files of the package elsewhere.
@@ -24,3 +24,4 @@ page!(kernel_rules, "../../docs/kernel-rules.md");
 page!(porting, "../../docs/porting.md");
 page!(protocol, "../../docs/protocol.md");
 page!(security, "../../docs/security.md");
+page!(succession, "../../docs/succession.md");

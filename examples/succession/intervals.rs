@@ -1,0 +1,100 @@
+//! Times at which processes had something that only one may have.
+
+use std::collections::BTreeMap;
+
+/// Something that one process has at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Thing {
+    Id(u64),
+    File(u64),
+    Value,
+}
+
+/// The time in which a process had a thing. It had it for certain between these two.
+#[derive(Clone, Copy, Debug)]
+struct Interval {
+    begin: u64,
+    end: u64,
+    /// The number of the process.
+    process: usize,
+}
+
+/// All these times.
+#[derive(Default)]
+pub(crate) struct Intervals {
+    of: BTreeMap<Thing, Vec<Interval>>,
+    open: BTreeMap<(Thing, usize), u64>,
+    wrong: Vec<String>,
+}
+
+impl Intervals {
+    pub(crate) fn begin(&mut self, thing: Thing, process: usize, time: u64) {
+        if self.open.insert((thing, process), time).is_some() {
+            self.wrong
+                .push(format!("process {process} got {thing:?} twice"));
+        }
+    }
+
+    pub(crate) fn end(&mut self, thing: Thing, process: usize, time: u64) {
+        match self.open.remove(&(thing, process)) {
+            Some(begin) => self.push(thing, begin, time, process),
+            None => self.wrong.push(format!(
+                "process {process} gave {thing:?} back, which it did not have"
+            )),
+        }
+    }
+
+    fn push(&mut self, thing: Thing, begin: u64, end: u64, process: usize) {
+        // A process that was killed may have got something afterwards, before it was dead.
+        let end = end.max(begin);
+        self.of.entry(thing).or_default().push(Interval {
+            begin,
+            end,
+            process,
+        });
+    }
+
+    /// Ends all that the process has.
+    pub(crate) fn end_all(&mut self, process: usize, time: u64) {
+        let open: Vec<_> = self
+            .open
+            .keys()
+            .filter(|(_, of)| *of == process)
+            .copied()
+            .collect();
+        for (thing, _) in open {
+            self.end(thing, process, time);
+        }
+    }
+
+    /// Returns how often a thing was given to a process, for each kind: IDs, locks, the value.
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        let mut counts = [0; 3];
+        for (thing, intervals) in &self.of {
+            let kind = match thing {
+                Thing::Id(_) => 0,
+                Thing::File(_) => 1,
+                Thing::Value => 2,
+            };
+            counts[kind] += intervals.len();
+        }
+        counts
+    }
+
+    /// Returns what two processes had at the same time.
+    pub(crate) fn faults(mut self) -> Vec<String> {
+        for (thing, intervals) in &mut self.of {
+            intervals.sort_by_key(|interval| (interval.begin, interval.end));
+            for pair in intervals.windows(2) {
+                let [first, second] = pair else { continue };
+                if first.end > second.begin {
+                    self.wrong.push(format!(
+                        "{thing:?} was in two hands: process {} had it at {}, and until {}; process {} at {}",
+                        first.process, first.begin, first.end, second.process, second.begin
+                    ));
+                }
+            }
+        }
+        self.wrong
+    }
+}

@@ -1,0 +1,163 @@
+//! The processes, as the supervisor knows them.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+
+use anyhow::{Context, Result};
+use libos_ipc::Identity;
+
+use crate::common::{command, read_lines};
+use crate::record::{Entry, Event, now};
+
+/// The kind of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It works until it is told to end, and counts its changes of the value in that place.
+    Member { place: usize },
+    /// It ends at once with that code.
+    Brief { code: u8 },
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to end, or is brief.
+    Code(u8),
+    /// It was killed, and had not been at that time.
+    Killed { at: u64 },
+}
+
+/// A line of a process: its number, and what it says; `None` at the end of its output.
+pub(crate) type Line = (usize, Option<Result<Entry>>);
+
+pub(crate) struct Process {
+    pub(crate) number: usize,
+    pub(crate) identity: Identity,
+    pub(crate) kind: Kind,
+    pub(crate) entries: Vec<Entry>,
+    /// How it ends, once that is known.
+    pub(crate) end: Option<End>,
+    /// Its status on the host, once it has ended.
+    pub(crate) status: Option<ExitStatus>,
+    /// The leader that it follows, and its heir; 0 for none.
+    pub(crate) leader: u64,
+    pub(crate) heir: u64,
+    /// The kinds of the children that it was told to prepare.
+    pub(crate) wanted: VecDeque<Kind>,
+    child: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Process {
+    pub(crate) fn start(
+        number: usize,
+        identity: Identity,
+        kind: Kind,
+        (base, files): (&Path, &Path),
+        lines: &Sender<Line>,
+    ) -> Result<Process> {
+        let mut start = match kind {
+            Kind::Member { place } => {
+                let mut start = command("member", base, &identity)?;
+                start.args(["--place", &place.to_string()]);
+                start
+            }
+            Kind::Brief { code } => {
+                let mut start = command("brief", base, &identity)?;
+                start.args(["--code", &code.to_string()]);
+                start
+            }
+        };
+        start.arg("--files").arg(files);
+        start.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = start.spawn().context("starting a process")?;
+        let lines = lines.clone();
+        read_lines(child.stdout.take().context("piped")?, move |said| {
+            lines.send((number, said)).is_ok()
+        });
+        Ok(Process {
+            number,
+            identity,
+            kind,
+            entries: Vec::new(),
+            end: match kind {
+                Kind::Member { .. } => None,
+                Kind::Brief { code } => Some(End::Code(code)),
+            },
+            status: None,
+            leader: 0,
+            heir: 0,
+            wanted: VecDeque::new(),
+            input: child.stdin.take(),
+            child,
+        })
+    }
+
+    pub(crate) fn vmid(&self) -> u64 {
+        self.identity.vmid.get().into()
+    }
+
+    /// Returns its pid, once it has joined.
+    pub(crate) fn pid(&self) -> Option<u64> {
+        self.entries.iter().find_map(|entry| match entry.event {
+            Event::Joined { pid, .. } => Some(pid),
+            _ => None,
+        })
+    }
+
+    /// Returns its place in the shared value, if it is not brief.
+    pub(crate) fn place(&self) -> Option<usize> {
+        match self.kind {
+            Kind::Member { place } => Some(place),
+            Kind::Brief { .. } => None,
+        }
+    }
+
+    /// Whether it works, and is not about to end.
+    pub(crate) fn works(&self) -> bool {
+        self.place().is_some() && self.end.is_none() && self.status.is_none()
+    }
+
+    pub(crate) fn has(&self, is_it: impl Fn(&Event) -> bool) -> bool {
+        self.entries.iter().any(|entry| is_it(&entry.event))
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("it is piped")?;
+        writeln!(input, "{line}").with_context(|| format!("telling process {}", self.number))
+    }
+
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.end = Some(End::Killed { at: now() });
+        Ok(self.child.kill()?)
+    }
+
+    /// Takes a line that it said. `None` is the end.
+    pub(crate) fn on_line(&mut self, said: Option<Result<Entry>>) -> Result<()> {
+        let Some(entry) = said else {
+            self.status = Some(self.child.wait()?);
+            return Ok(());
+        };
+        let entry = entry?;
+        match entry.event {
+            Event::Follows { leader } => self.leader = leader,
+            Event::Heir { vmid } => self.heir = vmid,
+            _ => {}
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    /// No process survives, however this ends.
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
