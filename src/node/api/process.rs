@@ -231,7 +231,11 @@ calls! {
         });
         wait!(self.announce_child_in(vmid, pid, wait))?;
         announced.keep();
-        Ok(child)
+        // Another process may lead by now.
+        Ok(Identity {
+            leader: Some(self.leader()),
+            ..child
+        })
     }
 
     fn announce_child_in(&self, vmid: Vmid, pid: Id, wait: Wait<'_>) -> Result<(), Error> {

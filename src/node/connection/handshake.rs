@@ -351,9 +351,11 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         // The streams were closed before the first portion was reclaimed.
         let is_closed = rx.stream.is_none() && !peer.lacks_inbound();
-        // The frames that came before the end are handled.
+        // The frames that came before the end are handled, but not by a leader that has resigned: they are sent
+        // again to its heir.
         while !faulty
             && !is_closed
+            && !self.is_resigning()
             && rx.last_reads < LAST_READS
             && Self::kept_until(peer).is_none()
         {

@@ -134,6 +134,10 @@ impl Call {
     ) -> Result<(), Error> {
         loop {
             if matches!(self.step, Step::AwaitsRoom) {
+                // Another process leads by now: the request is made again there.
+                if node.redirected(self.dest, message) != self.dest {
+                    return Err(Error::NoSuchProcess);
+                }
                 // The flag is set before the queue is checked: a thread that makes room after the
                 // check sees the flag.
                 peer.room_wanted.store(true, Ordering::SeqCst);

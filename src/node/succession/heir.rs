@@ -326,7 +326,8 @@ impl<'m, P: Pal> Node<'m, P> {
             ReadStage::Resigned => true,
             ReadStage::Begin | ReadStage::State | ReadStage::Broken => return LogEnd::Unfit,
         };
-        if !reader.has_ended {
+        // After its resignation the leader writes nothing.
+        if !reader.has_ended && !resigned {
             return LogEnd::Open;
         }
         reader.stream = None;

@@ -15,6 +15,7 @@ pub(in crate::node) use take_over::{Resent, undelegated};
 use following::Following;
 use heir::Heir;
 use log::Log;
+use rejoin::NOBODY;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -138,7 +139,14 @@ impl<'m, P: Pal> Node<'m, P> {
     /// one that has just ended. It does not wait. [`Embedder::leader_changed`](crate::Embedder::leader_changed) is
     /// called when another one leads.
     pub fn leader(&self) -> Vmid {
-        self.leader_vmid()
+        let leader = self.leader_vmid();
+        match self.leadership.following {
+            // Until an heir is known, it is the one that has ended.
+            Some(following) if leader == NOBODY => {
+                Vmid::new(following.old.load(Ordering::SeqCst)).or_broken(leader)
+            }
+            _ => leader,
+        }
     }
 
     /// Records that another process leads, which may be this one, and notifies the embedder. Only in the worker,
