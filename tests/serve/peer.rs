@@ -122,29 +122,34 @@ impl Peer {
 
     /// Returns the leader's stream to this member, after the VMID.
     pub(crate) fn from(&mut self) -> &mut UnixStream {
-        let listener = &self.listener;
-        self.from.get_or_insert_with(|| {
-            let until = Instant::now() + LIMIT;
-            let mut stream = loop {
-                match listener.accept() {
-                    Ok((stream, _)) => break stream,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        assert!(
-                            Instant::now() < until,
-                            "the leader did not connect in {LIMIT:?}"
-                        );
-                        thread::sleep(Duration::from_millis(1));
-                    }
-                    Err(error) => panic!("{error}"),
+        if self.from.is_none() {
+            self.from = Some(self.accept());
+        }
+        self.from.as_mut().unwrap()
+    }
+
+    /// Accepts a stream of the leader, and reads the VMID.
+    pub(crate) fn accept(&self) -> UnixStream {
+        let until = Instant::now() + LIMIT;
+        let mut stream = loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    assert!(
+                        Instant::now() < until,
+                        "the leader did not connect in {LIMIT:?}"
+                    );
+                    thread::sleep(Duration::from_millis(1));
                 }
-            };
-            stream.set_nonblocking(false).unwrap();
-            stream.set_read_timeout(Some(LIMIT)).unwrap();
-            let mut vmid = [0; 4];
-            stream.read_exact(&mut vmid).unwrap();
-            assert_eq!(vmid, 1_u32.to_le_bytes(), "the leader's number");
-            stream
-        })
+                Err(error) => panic!("{error}"),
+            }
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut vmid = [0; 4];
+        stream.read_exact(&mut vmid).unwrap();
+        assert_eq!(vmid, 1_u32.to_le_bytes(), "the leader's number");
+        stream
     }
 }
 

@@ -6,6 +6,8 @@ mod heir;
 mod log;
 mod rejoin;
 mod take_over;
+#[cfg(feature = "testing")]
+mod testing;
 mod watch;
 
 pub(in crate::node) use following::{Put, is_for_leader, keep_answer, keep_message};

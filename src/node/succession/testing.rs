@@ -1,0 +1,24 @@
+//! What tests see of the succession.
+
+use crate::Vmid;
+use crate::node::Node;
+use crate::node::succession::log::LogStage;
+use crate::pal::Pal;
+
+/// # Tests
+///
+/// With the feature `testing` only.
+impl<P: Pal> Node<'_, P> {
+    /// Returns the heir that this leader has named to the members.
+    pub fn named_heir(&self) -> Option<Vmid> {
+        let log = self.log().filter(|_| self.leads())?;
+        log.heir().filter(|_| log.stage() == LogStage::Hot)
+    }
+
+    /// Returns the number of operations of the leader's tables that this process has, as the leader or its heir, and
+    /// the digest of their state.
+    pub fn tables_state(&self) -> Option<(u64, u64)> {
+        let tables = self.leadership.tables?.lock();
+        Some((tables.ops(), tables.digest()))
+    }
+}

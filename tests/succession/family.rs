@@ -1,0 +1,66 @@
+//! Nodes of one family that may lead, in one process.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use libos_ipc::host::HostNode;
+use libos_ipc::{Config, Heirs, Identity, Vmid, Wait};
+use tempfile::TempDir;
+
+/// Longer than any wait that succeeds.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+pub(crate) const CONFIG: Config = Config {
+    heirs: Heirs::Any,
+    ..Config::DEFAULT
+};
+
+pub(crate) fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).unwrap()
+}
+
+pub(crate) fn long() -> Wait<'static> {
+    Wait::at_most(LONG)
+}
+
+/// A leader without members.
+pub(crate) struct Family {
+    pub(crate) base: PathBuf,
+    pub(crate) leader: HostNode,
+    pub(crate) _dir: TempDir,
+}
+
+impl Family {
+    pub(crate) fn new() -> Family {
+        Family::with(CONFIG)
+    }
+
+    pub(crate) fn with(config: Config) -> Family {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("f");
+        let leader = HostNode::start(&base, Identity::LEADER, config).unwrap();
+        leader.join(long()).unwrap();
+        Family {
+            base,
+            leader,
+            _dir: dir,
+        }
+    }
+
+    /// Starts a member, which is connected when this returns.
+    pub(crate) fn member(&self, config: Config) -> HostNode {
+        let identity = Identity::child(self.leader.new_vmid(long()).unwrap(), Vmid::LEADER);
+        let member = HostNode::start(&self.base, identity, config).unwrap();
+        member.take_id(long()).unwrap();
+        member
+    }
+}
+
+/// Waits until the condition is true.
+pub(crate) fn wait_until(what: &str, is_true: impl Fn() -> bool) {
+    let until = Instant::now() + LONG;
+    while !is_true() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,226 @@
+//! Heirs that do not follow, and processes that only claim to be heir or leader: sockets that the test writes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+
+use libos_ipc::Refusal;
+use libos_ipc::host::HostNode;
+use libos_ipc::testing::leader_capacities;
+use libos_ipc::wire::{
+    DismissReason, Dismissal, FrameReader, HeirReady, Hello, Message, NewLeader, Rejoin,
+    SuccessionMode,
+};
+
+use crate::family::{CONFIG, Family, LONG, vmid, wait_until};
+use crate::peer::Peer;
+
+fn bytes_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; message.length()];
+    message.encode(seq, &mut bytes).unwrap();
+    bytes
+}
+
+/// The HELLO of a process that can lead this family.
+fn hello_of_an_heir() -> Hello {
+    let hash = (leader_capacities(&CONFIG).fingerprint() >> 40) as u32;
+    Hello {
+        features: Hello::FOLLOWS_SUCCESSION | Hello::features_to_lead(hash),
+        ..Hello::NO_PROCESS
+    }
+}
+
+/// A member that the leader chooses as its heir. It has the streams of the leader to it: the first one, and the log.
+struct FalseHeir {
+    peer: Peer,
+    log: UnixStream,
+}
+
+impl FalseHeir {
+    /// Joins before any other member, so that it is chosen.
+    fn join(family: &Family, number: u32) -> FalseHeir {
+        let mut peer = Peer::join(&family.base, number);
+        let hello = Message::Hello(hello_of_an_heir());
+        peer.to.write_all(&bytes_of(0, &hello)).unwrap();
+        peer.from().set_read_timeout(Some(LONG)).unwrap();
+        let log = peer.accept();
+        FalseHeir { peer, log }
+    }
+
+    /// Reads the log up to the end of the leader's state.
+    fn read_state(&mut self) {
+        let mut bytes = vec![0; 1 << 20];
+        let mut frames = FrameReader::new(&mut bytes);
+        loop {
+            while let Some(frame) = frames.peek().unwrap() {
+                let is_end = matches!(frame.message().unwrap(), Message::State([]));
+                let length = frame.length();
+                frames.skip(length);
+                if is_end {
+                    return;
+                }
+            }
+            let count = self.log.read(frames.space()).unwrap();
+            assert_ne!(count, 0, "the log ends before the state is complete");
+            frames.mark_filled(count);
+        }
+    }
+
+    /// Waits for the leader's dismissal.
+    fn await_dismissal(&mut self) -> Dismissal {
+        let mut bytes = vec![0; 1 << 20];
+        let mut frames = FrameReader::new(&mut bytes);
+        loop {
+            while let Some(frame) = frames.peek().unwrap() {
+                if let Ok(Message::Dismiss(dismissal)) = frame.message() {
+                    return dismissal;
+                }
+                let length = frame.length();
+                frames.skip(length);
+            }
+            let count = self.peer.from().read(frames.space()).unwrap();
+            assert_ne!(count, 0, "the stream ends without a dismissal");
+            frames.mark_filled(count);
+        }
+    }
+}
+
+/// Has the leader choose the false heir, which then does `act`: it is dismissed for that reason, and the member that
+/// can follow becomes heir.
+fn is_replaced(reason: DismissReason, act: impl FnOnce(&mut FalseHeir, &HostNode)) {
+    let family = Family::new();
+    let number = family.leader.new_vmid(crate::family::long()).unwrap().get();
+    let mut heir = FalseHeir::join(&family, number);
+    let member = family.member(CONFIG);
+    act(&mut heir, &member);
+    assert_eq!(heir.await_dismissal().reason, reason);
+    let expected = Some(member.identity().vmid);
+    wait_until("the member becomes heir", || {
+        family.leader.named_heir() == expected
+    });
+    // It keeps that place though the other is still there.
+    member.take_id(crate::family::long()).unwrap();
+    wait_until("the heir has all", || {
+        member.tables_state() == family.leader.tables_state()
+    });
+    assert_eq!(family.leader.named_heir(), expected);
+    drop(heir);
+}
+
+#[test]
+fn an_heir_that_lies_about_its_state_is_dismissed_and_another_one_is_named() {
+    is_replaced(DismissReason::Differs, |heir, _| {
+        heir.read_state();
+        let lie = Message::HeirReady(HeirReady { op: 1, digest: 2 });
+        heir.peer.to.write_all(&bytes_of(0, &lie)).unwrap();
+    });
+}
+
+#[test]
+fn an_heir_whose_log_is_cut_is_dismissed_and_another_one_is_named() {
+    is_replaced(DismissReason::Broken, |heir, member| {
+        heir.log.shutdown(Shutdown::Both).unwrap();
+        // The leader notices it with its next operation.
+        member.new_vmid(crate::family::long()).unwrap();
+    });
+}
+
+#[test]
+fn an_heir_that_confirms_nothing_is_dismissed_and_another_one_is_named() {
+    is_replaced(DismissReason::Slow, |heir, _| heir.read_state());
+}
+
+#[test]
+fn a_member_that_was_not_chosen_is_refused_as_heir_and_as_leader() {
+    let family = Family::new();
+    let heir = family.member(CONFIG);
+    let expected = Some(heir.identity().vmid);
+    wait_until("an heir is named", || {
+        family.leader.named_heir() == expected
+    });
+    let claims = [
+        Message::HeirReady(HeirReady { op: 1, digest: 2 }),
+        Message::Leader(NewLeader {
+            epoch: 9,
+            config: 9,
+            vmid: 50,
+            mode: SuccessionMode::Standby,
+        }),
+    ];
+    for (number, claim) in (50_u32..).zip(claims) {
+        let mut peer = Peer::join(&family.base, number);
+        let hello = Message::Hello(Hello::NO_PROCESS);
+        peer.to.write_all(&bytes_of(0, &hello)).unwrap();
+        peer.from().read_exact(&mut [0]).unwrap();
+        peer.to.write_all(&bytes_of(7, &claim)).unwrap();
+        let _ = peer.from().read_to_end(&mut Vec::new());
+    }
+    let refused = family.leader.statistics();
+    let refused = refused.refused(Refusal::NotHeir) + refused.refused(Refusal::WrongRole);
+    assert_eq!(refused, 2);
+    assert_eq!(family.leader.named_heir(), expected);
+    assert_eq!(heir.leader(), vmid(1));
+}
+
+#[test]
+fn rejoin_of_a_process_that_is_no_member_of_before_is_answered_with_an_error() {
+    let family = Family::new();
+    let mut peer = Peer::join(&family.base, 50);
+    let hello = Message::Hello(Hello::NO_PROCESS);
+    peer.to.write_all(&bytes_of(0, &hello)).unwrap();
+    let rejoin = Message::Rejoin(Rejoin {
+        epoch: 1,
+        config: 1,
+        pid: 0,
+        waiting: 0,
+        sent: 0,
+        received: 0,
+    });
+    peer.to.write_all(&bytes_of(7, &rejoin)).unwrap();
+    let mut bytes = vec![0; 1 << 16];
+    let mut frames = FrameReader::new(&mut bytes);
+    let payload = loop {
+        match frames
+            .peek()
+            .unwrap()
+            .map(|frame| (frame.seq, frame.payload.to_vec(), frame.length()))
+        {
+            Some((7, payload, _)) => break payload,
+            Some((_, _, length)) => frames.skip(length),
+            None => {
+                let count = peer.from().read(frames.space()).unwrap();
+                assert_ne!(count, 0);
+                frames.mark_filled(count);
+            }
+        }
+    };
+    let status = i32::from_le_bytes(payload[..4].try_into().unwrap());
+    assert_eq!(status, -1, "EPERM");
+}
+
+#[test]
+fn a_log_that_somebody_else_writes_in_the_leaders_name_is_refused() {
+    let family = Family::new();
+    let heir = family.member(CONFIG);
+    let expected = Some(heir.identity().vmid);
+    wait_until("an heir is named", || {
+        family.leader.named_heir() == expected
+    });
+    let address = format!("{}.{}", family.base.display(), heir.identity().vmid.get());
+    let mut forged = UnixStream::connect(address).unwrap();
+    forged.set_read_timeout(Some(LONG)).unwrap();
+    forged.write_all(&1_u32.to_le_bytes()).unwrap();
+    let _ = forged.write_all(&bytes_of(0, &Message::Log(&[])));
+    let _ = forged.write_all(&bytes_of(0, &Message::State(&[9; 64])));
+    match forged.read(&mut [0]) {
+        Ok(0) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        other => panic!("{other:?}"),
+    }
+    heir.take_id(crate::family::long()).unwrap();
+    wait_until("the heir has all", || {
+        heir.tables_state() == family.leader.tables_state()
+    });
+    assert_eq!(family.leader.named_heir(), expected);
+    assert_eq!(heir.statistics().refused(Refusal::VmidTaken), 1);
+}

@@ -1,0 +1,10 @@
+//! Families that outlive their leader: the heir and its log, on the host.
+#![cfg(feature = "std")]
+#![allow(missing_docs)]
+
+mod family;
+mod heir;
+mod hostile;
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../serve/peer.rs"]
+mod peer;
