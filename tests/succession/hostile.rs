@@ -111,8 +111,11 @@ fn is_replaced(reason: DismissReason, act: impl FnOnce(&mut FalseHeir, &HostNode
 fn an_heir_that_lies_about_its_state_is_dismissed_and_another_one_is_named() {
     is_replaced(DismissReason::Differs, |heir, _| {
         heir.read_state();
-        let lie = Message::HeirReady(HeirReady { op: 1, digest: 2 });
-        heir.peer.to.write_all(&bytes_of(0, &lie)).unwrap();
+        // It does not know the number of the operation, so it tries all.
+        for op in 0..200 {
+            let lie = Message::HeirReady(HeirReady { op, digest: 2 });
+            heir.peer.to.write_all(&bytes_of(0, &lie)).unwrap();
+        }
     });
 }
 
@@ -223,4 +226,44 @@ fn a_log_that_somebody_else_writes_in_the_leaders_name_is_refused() {
     });
     assert_eq!(family.leader.named_heir(), expected);
     assert_eq!(heir.statistics().refused(Refusal::VmidTaken), 1);
+}
+
+#[test]
+fn members_are_told_who_the_heir_is_and_when_it_is_taken_off() {
+    let family = Family::new();
+    let mut peer = Peer::join(&family.base, 50);
+    let hello = Message::Hello(Hello {
+        features: Hello::FOLLOWS_SUCCESSION,
+        ..Hello::NO_PROCESS
+    });
+    peer.to.write_all(&bytes_of(0, &hello)).unwrap();
+    let mut bytes = vec![0; 1 << 16];
+    let mut frames = FrameReader::new(&mut bytes);
+    let mut next_list = || loop {
+        let frame = frames.peek().unwrap();
+        let Some(length) = frame.as_ref().map(libos_ipc::wire::Frame::length) else {
+            let count = peer.from().read(frames.space()).unwrap();
+            assert_ne!(count, 0);
+            frames.mark_filled(count);
+            continue;
+        };
+        let list = match frame.unwrap().message() {
+            Ok(Message::Heirs(list)) => Some(list),
+            _ => None,
+        };
+        frames.skip(length);
+        if let Some(list) = list {
+            break list;
+        }
+    };
+    let first = family.member(CONFIG);
+    let named = next_list();
+    assert_eq!(named.heirs[0], first.identity().vmid.get());
+    let second = family.member(CONFIG);
+    drop(first);
+    let off = next_list();
+    assert!(off.config > named.config && off.heirs[0] == 0, "{off:?}");
+    let next = next_list();
+    assert!(next.config > off.config, "{next:?}");
+    assert_eq!(next.heirs[0], second.identity().vmid.get());
 }

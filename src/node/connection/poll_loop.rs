@@ -481,6 +481,7 @@ impl<'m, P: Pal> Node<'m, P> {
             peer.broken.store(true, Ordering::SeqCst);
             all &= self.close(state, &peer) == Retry::No;
         }
+        all = all && self.close_log();
         if all {
             self.advance_phase(Phase::Closed);
             self.stopped.set();

@@ -336,7 +336,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// This process is no heir any more.
-    pub(super) fn drop_log(&self) {
+    pub(in crate::node) fn drop_log(&self) {
         if let Some(heir) = self.leadership.heir
             && let Some(mut reader) = heir.reader.try_lock()
         {

@@ -286,7 +286,12 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(mut writer) = log.writer.try_lock() else {
                 // The thread that writes the log looks at this flag afterwards.
                 log.is_awaited.store(true, Ordering::SeqCst);
-                return log.written.load(Ordering::SeqCst) >= wanted;
+                let is_written = log.written.load(Ordering::SeqCst) >= wanted;
+                if !is_written {
+                    // That thread may have looked at the flag just before.
+                    self.wake();
+                }
+                return is_written;
             };
             let is_open = self.drain_log(log, &mut writer);
             drop(writer);
@@ -518,16 +523,22 @@ impl<'m, P: Pal> Node<'m, P> {
                 && !peer.broken.load(Ordering::SeqCst)
         };
         if let Heirs::Listed(list) = self.config.heirs {
-            return list
-                .into_iter()
-                .flatten()
-                .find(|vmid| self.peers.find(*vmid).is_some_and(|peer| can_lead(&peer)));
+            let find = |was_heir: bool| {
+                list.into_iter().flatten().find(|vmid| {
+                    self.peers.find(*vmid).is_some_and(|peer| {
+                        can_lead(&peer) && peer.was_heir.load(Ordering::SeqCst) == was_heir
+                    })
+                })
+            };
+            return find(false).or_else(|| find(true));
         }
         self.peers
             .all()
             .filter(|peer| can_lead(peer))
-            .map(|peer| peer.vmid())
+            // One that was heir before did not follow: another one comes first.
+            .map(|peer| (peer.was_heir.load(Ordering::SeqCst), peer.vmid()))
             .min()
+            .map(|(_, vmid)| vmid)
     }
 
     /// Takes the heir off: first it learns so itself, then the members, and only then the leader goes on
@@ -549,9 +560,14 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         log.set_stage(LogStage::Off);
+        let heir = log.heir().and_then(|heir| self.peers.find(heir));
         log.heir.store(0, Ordering::SeqCst);
         self.counters.succession.set_heir(None);
         log.reset(&mut writer);
+        // Nothing waits for the log any more. The heir is told before the others go on.
+        if let Some(heir) = heir {
+            self.flush(&heir);
+        }
         drop(writer);
         let again = self.now() + CHOOSE_AGAIN;
         log.choose_at.store(again.0, Ordering::SeqCst);
@@ -660,6 +676,19 @@ impl<'m, P: Pal> Node<'m, P> {
         self.flush_log();
         self.wake();
         is_appended
+    }
+
+    /// Closes the streams of the log, at the end of this node: nothing else drops them.
+    pub(in crate::node) fn close_log(&self) -> bool {
+        if let Some(log) = self.log() {
+            let Some(mut writer) = log.writer.try_lock() else {
+                return false;
+            };
+            log.set_stage(LogStage::Off);
+            log.reset(&mut writer);
+        }
+        self.drop_log();
+        true
     }
 
     /// Whether this leader has resigned: it decides nothing any more.
