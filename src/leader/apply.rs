@@ -167,7 +167,6 @@ impl Leader<'_> {
                 });
             }
             Op::Succeed { to } => self.succeed(to),
-            Op::Rejoined(vmid) => self.roster.clear_counts(vmid),
             Op::Transmitted { id, is_extended } => self.mark_transmitted(id, is_extended),
             Op::Requeued(id) => self.requeue(id),
             Op::RetryTransmit => self.retry_transmit(),

@@ -85,7 +85,6 @@ impl Leader<'_> {
             | Op::SignalledAll { .. }
             | Op::SyncRefused { .. }
             | Op::Succeed { .. }
-            | Op::Rejoined(_)
             | Op::AllowReturn(_)
             | Op::DeferStart(_)
             | Op::AbandonStart(_)

@@ -119,7 +119,6 @@ fn read_counted(head: &Head) -> Option<Op<'static>> {
             id: head.first.get(),
         },
         37 => Op::Succeed { to: vmid },
-        38 => Op::Rejoined(vmid),
         _ => return None,
     })
 }
@@ -208,7 +207,6 @@ impl<'a> Op<'a> {
             }
             Op::SyncRefused { from, code, id } => ((36, sync_code(code), from.get(), id, 0), None),
             Op::Succeed { to } => plain(37, to),
-            Op::Rejoined(vmid) => plain(38, vmid),
         }
     }
 

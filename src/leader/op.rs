@@ -176,15 +176,11 @@ pub enum Op<'a> {
         /// The handle.
         id: u64,
     },
-    /// Another process leads from now on, with this state. The counts of each member stay until its
-    /// [`Op::Rejoined`].
+    /// Another process leads from now on, with this state. The counts of the members go on.
     Succeed {
         /// The process.
         to: Vmid,
     },
-    /// The member is connected with the new leader, and both have what the other had sent to them before: the
-    /// counts of the member begin again.
-    Rejoined(Vmid),
     /// A message of the outbox was queued for its receiver, or its receiver is gone.
     Transmitted {
         /// The message.

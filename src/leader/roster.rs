@@ -150,12 +150,6 @@ impl<'m> Roster<'m> {
             member.given.increment();
         }
     }
-
-    pub(super) fn clear_counts(&mut self, vmid: Vmid) {
-        if let Some(member) = self.find_mut(vmid) {
-            (member.taken, member.given) = (0, 0);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -367,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn process_that_succeeds_leads_and_the_others_keep_their_counts_until_they_rejoin() {
+    fn process_that_succeeds_leads_and_the_others_keep_their_counts() {
         with_leader(&CAPACITIES, |leader| {
             let (heir, other) = (connect(leader), connect(leader));
             leader.apply(&request(other, 4, Message::AllocIdRange));
@@ -380,8 +374,6 @@ mod tests {
             // Its stream to the new leader is another one.
             leader.apply(&Op::Connected(vmid(other)));
             assert_eq!(counts(leader, other), Some((1, 0)));
-            leader.apply(&Op::Rejoined(vmid(other)));
-            assert_eq!(counts(leader, other), Some((0, 0)));
             leader.apply(&Op::Left(vmid(heir)));
             assert!(leader.processes().own_has_left());
         });

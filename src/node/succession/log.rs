@@ -429,6 +429,10 @@ impl<'m, P: Pal> Node<'m, P> {
             return Deadline::Now;
         };
         self.flush_log();
+        // A thread that found the writer taken may have set the flag only after all was written.
+        if log.is_awaited.load(Ordering::SeqCst) && log.is_written() {
+            self.resume_queues(log);
+        }
         if log.has_overflowed.load(Ordering::SeqCst) {
             self.lose_heir(log, DismissReason::Broken);
             return Deadline::Now;
