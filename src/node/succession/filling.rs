@@ -3,7 +3,7 @@
 //! A slice that has changed since it was sent is sent again. When few change, the last round is made under
 //! the lock of the tables, so that all slices are of one moment; from then on the log goes on.
 
-use super::log::{CONFIRM_LIMIT, Log, LogStage};
+use super::leader_log::{CONFIRM_LIMIT, Log, LogStage};
 use crate::invariant::{Count, OrBroken};
 use crate::leader::ImageCursor;
 use crate::node::{Node, PeerRef};

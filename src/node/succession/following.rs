@@ -4,7 +4,7 @@
 use super::watch::Watch;
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::leader::{Op, Signals};
 use crate::member::KeptFrames;
 use crate::node::connection::Queue;
@@ -217,7 +217,7 @@ impl<'m> Kept<'_, 'm> {
         if self.is_counted {
             let queued = queue.filling.unsent();
             let start = queued.len().minus(length);
-            kept.keep(queued.get(start..).unwrap_or_default());
+            kept.keep(queued.get(start..).or_broken(&[]));
         }
         if self.seq != 0 {
             kept.note_request(self.seq, self.is_counted);

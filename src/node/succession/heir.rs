@@ -176,11 +176,11 @@ impl<'m, P: Pal> Node<'m, P> {
             return until.min(Deadline::At(next));
         }
         let had_records = self.read_log(heir);
-        let pause = Duration::from_nanos(heir.pause.load(Ordering::SeqCst));
+        let twice = Duration::from_nanos(heir.pause.load(Ordering::SeqCst) << 1);
         let pause = if had_records {
             SHORTEST_PAUSE
         } else {
-            pause.saturating_mul(2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+            twice.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
         };
         let nanos = u64::try_from(pause.as_nanos()).or_broken(0);
         heir.pause.store(nanos, Ordering::SeqCst);

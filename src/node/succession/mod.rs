@@ -3,7 +3,7 @@
 mod filling;
 mod following;
 mod heir;
-mod log;
+mod leader_log;
 mod rejoin;
 mod take_over;
 #[cfg(feature = "testing")]
@@ -16,7 +16,7 @@ pub(in crate::node) use take_over::{Resent, undelegated};
 
 use following::Following;
 use heir::Heir;
-use log::Log;
+use leader_log::Log;
 use rejoin::NOBODY;
 
 use crate::config::Config;

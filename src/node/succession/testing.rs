@@ -2,7 +2,7 @@
 
 use crate::Vmid;
 use crate::node::Node;
-use crate::node::succession::log::LogStage;
+use crate::node::succession::leader_log::LogStage;
 use crate::pal::Pal;
 
 /// # Tests

@@ -107,8 +107,8 @@ pub(in crate::node) struct Log<'m, S> {
 impl<'m, S: Stream> Log<'m, S> {
     const fn half(capacities: &Capacities) -> usize {
         let longest = total!(capacities.frame_length, RECORD_HEAD);
-        let four = longest.saturating_mul(2);
-        if four > LEAST / 2 { four } else { LEAST / 2 }
+        let two = total!(longest, longest);
+        if two > LEAST / 2 { two } else { LEAST / 2 }
     }
 
     pub(super) const fn bytes(capacities: &Capacities) -> usize {
@@ -443,7 +443,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let now = self.now();
         let blocked_since = log.blocked_since.load(Ordering::SeqCst);
         let is_blocked = blocked_since != 0 && !log.is_written();
-        if is_blocked && now.0.saturating_sub(blocked_since) > self.patience() {
+        if is_blocked && now.since(Time(blocked_since)) > self.config.heir_patience {
             self.lose_heir(log, DismissReason::Slow);
             return Deadline::Now;
         }
@@ -478,10 +478,6 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             _ => until,
         }
-    }
-
-    fn patience(&self) -> u64 {
-        u64::try_from(self.config.heir_patience.as_nanos()).or_broken(u64::MAX)
     }
 
     fn poll_choice(&self, log: &Log<'m, P::Stream>, until: Deadline) -> Deadline {
