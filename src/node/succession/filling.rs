@@ -15,17 +15,11 @@ use crate::wire::Message;
 /// The length of a slice in bytes.
 const SLICE: usize = 4096;
 
-/// The slices whose checksums are remembered. More are sent in the last round.
-const SLICES: usize = 4096;
-
 /// The slices that are made in one turn of the worker.
 const SLICES_PER_TURN: usize = 16;
 
 /// The rounds after which the last one is made even if many slices still change.
 const MOST_ROUNDS: usize = 8;
-
-/// The slices of the last round but one that may have changed before the last one.
-const FEW: usize = 4;
 
 /// How far the state was sent.
 pub(super) struct Filling<'m> {
@@ -44,13 +38,18 @@ enum Sliced {
 }
 
 impl<'m> Filling<'m> {
-    pub(super) const fn bytes() -> usize {
-        total!(bytes_for::<u64>(SLICES), SLICE)
+    /// The slices whose checksums are remembered: more than there are of tables of that length.
+    const fn slices(tables: usize) -> usize {
+        tables.div_ceil(SLICE / 2)
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>) -> Self {
+    pub(super) const fn bytes(tables: usize) -> usize {
+        total!(bytes_for::<u64>(Filling::slices(tables)), SLICE)
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, tables: usize) -> Self {
         Filling {
-            checksums: arena.alloc_filled(SLICES, 0),
+            checksums: arena.alloc_filled(Filling::slices(tables), 0),
             slice: arena.alloc_buffer(SLICE),
             cursor: ImageCursor::default(),
             round: 0,
@@ -87,7 +86,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 Sliced::Next => {}
                 Sliced::NoRoom => return,
                 Sliced::Last => {
-                    let is_last = filling.changed <= FEW || filling.round >= MOST_ROUNDS;
+                    // Half of what the queue has room for: more may change until the last round.
+                    let few = log.half().checked_div(SLICE + SLICE).or_broken(0);
+                    let is_last = filling.changed <= few || filling.round >= MOST_ROUNDS;
                     filling.round.increment();
                     if !is_last {
                         filling.begin_round();

@@ -82,6 +82,7 @@ pub(in crate::node) struct Log<'m, S> {
     written: AtomicU64,
     /// The operations that were appended since all was written.
     unwritten_ops: AtomicU64,
+    half: usize,
     /// The most bytes that wait to be written before new operations wait.
     limit: u64,
     /// The log lost a record, since there was no room.
@@ -105,20 +106,32 @@ pub(in crate::node) struct Log<'m, S> {
 }
 
 impl<'m, S: Stream> Log<'m, S> {
-    const fn half(capacities: &Capacities) -> usize {
+    /// Returns the length of one of its two buffers: it has room for two records, and for what changes of tables
+    /// of that length while all slices of them are made.
+    const fn half_for(capacities: &Capacities, tables: usize) -> usize {
         let longest = total!(capacities.frame_length, RECORD_HEAD);
         let two = total!(longest, longest);
-        if two > LEAST / 2 { two } else { LEAST / 2 }
+        let least = if two > LEAST / 2 { two } else { LEAST / 2 };
+        if tables / 8 > least {
+            tables / 8
+        } else {
+            least
+        }
     }
 
-    pub(super) const fn bytes(capacities: &Capacities) -> usize {
-        let half = Log::<'m, S>::half(capacities);
+    /// The length of one of its two buffers.
+    pub(super) const fn half(&self) -> usize {
+        self.half
+    }
+
+    pub(super) const fn bytes(capacities: &Capacities, tables: usize) -> usize {
+        let half = Log::<'m, S>::half_for(capacities, tables);
         total!(
             half,
             half,
             capacities.frame_length,
             RECORD_HEAD,
-            Filling::bytes()
+            Filling::bytes(tables)
         )
     }
 
@@ -126,8 +139,9 @@ impl<'m, S: Stream> Log<'m, S> {
         arena: &mut Arena<'m>,
         contended: Contended,
         capacities: &Capacities,
+        tables: usize,
     ) -> Self {
-        let half = Log::<'m, S>::half(capacities);
+        let half = Log::<'m, S>::half_for(capacities, tables);
         let longest = total!(capacities.frame_length, RECORD_HEAD);
         Log {
             stage: AtomicU8::new(LogStage::Off as u8),
@@ -135,7 +149,8 @@ impl<'m, S: Stream> Log<'m, S> {
             appended: AtomicU64::new(0),
             written: AtomicU64::new(0),
             unwritten_ops: AtomicU64::new(0),
-            limit: (half / 2) as u64,
+            half,
+            limit: (LEAST / 4) as u64,
             has_overflowed: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
@@ -160,7 +175,7 @@ impl<'m, S: Stream> Log<'m, S> {
                     stream: None,
                     draining: FrameWriter::with_buffer(arena.alloc_buffer(half)),
                     vmid_sent: 0,
-                    filling: Filling::new(arena),
+                    filling: Filling::new(arena, tables),
                 },
             ),
         }
@@ -232,7 +247,7 @@ impl<'m, S: Stream> Log<'m, S> {
         self.appended.load(Ordering::SeqCst).wrapping_sub(written)
     }
 
-    /// Whether less than half of one buffer is free.
+    /// Whether new operations have to wait.
     #[inline]
     fn is_nearly_full(&self) -> bool {
         self.backlog() > self.limit

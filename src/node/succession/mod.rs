@@ -22,6 +22,7 @@ use rejoin::NOBODY;
 use crate::config::Config;
 use crate::error::Error;
 use crate::invariant::OrBroken;
+use crate::leader::Leader;
 use crate::log::log_event;
 use crate::node::{LeaderTables, Node, PeerRef, Upcall};
 use crate::pal::{Pal, Stream};
@@ -65,7 +66,11 @@ impl<'m, S: Stream> Leadership<'m, S> {
             0
         };
         let log = if config.follows() {
-            total!(bytes_for::<Log<'m, S>>(1), Log::<'m, S>::bytes(capacities))
+            let tables = Leader::bytes(&config.leader_capacities());
+            total!(
+                bytes_for::<Log<'m, S>>(1),
+                Log::<'m, S>::bytes(capacities, tables)
+            )
         } else {
             0
         };
@@ -94,8 +99,9 @@ impl<'m, S: Stream> Leadership<'m, S> {
         }
         let mut log: Option<&'m Log<'m, S>> = None;
         if let Some(tables) = tables.filter(|_| config.follows()) {
+            let bytes = Leader::bytes(&config.leader_capacities());
             let made: &'m Log<'m, S> =
-                arena.alloc_with(|arena| Log::new(arena, contended, capacities))?;
+                arena.alloc_with(|arena| Log::new(arena, contended, capacities, bytes))?;
             tables.lock().observe(made);
             log = Some(made);
         }

@@ -100,6 +100,8 @@ impl<'m, P: Pal> Node<'m, P> {
         following.walked.store(0, Ordering::SeqCst);
         self.record_new_leader(us, epoch);
         self.reclaim_ids(old);
+        // What this process had for the old leader and could not queue.
+        self.send_all_client_messages();
         self.waiters.wake_for_room(us);
         // The locks that were recalled or revoked have their full time under the new leader.
         self.enforce_all();
