@@ -143,7 +143,10 @@ impl Guest<'_> {
     fn first_bytes(&self) -> Result<(), Failed> {
         let member = self.wait_for(MEMBER, step::LOCKED)?;
         match self.lock(LockKind::Write, FIRST, false) {
-            Err(Error::Refused { errno: Errno::EAGAIN, .. }) => {}
+            Err(Error::Refused {
+                errno: Errno::EAGAIN,
+                ..
+            }) => {}
             Err(error) => return Err(error).doing("trying a lock"),
             Ok(()) => return Err(Failed::because("got a lock that another has")),
         }

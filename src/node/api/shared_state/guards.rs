@@ -51,10 +51,10 @@ where
     }
 
     /// Becomes the writer; no other thread or process changes the value in between. Blocks as
-    /// [`Node::upgrade_sync`].
+    /// [`Node::upgrade_sync`](crate::Node::upgrade_sync).
     ///
     /// # Errors
-    /// As [`Node::upgrade_sync`], with the reader. If the error is `EDEADLK`, another process waits
+    /// As [`Node::upgrade_sync`](crate::Node::upgrade_sync), with the reader. If the error is `EDEADLK`, another process waits
     /// for the caller to drop the reader.
     pub fn upgrade(self, wait: Wait<'_>) -> Result<Writer<'s, 'n, 'm, P, T>, (Self, Error)> {
         match self.shared.node.upgrade_sync(self.shared.handle, wait) {
@@ -129,7 +129,7 @@ impl<'s, 'n, 'm, P: Pal, T: IntoBytes + Immutable> Writer<'s, 'n, 'm, P, T> {
 }
 
 impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
-    /// Returns a fencing number, as [`Node::sync_fencing_number`].
+    /// Returns a fencing number, as [`Node::sync_fencing_number`](crate::Node::sync_fencing_number).
     ///
     /// # Errors
     /// As there.
