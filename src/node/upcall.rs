@@ -309,10 +309,19 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 return Ok(true);
             }
-            if queue.closed || queue.reserved < room {
+            // The room for an answer to the leader was reserved at the one that has asked.
+            let is_moved = kept.is_some() && queue.reserved < room;
+            let is_short = if is_moved {
+                queue.room() < length
+            } else {
+                queue.reserved < room
+            };
+            if queue.closed || is_short {
                 return Err(Error::NoSuchProcess);
             }
-            queue.reserved = queue.reserved.minus(room);
+            if !is_moved {
+                queue.reserved = queue.reserved.minus(room);
+            }
             self.queue_hello_first(peer, &mut queue);
             let pushed = queue.filling.push_answer(seq, answer).is_ok();
             queue.record_push();

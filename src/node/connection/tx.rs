@@ -8,6 +8,7 @@ use crate::sync::Ordering;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::{Error, Invalid};
+use crate::node::succession::{Put, keep_answer};
 use crate::node::{Node, PeerRef, TxHalf};
 use crate::pal::fault::checked_write;
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
@@ -298,7 +299,16 @@ impl<'m, P: Pal> Node<'m, P> {
         let kept = self.kept_answer(peer.vmid(), seq);
         let result = {
             let mut queue = peer.queue.lock();
-            if queue.closed {
+            let is_closed = queue.closed;
+            // While there is no leader, or it is sent again what was not taken, the answer comes after that.
+            if let Some(kept) = kept
+                && let Ok(Put::Kept) = kept.check(answer.length(), is_closed, |kept| {
+                    keep_answer(kept, seq, answer)
+                })
+            {
+                return;
+            }
+            if is_closed {
                 return;
             }
             self.queue_hello_first(peer, &mut queue);

@@ -159,6 +159,9 @@ fn is_counted_from_leader(code: u8, seq: u64) -> bool {
     }
 }
 
+/// The bytes for answers that requests leave free among the kept frames.
+const ANSWERS_KEPT: usize = 1024;
+
 /// How a frame to the leader is handled.
 #[derive(Clone, Copy)]
 pub(in crate::node) struct Kept<'f, 'm> {
@@ -166,6 +169,7 @@ pub(in crate::node) struct Kept<'f, 'm> {
     leader: &'f AtomicU32,
     to: Vmid,
     is_counted: bool,
+    is_answer: bool,
     seq: u64,
 }
 
@@ -196,7 +200,9 @@ impl<'m> Kept<'_, 'm> {
         if self.leader.load(Ordering::SeqCst) != self.to.get() {
             return Err(Error::NoSuchProcess);
         }
-        if self.is_counted && !kept.has_room(length) {
+        // An answer finds room, since requests leave some.
+        let reserve = if self.is_answer { 0 } else { ANSWERS_KEPT };
+        if self.is_counted && !kept.has_room(length.plus(reserve)) {
             return Err(full);
         }
         if self.following.stage() == Stage::Led && !is_closed {
@@ -268,6 +274,7 @@ impl<'m, P: Pal> Node<'m, P> {
             leader: &self.leadership.leader,
             to,
             is_counted: is_counted(message),
+            is_answer: false,
             seq,
         })
     }
@@ -281,6 +288,7 @@ impl<'m, P: Pal> Node<'m, P> {
             leader: &self.leadership.leader,
             to,
             is_counted: true,
+            is_answer: true,
             seq: 0,
         })
     }
