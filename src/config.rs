@@ -310,9 +310,12 @@ impl Config {
 }
 
 impl Config {
+    /// Whether the library is built with what a family needs to outlive its leader.
+    pub(crate) const HAS_SUCCESSION: bool = cfg!(feature = "succession");
+
     /// Whether this process goes on with another leader when its leader is gone.
     pub(crate) const fn follows(&self) -> bool {
-        !matches!(self.heirs, Heirs::None)
+        Self::HAS_SUCCESSION && !matches!(self.heirs, Heirs::None)
     }
 
     /// Whether this process may lead the family after its leader.

@@ -77,6 +77,12 @@ impl Config {
         if !self.heirs.is_any() {
             return Ok(());
         }
+        if !Self::HAS_SUCCESSION {
+            return contradiction(
+                "heirs",
+                "this library is built without the feature `succession`",
+            );
+        }
         if self.heir_patience.is_zero() {
             return contradiction("heir_patience", "an heir needs time to read the log");
         }

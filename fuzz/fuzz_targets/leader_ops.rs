@@ -11,6 +11,7 @@ use libos_ipc::{LeaseLimits, LockLimits};
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     members: 3,
     id_members: 3,
+    adopts: false,
     roster: 2,
     ranges: 8,
     processes: 6,

@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
     IS(libos_ipc_memory_size(&limits, true), (long long)leader);
     /* A family that survives its leader needs more memory; by default it does not. */
     IS(limits.heirs, LIBOS_IPC_HEIRS_NONE);
-    IS(limits.heir_patience_ms, 20);
+    IS(limits.heir_patience_ms, 100);
     IS(limits.succession_limit_ms, 5000);
     limits.heirs = LIBOS_IPC_HEIRS_LISTED;
     IS(libos_ipc_memory_size(&limits, true) > leader, 1);

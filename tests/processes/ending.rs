@@ -196,9 +196,10 @@ fn the_first_process_can_exit_and_its_node_still_leads() {
 }
 
 /// Calls that change nothing and only return information.
-const TELLS: [&str; 10] = [
+const TELLS: [&str; 11] = [
     "events",
     "identity",
+    "leader",
     "ids_in_use",
     "check_invariants",
     "memory",

@@ -40,7 +40,7 @@ enum Sliced {
 impl<'m> Filling<'m> {
     /// The slices whose checksums are remembered: more than there are of tables of that length.
     const fn slices(tables: usize) -> usize {
-        tables.div_ceil(SLICE / 2)
+        total!(tables / (SLICE / 2), 1)
     }
 
     pub(super) const fn bytes(tables: usize) -> usize {

@@ -235,7 +235,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns the state of a member that follows the succession.
     #[inline]
     pub(in crate::node) fn following(&self) -> Option<&'m Following<'m>> {
-        self.leadership.following.filter(|_| !self.leads())
+        self.leadership.following().filter(|_| !self.leads())
     }
 
     /// Whether the leader has named an heir that can take over.
@@ -246,7 +246,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Returns the number of the reign; none while there is no leader.
     pub(in crate::node) fn reign(&self) -> Option<u32> {
-        let Some(following) = self.leadership.following else {
+        let Some(following) = self.leadership.following() else {
             return Some(1);
         };
         let epoch = following.epoch.load(Ordering::SeqCst);
@@ -256,7 +256,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Whether this process follows the succession, or would if it did not lead.
     #[inline]
     pub(in crate::node) fn follows(&self) -> bool {
-        self.leadership.following.is_some()
+        self.leadership.following().is_some()
     }
 
     /// Returns how a message to that process is kept: `None` if it is none for the leader, or this process
@@ -268,7 +268,7 @@ impl<'m, P: Pal> Node<'m, P> {
         seq: u64,
         message: &Message<'_>,
     ) -> Option<Kept<'_, 'm>> {
-        let following = self.leadership.following?;
+        let following = self.leadership.following()?;
         (Some(to) == self.led_by() && is_for_leader(message)).then(|| Kept {
             following,
             leader: &self.leadership.leader,
@@ -282,7 +282,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As [`Node::kept`], of an answer.
     #[inline]
     pub(in crate::node) fn kept_answer(&self, to: Vmid, seq: u64) -> Option<Kept<'_, 'm>> {
-        let following = self.leadership.following?;
+        let following = self.leadership.following()?;
         (Some(to) == self.led_by() && Signals::is_forwarded(seq)).then_some(Kept {
             following,
             leader: &self.leadership.leader,
@@ -370,7 +370,7 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
         error: Error,
     ) -> bool {
-        let Some(following) = self.leadership.following else {
+        let Some(following) = self.leadership.following() else {
             return false;
         };
         matches!(error, Error::LeaderGone | Error::NoSuchProcess)

@@ -135,7 +135,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let is_led = self
             .following()
             .is_some_and(|following| following.stage() == Stage::Led);
-        let Some(heir) = self.leadership.heir.filter(|_| is_led) else {
+        let Some(heir) = self.leadership.heir().filter(|_| is_led) else {
             return Err(stream);
         };
         let has_first = self
@@ -164,7 +164,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As an heir: reads the log when it is time. Returns when to run again, if before `until`.
     pub(in crate::node) fn poll_heir(&self, until: Deadline) -> Deadline {
-        let Some(heir) = self.leadership.heir else {
+        let Some(heir) = self.leadership.heir() else {
             return until;
         };
         if !heir.is_reading.load(Ordering::SeqCst) || self.leads() {
@@ -180,7 +180,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let pause = if had_records {
             SHORTEST_PAUSE
         } else {
-            twice.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+            twice.max(SHORTEST_PAUSE).min(LONGEST_PAUSE)
         };
         let nanos = u64::try_from(pause.as_nanos()).or_broken(0);
         heir.pause.store(nanos, Ordering::SeqCst);
@@ -191,7 +191,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// The leader asks for the log to be read now.
     pub(in crate::node) fn read_log_now(&self) {
-        if let Some(heir) = self.leadership.heir
+        if let Some(heir) = self.leadership.heir()
             && heir.is_reading.load(Ordering::SeqCst)
             && !self.leads()
         {
@@ -314,7 +314,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Reads what is left of the log of a leader that is gone.
     pub(super) fn drain_log_to_end(&self) -> LogEnd {
-        let Some(heir) = self.leadership.heir else {
+        let Some(heir) = self.leadership.heir() else {
             return LogEnd::Unfit;
         };
         self.read_log(heir);
@@ -337,7 +337,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// This process is no heir any more.
     pub(in crate::node) fn drop_log(&self) {
-        if let Some(heir) = self.leadership.heir
+        if let Some(heir) = self.leadership.heir()
             && let Some(mut reader) = heir.reader.try_lock()
         {
             reader.reset();

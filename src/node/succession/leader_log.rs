@@ -280,14 +280,14 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns the log, if this process may lead a family that outlives its leader.
     #[inline]
     pub(super) fn log(&self) -> Option<&'m Log<'m, P::Stream>> {
-        self.leadership.log
+        self.leadership.log()
     }
 
     /// Writes what was appended to the log until now. False if that is not possible at present: then no byte
     /// must be written to a peer, and the worker writes the queues of the peers later.
     #[inline]
     pub(in crate::node) fn flush_log(&self) -> bool {
-        match self.leadership.log {
+        match self.leadership.log() {
             Some(log) if !log.is_written() => self.write_log(log),
             _ => true,
         }
@@ -328,7 +328,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Whether the log has room for further operations of any frame.
     #[inline]
     pub(in crate::node) fn has_log_room(&self) -> bool {
-        match self.leadership.log {
+        match self.leadership.log() {
             Some(log) => !log.is_nearly_full(),
             None => true,
         }
@@ -338,7 +338,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// heir may take to read.
     #[inline]
     pub(in crate::node) fn await_log_room(&self) {
-        if let Some(log) = self.leadership.log
+        if let Some(log) = self.leadership.log()
             && log.is_nearly_full()
         {
             self.make_log_room(log);
@@ -597,7 +597,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Begins a new list of heirs.
     pub(super) fn raise_config(&self) {
-        if let Some(following) = self.leadership.following {
+        if let Some(following) = self.leadership.following() {
             following.config.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -710,7 +710,7 @@ impl<'m, P: Pal> Node<'m, P> {
     #[inline]
     pub(in crate::node) fn is_resigning(&self) -> bool {
         self.leadership
-            .log
+            .log()
             .is_some_and(|log| log.stage() == LogStage::Resigned)
     }
 

@@ -114,6 +114,36 @@ impl<'m, S: Stream> Leadership<'m, S> {
         })
     }
 
+    /// The state of a process that follows the succession.
+    #[inline]
+    pub(in crate::node) const fn following(&self) -> Option<&'m Following<'m>> {
+        if Config::HAS_SUCCESSION {
+            self.following
+        } else {
+            None
+        }
+    }
+
+    /// The state of a process that may become heir.
+    #[inline]
+    pub(in crate::node) const fn heir(&self) -> Option<&'m Heir<'m, S>> {
+        if Config::HAS_SUCCESSION {
+            self.heir
+        } else {
+            None
+        }
+    }
+
+    /// The log of a process that may lead a family that outlives it.
+    #[inline]
+    pub(in crate::node) const fn log(&self) -> Option<&'m Log<'m, S>> {
+        if Config::HAS_SUCCESSION {
+            self.log
+        } else {
+            None
+        }
+    }
+
     fn set_leader(&self, leader: Vmid) {
         self.leader.store(leader.get(), Ordering::SeqCst);
     }

@@ -102,8 +102,10 @@ impl<'m, P: Pal> Node<'m, P> {
         let named = Vmid::new(following.heir.swap(0, Ordering::SeqCst));
         let announced = Vmid::new(following.announced.load(Ordering::SeqCst));
         let heir = announced.filter(|vmid| *vmid != gone).or(named);
-        let has_ever_had_one = following.config.load(Ordering::SeqCst) > 0;
-        if heir.is_none() && !has_ever_had_one {
+        // It may be in a list that this process has not got.
+        let may_come = following.config.load(Ordering::SeqCst) > 0
+            || following.is_shared.load(Ordering::SeqCst);
+        if heir.is_none() && !may_come {
             return Succession::None;
         }
         if heir.is_none() {

@@ -112,7 +112,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn receive_own(&self, following: &Following<'m>) {
         let us = self.identity.vmid;
         let received = following.received.load(Ordering::SeqCst);
-        let Some(heir) = self.leadership.heir else {
+        let Some(heir) = self.leadership.heir() else {
             return;
         };
         // Nobody else uses it before this process leads.
@@ -281,7 +281,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(tables) = self.leading() else {
             return until;
         };
-        let Some(following) = self.leadership.following else {
+        let Some(following) = self.leadership.following() else {
             return until;
         };
         let mut last = following.walked.load(Ordering::SeqCst);
@@ -337,7 +337,7 @@ impl<'m, P: Pal> Node<'m, P> {
         rejoin: &Rejoin,
     ) {
         let answer = |epoch, taken| Answer::Rejoin(Rejoined { epoch, taken });
-        let Some(following) = self.leadership.following else {
+        let Some(following) = self.leadership.following() else {
             return self.answer(peer, seq, &answer(0, Err(Errno::ESTALE)));
         };
         let epoch = following.epoch.load(Ordering::SeqCst);
@@ -385,7 +385,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let tables = tables.lock();
         let taken = tables.taken(member).ok_or(Errno::EPERM)?;
-        let is_covered = self.leadership.heir.is_some_and(|heir| {
+        let is_covered = self.leadership.heir().is_some_and(|heir| {
             let sent = heir.sent.lock();
             sent.as_ref()
                 .is_some_and(|sent| sent.covers(member, rejoin.received))
@@ -423,7 +423,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Sends again what the member has not received. True if all is queued, or the member is gone.
     fn resend(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        let Some(heir) = self.leadership.heir else {
+        let Some(heir) = self.leadership.heir() else {
             return true;
         };
         let received = peer.rejoin_received.load(Ordering::SeqCst);
@@ -458,7 +458,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// The connection with a member ends, which may be sent something again.
     pub(in crate::node) fn end_resend(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if peer.is_resending.swap(false, Ordering::SeqCst)
-            && let Some(following) = self.leadership.following
+            && let Some(following) = self.leadership.following()
         {
             following.resending.fetch_sub(1, Ordering::SeqCst);
         }
@@ -475,7 +475,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !peer.awaits_rejoin.load(Ordering::SeqCst) {
             return false;
         }
-        let Some(heir) = self.leadership.heir else {
+        let Some(heir) = self.leadership.heir() else {
             return false;
         };
         let mut sent = heir.sent.lock();
@@ -494,7 +494,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Returns the leader that this process follows, for a process that asks.
     pub(in crate::node) fn present_leader(&self) -> NewLeader {
-        let following = self.leadership.following;
+        let following = self.leadership.following();
         let number = |number: fn(&Following<'m>) -> u32| following.map_or(1, number);
         NewLeader {
             epoch: number(|following| following.epoch.load(Ordering::SeqCst)),

@@ -55,6 +55,12 @@ fn quotient(number: usize, by: usize) -> usize {
     number.checked_div(by).or_broken(0)
 }
 
+/// Returns the number of parts of at most that length that something is cut into: one if it is empty.
+fn parts_of(length: usize, most: usize) -> usize {
+    let rest = length.saturating_sub(1);
+    rest.checked_div(most).or_broken(0).plus(1)
+}
+
 /// Saves the slice at a cursor.
 pub(crate) struct Saver<'b> {
     cursor: ImageCursor,
@@ -169,7 +175,7 @@ impl<'b> Saver<'b> {
         } else if self.part > self.cursor.part && self.next.is_none() && used > 0 {
             self.next = Some(self.cursor(0, 0, number));
         }
-        self.number = number.plus(capacity.div_ceil(fitting).max(1));
+        self.number = number.plus(parts_of(capacity, fitting));
         self.part.increment();
     }
 
@@ -191,7 +197,7 @@ impl<'b> Saver<'b> {
         get: &dyn Fn(usize) -> &'t [u8],
     ) {
         let (fitting, number) = (self.fitting(1), self.number);
-        let each = longest.div_ceil(fitting).max(1);
+        let each = parts_of(longest, fitting);
         let (first, offset) = (self.cursor.first as usize, self.cursor.offset as usize);
         if self.part == self.cursor.part && first < used {
             let left = get(first).get(offset..).map_or(&[][..], |left| left);
