@@ -25,7 +25,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Watch {
             heard: AtomicU64::new(0),
             asked: AtomicU64::new(0),
