@@ -219,3 +219,96 @@ impl<'m> KeptFrames<'m> {
         self.requests.get_mut(usize::try_from(slot).ok()?)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    fn frame(number: u8, length: usize) -> Vec<u8> {
+        let mut bytes = std::vec![number; length];
+        copy(&mut bytes, &(length as u64).to_le_bytes());
+        bytes
+    }
+
+    fn with_kept(test: impl FnOnce(&mut KeptFrames<'_>)) {
+        let mut memory = Box::new_uninit_slice(KeptFrames::bytes(64, 4) + 64);
+        test(&mut KeptFrames::new(&mut Arena::new(&mut memory), 64, 4));
+    }
+
+    fn resent(kept: &mut KeptFrames<'_>) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        while !kept.next_to_resend().is_empty() {
+            all.push(kept.next_to_resend().to_vec());
+            kept.mark_resent();
+        }
+        all
+    }
+
+    #[test]
+    fn frames_that_were_not_taken_are_sent_again_in_their_order_and_once() {
+        with_kept(|kept| {
+            let frames: Vec<_> = (0..5).map(|number| frame(number, 20)).collect();
+            for frame in &frames {
+                kept.keep(frame);
+            }
+            kept.begin_resend(2);
+            let [_, _, third, ..] = &frames[..] else {
+                panic!("there are five frames");
+            };
+            assert_eq!(kept.next_to_resend(), third);
+            kept.mark_resent();
+            // One that comes meanwhile is the last one.
+            kept.keep(&frame(9, 30));
+            let rest = [frames[3].clone(), frames[4].clone(), frame(9, 30)];
+            assert_eq!(resent(kept), rest);
+            // A second successor gets what the first one did not take.
+            assert!(kept.covers(4) && !kept.covers(1) && !kept.covers(7));
+            kept.begin_resend(4);
+            assert_eq!(resent(kept), [frames[4].clone(), frame(9, 30)]);
+        });
+    }
+
+    #[test]
+    fn answer_to_a_later_request_proves_the_frames_before_it() {
+        with_kept(|kept| {
+            kept.keep(&frame(1, 20));
+            kept.note_request(1, true);
+            kept.keep(&frame(2, 20));
+            kept.note_request(2, false);
+            kept.keep(&frame(3, 20));
+            assert!(kept.is_counted(1) && !kept.is_counted(2));
+            assert_eq!(kept.waiting(), 1);
+            kept.on_answer(2);
+            assert!(!kept.covers(1) && kept.covers(2));
+            // The answer to the first one comes late.
+            kept.on_answer(1);
+            assert_eq!(kept.waiting(), 0);
+            kept.begin_resend(2);
+            assert_eq!(resent(kept), [frame(3, 20)]);
+        });
+    }
+
+    #[test]
+    fn mark_is_due_when_half_of_the_room_is_full_and_its_answer_frees_it() {
+        with_kept(|kept| {
+            let length = KeptFrames::capacity(64) / 4;
+            kept.keep(&frame(1, length));
+            assert_eq!(kept.mark_due(), None);
+            kept.keep(&frame(2, length));
+            assert_eq!(kept.mark_due(), Some(2));
+            kept.record_mark(2);
+            assert_eq!(kept.mark_due(), None, "one is under way");
+            kept.keep(&frame(3, length));
+            kept.keep(&frame(4, length));
+            assert!(!kept.has_room(1));
+            // A number that was not asked for proves nothing.
+            kept.on_mark(4);
+            assert!(!kept.has_room(1));
+            kept.on_mark(2);
+            assert!(kept.has_room(2 * length));
+            assert_eq!(kept.mark_due(), Some(4));
+        });
+    }
+}

@@ -57,7 +57,7 @@ fn quotient(number: usize, by: usize) -> usize {
 
 /// Returns the number of parts of at most that length that something is cut into: one if it is empty.
 fn parts_of(length: usize, most: usize) -> usize {
-    let rest = length.saturating_sub(1);
+    let rest = length.max(1).minus(1);
     rest.checked_div(most).or_broken(0).plus(1)
 }
 
