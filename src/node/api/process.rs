@@ -4,10 +4,10 @@ use core::time::Duration;
 
 use crate::Identity;
 use crate::error::{Error, Invalid};
-use crate::leader::{Op, Presence};
+use crate::leader::{Op, Outcome, Presence};
 use crate::member::Purpose;
 use crate::node::rpc::{Limits, ReplyData, Undo};
-use crate::node::{Node, Phase, Wait, WaitReason};
+use crate::node::{LeaderTables, Node, Phase, Wait, WaitReason};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{ExitReport, Hello, IdRange, Message, ProcessQuery};
@@ -118,6 +118,20 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Result<(), Error> {
         self.exit_in(exit, parent_pid, wait)
+    }
+
+    /// As a leader that a parent has started: records how its own process ends, before it has ended.
+    fn record_own_exit(&self, leader: &LeaderTables<'_>, notice: &Message<'_>) {
+        if self.identity.parent.is_none() {
+            return;
+        }
+        let record = Op::Request {
+            from: self.identity.vmid,
+            seq: 0,
+            message: *notice,
+            other: Presence::Absent,
+        };
+        while matches!(leader.lock().apply(&record), Outcome::Remaining(1..)) {}
     }
 
     /// Ends the calls that began to wait while the exit was in progress: they would get no answer.
@@ -269,6 +283,7 @@ calls! {
             (Some(leader), _) => {
                 self.close_unused_syncs();
                 self.ended.store(true, Ordering::SeqCst);
+                self.record_own_exit(leader, &notice);
                 self.end_own_process(leader);
                 let us = self.identity.vmid;
                 self.release_all_ids(|range| {
@@ -305,7 +320,8 @@ calls! {
         // process.
         let known = wait!(self.await_end_known(pid, limits));
         let notified = match parent {
-            Some(parent) if Some(parent) != self.led_by() => {
+            // What a leader sends is the leader's notice, which the tables send by themselves.
+            Some(parent) if Some(parent) != self.led_by() && !(self.leads() && self.follows()) => {
                 wait!(self.send_end(parent, &notice, limits))
             }
             _ => Ok(()),
@@ -352,6 +368,7 @@ calls! {
         let mut leader = leader;
         loop {
             if let Some(tables) = self.leading() {
+                self.record_own_exit(tables, notice);
                 self.end_own_process(tables);
                 return Ok(());
             }
