@@ -35,13 +35,20 @@ impl<'m, P: Pal> Node<'m, P> {
             let slot = self.sync_handles.slots.get(slot_index as usize);
             let opened = slot.filter(|_| shares);
             let opened = opened.and_then(|slot| slot.client.lock().open_again());
-            return opened
-                .ok_or(Error::Invalid(Invalid::HandleOpen))
-                .map(|generation| SyncHandle {
+            if let Some(generation) = opened {
+                return Ok(SyncHandle {
                     slot_index,
                     id,
                     generation,
                 });
+            }
+            let is_free = slot.is_some_and(|slot| slot.client.lock().is_free());
+            if !shares || !is_free {
+                return Err(Error::Invalid(Invalid::HandleOpen));
+            }
+            // Its close has ended, and the thread that handles that has not freed the slot yet.
+            directory.remove(id, slot_index);
+            directory.slot_allocator.free(slot_index);
         }
         let id = match id {
             Some(id) => id,

@@ -69,7 +69,7 @@ impl Directory<'_> {
         });
     }
 
-    fn remove(&mut self, id: u64, slot: u32) {
+    pub(super) fn remove(&mut self, id: u64, slot: u32) {
         let ids = &self.ids;
         self.by_id.remove(hash64(id), slot, &|other| {
             ids.get(other as usize).cmp(&Some(&id))
