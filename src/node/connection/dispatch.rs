@@ -269,7 +269,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 let answer = Answer::Leader(self.present_leader());
                 self.decline(peer, seq, &answer)
             }
-            Message::Mark(number) if self.leads() => {
+            Message::Mark(number) if self.leads() && self.follows() => {
                 let mark = Message::Mark(*number);
                 !matches!(self.put(peer, 0, &mark), Err(Error::Full(_)))
             }
