@@ -3,7 +3,8 @@
 //! A slice that has changed since it was sent is sent again. When few change, the last round is made under
 //! the lock of the tables, so that all slices are of one moment; from then on the log goes on.
 
-use super::leader_log::{CONFIRM_LIMIT, Log, LogStage};
+use super::heirs::CONFIRM_LIMIT;
+use super::leader_log::{Log, LogStage};
 use crate::invariant::{Count, OrBroken};
 use crate::leader::ImageCursor;
 use crate::node::{Node, PeerRef};

@@ -3,8 +3,10 @@
 mod filling;
 mod following;
 mod heir;
+mod heirs;
 mod leader_log;
 mod rejoin;
+mod resignation;
 mod take_over;
 #[cfg(feature = "testing")]
 mod testing;

@@ -1,0 +1,291 @@
+//! The heir of a leader: the leader chooses it, gives it the state, names it to the members, and takes it off if it
+//! does not follow.
+
+use core::time::Duration;
+
+use super::leader_log::{Log, LogStage};
+use crate::counters::Refusal;
+use crate::invariant::OrBroken;
+use crate::log::log_event;
+use crate::node::{Node, PeerRef};
+use crate::pal::{Deadline, Pal, Time};
+use crate::sync::Ordering;
+use crate::wire::{DismissReason, Dismissal, HeirList, HeirReady, Message};
+use crate::{Heirs, Vmid};
+
+/// The pause before a log that could not be written is written again, and between two steps of the leader.
+const SOON: Duration = Duration::from_micros(500);
+
+/// The pause before another heir is chosen after one was lost.
+const CHOOSE_AGAIN: Duration = Duration::from_millis(20);
+
+/// The time in which the heir must confirm the state.
+pub(super) const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// As a leader whose family outlives it: chooses an heir, gives it the state, names it to the members, and
+    /// takes one off that does not follow. Returns when to run again, if before `until`.
+    pub(in crate::node) fn poll_log(&self, until: Deadline) -> Deadline {
+        let Some(log) = self.log().filter(|_| self.leads()) else {
+            return until;
+        };
+        if log.stage() == LogStage::Off {
+            return self.poll_choice(log, until);
+        }
+        let Some(peer) = log.heir().and_then(|heir| self.peers.find(heir)) else {
+            self.lose_heir(log, DismissReason::Broken);
+            return Deadline::Now;
+        };
+        self.flush_log();
+        // A thread that found the writer taken may have set the flag only after all was written.
+        if log.is_awaited.load(Ordering::SeqCst) && log.is_written() {
+            self.resume_queues(log);
+        }
+        if log.has_overflowed.load(Ordering::SeqCst) {
+            self.lose_heir(log, DismissReason::Broken);
+            return Deadline::Now;
+        }
+        self.counters
+            .succession
+            .set_lag(log.unwritten_ops.load(Ordering::Relaxed), log.backlog());
+        let now = self.now();
+        let blocked_since = log.blocked_since.load(Ordering::SeqCst);
+        let is_blocked = blocked_since != 0 && !log.is_written();
+        if is_blocked && now.since(Time(blocked_since)) > self.config.heir_patience {
+            self.lose_heir(log, DismissReason::Slow);
+            return Deadline::Now;
+        }
+        self.mark_log_if_due(log);
+        let soon = until.min(Deadline::At(now + SOON));
+        if is_blocked {
+            return soon;
+        }
+        match log.stage() {
+            LogStage::Filling => {
+                self.poll_filling(log, &peer);
+                Deadline::Now
+            }
+            LogStage::Hot if log.list_is_due.load(Ordering::SeqCst) => {
+                if self.announce_heirs(log) {
+                    until
+                } else {
+                    soon
+                }
+            }
+            LogStage::Unconfirmed => {
+                let limit = Time(log.confirm_by.load(Ordering::SeqCst));
+                if now >= limit {
+                    self.lose_heir(log, DismissReason::Slow);
+                    return Deadline::Now;
+                }
+                until.min(Deadline::At(limit))
+            }
+            LogStage::Resigned => {
+                self.waiters.wake_for_room(self.identity.vmid);
+                until
+            }
+            _ => until,
+        }
+    }
+
+    fn poll_choice(&self, log: &Log<'m, P::Stream>, until: Deadline) -> Deadline {
+        let at = log.choose_at.load(Ordering::SeqCst);
+        let now = self.now();
+        if now.0 < at {
+            return until.min(Deadline::At(Time(at)));
+        }
+        let Some(heir) = self.choose_heir() else {
+            return until;
+        };
+        let Some(peer) = self.peers.find(heir) else {
+            return until;
+        };
+        peer.was_heir.store(true, Ordering::SeqCst);
+        let Ok(stream) = self.pal.connect(heir) else {
+            let again = now + CHOOSE_AGAIN;
+            log.choose_at.store(again.0, Ordering::SeqCst);
+            return until.min(Deadline::At(again));
+        };
+        {
+            let Some(mut writer) = log.writer.try_lock() else {
+                return Deadline::Now;
+            };
+            log.reset(&mut writer);
+            writer.stream = Some(stream);
+            writer.filling.begin();
+        }
+        log.heir.store(heir.get(), Ordering::SeqCst);
+        log.append(&Message::Log(&[]));
+        log.set_stage(LogStage::Filling);
+        log_event!(debug, "process {heir} is to be the heir");
+        Deadline::Now
+    }
+
+    /// Returns the member that is to be the heir, if there is one that can be.
+    pub(super) fn choose_heir(&self) -> Option<Vmid> {
+        let can_lead = |peer: &PeerRef<'_, 'm, P::Stream>| {
+            peer.can_lead.load(Ordering::SeqCst)
+                && peer.is_member()
+                && !peer.awaits_rejoin.load(Ordering::SeqCst)
+                && !peer.ended.load(Ordering::SeqCst)
+                && !peer.broken.load(Ordering::SeqCst)
+        };
+        if let Heirs::Listed(list) = self.config.heirs {
+            let find = |was_heir: bool| {
+                list.into_iter().flatten().find(|vmid| {
+                    self.peers.find(*vmid).is_some_and(|peer| {
+                        can_lead(&peer) && peer.was_heir.load(Ordering::SeqCst) == was_heir
+                    })
+                })
+            };
+            return find(false).or_else(|| find(true));
+        }
+        self.peers
+            .all()
+            .filter(|peer| can_lead(peer))
+            // One that was heir before did not follow: another one comes first.
+            .map(|peer| (peer.was_heir.load(Ordering::SeqCst), peer.vmid()))
+            .min()
+            .map(|(_, vmid)| vmid)
+    }
+
+    /// Takes the heir off: first it learns so itself, then the members, and only then the leader goes on
+    /// without it.
+    fn lose_heir(&self, log: &Log<'m, P::Stream>, reason: DismissReason) {
+        let was_named = matches!(log.stage(), LogStage::Hot | LogStage::Resigned);
+        let Some(mut writer) = log.writer.try_lock() else {
+            return;
+        };
+        if let Some(heir) = log.heir() {
+            log_event!(warn, "process {heir} is no longer the heir: {reason:?}");
+            if let Some(peer) = self.peers.find(heir) {
+                let epoch = self.present_leader().epoch;
+                let dismissal = Message::Dismiss(Dismissal { reason, epoch });
+                if self.put(&peer, 0, &dismissal).is_err() {
+                    self.disconnect_peer(&peer);
+                }
+                self.call_worker(&peer);
+            }
+        }
+        log.set_stage(LogStage::Off);
+        let heir = log.heir().and_then(|heir| self.peers.find(heir));
+        log.heir.store(0, Ordering::SeqCst);
+        self.counters.succession.set_heir(None);
+        log.reset(&mut writer);
+        // Nothing waits for the log any more. The heir is told before the others go on.
+        if let Some(heir) = heir {
+            self.flush(&heir);
+        }
+        drop(writer);
+        let again = self.now() + CHOOSE_AGAIN;
+        log.choose_at.store(again.0, Ordering::SeqCst);
+        if was_named {
+            self.raise_config();
+            log.list_is_due.store(true, Ordering::SeqCst);
+            self.announce_heirs(log);
+        }
+        self.resume_queues(log);
+        self.waiters.wake_for_room(self.identity.vmid);
+    }
+
+    /// Begins a new list of heirs.
+    pub(super) fn raise_config(&self) {
+        if let Some(following) = self.leadership.following() {
+            following.config.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Sends the list of heirs to the members that have not got it. True if all have.
+    fn announce_heirs(&self, log: &Log<'m, P::Stream>) -> bool {
+        log.list_is_due.store(false, Ordering::SeqCst);
+        let leader = self.present_leader();
+        let first = match log.stage() {
+            LogStage::Hot => log.heir.load(Ordering::SeqCst),
+            _ => 0,
+        };
+        let list = Message::Heirs(HeirList {
+            epoch: leader.epoch,
+            config: leader.config,
+            highest_vmid: 0,
+            heirs: [first, 0, 0, 0],
+        });
+        let mut all = true;
+        for peer in self.peers.all() {
+            let follows = peer.follows.load(Ordering::SeqCst) && peer.is_member();
+            let has_list = peer.heirs_config.load(Ordering::SeqCst) >= leader.config;
+            if !follows || has_list || peer.awaits_rejoin.load(Ordering::SeqCst) {
+                continue;
+            }
+            // What was queued before the heir had the state is written before the member relies on it.
+            if first != 0 && !Self::is_settled(&peer) || self.put(&peer, 0, &list).is_err() {
+                all = false;
+                continue;
+            }
+            peer.heirs_config.store(leader.config, Ordering::SeqCst);
+            self.peers.schedule(&peer);
+        }
+        if !all {
+            log.list_is_due.store(true, Ordering::SeqCst);
+        }
+        self.wake();
+        all
+    }
+
+    /// Whether all that was queued for the peer when the heir got the state is written.
+    fn is_settled(peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        if peer.unsettled.load(Ordering::SeqCst) == 0 {
+            return true;
+        }
+        let Some(tx) = peer.tx.try_lock() else {
+            return false;
+        };
+        let is_empty = tx.draining.is_empty() && peer.queue.lock().filling.is_empty();
+        if is_empty {
+            peer.unsettled.store(0, Ordering::SeqCst);
+        }
+        is_empty
+    }
+
+    /// A member has joined, or follows again: it gets the list of heirs.
+    pub(in crate::node) fn heirs_are_due(&self) {
+        if let Some(log) = self.log() {
+            log.list_is_due.store(true, Ordering::SeqCst);
+            self.wake();
+        }
+    }
+
+    /// Handles the heir's confirmation that it has the state.
+    pub(in crate::node) fn handle_heir_ready(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        ready: &HeirReady,
+    ) -> Result<bool, Refusal> {
+        let Some(log) = self.log().filter(|_| self.leads()) else {
+            return Err(Refusal::WrongRole);
+        };
+        if log.stage() != LogStage::Unconfirmed || log.heir() != Some(peer.vmid()) {
+            // It may have been taken off meanwhile.
+            return if peer.was_heir.load(Ordering::SeqCst) {
+                Ok(true)
+            } else {
+                Err(Refusal::NotHeir)
+            };
+        }
+        if ready.op != log.expected_op.load(Ordering::SeqCst) {
+            // It confirms the state of an earlier time, when it was heir before.
+            return Ok(true);
+        }
+        if ready.digest != log.expected_digest.load(Ordering::SeqCst) {
+            self.lose_heir(log, DismissReason::Differs);
+            return Ok(true);
+        }
+        self.raise_config();
+        log.set_stage(LogStage::Hot);
+        self.counters.succession.set_heir(Some(peer.vmid()));
+        log.list_is_due.store(true, Ordering::SeqCst);
+        log_event!(debug, "process {} is the heir", peer.vmid());
+        self.waiters.wake_for_room(self.identity.vmid);
+        self.wake();
+        Ok(true)
+    }
+}
