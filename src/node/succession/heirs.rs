@@ -5,7 +5,6 @@ use core::time::Duration;
 
 use super::leader_log::{Log, LogStage};
 use crate::counters::Refusal;
-use crate::invariant::OrBroken;
 use crate::log::log_event;
 use crate::node::{Node, PeerRef};
 use crate::pal::{Deadline, Pal, Time};
