@@ -291,7 +291,11 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = self.leading() else {
             return true;
         };
-        leader.lock().admits(vmid, is_known)
+        // A member of the leader before this one rejoins with the VMID that it has.
+        let is_awaited = |peer: PeerRef<'_, 'm, P::Stream>| {
+            peer.awaits_rejoin.load(Ordering::SeqCst) && peer.lacks_inbound()
+        };
+        self.peers.find(vmid).is_some_and(is_awaited) || leader.lock().admits(vmid, is_known)
     }
 
     /// Reads the peer's stream once, and closes the connection if the end has arrived.
