@@ -4,8 +4,6 @@
 //! operations. A queue of a peer is written only after all that was appended before
 //! ([`Node::flush_log`]). What a stream has taken outlives the writer, so no confirmation is awaited.
 
-use core::time::Duration;
-
 use super::filling::Filling;
 use crate::Heirs;
 use crate::Vmid;
