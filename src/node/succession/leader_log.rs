@@ -5,21 +5,16 @@
 //! ([`Node::flush_log`]). What a stream has taken outlives the writer, so no confirmation is awaited.
 
 use super::filling::Filling;
-use crate::Heirs;
 use crate::Vmid;
 use crate::config::Capacities;
-use crate::counters::Refusal;
 use crate::invariant::{Count, OrBroken};
 use crate::leader::{Leader, Op, OpObserver, Outcome};
-use crate::log::log_event;
-use crate::node::{Node, PeerRef};
+use crate::node::Node;
 use crate::pal::fault::checked_write;
-use crate::pal::{Deadline, Pal, Stream, StreamError, Time};
+use crate::pal::{Pal, Stream, StreamError};
 use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use crate::wire::{
-    DismissReason, Dismissal, FrameWriter, HeirList, HeirReady, Message, Resignation,
-};
+use crate::wire::{FrameWriter, Message};
 
 /// The least length of the buffers of the log, together, in bytes.
 const LEAST: usize = 128 << 10;
