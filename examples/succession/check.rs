@@ -93,7 +93,7 @@ fn value(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
         let (count, given) = changed.unwrap_or_default();
         let found = last.get(place).copied().unwrap_or_default();
         let is_right = match process.end {
-            // What it had not given to others before its death is lost; its last change was not reported.
+            // A process that dies loses the changes it had not given to others, and cannot report its last one.
             Some(End::Killed { .. }) => (given..=count + 1).contains(&found),
             _ => found == count,
         };

@@ -90,7 +90,7 @@ impl Options {
 
 #[derive(Subcommand)]
 enum Role {
-    /// A process that works until it is told to end.
+    /// A process that works until the example ends it.
     #[command(hide = true)]
     Member(member::Options),
     /// A process that ends at once.

@@ -15,7 +15,7 @@ use crate::record::{Entry, Event, now};
 /// The kind of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It works until it is told to end, and counts its changes of the value in that place.
+    /// It works until the example ends it, and counts its changes of the value in that place.
     Member { place: usize },
     /// It ends at once with that code.
     Brief { code: u8 },

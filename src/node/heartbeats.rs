@@ -246,7 +246,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !P::MAY_BE_SECURE || self.contact.limit == 0 || Some(peer.vmid()) != self.led_by() {
             return;
         }
-        // What it has stays its own under the next leader.
+        // This process keeps its IDs and locks under the next leader.
         if rx.has_ended && self.has_heir() {
             return;
         }

@@ -46,9 +46,8 @@ pub(in crate::node) struct Following<'m> {
     pub(super) config: AtomicU32,
     /// The heir that can take over now; 0 for none.
     pub(super) heir: AtomicU32,
-    /// A process that has announced that it leads, and the number of its reign.
+    /// A process that has announced that it leads; 0 for none.
     pub(super) announced: AtomicU32,
-    pub(super) announced_epoch: AtomicU32,
     /// The time at which the stage ends the wait for a leader.
     pub(super) until: AtomicU64,
     /// As a new leader: the last member that this process has turned to.
@@ -83,7 +82,6 @@ impl<'m> Following<'m> {
             config: AtomicU32::new(0),
             heir: AtomicU32::new(0),
             announced: AtomicU32::new(0),
-            announced_epoch: AtomicU32::new(0),
             until: AtomicU64::new(0),
             walked: AtomicU32::new(u32::MAX),
             resending: AtomicU32::new(0),

@@ -155,23 +155,23 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(mut writer) = log.writer.try_lock() else {
             return;
         };
-        if let Some(heir) = log.heir() {
+        let heir = log.heir().and_then(|heir| {
             log_event!(warn, "process {heir} is no longer the heir: {reason:?}");
-            if let Some(peer) = self.peers.find(heir) {
-                let epoch = self.present_leader().epoch;
-                let dismissal = Message::Dismiss(Dismissal { reason, epoch });
-                if self.put(&peer, 0, &dismissal).is_err() {
-                    self.disconnect_peer(&peer);
-                }
-                self.call_worker(&peer);
+            self.peers.find(heir)
+        });
+        if let Some(heir) = &heir {
+            let epoch = self.present_leader().epoch;
+            let dismissal = Message::Dismiss(Dismissal { reason, epoch });
+            if self.put(heir, 0, &dismissal).is_err() {
+                self.disconnect_peer(heir);
             }
+            self.call_worker(heir);
         }
         log.set_stage(LogStage::Off);
-        let heir = log.heir().and_then(|heir| self.peers.find(heir));
         log.heir.store(0, Ordering::SeqCst);
         self.counters.succession.set_heir(None);
         log.reset(&mut writer);
-        // Nothing waits for the log any more. The heir is told before the others go on.
+        // Nothing waits for the log any more. The heir gets its dismissal before the others go on.
         if let Some(heir) = heir {
             self.flush(&heir);
         }
@@ -215,7 +215,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if !follows || has_list || peer.awaits_rejoin.load(Ordering::SeqCst) {
                 continue;
             }
-            // What was queued before the heir had the state is written before the member relies on it.
+            // The messages queued before the heir had the state are written before the member relies on the heir.
             if first != 0 && !Self::is_settled(&peer) || self.put(&peer, 0, &list).is_err() {
                 all = false;
                 continue;

@@ -83,7 +83,7 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) expected_digest: AtomicU64,
     /// The time by which it must confirm it.
     pub(super) confirm_by: AtomicU64,
-    /// A member was not told who the heir is.
+    /// A member has not got the present list of heirs yet.
     pub(super) list_is_due: AtomicBool,
     queue: SpinLock<LogQueue<'m>>,
     pub(super) writer: SpinLock<LogWriter<'m, S>>,

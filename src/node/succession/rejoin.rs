@@ -78,9 +78,6 @@ impl<'m, P: Pal> Node<'m, P> {
         if announced.epoch <= following.epoch.load(Ordering::SeqCst) {
             return Err(Refusal::StaleReign);
         }
-        following
-            .announced_epoch
-            .store(announced.epoch, Ordering::SeqCst);
         following.announced.store(from.get(), Ordering::SeqCst);
         peer.extended.store(true, Ordering::SeqCst);
         self.wake();

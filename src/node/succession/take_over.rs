@@ -100,7 +100,7 @@ impl<'m, P: Pal> Node<'m, P> {
         following.walked.store(0, Ordering::SeqCst);
         self.record_new_leader(us, epoch);
         self.reclaim_ids(old);
-        // What this process had for the old leader and could not queue.
+        // This process may hold messages for the old leader that it could not queue.
         self.send_all_client_messages();
         self.waiters.wake_for_room(us);
         // The locks that were recalled or revoked have their full time under the new leader.
@@ -298,7 +298,7 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             last = member.get();
             if member != self.identity.vmid {
-                self.turn_to(member, following);
+                self.turn_to(member);
             }
         }
         following.walked.store(last, Ordering::SeqCst);
@@ -306,7 +306,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Announces to a member that this process leads.
-    fn turn_to(&self, member: Vmid, following: &Following<'m>) {
+    fn turn_to(&self, member: Vmid) {
         let Some(peer) = self.peers.find(member) else {
             // It has joined the new leader, or there is no room for it.
             return;
@@ -315,12 +315,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return;
         }
         let hello = Message::Hello(self.own_hello());
-        let announced = Message::Leader(NewLeader {
-            epoch: following.epoch.load(Ordering::SeqCst),
-            config: following.config.load(Ordering::SeqCst),
-            vmid: self.identity.vmid.get(),
-            mode: SuccessionMode::Standby,
-        });
+        let announced = Message::Leader(self.present_leader());
         if self.put(&peer, 0, &hello).is_err() || self.put(&peer, 0, &announced).is_err() {
             // It has not read what this process sent to it as a member.
             self.disconnect_peer(&peer);
