@@ -196,6 +196,7 @@ impl Leader<'_> {
     /// Returns the other process that a request is about, whose [`Presence`] the operation must
     /// have: the process that is given an ID or an open file, or signalled; and the process whose VMID is
     /// the next one, which is not given out if a process is connected with it.
+    #[inline]
     pub fn other(&mut self, message: &Message<'_>) -> Option<Vmid> {
         match *message {
             Message::GetNewVmid => self.vmids.next(),

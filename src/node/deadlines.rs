@@ -45,6 +45,14 @@ impl LeaderLimits {
 }
 
 impl LeaderLimits {
+    /// Whether there may be an event that is outstanding.
+    #[inline]
+    fn is_any_needed(&self) -> bool {
+        [&self.recalls, &self.revocations, &self.starts]
+            .iter()
+            .any(|limits| limits.is_needed.load(Ordering::SeqCst))
+    }
+
     /// Begins a turn of the worker.
     pub(in crate::node) fn begin_turn(&self) {
         self.sent_in_turn.store(0, Ordering::Relaxed);
@@ -97,6 +105,23 @@ impl<P: Pal> Node<'_, P> {
         for limits in [&limits.recalls, &limits.revocations, &limits.starts] {
             self.enforce(limits);
         }
+    }
+
+    /// Enforces the limits of all kinds of events, in the worker. Returns when to run again, if before `until`.
+    #[inline]
+    pub(in crate::node) fn poll_limits(&self, until: Deadline) -> Deadline {
+        if self.leader_limits.is_any_needed() {
+            self.poll_each_limit(until)
+        } else {
+            until
+        }
+    }
+
+    #[inline(never)]
+    fn poll_each_limit(&self, until: Deadline) -> Deadline {
+        let until = self.poll_recalls(until);
+        let until = self.poll_revocations(until);
+        self.poll_starts(until)
     }
 
     /// At the leader: closes the connection of the member whose event is the oldest outstanding one, if its time

@@ -40,17 +40,8 @@ impl<'m> FrameReader<'m> {
     /// It is never empty, unless a whole frame waits or the buffer is full.
     #[inline]
     pub fn space(&mut self) -> &mut [u8] {
-        // Bytes are moved only for a frame that has begun and would not fit. After a bad size
-        // nothing more is read, and `peek` reports it.
-        if self.start > 0
-            && let Ok(size) = frame_size(self.pending(), self.bytes.capacity())
-        {
-            let wanted = total!(self.start, size.unwrap_or(HEADER_LENGTH));
-            if wanted > self.bytes.capacity() {
-                move_to_front(self.bytes.initialized_mut(), self.start, self.end);
-                self.end = self.buffered();
-                self.start = 0;
-            }
+        if self.start > 0 {
+            self.make_space();
         }
         // The buffer is initialised further only when the initialised part is full.
         self.bytes.initialize(self.end.plus(1));
@@ -58,6 +49,20 @@ impl<'m> FrameReader<'m> {
             .initialized_mut()
             .get_mut(self.end..)
             .or_broken(&mut [])
+    }
+
+    /// Moves the bytes of a frame that has begun and would not fit. After a bad size nothing more is read, and
+    /// `peek` reports it.
+    #[inline(never)]
+    fn make_space(&mut self) {
+        if let Ok(size) = frame_size(self.pending(), self.bytes.capacity()) {
+            let wanted = total!(self.start, size.unwrap_or(HEADER_LENGTH));
+            if wanted > self.bytes.capacity() {
+                move_to_front(self.bytes.initialized_mut(), self.start, self.end);
+                self.end = self.buffered();
+                self.start = 0;
+            }
+        }
     }
 
     /// Reports that many bytes were written to [`space`](FrameReader::space).

@@ -158,6 +158,11 @@ impl Reference {
         self.state == HoldState::Closing
     }
 
+    /// Whether it is in transit to its member.
+    fn is_sent(&self) -> bool {
+        matches!(self.state, HoldState::Sent { .. })
+    }
+
     fn is_unjoined(&self) -> bool {
         matches!(
             self.state,
@@ -386,6 +391,16 @@ impl<'m> OpenFileTable<'m> {
     }
 
     fn insert_into_index(&mut self, slot: u32) {
+        if self.at(slot).is_sent() {
+            self.insert_sent(slot);
+        } else {
+            self.insert_key(slot);
+        }
+    }
+
+    /// As [`OpenFileTable::insert_into_index`], of a reference in transit.
+    #[inline(never)]
+    fn insert_sent(&mut self, slot: u32) {
         let first = self.first_in_transit(slot);
         let in_transit = first.map_or(0, |first| self.at(first).in_transit);
         self.insert_key(slot);
@@ -394,6 +409,7 @@ impl<'m> OpenFileTable<'m> {
         }
     }
 
+    #[inline]
     fn insert_key(&mut self, slot: u32) {
         let key = self.at(slot).key(slot);
         let references = &self.references;
@@ -404,17 +420,32 @@ impl<'m> OpenFileTable<'m> {
     }
 
     fn remove_from_index(&mut self, slot: u32) {
+        if self.at(slot).is_sent() {
+            self.remove_sent(slot);
+        } else {
+            self.remove_key(slot);
+        }
+    }
+
+    /// As [`OpenFileTable::remove_from_index`], of a reference in transit.
+    #[inline(never)]
+    fn remove_sent(&mut self, slot: u32) {
         let first = self.first_in_transit(slot);
         let in_transit = first.map_or(0, |first| self.at(first).in_transit);
+        self.remove_key(slot);
+        if let Some(first) = self.first_in_transit(slot) {
+            self.change(first, |first| first.in_transit = in_transit.minus(1));
+        }
+    }
+
+    #[inline]
+    fn remove_key(&mut self, slot: u32) {
         let key = self.at(slot).key(slot);
         let references = &self.references;
         self.by_number
             .remove(hash64(key.open_file), slot, &|other| {
                 reference_in(references, other).key(other).cmp(&key)
             });
-        if let Some(first) = self.first_in_transit(slot) {
-            self.change(first, |first| first.in_transit = in_transit.minus(1));
-        }
     }
 
     /// The first reference in transit to the same member, if the open file is in transit with that in the
@@ -422,7 +453,8 @@ impl<'m> OpenFileTable<'m> {
     fn first_in_transit(&self, slot: u32) -> Option<u32> {
         let reference = self.at(slot);
         let vmid = reference.vmid?;
-        matches!(reference.state, HoldState::Sent { .. })
+        reference
+            .is_sent()
             .then(|| self.find_first_sent(reference.open_file, vmid))?
     }
 

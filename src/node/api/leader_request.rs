@@ -16,6 +16,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// # Errors
     /// As [`Node::check_running`] and [`Node::check_length`], for this process's own requests.
+    #[inline]
     pub(crate) fn apply_request(
         &self,
         leader: &LeaderTables<'m>,
@@ -23,9 +24,6 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
         peer: Option<&PeerRef<'_, 'm, P::Stream>>,
     ) -> Result<Outcome, Error> {
-        if peer.is_none() {
-            self.await_log_room();
-        }
         let mut tables = leader.lock();
         if peer.is_none() {
             // The resources of this process are reclaimed once, when it ends.

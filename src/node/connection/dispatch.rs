@@ -12,7 +12,6 @@ use crate::error::Error;
 use crate::error::Invalid;
 use crate::leader::{Op, Outcome, Signals, is_signal};
 use crate::member::ChildExit;
-use crate::node::succession::is_for_leader;
 use crate::node::{
     Delivery, LeaderTables, MetadataReply, Node, PeerRef, Signal, SignalReply, Upcall,
 };
@@ -58,26 +57,18 @@ impl<'m, P: Pal> Node<'m, P> {
             self.counters.unknown_codes.add(1);
             return Ok(Retry::No);
         }
-        if self.is_resigning() || !self.has_log_room() {
-            // The heir decides it, or must be able to learn of it.
+        if self.follows() && self.is_deferred(peer, &message)? {
             return Ok(Retry::Soon);
         }
-        if self.leads() && peer.awaits_rejoin.load(Ordering::SeqCst) && is_for_leader(&message) {
-            if peer.is_resending.load(Ordering::SeqCst) {
-                // The answer comes after what the member has not received of the old leader.
-                return Ok(Retry::Soon);
+        if let Some(leader) = self.leading() {
+            if let Message::PidKill(kill) = &message
+                && kill.target == KillTarget::All
+            {
+                return Ok(self.handle_kill_all(leader, peer, frame.seq, kill));
             }
-            return Err(Refusal::WrongRole);
-        }
-        if let Some(leader) = self.leading()
-            && let Message::PidKill(kill) = &message
-            && kill.target == KillTarget::All
-        {
-            return Ok(self.handle_kill_all(leader, peer, frame.seq, kill));
-        }
-        if let Some(leader) = self.leading()
-            && !peer.is_applied.load(Ordering::Relaxed)
-        {
+            if peer.is_applied.load(Ordering::Relaxed) {
+                return self.handle_as_member(peer, frame, &message);
+            }
             let message = match message {
                 // A delegation is not granted if a frame of this process can't hold its return.
                 Message::FileLockBorrow(lock) if !self.config.capacities.fits_delegation() => {
@@ -106,13 +97,23 @@ impl<'m, P: Pal> Node<'m, P> {
                 _ => return Ok(Retry::No),
             }
         }
-        let retry = self.handle_member_message(peer, frame.seq, &message)?;
-        if Op::is_change(&message) {
+        self.handle_as_member(peer, frame, &message)
+    }
+
+    /// Executes a message that is not for the leader's tables, or was applied to them.
+    fn handle_as_member(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        frame: &Frame<'_>,
+        message: &Message<'_>,
+    ) -> Result<Retry, Refusal> {
+        let retry = self.handle_member_message(peer, frame.seq, message)?;
+        if Op::is_change(message) {
             peer.is_applied.store(retry != Retry::No, Ordering::Relaxed);
         }
         if retry == Retry::No {
             self.count_received(peer, frame.code, frame.seq);
-            if let Message::ChildExit(exit) = message {
+            if let Message::ChildExit(exit) = *message {
                 self.process_ended(peer, exit.pid);
             }
         }

@@ -60,7 +60,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // The queue is empty, and half of it holds the longest frame and a HELLO.
         if queue.filling.push(0, &hello).is_ok() {
             queue.record_push();
-            self.trace_tx(peer.vmid(), 0, &hello);
+            self.trace_tx(peer.vmid(), 0, &hello, hello.length());
         }
     }
 

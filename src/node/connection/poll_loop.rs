@@ -220,16 +220,11 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let until = self.expire_unidentified(state, until);
         let until = self.accept_again(state, until);
-        let until = self.poll_recalls(until);
-        let until = self.poll_revocations(until);
-        let until = self.poll_starts(until);
+        let until = self.poll_limits(until);
         let until = self.poll_abandoned(until);
         let until = self.poll_contact(until);
         let until = self.poll_dropped_locks(until);
         let until = self.poll_succession(until);
-        let until = self.poll_reign(until);
-        let until = self.poll_heir(until);
-        let until = self.poll_log(until);
         let until = until.min(self.waiters.wake_overdue(|| self.pal.now()));
         // Peers that were scheduled during this iteration wait for this thread alone, so it must
         // not sleep.

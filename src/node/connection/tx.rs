@@ -7,8 +7,8 @@ use crate::sync::Ordering;
 
 use crate::Vmid;
 use crate::counters::Refusal;
-use crate::error::{Error, Invalid};
-use crate::node::succession::{Put, keep_answer};
+use crate::member::KeptFrames;
+use crate::node::succession::{Kept, Put, keep_answer};
 use crate::node::{Node, PeerRef, TxHalf};
 use crate::pal::fault::checked_write;
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
@@ -252,11 +252,11 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Records among the events that a message was queued.
-    pub(crate) fn trace_tx(&self, peer: Vmid, seq: u64, message: &Message<'_>) {
+    /// Records among the events that a message with a frame of that length was queued.
+    #[inline]
+    pub(crate) fn trace_tx(&self, peer: Vmid, seq: u64, message: &Message<'_>, length: usize) {
         if self.events.is_enabled() {
-            self.events
-                .frame_out(peer, message.code(), seq, message.length());
+            self.events.frame_out(peer, message.code(), seq, length);
         }
     }
 
@@ -284,7 +284,7 @@ impl<'m, P: Pal> Node<'m, P> {
             result
         };
         match result {
-            Ok(()) => self.trace_tx(peer.vmid(), 0, message),
+            Ok(()) => self.trace_tx(peer.vmid(), 0, message, message.length()),
             Err(_) => self.disconnect_peer(peer),
         }
     }
@@ -296,31 +296,52 @@ impl<'m, P: Pal> Node<'m, P> {
         seq: u64,
         answer: &Answer<'_>,
     ) {
-        let kept = self.kept_answer(peer.vmid(), seq);
+        if self.follows()
+            && let Some(kept) = self.kept_answer(peer.vmid(), seq)
+        {
+            return self.answer_kept(peer, seq, answer, kept);
+        }
         let result = {
             let mut queue = peer.queue.lock();
-            let is_closed = queue.closed;
-            // While there is no leader, or it is sent again what was not taken, the answer comes after that.
-            if let Some(kept) = kept
-                && let Ok(Put::Kept) = kept.check(answer.length(), is_closed, |kept| {
-                    keep_answer(kept, seq, answer)
-                })
-            {
-                return;
-            }
-            if is_closed {
+            if queue.closed {
                 return;
             }
             self.queue_hello_first(peer, &mut queue);
-            let result = queue
-                .filling
-                .push_answer(seq, answer)
-                .map_err(|_| Error::Invalid(Invalid::Message));
+            let result = queue.filling.push_answer(seq, answer);
             queue.record_push();
-            if let Some(kept) = kept
-                && result.is_ok()
-            {
-                kept.record(&queue, answer.length());
+            result
+        };
+        match result {
+            Ok(()) => self.trace_answer_tx(peer.vmid(), seq, answer),
+            Err(_) => self.disconnect_peer(peer),
+        }
+    }
+
+    /// As [`Node::answer`], of an answer to a leader that may change.
+    #[inline(never)]
+    fn answer_kept(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        answer: &Answer<'_>,
+        kept: Kept<'_, 'm>,
+    ) {
+        let length = answer.length();
+        let result = {
+            let mut queue = peer.queue.lock();
+            let keep = |kept: &mut KeptFrames<'m>| keep_answer(kept, seq, answer);
+            // While there is no leader, or it is sent again what was not taken, the answer comes after that.
+            if let Ok(Put::Kept) = kept.check(length, queue.closed, keep) {
+                return;
+            }
+            if queue.closed {
+                return;
+            }
+            self.queue_hello_first(peer, &mut queue);
+            let result = queue.filling.push_answer(seq, answer);
+            queue.record_push();
+            if result.is_ok() {
+                kept.record(&queue, length);
             }
             result
         };

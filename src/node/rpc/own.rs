@@ -69,7 +69,10 @@ impl<P: Pal> Node<'_, P> {
                 self.check_running()?;
                 Ok(leader.apply(&Op::Join(us, *hello)))
             }
-            _ => self.apply_request(leader, (us, seq), message, None),
+            _ => {
+                self.await_log_room();
+                self.apply_request(leader, (us, seq), message, None)
+            }
         }
     }
 
@@ -104,6 +107,7 @@ impl<P: Pal> Node<'_, P> {
             // is right.
             _ => {
                 let leader = self.leading().ok_or(Error::Invalid(Invalid::Message))?;
+                self.await_log_room();
                 let asker = (self.identity.vmid, 1);
                 answer_in(self.apply_request(leader, asker, message, None)).map(Some)
             }

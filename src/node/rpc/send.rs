@@ -6,7 +6,9 @@ use crate::Vmid;
 use crate::error::{Error, Invalid, Resource};
 use crate::invariant::Count;
 use crate::leader::Op;
-use crate::node::succession::{Put, keep_message};
+use crate::member::KeptFrames;
+use crate::node::connection::Queue;
+use crate::node::succession::{Kept, Put, keep_message};
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::Pal;
 use crate::store::total;
@@ -142,7 +144,7 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
     ) -> Result<(), Error> {
         let length = message.length();
-        self.check_length(message)?;
+        self.check_encoded_length(length)?;
         if !peer.accepts_length(length) {
             return Err(Error::LimitsDiffer {
                 limit: Resource::FrameLength,
@@ -150,41 +152,75 @@ impl<'m, P: Pal> Node<'m, P> {
                 theirs: peer.max_frame(),
             });
         }
-        let kept = self.kept(peer.vmid(), seq, message);
-        let mut queue = peer.queue.lock();
-        let is_closed = queue.closed;
-        if let Some(kept) = kept.filter(|_| !self.leader_gone.load(Ordering::SeqCst))
-            && let Put::Kept =
-                kept.check(length, is_closed, |kept| keep_message(kept, seq, message))?
+        if self.follows()
+            && let Some(kept) = self.kept(peer.vmid(), seq, message)
         {
-            return Ok(());
+            return self.put_kept(peer, seq, message, kept);
         }
-        if is_closed {
+        self.push(peer, &mut peer.queue.lock(), seq, message, length)?;
+        self.trace_tx(peer.vmid(), seq, message, length);
+        Ok(())
+    }
+
+    /// As [`Node::put`], of a message to a leader that may change.
+    #[inline(never)]
+    fn put_kept(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+        kept: Kept<'_, 'm>,
+    ) -> Result<(), Error> {
+        let length = message.length();
+        {
+            let mut queue = peer.queue.lock();
+            let keep = |kept: &mut KeptFrames<'m>| keep_message(kept, seq, message);
+            if !self.leader_gone.load(Ordering::SeqCst)
+                && let Put::Kept = kept.check(length, queue.closed, keep)?
+            {
+                return Ok(());
+            }
+            self.push(peer, &mut queue, seq, message, length)?;
+            kept.record(&queue, length);
+        }
+        self.mark_if_due(peer);
+        self.trace_tx(peer.vmid(), seq, message, length);
+        Ok(())
+    }
+
+    /// Puts a frame of that length into the queue of the peer.
+    #[inline]
+    fn push(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        queue: &mut Queue<'m>,
+        seq: u64,
+        message: &Message<'_>,
+        length: usize,
+    ) -> Result<(), Error> {
+        if queue.closed {
             return Err(self.gone(peer.vmid()));
         }
         if queue.room() < total!(length, ANSWER_RESERVE) {
             return Err(Error::Full(Resource::SendQueue));
         }
-        self.queue_hello_first(peer, &mut queue);
+        self.queue_hello_first(peer, queue);
         if queue.filling.push(seq, message).is_err() {
             return Err(Error::Invalid(Invalid::Message));
         }
         queue.record_push();
-        if let Some(kept) = kept {
-            kept.record(&queue, length);
-        }
-        drop(queue);
-        if kept.is_some() {
-            self.mark_if_due(peer);
-        }
-        self.trace_tx(peer.vmid(), seq, message);
         Ok(())
     }
 
     /// Checks that a frame can hold the message: the leader's own process gets the same refusals as
     /// a member, so each operation has bytes.
     pub(in crate::node) fn check_length(&self, message: &Message<'_>) -> Result<(), Error> {
-        if message.length() > self.config.capacities.frame_length {
+        self.check_encoded_length(message.length())
+    }
+
+    #[inline]
+    fn check_encoded_length(&self, length: usize) -> Result<(), Error> {
+        if length > self.config.capacities.frame_length {
             return Err(Error::Full(Resource::FrameLength));
         }
         Ok(())
@@ -224,8 +260,20 @@ calls! {
 
     /// As [`Node::send_message`], also for a leader whose own process has ended.
     fn post(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        // One limit for all attempts; there is only one where the leader never changes.
-        let wait = if self.follows() { self.begin(wait) } else { wait };
+        if self.follows() {
+            return wait!(self.post_again(dest, message, wait));
+        }
+        let peer = self.peer(dest)?;
+        wait!(self.put_when_room(&peer, 0, message, wait))?;
+        self.flush(&peer);
+        Ok(())
+    }
+
+    /// As [`Node::post`]; to the leader that follows if the leader has gone.
+    #[inline(never)]
+    fn post_again(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        // One limit for all attempts.
+        let wait = self.begin(wait);
         let asked = dest;
         let mut dest = self.redirected(asked, message);
         loop {

@@ -3,6 +3,7 @@
 
 use super::watch::Watch;
 use crate::Vmid;
+use crate::counters::Refusal;
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::leader::{Op, Signals};
@@ -257,9 +258,36 @@ impl<'m, P: Pal> Node<'m, P> {
         self.leadership.following().is_some()
     }
 
+    /// Whether a message has to wait: the leader has resigned, its log is full, or a member that rejoins comes
+    /// first.
+    ///
+    /// # Errors
+    /// [`Refusal::WrongRole`] for a request to a new leader that the sender has not rejoined.
+    #[inline(never)]
+    pub(in crate::node) fn is_deferred(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        message: &Message<'_>,
+    ) -> Result<bool, Refusal> {
+        // The heir decides it, or must be able to learn of it.
+        if self.is_resigning() || !self.has_log_room() {
+            return Ok(true);
+        }
+        let awaits_rejoin = self.leads() && peer.awaits_rejoin.load(Ordering::SeqCst);
+        if !awaits_rejoin || !is_for_leader(message) {
+            return Ok(false);
+        }
+        // The answer comes after what the member has not received of the old leader.
+        if peer.is_resending.load(Ordering::SeqCst) {
+            Ok(true)
+        } else {
+            Err(Refusal::WrongRole)
+        }
+    }
+
     /// Returns how a message to that process is kept: `None` if it is none for the leader, or this process
     /// does not follow the succession.
-    #[inline]
+    #[inline(never)]
     pub(in crate::node) fn kept(
         &self,
         to: Vmid,
@@ -278,7 +306,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As [`Node::kept`], of an answer.
-    #[inline]
+    #[inline(never)]
     pub(in crate::node) fn kept_answer(&self, to: Vmid, seq: u64) -> Option<Kept<'_, 'm>> {
         let following = self.leadership.following()?;
         (Some(to) == self.led_by() && Signals::is_forwarded(seq)).then_some(Kept {
@@ -352,8 +380,17 @@ impl<'m, P: Pal> Node<'m, P> {
     /// one that leads now.
     #[inline]
     pub(in crate::node) fn redirected(&self, dest: Vmid, message: &Message<'_>) -> Vmid {
+        if self.follows() {
+            self.redirected_to_leader(dest, message)
+        } else {
+            dest
+        }
+    }
+
+    #[inline(never)]
+    fn redirected_to_leader(&self, dest: Vmid, message: &Message<'_>) -> Vmid {
         let leader = self.leader_vmid();
-        if self.follows() && dest != leader && is_for_leader(message) && !is_for_parent(message) {
+        if dest != leader && is_for_leader(message) && !is_for_parent(message) {
             leader
         } else {
             dest

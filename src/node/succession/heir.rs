@@ -163,7 +163,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As an heir: reads the log when it is time. Returns when to run again, if before `until`.
-    pub(in crate::node) fn poll_heir(&self, until: Deadline) -> Deadline {
+    pub(super) fn poll_heir(&self, until: Deadline) -> Deadline {
         let Some(heir) = self.leadership.heir() else {
             return until;
         };

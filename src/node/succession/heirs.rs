@@ -24,7 +24,7 @@ pub(super) const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 impl<'m, P: Pal> Node<'m, P> {
     /// As a leader whose family outlives it: chooses an heir, gives it the state, names it to the members, and
     /// takes one off that does not follow. Returns when to run again, if before `until`.
-    pub(in crate::node) fn poll_log(&self, until: Deadline) -> Deadline {
+    pub(super) fn poll_log(&self, until: Deadline) -> Deadline {
         let Some(log) = self.log().filter(|_| self.leads()) else {
             return until;
         };

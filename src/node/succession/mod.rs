@@ -12,7 +12,7 @@ mod take_over;
 mod testing;
 mod watch;
 
-pub(in crate::node) use following::{Put, is_for_leader, keep_answer, keep_message};
+pub(in crate::node) use following::{Kept, Put, is_for_leader, keep_answer, keep_message};
 pub(in crate::node) use rejoin::Succession;
 pub(in crate::node) use take_over::{Resent, undelegated};
 
@@ -27,7 +27,7 @@ use crate::invariant::OrBroken;
 use crate::leader::Leader;
 use crate::log::log_event;
 use crate::node::{LeaderTables, Node, PeerRef, Upcall};
-use crate::pal::{Pal, Stream};
+use crate::pal::{Deadline, Pal, Stream};
 use crate::store::{Arena, Contended, bytes_for, total};
 use crate::sync::{AtomicU32, Ordering};
 use crate::wire::Hello;
@@ -187,6 +187,25 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             _ => leader,
         }
+    }
+
+    /// Goes on with the succession, in the worker: as a member, as a new leader, as an heir, and as the leader of
+    /// an heir. Returns when to run again, if before `until`. It is one check where the leader never changes.
+    #[inline]
+    pub(in crate::node) fn poll_succession(&self, until: Deadline) -> Deadline {
+        if self.follows() {
+            self.poll_each_role(until)
+        } else {
+            until
+        }
+    }
+
+    #[inline(never)]
+    fn poll_each_role(&self, until: Deadline) -> Deadline {
+        let until = self.poll_following(until);
+        let until = self.poll_reign(until);
+        let until = self.poll_heir(until);
+        self.poll_log(until)
     }
 
     /// Records that another process leads, which may be this one, and notifies the embedder. Only in the worker,

@@ -152,7 +152,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Goes on with the succession, in the worker. Returns when to run again, if before `until`.
-    pub(in crate::node) fn poll_succession(&self, until: Deadline) -> Deadline {
+    pub(super) fn poll_following(&self, until: Deadline) -> Deadline {
         let Some(following) = self.following() else {
             return until;
         };

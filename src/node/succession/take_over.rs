@@ -277,7 +277,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As a leader that has taken over: turns to the members, a portion in each turn of the worker, and sends
     /// again what they have not received. Returns when to run again, if before `until`.
-    pub(in crate::node) fn poll_reign(&self, until: Deadline) -> Deadline {
+    pub(super) fn poll_reign(&self, until: Deadline) -> Deadline {
         let Some(tables) = self.leading() else {
             return until;
         };
