@@ -7,7 +7,7 @@
 //! without result when the operation has used up its [`SEARCH_STEPS`], and then the request waits.
 
 use super::interval_tree::{Link, TreeKind};
-use super::wait_queue::State;
+use super::waiting_request::State;
 use super::{LockLimits, LockTable, Owner, Range};
 use crate::invariant::Count;
 use crate::store::{Arena, NONE, Table, bytes_for, image, total};

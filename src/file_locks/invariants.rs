@@ -1,7 +1,7 @@
 //! Checks that the tables agree with each other.
 
 use super::interval_tree::TreeKind;
-use super::wait_queue::{State, WaitingRequest};
+use super::waiting_request::{State, WaitingRequest};
 use super::{LockTable, SpaceKind};
 use crate::invariant::Count;
 use crate::store::NONE;

@@ -26,6 +26,8 @@ mod scheduling;
 mod search;
 mod table;
 mod wait_queue;
+mod waiting;
+mod waiting_request;
 
 use crate::Vmid;
 use crate::error::{Errno, Error};
@@ -47,8 +49,9 @@ use paths::PathStore;
 pub(crate) use paths::hash_path;
 use quotas::Charge;
 use table::{EMPTY_FILE, EMPTY_HOLDER, File, Holder, SpaceKind, hash_owner_and_file};
-pub use wait_queue::Completion;
-use wait_queue::{FREE, Operation, State, WaitQueue, WaitingRequest};
+use wait_queue::WaitQueue;
+pub use waiting::Completion;
+use waiting_request::{FREE, Operation, State, WaitingRequest};
 
 /// The limits of the lock tables.
 ///

@@ -2,7 +2,7 @@
 //! a spinlock: so the end of an owner, of an open file or of a member is applied in portions,
 //! between which other requests are served. Each portion serves the requests that it unblocks.
 
-use super::wait_queue::State;
+use super::waiting_request::State;
 use super::{LockTable, Owner};
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};

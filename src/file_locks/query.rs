@@ -1,7 +1,7 @@
 //! Which lock conflicts with a request: `F_GETLK` and `F_OFD_GETLK`.
 
 use super::interval_tree::TreeKind;
-use super::wait_queue::Operation;
+use super::waiting_request::Operation;
 use super::{LockTable, Owner, Range, range_of};
 use crate::error::Errno;
 use crate::store::NONE;

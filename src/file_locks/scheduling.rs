@@ -5,7 +5,7 @@
 //! free locks. Waiting requests are tried in the order of their arrival.
 
 use super::quotas::{Charge, WAITING};
-use super::wait_queue::{FREE, Operation, State, WaitingRequest};
+use super::waiting_request::{FREE, Operation, State, WaitingRequest};
 use super::{LockTable, Owner, Range, SetOutcome};
 use crate::Vmid;
 use crate::error::Errno;

@@ -1,108 +1,14 @@
 //! The queue of requests that wait for a lock, or for the return of a delegated file.
 
-use super::quotas::WAITING;
-use super::{LockTable, Owner, Range};
+use super::Owner;
+use super::waiting_request::{FREE, WaitingRequest};
 use crate::Vmid;
-use core::cmp::Reverse;
 use core::hash::Hash;
 
-use crate::error::Errno;
 use crate::store::{
-    Arena, Digest, Entry, HashIndex, Malformed, NONE, Payer, Portion, Reader, SlotAllocator, Steps,
-    Table, Writer, bytes_for, entry, hash64, image, list_length, total,
+    Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64, image,
+    list_length, total,
 };
-use crate::wire::{Answer, FileLock, HeldLock, LockKind};
-
-/// A request that waits, or that is complete while its result has not been taken.
-#[derive(Clone, Copy, Hash)]
-pub(super) struct WaitingRequest {
-    pub(super) from: Vmid,
-    pub(super) seq: u64,
-    pub(super) owner: Owner,
-    pub(super) file: u32,
-    pub(super) range: Range,
-    pub(super) operation: Operation,
-    pub(super) state: State,
-    /// The number of the request in the order of arrival.
-    pub(super) arrival: u64,
-    /// A held lock that conflicts with the request; [`NONE`] if the request is still to be tried.
-    pub(super) blocker: u32,
-    /// The neighbours among the requests that the same lock blocks, among the deferred requests of
-    /// the file, or among the completed requests.
-    pub(super) prev: u32,
-    pub(super) next: u32,
-    /// The neighbours among the waiting requests of the owner.
-    pub(super) prev_of_owner: u32,
-    pub(super) next_of_owner: u32,
-    /// The place among the [candidates](super::candidates); [`NONE`] if it is none.
-    pub(super) place: u32,
-    /// The round of the [serving](super::candidates) in which the request is tried.
-    pub(super) round: u32,
-    /// The number of the last deadlock search that visited the request.
-    pub(super) visited_by: u64,
-    pub(super) payer: Payer,
-}
-
-/// The operation that a request asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Operation {
-    /// Set or release a lock.
-    Set { kind: LockKind, wait: bool },
-    /// Find the conflicting lock.
-    Get { write: bool },
-}
-
-impl Operation {
-    pub(super) fn from_lock(lock: &FileLock<'_>) -> Operation {
-        Operation::Set {
-            kind: lock.kind,
-            wait: lock.wait,
-        }
-    }
-
-    pub(super) fn is_write(self) -> bool {
-        match self {
-            Operation::Set { kind, .. } => kind == LockKind::Write,
-            Operation::Get { write } => write,
-        }
-    }
-
-    pub(super) fn may_wait(self) -> bool {
-        matches!(self, Operation::Set { wait: true, .. })
-    }
-
-    /// The answer for a result.
-    pub(super) fn answer(self, result: Result<(), Errno>) -> Answer<'static> {
-        match self {
-            Operation::Set { .. } => Answer::Status(result.map(|()| 0)),
-            Operation::Get { .. } => Answer::Lock(result.map(|()| None)),
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum State {
-    Free,
-    /// The request waits for a lock.
-    Waiting,
-    /// The request waits for the return of a delegated file.
-    Deferred,
-    Completed(Answer<'static>),
-}
-
-/// How many requests with one number one cancellation ends at most.
-const SAME_NUMBER: usize = 64;
-
-/// The result of a request that waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Completion {
-    /// The member that sent the request.
-    pub from: Vmid,
-    /// The sequence number of the request.
-    pub seq: u64,
-    /// The answer for the member: status 0 if the lock is held now.
-    pub answer: Answer<'static>,
-}
 
 /// A fixed number of waiting requests.
 pub(super) struct WaitQueue<'m> {
@@ -115,80 +21,11 @@ pub(super) struct WaitQueue<'m> {
     by_owner: HashIndex<'m>,
     by_sender: HashIndex<'m>,
     /// The number of the last request in the order of arrival.
-    last_arrival: u64,
+    pub(super) last_arrival: u64,
     /// A waiting owner was granted a lock since the queue was last empty: requests that waited before
     /// may be in a cycle now.
     pub(super) may_have_cycle: bool,
     steps: Steps,
-}
-
-entry!(WaitingRequest {
-    from,
-    seq,
-    owner,
-    file,
-    range,
-    operation,
-    state,
-    arrival,
-    blocker,
-    prev,
-    next,
-    prev_of_owner,
-    next_of_owner,
-    place,
-    round,
-    visited_by,
-    payer,
-});
-
-impl Entry for Operation {
-    const SIZE: usize = 3;
-
-    fn save(&self, to: &mut Writer<'_>) {
-        match self {
-            Operation::Set { kind, wait } => (0_u8, (*kind, *wait)).save(to),
-            Operation::Get { write } => (1_u8, *write).save(to),
-        }
-    }
-
-    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        match u8::load(from)? {
-            0 => Ok(Operation::Set {
-                kind: Entry::load(from)?,
-                wait: Entry::load(from)?,
-            }),
-            1 => Entry::load(from).map(|write| Operation::Get { write }),
-            _ => Err(Malformed),
-        }
-    }
-}
-
-impl Entry for State {
-    const SIZE: usize = total!(1_usize, <Result<Option<HeldLock>, Errno>>::SIZE);
-
-    fn save(&self, to: &mut Writer<'_>) {
-        match self {
-            State::Free => 0_u8.save(to),
-            State::Waiting => 1_u8.save(to),
-            State::Deferred => 2_u8.save(to),
-            State::Completed(Answer::Status(status)) => (3_u8, *status).save(to),
-            State::Completed(Answer::Lock(lock)) => (4_u8, *lock).save(to),
-            // No request for a lock has another answer.
-            State::Completed(_) => 5_u8.save(to),
-        }
-    }
-
-    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(match u8::load(from)? {
-            0 => State::Free,
-            1 => State::Waiting,
-            2 => State::Deferred,
-            3 => State::Completed(Answer::Status(Entry::load(from)?)),
-            4 => State::Completed(Answer::Lock(Entry::load(from)?)),
-            _ => return Err(Malformed),
-        })
-    }
 }
 
 image!(WaitQueue<'_> {
@@ -302,7 +139,7 @@ impl<'m> WaitQueue<'m> {
         })
     }
 
-    fn find_request(&self, from: Vmid, seq: u64) -> Option<u32> {
+    pub(super) fn find_request(&self, from: Vmid, seq: u64) -> Option<u32> {
         self.by_sender.find_first(hash_sender(from, seq), |slot| {
             let waiting = self.at(slot);
             (waiting.from, waiting.seq).cmp(&(from, seq))
@@ -310,7 +147,7 @@ impl<'m> WaitQueue<'m> {
     }
 
     /// Adds the request to the indexes.
-    fn add_to_indexes(&mut self, slot: u32) {
+    pub(super) fn add_to_indexes(&mut self, slot: u32) {
         let owner = self.at(slot).owner;
         if self.slots.in_use() <= 1 {
             self.may_have_cycle = false;
@@ -329,7 +166,7 @@ impl<'m> WaitQueue<'m> {
     }
 
     /// Removes the request from the indexes.
-    fn remove_from_indexes(&mut self, slot: u32) {
+    pub(super) fn remove_from_indexes(&mut self, slot: u32) {
         let WaitingRequest {
             owner,
             from,
@@ -408,242 +245,4 @@ fn request_in<'t>(waiting: &'t Table<'_, WaitingRequest>, slot: u32) -> &'t Wait
 
 fn hash_sender(from: Vmid, seq: u64) -> u64 {
     hash64(seq ^ u64::from(from.get()).rotate_left(32))
-}
-
-pub(super) const FREE: WaitingRequest = WaitingRequest {
-    from: Vmid::LEADER,
-    seq: 0,
-    owner: Owner::Open(0),
-    file: NONE,
-    range: (0, 0),
-    operation: Operation::Get { write: false },
-    state: State::Free,
-    arrival: 0,
-    blocker: NONE,
-    prev: NONE,
-    next: NONE,
-    prev_of_owner: NONE,
-    next_of_owner: NONE,
-    round: 0,
-    place: NONE,
-    visited_by: 0,
-    payer: Payer::NOBODY,
-};
-
-impl WaitingRequest {
-    /// The key in the index of senders: of several requests with one number, the newest is the first.
-    fn by_sender(&self) -> (Vmid, u64, Reverse<u64>) {
-        (self.from, self.seq, Reverse(self.arrival))
-    }
-
-    /// Whether the request waits, and is in the indexes.
-    fn is_queued(&self) -> bool {
-        matches!(self.state, State::Waiting | State::Deferred)
-    }
-
-    /// The open file that the request keeps in use. A query and an unlock keep none: their sender need
-    /// not have the open file.
-    fn kept_open_file(&self) -> Option<u64> {
-        match (self.owner, self.operation) {
-            (
-                _,
-                Operation::Get { .. }
-                | Operation::Set {
-                    kind: LockKind::Unlock,
-                    ..
-                },
-            )
-            | (Owner::Process { .. }, _) => None,
-            (Owner::Open(open_file) | Owner::Flock(open_file), _) => Some(open_file),
-        }
-    }
-}
-
-impl LockTable<'_> {
-    /// Whether the member may have one more request that waits.
-    pub(super) fn may_add_request(&mut self, from: Vmid) -> bool {
-        !self.waits.is_full() && self.quotas.may_grow(from, WAITING, 1)
-    }
-
-    /// Frees the slot of a request that waits no more.
-    pub(super) fn free_request(&mut self, slot: u32) {
-        let payer = self.waits.at(slot).payer;
-        self.quotas.release(payer, WAITING, 1);
-        self.waits.slots.free(slot);
-    }
-
-    /// Adds a request. The caller has checked that there is room, and gives the reason of the wait.
-    fn add_request(&mut self, waiting: WaitingRequest) -> Result<u32, Errno> {
-        let slot = self.waits.slots.alloc().ok_or(Errno::ENOLCK)?;
-        self.waits.last_arrival = self.waits.last_arrival.wrapping_add(1);
-        let arrival = self.waits.last_arrival;
-        let payer = self.quotas.charge(waiting.from, WAITING, 1);
-        self.waits.change(slot, |free| {
-            *free = WaitingRequest {
-                arrival,
-                payer,
-                ..waiting
-            };
-        });
-        self.waits.add_to_indexes(slot);
-        self.adjust_ref_count(waiting.file, 1);
-        if let Some(open_file) = waiting.kept_open_file() {
-            self.open_files.request_waits(open_file, waiting.from);
-        }
-        Ok(slot)
-    }
-
-    /// Adds a request that the held lock `blocker` conflicts with.
-    pub(super) fn enqueue_blocked(
-        &mut self,
-        waiting: WaitingRequest,
-        blocker: u32,
-    ) -> Result<u32, Errno> {
-        let slot = self.add_request(waiting)?;
-        self.block(slot, blocker);
-        Ok(slot)
-    }
-
-    /// Adds a request at the end of the deferred requests of the file.
-    pub(super) fn enqueue_deferred(&mut self, waiting: WaitingRequest) -> Result<(), Errno> {
-        let slot = self.add_request(waiting)?;
-        let last = self.file_at(waiting.file).last_deferred;
-        self.waits.change(slot, |waiting| waiting.prev = last);
-        self.waits.change(last, |last| last.next = slot);
-        self.change_file(waiting.file, |file| {
-            if last == NONE {
-                file.first_deferred = slot;
-            }
-            file.last_deferred = slot;
-        });
-        Ok(())
-    }
-
-    /// Records which held lock conflicts with the request.
-    pub(super) fn block(&mut self, slot: u32, blocker: u32) {
-        let first = self.trees.at(blocker).first_blocked;
-        self.waits.change(slot, |waiting| {
-            (waiting.blocker, waiting.prev, waiting.next) = (blocker, NONE, first);
-        });
-        self.waits.change(first, |first| first.prev = slot);
-        self.trees.set_first_blocked(blocker, slot);
-    }
-
-    /// Removes the request from the list or queue that it is in.
-    pub(super) fn unlink(&mut self, slot: u32) {
-        self.remove_candidate(slot);
-        let waiting = *self.waits.at(slot);
-        let WaitingRequest {
-            file, prev, next, ..
-        } = waiting;
-        self.waits.change(prev, |prev| prev.next = next);
-        self.waits.change(next, |next| next.prev = prev);
-        if waiting.state == State::Deferred {
-            self.change_file(file, |file| {
-                if prev == NONE {
-                    file.first_deferred = next;
-                }
-                if next == NONE {
-                    file.last_deferred = prev;
-                }
-            });
-        } else if prev == NONE {
-            self.trees.set_first_blocked(waiting.blocker, next);
-        }
-        self.waits.remove_from_indexes(slot);
-        self.waits
-            .change(slot, |waiting| waiting.state = State::Free);
-        self.adjust_ref_count(file, -1);
-        self.recharge_file(file, waiting.payer);
-        if let Some(open_file) = waiting.kept_open_file() {
-            self.open_files.request_ended(open_file, waiting.from);
-        }
-    }
-
-    /// Records the result of a request, which [`LockTable::take_completion`] returns later.
-    pub(super) fn complete(&mut self, slot: u32, result: Result<(), Errno>) {
-        let answer = self.waits.at(slot).operation.answer(result);
-        self.unlink(slot);
-        self.enqueue_completion(slot, answer);
-    }
-
-    pub(super) fn enqueue_completion(&mut self, slot: u32, answer: Answer<'static>) {
-        let last = self.waits.last_completed;
-        self.waits.change(slot, |waiting| {
-            waiting.state = State::Completed(answer);
-            waiting.next = NONE;
-        });
-        self.waits.change(last, |last| last.next = slot);
-        if last == NONE {
-            self.waits.first_completed = slot;
-        }
-        self.waits.last_completed = slot;
-    }
-
-    /// Whether [`LockTable::take_completion`] has a result to return.
-    pub fn has_completions(&self) -> bool {
-        self.waits.first_completed != NONE
-    }
-
-    /// The oldest completed request. It stays until [`LockTable::take_completion`].
-    pub fn next_completion(&self) -> Option<Completion> {
-        let waiting = self.waits.at(self.waits.first_completed);
-        let State::Completed(answer) = waiting.state else {
-            return None;
-        };
-        Some(Completion {
-            from: waiting.from,
-            seq: waiting.seq,
-            answer,
-        })
-    }
-
-    /// Removes and returns the oldest completed request.
-    pub fn take_completion(&mut self) -> Option<Completion> {
-        let decided = self.next_completion()?;
-        let slot = self.waits.first_completed;
-        let next = self.waits.at(slot).next;
-        self.waits.first_completed = next;
-        if next == NONE {
-            self.waits.last_completed = NONE;
-        }
-        self.waits
-            .change(slot, |waiting| waiting.state = State::Free);
-        self.free_request(slot);
-        Some(decided)
-    }
-
-    fn end_request(&mut self, slot: u32, errno: Errno) {
-        let file = self.waits.at(slot).file;
-        self.complete(slot, Err(errno));
-        self.drop_file_if_unused(file);
-    }
-
-    /// Ends a portion of the waiting requests of the owner with that error. Returns whether that
-    /// was all.
-    pub(super) fn cancel_requests_of(
-        &mut self,
-        owner: Owner,
-        errno: Errno,
-        portion: &mut Portion,
-    ) -> bool {
-        while let Some(slot) = self.waits.first_of(owner) {
-            if !portion.take_entry() {
-                return false;
-            }
-            self.end_request(slot, errno);
-        }
-        true
-    }
-
-    /// Ends the member's waiting request with that number with that error. A member that has given many
-    /// requests one number ends the last of them.
-    pub(super) fn cancel_request(&mut self, from: Vmid, seq: u64, errno: Errno) {
-        for _ in 0..SAME_NUMBER {
-            let Some(slot) = self.waits.find_request(from, seq) else {
-                return;
-            };
-            self.end_request(slot, errno);
-        }
-    }
 }

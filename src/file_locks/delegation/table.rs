@@ -442,7 +442,7 @@ impl LockTable<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::file_locks::wait_queue::Operation;
+    use crate::file_locks::waiting_request::Operation;
     use core::mem::MaybeUninit;
 
     use super::*;

@@ -9,7 +9,8 @@ mod wire;
 
 use core::hash::{Hash, Hasher};
 
-use super::{Departed, Leader, LeaderCapacities, MAX_DEPARTED};
+use super::departed::{Departed, MAX_DEPARTED};
+use super::{Leader, LeaderCapacities};
 use crate::store::{Digest, Image, ImageCursor, Loader, Malformed, SMALLEST_SLICE, Saver, image};
 use crate::wire::TooSmall;
 

@@ -3,8 +3,10 @@
 //! A pid stays in use while its process lives, while the process is a zombie that was not reaped,
 //! and while the pid names a group or a session. Its entry stays as long.
 
+mod entry;
 mod exit_notices;
 mod groups;
+mod life;
 mod notices;
 mod orphans;
 mod quotas;
@@ -13,16 +15,16 @@ mod signals;
 use crate::error::{Error, Invalid, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
-    Arena, Digest, Digested, Payer, Quotas, SortedMap, Steps, Table, TransmitQueue, bytes_for,
-    codes, entry, image, total,
+    Arena, Digest, Digested, Quotas, SortedMap, Steps, Table, TransmitQueue, bytes_for, image,
+    total,
 };
-use crate::wire::{ExitReport, ProcessFlags};
 use crate::{Id, Vmid};
 use core::hash::Hash;
 
+use super::LeaderCapacities;
 use super::signals::{SignalLimits, Signals};
-use super::{LeaderCapacities, Ranges};
 
+use entry::{Entry, FREE_ENTRY, Life};
 pub use exit_notices::ExitNotice;
 pub(in crate::leader) use notices::DueNotice;
 pub use notices::Notice;
@@ -31,80 +33,6 @@ pub(in crate::leader) use signals::Destination;
 
 /// The signal in the exit report of a child that ended without sending one: SIGPWR.
 pub const SIGPWR: u32 = 30;
-
-#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
-enum Life {
-    #[default]
-    Free,
-    Starting,
-    Running,
-    Dead,
-}
-
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-#[derive(Clone, Copy, Hash)]
-struct Entry {
-    life: Life,
-    /// Its parent has reaped it, or never will.
-    reaped: bool,
-    /// Its parent must still be notified.
-    notice_due: bool,
-    /// It is gone, and its children are being given away: it gets no others.
-    is_leaving: bool,
-    flags: ProcessFlags,
-    pid: Id,
-    /// 0 once it is dead.
-    vmid: u32,
-    /// 0 for none.
-    parent: Id,
-    group: Id,
-    session: Id,
-    /// The number of unreaped processes with its pid as their group, plus those with its pid as
-    /// their session.
-    ref_count: u32,
-    start_seq: u64,
-    /// Rises from death to death; 0 while it lives.
-    death_seq: u64,
-    /// If it requested notices of its parent's end: the number of ends that it must still be
-    /// notified of.
-    parents_ended: Option<u32>,
-    /// A child that it inherited during that child's start was abandoned: it must be notified.
-    child_abandoned: bool,
-    /// If its parent ended during its start: the number of that event, or of the last restart of
-    /// its time to join. Later events have higher numbers; 0 for none.
-    orphaned: u64,
-    /// Its exit report.
-    exit: Option<ExitReport>,
-    payer: Payer,
-}
-
-codes!(Life {
-    Free = 0,
-    Starting = 1,
-    Running = 2,
-    Dead = 3
-});
-
-entry!(Entry {
-    life,
-    reaped,
-    notice_due,
-    is_leaving,
-    flags,
-    pid,
-    vmid,
-    parent,
-    group,
-    session,
-    ref_count,
-    start_seq,
-    death_seq,
-    parents_ended,
-    child_abandoned,
-    orphaned,
-    exit,
-    payer,
-});
 
 image!(Processes<'_> {
     fields {
@@ -125,38 +53,6 @@ image!(Processes<'_> {
     omitted { peers, adopts, steps }
     valid { *free_count <= free.len() && *stopped <= free.len() && *orphaned_starts <= free.len() }
 });
-
-const FREE_ENTRY: Entry = Entry {
-    life: Life::Free,
-    reaped: false,
-    notice_due: false,
-    is_leaving: false,
-    flags: ProcessFlags::empty(),
-    pid: 0,
-    vmid: 0,
-    parent: 0,
-    group: 0,
-    session: 0,
-    ref_count: 0,
-    start_seq: 0,
-    death_seq: 0,
-    parents_ended: None,
-    child_abandoned: false,
-    orphaned: 0,
-    exit: None,
-    payer: Payer::NOBODY,
-};
-
-impl Entry {
-    fn is_alive(&self) -> bool {
-        matches!(self.life, Life::Starting | Life::Running)
-    }
-
-    /// Returns true if it is alive, or a zombie.
-    fn exists(&self) -> bool {
-        self.is_alive() || self.life == Life::Dead && !self.reaped
-    }
-}
 
 /// The table of processes.
 pub struct Processes<'m> {
@@ -386,152 +282,6 @@ impl<'m> Processes<'m> {
                 .checked_add_signed(change)
                 .or_broken(entry.ref_count);
         }
-    }
-
-    /// Adds a child that the process of `from` starts, and that has its VMID and its pid already.
-    ///
-    /// # Errors
-    /// [`Error::Full`] also if the leader could not be connected with one more process: the child
-    /// would start and be refused then.
-    pub(super) fn start(&mut self, from: Vmid, vmid: Vmid, pid: Id) -> Result<(), Error> {
-        let parent = *self.find_by_vmid(from).ok_or(Error::NoSuchProcess)?;
-        let has_own = self.by_vmid.get(self.own.get()).is_some();
-        if self.by_vmid.len().minus(usize::from(has_own)) >= self.peers {
-            return Err(Error::Full(Resource::Peers));
-        }
-        self.add(
-            from,
-            Entry {
-                life: Life::Starting,
-                pid,
-                vmid: vmid.get(),
-                parent: parent.pid,
-                group: parent.group,
-                session: parent.session,
-                ..FREE_ENTRY
-            },
-        )
-    }
-
-    /// Records that a process joins under its pid. The table has it already if its parent announced
-    /// its start; otherwise it becomes `parent`'s child if that is known, and leads a group and
-    /// session if not.
-    pub(super) fn join(&mut self, from: Vmid, pid: Id, parent: Option<Vmid>) -> Result<(), Error> {
-        if let Some(slot) = self.by_vmid.get(from.get()) {
-            let entry = self.entries.get(slot as usize);
-            if entry.is_none_or(|entry| entry.pid != pid) {
-                return Err(Error::Invalid(Invalid::Pid));
-            }
-            self.runs(slot);
-            return Ok(());
-        }
-        let parent = parent.and_then(|parent| self.find_by_vmid(parent)).copied();
-        self.add(
-            from,
-            Entry {
-                life: Life::Running,
-                pid,
-                vmid: from.get(),
-                parent: parent.map_or(0, |parent| parent.pid),
-                group: parent.map_or(pid, |parent| parent.group),
-                session: parent.map_or(pid, |parent| parent.session),
-                ..FREE_ENTRY
-            },
-        )
-    }
-
-    /// Records that the member's process runs without having joined: it is one in C.
-    pub(super) fn mark_running_unjoined(&mut self, vmid: Vmid) {
-        if self.is_starting(vmid)
-            && let Some(slot) = self.by_vmid.get(vmid.get())
-        {
-            self.runs(slot);
-        }
-    }
-
-    /// Records that a starting process runs.
-    fn runs(&mut self, slot: u32) {
-        if let Some(entry) = self.entries.get_mut(slot as usize) {
-            entry.life = Life::Running;
-            if core::mem::take(&mut entry.orphaned) != 0 {
-                self.orphaned_starts.decrement();
-            }
-            if let Some(vmid) = Vmid::new(entry.vmid) {
-                self.signals.mark_joined(vmid);
-                self.charge_to(slot, vmid);
-            }
-            self.update_outbox(slot);
-        }
-    }
-
-    /// Records the exit report of a process.
-    pub(super) fn record_exit(&mut self, from: Vmid, exit: ExitReport) -> bool {
-        match self.find_by_pid_mut(exit.pid) {
-            Some(entry) if entry.vmid == from.get() => {
-                entry.exit = Some(exit);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Records that the parent has reaped its child, or will not.
-    pub(super) fn reap(&mut self, from: Vmid, pid: Id, ranges: &mut Ranges<'_>) -> bool {
-        let parent = self.find_by_vmid(from).map(|parent| parent.pid);
-        match self.find_by_pid_mut(pid) {
-            Some(entry) if Some(entry.parent) == parent && !entry.reaped => {
-                entry.reaped = true;
-                entry.notice_due = false;
-                self.update_outbox_of(pid);
-                self.release_if_reaped(pid, ranges);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// If the process is dead and reaped, removes it from its group and session, and frees the pids
-    /// that are not in use any more.
-    fn release_if_reaped(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
-        let Some(entry) = self.find_by_pid_mut(pid) else {
-            return;
-        };
-        if entry.life != Life::Dead || !entry.reaped {
-            return;
-        }
-        let (group, session) = (entry.group, entry.session);
-        (entry.group, entry.session) = (0, 0);
-        // No process asks for it any more, but it may still name a group or session.
-        ranges.give_single(pid, self.own);
-        self.adjust_ref_count(group, -1);
-        self.adjust_ref_count(session, -1);
-        self.free_if_unreferenced(pid, ranges);
-        self.charge_name(pid, ranges);
-        self.free_if_unreferenced(group, ranges);
-        self.free_if_unreferenced(session, ranges);
-    }
-
-    /// Frees the pid if no process has it and it names nothing.
-    fn free_if_unreferenced(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
-        let Some(slot) = self.by_pid.get(pid) else {
-            return;
-        };
-        let Some(entry) = self.entries.get_mut(slot as usize) else {
-            return;
-        };
-        if entry.exists() || entry.ref_count > 0 {
-            return;
-        }
-        let payer = entry.payer;
-        *entry = FREE_ENTRY;
-        self.outbox.remove(slot);
-        self.quotas.release(payer, PROCESSES, 1);
-        self.by_pid.remove(pid);
-        if let Some(free) = self.free.get_mut(self.free_count) {
-            *free = slot;
-            self.free_count.increment();
-        }
-        ranges.free_single(pid);
     }
 
     /// Returns true if the tables are consistent. Slow: for tests.

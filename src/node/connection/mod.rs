@@ -1,6 +1,7 @@
 //! The streams to and from peers, and the loop that moves their bytes.
 
 mod adaptive_spin;
+mod close;
 mod dispatch;
 mod halves;
 mod handshake;
@@ -14,9 +15,9 @@ mod turn;
 mod tx;
 
 pub(crate) use adaptive_spin::AdaptiveSpin;
+pub(super) use close::revoke_grants;
 pub(in crate::node) use halves::Queue;
 pub(crate) use halves::{RxHalf, TxHalf};
-pub(super) use handshake::revoke_grants;
 pub(super) use limits::NONE as NO_LIMIT;
 pub(crate) use peer_table::{PeerRef, Peers};
 pub(crate) use poll_loop::{Retry, VMID_LENGTH, WorkerState};

@@ -1,0 +1,180 @@
+//! The index of the references, by open file and member.
+
+use core::cmp::Ordering;
+
+use super::{Key, OpenFileTable, Reference, reference_in};
+use crate::Vmid;
+use crate::invariant::Count;
+use crate::store::hash64;
+
+impl OpenFileTable<'_> {
+    /// The first reference to the open file whose key is `key` or a higher one.
+    pub(super) fn first_from(&self, key: Key) -> Option<u32> {
+        let found = self.by_number.find_first(hash64(key.open_file), |slot| {
+            if self.at(slot).key(slot) < key {
+                Ordering::Less
+            } else {
+                Ordering::Equal
+            }
+        });
+        found.filter(|slot| self.at(*slot).open_file == key.open_file)
+    }
+
+    /// The first of the member's references to the open file that `by` or a higher giver has sent;
+    /// the one that is not in transit, if there is one and `by` is 0.
+    pub(super) fn find_from(&self, open_file: u64, vmid: Vmid, by: u32) -> Option<u32> {
+        let key = Key {
+            open_file,
+            vmid: vmid.get(),
+            by,
+            slot: 0,
+        };
+        let found = self.first_from(key);
+        found.filter(|slot| self.at(*slot).vmid == Some(vmid))
+    }
+
+    /// The first reference to the open file.
+    pub(super) fn find_any(&self, open_file: u64) -> Option<u32> {
+        self.first_from(Key {
+            open_file,
+            vmid: 0,
+            by: 0,
+            slot: 0,
+        })
+    }
+
+    /// The member's reference to the open file, unless that is in transit.
+    pub(super) fn find_held(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
+        self.find_sent(open_file, vmid, 0)
+    }
+
+    /// The first reference to the open file that is in transit from `by` to the member.
+    pub(super) fn find_sent(&self, open_file: u64, vmid: Vmid, by: u32) -> Option<u32> {
+        let found = self.find_from(open_file, vmid, by);
+        found.filter(|slot| self.at(*slot).key(*slot).by == by)
+    }
+
+    /// The first reference to the open file that is in transit to the member.
+    pub(super) fn find_first_sent(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
+        self.find_from(open_file, vmid, 1)
+    }
+
+    /// The next reference to the same open file.
+    pub(super) fn next(&self, slot: u32) -> Option<u32> {
+        let key = self.at(slot).key(slot);
+        self.first_from(Key {
+            slot: slot.plus(1),
+            ..key
+        })
+    }
+
+    /// The first of the member's references to the open file that matches. Visits those before it.
+    pub(super) fn find_matching(
+        &self,
+        open_file: u64,
+        vmid: Vmid,
+        matches: impl Fn(&Reference) -> bool,
+    ) -> Option<u32> {
+        let mut found = self.find_from(open_file, vmid, 0);
+        while let Some(slot) = found {
+            let reference = self.at(slot);
+            if reference.vmid != Some(vmid) {
+                return None;
+            }
+            if matches(reference) {
+                break;
+            }
+            found = self.next(slot);
+        }
+        found
+    }
+
+    /// Changes the references of the member to the open file for which `matches` is true.
+    pub(super) fn change_matching(
+        &mut self,
+        open_file: u64,
+        vmid: Vmid,
+        matches: impl Fn(&Reference) -> bool,
+        change: impl Fn(&mut Reference),
+    ) {
+        let mut found = self.find_from(open_file, vmid, 0);
+        while let Some(slot) = found {
+            let reference = *self.at(slot);
+            if reference.vmid != Some(vmid) {
+                return;
+            }
+            if matches(&reference) {
+                self.change(slot, |reference| change(reference));
+            }
+            found = self.next(slot);
+        }
+    }
+
+    pub(super) fn insert_into_index(&mut self, slot: u32) {
+        if self.at(slot).is_sent() {
+            self.insert_sent(slot);
+        } else {
+            self.insert_key(slot);
+        }
+    }
+
+    /// As [`OpenFileTable::insert_into_index`], of a reference in transit.
+    #[inline(never)]
+    pub(super) fn insert_sent(&mut self, slot: u32) {
+        let first = self.first_in_transit(slot);
+        let in_transit = first.map_or(0, |first| self.at(first).in_transit);
+        self.insert_key(slot);
+        if let Some(first) = self.first_in_transit(slot) {
+            self.change(first, |first| first.in_transit = in_transit.plus(1));
+        }
+    }
+
+    #[inline]
+    pub(super) fn insert_key(&mut self, slot: u32) {
+        let key = self.at(slot).key(slot);
+        let references = &self.references;
+        self.by_number
+            .insert(hash64(key.open_file), slot, &|other| {
+                reference_in(references, other).key(other).cmp(&key)
+            });
+    }
+
+    pub(super) fn remove_from_index(&mut self, slot: u32) {
+        if self.at(slot).is_sent() {
+            self.remove_sent(slot);
+        } else {
+            self.remove_key(slot);
+        }
+    }
+
+    /// As [`OpenFileTable::remove_from_index`], of a reference in transit.
+    #[inline(never)]
+    pub(super) fn remove_sent(&mut self, slot: u32) {
+        let first = self.first_in_transit(slot);
+        let in_transit = first.map_or(0, |first| self.at(first).in_transit);
+        self.remove_key(slot);
+        if let Some(first) = self.first_in_transit(slot) {
+            self.change(first, |first| first.in_transit = in_transit.minus(1));
+        }
+    }
+
+    #[inline]
+    pub(super) fn remove_key(&mut self, slot: u32) {
+        let key = self.at(slot).key(slot);
+        let references = &self.references;
+        self.by_number
+            .remove(hash64(key.open_file), slot, &|other| {
+                reference_in(references, other).key(other).cmp(&key)
+            });
+    }
+
+    /// The first reference in transit to the same member, if the open file is in transit with that in the
+    /// slot: it counts them all.
+    pub(super) fn first_in_transit(&self, slot: u32) -> Option<u32> {
+        let reference = self.at(slot);
+        let vmid = reference.vmid?;
+        reference
+            .is_sent()
+            .then(|| self.find_first_sent(reference.open_file, vmid))?
+    }
+}

@@ -1,0 +1,94 @@
+use super::*;
+
+fn check_invariants_after(fault: fn(&mut IntervalMap<'_>)) -> bool {
+    let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4));
+    let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 4);
+    for start in [1, 33, 65] {
+        table.insert(start, start + 31, 1, Payer::NOBODY);
+    }
+    fault(&mut table);
+    table.check_invariants()
+}
+
+#[test]
+fn an_interval_of_another_table_or_a_removed_one_is_not_changed() {
+    let mut memory = [(); 2].map(|()| std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4)));
+    let mut tables = memory
+        .each_mut()
+        .map(|memory| IntervalMap::new(&mut Arena::new(memory), 4));
+    let [one, other] = &mut tables;
+    one.insert(1, 32, 1, Payer::NOBODY);
+    other.insert(33, 64, 1, Payer::NOBODY);
+    let (foreign, gone) = (other.find(33).unwrap(), one.find(1).unwrap());
+    one.remove(foreign);
+    one.shorten(foreign, 40);
+    one.set_owner(foreign, 2);
+    assert!(one.check_invariants() && one.len() == 1);
+    assert_eq!(
+        one.find(5)
+            .map(|interval| (interval.end(), interval.owner())),
+        Some((32, 1))
+    );
+    one.remove(gone);
+    one.insert(65, 96, 3, Payer::NOBODY);
+    one.remove(gone);
+    one.set_owner(gone, 4);
+    assert!(one.check_invariants() && one.len() == 1);
+    assert_eq!(one.find(70).map(|interval| interval.owner()), Some(3));
+    assert!(other.check_invariants() && other.len() == 1);
+}
+
+#[test]
+fn the_kept_digest_equals_one_computed_anew() {
+    let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(40));
+    let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 40);
+    let digest = |table: &IntervalMap<'_>, mut digest: Digest| {
+        table.digest(&mut digest);
+        digest.finish()
+    };
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut last = 0;
+    for step in 0..20_000 {
+        let (number, owner) = (rng.u32(1..1000), rng.u32(1..5));
+        match (rng.u8(..8), table.find(number)) {
+            (_, None) => {
+                if let Some((start, end)) = table.next_free(number) {
+                    let end = end.min(start + rng.u32(..8));
+                    table.insert(start, end, owner, Payer::NOBODY);
+                }
+            }
+            (0..3, Some(found)) => table.remove(found),
+            (3..5, Some(found)) => table.shorten(found, number),
+            (5..7, Some(found)) => table.set_owner(found, owner),
+            (_, Some(_)) => {
+                let mut cursor = table.owner_cursor(owner);
+                table.remove_next(&mut cursor, 2, &|_| None, &mut |_| ());
+            }
+        }
+        let now = digest(&table, Digest::new());
+        assert_eq!(now, digest(&table, Digest::anew()), "step {step}");
+        last = if step % 100 == 0 { now } else { last };
+    }
+    assert_ne!(last, digest(&table, Digest::new()), "it changes");
+}
+
+#[test]
+fn a_broken_invariant_is_detected() {
+    assert!(check_invariants_after(|_| {}));
+    let faults: [fn(&mut IntervalMap<'_>); 9] = [
+        |table| {
+            let _ = table.tree.insert(97, 97, 1);
+        },
+        |table| table.tree.floor(33).unwrap().owner.set(0),
+        |table| table.tree.floor(33).unwrap().set(32, 63),
+        |table| table.occupancy.fill(0),
+        |table| table.occupancy.fill(2),
+        |table| table.owner_lists[0] = OwnerList::default(),
+        |table| table.owner_lists[0].length = 2,
+        |table| table.full.set(1, false),
+        |table| table.full.set(3, true),
+    ];
+    for (number, fault) in faults.into_iter().enumerate() {
+        assert!(!check_invariants_after(fault), "fault {number}");
+    }
+}
