@@ -94,10 +94,13 @@ fn transfer<P: Pal>(from: &P, to: &P) -> (Vec<u8>, Option<StreamError>, Option<S
             if let Some(stream) = &out {
                 let mut ready = ReadyList::new();
                 from.wait(&mut ready, Deadline::Now);
-                let told = ready
+                let is_ready = ready
                     .iter()
                     .any(|(_, what)| what.contains(Interest::HANG_UP));
-                assert!(told || sent == BYTES, "the writer was not told");
+                assert!(
+                    is_ready || sent == BYTES,
+                    "the writer was not reported ready"
+                );
                 from.unwatch(stream);
             }
             return (received, out_end, in_end);

@@ -384,8 +384,8 @@ fn every_one_of_many_ready_streams_is_reported() {
 
 /// The process of another user, for the test below.
 #[test]
-fn stranger() {
-    let Ok(base) = std::env::var("STRANGERS_BASE") else {
+fn process_of_another_user() {
+    let Ok(base) = std::env::var("OTHER_USERS_BASE") else {
         return;
     };
     let host = Host::listen(Path::new(&base), vmid(2)).unwrap();
@@ -406,8 +406,8 @@ fn a_process_of_another_user_is_refused() {
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::set_permissions(host.path().unwrap(), PermissionsExt::from_mode(0o666)).unwrap();
     let Ok(mut child) = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "stranger", "--nocapture"])
-        .env("STRANGERS_BASE", base(&dir))
+        .args(["--exact", "process_of_another_user", "--nocapture"])
+        .env("OTHER_USERS_BASE", base(&dir))
         .uid(65534)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -420,7 +420,7 @@ fn a_process_of_another_user_is_refused() {
         let line = line.unwrap();
         line.contains("refused: ").then(|| line.contains("true"))
     });
-    assert_eq!(refused, Some(true), "the stranger found out");
+    assert_eq!(refused, Some(true), "the other process saw the refusal");
     assert_eq!(host.accept().err(), Some(AcceptError::NotAllowed));
     assert_eq!(host.accept().err(), Some(AcceptError::WouldBlock));
     assert_eq!(host.connect(vmid(2)).err(), Some(ConnectError::NotAllowed));

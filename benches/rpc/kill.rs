@@ -20,7 +20,7 @@ use crate::process::Family;
 /// The number of IDs: more than a process remembers the owners of.
 const IDS: usize = 256;
 /// The numbers of members that a signal for all goes to.
-const CROWDS: [u32; 3] = [1, 10, 100];
+const MEMBERS: [u32; 3] = [1, 10, 100];
 
 /// An embedder that accepts every signal, and answers with a long path.
 struct Willing(CString);
@@ -139,7 +139,7 @@ pub(crate) fn measure(pinned: bool) -> Result<()> {
     );
     judged_row("kill, owner unknown", unknown, floor, bar(2.4));
     row("a path of 4,000 bytes", metadata, Some(floor));
-    for count in CROWDS {
+    for count in MEMBERS {
         // No VMID is used again.
         let first = 1_000 * count;
         // The target is one of the members.

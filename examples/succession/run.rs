@@ -145,7 +145,7 @@ impl Run<'_> {
             let end = process.end;
             ensure!(
                 end.is_some(),
-                "process {number} ended with {status}, although nobody told it to"
+                "process {number} ended with {status}, although it was not to end"
             );
             return Ok(());
         }

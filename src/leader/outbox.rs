@@ -1,6 +1,6 @@
 //! The outbox: whatever the leader has to send, besides the answers that [`Outcome`] has.
 //!
-//! What is owed is kept as state of the tables, as a flag or a place in a list, so the outbox needs no room
+//! A message that is to be sent is kept as state of the tables, as a flag or a place in a list, so the outbox needs no room
 //! of its own and is never full. [`Leader::poll_transmit`] returns the next message. The caller puts it into
 //! the send queue of its receiver and applies [`Op::Transmitted`], or [`Op::Requeued`] if the queue has no
 //! room. What was put back delays no message for another receiver: it is passed over until

@@ -137,7 +137,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Retry::Soon
     }
 
-    /// As a member: leaves to the worker what has no room now. What is owed is in the machines.
+    /// As a member: leaves to the worker what has no room now. The machines keep it as state.
     pub(in crate::node) fn defer_member_output(&self) {
         self.member_output_deferred.store(true, Ordering::SeqCst);
         self.wake();

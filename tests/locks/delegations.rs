@@ -152,8 +152,8 @@ fn deadlock_through_a_delegated_file_is_detected() {
         let other = scope.spawn(|| want(&one, b"/b"));
         [want(&two, b"/a"), other.join().unwrap()]
     });
-    let told = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    assert_eq!(told, 1, "EDEADLK for one of them: {outcomes:?}");
+    let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    assert_eq!(failed, 1, "EDEADLK for one of them: {outcomes:?}");
 }
 
 #[test]

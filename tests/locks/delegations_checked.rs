@@ -113,7 +113,7 @@ impl Model for Family {
             Property::always("nothing is wrong", |_, state: &State| {
                 state.seen.wrong.is_none()
             }),
-            Property::sometimes("a file is lent and locked", |_, state: &State| {
+            Property::sometimes("a file is delegated and locked", |_, state: &State| {
                 let is_held = |at: &At| matches!(at, At::Holding { .. });
                 state.seen.delegated == 1 && state.seen.at.iter().any(is_held)
             }),

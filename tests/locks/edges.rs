@@ -189,8 +189,8 @@ fn waiter_gets_enolck_if_there_is_no_slot_for_its_lock_when_it_is_served() {
             assert_eq!(locks.set(member(number), number.into(), &wanted), WAITS);
         }
         assert_eq!(locks.set(member(2), 1, &unlock(write(1, 0, 9))), DONE);
-        let told = [(3, 3, Answer::DONE), (4, 4, status(Errno::ENOLCK))];
-        assert_eq!(decided(locks), told);
+        let completions = [(3, 3, Answer::DONE), (4, 4, status(Errno::ENOLCK))];
+        assert_eq!(decided(locks), completions);
         assert_eq!(now(locks), [2, 2, 0, 0, 0]);
     });
 }

@@ -67,7 +67,7 @@ fn unreachable_receiver_does_not_delay_notices_for_others() {
         for (to, handle) in [(3, 1), (3, 2), (4, 1)] {
             assert!(locks.send_open_file(member(2), member(to), handle));
         }
-        assert_eq!(locks.next_notice(), None, "nobody can be told yet");
+        assert_eq!(locks.next_notice(), None, "nobody can be sent a notice yet");
         assert_eq!(locks.confirm_portion(member(3), u64::MAX, true), 0);
         assert_eq!(locks.confirm_portion(member(4), u64::MAX, true), 0);
         assert_eq!(locks.next_notice_for(member(4)), Some((member(4), 1)));

@@ -43,8 +43,8 @@ fn waiters_for_one_lock_are_served_in_order_of_arrival() {
         }
         for (who, next) in [(2, 4), (4, 3), (3, 5)] {
             locks.release_process(member(who), 1);
-            let told = (next, u64::from(next), Answer::DONE);
-            assert_eq!(decided(locks), [told]);
+            let completion = (next, u64::from(next), Answer::DONE);
+            assert_eq!(decided(locks), [completion]);
         }
     });
 }
@@ -74,15 +74,15 @@ fn cancelled_waiter_does_not_affect_other_waiters() {
         ),
         (|locks| locks.reclaim(member(4)), None),
     ];
-    for (give_up, errno) in ways {
+    for (end_wait, errno) in ways {
         with_table(ROOM, |locks| {
             two_that_wait(locks);
-            give_up(locks);
-            let told: Vec<_> = errno
+            end_wait(locks);
+            let completions: Vec<_> = errno
                 .map(|errno| (4, 4, status(errno)))
                 .into_iter()
                 .collect();
-            assert_eq!(decided(locks), told);
+            assert_eq!(decided(locks), completions);
             locks.release_process(member(3), 1);
             assert_eq!(decided(locks), [(5, 5, Answer::DONE)]);
         });

@@ -291,14 +291,14 @@ fn deferred_requests_are_answered_after_the_return() {
             handle: 0,
         };
         let lock = |found: Option<HeldLock>| Answer::Lock(Ok(found));
-        let told = [
+        let completions = [
             (2, 1, Answer::DONE),
             (3, 2, lock(Some(found))),
             (3, 3, lock(None)),
             (4, 5, status(Errno::EAGAIN)),
             (4, 6, Answer::DONE),
         ];
-        assert_eq!(decided(locks), told);
+        assert_eq!(decided(locks), completions);
         assert_eq!(locks.waiting_usage().0, 1);
         locks.reclaim(member(2));
         assert_eq!(decided(locks), [(5, 7, Answer::DONE)]);

@@ -19,7 +19,7 @@ fn hand_on_and_die(family: &Family, giver: Process, to: &Identity) -> Id {
 
 fn has_left(family: &Family, vmid: u32) {
     let left = || family.first.os.notes.lock().left.clone();
-    until("its end is told", || {
+    until("its end is reported", || {
         left().iter().any(|left| left.get() == vmid)
     });
 }

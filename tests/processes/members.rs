@@ -39,12 +39,12 @@ fn the_embedder_of_the_leader_is_called_for_each_member_that_joins_and_leaves() 
     let two = family.child_of(&one);
     let (first_vmid, second_vmid) = (one.vmid(), two.vmid());
     let notes = || family.first.os.notes.lock();
-    until("both are told of", || notes().joined.len() == 2);
+    until("both have joined", || notes().joined.len() == 2);
     assert_eq!(notes().joined, [first_vmid, second_vmid]);
     two.die();
-    until("its end is told", || !notes().left.is_empty());
+    until("its end is reported", || !notes().left.is_empty());
     one.exit(0);
-    until("its end is told", || notes().left.len() == 2);
+    until("its end is reported", || notes().left.len() == 2);
     assert_eq!(notes().left, [second_vmid, first_vmid]);
 }
 
@@ -124,14 +124,14 @@ fn joining_without_an_own_pid_is_refused() {
         Vmid::new(1)
     );
     // Without a parent that prepared it, a process allocates its own pid.
-    let stranger = Identity::child(Vmid::new(51).unwrap(), Vmid::LEADER);
-    let stranger = HostNode::start(&family.base, stranger, Config::DEFAULT).unwrap();
-    let pid = stranger.join(WAIT).unwrap();
+    let unannounced = Identity::child(Vmid::new(51).unwrap(), Vmid::LEADER);
+    let unannounced = HostNode::start(&family.base, unannounced, Config::DEFAULT).unwrap();
+    let pid = unannounced.join(WAIT).unwrap();
     assert_eq!(
         family.first.node.owner_of(pid.get(), WAIT),
         Ok(Vmid::new(51))
     );
-    let process = stranger.process(None, WAIT).unwrap();
+    let process = unannounced.process(None, WAIT).unwrap();
     assert_eq!(
         (process.parent, process.group),
         (Some(family.first.pid), family.first.pid)

@@ -27,7 +27,7 @@ fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
             errno: Errno::ENOENT,
             by: Some(two.node.identity().vmid)
         }),
-        "nothing to tell"
+        "no path"
     );
     for length in [1, 17, 4000, PATH_MAX - 1] {
         let long = "p".repeat(length);
@@ -38,8 +38,8 @@ fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
             MetaCode::Root,
         ] {
             for asker in [&one, &two] {
-                let told = asker.node.path_of(two.pid, what, &mut path, WAIT).unwrap();
-                assert_eq!(&path[..told], long.as_bytes());
+                let length = asker.node.path_of(two.pid, what, &mut path, WAIT).unwrap();
+                assert_eq!(&path[..length], long.as_bytes());
             }
         }
         let mut short = vec![0; length];
@@ -82,11 +82,11 @@ fn many_long_paths_requested_at_once_arrive_whole() {
             scope.spawn(|| {
                 let mut path = [0; PATH_MAX];
                 for _ in 0..200 {
-                    let told = one
+                    let length = one
                         .node
                         .path_of(two.pid, MetaCode::Root, &mut path, WAIT)
                         .unwrap();
-                    assert_eq!(path[..told], LONG);
+                    assert_eq!(path[..length], LONG);
                 }
             });
         }

@@ -235,7 +235,7 @@ fn every_end_of_a_parent_is_reported_once_as_by_the_kernel() {
     assert_eq!(late.node.watch_parent(true, WAIT), Ok(Some(reaper.pid)));
     let reaper_pid = reaper.pid;
     reaper.die();
-    until("both are told", || {
+    until("both are notified", || {
         child.parents().len() == 2 && late.parents().len() == 1
     });
     assert_eq!(child.parents(), [Some(reaper_pid), Some(family.first.pid)]);
@@ -345,7 +345,7 @@ fn exits_of_more_orphans_than_there_is_room_for_are_all_reported_once() {
     got.sort_unstable();
     expected.sort_unstable();
     assert_eq!(got, expected);
-    assert_eq!(first.ended().len(), ORPHANS + 1, "told twice");
+    assert_eq!(first.ended().len(), ORPHANS + 1, "notified twice");
     assert_eq!(first.node.statistics().pools.processes.now, 1);
     assert_eq!(first.node.statistics().dropped_orphan_exits, 0);
 }

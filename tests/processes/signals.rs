@@ -82,9 +82,12 @@ fn a_pending_signal_names_its_sender_and_one_of_two_senders_names_none() {
     until("the signals come", || child.signals().len() == 5);
     let notes = child.os.notes.lock();
     let signals = notes.signals.iter();
-    let told: Vec<_> = signals.map(|note| (note.signal, note.sender)).collect();
+    let delivered: Vec<_> = signals.map(|note| (note.signal, note.sender)).collect();
     let (one, two) = (Some(one.pid), Some(two.pid));
-    assert_eq!(told, [(5, one), (7, two), (6, None), (40, two), (40, one)]);
+    assert_eq!(
+        delivered,
+        [(5, one), (7, two), (6, None), (40, two), (40, one)]
+    );
 }
 
 #[test]

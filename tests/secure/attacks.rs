@@ -413,8 +413,8 @@ fn a_stream_with_another_key_or_family_is_refused() {
     for other in others {
         with_bystander(|world, _, two| {
             let one = world.one.join(vmid(5)).unwrap();
-            let stranger = SecurePal::new(one, vmid(1), other.clone(), random);
-            let mut middle = Middle::new(world, &stranger, two, 2);
+            let other_family = SecurePal::new(one, vmid(1), other.clone(), random);
+            let mut middle = Middle::new(world, &other_family, two, 2);
             let _ = middle.says(SAID[0]);
             let hello = middle.sent();
             assert_eq!(middle.deliver(&hello), Some(StreamError::Closed));

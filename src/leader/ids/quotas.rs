@@ -25,13 +25,13 @@ impl Ranges<'_> {
 
     /// Charges a range of one ID to that member from now on. Never refused.
     pub(in crate::leader) fn charge_single(&mut self, id: Id, to: Vmid) {
-        if let Some(span) = self.spans.find(id)
-            && span.start() == span.end()
-            && span.payer() != Payer::NOBODY
-            && !self.quotas.is_payer(span.payer(), to)
+        if let Some(interval) = self.intervals.find(id)
+            && interval.start() == interval.end()
+            && interval.payer() != Payer::NOBODY
+            && !self.quotas.is_payer(interval.payer(), to)
         {
-            let payer = self.quotas.transfer(span.payer(), to, RANGES, 1);
-            self.spans.set_payer(span, payer);
+            let payer = self.quotas.transfer(interval.payer(), to, RANGES, 1);
+            self.intervals.set_payer(interval, payer);
         }
     }
 

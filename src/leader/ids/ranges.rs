@@ -30,7 +30,7 @@ pub enum Alloc {
 
 /// The table of ID ranges: non-overlapping, each with one owner.
 pub struct Ranges<'m> {
-    pub(super) spans: IntervalMap<'m>,
+    pub(super) intervals: IntervalMap<'m>,
     /// The ID at which the search for free IDs continues.
     next: Id,
     wrap: bool,
@@ -39,7 +39,7 @@ pub struct Ranges<'m> {
 
 image!(Ranges<'_> {
     fields { next }
-    parts { spans, quotas }
+    parts { intervals, quotas }
     omitted { wrap }
 });
 
@@ -85,7 +85,7 @@ impl<'m> Ranges<'m> {
         members: usize,
     ) -> Self {
         Ranges {
-            spans: IntervalMap::new(arena, capacity),
+            intervals: IntervalMap::new(arena, capacity),
             next: 1,
             wrap,
             quotas: Quotas::new(arena, members, &[capacity]),
@@ -96,12 +96,12 @@ impl<'m> Ranges<'m> {
     /// are still owned leave no more room. It takes O(log n) steps, for any number of ranges before
     /// the free one.
     pub fn alloc(&mut self, owner: Vmid) -> Alloc {
-        if self.spans.remaining() == 0 {
+        if self.intervals.remaining() == 0 {
             return Alloc::TableFull;
         }
-        let mut found = self.spans.next_free(self.next);
+        let mut found = self.intervals.next_free(self.next);
         if found.is_none() && self.wrap {
-            found = self.spans.next_free(FIRST_AGAIN);
+            found = self.intervals.next_free(FIRST_AGAIN);
         }
         let Some((start, free_to)) = found else {
             return Alloc::NoneLeft;
@@ -110,7 +110,7 @@ impl<'m> Ranges<'m> {
             return Alloc::TableFull;
         };
         let end = start.plus(LONGEST_RANGE - 1).min(free_to);
-        if !self.spans.insert(start, end, owner.get(), payer) {
+        if !self.intervals.insert(start, end, owner.get(), payer) {
             return Alloc::TableFull;
         }
         self.next = end.plus(1);
@@ -123,15 +123,15 @@ impl<'m> Ranges<'m> {
     /// [`Error::Invalid`] if there is no such range, [`Error::Refused`] (`EPERM`) if another
     /// process owns it.
     pub fn release(&mut self, owner: Vmid, range: IdRange) -> Result<(), Error> {
-        match self.spans.find(range.start) {
-            Some(span) if span.start() == range.start && span.end() == range.end => {
-                if span.owner() != owner.get() {
+        match self.intervals.find(range.start) {
+            Some(interval) if interval.start() == range.start && interval.end() == range.end => {
+                if interval.owner() != owner.get() {
                     return Err(Error::Refused {
                         errno: Errno::EPERM,
                         by: None,
                     });
                 }
-                self.remove(span);
+                self.remove(interval);
                 Ok(())
             }
             _ => Err(Error::Invalid(Invalid::IdRange)),
@@ -165,16 +165,16 @@ impl<'m> Ranges<'m> {
         to: Vmid,
         receiver: Option<Vmid>,
     ) -> Result<(), Error> {
-        let span = self.spans.find(id).ok_or(Error::NoSuchProcess)?;
-        if span.owner() != from.get() {
+        let interval = self.intervals.find(id).ok_or(Error::NoSuchProcess)?;
+        if interval.owner() != from.get() {
             return Err(Error::Refused {
                 errno: Errno::EPERM,
                 by: None,
             });
         }
-        let (start, end) = (span.start(), span.end());
+        let (start, end) = (interval.start(), interval.end());
         let parts = usize::from(start < id).plus(usize::from(id < end));
-        let payer = span.payer();
+        let payer = interval.payer();
         let receiver = receiver.filter(|receiver| !self.quotas.is_payer(payer, *receiver));
         // What the payer of the range keeps, beside one place that it pays already.
         let more = match receiver {
@@ -183,19 +183,19 @@ impl<'m> Ranges<'m> {
         };
         let has_quota = (more == 0 || self.quotas.payer_may_grow(payer, RANGES, more))
             && receiver.is_none_or(|receiver| self.quotas.may_grow(receiver, RANGES, 1));
-        if self.spans.remaining() < parts || !has_quota {
+        if self.intervals.remaining() < parts || !has_quota {
             return Err(Error::Full(Resource::Ranges));
         }
         self.quotas.charge_more(payer, RANGES, parts);
         if start < id {
-            self.spans.shorten(span, id.minus(1));
-            self.spans.insert(id, id, to.get(), payer);
+            self.intervals.shorten(interval, id.minus(1));
+            self.intervals.insert(id, id, to.get(), payer);
         } else {
-            self.spans.shorten(span, id);
-            self.spans.set_owner(span, to.get());
+            self.intervals.shorten(interval, id);
+            self.intervals.set_owner(interval, to.get());
         }
         if id < end {
-            self.spans.insert(id.plus(1), end, from.get(), payer);
+            self.intervals.insert(id.plus(1), end, from.get(), payer);
         }
         if let Some(receiver) = receiver {
             self.charge_single(id, receiver);
@@ -203,60 +203,62 @@ impl<'m> Ranges<'m> {
         Ok(())
     }
 
-    fn remove(&mut self, span: Interval<'m>) {
-        self.spans.remove(span);
-        self.quotas.release(span.payer(), RANGES, 1);
+    fn remove(&mut self, interval: Interval<'m>) {
+        self.intervals.remove(interval);
+        self.quotas.release(interval.payer(), RANGES, 1);
     }
 
     /// Returns true if `owner` owns `id` as a range of one ID.
     pub(in crate::leader) fn is_single(&mut self, id: Id, owner: Vmid) -> bool {
-        self.spans.find(id).is_some_and(|span| {
-            span.start() == id && span.end() == id && span.owner() == owner.get()
+        self.intervals.find(id).is_some_and(|interval| {
+            interval.start() == id && interval.end() == id && interval.owner() == owner.get()
         })
     }
 
     /// Gives a range of one ID to `to`, whichever process owns it. It stays charged as it is.
     pub(in crate::leader) fn give_single(&mut self, id: Id, to: Vmid) {
-        if let Some(span) = self.spans.find(id)
-            && span.start() == span.end()
+        if let Some(interval) = self.intervals.find(id)
+            && interval.start() == interval.end()
         {
-            self.spans.set_owner(span, to.get());
+            self.intervals.set_owner(interval, to.get());
         }
     }
 
     /// Frees a range of one ID, whichever process owns it.
     pub(in crate::leader) fn free_single(&mut self, id: Id) {
-        if let Some(span) = self.spans.find(id)
-            && span.start() == span.end()
+        if let Some(interval) = self.intervals.find(id)
+            && interval.start() == interval.end()
         {
-            self.remove(span);
+            self.remove(interval);
         }
     }
 
     /// Returns the owner of `id`, if it has one.
     pub fn owner_of(&mut self, id: Id) -> Option<Vmid> {
-        self.spans.find(id).and_then(|span| Vmid::new(span.owner()))
+        self.intervals
+            .find(id)
+            .and_then(|interval| Vmid::new(interval.owner()))
     }
 
     /// The number of table entries that were visited.
     #[cfg(debug_assertions)]
     pub(in crate::leader) fn steps(&self) -> u64 {
-        self.spans.steps()
+        self.intervals.steps()
     }
 
     pub(in crate::leader) fn complete_image(&mut self) -> bool {
-        self.spans.complete_image() && self.quotas.complete_image()
+        self.intervals.complete_image() && self.quotas.complete_image()
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
         digest.write_u32(self.next);
-        self.spans.digest(digest);
+        self.intervals.digest(digest);
         self.quotas.digest(digest);
     }
 
     /// Returns the number of ranges that are owned.
     pub fn len(&self) -> usize {
-        self.spans.len()
+        self.intervals.len()
     }
 
     /// Returns true if no range is owned.
@@ -266,11 +268,11 @@ impl<'m> Ranges<'m> {
 
     /// Returns the highest number of ranges so far.
     pub fn peak(&self) -> usize {
-        self.spans.peak()
+        self.intervals.peak()
     }
 
     /// Returns true if no slot was lost: each is in the pool or in the tree. Slow: for tests.
     pub fn check_invariants(&self) -> bool {
-        self.spans.check_invariants() && self.check_quotas()
+        self.intervals.check_invariants() && self.check_quotas()
     }
 }

@@ -16,7 +16,7 @@ const OWNED: u64 = 1 << 32;
 impl Ranges<'_> {
     /// Returns what is left to do for [`Ranges::reclaim_portion`] at first.
     pub fn begin_reclaim(&mut self, owner: Vmid) -> u64 {
-        let count = self.spans.owner_cursor(owner.get()).remaining() as u64;
+        let count = self.intervals.owner_cursor(owner.get()).remaining() as u64;
         OWNED.plus(count)
     }
 
@@ -42,7 +42,7 @@ impl Ranges<'_> {
         let quotas = &mut self.quotas;
         let mut release = |payer| quotas.release(payer, RANGES, 1);
         if !self
-            .spans
+            .intervals
             .remove_next(&mut sweep, MAX_STEPS, keep, &mut release)
         {
             return OWNED.plus(sweep.remaining() as u64);
@@ -55,16 +55,16 @@ impl Ranges<'_> {
 
     fn recharge_portion(&mut self, dead: Vmid, mut highest: u32) -> u32 {
         for _ in 0..MAX_STEPS {
-            let Some(span) = self.spans.floor(highest) else {
+            let Some(interval) = self.intervals.floor(highest) else {
                 return 0;
             };
-            if self.quotas.is_payer(span.payer(), dead)
-                && let Some(owner) = Vmid::new(span.owner())
+            if self.quotas.is_payer(interval.payer(), dead)
+                && let Some(owner) = Vmid::new(interval.owner())
             {
-                let payer = self.quotas.transfer(span.payer(), owner, RANGES, 1);
-                self.spans.set_payer(span, payer);
+                let payer = self.quotas.transfer(interval.payer(), owner, RANGES, 1);
+                self.intervals.set_payer(interval, payer);
             }
-            highest = span.start().minus(1);
+            highest = interval.start().minus(1);
         }
         highest
     }

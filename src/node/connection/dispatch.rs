@@ -237,8 +237,8 @@ impl<'m, P: Pal> Node<'m, P> {
             Message::FileGiven { handle, .. } if Some(to) == self.led_by() => {
                 self.confirm_given_file(peer, *handle)
             }
-            Message::FileLockRecall(loan) if Some(to) == self.led_by() => {
-                self.recalled(*loan);
+            Message::FileLockRecall(delegation) if Some(to) == self.led_by() => {
+                self.recalled(*delegation);
                 true
             }
             Message::Sync(code, sync) if code.is_for_server() => {

@@ -77,7 +77,7 @@ impl<P: Pal, T: ?Sized> Shared<'_, '_, P, T> {
 
     /// The number of processes that this one knows to have died while they had the lease to change
     /// the value. What such a process changed since another one last used the value is undone. A
-    /// process learns of a death when it acquires the value, at the latest: whoever compares the
+    /// process learns of a death when it acquires the value, at the latest: a caller that compares the
     /// number before and after a call knows whether the value may be an older one.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ struct State {
 /// # Death
 /// A call has its whole effect or none. An arrival is lost with its process if that dies before
 /// another process has used the barrier. A party that dies before it arrives never arrives, and the
-/// others wait until their limits. Whoever learns of the death calls [`Barrier::remove_party`].
+/// others wait until their limits. A process that learns of the death calls [`Barrier::remove_party`].
 ///
 /// # Cost
 /// An arrival is one hand-over of a shared value. The one that opens the barrier has the leases of

@@ -30,7 +30,7 @@ struct Permits {
 /// A call has its whole effect or none, also if its process dies in it. A process that is
 /// killed takes with it what it has changed since another process last used the semaphore,
 /// and [`Semaphore::owner_deaths`] grows in the next that uses it. A permit that others know to be
-/// taken is not released by the death, as with `sem_post(3)`: whoever waits for the process may
+/// taken is not released by the death, as with `sem_post(3)`: the process that waits for it may
 /// release it. For mutual exclusion that survives a death use
 /// [`Shared::write`](crate::Shared::write), which reports
 /// [`ValueStatus::owner_died`](crate::ValueStatus::owner_died).
