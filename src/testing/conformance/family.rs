@@ -8,8 +8,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::vec::Vec;
 
-use super::pair::{Checked, Setup, broken};
 use super::rules::Rule;
+use super::setup::Setup;
+use super::violation::{Checked, broken};
 use crate::pal::{Deadline, Pal};
 use crate::testing::fault_injector::{FaultInjector, Faults};
 use crate::{

@@ -37,9 +37,12 @@ mod readiness;
 mod rules;
 #[cfg(feature = "std")]
 mod runner;
+mod setup;
 mod streams;
 #[cfg(feature = "std")]
 mod threads;
+mod transfer;
+mod violation;
 mod waits;
 
 use core::sync::atomic::AtomicU32;
@@ -49,11 +52,12 @@ use spin::Mutex;
 
 #[cfg(feature = "std")]
 pub use self::defects::{Defect, Defective};
-pub use self::pair::Violation;
-use self::pair::{Checked, Setup, Step};
 pub use self::rules::Rule;
 #[cfg(feature = "std")]
 pub use self::runner::{Check, Report, check};
+use self::setup::{Setup, Step};
+use self::violation::Checked;
+pub use self::violation::Violation;
 use crate::Vmid;
 use crate::pal::Pal;
 

@@ -2,8 +2,10 @@
 
 use core::time::Duration;
 
-use super::pair::{Checked, Open, Pair, Setup, Side, TRIES, broken};
+use super::pair::{Open, Pair, Side, TRIES};
 use super::rules::Rule;
+use super::setup::Setup;
+use super::violation::{Checked, broken};
 use crate::Vmid;
 use crate::pal::{Interest, Pal, READY_AT_ONCE, Token};
 

@@ -11,8 +11,9 @@ use std::vec::Vec;
 
 use spin::Mutex;
 
-use super::pair::{Setup, Step, Violation, broken};
 use super::rules::Rule;
+use super::setup::{Setup, Step};
+use super::violation::{Violation, broken};
 use super::{FIRST_VMID, Named, PATIENCE, family, in_one_thread, of_callers, threads};
 use crate::Vmid;
 use crate::pal::Pal;

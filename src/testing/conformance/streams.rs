@@ -2,8 +2,10 @@
 
 use core::time::Duration;
 
-use super::pair::{Checked, Moved, Setup, Side, broken, byte, fill, mismatch};
+use super::pair::{Moved, Side, byte, fill, mismatch};
 use super::rules::Rule;
+use super::setup::Setup;
+use super::violation::{Checked, broken};
 use crate::pal::{AcceptError, ConnectError, Interest, Pal, Token};
 
 /// The most streams that the check of a full backlog opens.

@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::vec::Vec;
 use std::{thread, vec};
 
-use super::pair::{Checked, Moved, Pair, Setup, Side, Violation, broken, fill, mismatch};
+use super::pair::{Moved, Pair, Side, fill, mismatch};
 use super::readiness::watch;
 use super::rules::Rule;
+use super::setup::Setup;
+use super::violation::{Checked, Violation, broken};
 use super::waits::{event, soon};
 use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Token};
 use crate::sync::UncheckedAtomicU64 as AtomicU64;

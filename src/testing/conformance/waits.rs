@@ -2,8 +2,10 @@
 
 use core::time::Duration;
 
-use super::pair::{Checked, Moved, Pair, Setup, Side, Timer, broken};
+use super::pair::{Moved, Pair, Side, Timer};
 use super::rules::Rule;
+use super::setup::Setup;
+use super::violation::{Checked, broken};
 use crate::pal::fault::fault_count;
 use crate::pal::{Deadline, Event, Pal, ReadyList, Time};
 
