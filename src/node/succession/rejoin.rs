@@ -181,6 +181,10 @@ impl<'m, P: Pal> Node<'m, P> {
         self.leader_gone.store(true, Ordering::SeqCst);
         following.set_stage(Stage::Led);
         log_event!(warn, "the leader is gone, and no successor has come");
+        // No leader confirms any more how the children ended that have said it themselves.
+        self.handle_child_gone(leader);
+        // Calls that wait for children, or for all others to leave, check again.
+        self.waiters.wake_for_room(self.identity.vmid);
         self.waiters.fail(Some(leader), Error::LeaderGone);
         self.waiters.wake_for_room(leader);
     }

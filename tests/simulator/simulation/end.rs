@@ -19,6 +19,9 @@ const SETTLED_AT_LAST: Duration = Duration::from_mins(2);
 /// The process could not join, or was cut off at once.
 pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     shut_down(node, own, Duration::ZERO);
+    if own.is_dead() {
+        return;
+    }
     // The parent is notified of that.
     with(|world| {
         world.checks.heartbeats.ends(own.vmid);
@@ -64,7 +67,12 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         own,
         thread: 0,
     };
-    if own.is_leader {
+    let follows = with(|world| world.plan.follows());
+    if own.is_dead() {
+        shut_down(node, own, Duration::ZERO);
+        return;
+    }
+    if own.is_leader && !follows {
         return end_of_all(node, own, &program);
     }
     if own.shared(|shared| shared.is_crashing) {
@@ -77,9 +85,19 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         // Some processes wait for a while.
         idle(node, Duration::from_micros(rng.u64(..20_000)));
         await_kept_signals(node, own);
+        if follows && rng.bool() {
+            while program.wait_child(ChildSelector::Any, LONG).is_some() {}
+        }
+        if follows && rng.bool() {
+            await_all(node, own);
+        }
     }
     if is_word && program.release_all() {
         let code = rng.u32(..256);
+        let leads = follows && program.leads();
+        if leads {
+            program.give_all_ranges();
+        }
         with(|world| {
             begin_end(world, own, (code, 0));
             world.forget(own.vmid, true);
@@ -90,9 +108,14 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
             signal: 0,
         };
         let long = Wait::at_most(LONG);
-        let exited = node
-            .exit(exit, long)
-            .and_then(|()| node.release_idle_ranges(long));
+        let exited = node.exit(exit, long);
+        if exited.is_ok() && !own.is_dead() && !with(|world| world.faults().hold_up()) {
+            with(|world| world.checks.family.has_exited(own.vmid));
+        }
+        let exited = exited.and_then(|()| node.release_idle_ranges(long));
+        if follows {
+            leave(node, own, leads);
+        }
         let flushed = shut_down(node, own, LONG);
         with(|world| {
             world.log(format_args!(
@@ -100,7 +123,8 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
                 own.vmid
             ));
             let is_marked_dead = world.checks.family.is_marked_dead(own.vmid);
-            if !(is_marked_dead || exited.is_ok() && flushed) {
+            let is_leader_gone = world.checks.succession.may_be_gone(&world.checks.family);
+            if !(is_marked_dead || is_leader_gone || exited.is_ok() && flushed) {
                 let what = Err(format!("v{} can't report its exit: {exited:?}", own.vmid));
                 world.check("calls", what);
             }
@@ -125,8 +149,61 @@ pub(crate) fn crash<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     die(node, own);
 }
 
+/// As the leader of a family that may outlive it: serves the others until they have ended.
+fn await_all<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+    let is_leader = || with(|world| world.leader == own.vmid && !world.network.is_alone(own.place));
+    while is_leader() && !own.is_over() {
+        idle(node, Duration::from_millis(5));
+    }
+}
+
+/// The process leaves the family, which it may lead: another process leads then.
+fn leave<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, led: bool) {
+    if node.leader().get() != own.vmid || own.is_dead() {
+        return;
+    }
+    let is_last = with(|world| {
+        world.log(format_args!("v{} leaves, the leader", own.vmid));
+        let now = world.network.now;
+        world.checks.succession.leaves(now);
+        world.network.may_end(own.place);
+        led && world.network.is_alone(own.place)
+    });
+    let began = now();
+    let left = node.leave(Wait::at_most(LONG));
+    let pools = node.statistics().pools;
+    with(|world| {
+        world.log(format_args!("v{} has left: {left:?}", own.vmid));
+        let now = world.network.now;
+        world.checks.succession.leaves(now);
+        let call = Call {
+            name: "leave",
+            who: own.vmid,
+            began,
+            limit: LONG,
+            was_interrupted: false,
+        };
+        let family = &world.checks.family;
+        let ended = world.checks.calls.ended(&call, left.err(), now, family);
+        world.check("calls", ended);
+        if is_last {
+            let outcome = left_over(&pools, &["children"]);
+            world.check("left-over", outcome);
+            let delivered = world.checks.signals.all_delivered(&world.checks.family);
+            world.check("signals", delivered);
+        } else if world.leader == own.vmid && !world.network.is_dead(own.place) {
+            world.leader_ends(own.vmid);
+        }
+    });
+}
+
 /// The process dies without an exit report.
 fn die<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+    if with(|world| world.leader == own.vmid && world.plan.follows()) {
+        with(|world| world.kill(own.place));
+        shut_down(node, own, Duration::ZERO);
+        return;
+    }
     with(|world| {
         world.log(format_args!("v{} dies", own.vmid));
         begin_end(world, own, (0, libos_ipc::leader::SIGPWR));
@@ -220,7 +297,7 @@ fn end_of_all<const READS: bool>(
     };
     let mut outcome = Ok(());
     for _ in 0..200 {
-        outcome = left_over(&node.statistics().pools);
+        outcome = left_over(&node.statistics().pools, &[]);
         if outcome.is_ok() {
             break;
         }

@@ -19,11 +19,12 @@ pub(crate) enum Fault {
     Interrupt,
     Hostile,
     Cut,
+    LeaderDeath,
 }
 
 impl Fault {
     /// All kinds with their names and descriptions.
-    pub(crate) const ALL: [(Fault, &'static str, &'static str); 14] = [
+    pub(crate) const ALL: [(Fault, &'static str, &'static str); 15] = [
         (
             Fault::Split,
             "split",
@@ -94,6 +95,11 @@ impl Fault {
             "cut",
             "the streams are secure; the host ends those of the leader with a member, who hears nothing of it",
         ),
+        (
+            Fault::LeaderDeath,
+            "leader-death",
+            "the leader dies in the middle of a write, or its heir, or both; the log of the leader stands still or ends",
+        ),
     ];
 }
 
@@ -105,16 +111,28 @@ impl Faults {
     pub(crate) const NONE: Faults = Faults(0);
     pub(crate) const ALL: Faults = Faults((1 << Fault::ALL.len()) - 1);
 
-    /// Parses a list of names, separated by commas; `all` and `none` are names, too.
+    /// Parses a list of names, separated by commas; `all` and `none` are names, too. A name after a `-` is left
+    /// out of those before.
     pub(crate) fn parse(list: &str) -> Result<Faults, String> {
         list.split(',').try_fold(Faults::NONE, |faults, name| {
+            let (is_left_out, name) = match name.strip_prefix('-') {
+                Some(name) => (true, name),
+                None => (false, name),
+            };
             let named = |fault: &&(Fault, &str, &str)| fault.1 == name;
             match name {
                 "all" => Ok(Faults::ALL),
                 "none" => Ok(faults),
                 _ => Fault::ALL.iter().find(named).map_or_else(
                     || Err(format!("there is no fault {name:?}")),
-                    |(fault, ..)| Ok(faults.with(*fault)),
+                    |(fault, ..)| {
+                        let fault = *fault;
+                        Ok(if is_left_out {
+                            faults.without(fault)
+                        } else {
+                            faults.with(fault)
+                        })
+                    },
                 ),
             }
         })
@@ -134,7 +152,15 @@ impl Faults {
 
     /// Returns about half of these faults: a run without a fault gets further in other respects.
     pub(crate) fn draw(self, rng: &mut Rng) -> Faults {
-        Faults(self.0 & rng.u16(..))
+        let drawn = Faults(self.0 & rng.u16(..));
+        // A leader whose streams may break, or are secure, has no successor after its death.
+        if drawn.has(Fault::Cut) || drawn.has(Fault::Hostile) {
+            drawn.without(Fault::LeaderDeath)
+        } else if drawn.has(Fault::LeaderDeath) {
+            drawn.without(Fault::Disconnect)
+        } else {
+            drawn
+        }
     }
 
     /// Returns true if a wait may take longer than a limit of the library itself allows.

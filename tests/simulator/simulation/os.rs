@@ -18,7 +18,7 @@ pub(crate) struct Os {
 
 impl Os {
     fn look<const READS: bool>(node: &Node<'_, SimPal<READS>>) {
-        if !node.identity().is_leader() {
+        if node.leader() != node.identity().vmid {
             return;
         }
         let pools = node.statistics().pools;
@@ -115,6 +115,16 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             let may_be = is_ending || world.faults().hold_up();
             let outcome = world.checks.heartbeats.reported(self.vmid, may_be);
             world.check("heartbeats", outcome);
+        });
+    }
+
+    fn leader_changed(&self, _: &Node<'_, SimPal<READS>>, leader: Vmid, epoch: u32) {
+        with(|world| {
+            let vmid = self.vmid;
+            world.log(format_args!("v{vmid} follows {leader}, in epoch {epoch}"));
+            let leader = leader.get();
+            let outcome = world.checks.succession.follows(vmid, leader, epoch);
+            world.check("leaders", outcome);
         });
     }
 

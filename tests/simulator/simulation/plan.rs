@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::{Admission, Capacities, Config, Driving, Heirs, LeaseLimits, LockLimits, Quota};
+use libos_ipc::{
+    Admission, Adoption, Capacities, Config, Driving, Heirs, LeaseLimits, LockLimits, Quota, Vmid,
+};
 
 use super::faults::{Fault, Faults};
 
@@ -15,6 +17,8 @@ const MAX_STEPS: usize = 24;
 pub(crate) const START_LIMIT: Duration = Duration::from_mins(1);
 /// How long a member uses what it has without hearing from the leader, on secure streams.
 pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(2);
+/// How long a member waits for another leader.
+pub(crate) const SUCCESSION_LIMIT: Duration = Duration::from_secs(5);
 /// The process number of the hostile member's steps.
 pub(crate) const HOSTILE: usize = 99;
 
@@ -105,7 +109,13 @@ impl Plan {
         let has_paths = rng.u8(..) < 80;
         let network_seed = rng.u64(..);
         let seed = rng.u64(..);
-        let config = config(faults, has_paths, &mut rng);
+        let mut config = config(faults, has_paths, &mut rng);
+        let mut members = members;
+        if faults.has(Fault::LeaderDeath) {
+            // Drawn after all others, so that they do not depend on it.
+            succeed(&mut config, &mut rng);
+            members = members.max(rng.usize(3..=8));
+        }
         Plan {
             members: options.members.unwrap_or(members),
             faults,
@@ -130,7 +140,17 @@ impl Plan {
 
     /// Returns true if a process has threads, and a worker besides.
     pub(crate) fn has_threads(&self, process: usize) -> bool {
-        self.seed_of(process, 1).is_multiple_of(3)
+        let drawn = self.seed_of(process, 1);
+        if self.follows() {
+            // A process without a worker never leads.
+            return !drawn.is_multiple_of(4);
+        }
+        drawn.is_multiple_of(3)
+    }
+
+    /// Whether the family may outlive its leader.
+    pub(crate) fn follows(&self) -> bool {
+        self.config.heirs != Heirs::None
     }
 
     /// Returns the step of the first process before which the IDs are used up: released IDs are
@@ -221,4 +241,22 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         stall_limit: Duration::ZERO,
         succession_limit: Duration::ZERO,
     }
+}
+
+/// Makes a family that may outlive its leader.
+fn succeed(config: &mut Config, rng: &mut Rng) {
+    let mut listed = [None; 4];
+    let mut vmids: Vec<u32> = (2..9).collect();
+    rng.shuffle(&mut vmids);
+    let count = rng.usize(1..=4);
+    for (place, vmid) in listed[..count].iter_mut().zip(vmids) {
+        *place = Vmid::new(vmid);
+    }
+    config.heirs = match rng.u8(..4) {
+        0 => Heirs::Listed(listed),
+        _ => Heirs::Any,
+    };
+    config.adoption = [Adoption::None, Adoption::NewLeader][rng.usize(..2)];
+    config.heir_patience = Duration::from_millis([2, 20, 100][rng.usize(..3)]);
+    config.succession_limit = SUCCESSION_LIMIT;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use libos_ipc::pal::{Deadline, Time};
 use libos_ipc::{Config, Driving, Error, Id, Identity, Interrupt, Node, Pid, SyncHandle, Wait};
 
-use super::checks::{HANDLES, LONG, Mirror, MirrorMemory};
+use super::checks::{HANDLES, LONG, Lineage, Mirror, MirrorMemory};
 use super::end::{end, fail};
 use super::faults::Fault;
 use super::os::Os;
@@ -68,7 +68,17 @@ impl Own {
 
     /// Returns true if it must do nothing more.
     pub(crate) fn is_over(&self) -> bool {
-        self.shared(|shared| shared.is_crashing || shared.is_cut_off)
+        self.shared(|shared| shared.is_crashing || shared.is_cut_off) || self.is_dead()
+    }
+
+    /// Whether it was killed.
+    pub(crate) fn is_dead(&self) -> bool {
+        with(|world| world.network.is_dead(self.place))
+    }
+
+    /// Whether it keeps the values that all share: the first process does, or all of a family that may outlive it.
+    pub(crate) fn keeps_values(&self) -> bool {
+        self.is_leader || with(|world| world.plan.follows())
     }
 }
 
@@ -116,14 +126,26 @@ fn live_in<const READS: bool>(
     let os = Os {
         vmid: identity.vmid.get(),
     };
+    let follows = with(|world| world.plan.follows());
+    if follows && identity.is_leader() {
+        with(|world| {
+            let rng = fastrand::Rng::with_seed(world.plan.seed_of(birth.number, 9));
+            world.network.let_leaders_die(rng, place);
+        });
+    }
+    let lineage = Lineage {
+        vmid: identity.vmid.get(),
+        place,
+    };
     let mut mirror_memory = identity.is_leader().then(|| MirrorMemory::new(&config));
     let mirror = mirror_memory
         .as_mut()
-        .map(|memory| Mirror::new(memory, &config));
+        .map(|memory| Mirror::new(memory, &config, lineage));
     let node = Node::new(SimPal::<READS>(place), identity, config, memory);
     let node = match node {
         Ok(node) => match &mirror {
             Some(mirror) => node.with_embedder(&os).with_op_observer(mirror),
+            None if follows => node.with_embedder(&os).with_op_observer(&lineage),
             None => node.with_embedder(&os),
         },
         Err(error) => {
@@ -232,6 +254,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
             own.vmid
         ));
         match joined {
+                _ if world.network.is_dead(own.place) => None,
             Ok(pid) => {
                 let pid = pid.get();
                 if own.is_leader {
@@ -247,8 +270,13 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                 let is_late = world.network.now - own.born > nanoseconds(START_LIMIT);
                 let has_parent = own.is_leader || family.is_certain(parent);
                 let is_cut_off = error == Error::CutOff && world.faults().hold_up();
-                let may_fail =
-                    !has_parent && is_late || is_cut_off || family.is_marked_dead(own.vmid);
+                // It has no heir to turn to before it has joined.
+                let is_leader_gone = error == Error::LeaderGone
+                    && world.checks.succession.has_ended_since(own.born);
+                let may_fail = !has_parent && is_late
+                    || is_cut_off
+                    || is_leader_gone
+                    || family.is_marked_dead(own.vmid);
                 if !may_fail && !world.has(Fault::Capacity) {
                     let what = Err(format!("v{} can't join: {error}", own.vmid));
                     world.check("calls", what);

@@ -78,7 +78,9 @@ pub(crate) fn run_all(first: NewProcess, has_hostile: bool) {
         let Some(at) = next(&tasks, turn) else { break };
         let task = &mut tasks[at];
         task.turns += 1;
+        with(|world| world.running = task.place);
         task.coroutine.resume();
+        with(|world| world.running = usize::MAX);
         task.until = paused_until();
         if task.coroutine.is_done() {
             let done = tasks.swap_remove(at);

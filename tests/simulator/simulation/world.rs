@@ -5,6 +5,8 @@
 use std::cell::RefCell;
 use std::fmt::Arguments;
 
+use libos_ipc::leader::{Leader, Op};
+
 use super::checks::Checks;
 use super::faults::{Fault, Faults};
 use super::network::{Network, StreamEvent};
@@ -51,6 +53,10 @@ pub(crate) struct World {
     pub(crate) started: usize,
     /// The first process has done its steps: no process starts anything new.
     pub(crate) finish: bool,
+    /// The VMID of the leader.
+    pub(crate) leader: u32,
+    /// The place of the process that runs.
+    pub(crate) running: usize,
     /// The time until which the coroutine that pauses now waits at most.
     paused_until: u64,
 }
@@ -93,6 +99,8 @@ pub(crate) fn begin(plan: Plan, network: Network, options: &Options) {
         handed: Vec::new(),
         started: 0,
         finish: false,
+        leader: 1,
+        running: usize::MAX,
         paused_until: 0,
     };
     WORLD.set(Some(world));
@@ -120,6 +128,10 @@ impl World {
     /// Records the outcome of a check; the first failure ends the run.
     pub(crate) fn check(&mut self, check: &'static str, outcome: Result<(), String>) {
         let Err(what) = outcome else { return };
+        // What a process that was killed does is of no consequence.
+        if self.network.is_dead(self.running) {
+            return;
+        }
         self.log(format_args!("{check}: {what}"));
         if self.violation.is_none() {
             self.violation = Some(Violation { check, what });
@@ -170,19 +182,87 @@ impl World {
                     }
                     continue;
                 }
+                StreamEvent::Killed(vmid) => {
+                    self.is_killed(vmid);
+                    continue;
+                }
                 StreamEvent::Closed(one, other) => {
                     self.log(format_args!("v{one} gives v{other} up"));
                     let outcome = self.checks.false_disconnects.closed(one, other);
                     self.check("false-disconnects", outcome);
                     // A member that closes its stream itself uses nothing any more.
-                    let how = if one == 1 { Loss::Cut } else { Loss::Closed };
+                    let is_leader = one == self.leader;
+                    let how = if is_leader { Loss::Cut } else { Loss::Closed };
                     (one, other, how)
                 }
             };
             // A member without a connection with the leader is dead for the family.
-            if one.min(other) == 1 {
-                self.mark_dead(one.max(other), how);
+            if one == self.leader {
+                self.mark_dead(other, how);
+            } else if other == self.leader {
+                self.mark_dead(one, how);
             }
+        }
+    }
+
+    /// The process was killed.
+    fn is_killed(&mut self, vmid: u32) {
+        let is_leader = vmid == self.leader;
+        let who = if is_leader { ", the leader," } else { "" };
+        self.log(format_args!("v{vmid}{who} is killed"));
+        if is_leader {
+            self.leader_ends(vmid);
+        }
+        let family = &mut self.checks.family;
+        if family.is_starting(vmid) {
+            family.failed(vmid);
+        } else {
+            family.is_killed(vmid);
+        }
+        self.forget(vmid, false);
+        self.checks.family.mark_dead(vmid);
+        self.checks.heartbeats.ends(vmid);
+    }
+
+    /// The process has no leader any more.
+    pub(crate) fn loses_leader(&mut self, vmid: u32) {
+        self.mark_dead(vmid, Loss::Closed);
+    }
+
+    /// Kills the process.
+    pub(crate) fn kill(&mut self, place: usize) {
+        self.network.kill(place);
+        self.handle_stream_events();
+    }
+
+    /// The leader dies, or has left.
+    pub(crate) fn leader_ends(&mut self, vmid: u32) {
+        let (heir, now) = (self.network.heir(), self.network.now);
+        self.log(format_args!("the leader v{vmid} ends; its heir: {heir:?}"));
+        self.checks.succession.ended(vmid, heir, now);
+        self.checks.calls.leader_ended = Some(now);
+    }
+
+    /// A process has applied an operation to tables of a leader, as the leader or as its heir.
+    pub(crate) fn has_applied(&mut self, vmid: u32, place: usize, leader: &Leader<'_>, op: &Op<'_>) {
+        if self.network.is_dead(place) {
+            return;
+        }
+        if let Op::Succeed { to } = op
+            && to.get() == vmid
+        {
+            self.log(format_args!("v{vmid} leads, in epoch {}", leader.epoch()));
+            self.leader = vmid;
+            self.network.is_led_by(place);
+            let outcome = self.checks.succession.leads(vmid, leader.epoch());
+            self.check("leaders", outcome);
+        }
+        let (number, digest) = (leader.ops(), leader.digest());
+        if vmid == self.leader {
+            self.checks.succession.applied(number, digest);
+        } else {
+            let outcome = self.checks.succession.replayed(vmid, number, digest);
+            self.check("replicas", outcome);
         }
     }
 

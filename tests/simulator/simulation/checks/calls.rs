@@ -6,6 +6,8 @@ use std::time::Duration;
 use libos_ipc::{Errno, Error};
 
 use super::super::faults::{Fault, Faults};
+use super::super::plan::SUCCESSION_LIMIT;
+use super::super::process::nanoseconds;
 use super::family::{Family, State};
 
 /// The limit of a call that may take any time.
@@ -27,11 +29,19 @@ pub(crate) struct Call {
 
 pub(crate) struct Calls {
     faults: Faults,
+    /// The leader has died, and no heir was fit.
+    pub(crate) is_leader_gone: bool,
+    /// The time at which a leader has last ended.
+    pub(crate) leader_ended: Option<u64>,
 }
 
 impl Calls {
     pub(crate) fn new(faults: Faults) -> Calls {
-        Calls { faults }
+        Calls {
+            faults,
+            is_leader_gone: false,
+            leader_ended: None,
+        }
     }
 
     /// Checks that a call may end with this result now.
@@ -45,7 +55,12 @@ impl Calls {
         let took = Duration::from_nanos(now - call.began);
         let is_secure = self.faults.has(Fault::Cut);
         let is_late = self.faults.are_late() || self.faults.may_break();
-        if took > call.limit + GRACE && !is_late {
+        // A request that is to be cancelled may have to wait for the next leader.
+        let outage = match self.leader_ended {
+            Some(then) if then + nanoseconds(SUCCESSION_LIMIT) >= call.began => SUCCESSION_LIMIT,
+            _ => Duration::ZERO,
+        };
+        if took > call.limit + GRACE + outage && !is_late {
             return Err(format!("v{}'s {} took {took:?}", call.who, call.name));
         }
         let process = family.get(call.who);
@@ -63,6 +78,7 @@ impl Calls {
                     ..
                 },
             ) => is_tight,
+            Some(Error::LeaderGone) if self.is_leader_gone => true,
             Some(Error::LeaderGone | Error::ShuttingDown) => is_ending,
             Some(Error::CutOff) => is_secure && (is_ending || self.faults.hold_up()),
             Some(_) => false,

@@ -23,6 +23,8 @@ pub(crate) struct Process {
     pub(crate) state: State,
     /// It is cut off from the leader.
     pub(crate) is_marked_dead: bool,
+    /// The leader has confirmed its end.
+    pub(crate) has_exited: bool,
     /// The possible ends: code and signal.
     pub(crate) ends: Vec<(u32, u32)>,
     /// The VMID of its parent; 0 for the first process.
@@ -48,6 +50,7 @@ impl Family {
             pid,
             state: State::Starting,
             is_marked_dead: false,
+            has_exited: false,
             ends: Vec::new(),
             parent,
             group,
@@ -108,6 +111,23 @@ impl Family {
         }
     }
 
+    /// The process dies without a word, or has ended before.
+    pub(crate) fn is_killed(&mut self, vmid: u32) {
+        if let Some(process) = self.processes.get_mut(&vmid) {
+            process.state = State::Ending;
+            if !process.has_exited {
+                process.ends.push((0, SIGPWR));
+            }
+        }
+    }
+
+    /// The process has said how it ends, and the leader has confirmed it.
+    pub(crate) fn has_exited(&mut self, vmid: u32) {
+        if let Some(process) = self.processes.get_mut(&vmid) {
+            process.has_exited = true;
+        }
+    }
+
     /// The process is cut off. False if that makes no difference any more.
     pub(crate) fn mark_dead(&mut self, vmid: u32) -> bool {
         let Some(process) = self.processes.get_mut(&vmid) else {
@@ -117,6 +137,9 @@ impl Family {
             return false;
         }
         process.is_marked_dead = true;
+        if process.has_exited {
+            return false;
+        }
         // If it has sent its exit report, the leader may have received it or not.
         process.ends.push((0, SIGPWR));
         let mattered = process.state == State::Running;

@@ -10,6 +10,7 @@ use libos_ipc::leader::{ImageCursor, Leader, Malformed, Op, OpObserver, Outcome,
 use libos_ipc::store::Arena;
 use libos_ipc::testing::leader_capacities;
 
+use super::lineage::Lineage;
 use crate::simulation::op_log::OpLog;
 use crate::simulation::world::with;
 
@@ -49,7 +50,7 @@ impl Drop for MirrorMemory {
 }
 
 /// The second leader.
-pub(crate) struct Mirror<'m>(Mutex<Replica<'m>>);
+pub(crate) struct Mirror<'m>(Mutex<Replica<'m>>, Lineage);
 
 struct Replica<'m> {
     leader: Leader<'m>,
@@ -63,7 +64,7 @@ struct Replica<'m> {
 }
 
 impl<'m> Mirror<'m> {
-    pub(crate) fn new(memory: &'m mut MirrorMemory, config: &Config) -> Self {
+    pub(crate) fn new(memory: &'m mut MirrorMemory, config: &Config, lineage: Lineage) -> Self {
         let capacities = leader_capacities(config);
         let mut arena = Arena::new(&mut memory.0);
         let [leader, loading] = [(); 2].map(|()| {
@@ -71,14 +72,15 @@ impl<'m> Mirror<'m> {
             leader.expect("the memory is large enough")
         });
         let records = with(|world| world.ops.is_some());
-        Mirror(Mutex::new(Replica {
+        let replica = Mutex::new(Replica {
             leader,
             loading,
             loaded: Vec::new(),
             is_loading: false,
             bytes: Box::new([0; LONGEST_OP]),
             log: records.then(|| OpLog::new(&capacities)),
-        }))
+        });
+        Mirror(replica, lineage)
     }
 }
 
@@ -134,6 +136,7 @@ impl Replica<'_> {
 
 impl OpObserver for Mirror<'_> {
     fn applied(&self, leader: &Leader<'_>, op: &Op<'_>, outcome: &Outcome) {
+        self.1.applied(leader, op, outcome);
         let mut replica = self.0.lock().expect("no other thread has failed");
         let Replica {
             leader: mirror,

@@ -9,12 +9,14 @@ mod files;
 mod heartbeats;
 mod holders;
 mod ids;
+mod lineage;
 mod metadata;
 mod mirror;
 mod order;
 mod pools;
 mod primitives;
 mod signals;
+mod succession;
 mod values;
 mod vmids;
 
@@ -23,6 +25,7 @@ use libos_ipc::Id;
 pub(crate) use calls::{Call, LONG};
 pub(crate) use family::State;
 pub(crate) use files::{BYTES, Claim, Owner, Space};
+pub(crate) use lineage::Lineage;
 pub(crate) use metadata::{credentials, path, path_of, user_of};
 pub(crate) use mirror::{Mirror, MirrorMemory};
 pub(crate) use pools::{bounds, left_over};
@@ -45,6 +48,7 @@ pub(crate) struct Checks {
     pub(crate) primitives: primitives::Primitives,
     pub(crate) false_disconnects: false_disconnects::FalseDisconnects,
     pub(crate) calls: calls::Calls,
+    pub(crate) succession: succession::Succession,
     /// A clock of the checks, which advances with each certain fact.
     clock: u64,
 }
@@ -63,6 +67,7 @@ impl Checks {
             primitives: primitives::Primitives::default(),
             false_disconnects: false_disconnects::FalseDisconnects::new(faults),
             calls: calls::Calls::new(faults),
+            succession: succession::Succession::default(),
             clock: 0,
         }
     }

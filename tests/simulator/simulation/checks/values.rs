@@ -44,6 +44,8 @@ struct Value {
     now: Stamp,
     /// The leader had no room for the handle: its value is reset whenever no process holds it.
     is_not_kept: bool,
+    /// The processes that keep the handle open to their end.
+    keepers: BTreeSet<Id>,
     /// The other values that are possible since the writer died.
     maybe: Vec<Stamp>,
     /// The values of the last writer that no other process has seen yet, and the one before.
@@ -201,6 +203,20 @@ impl Values {
         self.all[at].is_not_kept = true;
     }
 
+    /// The process keeps the value open to its end.
+    pub(crate) fn keeps(&mut self, at: usize, pid: Id) {
+        self.all[at].keepers.insert(pid);
+    }
+
+    /// The process has ended, or is about to. Without another one the value is not kept.
+    pub(crate) fn keeps_no_more(&mut self, pid: Id) {
+        for value in &mut self.all {
+            if value.keepers.remove(&pid) && value.keepers.is_empty() {
+                value.is_not_kept = true;
+            }
+        }
+    }
+
     /// A thread sees the value. Checks `values`.
     pub(crate) fn seen(&mut self, at: usize, pid: Id, stamp: Stamp) -> Result<(), String> {
         let value = &mut self.all[at];
@@ -296,6 +312,7 @@ impl Values {
     }
 
     pub(crate) fn died(&mut self, pid: Id, is_cut_off: bool) {
+        self.keeps_no_more(pid);
         for value in &mut self.all {
             value.readers.retain(|(of, _)| *of != pid);
             value.waiting.retain(|waiting| waiting.who.0 != pid);

@@ -31,6 +31,9 @@ impl Network {
             let span = [20, 1_000, 30_000][self.rng.usize(..3)] * MILLISECOND;
             self.silent.push((from, to, self.now + span));
         }
+        if let Arrival::Bytes(count) = what {
+            then += self.log_delay(pipe, count);
+        }
         for (of, at, until) in &self.silent {
             if (*of, *at) == (from, to) {
                 then = then.max(*until);

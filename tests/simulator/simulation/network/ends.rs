@@ -13,6 +13,8 @@ pub(crate) enum StreamEvent {
     Severed(u32),
     /// This process, which was cut off from the leader, has ended its stream to it.
     Ended(u32),
+    /// This process was killed.
+    Killed(u32),
     /// The first process closed its stream with the second, though neither is ending.
     Closed(u32, u32),
 }
@@ -120,6 +122,18 @@ impl Network {
 
     /// Closes an end.
     pub(crate) fn close(&mut self, end: End) {
+        let pipe = &mut self.pipes[end.pipe];
+        if std::mem::take(&mut pipe.is_held[end.side as usize]) {
+            // It was closed when its process was killed.
+            let own = [pipe.from, pipe.to][end.side as usize];
+            self.unwatch(own, end);
+            self.free_if_unused(end.pipe);
+            return;
+        }
+        self.close_end(end);
+    }
+
+    pub(super) fn close_end(&mut self, end: End) {
         let pipe = &self.pipes[end.pipe];
         let (own, other, is_open) = match end.side {
             Side::Writer => (pipe.from, pipe.to, !pipe.is_closed(Side::Reader)),
@@ -129,7 +143,9 @@ impl Network {
         // slot left, or has waited too long.
         let is_own = self.is_own(end.pipe);
         let at_end = self.places[own].is_ending || self.places[other].is_ending;
-        if is_open && is_own && !at_end && !pipe.broken && self.cut(own, other) {
+        // The leader may give its log up, and an heir's probe of its leader is closed at once.
+        let is_apart = pipe.is_log || self.deaths.is_some() && pipe.vmid_bytes.is_empty();
+        if is_open && is_own && !is_apart && !at_end && !pipe.broken && self.cut(own, other) {
             let (own, other) = (self.places[own].vmid, self.places[other].vmid);
             self.stream_events.push(StreamEvent::Closed(own, other));
         }
@@ -148,11 +164,19 @@ impl Network {
         }
         if pipe.closed == [true; 2] {
             pipe.generation = pipe.generation.wrapping_add(1);
-            self.free.push(end.pipe);
+            self.free_if_unused(end.pipe);
             return;
         }
         if !pipe.broken && pipe.severed.is_none() {
             self.arrives(end.pipe, own, other, Arrival::Closed(end.side));
+        }
+    }
+
+    /// The stream may become another one when no process has an end of it.
+    fn free_if_unused(&mut self, pipe: usize) {
+        let unused = &self.pipes[pipe];
+        if unused.closed == [true; 2] && unused.is_held == [false; 2] {
+            self.free.push(pipe);
         }
     }
 }

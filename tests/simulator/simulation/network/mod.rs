@@ -2,6 +2,7 @@
 //! a call moves. As on every platform, bytes arrive in order or the stream breaks.
 
 mod arrivals;
+mod deaths;
 mod ends;
 
 use std::cmp::Reverse;
@@ -14,6 +15,7 @@ use libos_ipc::pal::{
 
 use super::faults::{Fault, Faults};
 use arrivals::{Arrival, Coming};
+use deaths::{Deaths, Part};
 pub(crate) use ends::StreamEvent;
 
 /// The end of a stream.
@@ -72,6 +74,8 @@ struct Place {
     is_ending: bool,
     /// Its streams end without a last record: to its peers they look cut.
     is_cut_short: bool,
+    /// It was killed.
+    is_dead: bool,
     listener_watched: bool,
     backlog: VecDeque<usize>,
     watched: Vec<(End, Token, Interest)>,
@@ -81,6 +85,7 @@ struct Place {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 struct Pipe {
     /// Incremented when the pipe becomes another stream.
     generation: u32,
@@ -101,6 +106,13 @@ struct Pipe {
     is_truncated: bool,
     /// The first bytes: the VMID of the writer.
     vmid_bytes: Vec<u8>,
+    /// It is the log of a leader, from this time on.
+    is_log: bool,
+    opened: u64,
+    /// A fault has ended it: its writer can write no more.
+    is_ended: bool,
+    /// The ends that a killed process still has, although they are closed.
+    is_held: [bool; 2],
 }
 
 impl Pipe {
@@ -113,7 +125,8 @@ impl Pipe {
             Side::Writer => Side::Reader,
             Side::Reader => Side::Writer,
         };
-        self.broken || self.severed == Some(side) || self.seen_closed[other as usize]
+        let is_ended = self.is_held[side as usize] || self.is_ended && side == Side::Writer;
+        self.broken || is_ended || self.severed == Some(side) || self.seen_closed[other as usize]
     }
 }
 
@@ -137,6 +150,8 @@ pub(crate) struct Network {
     /// Pairs of processes between which nothing arrives until that time, in one direction.
     silent: Vec<(usize, usize, u64)>,
     cuts: BTreeSet<(u32, u32)>,
+    /// The deaths of leaders, in a family that may outlive them.
+    deaths: Option<Deaths>,
     pub(crate) stream_events: Vec<StreamEvent>,
 }
 
@@ -160,6 +175,7 @@ impl Network {
             order: 0,
             silent: Vec::new(),
             cuts: BTreeSet::new(),
+            deaths: None,
             stream_events: Vec::new(),
         }
     }
@@ -176,6 +192,7 @@ impl Network {
             is_honest,
             is_ending: false,
             is_cut_short: false,
+            is_dead: false,
             listener_watched: true,
             backlog: VecDeque::new(),
             watched: Vec::new(),
@@ -208,9 +225,13 @@ impl Network {
         if self.strikes(self.rates.busy) {
             return Err(ConnectError::Busy);
         }
+        if self.is_dead(from) {
+            return Err(ConnectError::NotListening);
+        }
         let is_it = |place: &Place| place.vmid == vmid && place.is_listening;
         let to = self.places.iter().position(is_it);
         let to = to.ok_or(ConnectError::NotListening)?;
+        let is_log = self.is_new_log(from, to);
         let pipe = self.free.pop().unwrap_or_else(|| {
             self.pipes.push(Pipe::default());
             self.pipes.len() - 1
@@ -228,8 +249,13 @@ impl Network {
             to,
             bytes,
             vmid_bytes,
+            is_log,
+            opened: self.now,
             ..Pipe::default()
         };
+        if is_log {
+            self.begin_log(pipe);
+        }
         self.places[to].backlog.push_back(pipe);
         self.places[to].changed = true;
         let side = Side::Writer;
@@ -324,7 +350,8 @@ impl Network {
 
     pub(crate) fn write(&mut self, end: End, parts: &[&[u8]]) -> Result<usize, StreamError> {
         let pipe = &self.pipes[end.pipe];
-        if pipe.sees_end(Side::Writer) {
+        let writer = pipe.from;
+        if pipe.sees_end(Side::Writer) || self.is_dead(writer) {
             return Err(StreamError::Closed);
         }
         let room = self.room.saturating_sub(pipe.bytes.len());
@@ -337,6 +364,15 @@ impl Network {
         }
         if self.strikes(self.rates.split) {
             count = self.rng.usize(1..=count);
+        }
+        let death = self.dies_at_write(writer);
+        match death {
+            Some(Part::Nothing) => {
+                self.kill(writer);
+                return Err(StreamError::Closed);
+            }
+            Some(Part::Some) => count = self.rng.usize(1..=count),
+            Some(Part::All) | None => {}
         }
         let mut breaks = self.strikes(self.rates.disconnect);
         if let Some(left) = &mut self.cut_after {
@@ -361,6 +397,9 @@ impl Network {
             self.arrives(end.pipe, from, to, Arrival::Bytes(count));
         }
         self.sever_some_time(end.pipe, count);
+        if death.is_some() {
+            self.kill(writer);
+        }
         if breaks {
             self.break_off(end.pipe);
             return if count == 0 {
@@ -375,7 +414,8 @@ impl Network {
     pub(crate) fn read(&mut self, end: End, buffer: &mut [u8]) -> Result<usize, StreamError> {
         let pipe = &self.pipes[end.pipe];
         if pipe.arrived == 0 {
-            let is_cut = pipe.broken || pipe.is_truncated || pipe.severed == Some(Side::Reader);
+            let is_held = pipe.is_held[Side::Reader as usize];
+            let is_cut = pipe.broken || is_held || pipe.is_truncated || pipe.severed == Some(Side::Reader);
             return match (is_cut, pipe.sees_end(Side::Reader)) {
                 (true, true) => Err(StreamError::Closed),
                 (_, true) => Ok(0),

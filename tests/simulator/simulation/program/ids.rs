@@ -170,7 +170,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 world.check("pids", are_free);
             }
         });
-        if self.own.is_leader {
+        if self.own.is_leader && !with(|world| world.plan.follows()) {
             // No process reclaims it when this process ends.
             with(|world| world.checks.ids.forget(range));
             let _ = self.call("release_range", LONG, nothing, |node, wait| {
@@ -186,6 +186,21 @@ impl<const READS: bool> Program<'_, '_, READS> {
             if range.end == ID_MAX {
                 return;
             }
+        }
+    }
+
+    /// Releases all ranges that this process has: no other does that when the last leader ends.
+    pub(crate) fn give_all_ranges(&self) {
+        loop {
+            let range = with(|world| {
+                let range = world.checks.ids.range_of(self.own.vmid, 0)?;
+                world.checks.ids.forget(range);
+                Some(range)
+            });
+            let Some(range) = range else { return };
+            let _ = self.call("release_range", LONG, nothing, |node, wait| {
+                node.release_range(range, wait)
+            });
         }
     }
 
@@ -250,12 +265,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// Sends a request, and does not wait for the answer.
     pub(super) fn request_without_waiting(&self, rng: &mut Rng) {
-        if self.own.is_leader {
+        if self.leads() {
             return;
         }
         let message = [Message::GetNewVmid, Message::AllocIdRange][rng.usize(..2)];
         let _ = self.call("request", Duration::ZERO, nothing, |node, _| {
-            node.request(Vmid::LEADER, &message).map(drop)
+            node.request(node.leader(), &message).map(drop)
         });
         let floor = with(|world| world.checks.vmids.highest());
         let vmid = self.call("new_vmid", limit(rng), nothing, |node, wait| {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use libos_ipc::wire::Message;
-use libos_ipc::{Error, Wait};
+use libos_ipc::{Error, Vmid, Wait};
 
 use super::checks::{Call, LONG, bounds};
 use super::end;
@@ -97,6 +97,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
             .shared(|shared| shared.interrupted[self.thread] = false);
         let began = now();
         let result = call(self.node, Wait::at_most(limit).or_until(interrupt));
+        if self.own.is_dead() {
+            // It was killed in this call, or before.
+            self.own.shared(|shared| shared.is_cut_off = true);
+            return Err(Error::LeaderGone);
+        }
         let error = result.as_ref().err().copied();
         let result_is_ok = result.is_ok();
         let is_fine = error.is_some_and(fine);
@@ -120,11 +125,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
             };
             let now = world.network.now;
             let error = error.filter(|_| !is_fine);
+            let is_gone = world.checks.succession.may_be_gone(&world.checks.family);
+            world.checks.calls.is_leader_gone = is_gone;
             let outcome = world
                 .checks
                 .calls
                 .ended(&call, error, now, &world.checks.family);
             world.check("calls", outcome);
+            if error == Some(Error::LeaderGone) && world.plan.follows() {
+                world.loses_leader(vmid);
+            }
             if result_is_ok {
                 let faults = world.faults();
                 let is_prompt =
@@ -146,10 +156,18 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// tables hold.
     fn look(&self) {
         let statistics = self.node.statistics();
-        let shares = !self.own.is_leader || self.node.check_shares();
+        let leads = self.leads();
+        let shares = !leads || self.node.check_shares();
         // The invariants contain that the charges agree with the tables.
-        let check_invariants = !self.own.is_leader || !shares || self.node.check_invariants();
+        let check_invariants = !leads || !shares || self.node.check_invariants();
+        let leader = self.node.leader().get();
         with(|world| {
+            if world.plan.follows() && !leads {
+                let is_heir = statistics.succession.heir.map(Vmid::get) == Some(self.own.vmid);
+                let now = world.network.now;
+                let heir = Some(leader).filter(|_| is_heir);
+                world.checks.succession.sees_heir(self.own.vmid, heir, now);
+            }
             let false_disconnects = &world.checks.false_disconnects;
             let refused = false_disconnects.refused(self.own.vmid, &statistics);
             world.check("false-disconnects", refused);
@@ -157,6 +175,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.check("shares", fair(shares));
             world.check("soundness", sound(check_invariants));
         });
+    }
+
+    /// Whether this process leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.node.leader().get() == self.own.vmid
     }
 
     /// Returns true if the acts of this process certainly take effect.
@@ -176,14 +199,15 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// Sends a message without an answer to all members, which ignore it.
     fn broadcast(&self) {
-        if self.own.is_leader {
+        if self.own.is_leader && !with(|world| world.plan.follows()) {
             self.node
                 .broadcast(&Message::FileLockRecall(u64::MAX), None);
         }
     }
 
     fn crash(&self) {
-        if self.own.is_leader || !with(|world| world.has(Fault::Crash)) {
+        let is_kept = self.own.is_leader && !with(|world| world.plan.follows());
+        if is_kept || !with(|world| world.has(Fault::Crash)) {
             return;
         }
         if !self

@@ -17,7 +17,8 @@ const QUEUE: u64 = 80;
 const SEMAPHORE: u64 = 81;
 const BARRIER: u64 = 82;
 /// The faults with which a process may end, or a call fail, between a push and a pop.
-const DEADLY: [Fault; 5] = [
+const DEADLY: [Fault; 6] = [
+    Fault::LeaderDeath,
     Fault::Crash,
     Fault::Disconnect,
     Fault::Stall,
@@ -53,7 +54,13 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
             Ok::<_, Error>(())
         });
         if opened.all(|opened| opened.is_ok()) {
-            with(|world| world.checks.primitives.keep());
+            with(|world| {
+                world.checks.primitives.keep();
+                if world.plan.follows() {
+                    // The values may end with the first process.
+                    world.checks.primitives.died();
+                }
+            });
         }
     }
 

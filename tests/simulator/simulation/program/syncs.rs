@@ -17,13 +17,16 @@ use super::ids::nothing;
 const SHORT: Duration = Duration::from_millis(20);
 
 impl<const READS: bool> Program<'_, '_, READS> {
-    /// The leader keeps the values alive.
+    /// The leader keeps the values alive, or every process does.
     pub(super) fn begin_syncs(&self) {
-        if self.own.is_leader && self.thread == 0 {
+        if self.own.keeps_values() && self.thread == 0 {
             for at in 0..HANDLES {
                 if self.take(at, SyncState::Shared, LONG) {
                     self.give(at, SyncState::Shared, false);
-                } else {
+                    if self.is_certain() {
+                        with(|world| world.checks.values.keeps(at, self.own.pid));
+                    }
+                } else if self.own.is_leader {
                     with(|world| world.checks.values.is_not_kept(at));
                 }
             }
@@ -195,7 +198,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// Closes a handle, which other threads of this process may use.
     fn close(&self, at: usize) {
         // The leader's handles keep the values alive.
-        if self.own.is_leader {
+        if self.own.keeps_values() {
             return;
         }
         let Some(handle) = self.own.shared(|shared| shared.syncs[at]) else {
@@ -221,9 +224,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// Closes all handles, at the end. False if the messages can't be sent.
     pub(super) fn close_syncs(&self) -> bool {
-        if self.own.is_leader {
+        if self.own.is_leader && !with(|world| world.plan.follows()) {
             return true;
         }
+        with(|world| world.checks.values.keeps_no_more(self.own.pid));
         let closed = self.call("close_all_syncs", LONG, nothing, |node, wait| {
             node.close_all_syncs(wait)
         });

@@ -1,0 +1,113 @@
+//! **leaders**: an epoch has one leader, and no process sees epochs fall. **replicas**: the heir has the leader's
+//! state after each operation. **outages**: a call returns that the leader is gone only if no heir was fit.
+
+use std::collections::BTreeMap;
+
+use super::family::Family;
+
+/// The heir of a leader that has died.
+#[derive(Clone, Copy)]
+struct Outage {
+    /// The heir that knew that it was the heir.
+    heir: Option<u32>,
+}
+
+#[derive(Default)]
+pub(crate) struct Succession {
+    /// The leader of each epoch.
+    leaders: BTreeMap<u32, u32>,
+    /// The last epoch that each process has seen.
+    seen: BTreeMap<u32, u32>,
+    /// The state of the leader after each operation.
+    digests: BTreeMap<u64, u64>,
+    /// The heirs that know that they are, their leaders, and since when that is known.
+    heirs: BTreeMap<u32, (u32, u64)>,
+    /// The leader that has died, if none has followed it.
+    outage: Option<Outage>,
+    /// The times at which a leader has died or left.
+    last_end: Option<u64>,
+}
+
+impl Succession {
+    /// A process knows that another leads, which may be itself. Checks **leaders**.
+    pub(crate) fn follows(&mut self, who: u32, leader: u32, epoch: u32) -> Result<(), String> {
+        let known = *self.leaders.entry(epoch).or_insert(leader);
+        if known != leader {
+            return Err(format!(
+                "v{who} follows v{leader} in epoch {epoch}, which v{known} leads"
+            ));
+        }
+        match self.seen.insert(who, epoch) {
+            Some(before) if before >= epoch => Err(format!(
+                "v{who} follows v{leader} in epoch {epoch} after epoch {before}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The leader has applied an operation.
+    pub(crate) fn applied(&mut self, op: u64, digest: u64) {
+        self.digests.insert(op, digest);
+    }
+
+    /// The heir has applied an operation. Checks **replicas**.
+    pub(crate) fn replayed(&self, who: u32, op: u64, digest: u64) -> Result<(), String> {
+        match self.digests.get(&op) {
+            Some(leader) if *leader != digest => Err(format!(
+                "v{who} is in another state than the leader after operation {op}"
+            )),
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "v{who} has operation {op}, which the leader has not applied"
+            )),
+        }
+    }
+
+    /// A process knows that it is the heir of this leader, or that it is no heir.
+    pub(crate) fn sees_heir(&mut self, who: u32, of: Option<u32>, now: u64) {
+        match of {
+            Some(leader) => self.heirs.insert(who, (leader, now)),
+            None => self.heirs.remove(&who),
+        };
+    }
+
+    /// A leader has died, or leaves. `heir` has an open log, since that time.
+    pub(crate) fn ended(&mut self, leader: u32, heir: Option<(u32, u64)>, now: u64) {
+        let heir = heir.filter(|(heir, since)| {
+            let known = self.heirs.get(heir);
+            known.is_some_and(|(of, seen)| *of == leader && seen > since)
+        });
+        self.outage = Some(Outage {
+            heir: heir.map(|(heir, _)| heir),
+        });
+        self.last_end = Some(now);
+    }
+
+    /// A process begins to lead. Checks **leaders**.
+    pub(crate) fn leads(&mut self, vmid: u32, epoch: u32) -> Result<(), String> {
+        self.outage = None;
+        let known = *self.leaders.entry(epoch).or_insert(vmid);
+        if known == vmid {
+            return Ok(());
+        }
+        Err(format!("v{vmid} leads in epoch {epoch}, as v{known} does"))
+    }
+
+    /// The leader leaves the family to its heir.
+    pub(crate) fn leaves(&mut self, now: u64) {
+        self.last_end = Some(now);
+    }
+
+    /// Whether a leader has ended since that time.
+    pub(crate) fn has_ended_since(&self, then: u64) -> bool {
+        self.last_end.is_some_and(|last| last >= then)
+    }
+
+    /// Checks that a process may have lost its leader.
+    pub(crate) fn may_be_gone(&self, family: &Family) -> bool {
+        match self.outage {
+            Some(Outage { heir, .. }) => heir.is_none_or(|heir| !family.is_certain(heir)),
+            None => false,
+        }
+    }
+}

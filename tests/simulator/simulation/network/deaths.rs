@@ -1,0 +1,236 @@
+//! The deaths of the leader and of its heir: at a write of the leader that the seed determines.
+
+use fastrand::Rng;
+
+use super::{End, Network, Pipe, Side, StreamEvent};
+
+/// The most deaths of a run.
+const MOST: u32 = 3;
+
+/// The process that dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Leader,
+    Heir,
+    Both,
+}
+
+/// How much of the write is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Nothing,
+    Some,
+    All,
+}
+
+/// A death.
+#[derive(Clone, Copy)]
+struct Death {
+    victim: Victim,
+    part: Part,
+    /// The writes of the leader before.
+    left: u32,
+}
+
+/// The deaths to come, and what they are about.
+pub(super) struct Deaths {
+    rng: Rng,
+    left: u32,
+    next: Option<Death>,
+    /// The leader's place.
+    leader: usize,
+    /// The log's stream, which is the latest one.
+    log: Option<usize>,
+    /// The bytes after which the log ends, although nobody dies.
+    log_left: Option<u32>,
+    /// The rate of writes of the log after which it stands still for a while.
+    stalls: u16,
+}
+
+impl Deaths {
+    pub(super) fn new(mut rng: Rng, leader: usize) -> Deaths {
+        let mut deaths = Deaths {
+            left: rng.u32(..=MOST),
+            next: None,
+            leader,
+            log: None,
+            log_left: None,
+            stalls: [0, 0, 20, 200][rng.usize(..4)],
+            rng,
+        };
+        deaths.begin_reign(leader);
+        deaths
+    }
+
+    fn begin_reign(&mut self, leader: usize) {
+        self.leader = leader;
+        self.log = None;
+        self.next = None;
+        self.draw();
+    }
+
+    /// Draws the next death.
+    fn draw(&mut self) {
+        let Some(left) = self.left.checked_sub(1) else {
+            return;
+        };
+        self.left = left;
+        let rng = &mut self.rng;
+        let most = [30, 150, 600, 1500][rng.usize(..4)];
+        self.next = Some(Death {
+            victim: match rng.u8(..10) {
+                0..7 => Victim::Leader,
+                7..9 => Victim::Heir,
+                _ => Victim::Both,
+            },
+            part: [Part::Nothing, Part::Some, Part::All][rng.usize(..3)],
+            left: rng.u32(..most),
+        });
+    }
+}
+
+impl Network {
+    /// From now on the leader and its heirs die at times.
+    pub(crate) fn let_leaders_die(&mut self, rng: Rng, leader: usize) {
+        self.deaths = Some(Deaths::new(rng, leader));
+    }
+
+    /// Another process leads.
+    pub(crate) fn is_led_by(&mut self, leader: usize) {
+        if let Some(deaths) = &mut self.deaths {
+            deaths.begin_reign(leader);
+        }
+    }
+
+    /// Whether a new stream between these is the leader's log.
+    pub(super) fn is_new_log(&mut self, from: usize, to: usize) -> bool {
+        let Some(deaths) = &self.deaths else {
+            return false;
+        };
+        deaths.leader == from
+            && self.pipes.iter().any(|pipe| {
+                (pipe.from, pipe.to) == (from, to) && pipe.closed == [false; 2] && !pipe.is_log
+            })
+    }
+
+    /// The stream is the leader's log.
+    pub(super) fn begin_log(&mut self, pipe: usize) {
+        if let Some(deaths) = &mut self.deaths {
+            deaths.log = Some(pipe);
+            let ends = deaths.rng.u8(..8) == 0;
+            deaths.log_left = ends.then(|| deaths.rng.u32(..30_000));
+        }
+    }
+
+    /// Returns the leader's log, if it is open.
+    fn log(&self) -> Option<&Pipe> {
+        let deaths = self.deaths.as_ref()?;
+        let pipe = self.pipes.get(deaths.log?)?;
+        let is_open = pipe.closed == [false; 2] && !pipe.is_ended;
+        (is_open && pipe.is_log && pipe.from == deaths.leader).then_some(pipe)
+    }
+
+    /// Returns the heir, or the process that is to become heir, and since when its log is open.
+    pub(crate) fn heir(&self) -> Option<(u32, u64)> {
+        let pipe = self.log()?;
+        Some((self.places[pipe.to].vmid, pipe.opened))
+    }
+
+    /// The log of the leader takes some bytes. Returns the time for which it then stands still.
+    pub(super) fn log_delay(&mut self, pipe: usize, count: usize) -> u64 {
+        let Some(deaths) = &mut self.deaths else {
+            return 0;
+        };
+        if deaths.log != Some(pipe) {
+            return 0;
+        }
+        if let Some(left) = &mut deaths.log_left {
+            *left = left.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+            if *left == 0 {
+                deaths.log_left = None;
+                self.end_log(pipe);
+                return 0;
+            }
+        }
+        let stands_still = deaths.rng.u16(..1024) < deaths.stalls;
+        if stands_still {
+            deaths.rng.u64(..300_000_000)
+        } else {
+            0
+        }
+    }
+
+    /// The log ends, and nobody dies: its writer can write no more, and its reader gets what was written.
+    fn end_log(&mut self, pipe: usize) {
+        let log = &mut self.pipes[pipe];
+        log.is_ended = true;
+        let (from, to) = (log.from, log.to);
+        self.places[from].changed = true;
+        self.arrives(pipe, from, to, super::Arrival::Closed(Side::Writer));
+    }
+
+    /// A process writes. Returns how much it writes before it dies, if it dies.
+    pub(super) fn dies_at_write(&mut self, from: usize) -> Option<Part> {
+        let deaths = self.deaths.as_mut()?;
+        if deaths.leader != from {
+            return None;
+        }
+        let death = deaths.next.as_mut()?;
+        if let Some(left) = death.left.checked_sub(1) {
+            death.left = left;
+            return None;
+        }
+        let Death { victim, part, .. } = *death;
+        deaths.next = None;
+        if victim != Victim::Leader {
+            if let Some(heir) = self.log().map(|log| log.to) {
+                self.kill(heir);
+            }
+        }
+        if victim == Victim::Heir {
+            if let Some(deaths) = &mut self.deaths {
+                deaths.draw();
+            }
+            return None;
+        }
+        Some(part)
+    }
+
+    /// The process dies at this moment: its streams end, and nobody listens for it.
+    pub(crate) fn kill(&mut self, place: usize) {
+        if self.places[place].is_dead {
+            return;
+        }
+        self.leave(place);
+        let dead = &mut self.places[place];
+        dead.is_dead = true;
+        dead.changed = true;
+        dead.woken = true;
+        for at in 0..self.pipes.len() {
+            for side in [Side::Writer, Side::Reader] {
+                let pipe = &mut self.pipes[at];
+                let owner = match side {
+                    Side::Writer => pipe.from,
+                    Side::Reader => pipe.to,
+                };
+                if owner == place && !pipe.is_closed(side) {
+                    pipe.is_held[side as usize] = true;
+                    self.close_end(End { pipe: at, side });
+                }
+            }
+        }
+        let vmid = self.places[place].vmid;
+        self.stream_events.push(StreamEvent::Killed(vmid));
+    }
+
+    /// Whether no other process of the family is left.
+    pub(crate) fn is_alone(&self, place: usize) -> bool {
+        let mut others = self.places.iter().enumerate().filter(|(at, _)| *at != place);
+        others.all(|(_, other)| other.is_dead || !other.is_listening || !other.is_honest)
+    }
+
+    /// Whether the process at that place was killed. What runs of it still is of no consequence.
+    pub(crate) fn is_dead(&self, place: usize) -> bool {
+        self.places.get(place).is_some_and(|place| place.is_dead)
+    }
+}
