@@ -175,9 +175,11 @@ impl<'m, P: Pal> Node<'m, P> {
         {
             let mut queue = peer.queue.lock();
             let keep = |kept: &mut KeptFrames<'m>| keep_message(kept, seq, message);
-            if !self.leader_gone.load(Ordering::SeqCst)
-                && let Put::Kept = kept.check(length, queue.closed, keep)?
-            {
+            // A call that waited for room until the family ended would get no answer.
+            if self.leader_gone.load(Ordering::SeqCst) {
+                return Err(self.gone(peer.vmid()));
+            }
+            if let Put::Kept = kept.check(length, queue.closed, keep)? {
                 return Ok(());
             }
             self.push(peer, &mut queue, seq, message, length)?;

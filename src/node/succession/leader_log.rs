@@ -283,14 +283,9 @@ impl<'m, P: Pal> Node<'m, P> {
         let wanted = log.appended.load(Ordering::SeqCst);
         loop {
             let Some(mut writer) = log.writer.try_lock() else {
-                // The thread that writes the log looks at this flag afterwards.
-                log.is_awaited.store(true, Ordering::SeqCst);
-                let is_written = log.written.load(Ordering::SeqCst) >= wanted;
-                if !is_written {
-                    // That thread may have looked at the flag just before.
-                    self.wake();
-                }
-                return is_written;
+                // The thread that writes the log looks at the flag afterwards, or has just done so.
+                self.await_log(log);
+                return log.written.load(Ordering::SeqCst) >= wanted;
             };
             let is_open = self.drain_log(log, &mut writer);
             drop(writer);
@@ -302,10 +297,17 @@ impl<'m, P: Pal> Node<'m, P> {
                 return true;
             }
             if !is_open {
-                log.is_awaited.store(true, Ordering::SeqCst);
-                self.wake();
+                self.await_log(log);
                 return false;
             }
+        }
+    }
+
+    /// Has the worker write the queues again when the log is written. A worker that knows of that is not woken again:
+    /// it looks at a blocked log from time to time.
+    fn await_log(&self, log: &Log<'m, P::Stream>) {
+        if !log.is_awaited.swap(true, Ordering::SeqCst) {
+            self.wake();
         }
     }
 

@@ -271,8 +271,9 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                 let has_parent = own.is_leader || family.is_certain(parent);
                 let is_cut_off = error == Error::CutOff && world.faults().hold_up();
                 // It has no heir to turn to before it has joined.
+                let succession = &world.checks.succession;
                 let is_leader_gone = error == Error::LeaderGone
-                    && world.checks.succession.has_ended_since(own.born);
+                    && (succession.has_ended_since(own.born) || succession.may_be_gone(family));
                 let may_fail = !has_parent && is_late
                     || is_cut_off
                     || is_leader_gone

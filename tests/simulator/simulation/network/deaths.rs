@@ -2,7 +2,9 @@
 
 use fastrand::Rng;
 
-use super::{End, Network, Pipe, Side, StreamEvent};
+use libos_ipc::pal::ConnectError;
+
+use super::{End, Network, Pipe, Place, Side, StreamEvent};
 
 /// The most deaths of a run.
 const MOST: u32 = 3;
@@ -221,6 +223,17 @@ impl Network {
         }
         let vmid = self.places[place].vmid;
         self.stream_events.push(StreamEvent::Killed(vmid));
+    }
+
+    /// Returns why a killed process can't connect. It gives other processes up, but does not lead.
+    pub(super) fn refusal_for_the_dead(&self, to: u32) -> ConnectError {
+        let is_dead = |place: &Place| place.vmid == to && place.is_dead;
+        let leader = self.deaths.as_ref().map(|deaths| deaths.leader);
+        if leader.is_some_and(|leader| self.places[leader].vmid == to) || self.places.iter().any(is_dead) {
+            ConnectError::Busy
+        } else {
+            ConnectError::NotListening
+        }
     }
 
     /// Whether no other process of the family is left.

@@ -226,7 +226,7 @@ impl Network {
             return Err(ConnectError::Busy);
         }
         if self.is_dead(from) {
-            return Err(ConnectError::NotListening);
+            return Err(self.refusal_for_the_dead(vmid));
         }
         let is_it = |place: &Place| place.vmid == vmid && place.is_listening;
         let to = self.places.iter().position(is_it);
