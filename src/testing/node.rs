@@ -16,12 +16,10 @@ pub const fn leader_capacities(config: &Config) -> LeaderCapacities {
 ///
 /// With the feature `testing` only. An embedder calls the functions that send messages.
 impl<'m, P: Pal> Node<'m, P> {
-    /// Returns the node with an observer of the leader's operations, if it is the leader.
+    /// Returns the node with an observer of the operations on its tables, if it leads or may lead.
     #[must_use]
     pub fn with_op_observer(self, observer: &'m (dyn OpObserver + 'm)) -> Self {
-        if let Some(leader) = self.leading() {
-            leader.lock().observe(observer);
-        }
+        self.observe_tables(observer);
         self
     }
 

@@ -8,7 +8,7 @@ mod leader_log;
 mod rejoin;
 mod resignation;
 mod take_over;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod testing;
 mod watch;
 

@@ -1,6 +1,7 @@
 //! What tests see of the succession.
 
 use crate::Vmid;
+use crate::leader::OpObserver;
 use crate::node::Node;
 use crate::node::succession::leader_log::LogStage;
 use crate::pal::Pal;
@@ -8,11 +9,18 @@ use crate::pal::Pal;
 /// # Tests
 ///
 /// With the feature `testing` only.
-impl<P: Pal> Node<'_, P> {
+impl<'m, P: Pal> Node<'m, P> {
     /// Returns the heir that this leader has named to the members.
     pub fn named_heir(&self) -> Option<Vmid> {
         let log = self.log().filter(|_| self.leads())?;
         log.heir().filter(|_| log.stage() == LogStage::Hot)
+    }
+
+    /// Has the observer called with each operation on the tables of this process, which leads or may lead.
+    pub(crate) fn observe_tables(&self, observer: &'m (dyn OpObserver + 'm)) {
+        if let Some(tables) = self.leadership.tables {
+            tables.lock().observe(observer);
+        }
     }
 
     /// Returns the number of operations of the leader's tables that this process has, as the leader or its heir, and

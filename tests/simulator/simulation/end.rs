@@ -18,6 +18,11 @@ const SETTLED_AT_LAST: Duration = Duration::from_mins(2);
 
 /// The process could not join, or was cut off at once.
 pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+    with(|world| {
+        if world.plan.follows() && world.checks.family.is_starting(own.vmid) {
+            world.checks.family.failed(own.vmid);
+        }
+    });
     shut_down(node, own, Duration::ZERO);
     if own.is_dead() {
         return;
@@ -85,14 +90,8 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         // Some processes wait for a while.
         idle(node, Duration::from_micros(rng.u64(..20_000)));
         await_kept_signals(node, own);
-        if follows && rng.bool() {
-            while program.wait_child(ChildSelector::Any, LONG).is_some() {}
-        }
-        if follows && rng.bool() {
-            await_all(node, own);
-        }
     }
-    if is_word && program.release_all() {
+    if is_word && program.release_all() && stay_a_while(&program, &mut rng) {
         let code = rng.u32(..256);
         let leads = follows && program.leads();
         if leads {
@@ -147,6 +146,23 @@ pub(crate) fn crash<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         }
     });
     die(node, own);
+}
+
+/// As a process of a family that may outlive its leader: some wait for their children, and some leaders for all
+/// others. True if the process is to leave then.
+fn stay_a_while<const READS: bool>(program: &Program<'_, '_, READS>, rng: &mut Rng) -> bool {
+    if !with(|world| world.plan.follows()) {
+        return true;
+    }
+    let own = program.own;
+    if rng.bool() {
+        while program.wait_child(ChildSelector::Any, LONG).is_some() {}
+    }
+    if rng.bool() {
+        await_all(program.node, own);
+    }
+    program.release_all_ids();
+    !own.is_over() && with(|world| world.checks.family.is_certain(own.vmid))
 }
 
 /// As the leader of a family that may outlive it: serves the others until they have ended.

@@ -135,6 +135,8 @@ impl Network {
 
     pub(super) fn close_end(&mut self, end: End) {
         let pipe = &self.pipes[end.pipe];
+        // A killed process learns that its streams have ended.
+        let is_held = pipe.is_held[end.side as usize];
         let (own, other, is_open) = match end.side {
             Side::Writer => (pipe.from, pipe.to, !pipe.is_closed(Side::Reader)),
             Side::Reader => (pipe.to, pipe.from, !pipe.is_closed(Side::Writer)),
@@ -149,7 +151,9 @@ impl Network {
             let (own, other) = (self.places[own].vmid, self.places[other].vmid);
             self.stream_events.push(StreamEvent::Closed(own, other));
         }
-        self.unwatch(own, end);
+        if !is_held {
+            self.unwatch(own, end);
+        }
         let (vmid, to) = (self.places[own].vmid, self.places[other].vmid);
         if end.side == Side::Writer && to == Vmid::LEADER.get() && self.is_cut(vmid, to) {
             self.stream_events.push(StreamEvent::Ended(vmid));
