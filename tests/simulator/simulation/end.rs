@@ -112,7 +112,8 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
             with(|world| world.checks.family.has_exited(own.vmid));
         }
         let exited = exited.and_then(|()| node.release_idle_ranges(long));
-        if follows {
+        let has_led = follows && program.leads();
+        if has_led {
             leave(node, own, leads);
         }
         let flushed = shut_down(node, own, LONG);
@@ -123,7 +124,9 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
             ));
             let is_marked_dead = world.checks.family.is_marked_dead(own.vmid);
             let is_leader_gone = world.checks.succession.may_be_gone(&world.checks.family);
-            if !(is_marked_dead || is_leader_gone || exited.is_ok() && flushed) {
+            // What a leader that has left was to send, its heir sends.
+            let is_sent = flushed || has_led;
+            if !(is_marked_dead || is_leader_gone || exited.is_ok() && is_sent) {
                 let what = Err(format!("v{} can't report its exit: {exited:?}", own.vmid));
                 world.check("calls", what);
             }
@@ -175,7 +178,7 @@ fn await_all<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
 
 /// The process leaves the family, which it may lead: another process leads then.
 fn leave<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, led: bool) {
-    if node.leader().get() != own.vmid || own.is_dead() {
+    if own.is_dead() {
         return;
     }
     let is_last = with(|world| {

@@ -254,7 +254,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
             own.vmid
         ));
         match joined {
-                _ if world.network.is_dead(own.place) => None,
+            _ if world.network.is_dead(own.place) => None,
             Ok(pid) => {
                 let pid = pid.get();
                 if own.is_leader {

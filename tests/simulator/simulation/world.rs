@@ -244,7 +244,13 @@ impl World {
     }
 
     /// A process has applied an operation to tables of a leader, as the leader or as its heir.
-    pub(crate) fn has_applied(&mut self, vmid: u32, place: usize, leader: &Leader<'_>, op: &Op<'_>) {
+    pub(crate) fn has_applied(
+        &mut self,
+        vmid: u32,
+        place: usize,
+        leader: &Leader<'_>,
+        op: &Op<'_>,
+    ) {
         if self.network.is_dead(place) {
             return;
         }

@@ -184,10 +184,10 @@ impl Network {
         }
         let Death { victim, part, .. } = *death;
         deaths.next = None;
-        if victim != Victim::Leader {
-            if let Some(heir) = self.log().map(|log| log.to) {
-                self.kill(heir);
-            }
+        if victim != Victim::Leader
+            && let Some(heir) = self.log().map(|log| log.to)
+        {
+            self.kill(heir);
         }
         if victim == Victim::Heir {
             if let Some(deaths) = &mut self.deaths {
@@ -229,7 +229,9 @@ impl Network {
     pub(super) fn refusal_for_the_dead(&self, to: u32) -> ConnectError {
         let is_dead = |place: &Place| place.vmid == to && place.is_dead;
         let leader = self.deaths.as_ref().map(|deaths| deaths.leader);
-        if leader.is_some_and(|leader| self.places[leader].vmid == to) || self.places.iter().any(is_dead) {
+        if leader.is_some_and(|leader| self.places[leader].vmid == to)
+            || self.places.iter().any(is_dead)
+        {
             ConnectError::Busy
         } else {
             ConnectError::NotListening
@@ -238,7 +240,11 @@ impl Network {
 
     /// Whether no other process of the family is left.
     pub(crate) fn is_alone(&self, place: usize) -> bool {
-        let mut others = self.places.iter().enumerate().filter(|(at, _)| *at != place);
+        let mut others = self
+            .places
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != place);
         others.all(|(_, other)| other.is_dead || !other.is_listening || !other.is_honest)
     }
 

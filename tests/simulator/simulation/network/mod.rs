@@ -415,7 +415,8 @@ impl Network {
         let pipe = &self.pipes[end.pipe];
         if pipe.arrived == 0 {
             let is_held = pipe.is_held[Side::Reader as usize];
-            let is_cut = pipe.broken || is_held || pipe.is_truncated || pipe.severed == Some(Side::Reader);
+            let is_cut =
+                pipe.broken || is_held || pipe.is_truncated || pipe.severed == Some(Side::Reader);
             return match (is_cut, pipe.sees_end(Side::Reader)) {
                 (true, true) => Err(StreamError::Closed),
                 (_, true) => Ok(0),
