@@ -12,11 +12,11 @@ pub(crate) use portable_atomic::AtomicU64 as UncheckedAtomicU64;
 #[cfg(not(loom))]
 pub(crate) use self::UncheckedAtomicU64 as AtomicU64;
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 #[cfg(not(loom))]
 pub(crate) use flag::AtomicBool;
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 #[cfg(not(loom))]
 mod flag {

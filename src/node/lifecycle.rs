@@ -1,11 +1,14 @@
 //! The phases of a node, and how a node leaves its family.
 
+use core::future::poll_fn;
+use core::task::Poll;
 use core::time::Duration;
 
 use super::Node;
+use super::rpc::Polled;
 use crate::config::Driving;
 use crate::error::Error;
-use crate::pal::{Deadline, Event, Pal};
+use crate::pal::{Deadline, Event, Pal, Time};
 use crate::sync::Ordering;
 
 /// How long [`Node::shut_down`], and a worker that has panicked, wait until the streams are closed.
@@ -80,6 +83,11 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// The PAL stops listening when the node is dropped.
     pub fn shut_down(&self, limit: Duration) -> bool {
+        self.shut_down_in(limit)
+    }
+
+    /// Ends the calls, and has the worker send what is left.
+    fn begin_shutdown(&self) {
         self.advance_phase(Phase::Flushing);
         self.waiters.fail(None, Error::ShuttingDown);
         // Closing a value sends its changes to the server.
@@ -88,29 +96,17 @@ impl<P: Pal> Node<'_, P> {
             self.flush(&peer);
         }
         self.wake();
-        let until = self.pal.now() + limit;
-        let mut flushed = false;
-        while self.phase() == Phase::Flushing && !flushed {
-            self.stopped.clear();
-            flushed = !self.unsent() && !self.awaits_c_server();
-            if flushed || self.pal.now() >= until {
-                break;
-            }
-            self.sleep_on(&self.stopped, Deadline::At(until));
-        }
-        self.advance_phase(Phase::Closing);
-        self.wake();
-        // The worker needs one or two poll iterations to close the streams. Without a worker there
-        // is nothing to wait for.
-        let until = self.pal.now() + CLOSE_LIMIT;
+    }
+
+    /// Blocks until `is_done` returns true, at most until that time. The worker wakes this thread.
+    fn await_shutdown(&self, until: Time, is_done: &mut dyn FnMut() -> bool) {
         loop {
             self.stopped.clear();
-            if self.phase() == Phase::Closed || self.pal.now() >= until {
-                break;
+            if is_done() || self.pal.now() >= until {
+                return;
             }
             self.sleep_on(&self.stopped, Deadline::At(until));
         }
-        flushed
     }
 
     /// Whether a send queue still holds bytes that were accepted for sending.
@@ -124,6 +120,52 @@ impl<P: Pal> Node<'_, P> {
             let is_unsent = tx.is_none_or(|tx| !tx.draining.is_empty());
             is_unsent || !peer.queue.lock().filling.is_empty()
         })
+    }
+}
+
+impl<P: Pal> Polled<'_, '_, P> {
+    /// The future of [`Node::await_shutdown`].
+    async fn await_shutdown(&self, until: Time, mut is_done: impl FnMut() -> bool) {
+        let _task = ShutdownTask(self);
+        poll_fn(|context| {
+            let waker = context.waker().clone();
+            if self.waiters.set_shutdown_task(waker, Deadline::At(until)) {
+                self.wake();
+            }
+            if is_done() || self.pal.now() >= until {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// The worker forgets the task when the future is done or dropped.
+struct ShutdownTask<'n, 'm, P: Pal>(&'n Node<'m, P>);
+
+impl<P: Pal> Drop for ShutdownTask<'_, '_, P> {
+    fn drop(&mut self) {
+        self.0.waiters.clear_shutdown_task();
+    }
+}
+
+calls! {
+    fn shut_down_in(&self, limit: Duration) -> bool {
+        self.begin_shutdown();
+        let mut is_flushed = false;
+        wait!(self.await_shutdown(self.pal.now() + limit, &mut || {
+            let is_over = self.phase() != Phase::Flushing;
+            is_flushed = !is_over && !self.unsent() && !self.awaits_c_server();
+            is_over || is_flushed
+        }));
+        self.advance_phase(Phase::Closing);
+        self.wake();
+        // The worker needs one or two poll iterations to close the streams. Without a worker there
+        // is nothing to wait for.
+        let closed = self.pal.now() + CLOSE_LIMIT;
+        wait!(self.await_shutdown(closed, &mut || self.phase() == Phase::Closed));
+        is_flushed
     }
 }
 

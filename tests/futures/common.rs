@@ -143,6 +143,11 @@ impl<F: Future> Task<F> {
         task
     }
 
+    /// The future itself, for another task.
+    pub(crate) fn future(&mut self) -> Pin<&mut F> {
+        self.future.as_mut()
+    }
+
     pub(crate) fn wakes(&self) -> usize {
         self.wakes.0.load(Ordering::SeqCst)
     }

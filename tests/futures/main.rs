@@ -6,4 +6,5 @@ mod dropped;
 mod locks;
 mod model;
 mod primitives;
+mod shutdown;
 mod wakes;

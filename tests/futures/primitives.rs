@@ -159,6 +159,35 @@ fn a_notification_wakes_the_task_that_has_given_the_value_back() {
 }
 
 #[test]
+fn a_wait_while_a_condition_is_true_sleeps_on_after_a_notification_too_early() {
+    let family = Family::new(3);
+    let [ours, theirs] = [2, 3].map(|number| {
+        let member = family.member(number);
+        (
+            member.share::<u64>(Some(1)).unwrap(),
+            member.open_condvar(Some(2)).unwrap(),
+        )
+    });
+    let mut waits = [Task::new(async {
+        let guard = ours.0.write_async(LONG).await?;
+        let wait = ours.1.wait_while_async(guard, LONG, |value| *value < 2);
+        wait.await.map(|guard| *guard)
+    })];
+    sleep(&family, &mut waits);
+    for value in 1..=2 {
+        *run_beside(&family, theirs.0.write_async(LONG), &mut waits).unwrap() = value;
+        sleep(&family, &mut waits);
+        run_beside(&family, theirs.1.notify_all_async(LONG), &mut waits).unwrap();
+        if value < 2 {
+            sleep(&family, &mut waits);
+        }
+    }
+    assert_eq!(finish(&family, &mut waits[0]), Ok(2));
+    drop(waits);
+    family.assert_idle();
+}
+
+#[test]
 fn the_last_arrival_wakes_the_tasks_that_wait_at_the_barrier() {
     let family = Family::new(3);
     let barriers = [1, 2, 3].map(|number| family.member(number).open_barrier(Some(4), 3).unwrap());

@@ -1,6 +1,8 @@
 //! The calls as futures. Each is the same state machine as the call that blocks, which
 //! `src/node/rpc/mode.rs` runs in the other way.
 
+use core::time::Duration;
+
 use super::{ChildSelector, Exit, SyncHandle};
 use crate::error::Error;
 use crate::member::{ChildExit, Purpose};
@@ -48,6 +50,12 @@ impl<P: Pal> Node<'_, P> {
     /// As [`Node::leave`].
     pub async fn leave_async(&self, wait: Wait<'_>) -> Result<(), Error> {
         Polled(self).leave_in(wait).await
+    }
+
+    /// [`Node::shut_down`] as a future. If the future is dropped the node goes on sending until it is dropped itself or
+    /// shut down again.
+    pub async fn shut_down_async(&self, limit: Duration) -> bool {
+        Polled(self).shut_down_in(limit).await
     }
 
     /// [`Node::start_child`] as a future. If the future is dropped there is no child, as after an error.

@@ -201,6 +201,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if self.close_all(state) {
                 return None;
             }
+            self.waiters.wake_overdue(|| self.pal.now());
             let soon = Deadline::At(self.now() + RETRY);
             self.wait(state, wait(soon));
             return Some(soon);
@@ -251,10 +252,11 @@ impl<'m, P: Pal> Node<'m, P> {
         Some(if is_idle { until } else { Deadline::Now })
     }
 
-    /// Wakes the thread that shuts this node down, which checks whether all frames are written.
+    /// Wakes the thread or task that shuts this node down, which checks whether all frames are written.
     pub(crate) fn notify_shutdown(&self) {
         if self.phase() != Phase::Running {
             self.stopped.set();
+            self.waiters.notify_shutdown_task();
         }
     }
 
@@ -479,7 +481,7 @@ impl<'m, P: Pal> Node<'m, P> {
         all = all && self.close_log();
         if all {
             self.advance_phase(Phase::Closed);
-            self.stopped.set();
+            self.notify_shutdown();
         }
         all
     }

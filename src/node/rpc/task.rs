@@ -8,7 +8,7 @@ use core::task::Waker;
 use super::waiters::{WaitToken, Waiter, Waiters};
 use crate::pal::{Deadline, Event, Time};
 use crate::store::{Contended, Rank, SpinLock};
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Ordering, fence};
 
 /// The receiver of the wakes of a waiter, besides the waiter's own event.
 #[derive(Clone)]
@@ -131,7 +131,7 @@ impl<E: Event> Waiters<'_, E> {
     }
 
     /// Forgets the wakes so far. From now on wakes are recorded, also of a waiter without a target.
-    pub(super) fn arm(&self, token: WaitToken) {
+    pub(in crate::node) fn arm(&self, token: WaitToken) {
         if let Some(waiter) = self.slots.get(token.slot()) {
             waiter.task.is_polled.store(true, Ordering::SeqCst);
             waiter.task.state.lock().is_woken = false;
@@ -139,7 +139,7 @@ impl<E: Event> Waiters<'_, E> {
     }
 
     /// Whether the waiter was notified since it was armed.
-    pub(super) fn is_woken(&self, token: WaitToken) -> bool {
+    pub(in crate::node) fn is_woken(&self, token: WaitToken) -> bool {
         let waiter = self.slots.get(token.slot());
         waiter.is_some_and(|waiter| waiter.task.state.lock().is_woken)
     }
@@ -147,11 +147,42 @@ impl<E: Event> Waiters<'_, E> {
     /// Has the worker wake the target at that time. True if no earlier time was known, so that the
     /// worker may sleep for too long.
     pub(in crate::node) fn limit_task(&self, token: WaitToken, until: Deadline) -> bool {
-        let (Some(waiter), Some(at)) = (self.slots.get(token.slot()), until.time()) else {
+        let waiter = self.slots.get(token.slot());
+        waiter.is_some_and(|waiter| self.limit(&waiter.task, until))
+    }
+
+    fn limit(&self, task: &Task, until: Deadline) -> bool {
+        let Some(at) = until.time() else {
             return false;
         };
-        waiter.task.state.lock().until = until;
+        task.state.lock().until = until;
         self.next_limit.fetch_min(at.0, Ordering::SeqCst) > at.0
+    }
+
+    /// Has the shutdown of the node wake that task, at that time at the latest. The caller checks after
+    /// this how far the shutdown is. Returns as [`Waiters::limit_task`].
+    pub(in crate::node) fn set_shutdown_task(&self, waker: Waker, until: Deadline) -> bool {
+        let target = WakeTarget::Task(waker);
+        drop(self.shutdown.set(target, Deadline::Never));
+        self.shutdown.is_polled.store(true, Ordering::SeqCst);
+        // Either this task sees the progress of the shutdown, or the worker that has made it sees the task.
+        fence(Ordering::SeqCst);
+        self.limit(&self.shutdown, until)
+    }
+
+    /// Wakes the task that shuts the node down. The caller has no lock.
+    pub(in crate::node) fn notify_shutdown_task(&self) {
+        fence(Ordering::SeqCst);
+        if self.shutdown.is_polled.load(Ordering::SeqCst)
+            && let WakeTarget::Task(waker) = self.shutdown.wake()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Forgets the task that shuts the node down.
+    pub(in crate::node) fn clear_shutdown_task(&self) {
+        self.shutdown.clear();
     }
 
     /// Wakes the tasks whose time has come. Returns the time of the next one.
@@ -165,24 +196,34 @@ impl<E: Event> Waiters<'_, E> {
             return Deadline::At(Time(next));
         }
         // A time that is set from now on is either seen below or stored after this.
-        self.next_limit.store(NO_LIMIT, Ordering::SeqCst);
+        self.next_limit.swap(NO_LIMIT, Ordering::SeqCst);
         for (slot, waiter) in self.slots.iter().enumerate() {
-            if !waiter.task.is_polled.load(Ordering::SeqCst) {
-                continue;
+            if self.is_overdue(&waiter.task, now) {
+                self.notify(slot);
             }
-            let until = waiter.task.state.lock().until;
-            match until.time() {
-                Some(at) if at <= now => self.notify(slot),
-                Some(at) => {
-                    self.next_limit.fetch_min(at.0, Ordering::SeqCst);
-                }
-                None => {}
-            }
+        }
+        if self.is_overdue(&self.shutdown, now) {
+            self.notify_shutdown_task();
         }
         match self.next_limit.load(Ordering::SeqCst) {
             NO_LIMIT => Deadline::Never,
             next => Deadline::At(Time(next)),
         }
+    }
+
+    /// Whether the time of the task has come. A later one is noted.
+    fn is_overdue(&self, task: &Task, now: Time) -> bool {
+        if !task.is_polled.load(Ordering::SeqCst) {
+            return false;
+        }
+        let until = task.state.lock().until;
+        let Some(at) = until.time() else {
+            return false;
+        };
+        if at > now {
+            self.next_limit.fetch_min(at.0, Ordering::SeqCst);
+        }
+        at <= now
     }
 }
 

@@ -88,6 +88,8 @@ pub(crate) struct Waiters<'m, E> {
     buffers: SpinLock<ReplyBuffers<'m>>,
     /// The earliest time at which a task must be woken, or an earlier one.
     pub(super) next_limit: AtomicU64,
+    /// The task that shuts the node down.
+    pub(super) shutdown: Task,
     /// The number of waiters with [`LateReply::Lock`].
     pub(super) dropped_locks: AtomicU32,
 }
@@ -165,6 +167,7 @@ impl<'m, E: Event> Waiters<'m, E> {
             free: SpinLock::new(Rank::FreeWaiters, contended, free),
             buffers: SpinLock::new(Rank::ReplyBuffers, contended, buffers),
             next_limit: AtomicU64::new(NO_LIMIT),
+            shutdown: Task::new(contended),
             dropped_locks: AtomicU32::new(0),
         })
     }

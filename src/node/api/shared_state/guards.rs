@@ -137,6 +137,16 @@ impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
         let shared = self.shared;
         shared.node.sync_fencing_number(shared.handle, wait)
     }
+
+    /// [`Writer::fencing_number`] as a future.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fencing_number_async(&self, wait: Wait<'_>) -> Result<Option<u64>, Error> {
+        let shared = self.shared;
+        let number = shared.node.sync_fencing_number_async(shared.handle, wait);
+        number.await
+    }
 }
 
 impl<P: Pal, T: IntoBytes + Immutable> Deref for Writer<'_, '_, '_, P, T> {

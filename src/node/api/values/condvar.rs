@@ -109,6 +109,26 @@ impl<P: Pal> Condvar<'_, '_, P> {
         Ok(guard)
     }
 
+    /// As [`Condvar::wait_while`]. A dropped future gives the value back.
+    ///
+    /// # Errors
+    /// As [`Condvar::wait`].
+    pub async fn wait_while_async<'s, 'n, 'm, T>(
+        &self,
+        mut guard: Writer<'s, 'n, 'm, P, T>,
+        wait: Wait<'_>,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> Result<Writer<'s, 'n, 'm, P, T>, Error>
+    where
+        T: FromBytes + IntoBytes + Immutable + KnownLayout,
+    {
+        let wait = self.count.node.begin(wait);
+        while condition(&mut guard) {
+            guard = self.wait_async(guard, wait).await?;
+        }
+        Ok(guard)
+    }
+
     /// Wakes all threads of all processes that wait. A caller that holds the value meanwhile delays
     /// them until it gives the value back.
     ///

@@ -160,6 +160,14 @@ impl<P: Pal> Semaphore<'_, '_, P> {
         Ok(self.free(*self.permits.read(wait)?))
     }
 
+    /// [`Semaphore::permits`] as a future.
+    ///
+    /// # Errors
+    /// As [`Semaphore::permits`].
+    pub async fn permits_async(&self, wait: Wait<'_>) -> Result<u32, Error> {
+        Ok(self.free(*self.permits.read_async(wait).await?))
+    }
+
     const fn free(&self, permits: Permits) -> u32 {
         if permits.is_used == 0 {
             self.initial
