@@ -12,7 +12,7 @@ use loom::thread;
 
 use super::connection::Peers;
 use super::rpc::ReplyData;
-use super::rpc::{Delivery, LateReply, Waiters};
+use super::rpc::{Delivery, LateReply, Waiters, WakeTarget};
 use super::*;
 use crate::error::Error;
 use crate::pal::{
@@ -94,6 +94,148 @@ fn loom_a_wait_has_one_outcome() {
             );
         });
     }
+}
+
+/// Counts its wakes. It is not part of the model.
+#[derive(Default)]
+struct Wakes(core::sync::atomic::AtomicU32);
+
+impl std::task::Wake for Wakes {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Wakes {
+    fn new() -> std::sync::Arc<Wakes> {
+        std::sync::Arc::default()
+    }
+
+    fn target(self: &std::sync::Arc<Self>) -> WakeTarget {
+        WakeTarget::Task(std::sync::Arc::clone(self).into())
+    }
+
+    fn count(&self) -> u32 {
+        self.0.load(core::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// A future is polled, at first by one task and then by another, while its answer arrives: the task that has
+/// found no answer is woken, and the one that has found it sees it whole.
+#[test]
+fn loom_the_task_that_finds_no_answer_is_woken() {
+    check(|| {
+        let waiters = waiters(1);
+        let expected = Some(Expected::Owner);
+        let claim = waiters
+            .claim(PEER, WHAT, expected, LateReply::Drop, false)
+            .unwrap();
+        let answering = {
+            let waiters = Arc::clone(&waiters);
+            thread::spawn(move || waiters.answer(PEER, claim.seq, &[7, 0, 0, 0]))
+        };
+        let tasks = [Wakes::new(), Wakes::new()];
+        let mut found = None;
+        for task in &tasks {
+            waiters.set_target(claim, task.target());
+            found = waiters.outcome(claim);
+            if found.is_some() {
+                break;
+            }
+        }
+        answering.join().unwrap();
+        if found.is_none() {
+            assert_eq!(tasks[1].count(), 1, "the last task that has polled");
+            found = waiters.outcome(claim);
+        }
+        assert_eq!(found, Some(Ok(Answer::Owner(7))));
+        assert!(tasks.iter().all(|task| task.count() <= 1));
+        waiters.release(claim);
+    });
+}
+
+/// A call that waits for several answers is woken through a waiter of its own: by the first that arrives after it
+/// has looked.
+#[test]
+fn loom_a_task_that_waits_for_several_answers_is_woken() {
+    check(|| {
+        let waiters = waiters(3);
+        let claim = |expected| waiters.claim(PEER, WHAT, expected, LateReply::Drop, false);
+        let owner = claim(None).unwrap();
+        let calls = [0; 2].map(|_| claim(Some(Expected::Owner)).unwrap());
+        for call in calls {
+            waiters.set_target(call, WakeTarget::Waiter(owner.name()));
+        }
+        let answering = calls.map(|call| {
+            let waiters = Arc::clone(&waiters);
+            thread::spawn(move || waiters.answer(PEER, call.seq, &[7, 0, 0, 0]))
+        });
+        let task = Wakes::new();
+        waiters.arm(owner);
+        waiters.set_target(owner, task.target());
+        let found = calls.map(|call| waiters.outcome(call).is_some());
+        let is_woken = waiters.is_woken(owner);
+        for thread in answering {
+            thread.join().unwrap();
+        }
+        assert!(found == [true; 2] || is_woken || task.count() == 1);
+        assert!(waiters.is_woken(owner) || found == [true; 2]);
+        for call in calls.into_iter().chain([owner]) {
+            waiters.release(call);
+        }
+    });
+}
+
+/// A future sets its time limit while the worker wakes another whose time has come: the worker knows the new
+/// limit, or is woken for it.
+#[test]
+fn loom_no_time_limit_of_a_task_is_lost() {
+    check(|| {
+        let waiters = waiters(2);
+        let claim = || waiters.claim(PEER, WHAT, None, LateReply::Drop, false);
+        let [first, second] = [claim().unwrap(), claim().unwrap()];
+        let overdue = Wakes::new();
+        waiters.set_target(first, overdue.target());
+        waiters.limit_task(first, Deadline::At(Time(3)));
+        let worker = {
+            let waiters = Arc::clone(&waiters);
+            thread::spawn(move || waiters.wake_overdue(|| Time(4)))
+        };
+        let task = Wakes::new();
+        waiters.set_target(second, task.target());
+        let limit = Deadline::At(Time(5));
+        let is_worker_woken = waiters.limit_task(second, limit);
+        let next = worker.join().unwrap();
+        assert_eq!(overdue.count(), 1);
+        assert!(
+            is_worker_woken || next <= limit,
+            "the worker sleeps until {next:?}"
+        );
+        waiters.wake_overdue(|| Time(5));
+        assert_eq!(task.count(), 1);
+    });
+}
+
+/// The future of a shutdown is polled while the worker sees that all is sent.
+#[test]
+fn loom_the_task_that_shuts_the_node_down_is_woken() {
+    check(|| {
+        let waiters = waiters(1);
+        let is_sent = Arc::new(AtomicBool::new(false));
+        let worker = {
+            let (waiters, is_sent) = (Arc::clone(&waiters), Arc::clone(&is_sent));
+            thread::spawn(move || {
+                is_sent.store(true, Ordering::SeqCst);
+                waiters.notify_shutdown_task();
+            })
+        };
+        let task = Wakes::new();
+        waiters.set_shutdown_task(std::sync::Arc::clone(&task).into(), Deadline::Never);
+        let is_done = is_sent.load(Ordering::SeqCst);
+        worker.join().unwrap();
+        assert!(is_done || task.count() == 1);
+        waiters.clear_shutdown_task();
+    });
 }
 
 /// Two threads use a peer while the worker removes it: its slot is freed once.
@@ -411,4 +553,53 @@ fn loom_the_grant_of_a_handle_wakes_all_waiters() {
         worker.join().unwrap();
         assert_eq!(node.waiters.fill().0, 0);
     });
+}
+
+/// A future waits for a sync handle while the leader's grant arrives, and is dropped or polled again only after its
+/// task was woken: the grant is used or given back, and nothing is left of the call.
+#[test]
+fn loom_the_grant_of_a_handle_wakes_the_future() {
+    for is_dropped in [false, true] {
+        check(move || the_grant_of_a_handle_wakes_the_future(is_dropped));
+    }
+}
+
+fn the_grant_of_a_handle_wakes_the_future(is_dropped: bool) {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let node = Arc::new(member(&written, &[], 1));
+    let handle = node.open_sync(Some(1)).unwrap();
+    let state = SyncState::Exclusive;
+    let worker = {
+        let node = Arc::clone(&node);
+        // The leader gets the request.
+        let asked = node.lock_sync(handle, state, &mut [], NOW);
+        assert_eq!(asked.map(drop), Err(Error::TimedOut));
+        thread::spawn(move || {
+            let (id, data) = (1, &[][..]);
+            let granted = wire::Sync { id, state, data };
+            node.on_server_sync(SyncCode::ConfirmUpgrade, &granted)
+                .unwrap();
+        })
+    };
+    let task = Wakes::new();
+    let waker = std::sync::Arc::clone(&task).into();
+    let mut context = core::task::Context::from_waker(&waker);
+    {
+        let mut data = [];
+        let future = node.lock_sync_async(handle, state, &mut data, Wait::FOREVER);
+        let mut future = core::pin::pin!(future);
+        let mut polled = future.as_mut().poll(&mut context);
+        if polled.is_pending() && !is_dropped {
+            worker.join().unwrap();
+            assert!(task.count() > 0, "the grant has woken the task");
+            polled = future.as_mut().poll(&mut context);
+            assert!(polled.is_ready());
+        } else if polled.is_ready() {
+            worker.join().unwrap();
+        }
+        if polled.is_ready() {
+            node.unlock_sync(handle, state, None).unwrap();
+        }
+    }
+    assert_eq!(node.waiters.fill().0, 0);
 }
