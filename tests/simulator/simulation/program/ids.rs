@@ -8,6 +8,7 @@ use libos_ipc::{Errno, Error, ID_MAX, Id, Vmid, Wait};
 
 use super::super::checks::{LONG, State};
 use super::super::world::with;
+use super::futures::call_or_poll;
 use super::{Program, limit};
 
 /// Accepts only the errors that every call may return.
@@ -30,7 +31,7 @@ pub(super) fn is_gone(error: Error) -> bool {
 impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn take_id(&self, rng: &mut Rng) {
         let taken = self.call("take_id", limit(rng), nothing, |node, wait| {
-            node.take_id(wait)
+            call_or_poll!(self, node.take_id(wait), node.take_id_async(wait))
         });
         let Ok(id) = taken else { return };
         self.own.shared(|shared| shared.ids.push(id));
@@ -88,7 +89,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         };
         let Some(vmid) = Vmid::new(to) else { return };
         let handed = self.call("transfer_id", limit(rng), is_gone, |node, wait| {
-            node.transfer_id(id, vmid, wait)
+            call_or_poll!(
+                self,
+                node.transfer_id(id, vmid, wait),
+                node.transfer_id_async(id, vmid, wait)
+            )
         });
         match handed {
             Ok(()) => with(|world| world.handed.push((to, id))),

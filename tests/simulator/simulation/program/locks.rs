@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
-use libos_ipc::{Errno, Error, Vmid};
+use libos_ipc::{Errno, Error, Resource, Vmid};
 
 use super::super::checks::{BYTES, Claim, LONG, Owner, Space};
 use super::super::faults::Fault;
 use super::super::world::with;
+use super::futures::Polling;
 use super::ids::nothing;
 use super::signals::pick_process;
 use super::{Program, limit};
@@ -116,8 +117,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let (owner, bytes) = (claim.owner, claim.bytes.clone());
         let is_unlock = kind == LockKind::Unlock;
         let is_posix = family == LockFamily::Posix;
+        let polling = self.polling().map(|polling| Polling {
+            drop_after: polling.drop_after.filter(|_| !is_unlock),
+        });
+        let may_drop = polling.is_some_and(|polling| polling.drop_after.is_some());
         // The owner may hold more of it before.
-        let releases = kind != LockKind::Write || family == LockFamily::Flock;
+        let releases = kind != LockKind::Write || family == LockFamily::Flock || may_drop;
         // Another process that has the open file may set a lock of it at the same time.
         let is_shared = releases && family != LockFamily::Posix;
         let began = with(|world| {
@@ -137,6 +142,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             // Another thread whose request was refused has released all locks and cancelled all
             // requests.
             Error::NoSuchProcess => is_posix && self.own.has_threads,
+            // The request of a future has a buffer for its path.
+            Error::Full(Resource::ReplyBuffers) => polling.is_some(),
             Error::TimedOut if wait && limit == LONG => {
                 with(|world| world.checks.files.is_undetected_cycle(claim, began))
             }
@@ -147,7 +154,19 @@ impl<const READS: bool> Program<'_, '_, READS> {
             },
         };
         let name = if is_unlock { "unlock" } else { "lock" };
-        let outcome = self.call(name, limit, may_be, |node, wait| node.set_lock(lock, wait));
+        let outcome = self.call(name, limit, may_be, |node, wait| match polling {
+            Some(polling) => self.poll(polling, node.set_lock_async(lock, wait)),
+            None => node.set_lock(lock, wait),
+        });
+        if may_drop && outcome == Err(Error::Interrupted) {
+            // What is granted meanwhile the node unlocks, before it makes the next call about locks.
+            let unlock = FileLock {
+                kind: LockKind::Unlock,
+                wait: false,
+                ..*lock
+            };
+            let _ = self.request(&unlock, claim, LONG);
+        }
         with(|world| {
             world.log(format_args!("  {lock:?}"));
             let now = world.checks.tick();

@@ -1,6 +1,7 @@
 //! The steps of a thread of a process.
 
 mod fencing;
+mod futures;
 mod ids;
 mod locks;
 mod primitives;

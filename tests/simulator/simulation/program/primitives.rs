@@ -11,6 +11,7 @@ use super::super::pal::SimPal;
 use super::super::process::idle;
 use super::super::world::with;
 use super::Program;
+use super::futures::call_or_poll;
 use super::ids::nothing;
 
 const QUEUE: u64 = 80;
@@ -100,12 +101,19 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         let Ok(queue) = self.queue() else { return };
         let who = (self.own.pid, self.thread);
         let item = with(|world| world.checks.primitives.item(who));
-        if self.finish("push", |wait| queue.push(&item, wait)).is_err() {
+        if self
+            .finish("push", |wait| {
+                call_or_poll!(self, queue.push(&item, wait), queue.push_async(&item, wait))
+            })
+            .is_err()
+        {
             with(|world| world.checks.primitives.is_not_pushed(item));
             return;
         }
         self.pause_at_times(rng);
-        if let Ok(item) = self.finish("pop", |wait| queue.pop(wait)) {
+        if let Ok(item) = self.finish("pop", |wait| {
+            call_or_poll!(self, queue.pop(wait), queue.pop_async(wait))
+        }) {
             with(|world| {
                 let outcome = world.checks.primitives.popped(item);
                 world.check("queues", outcome);
@@ -118,7 +126,9 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
             return;
         };
         if self
-            .finish("acquire", |wait| semaphore.acquire(wait))
+            .finish("acquire", |wait| {
+                call_or_poll!(self, semaphore.acquire(wait), semaphore.acquire_async(wait))
+            })
             .is_err()
         {
             return;
@@ -130,7 +140,9 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         self.pause_at_times(rng);
         with(|world| world.checks.primitives.releases());
         if self
-            .finish("release", |wait| semaphore.release(wait))
+            .finish("release", |wait| {
+                call_or_poll!(self, semaphore.release(wait), semaphore.release_async(wait))
+            })
             .is_err()
         {
             with(|world| world.checks.primitives.is_not_released());
@@ -140,7 +152,9 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
     /// Arrives at the barrier, and waits a short time for another thread.
     fn meet(&self, rng: &mut Rng) {
         let Ok(barrier) = self.barrier() else { return };
-        let Ok(arrival) = self.finish("arrive", |wait| barrier.arrive(wait)) else {
+        let Ok(arrival) = self.finish("arrive", |wait| {
+            call_or_poll!(self, barrier.arrive(wait), barrier.arrive_async(wait))
+        }) else {
             return;
         };
         let opened = with(|world| {

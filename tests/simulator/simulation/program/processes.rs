@@ -8,10 +8,11 @@ use libos_ipc::{
     ChildExit, ChildSelector, Errno, Error, Identity, PATH_MAX, Pid, Resource, Target, Vmid,
 };
 
-use super::super::checks::{State, credentials, path};
+use super::super::checks::{LONG, State, credentials, path};
 use super::super::faults::Fault;
 use super::super::process::{NewProcess, idle, is_cut_off};
 use super::super::world::{World, with};
+use super::futures::call_or_poll;
 use super::ids::{WAIT, is_gone, nothing};
 use super::signals::pick_process;
 use super::{Program, limit};
@@ -32,7 +33,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             (world.checks.vmids.highest(), group)
         });
         let child = self.call("start_child", limit(rng), nothing, |node, wait| {
-            node.start_child(wait)
+            call_or_poll!(self, node.start_child(wait), node.start_child_async(wait))
         });
         let Ok(identity) = child else {
             return;
@@ -151,7 +152,15 @@ impl<const READS: bool> Program<'_, '_, READS> {
             |error| error == Error::NoChild && !(was_parent && is_parent() && self.is_certain());
         with(|world| world.checks.exits.wait_begins(self.own.vmid));
         let exit = self.call("wait_child", limit, fine, |node, wait| {
-            node.wait_child(which, wait)
+            // At its end the leader waits for all of its children.
+            if limit == LONG {
+                return node.wait_child(which, wait);
+            }
+            call_or_poll!(
+                self,
+                node.wait_child(which, wait),
+                node.wait_child_async(which, wait)
+            )
         });
         with(|world| world.checks.exits.wait_ends(self.own.vmid));
         if let Err(error) = exit {

@@ -8,6 +8,7 @@ use libos_ipc::{Config, Errno, Error, Pid, Target};
 use super::super::checks::{group_signal_of, signal_of};
 use super::super::faults::Fault;
 use super::super::world::with;
+use super::futures::call_or_poll;
 use super::ids::is_gone;
 use super::{Program, limit};
 
@@ -85,7 +86,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let named = self.is_there(to.vmid).then_some(to.vmid);
         let was_running = self.begin_signal(named, signal);
         let sent = self.call("kill", limit, may_be_gone, |node, wait| {
-            node.kill(target, signal, wait)
+            call_or_poll!(
+                self,
+                node.kill(target, signal, wait),
+                node.kill_async(target, signal, wait)
+            )
         });
         self.end_signal(sent);
         if sent.is_ok() {

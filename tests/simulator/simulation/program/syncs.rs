@@ -10,6 +10,7 @@ use super::super::checks::{HANDLES, LONG, Stamp};
 use super::super::process::idle;
 use super::super::world::with;
 use super::Program;
+use super::futures::call_or_poll;
 use super::ids::nothing;
 
 /// A process that holds a handle may wait for other resources, so no process waits long for a
@@ -110,7 +111,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
             ) && self.own.has_threads
         };
         let taken = self.call("lock_sync", limit, fine, |node, wait| {
-            node.lock_sync(handle, state, &mut data, wait)
+            call_or_poll!(
+                self,
+                node.lock_sync(handle, state, &mut data, wait),
+                node.lock_sync_async(handle, state, &mut data, wait)
+            )
         });
         with(|world| world.checks.values.stop_waiting(at, who));
         let Ok((_, status)) = taken else {
@@ -164,7 +169,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         let deadlock = |error: Error| error.errno() == Errno::EDEADLK;
         let upgraded = self.call("upgrade_sync", limit, deadlock, |node, wait| {
-            node.upgrade_sync(handle, wait)
+            call_or_poll!(
+                self,
+                node.upgrade_sync(handle, wait),
+                node.upgrade_sync_async(handle, wait)
+            )
         });
         with(|world| {
             world.checks.values.stop_waiting(at, who);
