@@ -75,6 +75,7 @@ fn both_guests_finish_their_work() {
                 "got the ledger",
                 "signal 10 came",
                 "counted 200 times",
+                "locked the ledger 20 times",
                 &ended,
             ],
         );

@@ -30,10 +30,11 @@ WHAT HAPPENS
   device is one virtio console. For each guest a thread of this process is its proxy: it listens at
   the guest's address, and carries the guest's streams over that console.
 
-  The guests join, list the processes of the family, take IDs, wait for a lock that the host's member
-  holds, hold locks that it tests, count with it in a shared value, get its signals and send it the
-  list of processes. Then they exit with a code, which this process gets as their parent, and switch
-  their machines off.
+  The guests join, list the processes of the family, wait for a lock that the host's member holds,
+  hold locks that it tests and get its signals. Then three activities of each guest run at once in its
+  one thread, as tasks of embassy-executor: they take IDs, count with the others in a shared value and
+  lock the same bytes of a file. The guests signal the host's member and exit with a code, which this
+  process gets as their parent, and switch their machines off.
 
 WHAT IS CHECKED
   each of these steps, at both sides; the sum in the shared value; the exit codes; that nothing is

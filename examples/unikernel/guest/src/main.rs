@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod activities;
 #[path = "../../board.rs"]
 mod board;
 mod fault;
@@ -17,6 +18,7 @@ use core::time::Duration;
 use libos_ipc::pal::mux::{MuxEndpoint, MuxPal};
 use libos_ipc::{Config, Driving, Error, Exit, Identity, Memory, Node, Vmid, Wait};
 use libos_ipc_guest::{Start, VirtioChannel, clock, image_memory, print_line, program};
+use static_cell::StaticCell;
 
 use crate::os::Os;
 
@@ -44,6 +46,7 @@ const MEMORY: usize = Member::memory(&SOMEBODY, &CONFIG).total();
 
 static TERMINAL: MuxEndpoint<VirtioChannel, STREAMS, WINDOW> = MuxEndpoint::new(VirtioChannel);
 static NODE_MEMORY: Memory<MEMORY> = Memory::new();
+static NODE: StaticCell<Member> = StaticCell::new();
 static OS: Os = Os::new();
 
 program!(run);
@@ -115,13 +118,14 @@ fn live(start: Start) -> Result<(), Failed> {
     let node = Node::new(TERMINAL.pal(), identity, CONFIG, memory)
         .map_err(Error::from)
         .doing("making the node")?;
-    let node = node.with_embedder(&OS);
+    // The tasks ask for a node that lives as long as the program.
+    let node: &'static Member = NODE.init(node.with_embedder(&OS));
     OS.play(party);
 
     let pid = node.join(WAIT).doing("joining the family")?;
     print_line!("I am process {pid}, VMID {}", identity.vmid);
     print_line!("figure joined {}", clock::now().0);
-    work::work(&node, party, start.value("fault"))?;
+    work::work(node, party, start.value("fault"))?;
 
     let exit = Exit {
         code: board::exit_code(party),
@@ -132,7 +136,6 @@ fn live(start: Start) -> Result<(), Failed> {
     if !node.shut_down(Duration::from_secs(5)) {
         return Err(Failed::because("something was not sent"));
     }
-    drop(node);
     if !TERMINAL.flush(clock::now() + Duration::from_secs(5)) {
         return Err(Failed::because("the line does not take what was sent"));
     }

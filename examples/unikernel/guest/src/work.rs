@@ -1,4 +1,4 @@
-//! The work of a guest as a process: IDs, the list of processes, locks, the shared board, signals.
+//! The work of a guest as a process: the list of processes, locks, the shared board, its activities, signals.
 
 use core::time::Duration;
 
@@ -6,14 +6,12 @@ use libos_ipc::pal::Deadline;
 use libos_ipc::{Errno, Error, LockKind, Pid, Shared, Target, Vmid};
 use libos_ipc_guest::{clock, print_line};
 
-use crate::board::{BOARD, Board, FIRST, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step};
-use crate::{Failed, Line, Member, OS, WAIT, While, fault};
+use crate::board::{BOARD, Board, FIRST, MEMBER, lock_of_ledger, own_bytes, step};
+use crate::{Failed, Line, Member, OS, WAIT, While, activities, fault};
 
 const SIGUSR1: i32 = 10;
 const SIGUSR2: i32 = 12;
 
-/// The number of IDs that are allocated: more than one range has.
-const IDS: usize = 40;
 /// The number of measured round trips.
 const ROUND_TRIPS: usize = 1000;
 
@@ -27,7 +25,7 @@ struct Guest<'n> {
     board: SharedBoard<'n>,
 }
 
-pub(crate) fn work(node: &Member, party: usize, fault: Option<&str>) -> Result<(), Failed> {
+pub(crate) fn work(node: &'static Member, party: usize, fault: Option<&str>) -> Result<(), Failed> {
     let guest = Guest {
         node,
         pid: node.pid().ok_or(Failed::because("no pid"))?,
@@ -35,7 +33,6 @@ pub(crate) fn work(node: &Member, party: usize, fault: Option<&str>) -> Result<(
         board: node.share(Some(BOARD)).doing("opening the board")?,
     };
     guest.list()?;
-    guest.ids()?;
     guest.measure()?;
     guest.reach(step::MEASURED)?;
     guest.first_bytes()?;
@@ -44,7 +41,8 @@ pub(crate) fn work(node: &Member, party: usize, fault: Option<&str>) -> Result<(
         return guest.fail(how);
     }
     guest.unlock_own_bytes()?;
-    guest.count()?;
+    activities::run(node, guest.pid)?;
+    guest.reach(step::COUNTED)?;
     guest.signal_others()
 }
 
@@ -92,26 +90,6 @@ impl Guest<'_> {
         } else {
             Err(Failed::because("this process is not in the list"))
         }
-    }
-
-    fn ids(&self) -> Result<(), Failed> {
-        let mut ids = [0; IDS];
-        for id in &mut ids {
-            *id = self.node.take_id(WAIT).doing("taking an ID")?;
-        }
-        let us = Some(self.node.identity().vmid);
-        for id in ids {
-            if self.node.owner_of(id, WAIT).doing("looking up an ID")? != us {
-                return Err(Failed::because("an ID of this guest has another owner"));
-            }
-            self.node.release_id(id, WAIT).doing("releasing an ID")?;
-        }
-        print_line!(
-            "took {IDS} IDs, from {} to {}, and gave them back",
-            ids[0],
-            ids[IDS - 1]
-        );
-        Ok(())
     }
 
     fn measure(&self) -> Result<(), Failed> {
@@ -204,14 +182,6 @@ impl Guest<'_> {
             self.node.poll(Deadline::At(until));
         }
         Ok(())
-    }
-
-    fn count(&self) -> Result<(), Failed> {
-        for _ in 0..INCREMENTS {
-            self.board.write(WAIT).doing("counting")?.counter += 1;
-        }
-        print_line!("counted {INCREMENTS} times on the board");
-        self.reach(step::COUNTED)
     }
 
     /// Signals the host's member, which ends when all guests have signalled.
