@@ -107,6 +107,7 @@ fn every_command_names_existing_targets_and_features() {
         "benches/Cargo.toml",
         "tests/Cargo.toml",
         "tests/conformance/Cargo.toml",
+        "tests/executors/Cargo.toml",
         "tests/simulator/Cargo.toml",
     ];
     let manifests = manifests.map(read).concat();

@@ -7,9 +7,9 @@ use libos_ipc::{Error, Id, Wait};
 use crate::common::{Family, LONG, Member, Task};
 
 /// Fills the stream to the leader, which reads nothing meanwhile.
-fn fill<'n>(
-    member: &'n Member,
-) -> Vec<Task<impl Future<Output = Result<Option<libos_ipc::Vmid>, Error>> + 'n>> {
+fn fill(
+    member: &Member,
+) -> Vec<Task<impl Future<Output = Result<Option<libos_ipc::Vmid>, Error>> + '_>> {
     let ask = |id: Id| Task::waiting(member.owner_of_async(id, Wait::FOREVER));
     let calls: Vec<_> = (1..=40).map(ask).collect();
     member.poll_once();

@@ -18,10 +18,21 @@ pub(super) struct Polling {
     pub(super) drop_after: Option<u8>,
 }
 
+/// Draws how the next call is made; `None` if it blocks.
+pub(super) fn polling() -> Option<Polling> {
+    with(|world| match world.network.rng.u8(..8) {
+        0 => Some(Polling { drop_after: None }),
+        1 => Some(Polling {
+            drop_after: Some(world.network.rng.u8(1..5)),
+        }),
+        _ => None,
+    })
+}
+
 /// Makes a call: blocks, or polls its future.
 macro_rules! call_or_poll {
     ($program:expr, $call:expr, $future:expr) => {
-        match $program.polling() {
+        match super::futures::polling() {
             Some(polling) => $program.poll(polling, $future),
             None => $call,
         }
@@ -43,17 +54,6 @@ impl Wake for Task {
 }
 
 impl<const READS: bool> Program<'_, '_, READS> {
-    /// Draws how the next call is made; `None` if it blocks.
-    pub(super) fn polling(&self) -> Option<Polling> {
-        with(|world| match world.network.rng.u8(..8) {
-            0 => Some(Polling { drop_after: None }),
-            1 => Some(Polling {
-                drop_after: Some(world.network.rng.u8(1..5)),
-            }),
-            _ => None,
-        })
-    }
-
     /// Polls the future until it is ready. One that is dropped counts as interrupted.
     pub(super) fn poll<T>(
         &self,

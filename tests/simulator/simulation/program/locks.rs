@@ -9,7 +9,7 @@ use libos_ipc::{Errno, Error, Resource, Vmid};
 use super::super::checks::{BYTES, Claim, LONG, Owner, Space};
 use super::super::faults::Fault;
 use super::super::world::with;
-use super::futures::Polling;
+use super::futures::{Polling, polling};
 use super::ids::nothing;
 use super::signals::pick_process;
 use super::{Program, limit};
@@ -117,7 +117,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let (owner, bytes) = (claim.owner, claim.bytes.clone());
         let is_unlock = kind == LockKind::Unlock;
         let is_posix = family == LockFamily::Posix;
-        let polling = self.polling().map(|polling| Polling {
+        let polling = polling().map(|polling| Polling {
             drop_after: polling.drop_after.filter(|_| !is_unlock),
         });
         let may_drop = polling.is_some_and(|polling| polling.drop_after.is_some());
