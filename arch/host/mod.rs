@@ -26,6 +26,8 @@ mod address;
 mod addresses;
 mod clock;
 mod event;
+#[cfg(feature = "succession")]
+mod log_ring;
 mod network;
 mod node;
 mod process;

@@ -1,15 +1,21 @@
 //! One end of a Unix socket.
 
 use std::io::IoSlice;
+#[cfg(feature = "succession")]
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+#[cfg(feature = "succession")]
+use rustix::net::AddressFamily;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use rustix::net::{recv, send, sendmsg, shutdown, sockopt};
 use rustix::process::Uid;
 
 use super::clock;
+#[cfg(feature = "succession")]
+use super::log_ring::{self, RingReader, RingWriter};
 use super::process::Creator;
 use crate::pal::{Deadline, Stream, StreamError};
 
@@ -21,6 +27,17 @@ const PARTS: usize = 4;
 pub struct HostStream {
     socket: OwnedFd,
     creator: Creator,
+    #[cfg(feature = "succession")]
+    log: Option<LogEnd>,
+}
+
+/// An end of a log whose bytes do not go over the socket.
+#[cfg(feature = "succession")]
+#[derive(Debug)]
+enum LogEnd {
+    Writer(RingWriter),
+    /// The ring, once it has come; `None` if the bytes come over the socket after all.
+    Reader(OnceLock<Option<RingReader>>),
 }
 
 /// Without NOSIGNAL a peer that closes its end would kill the embedder by SIGPIPE.
@@ -38,6 +55,53 @@ impl HostStream {
         HostStream {
             socket,
             creator: Creator::this(),
+            #[cfg(feature = "succession")]
+            log: None,
+        }
+    }
+
+    /// Returns the stream over a connected socket, of a test that connects by itself.
+    #[cfg(feature = "testing")]
+    pub fn over(socket: OwnedFd) -> HostStream {
+        HostStream::new(socket)
+    }
+
+    fn read_socket(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        let (count, _) = recv(&self.socket, buffer, RecvFlags::DONTWAIT).map_err(stream_error)?;
+        Ok(count)
+    }
+
+    /// Only between processes of one machine memory can be shared.
+    #[cfg(feature = "succession")]
+    fn can_share_memory(&self) -> bool {
+        sockopt::socket_domain(&self.socket) == Ok(AddressFamily::UNIX)
+    }
+
+    #[cfg(feature = "succession")]
+    fn read_log(
+        &self,
+        ring: &OnceLock<Option<RingReader>>,
+        buffer: &mut [u8],
+    ) -> Result<usize, StreamError> {
+        let ring = if let Some(ring) = ring.get() {
+            ring
+        } else {
+            let received = RingReader::receive(self.socket.as_fd())?;
+            ring.get_or_init(|| received)
+        };
+        let Some(ring) = ring else {
+            return self.read_socket(buffer);
+        };
+        let count = ring.read(buffer)?;
+        if count > 0 {
+            return Ok(count);
+        }
+        match self.read_socket(&mut [0]) {
+            Err(error @ (StreamError::WouldBlock | StreamError::Interrupted)) => Err(error),
+            // Nothing is sent over the socket.
+            Ok(1..) => Err(StreamError::Closed),
+            // The writer has ended. It may have written just before.
+            Ok(0) | Err(StreamError::Closed) => ring.read(buffer),
         }
     }
 
@@ -77,6 +141,13 @@ impl Drop for HostStream {
     /// before. The copy itself only closes its descriptor.
     fn drop(&mut self) {
         if self.creator.is_this() {
+            #[cfg(feature = "succession")]
+            if let Some(LogEnd::Reader(ring)) = &self.log
+                && ring.get().is_none()
+            {
+                // A ring that was never read must be closed, too: the socket alone stops no write.
+                let _ = RingReader::receive(self.socket.as_fd());
+            }
             // It fails if the socket is not connected, or not any more.
             let _ = shutdown(&self.socket, Shutdown::Both);
         }
@@ -91,11 +162,24 @@ impl AsFd for HostStream {
 
 impl Stream for HostStream {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        let (count, _) = recv(&self.socket, buffer, RecvFlags::DONTWAIT).map_err(stream_error)?;
-        Ok(count)
+        #[cfg(feature = "succession")]
+        if let Some(LogEnd::Reader(ring)) = &self.log {
+            return self.read_log(ring, buffer);
+        }
+        self.read_socket(buffer)
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        #[cfg(feature = "succession")]
+        if let Some(LogEnd::Writer(ring)) = &self.log {
+            return match ring.write(parts) {
+                // A process that has only ended has not closed the ring.
+                Err(StreamError::WouldBlock) if self.read_socket(&mut [0]) == Ok(0) => {
+                    Err(StreamError::Closed)
+                }
+                written => written,
+            };
+        }
         if let [bytes] = parts {
             return send(&self.socket, bytes, NEVER_WAITING).map_err(stream_error);
         }
@@ -106,9 +190,27 @@ impl Stream for HostStream {
         let mut no_control = SendAncillaryBuffer::default();
         sendmsg(&self.socket, &slices, &mut no_control, NEVER_WAITING).map_err(stream_error)
     }
+
+    #[cfg(feature = "succession")]
+    fn begin_log(&mut self) -> Result<usize, StreamError> {
+        if self.can_share_memory()
+            && let Some(ring) = RingWriter::send(self.socket.as_fd())?
+        {
+            self.log = Some(LogEnd::Writer(ring));
+            return Ok(log_ring::SIZE as usize);
+        }
+        Ok(0)
+    }
+
+    #[cfg(feature = "succession")]
+    fn accept_log(&mut self) {
+        if self.can_share_memory() {
+            self.log = Some(LogEnd::Reader(OnceLock::new()));
+        }
+    }
 }
 
-fn stream_error(error: Errno) -> StreamError {
+pub(super) fn stream_error(error: Errno) -> StreamError {
     match error {
         // A temporary shortage of kernel memory is handled like a full stream.
         Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => StreamError::WouldBlock,

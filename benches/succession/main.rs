@@ -1,6 +1,7 @@
 //! How long a family has no answer when its leader is killed, and what an heir costs while nothing fails.
 //!
-//! `cargo bench --bench succession`. The figures of one row are measured alternately in one run.
+//! `cargo bench --bench succession`. The figures of one row are measured alternately in one run. Arguments choose some
+//! of it: `cargo bench --bench succession -- 64 cost` measures the outage with 64 members, and the cost.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -23,11 +24,21 @@ fn main() -> Result<ExitCode> {
         family::play(&arguments[at + 1..])?;
         return Ok(ExitCode::SUCCESS);
     }
+    let chosen: Vec<&String> = arguments[1..]
+        .iter()
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
+    let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| *chosen == name);
     let cores = unpin()?;
     println!("{cores} cores");
     println!("\nthe leader is killed, unpinned");
     for size in outage::SIZES {
-        outage::measure(size)?;
+        if is_chosen(&size.members.to_string()) {
+            outage::measure(size)?;
+        }
+    }
+    if !is_chosen("cost") {
+        return Ok(common::bar::finish());
     }
     println!("\nwhile nothing fails, pinned to one core, medians of {REPETITIONS}");
     pin()?;

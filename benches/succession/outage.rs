@@ -17,7 +17,7 @@ const DEATHS: usize = 100;
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     /// The members besides the leader and the heir.
-    members: u32,
+    pub(crate) members: u32,
     /// The processes that have them.
     processes: u32,
     /// The limits of the outage, for half of the deaths, and for 99 of 100.

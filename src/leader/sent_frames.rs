@@ -3,7 +3,7 @@
 //!
 //! They are the answers to counted requests, and the counted messages: those of the outbox that are no
 //! answers, and the refusals of messages to the server of shared values. Of each member the last ones are
-//! kept, as many as a send queue holds: what the leader had not written is among them.
+//! kept, at least as many as a send queue holds: what the leader had not written is among them.
 
 use super::op::{Op, Outcome};
 use super::{Leader, Outgoing, OutgoingId, outgoing_frame};
@@ -27,6 +27,8 @@ struct Sent<'m> {
     end: usize,
     /// The number of the counted messages before the first frame.
     base: u64,
+    /// The length of a send queue: so many bytes of the last frames are kept.
+    queue: usize,
 }
 
 /// The frames of all members.
@@ -43,26 +45,37 @@ impl Sent<'_> {
         is_counted: bool,
         encode: impl FnOnce(&mut [u8]) -> Result<usize, TooSmall>,
     ) {
-        while self.end.minus(self.start).plus(length) > self.bytes.capacity() {
-            let (first, is_message) = frame_at(&self.bytes, self.start, self.end);
-            if first.is_empty() {
-                // It is longer than any queue, so it was not queued. It counts all the same.
-                self.base = self.base.plus(is_counted.into());
-                return;
-            }
-            self.start = self.start.plus(first.len());
-            self.base = self.base.plus(is_message.into());
+        if self.end.plus(length) > self.bytes.capacity() || length > self.queue {
+            self.make_room(length);
         }
-        if self.end.plus(length) > self.bytes.capacity() {
-            move_to_front(self.bytes.initialized_mut(), self.start, self.end);
-            self.end = self.end.minus(self.start);
-            self.start = 0;
+        if length > self.queue {
+            // No queue has room for it, so it was not queued. It counts all the same.
+            self.base = self.base.plus(is_counted.into());
+            return;
         }
         let after = self.end.plus(length);
         let space = self.bytes.prefix_mut(after).get_mut(self.end..);
         if encode(space.or_broken(&mut [])) == Ok(length) {
             self.end = after;
         }
+    }
+
+    /// Drops the first frames that are not needed any more when one of that length is added, and moves the others
+    /// to the front: seldom, since the buffer is longer than a queue.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, length: usize) {
+        while self.end.minus(self.start).plus(length) > self.queue {
+            let (first, is_message) = frame_at(&self.bytes, self.start, self.end);
+            if first.is_empty() {
+                break;
+            }
+            self.start = self.start.plus(first.len());
+            self.base = self.base.plus(is_message.into());
+        }
+        move_to_front(self.bytes.initialized_mut(), self.start, self.end);
+        self.end = self.end.minus(self.start);
+        self.start = 0;
     }
 
     fn clear(&mut self, base: u64) {
@@ -84,7 +97,15 @@ fn frame_at<'a>(bytes: &'a Buffer<'_>, place: usize, end: usize) -> (&'a [u8], b
 }
 
 impl<'m> SentFrames<'m> {
-    pub(crate) const fn bytes(members: usize, length: usize) -> usize {
+    /// Returns the length of a member's buffer, for send queues of that length: what exceeds that is the number of
+    /// bytes that come until the others are moved.
+    const fn buffer(queue: usize) -> usize {
+        total!(queue, queue / 8)
+    }
+
+    /// The memory for so many members with send queues of that length, in bytes.
+    pub(crate) const fn bytes(members: usize, queue: usize) -> usize {
+        let length = SentFrames::buffer(queue);
         total!(
             bytes_for::<Sent<'m>>(members),
             SlotAllocator::bytes(members),
@@ -93,7 +114,8 @@ impl<'m> SentFrames<'m> {
         )
     }
 
-    pub(crate) fn new(arena: &mut Arena<'m>, members: usize, length: usize) -> Self {
+    pub(crate) fn new(arena: &mut Arena<'m>, members: usize, queue: usize) -> Self {
+        let length = SentFrames::buffer(queue);
         let mut buffers = arena.split_off(members.saturating_mul(length));
         SentFrames {
             members: arena.alloc_table(members, |_| Sent {
@@ -101,6 +123,7 @@ impl<'m> SentFrames<'m> {
                 start: 0,
                 end: 0,
                 base: 0,
+                queue,
             }),
             slots: SlotAllocator::new(arena, members),
             by_vmid: SortedMap::new(arena, members),

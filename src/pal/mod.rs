@@ -103,6 +103,21 @@ pub trait Stream: Send + Sync {
     /// # Errors
     /// See [`StreamError`].
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError>;
+
+    /// From now on a log goes through the stream, from this end to the other: many small writes, which the other end
+    /// reads seldom, and of which it must read all even if this process dies. The platform may carry them
+    /// in another way than other bytes. Called once, after the VMID was written, and before anything else is.
+    /// Returns the bytes that the stream holds in writes of any length; 0 if it is not known, as by default.
+    ///
+    /// # Errors
+    /// [`StreamError::Closed`] if the stream can't be used.
+    fn begin_log(&mut self) -> Result<usize, StreamError> {
+        Ok(0)
+    }
+
+    /// The counterpart of [`Stream::begin_log`], called after the VMID was read, and before anything else is. Does
+    /// nothing by default. When this end is dropped, a later write of the other one must fail.
+    fn accept_log(&mut self) {}
 }
 
 /// The reason why no stream to a peer could be opened.

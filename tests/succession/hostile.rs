@@ -1,11 +1,12 @@
 //! Heirs that do not follow, and processes that only claim to be heir or leader: sockets that the test writes.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use libos_ipc::Refusal;
-use libos_ipc::host::HostNode;
+use libos_ipc::host::{HostNode, HostStream};
+use libos_ipc::pal::{Stream, StreamError};
 use libos_ipc::testing::leader_capacities;
 use libos_ipc::wire::{
     DismissReason, Dismissal, FrameReader, HeirReady, Hello, Message, NewLeader, Rejoin,
@@ -33,7 +34,7 @@ fn hello_of_an_heir() -> Hello {
 /// A member that the leader chooses as its heir. It has the streams of the leader to it: the first one, and the log.
 struct FalseHeir {
     peer: Peer,
-    log: UnixStream,
+    log: Option<HostStream>,
 }
 
 impl FalseHeir {
@@ -43,8 +44,12 @@ impl FalseHeir {
         let hello = Message::Hello(hello_of_an_heir());
         peer.to.write_all(&bytes_of(0, &hello)).unwrap();
         peer.from().set_read_timeout(Some(LONG)).unwrap();
-        let log = peer.accept();
-        FalseHeir { peer, log }
+        let mut log = HostStream::over(OwnedFd::from(peer.accept()));
+        log.accept_log();
+        FalseHeir {
+            peer,
+            log: Some(log),
+        }
     }
 
     /// Reads the log up to the end of the leader's state.
@@ -60,9 +65,11 @@ impl FalseHeir {
                     return;
                 }
             }
-            let count = self.log.read(frames.space()).unwrap();
-            assert_ne!(count, 0, "the log ends before the state is complete");
-            frames.mark_filled(count);
+            match self.log.as_ref().unwrap().read(frames.space()) {
+                Ok(0) => panic!("the log ends before the state is complete"),
+                Ok(count) => frames.mark_filled(count),
+                Err(error) => assert_eq!(error, StreamError::WouldBlock),
+            }
         }
     }
 
@@ -122,7 +129,7 @@ fn an_heir_that_lies_about_its_state_is_dismissed_and_another_one_is_named() {
 #[test]
 fn an_heir_whose_log_is_cut_is_dismissed_and_another_one_is_named() {
     is_replaced(DismissReason::Broken, |heir, member| {
-        heir.log.shutdown(Shutdown::Both).unwrap();
+        heir.log = None;
         // The leader notices it with its next operation.
         member.new_vmid(crate::family::long()).unwrap();
     });

@@ -154,6 +154,8 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(stream);
         }
         reader.reset();
+        let mut stream = stream;
+        stream.accept_log();
         reader.stream = Some(stream);
         heir.is_reading.store(true, Ordering::SeqCst);
         heir.read_at.store(0, Ordering::SeqCst);

@@ -22,8 +22,8 @@ const LEAST: usize = 128 << 10;
 /// The bytes of a record beside its operation's message: the head of a frame and that of the operation.
 const RECORD_HEAD: usize = 64;
 
-/// The number of writes after which the heir is asked to read: a stream may hold few writes.
-const WRITES_PER_MARK: u32 = 64;
+/// The number of writes after which the heir is asked to read, on a stream that may hold few writes.
+const WRITES_PER_MARK: u64 = 64;
 
 /// The stage of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,10 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) blocked_since: AtomicU64,
     /// The time at which the next heir may be chosen.
     pub(super) choose_at: AtomicU64,
-    writes: AtomicU32,
+    /// The bytes that the stream holds, if writes of any length fill it alike; else 0.
+    holds: AtomicU64,
+    /// What was written since the heir was asked to read: bytes, or the number of writes if `holds` is 0.
+    unread: AtomicU64,
     /// The state of the heir that it must confirm.
     pub(super) expected_op: AtomicU64,
     pub(super) expected_digest: AtomicU64,
@@ -139,7 +142,8 @@ impl<'m, S: Stream> Log<'m, S> {
             is_awaited: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
             choose_at: AtomicU64::new(0),
-            writes: AtomicU32::new(0),
+            holds: AtomicU64::new(0),
+            unread: AtomicU64::new(0),
             expected_op: AtomicU64::new(0),
             expected_digest: AtomicU64::new(0),
             confirm_by: AtomicU64::new(0),
@@ -237,6 +241,32 @@ impl<'m, S: Stream> Log<'m, S> {
         self.backlog() > self.limit
     }
 
+    /// Tells the platform that the log follows. False if the stream can't be used.
+    fn begin(&self, writer: &mut LogWriter<'m, S>) -> bool {
+        if let Some(Ok(bytes)) = writer.stream.as_mut().map(Stream::begin_log) {
+            self.holds.store(bytes as u64, Ordering::SeqCst);
+            true
+        } else {
+            self.has_overflowed.store(true, Ordering::SeqCst);
+            false
+        }
+    }
+
+    fn note_write(&self, count: usize) {
+        let is_counted_in_bytes = self.holds.load(Ordering::SeqCst) > 0;
+        let cost = if is_counted_in_bytes { count as u64 } else { 1 };
+        self.unread.fetch_add(cost, Ordering::SeqCst);
+    }
+
+    /// Whether so much was written that the heir is to be asked to read.
+    fn is_mark_due(&self) -> bool {
+        let most = match self.holds.load(Ordering::SeqCst) {
+            0 => WRITES_PER_MARK,
+            bytes => bytes / 2,
+        };
+        self.unread.load(Ordering::SeqCst) >= most
+    }
+
     /// Empties the log, and closes its stream.
     pub(super) fn reset(&self, writer: &mut LogWriter<'m, S>) {
         writer.stream = None;
@@ -248,7 +278,7 @@ impl<'m, S: Stream> Log<'m, S> {
         self.written.store(appended, Ordering::SeqCst);
         self.has_overflowed.store(false, Ordering::SeqCst);
         self.blocked_since.store(0, Ordering::SeqCst);
-        self.writes.store(0, Ordering::SeqCst);
+        self.unread.store(0, Ordering::SeqCst);
     }
 }
 
@@ -368,20 +398,22 @@ impl<'m, P: Pal> Node<'m, P> {
                 return false;
             };
             let rest_of_vmid = vmid.get(writer.vmid_sent..).or_broken(&[]);
-            let frames = writer.draining.unsent();
-            let written = if rest_of_vmid.is_empty() {
-                stream.write(&[frames])
+            let bytes = if rest_of_vmid.is_empty() {
+                writer.draining.unsent()
             } else {
-                stream.write(&[rest_of_vmid, frames])
+                rest_of_vmid
             };
-            match checked_write(written, rest_of_vmid.len().plus(frames.len())) {
+            match checked_write(stream.write(&[bytes]), bytes.len()) {
+                Ok(count) if !rest_of_vmid.is_empty() => {
+                    writer.vmid_sent = writer.vmid_sent.plus(count);
+                    if writer.vmid_sent == vmid.len() && !log.begin(writer) {
+                        return false;
+                    }
+                }
                 Ok(count) => {
-                    let of_vmid = count.min(rest_of_vmid.len());
-                    writer.vmid_sent = writer.vmid_sent.plus(of_vmid);
-                    let count = count.minus(of_vmid);
                     writer.draining.mark_sent(count);
                     log.written.fetch_add(count as u64, Ordering::SeqCst);
-                    log.writes.fetch_add(1, Ordering::SeqCst);
+                    log.note_write(count);
                     log.blocked_since.store(0, Ordering::SeqCst);
                 }
                 Err(StreamError::Interrupted) => {}
@@ -389,7 +421,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     if log.blocked_since.load(Ordering::SeqCst) == 0 {
                         log.blocked_since
                             .store(self.now().0.max(1), Ordering::SeqCst);
-                        log.writes.store(WRITES_PER_MARK, Ordering::SeqCst);
+                        log.unread.store(u64::MAX / 2, Ordering::SeqCst);
                     }
                     return false;
                 }
@@ -403,13 +435,13 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Asks the heir to read the log, after many writes.
     pub(super) fn mark_log_if_due(&self, log: &Log<'m, P::Stream>) {
-        if log.writes.load(Ordering::SeqCst) < WRITES_PER_MARK {
+        if !log.is_mark_due() {
             return;
         }
         let Some(peer) = log.heir().and_then(|heir| self.peers.find(heir)) else {
             return;
         };
-        log.writes.store(0, Ordering::SeqCst);
+        log.unread.store(0, Ordering::SeqCst);
         if self.put(&peer, 0, &Message::Mark(0)).is_ok() {
             // Not by this thread, which may be writing to another peer.
             self.call_worker(&peer);
