@@ -13,7 +13,7 @@ impl OpenFileTable<'_> {
         if let Some(slot) = self.find_open(open_file, vmid)
             && self.at(slot).requests > 0
         {
-            self.change(slot, |reference| reference.state = HoldState::Closing);
+            self.set(slot, HoldState::Closing, self.at(slot).notice);
             return false;
         }
         let slot = self.find_removed_by_close(open_file, vmid);
@@ -40,10 +40,10 @@ impl OpenFileTable<'_> {
 
     /// Records that a request of the member, which holds the open file, waits for a lock of it.
     pub(in crate::file_locks) fn request_waits(&mut self, open_file: u64, vmid: Vmid) {
-        if let Some(slot) = self.find_held(open_file, vmid) {
-            self.change(slot, |reference| {
-                reference.requests.increment();
-            });
+        if let Some(slot) = self.find_held(open_file, vmid)
+            && let Some(reference) = self.at_mut(slot)
+        {
+            reference.requests.increment();
         }
     }
 
@@ -52,10 +52,10 @@ impl OpenFileTable<'_> {
         let Some(slot) = self.find_held(open_file, vmid) else {
             return;
         };
-        self.change(slot, |reference| {
-            reference.requests.decrement();
-        });
-        let reference = *self.at(slot);
+        let Some(reference) = self.at_mut(slot) else {
+            return;
+        };
+        reference.requests.decrement();
         if reference.requests == 0 && reference.is_closing() {
             self.list_closed(slot);
         }
@@ -63,12 +63,13 @@ impl OpenFileTable<'_> {
 
     /// Adds a reference that is closed to the list of those whose locks are to be released.
     pub(in crate::file_locks) fn list_closed(&mut self, slot: u32) {
-        if !self.at(slot).is_listed
+        if let Some(reference) = self.references.get_mut(slot as usize)
+            && !reference.is_listed
             && let Some(free) = self.closed.get_mut(self.listed)
         {
             *free = slot;
             self.listed.increment();
-            self.change(slot, |reference| reference.is_listed = true);
+            reference.is_listed = true;
         }
     }
 
@@ -78,8 +79,8 @@ impl OpenFileTable<'_> {
         loop {
             self.listed = self.listed.checked_sub(1)?;
             let slot = *self.closed.get(self.listed)?;
-            self.change(slot, |reference| reference.is_listed = false);
-            let reference = *self.at(slot);
+            let reference = self.at_mut(slot)?;
+            reference.is_listed = false;
             // The member may wait for another lock by now, or use the open file again.
             if reference.requests == 0 && reference.is_closing() {
                 return Some((slot, reference.open_file));

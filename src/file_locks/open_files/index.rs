@@ -2,7 +2,7 @@
 
 use core::cmp::Ordering;
 
-use super::{Key, OpenFileTable, Reference, reference_in};
+use super::{Key, Notice, OpenFileTable, reference_in};
 use crate::Vmid;
 use crate::invariant::Count;
 use crate::store::hash64;
@@ -68,46 +68,27 @@ impl OpenFileTable<'_> {
         })
     }
 
-    /// The first of the member's references to the open file that matches. Visits those before it.
-    pub(super) fn find_matching(
+    /// The member's next reference to the same open file.
+    pub(super) fn next_of(&self, slot: u32, vmid: Vmid) -> Option<u32> {
+        self.next(slot)
+            .filter(|slot| self.at(*slot).vmid == Some(vmid))
+    }
+
+    /// The first of the member's references to the open file whose notice is one of these. Visits those before it.
+    pub(super) fn find_with_notice(
         &self,
         open_file: u64,
         vmid: Vmid,
-        matches: impl Fn(&Reference) -> bool,
+        notices: &[Notice],
     ) -> Option<u32> {
         let mut found = self.find_from(open_file, vmid, 0);
         while let Some(slot) = found {
-            let reference = self.at(slot);
-            if reference.vmid != Some(vmid) {
-                return None;
-            }
-            if matches(reference) {
+            if notices.contains(&self.at(slot).notice) {
                 break;
             }
-            found = self.next(slot);
+            found = self.next_of(slot, vmid);
         }
         found
-    }
-
-    /// Changes the references of the member to the open file for which `matches` is true.
-    pub(super) fn change_matching(
-        &mut self,
-        open_file: u64,
-        vmid: Vmid,
-        matches: impl Fn(&Reference) -> bool,
-        change: impl Fn(&mut Reference),
-    ) {
-        let mut found = self.find_from(open_file, vmid, 0);
-        while let Some(slot) = found {
-            let reference = *self.at(slot);
-            if reference.vmid != Some(vmid) {
-                return;
-            }
-            if matches(&reference) {
-                self.change(slot, |reference| change(reference));
-            }
-            found = self.next(slot);
-        }
     }
 
     pub(super) fn insert_into_index(&mut self, slot: u32) {
@@ -121,12 +102,9 @@ impl OpenFileTable<'_> {
     /// As [`OpenFileTable::insert_into_index`], of a reference in transit.
     #[inline(never)]
     pub(super) fn insert_sent(&mut self, slot: u32) {
-        let first = self.first_in_transit(slot);
-        let in_transit = first.map_or(0, |first| self.at(first).in_transit);
+        let in_transit = self.in_transit_with(slot);
         self.insert_key(slot);
-        if let Some(first) = self.first_in_transit(slot) {
-            self.change(first, |first| first.in_transit = in_transit.plus(1));
-        }
+        self.set_in_transit(slot, in_transit.plus(1));
     }
 
     #[inline]
@@ -150,12 +128,9 @@ impl OpenFileTable<'_> {
     /// As [`OpenFileTable::remove_from_index`], of a reference in transit.
     #[inline(never)]
     pub(super) fn remove_sent(&mut self, slot: u32) {
-        let first = self.first_in_transit(slot);
-        let in_transit = first.map_or(0, |first| self.at(first).in_transit);
+        let in_transit = self.in_transit_with(slot);
         self.remove_key(slot);
-        if let Some(first) = self.first_in_transit(slot) {
-            self.change(first, |first| first.in_transit = in_transit.minus(1));
-        }
+        self.set_in_transit(slot, in_transit.minus(1));
     }
 
     #[inline]
@@ -176,5 +151,19 @@ impl OpenFileTable<'_> {
         reference
             .is_sent()
             .then(|| self.find_first_sent(reference.open_file, vmid))?
+    }
+
+    /// The number of references in transit to the same member, if the open file is in transit with that in the slot.
+    fn in_transit_with(&self, slot: u32) -> u32 {
+        let first = self.first_in_transit(slot);
+        first.map_or(0, |first| self.at(first).in_transit)
+    }
+
+    fn set_in_transit(&mut self, slot: u32, number: u32) {
+        if let Some(slot) = self.first_in_transit(slot)
+            && let Some(first) = self.at_mut(slot)
+        {
+            first.in_transit = number;
+        }
     }
 }

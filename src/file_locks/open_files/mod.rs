@@ -129,34 +129,36 @@ impl<'m> OpenFileTable<'m> {
             return false;
         };
         let payer = self.quotas.charge(payer, OPEN_FILES, 1);
-        self.change(slot, |free| *free = Reference { payer, ..reference });
+        let Reference { state, notice, .. } = reference;
+        if let Some(free) = self.at_mut(slot) {
+            *free = Reference {
+                state: FREE.state,
+                notice: FREE.notice,
+                payer,
+                ..reference
+            };
+        }
+        self.set(slot, state, notice);
         self.insert_into_index(slot);
         true
     }
 
-    fn change(&mut self, slot: u32, change: impl FnOnce(&mut Reference)) {
+    /// The reference in the slot, to change what neither a counter nor the outbox depends on.
+    fn at_mut(&mut self, slot: u32) -> Option<&mut Reference> {
+        self.references.get_mut(slot as usize)
+    }
+
+    /// Sets the state and the notice, on which the counters and the outbox depend.
+    fn set(&mut self, slot: u32, state: HoldState, notice: Notice) {
         let Some(reference) = self.references.get_mut(slot as usize) else {
             return;
         };
-        let was = *reference;
-        change(reference);
-        let is = *reference;
-        for (counter, matches) in [
-            (
-                &mut self.unjoined,
-                Reference::is_unjoined as fn(&Reference) -> bool,
-            ),
-            (&mut self.withheld, |reference| {
-                reference.notice == Notice::Withheld
-            }),
-        ] {
-            match (matches(&was), matches(&is)) {
-                (false, true) => counter.increment(),
-                (true, false) => counter.decrement(),
-                _ => {}
-            }
-        }
-        if is.notice == Notice::Pending {
+        let was_unjoined = reference.is_unjoined();
+        let was_withheld = reference.notice == Notice::Withheld;
+        (reference.state, reference.notice) = (state, notice);
+        count_change(&mut self.unjoined, was_unjoined, reference.is_unjoined());
+        count_change(&mut self.withheld, was_withheld, notice == Notice::Withheld);
+        if notice == Notice::Pending {
             self.outbox.push(slot);
         } else {
             self.outbox.remove(slot);
@@ -176,7 +178,10 @@ impl<'m> OpenFileTable<'m> {
         self.remove_from_index(slot);
         let payer = self.at(slot).payer;
         self.quotas.release(payer, OPEN_FILES, 1);
-        self.change(slot, |reference| *reference = FREE);
+        self.set(slot, FREE.state, FREE.notice);
+        if let Some(reference) = self.at_mut(slot) {
+            *reference = FREE;
+        }
         self.slots.free(slot);
         self.find_any(open_file).is_none()
     }
@@ -203,10 +208,7 @@ impl<'m> OpenFileTable<'m> {
             self.charge_to(slot, vmid);
             // The giver is a part of the key of a reference that is in transit.
             self.remove_from_index(slot);
-            self.change(slot, |reference| {
-                reference.state = HoldState::Held;
-                reference.notice = Notice::Confirmed;
-            });
+            self.set(slot, HoldState::Held, Notice::Confirmed);
             self.insert_into_index(slot);
             return true;
         }
@@ -286,6 +288,15 @@ impl<'m> OpenFileTable<'m> {
 
     pub(super) fn usage(&self) -> (usize, usize) {
         (self.slots.in_use(), self.slots.peak())
+    }
+}
+
+/// Counts a thing in if it is to be counted now, and out if it was before.
+fn count_change(counter: &mut usize, was: bool, is: bool) {
+    match (was, is) {
+        (false, true) => counter.increment(),
+        (true, false) => counter.decrement(),
+        _ => {}
     }
 }
 

@@ -6,10 +6,19 @@ use crate::Vmid;
 impl OpenFileTable<'_> {
     /// Allows the notice of the open file for the member.
     pub(super) fn allow_notice(&mut self, open_file: u64, vmid: Vmid) {
-        let is_withheld = |reference: &Reference| reference.notice == Notice::Withheld;
-        self.change_matching(open_file, vmid, is_withheld, |reference| {
-            reference.notice = Notice::Pending;
-        });
+        self.change_notices(open_file, vmid, &[Notice::Withheld], Notice::Pending);
+    }
+
+    /// Sets the notices of the member's references to the open file that are one of `from`.
+    fn change_notices(&mut self, open_file: u64, vmid: Vmid, from: &[Notice], to: Notice) {
+        let mut found = self.find_from(open_file, vmid, 0);
+        while let Some(slot) = found {
+            let Reference { state, notice, .. } = *self.at(slot);
+            if from.contains(&notice) {
+                self.set(slot, state, to);
+            }
+            found = self.next_of(slot, vmid);
+        }
     }
 
     fn notice_at(&self, slot: u32) -> Option<(Vmid, u64)> {
@@ -31,8 +40,7 @@ impl OpenFileTable<'_> {
     /// Passes the notice over until [`OpenFileTable::resume_notices`], because there was no room to send
     /// it.
     pub(super) fn defer_notice(&mut self, vmid: Vmid, open_file: u64) {
-        let is_pending = |reference: &Reference| reference.notice == Notice::Pending;
-        if let Some(slot) = self.find_matching(open_file, vmid, is_pending) {
+        if let Some(slot) = self.find_with_notice(open_file, vmid, &[Notice::Pending]) {
             self.outbox.defer(slot);
         }
     }
@@ -47,17 +55,12 @@ impl OpenFileTable<'_> {
 
     /// Records that the notice was sent.
     pub(super) fn mark_notice_sent(&mut self, vmid: Vmid, open_file: u64) {
-        let is_pending = |reference: &Reference| reference.notice == Notice::Pending;
-        self.change_matching(open_file, vmid, is_pending, |reference| {
-            reference.notice = Notice::Sent;
-        });
+        self.change_notices(open_file, vmid, &[Notice::Pending], Notice::Sent);
     }
 
     /// Records that the member knows that it holds the open file. It needs no other notice of it.
     pub(super) fn confirm_notice(&mut self, vmid: Vmid, handle: u64) {
-        self.change_matching(handle, vmid, is_unconfirmed, |reference| {
-            reference.notice = Notice::Confirmed;
-        });
+        self.change_notices(handle, vmid, &UNCONFIRMED, Notice::Confirmed);
     }
 
     /// Whether the member is still to confirm a notice of the open file.
@@ -66,11 +69,9 @@ impl OpenFileTable<'_> {
     }
 
     fn find_unconfirmed(&self, vmid: Vmid, handle: u64) -> Option<u32> {
-        self.find_matching(handle, vmid, is_unconfirmed)
+        self.find_with_notice(handle, vmid, &UNCONFIRMED)
     }
 }
 
-/// Whether the member is still to confirm the notice of the reference.
-fn is_unconfirmed(reference: &Reference) -> bool {
-    matches!(reference.notice, Notice::Pending | Notice::Sent)
-}
+/// The notices that the member is still to confirm.
+const UNCONFIRMED: [Notice; 2] = [Notice::Pending, Notice::Sent];

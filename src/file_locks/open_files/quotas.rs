@@ -19,7 +19,9 @@ impl OpenFileTable<'_> {
             return;
         }
         let payer = self.quotas.transfer(payer, vmid, OPEN_FILES, 1);
-        self.change(slot, |reference| reference.payer = payer);
+        if let Some(reference) = self.at_mut(slot) {
+            reference.payer = payer;
+        }
     }
 
     /// Charges a reference to another member if the one that has left has paid for it: to the member

@@ -82,10 +82,7 @@ impl OpenFileTable<'_> {
         let Some(slot) = transferred else { return };
         if self.is_last(slot) {
             self.remove_from_index(slot);
-            self.change(slot, |reference| {
-                reference.state = HoldState::Closing;
-                reference.notice = Notice::Confirmed;
-            });
+            self.set(slot, HoldState::Closing, Notice::Confirmed);
             self.insert_into_index(slot);
             self.list_closed(slot);
         } else {
@@ -95,11 +92,20 @@ impl OpenFileTable<'_> {
 
     /// Records that the member, whose process is connected, has the open file itself.
     pub(in crate::file_locks) fn mark_open_file_joined(&mut self, open_file: u64, vmid: Vmid) {
-        self.change_matching(open_file, vmid, Reference::is_unjoined, |reference| {
-            if let HoldState::Inherited { has_joined, .. } = &mut reference.state {
-                *has_joined = true;
-            }
-        });
+        let mut found = self.find_from(open_file, vmid, 0);
+        while let Some(slot) = found {
+            self.mark_joined(slot);
+            found = self.next_of(slot, vmid);
+        }
+    }
+
+    /// Records that the process which has inherited the reference, if any, has joined.
+    fn mark_joined(&mut self, slot: u32) {
+        let Reference { state, notice, .. } = *self.at(slot);
+        if let HoldState::Inherited { by, .. } = state {
+            let has_joined = true;
+            self.set(slot, HoldState::Inherited { by, has_joined }, notice);
+        }
     }
 
     /// Records of a portion of the references that the member's process has joined: the open files that it
@@ -124,14 +130,11 @@ impl OpenFileTable<'_> {
             if self.at(slot).vmid != Some(vmid) {
                 continue;
             }
-            self.change(slot, |reference| {
-                if let HoldState::Inherited { has_joined, .. } = &mut reference.state {
-                    *has_joined = true;
-                }
-                if allows_notices && reference.notice == Notice::Withheld {
-                    reference.notice = Notice::Pending;
-                }
-            });
+            self.mark_joined(slot);
+            let Reference { state, notice, .. } = *self.at(slot);
+            if allows_notices && notice == Notice::Withheld {
+                self.set(slot, state, Notice::Pending);
+            }
         }
         0
     }

@@ -7,7 +7,7 @@ mod zombies;
 use crate::error::{Error, Resource};
 use crate::invariant::Count;
 use crate::leader::SIGPWR;
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, Table, bytes_for, memory_sum};
 use crate::{Id, Pid, Vmid};
 pub use abandoned::AbandonedChild;
 pub use exit::ChildExit;
@@ -43,6 +43,11 @@ impl Child {
     fn is_abandoned(&self) -> bool {
         self.presence == Presence::Abandoned
     }
+
+    /// Whether that pid is the child's, or none is named.
+    fn is_among(&self, pid: Option<Pid>) -> bool {
+        pid.is_none_or(|pid| pid.get() == self.pid)
+    }
 }
 
 const EMPTY: Child = Child {
@@ -76,10 +81,10 @@ pub enum ExitOutcome {
 
 /// The table of children.
 pub struct Children<'m> {
-    /// The first `count` entries are in use, in no order.
+    /// The first `count` entries are in use, in no order. The one behind them is that of an imported zombie.
     entries: Table<'m, Child>,
-    /// A zombie for which there was no room, imported from the leader for a thread that waits.
-    imported: Option<Child>,
+    /// Whether a zombie, for which there was no room, was imported from the leader for a thread that waits.
+    has_imported: bool,
     /// The number of exits for which there was no room; 0 when the leader has none of them left.
     overflowed: u64,
     /// The number of reaped children.
@@ -92,7 +97,7 @@ pub struct Children<'m> {
 impl<'m> Children<'m> {
     /// The memory for a table of `capacity` children, in bytes.
     pub const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Child>(capacity)
+        bytes_for::<Child>(memory_sum!(capacity, 1))
     }
 
     /// Makes an empty table in memory from `arena`.
@@ -105,8 +110,8 @@ impl<'m> Children<'m> {
 
     pub(crate) fn make(arena: &mut Arena<'m>, capacity: usize) -> Self {
         Children {
-            entries: arena.alloc_filled(capacity, EMPTY),
-            imported: None,
+            entries: arena.alloc_filled(memory_sum!(capacity, 1), &EMPTY),
+            has_imported: false,
             overflowed: 0,
             reaped: 0,
             order: 0,
@@ -116,20 +121,28 @@ impl<'m> Children<'m> {
     }
 
     fn put(&mut self, child: Child) -> Result<(), Error> {
-        let free = self.entries.get_mut(self.count);
-        *free.ok_or(Error::Full(Resource::Children))? = child;
+        let [free, behind, ..] = self.entries.get_mut(self.count..).unwrap_or(&mut []) else {
+            return Err(Error::Full(Resource::Children));
+        };
+        *behind = *free;
+        *free = child;
         self.count.increment();
         self.peak = self.peak.max(self.count);
         Ok(())
     }
 
+    /// The number of entries in use, with that of an imported zombie.
+    fn used(&self) -> usize {
+        self.count.plus(self.has_imported.into())
+    }
+
     fn entries(&self) -> impl Iterator<Item = &Child> {
-        self.entries.iter().take(self.count).chain(&self.imported)
+        self.entries.iter().take(self.used())
     }
 
     fn entries_mut(&mut self) -> impl Iterator<Item = &mut Child> {
-        let used = self.entries.iter_mut().take(self.count);
-        used.chain(&mut self.imported)
+        let used = self.used();
+        self.entries.iter_mut().take(used)
     }
 
     fn all(&self) -> impl Iterator<Item = &Child> {
@@ -292,11 +305,11 @@ impl<'m> Children<'m> {
         child.and_then(|child| child.reported).unwrap_or(exit)
     }
 
-    /// Whether a matching child lives, or is being reaped: a thread that fails to reap it makes it
-    /// available again.
-    pub fn has_living(&self, matches: impl Fn(Id) -> bool) -> bool {
+    /// Whether the child, or any child if none is named, lives, or is being reaped: a thread that fails to reap
+    /// it makes it available again.
+    pub fn has_living(&self, pid: Option<Pid>) -> bool {
         let mut entries = self.all();
-        entries.any(|child| (child.end.is_none() || child.reaping) && matches(child.pid))
+        entries.any(|child| (child.end.is_none() || child.reaping) && child.is_among(pid))
     }
 
     /// Removes a child. Returns false if there is none with that pid.
@@ -311,16 +324,20 @@ impl<'m> Children<'m> {
 
     fn remove_at(&mut self, at: usize) {
         if at == self.count {
-            self.imported = None;
+            self.has_imported = false;
             return;
         }
-        let last = self.count.minus(1);
-        // The last entry takes the place of the removed one.
-        let moved = self.entries.get(last).copied();
-        if let (Some(last), Some(free)) = (moved, self.entries.get_mut(at)) {
-            *free = last;
+        // The last entry takes the place of the removed one, and the imported zombie that of the last entry.
+        self.count.decrement();
+        self.move_entry(self.count, at);
+        self.move_entry(self.count.plus(1), self.count);
+    }
+
+    fn move_entry(&mut self, from: usize, to: usize) {
+        let moved = self.entries.get(from).copied();
+        if let (Some(moved), Some(place)) = (moved, self.entries.get_mut(to)) {
+            *place = moved;
         }
-        self.count = last;
     }
 
     /// The pid of the child with that VMID.

@@ -1,8 +1,8 @@
 //! Zombies: children that have ended and that no thread has reaped.
 
-use super::{Child, ChildExit, Children, EMPTY};
-use crate::Id;
+use super::{Child, ChildExit, Children, EMPTY, End};
 use crate::invariant::Count;
+use crate::{Id, Pid};
 
 impl Children<'_> {
     /// Claims the zombie for the calling thread: no other thread sees it until
@@ -54,15 +54,20 @@ impl Children<'_> {
         if let Some(child) = self.all().find(|child| child.pid == exit.pid.get()) {
             return child.end.is_some() && !child.reaping;
         }
-        if self.imported.is_some_and(|child| child.reaping) {
+        let end = Some(self.end(exit));
+        let is_replaced = self.has_imported;
+        let Some(place) = self.entries.get_mut(self.count) else {
+            return false;
+        };
+        if is_replaced && place.reaping {
             return false;
         }
-        let end = Some(self.end(exit));
-        self.imported = Some(Child {
+        *place = Child {
             pid: exit.pid.get(),
             end,
             ..EMPTY
-        });
+        };
+        self.has_imported = true;
         true
     }
 
@@ -103,29 +108,34 @@ impl Children<'_> {
             .any(|child| child.pid == pid && child.end.is_some())
     }
 
-    /// The zombies that no thread is reaping.
-    fn zombies(&self) -> impl Iterator<Item = &Child> {
-        self.all().filter(|child| !child.reaping)
+    /// The zombie that died first of all whose order is above `after`, or of those the one with that pid.
+    fn first_zombie(&self, pid: Option<Pid>, after: u64) -> Option<ChildExit> {
+        let mut first: Option<End> = None;
+        for child in self.all() {
+            if let Some(end) = child.end
+                && !child.reaping
+                && child.is_among(pid)
+                && end.order > after
+                && first.is_none_or(|first| end.order < first.order)
+            {
+                first = Some(end);
+            }
+        }
+        first.map(|end| end.exit)
     }
 
-    /// The matching zombie that died first.
-    pub fn zombie(&self, matches: impl Fn(Id) -> bool) -> Option<ChildExit> {
-        let ends = self.zombies();
-        ends.filter(|child| matches(child.pid))
-            .filter_map(|child| child.end)
-            .min_by_key(|end| end.order)
-            .map(|end| end.exit)
+    /// The zombie with that pid, or the one that died first if none is named.
+    pub fn zombie(&self, pid: Option<Pid>) -> Option<ChildExit> {
+        self.first_zombie(pid, 0)
     }
 
     /// The zombie that died first after the one of `exit`, for a walk over all zombies.
     pub fn next_zombie(&self, after: Option<&ChildExit>) -> Option<ChildExit> {
-        let ends = || self.zombies().filter_map(|child| child.end);
-        let after = after
-            .and_then(|after| ends().find(|end| end.exit.pid == after.pid))
-            .map_or(0, |end| end.order);
-        ends()
-            .filter(|end| end.order > after)
-            .min_by_key(|end| end.order)
-            .map(|end| end.exit)
+        let is_after = |child: &&Child| {
+            let end = child.end.filter(|_| !child.reaping);
+            end.is_some_and(|end| after.is_some_and(|after| end.exit.pid == after.pid))
+        };
+        let end = self.all().find(is_after).and_then(|child| child.end);
+        self.first_zombie(None, end.map_or(0, |end| end.order))
     }
 }

@@ -268,17 +268,17 @@ calls! {
         };
         match which {
             ChildSelector::Any | ChildSelector::Pid(_) => {
-                let fits = |pid| match which {
-                    ChildSelector::Pid(wanted) => wanted.get() == pid,
-                    _ => true,
+                let wanted = match which {
+                    ChildSelector::Pid(wanted) => Some(wanted),
+                    _ => None,
                 };
                 let missed = {
                     let children = self.children.lock();
-                    if let Some(exit) = children.zombie(fits) {
+                    if let Some(exit) = children.zombie(wanted) {
                         return Ok(Some(exit));
                     }
                     let missed = children.overflowed();
-                    if missed == 0 && children.has_living(fits) {
+                    if missed == 0 && children.has_living(wanted) {
                         return Ok(None);
                     }
                     missed
@@ -286,9 +286,7 @@ calls! {
                 if missed != 0 {
                     return wait!(self.fetch_zombie(which, wait));
                 }
-                if let ChildSelector::Pid(pid) = which {
-                    query.pid = pid.get();
-                }
+                query.pid = Pid::number(wanted);
             }
             ChildSelector::Group(group) => {
                 query.group = Pid::number(group);
@@ -360,8 +358,7 @@ calls! {
                 if which == ChildSelector::Any {
                     children.clear_overflowed(missed);
                 }
-                let fits = |of| pid == 0 || of == pid;
-                let is_alive = group == 0 && children.has_living(fits);
+                let is_alive = group == 0 && children.has_living(Pid::new(pid));
                 if errno == Errno::EAGAIN || is_alive {
                     Ok(None)
                 } else {
