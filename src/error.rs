@@ -1,7 +1,7 @@
 //! The errors of calls, and error numbers.
 
 use core::fmt;
-use core::num::NonZeroI32;
+use core::num::NonZeroU16;
 
 use crate::Vmid;
 pub use crate::invalid::Invalid;
@@ -83,9 +83,9 @@ pub enum Error {
         /// The limit, one of [`Capacities`](crate::Capacities).
         limit: Resource,
         /// The limit of this process.
-        ours: u32,
+        ours: ByteCount,
         /// The limit of the other process.
-        theirs: u32,
+        theirs: ByteCount,
     },
     /// The leader has no IDs or VMIDs left for this process (`EAGAIN`): all are used up, or the leader's table
     /// of ranges is full, or this process has its [part](crate::Quota) of them.
@@ -225,25 +225,72 @@ pub(crate) const NOT_SECURE: &str = "secure streams are required, and there is n
 
 impl core::error::Error for Error {}
 
-/// A Linux error number, as `errno` has it: it is above 0. Any number can be made one with [`Errno::new`]; those that
-/// this crate uses, or a platform is likely to return, have names.
+/// A number of bytes in an [`Error`], which has no room for a longer number: one from 2²⁴ on is kept as the highest below.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ByteCount([u8; 3]);
+
+impl ByteCount {
+    /// Keeps the number.
+    pub const fn new(number: u32) -> ByteCount {
+        let [low, middle, high, rest] = number.to_le_bytes();
+        ByteCount(if rest == 0 {
+            [low, middle, high]
+        } else {
+            [u8::MAX; 3]
+        })
+    }
+
+    /// Returns the number.
+    pub const fn get(self) -> u32 {
+        let [low, middle, high] = self.0;
+        u32::from_le_bytes([low, middle, high, 0])
+    }
+}
+
+impl From<u32> for ByteCount {
+    fn from(number: u32) -> Self {
+        ByteCount::new(number)
+    }
+}
+
+impl fmt::Display for ByteCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+impl fmt::Debug for ByteCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A Linux error number, as `errno` has it: it is above 0, and Linux has none above 4,095. Any number can be made one with
+/// [`Errno::new`], which keeps those above 65,535 as 65,535; those that this crate uses, or a platform is likely to return,
+/// have names.
 ///
 /// Its `Display` prints the name and the number, `EDEADLK (35)`, or `error 95` if it has no name here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Errno(NonZeroI32);
+pub struct Errno(NonZeroU16);
 
 impl Errno {
     /// Returns the error number with that value; `None` unless it is above 0.
     pub const fn new(number: i32) -> Option<Errno> {
-        match NonZeroI32::new(number) {
-            Some(number) if number.is_positive() => Some(Errno(number)),
-            _ => None,
+        if number < 0 {
+            return None;
+        }
+        let [low, high, 0, 0] = number.to_le_bytes() else {
+            return Some(Errno(NonZeroU16::MAX));
+        };
+        match NonZeroU16::new(u16::from_le_bytes([low, high])) {
+            Some(number) => Some(Errno(number)),
+            None => None,
         }
     }
 
     /// Returns the number, which is above 0.
     pub const fn get(self) -> i32 {
-        self.0.get()
+        self.0.get() as i32
     }
 
     /// Returns the negative of the number, as a function in C returns it.
@@ -253,8 +300,7 @@ impl Errno {
     }
 
     /// Returns the result that a status on the wire, or the value that a function in C has returned, stands for: a negative
-    /// one is an error, any other a success with that number. The lowest status stands for the highest error number, since
-    /// no number is its negative.
+    /// one is an error, any other a success with that number.
     #[inline]
     pub(crate) const fn check(status: i32) -> Result<u32, Errno> {
         match Errno::new(status.saturating_neg()) {
@@ -289,7 +335,7 @@ impl fmt::Debug for Errno {
 macro_rules! named {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
         impl Errno {
-            $($(#[$doc])* pub const $name: Errno = Errno(NonZeroI32::new($number).unwrap());)*
+            $($(#[$doc])* pub const $name: Errno = Errno(NonZeroU16::new($number).unwrap());)*
 
             /// Returns the name, if it is one of those that this crate uses or a platform is likely to return.
             pub const fn name(self) -> Option<&'static str> {
@@ -404,8 +450,8 @@ mod tests {
                 Error::TimedOut => Some(Error::Interrupted),
                 Error::Interrupted => Some(Error::LimitsDiffer {
                     limit: Resource::SyncData,
-                    ours: 64,
-                    theirs: 128,
+                    ours: ByteCount::new(64),
+                    theirs: ByteCount::new(128),
                 }),
                 Error::LimitsDiffer { .. } => Some(Error::NoIds),
                 Error::NoIds => Some(Error::Refused { errno, by: None }),
@@ -442,9 +488,9 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_as_small_as_three_numbers() {
-        assert_eq!(size_of::<Error>(), 12);
-        assert_eq!(size_of::<Result<(), Error>>(), 12);
+    fn an_error_fits_into_a_register() {
+        assert_eq!(size_of::<Error>(), 8);
+        assert_eq!(size_of::<Result<(), Error>>(), 8);
         let causes = Invalid::ALL.map(|cause| Error::Invalid(cause).errno());
         let others = causes.iter().filter(|errno| **errno != Errno::EINVAL);
         // A lock behind the end of a file, and too many permits.
@@ -488,14 +534,24 @@ mod tests {
             .errno(),
             unnamed
         );
-        assert_eq!(size_of::<Result<(), Errno>>(), size_of::<i32>());
+        assert_eq!(size_of::<Result<(), Errno>>(), size_of::<u16>());
+        assert_eq!(Errno::new(65_535).unwrap().get(), 65_535);
+        assert_eq!(Errno::new(i32::MAX), Errno::new(65_535));
+    }
+
+    #[test]
+    fn an_error_keeps_numbers_of_bytes_below_16_mib_exactly() {
+        for (number, kept) in [(0, 0), (0x12_3456, 0x12_3456), (u32::MAX, 0xFF_FFFF)] {
+            assert_eq!(ByteCount::new(number).get(), kept);
+        }
+        assert_eq!(ByteCount::new(1024).to_string(), "1024");
     }
 
     #[test]
     fn a_status_of_a_peer_becomes_a_result_whatever_it_is() {
         assert_eq!(Errno::check(0), Ok(0));
         assert_eq!(Errno::check(i32::MAX), Ok(i32::MAX.cast_unsigned()));
-        for (status, number) in [(-1, 1), (-i32::MAX, i32::MAX), (i32::MIN, i32::MAX)] {
+        for (status, number) in [(-1, 1), (-i32::MAX, 65_535), (i32::MIN, 65_535)] {
             let errno = Errno::new(number).unwrap();
             assert_eq!(Errno::check(status), Err(errno));
             assert_eq!(Errno::status::<()>(&Err(errno)), -number);

@@ -91,7 +91,7 @@ pub mod host;
 
 pub use config::{Admission, Capacities, Config, Driving, MemoryUse, Quota};
 pub use counters::{Pools, Refusal, Statistics, SuccessionStatistics, Usage};
-pub use error::{Errno, Error, Invalid, Resource};
+pub use error::{ByteCount, Errno, Error, Invalid, Resource};
 pub use file_locks::LockLimits;
 pub use heirs::{Adoption, Heirs};
 pub use identity::{Identity, IdentityPart, ParseIdentityError};

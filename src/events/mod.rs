@@ -10,7 +10,7 @@ mod ring;
 pub(crate) use self::ring::EventRing;
 use self::ring::VALUE;
 use crate::counters::Refusal;
-use crate::error::{Errno, Error, Invalid, Resource};
+use crate::error::{ByteCount, Errno, Error, Invalid, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::pal::Time;
 use crate::wire::Answer;
@@ -101,8 +101,8 @@ const LEADER_CHANGED: u8 = 8;
 const fn limits_differ(limit: Resource) -> Error {
     Error::LimitsDiffer {
         limit,
-        ours: 0,
-        theirs: 0,
+        ours: ByteCount::new(0),
+        theirs: ByteCount::new(0),
     }
 }
 
@@ -368,8 +368,8 @@ mod tests {
         for limit in [Resource::FrameLength, Resource::SyncData] {
             let error = Error::LimitsDiffer {
                 limit,
-                ours: 512,
-                theirs: 256,
+                ours: ByteCount::new(512),
+                theirs: ByteCount::new(256),
             };
             ring.call_ended(Vmid::LEADER, 1, 1, &Err(error));
             let last = events(&ring).pop().map(|event| event.kind);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, MetaCode, SyncState};
 use libos_ipc::{
-    Capacities, Config, Embedder, Errno, Error, Identity, Metadata, MetadataReply, Node, Pid,
-    Resource, Wait,
+    ByteCount, Capacities, Config, Embedder, Errno, Error, Identity, Metadata, MetadataReply, Node,
+    Pid, Resource, Wait,
 };
 use tempfile::TempDir;
 
@@ -66,8 +66,8 @@ impl Family {
 
 const DIFFERS: Error = Error::LimitsDiffer {
     limit: Resource::SyncData,
-    ours: 512,
-    theirs: 1024,
+    ours: ByteCount::new(512),
+    theirs: ByteCount::new(1024),
 };
 
 #[test]
@@ -146,7 +146,7 @@ fn a_request_longer_than_the_leaders_limit_fails_and_the_connection_stays() {
         member.set_lock(&lock, WAIT)
     };
     let limit = Resource::FrameLength;
-    let (ours, theirs) = (4352, 512);
+    let (ours, theirs) = (ByteCount::new(4352), ByteCount::new(512));
     let too_long = Error::LimitsDiffer {
         limit,
         ours,

@@ -307,7 +307,7 @@ pub(crate) fn answer() -> impl Strategy<Value = (Expected, Answer<'static>)> {
 fn result<T: std::fmt::Debug>(
     value: impl Strategy<Value = T>,
 ) -> impl Strategy<Value = Result<T, Errno>> {
-    let errno = (1..=i32::MAX).prop_map(|number| Errno::new(number).unwrap());
+    let errno = (1..=65_535).prop_map(|number| Errno::new(number).unwrap());
     proptest::result::maybe_ok(value, errno)
 }
 

@@ -131,8 +131,8 @@ impl<'m, P: Pal> Node<'m, P> {
             Err(_) => Ok(()),
             Ok(theirs) => Err(Error::LimitsDiffer {
                 limit: Resource::SyncData,
-                ours: self.limits().sync_data,
-                theirs,
+                ours: self.limits().sync_data.into(),
+                theirs: theirs.into(),
             }),
         }
     }

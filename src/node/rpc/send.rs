@@ -148,8 +148,8 @@ impl<'m, P: Pal> Node<'m, P> {
         if !peer.accepts_length(length) {
             return Err(Error::LimitsDiffer {
                 limit: Resource::FrameLength,
-                ours: self.limits().frame_length,
-                theirs: peer.max_frame(),
+                ours: self.limits().frame_length.into(),
+                theirs: peer.max_frame().into(),
             });
         }
         if self.follows()
@@ -327,7 +327,7 @@ calls! {
     ) -> Result<(), Error> {
         self.flush(peer);
         let limits = Limits::of(wait, &self.pal);
-        let put = || {
+        let mut put = || {
             // The flag is set before the queue is checked: a thread that makes room after the
             // check sees the flag.
             peer.room_wanted.store(true, Ordering::SeqCst);
@@ -336,6 +336,6 @@ calls! {
                 put => Some(put),
             }
         };
-        wait!(self.wait_until(peer.vmid(), WaitReason::Room, limits, put))
+        wait!(self.wait_until(peer.vmid(), WaitReason::Room, limits, &mut put))
     }
 }
