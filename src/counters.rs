@@ -344,6 +344,13 @@ pub struct Usage {
     pub limit: usize,
 }
 
+impl Usage {
+    /// Sets the present and the highest number of entries in use.
+    pub(crate) fn set(&mut self, (now, peak): (usize, usize)) {
+        (self.now, self.peak) = (now, peak);
+    }
+}
+
 /// Defines the pools, each with its displayed name.
 macro_rules! pools {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {

@@ -62,6 +62,7 @@ const _: () = assert!(
 ///
 /// # Errors
 /// [`Error::Invalid`] before `libos_ipc_init`.
+#[inline]
 fn node_any_phase() -> Result<&'static CNode, Error> {
     state::NODE.get().ok_or(Error::Invalid(Invalid::NotStarted))
 }
@@ -70,13 +71,16 @@ fn node_any_phase() -> Result<&'static CNode, Error> {
 ///
 /// # Errors
 /// [`Error::Invalid`] before `libos_ipc_init`, [`Error::ShuttingDown`] after `libos_ipc_exit` and `libos_ipc_terminate_worker`.
+#[inline]
 fn node() -> Result<&'static CNode, Error> {
-    let node = node_any_phase()?;
-    if node.phase() == crate::node::Phase::Running {
-        Ok(node)
-    } else {
-        Err(Error::ShuttingDown)
-    }
+    check_running()?;
+    node_any_phase()
+}
+
+// Not inlined: almost every function of the header calls it.
+#[inline(never)]
+fn check_running() -> Result<(), Error> {
+    node_any_phase()?.check_running()
 }
 
 /// How long a call may wait for an answer: `libos_ipc_limits.call_limit_ms`.

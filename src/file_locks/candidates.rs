@@ -29,7 +29,7 @@ impl<'m> Candidates<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         Candidates {
-            heap: arena.alloc_filled(capacity, NONE),
+            heap: arena.alloc_filled(capacity, &NONE),
             count: 0,
             last_round: 0,
             last_arrival: 0,

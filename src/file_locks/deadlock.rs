@@ -10,7 +10,7 @@ use super::interval_tree::{Link, TreeKind};
 use super::waiting_request::State;
 use super::{LockLimits, LockTable, Owner, Range};
 use crate::invariant::Count;
-use crate::store::{Arena, NONE, Table, bytes_for, image, total};
+use crate::store::{Arena, NONE, Table, bytes_for, image, memory_sum};
 
 /// How many locks and requests the searches of one operation visit at most.
 const SEARCH_STEPS: u32 = 4096;
@@ -41,7 +41,7 @@ image!(DeadlockSearch<'_> {
 
 impl<'m> DeadlockSearch<'m> {
     pub(super) const fn bytes(limits: &LockLimits) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<u64>(limits.locks),
             bytes_for::<u32>(limits.waiting)
         )
@@ -50,8 +50,8 @@ impl<'m> DeadlockSearch<'m> {
     pub(super) fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Self {
         DeadlockSearch {
             number: 0,
-            subtrees: arena.alloc_filled(limits.locks, 0),
-            pending: arena.alloc_filled(limits.waiting, NONE),
+            subtrees: arena.alloc_filled(limits.locks, &0),
+            pending: arena.alloc_filled(limits.waiting, &NONE),
             pending_count: 0,
             steps: SEARCH_STEPS,
             tries: TRIES,

@@ -35,7 +35,7 @@ use crate::invariant::Count;
 use crate::wire::{FileLock, LockFamily, LockKind};
 
 use crate::store::{
-    Arena, HashIndex, NONE, Quotas, SlotAllocator, Steps, Table, bytes_for, image, total,
+    Arena, HashIndex, NONE, Quotas, SlotAllocator, Steps, Table, bytes_for, image, memory_sum,
 };
 use candidates::Candidates;
 use deadlock::DeadlockSearch;
@@ -148,7 +148,7 @@ image!(LockTable<'_> {
 impl<'m> LockTable<'m> {
     /// The memory that the tables take, in bytes.
     pub const fn bytes(limits: &LockLimits) -> usize {
-        total!(
+        memory_sum!(
             IntervalTrees::bytes(limits.locks),
             PathStore::bytes(PathStore::chunks_for(limits.files)),
             bytes_for::<File>(limits.files),
@@ -191,11 +191,11 @@ impl<'m> LockTable<'m> {
         LockTable {
             trees: IntervalTrees::new(arena, limits.locks),
             paths: PathStore::new(arena, PathStore::chunks_for(limits.files)),
-            files: arena.alloc_filled(limits.files, EMPTY_FILE),
+            files: arena.alloc_filled(limits.files, &EMPTY_FILE),
             file_slots: SlotAllocator::new(arena, limits.files),
             by_path: HashIndex::new(arena, limits.files),
             idle_file: NONE,
-            holders: arena.alloc_filled(limits.locks, EMPTY_HOLDER),
+            holders: arena.alloc_filled(limits.locks, &EMPTY_HOLDER),
             holder_slots: SlotAllocator::new(arena, limits.locks),
             by_owner: HashIndex::new(arena, limits.locks),
             by_owner_and_file: HashIndex::new(arena, limits.locks),

@@ -5,7 +5,7 @@ use core::cmp::Ordering;
 use crate::invariant::Count;
 use crate::store::{
     Arena, NONE, SlotAllocator, Steps, Table, bytes_for, copy, entry, hash64, image, list_length,
-    total,
+    memory_sum,
 };
 
 const CHUNK_LENGTH: usize = 60;
@@ -81,12 +81,12 @@ impl<'m> PathStore<'m> {
     }
 
     pub(super) const fn bytes(chunks: usize) -> usize {
-        total!(bytes_for::<Chunk>(chunks), SlotAllocator::bytes(chunks))
+        memory_sum!(bytes_for::<Chunk>(chunks), SlotAllocator::bytes(chunks))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, chunks: usize) -> Self {
         PathStore {
-            chunks: arena.alloc_filled(chunks, EMPTY),
+            chunks: arena.alloc_filled(chunks, &EMPTY),
             slots: SlotAllocator::new(arena, chunks),
             steps: Steps::default(),
         }

@@ -9,7 +9,7 @@
 use super::paths::PathStore;
 use super::{File, LockLimits, LockTable, Owner};
 use crate::Vmid;
-use crate::store::{Arena, NONE, Payer, Portion, Quotas, payer_among, total};
+use crate::store::{Arena, NONE, Payer, Portion, Quotas, memory_sum, payer_among};
 
 pub(super) const LOCKS: usize = 0;
 pub(super) const FILES: usize = 1;
@@ -43,7 +43,7 @@ impl Charge {
 impl<'m> LockTable<'m> {
     /// The memory of the quotas for a family of at most `members`, in bytes.
     pub(crate) const fn quota_bytes(members: usize) -> usize {
-        total!(Quotas::bytes(members), Quotas::bytes(members))
+        memory_sum!(Quotas::bytes(members), Quotas::bytes(members))
     }
 
     /// Makes the quotas of the tables.

@@ -7,7 +7,7 @@ use core::hash::Hash;
 
 use crate::store::{
     Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64, image,
-    list_length, total,
+    list_length, memory_sum,
 };
 
 /// A fixed number of waiting requests.
@@ -37,7 +37,7 @@ image!(WaitQueue<'_> {
 
 impl<'m> WaitQueue<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<WaitingRequest>(capacity),
             SlotAllocator::bytes(capacity),
             HashIndex::bytes(capacity),
@@ -47,7 +47,7 @@ impl<'m> WaitQueue<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         WaitQueue {
-            waiting: arena.alloc_filled(capacity, FREE),
+            waiting: arena.alloc_filled(capacity, &FREE),
             slots: SlotAllocator::new(arena, capacity),
             first_completed: NONE,
             last_completed: NONE,

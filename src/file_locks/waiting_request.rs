@@ -6,7 +6,7 @@ use core::cmp::Reverse;
 use core::hash::Hash;
 
 use crate::error::Errno;
-use crate::store::{Entry, Malformed, NONE, Payer, Reader, Writer, entry, total};
+use crate::store::{Entry, Malformed, NONE, Payer, Reader, Writer, entry, memory_sum};
 use crate::wire::{Answer, FileLock, HeldLock, LockKind};
 
 /// A request that waits, or that is complete while its result has not been taken.
@@ -129,7 +129,7 @@ impl Entry for Operation {
 }
 
 impl Entry for State {
-    const SIZE: usize = total!(1_usize, <Result<Option<HeldLock>, Errno>>::SIZE);
+    const SIZE: usize = memory_sum!(1_usize, <Result<Option<HeldLock>, Errno>>::SIZE);
 
     fn save(&self, to: &mut Writer<'_>) {
         match self {

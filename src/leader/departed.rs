@@ -23,7 +23,7 @@ impl<'m> Departed<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>) -> Self {
         Departed {
-            vmids: arena.alloc_filled(MAX_DEPARTED, 0),
+            vmids: arena.alloc_filled(MAX_DEPARTED, &0),
             next: 0,
         }
     }

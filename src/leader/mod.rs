@@ -25,7 +25,7 @@ mod sent_frames;
 mod signals;
 
 use crate::error::Error;
-use crate::store::{Arena, Digested, total};
+use crate::store::{Arena, Digested, HAS_REPLICAS, memory_sum};
 use crate::{Id, Vmid};
 
 use crate::file_locks::LockTable;
@@ -50,6 +50,9 @@ pub use signals::{SIGNAL_MAX, SignalLimits};
 /// it yet.
 pub(crate) const UNCONFIRMED: u32 = 1;
 
+/// The greatest number of observers of the operations.
+const OBSERVERS: usize = if HAS_REPLICAS { 2 } else { 0 };
+
 /// The leader's tables.
 pub struct Leader<'m> {
     ranges: Ranges<'m>,
@@ -65,13 +68,14 @@ pub struct Leader<'m> {
     epoch: u32,
     /// The number of operations that were applied.
     ops: u64,
-    observers: [Option<&'m (dyn OpObserver + 'm)>; 2],
+    /// The log of a family that outlives its leader, and that of a test.
+    observers: [Option<&'m (dyn OpObserver + 'm)>; OBSERVERS],
 }
 
 impl<'m> Leader<'m> {
     /// The memory of the tables in bytes.
     pub const fn bytes(capacities: &LeaderCapacities) -> usize {
-        total!(
+        memory_sum!(
             Ranges::shared_bytes(capacities.ranges, capacities.id_members),
             Vmids::bytes(
                 Vmids::capacity(capacities.ranges, capacities.processes),
@@ -125,7 +129,7 @@ impl<'m> Leader<'m> {
             roster: Digested::new(Roster::new(arena, capacities.roster)),
             epoch: 1,
             ops: 0,
-            observers: [None; 2],
+            observers: [None; OBSERVERS],
         }
     }
 
@@ -216,8 +220,7 @@ impl<'m> Leader<'m> {
         &self.processes
     }
 
-    /// Adds an observer, which is called with each further operation: the log of a family that outlives its
-    /// leader, and that of a test.
+    /// Adds an observer, which is called with each further operation.
     pub(crate) fn observe(&mut self, observer: &'m (dyn OpObserver + 'm)) {
         let free = self.observers.iter_mut().find(|place| place.is_none());
         if let Some(place) = free {

@@ -6,7 +6,8 @@ use core::hash::{Hash, Hasher};
 use crate::Vmid;
 use crate::invariant::Count;
 use crate::store::{
-    Arena, Digest, SlotAllocator, SortedMap, Table, bytes_for, entry, image, total,
+    Arena, Digest, HAS_REPLICAS, SlotAllocator, SortedMap, Table, bytes_for, entry, image,
+    memory_sum,
 };
 
 /// The counts of one member.
@@ -39,7 +40,7 @@ image!(Roster<'_> {
 
 impl<'m> Roster<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Member>(capacity),
             SlotAllocator::bytes(capacity),
             SortedMap::bytes(capacity),
@@ -48,7 +49,7 @@ impl<'m> Roster<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         Roster {
-            members: arena.alloc_filled(capacity, Member::default()),
+            members: arena.alloc_filled(capacity, &Member::default()),
             slots: SlotAllocator::new(arena, capacity),
             by_vmid: SortedMap::new(arena, capacity),
         }
@@ -76,20 +77,29 @@ impl<'m> Roster<'m> {
         self.by_vmid.steps()
     }
 
+    fn find_slot(&self, vmid: Vmid) -> Option<u32> {
+        if HAS_REPLICAS {
+            self.by_vmid.get(vmid.get())
+        } else {
+            None
+        }
+    }
+
     fn find(&self, vmid: Option<Vmid>) -> Option<&Member> {
-        self.members.get(self.by_vmid.get(vmid?.get())? as usize)
+        self.members.get(self.find_slot(vmid?)? as usize)
     }
 
     fn find_mut(&mut self, vmid: Vmid) -> Option<&mut Member> {
-        self.members.get_mut(self.by_vmid.get(vmid.get())? as usize)
+        let slot = self.find_slot(vmid)?;
+        self.members.get_mut(slot as usize)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.by_vmid.len() == 0
+        !HAS_REPLICAS || self.by_vmid.len() == 0
     }
 
     pub(super) fn has(&self, vmid: Vmid) -> bool {
-        self.by_vmid.get(vmid.get()).is_some()
+        self.find_slot(vmid).is_some()
     }
 
     pub(super) fn is_extended(&self, vmid: Vmid) -> bool {
@@ -114,7 +124,7 @@ impl<'m> Roster<'m> {
     /// Adds a member with counts of 0. One that is there keeps its counts: it is connected with a new leader
     /// that has its state.
     pub(super) fn add(&mut self, vmid: Vmid) {
-        if self.has(vmid) {
+        if !HAS_REPLICAS || self.has(vmid) {
             return;
         }
         let Some(slot) = self.slots.alloc() else {
@@ -127,7 +137,7 @@ impl<'m> Roster<'m> {
     }
 
     pub(super) fn remove(&mut self, vmid: Vmid) {
-        if let Some(slot) = self.by_vmid.get(vmid.get()) {
+        if let Some(slot) = self.find_slot(vmid) {
             self.by_vmid.remove(vmid.get());
             self.slots.free(slot);
         }

@@ -11,7 +11,7 @@ use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
 use crate::shared_state::RequestError;
 use crate::store::{
-    Arena, Buffer, SlotAllocator, SortedMap, Table, bytes_for, move_to_front, total,
+    Arena, Buffer, SlotAllocator, SortedMap, Table, bytes_for, memory_sum, move_to_front,
 };
 use crate::wire::{Answer, Message, Sync, SyncCode, SyncNote, SyncState, TooSmall, codes};
 
@@ -100,13 +100,13 @@ impl<'m> SentFrames<'m> {
     /// Returns the length of a member's buffer, for send queues of that length: what exceeds that is the number of
     /// bytes that come until the others are moved.
     const fn buffer(queue: usize) -> usize {
-        total!(queue, queue / 8)
+        memory_sum!(queue, queue / 8)
     }
 
     /// The memory for so many members with send queues of that length, in bytes.
     pub(crate) const fn bytes(members: usize, queue: usize) -> usize {
         let length = SentFrames::buffer(queue);
-        total!(
+        memory_sum!(
             bytes_for::<Sent<'m>>(members),
             SlotAllocator::bytes(members),
             SortedMap::bytes(members),

@@ -9,7 +9,7 @@ use crate::error::{Errno, Error};
 use crate::fencing::Numbers;
 use crate::file_locks::{LockLimits, LockTable, hash_path};
 use crate::invariant::Count;
-use crate::store::{Arena, Table, bytes_for, total};
+use crate::store::{Arena, Table, bytes_for, memory_sum};
 use crate::wire::{DelegatedLockList, FileLock, HeldLock, LockFamily, LockKind};
 
 /// The number of lock slots for each file.
@@ -85,7 +85,7 @@ const fn limits(files: usize) -> LockLimits {
 impl<'m> DelegatedFiles<'m> {
     /// The memory for that many delegated files, in bytes.
     pub const fn bytes(files: usize) -> usize {
-        total!(
+        memory_sum!(
             LockTable::bytes(&limits(files)),
             bytes_for::<DelegatedFile>(files),
         )

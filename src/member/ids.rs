@@ -138,7 +138,7 @@ impl<'m> OwnIds<'m> {
     }
 
     pub(crate) fn make(arena: &mut Arena<'m>, capacity: usize) -> Self {
-        let table = arena.alloc_filled(capacity, OwnRange::default());
+        let table = arena.alloc_filled(capacity, &OwnRange::default());
         OwnIds {
             table,
             count: 0,

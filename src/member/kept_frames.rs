@@ -5,7 +5,7 @@
 //! that was sent after it, since the leader handles the frames of a member in order.
 
 use crate::invariant::{Count, OrBroken};
-use crate::store::{Arena, Buffer, Table, bytes_for, copy, move_to_front, total};
+use crate::store::{Arena, Buffer, Table, bytes_for, copy, memory_sum, move_to_front};
 use crate::wire::TooSmall;
 
 /// The least length of the buffer in bytes.
@@ -44,12 +44,12 @@ pub(crate) struct KeptFrames<'m> {
 impl<'m> KeptFrames<'m> {
     /// Returns the length of the buffer.
     pub(crate) const fn capacity(frame_length: usize) -> usize {
-        let longest = total!(frame_length, frame_length);
+        let longest = memory_sum!(frame_length, frame_length);
         if longest > LEAST { longest } else { LEAST }
     }
 
     pub(crate) const fn bytes(frame_length: usize, waiters: usize) -> usize {
-        total!(
+        memory_sum!(
             KeptFrames::capacity(frame_length),
             bytes_for::<Sent>(waiters)
         )
@@ -57,7 +57,7 @@ impl<'m> KeptFrames<'m> {
 
     pub(crate) fn new(arena: &mut Arena<'m>, frame_length: usize, waiters: usize) -> Self {
         KeptFrames {
-            requests: arena.alloc_filled(waiters, Sent::default()),
+            requests: arena.alloc_filled(waiters, &Sent::default()),
             bytes: arena.alloc_buffer(KeptFrames::capacity(frame_length)),
             start: 0,
             end: 0,

@@ -19,7 +19,7 @@ use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Event, Pal};
 use crate::shared_state::Server;
 use crate::start_error::StartError;
-use crate::store::{Arena, Contended, Rank, SpinLock, bytes_for, total};
+use crate::store::{Arena, Contended, Rank, SpinLock, bytes_for, memory_sum};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 
 /// # Set-up
@@ -30,7 +30,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let capacities = &config.capacities;
         let has_tables = identity.is_leader() || config.may_lead();
         MemoryUse {
-            peers: total!(
+            peers: memory_sum!(
                 Peers::<P::Stream>::bytes(capacities.peers),
                 WorkerState::<P::Stream>::bytes(capacities.unidentified),
                 bytes_for::<LeaderLimits>(1),
@@ -48,7 +48,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     leases: LeaderCapacities::NONE.leases,
                     ..capacities
                 });
-                total!(tables, bytes_for::<LeaderTables<'m>>(1))
+                memory_sum!(tables, bytes_for::<LeaderTables<'m>>(1))
             } else {
                 0
             },

@@ -99,12 +99,40 @@ type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 /// * [`Error::LimitsDiffer`](crate::Error::LimitsDiffer), if the other process has a lower limit;
 /// * [`Error::ShuttingDown`](crate::Error::ShuttingDown), if this process has [ended](Node::exit) or its node was
 ///   [shut down](Node::shut_down).
+// In this order, since the fields that most functions read have short offsets, and so short instructions.
+#[repr(C)]
 pub struct Node<'m, P: Pal> {
+    phase: AtomicU8,
+    pub(crate) leader_gone: AtomicBool,
+    /// The leader has sent HELLO, so it knows the extensions of this crate.
+    extended: AtomicBool,
+    /// The process has ended for the family, though its node still answers.
+    ended: AtomicBool,
+    woken: AtomicBool,
+    /// This process uses the C interface and never [joins](Node::join).
+    pub(crate) never_joins: bool,
+    /// The leader has sent the open files that this process inherited, before the process joined.
+    knows_inherited: AtomicBool,
+    /// As a member: a message to the leader had no room, and the worker sends it when there is some.
+    member_output_deferred: AtomicBool,
+    /// The pid of this process; 0 before it joined.
+    own_pid: AtomicU32,
+    /// The number of signals that this process has sent through the leader and that may not have
+    /// arrived yet.
+    forwarded: AtomicU32,
+    // The larger parts are in the arena, so that the node is small and takes little stack while it is made.
+    leadership: Leadership<'m, P::Stream>,
+    pub(crate) identity: Identity,
+    pub(crate) embedder: &'m (dyn Embedder<P> + 'm),
+    pub(crate) delegated_files: &'m SpinLock<DelegatedFiles<'m>>,
+    leader_limits: &'m LeaderLimits,
+    pub(crate) upcalls: &'m SpinLock<Upcalls>,
+    pub(crate) owners: &'m SpinLock<OwnerCache>,
     // The fields are dropped in this order: everything that lives in the arena goes before the PAL.
     pub(crate) peers: Peers<'m, P::Stream>,
     pub(crate) waiters: Waiters<'m, P::Event>,
-    // The larger parts are in the arena, so that the node is small and takes little stack while it is made.
-    leadership: Leadership<'m, P::Stream>,
+    pub(crate) events: EventRing<'m>,
+    pub(crate) sync_handles: SyncHandles<'m>,
     pub(crate) own_ids: SpinLock<OwnIds<'m>>,
     pub(crate) children: SpinLock<Children<'m>>,
     /// The time at which the worker reports abandoned children to the leader again; 0 if there are
@@ -113,42 +141,16 @@ pub struct Node<'m, P: Pal> {
     /// The last pause before such a report, in nanoseconds.
     abandoned_pause: AtomicU64,
     parent: SpinLock<Parent>,
-    pub(crate) sync_handles: SyncHandles<'m>,
-    pub(crate) delegated_files: &'m SpinLock<DelegatedFiles<'m>>,
-    /// As a member: a message to the leader had no room, and the worker sends it when there is some.
-    member_output_deferred: AtomicBool,
-    leader_limits: &'m LeaderLimits,
     /// As a member: the contact with the leader.
     contact: Contact,
     turns: Turns,
-    pub(crate) upcalls: &'m SpinLock<Upcalls>,
-    pub(crate) owners: &'m SpinLock<OwnerCache>,
-    /// The number of signals that this process has sent through the leader and that may not have
-    /// arrived yet.
-    forwarded: AtomicU32,
     used_locks: UsedLocks,
-    /// The leader has sent the open files that this process inherited, before the process joined.
-    knows_inherited: AtomicBool,
-    pub(crate) embedder: &'m (dyn Embedder<P> + 'm),
-    /// The pid of this process; 0 before it joined.
-    own_pid: AtomicU32,
-    /// The leader has sent HELLO, so it knows the extensions of this crate.
-    extended: AtomicBool,
     pub(crate) worker: SpinLock<WorkerState<'m, P::Stream>>,
     pub(crate) stopped: P::Event,
     pub(crate) counters: Counters,
-    pub(crate) events: EventRing<'m>,
     pub(crate) caller_spin: AdaptiveSpin,
-    pub(crate) leader_gone: AtomicBool,
     /// The `sync_data` of the leader if it differs from this process's; else [`limits::NONE`].
     leaders_sync_data: AtomicU64,
-    phase: AtomicU8,
-    /// The process has ended for the family, though its node still answers.
-    ended: AtomicBool,
-    woken: AtomicBool,
-    /// This process uses the C interface and never [joins](Node::join).
-    pub(crate) never_joins: bool,
-    pub(crate) identity: Identity,
     pub(crate) config: Config,
     pub(crate) pal: P,
 }

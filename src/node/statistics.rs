@@ -2,7 +2,7 @@
 
 use super::{Node, PendingCall};
 use crate::Wait;
-use crate::counters::{Pools, Statistics, Usage};
+use crate::counters::{Pools, Statistics};
 use crate::events::Events;
 use crate::pal::{Pal, Time};
 
@@ -11,63 +11,61 @@ use crate::pal::{Pal, Time};
 /// None of these calls waits.
 impl<P: Pal> Node<'_, P> {
     /// Returns the counters and the usage of the pools. Holds no lock during I/O.
+    #[inline(never)]
     pub fn statistics(&self) -> Statistics {
         let limits = &self.config.capacities;
-        let fill = |(now, peak): (usize, usize), limit| Usage { now, peak, limit };
-        let leader = self.leading().map(|leader| {
+        let mut pools = Pools::default();
+        let mut refused_by_quota = 0;
+        if let Some(leader) = self.leading() {
             let leader = leader.lock();
-            let ranges = (leader.ranges().len(), leader.ranges().peak());
-            let processes = (leader.processes().len(), leader.processes().peak());
-            let signals = leader.processes().signals.usage();
+            let (ranges, processes) = (leader.ranges(), leader.processes());
+            pools.ranges.set((ranges.len(), ranges.peak()));
+            pools.processes.set((processes.len(), processes.peak()));
+            pools.queued_signals.set(processes.signals.usage());
             let locks = leader.locks();
-            let delegation_limit = locks.delegation_limit();
-            let locks = [
-                locks.lock_usage(),
-                locks.file_usage(),
-                locks.waiting_usage(),
-                locks.open_file_usage(),
-                locks.delegation_usage(),
-            ];
-            let leases = leader.leases();
-            let leases = (leases.handle_usage(), leases.client_usage());
-            let refused = leader.refused_by_quota();
-            let locks = (locks, delegation_limit);
-            (ranges, processes, signals, locks, leases, refused)
-        });
-        let (
-            ranges,
-            processes,
-            signals,
-            ([locks, files, waiting, handles, delegations], delegation_limit),
-            (served, clients),
-            refused_by_quota,
-        ) = leader.unwrap_or_default();
-        let own = {
+            pools.locks.set(locks.lock_usage());
+            pools.locked_files.set(locks.file_usage());
+            pools.waiting_for_locks.set(locks.waiting_usage());
+            pools.lock_handles.set(locks.open_file_usage());
+            pools.delegations.set(locks.delegation_usage());
+            pools.delegations.limit = locks.delegation_limit();
+            pools.served_handles.set(leader.leases().handle_usage());
+            pools.sync_clients.set(leader.leases().client_usage());
+            refused_by_quota = leader.refused_by_quota();
+        }
+        {
             let own = self.own_ids.lock();
-            (own.len(), own.peak())
-        };
-        let children = self.children.lock().usage();
-        let delegated_files = self.delegated_files.lock().usage();
+            pools.own_ranges.set((own.len(), own.peak()));
+        }
         let queues = self.peers.queue_usage();
-        let pools = Pools {
-            peers: fill(self.peers.fill(), limits.peers),
-            waiters: fill(self.waiters.fill(), limits.waiters),
-            ranges: fill(ranges, limits.ranges),
-            processes: fill(processes, limits.processes),
-            queued_signals: fill(signals, limits.queued_signals),
-            children: fill(children, limits.children),
-            locks: fill(locks, limits.locks.locks),
-            locked_files: fill(files, limits.locks.files),
-            waiting_for_locks: fill(waiting, limits.locks.waiting),
-            lock_handles: fill(handles, limits.locks.open_files),
-            delegations: fill(delegations, delegation_limit),
-            sync_handles: fill(self.sync_handles.usage(), limits.sync_handles),
-            served_handles: fill(served, limits.leases.handles),
-            sync_clients: fill(clients, limits.leases.clients),
-            delegated_files: fill(delegated_files, limits.max_delegated_files()),
-            own_ranges: fill(own, limits.own_ranges),
-            send_queue: fill((queues.now, queues.most), limits.send_queue / 2),
-        };
+        pools.peers.set(self.peers.fill());
+        pools.waiters.set(self.waiters.fill());
+        pools.children.set(self.children.lock().usage());
+        pools
+            .delegated_files
+            .set(self.delegated_files.lock().usage());
+        pools.sync_handles.set(self.sync_handles.usage());
+        pools.send_queue.set((queues.now, queues.most));
+        for (pool, limit) in [
+            (&mut pools.peers, limits.peers),
+            (&mut pools.waiters, limits.waiters),
+            (&mut pools.ranges, limits.ranges),
+            (&mut pools.processes, limits.processes),
+            (&mut pools.queued_signals, limits.queued_signals),
+            (&mut pools.children, limits.children),
+            (&mut pools.locks, limits.locks.locks),
+            (&mut pools.locked_files, limits.locks.files),
+            (&mut pools.waiting_for_locks, limits.locks.waiting),
+            (&mut pools.lock_handles, limits.locks.open_files),
+            (&mut pools.sync_handles, limits.sync_handles),
+            (&mut pools.served_handles, limits.leases.handles),
+            (&mut pools.sync_clients, limits.leases.clients),
+            (&mut pools.delegated_files, limits.max_delegated_files()),
+            (&mut pools.own_ranges, limits.own_ranges),
+            (&mut pools.send_queue, limits.send_queue / 2),
+        ] {
+            pool.limit = limit;
+        }
         self.counters.read(queues.accepted, pools, refused_by_quota)
     }
 

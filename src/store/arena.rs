@@ -56,10 +56,20 @@ impl<const BYTES: usize> Default for Memory<BYTES> {
 
 /// The greatest number of bytes that a table of `count` elements of type `T` takes, alignment
 /// included.
+#[cfg(not(static_library))]
 pub(crate) const fn bytes_for<T>(count: usize) -> usize {
     count
         .saturating_mul(size_of::<T>())
         .saturating_add(align_of::<T>())
+}
+
+// With the limits of entries and lengths that `Config::check` demands, no sum of memory comes near to 64 bits, and the arena
+// checks each allocation besides. So the static library saves the code for sums that are too large.
+#[cfg(static_library)]
+pub(crate) const fn bytes_for<T>(count: usize) -> usize {
+    count
+        .wrapping_mul(size_of::<T>())
+        .wrapping_add(align_of::<T>())
 }
 
 /// The sum of some lengths. A sum that is too large is more than any memory or frame has room for.
@@ -69,7 +79,18 @@ macro_rules! total {
     };
 }
 
-pub(crate) use total;
+/// The sum of the memory of several parts in bytes.
+macro_rules! memory_sum {
+    ($first:expr $(, $part:expr)* $(,)?) => {{
+        #[cfg(not(static_library))]
+        let sum = $first$(.saturating_add($part))*;
+        #[cfg(static_library)]
+        let sum = $first$(.wrapping_add($part))*;
+        sum
+    }};
+}
+
+pub(crate) use {memory_sum, total};
 
 /// The part of a block of memory that is not allocated yet.
 ///
@@ -171,16 +192,37 @@ impl<'m> Arena<'m> {
     }
 
     /// Cuts off a table of `count` elements that are all `value`.
-    pub(crate) fn alloc_filled<T: Copy>(&mut self, count: usize, value: T) -> Table<'m, T> {
-        let room = self.alloc_uninit::<T>(count);
-        if let Some(first) = room.first_mut() {
-            first.write(value);
+    pub(crate) fn alloc_filled<T: Copy>(&mut self, count: usize, value: &T) -> Table<'m, T> {
+        let layout = (size_of::<T>(), align_of::<T>());
+        // SAFETY: `value` has this size.
+        let (first, count) = unsafe { self.cut_filled(count, layout, (&raw const *value).cast()) };
+        // SAFETY: the memory is exclusively this call's for 'm, aligned for T, and has `count` copies of `value`.
+        Table(unsafe { core::slice::from_raw_parts_mut(first.cast(), count) })
+    }
+
+    /// Cuts off memory as [`Arena::cut`] does, and fills it with copies of the value.
+    ///
+    /// # Safety
+    /// The value must have this size.
+    // Not generic, and not inlined: it is called for each table.
+    #[inline(never)]
+    unsafe fn cut_filled(
+        &mut self,
+        count: usize,
+        layout: (usize, usize),
+        value: *const MaybeUninit<u8>,
+    ) -> (*mut u8, usize) {
+        let (first, count) = self.cut(count, layout);
+        let (size, _) = layout;
+        if count > 0 {
+            // SAFETY: there is room for `count` values, and each copy is within it: the first one comes from the value, and
+            // the others double what is there.
+            unsafe {
+                core::ptr::copy_nonoverlapping(value, first.cast(), size);
+                repeat(first, size, size.wrapping_mul(count));
+            }
         }
-        // SAFETY: these are the bytes of the table, and the first element, if there is one, was written.
-        unsafe { repeat(room.as_mut_ptr().cast(), size_of::<T>(), size_of_val(room)) };
-        let room: *mut [MaybeUninit<T>] = room;
-        // SAFETY: every element is a copy of `value` now, and `MaybeUninit<T>` has the layout of `T`.
-        Table(unsafe { &mut *(room as *mut [T]) })
+        (first, count)
     }
 
     /// Cuts off memory for one value, which `make` makes with memory of the same arena. The value is
@@ -232,8 +274,6 @@ impl<'m> Arena<'m> {
 /// # Safety
 /// The bytes from `first` on must be the caller's. If there are any, the first `done` ones are copied also if they are
 /// not initialised.
-// Not generic, and not inlined: it is called for each table.
-#[inline(never)]
 unsafe fn repeat(first: *mut u8, mut done: usize, length: usize) {
     while done < length {
         let count = done.min(length.wrapping_sub(done));
@@ -289,11 +329,11 @@ mod tests {
     fn table_for_which_too_little_memory_is_left_is_empty_and_the_arena_says_so() {
         let mut memory = [MaybeUninit::uninit(); 64];
         let mut arena = Arena::new(&mut memory);
-        assert_eq!(arena.alloc_filled(3, 7_u32).to_vec(), [7, 7, 7]);
+        assert_eq!(arena.alloc_filled(3, &7_u32).to_vec(), [7, 7, 7]);
         assert_eq!(arena.check(), Ok(()));
-        assert!(arena.alloc_filled(64, 7_u32).is_empty());
+        assert!(arena.alloc_filled(64, &7_u32).is_empty());
         assert!(arena.alloc_table(usize::MAX, |index| index).is_empty());
-        assert!(arena.split_off(64).alloc_filled(1, 0_u8).is_empty());
+        assert!(arena.split_off(64).alloc_filled(1, &0_u8).is_empty());
         assert_eq!(arena.check(), Err(Error::Full(Resource::Memory)));
         assert_eq!(
             arena.checked(|_| ()),

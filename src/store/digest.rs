@@ -12,6 +12,10 @@ use core::ops::{Deref, DerefMut};
 use super::hash64;
 use crate::invariant::Count;
 
+/// Whether a machine may have a second one that follows it, with which it compares digests: in a family with an heir, and
+/// in tests. In other builds nothing is kept for that.
+pub(crate) const HAS_REPLICAS: bool = cfg!(any(test, feature = "testing", feature = "succession"));
+
 /// Computes the digest of numbers. It depends neither on addresses nor on the processor's byte
 /// order.
 pub(crate) struct Digest {
@@ -123,7 +127,10 @@ impl<T> Digested<T> {
 
     /// Adds the digest of the part. `compute` computes it if it is not known.
     pub(crate) fn digest(&self, digest: &mut Digest, compute: impl FnOnce(&T, &mut Digest)) {
-        let known = self.digest.get().filter(|_| !digest.is_anew);
+        let known = self
+            .digest
+            .get()
+            .filter(|_| HAS_REPLICAS && !digest.is_anew);
         let of_part = known.unwrap_or_else(|| {
             let mut of_part = Digest {
                 state: START,
@@ -148,7 +155,9 @@ impl<T> Deref for Digested<T> {
 
 impl<T> DerefMut for Digested<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.digest.set(None);
+        if HAS_REPLICAS {
+            self.digest.set(None);
+        }
         &mut self.part
     }
 }
@@ -161,21 +170,21 @@ pub(crate) struct Sum(Cell<Option<u64>>);
 impl Sum {
     /// Adds a value.
     pub(crate) fn add(&self, thing: impl Hash) {
-        if let Some(sum) = self.0.get() {
+        if HAS_REPLICAS && let Some(sum) = self.0.get() {
             self.0.set(Some(sum.wrapping_add(Digest::of(&thing))));
         }
     }
 
     /// Removes a value.
     pub(crate) fn subtract(&self, thing: impl Hash) {
-        if let Some(sum) = self.0.get() {
+        if HAS_REPLICAS && let Some(sum) = self.0.get() {
             self.0.set(Some(sum.wrapping_sub(Digest::of(&thing))));
         }
     }
 
     /// Adds the sum to `digest`; `things` are all values of the sum.
     pub(crate) fn digest<T: Hash>(&self, digest: &mut Digest, things: impl Iterator<Item = T>) {
-        let known = self.0.get().filter(|_| !digest.is_anew);
+        let known = self.0.get().filter(|_| HAS_REPLICAS && !digest.is_anew);
         let sum = known.unwrap_or_else(|| {
             let sum = things.fold(0_u64, |sum, thing| sum.wrapping_add(Digest::of(&thing)));
             if !digest.is_anew {

@@ -9,7 +9,7 @@ use core::cmp::Ordering;
 
 use heapless::Vec;
 
-use super::{Arena, NONE, Steps, Table, bytes_for, total};
+use super::{Arena, NONE, Steps, Table, bytes_for, memory_sum};
 use crate::invariant::OrBroken;
 
 /// The side of a child.
@@ -79,13 +79,13 @@ pub(crate) struct HashIndex<'m> {
 
 impl<'m> HashIndex<'m> {
     pub(crate) const fn bytes(capacity: usize) -> usize {
-        total!(bytes_for::<u32>(capacity), bytes_for::<Node>(capacity))
+        memory_sum!(bytes_for::<u32>(capacity), bytes_for::<Node>(capacity))
     }
 
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         HashIndex {
-            roots: arena.alloc_filled(capacity, NONE),
-            nodes: arena.alloc_filled(capacity, LEAF),
+            roots: arena.alloc_filled(capacity, &NONE),
+            nodes: arena.alloc_filled(capacity, &LEAF),
             steps: Steps::default(),
         }
     }

@@ -26,11 +26,11 @@ mod steps;
 mod transmit_queue;
 
 pub use arena::{Arena, Memory};
-pub(crate) use arena::{Table, bytes_for, total};
+pub(crate) use arena::{Table, bytes_for, memory_sum, total};
 pub(crate) use buffer::Buffer;
 pub(crate) use byte_ring::ByteRing;
 pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
-pub(crate) use digest::{Digest, Digested, Sum};
+pub(crate) use digest::{Digest, Digested, HAS_REPLICAS, Sum};
 pub(crate) use hash_index::HashIndex;
 pub(crate) use image::{
     Entry, Image, Loader, Reader, Saver, Writer, checksum_of, codes, entry, field_size, image,

@@ -25,7 +25,7 @@ impl<'m> SlotAllocator<'m> {
 
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         SlotAllocator {
-            next_free: arena.alloc_filled(capacity, NONE),
+            next_free: arena.alloc_filled(capacity, &NONE),
             free: NONE,
             fresh: 0,
             in_use: 0,

@@ -38,7 +38,7 @@ impl<'m> SortedMap<'m> {
 
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         SortedMap {
-            entries: arena.alloc_filled(capacity, Entry::default()),
+            entries: arena.alloc_filled(capacity, &Entry::default()),
             count: 0,
             peak: 0,
             steps: Steps::default(),

@@ -62,7 +62,7 @@ impl<'m> TransmitQueue<'m> {
 
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         TransmitQueue {
-            links: arena.alloc_filled(capacity, UNLINKED),
+            links: arena.alloc_filled(capacity, &UNLINKED),
             due: EMPTY,
             deferred: EMPTY,
             used: 0,

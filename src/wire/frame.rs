@@ -103,10 +103,14 @@ pub(super) fn fill(
     head: &(impl IntoBytes + zerocopy::Immutable),
     data: &[u8],
 ) -> Result<(), TooSmall> {
-    let (to, rest) = payload
-        .split_at_mut_checked(size_of_val(head))
-        .ok_or(TooSmall)?;
-    head.write_to(to).map_err(|_| TooSmall)?;
+    fill_bytes(payload, head.as_bytes(), data)
+}
+
+// Not inlined: each kind of message calls it.
+#[inline(never)]
+fn fill_bytes(payload: &mut [u8], head: &[u8], data: &[u8]) -> Result<(), TooSmall> {
+    let (to, rest) = payload.split_at_mut_checked(head.len()).ok_or(TooSmall)?;
+    copy(to, head);
     let (to, spare) = rest.split_at_mut_checked(data.len()).ok_or(TooSmall)?;
     copy(to, data);
     spare.fill(0);

@@ -68,7 +68,7 @@ impl<'m> Contention<'m> {
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, files: usize) -> Self {
-        let entries = arena.alloc_filled(Self::length(files), EMPTY);
+        let entries = arena.alloc_filled(Self::length(files), &EMPTY);
         Contention(entries)
     }
 

@@ -30,7 +30,7 @@ impl<'m> OverdueMembers<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, files: usize) -> Self {
         OverdueMembers {
-            members: arena.alloc_filled(Self::length(files), None),
+            members: arena.alloc_filled(Self::length(files), &None),
         }
     }
 

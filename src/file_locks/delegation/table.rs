@@ -19,7 +19,7 @@ use core::hash::Hash;
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
     Arena, Digest, Digested, HashIndex, NONE, Payer, Portion, Table, TransmitQueue, entry, hash64,
-    image, list_length, total,
+    image, list_length, memory_sum,
 };
 use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
@@ -80,7 +80,7 @@ image!(DelegationTable<'_> {
 
 impl<'m> DelegationTable<'m> {
     pub(in crate::file_locks) const fn bytes(files: usize) -> usize {
-        total!(
+        memory_sum!(
             HashIndex::bytes(files),
             TransmitQueue::bytes(files),
             TransmitQueue::bytes(files),

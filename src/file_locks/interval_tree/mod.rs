@@ -25,7 +25,7 @@ use super::Range;
 use super::reach::Reach;
 use crate::invariant::Count;
 use crate::store::{
-    Arena, Digest, NONE, Payer, SlotAllocator, Steps, Table, bytes_for, entry, image, total,
+    Arena, Digest, NONE, Payer, SlotAllocator, Steps, Table, bytes_for, entry, image, memory_sum,
 };
 
 /// The two trees that a lock is in.
@@ -165,7 +165,7 @@ pub(super) struct IntervalTrees<'m> {
 
 impl<'m> IntervalTrees<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<RangeLock>(capacity),
             SlotAllocator::bytes(capacity),
         )
@@ -173,7 +173,7 @@ impl<'m> IntervalTrees<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         IntervalTrees {
-            locks: arena.alloc_filled(capacity, EMPTY_LOCK),
+            locks: arena.alloc_filled(capacity, &EMPTY_LOCK),
             slots: SlotAllocator::new(arena, capacity),
             steps: Steps::default(),
         }

@@ -19,7 +19,7 @@ use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
     Arena, Digest, HashIndex, Quotas, SlotAllocator, Steps, Table, TransmitQueue, bytes_for, image,
-    total,
+    memory_sum,
 };
 
 use quotas::OPEN_FILES;
@@ -61,7 +61,7 @@ pub(super) struct OpenFileTable<'m> {
 
 impl<'m> OpenFileTable<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Reference>(capacity),
             SlotAllocator::bytes(capacity),
             HashIndex::bytes(capacity),
@@ -72,10 +72,10 @@ impl<'m> OpenFileTable<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize, members: usize) -> Self {
         OpenFileTable {
-            references: arena.alloc_filled(capacity, FREE),
+            references: arena.alloc_filled(capacity, &FREE),
             slots: SlotAllocator::new(arena, capacity),
             by_number: HashIndex::new(arena, capacity),
-            closed: arena.alloc_filled(capacity, 0),
+            closed: arena.alloc_filled(capacity, &0),
             listed: 0,
             unjoined: 0,
             withheld: 0,

@@ -8,7 +8,7 @@ use crate::Vmid;
 use crate::invariant::OrBroken;
 use crate::store::{
     Arena, Digest, HashIndex, Payer, Quotas, SlotAllocator, Table, bytes_for, entry, hash64, image,
-    total,
+    memory_sum,
 };
 
 #[derive(Clone, Copy, Default, Hash)]
@@ -73,7 +73,7 @@ const KEYS: [Key; 3] = [Key::Number, Key::To, Key::Giver];
 
 impl<'m> Grants<'m> {
     pub(super) const fn bytes(capacity: usize, members: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Payer>(capacity),
             Quotas::bytes(members),
             bytes_for::<Grant>(capacity),
@@ -87,10 +87,10 @@ impl<'m> Grants<'m> {
     /// Makes an empty table, which at most `members` share by quotas; 0: there are no quotas.
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize, members: usize) -> Self {
         Grants {
-            entries: arena.alloc_filled(capacity, Grant::default()),
+            entries: arena.alloc_filled(capacity, &Grant::default()),
             slots: SlotAllocator::new(arena, capacity),
             indexes: [(); 3].map(|()| HashIndex::new(arena, capacity)),
-            payers: arena.alloc_filled(capacity, Payer::NOBODY),
+            payers: arena.alloc_filled(capacity, &Payer::NOBODY),
             quotas: Quotas::new(arena, members, &[capacity]),
         }
     }

@@ -5,7 +5,7 @@ use core::hash::Hasher;
 
 use super::quotas::RANGES;
 use crate::invariant::Count;
-use crate::store::{Arena, Digest, Interval, IntervalMap, Quotas, image, total};
+use crate::store::{Arena, Digest, Interval, IntervalMap, Quotas, image, memory_sum};
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
 
@@ -51,7 +51,7 @@ impl<'m> Ranges<'m> {
 
     /// The memory of a table of `capacity` ranges that `members` share, in bytes.
     pub const fn shared_bytes(capacity: usize, members: usize) -> usize {
-        total!(IntervalMap::bytes(capacity), Quotas::bytes(members))
+        memory_sum!(IntervalMap::bytes(capacity), Quotas::bytes(members))
     }
 
     /// Makes an empty table of `capacity` ranges, allocated from `arena`. With `wrap`, released IDs

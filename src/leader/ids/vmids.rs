@@ -8,7 +8,7 @@ use core::hash::Hasher;
 use super::grants::{Grant, Grants, Key};
 use crate::Vmid;
 use crate::error::{Error, Invalid, Resource};
-use crate::store::{Arena, Digest, image, total};
+use crate::store::{Arena, Digest, image, memory_sum};
 
 /// The greatest number of unused VMIDs, for any number of ranges.
 const MAX_UNUSED: usize = 4096;
@@ -34,8 +34,8 @@ image!(Vmids<'_> {
 impl<'m> Vmids<'m> {
     /// The number of VMIDs that may be unused or in use, for a leader of that many ranges and processes.
     pub(in crate::leader) const fn capacity(ranges: usize, processes: usize) -> usize {
-        let unused = total!(ranges.div_ceil(4), 16);
-        total!(
+        let unused = memory_sum!(ranges.div_ceil(4), 16);
+        memory_sum!(
             if unused < MAX_UNUSED {
                 unused
             } else {

@@ -16,7 +16,7 @@ use crate::error::{Error, Invalid, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
     Arena, Digest, Digested, Quotas, SortedMap, Steps, Table, TransmitQueue, bytes_for, image,
-    total,
+    memory_sum,
 };
 use crate::{Id, Vmid};
 use core::hash::Hash;
@@ -86,7 +86,7 @@ pub struct Processes<'m> {
 
 impl<'m> Processes<'m> {
     pub(super) const fn bytes(capacity: usize, signals: &SignalLimits) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Entry>(capacity),
             bytes_for::<u32>(capacity),
             SortedMap::bytes(capacity),
@@ -99,7 +99,7 @@ impl<'m> Processes<'m> {
     pub(super) fn new(arena: &mut Arena<'m>, capacities: &LeaderCapacities) -> Self {
         let capacity = capacities.processes;
         Processes {
-            entries: arena.alloc_filled(capacity, FREE_ENTRY),
+            entries: arena.alloc_filled(capacity, &FREE_ENTRY),
             free: arena.alloc_table(capacity, |index| {
                 u32::try_from(capacity.minus(index).minus(1)).or_broken(u32::MAX)
             }),

@@ -15,7 +15,7 @@ use crate::error::Errno;
 use crate::invariant::Count;
 use crate::store::{
     Arena, Digest, NONE, SlotAllocator, SortedMap, Steps, Table, TransmitQueue, bytes_for, entry,
-    image, list_length, total,
+    image, list_length, memory_sum,
 };
 use crate::wire::{KillTarget, PidKill};
 use crate::{Id, Vmid};
@@ -215,7 +215,7 @@ pub(crate) struct Signals<'m> {
 
 impl<'m> Signals<'m> {
     pub(super) const fn bytes(limits: &SignalLimits) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Target>(limits.targets),
             SlotAllocator::bytes(limits.targets),
             SortedMap::bytes(limits.targets),
@@ -227,10 +227,10 @@ impl<'m> Signals<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, limits: &SignalLimits) -> Self {
         Signals {
-            targets: arena.alloc_filled(limits.targets, IDLE),
+            targets: arena.alloc_filled(limits.targets, &IDLE),
             free_targets: SlotAllocator::new(arena, limits.targets),
             by_vmid: SortedMap::new(arena, limits.targets),
-            queue: arena.alloc_filled(limits.slot_count(), EMPTY),
+            queue: arena.alloc_filled(limits.slot_count(), &EMPTY),
             free: SlotAllocator::new(arena, limits.slot_count()),
             limit: limits.queued,
             queued_count: 0,

@@ -164,12 +164,13 @@ calls! {
         }
         self.defer_member_output();
         let limits = Limits::of(wait, &self.pal);
-        let returned = self.wait_until(leader, WaitReason::Room, limits, || {
+        let mut put = || {
             if let Some(peer) = self.peers.find(leader) {
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }
             self.try_return_files().then_some(Ok(()))
-        });
+        };
+        let returned = self.wait_until(leader, WaitReason::Room, limits, &mut put);
         match wait!(returned) {
             Err(Error::TimedOut) if limits.until == Deadline::Now => {
                 Err(Error::Full(Resource::SendQueue))

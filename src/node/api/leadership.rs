@@ -144,14 +144,14 @@ calls! {
             return Ok(false);
         }
         let us = self.identity.vmid;
-        wait!(self.wait_until(us, WaitReason::Members, limits, || {
+        wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
             self.await_heir().then_some(Ok(()))
         }))?;
         if !self.resign() {
             return Ok(false);
         }
         // The members see the end of their streams only after the heir has all.
-        wait!(self.wait_until(us, WaitReason::Members, limits, || {
+        wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
             self.has_resigned().then_some(Ok(()))
         }))?;
         self.advance_phase(Phase::Closing);
@@ -177,7 +177,7 @@ calls! {
         for peer in self.peers.all() {
             self.flush(&peer);
         }
-        wait!(self.wait_until(us, WaitReason::Members, limits, || {
+        wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
             let is_last =
                 !self.peers.is_any_connected() && !leader.lock().processes().has_living_except(us);
             is_last.then_some(Ok(()))

@@ -337,13 +337,13 @@ calls! {
         if self.send_all_client_messages() {
             return Ok(());
         }
-        let send = || {
+        let mut send = || {
             if let Some(peer) = self.peers.find(leader) {
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }
             self.send_all_client_messages().then_some(Ok(()))
         };
-        let all_sent = self.wait_until(leader, WaitReason::Room, limits, send);
+        let all_sent = self.wait_until(leader, WaitReason::Room, limits, &mut send);
         match wait!(all_sent) {
             Err(Error::LeaderGone | Error::CutOff) => Ok(()),
             ended => ended,

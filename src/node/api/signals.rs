@@ -307,7 +307,7 @@ calls! {
         // Without an answer that says otherwise, the signal may be pending at the leader.
         let pending = Undo::new(|| self.note_forwarded());
         let answer = wait!(self.call(self.leader_vmid(), &message, wait))?;
-        if answer == Answer::Status(Ok(QUEUED)) {
+        if matches!(answer, Answer::Status(Ok(QUEUED))) {
             return Ok(ViaLeader::Done);
         }
         pending.keep();

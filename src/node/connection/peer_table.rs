@@ -11,7 +11,7 @@ use super::turn::Share;
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::node::reclaim::{AtomicReclaim, Reclaim};
-use crate::store::{Arena, Contended, Rank, SortedMap, SpinLock, Table, bytes_for, total};
+use crate::store::{Arena, Contended, Rank, SortedMap, SpinLock, Table, bytes_for, memory_sum};
 use crate::wire::{FrameReader, FrameWriter};
 
 #[derive(Clone, Copy, Default)]
@@ -82,7 +82,7 @@ impl<S> Drop for PeerRef<'_, '_, S> {
 impl<'m, S> Peers<'m, S> {
     /// The bytes of the table, without the buffers.
     pub(crate) const fn bytes(capacity: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Peer<'m, S>>(capacity),
             SortedMap::bytes(capacity),
             bytes_for::<Use>(capacity),
@@ -102,7 +102,7 @@ impl<'m, S> Peers<'m, S> {
     ) -> Self {
         let number = |index: usize| u32::try_from(index).or_broken(u32::MAX);
         // The buffers come from the far end of the arena, so that the tables are adjacent.
-        let buffers_of_one = total!(frame_length, send_queue & !1);
+        let buffers_of_one = memory_sum!(frame_length, send_queue & !1);
         let mut buffers = arena.split_off(capacity.saturating_mul(buffers_of_one));
         let slots = arena.alloc_table(capacity, |index| Peer {
             index: number(index),
@@ -181,12 +181,12 @@ impl<'m, S> Peers<'m, S> {
         });
         let directory = Directory {
             by_vmid: SortedMap::new(arena, capacity),
-            uses: arena.alloc_filled(capacity, Use::default()),
+            uses: arena.alloc_filled(capacity, &Use::default()),
             free: arena.alloc_table(capacity, |index| number(capacity.minus(index).minus(1))),
             free_count: capacity,
         };
         let work_queue = WorkQueue {
-            ring: arena.alloc_filled(capacity, 0),
+            ring: arena.alloc_filled(capacity, &0),
             first: 0,
             count: 0,
         };

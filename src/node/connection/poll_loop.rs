@@ -17,7 +17,7 @@ use crate::node::lifecycle::CLOSE_LIMIT;
 use crate::node::{AdaptiveSpin, LeaderTables, Node, PeerRef, Phase, Sender, StreamKey};
 use crate::pal::fault::{check_ready, log_fault};
 use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Stream, Time, Token};
-use crate::store::{Arena, SpinLockGuard, Table, assert_none_held, bytes_for, total};
+use crate::store::{Arena, SpinLockGuard, Table, assert_none_held, bytes_for, memory_sum};
 
 /// The length of the VMID with which a process begins each of its streams, in bytes.
 pub(crate) const VMID_LENGTH: usize = 4;
@@ -67,7 +67,7 @@ pub(crate) struct WorkerState<'m, S> {
 
 impl<'m, S: Stream> WorkerState<'m, S> {
     pub(crate) const fn bytes(unidentified: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Option<UnidentifiedStream<S>>>(unidentified),
             bytes_for::<ReadyList>(1),
         )

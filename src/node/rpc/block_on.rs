@@ -203,7 +203,7 @@ calls! {
         peer: Vmid,
         what: WaitReason,
         limits: Limits<'_>,
-        mut poll: impl FnMut() -> Option<Result<(), Error>>,
+        poll: &mut callback!(FnMut() -> Option<Result<(), Error>>),
     ) -> Result<(), Error> {
         let waiter = self.claim_waiter(peer, what, limits, what.is_open_ended())?;
         let mut outcome = None;
@@ -229,7 +229,8 @@ calls! {
     /// As `limits` say; the error of the calls that wait for `peer` if that is gone.
     fn pause(&self, peer: Vmid, limits: Limits<'_>, pause: Duration) -> Result<(), Error> {
         let rest = limits.not_after(self.now() + pause);
-        let paused = self.wait_until(peer, WaitReason::Pause, rest, || None);
+        let mut never = || None;
+        let paused = self.wait_until(peer, WaitReason::Pause, rest, &mut never);
         match wait!(paused) {
             Err(Error::TimedOut) => limits.reached(&self.pal).map_or(Ok(()), Err),
             ended => ended,

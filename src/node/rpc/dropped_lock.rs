@@ -310,7 +310,7 @@ calls! {
         }
         let limits = Limits::of(wait, &self.pal);
         let what = WaitReason::Answer(codes::FILE_LOCK_CANCEL);
-        wait!(self.wait_until(self.leader_vmid(), what, limits, || {
+        wait!(self.wait_until(self.leader_vmid(), what, limits, &mut || {
             (self.waiters.dropped_locks() == 0).then_some(Ok(()))
         }))
     }

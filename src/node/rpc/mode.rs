@@ -21,12 +21,21 @@ use crate::node::{Node, PeerRef};
 use crate::pal::{Deadline, Pal};
 use crate::wire::{Answer, Message};
 
-/// Writes methods of [`Node`] that block, and of [`Polled`] that are futures.
+/// Writes methods of [`Node`] that block, and of [`Polled`] that are futures. `callback!(FnMut(…))` is the type of a
+/// closure behind a reference: the methods that block are compiled once for all closures, and futures can be moved to other
+/// threads as their closures can.
 macro_rules! calls {
     ($(
         $(#[$meta:meta])*
         fn $name:ident $(<$generic:ident>)? ($($args:tt)*) -> $result:ty $body:block
     )*) => {
+        #[allow(unused_macros)]
+        macro_rules! callback {
+            ($callback:path) => {
+                dyn $callback
+            };
+        }
+
         impl<'m, P: Pal> Node<'m, P> {
             $(
                 $(#[$meta])*
@@ -40,6 +49,13 @@ macro_rules! calls {
                     $body
                 }
             )*
+        }
+
+        #[allow(unused_macros)]
+        macro_rules! callback {
+            ($callback:path) => {
+                (impl $callback + ?Sized)
+            };
         }
 
         impl<'m, P: Pal> $crate::node::rpc::Polled<'_, 'm, P> {

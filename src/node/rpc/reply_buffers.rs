@@ -1,7 +1,7 @@
 //! The buffers for the data of answers.
 
 use crate::invariant::Count;
-use crate::store::{Arena, Buffer, Table, bytes_for, total};
+use crate::store::{Arena, Buffer, Table, bytes_for, memory_sum};
 use crate::wire::PATH_MAX;
 
 /// The length of a buffer: the data of an answer, or an unlock with a path of the same length, as a frame.
@@ -34,7 +34,7 @@ pub(in crate::node) struct ReplyBuffers<'m> {
 
 impl<'m> ReplyBuffers<'m> {
     pub(in crate::node) const fn bytes(count: usize, length: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Option<Buffer<'_>>>(count),
             count.saturating_mul(length),
         )

@@ -7,7 +7,7 @@ use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken, broken};
 use crate::pal::{Event, OutOfResources, Time};
 use crate::store::{
-    Arena, Buffer, Contended, Rank, SpinLock, SpinLockGuard, Table, bytes_for, copy, total,
+    Arena, Buffer, Contended, Rank, SpinLock, SpinLockGuard, Table, bytes_for, copy, memory_sum,
 };
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::{Answer, Expected};
@@ -119,7 +119,7 @@ impl WaitToken {
 
 impl<'m, E: Event> Waiters<'m, E> {
     pub(crate) const fn bytes(capacity: usize, buffers: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Waiter<'m, E>>(capacity),
             bytes_for::<u32>(capacity),
             ReplyBuffers::bytes(buffers, BUFFER_LENGTH),

@@ -50,7 +50,7 @@ impl<'m> Filling<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, tables: usize) -> Self {
         Filling {
-            checksums: arena.alloc_filled(Filling::slices(tables), 0),
+            checksums: arena.alloc_filled(Filling::slices(tables), &0),
             slice: arena.alloc_buffer(SLICE),
             cursor: ImageCursor::default(),
             round: 0,

@@ -155,7 +155,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns the tables if this process leads.
     #[inline]
     pub(crate) fn leading(&self) -> Option<&'m LeaderTables<'m>> {
-        self.leadership.tables.filter(|_| self.leads_itself())
+        // In a family without heirs only the first leader has tables.
+        let tables = self.leadership.tables;
+        tables.filter(|_| !Config::HAS_SUCCESSION || self.leads_itself())
     }
 
     /// Whether this process leads.

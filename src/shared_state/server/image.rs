@@ -3,11 +3,12 @@
 use super::table::{client_key, handle_id, hash_client};
 use super::{ClientRecord, EMPTY, HandleRecord, Server, Value};
 use crate::store::{
-    Entry, Image, Loader, Malformed, NONE, Payer, Reader, Saver, Writer, hash64, list_length, total,
+    Entry, Image, Loader, Malformed, NONE, Payer, Reader, Saver, Writer, hash64, list_length,
+    memory_sum,
 };
 
 /// The size of a handle without its value.
-const HANDLE: usize = total!(8_usize, 6 * 4, 1, Payer::SIZE, 8);
+const HANDLE: usize = memory_sum!(8_usize, 6 * 4, 1, Payer::SIZE, 8);
 
 impl HandleRecord<'_> {
     fn save(&self, to: &mut Writer<'_>) {

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::store::{
     Arena, Buffer, Digested, HashIndex, NONE, Payer, Portion, Quotas, SlotAllocator, Steps, Table,
-    TransmitQueue, bytes_for, entry, total,
+    TransmitQueue, bytes_for, entry, memory_sum,
 };
 use crate::wire::SyncState;
 pub use outbox::ServerMessage;
@@ -184,7 +184,7 @@ impl<'m> Server<'m> {
     /// The number of bytes of memory that a server takes, with `data` bytes for each handle's
     /// value.
     pub const fn bytes(limits: &LeaseLimits, data: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<HandleRecord<'m>>(limits.handles),
             limits.handles.saturating_mul(data),
             SlotAllocator::bytes(limits.handles),
@@ -243,7 +243,7 @@ impl<'m> Server<'m> {
             }),
             handle_slots: SlotAllocator::new(arena, limits.handles),
             by_id: HashIndex::new(arena, limits.handles),
-            clients: arena.alloc_filled(limits.clients, EMPTY),
+            clients: arena.alloc_filled(limits.clients, &EMPTY),
             client_slots: SlotAllocator::new(arena, limits.clients),
             by_client: HashIndex::new(arena, limits.clients),
             outbox: TransmitQueue::new(arena, limits.clients),

@@ -3,7 +3,7 @@
 use super::node::MAX_INTERVAL;
 use crate::ID_MAX;
 use crate::invariant::Count;
-use crate::store::{Arena, Table, bytes_for, total};
+use crate::store::{Arena, Table, bytes_for, memory_sum};
 
 /// Returns the first and the last number of a block.
 pub(super) fn bounds(block: u32) -> (u32, u32) {
@@ -40,7 +40,7 @@ pub(super) struct FullBlocks<'m> {
 impl<'m> FullBlocks<'m> {
     /// The memory that the bits take, in bytes.
     pub(super) const fn bytes() -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<u64>(WORDS[0]),
             bytes_for::<u64>(WORDS[1]),
             bytes_for::<u64>(WORDS[2]),
@@ -49,7 +49,7 @@ impl<'m> FullBlocks<'m> {
 
     /// Makes the set, without a full block. The bits are allocated from `arena`.
     pub(super) fn new(arena: &mut Arena<'m>) -> Self {
-        let mut level = |words| arena.alloc_filled(words, 0);
+        let mut level = |words| arena.alloc_filled(words, &0);
         FullBlocks {
             levels: [level(WORDS[0]), level(WORDS[1]), level(WORDS[2])],
             count: 0,

@@ -17,7 +17,7 @@ mod tree;
 use core::hash::Hasher;
 use core::ptr;
 
-use super::{Arena, Digest, Payer, Sum, Table, bytes_for, total};
+use super::{Arena, Digest, Payer, Sum, Table, bytes_for, memory_sum};
 use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
 use full_blocks::{FullBlocks, block_of, bounds};
@@ -123,12 +123,12 @@ pub(crate) struct IntervalMap<'m> {
 
 impl<'m> IntervalMap<'m> {
     const fn lists_for(capacity: usize) -> usize {
-        total!(capacity / INTERVALS_PER_LIST, 1)
+        memory_sum!(capacity / INTERVALS_PER_LIST, 1)
     }
 
     /// The memory of a table of `capacity` intervals, in bytes.
     pub(crate) const fn bytes(capacity: usize) -> usize {
-        total!(
+        memory_sum!(
             Tree::bytes(capacity),
             bytes_for::<Option<&Node<'_>>>(capacity),
             bytes_for::<u16>(capacity),
@@ -141,8 +141,8 @@ impl<'m> IntervalMap<'m> {
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         IntervalMap {
             tree: Tree::new(arena, capacity),
-            hints: arena.alloc_filled(capacity, None),
-            occupancy: arena.alloc_filled(capacity, 0),
+            hints: arena.alloc_filled(capacity, &None),
+            occupancy: arena.alloc_filled(capacity, &0),
             owner_lists: arena.alloc_table(Self::lists_for(capacity), |_| OwnerList::default()),
             full: FullBlocks::new(arena),
             content: Sum::default(),

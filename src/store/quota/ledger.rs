@@ -5,7 +5,7 @@ use super::{Payer, number};
 use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
 use crate::store::{
-    Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for, entry, hash64, image, total,
+    Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for, entry, hash64, image, memory_sum,
 };
 
 /// The most tables of one machine.
@@ -58,7 +58,7 @@ const OF_LEADER: u32 = 0;
 
 impl<'m> Ledger<'m> {
     pub(super) const fn bytes(members: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Ledger<'m>>(1),
             bytes_for::<Account>(members),
             SlotAllocator::bytes(members),
@@ -72,7 +72,7 @@ impl<'m> Ledger<'m> {
             Pool::new(capacity, members)
         };
         Ledger {
-            accounts: arena.alloc_filled(members, FREE),
+            accounts: arena.alloc_filled(members, &FREE),
             slots: SlotAllocator::new(arena, members),
             by_vmid: HashIndex::new(arena, members),
             pools: core::array::from_fn(pool),

@@ -12,6 +12,9 @@ use crate::shared_state::Client;
 use crate::sync::Ordering;
 use crate::wire::SyncState;
 
+/// How a wait has ended, if it has.
+type Ended = Option<Result<(), Error>>;
+
 /// The place of a call in the queue of a handle. The call leaves the queue when this is dropped.
 struct Place<'a, 'm, P: Pal> {
     node: &'a Node<'m, P>,
@@ -66,11 +69,11 @@ impl<'a, 'm, P: Pal> Place<'a, 'm, P> {
     }
 
     /// Polls the call. An error says how the wait may end.
-    fn poll<T>(
+    fn poll(
         &self,
         token: WaitToken,
-        poll: &mut impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
-    ) -> Result<Result<T, Error>, Option<Wake>> {
+        poll: &mut (impl FnMut(&mut Client<'m>, bool) -> Ended + ?Sized),
+    ) -> Result<Result<(), Error>, Option<Wake>> {
         let (node, slot) = (self.node, self.slot);
         let (found, wake, has_output) = {
             let mut client = slot.client.lock();
@@ -168,6 +171,25 @@ calls! {
         limits: Limits<'_>,
         mut poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
+        let mut result = None;
+        let mut poll = |client: &mut Client<'m>, is_first| {
+            let polled = poll(client, is_first)?;
+            Some(polled.map(|found| result = Some(found)))
+        };
+        wait!(self.wait_in_queue(handle, slot, kind, limits, &mut poll))?;
+        // The wait succeeds only with a result.
+        result.ok_or(Error::Invalid(Invalid::Internal))
+    }
+
+    /// The same without a result of `poll`.
+    fn wait_in_queue(
+        &self,
+        handle: SyncHandle,
+        slot: &Slot<'m>,
+        kind: WaitKind,
+        limits: Limits<'_>,
+        poll: &mut callback!(FnMut(&mut Client<'m>, bool) -> Ended),
+    ) -> Result<(), Error> {
         let mut place = Place {
             node: self.node(),
             handle,
@@ -188,7 +210,7 @@ calls! {
         let mut step = |limit: Option<Error>| {
             outcome = match limit {
                 Some(error) => Some(Err(error)),
-                None => match place.poll(token, &mut poll) {
+                None => match place.poll(token, poll) {
                     Ok(found) => Some(found),
                     Err(wake) => return Progress::Pending(wake),
                 },

@@ -5,7 +5,8 @@ use crate::Vmid;
 use crate::invariant::Count;
 use crate::shared_state::Client;
 use crate::store::{
-    Arena, Contended, HashIndex, Rank, SlotAllocator, SpinLock, Table, bytes_for, hash64, total,
+    Arena, Contended, HashIndex, Rank, SlotAllocator, SpinLock, Table, bytes_for, hash64,
+    memory_sum,
 };
 
 /// The slot of a handle.
@@ -86,7 +87,7 @@ pub(crate) struct SyncHandles<'m> {
 
 impl<'m> SyncHandles<'m> {
     pub(crate) const fn bytes(handles: usize, data: usize, waiters: usize) -> usize {
-        total!(
+        memory_sum!(
             bytes_for::<Slot<'m>>(handles),
             WaitLinks::bytes(waiters),
             handles.saturating_mul(data),
@@ -127,7 +128,7 @@ impl<'m> SyncHandles<'m> {
                 Rank::SyncDirectory,
                 contended,
                 Directory {
-                    ids: arena.alloc_filled(handles, 0),
+                    ids: arena.alloc_filled(handles, &0),
                     slot_allocator: SlotAllocator::new(arena, handles),
                     by_id: HashIndex::new(arena, handles),
                     count: 0,
