@@ -255,7 +255,7 @@ pub struct Config {
     /// for a quarter longer than that after it has lost it, unless the member has ended its stream
     /// itself. So no two processes have the same lock, lease or ID, as long as their clocks advance at
     /// about the same rate. `None`: there are no heartbeats, and what a lost member had is free at once;
-    /// the leader decides that for its members. At most a minute.
+    /// the leader decides that for its members. At least a millisecond, and at most a minute.
     ///
     /// The worker sends the heartbeats. So with [`Driving::Caller`] the program must call
     /// [`Node::poll`](crate::Node::poll) at least four times in this time, or set `None`.

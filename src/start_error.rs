@@ -5,7 +5,7 @@ use core::ops::RangeInclusive;
 
 use crate::config::Config;
 use crate::error::{Errno, Error, Invalid, NOT_SECURE, Resource};
-use crate::node::ANSWER_RESERVE;
+use crate::node::{ANSWER_RESERVE, LONGEST_SILENCE, SHORTEST_SILENCE};
 use crate::store::total;
 use crate::wire::{self, Message, SyncCode, SyncState};
 
@@ -217,6 +217,14 @@ impl Config {
                 0..=limits.frame_length.saturating_sub(message.length()),
                 "a frame (frame_length) holds the data and 41 bytes",
             )?;
+        }
+        let is_out = |limit| !(SHORTEST_SILENCE..=LONGEST_SILENCE).contains(&limit);
+        if self.silence_limit.is_some_and(is_out) {
+            let because = "it is at least 1 ms and at most a minute, or None";
+            return Err(ConfigError {
+                field: "silence_limit",
+                rule: Rule::Contradiction { because },
+            });
         }
         self.check_heirs()
     }

@@ -200,3 +200,26 @@ fn only_named_members_may_lead() {
     let listed = Heirs::Listed([None, Some(two), None, None]);
     assert!(listed.includes(two) && !listed.includes(one) && listed.is_any());
 }
+
+#[test]
+fn a_limit_of_silence_that_is_too_short_or_too_long_is_named() {
+    for (limit, is_allowed) in [
+        (Duration::ZERO, false),
+        (Duration::from_micros(999), false),
+        (Duration::from_millis(1), true),
+        (Duration::from_mins(1), true),
+        (Duration::from_millis(60_001), false),
+        (Duration::MAX, false),
+    ] {
+        let config = Config {
+            silence_limit: Some(limit),
+            ..Config::DEFAULT
+        };
+        let checked = config.check();
+        assert_eq!(checked.is_ok(), is_allowed, "{limit:?}: {checked:?}");
+        if let Err(error) = checked {
+            assert_eq!(error.field, "silence_limit");
+            assert!(error.to_string().contains("at most a minute"), "{error}");
+        }
+    }
+}

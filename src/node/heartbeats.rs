@@ -75,12 +75,12 @@ impl Contact {
     }
 }
 
-/// The shortest limit of silence.
-const SHORTEST: Duration = Duration::from_millis(1);
+/// The bounds of [`Config::silence_limit`].
+pub(crate) const SHORTEST_SILENCE: Duration = Duration::from_millis(1);
+pub(crate) const LONGEST_SILENCE: Duration = Duration::from_nanos(Heartbeat::LONGEST);
 
-/// Returns a limit of silence in nanoseconds: at most [`Heartbeat::LONGEST`].
+/// Returns [`Config::silence_limit`] in nanoseconds.
 fn nanoseconds(limit: Duration) -> u64 {
-    let limit = limit.clamp(SHORTEST, Duration::from_nanos(Heartbeat::LONGEST));
     u64::try_from(limit.as_nanos()).or_broken(Heartbeat::LONGEST)
 }
 

@@ -31,6 +31,7 @@ use crate::store::{SpinLock, assert_none_held};
 use connection::{Turns, WorkerState};
 use deadlines::LeaderLimits;
 use heartbeats::Contact;
+pub(crate) use heartbeats::{LONGEST_SILENCE, SHORTEST_SILENCE};
 use succession::Leadership;
 
 pub(crate) use api::SyncHandles;

@@ -1,7 +1,9 @@
 //! Each call as a future gives the result of the call that blocks.
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, SyncState};
-use libos_ipc::{ChildSelector, Error, Exit, Pid, Target};
+use libos_ipc::{ChildSelector, Config, Error, Exit, Heirs, Pid, Target};
+
+use std::time::Duration;
 
 use crate::common::{Family, LONG, vmid};
 
@@ -269,4 +271,39 @@ fn shared_values_are_read_written_and_awaited_by_futures() {
         .unwrap();
     family.run(node.close_sync_async(handle, LONG)).unwrap();
     family.assert_idle();
+}
+
+#[test]
+fn a_family_joins_whatever_the_time_limits_of_its_configuration_are() {
+    type Change = fn(&mut Config, Duration);
+    let changes: [Change; 9] = [
+        |config, limit| config.spin = limit,
+        |config, limit| config.connect_limit = limit,
+        |config, limit| config.recall_limit = limit,
+        |config, limit| config.lease_limit = Some(limit),
+        |config, limit| config.start_limit = limit,
+        |config, limit| config.heir_patience = limit,
+        |config, limit| config.stall_limit = limit,
+        |config, limit| config.succession_limit = limit,
+        |config, _| config.silence_limit = None,
+    ];
+    for (at, change) in changes.iter().enumerate() {
+        for limit in [Duration::ZERO, Duration::MAX] {
+            let mut config = Config {
+                heirs: Heirs::Any,
+                ..Config::DEFAULT
+            };
+            change(&mut config, limit);
+            if let Err(error) = config.check() {
+                assert!(limit.is_zero(), "{at}: {error}");
+                continue;
+            }
+            let family = Family::unjoined(2, config);
+            for node in &family.nodes {
+                family.run(node.join_async(LONG)).unwrap();
+            }
+            family.run(family.member(2).take_id_async(LONG)).unwrap();
+            family.assert_idle();
+        }
+    }
 }

@@ -33,7 +33,9 @@ impl Watch {
     }
 }
 
+/// Returns a limit in nanoseconds: at most 584 years.
 fn nanoseconds(limit: Duration) -> u64 {
+    let limit = limit.min(Duration::from_nanos(u64::MAX));
     u64::try_from(limit.as_nanos()).or_broken(u64::MAX)
 }
 
