@@ -215,7 +215,7 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         reply_buffers: usize::from(has_paths),
         locks,
         delegated_files: limit(0..3, 2),
-        sync_handles: limit(2..6, 6),
+        sync_handles: limit(2..6, 8),
         sync_data: 32,
         events: 0,
         leases,

@@ -1,5 +1,6 @@
 //! **queues**: each item that was pushed is popped once, and those of one thread in the order of
 //! their pushes. **semaphores**: no more threads have a permit than there are permits.
+//! **condvars**: no more threads are inside a monitor than it has places, and none waits for ever.
 //! **barriers**: every second arrival opens the barrier, and no thread passes before. A process that
 //! dies may take its last changes with it, so after a death only items that were pushed are popped.
 
@@ -7,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::values::Who;
 
-/// The permits of the semaphore. The barrier has as many parties, and the queue as much room.
+/// The permits of the semaphore. The barrier has as many parties, and the queue and the monitor have as much room.
 pub(crate) const PLACES: u32 = 2;
 
 #[derive(Default)]
@@ -21,6 +22,9 @@ pub(crate) struct Primitives {
     inside: u32,
     /// The permits that could not be released.
     lost: u32,
+    /// The threads inside of the monitor, and those that could not record that they have left.
+    entered: u32,
+    not_left: u32,
     arrived: u32,
     opened: u32,
 }
@@ -105,6 +109,33 @@ impl Primitives {
             format!(
                 "{free} permits are free, and {} were not released",
                 self.lost
+            )
+        })
+    }
+
+    /// Checks `condvars`.
+    pub(crate) fn entered(&mut self) -> Result<(), String> {
+        self.entered += 1;
+        let entered = self.entered;
+        self.check(entered <= PLACES, || {
+            format!("{entered} threads are inside of the monitor")
+        })
+    }
+
+    pub(crate) fn leaves(&mut self) {
+        self.entered -= 1;
+    }
+
+    pub(crate) fn has_not_left(&mut self) {
+        self.not_left += 1;
+    }
+
+    /// Checks `condvars` at the end.
+    pub(crate) fn all_left(&self, inside: u32) -> Result<(), String> {
+        self.check(inside == self.not_left, || {
+            format!(
+                "{inside} are inside of the monitor at the end, and not {}",
+                self.not_left
             )
         })
     }

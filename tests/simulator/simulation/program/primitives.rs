@@ -1,4 +1,4 @@
-//! A queue, a semaphore and a barrier that all processes share.
+//! A queue, a semaphore, a barrier and a monitor that all processes share.
 
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use super::ids::nothing;
 const QUEUE: u64 = 80;
 const SEMAPHORE: u64 = 81;
 const BARRIER: u64 = 82;
+/// The value of the monitor, and its condition variable.
+const MONITOR: u64 = 83;
+const CHANGED: u64 = 84;
 /// The faults with which a process may end, or a call fail, between a push and a pop.
 const DEADLY: [Fault; 6] = [
     Fault::LeaderDeath,
@@ -48,12 +51,14 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         if !self.own.is_leader || self.thread != 0 {
             return;
         }
-        let mut opened = [QUEUE, SEMAPHORE, BARRIER].iter().map(|id| {
-            let value = self.node.share_slice::<u8>(Some(*id))?;
-            drop(value.read_to(&mut [0; 32], Wait::at_most(LONG))?);
-            std::mem::forget(value);
-            Ok::<_, Error>(())
-        });
+        let mut opened = [QUEUE, SEMAPHORE, BARRIER, MONITOR, CHANGED]
+            .iter()
+            .map(|id| {
+                let value = self.node.share_slice::<u8>(Some(*id))?;
+                drop(value.read_to(&mut [0; 32], Wait::at_most(LONG))?);
+                std::mem::forget(value);
+                Ok::<_, Error>(())
+            });
         if opened.all(|opened| opened.is_ok()) {
             with(|world| {
                 world.checks.primitives.keep();
@@ -73,6 +78,7 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
             match rng.u8(..8) {
                 0 => self.meet(rng),
                 1 => self.pass_semaphore(rng),
+                2 | 3 => self.pass_monitor(rng),
                 _ => self.exchange_item(rng),
             }
             if self.own.is_over() {
@@ -149,6 +155,53 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         }
     }
 
+    /// Enters the monitor when there is a place, and leaves it.
+    fn pass_monitor(&self, rng: &mut Rng) {
+        let (value, condvar) = (
+            self.node.share(Some(MONITOR)),
+            self.node.open_condvar(Some(CHANGED)),
+        );
+        let (Ok(value), Ok(condvar)) = (value, condvar) else {
+            return;
+        };
+        let entered = self.finish("enter", |wait| {
+            let guard = call_or_poll!(self, value.write(wait), value.write_async(wait))?;
+            let is_full = |inside: &mut u32| *inside >= PLACES;
+            let mut guard = call_or_poll!(
+                self,
+                condvar.wait_while(guard, wait, is_full),
+                condvar.wait_while_async(guard, wait, is_full)
+            )?;
+            *guard += 1;
+            Ok(())
+        });
+        if entered.is_err() {
+            return;
+        }
+        with(|world| {
+            let outcome = world.checks.primitives.entered();
+            world.check("condvars", outcome);
+        });
+        self.pause_at_times(rng);
+        with(|world| world.checks.primitives.leaves());
+        let left = self.finish("leave the monitor", |wait| {
+            let mut guard = call_or_poll!(self, value.write(wait), value.write_async(wait))?;
+            // A death may have undone the entry.
+            *guard = guard.saturating_sub(1);
+            Ok(())
+        });
+        if left.is_err() {
+            with(|world| world.checks.primitives.has_not_left());
+        }
+        let _ = self.finish("notify", |wait| {
+            call_or_poll!(
+                self,
+                condvar.notify_all(wait),
+                condvar.notify_all_async(wait)
+            )
+        });
+    }
+
     /// Arrives at the barrier, and waits a short time for another thread.
     fn meet(&self, rng: &mut Rng) {
         let Ok(barrier) = self.barrier() else { return };
@@ -197,7 +250,13 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
             });
         }
         let free = semaphore.permits(long);
+        let monitor = self.node.share::<u32>(Some(MONITOR));
+        let inside = monitor.and_then(|value| Ok(*value.read(long)?));
         with(|world| {
+            if let Ok(inside) = inside {
+                let outcome = world.checks.primitives.all_left(inside);
+                world.check("condvars", outcome);
+            }
             let outcome = world.checks.primitives.all_popped();
             world.check("queues", outcome);
             if let Ok(free) = free {
