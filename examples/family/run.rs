@@ -68,7 +68,7 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
         .prefix("family-")
         .permissions(Permissions::from_mode(0o700))
         .tempdir()
-        .context("a directory for the family")?;
+        .context("making a directory for the family (TMPDIR names another place)")?;
     raise_descriptor_limit().context("raising the limit of descriptors")?;
     let traces = match &options.trace {
         Some(to) => {

@@ -23,6 +23,10 @@ pub(crate) fn build() -> Result<PathBuf> {
     );
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = root.join("examples/unikernel/guest/Cargo.toml");
+    ensure!(
+        manifest.exists(),
+        "the package on a registry has no guest: run this example in the repository"
+    );
     let target = root.join("target/unikernel");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
