@@ -20,6 +20,10 @@ pub struct Identity {
     pub pid: Option<Pid>,
     /// The parent's pid, if it is known.
     pub parent_pid: Option<Pid>,
+    /// The VMID of the heir when the parent started this process, if there was one
+    /// ([`Config::heirs`](crate::Config::heirs)). A process whose leader has died before it joins asks its parent
+    /// and this process who leads.
+    pub heir: Option<Vmid>,
 }
 
 impl Identity {
@@ -30,6 +34,7 @@ impl Identity {
         leader: None,
         pid: None,
         parent_pid: None,
+        heir: None,
     };
 
     /// Returns the identity of a process that `parent` started, in the family led by the first
@@ -42,6 +47,7 @@ impl Identity {
             leader: Some(Vmid::LEADER),
             pid: None,
             parent_pid: None,
+            heir: None,
         }
     }
 
@@ -50,9 +56,9 @@ impl Identity {
         self.leader.unwrap_or(self.vmid)
     }
 
-    /// Returns the identity as five numbers, 0 for none: for a message in binary form.
+    /// Returns the identity without [`Identity::heir`] as five numbers, 0 for none: for a message in binary form.
     /// [`Identity::from_numbers`] reads them. As text they are separated by commas, for a command
-    /// line; see [`FromStr`].
+    /// line, and the heir follows if there is one; see [`FromStr`].
     pub const fn numbers(&self) -> [u32; 5] {
         [
             self.vmid.get(),
@@ -75,6 +81,7 @@ impl Identity {
             leader: Vmid::new(leader),
             pid: Pid::new(pid),
             parent_pid: Pid::new(parent_pid),
+            heir: None,
         })
     }
 
@@ -84,11 +91,16 @@ impl Identity {
     }
 }
 
-/// Writes the numbers of [`Identity::numbers`], separated by commas: `2,1,1,4711,4710`.
+/// Writes the numbers of [`Identity::numbers`], separated by commas: `2,1,1,4711,4710`; with an heir
+/// `2,1,1,4711,4710,3`.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [vmid, parent, leader, pid, parent_pid] = self.numbers();
-        write!(f, "{vmid},{parent},{leader},{pid},{parent_pid}")
+        write!(f, "{vmid},{parent},{leader},{pid},{parent_pid}")?;
+        match self.heir {
+            Some(heir) => write!(f, ",{}", heir.get()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -98,13 +110,14 @@ impl FromStr for Identity {
 
     fn from_str(text: &str) -> Result<Identity, ParseIdentityError> {
         let mut words = text.split(',');
+        let read = |word: &str, part, highest| match word.parse() {
+            Ok(number) if number <= highest => Ok(number),
+            Ok(_) => Err(ParseIdentityError::TooHigh(part)),
+            Err(_) => Err(ParseIdentityError::NoNumber(part)),
+        };
         let mut number = |part, highest| {
             let word = words.next().ok_or(ParseIdentityError::Missing(part))?;
-            match word.parse() {
-                Ok(number) if number <= highest => Ok(number),
-                Ok(_) => Err(ParseIdentityError::TooHigh(part)),
-                Err(_) => Err(ParseIdentityError::NoNumber(part)),
-            }
+            read(word, part, highest)
         };
         let numbers = [
             number(IdentityPart::Vmid, u32::MAX)?,
@@ -113,15 +126,21 @@ impl FromStr for Identity {
             number(IdentityPart::Pid, ID_MAX)?,
             number(IdentityPart::ParentPid, ID_MAX)?,
         ];
+        let heir = match words.next() {
+            Some(word) => Vmid::new(read(word, IdentityPart::Heir, u32::MAX)?),
+            None => None,
+        };
         if words.next().is_some() {
             return Err(ParseIdentityError::TooLong);
         }
-        Identity::from_numbers(numbers).ok_or(ParseIdentityError::NoVmid)
+        let identity = Identity::from_numbers(numbers).ok_or(ParseIdentityError::NoVmid)?;
+        Ok(Identity { heir, ..identity })
     }
 }
 
 /// A number in the text of an [`Identity`], in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum IdentityPart {
     /// [`Identity::vmid`]
     Vmid,
@@ -133,6 +152,8 @@ pub enum IdentityPart {
     Pid,
     /// [`Identity::parent_pid`]
     ParentPid,
+    /// [`Identity::heir`]
+    Heir,
 }
 
 impl fmt::Display for IdentityPart {
@@ -143,6 +164,7 @@ impl fmt::Display for IdentityPart {
             IdentityPart::Leader => "leader's VMID",
             IdentityPart::Pid => "pid",
             IdentityPart::ParentPid => "parent's pid",
+            IdentityPart::Heir => "heir's VMID",
         })
     }
 }
@@ -157,7 +179,7 @@ pub enum ParseIdentityError {
     NoNumber(IdentityPart),
     /// The pid is higher than [`ID_MAX`].
     TooHigh(IdentityPart),
-    /// The text goes on after the five numbers.
+    /// The text goes on after the last number.
     TooLong,
     /// The VMID is 0, which no process has.
     NoVmid,
@@ -169,7 +191,7 @@ impl fmt::Display for ParseIdentityError {
             ParseIdentityError::Missing(part) => write!(f, "the {part} is missing"),
             ParseIdentityError::NoNumber(part) => write!(f, "the {part} is no 32-bit number"),
             ParseIdentityError::TooHigh(part) => write!(f, "the {part} is higher than {ID_MAX}"),
-            ParseIdentityError::TooLong => f.write_str("the text goes on after five numbers"),
+            ParseIdentityError::TooLong => f.write_str("the text goes on after the last number"),
             ParseIdentityError::NoVmid => f.write_str("the VMID is 0"),
         }
     }
@@ -201,6 +223,13 @@ mod tests {
             assert_eq!(text.parse(), Ok(identity));
             assert_eq!(Identity::from_numbers(identity.numbers()), Some(identity));
         }
+        let with_heir = Identity {
+            heir: Some(vmid(9)),
+            ..child
+        };
+        assert_eq!(with_heir.to_string(), "2,1,1,0,0,9");
+        assert_eq!("2,1,1,0,0,9".parse(), Ok(with_heir));
+        assert_eq!("2,1,1,0,0,0".parse(), Ok(child));
     }
 
     #[test]
@@ -222,7 +251,8 @@ mod tests {
                 "2,1,1,77,4194304",
                 "the parent's pid is higher than 4194303",
             ),
-            ("2,1,1,77,76,", "the text goes on after five numbers"),
+            ("2,1,1,77,76,", "the heir's VMID is no 32-bit number"),
+            ("2,1,1,77,76,5,", "the text goes on after the last number"),
         ] {
             let refused = text.parse::<Identity>().unwrap_err();
             assert_eq!(refused.to_string(), error, "{text}");

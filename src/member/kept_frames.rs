@@ -159,6 +159,16 @@ impl<'m> KeptFrames<'m> {
         (is_half_full && self.marked <= self.proven && self.sent > self.proven).then_some(self.sent)
     }
 
+    /// As [`KeptFrames::mark_due`], at the end of this process: after the last frame.
+    pub(crate) fn mark_at_end(&self) -> Option<u64> {
+        (self.marked < self.sent && !self.is_proven()).then_some(self.sent)
+    }
+
+    /// Whether all frames are proven to have arrived.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven >= self.sent
+    }
+
     /// A MARK with that number was sent.
     pub(crate) fn record_mark(&mut self, number: u64) {
         self.marked = number;

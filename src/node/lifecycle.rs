@@ -76,7 +76,9 @@ impl<P: Pal> Node<'_, P> {
 
     /// Leaves the family: new calls and waiting calls fail with [`Error::ShuttingDown`]; frames in
     /// the send queues are sent, for at most `limit`; then all streams are closed and
-    /// [`Node::work`] returns. Blocks until that is done. True if all frames were sent.
+    /// [`Node::work`] returns. Blocks until that is done. True if all frames were sent; in a family that outlives
+    /// its leader, if the leader, or its successor, has handled them. A leader that has
+    /// [left](Node::leave) has nothing to send: its heir does.
     ///
     /// Sync handles are closed. A leader in C ends if a stream breaks while it answers that, so
     /// this call waits for its confirmations, too, within the same `limit`.
@@ -156,7 +158,11 @@ calls! {
         let mut is_flushed = false;
         wait!(self.await_shutdown(self.pal.now() + limit, &mut || {
             let is_over = self.phase() != Phase::Flushing;
-            is_flushed = !is_over && !self.unsent() && !self.awaits_c_server();
+            is_flushed = self.has_handed_over()
+                || !is_over
+                    && !self.unsent()
+                    && !self.awaits_c_server()
+                    && self.has_leader_all();
             is_over || is_flushed
         }));
         self.advance_phase(Phase::Closing);

@@ -54,6 +54,14 @@ impl Family {
         member.take_id(long()).unwrap();
         member
     }
+
+    /// Starts a child of the leader, which has joined when this returns.
+    pub(crate) fn process(&self, config: Config) -> HostNode {
+        let identity = self.leader.start_child(long()).unwrap();
+        let child = HostNode::start(&self.base, identity, config).unwrap();
+        child.join(long()).unwrap();
+        child
+    }
 }
 
 /// Waits until the condition is true.

@@ -5,6 +5,8 @@
 mod family;
 mod heir;
 mod hostile;
+mod joining;
+mod leaving;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;

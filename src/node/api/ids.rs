@@ -205,7 +205,9 @@ impl<P: Pal> Node<'_, P> {
 calls! {
     fn new_vmid_in(&self, wait: Wait<'_>) -> Result<Vmid, Error> {
         let message = Message::GetNewVmid;
-        match wait!(self.call(self.leader_vmid(), &message, wait))? {
+        let answer = wait!(self.call(self.leader_vmid(), &message, wait))?;
+        self.await_log_written();
+        match answer {
             Answer::Vmid(vmid) => Vmid::new(vmid).ok_or(Error::NoIds),
             _ => Err(Error::NoIds),
         }
@@ -307,6 +309,7 @@ calls! {
         if !matches!(changed, Err(Error::TimedOut | Error::Interrupted)) {
             self.finish_transfer(id, changed.is_ok());
         }
+        self.await_log_written();
         changed
     }
 

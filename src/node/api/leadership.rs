@@ -123,8 +123,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As the leader, whose own process has ended: hands the family over to its heir, if there is one
     /// ([`Config::heirs`](crate::Config::heirs)), and returns as soon as the heir has all; then the node has shut
     /// down. Without an heir it stays until the last member has ended, so that the members can continue. For the
-    /// others its process is dead from now on. In any other process it returns at once. [`Node::shut_down`]
-    /// comes after.
+    /// others its process is dead from now on. The process of an heir that has [ended](Node::exit) stays until its
+    /// leader has chosen another one; if it has to lead before that, it hands the family over. In any other process
+    /// this returns at once. [`Node::shut_down`] comes after.
     ///
     /// If a leader shuts down without this call, the family's tables end with it: the members get
     /// [`Error::LeaderGone`].
@@ -144,16 +145,19 @@ calls! {
             return Ok(false);
         }
         let us = self.identity.vmid;
-        wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
-            self.await_heir().then_some(Ok(()))
-        }))?;
-        if !self.resign() {
-            return Ok(false);
+        while !self.has_handed_over() {
+            // With room in the log for the resignation.
+            wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
+                (self.has_log_room() && self.await_heir()).then_some(Ok(()))
+            }))?;
+            if !self.resign() && !self.can_have_heir() {
+                return Ok(false);
+            }
+            // The members see the end of their streams only after the heir has all.
+            wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
+                self.has_resigned().then_some(Ok(()))
+            }))?;
         }
-        // The members see the end of their streams only after the heir has all.
-        wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
-            self.has_resigned().then_some(Ok(()))
-        }))?;
         self.advance_phase(Phase::Closing);
         self.waiters.fail(None, Error::ShuttingDown);
         self.wake();
@@ -164,23 +168,31 @@ calls! {
         if self.phase() >= Phase::Flushing {
             return Err(Error::ShuttingDown);
         }
+        let us = self.identity.vmid;
+        let limits = Limits::of(wait, &self.pal);
+        if self.follows() && self.has_ended() && self.is_known_process() {
+            wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
+                (!self.may_have_to_lead()).then_some(Ok(()))
+            }))?;
+        }
         let Some(leader) = self.leading() else {
             return Ok(());
         };
-        let us = self.identity.vmid;
         self.end_own_process(leader);
-        let limits = Limits::of(wait, &self.pal);
-        if wait!(self.hand_over(limits))? {
-            return Ok(());
+        let is_last =
+            || !self.peers.is_any_connected() && !leader.lock().processes().has_living_except(us);
+        while !wait!(self.hand_over(limits))? {
+            // Unsent frames would keep their peer in the table, even a peer that is gone.
+            for peer in self.peers.all() {
+                self.flush(&peer);
+            }
+            wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
+                (is_last() || self.can_have_heir()).then_some(Ok(()))
+            }))?;
+            if is_last() {
+                break;
+            }
         }
-        // Unsent frames would keep their peer in the table, even a peer that is gone.
-        for peer in self.peers.all() {
-            self.flush(&peer);
-        }
-        wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
-            let is_last =
-                !self.peers.is_any_connected() && !leader.lock().processes().has_living_except(us);
-            is_last.then_some(Ok(()))
-        }))
+        Ok(())
     }
 }

@@ -228,6 +228,7 @@ calls! {
             leader: Some(self.leader_vmid()),
             pid: Pid::new(pid),
             parent_pid: Some(parent_pid),
+            heir: None,
         };
         let transferred = Undo::new(|| {
             let released = self.release_id(pid, Wait::at_most(Duration::ZERO));
@@ -248,6 +249,7 @@ calls! {
         // Another process may lead by now.
         Ok(Identity {
             leader: Some(self.leader()),
+            heir: self.known_heir(),
             ..child
         })
     }
@@ -258,7 +260,9 @@ calls! {
         }
         let vmid = vmid.get();
         let message = Message::ProcessStart { vmid, pid };
-        wait!(self.change_process(&message, wait))
+        let announced = wait!(self.change_process(&message, wait));
+        self.await_log_written();
+        announced
     }
 
     fn exit_in(&self, exit: Exit, parent_pid: Option<Pid>, wait: Wait<'_>) -> Result<(), Error> {

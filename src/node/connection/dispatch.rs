@@ -33,7 +33,9 @@ impl<'m, P: Pal> Node<'m, P> {
         frame: &Frame<'_>,
     ) -> Result<Retry, Refusal> {
         self.note_sign_of_life(peer);
-        if frame.code != codes::HELLO && !peer.extended.load(Ordering::SeqCst) {
+        // A process that has no leader yet asks this before it says HELLO to its leader.
+        let is_early = frame.code == codes::WHO_LEADS && self.follows();
+        if frame.code != codes::HELLO && !is_early && !peer.extended.load(Ordering::SeqCst) {
             self.note_without_hello(peer);
         }
         if frame.code == codes::RESP {
@@ -47,7 +49,10 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let message = match frame.message() {
             // The codes of extensions have no meaning from a peer that has not sent HELLO.
-            _ if frame.code > codes::HELLO && !peer.extended.load(Ordering::SeqCst) => {
+            _ if frame.code > codes::HELLO
+                && !is_early
+                && !peer.extended.load(Ordering::SeqCst) =>
+            {
                 Message::Unknown(frame.code)
             }
             Err(_) if frame.code == codes::HELLO => Message::Unknown(frame.code),

@@ -1,5 +1,6 @@
 //! The two one-way streams with a process, each with its buffer.
 
+use super::poll_loop::VMID_LENGTH;
 use super::turn::Share;
 use crate::invariant::Count;
 use crate::pal::Time;
@@ -82,6 +83,11 @@ pub(crate) struct TxHalf<'m, S> {
 }
 
 impl<S> TxHalf<'_, S> {
+    /// Whether the stream is open, and the peer can see whose it is.
+    pub(in crate::node) fn is_identified(&self) -> bool {
+        self.stream.is_some() && self.vmid_sent >= VMID_LENGTH
+    }
+
     /// Closes the stream and resets the state.
     pub(crate) fn reset(&mut self) {
         self.draining.clear();

@@ -49,6 +49,12 @@ pub(in crate::node) struct Following<'m> {
     pub(super) heir: AtomicU32,
     /// A process that has announced that it leads; 0 for none.
     pub(super) announced: AtomicU32,
+    /// A frame of a leader has come.
+    pub(super) has_answer: AtomicBool,
+    /// None had come when the leader was gone: its successor may know nothing of this process.
+    pub(super) is_newcomer: AtomicBool,
+    /// As a newcomer: the time at which it asks again who leads.
+    pub(super) ask_at: AtomicU64,
     /// The time at which the stage ends the wait for a leader.
     pub(super) until: AtomicU64,
     /// As a new leader: the last member that this process has turned to.
@@ -83,6 +89,9 @@ impl<'m> Following<'m> {
             config: AtomicU32::new(0),
             heir: AtomicU32::new(0),
             announced: AtomicU32::new(0),
+            has_answer: AtomicBool::new(false),
+            is_newcomer: AtomicBool::new(false),
+            ask_at: AtomicU64::new(0),
             until: AtomicU64::new(0),
             walked: AtomicU32::new(u32::MAX),
             resending: AtomicU32::new(0),
@@ -361,9 +370,18 @@ impl<'m, P: Pal> Node<'m, P> {
         if !following.is_shared.load(Ordering::SeqCst) || following.stage() != Stage::Led {
             return;
         }
+        Self::ask_for_mark(following, peer, KeptFrames::mark_due);
+    }
+
+    /// Sends a MARK with the number that `due` returns, if there is one and room for it.
+    pub(super) fn ask_for_mark(
+        following: &Following<'m>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        due: fn(&KeptFrames<'m>) -> Option<u64>,
+    ) {
         let mut queue = peer.queue.lock();
         let mut kept = following.kept.lock();
-        let Some(number) = kept.mark_due() else {
+        let Some(number) = due(&kept) else {
             return;
         };
         let mark = Message::Mark(number);

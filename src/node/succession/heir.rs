@@ -72,6 +72,8 @@ pub(in crate::node) struct Heir<'m, S> {
     reader: SpinLock<LogReader<'m, S>>,
     /// A log stream is open.
     is_reading: AtomicBool,
+    /// The log says that this process is the heir: it leads when the leader is gone.
+    is_named: AtomicBool,
     /// The time at which the log is to be read again, and the pause before that in nanoseconds.
     read_at: AtomicU64,
     pause: AtomicU64,
@@ -110,6 +112,7 @@ impl<'m, S: Stream> Heir<'m, S> {
                 },
             ),
             is_reading: AtomicBool::new(false),
+            is_named: AtomicBool::new(false),
             read_at: AtomicU64::new(0),
             pause: AtomicU64::new(0),
         }
@@ -132,9 +135,13 @@ impl<'m, P: Pal> Node<'m, P> {
         vmid: Vmid,
         stream: P::Stream,
     ) -> Result<(), P::Stream> {
-        let is_led = self
-            .following()
-            .is_some_and(|following| following.stage() == Stage::Led);
+        // A member that sends the rest of its frames again follows, too.
+        let is_led = self.following().is_some_and(|following| {
+            matches!(
+                following.stage(),
+                Stage::Led | Stage::Rejoining | Stage::Resending
+            )
+        });
         let Some(heir) = self.leadership.heir().filter(|_| is_led) else {
             return Err(stream);
         };
@@ -157,6 +164,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut stream = stream;
         stream.accept_log();
         reader.stream = Some(stream);
+        heir.is_named.store(false, Ordering::SeqCst);
         heir.is_reading.store(true, Ordering::SeqCst);
         heir.read_at.store(0, Ordering::SeqCst);
         drop(reader);
@@ -229,6 +237,10 @@ impl<'m, P: Pal> Node<'m, P> {
         if reader.stage == ReadStage::Broken {
             // The leader sees the end of its log, and chooses another heir.
             reader.stream = None;
+            heir.is_named.store(false, Ordering::SeqCst);
+        }
+        if reader.stage == ReadStage::Broken || reader.has_ended {
+            heir.is_reading.store(false, Ordering::SeqCst);
         }
         had_records
     }
@@ -303,6 +315,14 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 Some(stage)
             }
+            (Message::Heirs(list), ReadStage::Operations) => {
+                let [first, ..] = list.heirs;
+                let is_right = first == self.identity.vmid.get()
+                    && list.epoch == tables.lock().epoch()
+                    && self.handle_heirs(&list) == Ok(true);
+                heir.is_named.store(is_right, Ordering::SeqCst);
+                is_right.then_some(stage)
+            }
             (Message::Resign(resignation), ReadStage::Operations) => {
                 let tables = tables.lock();
                 let is_right = resignation.heir == self.identity.vmid.get()
@@ -332,6 +352,9 @@ impl<'m, P: Pal> Node<'m, P> {
         if !reader.has_ended && !resigned {
             return LogEnd::Open;
         }
+        if !heir.is_named.load(Ordering::SeqCst) {
+            return LogEnd::Unfit;
+        }
         reader.stream = None;
         heir.is_reading.store(false, Ordering::SeqCst);
         LogEnd::Hot { resigned }
@@ -339,12 +362,21 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// This process is no heir any more.
     pub(in crate::node) fn drop_log(&self) {
-        if let Some(heir) = self.leadership.heir()
-            && let Some(mut reader) = heir.reader.try_lock()
-        {
+        let Some(heir) = self.leadership.heir() else {
+            return;
+        };
+        heir.is_named.store(false, Ordering::SeqCst);
+        if let Some(mut reader) = heir.reader.try_lock() {
             reader.reset();
             heir.is_reading.store(false, Ordering::SeqCst);
         }
+    }
+
+    /// Whether this process has a log of the leader, so that it may be the heir.
+    pub(super) fn has_log(&self) -> bool {
+        self.leadership.heir().is_some_and(|heir| {
+            heir.is_named.load(Ordering::SeqCst) || heir.is_reading.load(Ordering::SeqCst)
+        })
     }
 
     /// Handles a message of the heir, or for it.

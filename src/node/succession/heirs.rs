@@ -31,11 +31,16 @@ impl<'m, P: Pal> Node<'m, P> {
         if log.stage() == LogStage::Off {
             return self.poll_choice(log, until);
         }
+        self.flush_log();
+        if log.stage() == LogStage::Resigned && log.is_written() {
+            // The heir leads: nothing takes that back.
+            self.waiters.wake_for_room(self.identity.vmid);
+            return until;
+        }
         let Some(peer) = log.heir().and_then(|heir| self.peers.find(heir)) else {
             self.lose_heir(log, DismissReason::Broken);
             return Deadline::Now;
         };
-        self.flush_log();
         // A thread that found the writer taken may have set the flag only after all was written.
         if log.is_awaited.load(Ordering::SeqCst) && log.is_written() {
             self.resume_queues(log);
@@ -49,6 +54,10 @@ impl<'m, P: Pal> Node<'m, P> {
             .set_lag(log.unwritten_ops.load(Ordering::Relaxed), log.backlog());
         let now = self.now();
         let blocked_since = log.blocked_since.load(Ordering::SeqCst);
+        if peer.ended.load(Ordering::SeqCst) {
+            self.lose_heir(log, DismissReason::Left);
+            return Deadline::Now;
+        }
         let is_blocked = blocked_since != 0 && !log.is_written();
         if is_blocked && now.since(Time(blocked_since)) > self.config.heir_patience {
             self.lose_heir(log, DismissReason::Slow);
@@ -64,11 +73,18 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.poll_filling(log, &peer);
                 Deadline::Now
             }
-            LogStage::Hot if log.list_is_due.load(Ordering::SeqCst) => {
-                if self.announce_heirs(log) {
-                    until
-                } else {
-                    soon
+            LogStage::Hot => {
+                let is_due = log.list_is_due.load(Ordering::SeqCst);
+                let has_all = !is_due || self.announce_heirs(log);
+                if !self.has_ended() {
+                    return if has_all { until } else { soon };
+                }
+                // The leader may leave as soon as it waits for nobody.
+                self.waiters.wake_for_room(self.identity.vmid);
+                match self.waits_for_members_until(log) {
+                    Some(_) if !has_all => soon,
+                    Some(end) => until.min(Deadline::At(end)),
+                    None => until,
                 }
             }
             LogStage::Unconfirmed => {
@@ -78,10 +94,6 @@ impl<'m, P: Pal> Node<'m, P> {
                     return Deadline::Now;
                 }
                 until.min(Deadline::At(limit))
-            }
-            LogStage::Resigned => {
-                self.waiters.wake_for_room(self.identity.vmid);
-                until
             }
             _ => until,
         }
@@ -94,11 +106,24 @@ impl<'m, P: Pal> Node<'m, P> {
             return until.min(Deadline::At(Time(at)));
         }
         let Some(heir) = self.choose_heir() else {
-            return until;
+            if !self.has_ended() {
+                return until;
+            }
+            // It leaves as soon as it waits for nobody who could become one.
+            self.waiters.wake_for_room(self.identity.vmid);
+            return match self.waits_for_members_until(log) {
+                Some(end) => until.min(Deadline::At(end)),
+                None => until,
+            };
         };
         let Some(peer) = self.peers.find(heir) else {
             return until;
         };
+        // The member takes the first stream of a leader as the ordinary one.
+        let is_open = peer.tx.try_lock().is_some_and(|tx| tx.is_identified());
+        if !is_open {
+            return until.min(Deadline::At(now + SOON));
+        }
         peer.was_heir.store(true, Ordering::SeqCst);
         let Ok(stream) = self.pal.connect(heir) else {
             let again = now + CHOOSE_AGAIN;
@@ -121,7 +146,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Returns the member that is to be the heir, if there is one that can be.
-    pub(super) fn choose_heir(&self) -> Option<Vmid> {
+    pub(in crate::node) fn choose_heir(&self) -> Option<Vmid> {
         let can_lead = |peer: &PeerRef<'_, 'm, P::Stream>| {
             peer.can_lead.load(Ordering::SeqCst)
                 && peer.is_member()
@@ -194,6 +219,16 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
+    fn heir_list(&self, first: u32) -> HeirList {
+        let leader = self.present_leader();
+        HeirList {
+            epoch: leader.epoch,
+            config: leader.config,
+            highest_vmid: 0,
+            heirs: [first, 0, 0, 0],
+        }
+    }
+
     /// Sends the list of heirs to the members that have not got it. True if all have.
     fn announce_heirs(&self, log: &Log<'m, P::Stream>) -> bool {
         log.list_is_due.store(false, Ordering::SeqCst);
@@ -202,12 +237,7 @@ impl<'m, P: Pal> Node<'m, P> {
             LogStage::Hot => log.heir.load(Ordering::SeqCst),
             _ => 0,
         };
-        let list = Message::Heirs(HeirList {
-            epoch: leader.epoch,
-            config: leader.config,
-            highest_vmid: 0,
-            heirs: [first, 0, 0, 0],
-        });
+        let list = Message::Heirs(self.heir_list(first));
         let mut all = true;
         for peer in self.peers.all() {
             let follows = peer.follows.load(Ordering::SeqCst) && peer.is_member();
@@ -279,6 +309,14 @@ impl<'m, P: Pal> Node<'m, P> {
             return Ok(true);
         }
         self.raise_config();
+        // The heir is named in its log before anywhere else: whatever the others know, it knows.
+        let list = Message::Heirs(self.heir_list(Vmid::number(log.heir())));
+        if !log.append(&list) {
+            self.lose_heir(log, DismissReason::Slow);
+            return Ok(true);
+        }
+        let named_by = self.now() + self.config.heir_patience;
+        log.named_by.store(named_by.0, Ordering::SeqCst);
         log.set_stage(LogStage::Hot);
         self.counters.succession.set_heir(Some(peer.vmid()));
         log.list_is_due.store(true, Ordering::SeqCst);

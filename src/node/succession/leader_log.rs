@@ -86,6 +86,8 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) expected_digest: AtomicU64,
     /// The time by which it must confirm it.
     pub(super) confirm_by: AtomicU64,
+    /// The time by which all members should have the list of heirs.
+    pub(super) named_by: AtomicU64,
     /// A member has not got the present list of heirs yet.
     pub(super) list_is_due: AtomicBool,
     queue: SpinLock<LogQueue<'m>>,
@@ -147,6 +149,7 @@ impl<'m, S: Stream> Log<'m, S> {
             expected_op: AtomicU64::new(0),
             expected_digest: AtomicU64::new(0),
             confirm_by: AtomicU64::new(0),
+            named_by: AtomicU64::new(0),
             list_is_due: AtomicBool::new(false),
             queue: SpinLock::new(
                 Rank::LogQueue,
@@ -367,6 +370,28 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.pal.now() + self.config.heir_patience;
         let mut attempts = 0_u32;
         while !self.write_log(log) && log.is_nearly_full() && self.pal.now() < until {
+            P::contended(attempts);
+            attempts = attempts.wrapping_add(1);
+        }
+    }
+
+    /// As the leader: writes the log after a call of its own process that prepares something for another one, which
+    /// learns of it on other ways than through a stream of this node: a child by its identity, a receiver by a descriptor.
+    #[inline]
+    pub(in crate::node) fn await_log_written(&self) {
+        if let Some(log) = self.leadership.log()
+            && !log.is_written()
+        {
+            self.write_own(log);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_own(&self, log: &Log<'m, P::Stream>) {
+        let until = self.pal.now() + self.config.heir_patience;
+        let mut attempts = 0_u32;
+        while !self.write_log(log) && self.pal.now() < until {
             P::contended(attempts);
             attempts = attempts.wrapping_add(1);
         }

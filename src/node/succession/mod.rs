@@ -5,6 +5,7 @@ mod following;
 mod heir;
 mod heirs;
 mod leader_log;
+mod newcomer;
 mod rejoin;
 mod resignation;
 mod take_over;
@@ -18,7 +19,7 @@ pub(in crate::node) use take_over::{Resent, undelegated};
 
 use following::Following;
 use heir::Heir;
-use leader_log::Log;
+use leader_log::{Log, LogStage};
 use rejoin::NOBODY;
 
 use crate::config::Config;
@@ -208,6 +209,14 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.poll_reign(until);
         let until = self.poll_heir(until);
         self.poll_log(until)
+    }
+
+    /// Returns the heir that the leader has named, as far as this process knows.
+    pub(in crate::node) fn known_heir(&self) -> Option<Vmid> {
+        match self.log().filter(|_| self.leads()) {
+            Some(log) => log.heir().filter(|_| log.stage() == LogStage::Hot),
+            None => self.following()?.heir(),
+        }
     }
 
     /// Records that another process leads, which may be this one, and notifies the embedder. Only in the worker,

@@ -9,6 +9,7 @@ use crate::counters::Refusal;
 use crate::error::{Errno, Error};
 use crate::invariant::Count;
 use crate::log::log_event;
+use crate::member::KeptFrames;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::{Deadline, Pal, Time};
 use crate::sync::Ordering;
@@ -38,10 +39,13 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(following) = self.following() else {
             return Ok(true);
         };
-        let is_old = heirs.epoch < following.epoch.load(Ordering::SeqCst)
-            || heirs.config <= following.config.load(Ordering::SeqCst);
-        if is_old {
+        let config = following.config.load(Ordering::SeqCst);
+        if heirs.epoch < following.epoch.load(Ordering::SeqCst) || heirs.config < config {
             return Err(Refusal::StaleReign);
+        }
+        if heirs.config == config {
+            // The heir has it from the log.
+            return Ok(true);
         }
         following.epoch.store(heirs.epoch, Ordering::SeqCst);
         following.config.store(heirs.config, Ordering::SeqCst);
@@ -68,9 +72,8 @@ impl<'m, P: Pal> Node<'m, P> {
             // The end of the old leader's stream is still to come.
             Stage::Led => is_later || following.heir() == Some(from),
             Stage::Orphaned => is_later || Some(from) == self.led_by(),
-            // The leader that it rejoins has been succeeded, too.
-            Stage::Rejoining | Stage::Resending => is_later,
-            Stage::Candidate => false,
+            // The leader that it rejoins has been succeeded, too, or another process was named instead of this one.
+            Stage::Rejoining | Stage::Resending | Stage::Candidate => is_later,
         };
         if !is_heir || announced.vmid != from.get() {
             return Err(Refusal::NotHeir);
@@ -90,37 +93,42 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(following) = self.following() else {
             return Succession::None;
         };
-        if Some(gone) != self.led_by() || self.phase() >= Phase::Flushing {
+        if Some(gone) != self.led_by() || self.phase() >= Phase::Closing {
             return Succession::None;
         }
         if gone == NOBODY {
             return Succession::Awaited;
         }
-        let named = Vmid::new(following.heir.swap(0, Ordering::SeqCst));
+        let us = self.identity.vmid;
+        // Its log says whether this process is the heir.
+        self.read_log_now();
+        let may_lead = self.has_log();
+        let named = Vmid::new(following.heir.swap(0, Ordering::SeqCst)).filter(|vmid| *vmid != us);
         let announced = Vmid::new(following.announced.load(Ordering::SeqCst));
         let heir = announced.filter(|vmid| *vmid != gone).or(named);
         // It may be in a list that this process has not got.
         let may_come = following.config.load(Ordering::SeqCst) > 0
             || following.is_shared.load(Ordering::SeqCst);
-        if heir.is_none() && !may_come {
+        let is_newcomer = !following.has_answer.load(Ordering::SeqCst);
+        if heir.is_none() && !may_lead && !may_come && !is_newcomer {
             return Succession::None;
         }
-        if heir.is_none() {
+        following.is_newcomer.store(is_newcomer, Ordering::SeqCst);
+        if announced == Some(gone) {
             following.announced.store(0, Ordering::SeqCst);
         }
         let until = self.now() + self.config.succession_limit;
         following.until.store(until.0, Ordering::SeqCst);
-        let us = self.identity.vmid;
         following.old.store(gone.get(), Ordering::SeqCst);
         self.counters.succession.begin_outage(self.now());
         self.counters.succession.set_heir(None);
-        let leader = heir.filter(|heir| *heir != us).map_or(NOBODY, |heir| heir);
-        let stage = if heir == Some(us) {
-            Stage::Candidate
+        if may_lead {
+            following.heir.store(Vmid::number(heir), Ordering::SeqCst);
+            self.set_leader(following, NOBODY, Stage::Candidate);
         } else {
-            Stage::Orphaned
-        };
-        self.set_leader(following, leader, stage);
+            let leader = heir.map_or(NOBODY, |heir| heir);
+            self.set_leader(following, leader, Stage::Orphaned);
+        }
         // A process that is to lead may be in a later list than this process has got.
         self.wake();
         Succession::Awaited
@@ -187,12 +195,14 @@ impl<'m, P: Pal> Node<'m, P> {
         self.waiters.wake_for_room(self.identity.vmid);
         self.waiters.fail(Some(leader), Error::LeaderGone);
         self.waiters.wake_for_room(leader);
+        self.waiters.wake_for_room(self.identity.vmid);
+        self.notify_shutdown();
     }
 
     /// Asks the new leader what the old one has taken, as soon as the new one leads.
     fn poll_orphaned(&self, following: &Following<'m>, until: Deadline) -> Deadline {
         let Some(leader) = Vmid::new(following.announced.load(Ordering::SeqCst)) else {
-            return until;
+            return self.ask_who_leads(following, until);
         };
         if leader != self.leader_vmid() {
             self.set_leader(following, leader, Stage::Orphaned);
@@ -232,7 +242,10 @@ impl<'m, P: Pal> Node<'m, P> {
         seq: u64,
         payload: &[u8],
     ) -> Result<bool, Refusal> {
-        let Some(following) = self.following().filter(|_| seq == REJOIN_SEQ) else {
+        if seq != REJOIN_SEQ {
+            return self.handle_who_leads_answer(peer, seq, payload);
+        }
+        let Some(following) = self.following() else {
             return Ok(false);
         };
         if following.stage() != Stage::Rejoining || Some(peer.vmid()) != self.led_by() {
@@ -241,9 +254,23 @@ impl<'m, P: Pal> Node<'m, P> {
         let Ok(Answer::Rejoin(rejoined)) = Answer::decode(Expected::Rejoin, payload) else {
             return Err(Refusal::WrongAnswer);
         };
-        match rejoined.taken {
+        let is_newcomer = following.is_newcomer.load(Ordering::SeqCst);
+        let taken = match rejoined.taken {
+            // It has joined no leader before, so nothing was taken.
+            Err(Errno::EPERM) if is_newcomer => Ok(0),
+            // It was named as the leader by a process that did not know its end.
+            Err(Errno::ESTALE) if is_newcomer => Err(Errno::EAGAIN),
+            taken => taken,
+        };
+        match taken {
             Ok(taken) => {
                 let mut kept = following.kept.lock();
+                let taken = if kept.covers(taken) || self.phase() < Phase::Ending {
+                    taken
+                } else {
+                    // After the end of a process its leader takes nothing of it.
+                    kept.sent()
+                };
                 if !kept.covers(taken) {
                     drop(kept);
                     self.end_succession(following);
@@ -255,7 +282,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.renew_contact();
                 following.set_stage(Stage::Resending);
             }
-            Err(Errno::EAGAIN | Errno::EBUSY) => following.set_stage(Stage::Orphaned),
+            Err(Errno::EAGAIN | Errno::EBUSY) => {
+                if is_newcomer {
+                    following.announced.store(0, Ordering::SeqCst);
+                }
+                following.set_stage(Stage::Orphaned);
+            }
             Err(_) => self.end_succession(following),
         }
         self.wake();
@@ -289,10 +321,18 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         };
         self.flush(&peer);
+        self.notify_shutdown();
         if !is_done {
             return until.min(Deadline::At(self.now() + REJOIN_AGAIN));
         }
-        following.announced.store(0, Ordering::SeqCst);
+        // Its successor may have announced itself meanwhile.
+        let _ = following.announced.compare_exchange(
+            leader.get(),
+            0,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        following.is_newcomer.store(false, Ordering::SeqCst);
         self.record_new_leader(leader, following.epoch.load(Ordering::SeqCst));
         self.defer_member_output();
         self.waiters.wake_for_room(leader);
@@ -304,7 +344,31 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(following) = self.following() {
             following.kept.lock().on_mark(number);
             self.notify_kept_room(peer);
+            self.notify_shutdown();
         }
+    }
+
+    /// At the end of this node: whether the leader, or its successor, has handled all frames. If not, asks it to
+    /// confirm that. After the end of its process nothing matters that is left.
+    pub(in crate::node) fn has_leader_all(&self) -> bool {
+        let Some(following) = self.following() else {
+            return true;
+        };
+        if !following.is_shared.load(Ordering::SeqCst)
+            || self.has_ended()
+            || self.leader_gone.load(Ordering::SeqCst)
+        {
+            return true;
+        }
+        if following.stage() != Stage::Led {
+            return false;
+        }
+        let has_all = self.send_all_client_messages() && following.kept.lock().is_proven();
+        if !has_all && let Some(peer) = self.peers.find(self.leader_vmid()) {
+            Self::ask_for_mark(following, &peer, KeptFrames::mark_at_end);
+            self.try_flush(&peer);
+        }
+        has_all
     }
 
     /// The leader has dismissed this process: it is no heir, and follows nobody.
@@ -312,6 +376,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(following) = self.following() {
             following.heir.store(0, Ordering::SeqCst);
             self.drop_log();
+            self.waiters.wake_for_room(self.identity.vmid);
         }
     }
 }

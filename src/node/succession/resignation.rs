@@ -1,8 +1,9 @@
 //! The end of a leader that has an heir: it resigns, and the heir leads.
 
-use super::leader_log::LogStage;
+use super::following::Stage;
+use super::leader_log::{Log, LogStage};
 use crate::node::Node;
-use crate::pal::Pal;
+use crate::pal::{Pal, Time};
 use crate::sync::Ordering;
 use crate::wire::{Message, Resignation};
 
@@ -10,9 +11,46 @@ impl<P: Pal> Node<'_, P> {
     /// Whether there is an heir that can take over, or no process that could become one.
     pub(in crate::node) fn await_heir(&self) -> bool {
         match self.log() {
-            Some(log) => log.stage() == LogStage::Hot || self.choose_heir().is_none(),
+            Some(log) => match log.stage() {
+                LogStage::Hot => self.waits_for_members_until(log).is_none(),
+                LogStage::Off => {
+                    self.choose_heir().is_none() && self.waits_for_members_until(log).is_none()
+                }
+                LogStage::Filling | LogStage::Unconfirmed | LogStage::Resigned => false,
+            },
             None => true,
         }
+    }
+
+    /// Whether there is an heir, or a process that could become one.
+    pub(in crate::node) fn can_have_heir(&self) -> bool {
+        self.log()
+            .is_some_and(|log| log.stage() != LogStage::Off || self.choose_heir().is_some())
+    }
+
+    /// Returns the time until which a leader that has an heir waits before it resigns: members that have to rejoin
+    /// it, or that have not got what it sent before the heir had its state, could not follow the heir.
+    pub(super) fn waits_for_members_until(&self, log: &Log<'_, P::Stream>) -> Option<Time> {
+        let now = self.now();
+        let names_by = Time(log.named_by.load(Ordering::SeqCst));
+        let is_due = log.stage() == LogStage::Hot && log.list_is_due.load(Ordering::SeqCst);
+        if is_due && now < names_by {
+            return Some(names_by);
+        }
+        let following = self.leadership.following()?;
+        let rejoin_by = Time(following.until.load(Ordering::SeqCst));
+        let mut peers = self.peers.all();
+        let awaits = now < rejoin_by && peers.any(|peer| peer.awaits_rejoin.load(Ordering::SeqCst));
+        awaits.then_some(rejoin_by)
+    }
+
+    /// Whether a process must be waited for that may have to lead before it can end: its leader has named it, or
+    /// gives it the state, and has not dismissed it.
+    pub(in crate::node) fn may_have_to_lead(&self) -> bool {
+        self.following().is_some_and(|following| {
+            !self.leader_gone.load(Ordering::SeqCst)
+                && (following.stage() == Stage::Candidate || self.has_log())
+        })
     }
 
     /// Resigns in favour of the heir. False if there is none.
@@ -45,7 +83,9 @@ impl<P: Pal> Node<'_, P> {
             let Some(mut writer) = log.writer.try_lock() else {
                 return false;
             };
-            log.set_stage(LogStage::Off);
+            if !self.has_handed_over() {
+                log.set_stage(LogStage::Off);
+            }
             log.reset(&mut writer);
         }
         self.drop_log();
@@ -60,9 +100,14 @@ impl<P: Pal> Node<'_, P> {
             .is_some_and(|log| log.stage() == LogStage::Resigned)
     }
 
-    /// Whether the heir has all that there will be, or is gone.
+    /// Whether the heir has all that there will be, or was lost before it had.
     pub(in crate::node) fn has_resigned(&self) -> bool {
+        !self.is_resigning() || self.has_handed_over()
+    }
+
+    /// Whether the heir has all that there will be: from then on it leads.
+    pub(in crate::node) fn has_handed_over(&self) -> bool {
         self.log()
-            .is_none_or(|log| log.stage() != LogStage::Resigned || log.is_written())
+            .is_some_and(|log| log.stage() == LogStage::Resigned && log.is_written())
     }
 }

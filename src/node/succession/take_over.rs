@@ -5,19 +5,22 @@ use core::time::Duration;
 use super::following::{Following, Stage};
 use super::heir::LogEnd;
 use super::rejoin::NOBODY;
-use crate::Vmid;
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
 use crate::leader::{Op, Outcome};
 use crate::log::log_event;
 use crate::member::ChildExit;
-use crate::node::{ANSWER_RESERVE, LeaderTables, Node, PeerRef, Signal, SignalReply, Upcall};
+use crate::node::outbox::confirm_grants;
+use crate::node::{
+    ANSWER_RESERVE, LeaderTables, Node, PeerRef, Phase, Signal, SignalReply, Upcall,
+};
 use crate::pal::{ConnectError, Deadline, Pal};
 use crate::store::copy;
 use crate::sync::Ordering;
 use crate::wire::{
     Answer, Expected, FileLock, Frame, Message, NewLeader, Rejoin, Rejoined, SuccessionMode, codes,
 };
+use crate::{Admission, Vmid};
 
 /// The pause before the heir asks again whether the leader is dead.
 const PROBE_AGAIN: Duration = Duration::from_micros(500);
@@ -47,9 +50,13 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(old) = Vmid::new(following.old.load(Ordering::SeqCst)) else {
             return until;
         };
+        if following.announced.load(Ordering::SeqCst) != 0 {
+            self.give_up_candidacy(following);
+            return Deadline::Now;
+        }
         match self.drain_log_to_end() {
             LogEnd::Unfit => {
-                self.end_succession(following);
+                self.give_up_candidacy(following);
                 Deadline::Now
             }
             LogEnd::Hot { resigned } if resigned || self.is_leader_dead(old) => {
@@ -58,6 +65,16 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             LogEnd::Open | LogEnd::Hot { .. } => again,
         }
+    }
+
+    /// This process is not the heir: another one is to lead.
+    fn give_up_candidacy(&self, following: &Following<'m>) {
+        self.drop_log();
+        let named = Vmid::new(following.heir.swap(0, Ordering::SeqCst));
+        let leader = named.map_or(NOBODY, |named| named);
+        self.set_leader(following, leader, Stage::Orphaned);
+        // Nothing makes `leave` wait any more.
+        self.waiters.wake_for_room(self.identity.vmid);
     }
 
     /// Whether nobody listens at the address of the leader any more. On secure streams the host could say so
@@ -92,11 +109,15 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         // From the first moment on there is a place for what the leader has for each member.
         self.adopt_members(tables);
+        self.connect_newcomers(tables);
         self.set_leader(following, us, Stage::Candidate);
         self.execute_own(tables, following, taken);
         following.set_stage(Stage::Led);
         let epoch = tables.lock().epoch();
         following.epoch.store(epoch, Ordering::SeqCst);
+        // Later than any list that a member has: the last one was named to this process before all others.
+        self.raise_config();
+        following.heir.store(0, Ordering::SeqCst);
         following.walked.store(0, Ordering::SeqCst);
         self.record_new_leader(us, epoch);
         self.reclaim_ids(old);
@@ -194,8 +215,12 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         {
             let mut kept = following.kept.lock();
-            let taken = taken.filter(|taken| kept.covers(*taken));
             let all = kept.sent();
+            // After the end of a process its leader takes nothing of it.
+            let is_over = self.phase() >= Phase::Ending;
+            let taken = taken
+                .filter(|taken| kept.covers(*taken))
+                .or(is_over.then_some(all));
             kept.begin_resend(taken.or_broken(all));
         }
         loop {
@@ -271,6 +296,24 @@ impl<'m, P: Pal> Node<'m, P> {
                 peer.awaits_rejoin.store(true, Ordering::SeqCst);
                 peer.extended.store(true, Ordering::SeqCst);
                 peer.stream_wanted.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Has the processes join that have opened a stream to this one and were never connected with the old leader: a
+    /// child that was to join when the old leader died.
+    fn connect_newcomers(&self, tables: &LeaderTables<'m>) {
+        let is_known = self.config.admission == Admission::Known;
+        for peer in self.peers.all() {
+            let vmid = peer.vmid();
+            if peer.lacks_inbound() || tables.lock().is_member(vmid) {
+                continue;
+            }
+            if tables.lock().admits(vmid, is_known) {
+                tables.lock().apply(&Op::Connected(vmid));
+                confirm_grants(tables, vmid, false);
+            } else {
+                self.disconnect_peer(&peer);
             }
         }
     }

@@ -46,6 +46,9 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(following) = self.following()
             && Some(peer.vmid()) == self.led_by()
         {
+            if !following.has_answer.load(Ordering::Relaxed) {
+                following.has_answer.store(true, Ordering::SeqCst);
+            }
             following.watch.asked.store(0, Ordering::SeqCst);
             following.watch.heard.store(0, Ordering::SeqCst);
         }

@@ -1,0 +1,107 @@
+//! Processes that end when their leader ends.
+
+use std::time::{Duration, Instant};
+
+use libos_ipc::host::HostNode;
+use libos_ipc::{Capacities, Config, Exit};
+
+use crate::family::{CONFIG, Family, LONG, long, wait_until};
+
+fn is_heir_of(leader: &HostNode, member: &HostNode) {
+    let expected = Some(member.identity().vmid);
+    wait_until("the member is the heir", || leader.named_heir() == expected);
+}
+
+fn ends(node: &HostNode) -> bool {
+    node.exit(Exit::default(), long()).unwrap();
+    node.leave(long()).unwrap();
+    node.shut_down(LONG)
+}
+
+#[test]
+fn shut_down_of_a_leader_that_has_handed_the_family_over_finds_that_all_is_sent() {
+    let family = Family::new();
+    let heir = family.process(CONFIG);
+    is_heir_of(&family.leader, &heir);
+    assert!(ends(&family.leader));
+    heir.take_id(long()).unwrap();
+}
+
+#[test]
+fn family_goes_on_when_all_processes_that_may_lead_leave_one_after_another_at_once() {
+    for _ in 0..10 {
+        let family = Family::new();
+        let candidates = [(); 4].map(|()| family.process(CONFIG));
+        let follower = family.process(Config {
+            capacities: Capacities {
+                ranges: CONFIG.capacities.ranges + 1,
+                ..CONFIG.capacities
+            },
+            ..CONFIG
+        });
+        let last = family.process(CONFIG);
+        std::thread::scope(|scope| {
+            let ended = [&family.leader]
+                .into_iter()
+                .chain(&candidates)
+                .map(|node| scope.spawn(|| ends(node)))
+                .collect::<Vec<_>>();
+            for ended in ended {
+                assert!(ended.join().unwrap());
+            }
+        });
+        follower.take_id(long()).unwrap();
+        let expected = last.identity().vmid;
+        wait_until("the last one leads", || follower.leader() == expected);
+    }
+}
+
+#[test]
+fn heir_that_ends_first_is_replaced_before_it_has_left() {
+    let family = Family::new();
+    let [heir, next] = [(); 2].map(|()| family.process(CONFIG));
+    is_heir_of(&family.leader, &heir);
+    heir.exit(Exit::default(), long()).unwrap();
+    heir.leave(long()).unwrap();
+    assert_ne!(family.leader.named_heir(), Some(heir.identity().vmid));
+    is_heir_of(&family.leader, &next);
+}
+
+#[test]
+fn changes_of_a_member_that_shuts_down_without_a_leader_reach_the_next_one() {
+    for _ in 0..10 {
+        let family = Family::new();
+        let [heir, member] = [(); 2].map(|()| family.process(CONFIG));
+        is_heir_of(&family.leader, &heir);
+        let id = heir.take_id(long()).unwrap();
+        let given = member.take_id(long()).unwrap();
+        let Family { leader, _dir, .. } = family;
+        drop(leader);
+        // It may not have noticed the end of its leader yet. Nothing answers this message.
+        member
+            .transfer_id(given, heir.identity().vmid, long())
+            .unwrap();
+        assert!(member.shut_down(LONG));
+        assert_eq!(
+            heir.owner_of(given, long()).unwrap(),
+            Some(heir.identity().vmid)
+        );
+        heir.release_id(id, long()).unwrap();
+    }
+}
+
+#[test]
+fn leader_that_begins_to_lead_and_leaves_at_once_hands_over() {
+    let family = Family::new();
+    let [first, second] = [(); 2].map(|()| family.process(CONFIG));
+    is_heir_of(&family.leader, &first);
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| ends(&first));
+        assert!(ends(&family.leader));
+        assert!(first.join().unwrap());
+    });
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    second.take_id(long()).unwrap();
+    assert_eq!(second.leader(), second.identity().vmid);
+}
