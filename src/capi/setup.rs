@@ -228,40 +228,46 @@ pub unsafe extern "C" fn libos_ipc_setup(
     if SETUP.get().is_some() {
         return Errno::EALREADY.negated();
     }
-    // SAFETY: the header requires pointers to whole tables. Their members are numbers and pointers that may be NULL,
-    // so every bit pattern is a valid value.
-    let (platform, callbacks) = unsafe { (platform.read_unaligned(), callbacks.read_unaligned()) };
-    // SAFETY: the header requires NULL or a whole struct.
-    let limits = unsafe { read(limits) }.unwrap_or(DEFAULT);
-    let missing = platform.first_missing();
-    if missing.is_some() {
-        // The log names the missing function, which -EINVAL does not.
-        if let (Some(log), Some(missing)) = (callbacks.log, missing) {
-            super::log::missing(log, platform.context, missing);
-        }
-        return Errno::EINVAL.negated();
-    }
-    let driving = if platform.thread_create.is_some() {
-        Driving::Worker
-    } else {
-        Driving::Caller
-    };
-    let call_limit =
-        (limits.call_limit_ms != 0).then(|| Duration::from_millis(limits.call_limit_ms.into()));
-    let setup = Setup {
-        platform,
-        callbacks,
-        call_limit,
-        limits,
-        driving,
-    };
     // If two threads call this at once, one of them succeeds.
-    if !SETUP.set(setup) {
-        return Errno::EALREADY.negated();
+    let made = SETUP.try_init(|slot| {
+        // SAFETY: the header requires pointers to whole tables. Their members are numbers and pointers that may be NULL,
+        // so every bit pattern is a valid value.
+        let (platform, callbacks) =
+            unsafe { (platform.read_unaligned(), callbacks.read_unaligned()) };
+        // SAFETY: the header requires NULL or a whole struct.
+        let limits = unsafe { read(limits) }.unwrap_or(DEFAULT);
+        let driving = if platform.thread_create.is_some() {
+            Driving::Worker
+        } else {
+            Driving::Caller
+        };
+        let call_limit =
+            (limits.call_limit_ms != 0).then(|| Duration::from_millis(limits.call_limit_ms.into()));
+        let setup = slot.write(Setup {
+            platform,
+            callbacks,
+            call_limit,
+            limits,
+            driving,
+        });
+        let Some(missing) = setup.platform.first_missing() else {
+            return Ok(setup);
+        };
+        // The log names the missing function, which -EINVAL does not.
+        if let Some(log) = setup.callbacks.log {
+            super::log::missing(log, setup.platform.context, missing);
+        }
+        Err(Errno::EINVAL)
+    });
+    match made {
+        None => Errno::EALREADY.negated(),
+        Some(Err(errno)) => errno.negated(),
+        Some(Ok(_)) => {
+            // The setup is set once, so this is, too.
+            crate::log::c::SINK.set(super::log::write_line);
+            0
+        }
     }
-    // The setup is set once, so this is, too.
-    crate::log::c::SINK.set(super::log::write_line);
-    0
 }
 
 /// Reads and checks `libos_ipc_process_ids`. The first process becomes the leader.

@@ -214,6 +214,7 @@ impl<'m, P: Pal> Node<'m, P> {
             events,
             caller_spin: AdaptiveSpin::new(),
             leader_gone: AtomicBool::new(false),
+            leader_is_full: AtomicBool::new(false),
             leaders_sync_data: AtomicU64::new(NO_LIMIT),
             phase: AtomicU8::new(Phase::Running as u8),
             ended: AtomicBool::new(false),

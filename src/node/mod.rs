@@ -105,6 +105,8 @@ type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 pub struct Node<'m, P: Pal> {
     phase: AtomicU8,
     pub(crate) leader_gone: AtomicBool,
+    /// The leader has refused this process, since it has no room for it.
+    leader_is_full: AtomicBool,
     /// The leader has sent HELLO, so it knows the extensions of this crate.
     extended: AtomicBool,
     /// The process has ended for the family, though its node still answers.

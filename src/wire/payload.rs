@@ -1,7 +1,10 @@
 //! The payloads of messages and answers as Rust types.
 
+use super::frame::HEADER_LENGTH;
 use super::kinds::{KillTarget, LockFamily, LockKind, ProcessNote, SyncState};
+use super::layout;
 use crate::Id;
+use crate::store::total;
 use bitflags::bitflags;
 
 /// The IDs from `start` to `end`, both included.
@@ -98,7 +101,7 @@ pub struct Hello {
     /// The version of the extensions, [`Hello::VERSION`].
     pub version: u32,
     /// The features of the process beyond those of that version: [`Hello::ANSWERS_HEARTBEATS`],
-    /// [`Hello::FOLLOWS_SUCCESSION`], [`Hello::CAN_LEAD`] and, with the last, [`Hello::tables`].
+    /// [`Hello::FOLLOWS_SUCCESSION`], [`Hello::NO_ROOM`], [`Hello::CAN_LEAD`] and, with the last, [`Hello::tables`].
     pub features: u32,
     /// Its pid; 0 for none.
     pub pid: Id,
@@ -120,6 +123,12 @@ impl Hello {
     /// The feature of a process that has reserved the memory of a leader, so that it may lead after
     /// the leader.
     pub const CAN_LEAD: u32 = 4;
+
+    /// The feature of a leader that has no room for the receiver: it closes the connection behind this greeting.
+    pub const NO_ROOM: u32 = 8;
+
+    /// The length of a frame with a greeting, in bytes.
+    pub const FRAME_LENGTH: usize = total!(HEADER_LENGTH, size_of::<layout::Hello>());
 
     /// Returns the features of a process that can lead, with a hash of all that a leader and its heir
     /// must have alike: 24 bits of it are sent.

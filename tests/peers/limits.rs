@@ -8,7 +8,7 @@ use libos_ipc::host::{Host, HostNode};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, MetaCode, SyncState};
 use libos_ipc::{
     ByteCount, Capacities, Config, Embedder, Errno, Error, Identity, Metadata, MetadataReply, Node,
-    Pid, Resource, Wait,
+    Pid, Resource, Vmid, Wait,
 };
 use tempfile::TempDir;
 
@@ -298,5 +298,31 @@ fn a_request_that_fails_at_the_limits_leaves_no_peer() {
     while family.leader.statistics().pools.peers.now > 0 {
         assert!(Instant::now() < until, "the peer is left");
         std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_process_for_which_the_leader_has_no_room_is_refused_with_that_cause() {
+    let family = Family::new(config(|limits| limits.peers = 2));
+    let members: Vec<_> = (0..2)
+        .map(|_| family.member(Config::DEFAULT, "/a"))
+        .collect();
+    for member in &members {
+        member.join(WAIT).unwrap();
+    }
+    let full = Error::Refused {
+        errno: Errno::ENOMEM,
+        by: None,
+    };
+    // The parent of this one has not asked the leader.
+    let vmid = Vmid::new(77).unwrap();
+    let identity = Identity::child(vmid, Vmid::LEADER);
+    let os = Box::new(Os(CString::new("/b").unwrap()));
+    let refused = HostNode::start_with(&family.base(), identity, Config::DEFAULT, os).unwrap();
+    assert_eq!(refused.join(WAIT), Err(full));
+    assert_eq!(refused.take_id(WAIT), Err(full), "a later call");
+    // It takes nothing from the others.
+    for member in &members {
+        member.take_id(WAIT).unwrap();
     }
 }

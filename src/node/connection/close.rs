@@ -141,10 +141,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let error = self.gone(vmid);
         if was_leader && succession == Succession::None {
             self.leader_gone.store(true, Ordering::Release);
-            // During a shutdown both sides close their streams, so that is no cause for a warning.
-            if self.phase() == Phase::Running {
-                log_event!(warn, "the leader is gone");
-            }
+            self.log_leader_gone();
         } else {
             log_event!(debug, "process {vmid} is gone");
         }
@@ -176,6 +173,18 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.notify_shutdown();
         Retry::No
+    }
+
+    fn log_leader_gone(&self) {
+        if self.leader_is_full.load(Ordering::SeqCst) {
+            log_event!(
+                error,
+                "the leader has no room for this process: raise Capacities::peers there (in C libos_ipc_limits.peers)"
+            );
+        } else if self.phase() == Phase::Running {
+            // During a shutdown both sides close their streams, so that is no cause for a warning.
+            log_event!(warn, "the leader is gone");
+        }
     }
 
     /// Closes the streams of a peer. The outgoing one goes first: a peer that sees the end of its own

@@ -12,7 +12,8 @@ use crate::node::outbox::confirm_grants;
 use crate::node::{Node, PeerRef, StreamKey, Upcall};
 use crate::pal::fault::checked_read;
 use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
-use crate::store::total;
+use crate::store::{copy, total};
+use crate::wire::{Frame, Hello, Message, codes};
 use crate::{Admission, Vmid};
 
 /// The most streams that one poll iteration accepts, so that other streams are served too.
@@ -223,7 +224,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if kept_until.is_some_and(|until| self.now() < until) {
                 return self.refuse(Some(vmid), Refusal::VmidTaken);
             }
-            if peer.broken.load(Ordering::SeqCst) {
+            if peer.broken.load(Ordering::SeqCst) && !self.may_be_refused(&peer) {
                 if self.close(state, &peer) != Retry::No {
                     // A call still holds one of its streams.
                     return self.keep_unidentified(
@@ -253,6 +254,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 let claimed = UnidentifiedStream::of(stream, vmid, self.now());
                 return self.keep_unidentified(state, claimed);
             }
+            if leader.is_some() && is_greeting(&mut stream) {
+                self.send_no_room(vmid);
+            }
             return self.refuse(Some(vmid), Refusal::PeersFull);
         };
         if self
@@ -278,6 +282,31 @@ impl<'m, P: Pal> Node<'m, P> {
         self.receive(&peer);
     }
 
+    /// As the leader: notifies a process that this one has no room for it, so that it does not take the leader for gone. It has
+    /// no peer entry, so this is tried once: the new stream has room for the frame, unless its platform has a handshake.
+    fn send_no_room(&self, vmid: Vmid) {
+        let hello = Message::Hello(Hello {
+            features: Hello::NO_ROOM,
+            ..Hello::NO_PROCESS
+        });
+        let mut bytes = [0; VMID_LENGTH + GREETING];
+        let Some((own, frame)) = bytes.split_at_mut_checked(VMID_LENGTH) else {
+            return;
+        };
+        copy(own, &self.identity.vmid.get().to_le_bytes());
+        if hello.encode(0, frame).is_ok()
+            && let Ok(stream) = self.pal.connect(vmid)
+        {
+            let _ = stream.write(&[&bytes]);
+        }
+    }
+
+    /// Whether the peer is a leader that has opened no stream yet. If its end of the other stream is closed, it may have opened
+    /// one to say why.
+    pub(super) fn may_be_refused(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        peer.lacks_inbound() && Some(peer.vmid()) == self.led_by()
+    }
+
     /// Whether a process may connect with that VMID. Only the leader knows which VMIDs are used up.
     fn admits(&self, vmid: Vmid) -> bool {
         let is_known = self.config.admission == Admission::Known;
@@ -297,6 +326,17 @@ enum Identification {
     Vmid(u32),
     Partial,
     End,
+}
+
+/// The length of a frame with HELLO.
+const GREETING: usize = Hello::FRAME_LENGTH;
+
+/// Whether the first frame of a stream is HELLO, as far as it has arrived: a process in C sends none.
+fn is_greeting<S: Stream>(stream: &mut S) -> bool {
+    let mut bytes = [0; GREETING];
+    let read = checked_read(stream.read(&mut bytes), GREETING);
+    let frame = Frame::parse(&bytes, GREETING);
+    read == Ok(GREETING) && matches!(frame, Ok(Some(frame)) if frame.code == codes::HELLO)
 }
 
 /// Reads the VMID and no further byte.

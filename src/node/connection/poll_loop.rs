@@ -332,6 +332,9 @@ impl<'m, P: Pal> Node<'m, P> {
             } else if !self.judge_unreachable(&peer) {
                 Retry::Soon
             } else if peer.broken.load(Ordering::SeqCst) {
+                if self.may_be_refused(&peer) {
+                    self.accept(state);
+                }
                 self.close(state, &peer)
             } else {
                 self.flush(&peer);

@@ -3,7 +3,7 @@
 use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
 use crate::Vmid;
-use crate::error::{Error, Invalid, Resource};
+use crate::error::{Errno, Error, Invalid, Resource};
 use crate::invariant::Count;
 use crate::leader::Op;
 use crate::member::KeptFrames;
@@ -231,7 +231,12 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns the error of a call to a peer that is gone.
     pub(crate) fn gone(&self, vmid: Vmid) -> Error {
         if Some(vmid) == self.led_by() {
-            if self.is_cut_off() {
+            if self.leader_is_full.load(Ordering::SeqCst) {
+                Error::Refused {
+                    errno: Errno::ENOMEM,
+                    by: None,
+                }
+            } else if self.is_cut_off() {
                 Error::CutOff
             } else {
                 Error::LeaderGone
