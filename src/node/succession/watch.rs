@@ -6,7 +6,6 @@
 use core::time::Duration;
 
 use super::following::{Following, Stage};
-use crate::invariant::OrBroken;
 use crate::log::log_event;
 use crate::node::{Node, PeerRef};
 use crate::pal::{Deadline, Pal, Time};
@@ -31,12 +30,6 @@ impl Watch {
             asked: AtomicU64::new(0),
         }
     }
-}
-
-/// Returns a limit in nanoseconds: at most 584 years.
-fn nanoseconds(limit: Duration) -> u64 {
-    let limit = limit.min(Duration::from_nanos(u64::MAX));
-    u64::try_from(limit.as_nanos()).or_broken(u64::MAX)
 }
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -86,7 +79,7 @@ impl<'m, P: Pal> Node<'m, P> {
             heard = now;
             watch.heard.store(now.0, Ordering::SeqCst);
         }
-        let pause = Duration::from_nanos(nanoseconds(limit) / 4);
+        let pause = limit / 4;
         let next = heard + pause;
         if now < next {
             return until.min(Deadline::At(next));
