@@ -250,7 +250,7 @@ mod host {
 
     use libos_ipc::host::{HostNode, SecureHost, random};
     use libos_ipc::pal::secure::{Breach, FamilyKey};
-    use libos_ipc::{ChildSelector, Config, Error, Exit, Identity, Vmid, Wait};
+    use libos_ipc::{ChildSelector, Config, Error, Exit, Heirs, Identity, Vmid, Wait};
 
     use super::vmid;
 
@@ -351,6 +351,48 @@ mod host {
             }
         }
         let _ = to.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Waits until the leader has named that heir.
+    fn has_heir(leader: &HostNode<SecureHost>, heir: &HostNode<SecureHost>) {
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while leader.named_heir() != Some(heir.identity().vmid) {
+            assert!(std::time::Instant::now() < until, "there is no heir");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn secure_family_is_handed_over_by_a_leader_that_leaves_and_ends_with_one_that_dies() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("f");
+        let key = FamilyKey::generate(random).unwrap();
+        let config = Config {
+            heirs: Heirs::Any,
+            succession_limit: Duration::from_millis(300),
+            ..Config::DEFAULT
+        };
+        let start = |identity| {
+            let node = HostNode::start_secure(&base, identity, config, key.clone()).unwrap();
+            node.join(WAIT).unwrap();
+            node
+        };
+        let leader = start(Identity::LEADER);
+        let heir = start(leader.start_child(WAIT).unwrap());
+        let member = start(leader.start_child(WAIT).unwrap());
+        has_heir(&leader, &heir);
+        let id = member.take_id(WAIT).unwrap();
+        leader.exit(Exit::default(), WAIT).unwrap();
+        leader.leave(WAIT).unwrap();
+        assert!(leader.shut_down(Duration::from_secs(5)));
+        let owner = member.owner_of(id, WAIT);
+        assert_eq!(owner, Ok(Some(member.identity().vmid)));
+        assert_eq!(member.leader(), heir.identity().vmid);
+        has_heir(&heir, &member);
+        // The host could pretend this: nobody leads after it.
+        drop(heir);
+        assert_eq!(member.owner_of(id, WAIT), Err(Error::LeaderGone));
+        assert_eq!(member.statistics().successions, 1);
     }
 
     #[test]
