@@ -10,3 +10,4 @@ mod leaving;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;
+mod stopped;
