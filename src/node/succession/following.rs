@@ -426,10 +426,14 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(following) = self.leadership.following() else {
             return false;
         };
+        if !is_for_leader(message) || is_for_parent(message) {
+            return false;
+        }
+        if self.leader_gone.load(Ordering::SeqCst) {
+            // It failed just before the family ended: made again, it fails for that reason.
+            return error == Error::NoSuchProcess;
+        }
         matches!(error, Error::LeaderGone | Error::NoSuchProcess)
-            && is_for_leader(message)
-            && !is_for_parent(message)
-            && !self.leader_gone.load(Ordering::SeqCst)
             && (dest != self.leader_vmid() || !self.leads() && following.stage() != Stage::Led)
     }
 }

@@ -14,6 +14,8 @@ use super::world::{World, with};
 
 /// The time in which all messages arrive, if no fault delays them longer.
 const SETTLED: Duration = Duration::from_secs(1);
+/// How long a leader at most waits for all others to end before it leaves.
+const PATIENCE: Duration = Duration::from_millis(500);
 const SETTLED_AT_LAST: Duration = Duration::from_mins(2);
 
 /// The process could not join, or was cut off at once.
@@ -168,10 +170,12 @@ fn stay_a_while<const READS: bool>(program: &Program<'_, '_, READS>, rng: &mut R
     !own.is_over() && with(|world| world.checks.family.is_certain(own.vmid))
 }
 
-/// As the leader of a family that may outlive it: serves the others until they have ended.
+/// As the leader of a family that may outlive it: serves the others until they have ended, for a while: one of them
+/// may wait for this process.
 fn await_all<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     let is_leader = || with(|world| world.leader == own.vmid && !world.network.is_alone(own.place));
-    while is_leader() && !own.is_over() {
+    let until = now() + nanoseconds(PATIENCE);
+    while is_leader() && !own.is_over() && now() < until {
         idle(node, Duration::from_millis(5));
     }
 }

@@ -49,7 +49,11 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                 let number = signal.signal;
                 let checks = &mut world.checks;
                 let (signals, family) = (&mut checks.signals, &checks.family);
+                // Without a leader, a signal that it may have forwarded is sent again, directly.
+                let is_leader_gone = checks.succession.may_be_gone(family);
                 let outcome = signals.delivered(family, self.vmid, own, number);
+                let outcome =
+                    outcome.or_else(|what| if is_leader_gone { Ok(()) } else { Err(what) });
                 let check = if matches!(signal.target, Target::All) {
                     "broadcasts"
                 } else {
@@ -57,8 +61,9 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                 };
                 world.check(check, outcome);
                 // If a connection breaks, a signal may be sent twice.
-                let may_be_twice =
-                    world.faults().may_break() || world.checks.false_disconnects.may_close;
+                let may_be_twice = is_leader_gone
+                    || world.faults().may_break()
+                    || world.checks.false_disconnects.may_close;
                 if let Some(sender) = signal.sender
                     && !may_be_twice
                 {
