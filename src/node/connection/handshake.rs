@@ -90,6 +90,10 @@ impl<'m, P: Pal> Node<'m, P> {
             until: Time(0),
         };
         match read_vmid(&mut candidate) {
+            Identification::Vmid(vmid) if self.may_be_log(state, vmid) => {
+                candidate.until = self.now() + self.config.connect_limit;
+                self.keep_unidentified(state, candidate);
+            }
             Identification::Vmid(vmid) => self.identify(state, candidate.stream, vmid),
             Identification::Partial => {
                 candidate.until = self.now() + self.config.connect_limit;
@@ -134,6 +138,12 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Reads from an unidentified connection.
     pub(super) fn read_unidentified(&self, state: &mut WorkerState<'m, P::Stream>, index: usize) {
+        let known = state.unidentified.get(index).and_then(Option::as_ref);
+        let known = known.filter(|candidate| candidate.length == VMID_LENGTH);
+        let known = known.map(|candidate| u32::from_le_bytes(candidate.vmid));
+        if known.is_some_and(|vmid| self.may_be_log(state, vmid)) {
+            return;
+        }
         let Some(place) = state.unidentified.get_mut(index) else {
             return;
         };
@@ -151,6 +161,22 @@ impl<'m, P: Pal> Node<'m, P> {
             Identification::Vmid(vmid) => self.identify(state, candidate.stream, vmid),
             _ => self.refuse(None, Refusal::NoVmid),
         }
+    }
+
+    /// Whether a stream of the leader may be its log, although none of its streams is identified: the first one may
+    /// be one that was accepted before, and whose VMID has not come. Its VMID was written earlier.
+    fn may_be_log(&self, state: &WorkerState<'m, P::Stream>, vmid: u32) -> bool {
+        let vmid = Vmid::new(vmid);
+        if !self.follows() || vmid.is_none() || vmid != self.led_by() {
+            return false;
+        }
+        let lacks_first = |vmid| {
+            self.peers
+                .find(vmid)
+                .is_none_or(|leader| leader.lacks_inbound())
+        };
+        let mut unknown = state.unidentified.iter().flatten();
+        vmid.is_some_and(lacks_first) && unknown.any(|other| other.length < VMID_LENGTH)
     }
 
     /// Closes the unidentified streams whose time is over. Returns when the worker must check
