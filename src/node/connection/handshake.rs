@@ -90,7 +90,7 @@ impl<'m, P: Pal> Node<'m, P> {
             until: Time(0),
         };
         match read_vmid(&mut candidate) {
-            Identification::Vmid(vmid) if self.may_be_log(state, vmid) => {
+            Identification::Vmid(vmid) if self.may_be_log(state, vmid, None) => {
                 candidate.until = self.now() + self.config.connect_limit;
                 self.keep_unidentified(state, candidate);
             }
@@ -138,21 +138,19 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Reads from an unidentified connection.
     pub(super) fn read_unidentified(&self, state: &mut WorkerState<'m, P::Stream>, index: usize) {
-        let known = state.unidentified.get(index).and_then(Option::as_ref);
-        let known = known.filter(|candidate| candidate.length == VMID_LENGTH);
-        let known = known.map(|candidate| u32::from_le_bytes(candidate.vmid));
-        if known.is_some_and(|vmid| self.may_be_log(state, vmid)) {
-            return;
-        }
         let Some(place) = state.unidentified.get_mut(index) else {
             return;
         };
         let Some(candidate) = place else { return };
         let identification = read_vmid(candidate);
-        if identification == Identification::Partial {
-            return;
+        let since = (candidate.until, index);
+        match identification {
+            Identification::Partial => return,
+            // It is tried again.
+            Identification::Vmid(vmid) if self.may_be_log(state, vmid, Some(since)) => return,
+            _ => {}
         }
-        let Some(candidate) = place.take() else {
+        let Some(candidate) = state.unidentified.get_mut(index).and_then(Option::take) else {
             return;
         };
         state.unidentified_count.decrement();
@@ -164,8 +162,14 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Whether a stream of the leader may be its log, although none of its streams is identified: the first one may
-    /// be one that was accepted before, and whose VMID has not come. Its VMID was written earlier.
-    fn may_be_log(&self, state: &WorkerState<'m, P::Stream>, vmid: u32) -> bool {
+    /// be one that was accepted before, and whose VMID has not come. Its VMID was written earlier. `since` orders the
+    /// streams: none for one that was just accepted.
+    fn may_be_log(
+        &self,
+        state: &WorkerState<'m, P::Stream>,
+        vmid: u32,
+        since: Option<(Time, usize)>,
+    ) -> bool {
         let vmid = Vmid::new(vmid);
         if !self.follows() || vmid.is_none() || vmid != self.led_by() {
             return false;
@@ -175,8 +179,15 @@ impl<'m, P: Pal> Node<'m, P> {
                 .find(vmid)
                 .is_none_or(|leader| leader.lacks_inbound())
         };
-        let mut unknown = state.unidentified.iter().flatten();
-        vmid.is_some_and(lacks_first) && unknown.any(|other| other.length < VMID_LENGTH)
+        let mut all = state.unidentified.iter().enumerate();
+        let is_first = |(at, other): (usize, &Option<UnidentifiedStream<P::Stream>>)| {
+            let other = other.as_ref();
+            other.is_some_and(|other| {
+                let is_older = since.is_none_or(|since| (other.until, at) < since);
+                other.length < VMID_LENGTH && is_older
+            })
+        };
+        vmid.is_some_and(lacks_first) && all.any(is_first)
     }
 
     /// Closes the unidentified streams whose time is over. Returns when the worker must check

@@ -10,6 +10,8 @@ use super::super::faults::{Fault, Faults};
 pub(crate) struct FalseDisconnects {
     pub(crate) may_close: bool,
     has_hostile: bool,
+    /// Leaders write logs.
+    may_be_log: bool,
 }
 
 impl FalseDisconnects {
@@ -18,6 +20,7 @@ impl FalseDisconnects {
             // A member disconnects a peer that is silent for too long, or for which it has no room.
             may_close: faults.hold_up() || faults.has(Fault::Capacity),
             has_hostile: faults.has(Fault::Hostile),
+            may_be_log: faults.has(Fault::LeaderDeath),
         }
     }
 
@@ -40,7 +43,12 @@ impl FalseDisconnects {
             Refusal::SyncProtocolViolation,
             Refusal::NotAllowed,
         ];
-        let malformed = Malformed::ALL.into_iter().map(Refusal::Malformed);
+        // A log that is accepted after its leader has gone looks like a stream with frames that are too long.
+        let is_log = |malformed: &Malformed| self.may_be_log && *malformed == Malformed::TooLong;
+        let malformed = Malformed::ALL
+            .into_iter()
+            .filter(|malformed| !is_log(malformed));
+        let malformed = malformed.map(Refusal::Malformed);
         match malformed
             .chain(faults)
             .find(|fault| statistics.refused(*fault) > 0)
