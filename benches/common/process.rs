@@ -43,7 +43,7 @@ impl Child {
     }
 
     /// Kills the process (SIGKILL), and waits until it is dead.
-    pub(crate) fn kill(mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.kill()
     }
 

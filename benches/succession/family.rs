@@ -125,11 +125,13 @@ impl Family {
         Ok(())
     }
 
-    /// Kills the leader.
-    pub(crate) fn kill(&mut self, leader: Vmid) -> Result<()> {
+    /// Kills the leader, and returns its process, which is waited for when that is dropped.
+    pub(crate) fn kill(&mut self, leader: Vmid) -> Result<Child> {
         let is_it = |(vmid, _): &(u32, Child)| *vmid == leader.get();
         let at = self.leaders.iter().position(is_it).expect("it is here");
-        self.leaders.swap_remove(at).1.kill()
+        let mut process = self.leaders.swap_remove(at).1;
+        process.kill()?;
+        Ok(process)
     }
 
     /// Starts a process with so many members, from that VMID on.

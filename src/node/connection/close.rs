@@ -106,7 +106,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 ReadOutcome::Nothing
                     if peer.hung_up.load(Ordering::SeqCst) && !peer.lacks_inbound() =>
                 {
-                    self.pause_watch(peer, &rx, &tx);
+                    // The incoming stream reports them, and its end.
+                    if let Some(stream) = &tx.stream {
+                        self.pal.rewatch(stream, peer.outgoing(), Interest::empty());
+                    }
                     return Retry::Soon;
                 }
                 ReadOutcome::Nothing | ReadOutcome::End => break,

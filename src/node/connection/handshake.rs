@@ -306,11 +306,13 @@ impl<'m, P: Pal> Node<'m, P> {
         peer.rx.lock().stream = Some(stream);
         peer.has_inbound.store(true, Ordering::SeqCst);
         // A member that rejoins was connected with the leader before this one.
-        if let Some(leader) = self.leading()
-            && !peer.awaits_rejoin.load(Ordering::SeqCst)
-        {
-            leader.lock().apply(&Op::Connected(vmid));
-            confirm_grants(leader, vmid, false);
+        if let Some(leader) = self.leading() {
+            if peer.awaits_rejoin.load(Ordering::SeqCst) {
+                self.turn_to(&peer);
+            } else {
+                leader.lock().apply(&Op::Connected(vmid));
+                confirm_grants(leader, vmid, false);
+            }
         }
         log_event!(debug, "process {vmid} is connected");
         self.events.connected(vmid);

@@ -121,7 +121,7 @@ impl<P: Pal> Drop for Iteration<'_, '_, P> {
         // Another thread may hold a half of a connection for a moment.
         while !node.close_all(&mut self.state) && node.pal.now() < deadline {
             let soon = node.now() + RETRY;
-            node.wait(&mut self.state, Deadline::At(soon));
+            node.wait(&mut self.state, Deadline::At(soon), false);
         }
     }
 }
@@ -203,7 +203,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             self.waiters.wake_overdue(|| self.pal.now());
             let soon = Deadline::At(self.now() + RETRY);
-            self.wait(state, wait(soon));
+            self.wait(state, wait(soon), false);
             return Some(soon);
         }
         let (retry, relisted) = self.serve_scheduled(state);
@@ -237,7 +237,9 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             until
         };
-        self.wait(state, wait(until));
+        // A process whose end is awaited needs the processor.
+        let may_spin = retry == Retry::No;
+        self.wait(state, wait(until), may_spin);
         check_ready(state.ready);
         self.turns.set_ready(state.ready.len());
         let mut next = 0_usize;
@@ -261,11 +263,13 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Waits for readiness events: it spins for a while where that has paid, then sleeps.
-    fn wait(&self, state: &mut WorkerState<'m, P::Stream>, until: Deadline) {
+    fn wait(&self, state: &mut WorkerState<'m, P::Stream>, until: Deadline, may_spin: bool) {
         state.ready.clear();
         assert_none_held();
         let limit = self.config.spin;
-        if until == Deadline::Now || limit.is_zero() {
+        // The processes that are to answer need the processors.
+        let may_spin = may_spin && !limit.is_zero() && !self.is_in_succession();
+        if until == Deadline::Now || !may_spin {
             self.pal.wait(state.ready, until);
             if !state.ready.is_empty() {
                 self.update_event_time();
@@ -411,11 +415,14 @@ impl<'m, P: Pal> Node<'m, P> {
                 if readiness.contains(Interest::WRITE) {
                     self.unblock(&peer);
                 }
-                if readiness.contains(Interest::HANG_UP) {
+                // While the end of the incoming stream has not come it may be reported again, for nothing: each
+                // report would take time from the process that ends.
+                if readiness.contains(Interest::HANG_UP)
+                    && !peer.hung_up.swap(true, Ordering::SeqCst)
+                {
                     // The last frames of the peer are handled first, even on a stream that was not
                     // accepted yet.
                     self.accept(state);
-                    peer.hung_up.store(true, Ordering::SeqCst);
                     self.disconnect_peer(&peer);
                 }
             }

@@ -179,8 +179,13 @@ impl<'m, P: Pal> Node<'m, P> {
             if self.leader_gone.load(Ordering::SeqCst) {
                 return Err(self.gone(peer.vmid()));
             }
-            if let Put::Kept = kept.check(length, queue.closed, keep)? {
-                return Ok(());
+            match kept.check(length, queue.closed, keep) {
+                Ok(Put::Queue) => {}
+                kept => {
+                    drop(queue);
+                    self.hurry_rejoin();
+                    return kept.map(drop);
+                }
             }
             self.push(peer, &mut queue, seq, message, length)?;
             kept.record(&queue, length);

@@ -57,8 +57,13 @@ pub(in crate::node) struct Following<'m> {
     pub(super) ask_at: AtomicU64,
     /// The time at which the stage ends the wait for a leader.
     pub(super) until: AtomicU64,
+    /// The time at which this process connects with the process that is to lead, if that has not connected with it,
+    /// and no call waits for it; 0 if it has connected.
+    pub(super) connect_at: AtomicU64,
     /// As a new leader: the last member that this process has turned to.
     pub(super) walked: AtomicU32,
+    /// As a new leader: the time at which it turns to the next members at the latest.
+    pub(super) walk_at: AtomicU64,
     /// As a new leader: the number of members to which something is sent again.
     pub(super) resending: AtomicU32,
     /// As the heir.
@@ -93,7 +98,9 @@ impl<'m> Following<'m> {
             is_newcomer: AtomicBool::new(false),
             ask_at: AtomicU64::new(0),
             until: AtomicU64::new(0),
+            connect_at: AtomicU64::new(0),
             walked: AtomicU32::new(u32::MAX),
+            walk_at: AtomicU64::new(0),
             resending: AtomicU32::new(0),
             watch: Watch::new(),
             scratch: SpinLock::new(
@@ -112,6 +119,10 @@ impl<'m> Following<'m> {
             3 => Stage::Resending,
             _ => Stage::Candidate,
         }
+    }
+
+    pub(super) fn is_in_succession(&self) -> bool {
+        self.stage() != Stage::Led || self.walked.load(Ordering::SeqCst) != u32::MAX
     }
 
     pub(super) fn set_stage(&self, stage: Stage) {

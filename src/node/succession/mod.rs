@@ -219,6 +219,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
+    /// Whether this process waits for a leader, or leads and waits for the members of the leader before.
+    #[inline]
+    pub(in crate::node) fn is_in_succession(&self) -> bool {
+        self.leadership
+            .following()
+            .is_some_and(Following::is_in_succession)
+    }
+
     /// Records that another process leads, which may be this one, and notifies the embedder. Only in the worker,
     /// without any lock.
     pub(in crate::node) fn record_new_leader(&self, leader: Vmid, epoch: u32) {

@@ -10,6 +10,7 @@ use crate::error::{Errno, Error};
 use crate::invariant::Count;
 use crate::log::log_event;
 use crate::member::KeptFrames;
+use crate::node::connection::jittered;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::{Deadline, Pal, Time};
 use crate::sync::Ordering;
@@ -23,6 +24,10 @@ pub(super) const NOBODY: Vmid = Vmid::HIGHEST;
 
 /// The pause before REJOIN is sent again to a leader that was not ready for it.
 const REJOIN_AGAIN: Duration = Duration::from_millis(1);
+
+/// The longest time for which a member to which nobody waits for an answer leaves it to the process that is to lead
+/// to connect with it. All members at once would keep that process from the others.
+const CONNECT_AT_LAST: u64 = 200_000_000;
 
 /// The result of the end of the connection with the leader.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -138,25 +143,64 @@ impl<'m, P: Pal> Node<'m, P> {
     /// requests are kept; the others make theirs again.
     pub(super) fn set_leader(&self, following: &Following<'m>, leader: Vmid, stage: Stage) {
         let old = self.leader_vmid();
-        {
+        let us = self.identity.vmid;
+        let is_other = leader != NOBODY && leader != us;
+        let is_urgent = {
             // No frame is kept for the leader before any more.
-            let _kept = following.kept.lock();
+            let kept = following.kept.lock();
+            let is_urgent = stage != Stage::Orphaned || !kept.is_empty();
+            let connect_at = if is_urgent || !is_other {
+                0
+            } else {
+                let now = self.now();
+                let seed = now.0 ^ u64::from(us.get()).rotate_left(32);
+                (now + jittered(CONNECT_AT_LAST, seed)).0
+            };
+            // A call that begins from now on connects.
+            following.connect_at.store(connect_at, Ordering::SeqCst);
             following.set_stage(stage);
             self.leadership.set_leader(leader);
-        }
+            is_urgent
+        };
         if old != leader {
             let is_kept = |seq| following.kept.lock().is_counted(seq);
             self.waiters.follow(old, leader, is_kept);
             self.waiters.fail(Some(old), Error::NoSuchProcess);
         }
-        if leader == NOBODY || leader == self.identity.vmid {
-            return;
+        if is_other && is_urgent {
+            self.connect_with_heir(leader);
         }
-        if let Ok(peer) = self.peers.find_or_add(leader) {
+        log_event!(debug, "the leader is gone: process {leader} is to lead");
+    }
+
+    /// Connects with the process that is to lead, which turns first to those that have connected.
+    fn connect_with_heir(&self, heir: Vmid) {
+        if let Ok(peer) = self.peers.find_or_add(heir) {
             peer.stream_wanted.store(true, Ordering::SeqCst);
             self.call_worker(&peer);
         }
-        log_event!(debug, "the leader is gone: process {leader} is to lead");
+    }
+
+    /// A call waits for a leader: this process connects with the one that is to lead, if it has not yet.
+    pub(in crate::node) fn hurry_rejoin(&self) {
+        if let Some(following) = self.following()
+            && following.connect_at.swap(0, Ordering::SeqCst) != 0
+        {
+            self.connect_with_heir(self.leader_vmid());
+        }
+    }
+
+    /// Connects with the process that is to lead if that has not connected for long.
+    fn poll_connect(&self, following: &Following<'m>, until: Deadline) -> Deadline {
+        let at = following.connect_at.load(Ordering::SeqCst);
+        if at == 0 {
+            return until;
+        }
+        if self.now() < Time(at) {
+            return until.min(Deadline::At(Time(at)));
+        }
+        self.hurry_rejoin();
+        until
     }
 
     /// Goes on with the succession, in the worker. Returns when to run again, if before `until`.
@@ -202,6 +246,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Asks the new leader what the old one has taken, as soon as the new one leads.
     fn poll_orphaned(&self, following: &Following<'m>, until: Deadline) -> Deadline {
         let Some(leader) = Vmid::new(following.announced.load(Ordering::SeqCst)) else {
+            let until = self.poll_connect(following, until);
             return self.ask_who_leads(following, until);
         };
         if leader != self.leader_vmid() {

@@ -14,7 +14,7 @@ use crate::node::outbox::confirm_grants;
 use crate::node::{
     ANSWER_RESERVE, LeaderTables, Node, PeerRef, Phase, Signal, SignalReply, Upcall,
 };
-use crate::pal::{ConnectError, Deadline, Pal};
+use crate::pal::{ConnectError, Deadline, Pal, Time};
 use crate::store::copy;
 use crate::sync::Ordering;
 use crate::wire::{
@@ -25,8 +25,15 @@ use crate::{Admission, Vmid};
 /// The pause before the heir asks again whether the leader is dead.
 const PROBE_AGAIN: Duration = Duration::from_micros(500);
 
-/// The members that a new leader turns to in one turn of its worker.
-const MEMBERS_PER_TURN: usize = 64;
+/// The members that a new leader turns to at once. They are woken by that, and take a processor. So the others come
+/// when these have rejoined; those to which somebody waits for an answer connect by themselves, and need not wait.
+const MEMBERS_AT_ONCE: usize = 4;
+
+/// The time after which it turns to the next members, even if one has not rejoined.
+const NEXT_MEMBERS: Duration = Duration::from_millis(2);
+
+/// The members that have connected by themselves that it turns to at once.
+const FIRST_MEMBERS: usize = 64;
 
 /// All members were turned to.
 const WALKED: u32 = u32::MAX;
@@ -294,6 +301,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // The limits of both leaders are the same, so there is room.
             if let Ok(peer) = self.peers.find_or_add(member) {
                 peer.awaits_rejoin.store(true, Ordering::SeqCst);
+                peer.is_turned_to.store(false, Ordering::SeqCst);
                 peer.extended.store(true, Ordering::SeqCst);
                 peer.stream_wanted.store(true, Ordering::SeqCst);
             }
@@ -331,7 +339,23 @@ impl<'m, P: Pal> Node<'m, P> {
         if last == WALKED {
             return self.poll_resends(following, until);
         }
-        let mut left = MEMBERS_PER_TURN;
+        if last == 0 {
+            // They wait for an answer.
+            let connected = self.peers.all().filter(|peer| !peer.lacks_inbound());
+            for peer in connected.take(FIRST_MEMBERS) {
+                self.turn_to(&peer);
+            }
+        }
+        let is_awaited =
+            |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin.load(Ordering::SeqCst);
+        let next_at = Time(following.walk_at.load(Ordering::SeqCst));
+        let is_waiting = Vmid::new(last)
+            .and_then(|last| self.peers.find(last))
+            .is_some_and(is_awaited);
+        if is_waiting && self.now() < next_at {
+            return self.poll_resends(following, until.min(Deadline::At(next_at)));
+        }
+        let mut left = MEMBERS_AT_ONCE;
         while let Some(next) = left.checked_sub(1) {
             left = next;
             let member = tables.lock().next_member(Vmid::new(last));
@@ -340,31 +364,32 @@ impl<'m, P: Pal> Node<'m, P> {
                 break;
             };
             last = member.get();
-            if member != self.identity.vmid {
-                self.turn_to(member);
+            // Else it has joined the new leader, or there is no room for it.
+            if let Some(peer) = self.peers.find(member) {
+                self.turn_to(&peer);
             }
         }
         following.walked.store(last, Ordering::SeqCst);
+        let next_at = self.now() + NEXT_MEMBERS;
+        following.walk_at.store(next_at.0, Ordering::SeqCst);
+        self.poll_resends(following, until);
         Deadline::Now
     }
 
-    /// Announces to a member that this process leads.
-    fn turn_to(&self, member: Vmid) {
-        let Some(peer) = self.peers.find(member) else {
-            // It has joined the new leader, or there is no room for it.
-            return;
-        };
-        if !peer.awaits_rejoin.load(Ordering::SeqCst) {
+    /// Announces to a member that this process leads, once.
+    pub(in crate::node) fn turn_to(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        let awaits_rejoin = peer.awaits_rejoin.load(Ordering::SeqCst);
+        if !awaits_rejoin || peer.is_turned_to.swap(true, Ordering::SeqCst) {
             return;
         }
         let hello = Message::Hello(self.own_hello());
         let announced = Message::Leader(self.present_leader());
-        if self.put(&peer, 0, &hello).is_err() || self.put(&peer, 0, &announced).is_err() {
+        if self.put(peer, 0, &hello).is_err() || self.put(peer, 0, &announced).is_err() {
             // It has not read what this process sent to it as a member.
-            self.disconnect_peer(&peer);
+            self.disconnect_peer(peer);
         }
-        self.flush(&peer);
-        self.call_worker(&peer);
+        self.flush(peer);
+        self.peers.schedule(peer);
     }
 
     /// Handles the request of a member to follow this process.
