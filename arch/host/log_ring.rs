@@ -27,10 +27,11 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 
 use super::process::Creator;
+use super::stream::stream_error;
 use crate::invariant::OrBroken;
 use crate::pal::StreamError;
 
@@ -197,25 +198,26 @@ fn after(index: u32, bytes: usize) -> u32 {
 }
 
 impl RingWriter {
-    /// Makes a ring, and sends it to the process at the other end of the socket. `None` if the system has no memory
-    /// for it: then the other process learns that the bytes come over the socket.
+    /// Makes a ring, and sends it with a byte to the process at the other end of the socket. `None` if the system has
+    /// no memory for it: then nothing was sent, and the log goes over the socket.
     pub(super) fn send(socket: BorrowedFd<'_>) -> Result<Option<RingWriter>, StreamError> {
         let made = make_memory().and_then(|memory| {
             let mapping = Mapping::new(memory.as_fd())?;
             Ok((memory, mapping))
         });
+        let Ok((memory, mapping)) = made else {
+            return Ok(None);
+        };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = made.as_ref().ok().map(|(memory, _)| [memory.as_fd()]);
-        if let Some(descriptors) = &descriptors {
-            control.push(SendAncillaryMessage::ScmRights(descriptors));
-        }
+        let descriptors = [memory.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         let sent = sendmsg(socket, &[IoSlice::new(&[0])], &mut control, flags);
         if sent != Ok(1) {
             return Err(StreamError::Closed);
         }
-        Ok(made.ok().map(|(_, mapping)| RingWriter {
+        Ok(Some(RingWriter {
             mapping,
             tail: AtomicU32::new(0),
             head: AtomicU32::new(0),
@@ -258,19 +260,16 @@ impl RingWriter {
 }
 
 impl RingReader {
-    /// Receives what [`RingWriter::send`] has sent: `None` if the bytes come over the socket.
+    /// Receives what [`RingWriter::send`] has sent: `None` if that was nothing, and the bytes come over the socket. Then
+    /// none of them was taken.
     pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<RingReader>, StreamError> {
         let mut byte = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let received = recvmsg(
-            socket,
-            &mut [IoSliceMut::new(&mut byte)],
-            &mut control,
-            flags,
-        );
-        if received.map_err(super::stream::stream_error)?.bytes == 0 {
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let buffers = &mut [IoSliceMut::new(&mut byte)];
+        let received = recvmsg(socket, buffers, &mut control, flags);
+        if received.map_err(stream_error)?.bytes == 0 {
             return Err(StreamError::Closed);
         }
         let mut memory = None;
@@ -282,6 +281,8 @@ impl RingReader {
         let Some(memory) = memory else {
             return Ok(None);
         };
+        // The byte goes with the descriptor, of which this process has a copy now.
+        recv(socket, &mut byte, RecvFlags::DONTWAIT).map_err(stream_error)?;
         if !is_ring(memory.as_fd()) {
             return Err(StreamError::Closed);
         }

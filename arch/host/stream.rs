@@ -161,6 +161,9 @@ impl AsFd for HostStream {
 }
 
 impl Stream for HostStream {
+    #[cfg(feature = "succession")]
+    const SHARES_LOGS: bool = true;
+
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         #[cfg(feature = "succession")]
         if let Some(LogEnd::Reader(ring)) = &self.log {

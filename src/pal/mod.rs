@@ -104,9 +104,13 @@ pub trait Stream: Send + Sync {
     /// See [`StreamError`].
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError>;
 
+    /// Whether [`Stream::begin_log`] and [`Stream::accept_log`] do anything. A process says so to its leader, which
+    /// calls [`Stream::begin_log`] only if both platforms have it.
+    const SHARES_LOGS: bool = false;
+
     /// From now on a log goes through the stream, from this end to the other: many small writes, which the other end
     /// reads seldom, and of which it must read all even if this process dies. The platform may carry them
-    /// in another way than other bytes. Called once, after the VMID was written, and before anything else is.
+    /// in another way than other bytes. Called at most once, after the VMID was written, and before anything else is.
     /// Returns the bytes that the stream holds in writes of any length; 0 if it is not known, as by default.
     ///
     /// # Errors
@@ -115,8 +119,9 @@ pub trait Stream: Send + Sync {
         Ok(0)
     }
 
-    /// The counterpart of [`Stream::begin_log`], called after the VMID was read, and before anything else is. Does
-    /// nothing by default. When this end is dropped, a later write of the other one must fail.
+    /// The counterpart of [`Stream::begin_log`], called after the VMID was read, and before anything else is, also if the
+    /// other end is one of a platform without it: then all bytes come through the stream. Does nothing by default. When
+    /// this end is dropped, a later write of the other one must fail.
     fn accept_log(&mut self) {}
 }
 

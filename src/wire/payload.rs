@@ -101,7 +101,8 @@ pub struct Hello {
     /// The version of the extensions, [`Hello::VERSION`].
     pub version: u32,
     /// The features of the process beyond those of that version: [`Hello::ANSWERS_HEARTBEATS`],
-    /// [`Hello::FOLLOWS_SUCCESSION`], [`Hello::NO_ROOM`], [`Hello::CAN_LEAD`] and, with the last, [`Hello::tables`].
+    /// [`Hello::FOLLOWS_SUCCESSION`], [`Hello::NO_ROOM`], [`Hello::CAN_LEAD`] and, with the last, [`Hello::tables`] and
+    /// [`Hello::SHARES_LOGS`].
     pub features: u32,
     /// Its pid; 0 for none.
     pub pid: Id,
@@ -129,6 +130,10 @@ impl Hello {
 
     /// The length of a frame with a greeting, in bytes.
     pub const FRAME_LENGTH: usize = total!(HEADER_LENGTH, size_of::<layout::Hello>());
+
+    /// The feature of a process whose platform receives a log in another way than through the stream, if the leader's
+    /// platform sends it so.
+    pub const SHARES_LOGS: u32 = 16;
 
     /// Returns the features of a process that can lead, with a hash of all that a leader and its heir
     /// must have alike: 24 bits of it are sent.

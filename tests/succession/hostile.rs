@@ -22,11 +22,11 @@ fn bytes_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
     bytes
 }
 
-/// The HELLO of a process that can lead this family.
-fn hello_of_an_heir() -> Hello {
+/// The HELLO of a process that can lead this family. `features`: others that it has.
+fn hello_of_an_heir(features: u32) -> Hello {
     let hash = (leader_capacities(&CONFIG).fingerprint() >> 40) as u32;
     Hello {
-        features: Hello::FOLLOWS_SUCCESSION | Hello::features_to_lead(hash),
+        features: Hello::FOLLOWS_SUCCESSION | Hello::features_to_lead(hash) | features,
         ..Hello::NO_PROCESS
     }
 }
@@ -38,14 +38,16 @@ struct FalseHeir {
 }
 
 impl FalseHeir {
-    /// Joins before any other member, so that it is chosen.
-    fn join(family: &Family, number: u32) -> FalseHeir {
+    /// Joins before any other member, so that it is chosen. `features`: as above.
+    fn join(family: &Family, number: u32, features: u32) -> FalseHeir {
         let mut peer = Peer::join(&family.base, number);
-        let hello = Message::Hello(hello_of_an_heir());
+        let hello = Message::Hello(hello_of_an_heir(features));
         peer.to.write_all(&bytes_of(0, &hello)).unwrap();
         peer.from().set_read_timeout(Some(LONG)).unwrap();
         let mut log = HostStream::over(OwnedFd::from(peer.accept()));
-        log.accept_log();
+        if features & Hello::SHARES_LOGS != 0 {
+            log.accept_log();
+        }
         FalseHeir {
             peer,
             log: Some(log),
@@ -95,9 +97,18 @@ impl FalseHeir {
 /// Has the leader choose the false heir, which then does `act`: it is dismissed for that reason, and the member that
 /// can follow becomes heir.
 fn is_replaced(reason: DismissReason, act: impl FnOnce(&mut FalseHeir, &HostNode)) {
+    is_replaced_with(Hello::SHARES_LOGS, reason, act);
+}
+
+/// As [`is_replaced`], with those features of the false heir.
+fn is_replaced_with(
+    features: u32,
+    reason: DismissReason,
+    act: impl FnOnce(&mut FalseHeir, &HostNode),
+) {
     let family = Family::new();
     let number = family.leader.new_vmid(crate::family::long()).unwrap().get();
-    let mut heir = FalseHeir::join(&family, number);
+    let mut heir = FalseHeir::join(&family, number, features);
     let member = family.member(CONFIG);
     act(&mut heir, &member);
     assert_eq!(heir.await_dismissal().reason, reason);
@@ -133,6 +144,11 @@ fn an_heir_whose_log_is_cut_is_dismissed_and_another_one_is_named() {
         // The leader notices it with its next operation.
         member.new_vmid(crate::family::long()).unwrap();
     });
+}
+
+#[test]
+fn an_heir_of_a_platform_without_shared_memory_gets_the_log_through_the_stream() {
+    is_replaced_with(0, DismissReason::Slow, |heir, _| heir.read_state());
 }
 
 #[test]

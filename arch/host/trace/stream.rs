@@ -76,6 +76,8 @@ impl<P: Pal> TracedStream<P> {
 }
 
 impl<P: Pal> Stream for TracedStream<P> {
+    const SHARES_LOGS: bool = P::Stream::SHARES_LOGS;
+
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         let count = self.inner.read(buffer)?;
         self.has_read(buffer, count);
@@ -98,6 +100,14 @@ impl<P: Pal> Stream for TracedStream<P> {
             left = left.minus(taken.len());
         }
         Ok(count)
+    }
+
+    fn begin_log(&mut self) -> Result<usize, StreamError> {
+        self.inner.begin_log()
+    }
+
+    fn accept_log(&mut self) {
+        self.inner.accept_log();
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) follows: AtomicBool,
     /// On the leader: the peer can lead, with tables like those of this process.
     pub(crate) can_lead: AtomicBool,
+    /// On the leader: the peer's platform receives a log in another way than through the stream.
+    pub(crate) shares_logs: AtomicBool,
     /// On the leader: the peer was chosen as heir since it connected.
     pub(crate) was_heir: AtomicBool,
     /// On the leader: the number of the last list of heirs that was queued for the peer.

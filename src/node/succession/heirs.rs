@@ -7,7 +7,7 @@ use super::leader_log::{Log, LogStage};
 use crate::counters::Refusal;
 use crate::log::log_event;
 use crate::node::{Node, PeerRef};
-use crate::pal::{Deadline, Pal, Time};
+use crate::pal::{Deadline, Pal, Stream, Time};
 use crate::sync::Ordering;
 use crate::wire::{DismissReason, Dismissal, HeirList, HeirReady, Message};
 use crate::{Heirs, Vmid};
@@ -138,6 +138,8 @@ impl<'m, P: Pal> Node<'m, P> {
             writer.stream = Some(stream);
             writer.filling.begin();
         }
+        let is_shared = P::Stream::SHARES_LOGS && peer.shares_logs.load(Ordering::SeqCst);
+        log.is_shared.store(is_shared, Ordering::SeqCst);
         log.heir.store(heir.get(), Ordering::SeqCst);
         log.append(&Message::Log(&[]));
         log.set_stage(LogStage::Filling);

@@ -77,6 +77,8 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) blocked_since: AtomicU64,
     /// The time at which the next heir may be chosen.
     pub(super) choose_at: AtomicU64,
+    /// Whether the heir's platform receives the log in another way than through the stream, and this one sends it so.
+    pub(super) is_shared: AtomicBool,
     /// The bytes that the stream holds, if writes of any length fill it alike; else 0.
     holds: AtomicU64,
     /// What was written since the heir was asked to read: bytes, or the number of writes if `holds` is 0.
@@ -144,6 +146,7 @@ impl<'m, S: Stream> Log<'m, S> {
             is_awaited: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
             choose_at: AtomicU64::new(0),
+            is_shared: AtomicBool::new(false),
             holds: AtomicU64::new(0),
             unread: AtomicU64::new(0),
             expected_op: AtomicU64::new(0),
@@ -246,6 +249,10 @@ impl<'m, S: Stream> Log<'m, S> {
 
     /// Tells the platform that the log follows. False if the stream can't be used.
     fn begin(&self, writer: &mut LogWriter<'m, S>) -> bool {
+        if !self.is_shared.load(Ordering::SeqCst) {
+            self.holds.store(0, Ordering::SeqCst);
+            return true;
+        }
         if let Some(Ok(bytes)) = writer.stream.as_mut().map(Stream::begin_log) {
             self.holds.store(bytes as u64, Ordering::SeqCst);
             true

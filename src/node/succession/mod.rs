@@ -254,6 +254,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         if self.config.may_lead() {
             features |= Hello::features_to_lead(self.tables_hash());
+            if P::Stream::SHARES_LOGS {
+                features |= Hello::SHARES_LOGS;
+            }
         }
         features
     }
@@ -279,5 +282,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let can_lead = follows && hello.tables() == Some(self.tables_hash());
         peer.follows.store(follows, Ordering::SeqCst);
         peer.can_lead.store(can_lead, Ordering::SeqCst);
+        let shares_logs = hello.features & Hello::SHARES_LOGS != 0;
+        peer.shares_logs.store(shares_logs, Ordering::SeqCst);
     }
 }
