@@ -6,6 +6,7 @@
 use core::time::Duration;
 
 use super::following::{Following, Stage};
+use crate::invariant::OrBroken;
 use crate::log::log_event;
 use crate::node::{Node, PeerRef};
 use crate::pal::{Deadline, Pal, Time};
@@ -79,7 +80,7 @@ impl<'m, P: Pal> Node<'m, P> {
             heard = now;
             watch.heard.store(now.0, Ordering::SeqCst);
         }
-        let pause = limit / 4;
+        let pause = limit.checked_div(4).or_broken(Duration::ZERO);
         let next = heard + pause;
         if now < next {
             return until.min(Deadline::At(next));
