@@ -19,6 +19,9 @@ use super::world::{pause, with};
 pub(crate) const VMID: u32 = 900;
 /// The VMIDs that it uses, if it does not claim to be a member.
 pub(crate) const VMIDS: RangeInclusive<u32> = VMID..=VMID + 1;
+/// The offsets of the lowest byte of the sequence number and of the payload in a frame.
+const SEQ: usize = 8;
+const PAYLOAD: usize = 17;
 /// The offset of the code in a frame, of the highest byte of a handle, and of the lowest byte of
 /// the VMID that an ID is given to.
 const CODE: usize = 16;
@@ -27,6 +30,10 @@ const OWNER: usize = 21;
 /// The pid that it claims.
 pub(crate) const PID: u32 = 4_000_000;
 
+/// The tables that a hog fills, and the one of processes among them.
+const TABLES: usize = 8;
+const PROCESSES: usize = 7;
+
 /// It has one stream to each of a few members at a time, and waits for nothing.
 struct Hostile {
     pal: SimPal<false>,
@@ -34,6 +41,15 @@ struct Hostile {
     taken: Vec<SimStream>,
     /// The number of requests as a hog.
     requests: u64,
+    /// What it has read as a hog from the last stream that it has taken, and whether it has read the
+    /// opener's VMID there.
+    unread: Vec<u8>,
+    is_opened: bool,
+    /// Whether it has joined as a hog, and the IDs and VMIDs that it has got: with one of each it starts
+    /// a process.
+    has_joined: bool,
+    ids: Vec<u32>,
+    vmids: Vec<u32>,
 }
 
 /// Runs it from its start to its end.
@@ -43,10 +59,17 @@ pub(crate) fn live(place: usize) {
         streams: Vec::new(),
         taken: Vec::new(),
         requests: 0,
+        unread: Vec::new(),
+        is_opened: false,
+        has_joined: false,
+        ids: Vec::new(),
+        vmids: Vec::new(),
     };
-    let is_hog = with(|world| {
+    let (is_hog, starts_processes) = with(|world| {
         let has_quotas = world.plan.config.quota == Quota::Fair;
-        has_quotas && world.plan.seed_of(HOSTILE, 9).is_multiple_of(2)
+        let choice = world.plan.seed_of(HOSTILE, 9);
+        let is_hog = has_quotas && choice.is_multiple_of(2);
+        (is_hog, is_hog && choice.is_multiple_of(8))
     });
     for step in with(|world| world.plan.steps(HOSTILE, 0)) {
         let mut rng = Rng::with_seed(step.seed);
@@ -54,7 +77,9 @@ pub(crate) fn live(place: usize) {
             break;
         }
         if is_hog && rng.bool() {
-            hostile.fill(step.at, &mut rng);
+            // To fill the table of processes takes more than one step.
+            let table = if starts_processes { PROCESSES } else { step.at };
+            hostile.fill(table, &mut rng);
         } else {
             hostile.act(&mut rng);
         }
@@ -101,27 +126,98 @@ impl Hostile {
         if self.streams.iter().all(|(of, _)| *of != 1) {
             self.connect(1, rng);
         }
-        let Some((_, stream)) = self.streams.iter().find(|(of, _)| *of == 1) else {
+        let Some(at) = self.streams.iter().position(|(of, _)| *of == 1) else {
             return;
         };
         for _ in 0..rng.usize(1..40) {
             self.requests += 1;
             let name = format!("/hog{}", self.requests);
-            let message = growth(table, self.requests, name.as_bytes());
-            let mut bytes = [0; 300];
-            let length = encode(&message, self.requests, &mut bytes);
-            let _ = stream.write(&[&bytes[..length]]);
+            let requests = match table % TABLES {
+                PROCESSES => &self.start()[..],
+                table => &[growth(table, self.requests, name.as_bytes())],
+            };
+            for message in requests {
+                let mut bytes = [0; 300];
+                let seq = self.requests << 8 | u64::from(message.code());
+                let length = encode(message, seq, &mut bytes);
+                let _ = self.streams[at].1.write(&[&bytes[..length]]);
+            }
         }
         if let Ok(back) = self.pal.accept() {
             self.taken.push(back);
+            self.unread.clear();
+            self.is_opened = false;
         }
         for back in &self.taken {
-            let _ = back.read(&mut [0; 1000]);
+            let mut bytes = [0; 1000];
+            if let Ok(count) = back.read(&mut bytes) {
+                self.unread.extend(&bytes[..count]);
+            }
+        }
+        self.take_answers();
+    }
+
+    /// Takes the IDs and VMIDs out of the answers that it has read.
+    fn take_answers(&mut self) {
+        // The opener's VMID comes before the frames.
+        if !self.is_opened && self.unread.len() >= 4 {
+            self.unread.drain(..4);
+            self.is_opened = true;
+        }
+        while self.is_opened
+            && let Some(size) = self
+                .unread
+                .first_chunk()
+                .map(|size| u64::from_le_bytes(*size))
+            && let size = usize::try_from(size).unwrap_or(usize::MAX).max(PAYLOAD)
+            && self.unread.len() >= size
+        {
+            let frame: Vec<u8> = self.unread.drain(..size).collect();
+            let (numbers, _) = frame[PAYLOAD..].as_chunks();
+            let numbers: Vec<_> = numbers
+                .iter()
+                .map(|bytes| u32::from_le_bytes(*bytes))
+                .collect();
+            // The lowest byte of its sequence numbers is the code of the request.
+            match (frame[CODE], frame[SEQ], &numbers[..]) {
+                (codes::RESP, codes::ALLOC_ID_RANGE, &[first, last]) if first > 0 => {
+                    self.ids.extend((first..=last).take(32));
+                }
+                (codes::RESP, codes::GET_NEW_VMID, &[vmid]) if vmid > 0 => self.vmids.push(vmid),
+                _ => {}
+            }
+        }
+    }
+
+    /// The messages that start a process, or those that are needed before.
+    fn start(&mut self) -> [Message<'static>; 2] {
+        match (self.ids.pop(), self.vmids.pop()) {
+            (Some(id), Some(owner)) if self.has_joined => [
+                Message::ChangeIdOwner { id, owner },
+                Message::ProcessStart {
+                    vmid: owner,
+                    pid: id,
+                },
+            ],
+            (Some(pid), vmid) => {
+                self.has_joined = true;
+                self.vmids.extend(vmid);
+                [Message::Hello(hello(pid, 0)), Message::GetNewVmid]
+            }
+            (None, vmid) => {
+                self.vmids.extend(vmid);
+                [Message::AllocIdRange, Message::GetNewVmid]
+            }
         }
     }
 
     fn connect(&mut self, to: u32, rng: &mut Rng) {
         self.streams.retain(|(of, _)| *of != to);
+        if to == 1 {
+            self.has_joined = false;
+            self.ids.clear();
+            self.vmids.clear();
+        }
         let Some(vmid) = Vmid::new(to) else { return };
         let Ok(stream) = self.pal.connect(vmid) else {
             return;
@@ -135,17 +231,21 @@ impl Hostile {
             return;
         }
         if rng.u8(..4) > 0 {
-            let hello = Message::Hello(Hello {
-                version: Hello::VERSION,
-                features: 0,
-                pid: [0, PID, 1][rng.usize(..3)],
-                parent: rng.u32(..4),
-            });
+            let hello = Message::Hello(hello([0, PID, 1][rng.usize(..3)], rng.u32(..4)));
             let mut bytes = [0; 64];
             let length = encode(&hello, 0, &mut bytes);
             let _ = stream.write(&[&bytes[..length]]);
         }
         self.streams.push((to, stream));
+    }
+}
+
+fn hello(pid: u32, parent: u32) -> Hello {
+    Hello {
+        version: Hello::VERSION,
+        features: 0,
+        pid,
+        parent,
     }
 }
 
@@ -194,7 +294,7 @@ fn growth(table: usize, number: u64, name: &[u8]) -> Message<'_> {
         wait: false,
         path: b"/hog",
     };
-    match table % 7 {
+    match table {
         0 => Message::FileLockSet(lock),
         1 => Message::FileLockSet(FileLock { path: name, ..lock }),
         // It waits for its own locks.
