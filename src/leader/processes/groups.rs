@@ -146,8 +146,7 @@ impl Processes<'_> {
                 && (query.parent == 0 || entry.parent == query.parent)
         };
         let found = if query.pid == 0 {
-            self.entries
-                .iter()
+            self.each_entry()
                 .filter(fits)
                 .min_by_key(|entry| entry.start_seq)
         } else {

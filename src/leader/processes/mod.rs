@@ -117,7 +117,11 @@ impl<'m> Processes<'m> {
             signals: Digested::new(Signals::new(arena, &capacities.signals)),
             own: Vmid::LEADER,
             own_has_left: false,
-            quotas: Quotas::new(arena, capacities.members, &[capacity]),
+            quotas: Quotas::new(
+                arena,
+                capacities.members,
+                &[capacity, capacities.peers.min(capacity)],
+            ),
             steps: Steps::default(),
         }
     }
@@ -160,9 +164,16 @@ impl<'m> Processes<'m> {
         .fold(0, u64::wrapping_add)
     }
 
-    /// Iterates over all entries.
+    /// The number of entries before which all are that were ever used: slots are given out from the lowest
+    /// on. A look at all processes looks at these.
+    fn used(&self) -> usize {
+        self.by_pid.peak()
+    }
+
+    /// Iterates over all entries that were ever used.
     fn each_entry(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().inspect(|_| self.steps.count())
+        let used = self.entries.iter().take(self.used());
+        used.inspect(|_| self.steps.count())
     }
 
     /// Returns the number of entries in use: processes, zombies, and pids of groups and sessions.
@@ -224,9 +235,8 @@ impl<'m> Processes<'m> {
 
     /// Returns true if any process but that of `vmid` is alive.
     pub fn has_living_except(&self, vmid: Vmid) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| entry.is_alive() && entry.vmid != vmid.get())
+        let mut entries = self.each_entry();
+        entries.any(|entry| entry.is_alive() && entry.vmid != vmid.get())
     }
 
     fn find_by_pid(&self, pid: Id) -> Option<&Entry> {

@@ -185,8 +185,7 @@ impl Processes<'_> {
     ) -> Result<ExitReport, Errno> {
         let parent = self.find_by_vmid(from).ok_or(Errno::ECHILD)?.pid;
         let mut children = self
-            .entries
-            .iter()
+            .each_entry()
             .filter(|child| child.exists() && child.parent == parent)
             .filter(|child| pid == 0 || child.pid == pid)
             .filter(|child| group == 0 || child.group == group)

@@ -1,5 +1,6 @@
 //! The effects of a death on others: zombies, orphans, orphaned groups.
 
+use super::quotas::STARTS;
 use super::signals::result_of_dead;
 use super::{Entry, FREE_ENTRY, Life, Processes};
 use crate::error::Errno;
@@ -37,6 +38,9 @@ impl Processes<'_> {
             return;
         };
         let had_stopped = entry.flags.contains(ProcessFlags::STOPPED);
+        if entry.life == Life::Starting {
+            self.quotas.release(entry.payer, STARTS, 1);
+        }
         entry.life = Life::Dead;
         entry.vmid = 0;
         entry.flags.remove(ProcessFlags::STOPPED);
@@ -51,7 +55,7 @@ impl Processes<'_> {
         // Those are left that it got after [`Processes::reclaim_children`].
         let reaper = self.find_reaper(&dead);
         let mut searches = 0_usize;
-        for at in 0..self.entries.len() {
+        for at in 0..self.used() {
             self.steps.count();
             if let Some(child) = self.child_at(at, &dead) {
                 self.reparent(child, &dead, reaper, ranges);
@@ -90,7 +94,7 @@ impl Processes<'_> {
         let parent = *entry;
         let reaper = self.find_reaper(&parent);
         let mut portion = Portion::new();
-        let mut slots = left.min(self.entries.len() as u64);
+        let mut slots = left.min(self.used() as u64);
         while let Some(slot) = slots.checked_sub(1) {
             if !portion.take_slot() {
                 break;
@@ -104,11 +108,11 @@ impl Processes<'_> {
                 self.reparent(child, &parent, reaper, ranges);
                 if self.stopped > 0 {
                     // Whether its group is orphaned is found out by a look at all processes.
-                    portion.charge_slots(self.entries.len());
+                    portion.charge_slots(self.used());
                 }
                 if child.life == Life::Dead {
                     // Its pid may be charged to another member, which is searched in the table.
-                    portion.charge_slots(self.entries.len());
+                    portion.charge_slots(self.used());
                 }
             }
             if let Ok(at) = u32::try_from(at)
@@ -118,7 +122,7 @@ impl Processes<'_> {
                     .is_some_and(|entry| entry.vmid != vmid.get())
                 && self.recharge((at, vmid), true, ranges)
             {
-                portion.charge_slots(self.entries.len());
+                portion.charge_slots(self.used());
             }
             slots = slot;
         }
@@ -318,7 +322,7 @@ impl Processes<'_> {
             .filter(of_group)
             .any(|member| member.flags.contains(ProcessFlags::STOPPED));
         if has_stopped {
-            for at in 0..self.entries.len() {
+            for at in 0..self.used() {
                 self.steps.count();
                 let member = self.entries.get(at).copied().unwrap_or(FREE_ENTRY);
                 if member.is_alive() && member.group == group {

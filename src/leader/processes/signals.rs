@@ -49,7 +49,7 @@ impl Processes<'_> {
 
     /// Makes a signal for all pending for the processes that have not joined yet.
     pub(in crate::leader) fn queue_for_starting(&mut self, from: Vmid, kill: &PidKill) {
-        for at in 0..self.entries.len() {
+        for at in 0..self.used() {
             self.steps.count();
             let Some(entry) = self.entries.get(at) else {
                 return;
