@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libos_ipc::host::Host;
 use libos_ipc::pal::Deadline;
-use libos_ipc::{Capacities, Config, Driving, Identity, Node};
+use libos_ipc::{Capacities, Config, Driving, Identity, Node, Wait};
 
 use crate::peer::{GET_ID_OWNER, Peer, RELEASE_ID_RANGE, connect, frame, pair};
 
@@ -17,14 +17,24 @@ const ALL: u32 = 3;
 
 /// Runs a test with a leader whose worker is the test: each call of `poll` is a turn.
 fn with_leader(test: impl FnOnce(&Path, &Node<'_, Host>)) {
+    with_leader_of(128, test);
+}
+
+/// As [`with_leader`], with room for so many peers.
+fn with_leader_of(peers: usize, test: impl FnOnce(&Path, &Node<'_, Host>)) {
+    let capacities = Capacities {
+        peers,
+        ..Capacities::DEFAULT
+    };
+    with_config(capacities, test);
+}
+
+fn with_config(capacities: Capacities, test: impl FnOnce(&Path, &Node<'_, Host>)) {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().join("f");
     let config = Config {
         driving: Driving::Caller,
-        capacities: Capacities {
-            peers: 128,
-            ..Capacities::DEFAULT
-        },
+        capacities,
         ..Config::DEFAULT
     };
     let bytes = Node::<Host>::memory(&Identity::LEADER, &config).total();
@@ -112,6 +122,32 @@ fn stream_that_claims_the_vmid_of_a_flooding_peer_takes_no_more_of_a_turn() {
 }
 
 #[test]
+fn worker_sleeps_while_a_child_waits_for_the_place_of_another_peer() {
+    with_leader_of(1, |base, leader| {
+        let wait = Wait::at_most(Duration::from_secs(5));
+        leader.join(wait).unwrap();
+        let child = leader.start_child(wait).unwrap();
+        let other = Peer::join(base, 100);
+        while leader.statistics().pools.peers.now < 1 {
+            turn(leader);
+        }
+        // The child sends a frame behind its VMID, which nothing reads yet.
+        let mut stream = connect(base, child.vmid.get());
+        let request = frame(1, GET_ID_OWNER, &1_u32.to_le_bytes());
+        stream.write_all(&request).unwrap();
+        for _ in 0..8 {
+            turn(leader);
+        }
+        assert_ne!(leader.poll_once(), Some(Deadline::Now));
+        drop(other);
+        let before = leader.statistics().frames_in;
+        while leader.statistics().frames_in == before {
+            turn(leader);
+        }
+    });
+}
+
+#[test]
 fn peer_that_comes_back_takes_its_place_when_the_old_stream_was_read_to_its_end() {
     with_leader(|base, leader| {
         let mut peer = Peer::join(base, 2);
@@ -158,6 +194,53 @@ fn signals_for_all_are_handled_one_a_turn_and_sent_to_32_peers_a_turn() {
             assert!(turns < 1_000);
         }
     });
+}
+
+#[test]
+fn looks_at_all_processes_by_many_peers_take_the_share_of_one_in_a_turn() {
+    const PEERS: u32 = 20;
+    with_config(
+        Capacities {
+            peers: 128,
+            processes: 8200,
+            ..Capacities::DEFAULT
+        },
+        |base, leader| {
+            let mut peers: Vec<Peer> = (2..2 + PEERS).map(|vmid| Peer::join(base, vmid)).collect();
+            for peer in &mut peers {
+                peer.to.write_all(&frame(0, HELLO, &hello())).unwrap();
+            }
+            for _ in 0..8 {
+                turn(leader);
+            }
+            for code_and_length in [(PROCESS_QUERY, 24), (PROCESS_CHANGE, 12), (PROCESS_END, 8)] {
+                let (code, length) = code_and_length;
+                for peer in &mut peers {
+                    let scan = frame(7, code, &vec![0; length]);
+                    peer.to.write_all(&scan.repeat(2)).unwrap();
+                }
+                let mut left = 2 * u64::from(PEERS);
+                while left > 0 {
+                    let handled = turn(leader);
+                    assert!(handled <= 1, "{handled} frames with code {code}");
+                    left -= handled;
+                }
+            }
+        },
+    );
+}
+
+const HELLO: u8 = 64;
+const PROCESS_CHANGE: u8 = 67;
+const PROCESS_QUERY: u8 = 68;
+const PROCESS_END: u8 = 101;
+
+/// The version, no features, no pid and no parent.
+fn hello() -> Vec<u8> {
+    [1_u32, 0, 0, 0]
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect()
 }
 
 const FILE_LOCK_SET: u8 = 15;

@@ -88,6 +88,7 @@ impl<'m, P: Pal> Node<'m, P> {
             vmid: [0; VMID_LENGTH],
             length: 0,
             until: Time(0),
+            is_watched: true,
         };
         match read_vmid(&mut candidate) {
             Identification::Vmid(vmid) if self.may_be_log(state, vmid, None) => {
@@ -119,20 +120,23 @@ impl<'m, P: Pal> Node<'m, P> {
             return;
         };
         if let Some(oldest) = place.take() {
-            self.pal.unwatch(&oldest.stream);
+            self.unwatch_unidentified(&oldest);
             self.refuse(None, Refusal::NoVmid);
         } else {
             state.unidentified_count.increment();
         }
         let token = StreamKey::Unidentified(index).token();
-        if self
-            .pal
-            .watch(&candidate.stream, token, Interest::READ)
-            .is_ok()
-        {
+        let watch = || self.pal.watch(&candidate.stream, token, Interest::READ);
+        if !candidate.is_watched || watch().is_ok() {
             *place = Some(candidate);
         } else {
             state.unidentified_count.decrement();
+        }
+    }
+
+    pub(super) fn unwatch_unidentified(&self, candidate: &UnidentifiedStream<P::Stream>) {
+        if candidate.is_watched {
+            self.pal.unwatch(&candidate.stream);
         }
     }
 
@@ -154,7 +158,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return;
         };
         state.unidentified_count.decrement();
-        self.pal.unwatch(&candidate.stream);
+        self.unwatch_unidentified(&candidate);
         match identification {
             Identification::Vmid(vmid) => self.identify(state, candidate.stream, vmid),
             _ => self.refuse(None, Refusal::NoVmid),
@@ -217,7 +221,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 until = until.min(Deadline::At(candidate.until));
                 continue;
             }
-            self.pal.unwatch(&candidate.stream);
+            self.unwatch_unidentified(candidate);
             *place = None;
             state.unidentified_count.decrement();
             self.refuse(None, Refusal::NoVmid);

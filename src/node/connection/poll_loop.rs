@@ -34,16 +34,20 @@ pub(crate) struct UnidentifiedStream<S> {
     pub(super) vmid: [u8; VMID_LENGTH],
     pub(super) length: usize,
     pub(super) until: Time,
+    /// The platform reports what arrives. It must not report frames that nothing reads yet, behind a VMID
+    /// that is known: the worker would not sleep.
+    pub(super) is_watched: bool,
 }
 
 impl<S> UnidentifiedStream<S> {
-    /// A stream whose VMID is known.
+    /// A stream whose VMID is known, and which the worker tries again in a while.
     pub(super) fn of(stream: S, vmid: Vmid, until: Time) -> Self {
         UnidentifiedStream {
             stream,
             vmid: vmid.get().to_le_bytes(),
             length: VMID_LENGTH,
             until,
+            is_watched: false,
         }
     }
 }
@@ -479,7 +483,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.pal.watch_listener(false);
         for place in state.unidentified.iter_mut() {
             if let Some(candidate) = place.take() {
-                self.pal.unwatch(&candidate.stream);
+                self.unwatch_unidentified(&candidate);
             }
         }
         state.unidentified_count = 0;

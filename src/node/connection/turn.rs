@@ -39,6 +39,8 @@ pub(super) struct Cost {
     pub(super) frames: u32,
     /// It takes few steps, however full the tables are.
     pub(super) is_cheap: bool,
+    /// It may look at all processes.
+    pub(super) is_scan: bool,
 }
 
 impl Share {
@@ -87,6 +89,8 @@ pub(crate) struct Turns {
     served_before: AtomicU32,
     /// The platform reported several streams at once the last time.
     are_several_ready: AtomicBool,
+    /// As how many frames the looks at all processes count that peers had in this turn.
+    scans: AtomicU32,
 }
 
 const NOBODY: u32 = u32::MAX;
@@ -99,6 +103,7 @@ impl Turns {
             served: AtomicU32::new(NOBODY),
             served_before: AtomicU32::new(NOBODY),
             are_several_ready: AtomicBool::new(false),
+            scans: AtomicU32::new(0),
         }
     }
 
@@ -108,6 +113,13 @@ impl Turns {
         let served = self.served.load(Ordering::Relaxed);
         self.served_before.store(served, Ordering::Relaxed);
         self.served.store(NOBODY, Ordering::Relaxed);
+        self.scans.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether one more look at all processes may be had in this turn: all peers together have the share of
+    /// one, because each look delays all others.
+    pub(super) fn take_scan(&self, cost: Cost) -> bool {
+        self.scans.fetch_add(cost.frames, Ordering::Relaxed) < FRAMES
     }
 
     /// Records how many streams the platform has reported at once.
@@ -146,15 +158,18 @@ impl<P: Pal> Node<'_, P> {
 
     /// What a frame with that code takes of the share.
     pub(super) fn cost_of(&self, code: u8) -> Cost {
-        let frames = match code {
-            codes::GET_NEW_VMID => FRAMES,
-            // They may look at all entries.
-            codes::PROCESS_QUERY | codes::PROCESS_CHANGE | codes::PROCESS_REAP => {
-                let entries = self.config.capacities.processes;
-                let frames = entries / ENTRIES_PER_FRAME;
-                u32::try_from(frames).map_or(FRAMES, |frames| frames.clamp(1, FRAMES))
-            }
-            _ => 1,
+        let is_scan = matches!(
+            code,
+            codes::PROCESS_QUERY | codes::PROCESS_CHANGE | codes::PROCESS_REAP | codes::PROCESS_END
+        );
+        let frames = if is_scan {
+            let entries = self.config.capacities.processes;
+            let frames = entries / ENTRIES_PER_FRAME;
+            u32::try_from(frames).map_or(FRAMES, |frames| frames.clamp(1, FRAMES))
+        } else if code == codes::GET_NEW_VMID {
+            FRAMES
+        } else {
+            1
         };
         let is_cheap = matches!(
             code,
@@ -164,6 +179,10 @@ impl<P: Pal> Node<'_, P> {
                 | codes::CHANGE_ID_OWNER
                 | codes::GET_ID_OWNER
         );
-        Cost { frames, is_cheap }
+        Cost {
+            frames,
+            is_cheap,
+            is_scan,
+        }
     }
 }
