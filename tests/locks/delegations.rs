@@ -387,6 +387,46 @@ fn member_that_does_not_return_a_delegation_in_time_is_disconnected() {
 }
 
 #[test]
+fn member_that_returns_a_delegation_late_gets_no_other_for_a_while() {
+    let late = Duration::from_millis(60);
+    let family = Family::new();
+    let two = family.member();
+    let mut rogue = Rogue::with_delegation(&family);
+    let borrow = |rogue: &mut Rogue, number, path| {
+        let lock = FileLock {
+            handle: number,
+            path,
+            ..write(1, 0, 9)
+        };
+        rogue.send(number, &Message::FileLockBorrow(lock));
+        let (code, payload) = rogue.next();
+        assert_eq!(code, 0);
+        u32::from_le_bytes(payload.try_into().unwrap())
+    };
+    let give_back = |rogue: &mut Rogue, delegation, after| {
+        assert_eq!(rogue.next().0, RECALL);
+        thread::sleep(after);
+        let list = DelegatedLockList::new();
+        let locks = list.locks();
+        rogue.send(0, &Message::FileLockReturn { delegation, locks });
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| set(&two, &write(two.pid, 0, 9)));
+        give_back(&mut rogue, 5, late);
+    });
+    // It is granted the lock, and not the file.
+    assert_eq!(borrow(&mut rogue, 6, b"/another"), 0);
+    assert_eq!(delegations(&family), 0);
+    // It is no reason to close its connection, and others are not affected.
+    let three = family.member();
+    let mut third = write(three.pid, 0, 9);
+    third.path = b"/a/third";
+    set(&three, &third);
+    assert_eq!(delegations(&family), 1);
+    assert_eq!(family.leader.statistics().refused(Refusal::NotReturned), 0);
+}
+
+#[test]
 fn invalid_return_of_a_delegation_costs_only_the_connection_of_its_sender() {
     let lock = |pid, start, end, write| DelegatedLock {
         start,

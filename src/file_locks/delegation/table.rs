@@ -251,6 +251,13 @@ impl LockTable<'_> {
         self.find_delegation(to, number).is_some()
     }
 
+    /// Returns true if the member has the delegation with that number, and it was recalled.
+    pub fn is_recalled(&self, to: Vmid, number: u64) -> bool {
+        let file = self.find_delegation(to, number);
+        let delegation = file.and_then(|file| self.file_at(file).delegation);
+        delegation.is_some_and(|delegation| delegation.is_recalled)
+    }
+
     pub(in crate::file_locks) fn find_delegation(&self, to: Vmid, number: u64) -> Option<u32> {
         let key = Some((to, number));
         self.delegations

@@ -75,8 +75,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 return self.handle_as_member(peer, frame, &message);
             }
             let message = match message {
-                // A delegation is not granted if a frame of this process can't hold its return.
-                Message::FileLockBorrow(lock) if !self.config.capacities.fits_delegation() => {
+                // A delegation is not granted if a frame of this process can't hold its return, or if the peer
+                // returns files late.
+                Message::FileLockBorrow(lock)
+                    if !self.config.capacities.fits_delegation()
+                        || !peer.recall_debt.allows_delegation(self.now()) =>
+                {
                     Message::FileLockSet(FileLock { handle: 0, ..lock })
                 }
                 message => message,
@@ -87,6 +91,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 && !self.reclaim_locks_of(peer)
             {
                 return Ok(Retry::Now);
+            }
+            if let Message::FileLockReturn { delegation, .. } = message
+                && leader.lock().locks().is_recalled(peer.vmid(), delegation)
+            {
+                peer.recall_debt.note_return(self.now());
             }
             let asker = (peer.vmid(), frame.seq);
             // It fails for this process's own requests only.

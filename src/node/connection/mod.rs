@@ -9,6 +9,7 @@ mod limits;
 mod peer;
 mod peer_table;
 mod poll_loop;
+mod recall_debt;
 mod rx;
 mod stream_key;
 mod turn;

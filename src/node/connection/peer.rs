@@ -1,6 +1,7 @@
 //! A process that this node is connected to.
 
 use super::halves::{Queue, RxHalf, TxHalf};
+use super::recall_debt::RecallDebt;
 use super::stream_key::StreamKey;
 use crate::invariant::{Count, OrBroken};
 use crate::node::reclaim::AtomicReclaim;
@@ -60,6 +61,8 @@ pub(crate) struct Peer<'m, S> {
     /// On the leader: the streams of the peer were lost, and what its process has is reclaimed at this
     /// time; 0 if they were not.
     pub(crate) kept_until: AtomicU64,
+    /// On the leader: the time for which the peer has made others wait for files delegated to it.
+    pub(crate) recall_debt: RecallDebt,
     /// On the leader: the peer follows the succession of leaders.
     pub(crate) follows: AtomicBool,
     /// On the leader: the peer can lead, with tables like those of this process.

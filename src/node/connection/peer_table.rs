@@ -6,6 +6,7 @@ use core::ops::Deref;
 
 use super::halves::{Queue, QueueUsage, RxHalf, TxHalf};
 use super::peer::Peer;
+use super::recall_debt::RecallDebt;
 use super::stream_key::GENERATIONS;
 use super::turn::Share;
 use crate::Vmid;
@@ -165,6 +166,7 @@ impl<'m, S> Peers<'m, S> {
             reclaim_left: AtomicReclaim::new(),
             silence_limit: AtomicU64::new(0),
             kept_until: AtomicU64::new(0),
+            recall_debt: RecallDebt::new(),
             follows: AtomicBool::new(false),
             can_lead: AtomicBool::new(false),
             shares_logs: AtomicBool::new(false),
@@ -334,6 +336,7 @@ impl<'m, S> Peers<'m, S> {
         peer.reclaim_left.store(Reclaim::START);
         peer.silence_limit.store(0, Ordering::Relaxed);
         peer.kept_until.store(0, Ordering::Relaxed);
+        peer.recall_debt.clear();
         let free_count = directory.free_count;
         if let Some(free) = directory.free.get_mut(free_count) {
             *free = peer.index;

@@ -1,0 +1,120 @@
+//! The time for which a member makes others wait for files that are delegated to it. A member that returns a
+//! recalled file late, though in time for the recall limit, gets no delegation until that time is paid off.
+
+use crate::pal::Time;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// A member may make others wait for one part in so many of the time.
+const PARTS: u64 = 64;
+
+/// The time, in nanoseconds, for which it may make them wait besides: the processor may be busy.
+const FREE: u64 = 20_000_000;
+
+/// What a member owes for the returns of its delegations, in nanoseconds of the leader's clock.
+pub(crate) struct RecallDebt {
+    /// The recalls that were sent and not answered.
+    outstanding: AtomicU32,
+    /// Since when the member makes others wait, while a recall is outstanding.
+    since: AtomicU64,
+    /// When the time for which the member has made others wait is paid off.
+    paid_off: AtomicU64,
+}
+
+impl RecallDebt {
+    pub(super) fn new() -> RecallDebt {
+        RecallDebt {
+            outstanding: AtomicU32::new(0),
+            since: AtomicU64::new(0),
+            paid_off: AtomicU64::new(0),
+        }
+    }
+
+    /// Another process gets the place in the table of peers.
+    pub(super) fn clear(&self) {
+        self.outstanding.store(0, Ordering::Relaxed);
+        self.paid_off.store(0, Ordering::Relaxed);
+    }
+
+    /// A recall was sent to the member.
+    pub(in crate::node) fn note_recall(&self, now: Time) {
+        if self.outstanding.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.since.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// The member has returned a file that was recalled.
+    pub(in crate::node) fn note_return(&self, now: Time) {
+        let outstanding = self.outstanding.load(Ordering::Relaxed);
+        // A leader before this one may have sent the recall.
+        if let Some(left) = outstanding.checked_sub(1) {
+            self.paid_off.store(self.paid_off(now), Ordering::Relaxed);
+            self.since.store(now.0, Ordering::Relaxed);
+            self.outstanding.store(left, Ordering::Relaxed);
+        }
+    }
+
+    /// When all is paid off, if the member returns a file now.
+    fn paid_off(&self, now: Time) -> u64 {
+        let before = self.paid_off.load(Ordering::Relaxed).max(now.0);
+        if self.outstanding.load(Ordering::Relaxed) == 0 {
+            return before;
+        }
+        let since = self.since.load(Ordering::Relaxed).min(now.0);
+        // The clock does not count as many years as would be too many.
+        before.wrapping_add(now.0.wrapping_sub(since).wrapping_mul(PARTS))
+    }
+
+    /// Whether a file may be delegated to the member.
+    pub(in crate::node) fn allows_delegation(&self, now: Time) -> bool {
+        self.paid_off(now).wrapping_sub(now.0) <= PARTS.wrapping_mul(FREE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: u64 = 1_000_000;
+
+    fn at(milliseconds: u64) -> Time {
+        Time(milliseconds * MILLISECOND)
+    }
+
+    #[test]
+    fn member_that_returns_a_file_late_gets_none_until_the_time_is_paid_off() {
+        let debt = RecallDebt::new();
+        debt.note_recall(at(1000));
+        assert!(debt.allows_delegation(at(1015)));
+        assert!(!debt.allows_delegation(at(1025)));
+        debt.note_return(at(1900));
+        let paid_off = 1900 + 880 * PARTS;
+        assert!(!debt.allows_delegation(at(paid_off - 1)));
+        assert!(debt.allows_delegation(at(paid_off)));
+    }
+
+    #[test]
+    fn member_that_returns_files_soon_gets_others() {
+        let debt = RecallDebt::new();
+        assert!(debt.allows_delegation(at(0)));
+        for number in 0..1000 {
+            debt.note_recall(at(100 * number));
+            debt.note_return(at(100 * number + 1));
+            assert!(debt.allows_delegation(at(100 * number + 1)));
+        }
+    }
+
+    #[test]
+    fn files_that_were_recalled_at_once_make_others_wait_until_the_last_is_returned() {
+        let debt = RecallDebt::new();
+        for _ in 0..2 {
+            debt.note_recall(at(0));
+        }
+        debt.note_return(at(1));
+        assert!(!debt.allows_delegation(at(500)));
+        debt.note_return(at(500));
+        assert!(!debt.allows_delegation(at(480 * PARTS)));
+        assert!(debt.allows_delegation(at(500 * PARTS)));
+        debt.note_return(at(90_000));
+        assert!(debt.allows_delegation(at(90_000)));
+    }
+}
