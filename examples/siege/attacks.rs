@@ -43,6 +43,28 @@ pub(crate) enum Attack {
     SyncDeath,
     /// A member that ends with many children
     ChildrenDeath,
+    /// A member that returns the files that were delegated to it just before the limit
+    LateReturn,
+    /// Fifty members whose requests look at the whole table of processes
+    ProcessScans,
+    /// Members that join and leave without a pause
+    Churn,
+    /// Messages of a succession from members that have no part in it
+    Succession,
+    /// Streams that stay open with half a frame, half a VMID, or nothing
+    HalfFrames,
+    /// Members that write the longest values in turns, and others that read them
+    Values,
+    /// Locks of files with the longest paths
+    LongPaths,
+    /// Open files for a member that does not read
+    OpenFiles,
+    /// Requests for IDs and VMIDs
+    Ids,
+    /// Signals for members that do not answer
+    QueuedSignals,
+    /// Waits for locks that are cancelled
+    Cancels,
 }
 
 impl Attack {
@@ -54,6 +76,13 @@ impl Attack {
                 (true, true) => 300,
                 (false, _) => 60,
             },
+            Attack::ProcessScans | Attack::Values => 50,
+            Attack::Succession
+            | Attack::LongPaths
+            | Attack::OpenFiles
+            | Attack::Ids
+            | Attack::QueuedSignals
+            | Attack::Cancels => 8,
             // One after another.
             Attack::DeadlockDeath | Attack::SyncDeath | Attack::ChildrenDeath => 6,
             _ => 1,
@@ -62,7 +91,7 @@ impl Attack {
 
     /// Returns true if the attacker wants the files that the innocent locks.
     pub(crate) fn shares_files(self) -> bool {
-        self == Attack::UnreturnedDelegation
+        matches!(self, Attack::UnreturnedDelegation | Attack::LateReturn)
     }
 }
 
@@ -86,7 +115,7 @@ const BETWEEN_DEATHS: Duration = Duration::from_millis(100);
 pub(crate) struct Options {
     /// Where the family listens
     #[arg(long)]
-    base: PathBuf,
+    pub(crate) base: PathBuf,
     #[arg(long, value_enum)]
     attack: Attack,
     #[arg(long, value_parser = seconds)]
@@ -95,7 +124,7 @@ pub(crate) struct Options {
     nice: i32,
     /// The leader has LARGE limits
     #[arg(long)]
-    large: bool,
+    pub(crate) large: bool,
     /// Use smaller tables
     #[arg(long)]
     quick: bool,
@@ -105,9 +134,9 @@ pub(crate) struct Options {
 }
 
 /// An attacking process.
-struct Attacker<'a> {
-    options: &'a Options,
-    identities: Vec<Identity>,
+pub(crate) struct Attacker<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) identities: Vec<Identity>,
     end: Instant,
 }
 
@@ -137,11 +166,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Attack::BroadcastFifty => attacker.broadcast(50),
         Attack::SyncDeath => attacker.sync_death(),
         Attack::ChildrenDeath => attacker.children_death(),
+        Attack::LateReturn => attacker.late_return(),
+        Attack::ProcessScans => attacker.process_scans(),
+        Attack::Churn => attacker.churn(),
+        Attack::Succession => attacker.succession(),
+        Attack::HalfFrames => attacker.half_frames(),
+        Attack::Values => attacker.values(),
+        Attack::LongPaths => attacker.long_paths(),
+        Attack::OpenFiles => attacker.open_files(),
+        Attack::Ids => attacker.ids(),
+        Attack::QueuedSignals => attacker.queued_signals(),
+        Attack::Cancels => attacker.cancels(),
     }
 }
 
 impl Attacker<'_> {
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         Instant::now() >= self.end
     }
 
@@ -149,7 +189,7 @@ impl Attacker<'_> {
         sleep(self.end.saturating_duration_since(Instant::now()));
     }
 
-    fn join(&self, number: usize) -> Result<Raw> {
+    pub(crate) fn join(&self, number: usize) -> Result<Raw> {
         let identity = self.identities.get(number).context("too few identities")?;
         Raw::join(&self.options.base, *identity)
     }
@@ -367,7 +407,14 @@ impl Attacker<'_> {
     }
 }
 
-fn put_lock(raw: &mut Raw, path: &str, range: (u64, u64), pid: u32, kind: u32, waits: bool) {
+pub(crate) fn put_lock(
+    raw: &mut Raw,
+    path: &str,
+    range: (u64, u64),
+    pid: u32,
+    kind: u32,
+    waits: bool,
+) {
     let lock = Lock {
         path,
         range,

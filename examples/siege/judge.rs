@@ -40,6 +40,17 @@ pub(crate) fn has_happened(attack: Attack, statistics: &Statistics) -> bool {
             pools.served_handles.peak >= HANDLES_AT_LEAST.min(pools.served_handles.limit / 32)
         }
         Attack::ChildrenDeath => is_used(pools.processes),
+        Attack::HalfFrames => statistics.refused(Refusal::NoVmid) >= 10,
+        Attack::LateReturn
+        | Attack::ProcessScans
+        | Attack::Churn
+        | Attack::Succession
+        | Attack::Values
+        | Attack::LongPaths
+        | Attack::OpenFiles
+        | Attack::Ids
+        | Attack::QueuedSignals
+        | Attack::Cancels => statistics.frames_in >= 1000,
     }
 }
 

@@ -8,6 +8,7 @@ mod attacks;
 mod collisions;
 #[path = "../common/mod.rs"]
 mod common;
+mod floods;
 mod host;
 mod innocent;
 mod judge;

@@ -21,15 +21,31 @@ const HEADER: usize = 17;
 
 pub(crate) const GET_NEW_VMID: u8 = 1;
 pub(crate) const ALLOC_ID_RANGE: u8 = 3;
+pub(crate) const RELEASE_ID_RANGE: u8 = 4;
 pub(crate) const CHANGE_ID_OWNER: u8 = 5;
 pub(crate) const GET_ID_OWNER: u8 = 6;
 pub(crate) const PID_KILL: u8 = 7;
 pub(crate) const SYNC_REQUEST_UPGRADE: u8 = 9;
+pub(crate) const SYNC_REQUEST_DOWNGRADE: u8 = 10;
+pub(crate) const SYNC_CONFIRM_DOWNGRADE: u8 = 13;
 pub(crate) const FILE_LOCK_SET: u8 = 15;
+pub(crate) const FILE_LOCK_GET: u8 = 16;
 pub(crate) const FILE_LOCK_CLEAR_PID: u8 = 17;
 const HELLO: u8 = 64;
 pub(crate) const PROCESS_START: u8 = 65;
+pub(crate) const PROCESS_CHANGE: u8 = 67;
+pub(crate) const PROCESS_QUERY: u8 = 68;
+pub(crate) const FILE_LOCK_CANCEL: u8 = 71;
+pub(crate) const FILE_HANDLE: u8 = 72;
 pub(crate) const FILE_LOCK_BORROW: u8 = 73;
+pub(crate) const FILE_LOCK_RECALL: u8 = 74;
+pub(crate) const FILE_LOCK_RETURN: u8 = 75;
+pub(crate) const MARK: u8 = 86;
+pub(crate) const WHO_LEADS: u8 = 87;
+/// The messages of a succession: `HEIRS` to `REJOIN`, `MARK`, `WHO_LEADS` and `DISMISS`.
+pub(crate) const SUCCESSION: [u8; 10] = [77, 78, 79, 80, 81, 82, 83, MARK, WHO_LEADS, 88];
+pub(crate) const PID_KILL_ORDERED: u8 = 99;
+pub(crate) const FENCING_NUMBER: u8 = 111;
 
 pub(crate) const READ: u32 = 0;
 pub(crate) const WRITE: u32 = 1;
@@ -109,6 +125,20 @@ impl Raw {
         raw.put_unanswered(HELLO, &numbers(&[1, 0, identity.pid, 1]));
         raw.flush()?;
         Ok(raw)
+    }
+
+    /// The sequence number of the last request.
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Opens a stream to the leader that begins with these bytes.
+    pub(crate) fn open(base: &Path, bytes: &[u8]) -> Result<UnixStream> {
+        let mut stream =
+            UnixStream::connect(address(base, 1)).context("connecting to the leader")?;
+        stream.write_all(bytes)?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
     }
 
     /// Adds a request to those that [`Raw::send`] writes.
@@ -232,6 +262,23 @@ impl Raw {
         answer
     }
 
+    /// Returns the codes and payloads of the frames that have arrived.
+    pub(crate) fn take_frames(&mut self) -> Vec<(u8, Vec<u8>)> {
+        self.read();
+        let mut frames = Vec::new();
+        while let Some(size) = self
+            .unread
+            .first_chunk()
+            .map(|size| u64::from_le_bytes(*size))
+            && let size = usize::try_from(size).unwrap_or(usize::MAX).max(HEADER)
+            && self.unread.len() >= size
+        {
+            let frame: Vec<u8> = self.unread.drain(..size).collect();
+            frames.push((frame[HEADER - 1], frame[HEADER..].to_vec()));
+        }
+        frames
+    }
+
     /// Waits until the leader has handled everything that was sent: it answers a request behind all
     /// others.
     pub(crate) fn settle(&mut self) -> Result<()> {
@@ -253,8 +300,5 @@ fn address(base: &Path, vmid: u32) -> PathBuf {
 
 /// Opens a stream to the leader that names `vmid` as its opener.
 pub(crate) fn connect(base: &Path, vmid: u32) -> Result<UnixStream> {
-    let mut stream = UnixStream::connect(address(base, 1)).context("connecting to the leader")?;
-    stream.write_all(&vmid.to_le_bytes())?;
-    stream.set_nonblocking(true)?;
-    Ok(stream)
+    Raw::open(base, &vmid.to_le_bytes())
 }
