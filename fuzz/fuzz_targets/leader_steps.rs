@@ -6,17 +6,17 @@ use libfuzzer_sys::fuzz_target;
 use libos_ipc::leader::{Leader, LeaderCapacities, Op, Outcome, Presence, SignalLimits};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{
-    DelegatedLockList, FileLock, KillTarget, LockFamily, LockKind, Message, PidKill, Sync,
-    SyncCode, SyncState,
+    DelegatedLockList, FileLock, Hello, KillTarget, LockFamily, LockKind, Message, PidKill,
+    ProcessChange, Sync, SyncCode, SyncState,
 };
 use libos_ipc::{LeaseLimits, LockLimits, Vmid};
 
 const _: () = assert!(cfg!(debug_assertions), "without them nothing counts steps");
 
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
-    peers: 8,
+    peers: 600,
     ranges: 2_048,
-    processes: 512,
+    processes: 640,
     signals: SignalLimits {
         targets: 600,
         queued: 512,
@@ -47,16 +47,21 @@ fn step(leader: &mut Leader<'_>, step: Step) {
     let seq = 1 + u64::from(first);
     let mut request = |message: Message<'_>, seq| {
         let presence = [Presence::Absent, Presence::Connected, Presence::Extended];
-        let other = presence[usize::from(how % 3)];
+        // If the next VMID is in use the leader goes on to the one after it.
+        let mut other = presence[usize::from(how % 3)];
         while let Outcome::Remaining(1..) = leader.apply(&Op::Request {
             from,
             seq,
             message,
             other,
-        }) {}
+        }) {
+            if message == Message::GetNewVmid {
+                other = Presence::Absent;
+            }
+        }
     };
     let times = 8 * u32::from(count);
-    match action % 16 {
+    match action % 20 {
         kind @ 0..=4 => {
             for number in 0..times {
                 let at = u64::from(first) + 2 * u64::from(number);
@@ -145,7 +150,8 @@ fn step(leader: &mut Leader<'_>, step: Step) {
                     data: &[],
                 };
                 let code = [SyncCode::RequestUpgrade, SyncCode::RequestClose][usize::from(how % 2)];
-                let is_extended = how & 4 == 0;
+                // A member that has sent HELLO knows the extensions from then on.
+                let is_extended = from.get() != 4;
                 leader.apply(&Op::Sync {
                     from,
                     code,
@@ -222,8 +228,77 @@ fn step(leader: &mut Leader<'_>, step: Step) {
                 };
             }
         }
-        _ => leave(leader, from),
+        15 => leave(leader, from),
+        16 => {
+            // Members of their own, with the sender as their parent.
+            for number in 0..times.min(500) {
+                let vmid = Vmid::new(100 + number).expect("not 0");
+                let hello = Hello {
+                    version: Hello::VERSION,
+                    features: 0,
+                    pid: 2_000 + number,
+                    parent: from.get(),
+                };
+                leader.apply(&Op::Connected(vmid));
+                leader.apply(&Op::Join(vmid, hello));
+                if how & 1 == 0 {
+                    change(
+                        leader,
+                        vmid,
+                        u32::from(how >> 1),
+                        0,
+                        u32::from(first) + 2_000,
+                    );
+                }
+            }
+        }
+        17 => {
+            for number in 0..times.min(500) {
+                let vmid = Vmid::new(100 + number).expect("not 0");
+                change(leader, vmid, u32::from(how), 0, u32::from(first));
+            }
+        }
+        18 => {
+            for number in 0..times.min(500) {
+                let vmid = Vmid::new(100 + number).expect("not 0");
+                leave(leader, vmid);
+                leader.apply(&Op::Request {
+                    from,
+                    seq,
+                    message: Message::ProcessReap(2_000 + number),
+                    other: Presence::Absent,
+                });
+            }
+        }
+        _ => {
+            for number in 0..times {
+                let kill = PidKill {
+                    sender: 1,
+                    pid: 2_000 + number % 500,
+                    id: 2_000 + number % 500,
+                    signal: i32::from(first % 65),
+                    target: KillTarget::Process,
+                };
+                let always = how & 1 == 0;
+                request(Message::KillOrdered { kill, always }, seq);
+            }
+        }
     }
+}
+
+/// A change of a process by itself.
+fn change(leader: &mut Leader<'_>, from: Vmid, what: u32, pid: u32, value: u32) {
+    let message = Message::ProcessChange {
+        what: ProcessChange::ALL[what as usize % ProcessChange::ALL.len()],
+        pid,
+        value,
+    };
+    leader.apply(&Op::Request {
+        from,
+        seq: 1,
+        message,
+        other: Presence::Absent,
+    });
 }
 
 /// The end of a member, as the node applies it.
