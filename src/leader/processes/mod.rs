@@ -117,11 +117,7 @@ impl<'m> Processes<'m> {
             signals: Digested::new(Signals::new(arena, &capacities.signals)),
             own: Vmid::LEADER,
             own_has_left: false,
-            quotas: Quotas::new(
-                arena,
-                capacities.members,
-                &[capacity, capacities.peers.min(capacity)],
-            ),
+            quotas: Quotas::new(arena, capacities.members, &[capacity]),
             steps: Steps::default(),
         }
     }
@@ -170,9 +166,14 @@ impl<'m> Processes<'m> {
         self.by_pid.peak()
     }
 
+    #[inline(never)]
+    fn used_entries(&self) -> &[Entry] {
+        self.entries.get(..self.used()).or_broken(&[])
+    }
+
     /// Iterates over all entries that were ever used.
     fn each_entry(&self) -> impl Iterator<Item = &Entry> {
-        let used = self.entries.iter().take(self.used());
+        let used = self.used_entries().iter();
         used.inspect(|_| self.steps.count())
     }
 

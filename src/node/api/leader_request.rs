@@ -53,6 +53,14 @@ impl<'m, P: Pal> Node<'m, P> {
             // Every frame can hold a message that changes nothing.
             self.check_length(message)?;
         }
+        let returns_recalled = match message {
+            // The library for C is small, and its leader lets late members borrow again.
+            _ if cfg!(static_library) => None,
+            Message::FileLockReturn { delegation, .. } => {
+                peer.filter(|_| tables.locks().is_recalled(from, *delegation))
+            }
+            _ => None,
+        };
         let (outcome, other) = loop {
             let other = tables.other(message);
             let removed = tables.locks().removed();
@@ -85,6 +93,9 @@ impl<'m, P: Pal> Node<'m, P> {
             drop(tables);
             break (outcome, other);
         };
+        if let Some(peer) = returns_recalled {
+            peer.recall_debt.note_return(self.now());
+        }
         if let Message::FileHandle {
             handle, held: true, ..
         } = message

@@ -79,7 +79,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 // returns files late.
                 Message::FileLockBorrow(lock)
                     if !self.config.capacities.fits_delegation()
-                        || !peer.recall_debt.allows_delegation(self.now()) =>
+                        || !cfg!(static_library)
+                            && !peer.recall_debt.allows_delegation(self.now()) =>
                 {
                     Message::FileLockSet(FileLock { handle: 0, ..lock })
                 }
@@ -91,11 +92,6 @@ impl<'m, P: Pal> Node<'m, P> {
                 && !self.reclaim_locks_of(peer)
             {
                 return Ok(Retry::Now);
-            }
-            if let Message::FileLockReturn { delegation, .. } = message
-                && leader.lock().locks().is_recalled(peer.vmid(), delegation)
-            {
-                peer.recall_debt.note_return(self.now());
             }
             let asker = (peer.vmid(), frame.seq);
             // It fails for this process's own requests only.

@@ -54,6 +54,7 @@ impl RecallDebt {
     }
 
     /// When all is paid off, if the member returns a file now.
+    #[inline(never)]
     fn paid_off(&self, now: Time) -> u64 {
         let before = self.paid_off.load(Ordering::Relaxed).max(now.0);
         if self.outstanding.load(Ordering::Relaxed) == 0 {
