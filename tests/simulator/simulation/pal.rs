@@ -16,6 +16,9 @@ use super::world::{pause, with};
 #[derive(Clone, Copy)]
 pub(crate) struct SimPal<const READS: bool>(pub(crate) usize);
 
+/// The pause of a thread that waits for another, in nanoseconds.
+const CONTENDED: u64 = 20_000;
+
 /// An end of a simulated stream.
 pub(crate) struct SimStream(End);
 
@@ -170,5 +173,10 @@ impl<const READS: bool> Pal for SimPal<READS> {
 
     fn now(&self) -> Time {
         Time(with(|world| world.network.now))
+    }
+
+    /// Other coroutines run: one of them may have what this one waits for.
+    fn contended(_: u32) {
+        pause(Some(with(|world| world.network.now) + CONTENDED));
     }
 }
