@@ -104,10 +104,7 @@ impl<'m, P: Pal> Node<'m, P> {
             drop(tables);
             unwritten = peer;
             if matches!(id, OutgoingId::Recall(..)) {
-                if let Some(peer) = unwritten
-                    .as_ref()
-                    .filter(|_| is_sent && !cfg!(static_library))
-                {
+                if let Some(peer) = unwritten.as_ref().filter(|_| is_sent) {
                     peer.recall_debt.note_recall(self.now());
                 }
                 // The worker enforces the time limit of the recall.

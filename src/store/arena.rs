@@ -83,7 +83,7 @@ macro_rules! total {
 macro_rules! memory_sum {
     ($first:expr $(, $part:expr)* $(,)?) => {{
         #[cfg(not(static_library))]
-        let sum = $first$(.saturating_add($part))*;
+        let sum = $crate::store::total!($first $(, $part)*);
         #[cfg(static_library)]
         let sum = $first$(.wrapping_add($part))*;
         sum

@@ -54,8 +54,6 @@ impl<'m, P: Pal> Node<'m, P> {
             self.check_length(message)?;
         }
         let returns_recalled = match message {
-            // The library for C is small, and its leader lets late members borrow again.
-            _ if cfg!(static_library) => None,
             Message::FileLockReturn { delegation, .. } => {
                 peer.filter(|_| tables.locks().is_recalled(from, *delegation))
             }

@@ -79,8 +79,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 // returns files late.
                 Message::FileLockBorrow(lock)
                     if !self.config.capacities.fits_delegation()
-                        || !cfg!(static_library)
-                            && !peer.recall_debt.allows_delegation(self.now()) =>
+                        || !peer.recall_debt.allows_delegation(self.now()) =>
                 {
                     Message::FileLockSet(FileLock { handle: 0, ..lock })
                 }
