@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Identity};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::family::{CONFIG, LONG, long, wait_until};
 
@@ -69,6 +69,9 @@ fn stopped_leader_is_ended_for_certain_before_its_heir_leads() {
     let id = member.take_id(long()).unwrap();
     let pid = Pid::from_child(&leader);
     kill_process(pid, Signal::STOP).unwrap();
+    // It runs on for a moment after the signal was sent.
+    let stopped = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    assert!(stopped.is_some_and(|(_, status)| status.stopped()));
     let owner = member.owner_of(id, long()).unwrap();
     assert_eq!(owner, Some(member.identity().vmid));
     assert_eq!(member.leader(), heir.identity().vmid);
