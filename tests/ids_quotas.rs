@@ -9,6 +9,7 @@ const MEMBERS: usize = 5;
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     ranges: 200,
     processes: 40,
+    peers: 16,
     signals: SignalLimits {
         targets: 48,
         queued: 8,
@@ -370,6 +371,37 @@ fn process_is_charged_to_its_parent_while_it_starts_and_as_a_zombie_and_an_orpha
         family.leave(2);
         assert_eq!(processes(family), [3, 0, 0], "the zombie and the child");
         assert_eq!(family.charges_of(1)[1], grants + 1);
+    });
+}
+
+#[test]
+fn member_that_starts_processes_leaves_places_for_those_of_others() {
+    with_family(|family| {
+        family.join(1);
+        let started = [2, 3].map(|parent| {
+            let ids = family.join(parent);
+            let vmids = 10 * parent..;
+            let ids = ids.start + 1..=ids.end;
+            vmids
+                .zip(ids)
+                .take_while(|(vmid, id)| family.start(parent, *vmid, *id))
+                .count()
+        });
+        // Half of the places of living processes, and then a part of what is left.
+        assert!((4..=8).contains(&started[0]), "{started:?}");
+        assert!((1..=4).contains(&started[1]), "{started:?}");
+        let ids = family.join(4);
+        assert!(family.give(4, ids.start + 1, 40));
+        let message = Message::ProcessStart {
+            vmid: 40,
+            pid: ids.start + 1,
+        };
+        let started_here = family.request(4, message);
+        assert_eq!(
+            started_here,
+            Outcome::Answer(Answer::Status(Ok(0))),
+            "{started:?}"
+        );
     });
 }
 

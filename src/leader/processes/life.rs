@@ -1,6 +1,6 @@
 //! A process is started, joins, ends and is reaped.
 
-use super::quotas::PROCESSES;
+use super::quotas::{PROCESSES, STARTS};
 use super::{Entry, FREE_ENTRY, Life, Processes};
 use crate::error::{Error, Invalid, Resource};
 use crate::invariant::Count;
@@ -25,6 +25,10 @@ impl Processes<'_> {
         if self.by_vmid.len().minus(usize::from(has_own)) >= self.peers {
             return Err(Error::Full(Resource::Peers));
         }
+        // The process that leads decides itself how many it starts.
+        if from != self.own && !self.quotas.may_grow(from, STARTS, 1) {
+            return Err(Error::Full(Resource::Peers));
+        }
         self.add(
             from,
             Entry {
@@ -36,7 +40,9 @@ impl Processes<'_> {
                 session: parent.session,
                 ..FREE_ENTRY
             },
-        )
+        )?;
+        self.quotas.charge(from, STARTS, 1);
+        Ok(())
     }
 
     /// Records that a process joins under its pid. The table has it already if its parent announced
@@ -83,6 +89,9 @@ impl Processes<'_> {
     /// Records that a starting process runs.
     pub(super) fn runs(&mut self, slot: u32) {
         if let Some(entry) = self.entries.get_mut(slot as usize) {
+            if entry.life == Life::Starting {
+                self.quotas.release(entry.payer, STARTS, 1);
+            }
             entry.life = Life::Running;
             if core::mem::take(&mut entry.orphaned) != 0 {
                 self.orphaned_starts.decrement();

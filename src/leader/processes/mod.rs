@@ -117,7 +117,11 @@ impl<'m> Processes<'m> {
             signals: Digested::new(Signals::new(arena, &capacities.signals)),
             own: Vmid::LEADER,
             own_has_left: false,
-            quotas: Quotas::new(arena, capacities.members, &[capacity]),
+            quotas: Quotas::new(
+                arena,
+                capacities.members,
+                &[capacity, capacities.peers.min(capacity)],
+            ),
             steps: Steps::default(),
         }
     }

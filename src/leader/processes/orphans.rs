@@ -1,5 +1,6 @@
 //! The effects of a death on others: zombies, orphans, orphaned groups.
 
+use super::quotas::STARTS;
 use super::signals::result_of_dead;
 use super::{Entry, FREE_ENTRY, Life, Processes};
 use crate::error::Errno;
@@ -37,6 +38,9 @@ impl Processes<'_> {
             return;
         };
         let had_stopped = entry.flags.contains(ProcessFlags::STOPPED);
+        if entry.life == Life::Starting {
+            self.quotas.release(entry.payer, STARTS, 1);
+        }
         entry.life = Life::Dead;
         entry.vmid = 0;
         entry.flags.remove(ProcessFlags::STOPPED);

@@ -1,6 +1,7 @@
 //! The quota of the table of processes: which member each entry is charged to.
 //!
-//! A process is charged to itself, but to its parent while it starts, and as a zombie. A pid that only
+//! A process is charged to itself, but to its parent while it starts, and as a zombie. While it starts it also
+//! takes the parent's part of the processes that may live at once. A pid that only
 //! names a group or a session is charged as one of its members is. The range of a dead process's pid is
 //! charged as its entry is.
 
@@ -10,6 +11,8 @@ use crate::store::{Payer, Quotas, payer_among};
 use crate::{Id, Vmid};
 
 pub(super) const PROCESSES: usize = 0;
+/// The places of living processes that those have which are being started.
+pub(super) const STARTS: usize = 1;
 
 impl Processes<'_> {
     /// The memory of the quota for a family of at most `members`, in bytes.
@@ -29,7 +32,9 @@ impl Processes<'_> {
 
     /// Returns true if the charges agree with the table. Slow: for tests.
     pub(in crate::leader) fn check_quotas(&self) -> bool {
-        self.quotas.check(&[self.len()], &[])
+        let entries = self.entries.iter();
+        let starting = entries.filter(|entry| entry.life == Life::Starting).count();
+        self.quotas.check(&[self.len(), starting], &[])
     }
 
     /// Charges an entry to the member from now on.
@@ -38,9 +43,12 @@ impl Processes<'_> {
         if payer == Payer::NOBODY || self.quotas.is_payer(payer, vmid) {
             return;
         }
-        let payer = self.quotas.transfer(payer, vmid, PROCESSES, 1);
+        let to = self.quotas.transfer(payer, vmid, PROCESSES, 1);
         if let Some(entry) = self.entries.get_mut(slot as usize) {
-            entry.payer = payer;
+            entry.payer = to;
+            if entry.life == Life::Starting {
+                self.quotas.transfer(payer, vmid, STARTS, 1);
+            }
         }
     }
 
