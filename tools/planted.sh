@@ -34,11 +34,11 @@ for name in "${names[@]}"; do
     others=
     while :; do
         # A bug that prevents the end of a run is not found.
-        output=$(timeout 300 nice "$sim" --faults all,-leader-death --from "$from" --runs $((20000 - from)) --no-shrink --jobs 1 || true)
+        output=$(timeout 300 nice "$sim" --from "$from" --runs $((20000 - from)) --no-shrink --jobs 1 || true)
         seed=$(sed -n 's/^again: .*--seed \([0-9]*\).*/\1/p' <<<"$output")
         check=nothing
         [ -n "$seed" ] || break
-        output=$("$sim" --faults all,-leader-death --seed "$seed" --no-shrink || true)
+        output=$("$sim" --seed "$seed" --no-shrink || true)
         check=$(sed -n 's/^sim: FAILED: \([^:]*\).*/\1/p' <<<"$output" | head -1)
         [ "$check" != "${name%%.*}" ] || break
         others+=" ($check $seed)"

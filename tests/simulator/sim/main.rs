@@ -33,7 +33,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "N", value_parser = members)]
     members: Option<usize>,
     /// What may go wrong: a list, `all` or `none` (see below). Each seed takes about half of it
-    #[arg(long, value_name = "LIST", default_value = "all", value_parser = Faults::parse)]
+    #[arg(long, value_name = "LIST", default_value = "all,-leader-death", value_parser = Faults::parse)]
     faults: Faults,
     /// Do these steps alone, as a shrunk seed names them
     #[arg(long, value_name = "STEPS", requires = "seed", value_parser = Only::parse)]
@@ -83,6 +83,7 @@ WHAT HAPPENS
 EXAMPLES
   sim --runs 100000 --faults delay,crash   many families with slow streams and deaths
   sim --from 0 --runs 20000                the same families every time
+  sim --runs 1000 --faults all             families that outlive their leader, too
   sim --seed 7 --verbose                   the trace of the family of seed 7
   sim --seed 7 --record-ops seven          record the operations of its leader, for sim --replay-ops seven"
     )
