@@ -86,6 +86,15 @@ fn families_that_broke_a_promise_once_keep_it() {
     }
 }
 
+/// Each of these seeds has once found a fault of the succession: a join that waited for its whole limit, a leader that
+/// polled without a pause, a wrong error at the end of a family, and a child that joined the heir before that led.
+#[test]
+fn families_whose_leader_died_and_that_broke_a_promise_once_keep_it() {
+    for seed in [165, 24, 2_262, 2_612, 2_762] {
+        keeps_its_promises(seed..seed + 1, "leader-death");
+    }
+}
+
 #[test]
 fn a_leader_that_replays_the_operations_of_another_alone_has_its_digest() {
     let start = start();

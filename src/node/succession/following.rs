@@ -278,8 +278,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.leadership.following().is_some()
     }
 
-    /// Whether a message has to wait: the leader has resigned, its log is full, or a member that rejoins comes
-    /// first.
+    /// Whether a message has to wait: the leader has resigned, its log is full, a member that rejoins comes first, or
+    /// this process is the heir and is to lead.
     ///
     /// # Errors
     /// [`Refusal::WrongRole`] for a request to a new leader that the sender has not rejoined.
@@ -291,6 +291,12 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<bool, Refusal> {
         // The heir decides it, or must be able to learn of it.
         if self.is_resigning() || !self.has_log_room() {
+            return Ok(true);
+        }
+        // A process that was started after the leader's end was noticed elsewhere joins this one, its heir, which has not
+        // noticed it yet, or has not taken over.
+        let is_early = !self.leads() && self.has_log() && Some(peer.vmid()) != self.led_by();
+        if is_early && (is_for_leader(message) || matches!(message, Message::Hello(_))) {
             return Ok(true);
         }
         let awaits_rejoin = self.leads() && peer.awaits_rejoin.load(Ordering::SeqCst);

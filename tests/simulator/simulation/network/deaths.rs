@@ -143,7 +143,8 @@ impl Network {
         let Some(deaths) = &mut self.deaths else {
             return 0;
         };
-        if deaths.log != Some(pipe) {
+        // Another stream may have the place of a log that is closed.
+        if deaths.log != Some(pipe) || !self.pipes[pipe].is_log {
             return 0;
         }
         if let Some(left) = &mut deaths.log_left {
