@@ -3,6 +3,7 @@
 #[path = "../mux/line.rs"]
 mod line;
 
+use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -30,11 +31,23 @@ impl MuxFamily {
         MuxFamily { base }
     }
 
+    /// Makes the proxy of a member, and the member's end of the channel.
+    fn proxy(&self, vmid: Vmid) -> (UnixStream, Proxy) {
+        loop {
+            let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+            match Proxy::new(&self.base, vmid, theirs) {
+                Ok(proxy) => return (ours, proxy),
+                // The proxy of the member that had this VMID before ends in a thread of its own.
+                Err(error) if error.kind() == ErrorKind::AddrInUse => thread::yield_now(),
+                Err(error) => panic!("a proxy: {error}"),
+            }
+        }
+    }
+
     /// Makes a member and its proxy.
     pub(crate) fn member(&self, vmid: Vmid) -> MuxMember {
-        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let (ours, proxy) = self.proxy(vmid);
         let socket = ours.try_clone().expect("a descriptor");
-        let proxy = Proxy::new(&self.base, vmid, theirs).expect("a proxy");
         thread::spawn(move || proxy.run());
         // The streams of the member may live longer than the member.
         let endpoint: &'static Endpoint =
