@@ -45,7 +45,7 @@ impl LeaderLimits {
 }
 
 impl LeaderLimits {
-    /// Whether there may be an event that is outstanding.
+    /// Whether an event of any kind may be outstanding.
     #[inline]
     fn is_any_needed(&self) -> bool {
         [&self.recalls, &self.revocations, &self.starts]

@@ -126,7 +126,7 @@ impl Reference {
         self.state == HoldState::Closing
     }
 
-    /// Whether it is in transit to its member.
+    /// Whether the open file is in transit to the member.
     pub(super) fn is_sent(&self) -> bool {
         matches!(self.state, HoldState::Sent { .. })
     }

@@ -65,7 +65,7 @@ impl Queued {
     }
 }
 
-/// A leader, what an heir of it keeps, and what a node of the leader has queued.
+/// A leader, the frames that its heir keeps, and the frames that the leader's node has queued.
 struct World<'m> {
     leader: Leader<'m>,
     sent: SentFrames<'m>,

@@ -41,12 +41,12 @@ struct Hostile {
     taken: Vec<SimStream>,
     /// The number of requests as a hog.
     requests: u64,
-    /// What it has read as a hog from the last stream that it has taken, and whether it has read the
-    /// opener's VMID there.
+    /// The bytes that the hog has read from the last stream that it has accepted, and whether it has read the
+    /// opener's VMID from that stream.
     unread: Vec<u8>,
     is_opened: bool,
-    /// Whether it has joined as a hog, and the IDs and VMIDs that it has got: with one of each it starts
-    /// a process.
+    /// Whether the hog has joined, and the IDs and VMIDs that the leader has given to it: it starts a process with one
+    /// of each.
     has_joined: bool,
     ids: Vec<u32>,
     vmids: Vec<u32>,

@@ -71,7 +71,7 @@ impl Own {
         self.shared(|shared| shared.is_crashing || shared.is_cut_off) || self.is_dead()
     }
 
-    /// Whether it was killed.
+    /// Whether the process was killed.
     pub(crate) fn is_dead(&self) -> bool {
         with(|world| world.network.is_dead(self.place))
     }
