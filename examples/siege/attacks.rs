@@ -53,7 +53,7 @@ pub(crate) enum Attack {
     Succession,
     /// Streams that stay open with half a frame, half a VMID, or nothing
     HalfFrames,
-    /// Members that write the longest values in turns, and others that read them
+    /// Members that alternately write the longest values, and others that read them
     Values,
     /// Locks of files with the longest paths
     LongPaths,
@@ -320,24 +320,29 @@ impl Attacker<'_> {
         raw.settle()
     }
 
+    /// Asks for the delegations of the next few files that the innocent member uses. `number` is that of the last request.
+    pub(crate) fn ask_for_delegations(&self, raw: &mut Raw, number: &mut u64) {
+        for ahead in 1..5 {
+            *number += 1;
+            let lock = Lock {
+                path: &shared_file(ahead),
+                range: (0, 0),
+                pid: self.identities[0].pid,
+                kind: READ,
+                waits: false,
+                number: *number,
+            };
+            raw.put(FILE_LOCK_BORROW, &lock.payload());
+        }
+    }
+
     /// Each time the leader closes the connection the same process comes back.
     fn unreturned_delegation(&self) -> Result<()> {
         let mut number = 0;
         while !self.is_over() {
             let mut raw = self.join(0)?;
             while !self.is_over() {
-                for ahead in 1..5 {
-                    number += 1;
-                    let lock = Lock {
-                        path: &shared_file(ahead),
-                        range: (0, 0),
-                        pid: self.identities[0].pid,
-                        kind: READ,
-                        waits: false,
-                        number,
-                    };
-                    raw.put(FILE_LOCK_BORROW, &lock.payload());
-                }
+                self.ask_for_delegations(&mut raw, &mut number);
                 if raw.send().is_err() {
                     break;
                 }

@@ -6,13 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::attacks::{Attacker, put_lock};
-use crate::innocent::shared_file;
 use crate::raw::{
-    ALLOC_ID_RANGE, FENCING_NUMBER, FILE_HANDLE, FILE_LOCK_BORROW, FILE_LOCK_CANCEL, FILE_LOCK_GET,
-    FILE_LOCK_RECALL, FILE_LOCK_RETURN, GET_ID_OWNER, GET_NEW_VMID, Identity, Lock, MARK,
-    PID_KILL_ORDERED, PROCESS_CHANGE, PROCESS_QUERY, READ, RELEASE_ID_RANGE, Raw, SUCCESSION,
-    SYNC_CONFIRM_DOWNGRADE, SYNC_REQUEST_DOWNGRADE, SYNC_REQUEST_UPGRADE, WHO_LEADS, WRITE,
-    connect, numbers,
+    ALLOC_ID_RANGE, FENCING_NUMBER, FILE_HANDLE, FILE_LOCK_CANCEL, FILE_LOCK_GET, FILE_LOCK_RECALL,
+    FILE_LOCK_RETURN, GET_ID_OWNER, GET_NEW_VMID, Identity, Lock, MARK, PID_KILL_ORDERED,
+    PROCESS_CHANGE, PROCESS_QUERY, RELEASE_ID_RANGE, Raw, SUCCESSION, SYNC_CONFIRM_DOWNGRADE,
+    SYNC_REQUEST_DOWNGRADE, SYNC_REQUEST_UPGRADE, WHO_LEADS, WRITE, connect, numbers,
 };
 use crate::run::RECALL_LIMIT;
 
@@ -66,18 +64,7 @@ impl Attacker<'_> {
         let mut number = 0;
         let mut recalled: Vec<(Instant, Vec<u8>)> = Vec::new();
         while !self.is_over() {
-            for ahead in 1..5 {
-                number += 1;
-                let lock = Lock {
-                    path: &shared_file(ahead),
-                    range: (0, 0),
-                    pid: self.identities[0].pid,
-                    kind: READ,
-                    waits: false,
-                    number,
-                };
-                raw.put(FILE_LOCK_BORROW, &lock.payload());
-            }
+            self.ask_for_delegations(&mut raw, &mut number);
             raw.send()?;
             let end = Instant::now() + Duration::from_millis(20);
             while Instant::now() < end {
@@ -175,7 +162,7 @@ impl Attacker<'_> {
         Ok(())
     }
 
-    /// Members that write the longest values in turns, while many others read them.
+    /// Members alternately write the longest values, while many others read them.
     pub(crate) fn values(&self) -> Result<()> {
         let mut members = Vec::new();
         for number in 0..self.identities.len() {
