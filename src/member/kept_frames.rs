@@ -73,11 +73,6 @@ impl<'m> KeptFrames<'m> {
         self.sent
     }
 
-    /// Whether all frames are proven to have arrived.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.start >= self.end
-    }
-
     /// Whether a frame of that length can be kept.
     pub(crate) fn has_room(&self, length: usize) -> bool {
         length <= self.bytes.capacity().minus(self.end.minus(self.start))

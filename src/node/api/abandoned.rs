@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use crate::error::Error;
 use crate::member::AbandonedChild;
-use crate::node::connection::{VMID_LENGTH, jittered, longer_pause};
+use crate::node::connection::{VMID_LENGTH, longer_pause};
 use crate::node::{Node, Wait};
 use crate::pal::{ConnectError, Deadline, Pal, Stream, Time};
 use crate::sync::Ordering;
@@ -86,11 +86,9 @@ impl<P: Pal> Node<'_, P> {
     }
 
     fn retry_abandoned_later(&self) {
-        let (now, us) = (self.pal.now(), self.identity.vmid);
         let pause = longer_pause(self.abandoned_pause.load(Ordering::SeqCst));
         self.abandoned_pause.store(pause, Ordering::SeqCst);
-        let seed = now.0 ^ u64::from(us.get()).rotate_left(32);
-        let then = now + jittered(pause, seed);
+        let then = self.jittered(self.pal.now(), pause);
         self.abandoned_retry_at
             .store(then.0.max(1), Ordering::SeqCst);
         self.wake();

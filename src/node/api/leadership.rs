@@ -16,12 +16,13 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Handles a HELLO: the leader answers it. False if there is no room for the answer.
     pub(crate) fn handle_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
         let Some(leader) = self.leading() else {
-            if Some(peer.vmid()) == self.led_by() && hello.features & Hello::NO_ROOM != 0 {
+            let is_of_leader = Some(peer.vmid()) == self.led_by();
+            if is_of_leader && hello.features & Hello::NO_ROOM != 0 {
                 self.leader_is_full.store(true, Ordering::SeqCst);
                 return true;
             }
             peer.extended.store(true, Ordering::SeqCst);
-            if Some(peer.vmid()) == self.led_by() {
+            if is_of_leader {
                 self.extended.store(true, Ordering::Release);
                 self.sync_handles.on_server_hello();
                 if let Some(following) = self.following() {

@@ -312,7 +312,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // A member that rejoins was connected with the leader before this one.
         if let Some(leader) = self.leading() {
             if peer.awaits_rejoin.load(Ordering::SeqCst) {
-                self.turn_to(&peer);
+                self.announce_to(&peer);
             } else {
                 leader.lock().apply(&Op::Connected(vmid));
                 confirm_grants(leader, vmid, false);

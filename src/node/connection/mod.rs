@@ -25,4 +25,4 @@ pub(crate) use poll_loop::{Retry, VMID_LENGTH, WorkerState};
 pub(super) use rx::Reader;
 pub(crate) use stream_key::StreamKey;
 pub(crate) use turn::Turns;
-pub(crate) use tx::{jittered, longer_pause};
+pub(crate) use tx::longer_pause;

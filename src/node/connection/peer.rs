@@ -79,7 +79,7 @@ pub(crate) struct Peer<'m, S> {
     /// On a leader that has taken over: the peer is a member of the family that has not rejoined it yet.
     pub(crate) awaits_rejoin: AtomicBool,
     /// On a leader that has taken over: it has announced to the peer that it leads.
-    pub(crate) is_turned_to: AtomicBool,
+    pub(crate) is_announced_to: AtomicBool,
     /// On a leader that has taken over: the peer is sent again what it has not received of the old leader.
     pub(crate) is_resending: AtomicBool,
     /// The number of counted messages of the old leader that the peer has received.

@@ -5,15 +5,16 @@ use core::time::Duration;
 use crate::invariant::{Count, OrBroken};
 use crate::sync::Ordering;
 
+use super::Queue;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::member::KeptFrames;
 use crate::node::succession::{Kept, Put, keep_answer};
 use crate::node::{Node, PeerRef, TxHalf};
 use crate::pal::fault::checked_write;
-use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
+use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError, Time};
 use crate::store::{assert_none_held, hash64};
-use crate::wire::{Answer, Message, codes};
+use crate::wire::{Answer, Message, TooSmall, codes};
 
 /// The most full queues that one flush writes. Other threads may fill the queue as fast, and the
 /// flushing thread has other work.
@@ -34,13 +35,6 @@ enum Drained {
 /// may try at once, and the peer needs time to accept them.
 const FIRST_PAUSE: u64 = 1_000_000;
 const LONGEST_PAUSE: u64 = 64_000_000;
-
-/// Returns a time between half of the pause and the whole pause, so that not all processes try at
-/// the same time.
-pub(crate) fn jittered(pause: u64, seed: u64) -> Duration {
-    let less = hash64(seed).checked_rem((pause >> 1).max(1)).or_broken(0);
-    Duration::from_nanos(pause.minus(less))
-}
 
 /// Returns the pause that follows `pause`.
 pub(crate) fn longer_pause(pause: u64) -> u64 {
@@ -227,10 +221,8 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.refuse(Some(peer.vmid()), Refusal::Unreachable);
                     self.disconnect_peer(peer);
                 } else {
-                    let vmid = self.identity.vmid;
                     tx.pause = longer_pause(tx.pause);
-                    let next =
-                        now + jittered(tx.pause, now.0 ^ u64::from(vmid.get()).rotate_left(32));
+                    let next = self.jittered(now, tx.pause);
                     peer.retry_at.store(next.0, Ordering::SeqCst);
                     // From now on the worker retries by itself.
                     if !peer.connecting.swap(true, Ordering::SeqCst) {
@@ -250,6 +242,14 @@ impl<'m, P: Pal> Node<'m, P> {
                 false
             }
         }
+    }
+
+    /// Returns the time after a pause of that many nanoseconds, or after more than half of it: not all processes try at the
+    /// same time.
+    pub(in crate::node) fn jittered(&self, now: Time, pause: u64) -> Time {
+        let seed = now.0 ^ u64::from(self.identity.vmid.get()).rotate_left(32);
+        let less = hash64(seed).checked_rem((pause >> 1).max(1)).or_broken(0);
+        now + Duration::from_nanos(pause.minus(less))
     }
 
     /// Records among the events that a message with a frame of that length was queued.
@@ -301,20 +301,8 @@ impl<'m, P: Pal> Node<'m, P> {
         {
             return self.answer_kept(peer, seq, answer, kept);
         }
-        let result = {
-            let mut queue = peer.queue.lock();
-            if queue.closed {
-                return;
-            }
-            self.queue_hello_first(peer, &mut queue);
-            let result = queue.filling.push_answer(seq, answer);
-            queue.record_push();
-            result
-        };
-        match result {
-            Ok(()) => self.trace_answer_tx(peer.vmid(), seq, answer),
-            Err(_) => self.disconnect_peer(peer),
-        }
+        let queued = self.push_answer(peer, &mut peer.queue.lock(), seq, answer);
+        self.finish_answer(peer, seq, answer, queued);
     }
 
     /// As [`Node::answer`], of an answer to a leader that may change.
@@ -327,27 +315,53 @@ impl<'m, P: Pal> Node<'m, P> {
         kept: Kept<'_, 'm>,
     ) {
         let length = answer.length();
-        let result = {
+        let queued = {
             let mut queue = peer.queue.lock();
             let keep = |kept: &mut KeptFrames<'m>| keep_answer(kept, seq, answer);
             // While there is no leader, or it is sent again what was not taken, the answer comes after that.
             if let Ok(Put::Kept) = kept.check(length, queue.closed, keep) {
                 return;
             }
-            if queue.closed {
-                return;
-            }
-            self.queue_hello_first(peer, &mut queue);
-            let result = queue.filling.push_answer(seq, answer);
-            queue.record_push();
-            if result.is_ok() {
+            let queued = self.push_answer(peer, &mut queue, seq, answer);
+            if queued == Some(Ok(())) {
                 kept.record(&queue, length);
             }
-            result
+            queued
         };
-        match result {
-            Ok(()) => self.trace_answer_tx(peer.vmid(), seq, answer),
-            Err(_) => self.disconnect_peer(peer),
+        self.finish_answer(peer, seq, answer, queued);
+    }
+
+    /// Puts an answer into the queue of the peer. None if that is closed.
+    #[inline]
+    fn push_answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        queue: &mut Queue<'m>,
+        seq: u64,
+        answer: &Answer<'_>,
+    ) -> Option<Result<(), TooSmall>> {
+        if queue.closed {
+            return None;
+        }
+        self.queue_hello_first(peer, queue);
+        let queued = queue.filling.push_answer(seq, answer);
+        queue.record_push();
+        Some(queued)
+    }
+
+    /// Records an answer that was queued. A peer for whose answer there was no room is disconnected.
+    #[inline]
+    fn finish_answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        answer: &Answer<'_>,
+        queued: Option<Result<(), TooSmall>>,
+    ) {
+        match queued {
+            Some(Ok(())) => self.trace_answer_tx(peer.vmid(), seq, answer),
+            Some(Err(_)) => self.disconnect_peer(peer),
+            None => {}
         }
     }
 }

@@ -31,6 +31,9 @@ pub(in crate::node) enum Stage {
     Candidate = 4,
 }
 
+/// The new leader has announced itself to all members.
+pub(super) const WALKED: u32 = u32::MAX;
+
 /// The state of a member that follows the succession.
 pub(in crate::node) struct Following<'m> {
     stage: AtomicU8,
@@ -60,9 +63,9 @@ pub(in crate::node) struct Following<'m> {
     /// The time at which this process connects with the process that is to lead, if that has not connected with it,
     /// and no call waits for it; 0 if it has connected.
     pub(super) connect_at: AtomicU64,
-    /// As a new leader: the last member that this process has turned to.
+    /// As a new leader: the last member to which this process has announced that it leads; [`WALKED`] after the last one.
     pub(super) walked: AtomicU32,
-    /// As a new leader: the time at which it turns to the next members at the latest.
+    /// As a new leader: the time at which the next members get the announcement at the latest.
     pub(super) walk_at: AtomicU64,
     /// As a new leader: the number of members to which something is sent again.
     pub(super) resending: AtomicU32,
@@ -99,7 +102,7 @@ impl<'m> Following<'m> {
             ask_at: AtomicU64::new(0),
             until: AtomicU64::new(0),
             connect_at: AtomicU64::new(0),
-            walked: AtomicU32::new(u32::MAX),
+            walked: AtomicU32::new(WALKED),
             walk_at: AtomicU64::new(0),
             resending: AtomicU32::new(0),
             watch: Watch::new(),
@@ -121,8 +124,9 @@ impl<'m> Following<'m> {
         }
     }
 
+    /// Whether this process waits for a leader, or has announced to the members that it leads, but not to all yet.
     pub(super) fn is_in_succession(&self) -> bool {
-        self.stage() != Stage::Led || self.walked.load(Ordering::SeqCst) != u32::MAX
+        self.stage() != Stage::Led || self.walked.load(Ordering::SeqCst) != WALKED
     }
 
     pub(super) fn set_stage(&self, stage: Stage) {

@@ -1,4 +1,4 @@
-//! The heir of a leader: the leader chooses it, gives it the state, names it to the members, and takes it off if it
+//! The heir of a leader. The leader chooses it, gives it the state, names it to the members, and dismisses it if it
 //! does not follow.
 
 use core::time::Duration;
@@ -23,7 +23,7 @@ pub(super) const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
 impl<'m, P: Pal> Node<'m, P> {
     /// As a leader whose family outlives it: chooses an heir, gives it the state, names it to the members, and
-    /// takes one off that does not follow. Returns when to run again, if before `until`.
+    /// dismisses one that does not follow. Returns when to run again, if before `until`.
     pub(super) fn poll_log(&self, until: Deadline) -> Deadline {
         let Some(log) = self.log().filter(|_| self.leads()) else {
             return until;
@@ -175,7 +175,7 @@ impl<'m, P: Pal> Node<'m, P> {
             .map(|(_, vmid)| vmid)
     }
 
-    /// Takes the heir off: first it learns so itself, then the members, and only then the leader goes on
+    /// Dismisses the heir: first it learns so itself, then the members, and only then the leader goes on
     /// without it.
     fn lose_heir(&self, log: &Log<'m, P::Stream>, reason: DismissReason) {
         let was_named = matches!(log.stage(), LogStage::Hot | LogStage::Resigned);
@@ -235,10 +235,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn announce_heirs(&self, log: &Log<'m, P::Stream>) -> bool {
         log.list_is_due.store(false, Ordering::SeqCst);
         let leader = self.present_leader();
-        let first = match log.stage() {
-            LogStage::Hot => log.heir.load(Ordering::SeqCst),
-            _ => 0,
-        };
+        let first = Vmid::number(log.hot_heir());
         let list = Message::Heirs(self.heir_list(first));
         let mut all = true;
         for peer in self.peers.all() {
@@ -295,7 +292,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Refusal::WrongRole);
         };
         if log.stage() != LogStage::Unconfirmed || log.heir() != Some(peer.vmid()) {
-            // It may have been taken off meanwhile.
+            // It may have been dismissed meanwhile.
             return if peer.was_heir.load(Ordering::SeqCst) {
                 Ok(true)
             } else {

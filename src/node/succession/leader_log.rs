@@ -194,6 +194,11 @@ impl<'m, S: Stream> Log<'m, S> {
         Vmid::new(self.heir.load(Ordering::SeqCst))
     }
 
+    /// Returns the heir that can take over.
+    pub(super) fn hot_heir(&self) -> Option<Vmid> {
+        self.heir().filter(|_| self.stage() == LogStage::Hot)
+    }
+
     /// Appends a record. False if there is no room.
     pub(super) fn append(&self, message: &Message<'_>) -> bool {
         let mut queue = self.queue.lock();
@@ -360,25 +365,13 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Waits until the log has room, in a thread that makes a call of the leader's own process: as long as the
-    /// heir may take to read.
+    /// Waits until the log has room, in a thread that makes a call of the leader's own process.
     #[inline]
     pub(in crate::node) fn await_log_room(&self) {
         if let Some(log) = self.leadership.log()
             && log.is_nearly_full()
         {
-            self.make_log_room(log);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn make_log_room(&self, log: &Log<'m, P::Stream>) {
-        let until = self.pal.now() + self.config.heir_patience;
-        let mut attempts = 0_u32;
-        while !self.write_log(log) && log.is_nearly_full() && self.pal.now() < until {
-            P::contended(attempts);
-            attempts = attempts.wrapping_add(1);
+            self.write_log_while(log, Log::is_nearly_full);
         }
     }
 
@@ -389,16 +382,22 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(log) = self.leadership.log()
             && !log.is_written()
         {
-            self.write_own(log);
+            self.write_log_while(log, |_| true);
         }
     }
 
+    /// Writes the log until all is written that was appended before, or `must_wait` is false: at most as long as the heir
+    /// may take to read.
     #[cold]
     #[inline(never)]
-    fn write_own(&self, log: &Log<'m, P::Stream>) {
+    fn write_log_while(
+        &self,
+        log: &Log<'m, P::Stream>,
+        must_wait: fn(&Log<'m, P::Stream>) -> bool,
+    ) {
         let until = self.pal.now() + self.config.heir_patience;
         let mut attempts = 0_u32;
-        while !self.write_log(log) && self.pal.now() < until {
+        while !self.write_log(log) && must_wait(log) && self.pal.now() < until {
             P::contended(attempts);
             attempts = attempts.wrapping_add(1);
         }

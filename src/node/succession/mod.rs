@@ -19,7 +19,7 @@ pub(in crate::node) use take_over::{Resent, undelegated};
 
 use following::Following;
 use heir::Heir;
-use leader_log::{Log, LogStage};
+use leader_log::Log;
 use rejoin::NOBODY;
 
 use crate::config::Config;
@@ -120,36 +120,30 @@ impl<'m, S: Stream> Leadership<'m, S> {
     /// The state of a process that follows the succession.
     #[inline]
     pub(in crate::node) const fn following(&self) -> Option<&'m Following<'m>> {
-        if Config::HAS_SUCCESSION {
-            self.following
-        } else {
-            None
-        }
+        if_built(self.following)
     }
 
     /// The state of a process that may become heir.
     #[inline]
     pub(in crate::node) const fn heir(&self) -> Option<&'m Heir<'m, S>> {
-        if Config::HAS_SUCCESSION {
-            self.heir
-        } else {
-            None
-        }
+        if_built(self.heir)
     }
 
     /// The log of a process that may lead a family that outlives it.
     #[inline]
     pub(in crate::node) const fn log(&self) -> Option<&'m Log<'m, S>> {
-        if Config::HAS_SUCCESSION {
-            self.log
-        } else {
-            None
-        }
+        if_built(self.log)
     }
 
     fn set_leader(&self, leader: Vmid) {
         self.leader.store(leader.get(), Ordering::SeqCst);
     }
+}
+
+/// Returns none in a library that is built without the succession: the compiler leaves out what would use it.
+#[inline]
+const fn if_built<T>(state: Option<&T>) -> Option<&T> {
+    if Config::HAS_SUCCESSION { state } else { None }
 }
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -214,7 +208,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns the heir that the leader has named, as far as this process knows.
     pub(in crate::node) fn known_heir(&self) -> Option<Vmid> {
         match self.log().filter(|_| self.leads()) {
-            Some(log) => log.heir().filter(|_| log.stage() == LogStage::Hot),
+            Some(log) => log.hot_heir(),
             None => self.following()?.heir(),
         }
     }

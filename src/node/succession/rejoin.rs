@@ -10,7 +10,6 @@ use crate::error::{Errno, Error};
 use crate::invariant::Count;
 use crate::log::log_event;
 use crate::member::KeptFrames;
-use crate::node::connection::jittered;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::{Deadline, Pal, Time};
 use crate::sync::Ordering;
@@ -70,7 +69,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Refusal::WrongRole);
         };
         let from = peer.vmid();
-        // A leader that was named in a later list than this process knows: an heir that was taken off later
+        // A leader that was named in a later list than this process knows: an heir that was dismissed later
         // would know so.
         let is_later = announced.config > following.config.load(Ordering::SeqCst);
         let is_heir = match following.stage() {
@@ -143,18 +142,15 @@ impl<'m, P: Pal> Node<'m, P> {
     /// requests are kept; the others make theirs again.
     pub(super) fn set_leader(&self, following: &Following<'m>, leader: Vmid, stage: Stage) {
         let old = self.leader_vmid();
-        let us = self.identity.vmid;
-        let is_other = leader != NOBODY && leader != us;
+        let is_other = leader != NOBODY && leader != self.identity.vmid;
         let is_urgent = {
             // No frame is kept for the leader before any more.
             let kept = following.kept.lock();
-            let is_urgent = stage != Stage::Orphaned || !kept.is_empty();
+            let is_urgent = stage != Stage::Orphaned || !kept.is_proven();
             let connect_at = if is_urgent || !is_other {
                 0
             } else {
-                let now = self.now();
-                let seed = now.0 ^ u64::from(us.get()).rotate_left(32);
-                (now + jittered(CONNECT_AT_LAST, seed)).0
+                self.jittered(self.now(), CONNECT_AT_LAST).0
             };
             // A call that begins from now on connects.
             following.connect_at.store(connect_at, Ordering::SeqCst);
@@ -173,7 +169,7 @@ impl<'m, P: Pal> Node<'m, P> {
         log_event!(debug, "the leader is gone: process {leader} is to lead");
     }
 
-    /// Connects with the process that is to lead, which turns first to those that have connected.
+    /// Connects with the process that is to lead. It announces itself first to the members that have connected.
     fn connect_with_heir(&self, heir: Vmid) {
         if let Ok(peer) = self.peers.find_or_add(heir) {
             peer.stream_wanted.store(true, Ordering::SeqCst);

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::following::{Following, Stage};
+use super::following::{Following, Stage, WALKED};
 use super::heir::LogEnd;
 use super::rejoin::NOBODY;
 use crate::error::Errno;
@@ -25,18 +25,16 @@ use crate::{Admission, Vmid};
 /// The pause before the heir asks again whether the leader is dead.
 const PROBE_AGAIN: Duration = Duration::from_micros(500);
 
-/// The members that a new leader turns to at once. They are woken by that, and take a processor. So the others come
-/// when these have rejoined; those to which somebody waits for an answer connect by themselves, and need not wait.
+/// The number of members to which a new leader announces itself at once. The announcement wakes them, and they take a
+/// processor, so the next members get it when these have rejoined. A member with a call that waits for an answer connects
+/// by itself before that.
 const MEMBERS_AT_ONCE: usize = 4;
 
-/// The time after which it turns to the next members, even if one has not rejoined.
+/// The time after which the leader announces itself to the next members, even if one has not rejoined.
 const NEXT_MEMBERS: Duration = Duration::from_millis(2);
 
-/// The members that have connected by themselves that it turns to at once.
+/// The number of members that have connected by themselves to which the leader announces itself at once.
 const FIRST_MEMBERS: usize = 64;
-
-/// All members were turned to.
-const WALKED: u32 = u32::MAX;
 
 /// The room for the longest answer that comes later.
 const LATE_ANSWER: usize = Answer::Lock(Ok(None)).length();
@@ -301,7 +299,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // The limits of both leaders are the same, so there is room.
             if let Ok(peer) = self.peers.find_or_add(member) {
                 peer.awaits_rejoin.store(true, Ordering::SeqCst);
-                peer.is_turned_to.store(false, Ordering::SeqCst);
+                peer.is_announced_to.store(false, Ordering::SeqCst);
                 peer.extended.store(true, Ordering::SeqCst);
                 peer.stream_wanted.store(true, Ordering::SeqCst);
             }
@@ -326,7 +324,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As a leader that has taken over: turns to the members, a portion in each turn of the worker, and sends
+    /// As a leader that has taken over: announces itself to the members, a portion in each turn of the worker, and sends
     /// again what they have not received. Returns when to run again, if before `until`.
     pub(super) fn poll_reign(&self, until: Deadline) -> Deadline {
         let Some(tables) = self.leading() else {
@@ -343,7 +341,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // They wait for an answer.
             let connected = self.peers.all().filter(|peer| !peer.lacks_inbound());
             for peer in connected.take(FIRST_MEMBERS) {
-                self.turn_to(&peer);
+                self.announce_to(&peer);
             }
         }
         let is_awaited =
@@ -366,7 +364,7 @@ impl<'m, P: Pal> Node<'m, P> {
             last = member.get();
             // Else it has joined the new leader, or there is no room for it.
             if let Some(peer) = self.peers.find(member) {
-                self.turn_to(&peer);
+                self.announce_to(&peer);
             }
         }
         following.walked.store(last, Ordering::SeqCst);
@@ -377,9 +375,9 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Announces to a member that this process leads, once.
-    pub(in crate::node) fn turn_to(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+    pub(in crate::node) fn announce_to(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         let awaits_rejoin = peer.awaits_rejoin.load(Ordering::SeqCst);
-        if !awaits_rejoin || peer.is_turned_to.swap(true, Ordering::SeqCst) {
+        if !awaits_rejoin || peer.is_announced_to.swap(true, Ordering::SeqCst) {
             return;
         }
         let hello = Message::Hello(self.own_hello());

@@ -3,7 +3,6 @@
 use crate::Vmid;
 use crate::leader::OpObserver;
 use crate::node::Node;
-use crate::node::succession::leader_log::LogStage;
 use crate::pal::Pal;
 
 /// # Tests
@@ -12,8 +11,7 @@ use crate::pal::Pal;
 impl<'m, P: Pal> Node<'m, P> {
     /// Returns the heir that this leader has named to the members.
     pub fn named_heir(&self) -> Option<Vmid> {
-        let log = self.log().filter(|_| self.leads())?;
-        log.heir().filter(|_| log.stage() == LogStage::Hot)
+        self.log().filter(|_| self.leads())?.hot_heir()
     }
 
     /// Has the observer called with each operation on the tables of this process, which leads or may lead.
