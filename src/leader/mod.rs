@@ -41,7 +41,7 @@ pub(crate) use outbox::outgoing_frame;
 pub use outbox::{Content, Outgoing, OutgoingId};
 pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
 use roster::Roster;
-pub(crate) use sent_frames::SentFrames;
+pub use sent_frames::SentFrames;
 pub use signals::OutgoingSignal;
 pub(crate) use signals::{QUEUED, SEND_DIRECTLY, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};

@@ -32,7 +32,7 @@ struct Sent<'m> {
 }
 
 /// The frames of all members.
-pub(crate) struct SentFrames<'m> {
+pub struct SentFrames<'m> {
     members: Table<'m, Sent<'m>>,
     slots: SlotAllocator<'m>,
     by_vmid: SortedMap<'m>,
@@ -104,7 +104,7 @@ impl<'m> SentFrames<'m> {
     }
 
     /// The memory for so many members with send queues of that length, in bytes.
-    pub(crate) const fn bytes(members: usize, queue: usize) -> usize {
+    pub const fn bytes(members: usize, queue: usize) -> usize {
         let length = SentFrames::buffer(queue);
         memory_sum!(
             bytes_for::<Sent<'m>>(members),
@@ -114,7 +114,8 @@ impl<'m> SentFrames<'m> {
         )
     }
 
-    pub(crate) fn new(arena: &mut Arena<'m>, members: usize, queue: usize) -> Self {
+    /// Makes room for so many members, in memory from `arena`.
+    pub fn new(arena: &mut Arena<'m>, members: usize, queue: usize) -> Self {
         let length = SentFrames::buffer(queue);
         let mut buffers = arena.split_off(members.saturating_mul(length));
         SentFrames {
@@ -131,7 +132,7 @@ impl<'m> SentFrames<'m> {
     }
 
     /// Begins with a leader that has just got its state.
-    pub(crate) fn begin(&mut self, leader: &Leader<'_>) {
+    pub fn begin(&mut self, leader: &Leader<'_>) {
         while let Some(vmid) = self.by_vmid.next(0) {
             self.remove(vmid);
         }
@@ -171,7 +172,7 @@ impl<'m> SentFrames<'m> {
     }
 
     /// Before an operation is applied: keeps the message that it records as queued.
-    pub(crate) fn on_op(&mut self, leader: &Leader<'_>, op: &Op<'_>) {
+    pub fn on_op(&mut self, leader: &Leader<'_>, op: &Op<'_>) {
         let Op::Transmitted { id, is_extended } = *op else {
             return;
         };
@@ -196,7 +197,7 @@ impl<'m> SentFrames<'m> {
     }
 
     /// After an operation was applied: keeps its answer.
-    pub(crate) fn after_op(&mut self, leader: &Leader<'_>, op: &Op<'_>, outcome: &Outcome) {
+    pub fn after_op(&mut self, leader: &Leader<'_>, op: &Op<'_>, outcome: &Outcome) {
         match (*op, *outcome) {
             (Op::Connected(vmid), _) => self.add(vmid, leader.given(vmid).or_broken(0)),
             (Op::Left(vmid), _) => self.remove(vmid.get()),
@@ -232,28 +233,28 @@ impl<'m> SentFrames<'m> {
     }
 
     /// Keeps an answer for the member.
-    pub(crate) fn push_answer(&mut self, to: Vmid, seq: u64, answer: &Answer<'_>) {
+    pub fn push_answer(&mut self, to: Vmid, seq: u64, answer: &Answer<'_>) {
         if let Some(member) = self.find_mut(to) {
             member.push(answer.length(), false, |space| answer.encode(seq, space));
         }
     }
 
     /// Keeps a counted message for the member.
-    pub(crate) fn push_message(&mut self, to: Vmid, seq: u64, message: &Message<'_>) {
+    pub fn push_message(&mut self, to: Vmid, seq: u64, message: &Message<'_>) {
         if let Some(member) = self.find_mut(to) {
             member.push(message.length(), true, |space| message.encode(seq, space));
         }
     }
 
     /// Whether all is kept that a member needs which has received that many counted messages.
-    pub(crate) fn covers(&self, vmid: Vmid, received: u64) -> bool {
+    pub fn covers(&self, vmid: Vmid, received: u64) -> bool {
         self.find(vmid)
             .is_some_and(|member| member.base <= received)
     }
 
     /// Calls `act` with each frame after the member's counted message of that number, but not with the first
     /// `skip` of them, until it returns false. Returns how many it has accepted.
-    pub(crate) fn for_each_after(
+    pub fn for_each_after(
         &self,
         vmid: Vmid,
         received: u64,

@@ -24,7 +24,7 @@ struct Sent {
 }
 
 /// The kept frames, and the numbers of the requests that wait for their answers.
-pub(crate) struct KeptFrames<'m> {
+pub struct KeptFrames<'m> {
     bytes: Buffer<'m>,
     /// `start..end` are the kept frames.
     start: usize,
@@ -43,19 +43,21 @@ pub(crate) struct KeptFrames<'m> {
 
 impl<'m> KeptFrames<'m> {
     /// Returns the length of the buffer.
-    pub(crate) const fn capacity(frame_length: usize) -> usize {
+    pub const fn capacity(frame_length: usize) -> usize {
         let longest = memory_sum!(frame_length, frame_length);
         if longest > LEAST { longest } else { LEAST }
     }
 
-    pub(crate) const fn bytes(frame_length: usize, waiters: usize) -> usize {
+    /// The memory for frames of at most that length, and the requests of so many waiters, in bytes.
+    pub const fn bytes(frame_length: usize, waiters: usize) -> usize {
         memory_sum!(
             KeptFrames::capacity(frame_length),
             bytes_for::<Sent>(waiters)
         )
     }
 
-    pub(crate) fn new(arena: &mut Arena<'m>, frame_length: usize, waiters: usize) -> Self {
+    /// Makes room for them in memory from `arena`.
+    pub fn new(arena: &mut Arena<'m>, frame_length: usize, waiters: usize) -> Self {
         KeptFrames {
             requests: arena.alloc_filled(waiters, &Sent::default()),
             bytes: arena.alloc_buffer(KeptFrames::capacity(frame_length)),
@@ -69,17 +71,17 @@ impl<'m> KeptFrames<'m> {
     }
 
     /// The number of counted frames that were sent.
-    pub(crate) fn sent(&self) -> u64 {
+    pub fn sent(&self) -> u64 {
         self.sent
     }
 
     /// Whether a frame of that length can be kept.
-    pub(crate) fn has_room(&self, length: usize) -> bool {
+    pub fn has_room(&self, length: usize) -> bool {
         length <= self.bytes.capacity().minus(self.end.minus(self.start))
     }
 
     /// Keeps a counted frame, for which there is room.
-    pub(crate) fn keep(&mut self, frame: &[u8]) {
+    pub fn keep(&mut self, frame: &[u8]) {
         self.keep_with(frame.len(), |buffer| {
             copy(buffer, frame);
             Ok(frame.len())
@@ -87,7 +89,7 @@ impl<'m> KeptFrames<'m> {
     }
 
     /// As [`KeptFrames::keep`], of a frame that `encode` writes. False if it can't be written.
-    pub(crate) fn keep_with(
+    pub fn keep_with(
         &mut self,
         length: usize,
         encode: impl FnOnce(&mut [u8]) -> Result<usize, TooSmall>,
@@ -110,7 +112,7 @@ impl<'m> KeptFrames<'m> {
     }
 
     /// Records that the request `seq` was sent; if `is_counted`, as the last frame that was kept.
-    pub(crate) fn note_request(&mut self, seq: u64, is_counted: bool) {
+    pub fn note_request(&mut self, seq: u64, is_counted: bool) {
         let number = self.sent;
         if let Some(place) = self.place(seq) {
             *place = Sent {
@@ -122,13 +124,13 @@ impl<'m> KeptFrames<'m> {
     }
 
     /// Whether the request `seq` was sent as a counted frame, and is not answered.
-    pub(crate) fn is_counted(&mut self, seq: u64) -> bool {
+    pub fn is_counted(&mut self, seq: u64) -> bool {
         self.place(seq)
             .is_some_and(|place| place.seq == seq && place.is_counted)
     }
 
     /// The number of counted requests that are not answered.
-    pub(crate) fn waiting(&self) -> u32 {
+    pub fn waiting(&self) -> u32 {
         let waiting = self
             .requests
             .iter()
@@ -137,7 +139,7 @@ impl<'m> KeptFrames<'m> {
     }
 
     /// The request `seq` is answered: the frames before it have arrived.
-    pub(crate) fn on_answer(&mut self, seq: u64) {
+    pub fn on_answer(&mut self, seq: u64) {
         let Some(place) = self.place(seq).filter(|place| place.seq == seq) else {
             return;
         };
@@ -146,7 +148,7 @@ impl<'m> KeptFrames<'m> {
     }
 
     /// The leader has answered a MARK.
-    pub(crate) fn on_mark(&mut self, number: u64) {
+    pub fn on_mark(&mut self, number: u64) {
         if number <= self.marked {
             self.prove(number);
         }
@@ -154,28 +156,28 @@ impl<'m> KeptFrames<'m> {
 
     /// Returns the number for a MARK, if it is time to send one: half of the buffer is full, and no MARK
     /// that is not answered yet will empty it.
-    pub(crate) fn mark_due(&self) -> Option<u64> {
+    pub fn mark_due(&self) -> Option<u64> {
         let is_half_full = self.end.minus(self.start) >= self.bytes.capacity() / 2;
         (is_half_full && self.marked <= self.proven && self.sent > self.proven).then_some(self.sent)
     }
 
     /// As [`KeptFrames::mark_due`], at the end of this process: after the last frame.
-    pub(crate) fn mark_at_end(&self) -> Option<u64> {
+    pub fn mark_at_end(&self) -> Option<u64> {
         (self.marked < self.sent && !self.is_proven()).then_some(self.sent)
     }
 
     /// Whether all frames are proven to have arrived.
-    pub(crate) fn is_proven(&self) -> bool {
+    pub fn is_proven(&self) -> bool {
         self.proven >= self.sent
     }
 
     /// A MARK with that number was sent.
-    pub(crate) fn record_mark(&mut self, number: u64) {
+    pub fn record_mark(&mut self, number: u64) {
         self.marked = number;
     }
 
     /// Drops the frames up to that number.
-    pub(crate) fn prove(&mut self, number: u64) {
+    pub fn prove(&mut self, number: u64) {
         while self.proven < number.min(self.sent) {
             let length = self.frame_at(self.start).len();
             self.start = self.start.plus(length);
@@ -188,7 +190,7 @@ impl<'m> KeptFrames<'m> {
     }
 
     /// Whether a successor that has applied that many frames can go on with what is kept.
-    pub(crate) fn covers(&self, taken: u64) -> bool {
+    pub fn covers(&self, taken: u64) -> bool {
         taken >= self.proven && taken <= self.sent
     }
 
@@ -206,19 +208,19 @@ impl<'m> KeptFrames<'m> {
     }
 
     /// Begins to send again what is kept, to a successor that has applied `taken` frames.
-    pub(crate) fn begin_resend(&mut self, taken: u64) {
+    pub fn begin_resend(&mut self, taken: u64) {
         self.prove(taken);
         self.marked = self.proven;
         self.resend = self.start;
     }
 
     /// Returns the next frame to send again; an empty slice if all are sent.
-    pub(crate) fn next_to_resend(&self) -> &[u8] {
+    pub fn next_to_resend(&self) -> &[u8] {
         self.frame_at(self.resend)
     }
 
     /// The frame of [`KeptFrames::next_to_resend`] was sent.
-    pub(crate) fn mark_resent(&mut self) {
+    pub fn mark_resent(&mut self) {
         self.resend = self.resend.plus(self.next_to_resend().len());
     }
 

@@ -11,4 +11,4 @@ mod kept_frames;
 pub use children::{AbandonedChild, ChildExit, Children, ExitOutcome};
 pub use delegated_files::{Decision, DelegatedFiles, Fencing};
 pub use ids::{Allocation, OwnIds, Purpose};
-pub(crate) use kept_frames::KeptFrames;
+pub use kept_frames::KeptFrames;

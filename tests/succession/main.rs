@@ -2,6 +2,7 @@
 #![cfg(feature = "std")]
 #![allow(missing_docs)]
 
+mod checked;
 mod family;
 mod heir;
 mod hostile;
@@ -11,3 +12,6 @@ mod leaving;
 #[path = "../serve/peer.rs"]
 mod peer;
 mod stopped;
+#[path = "../common/walk.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod walk;

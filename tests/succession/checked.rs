@@ -1,0 +1,263 @@
+//! Model check of a succession: every order of the frames of a leader, its heir and two members, which ask for IDs, a
+//! lock and a value, with the death of the leader at every place.
+//!
+//! The machines are the real ones: the tables of the leader and those of the heir, which loads an image and applies the
+//! log; the frames that the heir keeps; the IDs, the client of the value and the kept frames of each process. What a
+//! node does between them is in `world.rs`. A bug in that must be found: [`Bug`].
+
+mod state;
+mod world;
+
+use stateright::{Checker, Model, Property};
+
+use state::{HEIR, Has, LEADER, PROCESSES, Seen, Stage, State, Step, Thing};
+use world::seen_after;
+
+/// A mistake of a node that the check has to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    None,
+    /// The leader writes answers before its log.
+    AnswerBeforeLog,
+    /// The leader writes a message that it has queued and not logged.
+    MessageBeforeLog,
+    /// The leader does not log what its own process does.
+    OwnCallsNotLogged,
+    /// A member sends all again that is not proven to have arrived.
+    TakenIgnored,
+    /// A member does not keep one of its frames.
+    KeptFrameLost,
+    /// A member does not say how many messages it has received.
+    ReceivedForgotten,
+    /// The new leader sends nothing again.
+    NothingSentAgain,
+    /// The new leader does not release what the old one had.
+    DeadLeaderKept,
+    /// The heir does not ask whether the leader is dead.
+    NoProbe,
+}
+
+#[derive(Clone, Debug)]
+struct Family {
+    /// The number of requests of each process.
+    requests: [usize; PROCESSES],
+    things: &'static [Thing],
+    /// The heir begins with an image of the leader's tables, instead of the operations that led to them.
+    has_image: bool,
+    bug: Bug,
+}
+
+impl Family {
+    fn process_steps(&self, seen: &Seen, process: usize, steps: &mut Vec<Step>) {
+        let own = &seen.processes[process];
+        let leader = seen.leader_of(process);
+        // The tables are locked.
+        let must_wait = own.stage == Stage::Leads && !seen.leads(leader);
+        if own.stage == Stage::Dead || must_wait {
+            return;
+        }
+        for &thing in self.things {
+            let may_ask = own.left > 0 && (thing != Thing::Value || process != LEADER);
+            match own.has(thing) {
+                Has::No if may_ask => steps.push(Step::Acquire { process, thing }),
+                Has::Held if own.left > 0 || thing == Thing::Value => {
+                    steps.push(Step::Release { process, thing });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn stream_steps(&self, seen: &Seen, process: usize, steps: &mut Vec<Step>) {
+        let own = &seen.processes[process];
+        let leader = seen.leader_of(process);
+        if !own.up.is_empty() && seen.leads(leader) {
+            steps.push(Step::Take { process });
+        }
+        let is_logged = leader == HEIR
+            || (seen.log.is_empty() || self.bug == Bug::AnswerBeforeLog)
+                && (!seen.is_logging || self.bug == Bug::MessageBeforeLog);
+        if !own.queue.is_empty() && is_logged {
+            steps.push(Step::WriteFrame { process });
+        }
+        if !own.down.is_empty() {
+            steps.push(Step::Receive { process });
+        } else if leader == LEADER && process > HEIR && seen.has_taken_over {
+            steps.push(Step::Rejoin { process });
+        }
+    }
+
+    fn steps(&self, seen: &Seen, steps: &mut Vec<Step>) {
+        if seen.wrong.is_some() {
+            return;
+        }
+        for process in 0..PROCESSES {
+            self.process_steps(seen, process, steps);
+            self.stream_steps(seen, process, steps);
+        }
+        if seen.is_logging {
+            steps.push(Step::LogMessage);
+        }
+        if !seen.log.is_empty() {
+            steps.push(Step::WriteLog);
+        }
+        if seen.is_old_alive && self.bug != Bug::NoProbe {
+            steps.push(Step::Crash);
+        }
+        let is_dead = !seen.is_old_alive || self.bug == Bug::NoProbe;
+        if is_dead && !seen.has_taken_over && seen.processes[HEIR].down.is_empty() {
+            steps.push(Step::TakeOver);
+        }
+    }
+
+    fn seen_after(&self, steps: &[Step]) -> Seen {
+        let seen = seen_after(self, steps, false);
+        let mut next = Vec::new();
+        self.steps(&seen, &mut next);
+        if next.is_empty() && seen.wrong.is_none() {
+            return seen_after(self, steps, true);
+        }
+        seen
+    }
+}
+
+impl Model for Family {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![State::start(|steps| self.seen_after(steps))]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Step>) {
+        self.steps(&state.seen, actions);
+    }
+
+    fn next_state(&self, state: &State, action: Step) -> Option<State> {
+        Some(state.and(action, |steps| self.seen_after(steps)))
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("nothing is wrong", |_, state: &State| {
+                state.seen.wrong.is_none()
+            }),
+            Property::sometimes("all follow the heir", |_, state: &State| {
+                let follows = |process: usize| state.seen.processes[process].epoch == 2;
+                (HEIR..PROCESSES).all(follows)
+            }),
+        ]
+    }
+}
+
+/// Checks all states, and says how many there are.
+fn check(family: &Family) {
+    let Family {
+        requests, things, ..
+    } = *family;
+    let start = std::time::Instant::now();
+    let checker = family.clone().checker().threads(2).spawn_bfs().join();
+    println!(
+        "{requests:?} requests for {things:?}: {} states in {:?}",
+        checker.unique_state_count(),
+        start.elapsed()
+    );
+    if let Some(path) = checker.discovery("nothing is wrong") {
+        let last = path.last_state();
+        panic!("{:?} after {:#?}", last.seen.wrong, last.steps);
+    }
+    checker.assert_properties();
+}
+
+/// The family whose processes make so many requests: the leader, the heir, and two members.
+const fn family(requests: [usize; PROCESSES], things: &'static [Thing]) -> Family {
+    Family {
+        requests,
+        things,
+        has_image: false,
+        bug: Bug::None,
+    }
+}
+
+#[test]
+fn lock_that_two_members_request_has_one_holder_under_both_leaders() {
+    check(&family([0, 0, 2, 2], &[Thing::Lock]));
+}
+
+#[test]
+fn ids_of_two_members_differ_under_both_leaders() {
+    check(&family([0, 0, 2, 2], &[Thing::Id]));
+}
+
+#[test]
+fn value_of_two_members_has_one_owner_and_loses_nothing_under_both_leaders() {
+    check(&family([0, 0, 2, 2], &[Thing::Value]));
+}
+
+#[test]
+fn things_of_the_dead_leader_and_of_its_heir_are_those_of_processes_like_others() {
+    check(&family([1, 1, 1, 0], &[Thing::Id, Thing::Lock]));
+}
+
+#[test]
+fn heir_that_has_loaded_an_image_leads_as_one_that_has_applied_all() {
+    let family = family([0, 1, 1, 0], &[Thing::Lock, Thing::Value]);
+    check(&Family {
+        has_image: true,
+        ..family
+    });
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release -p libos-ipc-tests --test succession checked -- --ignored"]
+fn all_things_of_two_members_are_theirs_under_both_leaders() {
+    check(&family(
+        [0, 0, 2, 2],
+        &[Thing::Id, Thing::Lock, Thing::Value],
+    ));
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release -p libos-ipc-tests --test succession checked -- --ignored"]
+fn things_of_all_processes_are_theirs_under_both_leaders() {
+    check(&family(
+        [1, 1, 1, 1],
+        &[Thing::Id, Thing::Lock, Thing::Value],
+    ));
+}
+
+/// Every planted bug, in a family that is as small as can be, and what is found.
+#[test]
+fn each_mistake_of_a_node_is_found() {
+    const EACH: [(Bug, [usize; PROCESSES], Thing); 9] = [
+        (Bug::AnswerBeforeLog, [0, 0, 1, 0], Thing::Id),
+        (Bug::MessageBeforeLog, [0, 0, 1, 1], Thing::Value),
+        (Bug::OwnCallsNotLogged, [1, 0, 1, 0], Thing::Lock),
+        (Bug::TakenIgnored, [0, 0, 1, 0], Thing::Id),
+        (Bug::KeptFrameLost, [0, 0, 1, 0], Thing::Id),
+        (Bug::ReceivedForgotten, [0, 0, 1, 1], Thing::Value),
+        (Bug::NothingSentAgain, [0, 0, 1, 0], Thing::Lock),
+        (Bug::DeadLeaderKept, [1, 0, 1, 0], Thing::Lock),
+        (Bug::NoProbe, [0, 1, 1, 0], Thing::Lock),
+    ];
+    for (bug, requests, thing) in &EACH {
+        let family = Family {
+            bug: *bug,
+            ..family(*requests, std::slice::from_ref(thing))
+        };
+        let checker = family.clone().checker().spawn_bfs().join();
+        let found = checker.discovery("nothing is wrong");
+        let found = found.and_then(|path| path.last_state().seen.wrong);
+        println!(
+            "{bug:?}: {found:?}, in {} states",
+            checker.unique_state_count()
+        );
+        assert!(found.is_some(), "{bug:?} is not found");
+        let right = Family {
+            bug: Bug::None,
+            ..family
+        };
+        let checker = right.checker().spawn_bfs().join();
+        assert!(checker.discovery("nothing is wrong").is_none());
+    }
+}
