@@ -5,12 +5,18 @@
 //! log; the frames that the heir keeps; the IDs, the client of the value and the kept frames of each process. What a
 //! node does between them is in `world.rs`. A bug in that must be found: [`Bug`].
 
+mod checks;
+mod file;
+mod frames;
+mod leading;
+mod process;
 mod state;
+mod succeeding;
 mod world;
 
 use stateright::{Checker, Model, Property};
 
-use state::{HEIR, Has, LEADER, PROCESSES, Seen, Stage, State, Step, Thing};
+use state::{HEIR, Has, LEADER, PROCESSES, Process, Seen, Stage, State, Step, Thing};
 use world::seen_after;
 
 /// A mistake of a node that the check has to find.
@@ -138,7 +144,7 @@ impl Model for Family {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
+        let mut properties = vec![
             Property::always("nothing is wrong", |_, state: &State| {
                 state.seen.wrong.is_none()
             }),
@@ -146,7 +152,17 @@ impl Model for Family {
                 let follows = |process: usize| state.seen.processes[process].epoch == 2;
                 (HEIR..PROCESSES).all(follows)
             }),
-        ]
+        ];
+        if self.things.contains(&Thing::File) {
+            properties.push(Property::sometimes(
+                "a delegation outlives the leader",
+                |_, state: &State| {
+                    let has_one = |own: &Process| own.delegation.is_some() && own.epoch == 2;
+                    state.seen.processes.iter().any(has_one)
+                },
+            ));
+        }
+        properties
     }
 }
 
@@ -185,6 +201,11 @@ fn lock_that_two_members_request_has_one_holder_under_both_leaders() {
 }
 
 #[test]
+fn delegated_file_that_two_members_lock_has_one_holder_under_both_leaders() {
+    check(&family([0, 0, 2, 2], &[Thing::File]));
+}
+
+#[test]
 fn ids_of_two_members_differ_under_both_leaders() {
     check(&family([0, 0, 2, 2], &[Thing::Id]));
 }
@@ -201,7 +222,7 @@ fn things_of_the_dead_leader_and_of_its_heir_are_those_of_processes_like_others(
 
 #[test]
 fn heir_that_has_loaded_an_image_leads_as_one_that_has_applied_all() {
-    let family = family([0, 1, 1, 0], &[Thing::Lock, Thing::Value]);
+    let family = family([0, 1, 1, 0], &[Thing::Lock]);
     check(&Family {
         has_image: true,
         ..family

@@ -14,7 +14,10 @@ pub(super) const HEIR: usize = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Thing {
     Id,
+    /// The lock of a file that is never delegated.
     Lock,
+    /// The lock of a file that may be delegated.
+    File,
     Value,
 }
 
@@ -56,8 +59,10 @@ pub(super) enum Has {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Call {
     Range,
-    Lock,
-    Unlock,
+    Lock(Thing),
+    Unlock(Thing),
+    /// The lock of a file, which may be delegated with that number.
+    Delegate(u64),
     Rejoin,
 }
 
@@ -82,6 +87,8 @@ pub(super) struct Process {
     /// The number of requests that it may still make.
     pub(super) left: usize,
     pub(super) id: Option<u32>,
+    /// The last delegation of the file that it has got.
+    pub(super) delegation: Option<u64>,
     /// Its lease of the value, and the value that it knows.
     pub(super) lease: i32,
     pub(super) value: u8,
@@ -134,11 +141,12 @@ impl Process {
         Process {
             stage,
             epoch: 1,
-            has: [Thing::Id, Thing::Lock, Thing::Value]
+            has: [Thing::Id, Thing::Lock, Thing::File, Thing::Value]
                 .map(|thing| (thing, Has::No))
                 .into(),
             left: requests,
             id: None,
+            delegation: None,
             lease: 1,
             value: 0,
             seq: 0,

@@ -1,0 +1,86 @@
+//! A lock of a process on a file that the leader may delegate to it.
+
+use libos_ipc::member::Decision;
+use libos_ipc::wire::{Answer, DelegatedLockList, Expected, FileLock, LockKind, Message};
+
+use super::state::{Call, Has, Stage, Thing};
+use super::world::{World, lock, vmid};
+
+impl World<'_, '_> {
+    pub(super) fn lock_file(&mut self, process: usize) {
+        let lock = lock(LockKind::Write, true);
+        // A leader has no delegations.
+        let leads = self.seen.processes[process].stage == Stage::Leads;
+        let decision = if leads {
+            Decision::Forward
+        } else {
+            self.machines[process].files.set(vmid(process), &lock)
+        };
+        match decision {
+            Decision::Done(result) => {
+                if result.is_err() {
+                    self.wrong("a lock is refused without reason");
+                }
+                self.process(process).has.insert(Thing::File, Has::Held);
+            }
+            Decision::Request(number) => {
+                let message = Message::FileLockBorrow(FileLock {
+                    handle: number,
+                    ..lock
+                });
+                self.request(process, Call::Delegate(number), &message);
+            }
+            Decision::Forward => {
+                self.return_files(process);
+                let call = Call::Lock(Thing::File);
+                self.request(process, call, &Message::FileLockSet(lock));
+            }
+        }
+    }
+
+    pub(super) fn unlock_file(&mut self, process: usize) {
+        self.process(process).left -= 1;
+        let lock = lock(LockKind::Unlock, true);
+        match self.machines[process].files.set(vmid(process), &lock) {
+            Decision::Done(Ok(())) => {
+                self.process(process).has.insert(Thing::File, Has::No);
+            }
+            Decision::Forward => {
+                self.return_files(process);
+                self.process(process)
+                    .has
+                    .insert(Thing::File, Has::Releasing);
+                let call = Call::Unlock(Thing::File);
+                self.request(process, call, &Message::FileLockSet(lock));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Returns the files that are recalled: before the next request, as a node does.
+    pub(super) fn return_files(&mut self, process: usize) {
+        let mut list = DelegatedLockList::new();
+        while let Some(delegation) = self.machines[process].files.poll_transmit(&mut list) {
+            self.machines[process].files.mark_sent(delegation);
+            let locks = list.locks();
+            self.send(process, 0, &Message::FileLockReturn { delegation, locks });
+            list.clear();
+        }
+    }
+
+    pub(super) fn receive_delegation(&mut self, process: usize, number: u64, payload: &[u8]) {
+        let Ok(Answer::Status(Ok(most))) = Answer::decode(Expected::Status, payload) else {
+            return self.wrong("a lock is refused without reason");
+        };
+        let most = usize::try_from(most).ok().filter(|most| *most > 0);
+        self.machines[process].files.handle_answer(number, most);
+        if most.is_some() {
+            self.process(process).delegation = Some(number);
+        }
+        self.return_files(process);
+        if most.is_some() {
+            return self.lock_file(process);
+        }
+        self.process(process).has.insert(Thing::File, Has::Held);
+    }
+}

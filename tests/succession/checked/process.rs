@@ -1,0 +1,183 @@
+//! A process: its requests, the frames that it keeps, and what it receives.
+
+use libos_ipc::member::{Allocation, Purpose};
+use libos_ipc::shared_state::Acquisition;
+use libos_ipc::wire::{Answer, Expected, LockKind, Message, SyncState};
+
+use super::frames::{frame_of, with_frame};
+use super::state::{Call, Has, LEADER, Stage, Thing};
+use super::world::{World, lock};
+
+impl World<'_, '_> {
+    pub(super) fn acquire(&mut self, process: usize, thing: Thing) {
+        self.process(process).left -= 1;
+        self.process(process).has.insert(thing, Has::Wanted);
+        match thing {
+            Thing::Id => self.request(process, Call::Range, &Message::AllocIdRange),
+            Thing::Lock => {
+                let message = Message::FileLockSet(lock(LockKind::Write, false));
+                self.request(process, Call::Lock(thing), &message);
+            }
+            Thing::File => self.lock_file(process),
+            Thing::Value => {
+                let client = &mut self.machines[process].client;
+                client.change_waiters(SyncState::Exclusive, 1);
+                self.poll_value(process);
+            }
+        }
+    }
+
+    pub(super) fn release(&mut self, process: usize, thing: Thing) {
+        match thing {
+            Thing::Id => {
+                self.process(process).left -= 1;
+                let id = self.process(process).id.take().unwrap();
+                let ids = &mut self.machines[process].ids;
+                // Its other IDs go back, too.
+                let range = ids.release(id).unwrap().or_else(|| ids.take_idle_range());
+                self.process(process).has.insert(thing, Has::No);
+                let message = Message::ReleaseIdRange(range.unwrap());
+                self.send(process, 0, &message);
+            }
+            Thing::Lock => {
+                self.process(process).left -= 1;
+                self.process(process).has.insert(thing, Has::Releasing);
+                let message = Message::FileLockSet(lock(LockKind::Unlock, false));
+                self.request(process, Call::Unlock(thing), &message);
+            }
+            Thing::File => self.unlock_file(process),
+            Thing::Value => {
+                self.process(process).has.insert(thing, Has::No);
+                self.seen.value += 1;
+                let client = &mut self.machines[process].client;
+                client.data_mut(1)[0] = self.seen.value;
+                client.release(SyncState::Exclusive);
+                self.send_client_messages(process);
+            }
+        }
+    }
+
+    pub(super) fn request(&mut self, process: usize, call: Call, message: &Message<'_>) {
+        let own = self.process(process);
+        own.seq += 1;
+        let (seq, number) = (own.seq, own.frames.len() + 1);
+        own.calls.insert(seq, (call, number));
+        self.send(process, seq, message);
+    }
+
+    /// Sends a counted frame to the leader, which may be the process itself.
+    pub(super) fn send(&mut self, process: usize, seq: u64, message: &Message<'_>) {
+        let frame = frame_of(seq, message);
+        let leader = self.seen.leader_of(process);
+        let own = &mut self.seen.processes[process];
+        own.frames.push(frame.clone());
+        if own.stage == Stage::Leads {
+            return self.execute(process, &frame);
+        }
+        let kept = &mut self.machines[process].kept;
+        kept.keep(&frame);
+        if seq != 0 {
+            kept.note_request(seq, true);
+        }
+        // What is written to a leader that is dead is lost.
+        let is_lost = leader == LEADER && !self.seen.is_old_alive;
+        let own = &mut self.seen.processes[process];
+        if own.stage == Stage::Led && !is_lost {
+            own.up.push_back(frame);
+        }
+    }
+
+    fn send_client_messages(&mut self, process: usize) {
+        while let Some(outgoing) = self.machines[process].client.poll_transmit() {
+            let client = &mut self.machines[process].client;
+            let payload = client.payload(outgoing);
+            let frame = frame_of(0, &Message::Sync(outgoing.code, payload));
+            client.mark_sent(outgoing);
+            with_frame(&frame, |seq, message| self.send(process, seq, message));
+        }
+    }
+
+    /// Goes on with a call that waits for the value.
+    fn poll_value(&mut self, process: usize) {
+        if self.seen.processes[process].has(Thing::Value) == Has::Wanted {
+            let client = &mut self.machines[process].client;
+            match client.acquire(SyncState::Exclusive, true) {
+                Acquisition::Acquired => {
+                    client.change_waiters(SyncState::Exclusive, -1);
+                    let value = client.data().first().copied().unwrap_or(0);
+                    let (_, owner_died) = client.take_status();
+                    self.process(process).has.insert(Thing::Value, Has::Held);
+                    if value != self.seen.value {
+                        self.wrong("a value that was released is lost");
+                    }
+                    if owner_died {
+                        self.wrong("an owner died that did not");
+                    }
+                }
+                Acquisition::Pending => {}
+                _ => self.wrong("a value is refused without reason"),
+            }
+        }
+        self.send_client_messages(process);
+    }
+
+    /// Receives a frame of the leader. `is_counted`: the process counts messages.
+    pub(super) fn receive(&mut self, process: usize, frame: &[u8], is_counted: bool) {
+        with_frame(frame, |seq, message| match *message {
+            Message::Response(payload) => self.receive_answer(process, seq, payload),
+            Message::Sync(code, sync) => {
+                let received = self.machines[process].client.on_message(code, &sync);
+                if received.is_err() {
+                    self.wrong("a message about the value that can't be");
+                }
+                self.process(process).received += u64::from(is_counted);
+                self.poll_value(process);
+            }
+            Message::FileLockRecall(number) => {
+                self.machines[process].files.recall(number);
+                self.process(process).received += u64::from(is_counted);
+                self.return_files(process);
+            }
+            _ => self.wrong("a message that nobody has asked for"),
+        });
+    }
+
+    fn receive_answer(&mut self, process: usize, seq: u64, payload: &[u8]) {
+        self.machines[process].kept.on_answer(seq);
+        let own = &mut self.seen.processes[process];
+        // An answer that was sent again, and had arrived.
+        let Some((call, number)) = own.calls.remove(&seq) else {
+            return;
+        };
+        if call != Call::Rejoin {
+            own.answered = own.answered.max(number);
+        }
+        match call {
+            Call::Range => {
+                let ids = &mut self.machines[process].ids;
+                let Ok(Answer::IdRange(range)) = Answer::decode(Expected::IdRange, payload) else {
+                    panic!("no range");
+                };
+                let Allocation::Id(id) = ids
+                    .add(range)
+                    .map_or(Allocation::NeedRange, |()| ids.alloc(Purpose::Own))
+                else {
+                    return self.wrong("the range has no ID");
+                };
+                self.process(process).id = Some(id);
+                self.process(process).has.insert(Thing::Id, Has::Held);
+            }
+            Call::Lock(thing) | Call::Unlock(thing) => {
+                let result = Answer::decode(Expected::Status, payload);
+                if result != Ok(Answer::Status(Ok(0))) {
+                    self.wrong("a lock is refused without reason");
+                }
+                let is_lock = matches!(call, Call::Lock(_));
+                let has = if is_lock { Has::Held } else { Has::No };
+                self.process(process).has.insert(thing, has);
+            }
+            Call::Delegate(number) => self.receive_delegation(process, number, payload),
+            Call::Rejoin => self.go_on(process, payload),
+        }
+    }
+}
