@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 
 use libos_ipc::host::HostStream;
-use libos_ipc::pal::{Stream, StreamError};
+use libos_ipc::pal::{LogWriterEnd, Stream, StreamError};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
@@ -112,8 +112,29 @@ fn what_a_killed_writer_has_written_to_a_log_is_read_before_its_end() {
             waitpid(child, None).unwrap();
             let expected: Vec<u8> = (0..1_000_u32).flat_map(u32::to_le_bytes).collect();
             assert_eq!(read_to_end(&reader), expected);
+            assert_eq!(reader.end_of_log(), LogWriterEnd::Certain);
         }
     }
+}
+
+#[test]
+fn the_end_of_a_log_is_certain_only_if_its_writer_has_not_revoked_it() {
+    let (writer, reader) = log();
+    assert_eq!(writer.write(&[b"last"]), Ok(4));
+    assert_eq!(reader.read(&mut [0; 4]), Ok(4));
+    // While the writer lives, nothing is known.
+    assert_eq!(reader.end_of_log(), LogWriterEnd::Unknown);
+    drop(writer);
+    assert_eq!(read_to_end(&reader), b"");
+    assert_eq!(reader.end_of_log(), LogWriterEnd::Certain);
+
+    // Also if the writer could write nothing more.
+    let (writer, reader) = log();
+    assert_eq!(writer.write(&[&vec![1; SIZE as usize]]), Ok(SIZE as usize));
+    writer.revoke_log();
+    drop(writer);
+    assert_eq!(read_to_end(&reader).len(), SIZE as usize);
+    assert_eq!(reader.end_of_log(), LogWriterEnd::Revoked);
 }
 
 #[test]

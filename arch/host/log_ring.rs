@@ -38,10 +38,12 @@ use crate::pal::StreamError;
 /// The bytes that the ring holds: a power of two.
 pub(super) const SIZE: u32 = 1 << 18;
 
-/// The places of the two indexes: far enough from each other that no cache line is shared, even if the processor
+/// The places of the two indexes, in bytes: far enough from each other that no cache line is shared, even if the processor
 /// reads two lines at once. And that of the bytes.
 const TAIL: usize = 0;
 const HEAD: usize = 128;
+/// The place of a number that is not 0 once the writer has revoked the log.
+const REVOKED: usize = 256;
 const BYTES: usize = 4096;
 const LENGTH: usize = BYTES + SIZE as usize;
 
@@ -87,6 +89,11 @@ impl Mapping {
     /// The number that counts the bytes that were read.
     fn head(&self) -> &AtomicU32 {
         self.index(HEAD)
+    }
+
+    /// Whether the writer has revoked what it has written.
+    fn revoked(&self) -> &AtomicU32 {
+        self.index(REVOKED)
     }
 
     /// Copies bytes into the ring, from the place of that index on.
@@ -224,6 +231,12 @@ impl RingWriter {
         }))
     }
 
+    /// The reader is not to act upon what was written.
+    pub(super) fn revoke(&self) {
+        // The end of the socket, by which the reader notices it, comes later.
+        self.mapping.revoked().store(1, Ordering::Release);
+    }
+
     /// Writes as much as there is room for, all parts in order.
     pub(super) fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
         let tail = self.tail.load(Ordering::Relaxed);
@@ -292,6 +305,11 @@ impl RingReader {
             head: AtomicU32::new(0),
             creator: Creator::this(),
         }))
+    }
+
+    /// Whether the writer has revoked what it has written.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.mapping.revoked().load(Ordering::Acquire) != 0
     }
 
     /// Reads as many published bytes as there are and fit: 0 if there are none.

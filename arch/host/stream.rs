@@ -8,15 +8,21 @@ use std::time::Duration;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 #[cfg(feature = "succession")]
+use rustix::io::fcntl_dupfd_cloexec;
+#[cfg(feature = "succession")]
 use rustix::net::AddressFamily;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use rustix::net::{recv, send, sendmsg, shutdown, sockopt};
 use rustix::process::Uid;
+#[cfg(feature = "succession")]
+use rustix::process::{Resource, getrlimit};
 
 use super::clock;
 #[cfg(feature = "succession")]
 use super::log_ring::{self, RingReader, RingWriter};
 use super::process::Creator;
+#[cfg(feature = "succession")]
+use crate::pal::LogWriterEnd;
 use crate::pal::{Deadline, Stream, StreamError};
 
 /// The greatest number of parts in one write, by the contract of [`Stream::write`].
@@ -39,6 +45,11 @@ enum LogEnd {
     /// The ring, once it has come; `None` if the bytes come over the socket after all.
     Reader(OnceLock<Option<RingReader>>),
 }
+
+/// The least number of the descriptor of a log's socket, if so many are allowed: the kernel's table of descriptors is as
+/// long as the highest number.
+#[cfg(feature = "succession")]
+const HIGH: u64 = 4096;
 
 /// Without NOSIGNAL a peer that closes its end would kill the embedder by SIGPIPE.
 const NEVER_WAITING: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
@@ -75,6 +86,18 @@ impl HostStream {
     #[cfg(feature = "succession")]
     fn can_share_memory(&self) -> bool {
         sockopt::socket_domain(&self.socket) == Ok(AddressFamily::UNIX)
+    }
+
+    /// Has the kernel close this socket before others when the process dies: it closes the descriptor with the highest
+    /// number first, and with each stream that ends it wakes a process, which competes for a processor with the one that
+    /// dies. So the reader of a log notices the end first. It is only a matter of time, so it may fail.
+    #[cfg(feature = "succession")]
+    fn end_early(&mut self) {
+        let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let number = i32::try_from((most / 2).min(HIGH)).unwrap_or(0);
+        if let Ok(copy) = fcntl_dupfd_cloexec(&self.socket, number) {
+            self.socket = copy;
+        }
     }
 
     #[cfg(feature = "succession")]
@@ -199,6 +222,7 @@ impl Stream for HostStream {
         if self.can_share_memory()
             && let Some(ring) = RingWriter::send(self.socket.as_fd())?
         {
+            self.end_early();
             self.log = Some(LogEnd::Writer(ring));
             return Ok(log_ring::SIZE as usize);
         }
@@ -209,6 +233,30 @@ impl Stream for HostStream {
     fn accept_log(&mut self) {
         if self.can_share_memory() {
             self.log = Some(LogEnd::Reader(OnceLock::new()));
+        }
+    }
+
+    #[cfg(feature = "succession")]
+    fn revoke_log(&self) {
+        if let Some(LogEnd::Writer(ring)) = &self.log {
+            ring.revoke();
+        }
+    }
+
+    #[cfg(feature = "succession")]
+    fn end_of_log(&self) -> LogWriterEnd {
+        let Some(LogEnd::Reader(ring)) = &self.log else {
+            return LogWriterEnd::Unknown;
+        };
+        let Some(Some(ring)) = ring.get() else {
+            return LogWriterEnd::Unknown;
+        };
+        // The kernel closes the socket when all threads of the process are past their last instruction, and a
+        // process that lives revokes the log before it closes the socket.
+        match self.read_socket(&mut [0]) {
+            Ok(0) | Err(StreamError::Closed) if ring.is_revoked() => LogWriterEnd::Revoked,
+            Ok(0) | Err(StreamError::Closed) => LogWriterEnd::Certain,
+            Ok(_) | Err(_) => LogWriterEnd::Unknown,
         }
     }
 }

@@ -80,6 +80,17 @@ pub enum StreamError {
     Closed,
 }
 
+/// What the reader of a log knows of the writer after the end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogWriterEnd {
+    /// The platform can't say more than that the stream has ended.
+    Unknown,
+    /// The writer has called [`Stream::revoke_log`].
+    Revoked,
+    /// The writer's process, or its node, has ended without revoking the log: it runs no more.
+    Certain,
+}
+
 /// One end of a byte stream. Bytes arrive once, in the order in which they were written. Dropping it ends the stream for the peer, too, which can still read
 /// the bytes that were written before. That holds even if the process was forked and the copy has
 /// the descriptor (`shutdown(2)`).
@@ -104,7 +115,7 @@ pub trait Stream: Send + Sync {
     /// See [`StreamError`].
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError>;
 
-    /// Whether [`Stream::begin_log`] and [`Stream::accept_log`] do anything. A process says so to its leader, which
+    /// Whether [`Stream::begin_log`] and the other calls about a log do anything. A process says so to its leader, which
     /// calls [`Stream::begin_log`] only if both platforms have it.
     const SHARES_LOGS: bool = false;
 
@@ -123,6 +134,17 @@ pub trait Stream: Send + Sync {
     /// other end is one of a platform without it: then all bytes come through the stream. Does nothing by default. When
     /// this end is dropped, a later write of the other one must fail.
     fn accept_log(&mut self) {}
+
+    /// As the writer of a log, before the stream is dropped: the reader must not act upon the log. On a platform that does
+    /// it the reader knows that as soon as it sees the end, whatever becomes of this process; by default nothing happens.
+    fn revoke_log(&self) {}
+
+    /// As the reader of a log that has ended: what is known of the writer. [`LogWriterEnd::Certain`] is reported only
+    /// if no thread of the writer's process can run any of its code, or the node itself has dropped its end. By default
+    /// nothing is known.
+    fn end_of_log(&self) -> LogWriterEnd {
+        LogWriterEnd::Unknown
+    }
 }
 
 /// The reason why no stream to a peer could be opened.

@@ -1,11 +1,12 @@
 //! The share of one peer in a turn of the leader's worker.
 
 use std::io::Write;
+use std::net::Shutdown;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libos_ipc::host::Host;
-use libos_ipc::pal::Deadline;
+use libos_ipc::pal::{Deadline, Pal};
 use libos_ipc::{Capacities, Config, Driving, Identity, Node, Wait};
 
 use crate::peer::{GET_ID_OWNER, Peer, RELEASE_ID_RANGE, connect, frame, pair};
@@ -313,6 +314,30 @@ fn leader_that_shuts_down_among_many_signals_for_all_closes_its_streams() {
         while leader.poll(Deadline::Now) {
             iterations += 1;
             assert!(iterations < 10_000, "a stream stays open");
+        }
+    });
+}
+
+#[test]
+fn leader_waits_without_polling_for_the_second_end_of_a_peer_that_has_closed_one_stream() {
+    with_leader(|base, leader| {
+        let mut peer = Peer::join(base, 2);
+        let seq = peer.send(GET_ID_OWNER, &1_u32.to_le_bytes());
+        turn(leader);
+        turn(leader);
+        assert_eq!(peer.answer_to(seq), [0; 4]);
+        peer.from().shutdown(Shutdown::Both).unwrap();
+        let end = Instant::now() + Duration::from_millis(50);
+        let mut turns = 0;
+        while Instant::now() < end {
+            leader.poll(Deadline::At(leader.pal().now() + Duration::from_millis(50)));
+            turns += 1;
+        }
+        // One every two milliseconds, and some for what happens.
+        assert!(turns < 60, "{turns} turns in 50 ms");
+        peer.to.shutdown(Shutdown::Both).unwrap();
+        while leader.statistics().pools.peers.now > 0 {
+            turn(leader);
         }
     });
 }

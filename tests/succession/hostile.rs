@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use libos_ipc::Refusal;
 use libos_ipc::host::{HostNode, HostStream};
-use libos_ipc::pal::{Stream, StreamError};
+use libos_ipc::pal::{LogWriterEnd, Stream, StreamError};
 use libos_ipc::testing::leader_capacities;
 use libos_ipc::wire::{
     DismissReason, Dismissal, FrameReader, HeirReady, Hello, Message, NewLeader, Rejoin,
@@ -122,7 +122,26 @@ fn is_replaced_with(
         member.tables_state() == family.leader.tables_state()
     });
     assert_eq!(family.leader.named_heir(), expected);
-    drop(heir);
+    // It would know it even if it had not got the dismissal.
+    if let Some(log) = heir
+        .log
+        .as_ref()
+        .filter(|_| features & Hello::SHARES_LOGS != 0)
+    {
+        read_to_end(log);
+        assert_eq!(log.end_of_log(), LogWriterEnd::Revoked);
+    }
+}
+
+/// Reads what is left of a log.
+fn read_to_end(log: &HostStream) {
+    let mut buffer = [0; 4096];
+    loop {
+        match log.read(&mut buffer) {
+            Ok(0) | Err(StreamError::Closed) => return,
+            Ok(_) | Err(_) => {}
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::framer::{Framer, Piece};
 use super::record::{Kind, StreamEnd};
 use super::recorder::EntryQueue;
 use crate::invariant::Count;
-use crate::pal::{Pal, Stream, StreamError, Time};
+use crate::pal::{LogWriterEnd, Pal, Stream, StreamError, Time};
 
 /// A stream of a [`TracedPal`](super::TracedPal) node.
 #[derive(Debug)]
@@ -108,6 +108,14 @@ impl<P: Pal> Stream for TracedStream<P> {
 
     fn accept_log(&mut self) {
         self.inner.accept_log();
+    }
+
+    fn revoke_log(&self) {
+        self.inner.revoke_log();
+    }
+
+    fn end_of_log(&self) -> LogWriterEnd {
+        self.inner.end_of_log()
     }
 }
 

@@ -106,10 +106,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 ReadOutcome::Nothing
                     if peer.hung_up.load(Ordering::SeqCst) && !peer.lacks_inbound() =>
                 {
-                    // The incoming stream reports them, and its end.
-                    if let Some(stream) = &tx.stream {
+                    // The incoming stream reports them, and its end. The end of this one is reported once more after
+                    // each change, so there is one: a member that polls all the time takes the processor from the
+                    // process that ends.
+                    if let Some(stream) = tx.stream.as_ref().filter(|_| !tx.is_muted) {
                         self.pal.rewatch(stream, peer.outgoing(), Interest::empty());
                     }
+                    tx.is_muted = true;
                     return Retry::Soon;
                 }
                 ReadOutcome::Nothing | ReadOutcome::End => break,

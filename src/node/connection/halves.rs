@@ -76,6 +76,8 @@ pub(crate) struct TxHalf<'m, S> {
     pub(crate) draining: FrameWriter<'m>,
     /// The stream accepts no more bytes for now; the platform reports when it does.
     pub(crate) blocked: bool,
+    /// The end of the stream was reported, and is not to be reported again.
+    pub(crate) is_muted: bool,
     /// The time since which the peer's backlog is full.
     pub(crate) connecting_since: Option<Time>,
     /// The upper limit of the last pause between two attempts to connect, in nanoseconds.
@@ -93,6 +95,7 @@ impl<S> TxHalf<'_, S> {
         self.draining.clear();
         self.vmid_sent = 0;
         self.blocked = false;
+        self.is_muted = false;
         self.connecting_since = None;
         self.pause = 0;
         // The stream is dropped in place: it may have keys to wipe.

@@ -143,6 +143,7 @@ impl<'m, S> Peers<'m, S> {
                     vmid_sent: 0,
                     draining: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)),
                     blocked: false,
+                    is_muted: false,
                     connecting_since: None,
                     pause: 0,
                 },

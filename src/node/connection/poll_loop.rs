@@ -407,6 +407,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         match StreamKey::of(token) {
             Some(StreamKey::Unidentified(index)) => self.read_unidentified(state, index),
+            Some(StreamKey::Log) => self.log_has_ended(),
             Some(StreamKey::Incoming { index, generation }) => {
                 if let Some(peer) = self.peers.find_by_key(index, generation) {
                     self.receive(&peer);
@@ -426,8 +427,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 {
                     // The last frames of the peer are handled first, even on a stream that was not
                     // accepted yet.
-                    self.accept(state);
-                    self.disconnect_peer(&peer);
+                    if peer.lacks_inbound() {
+                        self.accept(state);
+                    }
+                    // The worker serves it in its next turn, without a wake.
+                    peer.broken.store(true, Ordering::SeqCst);
+                    self.peers.schedule(&peer);
                 }
             }
             None => {}

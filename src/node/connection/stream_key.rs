@@ -6,13 +6,22 @@ use crate::pal::Token;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamKey {
     Unidentified(usize),
-    Incoming { index: u32, generation: u32 },
-    Outgoing { index: u32, generation: u32 },
+    Incoming {
+        index: u32,
+        generation: u32,
+    },
+    Outgoing {
+        index: u32,
+        generation: u32,
+    },
+    /// The log of the leader, at its heir.
+    Log,
 }
 
 const UNIDENTIFIED: u64 = 0;
 const INCOMING: u64 = 1;
 const OUTGOING: u64 = 2;
+const LOG: u64 = 3;
 /// The bits of a slot's generation that fit into a key.
 pub(in crate::node) const GENERATIONS: u32 = (1 << 28) - 1;
 
@@ -22,6 +31,7 @@ impl StreamKey {
             StreamKey::Unidentified(index) => (UNIDENTIFIED, 0, index as u64),
             StreamKey::Incoming { index, generation } => (INCOMING, generation, u64::from(index)),
             StreamKey::Outgoing { index, generation } => (OUTGOING, generation, u64::from(index)),
+            StreamKey::Log => (LOG, 0, 0),
         };
         Token(kind << 60 | u64::from(generation & GENERATIONS) << 32 | index)
     }
@@ -34,6 +44,7 @@ impl StreamKey {
             UNIDENTIFIED => Some(StreamKey::Unidentified(index as usize)),
             INCOMING => Some(StreamKey::Incoming { index, generation }),
             OUTGOING => Some(StreamKey::Outgoing { index, generation }),
+            LOG => Some(StreamKey::Log),
             _ => None,
         }
     }

@@ -8,9 +8,9 @@ use crate::config::Capacities;
 use crate::invariant::OrBroken;
 use crate::leader::{Op, SentFrames};
 use crate::log::log_event;
-use crate::node::{Node, PeerRef};
+use crate::node::{Node, PeerRef, StreamKey};
 use crate::pal::fault::checked_read;
-use crate::pal::{Deadline, Pal, Stream, StreamError, Time};
+use crate::pal::{Deadline, Interest, LogWriterEnd, Pal, Stream, StreamError, Time};
 use crate::store::{Arena, Contended, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::wire::{FrameReader, HeirReady, Message};
@@ -37,8 +37,8 @@ pub(super) enum LogEnd {
     Unfit,
     /// This process has the leader's last state.
     Hot {
-        /// The leader has resigned.
-        resigned: bool,
+        /// The leader has resigned, or the platform knows that it has ended.
+        is_certain: bool,
     },
 }
 
@@ -48,6 +48,10 @@ pub(super) struct LogReader<'m, S> {
     frames: FrameReader<'m>,
     stage: ReadStage,
     has_ended: bool,
+    /// The platform knows that the leader has ended.
+    is_certain: bool,
+    /// The platform reports the end of the stream.
+    is_watched: bool,
 }
 
 /// What the records so far were.
@@ -109,6 +113,8 @@ impl<'m, S: Stream> Heir<'m, S> {
                     frames: FrameReader::with_buffer(buffer),
                     stage: ReadStage::Begin,
                     has_ended: false,
+                    is_certain: false,
+                    is_watched: false,
                 },
             ),
             is_reading: AtomicBool::new(false),
@@ -119,12 +125,46 @@ impl<'m, S: Stream> Heir<'m, S> {
     }
 }
 
-impl<S> LogReader<'_, S> {
-    fn reset(&mut self) {
-        self.stream = None;
+impl<S: Stream> LogReader<'_, S> {
+    fn reset<P: Pal<Stream = S>>(&mut self, pal: &P) {
+        self.close(pal);
         self.frames.clear();
         self.stage = ReadStage::Begin;
         self.has_ended = false;
+        self.is_certain = false;
+    }
+
+    /// Closes the stream.
+    fn close<P: Pal<Stream = S>>(&mut self, pal: &P) {
+        self.unwatch(pal);
+        self.stream = None;
+    }
+
+    /// Watches for the end of the stream, where that proves something.
+    fn watch<P: Pal<Stream = S>>(&mut self, pal: &P) {
+        let token = StreamKey::Log.token();
+        self.is_watched = S::SHARES_LOGS
+            && self
+                .stream
+                .as_ref()
+                .is_some_and(|stream| pal.watch(stream, token, Interest::HANG_UP).is_ok());
+    }
+
+    fn unwatch<P: Pal<Stream = S>>(&mut self, pal: &P) {
+        if let Some(stream) = self.stream.as_ref().filter(|_| self.is_watched) {
+            pal.unwatch(stream);
+        }
+        self.is_watched = false;
+    }
+
+    /// Whether the leader has revoked the log, which has ended. Records whether it has ended itself.
+    fn is_revoked(&mut self) -> bool {
+        match self.stream.as_ref().map(Stream::end_of_log) {
+            Some(LogWriterEnd::Revoked) => return true,
+            Some(LogWriterEnd::Certain) => self.is_certain = true,
+            Some(LogWriterEnd::Unknown) | None => {}
+        }
+        false
     }
 }
 
@@ -160,10 +200,11 @@ impl<'m, P: Pal> Node<'m, P> {
         if reader.stream.is_some() && !reader.has_ended {
             return Err(stream);
         }
-        reader.reset();
+        reader.reset(&self.pal);
         let mut stream = stream;
         stream.accept_log();
         reader.stream = Some(stream);
+        reader.watch(&self.pal);
         heir.is_named.store(false, Ordering::SeqCst);
         heir.is_reading.store(true, Ordering::SeqCst);
         heir.read_at.store(0, Ordering::SeqCst);
@@ -236,7 +277,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         if reader.stage == ReadStage::Broken {
             // The leader sees the end of its log, and chooses another heir.
-            reader.stream = None;
+            reader.close(&self.pal);
             heir.is_named.store(false, Ordering::SeqCst);
         }
         if reader.stage == ReadStage::Broken || reader.has_ended {
@@ -343,21 +384,46 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(mut reader) = heir.reader.try_lock() else {
             return LogEnd::Open;
         };
-        let resigned = match reader.stage {
+        let has_resigned = match reader.stage {
             ReadStage::Operations => false,
             ReadStage::Resigned => true,
             ReadStage::Begin | ReadStage::State | ReadStage::Broken => return LogEnd::Unfit,
         };
         // After its resignation the leader writes nothing.
-        if !reader.has_ended && !resigned {
+        if !reader.has_ended && !has_resigned {
             return LogEnd::Open;
         }
-        if !heir.is_named.load(Ordering::SeqCst) {
+        if !heir.is_named.load(Ordering::SeqCst) || !has_resigned && reader.is_revoked() {
             return LogEnd::Unfit;
         }
-        reader.stream = None;
+        reader.close(&self.pal);
         heir.is_reading.store(false, Ordering::SeqCst);
-        LogEnd::Hot { resigned }
+        LogEnd::Hot {
+            is_certain: has_resigned || reader.is_certain,
+        }
+    }
+
+    /// The platform reports the end of the log. If that proves the end of the leader, this process need not wait for the
+    /// end of its other streams.
+    pub(in crate::node) fn log_has_ended(&self) {
+        let Some(heir) = self.leadership.heir() else {
+            return;
+        };
+        self.read_log(heir);
+        let Some(mut reader) = heir.reader.try_lock() else {
+            return;
+        };
+        // It would be reported again.
+        reader.unwatch(&self.pal);
+        let is_named = heir.is_named.load(Ordering::SeqCst);
+        let has_ended = reader.has_ended && !reader.is_revoked() && reader.is_certain;
+        drop(reader);
+        if is_named
+            && has_ended
+            && let Some(leader) = self.peers.find(self.leader_vmid())
+        {
+            self.disconnect_peer(&leader);
+        }
     }
 
     /// This process is no heir any more.
@@ -367,7 +433,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         heir.is_named.store(false, Ordering::SeqCst);
         if let Some(mut reader) = heir.reader.try_lock() {
-            reader.reset();
+            reader.reset(&self.pal);
             heir.is_reading.store(false, Ordering::SeqCst);
         }
     }

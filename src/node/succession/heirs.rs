@@ -197,6 +197,10 @@ impl<'m, P: Pal> Node<'m, P> {
         log.set_stage(LogStage::Off);
         log.heir.store(0, Ordering::SeqCst);
         self.counters.succession.set_heir(None);
+        // Even if its stream takes no byte more, the heir learns by the end of the log that it must not lead.
+        if let Some(stream) = &writer.stream {
+            stream.revoke_log();
+        }
         log.reset(&mut writer);
         // Nothing waits for the log any more. The heir gets its dismissal before the others go on.
         if let Some(heir) = heir {

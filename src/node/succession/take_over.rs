@@ -64,7 +64,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.give_up_candidacy(following);
                 Deadline::Now
             }
-            LogEnd::Hot { resigned } if resigned || self.is_leader_dead(old) => {
+            LogEnd::Hot { is_certain } if is_certain || self.is_leader_dead(old) => {
                 self.take_over(following, old);
                 Deadline::Now
             }
