@@ -142,7 +142,6 @@ pub(crate) struct Attacker<'a> {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     pin(Core::Second)?;
-    set_nice(options.nice)?;
     allow_many_files()?;
     let identity = |pair: &[u32; 2]| Identity {
         vmid: pair[0],
@@ -154,13 +153,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         identities: pairs.iter().map(identity).collect(),
         end: Instant::now() + options.seconds,
     };
+    // The search is no part of the attack: on a busy machine it would take minutes at a low priority.
+    let colliding = match options.attack {
+        Attack::Collisions => attacker.colliding_pids(),
+        _ => Vec::new(),
+    };
+    set_nice(options.nice)?;
     match options.attack {
         Attack::DeadlockFlood => attacker.deadlock_flood(),
         Attack::DeadlockIdle => attacker.deadlock_idle(),
         Attack::DeadlockDeep => attacker.deadlock_deep(),
         Attack::DeadlockDeath => attacker.deadlock_death(),
         Attack::ClaimedVmid => attacker.claimed_vmid(),
-        Attack::Collisions => attacker.collisions(),
+        Attack::Collisions => attacker.collisions(&colliding),
         Attack::UnreturnedDelegation => attacker.unreturned_delegation(),
         Attack::Broadcast => attacker.broadcast(1),
         Attack::BroadcastFifty => attacker.broadcast(50),
@@ -306,13 +311,16 @@ impl Attacker<'_> {
         Ok(())
     }
 
-    fn collisions(&self) -> Result<()> {
+    fn colliding_pids(&self) -> Vec<u32> {
         let (buckets, owners) = self.size((1024, 900), (65_536, 6000), (65_536, 30_000));
-        let pids = collisions::pids(self.identities[0].vmid, buckets, owners);
-        // The search is no part of the attack, and the attack ends with the member's locks.
+        collisions::pids(self.identities[0].vmid, buckets, owners)
+    }
+
+    /// The attack ends with the member's locks.
+    fn collisions(&self, pids: &[u32]) -> Result<()> {
         let mut raw = self.join(0)?;
         for (byte, pid) in (0_u64..).zip(pids) {
-            put_lock(&mut raw, FIRST_FILE, (byte, byte), pid, READ, false);
+            put_lock(&mut raw, FIRST_FILE, (byte, byte), *pid, READ, false);
             if byte % BATCH == BATCH - 1 {
                 raw.settle()?;
             }
