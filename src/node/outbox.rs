@@ -96,12 +96,14 @@ impl<'m, P: Pal> Node<'m, P> {
             // A process that is gone needs no message.
             let peer = unwritten.take().or_else(|| self.peers.find(to));
             let is_extended = |peer: &PeerRef<'_, 'm, _>| peer.extended.load(Ordering::SeqCst);
+            self.begin_queuing();
             let is_sent = peer
                 .as_ref()
                 .is_none_or(|peer| self.transmit(peer, &outgoing));
             let is_extended = peer.as_ref().is_some_and(is_extended);
             tables.apply(&done(id, is_sent, is_extended));
             drop(tables);
+            self.end_queuing();
             unwritten = peer;
             if matches!(id, OutgoingId::Recall(..)) {
                 if let Some(peer) = unwritten.as_ref().filter(|_| is_sent) {
@@ -279,10 +281,16 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(notice) = tables.poll_file_notice(to) else {
                 return true;
             };
-            if !self.transmit(peer, &notice) {
+            self.begin_queuing();
+            let is_sent = self.transmit(peer, &notice);
+            if is_sent {
+                tables.apply(&done(notice.id, true, true));
+            }
+            drop(tables);
+            self.end_queuing();
+            if !is_sent {
                 return false;
             }
-            tables.apply(&done(notice.id, true, true));
         }
     }
 }

@@ -194,7 +194,11 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             self.call_worker(heir);
         }
-        log.set_stage(LogStage::Off);
+        if let Some(tables) = self.leading() {
+            // No thread appends an operation after this.
+            let _tables = tables.lock();
+            log.set_stage(LogStage::Off);
+        }
         log.heir.store(0, Ordering::SeqCst);
         self.counters.succession.set_heir(None);
         // Even if its stream takes no byte more, the heir learns by the end of the log that it must not lead.

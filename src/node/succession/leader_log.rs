@@ -71,6 +71,8 @@ pub(in crate::node) struct Log<'m, S> {
     limit: u64,
     /// The log lost a record, since there was no room.
     pub(super) has_overflowed: AtomicBool,
+    /// The messages that are put into queues of peers and whose operations are not appended yet.
+    queuing: AtomicU32,
     /// A queue of a peer waits until the log is written.
     pub(super) is_awaited: AtomicBool,
     /// The time since which the log can't be written; 0 if it can.
@@ -143,6 +145,7 @@ impl<'m, S: Stream> Log<'m, S> {
             half,
             limit: (LEAST / 4) as u64,
             has_overflowed: AtomicBool::new(false),
+            queuing: AtomicU32::new(0),
             is_awaited: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
             choose_at: AtomicU64::new(0),
@@ -236,7 +239,14 @@ impl<'m, S: Stream> Log<'m, S> {
     }
 
     pub(super) fn is_written(&self) -> bool {
-        self.written.load(Ordering::SeqCst) >= self.appended.load(Ordering::SeqCst)
+        !self.is_queuing()
+            && self.written.load(Ordering::SeqCst) >= self.appended.load(Ordering::SeqCst)
+    }
+
+    /// Whether a queue of a peer may have a message whose operation is not appended. A thread that has taken bytes of
+    /// a queue looks at this first, and then at what was appended.
+    fn is_queuing(&self) -> bool {
+        self.queuing.load(Ordering::SeqCst) > 0
     }
 
     /// The bytes that were appended and not written.
@@ -325,6 +335,11 @@ impl<'m, P: Pal> Node<'m, P> {
     #[cold]
     #[inline(never)]
     fn write_log(&self, log: &Log<'m, P::Stream>) -> bool {
+        if log.is_queuing() {
+            // Another thread is about to append an operation.
+            self.await_log(log);
+            return false;
+        }
         let wanted = log.appended.load(Ordering::SeqCst);
         loop {
             let Some(mut writer) = log.writer.try_lock() else {
@@ -344,6 +359,27 @@ impl<'m, P: Pal> Node<'m, P> {
             if !is_open {
                 self.await_log(log);
                 return false;
+            }
+        }
+    }
+
+    /// A message is about to be put into the queue of a peer, under the lock of the tables, and its operation to be
+    /// appended. Nothing is written to a peer before [`Node::end_queuing`]: the heir must learn that the message was
+    /// queued before its receiver gets it.
+    #[inline]
+    pub(in crate::node) fn begin_queuing(&self) {
+        if let Some(log) = self.leadership.log() {
+            log.queuing.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The operation is appended, and the tables are unlocked.
+    #[inline]
+    pub(in crate::node) fn end_queuing(&self) {
+        if let Some(log) = self.leadership.log() {
+            log.queuing.fetch_sub(1, Ordering::SeqCst);
+            if log.is_awaited.load(Ordering::SeqCst) {
+                self.write_log(log);
             }
         }
     }
