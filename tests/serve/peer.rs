@@ -130,6 +130,11 @@ impl Peer {
 
     /// Accepts a stream of the leader, and reads the VMID.
     pub(crate) fn accept(&self) -> UnixStream {
+        self.accept_from(1)
+    }
+
+    /// Accepts a stream of that process, and reads the VMID.
+    pub(crate) fn accept_from(&self, number: u32) -> UnixStream {
         let until = Instant::now() + LIMIT;
         let mut stream = loop {
             match self.listener.accept() {
@@ -148,7 +153,7 @@ impl Peer {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         let mut vmid = [0; 4];
         stream.read_exact(&mut vmid).unwrap();
-        assert_eq!(vmid, 1_u32.to_le_bytes(), "the leader's number");
+        assert_eq!(vmid, number.to_le_bytes(), "the number of the process");
         stream
     }
 }

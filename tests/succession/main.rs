@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod checked;
+mod claims;
 mod family;
 mod heir;
 mod hostile;

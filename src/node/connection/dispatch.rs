@@ -266,9 +266,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 true
             }
             Message::Heirs(heirs) if Some(to) == self.led_by() => self.handle_heirs(heirs)?,
-            Message::Dismiss(_) if Some(to) == self.led_by() => {
-                self.handle_dismissal();
-                true
+            Message::Dismiss(dismissal) if Some(to) == self.led_by() => {
+                self.handle_dismissal(*dismissal)?
             }
             Message::Leader(announced) => self.handle_new_leader(peer, announced)?,
             Message::Rejoin(rejoin) if seq != 0 => {

@@ -447,7 +447,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Counts a fault of a peer, or of an unidentified connection.
-    pub(super) fn refuse(&self, vmid: Option<Vmid>, refusal: Refusal) {
+    pub(in crate::node) fn refuse(&self, vmid: Option<Vmid>, refusal: Refusal) {
         self.counters.refuse(refusal);
         self.events.refused(vmid, refusal);
         if let Some(vmid) = vmid

@@ -13,7 +13,7 @@ use crate::member::KeptFrames;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::{Deadline, Pal, Time};
 use crate::sync::Ordering;
-use crate::wire::{Answer, Expected, HeirList, Message, NewLeader, Rejoin};
+use crate::wire::{Answer, Dismissal, Expected, HeirList, Message, NewLeader, Rejoin};
 
 /// The sequence number of REJOIN: no call has it.
 const REJOIN_SEQ: u64 = u64::MAX;
@@ -413,11 +413,15 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// The leader has dismissed this process: it is no heir, and follows nobody.
-    pub(in crate::node) fn handle_dismissal(&self) {
+    pub(in crate::node) fn handle_dismissal(&self, dismissal: Dismissal) -> Result<bool, Refusal> {
         if let Some(following) = self.following() {
+            if dismissal.epoch < following.epoch.load(Ordering::SeqCst) {
+                return Err(Refusal::StaleReign);
+            }
             following.heir.store(0, Ordering::SeqCst);
             self.drop_log();
             self.waiters.wake_for_room(self.identity.vmid);
         }
+        Ok(true)
     }
 }

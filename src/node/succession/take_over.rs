@@ -5,10 +5,10 @@ use core::time::Duration;
 use super::following::{Following, Stage, WALKED};
 use super::heir::LogEnd;
 use super::rejoin::NOBODY;
+use crate::counters::Refusal;
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
 use crate::leader::{Op, Outcome};
-use crate::log::log_event;
 use crate::member::ChildExit;
 use crate::node::outbox::confirm_grants;
 use crate::node::{
@@ -319,6 +319,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 tables.lock().apply(&Op::Connected(vmid));
                 confirm_grants(tables, vmid, false);
             } else {
+                self.refuse(Some(vmid), Refusal::VmidNotAdmitted);
                 self.disconnect_peer(&peer);
             }
         }
@@ -411,12 +412,15 @@ impl<'m, P: Pal> Node<'m, P> {
             peer.is_resending.store(true, Ordering::SeqCst);
             following.resending.fetch_add(1, Ordering::SeqCst);
             self.wake();
-        } else {
-            log_event!(
-                warn,
-                "process {} can't follow this process: {taken:?}",
-                peer.vmid()
-            );
+        }
+        let refusal = match taken {
+            Err(Errno::EPERM) => Refusal::VmidNotAdmitted,
+            Err(Errno::ESTALE) => Refusal::StaleReign,
+            _ => return,
+        };
+        // A process that no leader has answered is new here: it goes on all the same.
+        if rejoin.received > 0 || refusal == Refusal::StaleReign {
+            self.refuse(Some(peer.vmid()), refusal);
         }
     }
 

@@ -1,0 +1,295 @@
+//! Processes that claim a role they do not have, or that speak of a reign that has ended: sockets that the test writes.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::{
+    Answer, DismissReason, Dismissal, Expected, FrameReader, HeirList, Hello, Message, NewLeader,
+    Rejoin, Rejoined, Resignation, SuccessionMode,
+};
+use libos_ipc::{Errno, Identity, Refusal, Vmid};
+use tempfile::TempDir;
+
+use crate::family::{CONFIG, Family, LONG, long, vmid, wait_until};
+use crate::peer::{ALLOC_ID_RANGE, Peer, assert_closed, numbers};
+
+fn bytes_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; message.length()];
+    message.encode(seq, &mut bytes).unwrap();
+    bytes
+}
+
+const HELLO: Message<'static> = Message::Hello(Hello {
+    features: Hello::FOLLOWS_SUCCESSION,
+    ..Hello::NO_PROCESS
+});
+
+/// Opens a stream between two processes of a family.
+fn open(base: &Path, from: u32, to: u32) -> UnixStream {
+    let mut stream = UnixStream::connect(format!("{}.{to}", base.display())).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(&from.to_le_bytes()).unwrap();
+    stream
+}
+
+fn send(stream: &mut UnixStream, message: &Message<'_>) {
+    stream.write_all(&bytes_of(0, message)).unwrap();
+}
+
+fn list(epoch: u32, config: u32, heir: u32) -> Message<'static> {
+    Message::Heirs(HeirList {
+        epoch,
+        config,
+        highest_vmid: 0,
+        heirs: [heir, 0, 0, 0],
+    })
+}
+
+/// Process 2, whose leader is a socket of the test and leads in epoch 3, with process 7 as its heir.
+struct Led {
+    base: PathBuf,
+    member: HostNode,
+    leader: UnixStream,
+    _listener: UnixListener,
+    _dir: TempDir,
+}
+
+impl Led {
+    fn new() -> Led {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("f");
+        let listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();
+        let identity = Identity::child(vmid(2), Vmid::LEADER);
+        let member = HostNode::start(&base, identity, CONFIG).unwrap();
+        let mut led = Led {
+            leader: open(&base, 1, 2),
+            base,
+            member,
+            _listener: listener,
+            _dir: dir,
+        };
+        send(&mut led.leader, &HELLO);
+        led.names(5, 7);
+        led
+    }
+
+    /// The leader names an heir, and the member knows it.
+    fn names(&mut self, config: u32, heir: u32) {
+        send(&mut self.leader, &list(3, config, heir));
+        wait_until("the heir is known", || {
+            self.member.statistics().succession.heir == Vmid::new(heir)
+        });
+    }
+
+    fn refused(&self, reason: Refusal) -> u64 {
+        self.member.statistics().refused(reason)
+    }
+}
+
+#[test]
+fn lists_of_heirs_and_dismissals_of_an_earlier_reign_are_refused() {
+    let stale = [
+        list(3, 4, 8),
+        list(2, 6, 8),
+        Message::Dismiss(Dismissal {
+            reason: DismissReason::Slow,
+            epoch: 2,
+        }),
+    ];
+    for message in stale {
+        let mut led = Led::new();
+        // The same list again changes nothing.
+        send(&mut led.leader, &list(3, 5, 7));
+        send(&mut led.leader, &message);
+        wait_until("it is refused", || led.refused(Refusal::StaleReign) == 1);
+        assert_eq!(led.member.statistics().refused_total(), 1);
+    }
+}
+
+#[test]
+fn process_that_was_not_named_or_leads_no_later_reign_is_refused_as_leader() {
+    let mut led = Led::new();
+    let claims = [
+        (8, 4, 8, Refusal::NotHeir),
+        (7, 4, 9, Refusal::NotHeir),
+        (7, 3, 7, Refusal::StaleReign),
+    ];
+    for (from, epoch, named, reason) in claims {
+        let before = led.refused(reason);
+        let mut stream = open(&led.base, from, 2);
+        send(&mut stream, &HELLO);
+        let claim = Message::Leader(NewLeader {
+            epoch,
+            config: 5,
+            vmid: named,
+            mode: SuccessionMode::Standby,
+        });
+        send(&mut stream, &claim);
+        assert_closed(&mut stream, "a false leader");
+        assert_eq!(led.refused(reason), before + 1);
+    }
+    assert_eq!(led.member.leader(), Vmid::LEADER);
+    // The connection with the leader goes on.
+    led.names(6, 8);
+    assert_eq!(led.member.statistics().refused_total(), 3);
+}
+
+/// A family with an heir.
+fn family_with_heir() -> (Family, HostNode) {
+    let family = Family::new();
+    let heir = family.member(CONFIG);
+    let expected = Some(heir.identity().vmid);
+    wait_until("an heir is named", || {
+        family.leader.named_heir() == expected
+    });
+    (family, heir)
+}
+
+#[test]
+fn records_of_a_log_from_a_member_are_refused_and_change_nothing_at_the_heir() {
+    let (family, heir) = family_with_heir();
+    let member = family.member(CONFIG);
+    let records = [
+        Message::Log(&[]),
+        Message::Log(&[1; 24]),
+        Message::State(&[9; 64]),
+        Message::Resign(Resignation {
+            epoch: 1,
+            heir: heir.identity().vmid.get(),
+            op: 1,
+        }),
+        list(1, 9, 50),
+        Message::Dismiss(Dismissal {
+            reason: DismissReason::Slow,
+            epoch: 1,
+        }),
+    ];
+    let mut open_streams = Vec::new();
+    for (number, record) in (50..).zip(&records) {
+        let address = format!("{}.{number}", family.base.display());
+        let listener = UnixListener::bind(address).unwrap();
+        for node in [&family.leader, &member, &heir] {
+            let before = node.statistics().refused(Refusal::WrongRole);
+            let mut stream = open(&family.base, number, node.identity().vmid.get());
+            send(&mut stream, &HELLO);
+            send(&mut stream, record);
+            if node.identity() == heir.identity() {
+                // The heir leaves to its time as a leader what a process without one says to it.
+                open_streams.push(stream);
+            } else {
+                assert_closed(&mut stream, "a process that is not the leader");
+                let after = node.statistics().refused(Refusal::WrongRole);
+                assert_eq!(after, before + 1, "{record:?}");
+            }
+        }
+        drop(listener);
+    }
+    assert_eq!(heir.statistics().refused_total(), 0);
+    heir.take_id(long()).unwrap();
+    wait_until("the heir has all", || {
+        heir.tables_state() == family.leader.tables_state()
+    });
+    assert_eq!(family.leader.named_heir(), Some(heir.identity().vmid));
+}
+
+/// Ends the leader, so that the heir leads.
+fn end_leader(family: Family, heir: &HostNode) -> (PathBuf, TempDir) {
+    wait_until("the heir has all", || {
+        heir.tables_state() == family.leader.tables_state()
+    });
+    let Family {
+        base,
+        leader,
+        _dir: dir,
+    } = family;
+    drop(leader);
+    wait_until("the heir leads", || heir.leader() == heir.identity().vmid);
+    (base, dir)
+}
+
+#[test]
+fn process_that_was_disconnected_can_not_rejoin_the_next_leader() {
+    let (family, heir) = family_with_heir();
+    let given = family.leader.new_vmid(long()).unwrap();
+    let number = given.get();
+    let mut peer = Peer::join(&family.base, number);
+    let id = numbers(&peer.ask(ALLOC_ID_RANGE, &[]))[0];
+    peer.to.write_all(&bytes_of(0, &HELLO)).unwrap();
+    assert_eq!(heir.owner_of(id, long()).unwrap(), Some(given));
+    // It has a stream to the heir, too.
+    let mut early = open(&family.base, number, heir.identity().vmid.get());
+    send(&mut early, &HELLO);
+    peer.to.write_all(&[0; 64]).unwrap();
+    wait_until("what it had is free", || {
+        heir.owner_of(id, long()).unwrap().is_none()
+    });
+    let (base, _dir) = end_leader(family, &heir);
+    assert_closed(&mut early, "a process that was disconnected");
+    let mut stream = open(&base, number, heir.identity().vmid.get());
+    let rejoin = Message::Rejoin(Rejoin {
+        epoch: 1,
+        config: 1,
+        pid: 0,
+        waiting: 0,
+        sent: 1,
+        received: 0,
+    });
+    let _ = stream.write_all(&bytes_of(7, &rejoin));
+    assert_closed(&mut stream, "a process that was disconnected");
+    assert_eq!(heir.statistics().refused(Refusal::VmidNotAdmitted), 2);
+    // The others go on.
+    assert_eq!(heir.owner_of(id, long()).unwrap(), None);
+    heir.take_id(long()).unwrap();
+}
+
+#[test]
+fn rejoin_with_a_stale_epoch_or_too_few_frames_is_refused_and_a_right_one_accepted() {
+    let (family, heir) = family_with_heir();
+    let mut peer = Peer::join(&family.base, 50);
+    let id = numbers(&peer.ask(ALLOC_ID_RANGE, &[]))[0];
+    peer.to.write_all(&bytes_of(0, &HELLO)).unwrap();
+    let (base, _dir) = end_leader(family, &heir);
+    let us = heir.identity().vmid.get();
+    let mut stream = open(&base, 50, us);
+    let mut from = peer.accept_from(us);
+    let mut room = vec![0; 1 << 16];
+    let mut frames = FrameReader::new(&mut room);
+    let mut ask = |seq, epoch, sent| {
+        let rejoin = Message::Rejoin(Rejoin {
+            epoch,
+            config: 1,
+            pid: 0,
+            waiting: 0,
+            sent,
+            received: 0,
+        });
+        stream.write_all(&bytes_of(seq, &rejoin)).unwrap();
+        loop {
+            let Some(frame) = frames.peek().unwrap() else {
+                let count = from.read(frames.space()).unwrap();
+                assert_ne!(count, 0, "the stream ends");
+                frames.mark_filled(count);
+                continue;
+            };
+            let answer = (frame.seq == seq)
+                .then(|| Answer::decode(Expected::Rejoin, frame.payload).unwrap());
+            let answer = answer.map(|answer| match answer {
+                Answer::Rejoin(Rejoined { taken, .. }) => taken,
+                other => panic!("{other:?}"),
+            });
+            let length = frame.length();
+            frames.skip(length);
+            if let Some(taken) = answer {
+                return taken;
+            }
+        }
+    };
+    assert_eq!(ask(7, 2, 1), Err(Errno::ESTALE));
+    assert_eq!(ask(8, 1, 0), Err(Errno::ESTALE));
+    assert_eq!(heir.statistics().refused(Refusal::StaleReign), 2);
+    assert_eq!(ask(9, 1, 1), Ok(1));
+    assert_eq!(heir.statistics().refused_total(), 2);
+    assert_eq!(heir.owner_of(id, long()).unwrap(), Vmid::new(50));
+}
