@@ -92,7 +92,7 @@ impl<'m> DelegationTable<'m> {
     /// The number of entries that were visited.
     #[cfg(debug_assertions)]
     pub(in crate::file_locks) fn steps(&self) -> u64 {
-        self.by_number.steps()
+        self.by_number.steps().wrapping_add(self.contention.steps())
     }
 
     pub(in crate::file_locks) fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Self {

@@ -8,7 +8,7 @@ use libos_ipc::leader::{Leader, LeaderCapacities, Op, SignalLimits};
 use libos_ipc::store::Arena;
 use libos_ipc::{LeaseLimits, LockLimits};
 
-const FORMAT: &[u8] = b"operations of libos-ipc, 5\n";
+const FORMAT: &[u8] = b"operations of libos-ipc, 6\n";
 
 fn numbers(capacities: &LeaderCapacities) -> [u64; 17] {
     let LeaderCapacities {
