@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) ids: Vec<Id>,
     /// Whether the call of each thread was interrupted.
     pub(crate) interrupted: [bool; THREADS],
+    /// Whether the last call of each thread was a future that the thread has dropped.
+    pub(crate) dropped: [bool; THREADS],
     /// Whether a thread works on the locks of each file.
     pub(crate) busy_files: [bool; 4],
     pub(crate) syncs: [Option<SyncHandle>; HANDLES],

@@ -77,8 +77,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             polls += 1;
             if polling.drop_after == Some(polls) {
-                self.own
-                    .shared(|shared| shared.interrupted[self.thread] = true);
+                self.own.shared(|shared| {
+                    shared.interrupted[self.thread] = true;
+                    shared.dropped[self.thread] = true;
+                });
                 return Err(Error::Interrupted);
             }
         }

@@ -94,8 +94,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
     ) -> Result<T, Error> {
         let interrupt = &self.own.interrupts[self.thread];
         interrupt.reset();
-        self.own
-            .shared(|shared| shared.interrupted[self.thread] = false);
+        self.own.shared(|shared| {
+            shared.interrupted[self.thread] = false;
+            shared.dropped[self.thread] = false;
+        });
         let began = now();
         let result = call(self.node, Wait::at_most(limit).or_until(interrupt));
         if self.own.is_dead() {

@@ -182,14 +182,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
         Some(exit)
     }
 
-    /// A wait that the leader did not answer in time has left a zombie that the leader may have
-    /// reaped: this process sees it the next time, but a process that inherits its children does
+    /// A wait that the leader did not answer in time, or a future that was dropped, has left a zombie that the
+    /// leader may have reaped: this process sees it the next time, but a process that inherits its children does
     /// not.
     fn note_unanswered(&self, error: Error) {
         let has_ended = is_cut_off(error);
         // A connection that is about to break may have lost the answer.
         let may_break = with(|world| world.faults().may_break());
-        if !(has_ended || may_break || with(|world| world.faults().are_late())) {
+        let was_dropped = self.own.shared(|shared| shared.dropped[self.thread]);
+        let is_late = was_dropped || with(|world| world.faults().are_late());
+        if !(has_ended || may_break || is_late) {
             return;
         }
         let children: Vec<_> = with(|world| {
