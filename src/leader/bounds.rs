@@ -4,6 +4,7 @@
 //! A step is a visit of a table entry. Builds with debug assertions count them, and check the bound after
 //! each operation. `docs/concurrency.md` has the same table.
 
+use super::processes::ANCESTORS;
 use super::{Leader, Op};
 use crate::file_locks::MAX_IN_TRANSIT;
 use crate::wire::Message;
@@ -25,6 +26,13 @@ const EACH_WAITER: u64 = 40;
 
 /// The references to one open file that are in transit to one member.
 const IN_TRANSIT: u64 = 32 * (MAX_IN_TRANSIT as u64);
+
+/// The two searches for the process that gets the children of another: each looks up so many ancestors.
+const REAPER: u64 = 2 * (ANCESTORS as u64) * 16;
+
+/// What a signal for all takes for each process that has not joined, besides the entries of the index of targets
+/// that move.
+const EACH_STARTING: u64 = 128;
 
 /// What the 64 waiting requests take that one operation tries.
 const TRIES: u64 = 64 * 600;
@@ -63,8 +71,12 @@ impl Leader<'_> {
             }
             // One visit for each process that uses the value.
             Op::Sync { .. } | Op::OwnerDied(..) => 4 * clients,
+            // A pass over the processes, charged to its sender as 32 frames. For each that has not joined it marks
+            // the signal; at worst half of the index of targets moves, eight entries in a step.
+            Op::SignalStarting { .. } => {
+                processes * (EACH_STARTING + self.processes.signals.capacity() / 8)
+            }
             // Passes over the table of processes; each is charged to its sender as several frames.
-            Op::SignalStarting { .. } => 16 * processes,
             Op::Request { message, .. } => match message {
                 Message::ProcessChange { .. } | Message::ProcessReap(_) => 4 * processes,
                 Message::KillOrdered { .. } => self.processes.signals.capacity(),
@@ -76,8 +88,11 @@ impl Leader<'_> {
             Op::SetLock { .. } => locks + EACH_LOCK * removed,
             Op::ReleaseLocks | Op::ReclaimLocks { .. } => PORTION + locks,
             Op::ReclaimLeases { .. } => PORTION + 4 * clients,
-            Op::ReclaimChildren { .. } => PORTION + 8 * processes,
-            Op::Left(_) => PORTION + locks + 16 * processes + self.processes.signals.capacity(),
+            Op::ReclaimChildren { .. } => PORTION + REAPER + 8 * processes,
+            Op::Left(_) => {
+                let signals = self.processes.signals.capacity();
+                PORTION + REAPER + locks + 16 * processes + signals
+            }
             Op::Join(..) | Op::RunUnjoined(_) => processes,
             Op::RevokeGrants(_) | Op::ReclaimRanges { .. } | Op::ConfirmGrants { .. } => PORTION,
             Op::Connected(_)

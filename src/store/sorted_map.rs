@@ -61,6 +61,8 @@ impl<'m> SortedMap<'m> {
     /// Returns the lowest number above `last`.
     pub(crate) fn next(&self, last: u32) -> Option<u32> {
         let used = self.entries.get(..self.count)?;
+        self.steps
+            .count_many(used.len().checked_ilog2().map_or(1, |log| log as usize));
         let at = used.partition_point(|entry| entry.number <= last);
         used.get(at).map(|entry| entry.number)
     }

@@ -28,6 +28,8 @@ use entry::{Entry, FREE_ENTRY, Life};
 pub use exit_notices::ExitNotice;
 pub(in crate::leader) use notices::DueNotice;
 pub use notices::Notice;
+#[cfg(debug_assertions)]
+pub(super) use orphans::ANCESTORS;
 use quotas::PROCESSES;
 pub(in crate::leader) use signals::Destination;
 

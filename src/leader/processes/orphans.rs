@@ -15,6 +15,9 @@ use crate::{Id, Vmid};
 /// searches remain that the portions before have not made.
 const SEARCHES: usize = 4;
 
+/// How many ancestors are looked at for the process that gets the children of another.
+pub(in crate::leader) const ANCESTORS: usize = 1024;
+
 /// The process that gets the children of one that is gone.
 #[derive(Clone, Copy)]
 struct Reaper {
@@ -136,11 +139,11 @@ impl Processes<'_> {
         (is_child && child.pid != parent.pid).then_some(child)
     }
 
-    /// Returns the process that gets a dead process's children: the next subreaper above, or the
-    /// first process; when that is gone, the process that leads, if it adopts them.
+    /// Returns the process that gets a dead process's children: the next subreaper of the [`ANCESTORS`]
+    /// above, or the first process; when that is gone, the process that leads, if it adopts them.
     fn find_reaper(&self, dead: &Entry) -> Option<Reaper> {
         let mut pid = dead.parent;
-        for _ in 0..self.entries.len() {
+        for _ in 0..ANCESTORS {
             let Some(entry) = self.find_by_pid(pid) else {
                 break;
             };
@@ -160,21 +163,22 @@ impl Processes<'_> {
         })?;
         Some(Reaper {
             pid: reaper.pid,
-            above: self.ancestor_below(reaper.pid, dead.pid),
+            above: self.ancestor_below(reaper.pid, dead.pid)?,
         })
     }
 
-    /// Returns the child of `top` that is the process or above it; 0 if `top` is not above it.
-    fn ancestor_below(&self, process: Id, top: Id) -> Id {
+    /// Returns the child of `top` that is the process or above it; 0 if `top` is not above it. `None` if the
+    /// process has more than [`ANCESTORS`]: whether `top` is one of them is not known then.
+    fn ancestor_below(&self, process: Id, top: Id) -> Option<Id> {
         let mut pid = process;
-        for _ in 0..self.entries.len() {
+        for _ in 0..ANCESTORS {
             match self.find_by_pid(pid) {
-                Some(entry) if entry.parent == top => return pid,
+                Some(entry) if entry.parent == top => return Some(pid),
                 Some(entry) if entry.parent != 0 => pid = entry.parent,
-                _ => break,
+                _ => return Some(0),
             }
         }
-        0
+        None
     }
 
     fn reparent(

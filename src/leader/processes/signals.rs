@@ -47,15 +47,16 @@ impl Processes<'_> {
         self.signals.add_pending(to, kill, has_joined)
     }
 
-    /// Makes a signal for all pending for the processes that have not joined yet.
+    /// Makes a signal for all pending for the processes that have not joined yet: in the order of the index of
+    /// [`Signals`], so that a new entry there seldom moves others.
+    ///
+    /// [`Signals`]: crate::leader::signals::Signals
     pub(in crate::leader) fn queue_for_starting(&mut self, from: Vmid, kill: &PidKill) {
-        for at in 0..self.used() {
-            self.steps.count();
-            let Some(entry) = self.entries.get(at) else {
+        let mut last = 0;
+        while let Some(vmid) = self.by_vmid.next(last).and_then(Vmid::new) {
+            last = vmid.get();
+            let Some(entry) = self.find_by_vmid(vmid) else {
                 return;
-            };
-            let Some(vmid) = Vmid::new(entry.vmid) else {
-                continue;
             };
             if entry.life == Life::Starting && vmid != from {
                 let kill = for_process(entry.pid, kill.sender, kill.signal);

@@ -136,3 +136,116 @@ fn end_of_a_child_between_two_portions_is_reported_to_the_process_that_takes_it_
         assert!(leader.poll_transmit().is_none());
     });
 }
+
+/// The first process, and so many others, each the child of the one before it: pids from 1,000 on. One of them is a
+/// subreaper, or none.
+fn with_generations(
+    count: u32,
+    subreaper: Option<Id>,
+    adopter: Option<u32>,
+    test: impl FnOnce(&mut Leader<'_>),
+) {
+    let capacities = LeaderCapacities {
+        ranges: 8192,
+        processes: 8192,
+        adopts: true,
+        signals: SignalLimits {
+            targets: 8192,
+            queued: 8,
+        },
+        ..LeaderCapacities::NONE
+    };
+    let mut memory = Box::new_uninit_slice(Leader::bytes(&capacities));
+    let mut leader = Leader::new(&mut Arena::new(&mut memory), &capacities).unwrap();
+    for number in 1..=count {
+        let parent = number.checked_sub(1).and_then(Vmid::new);
+        let joined = leader.processes.join(vmid(number), 999 + number, parent);
+        joined.unwrap();
+    }
+    if let Some(entry) = subreaper.and_then(|pid| leader.processes.find_by_pid_mut(pid)) {
+        entry.flags |= ProcessFlags::SUBREAPER;
+    }
+    if let Some(adopter) = adopter {
+        leader.apply(&Op::Succeed { to: vmid(adopter) });
+    }
+    test(&mut leader);
+}
+
+fn steps_of(leader: &mut Leader<'_>, op: &Op<'_>) -> u64 {
+    let before = leader.steps();
+    leader.apply(op);
+    leader.steps() - before
+}
+
+#[test]
+fn children_go_to_a_subreaper_among_the_next_1024_ancestors_however_many_there_are() {
+    for (generations, subreaper, gets_it) in [
+        (1_026, 1_000 + 1, 1_000 + 1),
+        (1_027, 1_000 + 1, 1_000 + 1),
+        (1_028, 1_000 + 1, FIRST),
+        (7_000, 1_000 + 1, FIRST),
+        (7_000, 7_000, 7_000),
+    ] {
+        with_generations(generations, Some(subreaper), None, |leader| {
+            // The last but one ends.
+            let owner = vmid(generations - 1);
+            let left = u64::MAX;
+            let reclaim = steps_of(leader, &Op::ReclaimChildren { owner, left });
+            let end = steps_of(leader, &Op::Left(owner));
+            // The search is that of 1,024 ancestors; the end also visits each entry of the table once.
+            assert!(reclaim <= 1_024 * 16 + 2_048, "{reclaim} steps");
+            assert!(
+                end <= 1_024 * 16 + 3 * u64::from(generations) + 1_024,
+                "{end} steps"
+            );
+            let last = leader.processes.find_by_pid(999 + generations).unwrap();
+            assert_eq!(last.parent, gets_it, "{generations} generations");
+            assert!(leader.check_invariants());
+        });
+    }
+}
+
+#[test]
+fn process_with_more_ancestors_than_are_looked_at_does_not_become_its_own_ancestor() {
+    // The first process is gone, and the one that leads adopts orphans: it may be below the one that ends.
+    for (generations, gets_it) in [(900, 999 + 900), (7_000, 0)] {
+        with_generations(generations, None, Some(generations), |leader| {
+            let other = vmid(generations + 1);
+            let joined = leader
+                .processes
+                .join(other, 999 + generations + 1, Some(vmid(2)));
+            joined.unwrap();
+            leader.apply(&Op::Left(Vmid::LEADER));
+            leader.apply(&Op::Left(vmid(2)));
+            let parent_of = |pid| leader.processes.find_by_pid(pid).unwrap().parent;
+            assert_eq!(parent_of(999 + 3), 0, "the branch of the one that leads");
+            assert_eq!(parent_of(999 + generations + 1), gets_it);
+            assert!(leader.check_invariants());
+        });
+    }
+}
+
+#[test]
+fn signal_for_all_takes_a_bounded_number_of_steps_for_each_process_that_has_not_joined() {
+    const STARTING: u32 = 2_000;
+    with_generations(1, None, None, |leader| {
+        // The numbers fall while the places in the table rise, as after the ends of as many others.
+        for number in (0..STARTING).rev() {
+            let child = leader
+                .processes
+                .start(Vmid::LEADER, vmid(10 + number), 2_000 + number);
+            child.unwrap();
+        }
+        let kill = crate::wire::PidKill {
+            sender: 1,
+            pid: 0,
+            id: 0,
+            signal: 15,
+            target: crate::wire::KillTarget::All,
+        };
+        let from = Vmid::LEADER;
+        let steps = steps_of(leader, &Op::SignalStarting { from, kill });
+        assert!(steps <= u64::from(STARTING) * 128, "{steps} steps");
+        assert!((0..STARTING).all(|number| leader.processes.signals.is_waiting(vmid(10 + number))));
+    });
+}
