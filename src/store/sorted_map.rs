@@ -61,10 +61,14 @@ impl<'m> SortedMap<'m> {
     /// Returns the lowest number above `last`.
     pub(crate) fn next(&self, last: u32) -> Option<u32> {
         let used = self.entries.get(..self.count)?;
-        self.steps
-            .count_many(used.len().checked_ilog2().map_or(1, |log| log as usize));
         let at = used.partition_point(|entry| entry.number <= last);
         used.get(at).map(|entry| entry.number)
+    }
+
+    /// Returns the slot of the number that has so many lower ones in the map; [`NONE`](super::NONE) if there is none.
+    pub(crate) fn slot_at(&self, at: usize) -> u32 {
+        let entry = self.entries.get(at).filter(|_| at < self.count);
+        entry.map_or(super::NONE, |entry| entry.slot)
     }
 
     /// Adds a number with its slot. False if the number is in the map, or there is no room.

@@ -52,11 +52,13 @@ impl Processes<'_> {
     ///
     /// [`Signals`]: crate::leader::signals::Signals
     pub(in crate::leader) fn queue_for_starting(&mut self, from: Vmid, kill: &PidKill) {
-        let mut last = 0;
-        while let Some(vmid) = self.by_vmid.next(last).and_then(Vmid::new) {
-            last = vmid.get();
-            let Some(entry) = self.find_by_vmid(vmid) else {
+        for at in 0..self.by_vmid.len() {
+            self.steps.count();
+            let Some(entry) = self.entries.get(self.by_vmid.slot_at(at) as usize) else {
                 return;
+            };
+            let Some(vmid) = Vmid::new(entry.vmid) else {
+                continue;
             };
             if entry.life == Life::Starting && vmid != from {
                 let kill = for_process(entry.pid, kill.sender, kill.signal);
