@@ -245,7 +245,7 @@ layouts! {
     Heirs: 32 {
         epoch: U32 = 0,
         config: U32 = 4,
-        highest_vmid: U32 = 8,
+        reserved: U32 = 8,
         count: U32 = 12,
         list: [U32; 4] = 16,
     }

@@ -16,8 +16,6 @@ pub struct HeirList {
     pub epoch: u32,
     /// The number of this list: each later list of the family has a higher one.
     pub config: u32,
-    /// No VMID above this one has been given away.
-    pub highest_vmid: u32,
     /// The VMIDs of the heirs, in the order in which they would lead; 0 for none. Only the first one has
     /// the leader's state: 0 there if no heir has it.
     pub heirs: [u32; HeirList::MOST],
@@ -37,7 +35,7 @@ impl HeirList {
         layout::Heirs {
             epoch: self.epoch.into(),
             config: self.config.into(),
-            highest_vmid: self.highest_vmid.into(),
+            reserved: 0.into(),
             count: count.into(),
             list: self.heirs.map(Into::into),
         }
@@ -54,7 +52,6 @@ impl HeirList {
         Ok(HeirList {
             epoch: body.epoch.get(),
             config: body.config.get(),
-            highest_vmid: body.highest_vmid.get(),
             heirs,
         })
     }

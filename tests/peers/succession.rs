@@ -18,7 +18,6 @@ fn of_succession() -> [Message<'static>; 10] {
         Message::Heirs(HeirList {
             epoch: 2,
             config: 2,
-            highest_vmid: 9,
             heirs: [9, 0, 0, 0],
         }),
         Message::Log(&[]),

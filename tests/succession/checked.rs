@@ -230,7 +230,7 @@ fn heir_that_has_loaded_an_image_leads_as_one_that_has_applied_all() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p libos-ipc-tests --test succession checked -- --ignored"]
+#[ignore = "takes a minute: cargo test --release --test succession checked -- --ignored"]
 fn all_things_of_two_members_are_theirs_under_both_leaders() {
     check(&family(
         [0, 0, 2, 2],
@@ -239,7 +239,7 @@ fn all_things_of_two_members_are_theirs_under_both_leaders() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p libos-ipc-tests --test succession checked -- --ignored"]
+#[ignore = "takes a minute: cargo test --release --test succession checked -- --ignored"]
 fn things_of_all_processes_are_theirs_under_both_leaders() {
     check(&family(
         [1, 1, 1, 1],

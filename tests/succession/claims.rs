@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::family::{CONFIG, Family, LONG, long, vmid, wait_until};
 use crate::peer::{ALLOC_ID_RANGE, Peer, assert_closed, numbers};
 
-fn bytes_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
+pub(crate) fn bytes_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
     let mut bytes = vec![0; message.length()];
     message.encode(seq, &mut bytes).unwrap();
     bytes
@@ -27,14 +27,14 @@ const HELLO: Message<'static> = Message::Hello(Hello {
 });
 
 /// Opens a stream between two processes of a family.
-fn open(base: &Path, from: u32, to: u32) -> UnixStream {
+pub(crate) fn open(base: &Path, from: u32, to: u32) -> UnixStream {
     let mut stream = UnixStream::connect(format!("{}.{to}", base.display())).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
     stream.write_all(&from.to_le_bytes()).unwrap();
     stream
 }
 
-fn send(stream: &mut UnixStream, message: &Message<'_>) {
+pub(crate) fn send(stream: &mut UnixStream, message: &Message<'_>) {
     stream.write_all(&bytes_of(0, message)).unwrap();
 }
 
@@ -42,7 +42,6 @@ fn list(epoch: u32, config: u32, heir: u32) -> Message<'static> {
     Message::Heirs(HeirList {
         epoch,
         config,
-        highest_vmid: 0,
         heirs: [heir, 0, 0, 0],
     })
 }

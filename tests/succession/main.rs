@@ -4,6 +4,7 @@
 
 mod checked;
 mod claims;
+mod false_log;
 mod family;
 mod heir;
 mod hostile;

@@ -213,13 +213,12 @@ fn new_leader() -> impl Strategy<Value = NewLeader> {
 fn of_succession() -> impl Strategy<Value = Message<'static>> {
     let heirs = prop::collection::vec(any::<u32>(), 0..=HeirList::MOST);
     prop_oneof![
-        (any::<[u32; 3]>(), heirs).prop_map(|([epoch, config, highest_vmid], list)| {
+        (any::<[u32; 2]>(), heirs).prop_map(|([epoch, config], list)| {
             let mut heirs = [0; HeirList::MOST];
             heirs[..list.len()].copy_from_slice(&list);
             Message::Heirs(HeirList {
                 epoch,
                 config,
-                highest_vmid,
                 heirs,
             })
         }),
@@ -379,7 +378,6 @@ fn about_succession() -> [Message<'static>; 8] {
         Message::Heirs(HeirList {
             epoch: 1,
             config: 2,
-            highest_vmid: 3,
             heirs: [4, 5, 0, 0],
         }),
         Message::HeirReady(HeirReady { op: 1, digest: 2 }),

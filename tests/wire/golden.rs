@@ -652,13 +652,11 @@ fn the_extensions_for_heirs() {
     let heirs = HeirList {
         epoch: 0x0101,
         config: 0x0202,
-        highest_vmid: 0x0303,
         heirs: [0, 0x0505, 0x0606, 0],
     };
     let body: &[(usize, &[u8])] = &[
         (0, &[1, 1]),
         (4, &[2, 2]),
-        (8, &[3, 3]),
         (12, &[3]),
         (20, &[5, 5]),
         (24, &[6, 6]),

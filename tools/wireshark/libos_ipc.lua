@@ -173,7 +173,6 @@ local f = {
     after = u64("process.after", "Started after"),
     epoch = u32("epoch", "Epoch"),
     config = u32("config", "Number of the list of heirs"),
-    highest_vmid = u32("highest_vmid", "Highest VMID given"),
     heir_count = u32("heir.count", "Heirs"),
     heir = u32("heir", "VMID of an heir"),
     leader = u32("leader", "VMID of the leader"),
@@ -464,7 +463,7 @@ local MESSAGES = {
     [77] = function(r)
         local epoch = r:u32(f.epoch)
         r:u32(f.config)
-        r:u32(f.highest_vmid)
+        r:skip(4)
         local count = r:u32(f.heir_count)
         if not count then return end
         if count > 4 then return r:fail("an unknown value: " .. count) end

@@ -345,6 +345,10 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             (Message::Log(bytes), ReadStage::Operations) => {
                 let (op, _) = Op::decode(bytes).filter(|(_, length)| *length == bytes.len())?;
+                // The heir itself applies this, after the end of the log.
+                if let Op::Succeed { .. } = op {
+                    return None;
+                }
                 let mut tables = tables.lock();
                 let mut sent = heir.sent.lock();
                 if let Some(sent) = &mut *sent {

@@ -234,7 +234,6 @@ impl<'m, P: Pal> Node<'m, P> {
         HeirList {
             epoch: leader.epoch,
             config: leader.config,
-            highest_vmid: 0,
             heirs: [first, 0, 0, 0],
         }
     }

@@ -1,0 +1,195 @@
+//! Logs that no leader writes: the heir closes them, and is no heir any more.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use libos_ipc::host::HostNode;
+use libos_ipc::leader::{ImageCursor, Leader, Op};
+use libos_ipc::store::Arena;
+use libos_ipc::testing::leader_capacities;
+use libos_ipc::wire::{FrameReader, HeirList, HeirReady, Hello, Message, Resignation};
+use libos_ipc::{Identity, Vmid};
+use tempfile::TempDir;
+
+use crate::claims::{bytes_of, open, send};
+use crate::family::{CONFIG, LONG, vmid};
+
+/// The length of the slices of an image.
+const SLICE: usize = 4096;
+
+/// Process 2, the heir of a leader that is a socket of the test and has done nothing yet.
+struct Heir {
+    node: HostNode,
+    log: UnixStream,
+    _to: UnixStream,
+    _from: UnixStream,
+    _dir: TempDir,
+}
+
+impl Heir {
+    fn new() -> Heir {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("f");
+        let listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();
+        let identity = Identity::child(vmid(2), Vmid::LEADER);
+        let node = HostNode::start(&base, identity, CONFIG).unwrap();
+        let mut to = open(&base, 1, 2);
+        let features = Hello::FOLLOWS_SUCCESSION;
+        let hello = Hello {
+            features,
+            ..Hello::NO_PROCESS
+        };
+        send(&mut to, &Message::Hello(hello));
+        let mut log = open(&base, 1, 2);
+        send(&mut log, &Message::Log(&[]));
+        let capacities = leader_capacities(&CONFIG);
+        let mut memory = Box::new_uninit_slice(Leader::bytes(&capacities));
+        let leader = Leader::new(&mut Arena::new(&mut memory), &capacities).unwrap();
+        let mut cursor = Some(ImageCursor::START);
+        while let Some(at) = cursor {
+            let mut slice = vec![0; SLICE];
+            let (length, next) = leader.save_slice(at, &mut slice).unwrap();
+            send(&mut log, &Message::State(&slice[..length]));
+            cursor = next;
+        }
+        send(&mut log, &Message::State(&[]));
+        let (mut from, _) = listener.accept().unwrap();
+        from.set_read_timeout(Some(LONG)).unwrap();
+        assert_eq!(ready(&mut from).digest, leader.digest());
+        let mut heir = Heir {
+            node,
+            log,
+            _to: to,
+            _from: from,
+            _dir: dir,
+        };
+        heir.record(&list(1, 2));
+        heir
+    }
+
+    fn record(&mut self, record: &Message<'_>) {
+        send(&mut self.log, record);
+    }
+
+    fn operation(&mut self, op: &Op<'_>) {
+        let mut bytes = [0; 256];
+        let length = op.encode(&mut bytes).unwrap();
+        self.record(&Message::Log(&bytes[..length]));
+    }
+
+    /// The heir closes the log.
+    fn closes(&mut self) {
+        match self.log.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn list(epoch: u32, heir: u32) -> Message<'static> {
+    Message::Heirs(HeirList {
+        epoch,
+        config: 1,
+        heirs: [heir, 0, 0, 0],
+    })
+}
+
+/// Reads up to the heir's confirmation that it has the state.
+fn ready(from: &mut UnixStream) -> HeirReady {
+    from.read_exact(&mut [0; 4]).unwrap();
+    let mut room = vec![0; 1 << 16];
+    let mut frames = FrameReader::new(&mut room);
+    loop {
+        while let Some(frame) = frames.peek().unwrap() {
+            if let Ok(Message::HeirReady(ready)) = frame.message() {
+                return ready;
+            }
+            let length = frame.length();
+            frames.skip(length);
+        }
+        let count = from.read(frames.space()).unwrap();
+        assert_ne!(count, 0, "the heir has not confirmed the state");
+        frames.mark_filled(count);
+    }
+}
+
+#[test]
+fn heir_closes_a_log_with_a_record_that_no_leader_writes() {
+    let resignation = Resignation {
+        epoch: 1,
+        heir: 2,
+        op: 1,
+    };
+    let false_records = [
+        // The family has one leader until the log ends.
+        vec![Op::Succeed { to: vmid(2) }],
+        vec![Op::Succeed { to: vmid(9) }],
+    ];
+    for operations in &false_records {
+        let mut heir = Heir::new();
+        heir.operation(&Op::Connected(vmid(3)));
+        for op in operations {
+            heir.operation(op);
+        }
+        heir.closes();
+        assert_eq!(heir.node.tables_state().unwrap().0, 1);
+    }
+    let records = [
+        Message::Log(&[0xFF; 40]),
+        Message::Log(&[]),
+        Message::State(&[9; 64]),
+        list(2, 2),
+        list(1, 3),
+        Message::Resign(Resignation {
+            op: 2,
+            ..resignation
+        }),
+        Message::Resign(Resignation {
+            epoch: 2,
+            ..resignation
+        }),
+        Message::Resign(Resignation {
+            heir: 3,
+            ..resignation
+        }),
+        Message::GetNewVmid,
+    ];
+    for record in &records {
+        let mut heir = Heir::new();
+        heir.operation(&Op::Connected(vmid(3)));
+        heir.record(record);
+        heir.closes();
+        assert_eq!(heir.node.tables_state().unwrap().0, 1, "{record:?}");
+    }
+    // Nothing comes after a resignation.
+    let mut heir = Heir::new();
+    heir.operation(&Op::Connected(vmid(3)));
+    heir.log
+        .write_all(&bytes_of(0, &Message::Resign(resignation)))
+        .unwrap();
+    heir.operation(&Op::Connected(vmid(4)));
+    heir.closes();
+}
+
+#[test]
+fn member_that_is_given_a_state_that_is_none_closes_the_log() {
+    for state in [&[9; 64][..], &[0; 5000], &[1]] {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("f");
+        let _listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();
+        let identity = Identity::child(vmid(2), Vmid::LEADER);
+        let node = HostNode::start(&base, identity, CONFIG).unwrap();
+        let mut to = open(&base, 1, 2);
+        send(&mut to, &Message::Hello(Hello::NO_PROCESS));
+        let mut log = open(&base, 1, 2);
+        send(&mut log, &Message::Log(&[]));
+        send(&mut log, &Message::State(state));
+        match log.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(node.statistics().succession.heir, None);
+    }
+}
