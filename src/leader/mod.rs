@@ -170,6 +170,11 @@ impl<'m> Leader<'m> {
         self.vmids.is_unused(vmid) || !is_known && self.vmids.is_ahead(vmid)
     }
 
+    /// Whether a process with that VMID was a [member](Leader::is_member), and has left.
+    pub(crate) fn has_left(&self, vmid: Vmid) -> bool {
+        !self.vmids.is_unused(vmid) && !self.vmids.is_ahead(vmid) && !self.roster.has(vmid)
+    }
+
     /// Returns the process that leads.
     pub fn own(&self) -> Vmid {
         self.processes.own

@@ -2,7 +2,7 @@
 
 use crate::Vmid;
 use crate::error::Error;
-use crate::leader::{Op, Outcome};
+use crate::leader::{Op, Outcome, Presence};
 use crate::node::connection::revoke_grants;
 use crate::node::reclaim::Reclaim;
 use crate::node::rpc::Limits;
@@ -121,6 +121,17 @@ impl<'m, P: Pal> Node<'m, P> {
         let us = self.identity.vmid;
         self.reclaim_member(leader, us);
         revoke_grants(leader, us);
+        self.release_all_ids(|range| {
+            // The range is in the table, or another thread has just removed it.
+            leader.lock().apply(&Op::Request {
+                from: us,
+                seq: 0,
+                message: Message::ReleaseIdRange(range),
+                other: Presence::Absent,
+            });
+        });
+        // The IDs that others have transferred to it, and that it has never accepted.
+        self.reclaim_ranges(leader, us);
         self.send_output(Sender::Call);
         self.wake();
     }

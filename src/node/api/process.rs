@@ -141,7 +141,8 @@ impl<P: Pal> Node<'_, P> {
         self.waiters.fail(None, Error::ShuttingDown);
     }
 
-    fn release_all_ids(&self, mut release: impl FnMut(IdRange)) {
+    /// Forgets the IDs of this process, and calls `release` with each range.
+    pub(in crate::node) fn release_all_ids(&self, mut release: impl FnMut(IdRange)) {
         loop {
             let range = self.own_ids.lock().take_range();
             let Some(range) = range else { return };
@@ -289,16 +290,6 @@ calls! {
                 self.ended.store(true, Ordering::SeqCst);
                 self.record_own_exit(leader, &notice);
                 self.end_own_process(leader);
-                let us = self.identity.vmid;
-                self.release_all_ids(|range| {
-                    // The range is in the table, or another thread has just removed it.
-                    leader.lock().apply(&Op::Request {
-                        from: us,
-                        seq: 0,
-                        message: Message::ReleaseIdRange(range),
-                        other: Presence::Absent,
-                    });
-                });
             }
             (None, Some(leader)) if is_led => {
                 wait!(self.send_closes(leader, limits))?;

@@ -235,6 +235,11 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.reclaim_member(leader, vmid);
         revoke_grants(leader, vmid);
+        self.reclaim_ranges(leader, vmid);
+    }
+
+    /// On the leader: releases the IDs of a process that has ended.
+    pub(in crate::node) fn reclaim_ranges(&self, leader: &LeaderTables<'m>, vmid: Vmid) {
         if self.config.keep_ranges_of_dead {
             return;
         }

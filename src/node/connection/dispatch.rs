@@ -42,9 +42,10 @@ impl<'m, P: Pal> Node<'m, P> {
             self.handle_answer(peer, frame.seq, frame.payload)?;
             return Ok(Retry::No);
         }
-        // A peer whose process has ended only sends this to learn whether the leader knows of the
-        // end.
-        if peer.ended.load(Ordering::SeqCst) && frame.code != codes::GET_ID_OWNER {
+        // A peer whose process has ended only sends these, to learn whether the leader, or its successor,
+        // knows of the end.
+        let is_question = frame.code == codes::GET_ID_OWNER || frame.code == codes::REJOIN;
+        if peer.ended.load(Ordering::SeqCst) && !is_question {
             return Ok(Retry::No);
         }
         let message = match frame.message() {

@@ -250,7 +250,8 @@ impl<'m, P: Pal> Node<'m, P> {
             Ok(()) => return,
             Err(stream) => stream,
         };
-        if !self.admits(vmid) {
+        let has_left = self.has_left(vmid);
+        if !self.admits(vmid) && !has_left {
             let refusal = if self.is_connected(vmid) {
                 Refusal::VmidTaken
             } else {
@@ -311,7 +312,10 @@ impl<'m, P: Pal> Node<'m, P> {
         peer.has_inbound.store(true, Ordering::SeqCst);
         // A member that rejoins was connected with the leader before this one.
         if let Some(leader) = self.leading() {
-            if peer.awaits_rejoin.load(Ordering::SeqCst) {
+            if has_left {
+                Self::note_departed(&peer);
+            }
+            if has_left || peer.awaits_rejoin.load(Ordering::SeqCst) {
                 self.announce_to(&peer);
             } else {
                 leader.lock().apply(&Op::Connected(vmid));
@@ -320,7 +324,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         log_event!(debug, "process {vmid} is connected");
         self.events.connected(vmid);
-        self.enqueue_upcall(Upcall::Joined(vmid));
+        if !has_left {
+            self.enqueue_upcall(Upcall::Joined(vmid));
+        }
         // The bytes that came with the VMID are read now; the platform need not report them.
         self.receive(&peer);
     }
@@ -348,6 +354,15 @@ impl<'m, P: Pal> Node<'m, P> {
     /// one to say why.
     pub(super) fn may_be_refused(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         peer.lacks_inbound() && Some(peer.vmid()) == self.led_by()
+    }
+
+    /// As a leader that has taken over: whether the process was a member of the leader before, and had left.
+    fn has_left(&self, vmid: Vmid) -> bool {
+        let Some(leader) = self.leading().filter(|_| self.follows()) else {
+            return false;
+        };
+        let leader = leader.lock();
+        leader.epoch() > 1 && leader.has_left(vmid) && !self.is_connected(vmid)
     }
 
     /// Whether a process may connect with that VMID. Only the leader knows which VMIDs are used up.

@@ -78,6 +78,8 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) unsettled: AtomicU32,
     /// On a leader that has taken over: the peer is a member of the family that has not rejoined it yet.
     pub(crate) awaits_rejoin: AtomicBool,
+    /// As a leader that has taken over: the peer's process had left the family before.
+    pub(crate) has_left: AtomicBool,
     /// On a leader that has taken over: it has announced to the peer that it leads.
     pub(crate) is_announced_to: AtomicBool,
     /// On a leader that has taken over: the peer is sent again what it has not received of the old leader.

@@ -260,22 +260,37 @@ impl Call {
             return;
         };
         let now = node.now();
-        *next = match peer {
+        let cancellation = Message::FileLockCancel(seq);
+        // The request has followed to the process that leads by now.
+        let asked = peer.map(PeerRef::vmid);
+        let dest = asked.map(|asked| node.redirected(asked, &cancellation));
+        let dest = dest.filter(|dest| *dest != node.identity.vmid);
+        let Some(dest) = dest else {
+            // After its end the process has no request any more; the waiter has the error.
+            let _ = node.handle_own(0, &cancellation);
+            *next = Deadline::Never;
+            return;
+        };
+        let successor = Some(dest)
+            .filter(|_| Some(dest) != asked)
+            .and_then(|dest| node.peers.find_or_add(dest).ok());
+        let is_sent = |peer| node.put(peer, 0, &cancellation).is_ok();
+        *next = match successor.as_ref().or(peer) {
+            // A successor is to confirm it.
+            Some(_) if now >= *give_up_at && node.reign().is_none() => {
+                *give_up_at = now + node.config.recall_limit;
+                Deadline::At(*give_up_at)
+            }
             Some(peer) if now >= *give_up_at => {
                 node.disconnect_peer(peer);
                 Deadline::Never
             }
-            Some(peer) if node.put(peer, 0, &Message::FileLockCancel(seq)).is_ok() => {
+            Some(peer) if is_sent(peer) => {
                 node.flush(peer);
                 Deadline::At(*give_up_at)
             }
             // Until there may be room for the cancellation.
-            Some(_) => Deadline::At((*give_up_at).min(now + TRY_AGAIN)),
-            None => {
-                // After its end the process has no request any more; the waiter has the error.
-                let _ = node.handle_own(0, &Message::FileLockCancel(seq));
-                Deadline::Never
-            }
+            _ => Deadline::At((*give_up_at).min(now + TRY_AGAIN)),
         };
     }
 

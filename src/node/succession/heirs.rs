@@ -79,8 +79,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 if !self.has_ended() {
                     return if has_all { until } else { soon };
                 }
-                // The leader may leave as soon as it waits for nobody.
-                self.waiters.wake_for_room(self.identity.vmid);
+                self.wake_leaver(log);
                 match self.waits_for_members_until(log) {
                     Some(_) if !has_all => soon,
                     Some(end) => until.min(Deadline::At(end)),
@@ -89,11 +88,20 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             LogStage::Unconfirmed => {
                 let limit = Time(log.confirm_by.load(Ordering::SeqCst));
-                if now >= limit {
+                let is_confirmed = log.is_confirmed.load(Ordering::SeqCst);
+                // What was queued for the heir before it got the state is nowhere else, so it is written first.
+                let may_name = is_confirmed && Self::is_settled(&peer);
+                if now >= limit || may_name && !self.name_heir(log, &peer) {
                     self.lose_heir(log, DismissReason::Slow);
                     return Deadline::Now;
                 }
-                until.min(Deadline::At(limit))
+                if may_name {
+                    Deadline::Now
+                } else if is_confirmed {
+                    soon
+                } else {
+                    until.min(Deadline::At(limit))
+                }
             }
             _ => until,
         }
@@ -109,8 +117,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if !self.has_ended() {
                 return until;
             }
-            // It leaves as soon as it waits for nobody who could become one.
-            self.waiters.wake_for_room(self.identity.vmid);
+            self.wake_leaver(log);
             return match self.waits_for_members_until(log) {
                 Some(end) => until.min(Deadline::At(end)),
                 None => until,
@@ -145,6 +152,15 @@ impl<'m, P: Pal> Node<'m, P> {
         log.set_stage(LogStage::Filling);
         log_event!(debug, "process {heir} is to be the heir");
         Deadline::Now
+    }
+
+    /// Wakes a call that waits to leave, when it has to wait for no member any more: once, since without a worker this is
+    /// run by that call itself.
+    fn wake_leaver(&self, log: &Log<'m, P::Stream>) {
+        let may_leave = self.await_heir();
+        if may_leave != log.may_leave.swap(may_leave, Ordering::SeqCst) && may_leave {
+            self.waiters.wake_for_room(self.identity.vmid);
+        }
     }
 
     /// Returns the member that is to be the heir, if there is one that can be.
@@ -189,9 +205,8 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(heir) = &heir {
             let epoch = self.present_leader().epoch;
             let dismissal = Message::Dismiss(Dismissal { reason, epoch });
-            if self.put(heir, 0, &dismissal).is_err() {
-                self.disconnect_peer(heir);
-            }
+            // A full queue is no fault of it: it sees the end of the log, too.
+            let _ = self.put(heir, 0, &dismissal);
             self.call_worker(heir);
         }
         if let Some(tables) = self.leading() {
@@ -314,12 +329,18 @@ impl<'m, P: Pal> Node<'m, P> {
             self.lose_heir(log, DismissReason::Differs);
             return Ok(true);
         }
+        log.is_confirmed.store(true, Ordering::SeqCst);
+        self.wake();
+        Ok(true)
+    }
+
+    /// Names the process as the heir that has confirmed that it has the state. False if the log has no room for it.
+    fn name_heir(&self, log: &Log<'m, P::Stream>, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         self.raise_config();
         // The heir is named in its log before anywhere else: whatever the others know, it knows.
         let list = Message::Heirs(self.heir_list(Vmid::number(log.heir())));
         if !log.append(&list) {
-            self.lose_heir(log, DismissReason::Slow);
-            return Ok(true);
+            return false;
         }
         let named_by = self.now() + self.config.heir_patience;
         log.named_by.store(named_by.0, Ordering::SeqCst);
@@ -329,6 +350,6 @@ impl<'m, P: Pal> Node<'m, P> {
         log_event!(debug, "process {} is the heir", peer.vmid());
         self.waiters.wake_for_room(self.identity.vmid);
         self.wake();
-        Ok(true)
+        true
     }
 }

@@ -88,10 +88,14 @@ pub(in crate::node) struct Log<'m, S> {
     /// The state of the heir that it must confirm.
     pub(super) expected_op: AtomicU64,
     pub(super) expected_digest: AtomicU64,
+    /// It has confirmed it.
+    pub(super) is_confirmed: AtomicBool,
     /// The time by which it must confirm it.
     pub(super) confirm_by: AtomicU64,
     /// The time by which all members should have the list of heirs.
     pub(super) named_by: AtomicU64,
+    /// A leader that leaves has to wait for no member.
+    pub(super) may_leave: AtomicBool,
     /// A member has not got the present list of heirs yet.
     pub(super) list_is_due: AtomicBool,
     queue: SpinLock<LogQueue<'m>>,
@@ -154,8 +158,10 @@ impl<'m, S: Stream> Log<'m, S> {
             unread: AtomicU64::new(0),
             expected_op: AtomicU64::new(0),
             expected_digest: AtomicU64::new(0),
+            is_confirmed: AtomicBool::new(false),
             confirm_by: AtomicU64::new(0),
             named_by: AtomicU64::new(0),
+            may_leave: AtomicBool::new(false),
             list_is_due: AtomicBool::new(false),
             queue: SpinLock::new(
                 Rank::LogQueue,
@@ -197,6 +203,11 @@ impl<'m, S: Stream> Log<'m, S> {
         Vmid::new(self.heir.load(Ordering::SeqCst))
     }
 
+    /// Whether the log names its reader as the heir.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self.stage(), LogStage::Hot | LogStage::Resigned)
+    }
+
     /// Returns the heir that can take over.
     pub(super) fn hot_heir(&self) -> Option<Vmid> {
         self.heir().filter(|_| self.stage() == LogStage::Hot)
@@ -229,7 +240,11 @@ impl<'m, S: Stream> Log<'m, S> {
                 self.appended
                     .fetch_add(message.length() as u64, Ordering::SeqCst);
             }
-            _ => self.has_overflowed.store(true, Ordering::SeqCst),
+            _ => {
+                // A record that is lost is never written, so nothing that it could reveal is.
+                self.appended.fetch_add(1, Ordering::SeqCst);
+                self.has_overflowed.store(true, Ordering::SeqCst);
+            }
         }
     }
 
@@ -256,10 +271,10 @@ impl<'m, S: Stream> Log<'m, S> {
         self.appended.load(Ordering::SeqCst).wrapping_sub(written)
     }
 
-    /// Whether new operations have to wait.
+    /// Whether new operations have to wait. None is appended while the state goes to the heir.
     #[inline]
     fn is_nearly_full(&self) -> bool {
-        self.backlog() > self.limit
+        self.backlog() > self.limit && self.stage() != LogStage::Filling
     }
 
     /// Tells the platform that the log follows. False if the stream can't be used.
@@ -302,6 +317,7 @@ impl<'m, S: Stream> Log<'m, S> {
         let appended = self.appended.load(Ordering::SeqCst);
         self.written.store(appended, Ordering::SeqCst);
         self.has_overflowed.store(false, Ordering::SeqCst);
+        self.is_confirmed.store(false, Ordering::SeqCst);
         self.blocked_since.store(0, Ordering::SeqCst);
         self.unread.store(0, Ordering::SeqCst);
     }
@@ -323,11 +339,12 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Writes what was appended to the log until now. False if that is not possible at present: then no byte
-    /// must be written to a peer, and the worker writes the queues of the peers later.
+    /// must be written to a peer, and the worker writes the queues of the peers later. A process that is not
+    /// named as the heir yet delays nobody: it leads only if it reads its name, which comes after all these.
     #[inline]
     pub(in crate::node) fn flush_log(&self) -> bool {
         match self.leadership.log() {
-            Some(log) if !log.is_written() => self.write_log(log),
+            Some(log) if !log.is_written() => self.write_log(log) || !log.is_named(),
             _ => true,
         }
     }
@@ -417,6 +434,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn await_log_written(&self) {
         if let Some(log) = self.leadership.log()
             && !log.is_written()
+            && log.is_named()
         {
             self.write_log_while(log, |_| true);
         }

@@ -101,7 +101,12 @@ impl<'m, P: Pal> Node<'m, P> {
             return Succession::None;
         }
         if gone == NOBODY {
-            return Succession::Awaited;
+            // Only calls waited there. After the end of the family they get that as their error.
+            return if self.leader_gone.load(Ordering::SeqCst) {
+                Succession::None
+            } else {
+                Succession::Awaited
+            };
         }
         let us = self.identity.vmid;
         // Its log says whether this process is the heir.

@@ -315,9 +315,12 @@ impl<'m, P: Pal> Node<'m, P> {
             if peer.lacks_inbound() || tables.lock().is_member(vmid) {
                 continue;
             }
-            if tables.lock().admits(vmid, is_known) {
+            let is_admitted = tables.lock().admits(vmid, is_known);
+            if is_admitted {
                 tables.lock().apply(&Op::Connected(vmid));
                 confirm_grants(tables, vmid, false);
+            } else if tables.lock().has_left(vmid) {
+                Self::note_departed(&peer);
             } else {
                 self.refuse(Some(vmid), Refusal::VmidNotAdmitted);
                 self.disconnect_peer(&peer);
@@ -375,10 +378,21 @@ impl<'m, P: Pal> Node<'m, P> {
         Deadline::Now
     }
 
+    /// The process had left when the leader before ended: that one knew of its exit, or had dismissed it. It asks the
+    /// successor to follow it, and the refusal ends its wait: without that it would wait for a leader for its whole limit.
+    /// Nothing else of it is executed.
+    pub(in crate::node) fn note_departed(peer: &PeerRef<'_, 'm, P::Stream>) {
+        peer.has_left.store(true, Ordering::SeqCst);
+        peer.ended.store(true, Ordering::SeqCst);
+        peer.extended.store(true, Ordering::SeqCst);
+        peer.is_announced_to.store(false, Ordering::SeqCst);
+    }
+
     /// Announces to a member that this process leads, once.
     pub(in crate::node) fn announce_to(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        let awaits_rejoin = peer.awaits_rejoin.load(Ordering::SeqCst);
-        if !awaits_rejoin || peer.is_announced_to.swap(true, Ordering::SeqCst) {
+        let is_awaited =
+            peer.awaits_rejoin.load(Ordering::SeqCst) || peer.has_left.load(Ordering::SeqCst);
+        if !is_awaited || peer.is_announced_to.swap(true, Ordering::SeqCst) {
             return;
         }
         let hello = Message::Hello(self.own_hello());

@@ -209,7 +209,8 @@ fn leave<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, led: bool) {
         let family = &world.checks.family;
         let ended = world.checks.calls.ended(&call, left.err(), now, family);
         world.check("calls", ended);
-        if is_last {
+        // Another may have joined meanwhile, and lead now.
+        if is_last && world.network.is_alone(own.place) {
             let outcome = left_over(&pools, &["children"]);
             world.check("left-over", outcome);
             let delivered = world.checks.signals.all_delivered(&world.checks.family);

@@ -10,8 +10,8 @@ use libos_ipc::leader::{Leader, Op};
 use super::checks::Checks;
 use super::faults::{Fault, Faults};
 use super::network::{Network, StreamEvent};
-use super::plan::{Options, Plan};
-use super::process::NewProcess;
+use super::plan::{Options, Plan, SUCCESSION_LIMIT};
+use super::process::{NewProcess, nanoseconds};
 use super::trace::Trace;
 
 thread_local! {
@@ -241,6 +241,13 @@ impl World {
         self.log(format_args!("the leader v{vmid} ends; its heir: {heir:?}"));
         self.checks.succession.ended(vmid, heir, now);
         self.checks.calls.leader_ended = Some(now);
+    }
+
+    /// Whether the leader serves all members: its log takes bytes, and all have had the time to follow it.
+    pub(crate) fn is_led(&self) -> bool {
+        let now = self.network.now;
+        let may_be_lost = |then| now < then + nanoseconds(SUCCESSION_LIMIT);
+        !self.network.is_log_still() && !self.checks.calls.leader_ended.is_some_and(may_be_lost)
     }
 
     /// A process has applied an operation to tables of a leader, as the leader or as its heir.

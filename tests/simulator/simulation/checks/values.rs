@@ -146,6 +146,7 @@ impl Values {
         (who, handle): (Who, SyncHandle),
         write: bool,
         asked: u64,
+        is_led: bool,
     ) -> Result<(), String> {
         for waiting in &self.all[at].waiting {
             let (pid, since) = (waiting.who.0, waiting.since);
@@ -157,7 +158,9 @@ impl Values {
                 ));
             }
         }
-        if self.are_late {
+        // Only the leader has a process return what another waits for. One whose log takes no bytes sends nothing,
+        // and a member may need some time to follow the next one: its lease is valid until then.
+        if self.are_late || !is_led {
             return Ok(());
         }
         for waiting in &mut self.all[at].waiting {

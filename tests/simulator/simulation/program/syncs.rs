@@ -144,8 +144,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 }
                 return;
             }
+            let is_led = world.is_led();
             let values = &mut world.checks.values;
-            let passed = values.passes(at, (who, handle), write, asked);
+            let passed = values.passes(at, (who, handle), write, asked, is_led);
             let alone = values.taken(at, who, write);
             let seen = values.seen(at, who.0, stamp);
             let reported = values.on_report(at, who.0, write, status.owner_died);
