@@ -8,7 +8,18 @@ use crate::file_locks::LockLimits;
 use crate::heirs::{Adoption, Heirs};
 use crate::leader::{LeaderCapacities, SignalLimits};
 use crate::shared_state::LeaseLimits;
-use crate::wire::{Answer, DelegatedLocks};
+use crate::wire::{Answer, DelegatedLocks, Heartbeat};
+
+/// The bytes that every send queue keeps free for one answer. A peer's request is read only if the
+/// queue of that peer has room for its answer.
+pub(crate) const ANSWER_RESERVE: usize = 128;
+
+// The reserve holds the longest answer that is not metadata.
+const _: () = assert!(ANSWER_RESERVE >= crate::wire::HEADER_LENGTH + 48);
+
+/// The bounds of [`Config::silence_limit`].
+pub(crate) const SHORTEST_SILENCE: Duration = Duration::from_millis(1);
+pub(crate) const LONGEST_SILENCE: Duration = Duration::from_nanos(Heartbeat::LONGEST);
 
 /// The limits of one node. Each is a number of entries; at the limit a call gets
 /// [`Error::Full`](crate::Error::Full) with the name of the limit.

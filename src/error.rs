@@ -309,6 +309,15 @@ impl Errno {
         }
     }
 
+    /// Checks the status of an answer that has data unless it failed. Only 0 is a success: a number above 0, which no peer
+    /// should send, is taken for that of the error.
+    pub(crate) fn check_status(status: i32) -> Result<(), Errno> {
+        match Errno::new(status) {
+            Some(errno) => Err(errno),
+            None => Errno::check(status).map(drop),
+        }
+    }
+
     /// Returns the status of a result: 0 or a negative error number.
     #[inline]
     pub(crate) fn status<T>(result: &Result<T, Errno>) -> i32 {

@@ -1,10 +1,6 @@
 //! Which members may lead the family after its leader.
 
-use core::time::Duration;
-
 use crate::Vmid;
-use crate::config::Config;
-use crate::start_error::{ConfigError, Rule};
 
 /// The processes that may lead the family after its leader.
 ///
@@ -51,50 +47,5 @@ impl Heirs {
             Heirs::Any => true,
             Heirs::Listed(list) => list.contains(&Some(member)),
         }
-    }
-}
-
-impl Config {
-    /// The shortest [`Config::stall_limit`].
-    const SHORTEST_STALL: Duration = Duration::from_millis(10);
-
-    /// Checks the fields about the heirs.
-    pub(crate) fn check_heirs(&self) -> Result<(), ConfigError> {
-        let contradiction = |field, because| {
-            let rule = Rule::Contradiction { because };
-            Err(ConfigError { field, rule })
-        };
-        if let Heirs::Listed(list) = self.heirs {
-            let names = list.iter().flatten();
-            let is_double = |name| list.iter().flatten().filter(|other| *other == name).count() > 1;
-            if names.clone().count() == 0 {
-                return contradiction("heirs", "the list is empty; Heirs::None means no heir");
-            }
-            if names.clone().any(is_double) {
-                return contradiction("heirs", "the list has a member twice");
-            }
-        }
-        if !self.heirs.is_any() {
-            return Ok(());
-        }
-        if !Self::HAS_SUCCESSION {
-            return contradiction(
-                "heirs",
-                "this library is built without the feature `succession`",
-            );
-        }
-        if self.heir_patience.is_zero() {
-            return contradiction("heir_patience", "an heir needs time to read the log");
-        }
-        if self.succession_limit.is_zero() {
-            return contradiction("succession_limit", "an heir needs time to take over");
-        }
-        if !self.stall_limit.is_zero() && self.stall_limit < Self::SHORTEST_STALL {
-            return contradiction(
-                "stall_limit",
-                "a leader that is only late would be ended: it is 0 (none) or at least 10 ms",
-            );
-        }
-        Ok(())
     }
 }

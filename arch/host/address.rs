@@ -21,7 +21,8 @@ use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketTy
 use rustix::net::{accept_with, bind, connect, listen, shutdown, socket_with};
 use rustix::process::Uid;
 
-use super::process::{Creator, exhausted};
+use super::errors::exhausted;
+use super::process::Creator;
 use super::stream::HostStream;
 use crate::Vmid;
 use crate::invariant::Count;

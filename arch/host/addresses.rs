@@ -9,17 +9,8 @@ use std::str::FromStr;
 use std::string::String;
 use std::sync::Arc;
 
-use super::network::NetworkAddress;
+use super::network::{NetworkAddress, VsockAddress};
 use crate::Vmid;
-
-/// An address of a virtual machine's sockets ([`vsock(7)`](https://man7.org/linux/man-pages/man7/vsock.7.html)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VsockAddress {
-    /// The context identifier of the machine: 2 is the host, 1 is this machine itself.
-    pub cid: u32,
-    /// The port.
-    pub port: u32,
-}
 
 /// The addresses of the members of a family, by their VMIDs.
 ///

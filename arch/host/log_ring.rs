@@ -30,8 +30,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 
+use super::errors::stream_error;
 use super::process::Creator;
-use super::stream::stream_error;
 use crate::invariant::OrBroken;
 use crate::pal::StreamError;
 

@@ -25,6 +25,7 @@
 mod address;
 mod addresses;
 mod clock;
+mod errors;
 mod event;
 #[cfg(feature = "succession")]
 mod log_ring;
@@ -55,11 +56,12 @@ use rustix::process::{
 };
 
 use self::address::{Base, Listener};
-pub use self::addresses::{Addresses, VsockAddress};
+pub use self::addresses::Addresses;
+use self::errors::exhausted;
 pub use self::event::HostEvent;
 use self::network::NetworkListener;
+pub use self::network::VsockAddress;
 pub use self::node::HostNode;
-use self::process::exhausted;
 pub use self::proxy::{Proxy, ProxyEnd};
 #[cfg(feature = "secure")]
 pub use self::secure::{SecureHost, random};

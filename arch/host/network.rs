@@ -14,8 +14,8 @@ use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, getpeername, getsockname, sockopt};
 use rustix::net::{Shutdown, bind, connect, listen, shutdown, socket_with};
 
-use super::addresses::VsockAddress;
-use super::process::{Creator, exhausted};
+use super::errors::exhausted;
+use super::process::Creator;
 
 /// The greatest number of connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -26,6 +26,15 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_COUNT: u32 = 3;
 const UNCONFIRMED_LIMIT: u32 = 10_000;
+
+/// An address of a virtual machine's sockets ([`vsock(7)`](https://man7.org/linux/man-pages/man7/vsock.7.html)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VsockAddress {
+    /// The context identifier of the machine: 2 is the host, 1 is this machine itself.
+    pub cid: u32,
+    /// The port.
+    pub port: u32,
+}
 
 /// The address of one member.
 #[derive(Clone, Copy, Debug)]

@@ -18,6 +18,7 @@ use rustix::process::Uid;
 use rustix::process::{Resource, getrlimit};
 
 use super::clock;
+use super::errors::stream_error;
 #[cfg(feature = "succession")]
 use super::log_ring::{self, RingReader, RingWriter};
 use super::process::Creator;
@@ -258,14 +259,5 @@ impl Stream for HostStream {
             Ok(0) | Err(StreamError::Closed) => LogWriterEnd::Certain,
             Ok(_) | Err(_) => LogWriterEnd::Unknown,
         }
-    }
-}
-
-pub(super) fn stream_error(error: Errno) -> StreamError {
-    match error {
-        // A temporary shortage of kernel memory is handled like a full stream.
-        Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => StreamError::WouldBlock,
-        Errno::INTR => StreamError::Interrupted,
-        _ => StreamError::Closed,
     }
 }

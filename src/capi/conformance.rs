@@ -8,8 +8,9 @@ use std::format;
 use std::sync::Mutex;
 
 use super::callback_result;
+use super::callbacks::call;
 use super::event::CEvent;
-use super::platform::{CPlatform, CStream, call};
+use super::platform::{CPlatform, CStream};
 use super::tables::libos_ipc_platform;
 use crate::error::Errno;
 use crate::pal::{AcceptError, ConnectError, Pal};

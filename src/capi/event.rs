@@ -6,7 +6,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::callback_result;
-use super::platform::{MISSING, call};
+use super::callbacks::{MISSING, call};
 use super::tables::libos_ipc_platform;
 use crate::pal::{Event, OutOfResources};
 

@@ -10,6 +10,7 @@
 #![allow(non_camel_case_types, non_upper_case_globals)]
 
 mod call_limits;
+mod callbacks;
 mod children;
 #[cfg(all(feature = "testing", feature = "std"))]
 mod conformance;

@@ -1,9 +1,10 @@
 //! The platform of a C process: a [`Pal`] that calls the functions of `struct libos_ipc_platform`.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::c_void;
 use core::ptr::null_mut;
 
 use super::callback_result;
+use super::callbacks::{MISSING, call};
 use super::event::CEvent;
 use super::state::platform;
 use super::tables::{libos_ipc_platform, libos_ipc_ready};
@@ -15,22 +16,6 @@ use crate::pal::{
     AcceptError, ConnectError, Deadline, Interest, OutOfResources, Pal, READY_AT_ONCE, ReadyList,
     Stream, StreamError, Time, Token,
 };
-
-/// The result of a function that the table does not have.
-pub(super) const MISSING: c_int = Errno::ENOSYS.negated();
-
-/// Calls a function of the platform, with its context.
-macro_rules! call {
-    ($table:expr, $name:ident ($($argument:expr),*), $missing:expr) => {
-        match $table.$name {
-            // SAFETY: `libos_ipc_setup` requires functions that do what the header states. The pointers are to
-            // live memory of this library, or came from the same table.
-            Some(function) => unsafe { function($table.context, $($argument),*) },
-            None => $missing,
-        }
-    };
-}
-pub(super) use call;
 
 impl libos_ipc_platform {
     /// The first required member that the table does not have.

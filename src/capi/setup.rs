@@ -4,9 +4,10 @@ use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::time::Duration;
 
+use super::callbacks::call;
 use super::ffi_copy::{read, write};
 use super::library_os::LibraryOs;
-use super::platform::{CPlatform, call};
+use super::platform::CPlatform;
 use super::state::{NODE, SETUP, Setup, platform};
 use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_ipc_platform};
 use super::{CNode, node, node_any_phase, status};

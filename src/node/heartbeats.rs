@@ -75,10 +75,6 @@ impl Contact {
     }
 }
 
-/// The bounds of [`Config::silence_limit`].
-pub(crate) const SHORTEST_SILENCE: Duration = Duration::from_millis(1);
-pub(crate) const LONGEST_SILENCE: Duration = Duration::from_nanos(Heartbeat::LONGEST);
-
 /// Returns [`Config::silence_limit`] in nanoseconds.
 fn nanoseconds(limit: Duration) -> u64 {
     u64::try_from(limit.as_nanos()).or_broken(Heartbeat::LONGEST)

@@ -31,9 +31,9 @@ use crate::store::{SpinLock, assert_none_held};
 use connection::{Turns, WorkerState};
 use deadlines::LeaderLimits;
 use heartbeats::Contact;
-pub(crate) use heartbeats::{LONGEST_SILENCE, SHORTEST_SILENCE};
 use succession::Leadership;
 
+pub(crate) use crate::config::ANSWER_RESERVE;
 pub(crate) use api::SyncHandles;
 pub use api::{
     Arrival, Barrier, ChildSelector, Condvar, Exit, Queue, Reader, Semaphore, Shared, SliceReader,
@@ -53,10 +53,6 @@ pub(crate) use rpc::{Delivery, LateReply, Waiters};
 pub use rpc::{Interrupt, PendingCall, Request, Wait, WaitReason};
 pub use upcall::{Embedder, Metadata, MetadataReply, Signal, SignalReply, Target};
 pub(crate) use upcall::{NoEmbedder, Upcall};
-
-/// The bytes that every send queue keeps free for one answer. A peer's request is read only if the
-/// queue of that peer has room for its answer.
-pub(crate) const ANSWER_RESERVE: usize = 128;
 
 /// The calls to the embedder that are queued, at the limit. When the queue is full, the worker
 /// leaves a peer's message unread until there is room.
@@ -207,6 +203,3 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 }
-
-// The reserve holds the longest answer that is not metadata.
-const _: () = assert!(ANSWER_RESERVE >= crate::wire::HEADER_LENGTH + 48);

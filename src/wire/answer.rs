@@ -12,7 +12,7 @@ use crate::error::Errno;
 use crate::store::total;
 use crate::{Id, Pid, Vmid};
 use core::mem::size_of;
-use zerocopy::little_endian::{I32, U32};
+use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros};
 
 /// The longest path of an answer, with its NUL, in bytes (`PATH_MAX`).
@@ -283,30 +283,23 @@ impl<'a> Answer<'a> {
                 if body.data_size.get() != data.len() as u64 {
                     return Err(Malformed::LengthsDisagree);
                 }
-                Answer::Meta(read_status(body.status).map(|()| data))
+                Answer::Meta(Errno::check_status(body.status.get()).map(|()| data))
             }
             Expected::Lock => Answer::Lock(read_lock(payload)?),
             Expected::Process => Answer::Process(read_process(payload)?),
             Expected::End => {
                 let body: &layout::EndAnswer = read_struct(payload)?;
-                Answer::End(read_status(body.status).map(|()| ExitReport::of(&body.exit)))
+                Answer::End(
+                    Errno::check_status(body.status.get()).map(|()| ExitReport::of(&body.exit)),
+                )
             }
             Expected::Fencing => {
                 let body: &layout::FencingAnswer = read_struct(payload)?;
-                Answer::Fencing(read_status(body.status).map(|()| body.number.get()))
+                Answer::Fencing(Errno::check_status(body.status.get()).map(|()| body.number.get()))
             }
             Expected::Rejoin => Answer::Rejoin(Rejoined::read(payload)?),
             Expected::Leader => Answer::Leader(NewLeader::read(payload)?),
         })
-    }
-}
-
-/// Reads the status of an answer that has data unless it failed. Only 0 is a success: a number above 0, which no peer
-/// should send, is taken for that of the error.
-pub(super) fn read_status(status: I32) -> Result<(), Errno> {
-    match Errno::new(status.get()) {
-        Some(errno) => Err(errno),
-        None => Errno::check(status.get()).map(drop),
     }
 }
 
@@ -328,7 +321,7 @@ fn process_layout(process: Result<Process, Errno>) -> layout::ProcessAnswer {
 
 fn read_process(payload: &[u8]) -> Result<Result<Process, Errno>, Malformed> {
     let body: &layout::ProcessAnswer = read_struct(payload)?;
-    if let Err(errno) = read_status(body.status) {
+    if let Err(errno) = Errno::check_status(body.status.get()) {
         return Ok(Err(errno));
     }
     let pid = |number: U32| Pid::new(number.get()).ok_or(Malformed::BadValue);
@@ -365,7 +358,7 @@ fn lock_layout(lock: Result<Option<HeldLock>, Errno>) -> layout::FileLockAnswer 
 fn read_lock(payload: &[u8]) -> Result<Result<Option<HeldLock>, Errno>, Malformed> {
     let body: &layout::FileLockAnswer = read_struct(payload)?;
     // A peer fills in the other fields only if there is a lock.
-    if let Err(errno) = read_status(body.status) {
+    if let Err(errno) = Errno::check_status(body.status.get()) {
         return Ok(Err(errno));
     }
     let write = match LockKind::read(body.kind.get())? {

@@ -1,6 +1,5 @@
 //! The payloads of the messages by which a family gets another leader.
 
-use super::answer::read_status;
 use super::error::Malformed;
 use super::frame::read_struct;
 use super::kinds::{DismissReason, SuccessionMode};
@@ -212,7 +211,7 @@ impl Rejoined {
         let body: &layout::RejoinAnswer = read_struct(payload)?;
         Ok(Rejoined {
             epoch: body.epoch.get(),
-            taken: read_status(body.status).map(|()| body.taken.get()),
+            taken: Errno::check_status(body.status.get()).map(|()| body.taken.get()),
         })
     }
 }

@@ -8,7 +8,7 @@ use super::caller_read::{CallerRead, Wake};
 use super::task::WakeTarget;
 use super::wait::{Interrupt, Limits, interruptible};
 use super::wait_reason::WaitReason;
-use super::waiters::{LateReply, WaitToken};
+use super::waiter::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::{Error, Invalid};
 use crate::invariant::OrBroken;

@@ -16,7 +16,7 @@ use super::dropped_lock::requested;
 use super::reply_buffers::{BUFFER_LENGTH, ReplyData};
 use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
-use super::waiters::{LateReply, WaitToken};
+use super::waiter::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::{Errno, Error, Invalid, Resource};
 use crate::invariant::OrBroken;

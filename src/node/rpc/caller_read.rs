@@ -7,7 +7,7 @@
 //! the stream to the worker, so that a thread that waits never calls the embedder.
 
 use super::wait::{Limits, interruptible};
-use super::waiters::WaitToken;
+use super::waiter::WaitToken;
 use crate::config::Driving;
 use crate::node::connection::{Reader, Retry};
 use crate::node::{Node, PeerRef, RxHalf};

@@ -1,8 +1,8 @@
 //! The events that end the wait of a call: its answer, a failure, or a wake.
 
-use super::dropped_lock::DroppedLock;
 use super::wait_reason::WaitReason;
-use super::waiters::{LateReply, WaitPhase, WaitToken, WaiterState, Waiters};
+use super::waiter::{DroppedLock, LateReply, WaitPhase, WaitToken, WaiterState};
+use super::waiters::Waiters;
 use crate::Vmid;
 use crate::error::Error;
 use crate::pal::Event;

@@ -8,7 +8,8 @@
 use super::reply_buffers::ReplyData;
 use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
-use super::waiters::{LateReply, WaitPhase, WaitToken, Waiters};
+use super::waiter::{DroppedLock, LateReply, WaitPhase, WaitToken};
+use super::waiters::Waiters;
 use crate::error::Error;
 use crate::invariant::broken;
 use crate::node::Node;
@@ -16,20 +17,6 @@ use crate::pal::{Deadline, Event, Pal, Time};
 use crate::store::Buffer;
 use crate::sync::Ordering;
 use crate::wire::{Answer, FileLock, Frame, LockKind, Message, codes};
-
-/// The state of a request for a lock that nobody waits for any more. `delegation` is the number of the
-/// delegation that was requested with it, 0 for none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DroppedLock {
-    /// The cancellation is to be sent.
-    Cancel { delegation: u64 },
-    /// The outcome is to come.
-    Sent { delegation: u64 },
-    /// The lock was granted, and the unlock is to be sent.
-    Unlock,
-    /// The answer to the unlock is to come.
-    Unlocked,
-}
 
 /// Returns the lock that the message requests, and the number of the delegation that it requests with it.
 pub(super) fn requested<'a>(message: &Message<'a>) -> Option<(FileLock<'a>, u64)> {

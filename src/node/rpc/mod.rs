@@ -17,7 +17,9 @@ mod task;
 mod undo;
 mod wait;
 mod wait_reason;
+mod waiter;
 mod waiters;
+mod wakes;
 
 pub(super) use block_on::{ClaimedWaiter, Progress};
 pub(super) use caller_read::Wake;
@@ -31,6 +33,7 @@ pub(super) use undo::Undo;
 pub(super) use wait::Limits;
 pub use wait::{Interrupt, Wait};
 pub use wait_reason::{PendingCall, WaitReason};
+pub(crate) use waiter::{LateReply, WaitToken};
 #[cfg(feature = "capi")]
 pub(crate) use waiters::MOST_SET_ASIDE;
-pub(crate) use waiters::{LateReply, WaitToken, Waiters};
+pub(crate) use waiters::Waiters;

@@ -6,7 +6,6 @@
 
 use core::future::poll_fn;
 use core::ops::Deref;
-use core::task::Context;
 
 use super::block_on::Progress;
 use super::caller_read::CallerRead;
@@ -14,7 +13,7 @@ use super::reply_buffers::ReplyData;
 use super::request::Request;
 use super::task::WakeTarget;
 use super::wait::{Limits, Wait};
-use super::waiters::WaitToken;
+use super::waiter::WaitToken;
 use crate::Vmid;
 use crate::error::Error;
 use crate::node::{Node, PeerRef};
@@ -130,7 +129,7 @@ impl<'m, P: Pal> Polled<'_, 'm, P> {
         let limits = Limits::of(wait, &self.pal);
         let may_wait = limits.until != Deadline::Now;
         let mut request = Request::exchange(self, dest, message, limits, may_wait)?;
-        poll_fn(|context| request.poll_step(Some(task(context)), data)).await
+        poll_fn(|context| request.poll_step(Some(WakeTarget::of(context)), data)).await
     }
 
     /// The future of [`Node::call_for_data`].
@@ -144,7 +143,7 @@ impl<'m, P: Pal> Polled<'_, 'm, P> {
         let limits = Limits::of(wait, &self.pal);
         let may_wait = limits.until != Deadline::Now;
         let mut request = Request::begin(self, dest, message, limits, may_wait)?;
-        poll_fn(|context| request.poll_step(Some(task(context)), data)).await
+        poll_fn(|context| request.poll_step(Some(WakeTarget::of(context)), data)).await
     }
 
     /// The future of [`Node::call`].
@@ -168,13 +167,8 @@ impl<'m, P: Pal> Polled<'_, 'm, P> {
     ) {
         poll_fn(|context| {
             let mut step = |limit| step(limit);
-            self.poll_step(token, limits, Some(task(context)), &mut step)
+            self.poll_step(token, limits, Some(WakeTarget::of(context)), &mut step)
         })
         .await;
     }
-}
-
-/// Returns the task of a context.
-pub(super) fn task(context: &Context<'_>) -> WakeTarget {
-    WakeTarget::Task(context.waker().clone())
 }

@@ -5,12 +5,11 @@ use core::task::{Context, Poll};
 
 use super::block_on::Progress;
 use super::call::Call;
-use super::mode::task;
 use super::own::Own;
 use super::reply_buffers::ReplyData;
 use super::task::WakeTarget;
 use super::wait::Limits;
-use super::waiters::WaitToken;
+use super::waiter::WaitToken;
 use crate::Vmid;
 use crate::error::{Error, Invalid};
 use crate::invariant::OrBroken;
@@ -240,7 +239,7 @@ impl<P: Pal> Future for Request<'_, '_, P> {
     type Output = Result<Answer<'static>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_step(Some(task(context)), &mut ReplyData::none())
+        self.poll_step(Some(WakeTarget::of(context)), &mut ReplyData::none())
     }
 }
 

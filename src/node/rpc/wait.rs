@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::waiters::WaitToken;
+use super::waiter::WaitToken;
 use crate::config::Driving;
 use crate::error::Error;
 use crate::node::Node;

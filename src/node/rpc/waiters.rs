@@ -12,11 +12,11 @@ use crate::store::{
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::{Answer, Expected};
 
-use super::dropped_lock::DroppedLock;
 use super::reply_buffers::{BUFFER_LENGTH, ReplyBuffers, ReplyData};
 use super::task::{NO_LIMIT, Task};
 use super::wait_reason::{PendingCall, WaitReason};
-use crate::{Id, Vmid};
+use super::waiter::{LateReply, WaitPhase, WaitToken, Waiter, WaiterState};
+use crate::Vmid;
 
 /// Sequence numbers stay below this limit: a C leader answers a delayed request with the low 32
 /// bits of the number.
@@ -24,57 +24,6 @@ const SEQ_LIMIT: u64 = 1 << 32;
 
 /// The number of waiters that are set aside, in a table that has four times as many.
 pub(crate) const MOST_SET_ASIDE: usize = 16;
-
-/// The action on an answer that comes after its call has returned. The leader has executed the
-/// request all the same, so this process must act on the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LateReply {
-    /// No action: the answer is dropped.
-    Drop,
-    /// There is no late answer: the call cancels the request, and waits until the peer confirms
-    /// that.
-    Cancel,
-    /// Release the range that the answer carries.
-    ReleaseRange,
-    /// Finish the transfer of this ID, which succeeded or failed.
-    TransferId(Id),
-    /// Unlock the range, if the lock was granted.
-    Lock(DroppedLock),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WaitPhase {
-    Free,
-    /// The call waits for room to send to the peer.
-    ForRoom,
-    /// The call waits for an answer.
-    ForAnswer,
-    /// The call has returned, but a late answer needs an action.
-    Abandoned,
-    Answered(Answer<'static>),
-    Failed(Error),
-}
-
-pub(super) struct WaiterState<'m> {
-    pub(super) phase: WaitPhase,
-    pub(super) peer: Option<Vmid>,
-    pub(super) what: WaitReason,
-    pub(super) since: Time,
-    pub(super) seq: u64,
-    /// The request is for the leader, whichever process leads.
-    pub(super) is_for_leader: bool,
-    pub(super) expected: Expected,
-    pub(super) late: LateReply,
-    /// The buffer for the data of the answer, for a request whose answer has data.
-    pub(super) buffer: Option<Buffer<'m>>,
-    pub(super) length: usize,
-}
-
-pub(crate) struct Waiter<'m, E> {
-    pub(super) event: E,
-    pub(super) task: Task,
-    pub(super) state: SpinLock<WaiterState<'m>>,
-}
 
 struct FreeList<'m> {
     stack: Table<'m, u32>,
@@ -92,29 +41,6 @@ pub(crate) struct Waiters<'m, E> {
     pub(super) shutdown: Task,
     /// The number of waiters with [`LateReply::Lock`].
     pub(super) dropped_locks: AtomicU32,
-}
-
-/// The waiter that a call has allocated. The call must return it with [`Waiters::release`] or
-/// [`Waiters::abandon`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WaitToken {
-    slot: usize,
-    pub(crate) seq: u64,
-}
-
-impl WaitToken {
-    pub(super) const fn new(slot: usize, seq: u64) -> WaitToken {
-        WaitToken { slot, seq }
-    }
-
-    pub(super) fn slot(self) -> usize {
-        self.slot
-    }
-
-    /// The number of the waiter for [`Waiters::wake`]. Never 0.
-    pub(crate) fn name(self) -> u32 {
-        u32::try_from(self.slot.plus(1)).or_broken(u32::MAX)
-    }
 }
 
 impl<'m, E: Event> Waiters<'m, E> {
@@ -240,20 +166,17 @@ impl<'m, E: Event> Waiters<'m, E> {
             }
             None => WaitPhase::ForRoom,
         };
-        Ok(WaitToken {
-            slot,
-            seq: state.seq,
-        })
+        Ok(WaitToken::new(slot, state.seq))
     }
 
     /// The event that is set when the wait ends or its caller must check again.
     pub(crate) fn event(&self, claim: WaitToken) -> Option<&E> {
-        self.slots.get(claim.slot).map(|waiter| &waiter.event)
+        self.slots.get(claim.slot()).map(|waiter| &waiter.event)
     }
 
     /// Records that the request is for the leader, whichever process leads.
     pub(super) fn mark_for_leader(&self, claim: WaitToken) {
-        if let Some(waiter) = self.slots.get(claim.slot) {
+        if let Some(waiter) = self.slots.get(claim.slot()) {
             waiter.state.lock().is_for_leader = true;
         }
     }
@@ -289,14 +212,14 @@ impl<'m, E: Event> Waiters<'m, E> {
 
     /// Changes the reason of a wait.
     pub(super) fn set_reason(&self, claim: WaitToken, what: WaitReason) {
-        if let Some(waiter) = self.slots.get(claim.slot) {
+        if let Some(waiter) = self.slots.get(claim.slot()) {
             waiter.state.lock().what = what;
         }
     }
 
     /// Returns the outcome of the wait, if there is one.
     pub(crate) fn outcome(&self, claim: WaitToken) -> Option<Result<Answer<'static>, Error>> {
-        let waiter = self.slots.get(claim.slot)?;
+        let waiter = self.slots.get(claim.slot())?;
         let state = waiter.state.lock();
         match state.phase {
             WaitPhase::Answered(answer) => Some(Ok(answer)),
@@ -312,7 +235,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         claim: WaitToken,
         data: &mut ReplyData<'_>,
     ) -> Option<Result<Answer<'static>, Error>> {
-        let waiter = self.slots.get(claim.slot)?;
+        let waiter = self.slots.get(claim.slot())?;
         let state = waiter.state.lock();
         let outcome = match state.phase {
             WaitPhase::Answered(answer) => Ok(answer),
@@ -331,7 +254,7 @@ impl<'m, E: Event> Waiters<'m, E> {
     /// As [`Waiters::release`]; copies the data of the answer before, as far as it fits, and stores
     /// its whole length.
     pub(crate) fn finish(&self, claim: WaitToken, data: &mut ReplyData<'_>) {
-        if let Some(waiter) = self.slots.get(claim.slot) {
+        if let Some(waiter) = self.slots.get(claim.slot()) {
             self.free_waiter(claim, waiter, waiter.state.lock(), data);
         }
     }
@@ -355,7 +278,7 @@ impl<'m, E: Event> Waiters<'m, E> {
             );
             self.buffers.lock().free(buffer);
         }
-        self.free(claim.slot);
+        self.free(claim.slot());
     }
 
     /// Ends the wait without an outcome; returns the outcome if it has just come. A waiter whose
@@ -365,7 +288,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         claim: WaitToken,
         data: &mut ReplyData<'_>,
     ) -> Option<Result<Answer<'static>, Error>> {
-        let waiter = self.slots.get(claim.slot)?;
+        let waiter = self.slots.get(claim.slot())?;
         let outcome = {
             let mut state = waiter.state.lock();
             match state.phase {

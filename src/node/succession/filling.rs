@@ -3,18 +3,19 @@
 //! A slice that has changed since it was sent is sent again. When few change, the last round is made under
 //! the lock of the tables, so that all slices are of one moment; from then on the log goes on.
 
-use super::heirs::CONFIRM_LIMIT;
+use core::time::Duration;
+
 use super::leader_log::{Log, LogStage};
+use super::slices::{Filling, SLICE};
 use crate::invariant::{Count, OrBroken};
-use crate::leader::ImageCursor;
 use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
-use crate::store::{Arena, Buffer, Table, bytes_for, total};
+use crate::store::total;
 use crate::sync::Ordering;
 use crate::wire::Message;
 
-/// The length of a slice in bytes.
-const SLICE: usize = 4096;
+/// The time in which the heir must confirm the state.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
 /// The slices that are made in one turn of the worker.
 const SLICES_PER_TURN: usize = 16;
@@ -22,54 +23,11 @@ const SLICES_PER_TURN: usize = 16;
 /// The rounds after which the last one is made even if many slices still change.
 const MOST_ROUNDS: usize = 8;
 
-/// How far the state was sent.
-pub(super) struct Filling<'m> {
-    checksums: Table<'m, u64>,
-    slice: Buffer<'m>,
-    cursor: ImageCursor,
-    round: usize,
-    changed: usize,
-}
-
 /// A slice was sent, or did not change.
 enum Sliced {
     Next,
     Last,
     NoRoom,
-}
-
-impl<'m> Filling<'m> {
-    /// The slices whose checksums are remembered: more than there are of tables of that length.
-    const fn slices(tables: usize) -> usize {
-        total!(tables / (SLICE / 2), 1)
-    }
-
-    pub(super) const fn bytes(tables: usize) -> usize {
-        total!(bytes_for::<u64>(Filling::slices(tables)), SLICE)
-    }
-
-    pub(super) fn new(arena: &mut Arena<'m>, tables: usize) -> Self {
-        Filling {
-            checksums: arena.alloc_filled(Filling::slices(tables), &0),
-            slice: arena.alloc_buffer(SLICE),
-            cursor: ImageCursor::default(),
-            round: 0,
-            changed: 0,
-        }
-    }
-
-    pub(super) fn begin(&mut self) {
-        for checksum in self.checksums.iter_mut() {
-            *checksum = 0;
-        }
-        self.round = 0;
-        self.begin_round();
-    }
-
-    fn begin_round(&mut self) {
-        self.cursor = ImageCursor::default();
-        self.changed = 0;
-    }
 }
 
 impl<'m, P: Pal> Node<'m, P> {

@@ -18,9 +18,6 @@ const SOON: Duration = Duration::from_micros(500);
 /// The pause before another heir is chosen after one was lost.
 const CHOOSE_AGAIN: Duration = Duration::from_millis(20);
 
-/// The time in which the heir must confirm the state.
-pub(super) const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
-
 impl<'m, P: Pal> Node<'m, P> {
     /// As a leader whose family outlives it: chooses an heir, gives it the state, names it to the members, and
     /// dismisses one that does not follow. Returns when to run again, if before `until`.

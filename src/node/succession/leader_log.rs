@@ -4,7 +4,7 @@
 //! operations. A queue of a peer is written only after all that was appended before
 //! ([`Node::flush_log`]). What a stream has taken outlives the writer, so no confirmation is awaited.
 
-use super::filling::Filling;
+use super::slices::Filling;
 use crate::Vmid;
 use crate::config::Capacities;
 use crate::invariant::{Count, OrBroken};

@@ -8,6 +8,8 @@ mod leader_log;
 mod newcomer;
 mod rejoin;
 mod resignation;
+mod slices;
+mod stall;
 mod take_over;
 #[cfg(any(test, feature = "testing"))]
 mod testing;

@@ -1,27 +1,13 @@
-//! The heir watches a leader that may have stopped, and ends it for certain before it takes over.
-//!
-//! Time alone never deposes a leader: it only has the heir ask the platform to end the leader's process. A
-//! platform that can't do that leaves the family waiting, as it would wait for a stopped kernel.
+//! The signs of life of a leader, as its heir sees them.
 
-use core::time::Duration;
-
-use super::following::{Following, Stage};
-use crate::invariant::OrBroken;
-use crate::log::log_event;
-use crate::node::{Node, PeerRef};
-use crate::pal::{Deadline, Pal, Time};
-use crate::sync::{AtomicU64, Ordering};
-use crate::wire::Message;
-
-/// The pause before the platform is asked again to end a leader.
-const END_AGAIN: Duration = Duration::from_millis(1);
+use crate::sync::AtomicU64;
 
 /// What the heir knows of the leader's signs of life. Times are those of the platform's clock, 0 for none.
 pub(super) struct Watch {
     /// The time of the last sign.
-    heard: AtomicU64,
+    pub(super) heard: AtomicU64,
     /// The time at which the heir has asked for a sign that has not come.
-    asked: AtomicU64,
+    pub(super) asked: AtomicU64,
 }
 
 impl Watch {
@@ -30,66 +16,5 @@ impl Watch {
             heard: AtomicU64::new(0),
             asked: AtomicU64::new(0),
         }
-    }
-}
-
-impl<'m, P: Pal> Node<'m, P> {
-    /// A frame of the leader has come.
-    #[inline]
-    pub(in crate::node) fn note_sign_of_life(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        if let Some(following) = self.following()
-            && Some(peer.vmid()) == self.led_by()
-        {
-            if !following.has_answer.load(Ordering::Relaxed) {
-                following.has_answer.store(true, Ordering::SeqCst);
-            }
-            following.watch.asked.store(0, Ordering::SeqCst);
-            following.watch.heard.store(0, Ordering::SeqCst);
-        }
-    }
-
-    /// As the heir: asks the leader for a sign of life from time to time, and has the platform end a leader
-    /// that has given none for [`Config::stall_limit`](crate::Config::stall_limit). Returns when to run again,
-    /// if before `until`.
-    pub(super) fn watch_leader(&self, following: &Following<'m>, until: Deadline) -> Deadline {
-        let limit = self.config.stall_limit;
-        let is_heir = following.heir() == Some(self.identity.vmid);
-        if limit.is_zero() || !is_heir || following.stage() != Stage::Led {
-            return until;
-        }
-        let watch = &following.watch;
-        let now = self.now();
-        let leader = self.leader_vmid();
-        let Some(peer) = self.peers.find(leader) else {
-            return until;
-        };
-        let asked = Time(watch.asked.load(Ordering::SeqCst));
-        if asked.0 != 0 {
-            if now < asked + limit {
-                return until.min(Deadline::At(asked + limit));
-            }
-            log_event!(warn, "the leader, process {leader}, has stopped");
-            if self.pal.end(leader) {
-                self.disconnect_peer(&peer);
-                return until;
-            }
-            return until.min(Deadline::At(now + END_AGAIN));
-        }
-        let mut heard = Time(watch.heard.load(Ordering::SeqCst));
-        if heard.0 == 0 {
-            heard = now;
-            watch.heard.store(now.0, Ordering::SeqCst);
-        }
-        let pause = limit.checked_div(4).or_broken(Duration::ZERO);
-        let next = heard + pause;
-        if now < next {
-            return until.min(Deadline::At(next));
-        }
-        if self.put(&peer, 0, &Message::Mark(0)).is_ok() {
-            watch.asked.store(now.0.max(1), Ordering::SeqCst);
-            self.flush(&peer);
-            return until.min(Deadline::At(now + limit));
-        }
-        until.min(Deadline::At(now + pause))
     }
 }

@@ -79,9 +79,16 @@ pub(super) fn mismatch(buffer: &[u8], from: usize) -> Option<usize> {
         .position(|(place, found)| *found != byte(place))
 }
 
+impl<'a, P: Pal> Setup<'a, P> {
+    /// Makes the platforms of two nodes.
+    pub(super) fn pair(&self) -> Pair<'a, P> {
+        Pair::new(self)
+    }
+}
+
 impl<'a, P: Pal> Pair<'a, P> {
     /// Makes the platforms of two nodes.
-    pub(super) fn new(setup: &Setup<'a, P>) -> Self {
+    fn new(setup: &Setup<'a, P>) -> Self {
         let vmids = [setup.vmid(), setup.vmid()];
         Pair {
             one: (setup.make)(vmids[0]),

@@ -5,7 +5,6 @@ use core::time::Duration;
 
 use spin::Mutex;
 
-use super::pair::Pair;
 use super::rules::Rule;
 use super::violation::Violation;
 use crate::Vmid;
@@ -46,15 +45,10 @@ pub(super) struct Setup<'a, P: Pal> {
     pub(super) is_only_one: bool,
 }
 
-impl<'a, P: Pal> Setup<'a, P> {
+impl<P: Pal> Setup<'_, P> {
     /// Returns a VMID that no other check has.
     pub(super) fn vmid(&self) -> Vmid {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         Vmid::new(number).map_or(Vmid::LEADER, |vmid| vmid)
-    }
-
-    /// Makes the platforms of two nodes.
-    pub(super) fn pair(&self) -> Pair<'a, P> {
-        Pair::new(self)
     }
 }

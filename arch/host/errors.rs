@@ -1,0 +1,31 @@
+//! What an error of the kernel means for a stream, and what can be done about it.
+
+use rustix::io::Errno;
+
+use crate::pal::StreamError;
+
+/// Returns what to do if the process or the system has run out of something; nothing for any other error.
+pub(super) fn exhausted(error: Errno) -> &'static str {
+    match error {
+        Errno::MFILE => {
+            ": the process has no descriptors left; raise its limit (`raise_descriptor_limit`)"
+        }
+        Errno::NFILE => {
+            ": the system has no descriptors left; raise fs.file-max, or end other processes"
+        }
+        Errno::NOMEM | Errno::NOBUFS => {
+            ": the system has no memory left for it; end other processes, or give it more"
+        }
+        _ => "",
+    }
+}
+
+/// Returns the error of a stream.
+pub(super) fn stream_error(error: Errno) -> StreamError {
+    match error {
+        // A temporary shortage of kernel memory is handled like a full stream.
+        Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => StreamError::WouldBlock,
+        Errno::INTR => StreamError::Interrupted,
+        _ => StreamError::Closed,
+    }
+}
