@@ -13,7 +13,7 @@ use libos_ipc::{Errno, Identity, Refusal, Vmid};
 use tempfile::TempDir;
 
 use crate::family::{CONFIG, Family, LONG, long, vmid, wait_until};
-use crate::peer::{ALLOC_ID_RANGE, Peer, assert_closed, numbers};
+use crate::peer::{ALLOC_ID_RANGE, Peer, assert_closed, frame, numbers};
 
 pub(crate) fn bytes_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
     let mut bytes = vec![0; message.length()];
@@ -208,6 +208,44 @@ fn end_leader(family: Family, heir: &HostNode) -> (PathBuf, TempDir) {
     (base, dir)
 }
 
+/// Asks to follow the process at the other end, and returns the answer.
+fn rejoin(
+    to: &mut UnixStream,
+    (from, frames): (&mut UnixStream, &mut FrameReader<'_>),
+    seq: u64,
+    epoch: u32,
+    sent: u64,
+) -> Result<u64, Errno> {
+    let rejoin = Message::Rejoin(Rejoin {
+        epoch,
+        config: 1,
+        pid: 0,
+        waiting: 0,
+        sent,
+        received: 0,
+    });
+    to.write_all(&bytes_of(seq, &rejoin)).unwrap();
+    loop {
+        let Some(frame) = frames.peek().unwrap() else {
+            let count = from.read(frames.space()).unwrap();
+            assert_ne!(count, 0, "the stream ends");
+            frames.mark_filled(count);
+            continue;
+        };
+        let answer =
+            (frame.seq == seq).then(|| Answer::decode(Expected::Rejoin, frame.payload).unwrap());
+        let answer = answer.map(|answer| match answer {
+            Answer::Rejoin(Rejoined { taken, .. }) => taken,
+            other => panic!("{other:?}"),
+        });
+        let length = frame.length();
+        frames.skip(length);
+        if let Some(taken) = answer {
+            return taken;
+        }
+    }
+}
+
 #[test]
 fn process_that_was_disconnected_can_not_rejoin_the_next_leader() {
     let (family, heir) = family_with_heir();
@@ -218,26 +256,30 @@ fn process_that_was_disconnected_can_not_rejoin_the_next_leader() {
     peer.to.write_all(&bytes_of(0, &HELLO)).unwrap();
     assert_eq!(heir.owner_of(id, long()).unwrap(), Some(given));
     // It has a stream to the heir, too.
-    let mut early = open(&family.base, number, heir.identity().vmid.get());
+    let us = heir.identity().vmid.get();
+    let mut early = open(&family.base, number, us);
     send(&mut early, &HELLO);
     peer.to.write_all(&[0; 64]).unwrap();
     wait_until("what it had is free", || {
         heir.owner_of(id, long()).unwrap().is_none()
     });
     let (base, _dir) = end_leader(family, &heir);
-    assert_closed(&mut early, "a process that was disconnected");
-    let mut stream = open(&base, number, heir.identity().vmid.get());
-    let rejoin = Message::Rejoin(Rejoin {
-        epoch: 1,
-        config: 1,
-        pid: 0,
-        waiting: 0,
-        sent: 1,
-        received: 0,
-    });
-    let _ = stream.write_all(&bytes_of(7, &rejoin));
-    assert_closed(&mut stream, "a process that was disconnected");
-    assert_eq!(heir.statistics().refused(Refusal::VmidNotAdmitted), 2);
+    let mut from = peer.accept_from(us);
+    let mut room = vec![0; 1 << 16];
+    let mut frames = FrameReader::new(&mut room);
+    for seq in 7..9 {
+        let taken = rejoin(&mut early, (&mut from, &mut frames), seq, 1, 1);
+        assert_eq!(taken, Err(Errno::EPERM));
+    }
+    // A second stream in its name finds the first one.
+    let mut stream = open(&base, number, us);
+    assert_closed(&mut stream, "a second stream");
+    // Nothing that it requests as a member is executed.
+    let before = heir.statistics().pools.ranges.now;
+    early.write_all(&frame(9, ALLOC_ID_RANGE, &[])).unwrap();
+    let taken = rejoin(&mut early, (&mut from, &mut frames), 10, 1, 1);
+    assert_eq!(taken, Err(Errno::EPERM));
+    assert_eq!(heir.statistics().pools.ranges.now, before);
     // The others go on.
     assert_eq!(heir.owner_of(id, long()).unwrap(), None);
     heir.take_id(long()).unwrap();
@@ -255,36 +297,8 @@ fn rejoin_with_a_stale_epoch_or_too_few_frames_is_refused_and_a_right_one_accept
     let mut from = peer.accept_from(us);
     let mut room = vec![0; 1 << 16];
     let mut frames = FrameReader::new(&mut room);
-    let mut ask = |seq, epoch, sent| {
-        let rejoin = Message::Rejoin(Rejoin {
-            epoch,
-            config: 1,
-            pid: 0,
-            waiting: 0,
-            sent,
-            received: 0,
-        });
-        stream.write_all(&bytes_of(seq, &rejoin)).unwrap();
-        loop {
-            let Some(frame) = frames.peek().unwrap() else {
-                let count = from.read(frames.space()).unwrap();
-                assert_ne!(count, 0, "the stream ends");
-                frames.mark_filled(count);
-                continue;
-            };
-            let answer = (frame.seq == seq)
-                .then(|| Answer::decode(Expected::Rejoin, frame.payload).unwrap());
-            let answer = answer.map(|answer| match answer {
-                Answer::Rejoin(Rejoined { taken, .. }) => taken,
-                other => panic!("{other:?}"),
-            });
-            let length = frame.length();
-            frames.skip(length);
-            if let Some(taken) = answer {
-                return taken;
-            }
-        }
-    };
+    let mut ask =
+        |seq, epoch, sent| rejoin(&mut stream, (&mut from, &mut frames), seq, epoch, sent);
     assert_eq!(ask(7, 2, 1), Err(Errno::ESTALE));
     assert_eq!(ask(8, 1, 0), Err(Errno::ESTALE));
     assert_eq!(heir.statistics().refused(Refusal::StaleReign), 2);

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use libos_ipc::Refusal;
 use libos_ipc::host::{HostNode, HostStream};
@@ -308,4 +309,37 @@ fn members_are_told_who_the_heir_is_and_when_it_is_taken_off() {
     let next = next_list();
     assert!(next.config > off.config, "{next:?}");
     assert_eq!(next.heirs[0], second.identity().vmid.get());
+}
+
+#[test]
+fn new_leader_names_no_heir_while_a_member_is_about_to_rejoin_and_does_not_wait_for_ever() {
+    let family = Family::new();
+    // It follows, and never rejoins.
+    let mut silent = Peer::join(&family.base, 50);
+    let hello = Message::Hello(Hello {
+        features: Hello::FOLLOWS_SUCCESSION,
+        ..Hello::NO_PROCESS
+    });
+    silent.to.write_all(&bytes_of(0, &hello)).unwrap();
+    silent.from().read_exact(&mut [0]).unwrap();
+    let first = family.member(CONFIG);
+    let second = family.member(CONFIG);
+    let expected = Some(first.identity().vmid);
+    wait_until("the first member is the heir", || {
+        family.leader.named_heir() == expected && second.statistics().succession.heir == expected
+    });
+    let Family { leader, _dir, .. } = family;
+    drop(leader);
+    let announcement = silent.accept_from(first.identity().vmid.get());
+    // What the dead leader had for the silent member is at the new leader alone.
+    let until = Instant::now() + Duration::from_millis(100);
+    while Instant::now() < until {
+        assert_eq!(first.named_heir(), None);
+        std::thread::yield_now();
+    }
+    let expected = Some(second.identity().vmid);
+    wait_until("the second member is the heir", || {
+        first.named_heir() == expected
+    });
+    drop(announcement);
 }

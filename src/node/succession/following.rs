@@ -67,6 +67,8 @@ pub(in crate::node) struct Following<'m> {
     pub(super) walked: AtomicU32,
     /// As a new leader: the time at which the next members get the announcement at the latest.
     pub(super) walk_at: AtomicU64,
+    /// As a new leader: the time at which the last member has rejoined; at first that at which it began to lead.
+    pub(super) rejoined_at: AtomicU64,
     /// As a new leader: the number of members to which something is sent again.
     pub(super) resending: AtomicU32,
     /// As the heir.
@@ -104,6 +106,7 @@ impl<'m> Following<'m> {
             connect_at: AtomicU64::new(0),
             walked: AtomicU32::new(WALKED),
             walk_at: AtomicU64::new(0),
+            rejoined_at: AtomicU64::new(0),
             resending: AtomicU32::new(0),
             watch: Watch::new(),
             scratch: SpinLock::new(

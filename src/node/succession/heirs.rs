@@ -15,6 +15,9 @@ use crate::{Heirs, Vmid};
 /// The pause before a log that could not be written is written again, and between two steps of the leader.
 const SOON: Duration = Duration::from_micros(500);
 
+/// The time without a member that rejoins after which a new leader chooses its heir although some are missing.
+const REJOIN_PAUSE: Duration = Duration::from_millis(250);
+
 /// The pause before another heir is chosen after one was lost.
 const CHOOSE_AGAIN: Duration = Duration::from_millis(20);
 
@@ -110,6 +113,10 @@ impl<'m, P: Pal> Node<'m, P> {
         if now.0 < at {
             return until.min(Deadline::At(Time(at)));
         }
+        let rejoined_by = self.rejoined_by();
+        if now < rejoined_by {
+            return until.min(Deadline::At(rejoined_by));
+        }
         let Some(heir) = self.choose_heir() else {
             if !self.has_ended() {
                 return until;
@@ -157,6 +164,20 @@ impl<'m, P: Pal> Node<'m, P> {
         let may_leave = self.await_heir();
         if may_leave != log.may_leave.swap(may_leave, Ordering::SeqCst) && may_leave {
             self.waiters.wake_for_room(self.identity.vmid);
+        }
+    }
+
+    /// As a new leader: the time until which it waits for members to rejoin before it chooses an heir. What the leader before
+    /// had for a member that has not rejoined is here alone: an heir that led before that member has got it could not go
+    /// on with it.
+    fn rejoined_by(&self) -> Time {
+        let is_awaited =
+            |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin.load(Ordering::SeqCst);
+        match self.leadership.following() {
+            Some(following) if self.peers.all().any(is_awaited) => {
+                Time(following.rejoined_at.load(Ordering::SeqCst)) + REJOIN_PAUSE
+            }
+            _ => Time(0),
         }
     }
 

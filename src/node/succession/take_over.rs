@@ -124,6 +124,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.raise_config();
         following.heir.store(0, Ordering::SeqCst);
         following.walked.store(0, Ordering::SeqCst);
+        let now = self.now();
+        following.rejoined_at.store(now.0, Ordering::SeqCst);
         self.record_new_leader(us, epoch);
         self.reclaim_ids(old);
         // This process may hold messages for the old leader that it could not queue.
@@ -528,6 +530,10 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         drop(sent);
         if is_all {
+            if let Some(following) = self.leadership.following() {
+                let now = self.now();
+                following.rejoined_at.store(now.0, Ordering::SeqCst);
+            }
             self.retry_output(peer);
             self.heirs_are_due();
         }
