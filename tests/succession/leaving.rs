@@ -1,9 +1,10 @@
 //! Processes that end when their leader ends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Capacities, Config, Exit};
+use libos_ipc::{Capacities, Config, Exit, Vmid};
 
 use crate::family::{CONFIG, Family, LONG, long, wait_until};
 
@@ -104,4 +105,48 @@ fn leader_that_begins_to_lead_and_leaves_at_once_hands_over() {
     assert!(begin.elapsed() < Duration::from_secs(2));
     second.take_id(long()).unwrap();
     assert_eq!(second.leader(), second.identity().vmid);
+}
+
+/// Takes and releases IDs and VMIDs until the end. Each of them is new.
+fn asks_all_the_time(node: &HostNode, is_over: &AtomicBool) -> Vec<Vmid> {
+    let mut given = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        given.push(node.new_vmid(long()).unwrap());
+        let id = node.take_id(long()).unwrap();
+        node.release_id(id, long()).unwrap();
+        node.release_idle_ranges(long()).unwrap();
+    }
+    given
+}
+
+#[test]
+fn answer_of_a_leader_that_leaves_is_known_to_its_heir_however_close_to_its_end_it_is() {
+    for _ in 0..8 {
+        let family = Family::new();
+        let members = [(); 4].map(|()| family.process(CONFIG));
+        let [first, second, ..] = &members;
+        is_heir_of(&family.leader, first);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let askers = members[2..]
+                .iter()
+                .map(|node| scope.spawn(|| asks_all_the_time(node, &is_over)))
+                .collect::<Vec<_>>();
+            assert!(ends(&family.leader));
+            is_heir_of(first, second);
+            assert!(ends(first));
+            wait_until("the second one leads", || {
+                members[3].leader() == second.identity().vmid
+            });
+            is_over.store(true, Ordering::Relaxed);
+            let mut given = Vec::new();
+            for asker in askers {
+                given.extend(asker.join().unwrap());
+            }
+            let count = given.len();
+            given.sort_unstable();
+            given.dedup();
+            assert_eq!(given.len(), count, "a VMID was given twice");
+        });
+    }
 }

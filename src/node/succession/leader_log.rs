@@ -341,12 +341,30 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Writes what was appended to the log until now. False if that is not possible at present: then no byte
     /// must be written to a peer, and the worker writes the queues of the peers later. A process that is not
     /// named as the heir yet delays nobody: it leads only if it reads its name, which comes after all these.
+    ///
+    /// A leader that has resigned writes nothing more. A frame that was being handled may have changed the tables after
+    /// the last record, so the heir knows nothing of it, and what was queued before that the heir sends itself.
     #[inline]
     pub(in crate::node) fn flush_log(&self) -> bool {
         match self.leadership.log() {
-            Some(log) if !log.is_written() => self.write_log(log) || !log.is_named(),
-            _ => true,
+            Some(log) if !log.is_written() => {
+                let is_written = self.write_log(log) || !log.is_named();
+                is_written && self.may_write(log)
+            }
+            Some(log) => self.may_write(log),
+            None => true,
         }
+    }
+
+    /// Whether the leader has not resigned. If the heir is lost before it has the resignation, the leader goes on, and
+    /// writes then.
+    #[inline]
+    fn may_write(&self, log: &Log<'m, P::Stream>) -> bool {
+        let has_resigned = log.stage() == LogStage::Resigned;
+        if has_resigned {
+            log.is_awaited.store(true, Ordering::SeqCst);
+        }
+        !has_resigned
     }
 
     #[cold]
@@ -459,7 +477,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Has the worker write the queues that waited for the log.
     pub(super) fn resume_queues(&self, log: &Log<'m, P::Stream>) {
-        if log.is_awaited.swap(false, Ordering::SeqCst) {
+        if log.stage() != LogStage::Resigned && log.is_awaited.swap(false, Ordering::SeqCst) {
             for peer in self.peers.all() {
                 self.peers.schedule(&peer);
             }
