@@ -264,6 +264,17 @@ impl<'m, S: Stream> Log<'m, S> {
         self.queuing.load(Ordering::SeqCst) > 0
     }
 
+    /// Whether the leader has not resigned. If the heir is lost before it has the resignation, the leader goes on, and
+    /// writes then.
+    #[inline]
+    fn may_write(&self) -> bool {
+        let has_resigned = self.stage() == LogStage::Resigned;
+        if has_resigned {
+            self.is_awaited.store(true, Ordering::SeqCst);
+        }
+        !has_resigned
+    }
+
     /// The bytes that were appended and not written.
     #[inline]
     pub(super) fn backlog(&self) -> u64 {
@@ -349,22 +360,11 @@ impl<'m, P: Pal> Node<'m, P> {
         match self.leadership.log() {
             Some(log) if !log.is_written() => {
                 let is_written = self.write_log(log) || !log.is_named();
-                is_written && self.may_write(log)
+                is_written && log.may_write()
             }
-            Some(log) => self.may_write(log),
+            Some(log) => log.may_write(),
             None => true,
         }
-    }
-
-    /// Whether the leader has not resigned. If the heir is lost before it has the resignation, the leader goes on, and
-    /// writes then.
-    #[inline]
-    fn may_write(&self, log: &Log<'m, P::Stream>) -> bool {
-        let has_resigned = log.stage() == LogStage::Resigned;
-        if has_resigned {
-            log.is_awaited.store(true, Ordering::SeqCst);
-        }
-        !has_resigned
     }
 
     #[cold]
