@@ -2,23 +2,29 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 
 use libos_ipc::host::HostNode;
 use libos_ipc::leader::{ImageCursor, Leader, Op};
 use libos_ipc::store::Arena;
 use libos_ipc::testing::leader_capacities;
 use libos_ipc::wire::{FrameReader, HeirList, HeirReady, Hello, Message, Resignation};
-use libos_ipc::{Identity, Vmid};
+use libos_ipc::{Identity, Refusal, Vmid};
 use tempfile::TempDir;
 
 use crate::claims::{bytes_of, open, send};
-use crate::family::{CONFIG, LONG, vmid};
+use crate::family::{CONFIG, LONG, vmid, wait_until};
+use crate::peer::assert_closed;
 
 /// The length of the slices of an image.
 const SLICE: usize = 4096;
 
+/// The key of the log: stated on the ordinary stream, and the beginning of the log.
+const KEY: Message<'static> = Message::Log(&[7; 8]);
+
 /// Process 2, the heir of a leader that is a socket of the test and has done nothing yet.
 struct Heir {
+    base: PathBuf,
     node: HostNode,
     log: UnixStream,
     _to: UnixStream,
@@ -28,6 +34,11 @@ struct Heir {
 
 impl Heir {
     fn new() -> Heir {
+        Heir::after(|_, _| ())
+    }
+
+    /// As [`Heir::new`], with what others do before the leader states the key of its log.
+    fn after(act: impl FnOnce(&Path, &HostNode)) -> Heir {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");
         let listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();
@@ -40,8 +51,10 @@ impl Heir {
             ..Hello::NO_PROCESS
         };
         send(&mut to, &Message::Hello(hello));
+        act(&base, &node);
         let mut log = open(&base, 1, 2);
-        send(&mut log, &Message::Log(&[]));
+        send(&mut log, &KEY);
+        send(&mut to, &KEY);
         let capacities = leader_capacities(&CONFIG);
         let mut memory = Box::new_uninit_slice(Leader::bytes(&capacities));
         let leader = Leader::new(&mut Arena::new(&mut memory), &capacities).unwrap();
@@ -57,6 +70,7 @@ impl Heir {
         from.set_read_timeout(Some(LONG)).unwrap();
         assert_eq!(ready(&mut from).digest, leader.digest());
         let mut heir = Heir {
+            base,
             node,
             log,
             _to: to,
@@ -84,6 +98,14 @@ impl Heir {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The heir applies what comes in the log.
+    fn applies(&mut self, operations: u64) {
+        self.operation(&Op::Connected(vmid(3)));
+        wait_until("the heir has all", || {
+            self.node.tables_state().unwrap().0 == operations
+        });
     }
 }
 
@@ -183,7 +205,8 @@ fn member_that_is_given_a_state_that_is_none_closes_the_log() {
         let mut to = open(&base, 1, 2);
         send(&mut to, &Message::Hello(Hello::NO_PROCESS));
         let mut log = open(&base, 1, 2);
-        send(&mut log, &Message::Log(&[]));
+        send(&mut to, &KEY);
+        send(&mut log, &KEY);
         send(&mut log, &Message::State(state));
         match log.read(&mut [0]) {
             Ok(0) => {}
@@ -192,4 +215,42 @@ fn member_that_is_given_a_state_that_is_none_closes_the_log() {
         }
         assert_eq!(node.statistics().succession.heir, None);
     }
+}
+
+#[test]
+fn logs_in_the_leaders_name_with_another_key_are_refused_before_and_after_the_leaders_own() {
+    let false_key = Message::Log(&[8; 8]);
+    let beginnings = [
+        bytes_of(0, &false_key),
+        [bytes_of(0, &Message::Log(&[])), bytes_of(0, &list(1, 2))].concat(),
+        bytes_of(0, &Message::State(&[9; 64])),
+        vec![0xFF; 64],
+        // The rest never comes.
+        bytes_of(0, &KEY)[..24].to_vec(),
+    ];
+    let mut early = Vec::new();
+    let mut heir = Heir::after(|base, node| {
+        for beginning in &beginnings {
+            let mut stream = open(base, 1, 2);
+            stream.write_all(beginning).unwrap();
+            early.push(stream);
+        }
+        // What can be no key is refused at once.
+        wait_until("three are refused", || {
+            node.statistics().refused(Refusal::NotHeir) == 3
+        });
+    });
+    // The one with another key.
+    assert_closed(&mut early[0], "a false log");
+    heir.applies(1);
+    // The key is for one log.
+    for beginning in &beginnings[1..4] {
+        let mut late = open(&heir.base, 1, 2);
+        late.write_all(beginning).unwrap();
+        assert_closed(&mut late, "a false log");
+    }
+    let mut late = open(&heir.base, 1, 2);
+    send(&mut late, &KEY);
+    heir.applies(2);
+    assert_eq!(heir.node.statistics().refused(Refusal::NotHeir), 7);
 }

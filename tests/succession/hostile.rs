@@ -32,6 +32,9 @@ fn hello_of_an_heir(features: u32) -> Hello {
     }
 }
 
+/// The length of the frame with the key of a log.
+const KEY_FRAME: usize = 25;
+
 /// A member that the leader chooses as its heir. It has the streams of the leader to it: the first one, and the log.
 struct FalseHeir {
     peer: Peer,
@@ -45,7 +48,9 @@ impl FalseHeir {
         let hello = Message::Hello(hello_of_an_heir(features));
         peer.to.write_all(&bytes_of(0, &hello)).unwrap();
         peer.from().set_read_timeout(Some(LONG)).unwrap();
-        let mut log = HostStream::over(OwnedFd::from(peer.accept()));
+        let mut log = peer.accept();
+        log.read_exact(&mut [0; KEY_FRAME]).unwrap();
+        let mut log = HostStream::over(OwnedFd::from(log));
         if features & Hello::SHARES_LOGS != 0 {
             log.accept_log();
         }
@@ -268,7 +273,7 @@ fn a_log_that_somebody_else_writes_in_the_leaders_name_is_refused() {
         heir.tables_state() == family.leader.tables_state()
     });
     assert_eq!(family.leader.named_heir(), expected);
-    assert_eq!(heir.statistics().refused(Refusal::VmidTaken), 1);
+    assert_eq!(heir.statistics().refused(Refusal::NotHeir), 1);
 }
 
 #[test]

@@ -287,6 +287,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.handle_mark_of_leader(peer, *number);
                 true
             }
+            Message::Log(key) if Some(to) == self.led_by() => self.expect_log(key)?,
             Message::HeirReady(ready) => self.handle_heir_ready(peer, ready)?,
             _ => return Err(Refusal::WrongRole),
         };

@@ -9,6 +9,7 @@ use crate::counters::Refusal;
 use crate::leader::Op;
 use crate::log::log_event;
 use crate::node::outbox::confirm_grants;
+use crate::node::succession::{LogClaim, LogKeyFrame};
 use crate::node::{Node, PeerRef, StreamKey, Upcall};
 use crate::pal::fault::checked_read;
 use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
@@ -87,6 +88,7 @@ impl<'m, P: Pal> Node<'m, P> {
             stream,
             vmid: [0; VMID_LENGTH],
             length: 0,
+            key: LogKeyFrame::default(),
             until: Time(0),
             is_watched: true,
         };
@@ -95,7 +97,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 candidate.until = self.now() + self.config.connect_limit;
                 self.keep_unidentified(state, candidate);
             }
-            Identification::Vmid(vmid) => self.identify(state, candidate.stream, vmid),
+            Identification::Vmid(vmid) => {
+                candidate.until = self.now() + self.config.connect_limit;
+                self.identify(state, candidate, vmid);
+            }
             Identification::Partial => {
                 candidate.until = self.now() + self.config.connect_limit;
                 self.keep_unidentified(state, candidate);
@@ -160,7 +165,7 @@ impl<'m, P: Pal> Node<'m, P> {
         state.unidentified_count.decrement();
         self.unwatch_unidentified(&candidate);
         match identification {
-            Identification::Vmid(vmid) => self.identify(state, candidate.stream, vmid),
+            Identification::Vmid(vmid) => self.identify(state, candidate, vmid),
             _ => self.refuse(None, Refusal::NoVmid),
         }
     }
@@ -240,15 +245,22 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Makes a stream the incoming stream of the process `vmid`.
-    fn identify(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream, vmid: u32) {
+    fn identify(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        candidate: UnidentifiedStream<P::Stream>,
+        vmid: u32,
+    ) {
         let vmid = match Vmid::new(vmid) {
             Some(vmid) if vmid != self.identity.vmid => vmid,
             _ => return self.refuse(None, Refusal::BadVmid),
         };
         // A second stream of the leader is its log.
-        let mut stream = match self.accept_log(vmid, stream) {
-            Ok(()) => return,
-            Err(stream) => stream,
+        let mut stream = match self.accept_log(vmid, candidate) {
+            LogClaim::Accepted => return,
+            LogClaim::Undecided(candidate) => return self.keep_unidentified(state, candidate),
+            LogClaim::False(_stream) => return self.refuse(Some(vmid), Refusal::NotHeir),
+            LogClaim::None(stream) => stream,
         };
         let has_left = self.has_left(vmid);
         if !self.admits(vmid) && !has_left {

@@ -21,6 +21,7 @@ pub(in crate::node) use halves::Queue;
 pub(crate) use halves::{RxHalf, TxHalf};
 pub(super) use limits::NONE as NO_LIMIT;
 pub(crate) use peer_table::{PeerRef, Peers};
+pub(in crate::node) use poll_loop::UnidentifiedStream;
 pub(crate) use poll_loop::{Retry, VMID_LENGTH, WorkerState};
 pub(super) use rx::Reader;
 pub(crate) use stream_key::StreamKey;

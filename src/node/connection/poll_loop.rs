@@ -14,6 +14,7 @@ use crate::counters::Refusal;
 use crate::error::Error;
 use crate::log::log_event;
 use crate::node::lifecycle::CLOSE_LIMIT;
+use crate::node::succession::LogKeyFrame;
 use crate::node::{AdaptiveSpin, LeaderTables, Node, PeerRef, Phase, Sender, StreamKey};
 use crate::pal::fault::{check_ready, log_fault};
 use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Stream, Time, Token};
@@ -30,13 +31,15 @@ pub(super) const RETRY_ACCEPT: Duration = Duration::from_millis(100);
 
 /// An accepted stream whose process has not sent its VMID yet.
 pub(crate) struct UnidentifiedStream<S> {
-    pub(super) stream: S,
-    pub(super) vmid: [u8; VMID_LENGTH],
-    pub(super) length: usize,
-    pub(super) until: Time,
+    pub(in crate::node) stream: S,
+    pub(in crate::node) vmid: [u8; VMID_LENGTH],
+    pub(in crate::node) length: usize,
+    /// The frame with the key of a log, as far as it has come.
+    pub(in crate::node) key: LogKeyFrame,
+    pub(in crate::node) until: Time,
     /// The platform reports what arrives. It must not report frames that nothing reads yet, behind a VMID
     /// that is known: the worker would not sleep.
-    pub(super) is_watched: bool,
+    pub(in crate::node) is_watched: bool,
 }
 
 impl<S> UnidentifiedStream<S> {
@@ -46,6 +49,7 @@ impl<S> UnidentifiedStream<S> {
             stream,
             vmid: vmid.get().to_le_bytes(),
             length: VMID_LENGTH,
+            key: LogKeyFrame::default(),
             until,
             is_watched: false,
         }

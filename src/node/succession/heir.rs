@@ -2,8 +2,6 @@
 
 use core::time::Duration;
 
-use super::following::Stage;
-use crate::Vmid;
 use crate::config::Capacities;
 use crate::invariant::OrBroken;
 use crate::leader::{Op, SentFrames};
@@ -57,9 +55,7 @@ pub(super) struct LogReader<'m, S> {
 /// What the records so far were.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadStage {
-    /// None has come.
-    Begin,
-    /// The first one said that this is a log; the slices of the state come.
+    /// The slices of the state come.
     State,
     /// The state is complete; the operations come.
     Operations,
@@ -74,6 +70,8 @@ pub(in crate::node) struct Heir<'m, S> {
     /// The frames that the leader has queued for each member.
     pub(super) sent: SpinLock<Option<SentFrames<'m>>>,
     reader: SpinLock<LogReader<'m, S>>,
+    /// The key with which the next log begins; 0 before the leader has stated it.
+    pub(super) key: AtomicU64,
     /// A log stream is open.
     is_reading: AtomicBool,
     /// The log says that this process is the heir: it leads when the leader is gone.
@@ -111,12 +109,13 @@ impl<'m, S: Stream> Heir<'m, S> {
                 LogReader {
                     stream: None,
                     frames: FrameReader::with_buffer(buffer),
-                    stage: ReadStage::Begin,
+                    stage: ReadStage::State,
                     has_ended: false,
                     is_certain: false,
                     is_watched: false,
                 },
             ),
+            key: AtomicU64::new(0),
             is_reading: AtomicBool::new(false),
             is_named: AtomicBool::new(false),
             read_at: AtomicU64::new(0),
@@ -129,7 +128,7 @@ impl<S: Stream> LogReader<'_, S> {
     fn reset<P: Pal<Stream = S>>(&mut self, pal: &P) {
         self.close(pal);
         self.frames.clear();
-        self.stage = ReadStage::Begin;
+        self.stage = ReadStage::State;
         self.has_ended = false;
         self.is_certain = false;
     }
@@ -169,29 +168,12 @@ impl<S: Stream> LogReader<'_, S> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Takes a second stream of the leader as its log. Returns the stream if it can't be one.
-    pub(in crate::node) fn accept_log(
+    /// Reads a log from now on, whose key is the right one. Returns its stream if that is not possible now.
+    pub(super) fn begin_to_read(
         &self,
-        vmid: Vmid,
+        heir: &'m Heir<'m, P::Stream>,
         stream: P::Stream,
     ) -> Result<(), P::Stream> {
-        // A member that sends the rest of its frames again follows, too.
-        let is_led = self.following().is_some_and(|following| {
-            matches!(
-                following.stage(),
-                Stage::Led | Stage::Rejoining | Stage::Resending
-            )
-        });
-        let Some(heir) = self.leadership.heir().filter(|_| is_led) else {
-            return Err(stream);
-        };
-        let has_first = self
-            .peers
-            .find(vmid)
-            .is_some_and(|leader| !leader.lacks_inbound());
-        if Some(vmid) != self.led_by() || !has_first {
-            return Err(stream);
-        }
         // The leader may have closed the log before this one.
         self.read_log(heir);
         let Some(mut reader) = heir.reader.try_lock() else {
@@ -205,6 +187,8 @@ impl<'m, P: Pal> Node<'m, P> {
         stream.accept_log();
         reader.stream = Some(stream);
         reader.watch(&self.pal);
+        // A key is for one log.
+        heir.key.store(0, Ordering::SeqCst);
         heir.is_named.store(false, Ordering::SeqCst);
         heir.is_reading.store(true, Ordering::SeqCst);
         heir.read_at.store(0, Ordering::SeqCst);
@@ -320,7 +304,6 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Option<ReadStage> {
         let tables = self.leadership.tables?;
         match (*message, stage) {
-            (Message::Log([]), ReadStage::Begin) => Some(ReadStage::State),
             (Message::State([]), ReadStage::State) => {
                 let ready = {
                     let mut tables = tables.lock();
@@ -391,7 +374,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let has_resigned = match reader.stage {
             ReadStage::Operations => false,
             ReadStage::Resigned => true,
-            ReadStage::Begin | ReadStage::State | ReadStage::Broken => return LogEnd::Unfit,
+            ReadStage::State | ReadStage::Broken => return LogEnd::Unfit,
         };
         // After its resignation the leader writes nothing.
         if !reader.has_ended && !has_resigned {

@@ -141,6 +141,7 @@ impl<'m, P: Pal> Node<'m, P> {
             log.choose_at.store(again.0, Ordering::SeqCst);
             return until.min(Deadline::At(again));
         };
+        let key = self.new_log_key();
         {
             let Some(mut writer) = log.writer.try_lock() else {
                 return Deadline::Now;
@@ -152,7 +153,14 @@ impl<'m, P: Pal> Node<'m, P> {
         let is_shared = P::Stream::SHARES_LOGS && peer.shares_logs.load(Ordering::SeqCst);
         log.is_shared.store(is_shared, Ordering::SeqCst);
         log.heir.store(heir.get(), Ordering::SeqCst);
-        log.append(&Message::Log(&[]));
+        log.key.store(key, Ordering::SeqCst);
+        if self
+            .put(&peer, 0, &Message::Log(&key.to_le_bytes()))
+            .is_err()
+        {
+            log.has_overflowed.store(true, Ordering::SeqCst);
+        }
+        self.call_worker(&peer);
         log.set_stage(LogStage::Filling);
         log_event!(debug, "process {heir} is to be the heir");
         Deadline::Now

@@ -4,6 +4,7 @@
 //! operations. A queue of a peer is written only after all that was appended before
 //! ([`Node::flush_log`]). What a stream has taken outlives the writer, so no confirmation is awaited.
 
+use super::log_key::{LOG_HEAD, log_head};
 use super::slices::Filling;
 use crate::Vmid;
 use crate::config::Capacities;
@@ -52,8 +53,8 @@ struct LogQueue<'m> {
 pub(super) struct LogWriter<'m, S> {
     pub(super) stream: Option<S>,
     draining: FrameWriter<'m>,
-    /// The bytes of this process's VMID that were written: it goes first.
-    vmid_sent: usize,
+    /// The bytes of the [head](log_head) that were written.
+    head_sent: usize,
     pub(super) filling: Filling<'m>,
 }
 
@@ -61,6 +62,8 @@ pub(super) struct LogWriter<'m, S> {
 pub(in crate::node) struct Log<'m, S> {
     stage: AtomicU8,
     pub(super) heir: AtomicU32,
+    /// The key with which it begins.
+    pub(super) key: AtomicU64,
     /// The bytes that were appended, and those that were written.
     appended: AtomicU64,
     written: AtomicU64,
@@ -143,6 +146,7 @@ impl<'m, S: Stream> Log<'m, S> {
         Log {
             stage: AtomicU8::new(LogStage::Off as u8),
             heir: AtomicU32::new(0),
+            key: AtomicU64::new(0),
             appended: AtomicU64::new(0),
             written: AtomicU64::new(0),
             unwritten_ops: AtomicU64::new(0),
@@ -177,7 +181,7 @@ impl<'m, S: Stream> Log<'m, S> {
                 LogWriter {
                     stream: None,
                     draining: FrameWriter::with_buffer(arena.alloc_buffer(half)),
-                    vmid_sent: 0,
+                    head_sent: 0,
                     filling: Filling::new(arena, tables),
                 },
             ),
@@ -322,7 +326,7 @@ impl<'m, S: Stream> Log<'m, S> {
     pub(super) fn reset(&self, writer: &mut LogWriter<'m, S>) {
         writer.stream = None;
         writer.draining.clear();
-        writer.vmid_sent = 0;
+        writer.head_sent = 0;
         let mut queue = self.queue.lock();
         queue.filling.clear();
         let appended = self.appended.load(Ordering::SeqCst);
@@ -487,7 +491,10 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Writes the log as far as its stream takes it. False if it takes no more at present, or is broken.
     fn drain_log(&self, log: &Log<'m, P::Stream>, writer: &mut LogWriter<'m, P::Stream>) -> bool {
-        let vmid = self.identity.vmid.get().to_le_bytes();
+        let mut head = [0; LOG_HEAD];
+        if writer.head_sent < LOG_HEAD {
+            head = log_head(self.identity.vmid, log.key.load(Ordering::SeqCst));
+        }
         loop {
             if writer.draining.is_empty() {
                 let mut queue = log.queue.lock();
@@ -500,16 +507,16 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(stream) = &writer.stream else {
                 return false;
             };
-            let rest_of_vmid = vmid.get(writer.vmid_sent..).or_broken(&[]);
-            let bytes = if rest_of_vmid.is_empty() {
+            let rest_of_head = head.get(writer.head_sent..).or_broken(&[]);
+            let bytes = if rest_of_head.is_empty() {
                 writer.draining.unsent()
             } else {
-                rest_of_vmid
+                rest_of_head
             };
             match checked_write(stream.write(&[bytes]), bytes.len()) {
-                Ok(count) if !rest_of_vmid.is_empty() => {
-                    writer.vmid_sent = writer.vmid_sent.plus(count);
-                    if writer.vmid_sent == vmid.len() && !log.begin(writer) {
+                Ok(count) if !rest_of_head.is_empty() => {
+                    writer.head_sent = writer.head_sent.plus(count);
+                    if writer.head_sent == LOG_HEAD && !log.begin(writer) {
                         return false;
                     }
                 }

@@ -5,6 +5,8 @@ mod following;
 mod heir;
 mod heirs;
 mod leader_log;
+mod log_claim;
+mod log_key;
 mod newcomer;
 mod rejoin;
 mod resignation;
@@ -16,6 +18,8 @@ mod testing;
 mod watch;
 
 pub(in crate::node) use following::{Kept, Put, is_for_leader, keep_answer, keep_message};
+pub(in crate::node) use log_claim::LogClaim;
+pub(in crate::node) use log_key::LogKeyFrame;
 pub(in crate::node) use rejoin::Succession;
 pub(in crate::node) use take_over::{Resent, undelegated};
 
