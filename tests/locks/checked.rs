@@ -21,6 +21,10 @@ const LIMITS: LockLimits = LockLimits {
     open_files: 0,
 };
 
+/// The most processes and files of a family.
+const PROCESSES: usize = 4;
+const FILES: usize = 3;
+
 /// A family of processes, and the number of files that they lock.
 struct Family {
     processes: usize,
@@ -168,6 +172,18 @@ fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
     }
     if !expected.is_empty() {
         seen.wrong = Some("a wait for nobody");
+    }
+    // Who holds a write lock gets a fencing number of this step, and nobody else does: so each is higher than those of
+    // the holders before.
+    for (process, file) in
+        (0..PROCESSES).flat_map(|process| (0..FILES).map(move |file| (process, file)))
+    {
+        let holds = seen.held.get(&(process, file)) == Some(&true);
+        if locks.has_write_lock(vmid(process), &message(LockKind::Write, file)) != holds {
+            seen.wrong = Some(
+                "a fencing number for one that does not hold the lock, or none for one that does",
+            );
+        }
     }
     if !locks.check_invariants() {
         seen.wrong = Some("the table is not sound");

@@ -16,6 +16,8 @@ struct Family {
     members: usize,
     /// The number of locks that each member requests.
     times: usize,
+    /// The members ask for fencing numbers. They use the file in turn then: they wait for write locks, and none dies.
+    has_numbers: bool,
 }
 
 fn steps_of(seen: &Seen, steps: &mut Vec<Step>) {
@@ -60,7 +62,7 @@ fn all_are_served(family: &Family, state: &State) -> bool {
 }
 
 fn seen_after(family: &Family, steps: &[Step]) -> Seen {
-    replay(family, steps, |world| world.seen)
+    replay(family, steps, |world| world.into_seen())
 }
 
 impl Model for Family {
@@ -75,14 +77,27 @@ impl Model for Family {
         let seen = &state.seen;
         steps_of(seen, actions);
         for who in 0..self.members {
-            if seen.at[who] != At::Dead {
+            if seen.at[who] != At::Dead && !self.has_numbers {
                 actions.push(Step::Die { who });
             }
             if seen.here[who].is_some() {
                 actions.push(Step::Return { who });
             }
+            let without_number = At::Holding {
+                write: true,
+                has_number: false,
+            };
+            if seen.at[who] == without_number && self.has_numbers {
+                actions.push(Step::Number { who });
+            }
             if seen.at[who] == At::Idle && seen.left[who] > 0 {
-                for (write, wait) in [(false, true), (true, true), (true, false)] {
+                // The members are alike, so it is enough for one of them.
+                if self.has_numbers && who == 0 && seen.alone.is_none() && seen.is_quiet() {
+                    actions.push(Step::UseAlone { who });
+                }
+                let locks = [(true, true), (false, true), (true, false)];
+                let count = if self.has_numbers { 1 } else { locks.len() };
+                for (write, wait) in locks.into_iter().take(count) {
                     actions.push(Step::Lock { who, write, wait });
                 }
             }
@@ -101,7 +116,8 @@ impl Model for Family {
                     .at
                     .iter()
                     .filter_map(|at| match at {
-                        At::Holding { write } => Some(*write),
+                        At::Holding { write, .. } => Some(*write),
+                        At::Numbering { .. } => Some(true),
                         _ => None,
                     })
                     .collect();
@@ -117,6 +133,13 @@ impl Model for Family {
                 let is_held = |at: &At| matches!(at, At::Holding { .. });
                 state.seen.delegated == 1 && state.seen.at.iter().any(is_held)
             }),
+            Property::sometimes(
+                "a file is delegated again, if the members ask for numbers",
+                |family: &Family, state: &State| {
+                    let is_again = state.seen.alone.is_some() && state.seen.delegated == 1;
+                    !family.has_numbers || is_again
+                },
+            ),
             Property::sometimes("a recall finds nothing there", |_, state: &State| {
                 state.seen.crossed
             }),
@@ -139,6 +162,16 @@ fn two_members_lock_twice() {
     check(Family {
         members: 2,
         times: 2,
+        has_numbers: false,
+    });
+}
+
+#[test]
+fn fencing_numbers_of_two_members_rise_also_with_a_delegation_and_after_it() {
+    check(Family {
+        members: 2,
+        times: 2,
+        has_numbers: true,
     });
 }
 
@@ -148,5 +181,6 @@ fn three_members_lock_once() {
     check(Family {
         members: 3,
         times: 1,
+        has_numbers: false,
     });
 }

@@ -17,6 +17,8 @@ struct Family {
     times: usize,
     /// Clients also cancel their waits, and close their handles.
     can_leave: bool,
+    /// Writers also ask for fencing numbers, and readers do not upgrade.
+    has_numbers: bool,
     /// The server is the model of the C implementation. No client dies then, because that would end
     /// such a server.
     in_c: bool,
@@ -93,7 +95,14 @@ impl Model for Family {
                         }
                     }
                 }
-                Activity::Uses { write: false, .. } => actions.push(Step::Upgrade { process }),
+                Activity::Uses { write: false, .. } if !self.has_numbers => {
+                    actions.push(Step::Upgrade { process });
+                }
+                Activity::Uses { write: true, .. }
+                    if self.has_numbers && !seen.has_number[process] =>
+                {
+                    actions.push(Step::Number { process });
+                }
                 Activity::Wants { .. } | Activity::Upgrading { .. } if self.can_leave => {
                     actions.push(Step::GiveUp { process });
                 }
@@ -139,6 +148,14 @@ impl Model for Family {
                 "an upgrade is impossible",
                 |_, state: &State| state.seen.was_unsupported,
             ));
+        } else if self.has_numbers {
+            properties.push(Property::sometimes(
+                "the last use has a number",
+                |_, state: &State| {
+                    let is_last = state.seen.left.iter().all(|left| *left == 0);
+                    is_last && state.seen.has_number.contains(&true)
+                },
+            ));
         } else {
             properties.extend([
                 Property::sometimes("an upgrade is refused", |_, state: &State| {
@@ -175,6 +192,19 @@ fn two_clients_that_use_a_handle_twice_exclude_each_other_and_end() {
         handles: 1,
         times: 2,
         can_leave: true,
+        has_numbers: false,
+        in_c: false,
+    });
+}
+
+#[test]
+fn fencing_numbers_of_two_clients_that_use_a_handle_twice_rise() {
+    check(Family {
+        clients: 2,
+        handles: 1,
+        times: 2,
+        can_leave: false,
+        has_numbers: true,
         in_c: false,
     });
 }
@@ -187,6 +217,7 @@ fn three_clients_that_use_a_handle_once_exclude_each_other_and_end() {
         handles: 1,
         times: 1,
         can_leave: true,
+        has_numbers: false,
         in_c: false,
     });
 }
@@ -199,6 +230,7 @@ fn three_clients_that_use_two_handles_once_exclude_each_other_and_end() {
         handles: 2,
         times: 1,
         can_leave: false,
+        has_numbers: false,
         in_c: false,
     });
 }
@@ -210,6 +242,7 @@ fn two_clients_of_a_c_server_that_use_a_handle_twice_exclude_each_other_and_end(
         handles: 1,
         times: 2,
         can_leave: true,
+        has_numbers: false,
         in_c: true,
     });
 }
@@ -221,6 +254,7 @@ fn three_clients_of_a_c_server_that_use_a_handle_once_exclude_each_other_and_end
         handles: 1,
         times: 1,
         can_leave: false,
+        has_numbers: false,
         in_c: true,
     });
 }

@@ -310,14 +310,14 @@ impl<'m> Client<'m> {
     }
 
     /// Takes a fencing number for the holder that may change the value; none if the lease's are used up.
-    pub(crate) fn take_fencing_number(&mut self) -> Option<u64> {
+    pub fn take_fencing_number(&mut self) -> Option<u64> {
         self.fencing.take()
     }
 
     /// Adds the block of fencing numbers that begins with this one, which the server has given to this
     /// client. `asked_at` is the change count when the caller, which holds the handle, asked for it: with
     /// another count this may be a later lease, and nothing happens.
-    pub(crate) fn add_fencing_block(&mut self, asked_at: u64, first: u64) {
+    pub fn add_fencing_block(&mut self, asked_at: u64, first: u64) {
         if self.change_count == asked_at && self.has_writer {
             self.fencing = Numbers::block(first);
         }

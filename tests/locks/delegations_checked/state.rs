@@ -19,6 +19,10 @@ pub(super) enum Up {
         wait: bool,
     },
     Unlock,
+    /// Asks for a fencing number.
+    Number,
+    /// Asks for a block of fencing numbers for this delegation.
+    Block(u64),
     Return {
         number: u64,
         locks: Vec<(u64, u64, bool)>,
@@ -27,8 +31,14 @@ pub(super) enum Up {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Down {
-    Answer(Result<u32, Errno>),
+    Answer(Answered),
     Recall(u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Answered {
+    Lock(Result<u32, Errno>),
+    Numbers(Result<u64, Errno>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +49,10 @@ pub(super) enum Step {
         wait: bool,
     },
     Unlock {
+        who: usize,
+    },
+    /// The holder of a write lock asks for a fencing number.
+    Number {
         who: usize,
     },
     /// The leader receives the next message of the member.
@@ -60,6 +74,10 @@ pub(super) enum Step {
     Die {
         who: usize,
     },
+    /// A member uses the file so often while nobody else does that the leader delegates it again.
+    UseAlone {
+        who: usize,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +91,11 @@ pub(super) enum At {
     Unlocking,
     Holding {
         write: bool,
+        has_number: bool,
+    },
+    /// The holder of a write lock waits for fencing numbers: those of a delegation, or for one number.
+    Numbering {
+        delegation: Option<u64>,
     },
     Dead,
 }
@@ -86,12 +109,59 @@ pub(super) struct Seen {
     /// The delegation of each member.
     pub(super) here: Vec<Option<u64>>,
     /// An answer that has arrived and that the caller has not received yet.
-    pub(super) unseen: Vec<Option<Result<u32, Errno>>>,
-    /// The members that made requests, for the leader's record of contention.
+    pub(super) unseen: Vec<Option<Answered>>,
+    /// The highest fencing number that a holder got.
+    pub(super) highest: u64,
+    /// The last fencing number that each member took from those of a delegation.
+    pub(super) last_numbers: Vec<u64>,
+    /// The next fencing number that each member would take for a lock that it grants itself.
+    pub(super) next_numbers: Vec<Option<u64>>,
+    /// The member that used the file alone for a while.
+    pub(super) alone: Option<usize>,
+    /// The members that have made requests since, for the leader's record of contention.
     pub(super) asked: Vec<usize>,
     pub(super) delegated: usize,
     pub(super) wrong: Option<&'static str>,
     pub(super) crossed: bool,
+}
+
+impl Seen {
+    /// Whether nobody has or wants the file, and no message is in transit.
+    pub(super) fn is_quiet(&self) -> bool {
+        let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
+        self.at.iter().all(is_idle)
+            && self.up.iter().all(VecDeque::is_empty)
+            && self.down.iter().all(VecDeque::is_empty)
+            && self.here.iter().all(Option::is_none)
+    }
+
+    /// Replaces each fencing number by the count of lower ones: only their order decides what may happen.
+    pub(super) fn rank_numbers(&mut self) {
+        let mut numbers = Vec::new();
+        self.each_number(|number| numbers.push(*number));
+        numbers.sort_unstable();
+        numbers.dedup();
+        self.each_number(|number| *number = numbers.binary_search(number).unwrap() as u64);
+    }
+
+    fn each_number(&mut self, mut visit: impl FnMut(&mut u64)) {
+        visit(&mut self.highest);
+        self.last_numbers.iter_mut().for_each(&mut visit);
+        self.next_numbers.iter_mut().flatten().for_each(&mut visit);
+        let on_the_way = self
+            .down
+            .iter_mut()
+            .flatten()
+            .filter_map(|down| match down {
+                Down::Answer(answered) => Some(answered),
+                Down::Recall(_) => None,
+            });
+        for answered in on_the_way.chain(self.unseen.iter_mut().flatten()) {
+            if let Answered::Numbers(Ok(number)) = answered {
+                visit(number);
+            }
+        }
+    }
 }
 
 pub(super) type State = Walk<Step, Seen>;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
-use libos_ipc::member::{Decision, DelegatedFiles};
+use libos_ipc::member::{Decision, DelegatedFiles, Fencing};
 use libos_ipc::{Errno, Vmid};
 use std::mem::MaybeUninit;
 
@@ -11,7 +11,7 @@ use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, DelegatedLock, DelegatedLockList, FileLock, LockKind};
 
 use super::Family;
-use super::state::{At, Down, Seen, Step, Up};
+use super::state::{Answered, At, Down, Seen, Step, Up};
 use crate::shares::write;
 
 /// Room for one delegation, and for all locks that are requested without one.
@@ -21,6 +21,9 @@ const LIMITS: LockLimits = LockLimits {
     waiting: 4,
     open_files: 0,
 };
+
+/// So many consecutive uses of a file by one member make the leader delegate it again.
+const USES_ALONE: usize = 40;
 
 pub(super) fn vmid(who: usize) -> Vmid {
     Vmid::new(who as u32 + 2).unwrap()
@@ -47,6 +50,8 @@ pub(super) struct World<'m> {
     leader: LockTable<'m>,
     pub(super) members: Vec<DelegatedFiles<'m>>,
     pub(super) seen: Seen,
+    /// The number of operations of the leader.
+    ops: u64,
 }
 
 impl World<'_> {
@@ -97,7 +102,39 @@ impl World<'_> {
     }
 
     fn ended(&mut self, who: usize, held: Option<bool>) {
-        self.seen.at[who] = held.map_or(At::Idle, |write| At::Holding { write });
+        let has_number = false;
+        self.seen.at[who] = held.map_or(At::Idle, |write| At::Holding { write, has_number });
+    }
+
+    /// Asks for a fencing number for the write lock that the member holds.
+    fn number(&mut self, who: usize) {
+        match self.members[who].fencing_number(vmid(who), &lock(LockKind::Write, false)) {
+            Fencing::Done(Ok(number)) => {
+                self.seen.last_numbers[who] = number;
+                self.numbered(who, number);
+            }
+            Fencing::Done(Err(_)) => self.seen.wrong = Some("a holder gets no number"),
+            Fencing::Forward => {
+                self.send(who, Up::Number);
+                self.seen.at[who] = At::Numbering { delegation: None };
+            }
+            Fencing::Request(number) => {
+                self.send(who, Up::Block(number));
+                let delegation = Some(number);
+                self.seen.at[who] = At::Numbering { delegation };
+            }
+        }
+    }
+
+    fn numbered(&mut self, who: usize, number: u64) {
+        if number <= self.seen.highest {
+            self.seen.wrong = Some("a number that an earlier holder may have had");
+        }
+        self.seen.highest = number;
+        self.seen.at[who] = At::Holding {
+            write: true,
+            has_number: true,
+        };
     }
 
     fn step(&mut self, step: Step) {
@@ -115,6 +152,7 @@ impl World<'_> {
                     At::Unlocking
                 };
             }
+            Step::Number { who } => self.number(who),
             Step::Deliver { who } => self.deliver(who),
             Step::Receive { who } => match self.seen.down[who].pop_front().unwrap() {
                 Down::Recall(number) => {
@@ -122,11 +160,20 @@ impl World<'_> {
                     self.members[who].recall(number);
                     self.return_files(who);
                 }
-                Down::Answer(result) => self.seen.unseen[who] = Some(result),
+                Down::Answer(answered) => self.seen.unseen[who] = Some(answered),
             },
-            Step::Wake { who } => {
-                let result = self.seen.unseen[who].take().unwrap();
-                self.answered(who, result);
+            Step::Wake { who } => match self.seen.unseen[who].take().unwrap() {
+                Answered::Lock(result) => self.answered(who, result),
+                Answered::Numbers(first) => self.numbers_came(who, first),
+            },
+            Step::UseAlone { who } => {
+                for kind in [LockKind::Write, LockKind::Unlock].repeat(USES_ALONE) {
+                    self.ops += 1;
+                    let set = self.leader.set(vmid(who), 1, &lock(kind, false));
+                    assert_eq!(set, Ok(SetOutcome::Done));
+                }
+                self.seen.alone = Some(who);
+                self.seen.asked.clear();
             }
             Step::Return { who } => {
                 self.members[who].recall(self.seen.here[who].unwrap());
@@ -145,7 +192,7 @@ impl World<'_> {
             let Answer::Status(result) = decided.answer else {
                 panic!("nobody asks");
             };
-            self.seen.down[decided.from.get() as usize - 2].push_back(Down::Answer(result));
+            self.seen.down[decided.from.get() as usize - 2].push_back(answer(result));
         }
         while let Some((to, number)) = self.leader.next_recall() {
             self.seen.down[to.get() as usize - 2].push_back(Down::Recall(number));
@@ -159,6 +206,7 @@ impl World<'_> {
 
     fn deliver(&mut self, who: usize) {
         let from = vmid(who);
+        self.ops += 1;
         let set = match self.seen.up[who].pop_front().unwrap() {
             Up::Borrow {
                 number,
@@ -174,6 +222,13 @@ impl World<'_> {
                 self.leader.set(from, 1, &lock(kind(write), wait))
             }
             Up::Unlock => self.leader.set(from, 1, &lock(LockKind::Unlock, false)),
+            Up::Number => {
+                let lock = lock(LockKind::Write, false);
+                return self.give_numbers(who, self.leader.has_write_lock(from, &lock));
+            }
+            Up::Block(number) => {
+                return self.give_numbers(who, self.leader.has_delegation(from, number));
+            }
             Up::Return { number, locks } => {
                 let mut list = DelegatedLockList::new();
                 for (start, end, write) in locks {
@@ -196,7 +251,52 @@ impl World<'_> {
             Ok(SetOutcome::Delegated(most)) => Ok(u32::try_from(most).unwrap()),
             Err(errno) => Err(errno),
         };
-        self.seen.down[who].push_back(Down::Answer(result));
+        self.seen.down[who].push_back(answer(result));
+    }
+
+    /// As the leader does it: the numbers of an operation begin with its own number, times the size of a block.
+    fn give_numbers(&mut self, who: usize, is_held: bool) {
+        let first = is_held.then_some(self.ops << 20).ok_or(Errno::EPERM);
+        let answered = Answered::Numbers(first);
+        self.seen.down[who].push_back(Down::Answer(answered));
+    }
+
+    fn numbers_came(&mut self, who: usize, first: Result<u64, Errno>) {
+        let At::Numbering { delegation } = self.seen.at[who] else {
+            panic!("numbers for one that is {:?}", self.seen.at[who]);
+        };
+        match (delegation, first) {
+            (None, Ok(number)) => self.numbered(who, number),
+            (None, Err(_)) => self.seen.wrong = Some("a holder gets no number"),
+            (Some(delegation), first) => {
+                // After an error the delegation was returned, and the leader decides.
+                if let Ok(first) = first {
+                    self.members[who].add_fencing_block(delegation, first);
+                }
+                self.number(who);
+            }
+        }
+    }
+
+    /// The number that the member would take next for a lock that it grants itself.
+    fn next_number(&mut self, who: usize) -> Option<u64> {
+        let (member, write) = (&mut self.members[who], lock(LockKind::Write, false));
+        let is_granted = member.set(vmid(who), &write) == Decision::Done(Ok(()));
+        match member.fencing_number(vmid(who), &write) {
+            Fencing::Done(Ok(number)) if is_granted => Some(number),
+            _ => None,
+        }
+    }
+
+    /// What is visible at the end.
+    pub(super) fn into_seen(mut self) -> Seen {
+        for who in 0..self.members.len() {
+            if self.seen.at[who] != At::Dead {
+                self.seen.next_numbers[who] = self.next_number(who);
+            }
+        }
+        self.seen.rank_numbers();
+        self.seen
     }
 
     fn answered(&mut self, who: usize, result: Result<u32, Errno>) {
@@ -230,6 +330,10 @@ impl World<'_> {
     }
 }
 
+fn answer(result: Result<u32, Errno>) -> Down {
+    Down::Answer(Answered::Lock(result))
+}
+
 /// The world after these steps.
 pub(super) fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World<'_>) -> T) -> T {
     let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
@@ -248,11 +352,16 @@ pub(super) fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World
             down: vec![VecDeque::new(); family.members],
             here: vec![None; family.members],
             unseen: vec![None; family.members],
+            highest: 0,
+            last_numbers: vec![0; family.members],
+            next_numbers: vec![None; family.members],
+            alone: None,
             asked: Vec::new(),
             delegated: 0,
             wrong: None,
             crossed: false,
         },
+        ops: 0,
     };
     for step in steps {
         world.step(*step);

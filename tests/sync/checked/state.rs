@@ -14,6 +14,8 @@ pub(super) struct InFlight {
     pub(super) state: i32,
     pub(super) data: Vec<u8>,
     pub(super) owner_died: bool,
+    /// For a message about fencing numbers: the first number of a block; 0 in a request and for a refusal.
+    pub(super) numbers: Option<u64>,
 }
 
 impl InFlight {
@@ -24,6 +26,15 @@ impl InFlight {
             state: 0,
             data: Vec::new(),
             owner_died: true,
+            numbers: None,
+        }
+    }
+
+    pub(super) fn numbers(handle: usize, first: u64) -> InFlight {
+        InFlight {
+            owner_died: false,
+            numbers: Some(first),
+            ..Self::owner_death(handle)
         }
     }
 }
@@ -38,6 +49,10 @@ pub(super) enum Step {
     },
     /// A reader begins to upgrade.
     Upgrade {
+        process: usize,
+    },
+    /// The writer asks for a fencing number.
+    Number {
         process: usize,
     },
     /// A waiting client polls.
@@ -83,6 +98,10 @@ pub(super) enum Activity {
         handle: usize,
         write: bool,
     },
+    /// The writer waits for fencing numbers.
+    Numbering {
+        handle: usize,
+    },
     /// Its upgrade has failed, so it must release the handle.
     MustRelease {
         handle: usize,
@@ -105,6 +124,16 @@ pub(super) struct Observed {
     /// By handle: a process died while it changed the value, and no other has held the lease to
     /// change it since.
     pub(super) owner_died: Vec<bool>,
+    /// The clients that have got a fencing number for the present use.
+    pub(super) has_number: Vec<bool>,
+    /// The first number of a block that has arrived and that the caller has not received yet.
+    pub(super) unseen_numbers: Vec<Option<u64>>,
+    /// Whether the block counts that each client waits for: its lease has not changed since it asked.
+    pub(super) is_block_good: Vec<bool>,
+    /// By client and handle: the next number of the block that the client has.
+    pub(super) next_numbers: Vec<Vec<Option<u64>>>,
+    /// By handle: the highest number that a client got.
+    pub(super) highest: Vec<u64>,
     pub(super) wrong: Option<&'static str>,
     pub(super) upgrade_was_refused: bool,
     /// A server in C made an upgrade impossible.
@@ -116,6 +145,26 @@ pub(super) struct Observed {
     pub(super) requests: Vec<(usize, usize)>,
     /// The clients that are to poll.
     pub(super) is_woken: Vec<bool>,
+}
+
+impl Observed {
+    /// Replaces each fencing number by the count of lower ones: only their order decides what may happen.
+    pub(super) fn rank_numbers(&mut self) {
+        let mut numbers = vec![0];
+        self.each_number(|number| numbers.push(*number));
+        numbers.sort_unstable();
+        numbers.dedup();
+        self.each_number(|number| *number = numbers.binary_search(number).unwrap() as u64);
+    }
+
+    fn each_number(&mut self, visit: impl FnMut(&mut u64)) {
+        let messages = self.up.iter_mut().chain(&mut self.down).flatten();
+        let in_flight = messages.filter_map(|message| message.numbers.as_mut());
+        let in_clients = self.next_numbers.iter_mut().flatten().flatten();
+        let unseen = self.unseen_numbers.iter_mut().flatten();
+        let numbers = in_flight.chain(in_clients).chain(unseen);
+        numbers.chain(&mut self.highest).for_each(visit);
+    }
 }
 
 pub(super) type State = Walk<Step, Observed>;

@@ -44,6 +44,10 @@ pub(super) struct World<'m> {
     server: Server<'m>,
     clients: Vec<Vec<Client<'m>>>,
     pub(super) seen: Observed,
+    /// The number of operations of the server.
+    ops: u64,
+    /// The change count of each client when it asked for fencing numbers.
+    asked_at: Vec<u64>,
 }
 
 impl World<'_> {
@@ -65,6 +69,12 @@ impl World<'_> {
                 };
                 let taken = self.clients[process][handle].upgrade(true);
                 self.upgraded(process, handle, taken);
+            }
+            Step::Number { process } => {
+                let Activity::Uses { handle, .. } = self.seen.activity[process] else {
+                    panic!("it does not write");
+                };
+                self.number(process, handle);
             }
             Step::GiveUp { process } => {
                 self.seen.is_woken[process] = false;
@@ -99,13 +109,16 @@ impl World<'_> {
                 if let Activity::Uses {
                     handle,
                     write: true,
-                } = self.seen.activity[process]
+                }
+                | Activity::Numbering { handle } = self.seen.activity[process]
                 {
                     self.seen.owner_died[handle] = true;
                 }
                 self.server.reclaim(vmid(process));
                 self.seen.is_woken[process] = false;
                 self.seen.activity[process] = Activity::Dead;
+                self.seen.has_number[process] = false;
+                self.seen.unseen_numbers[process] = None;
                 self.seen.up[process].clear();
                 self.seen.down[process].clear();
                 self.seen.requests.retain(|(of, _)| *of != process);
@@ -168,8 +181,57 @@ impl World<'_> {
                 let taken = self.clients[process][handle].upgrade(false);
                 self.upgraded(process, handle, taken);
             }
+            Activity::Numbering { handle } => {
+                if let Some(first) = self.seen.unseen_numbers[process].take() {
+                    if first == 0 {
+                        self.seen.wrong = Some("a writer gets no number");
+                        return;
+                    }
+                    let asked_at = self.asked_at[process];
+                    self.clients[process][handle].add_fencing_block(asked_at, first);
+                    self.number(process, handle);
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Takes a fencing number, or asks the server for a block of them.
+    fn number(&mut self, process: usize, handle: usize) {
+        let client = &mut self.clients[process][handle];
+        let Some(number) = client.take_fencing_number() else {
+            self.asked_at[process] = client.change_count();
+            self.seen.up[process].push_back(InFlight::numbers(handle, 0));
+            self.seen.activity[process] = Activity::Numbering { handle };
+            return;
+        };
+        let highest = &mut self.seen.highest[handle];
+        if number <= *highest {
+            self.seen.wrong = Some("a number that an earlier writer may have had");
+        }
+        *highest = number;
+        self.seen.has_number[process] = true;
+        self.seen.activity[process] = Activity::Uses {
+            handle,
+            write: true,
+        };
+    }
+
+    /// What is visible at the end.
+    fn into_seen(mut self) -> Observed {
+        for process in 0..self.clients.len() {
+            let is_dead = self.seen.activity[process] == Activity::Dead;
+            for (handle, client) in self.clients[process].iter_mut().enumerate() {
+                let number = client.take_fencing_number();
+                self.seen.next_numbers[process][handle] = number.filter(|_| !is_dead);
+            }
+            if let Activity::Numbering { handle } = self.seen.activity[process] {
+                let count = self.clients[process][handle].change_count();
+                self.seen.is_block_good[process] = count == self.asked_at[process];
+            }
+        }
+        self.seen.rank_numbers();
+        self.seen
     }
 
     /// Puts the messages of the clients in flight.
@@ -193,6 +255,7 @@ impl World<'_> {
                         state: outgoing.state.number(),
                         data,
                         owner_died: false,
+                        numbers: None,
                     });
                 }
             }
@@ -266,11 +329,22 @@ impl World<'_> {
         } else {
             self.clients[process][handle].release(SyncState::Shared);
         }
+        self.seen.has_number[process] = false;
         self.seen.activity[process] = Activity::Idle;
     }
 
     fn receive(&mut self, process: usize) {
         let message = self.seen.up[process].pop_front().unwrap();
+        self.ops += 1;
+        if message.numbers.is_some() {
+            // As the leader does it: the numbers of an operation begin with its own number, times the size of a block.
+            let is_writer = self
+                .server
+                .has_exclusive(vmid(process), message.handle as u64);
+            let first = if is_writer { self.ops << 20 } else { 0 };
+            self.seen.down[process].push_back(InFlight::numbers(message.handle, first));
+            return;
+        }
         if message.owner_died {
             let result = self
                 .server
@@ -293,6 +367,7 @@ impl World<'_> {
                             state: sent.state,
                             data: sent.data,
                             owner_died: false,
+                            numbers: None,
                         });
                     }
                 }
@@ -338,6 +413,7 @@ impl World<'_> {
                     state: sync.state.number(),
                     data: sync.data.to_vec(),
                     owner_died: false,
+                    numbers: None,
                 },
                 ServerMessage::OwnerDied(id) => InFlight::owner_death(usize::try_from(id).unwrap()),
             };
@@ -355,8 +431,12 @@ impl World<'_> {
         let message = self.seen.down[process].pop_front().unwrap();
         self.seen.is_woken[process] = matches!(
             self.seen.activity[process],
-            Activity::Wants { .. } | Activity::Upgrading { .. }
+            Activity::Wants { .. } | Activity::Upgrading { .. } | Activity::Numbering { .. }
         );
+        if message.numbers.is_some() {
+            self.seen.unseen_numbers[process] = message.numbers;
+            return;
+        }
         let client = &mut self.clients[process][message.handle];
         if message.owner_died {
             client.on_owner_died();
@@ -405,6 +485,11 @@ pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Observed {
             version: vec![0; family.handles],
             is_uncertain: vec![false; family.handles],
             owner_died: vec![false; family.handles],
+            has_number: vec![false; family.clients],
+            unseen_numbers: vec![None; family.clients],
+            is_block_good: vec![false; family.clients],
+            next_numbers: vec![vec![None; family.handles]; family.clients],
+            highest: vec![0; family.handles],
             wrong: None,
             upgrade_was_refused: false,
             was_unsupported: false,
@@ -413,9 +498,11 @@ pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Observed {
             requests: Vec::new(),
             is_woken: vec![false; family.clients],
         },
+        ops: 0,
+        asked_at: vec![0; family.clients],
     };
     for step in steps {
         world.step(*step);
     }
-    world.seen
+    world.into_seen()
 }
