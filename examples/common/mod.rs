@@ -21,7 +21,7 @@ pub(crate) use checks::{SIGPWR, follow, lead, left};
 pub(crate) use figures::{Latency, figures};
 pub(crate) use human::{HumanBytes, HumanCount};
 pub(crate) use process::{
-    ProcessOptions, command, end, over, pid_of, print_line, read_lines, send,
+    ProcessOptions, command, end, over, pid_of, print_line, read_lines, send, spawn,
 };
 pub(crate) use progress::Progress;
 pub(crate) use succession::{follows_successors, heir_of, may_lead};

@@ -5,17 +5,18 @@ use std::env::current_exe;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command};
+use std::process::{Child, ChildStdout, Command};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use libos_ipc::pal::Pal;
 use libos_ipc::{Exit, Identity, Node, Pid, Wait};
+use rustix::io::Errno;
 
 /// The command-line options of every process.
 #[derive(Args)]
@@ -39,6 +40,34 @@ pub(crate) fn command(role: &str, base: &Path, identity: &Identity) -> Result<Co
     command.arg(role).arg("--base").arg(base);
     command.args(["--identity", &identity.to_string()]);
     Ok(command)
+}
+
+/// Starts a process.
+///
+/// # Errors
+/// What the system has run out of, or refuses, with advice.
+pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
+    command.spawn().map_err(|error| {
+        let advice = match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE) => {
+                "; this process has no descriptors left: raise `ulimit -n`, or start fewer processes"
+            }
+            Some(Errno::NFILE) => {
+                "; the system has no descriptors left: raise fs.file-max, or end other processes"
+            }
+            Some(Errno::AGAIN) => {
+                "; there may be no more processes: raise `ulimit -u`, or start fewer of them"
+            }
+            Some(Errno::NOMEM | Errno::NOSPC) => {
+                "; the system has no room left for it: end other processes, or give it more memory"
+            }
+            Some(Errno::ACCESS | Errno::PERM) => {
+                "; the program may not be run: see its mode, and whether its file system is mounted with noexec"
+            }
+            _ => "",
+        };
+        anyhow!("{error}{advice}")
+    })
 }
 
 /// Sends every line of a process's output on, in a thread of its own, until the receiver is closed;

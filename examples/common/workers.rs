@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use libos_ipc::host::HostNode;
 use libos_ipc::{ChildSelector, Pid, Wait};
 
-use super::{Progress, SIGPWR, command, pid_of, read_lines};
+use super::{Progress, SIGPWR, command, pid_of, read_lines, spawn};
 
 /// The time in which all workers must end.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -53,12 +53,10 @@ where
     pub(crate) fn start(&mut self, role: &str, base: &Path, arguments: &[&str]) -> Result<()> {
         let child = self.leader.start_child(self.wait);
         let child = child.with_context(|| format!("preparing a {role}"))?;
-        let mut process = command(role, base, &child)?
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting a {role}"))?;
+        let mut start = command(role, base, &child)?;
+        start.args(arguments);
+        start.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = spawn(&mut start).with_context(|| format!("starting a {role}"))?;
         let input = process.stdin.take();
         let (number, tallies) = (self.workers.len(), self.sender.clone());
         read_lines(

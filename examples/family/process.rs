@@ -9,7 +9,7 @@ use clap::Args;
 use libos_ipc::{ChildSelector, Config, Error, Exit, Pid, Target};
 
 use crate::WAIT;
-use crate::common::{ProcessOptions, command, end, pid_of, send};
+use crate::common::{ProcessOptions, command, end, pid_of, send, spawn};
 use crate::key::Key;
 use crate::os::{Event, Os};
 use crate::platform::FamilyNode;
@@ -57,12 +57,11 @@ pub(crate) fn start(
     if let Some(traces) = traces {
         command.arg("--traces").arg(traces);
     }
-    let started = command
+    command
         .args(["--below", &below.to_string()])
         .args(["--seed", &fastrand::u64(..).to_string()])
-        .stdout(output)
-        .spawn();
-    let mut process = match started {
+        .stdout(output);
+    let mut process = match spawn(&mut command) {
         Ok(process) => process,
         Err(error) => {
             node.abandon_child(child.vmid)?;

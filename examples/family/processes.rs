@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use libos_ipc::{Id, Vmid};
 
-use crate::common::{print_line, read_lines};
+use crate::common::{print_line, read_lines, spawn};
 use crate::control::{Command, MemberMessage};
 use crate::figures::{Counts, Report};
 use crate::key::Key;
@@ -137,9 +137,8 @@ impl Processes {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0);
-        let mut process = process
-            .spawn()
-            .with_context(|| format!("starting member {}", start.vmid))?;
+        let mut process =
+            spawn(&mut process).with_context(|| format!("starting member {}", start.vmid))?;
         let output = process.stdout.take().context("a pipe was asked for")?;
         let mut input = process.stdin.take();
         if let Some(input) = &mut input {

@@ -14,7 +14,7 @@ use libos_ipc::{Capacities, Config, Identity, Wait};
 
 use crate::Options;
 use crate::attacks::Attack;
-use crate::common::{HumanCount, Latency, Progress, command, pid_of};
+use crate::common::{HumanCount, Latency, Progress, command, pid_of, spawn};
 use crate::host::{Core, allow_many_files, pin};
 use crate::innocent::Measured;
 use crate::judge::{has_happened, judge};
@@ -161,10 +161,8 @@ struct Process {
 
 impl Process {
     fn start(mut command: Command) -> Result<Process> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = spawn(&mut command)?;
         let lines = child
             .stdout
             .take()

@@ -12,7 +12,9 @@ use clap::Args;
 use libos_ipc::host::{HostNode, raise_descriptor_limit};
 use libos_ipc::{Capacities, Exit, Identity, LeaseLimits, LockLimits, Vmid, Wait};
 
-use crate::common::{Latency, ProcessOptions, command, heir_of, left, over, read_lines, send};
+use crate::common::{
+    Latency, ProcessOptions, command, heir_of, left, over, read_lines, send, spawn,
+};
 use crate::member::{self, Succession};
 use crate::slots::RunningProcess;
 
@@ -128,12 +130,10 @@ pub(crate) struct PureLeader {
 
 impl PureLeader {
     pub(crate) fn start(base: &Path, identity: &Identity, members: u32) -> Result<PureLeader> {
-        let mut process = command("leader", base, identity)?
-            .args(["--members", &members.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting a leader")?;
+        let mut start = command("leader", base, identity)?;
+        start.args(["--members", &members.to_string()]);
+        start.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = spawn(&mut start).context("starting a leader")?;
         let (sender, lines) = channel();
         read_lines(process.stdout.take().context("piped")?, move |line| {
             line.is_some_and(|line| sender.send(line).is_ok())

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use libos_ipc::{ChildExit, Identity, Pid, Vmid};
 
 use crate::Options;
-use crate::common::{SIGPWR, command, pid_of, read_lines};
+use crate::common::{SIGPWR, command, pid_of, read_lines, spawn};
 use crate::figures::{Counts, Report};
 use crate::member::Succession;
 
@@ -98,7 +98,7 @@ impl RunningProcess {
             start.args([name, &number.to_string()]);
         }
         start.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = start.spawn().context("starting a process")?;
+        let mut process = spawn(&mut start).context("starting a process")?;
         let input = process.stdin.take();
         let events = events.clone();
         read_lines(process.stdout.take().context("piped")?, move |said| {

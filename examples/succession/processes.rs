@@ -9,7 +9,7 @@ use std::sync::mpsc::Sender;
 use anyhow::{Context, Result};
 use libos_ipc::Identity;
 
-use crate::common::{command, read_lines};
+use crate::common::{command, read_lines, spawn};
 use crate::record::{Entry, Event, now};
 
 /// The kind of a process.
@@ -73,7 +73,7 @@ impl Process {
         };
         start.arg("--files").arg(files);
         start.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = start.spawn().context("starting a process")?;
+        let mut child = spawn(&mut start).context("starting a process")?;
         let lines = lines.clone();
         read_lines(child.stdout.take().context("piped")?, move |said| {
             lines.send((number, said)).is_ok()
