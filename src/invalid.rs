@@ -28,7 +28,7 @@ macro_rules! causes {
 }
 
 causes! {
-    AtPeer: "the leader, or the process that was asked, refused an argument: the call's documentation says which values are allowed",
+    AtPeer: "the leader refused an argument with EINVAL (22): the call's documentation says which values are allowed",
     Answer: "the answer of a process does not fit its request, against the protocol: use one version of the library in all processes, or report the error",
     Message: "this process has no answer to that message, or cannot execute it: send it to the process that can",
     Itself: "a process has no connection with itself: give the VMID of another process",

@@ -14,7 +14,7 @@ pub(in crate::node) fn error_of(errno: Errno) -> Error {
 pub(in crate::node) fn error_by(by: Option<Vmid>, errno: Errno) -> Error {
     match errno {
         Errno::ESRCH => Error::NoSuchProcess,
-        Errno::EINVAL => Error::Invalid(Invalid::AtPeer),
+        Errno::EINVAL if by.is_none() => Error::Invalid(Invalid::AtPeer),
         errno => Error::Refused { errno, by },
     }
 }
