@@ -49,8 +49,8 @@ pub(super) struct Ledger<'m> {
     /// The member that was looked up last, and its account.
     recent: (Option<Vmid>, u32),
     pub(super) refused: u64,
-    /// A charge was moved, or a place was split: some pool may have given more than the rule allows.
-    pub(super) has_moved: bool,
+    /// By table: a charge was moved, or a place was split, so the pool may have given more than the rule allows.
+    pub(super) has_moved: [bool; MAX_TABLES],
 }
 
 /// The account of the leader, which pays for a member when all accounts are in use.
@@ -78,7 +78,7 @@ impl<'m> Ledger<'m> {
             pools: core::array::from_fn(pool),
             recent: (None, NONE),
             refused: 0,
-            has_moved: false,
+            has_moved: [false; MAX_TABLES],
         }
     }
 
@@ -146,6 +146,12 @@ impl<'m> Ledger<'m> {
     pub(super) fn charge(&self, account: u32, table: usize) -> u32 {
         let account = self.accounts.get(account as usize).or_broken(&FREE);
         account.charges.get(table).copied().or_broken(0)
+    }
+
+    pub(super) fn note_move(&mut self, table: usize) {
+        if let Some(has_moved) = self.has_moved.get_mut(table) {
+            *has_moved = true;
+        }
     }
 
     #[inline]

@@ -190,7 +190,7 @@ impl<'m> Quotas<'m> {
     pub(crate) fn charge_also(&mut self, payer: Payer, table: usize) -> Payer {
         if let Some(ledger) = self.0.as_deref_mut() {
             ledger.add(payer.0, table, 1);
-            ledger.has_moved = true;
+            ledger.note_move(table);
         }
         payer
     }
@@ -244,7 +244,7 @@ impl<'m> Quotas<'m> {
     fn finish_move(&mut self, from: Payer, table: usize, count: usize) {
         self.release(from, table, count);
         if let Some(ledger) = self.0.as_deref_mut() {
-            ledger.has_moved = true;
+            ledger.note_move(table);
         }
     }
 
@@ -284,9 +284,9 @@ impl<'m> Quotas<'m> {
     }
 
     /// Whether the charges for each table add up to the places in use, the pools agree with the charges,
-    /// and a member that has left pays only for what is in the first tables. As long as no charge was moved,
-    /// the reserves must be free as well, and a fair part of each pool for one more member. Slow: for
-    /// tests.
+    /// and a member that has left pays only for what is in the first tables. As long as no charge of a table was moved,
+    /// its reserves must be free as well, and a fair part of its pool for one more member, and no member may have more
+    /// than half of the pool. Slow: for tests.
     pub(crate) fn check(&self, in_use: &[usize], kept: &[usize]) -> bool {
         let Some(ledger) = self.0.as_deref() else {
             return true;
@@ -303,10 +303,17 @@ impl<'m> Quotas<'m> {
                 let (free, sharers) = (pool.shared.minus(pool.used), pool.sharers);
                 pool.reserve == 0 || free.wrapping_mul(sharers.plus(1)) >= pool.shared
             };
+            // One member alone gets half of the pool. The leader, whose account is the first, also pays for members without one.
+            let of_members = of_pool.clone().skip(1);
+            let has_most = of_members.max() > Some((pool.shared / 2).max(1));
+            let may_exceed = ledger
+                .has_moved
+                .get(table)
+                .is_none_or(|has_moved| *has_moved);
             of_table(table).map(|charge| charge as usize).sum::<usize>() == *in_use
                 && of_pool.clone().sum::<u32>() == pool.used
                 && of_pool.filter(|share| *share > 0).count() == pool.sharers as usize
-                && (ledger.has_moved || has_fair_part)
+                && (may_exceed || has_fair_part && !has_most)
         };
         let has_nothing_left = |account: &Account| {
             let charges = account.charges.iter().enumerate();

@@ -154,12 +154,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
             },
         };
         let name = if is_unlock { "unlock" } else { "lock" };
-        let outcome = self.call(name, limit, may_be, |node, wait| match polling {
+        let mut outcome = self.call(name, limit, may_be, |node, wait| match polling {
             Some(polling) => self.poll(polling, node.set_lock_async(lock, wait)),
             None => node.set_lock(lock, wait),
         });
-        if may_drop && outcome == Err(Error::Interrupted) {
-            // What is granted meanwhile the node unlocks, before it makes the next call about locks.
+        let was_dropped = may_drop && outcome == Err(Error::Interrupted);
+        // What is granted meanwhile the node unlocks, before it makes the next call about locks.
+        if was_dropped && with(|world| world.network.rng.bool()) {
+            outcome = self.call(name, limit, may_be, |node, wait| node.set_lock(lock, wait));
+        }
+        if was_dropped && outcome.is_err() {
             let unlock = FileLock {
                 kind: LockKind::Unlock,
                 wait: false,
