@@ -288,15 +288,15 @@ impl World<'_> {
         }
     }
 
-    /// What is visible at the end.
-    pub(super) fn into_seen(mut self) -> Seen {
+    /// What is visible at the end. It changes the machines.
+    pub(super) fn look(&mut self) -> Seen {
         for who in 0..self.members.len() {
             if self.seen.at[who] != At::Dead {
                 self.seen.next_numbers[who] = self.next_number(who);
             }
         }
         self.seen.rank_numbers();
-        self.seen
+        self.seen.clone()
     }
 
     fn answered(&mut self, who: usize, result: Result<u32, Errno>) {
