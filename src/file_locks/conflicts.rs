@@ -79,12 +79,15 @@ impl LockTable<'_> {
             None => self.add_holder(owner, file).ok_or(Errno::ENOLCK)?,
         };
         let outcome = self.insert_range((holder, charge), range, write);
-        self.drop_holder_if_empty(holder);
+        if outcome.is_err() {
+            self.drop_holder_if_empty(holder);
+        }
         self.waits.record_granted(owner);
         outcome
     }
 
     /// Unlocks the owner's part of the range. The caller serves the requests that waited for it.
+    #[inline]
     pub(super) fn release_range(
         &mut self,
         file: u32,
@@ -100,6 +103,7 @@ impl LockTable<'_> {
     }
 
     /// As [`LockTable::release_range`], and serves the requests that waited for the range.
+    #[inline]
     pub(super) fn unlock(&mut self, file: u32, owner: Owner, range: Range) -> Result<(), Errno> {
         self.release_range(file, owner, range)?;
         self.serve_unblocked();

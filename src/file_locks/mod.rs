@@ -105,6 +105,8 @@ pub struct LockTable<'m> {
     by_path: HashIndex<'m>,
     /// The file that was dropped last, if its place was not freed yet.
     idle_file: u32,
+    /// The slot of the file that was added last. It may be another file's by now, or nobody's.
+    last_added: u32,
     holders: Table<'m, Holder>,
     holder_slots: SlotAllocator<'m>,
     by_owner: HashIndex<'m>,
@@ -142,7 +144,7 @@ image!(LockTable<'_> {
         delegations,
         quotas,
     }
-    omitted { by_path, by_owner, by_owner_and_file, steps }
+    omitted { by_path, last_added, by_owner, by_owner_and_file, steps }
 });
 
 impl<'m> LockTable<'m> {
@@ -195,6 +197,7 @@ impl<'m> LockTable<'m> {
             file_slots: SlotAllocator::new(arena, limits.files),
             by_path: HashIndex::new(arena, limits.files),
             idle_file: NONE,
+            last_added: NONE,
             holders: arena.alloc_filled(limits.locks, &EMPTY_HOLDER),
             holder_slots: SlotAllocator::new(arena, limits.locks),
             by_owner: HashIndex::new(arena, limits.locks),
@@ -237,14 +240,15 @@ impl<'m> LockTable<'m> {
         lock: &FileLock<'_>,
         hash: u64,
     ) -> Result<bool, Errno> {
-        let file = self.find_file_hashed(lock.path, hash);
+        let slot = self.find_slot(lock.path, hash);
         let space = Owner::of(from, lock).space();
-        if file.is_some_and(|file| self.delegation_holder(file, space).is_some()) {
+        // The idle file is not delegated.
+        if slot.is_some_and(|file| self.delegation_holder(file, space).is_some()) {
             return Ok(false);
         }
         self.record_use(from, lock, hash);
         self.search.begin();
-        let set = self.set_on_file(from, 0, lock, (file, hash));
+        let set = self.set_on_file(from, 0, lock, (slot, hash));
         self.release_closed();
         set.map(|_| true)
     }
@@ -262,21 +266,23 @@ impl<'m> LockTable<'m> {
         lock: &FileLock<'_>,
         hash: u64,
     ) -> Result<SetOutcome, Errno> {
-        let file = self.find_file_hashed(lock.path, hash);
+        let slot = self.find_slot(lock.path, hash);
         self.search.begin();
-        let set = self.set_on_file(from, seq, lock, (file, hash));
+        let set = self.set_on_file(from, seq, lock, (slot, hash));
         self.release_closed();
         set
     }
 
-    /// As [`LockTable::set`], for a caller that has looked the file up already.
+    /// As [`LockTable::set`], for a caller that has looked the slot of the file up already.
+    #[inline]
     fn set_on_file(
         &mut self,
         from: Vmid,
         seq: u64,
         lock: &FileLock<'_>,
-        (file, hash): (Option<u32>, u64),
+        (slot, hash): (Option<u32>, u64),
     ) -> Result<SetOutcome, Errno> {
+        let file = slot.filter(|slot| *slot != self.idle_file);
         let owner = Owner::of(from, lock);
         let range = range_of(lock).ok_or(Errno::EINVAL)?;
         if lock.kind == LockKind::Unlock {
@@ -296,7 +302,9 @@ impl<'m> LockTable<'m> {
         }
         let file = match file {
             Some(file) => file,
-            None => self.add_file(from, lock.path, hash).ok_or(Errno::ENOLCK)?,
+            None => self
+                .add_file(from, lock.path, hash, slot)
+                .ok_or(Errno::ENOLCK)?,
         };
         let set = if self.delegation_holder(file, owner.space()).is_some() {
             self.defer(file, owner, range, (from, seq), Operation::from_lock(lock))
@@ -308,6 +316,7 @@ impl<'m> LockTable<'m> {
         set
     }
 
+    #[inline]
     fn set_on(
         &mut self,
         file: u32,

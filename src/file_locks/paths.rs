@@ -142,6 +142,16 @@ impl<'m> PathStore<'m> {
         }
     }
 
+    /// Whether the stored path is `path`.
+    #[inline]
+    pub(super) fn is_path(&self, stored: StoredPath, path: &[u8]) -> bool {
+        if path.is_empty() || path.len() > CHUNK_LENGTH || stored.length != path.len() {
+            return self.compare(stored, path).is_eq();
+        }
+        let bytes = self.chunk(stored.first).map(|chunk| &chunk.bytes);
+        bytes.and_then(|bytes| bytes.get(..path.len())) == Some(path)
+    }
+
     /// Compares the stored path with `path`: the shorter one is the lower one, and of two of one
     /// length the one with the lower bytes.
     pub(super) fn compare(&self, stored: StoredPath, path: &[u8]) -> Ordering {

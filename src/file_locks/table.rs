@@ -161,42 +161,64 @@ impl LockTable<'_> {
     }
 
     pub(crate) fn find_file_hashed(&self, path: &[u8], hash: u64) -> Option<u32> {
-        let found = self.by_path.find(hash, |slot| {
-            let file = self.file_at(slot);
-            let order = file.hash.cmp(&hash);
-            order.then_with(|| self.paths.compare(file.path, path))
-        });
+        let found = self.find_slot(path, hash);
         found.filter(|slot| *slot != self.idle_file)
     }
 
-    /// Adds a file that the member uses. `None` if there is no room for it.
-    pub(super) fn add_file(&mut self, from: Vmid, path: &[u8], hash: u64) -> Option<u32> {
+    /// As `find_file_hashed`; it also finds the idle file.
+    #[inline]
+    pub(super) fn find_slot(&self, path: &[u8], hash: u64) -> Option<u32> {
+        // A file is often the one that was used before.
+        let slot = self.last_added;
+        if let Some(file) = self.files.get(slot as usize)
+            && file.hash == hash
+            && (file.is_in_table() || slot == self.idle_file)
+            && self.paths.is_path(file.path, path)
+        {
+            return Some(slot);
+        }
+        self.search_slot(path, hash)
+    }
+
+    #[inline(never)]
+    fn search_slot(&self, path: &[u8], hash: u64) -> Option<u32> {
+        self.by_path.find(hash, |slot| {
+            let file = self.file_at(slot);
+            let order = file.hash.cmp(&hash);
+            order.then_with(|| self.paths.compare(file.path, path))
+        })
+    }
+
+    /// Adds a file that the member uses; `idle` is its slot if it is the idle file. `None` if there is no
+    /// room for it.
+    pub(super) fn add_file(
+        &mut self,
+        from: Vmid,
+        path: &[u8],
+        hash: u64,
+        idle: Option<u32>,
+    ) -> Option<u32> {
         let cost = PathStore::cost_of(path.len());
         let payer = self.quotas.try_charge(from, FILES, cost)?;
-        let slot = self
-            .take_idle_file(path, hash)
-            .or_else(|| self.insert_file(path, hash));
+        let other = replace(&mut self.idle_file, NONE);
+        let slot = idle.or_else(|| {
+            // The place of another idle file may be needed.
+            if other != NONE {
+                self.remove_file(other);
+            }
+            self.insert_file(path, hash)
+        });
         let Some(slot) = slot else {
             self.quotas.release(payer, FILES, cost);
             return None;
         };
+        self.last_added = slot;
         if let Some(file) = self.files.get_mut(slot as usize) {
             // Nothing is left of the file that was here before.
             debug_assert!(file.locks == 0 && file.first_holder == NONE && !file.is_in_table());
             (file.ref_count, file.payer) = (0, payer);
         }
         Some(slot)
-    }
-
-    /// Takes the idle file, if it has that path; else frees it.
-    fn take_idle_file(&mut self, path: &[u8], hash: u64) -> Option<u32> {
-        let slot = replace(&mut self.idle_file, NONE);
-        let file = self.files.get(slot as usize)?;
-        if file.hash == hash && self.paths.compare(file.path, path).is_eq() {
-            return Some(slot);
-        }
-        self.remove_file(slot);
-        None
     }
 
     fn insert_file(&mut self, path: &[u8], hash: u64) -> Option<u32> {
@@ -217,11 +239,11 @@ impl LockTable<'_> {
 
     /// Drops the file if nothing uses it. Its place stays idle until the next file is added: a file that
     /// is locked and unlocked again and again keeps it.
+    #[inline]
     pub(super) fn drop_file_if_unused(&mut self, slot: u32) {
-        let Some(file) = self.files.get_mut(slot as usize) else {
-            return;
-        };
-        if file.ref_count == 0 {
+        if let Some(file) = self.files.get_mut(slot as usize)
+            && file.ref_count == 0
+        {
             let (payer, cost) = (file.payer, file.cost());
             (file.ref_count, file.payer) = (FREE, Payer::NOBODY);
             self.quotas.release(payer, FILES, cost);
@@ -273,6 +295,7 @@ impl LockTable<'_> {
         holder_in(&self.holders, slot)
     }
 
+    #[inline]
     pub(super) fn find_holder(&self, owner: Owner, file: u32) -> Option<u32> {
         let of = self.file_at(file);
         let first = of.first_holder;
@@ -314,32 +337,59 @@ pub(super) fn hash_owner_and_file(owner: Owner, file: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use core::mem::MaybeUninit;
+    use std::vec::Vec;
 
     use super::*;
     use crate::file_locks::LockLimits;
     use crate::store::Arena;
     use crate::wire::{FileLock, LockFamily, LockKind};
 
+    const LIMITS: LockLimits = LockLimits {
+        locks: 4,
+        files: 1,
+        ..LockLimits::NONE
+    };
+
+    fn lock(path: &[u8], kind: LockKind) -> FileLock<'_> {
+        FileLock {
+            family: LockFamily::Posix,
+            kind,
+            start: 0,
+            end: 9,
+            pid: 1,
+            handle: 0,
+            wait: false,
+            path,
+        }
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn file_that_is_locked_and_unlocked_again_and_again_is_not_searched() {
+        let mut memory = [MaybeUninit::uninit(); LockTable::bytes(&LIMITS)];
+        let mut locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+        for path in [b"file".as_slice(), b"", &[b'p'; 200]] {
+            let hash = hash_path(path);
+            let mut steps = Vec::new();
+            for kind in [LockKind::Write, LockKind::Unlock].repeat(3) {
+                let before = locks.by_path.steps() + locks.paths.steps();
+                locks
+                    .try_set(Vmid::LEADER, &lock(path, kind), hash)
+                    .unwrap();
+                steps.push(locks.by_path.steps() + locks.paths.steps() - before);
+            }
+            // Each request compares the path once.
+            let chunks = path.len().div_ceil(60) as u64;
+            assert_eq!(steps[1..], [chunks; 5]);
+        }
+    }
+
     #[test]
     fn place_of_the_last_file_is_used_again_and_in_nobodys_way() {
-        const LIMITS: LockLimits = LockLimits {
-            locks: 4,
-            files: 1,
-            ..LockLimits::NONE
-        };
         let mut memory = [MaybeUninit::uninit(); LockTable::bytes(&LIMITS)];
         let mut locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
         let mut set = |path, kind| {
-            let lock = FileLock {
-                family: LockFamily::Posix,
-                kind,
-                start: 0,
-                end: 9,
-                pid: 1,
-                handle: 0,
-                wait: false,
-                path,
-            };
+            let lock = lock(path, kind);
             locks.set(Vmid::LEADER, 1, &lock).unwrap();
             let is_found = locks.find_file(path).is_some();
             assert_eq!(is_found, kind != LockKind::Unlock);

@@ -1,7 +1,7 @@
 //! Conversion between payloads as Rust types and their bytes.
 
 use super::error::Malformed;
-use super::frame::read_struct;
+use super::frame::{HEADER_LENGTH, read_struct};
 use super::kinds::{KillTarget, LockFamily, LockKind, ProcessNote, SyncState};
 use super::layout;
 use super::message::Message;
@@ -323,6 +323,12 @@ impl<'a> FileLock<'a> {
             return usize::MAX;
         }
         total!(size_of::<layout::FileLock>(), self.path.len(), Self::TAIL)
+    }
+
+    /// Returns the length of the frame of a request with this lock.
+    #[inline]
+    pub(crate) fn frame_length(&self) -> usize {
+        total!(HEADER_LENGTH, self.length())
     }
 
     #[inline]

@@ -12,7 +12,9 @@ impl LockTable<'_> {
     /// [`LockTable::release_file`].
     pub(crate) fn add_delegated_file(&mut self, path: &[u8]) -> Option<u32> {
         // The tables of a member have no quotas.
-        let file = self.add_file(Vmid::LEADER, path, hash_path(path))?;
+        let hash = hash_path(path);
+        let idle = self.find_slot(path, hash);
+        let file = self.add_file(Vmid::LEADER, path, hash, idle)?;
         self.adjust_ref_count(file, 1);
         Some(file)
     }

@@ -188,9 +188,10 @@ impl LockTable<'_> {
         if !can_delegate {
             return self.set_hashed(from, seq, lock, hash);
         }
-        let file = match self.find_file_hashed(lock.path, hash) {
+        let slot = self.find_slot(lock.path, hash);
+        let file = match slot.filter(|slot| *slot != self.idle_file) {
             Some(file) => Some(file).filter(|file| !self.has_range_users(*file)),
-            None => self.add_file(from, lock.path, hash),
+            None => self.add_file(from, lock.path, hash, slot),
         };
         let Some(file) = file else {
             return self.set_hashed(from, seq, lock, hash);

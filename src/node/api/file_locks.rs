@@ -147,6 +147,11 @@ calls! {
         check_range(lock)?;
         let wait = self.begin_lock_call(wait);
         wait!(self.await_dropped_locks(wait))?;
+        if let Some(tables) = self.leading()
+            && let Some(outcome) = self.set_own_lock(tables, lock)
+        {
+            return outcome;
+        }
         let leader = self.leader_vmid();
         let message = Message::FileLockSet(*lock);
         let wait = if self.leads() {

@@ -2,6 +2,7 @@
 //! library OS.
 
 use super::call::Call;
+use super::outcome::error_of;
 use super::reply_buffers::ReplyData;
 use super::wait::{Limits, Wait};
 use crate::Pid;
@@ -9,7 +10,7 @@ use crate::error::{Errno, Error, Invalid};
 use crate::file_locks::hash_path;
 use crate::leader::{Op, Outcome};
 use crate::node::upcall::{MetadataReply, Signal, SignalReply};
-use crate::node::{Node, Sender};
+use crate::node::{LeaderTables, Node, Sender};
 use crate::pal::{Pal, Time};
 use crate::wire::{Answer, FileLock, KillTarget, Message};
 
@@ -95,13 +96,10 @@ impl<P: Pal> Node<'_, P> {
     #[inline]
     fn answer_own(&self, message: &Message<'_>) -> Result<Option<Answer<'static>>, Error> {
         match message {
-            Message::FileLockSet(lock) => {
-                let status = self.set_own_lock(message, lock)?;
-                Ok(status.map(Answer::Status))
-            }
             Message::PidKill(_)
             | Message::PidGetMeta { .. }
             | Message::KillOrdered { .. }
+            | Message::FileLockSet(_)
             | Message::FileLockGet(_) => Ok(None),
             // The request has a number since it has an answer, and it does not wait, so any number
             // is right.
@@ -180,22 +178,26 @@ impl<P: Pal> Node<'_, P> {
 
     /// As the leader: sets a lock of this process without a waiter. None if the request has to wait,
     /// and nothing was done.
-    fn set_own_lock(
+    #[inline]
+    pub(in crate::node) fn set_own_lock(
         &self,
-        message: &Message<'_>,
+        leader: &LeaderTables<'_>,
         lock: &FileLock<'_>,
-    ) -> Result<Option<Result<u32, Errno>>, Error> {
-        let leader = self.leading().ok_or(Error::Invalid(Invalid::Message))?;
-        self.check_length(message)?;
+    ) -> Option<Result<(), Error>> {
+        if let Err(error) = self.check_encoded_length(lock.frame_length()) {
+            return Some(Err(error));
+        }
         let hash = hash_path(lock.path);
         self.used_locks.note_hashed(lock, hash);
         if lock.wait {
-            return Ok(None);
+            return None;
         }
         self.await_log_room();
         let outcome = {
             let mut leader = leader.lock();
-            self.check_running()?;
+            if let Err(error) = self.check_running() {
+                return Some(Err(error));
+            }
             leader.apply(&Op::SetLock {
                 from: self.identity.vmid,
                 lock: *lock,
@@ -203,10 +205,10 @@ impl<P: Pal> Node<'_, P> {
             })
         };
         self.send_output(Sender::Call);
-        Ok(match outcome {
-            Outcome::Answer(Answer::Status(status)) => Some(status),
+        match outcome {
+            Outcome::Answer(Answer::Status(status)) => Some(status.map(drop).map_err(error_of)),
             _ => None,
-        })
+        }
     }
 }
 

@@ -226,7 +226,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     #[inline]
-    fn check_encoded_length(&self, length: usize) -> Result<(), Error> {
+    pub(in crate::node) fn check_encoded_length(&self, length: usize) -> Result<(), Error> {
         if length > self.config.capacities.frame_length {
             return Err(Error::Full(Resource::FrameLength));
         }
