@@ -27,7 +27,8 @@
  *   -ENOSYS     the call needs libos_ipc_join() before, or a leader that is not a process of the C implementation
  *   -EIO        the platform provided no stream or event
  * A call whose comment says "Blocks" waits for another process. Any thread may make any call, with any value in the thread
- * register and 16 KiB of stack; 8 KiB and what the callbacks use, if keys, messages and paths have at most 256 bytes.
+ * register, with 8 KiB of stack and what the callbacks use; 4.5 KiB more if it has a key, message or path of more than 256
+ * bytes and libos_ipc_platform.allocate gives no memory.
  * A callback, a signal handler and an interrupt handler must not make a call, unless its comment states otherwise. The
  * library keeps no pointer to the caller's data after a call.
  *
@@ -97,8 +98,9 @@ struct libos_ipc_platform {
     void* memory;
     size_t memory_size;
 
-    /* malloc(3) and free(3), only for results that the caller frees. They may be NULL: then calls with such a result
-     * fail with -ENOMEM. */
+    /* malloc(3) and free(3), for results that the caller frees, and for copies of keys, messages and paths of more than 256
+     * bytes while a call lasts. They may be NULL: then calls with such a result fail with -ENOMEM, and such a copy is on the
+     * stack. */
     void* (*allocate)(void* context, size_t size);
     void (*release)(void* context, void* memory);
 
@@ -301,7 +303,7 @@ struct libos_ipc_limits {
                                    all processes of the family */
     libos_ipc_id_t listed_heirs[4]; /* with LIBOS_IPC_HEIRS_LISTED: their VMIDs, the first to lead first; 0: none */
     uint32_t heir_patience_ms;  /* how long the process that leads next may leave the leader's messages unread; after it, the
-                                   leader chooses another (default 20); used by the leader */
+                                   leader chooses another (default 100); used by the leader */
     uint32_t stall_limit_ms;    /* how long the leader may give no sign of life before the platform ends it and another process
                                    leads: 0 (default): without limit; else at least 10 */
     uint32_t succession_limit_ms; /* how long a process waits for another leader before calls that need one fail with
@@ -529,7 +531,9 @@ int libos_ipc_announce(libos_ipc_id_t vmid);
 /* Returns the VMID of the process that owns an ID; 0 if none does. Blocks. */
 int libos_ipc_get_id_owner(libos_ipc_id_t id, libos_ipc_id_t* out_owner);
 
-/* Abandons a child that could not be started: the leader takes back the IDs that were transferred to it. */
+/* Abandons a child that could not be started: the leader takes back the IDs that were transferred to it. If the message to
+ * the leader finds no room, the worker sends it later; only if the table of children is full, too, this call blocks, for at
+ * most libos_ipc_limits.connect_limit_ms, and then returns -EIO. */
 int libos_ipc_bury(libos_ipc_id_t vmid);
 
 /* An allocator of single IDs over the calls above. It sends one request for LIBOS_IPC_MAX_RANGE_SIZE IDs. IDs for other processes
@@ -560,7 +564,14 @@ struct libos_ipc_identity {
     struct libos_ipc_ids ids; /* for libos_ipc_process_ids, before libos_ipc_init() */
     libos_ipc_id_t pid;               /* for libos_ipc_join() */
     libos_ipc_id_t parent_pid;        /* for libos_ipc_join(); 0 for none */
+    libos_ipc_id_t heir_vmid;         /* for libos_ipc_set_identity(): the process that was to lead next (libos_ipc_limits.heirs)
+                                         when the parent started this one; 0 for none */
 };
+
+/* Sets libos_ipc_process_ids and the process that was to lead next: if the leader has ended before this process joins, this
+ * process asks that one and its parent who leads. To be called before libos_ipc_init(), in place of setting
+ * libos_ipc_process_ids. Does not block. -EINVAL for NULL, -EALREADY after libos_ipc_init(). */
+int libos_ipc_set_identity(const struct libos_ipc_identity* identity);
 
 /* Adds this process to the leader's table, as a child of the process `libos_ipc_process_ids.parent_vmid` in that process's
  * group and session; the first process begins a group and a session. To be called once, after libos_ipc_init_worker() and before
@@ -579,6 +590,9 @@ int libos_ipc_get_identity(struct libos_ipc_identity* identity);
  * report that child. Blocks. -ENOMEM at the limit `children` or, at the leader, of processes, -EAGAIN if the family has no
  * more IDs; then there is no child. fork(2). */
 int libos_ipc_start_child(struct libos_ipc_identity* child);
+/* As libos_ipc_start_child(), with a limit, which may be NULL: -EINTR and -ETIMEDOUT as `limit` states; then there is no
+ * child. */
+int libos_ipc_start_child_within(struct libos_ipc_identity* child, const struct libos_ipc_call_limit* limit);
 
 /* The children that libos_ipc_wait() waits for. */
 enum libos_ipc_wait_for {
@@ -722,6 +736,9 @@ int libos_ipc_sync_create(struct libos_ipc_sync_handle** handle, uint64_t id);
 uint64_t libos_ipc_sync_id(struct libos_ipc_sync_handle* handle);
 /* Closes a handle, which no thread may have locked. Blocks. */
 void libos_ipc_sync_destroy(struct libos_ipc_sync_handle* handle);
+/* As libos_ipc_sync_destroy(), with a limit, which may be NULL, and a result. -EINTR and -ETIMEDOUT as `limit` states:
+ * the handle is closed all the same, and its place is free when the leader has confirmed that. -EINVAL for a closed handle. */
+int libos_ipc_sync_destroy_within(struct libos_ipc_sync_handle* handle, const struct libos_ipc_call_limit* limit);
 /* Locks a handle. With LIBOS_IPC_SYNC_STATE_SHARED no other process changes the data, with LIBOS_IPC_SYNC_STATE_EXCLUSIVE no other process
  * reads or changes it. Only one thread of this process holds the lock at a time. If the data has changed since this
  * process last had it, the library copies it to `data` (at most `data_size` bytes) and returns true. The process keeps its
@@ -806,6 +823,9 @@ int libos_ipc_file_lock_set_within(const char* path, const struct libos_ipc_lock
 /* Removes the LIBOS_IPC_LOCK_POSIX locks of a process on a file, as close(2) of any descriptor of the file does. Sends no message
  * if this process never set a lock on the file. */
 int libos_ipc_close_file(const char* path, libos_ipc_id_t pid);
+/* As libos_ipc_close_file(), with a limit, which may be NULL: -EINTR and -ETIMEDOUT as `limit` states; then the locks may be
+ * removed or not, and the call can be repeated. */
+int libos_ipc_close_file_within(const char* path, libos_ipc_id_t pid, const struct libos_ipc_call_limit* limit);
 /* Stores a fencing number for a write lock that this process holds and that covers the range of `file_lock` (its `type` does
  * not matter): it is higher than all that any process of the family got for a conflicting lock that was granted before. What
  * the lock protects keeps the highest number that it has seen, and refuses a request with a lower one: it comes from a process
@@ -847,6 +867,14 @@ int libos_ipc_hold_open_file(uint64_t handle_id);
 /* States that this process has closed its last descriptor of the open file. Sends no message if this process has never
  * locked, held or given it, except for one request to the leader in the life of the process. */
 int libos_ipc_close_open_file(uint64_t handle_id);
+
+/* As the four calls above, with a limit, which may be NULL: -EINTR and -ETIMEDOUT as `limit` states; then the call may have
+ * had its effect or not: a close that was sent has, and libos_ipc_take_back_open_file() undoes what may have been given. */
+int libos_ipc_give_open_file_within(uint64_t handle_id, libos_ipc_id_t to, const struct libos_ipc_call_limit* limit);
+int libos_ipc_take_back_open_file_within(uint64_t handle_id, libos_ipc_id_t from,
+                                         const struct libos_ipc_call_limit* limit);
+int libos_ipc_hold_open_file_within(uint64_t handle_id, const struct libos_ipc_call_limit* limit);
+int libos_ipc_close_open_file_within(uint64_t handle_id, const struct libos_ipc_call_limit* limit);
 
 /* The payloads of messages about file locks. */
 struct libos_ipc_file_lock {

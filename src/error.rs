@@ -327,7 +327,8 @@ impl Errno {
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
+        // Programs in C know the numbers, and the names take a KiB.
+        match self.name().filter(|_| !cfg!(static_library)) {
             Some(name) => write!(f, "{name} ({})", self.0),
             None => write!(f, "error {}", self.0),
         }

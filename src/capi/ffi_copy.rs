@@ -4,6 +4,7 @@
 //! and use.
 
 use core::ffi::{c_char, c_void};
+use core::mem::MaybeUninit;
 
 use heapless::{Vec, VecView};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -40,8 +41,32 @@ pub(super) fn with_copy(
     }
 }
 
+/// As [`with_copy`], with a buffer for the longest input: memory of the library OS; on the stack if it gives none.
 #[inline(never)]
 fn with_long_copy(
+    copy: &dyn Fn(&mut VecView<u8>) -> Result<(), Error>,
+    then: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let platform = super::state::platform().filter(|platform| platform.release.is_some());
+    let memory = platform.and_then(|platform| platform.allocate(size_of::<Bytes>()));
+    let (Some(platform), Some(memory)) = (platform, memory) else {
+        return with_copy_on_stack(copy, then);
+    };
+    let room = memory.cast::<MaybeUninit<Bytes>>();
+    let outcome = if room.is_aligned() {
+        // SAFETY: `allocate` returns memory of that size which nobody else uses until it is released.
+        let bytes = unsafe { &mut *room }.write(Bytes::new());
+        copy(bytes).and_then(|()| then(bytes))
+    } else {
+        with_copy_on_stack(copy, then)
+    };
+    // SAFETY: the memory is from `allocate`, and nothing refers to it any more.
+    unsafe { platform.release(memory) };
+    outcome
+}
+
+#[inline(never)]
+fn with_copy_on_stack(
     copy: &dyn Fn(&mut VecView<u8>) -> Result<(), Error>,
     then: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {

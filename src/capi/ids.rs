@@ -84,7 +84,7 @@ pub extern "C" fn libos_ipc_announce(announced: u32) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_bury(dead: u32) -> c_int {
-    status(node().and_then(|node| node.abandon_child(vmid(dead)?)))
+    status(node().and_then(|node| node.abandon_child_patiently(vmid(dead)?)))
 }
 
 #[unsafe(no_mangle)]

@@ -85,6 +85,7 @@ unsafe fn with_key(
 }
 
 /// Converts a lock of the header to a lock of the protocol.
+#[inline(never)]
 fn lock_of<'k>(asked: &libos_ipc_lock, key: &'k [u8], wait: bool) -> Result<FileLock<'k>, Error> {
     let family = LockFamily::ALL.iter().find(|f| f.number() == asked.family);
     let kind = LockKind::ALL.iter().find(|k| k.number() == asked.kind);
@@ -209,7 +210,19 @@ pub unsafe extern "C" fn libos_ipc_file_lock_fencing(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_close_file(path: *const c_char, pid: u32) -> c_int {
-    let mut call = |key: &[u8]| node()?.close_file(key, pid, wait());
+    // SAFETY: the header requires NULL or a string.
+    unsafe { libos_ipc_close_file_within(path, pid, null()) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_close_file_within(
+    path: *const c_char,
+    pid: u32,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires a limit that `wait_within` can read.
+    let wait = unsafe { wait_within(limit, wait()) };
+    let mut call = |key: &[u8]| node()?.close_file(key, pid, wait);
     // SAFETY: the header requires NULL or a string.
     let closed = node().and_then(|_| unsafe { with_key(path, KeySource::Path, &mut call) });
     status(released(closed))
@@ -255,23 +268,69 @@ pub extern "C" fn libos_ipc_file_lock_clear_pid(pid: u32) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_give_open_file(handle_id: u64, to: u32) -> c_int {
-    status(node().and_then(|node| node.give_open_file(vmid(to)?, handle_id, wait())))
+    // SAFETY: there is no limit to read.
+    unsafe { libos_ipc_give_open_file_within(handle_id, to, null()) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_give_open_file_within(
+    handle_id: u64,
+    to: u32,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires a limit that `wait_within` can read.
+    let wait = unsafe { wait_within(limit, wait()) };
+    status(node().and_then(|node| node.give_open_file(vmid(to)?, handle_id, wait)))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_take_back_open_file(handle_id: u64, from: u32) -> c_int {
-    status(node().and_then(|node| node.take_back_open_file(vmid(from)?, handle_id, wait())))
+    // SAFETY: there is no limit to read.
+    unsafe { libos_ipc_take_back_open_file_within(handle_id, from, null()) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_take_back_open_file_within(
+    handle_id: u64,
+    from: u32,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires a limit that `wait_within` can read.
+    let wait = unsafe { wait_within(limit, wait()) };
+    status(node().and_then(|node| node.take_back_open_file(vmid(from)?, handle_id, wait)))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_hold_open_file(handle_id: u64) -> c_int {
-    status(node().and_then(|node| node.hold_open_file(handle_id, wait())))
+    // SAFETY: there is no limit to read.
+    unsafe { libos_ipc_hold_open_file_within(handle_id, null()) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_hold_open_file_within(
+    handle_id: u64,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires a limit that `wait_within` can read.
+    let wait = unsafe { wait_within(limit, wait()) };
+    status(node().and_then(|node| node.hold_open_file(handle_id, wait)))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_close_open_file(handle_id: u64) -> c_int {
+    // SAFETY: there is no limit to read.
+    unsafe { libos_ipc_close_open_file_within(handle_id, null()) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_close_open_file_within(
+    handle_id: u64,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires a limit that `wait_within` can read.
+    let wait = unsafe { wait_within(limit, wait()) };
     status(released(
-        node().and_then(|node| node.close_open_file(handle_id, wait())),
+        node().and_then(|node| node.close_open_file(handle_id, wait)),
     ))
 }
 

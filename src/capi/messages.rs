@@ -158,11 +158,15 @@ fn exchange(dest: Vmid, message: &Message<'_>, unwanted: bool) -> Result<*mut c_
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c_int {
     let mut call = |_: Head, message: &Message<'_>| {
-        match node()?.broadcast_message(message, Vmid::new(exclude_vmid)) {
-            (_, 0) => Ok(()),
-            // EAGAIN
-            _ => Err(Error::NoIds),
+        let (_, missed) = node()?.broadcast_message(message, Vmid::new(exclude_vmid));
+        if missed == 0 {
+            return Ok(());
         }
+        status(Err(Error::Full(Resource::SendQueue)));
+        Err(Error::Refused {
+            errno: Errno::EAGAIN,
+            by: None,
+        })
     };
     // SAFETY: the header requires NULL or a whole message.
     status(node().and_then(|_| unsafe { with_message(msg, &mut call) }))

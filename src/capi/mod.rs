@@ -117,19 +117,31 @@ fn vmid(number: u32) -> Result<Vmid, Error> {
 /// Converts a result to the return value of a C function: 0 or a negative error number. Logs which limit is reached,
 /// which the number does not tell.
 fn status(outcome: Result<(), Error>) -> c_int {
-    match outcome {
-        Err(Error::Full(limit)) => {
-            crate::log::c::warn(format_args!("{} is reached", field_of(limit)));
-        }
-        Err(Error::Refused {
-            errno: Errno::ENOLCK,
-            ..
-        }) => crate::log::c::warn(format_args!(
-            "libos_ipc_limits.locks, locked_files, waiting_for_locks or lock_handles of the leader is reached"
-        )),
-        _ => {}
+    if let Err(error) = outcome
+        && let Some(limit) = reached(error)
+    {
+        crate::log::c::warn(format_args!("{limit} is reached"));
     }
     Errno::status(&outcome.map_err(Error::errno))
+}
+
+/// The limit that is the reason for an error. An answer of the leader has only an error number.
+fn reached(error: Error) -> Option<&'static str> {
+    match error {
+        Error::Full(limit) => Some(field_of(limit)),
+        Error::NoIds => Some("the last ID or libos_ipc_limits.ranges of the leader"),
+        Error::Refused {
+            errno: Errno::ENOLCK,
+            ..
+        } => Some(
+            "libos_ipc_limits.locks, locked_files, waiting_for_locks or lock_handles of the leader",
+        ),
+        Error::Refused {
+            errno: Errno::ENOMEM,
+            by: None,
+        } => Some("libos_ipc_limits.peers, ranges, served_handles or sync_clients of the leader"),
+        _ => None,
+    }
 }
 
 /// The member of the C structs that sets a limit.

@@ -10,12 +10,13 @@ use super::state::platform;
 use super::tables::{libos_ipc_platform, libos_ipc_ready};
 use crate::Vmid;
 use crate::error::Errno;
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::pal::fault::{PlatformFault, checked_read, checked_write, report_fault};
 use crate::pal::{
     AcceptError, ConnectError, Deadline, Interest, OutOfResources, Pal, READY_AT_ONCE, ReadyList,
     Stream, StreamError, Time, Token,
 };
+use crate::store::copy;
 
 impl libos_ipc_platform {
     /// The first required member that the table does not have.
@@ -106,29 +107,32 @@ impl Stream for CStream {
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        let mut total = 0_usize;
-        for part in parts.iter().filter(|part| !part.is_empty()) {
-            let (from, length) = (part.as_ptr().cast(), part.len());
-            let count = call!(
-                self.table,
-                write(self.stream, from, length),
-                i64::from(MISSING)
-            );
-            match checked_write(Self::moved(count), length) {
-                Ok(count) => {
-                    total = total.plus(count);
-                    if count < length {
-                        break;
-                    }
+        let mut joined = [0; JOINED];
+        let bytes = match parts {
+            [first, second] if first.len() < JOINED => {
+                // A VMID goes out together with the greeting behind it: a leader that has no room for this process answers
+                // only a greeting. What does not fit is written next.
+                if let Some((head, tail)) = joined.split_at_mut_checked(first.len()) {
+                    copy(head, first);
+                    copy(tail, second);
                 }
-                Err(error) if total == 0 => return Err(error),
-                // The error occurs again in the next write.
-                Err(_) => break,
+                let length = first.len().plus(second.len()).min(JOINED);
+                joined.get(..length).or_broken(first)
             }
-        }
-        Ok(total)
+            [first, ..] => first,
+            [] => return Ok(0),
+        };
+        let count = call!(
+            self.table,
+            write(self.stream, bytes.as_ptr().cast(), bytes.len()),
+            i64::from(MISSING)
+        );
+        checked_write(Self::moved(count), bytes.len())
     }
 }
+
+/// The most bytes that are copied to be written at once.
+const JOINED: usize = 64;
 
 fn deadline(until: Deadline) -> u64 {
     until.time().map_or(u64::MAX, |until| until.0)

@@ -1,15 +1,17 @@
 //! Joining the family, starting children, ending.
 
 use core::ffi::c_int;
+use core::ptr::null;
 
 use super::call_limits::wait_within;
-use super::ffi_copy::write;
+use super::ffi_copy::{read, write};
 use super::library_os::this_process;
+use super::setup::set_ids;
 use super::tables::{libos_ipc_call_limit, libos_ipc_identity, libos_ipc_ids};
 use super::{CNode, node, node_any_phase, status, wait};
 use crate::error::{Error, Invalid};
 use crate::sync::{AtomicU32, Ordering};
-use crate::{Exit, Id, Pid, Wait};
+use crate::{Exit, Id, Identity, Pid, Vmid, Wait};
 
 /// The pid of the parent, as `libos_ipc_join` has it.
 static PARENT_PID: AtomicU32 = AtomicU32::new(0);
@@ -51,17 +53,19 @@ fn separate(node: &CNode, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_set_identity(identity: *const libos_ipc_identity) -> c_int {
+    // SAFETY: the header requires NULL or a whole struct.
+    let identity = unsafe { read(identity) };
+    // SAFETY: the header requires that no other thread starts the library meanwhile.
+    status(identity.and_then(|identity| unsafe { set_ids(identity.ids, identity.heir_vmid) }))
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_get_identity(identity: *mut libos_ipc_identity) -> c_int {
-    let numbers = node_any_phase().map(|node| {
-        let [self_vmid, parent_vmid, leader_vmid, _, _] = node.identity().numbers();
-        let parent_pid = PARENT_PID.load(Ordering::Relaxed);
-        identity_of([
-            self_vmid,
-            parent_vmid,
-            leader_vmid,
-            node.pid_or_zero(),
-            parent_pid,
-        ])
+    let numbers = node_any_phase().map(|node| libos_ipc_identity {
+        pid: node.pid_or_zero(),
+        parent_pid: PARENT_PID.load(Ordering::Relaxed),
+        ..identity_of(&node.identity())
     });
     // SAFETY: the header requires NULL or room for the struct.
     status(numbers.map(|numbers| unsafe { write(identity, numbers) }))
@@ -69,13 +73,24 @@ pub unsafe extern "C" fn libos_ipc_get_identity(identity: *mut libos_ipc_identit
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_start_child(child: *mut libos_ipc_identity) -> c_int {
-    let started = node().and_then(|node| node.start_child(wait()));
     // SAFETY: the header requires NULL or room for the struct.
-    status(started.map(|started| unsafe { write(child, identity_of(started.numbers())) }))
+    unsafe { libos_ipc_start_child_within(child, null()) }
 }
 
-fn identity_of(numbers: [u32; 5]) -> libos_ipc_identity {
-    let [self_vmid, parent_vmid, leader_vmid, pid, parent_pid] = numbers;
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_start_child_within(
+    child: *mut libos_ipc_identity,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires a limit that `wait_within` can read.
+    let wait = unsafe { wait_within(limit, wait()) };
+    let started = node().and_then(|node| node.start_child(wait));
+    // SAFETY: the header requires NULL or room for the struct.
+    status(started.map(|started| unsafe { write(child, identity_of(&started)) }))
+}
+
+fn identity_of(identity: &Identity) -> libos_ipc_identity {
+    let [self_vmid, parent_vmid, leader_vmid, pid, parent_pid] = identity.numbers();
     let ids = libos_ipc_ids {
         self_vmid,
         parent_vmid,
@@ -85,6 +100,7 @@ fn identity_of(numbers: [u32; 5]) -> libos_ipc_identity {
         ids,
         pid,
         parent_pid,
+        heir_vmid: Vmid::number(identity.heir),
     }
 }
 

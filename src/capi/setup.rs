@@ -15,6 +15,7 @@ use crate::error::{Errno, Error, Invalid};
 use crate::node::MOST_SET_ASIDE;
 use crate::pal::{Deadline, Time};
 use crate::store::total;
+use crate::sync::{AtomicU32, Ordering};
 use crate::{
     Admission, Adoption, Capacities, Config, Driving, Heirs, Identity, LeaseLimits, LockLimits,
     Node, Quota, StartError, Vmid,
@@ -32,6 +33,30 @@ pub static mut libos_ipc_process_ids: libos_ipc_ids = libos_ipc_ids {
     parent_vmid: 0,
     leader_vmid: 0,
 };
+
+/// The process that is to lead next, as the parent of this one knew it; 0 for none.
+static HEIR: AtomicU32 = AtomicU32::new(0);
+
+/// Sets the identity of this process.
+///
+/// # Errors
+/// [`Error::Refused`] with `EALREADY` after `libos_ipc_init`.
+///
+/// # Safety
+/// No other thread uses `libos_ipc_process_ids` meanwhile.
+pub(super) unsafe fn set_ids(ids: libos_ipc_ids, heir: u32) -> Result<(), Error> {
+    if NODE.get().is_some() {
+        return Err(Error::Refused {
+            errno: Errno::EALREADY,
+            by: None,
+        });
+    }
+    let slot = &raw mut libos_ipc_process_ids;
+    // SAFETY: the caller's promise.
+    unsafe { slot.write(ids) };
+    HEIR.store(heir, Ordering::Relaxed);
+    Ok(())
+}
 
 /// `LIBOS_IPC_QUOTA_FAIR`.
 const QUOTA_FAIR: u32 = 0;
@@ -289,7 +314,10 @@ fn identity() -> Result<Identity, Error> {
     if leads_itself || is_orphan || identity.parent == Some(identity.vmid) {
         return Err(Error::Invalid(Invalid::CArgument));
     }
-    Ok(identity)
+    Ok(Identity {
+        heir: Vmid::new(HEIR.load(Ordering::Relaxed)),
+        ..identity
+    })
 }
 
 #[unsafe(no_mangle)]

@@ -19,6 +19,8 @@ pub struct libos_ipc_fill {
 }
 
 impl From<Usage> for libos_ipc_fill {
+    // It would be there sixteen times.
+    #[inline(never)]
     fn from(usage: Usage) -> Self {
         libos_ipc_fill {
             now: usage.now as u64,

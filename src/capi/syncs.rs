@@ -9,7 +9,7 @@ use super::processes::write_pointer;
 use super::setup::init_part;
 use super::tables::{libos_ipc_call_limit, libos_ipc_sync_handle};
 use super::{CNode, node, released, status, wait};
-use crate::error::{Error, Invalid};
+use crate::error::{Error, Invalid, Resource};
 use crate::invariant::Count;
 use crate::wire::SyncState;
 use crate::{SyncHandle, Wait};
@@ -86,10 +86,28 @@ pub extern "C" fn libos_ipc_sync_id(handle: *mut libos_ipc_sync_handle) -> u64 {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_sync_destroy(handle: *mut libos_ipc_sync_handle) {
-    let closed = node().and_then(|node| node.close_sync(find_handle(node, handle)?, wait()));
-    if let Err(error) = released(closed) {
+    report("closed", close(handle, wait()));
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_sync_destroy_within(
+    handle: *mut libos_ipc_sync_handle,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires a limit that `wait_within` can read.
+    status(close(handle, unsafe { wait_within(limit, wait()) }))
+}
+
+fn close(handle: *mut libos_ipc_sync_handle, wait: Wait<'_>) -> Result<(), Error> {
+    released(node().and_then(|node| node.close_sync(find_handle(node, handle)?, wait)))
+}
+
+/// Logs why a call that returns nothing has failed.
+fn report(what: &str, outcome: Result<(), Error>) {
+    if let Err(error) = outcome {
+        status(outcome);
         crate::log::c::error(format_args!(
-            "a sync handle is not closed: {}",
+            "a sync handle is not {what}: {}",
             error.errno()
         ));
     }
@@ -217,10 +235,7 @@ pub unsafe extern "C" fn libos_ipc_sync_lock_updated(
             news & UPDATED != 0
         }
         Err(error) => {
-            crate::log::c::error(format_args!(
-                "a sync handle is not locked: {}",
-                error.errno()
-            ));
+            report("locked", Err(error));
             false
         }
     }
@@ -233,12 +248,10 @@ pub unsafe extern "C" fn libos_ipc_sync_unlock(
     data_size: usize,
 ) {
     // SAFETY: the header requires NULL or `data_size` bytes.
-    if let Err(error) = released(unsafe { unlock(handle, data, data_size) }) {
-        crate::log::c::error(format_args!(
-            "a sync handle is not given back: {}",
-            error.errno()
-        ));
-    }
+    report(
+        "given back",
+        released(unsafe { unlock(handle, data, data_size) }),
+    );
 }
 
 /// # Safety
@@ -254,6 +267,7 @@ unsafe fn unlock(
     // SAFETY: the caller's promise. `room` has `length` bytes.
     let fill = |room: &mut [u8]| unsafe { copy_in(room, data) };
     match node.unlock_sync_with(handle, SyncState::Exclusive, length, fill) {
+        Err(Error::Invalid(Invalid::ValueLength)) => Err(Error::Full(Resource::SyncData)),
         // The handle may be locked as shared.
         Err(Error::Invalid(_)) => node.unlock_sync(handle, SyncState::Shared, None),
         given => given,

@@ -197,6 +197,7 @@ pub struct libos_ipc_identity {
     pub ids: libos_ipc_ids,
     pub pid: u32,
     pub parent_pid: u32,
+    pub heir_vmid: u32,
 }
 
 /// A process in the leader's table.

@@ -55,6 +55,13 @@ static int64_t get_metadata(void* context, IDTYPE pid, enum pid_meta_code code, 
     return 8;
 }
 
+static int64_t key_of(void* context, const char* path, char* key, size_t size) {
+    (void)context, (void)size;
+    size_t length = strlen(path);
+    memcpy(key, path, length);
+    return (int64_t)length;
+}
+
 static void print_log(void* context, enum libos_ipc_log_level level, const char* message) {
     (void)context, (void)level;
     snprintf(g_last_log, sizeof(g_last_log), "%s", message);
@@ -118,7 +125,7 @@ static void before_setup(void) {
 }
 
 static void setting_up(const char* base) {
-    struct libos_ipc_callbacks callbacks = {.signal = deliver, .metadata = get_metadata, .log = print_log, .fatal = fatal};
+    struct libos_ipc_callbacks callbacks = {.signal = deliver, .metadata = get_metadata, .file_key = key_of, .log = print_log, .fatal = fatal};
     struct libos_ipc_platform platform;
     struct libos_ipc_limits limits;
     libos_ipc_default_limits(&limits);
@@ -328,6 +335,50 @@ static void messages(void) {
     IS(ipc_pid_kill_callback(vmid, NULL, 1), -EINVAL);
 }
 
+/* Paths, keys and messages of any length take no more stack than short ones. */
+static void long_ones(void) {
+    static char path[4096];
+    static union {
+        struct libos_ipc_msg message;
+        char bytes[4096];
+    } raw;
+    struct libos_file_lock mine = {FILE_LOCK_POSIX, 1, 0, 9, 1, 0}, found;
+    struct libos_ipc_call_limit limit = {.timeout_ns = 1000000000};
+    uint64_t number;
+    memset(path, 'p', sizeof(path));
+    const size_t lengths[] = {255, 256, 257, 300, 4000};
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        path[lengths[i]] = 0;
+        mine.type = 1;
+        IS(file_lock_set(path, &mine, false), 0);
+        IS(libos_ipc_file_lock_fencing(path, &mine, &number), 0);
+        mine.pid = 2;
+        IS(file_lock_get(path, &mine, &found), 0);
+        IS(found.pid, 1);
+        IS(ipc_file_lock_get(path, &mine, &found), 0);
+        IS(libos_ipc_file_lock_get_within(path, &mine, &found, &limit), 0);
+        mine.pid = 1;
+        IS(libos_ipc_close_file(path, 1), 0);
+        IS(file_lock_set(path, &mine, true), 0);
+        IS(ipc_file_lock_set(path, &mine, false), 0);
+        mine.type = 2;
+        IS(libos_ipc_file_lock_set_within(path, &mine, false, &limit), 0);
+        path[lengths[i]] = 'p';
+        size_t size = get_ipc_msg_size(sizeof(struct libos_ipc_file_lock) + lengths[i]);
+        if (size > sizeof(raw))
+            size = sizeof(raw);
+        init_ipc_msg(&raw.message, IPC_MSG_FILE_LOCK_SET, size);
+        struct libos_ipc_file_lock asked = {.family = FILE_LOCK_POSIX, .type = 1, .pid = 1};
+        memset(raw.message.data, 'p', size - sizeof(raw.message));
+        memcpy(raw.message.data, &asked, sizeof(asked));
+        raw.bytes[size - 8] = 0;
+        CHECK(ipc_send_message(4000, &raw.message) < 0);
+        CHECK(ipc_send_msg_and_get_response(4000, &raw.message, NULL) < 0);
+    }
+    path[sizeof(path) - 1] = 0;
+    IS(file_lock_set(path, &mine, false), 0);
+}
+
 static void at_the_end(void) {
     struct libos_ipc_statistics statistics;
     IS(libos_ipc_get_statistics(&statistics), 0);
@@ -373,6 +424,8 @@ static void* run(void* base) {
     measure("locks");
     messages();
     measure("messages");
+    long_ones();
+    measure("long paths and messages");
     at_the_end();
     measure("end");
     libos_ipc_posix_platform_end();

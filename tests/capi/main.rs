@@ -57,6 +57,12 @@ fn library() -> &'static Path {
     LIBRARY.get_or_init(|| build("target", "capi", ""))
 }
 
+/// The static library for families that outlive their leader.
+fn succession_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| build("succession-target", "capi,succession", ""))
+}
+
 /// The static library with secure streams, built with the flags in `docs/security.md`.
 fn secure_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{check_library, file, has, library, made, run, secure_library};
+use super::{check_library, file, has, library, made, run, secure_library, succession_library};
 
 /// Builds a program from C files and the library.
 fn program(name: &str, sources: &[&str], library: &Path) -> Command {
@@ -128,6 +128,21 @@ fn a_limit_that_is_reached_is_named_in_the_log() {
 }
 
 #[test]
+fn a_child_is_abandoned_while_backlog_and_table_are_full() {
+    run_program("members", &["busy"]);
+}
+
+#[test]
+fn a_process_for_which_a_leader_in_c_has_no_room_is_told_so() {
+    run_program("members", &["full"]);
+}
+
+#[test]
+fn a_call_ends_as_its_limit_states_while_the_leader_is_stopped() {
+    run_program("members", &["stopped"]);
+}
+
+#[test]
 fn a_lock_request_takes_few_calls_of_the_platform() {
     run_program("host_calls", &[]);
 }
@@ -150,6 +165,20 @@ fn processes_in_c_are_waited_for_grouped_and_inherited_as_in_posix() {
 #[test]
 fn a_waiting_call_ends_when_its_interrupt_is_raised_or_its_time_is_over() {
     run_program("interrupts", &[]);
+}
+
+#[test]
+fn a_family_in_c_goes_on_when_its_leader_is_killed() {
+    if has("cc") {
+        run_program_with("succession", &["goes-on"], succession_library());
+    }
+}
+
+#[test]
+fn a_process_in_c_whose_leader_is_killed_before_it_joins_asks_the_heir() {
+    if has("cc") {
+        run_program_with("succession", &["newcomer"], succession_library());
+    }
 }
 
 #[test]

@@ -23,9 +23,12 @@ static void check(int result, const char* what) {
         os_fail(what, -result);
 }
 
-/* An ordinary program causes no warning: `make check` compares this output, too. */
+/* An ordinary program causes no warning: `make check` compares this output, too. One that fills the family on purpose
+ * causes those about this limit. */
 static void print_log(void* context, enum libos_ipc_log_level level, const char* message) {
     (void)context;
+    if (getenv("ML_PROCESSES") && strstr(message, "libos_ipc_limits.peers"))
+        return;
     if (level <= LIBOS_IPC_LOG_WARNING)
         dprintf(1, "process %d: %s\n", g_os.pid, message);
 }

@@ -54,6 +54,26 @@ impl<P: Pal> Node<'_, P> {
         outcome
     }
 
+    /// As [`Node::abandon_child`]. If the worker can't try later, this does, for at most
+    /// [`Config::connect_limit`](crate::Config::connect_limit).
+    #[cfg(feature = "capi")]
+    pub(crate) fn abandon_child_patiently(&self, vmid: Vmid) -> Result<(), Error> {
+        let limits =
+            crate::node::rpc::Limits::of(Wait::at_most(self.config.connect_limit), &self.pal);
+        let mut pause = 0;
+        loop {
+            let outcome = self.abandon_child(vmid);
+            if outcome != Err(Error::Platform) {
+                return outcome;
+            }
+            pause = longer_pause(pause);
+            let time = Duration::from_nanos(pause);
+            if self.pause(self.identity.vmid, limits, time).is_err() {
+                return outcome;
+            }
+        }
+    }
+
     /// Reports all abandoned children to the leader, or has the worker do so later.
     pub(in crate::node) fn report_abandoned(&self) -> Result<(), Error> {
         let Some(leader) = self.led_by() else {
