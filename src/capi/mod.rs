@@ -129,7 +129,7 @@ fn status(outcome: Result<(), Error>) -> c_int {
 fn reached(error: Error) -> Option<&'static str> {
     match error {
         Error::Full(limit) => Some(field_of(limit)),
-        Error::NoIds => Some("the last ID or libos_ipc_limits.ranges of the leader"),
+        Error::NoIds => Some(field_of(Resource::Ranges)),
         Error::Refused {
             errno: Errno::ENOLCK,
             ..

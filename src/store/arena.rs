@@ -200,6 +200,24 @@ impl<'m> Arena<'m> {
         Table(unsafe { core::slice::from_raw_parts_mut(first.cast(), count) })
     }
 
+    /// Cuts off a table of `count` elements that are all what `make` returns, which is made in its place.
+    pub(crate) fn alloc_made<T: Copy>(
+        &mut self,
+        count: usize,
+        make: impl FnOnce() -> T,
+    ) -> Table<'m, T> {
+        let room = self.alloc_uninit::<T>(count);
+        if let Some(first) = room.first_mut() {
+            write(first, make);
+        }
+        let length = size_of_val(room);
+        // SAFETY: these are the bytes of `room`, and the first element was written, if there is one.
+        unsafe { repeat(room.as_mut_ptr().cast(), size_of::<T>(), length) };
+        let room: *mut [MaybeUninit<T>] = room;
+        // SAFETY: every element is a copy of the first one, and `MaybeUninit<T>` has the layout of `T`.
+        Table(unsafe { &mut *(room as *mut [T]) })
+    }
+
     /// Cuts off memory as [`Arena::cut`] does, and fills it with copies of the value.
     ///
     /// # Safety

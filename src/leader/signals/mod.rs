@@ -94,22 +94,38 @@ entry!(Target {
     unanswered,
 });
 
-const IDLE: Target = Target {
-    vmid: 0,
-    has_joined: false,
-    pending: 0,
-    once: [PendingOnce {
-        stamp: 0,
-        sender: 0,
-        pid: 0,
-    }; ALL],
-    first: NONE,
-    last: NONE,
-    sent: NONE,
-    unanswered: 0,
-};
-
 impl Target {
+    /// A target without signals. It is no constant, which would take a KiB.
+    #[inline]
+    fn idle() -> Target {
+        Target {
+            vmid: 0,
+            has_joined: false,
+            pending: 0,
+            once: [PendingOnce {
+                stamp: 0,
+                sender: 0,
+                pid: 0,
+            }; ALL],
+            first: NONE,
+            last: NONE,
+            sent: NONE,
+            unanswered: 0,
+        }
+    }
+
+    /// Drops all signals for the member.
+    fn reset(&mut self, vmid: u32, has_joined: bool) {
+        (self.vmid, self.has_joined) = (vmid, has_joined);
+        (self.pending, self.unanswered) = (0, 0);
+        self.once.fill(PendingOnce {
+            stamp: 0,
+            sender: 0,
+            pid: 0,
+        });
+        (self.first, self.last, self.sent) = (NONE, NONE, NONE);
+    }
+
     /// Whether a signal waits to be sent.
     fn is_waiting(&self) -> bool {
         self.pending != 0 || self.first != NONE
@@ -154,7 +170,7 @@ entry!(Queued {
 image!(Signals<'_> {
     fields { queued_count, queued_peak, awaited_count, answers, stamp }
     tables {
-        targets: free_targets.high_water() as usize => IDLE,
+        targets: free_targets.high_water() as usize => Target::idle(),
         queue: free.high_water() as usize => EMPTY,
     }
     parts { free_targets, by_vmid, free, outbox }
@@ -227,7 +243,7 @@ impl<'m> Signals<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, limits: &SignalLimits) -> Self {
         Signals {
-            targets: arena.alloc_filled(limits.targets, &IDLE),
+            targets: arena.alloc_made(limits.targets, Target::idle),
             free_targets: SlotAllocator::new(arena, limits.targets),
             by_vmid: SortedMap::new(arena, limits.targets),
             queue: arena.alloc_filled(limits.slot_count(), &EMPTY),
@@ -319,11 +335,8 @@ impl<'m> Signals<'m> {
         if self.by_vmid.get(to.get()).is_none() {
             let slot = self.free_targets.alloc()?;
             self.by_vmid.insert(to.get(), slot);
-            *self.targets.get_mut(slot as usize)? = Target {
-                vmid: to.get(),
-                has_joined,
-                ..IDLE
-            };
+            let target = self.targets.get_mut(slot as usize)?;
+            target.reset(to.get(), has_joined);
         }
         self.find_target_mut(to)
     }

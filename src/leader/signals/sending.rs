@@ -1,7 +1,7 @@
 //! The path of signals from a target's queue to its stream, and of its answers back.
 
 use super::rules::signal_bit;
-use super::{IDLE, OutgoingSignal, PendingOnce, Queued, SignalAnswer, Signals, Target};
+use super::{OutgoingSignal, PendingOnce, Queued, SignalAnswer, Signals, Target};
 use crate::Vmid;
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
@@ -194,10 +194,7 @@ impl Signals<'_> {
             return;
         };
         let lists = [target.first, target.sent];
-        *target = Target {
-            vmid: target.vmid,
-            ..IDLE
-        };
+        target.reset(target.vmid, false);
         for mut at in lists {
             while let Some(queued) = self.queue.get(at as usize).copied() {
                 self.steps.count();
