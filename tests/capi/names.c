@@ -127,8 +127,9 @@ IS_FUNCTION(int, libos_ipc_wait,
             (enum libos_ipc_wait_for, IDTYPE, int, struct libos_ipc_cld_exit*,
              const struct libos_ipc_call_limit*));
 IS_TRUE(LIBOS_IPC_WNOHANG == 1 && LIBOS_IPC_WNOWAIT == 0x01000000); /* those of Linux */
-IS_SIZE(libos_ipc_identity, 20);
+IS_SIZE(libos_ipc_identity, 24);
 IS_AT(libos_ipc_identity, pid, 12);
+IS_AT(libos_ipc_identity, heir_vmid, 20);
 IS_SIZE(libos_ipc_interrupt, 16);
 IS_SIZE(libos_ipc_call_limit, 16);
 
