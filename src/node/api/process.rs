@@ -134,6 +134,17 @@ impl<P: Pal> Node<'_, P> {
         while matches!(leader.lock().apply(&record), Outcome::Remaining(1..)) {}
     }
 
+    /// Notifies the parent of the end of this process, if the family has ended: the parent was to lead it, and never has, so
+    /// it sends no notice of its own.
+    fn notify_named_heir(&self, parent: Vmid, notice: &Message<'_>) {
+        if let Ok(peer) = self.peers.find_or_add(parent) {
+            let length = notice.length();
+            // One that is gone needs no notice.
+            let _ = self.push(&peer, &mut peer.queue.lock(), 0, notice, length);
+            self.flush(&peer);
+        }
+    }
+
     /// Ends the calls that began to wait while the exit was in progress: they would get no answer.
     fn finish_exit(&self) {
         self.ended.store(true, Ordering::SeqCst);
@@ -318,6 +329,10 @@ calls! {
             // What a leader sends is the leader's notice, which the tables send by themselves.
             Some(parent) if Some(parent) != self.led_by() && !(self.leads() && self.follows()) => {
                 wait!(self.send_end(parent, &notice, limits))
+            }
+            Some(parent) if self.follows() && self.has_lost_leader() => {
+                self.notify_named_heir(parent, &notice);
+                Ok(())
             }
             _ => Ok(()),
         };

@@ -274,13 +274,11 @@ impl Call {
         let successor = Some(dest)
             .filter(|_| Some(dest) != asked)
             .and_then(|dest| node.peers.find_or_add(dest).ok());
+        // A successor has the full time to confirm it.
+        let renewed = node.succession_until() + node.config.recall_limit;
+        *give_up_at = renewed.max(*give_up_at);
         let is_sent = |peer| node.put(peer, 0, &cancellation).is_ok();
         *next = match successor.as_ref().or(peer) {
-            // A successor is to confirm it.
-            Some(_) if now >= *give_up_at && node.reign().is_none() => {
-                *give_up_at = now + node.config.recall_limit;
-                Deadline::At(*give_up_at)
-            }
             Some(peer) if now >= *give_up_at => {
                 node.disconnect_peer(peer);
                 Deadline::Never

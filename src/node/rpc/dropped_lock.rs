@@ -242,7 +242,14 @@ impl<P: Pal> Node<'_, P> {
             let _ = self.handle_own(0, message);
             return true;
         }
-        let Some(peer) = self.peers.find(self.leader_vmid()) else {
+        let leader = self.leader_vmid();
+        let peer = self.peers.find(leader).or_else(|| {
+            // Its successor gets the message.
+            self.reign()
+                .is_none()
+                .then(|| self.peers.find_or_add(leader).ok())?
+        });
+        let Some(peer) = peer else {
             return true;
         };
         let put = self.put(&peer, seq, message);
@@ -262,7 +269,8 @@ impl<P: Pal> Node<'_, P> {
             let Some((_, since, _)) = self.waiters.dropped_lock(slot) else {
                 continue;
             };
-            let limit = since + self.config.recall_limit;
+            // A successor has the full time to confirm it.
+            let limit = since.max(self.succession_until()) + self.config.recall_limit;
             if now < limit {
                 next = next.min(Deadline::At(limit));
             } else if let Some(peer) = self.peers.find(self.leader_vmid()) {

@@ -197,7 +197,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Puts a frame of that length into the queue of the peer.
     #[inline]
-    fn push(
+    pub(in crate::node) fn push(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         queue: &mut Queue<'m>,

@@ -10,7 +10,7 @@ use crate::leader::{Op, Signals};
 use crate::member::KeptFrames;
 use crate::node::connection::Queue;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef};
-use crate::pal::Pal;
+use crate::pal::{Pal, Time};
 use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::wire::{Answer, KillTarget, Message, SyncCode, codes};
@@ -277,6 +277,19 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let epoch = following.epoch.load(Ordering::SeqCst);
         (following.stage() == Stage::Led).then_some(epoch)
+    }
+
+    /// Whether the family has ended for this process: its leader is gone, and no other one follows.
+    pub(in crate::node) fn has_lost_leader(&self) -> bool {
+        self.leader_gone.load(Ordering::SeqCst)
+    }
+
+    /// Returns the time at which the last wait for a leader was over at the latest.
+    pub(in crate::node) fn succession_until(&self) -> Time {
+        let following = self.leadership.following();
+        following.map_or(Time(0), |following| {
+            Time(following.until.load(Ordering::SeqCst))
+        })
     }
 
     /// Whether this process follows the succession, or would if it did not lead.

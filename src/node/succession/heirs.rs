@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::leader_log::{Log, LogStage};
 use crate::counters::Refusal;
+use crate::invariant::OrBroken;
 use crate::log::log_event;
 use crate::node::{Node, PeerRef};
 use crate::pal::{Deadline, Pal, Stream, Time};
@@ -20,6 +21,9 @@ const REJOIN_PAUSE: Duration = Duration::from_millis(250);
 
 /// The pause before another heir is chosen after one was lost.
 const CHOOSE_AGAIN: Duration = Duration::from_millis(20);
+
+/// The most times that this pause is doubled, once for each heir that was lost before it was named.
+const MOST_DOUBLINGS: u32 = 6;
 
 impl<'m, P: Pal> Node<'m, P> {
     /// As a leader whose family outlives it: chooses an heir, gives it the state, names it to the members, and
@@ -66,7 +70,12 @@ impl<'m, P: Pal> Node<'m, P> {
         self.mark_log_if_due(log);
         let soon = until.min(Deadline::At(now + SOON));
         if is_blocked {
-            return soon;
+            // The longer it lasts, the less often the log is tried.
+            let pause = now
+                .since(Time(blocked_since))
+                .checked_div(8)
+                .or_broken(SOON);
+            return until.min(Deadline::At(now + pause.max(SOON)));
         }
         match log.stage() {
             LogStage::Filling => {
@@ -252,7 +261,15 @@ impl<'m, P: Pal> Node<'m, P> {
             self.flush(&heir);
         }
         drop(writer);
-        let again = self.now() + CHOOSE_AGAIN;
+        // A process that reads nothing is not filled again and again.
+        let losses = log
+            .losses
+            .fetch_add(1, Ordering::SeqCst)
+            .min(MOST_DOUBLINGS);
+        let pause = CHOOSE_AGAIN
+            .checked_mul(1 << losses)
+            .or_broken(CHOOSE_AGAIN);
+        let again = self.now() + pause;
         log.choose_at.store(again.0, Ordering::SeqCst);
         if was_named {
             self.raise_config();
@@ -370,6 +387,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let named_by = self.now() + self.config.heir_patience;
         log.named_by.store(named_by.0, Ordering::SeqCst);
+        log.losses.store(0, Ordering::SeqCst);
         log.set_stage(LogStage::Hot);
         self.counters.succession.set_heir(Some(peer.vmid()));
         log.list_is_due.store(true, Ordering::SeqCst);

@@ -82,6 +82,8 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) blocked_since: AtomicU64,
     /// The time at which the next heir may be chosen.
     pub(super) choose_at: AtomicU64,
+    /// The heirs that were lost, one after another, before one was named.
+    pub(super) losses: AtomicU32,
     /// Whether the heir's platform receives the log in another way than through the stream, and this one sends it so.
     pub(super) is_shared: AtomicBool,
     /// The bytes that the stream holds, if writes of any length fill it alike; else 0.
@@ -157,6 +159,7 @@ impl<'m, S: Stream> Log<'m, S> {
             is_awaited: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
             choose_at: AtomicU64::new(0),
+            losses: AtomicU32::new(0),
             is_shared: AtomicBool::new(false),
             holds: AtomicU64::new(0),
             unread: AtomicU64::new(0),

@@ -126,8 +126,11 @@ impl<'m, P: Pal> Node<'m, P> {
         if announced == Some(gone) {
             following.announced.store(0, Ordering::SeqCst);
         }
-        let until = self.now() + self.config.succession_limit;
-        following.until.store(until.0, Ordering::SeqCst);
+        // The end of a process that was to lead, and has not announced itself, is no reason to wait for longer.
+        if following.stage() != Stage::Orphaned {
+            let until = self.now() + self.config.succession_limit;
+            following.until.store(until.0, Ordering::SeqCst);
+        }
         following.old.store(gone.get(), Ordering::SeqCst);
         self.counters.succession.begin_outage(self.now());
         self.counters.succession.set_heir(None);
@@ -234,8 +237,10 @@ impl<'m, P: Pal> Node<'m, P> {
         self.leader_gone.store(true, Ordering::SeqCst);
         following.set_stage(Stage::Led);
         log_event!(warn, "the leader is gone, and no successor has come");
-        // No leader confirms any more how the children ended that have said it themselves.
-        self.handle_child_gone(leader);
+        // No leader confirms any more how the children ended that have said it themselves. The process that was to lead
+        // may live: only the leader before is gone.
+        let gone = Vmid::new(following.old.load(Ordering::SeqCst)).map_or(NOBODY, |old| old);
+        self.handle_child_gone(gone);
         // Calls that wait for children, or for all others to leave, check again.
         self.waiters.wake_for_room(self.identity.vmid);
         self.waiters.fail(Some(leader), Error::LeaderGone);

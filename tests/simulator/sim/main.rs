@@ -33,7 +33,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "N", value_parser = members)]
     members: Option<usize>,
     /// What may go wrong: a list, `all` or `none` (see below). Each seed takes about half of it
-    #[arg(long, value_name = "LIST", default_value = "all,-leader-death", value_parser = Faults::parse)]
+    #[arg(long, value_name = "LIST", default_value = "all", value_parser = Faults::parse)]
     faults: Faults,
     /// Do these steps alone, as a shrunk seed names them
     #[arg(long, value_name = "STEPS", requires = "seed", value_parser = Only::parse)]

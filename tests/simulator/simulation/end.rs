@@ -188,7 +188,7 @@ fn leave<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, led: bool) {
     let is_last = with(|world| {
         world.log(format_args!("v{} leaves, the leader", own.vmid));
         let now = world.network.now;
-        world.checks.succession.leaves(now);
+        world.checks.succession.leaves(own.vmid, now);
         world.network.may_end(own.place);
         led && world.network.is_alone(own.place)
     });
@@ -198,7 +198,7 @@ fn leave<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, led: bool) {
     with(|world| {
         world.log(format_args!("v{} has left: {left:?}", own.vmid));
         let now = world.network.now;
-        world.checks.succession.leaves(now);
+        world.checks.succession.leaves(own.vmid, now);
         let call = Call {
             name: "leave",
             who: own.vmid,

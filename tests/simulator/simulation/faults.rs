@@ -153,11 +153,13 @@ impl Faults {
     /// Returns about half of these faults: a run without a fault gets further in other respects.
     pub(crate) fn draw(self, rng: &mut Rng) -> Faults {
         let drawn = Faults(self.0 & rng.u16(..));
-        // A leader whose streams may break, or are secure, has no successor after its death.
+        // A leader whose streams may break, or are secure, has no successor after its death. A member whose streams
+        // stand still is dismissed, and may not know that when its leader dies: not all checks allow for that.
         if drawn.has(Fault::Cut) || drawn.has(Fault::Hostile) {
             drawn.without(Fault::LeaderDeath)
         } else if drawn.has(Fault::LeaderDeath) {
-            drawn.without(Fault::Disconnect)
+            let others = [Fault::Disconnect, Fault::Stall, Fault::Silence];
+            others.into_iter().fold(drawn, Faults::without)
         } else {
             drawn
         }

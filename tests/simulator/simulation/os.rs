@@ -130,6 +130,8 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             let leader = leader.get();
             let outcome = world.checks.succession.follows(vmid, leader, epoch);
             world.check("leaders", outcome);
+            let outcome = world.checks.succession.rejoins(vmid, leader, epoch);
+            world.check("rejoins", outcome);
         });
     }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libos_ipc::Vmid;
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
-    StreamError, Time, Token,
+    AcceptError, ConnectError, Deadline, Event, Interest, LogWriterEnd, OutOfResources, Pal,
+    ReadyList, Stream, StreamError, Time, Token,
 };
 
 use super::network::End;
@@ -64,6 +64,16 @@ impl Stream for SimStream {
             world.handle_stream_events();
             written
         })
+    }
+
+    const SHARES_LOGS: bool = true;
+
+    fn revoke_log(&self) {
+        with(|world| world.network.revoke_log(self.0));
+    }
+
+    fn end_of_log(&self) -> LogWriterEnd {
+        with(|world| world.network.end_of_log(self.0))
     }
 }
 

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::fmt::Arguments;
 
+use libos_ipc::Vmid;
 use libos_ipc::leader::{Leader, Op};
 
 use super::checks::Checks;
@@ -265,13 +266,28 @@ impl World {
             && to.get() == vmid
         {
             self.log(format_args!("v{vmid} leads, in epoch {}", leader.epoch()));
-            self.leader = vmid;
+            let is_dead = self.network.is_dead_or_gone(self.leader);
             self.network.is_led_by(place);
-            let outcome = self.checks.succession.leads(vmid, leader.epoch());
+            let members = |vmid| Vmid::new(vmid).is_some_and(|vmid| leader.is_member(vmid));
+            let numbers = self.checks.family.all().map(|process| process.vmid);
+            let members = numbers.filter(|vmid| members(*vmid)).collect();
+            let succession = &mut self.checks.succession;
+            let outcome = succession.leads(vmid, leader.epoch(), (self.leader, is_dead), members);
+            let before = std::mem::replace(&mut self.leader, vmid);
             self.check("leaders", outcome);
+            let revealed = self.network.revealed;
+            let logged = self
+                .checks
+                .succession
+                .is_logged(before, leader.ops(), revealed);
+            self.check("logged", logged);
         }
         let (number, digest) = (leader.ops(), leader.digest());
         if vmid == self.leader {
+            self.network.applied = number;
+            if let Op::Connected(member) = op {
+                self.checks.succession.joins(member.get());
+            }
             self.checks.succession.applied(number, digest);
         } else {
             let outcome = self.checks.succession.replayed(vmid, number, digest);

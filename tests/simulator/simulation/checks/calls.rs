@@ -78,7 +78,8 @@ impl Calls {
                     ..
                 },
             ) => is_tight,
-            Some(Error::LeaderGone) if self.is_leader_gone => true,
+            // A process that the leader alone could have found, or the leader's own, may be what was asked for.
+            Some(Error::LeaderGone | Error::NoSuchProcess) if self.is_leader_gone => true,
             Some(Error::LeaderGone | Error::ShuttingDown) => is_ending,
             Some(Error::CutOff) => is_secure && (is_ending || self.faults.hold_up()),
             Some(_) => false,

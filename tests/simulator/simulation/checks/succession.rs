@@ -1,7 +1,9 @@
-//! **leaders**: an epoch has one leader, and no process sees epochs fall. **replicas**: the heir has the leader's
-//! state after each operation. **outages**: a call returns that the leader is gone only if no heir was fit.
+//! **leaders**: an epoch has one leader, which leads after the one before has died or left, and no process sees epochs
+//! fall. **logged**: a leader has each operation of which a member may know. **rejoins**: only a member of the leader
+//! before, or a process that was never a member, follows a leader. **replicas**: the heir has the leader's state after
+//! each operation. **outages**: a call returns that the leader is gone only if no heir was fit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::family::Family;
 
@@ -24,6 +26,10 @@ pub(crate) struct Succession {
     heirs: BTreeMap<u32, (u32, u64)>,
     /// The leader that has died, if none has followed it.
     outage: Option<Outage>,
+    /// The processes that have begun to leave.
+    leaving: BTreeSet<u32>,
+    /// The members of the last leader, since it leads.
+    members: BTreeSet<u32>,
     /// The times at which a leader has died or left.
     last_end: Option<u64>,
 }
@@ -43,6 +49,22 @@ impl Succession {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// A process knows that another leads. Checks **rejoins**.
+    pub(crate) fn rejoins(&self, who: u32, leader: u32, epoch: u32) -> Result<(), String> {
+        let is_last = self.leaders.keys().max() == Some(&epoch);
+        if !is_last || who == leader || self.members.contains(&who) {
+            return Ok(());
+        }
+        Err(format!(
+            "v{who} follows v{leader}, of which it is no member: it had left before"
+        ))
+    }
+
+    /// A process is connected with the leader for the first time.
+    pub(crate) fn joins(&mut self, who: u32) {
+        self.members.insert(who);
     }
 
     /// The leader has applied an operation.
@@ -83,9 +105,19 @@ impl Succession {
         self.last_end = Some(now);
     }
 
-    /// A process begins to lead. Checks **leaders**.
-    pub(crate) fn leads(&mut self, vmid: u32, epoch: u32) -> Result<(), String> {
+    /// A process begins to lead a family with these members, after another one, which may be dead. Checks **leaders**.
+    pub(crate) fn leads(
+        &mut self,
+        vmid: u32,
+        epoch: u32,
+        (before, is_dead): (u32, bool),
+        members: BTreeSet<u32>,
+    ) -> Result<(), String> {
         self.outage = None;
+        self.members = members;
+        if !is_dead && !self.leaving.contains(&before) {
+            return Err(format!("v{vmid} leads, and v{before} has not ended"));
+        }
         let known = *self.leaders.entry(epoch).or_insert(vmid);
         if known == vmid {
             return Ok(());
@@ -93,8 +125,20 @@ impl Succession {
         Err(format!("v{vmid} leads in epoch {epoch}, as v{known} does"))
     }
 
+    /// A leader begins with that operation. Checks **logged**: the one before has let nobody know of a later one. What a
+    /// leader that has resigned applies is void.
+    pub(crate) fn is_logged(&self, before: u32, op: u64, revealed: u64) -> Result<(), String> {
+        if op > revealed || self.leaving.contains(&before) {
+            return Ok(());
+        }
+        Err(format!(
+            "operation {revealed} of v{before}, of which a member may know, is unknown to its successor"
+        ))
+    }
+
     /// The leader leaves the family to its heir.
-    pub(crate) fn leaves(&mut self, now: u64) {
+    pub(crate) fn leaves(&mut self, who: u32, now: u64) {
+        self.leaving.insert(who);
         self.last_end = Some(now);
     }
 

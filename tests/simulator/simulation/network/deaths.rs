@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use libos_ipc::pal::ConnectError;
+use libos_ipc::pal::{ConnectError, LogWriterEnd};
 
 use super::{End, Network, Pipe, Place, Side, StreamEvent};
 
@@ -45,6 +45,8 @@ pub(super) struct Deaths {
     log: Option<usize>,
     /// The bytes after which the log ends, although nobody dies.
     log_left: Option<u32>,
+    /// The platform knows that a process has died from the end of its log.
+    is_certain: bool,
     /// The rate of writes of the log after which it stands still for a while.
     stalls: u16,
 }
@@ -58,6 +60,7 @@ impl Deaths {
             log: None,
             log_left: None,
             stalls: [0, 0, 20, 200][rng.usize(..4)],
+            is_certain: rng.bool(),
             rng,
         };
         deaths.begin_reign(leader);
@@ -141,6 +144,30 @@ impl Network {
     pub(crate) fn heir(&self) -> Option<(u32, u64)> {
         let pipe = self.log()?;
         Some((self.places[pipe.to].vmid, pipe.opened))
+    }
+
+    /// Whether the process at that place leads.
+    pub(super) fn leads(&self, place: usize) -> bool {
+        let deaths = self.deaths.as_ref();
+        deaths.is_some_and(|deaths| deaths.leader == place)
+    }
+
+    /// The writer of a log revokes it: the reader knows so at once.
+    pub(crate) fn revoke_log(&mut self, end: End) {
+        self.pipes[end.pipe].is_revoked = true;
+    }
+
+    /// Returns what the reader of a log that has ended knows of its writer.
+    pub(crate) fn end_of_log(&self, end: End) -> LogWriterEnd {
+        let log = &self.pipes[end.pipe];
+        let knows = self.deaths.as_ref().is_some_and(|deaths| deaths.is_certain);
+        if log.is_revoked {
+            LogWriterEnd::Revoked
+        } else if knows && self.is_dead(log.from) {
+            LogWriterEnd::Certain
+        } else {
+            LogWriterEnd::Unknown
+        }
     }
 
     /// The log of the leader takes some bytes. Returns the time for which it then stands still.
@@ -252,6 +279,12 @@ impl Network {
             .enumerate()
             .filter(|(at, _)| *at != place);
         others.all(|(_, other)| other.is_dead || !other.is_listening || !other.is_honest)
+    }
+
+    /// Whether that process was killed, or listens no more.
+    pub(crate) fn is_dead_or_gone(&self, vmid: u32) -> bool {
+        let mut places = self.places.iter();
+        places.all(|place| place.vmid != vmid || place.is_dead || !place.is_listening)
     }
 
     /// Whether the process at that place was killed. What runs of it still is of no consequence.

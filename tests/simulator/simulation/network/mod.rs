@@ -109,6 +109,8 @@ struct Pipe {
     /// It is the log of a leader, from this time on.
     is_log: bool,
     opened: u64,
+    /// It is a log that its writer has revoked, at the moment at which it did so.
+    is_revoked: bool,
     /// A fault has ended it: its writer can write no more.
     is_ended: bool,
     /// The ends that a killed process still has, although they are closed.
@@ -152,6 +154,9 @@ pub(crate) struct Network {
     cuts: BTreeSet<(u32, u32)>,
     /// The deaths of leaders, in a family that may outlive them.
     deaths: Option<Deaths>,
+    /// The last operation that the leader has applied, and the last one before it wrote to a member.
+    pub(crate) applied: u64,
+    pub(crate) revealed: u64,
     pub(crate) stream_events: Vec<StreamEvent>,
 }
 
@@ -176,6 +181,8 @@ impl Network {
             silent: Vec::new(),
             cuts: BTreeSet::new(),
             deaths: None,
+            applied: 0,
+            revealed: 0,
             stream_events: Vec::new(),
         }
     }
@@ -392,7 +399,11 @@ impl Network {
             let missing = 4 - pipe.vmid_bytes.len().min(4);
             pipe.vmid_bytes.extend(part.iter().take(missing));
         }
-        let (from, to) = (pipe.from, pipe.to);
+        let (from, to, is_log) = (pipe.from, pipe.to, pipe.is_log);
+        if !is_log && self.leads(from) {
+            self.revealed = self.applied;
+        }
+        let pipe = &self.pipes[end.pipe];
         if pipe.severed.is_none() {
             self.arrives(end.pipe, from, to, Arrival::Bytes(count));
         }
