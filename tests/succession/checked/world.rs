@@ -15,7 +15,7 @@ use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 
 use super::Family;
 use super::frames::LONGEST;
-use super::state::{HEIR, LEADER, PROCESSES, Process, Seen, Stage, Step};
+use super::state::{HEIR, LEADER, PROCESSES, Process, Seen, Stage, Step, Thing};
 
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     ranges: 8,
@@ -26,7 +26,7 @@ const CAPACITIES: LeaderCapacities = LeaderCapacities {
         queued: 4,
     },
     locks: LockLimits {
-        locks: 64,
+        locks: 8,
         files: 2,
         waiting: 4,
         open_files: 0,
@@ -40,6 +40,17 @@ const CAPACITIES: LeaderCapacities = LeaderCapacities {
     roster: 4,
     ..LeaderCapacities::NONE
 };
+
+/// The number of locks without which no file is delegated.
+const LOCKS_TO_DELEGATE: usize = 64;
+
+fn capacities(family: &Family) -> LeaderCapacities {
+    let mut capacities = CAPACITIES;
+    if family.things.contains(&Thing::File) {
+        capacities.locks.locks = LOCKS_TO_DELEGATE;
+    }
+    capacities
+}
 
 /// The bytes of frames that the heir keeps for each member.
 const QUEUE: usize = 1024;
@@ -139,14 +150,15 @@ fn fill(leader: &Leader<'_>, heir: &mut Leader<'_>) {
 
 /// Does the steps with new machines. Nothing more can happen after them if `is_last`.
 pub(super) fn seen_after(family: &Family, steps: &[Step], is_last: bool) -> Seen {
-    let mut tables = [(); 2].map(|()| Box::new_uninit_slice(Leader::bytes(&CAPACITIES)));
+    let capacities = capacities(family);
+    let mut tables = [(); 2].map(|()| Box::new_uninit_slice(Leader::bytes(&capacities)));
     let mut frames = Box::new_uninit_slice(SentFrames::bytes(PROCESSES, QUEUE) + 64);
     let own = KeptFrames::bytes(LONGEST, 8) + OwnIds::bytes(4) + DelegatedFiles::bytes(1) + 128;
     let mut memories = [(); PROCESSES].map(|()| vec![MaybeUninit::uninit(); own]);
     let mut data = [[0_u8; 1]; PROCESSES];
     let mut leaders = tables
         .each_mut()
-        .map(|memory| Leader::new(&mut Arena::new(memory), &CAPACITIES).unwrap());
+        .map(|memory| Leader::new(&mut Arena::new(memory), &capacities).unwrap());
     for member in HEIR..PROCESSES {
         leaders[LEADER].apply(&Op::Connected(vmid(member)));
         if !family.has_image {
