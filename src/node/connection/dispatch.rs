@@ -5,6 +5,7 @@ use crate::sync::Ordering;
 
 use super::poll_loop::Retry;
 use super::turn::FRAMES;
+use crate::config::Config;
 use crate::counters::Refusal;
 use crate::error::Errno;
 use crate::error::Error;
@@ -287,7 +288,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.handle_mark_of_leader(peer, *number);
                 true
             }
-            Message::Log(key) if Some(to) == self.led_by() => self.expect_log(key)?,
+            Message::Log(key) if Config::HAS_SUCCESSION && Some(to) == self.led_by() => {
+                self.expect_log(key)?
+            }
             Message::HeirReady(ready) => self.handle_heir_ready(peer, ready)?,
             _ => return Err(Refusal::WrongRole),
         };

@@ -5,6 +5,7 @@ use crate::sync::Ordering;
 
 use super::close::StreamEnd;
 use super::poll_loop::{RETRY, RETRY_ACCEPT, Retry, UnidentifiedStream, VMID_LENGTH, WorkerState};
+use crate::config::Config;
 use crate::counters::Refusal;
 use crate::leader::Op;
 use crate::log::log_event;
@@ -89,20 +90,14 @@ impl<'m, P: Pal> Node<'m, P> {
             vmid: [0; VMID_LENGTH],
             length: 0,
             key: LogKeyFrame::default(),
-            until: Time(0),
+            until: self.now() + self.config.connect_limit,
             is_watched: true,
         };
         match read_vmid(&mut candidate) {
-            Identification::Vmid(vmid) if self.may_be_log(state, vmid, None) => {
-                candidate.until = self.now() + self.config.connect_limit;
-                self.keep_unidentified(state, candidate);
-            }
-            Identification::Vmid(vmid) => {
-                candidate.until = self.now() + self.config.connect_limit;
+            Identification::Vmid(vmid) if !self.may_be_log(state, vmid, None) => {
                 self.identify(state, candidate, vmid);
             }
-            Identification::Partial => {
-                candidate.until = self.now() + self.config.connect_limit;
+            Identification::Vmid(_) | Identification::Partial => {
                 self.keep_unidentified(state, candidate);
             }
             Identification::End => self.refuse(None, Refusal::NoVmid),
@@ -256,11 +251,15 @@ impl<'m, P: Pal> Node<'m, P> {
             _ => return self.refuse(None, Refusal::BadVmid),
         };
         // A second stream of the leader is its log.
-        let mut stream = match self.accept_log(vmid, candidate) {
-            LogClaim::Accepted => return,
-            LogClaim::Undecided(candidate) => return self.keep_unidentified(state, candidate),
-            LogClaim::False(_stream) => return self.refuse(Some(vmid), Refusal::NotHeir),
-            LogClaim::None(stream) => stream,
+        let mut stream = if Config::HAS_SUCCESSION {
+            match self.accept_log(vmid, candidate) {
+                LogClaim::Accepted => return,
+                LogClaim::Undecided(candidate) => return self.keep_unidentified(state, candidate),
+                LogClaim::False(_stream) => return self.refuse(Some(vmid), Refusal::NotHeir),
+                LogClaim::None(stream) => stream,
+            }
+        } else {
+            candidate.stream
         };
         let has_left = self.has_left(vmid);
         if !self.admits(vmid) && !has_left {

@@ -21,7 +21,7 @@ const KEY_FRAME: usize = if Config::HAS_SUCCESSION {
 #[derive(Default)]
 pub(in crate::node) struct LogKeyFrame {
     bytes: [u8; KEY_FRAME],
-    length: usize,
+    length: u32,
 }
 
 const VMID: usize = size_of::<Vmid>();
@@ -42,14 +42,17 @@ impl LogKeyFrame {
     /// Reads what is missing, and no further byte.
     pub(super) fn read<S: Stream>(&mut self, stream: &S) -> Result<u64, StreamError> {
         loop {
-            let missing = self.bytes.get_mut(self.length..).or_broken(&mut []);
+            let missing = self
+                .bytes
+                .get_mut(self.length as usize..)
+                .or_broken(&mut []);
             if missing.is_empty() {
                 return self.key().ok_or(StreamError::Closed);
             }
             let room = missing.len();
             match checked_read(stream.read(missing), room) {
                 Ok(0) => return Err(StreamError::Closed),
-                Ok(count) => self.length = self.length.plus(count),
+                Ok(count) => self.length = self.length.plus(u32::try_from(count).or_broken(0)),
                 Err(StreamError::Interrupted) => {}
                 Err(error) => return Err(error),
             }
