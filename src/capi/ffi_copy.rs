@@ -52,14 +52,11 @@ fn with_long_copy(
     let (Some(platform), Some(memory)) = (platform, memory) else {
         return with_copy_on_stack(copy, then);
     };
-    let room = memory.cast::<MaybeUninit<Bytes>>();
-    let outcome = if room.is_aligned() {
-        // SAFETY: `allocate` returns memory of that size which nobody else uses until it is released.
-        let bytes = unsafe { &mut *room }.write(Bytes::new());
-        copy(bytes).and_then(|()| then(bytes))
-    } else {
-        with_copy_on_stack(copy, then)
-    };
+    // SAFETY: `allocate` is as malloc(3): it returns memory of that size which is aligned for any type, and which nobody else
+    // uses until it is released.
+    let room = unsafe { &mut *memory.cast::<MaybeUninit<Bytes>>() };
+    let bytes = room.write(Bytes::new());
+    let outcome = copy(bytes).and_then(|()| then(bytes));
     // SAFETY: the memory is from `allocate`, and nothing refers to it any more.
     unsafe { platform.release(memory) };
     outcome

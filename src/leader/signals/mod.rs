@@ -115,6 +115,7 @@ impl Target {
     }
 
     /// Drops all signals for the member.
+    #[inline(never)]
     fn reset(&mut self, vmid: u32, has_joined: bool) {
         (self.vmid, self.has_joined) = (vmid, has_joined);
         (self.pending, self.unanswered) = (0, 0);
