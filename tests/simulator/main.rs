@@ -94,7 +94,7 @@ fn families_that_broke_a_promise_once_keep_it() {
 fn families_whose_leader_died_and_that_broke_a_promise_once_keep_it() {
     for seed in [
         165, 24, 2_262, 2_612, 2_762, 3_102, 2_587, 15_026, 2_546, 18_218, 2_213, 5_126, 9_471,
-        4_606,
+        4_606, 14_401,
     ] {
         keeps_its_promises(seed..seed + 1, "leader-death");
     }

@@ -82,7 +82,8 @@ impl<P: Pal> Node<'_, P> {
         if self.upcalls.lock().is_full() {
             return false;
         }
-        let by_leader = from == self.leader_vmid();
+        // A process that is to lead and does not yet speaks for itself, as any child.
+        let by_leader = from == self.leader_vmid() && !self.is_orphaned();
         let exit = if by_leader {
             self.as_child_reported(exit)
         } else {

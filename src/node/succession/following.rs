@@ -284,6 +284,12 @@ impl<'m, P: Pal> Node<'m, P> {
         self.leader_gone.load(Ordering::SeqCst)
     }
 
+    /// Whether the leader is gone, and no other process has announced that it leads.
+    pub(in crate::node) fn is_orphaned(&self) -> bool {
+        let following = self.leadership.following();
+        following.is_some_and(|following| following.stage() == Stage::Orphaned)
+    }
+
     /// Returns the time at which the last wait for a leader was over at the latest.
     pub(in crate::node) fn succession_until(&self) -> Time {
         let following = self.leadership.following();

@@ -43,8 +43,10 @@ impl FalseDisconnects {
             Refusal::SyncProtocolViolation,
             Refusal::NotAllowed,
         ];
-        // A log that is accepted after its leader has gone looks like a stream with frames that are too long.
-        let is_log = |malformed: &Malformed| self.may_be_log && *malformed == Malformed::TooLong;
+        // A log that is accepted after its leader has gone looks like a stream with frames of an impossible length: it
+        // begins with a key.
+        let lengths = [Malformed::TooLong, Malformed::TooShort];
+        let is_log = |malformed: &Malformed| self.may_be_log && lengths.contains(malformed);
         let malformed = Malformed::ALL
             .into_iter()
             .filter(|malformed| !is_log(malformed));
