@@ -126,3 +126,18 @@ fn the_processes_example_prints_what_the_readme_shows() {
 fn the_tiny_pal_example_prints_what_the_document_shows() {
     assert_output("docs/embedding.md", "tiny_pal");
 }
+
+#[test]
+fn an_example_that_has_no_descriptors_for_its_processes_says_what_to_do() {
+    let Some(program) = example("counter") else {
+        return;
+    };
+    let limited = format!("ulimit -n 12 && exec {} 2>&1", program.display());
+    let output = Command::new("sh").args(["-c", &limited]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains("no descriptors left: raise `ulimit -n`"),
+        "{said}"
+    );
+}
