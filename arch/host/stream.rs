@@ -23,6 +23,8 @@ use super::errors::stream_error;
 use super::log_ring::{self, RingReader, RingWriter};
 use super::process::Creator;
 #[cfg(feature = "succession")]
+use crate::invariant::OrBroken;
+#[cfg(feature = "succession")]
 use crate::pal::LogWriterEnd;
 use crate::pal::{Deadline, Stream, StreamError};
 
@@ -94,8 +96,9 @@ impl HostStream {
     /// dies. So the reader of a log notices the end first. It is only a matter of time, so it may fail.
     #[cfg(feature = "succession")]
     fn end_early(&mut self) {
-        let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let number = i32::try_from((most / 2).min(HIGH)).unwrap_or(0);
+        let most = getrlimit(Resource::Nofile).current;
+        let number = most.map_or(HIGH, |most| HIGH.min(most / 2));
+        let number = i32::try_from(number).or_broken(0);
         if let Ok(copy) = fcntl_dupfd_cloexec(&self.socket, number) {
             self.socket = copy;
         }
