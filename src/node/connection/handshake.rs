@@ -95,7 +95,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         match read_vmid(&mut candidate) {
             Identification::Vmid(vmid) if !self.may_be_log(state, vmid, None) => {
-                self.identify(state, candidate, vmid);
+                self.handle_vmid(state, candidate, vmid);
             }
             Identification::Vmid(_) | Identification::Partial => {
                 self.keep_unidentified(state, candidate);
@@ -160,7 +160,7 @@ impl<'m, P: Pal> Node<'m, P> {
         state.unidentified_count.decrement();
         self.unwatch_unidentified(&candidate);
         match identification {
-            Identification::Vmid(vmid) => self.identify(state, candidate, vmid),
+            Identification::Vmid(vmid) => self.handle_vmid(state, candidate, vmid),
             _ => self.refuse(None, Refusal::NoVmid),
         }
     }
@@ -239,27 +239,32 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Makes a stream the incoming stream of the process `vmid`.
-    fn identify(
+    /// Handles a stream whose VMID has come.
+    #[inline]
+    fn handle_vmid(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
         candidate: UnidentifiedStream<P::Stream>,
         vmid: u32,
     ) {
-        let vmid = match Vmid::new(vmid) {
-            Some(vmid) if vmid != self.identity.vmid => vmid,
-            _ => return self.refuse(None, Refusal::BadVmid),
-        };
-        // A second stream of the leader is its log.
-        let mut stream = if Config::HAS_SUCCESSION {
-            match self.accept_log(vmid, candidate) {
+        let stream = match Vmid::new(vmid) {
+            // A second stream of the leader is its log.
+            Some(vmid) if Config::HAS_SUCCESSION => match self.accept_log(vmid, candidate) {
                 LogClaim::Accepted => return,
                 LogClaim::Undecided(candidate) => return self.keep_unidentified(state, candidate),
                 LogClaim::False(_stream) => return self.refuse(Some(vmid), Refusal::NotHeir),
                 LogClaim::None(stream) => stream,
-            }
-        } else {
-            candidate.stream
+            },
+            _ => candidate.stream,
+        };
+        self.identify(state, stream, vmid);
+    }
+
+    /// Makes a stream the incoming stream of the process `vmid`.
+    fn identify(&self, state: &mut WorkerState<'m, P::Stream>, mut stream: P::Stream, vmid: u32) {
+        let vmid = match Vmid::new(vmid) {
+            Some(vmid) if vmid != self.identity.vmid => vmid,
+            _ => return self.refuse(None, Refusal::BadVmid),
         };
         let has_left = self.has_left(vmid);
         if !self.admits(vmid) && !has_left {
