@@ -403,6 +403,39 @@ mod condvar {
         drop(value);
     }
 
+    /// A notification that wakes another process: the number of notifications goes there and back, and the value goes
+    /// there.
+    #[test]
+    fn ping_pong_sends_the_messages_of_six_hand_overs() {
+        let (family, nodes) = members(2);
+        let value = family.leader.share::<u32>(None).unwrap();
+        let condvar = family.leader.open_condvar(None).unwrap();
+        let ids = (value.id(), condvar.id());
+        let frames = || -> u64 {
+            let all = [&family.leader, &nodes[0], &nodes[1]];
+            all.iter().map(|node| node.statistics().frames_out).sum()
+        };
+        let before = frames();
+        thread::scope(|scope| {
+            for (parity, node) in (0..).zip(&nodes) {
+                scope.spawn(move || {
+                    let value = node.share::<u32>(Some(ids.0)).unwrap();
+                    let condvar = node.open_condvar(Some(ids.1)).unwrap();
+                    let mut guard = value.write(WAIT).unwrap();
+                    for _ in 0..500 {
+                        let is_other = |value: &mut u32| *value % 2 != parity;
+                        guard = condvar.wait_while(guard, WAIT, is_other).unwrap();
+                        *guard += 1;
+                        condvar.notify_all(WAIT).unwrap();
+                    }
+                });
+            }
+        });
+        let sent = frames() - before;
+        // A wake-up that comes late costs some more.
+        assert!(sent < 500 * 28, "{sent} frames in 500 turns");
+    }
+
     #[test]
     fn change_of_the_value_alone_does_not_end_the_wait() {
         let (_family, nodes) = members(2);

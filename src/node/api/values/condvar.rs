@@ -24,6 +24,11 @@ use crate::pal::Pal;
 /// A process that dies in a notification wakes the waiters. If it dies before, they are not woken: a
 /// waiter that must see that sets a limit, or uses [`Shared::write_when`]. The guard says in its
 /// status whether the last owner of the value died.
+///
+/// # Cost
+/// No message while this process alone uses it and the value. A notification that wakes a thread of another process costs
+/// three hand-overs of a shared value, of four messages each: the number of notifications goes there and back, and the value
+/// goes there. With [`Shared::write_when`] only the value moves.
 pub struct Condvar<'n, 'm, P: Pal> {
     /// The number of notifications.
     count: Shared<'n, 'm, P, u64>,
