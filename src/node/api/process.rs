@@ -202,7 +202,14 @@ calls! {
                 wait!(self.owner_of_in(1, wait))?;
             }
             let reign = self.reign();
-            wait!(self.send_to(self.leader_vmid(), &message, wait))?;
+            match wait!(self.send_to(self.leader_vmid(), &message, wait)) {
+                // The leader has ended meanwhile. The next round waits for its successor, if there may be one.
+                Err(Error::LeaderGone | Error::NoSuchProcess) if self.awaits_successor() => {
+                    wait!(self.owner_of_in(1, wait))?;
+                    continue;
+                }
+                sent => sent?,
+            }
             // A leader in C does not know HELLO and sends none. A leader of this crate has sent its own
             // before it answers this.
             wait!(self.owner_of_in(hello.pid, wait))?;

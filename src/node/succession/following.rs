@@ -304,6 +304,11 @@ impl<'m, P: Pal> Node<'m, P> {
         self.leadership.following().is_some()
     }
 
+    /// Whether a successor may come if the leader has ended.
+    pub(in crate::node) fn awaits_successor(&self) -> bool {
+        self.follows() && !self.leader_gone.load(Ordering::SeqCst)
+    }
+
     /// Whether a message has to wait: the leader has resigned, its log is full, a member that rejoins comes first, or
     /// this process is the heir and is to lead.
     ///
