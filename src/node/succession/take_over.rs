@@ -9,6 +9,7 @@ use crate::counters::Refusal;
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
 use crate::leader::{Op, Outcome};
+use crate::log::log_event;
 use crate::member::ChildExit;
 use crate::node::outbox::confirm_grants;
 use crate::node::{
@@ -101,17 +102,20 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(tables) = self.leadership.tables else {
             return self.end_succession(following);
         };
+        let taken = tables.lock().taken(us);
+        if !self.covers_own(following, taken) {
+            log_event!(
+                warn,
+                "the log of the leader is shorter than what this process knows of it"
+            );
+            return self.give_up_candidacy(following);
+        }
         // This process follows itself: it takes what the old leader had for it, gives its delegations back,
         // and executes what the old leader has not taken.
         self.receive_own(following);
         self.delegated_files.lock().recall_all();
         self.try_return_files();
-        let taken = {
-            let mut tables = tables.lock();
-            let taken = tables.taken(us);
-            tables.apply(&Op::Succeed { to: us });
-            taken
-        };
+        tables.lock().apply(&Op::Succeed { to: us });
         // From the first moment on there is a place for what the leader has for each member.
         self.adopt_members(tables);
         self.connect_newcomers(tables);
@@ -134,6 +138,14 @@ impl<'m, P: Pal> Node<'m, P> {
         // The locks that were recalled or revoked have their full time under the new leader.
         self.enforce_all();
         self.wake();
+    }
+
+    /// Whether the state has all of this process's frames that were answered. It has, unless the log lost its end: then
+    /// others may have been answered, too, and this process must not lead with an older state.
+    fn covers_own(&self, following: &Following<'m>, taken: Option<u64>) -> bool {
+        // After the end of a process its leader takes nothing of it.
+        let is_over = self.phase() >= Phase::Ending;
+        is_over || taken.is_some_and(|taken| following.kept.lock().covers(taken))
     }
 
     /// Handles the messages of the old leader to this process that have not arrived.
