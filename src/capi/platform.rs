@@ -131,8 +131,9 @@ impl Stream for CStream {
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
         let mut joined = [0; JOINED];
-        let bytes = match parts {
-            [first, second] if first.len() < JOINED => {
+        let mut parts = parts.iter().copied().filter(|part| !part.is_empty());
+        let bytes = match (parts.next(), parts.next()) {
+            (Some(first), Some(second)) if first.len() < JOINED => {
                 // A VMID goes out together with the greeting behind it: a leader that has no room for this process answers
                 // only a greeting. What does not fit is written next.
                 if let Some((head, tail)) = joined.split_at_mut_checked(first.len()) {
@@ -142,8 +143,8 @@ impl Stream for CStream {
                 let length = first.len().plus(second.len()).min(JOINED);
                 joined.get(..length).or_broken(first)
             }
-            [first, ..] => first,
-            [] => return Ok(0),
+            (Some(first), _) => first,
+            (None, _) => return Ok(0),
         };
         let count = call!(
             self.table,
