@@ -10,7 +10,7 @@ use heapless::VecView;
 use super::ffi_copy::{allocate, append, read, with_copy, write};
 use super::processes::{with_metadata, write_pointer};
 use super::tables::{libos_ipc_msg, libos_ipc_msg_header};
-use super::{CNode, node, status, vmid, wait};
+use super::{CNode, log_limit, node, status, vmid, wait};
 use crate::error::{Errno, Error, Invalid, Resource};
 use crate::invariant::OrBroken;
 use crate::node::ReplyData;
@@ -162,7 +162,7 @@ pub unsafe extern "C" fn libos_ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vm
         if missed == 0 {
             return Ok(());
         }
-        status(Err(Error::Full(Resource::SendQueue)));
+        log_limit(Error::Full(Resource::SendQueue));
         Err(Error::Refused {
             errno: Errno::EAGAIN,
             by: None,

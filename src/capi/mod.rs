@@ -117,12 +117,17 @@ fn vmid(number: u32) -> Result<Vmid, Error> {
 /// Converts a result to the return value of a C function: 0 or a negative error number. Logs which limit is reached,
 /// which the number does not tell.
 fn status(outcome: Result<(), Error>) -> c_int {
-    if let Err(error) = outcome
-        && let Some(limit) = reached(error)
-    {
-        crate::log::c::warn(format_args!("{limit} is reached"));
+    if let Err(error) = outcome {
+        log_limit(error);
     }
     Errno::status(&outcome.map_err(Error::errno))
+}
+
+/// Logs which limit is reached, if that is the reason for the error.
+fn log_limit(error: Error) {
+    if let Some(limit) = reached(error) {
+        crate::log::c::warn(format_args!("{limit} is reached"));
+    }
 }
 
 /// The limit that is the reason for an error. An answer of the leader has only an error number.

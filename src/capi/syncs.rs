@@ -8,7 +8,7 @@ use super::ffi_copy::{copy_in, copy_out, write};
 use super::processes::write_pointer;
 use super::setup::init_part;
 use super::tables::{libos_ipc_call_limit, libos_ipc_sync_handle};
-use super::{CNode, node, released, status, wait};
+use super::{CNode, log_limit, node, released, status, wait};
 use crate::error::{Error, Invalid, Resource};
 use crate::invariant::Count;
 use crate::wire::SyncState;
@@ -105,7 +105,7 @@ fn close(handle: *mut libos_ipc_sync_handle, wait: Wait<'_>) -> Result<(), Error
 /// Logs why a call that returns nothing has failed.
 fn report(what: &str, outcome: Result<(), Error>) {
     if let Err(error) = outcome {
-        status(outcome);
+        log_limit(error);
         crate::log::c::error(format_args!(
             "a sync handle is not {what}: {}",
             error.errno()

@@ -271,9 +271,11 @@ impl Call {
             *next = Deadline::Never;
             return;
         };
-        let successor = Some(dest)
-            .filter(|_| Some(dest) != asked)
-            .and_then(|dest| node.peers.find_or_add(dest).ok());
+        let successor = if Some(dest) == asked {
+            None
+        } else {
+            node.peers.find_or_add(dest).ok()
+        };
         // A successor has the full time to confirm it.
         let renewed = node.succession_until() + node.config.recall_limit;
         *give_up_at = renewed.max(*give_up_at);

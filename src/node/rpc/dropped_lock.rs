@@ -243,12 +243,12 @@ impl<P: Pal> Node<'_, P> {
             return true;
         }
         let leader = self.leader_vmid();
-        let peer = self.peers.find(leader).or_else(|| {
+        let peer = if self.reign().is_none() {
             // Its successor gets the message.
-            self.reign()
-                .is_none()
-                .then(|| self.peers.find_or_add(leader).ok())?
-        });
+            self.peers.find_or_add(leader).ok()
+        } else {
+            self.peers.find(leader)
+        };
         let Some(peer) = peer else {
             return true;
         };

@@ -306,7 +306,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Whether a successor may come if the leader has ended.
     pub(in crate::node) fn awaits_successor(&self) -> bool {
-        self.follows() && !self.leader_gone.load(Ordering::SeqCst)
+        self.follows() && !self.has_lost_leader()
     }
 
     /// Whether a message has to wait: the leader has resigned, its log is full, a member that rejoins comes first, or
@@ -477,7 +477,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !is_for_leader(message) || is_for_parent(message) {
             return false;
         }
-        if self.leader_gone.load(Ordering::SeqCst) {
+        if self.has_lost_leader() {
             // It failed just before the family ended: made again, it fails for that reason.
             return error == Error::NoSuchProcess;
         }

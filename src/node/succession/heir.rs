@@ -46,8 +46,8 @@ pub(super) struct LogReader<'m, S> {
     frames: FrameReader<'m>,
     stage: ReadStage,
     has_ended: bool,
-    /// The platform knows that the leader has ended.
-    is_certain: bool,
+    /// What the platform knew of the leader when it was asked last.
+    writer_end: LogWriterEnd,
     /// The platform reports the end of the stream.
     is_watched: bool,
 }
@@ -111,7 +111,7 @@ impl<'m, S: Stream> Heir<'m, S> {
                     frames: FrameReader::with_buffer(buffer),
                     stage: ReadStage::State,
                     has_ended: false,
-                    is_certain: false,
+                    writer_end: LogWriterEnd::Unknown,
                     is_watched: false,
                 },
             ),
@@ -130,7 +130,7 @@ impl<S: Stream> LogReader<'_, S> {
         self.frames.clear();
         self.stage = ReadStage::State;
         self.has_ended = false;
-        self.is_certain = false;
+        self.writer_end = LogWriterEnd::Unknown;
     }
 
     /// Closes the stream.
@@ -156,14 +156,12 @@ impl<S: Stream> LogReader<'_, S> {
         self.is_watched = false;
     }
 
-    /// Whether the leader has revoked the log, which has ended. Records whether it has ended itself.
-    fn is_revoked(&mut self) -> bool {
-        match self.stream.as_ref().map(Stream::end_of_log) {
-            Some(LogWriterEnd::Revoked) => return true,
-            Some(LogWriterEnd::Certain) => self.is_certain = true,
-            Some(LogWriterEnd::Unknown) | None => {}
+    /// Asks the platform what it knows of the leader, whose log has ended. It knows it for good.
+    fn ask_for_writer_end(&mut self) -> LogWriterEnd {
+        if let Some(stream) = &self.stream {
+            self.writer_end = stream.end_of_log();
         }
-        false
+        self.writer_end
     }
 }
 
@@ -380,13 +378,15 @@ impl<'m, P: Pal> Node<'m, P> {
         if !reader.has_ended && !has_resigned {
             return LogEnd::Open;
         }
-        if !heir.is_named.load(Ordering::SeqCst) || !has_resigned && reader.is_revoked() {
+        if !heir.is_named.load(Ordering::SeqCst)
+            || !has_resigned && reader.ask_for_writer_end() == LogWriterEnd::Revoked
+        {
             return LogEnd::Unfit;
         }
         reader.close(&self.pal);
         heir.is_reading.store(false, Ordering::SeqCst);
         LogEnd::Hot {
-            is_certain: has_resigned || reader.is_certain,
+            is_certain: has_resigned || reader.writer_end == LogWriterEnd::Certain,
         }
     }
 
@@ -403,7 +403,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // It would be reported again.
         reader.unwatch(&self.pal);
         let is_named = heir.is_named.load(Ordering::SeqCst);
-        let has_ended = reader.has_ended && !reader.is_revoked() && reader.is_certain;
+        let has_ended = reader.has_ended && reader.ask_for_writer_end() == LogWriterEnd::Certain;
         drop(reader);
         if is_named
             && has_ended

@@ -1,5 +1,4 @@
-//! The heir of a leader. The leader chooses it, gives it the state, names it to the members, and dismisses it if it
-//! does not follow.
+//! A leader chooses its heir, gives it the state, names it to the members, and dismisses an heir that does not follow.
 
 use core::time::Duration;
 
@@ -229,7 +228,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Dismisses the heir: first it learns so itself, then the members, and only then the leader goes on
     /// without it.
     fn lose_heir(&self, log: &Log<'m, P::Stream>, reason: DismissReason) {
-        let was_named = matches!(log.stage(), LogStage::Hot | LogStage::Resigned);
+        let was_named = log.is_named();
         let Some(mut writer) = log.writer.try_lock() else {
             return;
         };

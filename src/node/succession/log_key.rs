@@ -5,6 +5,7 @@ use crate::Vmid;
 use crate::config::Config;
 use crate::invariant::{Count, OrBroken};
 use crate::node::Node;
+use crate::node::connection::VMID_LENGTH;
 use crate::pal::fault::checked_read;
 use crate::pal::{Pal, Stream, StreamError};
 use crate::store::{copy, hash64};
@@ -24,15 +25,13 @@ pub(in crate::node) struct LogKeyFrame {
     length: u32,
 }
 
-const VMID: usize = size_of::<Vmid>();
-
 /// The first bytes of a log: the leader's VMID, and the frame with the key.
-pub(super) const LOG_HEAD: usize = VMID + KEY_FRAME;
+pub(super) const LOG_HEAD: usize = VMID_LENGTH + KEY_FRAME;
 
 /// Returns the first bytes of a log.
 pub(super) fn log_head(vmid: Vmid, key: u64) -> [u8; LOG_HEAD] {
     let mut head = [0; LOG_HEAD];
-    let (first, frame) = head.split_at_mut(VMID);
+    let (first, frame) = head.split_at_mut(VMID_LENGTH);
     copy(first, &vmid.get().to_le_bytes());
     let is_encoded = Message::Log(&key.to_le_bytes()).encode(0, frame).is_ok();
     is_encoded.then_some(head).or_broken([0; LOG_HEAD])

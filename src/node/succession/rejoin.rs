@@ -102,7 +102,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         if gone == NOBODY {
             // Only calls waited there. After the end of the family they get that as their error.
-            return if self.leader_gone.load(Ordering::SeqCst) {
+            return if self.has_lost_leader() {
                 Succession::None
             } else {
                 Succession::Awaited
@@ -316,17 +316,11 @@ impl<'m, P: Pal> Node<'m, P> {
         match taken {
             Ok(taken) => {
                 let mut kept = following.kept.lock();
-                let taken = if kept.covers(taken) || self.phase() < Phase::Ending {
-                    taken
-                } else {
-                    // After the end of a process its leader takes nothing of it.
-                    kept.sent()
-                };
-                if !kept.covers(taken) {
+                let Some(taken) = self.frames_taken(&kept, Some(taken)) else {
                     drop(kept);
                     self.end_succession(following);
                     return Err(Refusal::WrongAnswer);
-                }
+                };
                 kept.begin_resend(taken);
                 drop(kept);
                 following.epoch.store(rejoined.epoch, Ordering::SeqCst);
@@ -343,6 +337,15 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.wake();
         Ok(true)
+    }
+
+    /// Returns how many frames of this process the old leader has taken, if its successor knows of `taken`. None if that
+    /// successor knows less than was answered.
+    pub(super) fn frames_taken(&self, kept: &KeptFrames<'m>, taken: Option<u64>) -> Option<u64> {
+        // After the end of a process its leader takes nothing of it.
+        let is_over = self.phase() >= Phase::Ending;
+        let covered = taken.filter(|taken| kept.covers(*taken));
+        covered.or(is_over.then_some(kept.sent()))
     }
 
     /// Sends again what the old leader has not taken, as far as there is room. Afterwards the calls go on.
@@ -405,9 +408,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(following) = self.following() else {
             return true;
         };
-        if !following.is_shared.load(Ordering::SeqCst)
-            || self.has_ended()
-            || self.leader_gone.load(Ordering::SeqCst)
+        if !following.is_shared.load(Ordering::SeqCst) || self.has_ended() || self.has_lost_leader()
         {
             return true;
         }

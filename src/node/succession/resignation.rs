@@ -48,8 +48,7 @@ impl<P: Pal> Node<'_, P> {
     /// gives it the state, and has not dismissed it.
     pub(in crate::node) fn may_have_to_lead(&self) -> bool {
         self.following().is_some_and(|following| {
-            !self.leader_gone.load(Ordering::SeqCst)
-                && (following.stage() == Stage::Candidate || self.has_log())
+            !self.has_lost_leader() && (following.stage() == Stage::Candidate || self.has_log())
         })
     }
 

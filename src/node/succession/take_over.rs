@@ -12,9 +12,7 @@ use crate::leader::{Op, Outcome};
 use crate::log::log_event;
 use crate::member::ChildExit;
 use crate::node::outbox::confirm_grants;
-use crate::node::{
-    ANSWER_RESERVE, LeaderTables, Node, PeerRef, Phase, Signal, SignalReply, Upcall,
-};
+use crate::node::{ANSWER_RESERVE, LeaderTables, Node, PeerRef, Signal, SignalReply, Upcall};
 use crate::pal::{ConnectError, Deadline, Pal, Time};
 use crate::store::copy;
 use crate::sync::Ordering;
@@ -103,13 +101,15 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.end_succession(following);
         };
         let taken = tables.lock().taken(us);
-        if !self.covers_own(following, taken) {
+        let taken = self.frames_taken(&following.kept.lock(), taken);
+        let Some(taken) = taken else {
+            // Others may have been answered, too: this process must not lead with an older state.
             log_event!(
                 warn,
                 "the log of the leader is shorter than what this process knows of it"
             );
             return self.give_up_candidacy(following);
-        }
+        };
         // This process follows itself: it takes what the old leader had for it, gives its delegations back,
         // and executes what the old leader has not taken.
         self.receive_own(following);
@@ -128,8 +128,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.raise_config();
         following.heir.store(0, Ordering::SeqCst);
         following.walked.store(0, Ordering::SeqCst);
-        let now = self.now();
-        following.rejoined_at.store(now.0, Ordering::SeqCst);
+        following.rejoined_at.store(self.now().0, Ordering::SeqCst);
         self.record_new_leader(us, epoch);
         self.reclaim_ids(old);
         // This process may hold messages for the old leader that it could not queue.
@@ -138,14 +137,6 @@ impl<'m, P: Pal> Node<'m, P> {
         // The locks that were recalled or revoked have their full time under the new leader.
         self.enforce_all();
         self.wake();
-    }
-
-    /// Whether the state has all of this process's frames that were answered. It has, unless the log lost its end: then
-    /// others may have been answered, too, and this process must not lead with an older state.
-    fn covers_own(&self, following: &Following<'m>, taken: Option<u64>) -> bool {
-        // After the end of a process its leader takes nothing of it.
-        let is_over = self.phase() >= Phase::Ending;
-        is_over || taken.is_some_and(|taken| following.kept.lock().covers(taken))
     }
 
     /// Handles the messages of the old leader to this process that have not arrived.
@@ -223,25 +214,11 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Executes the frames of this process that the old leader has not taken.
-    fn execute_own(
-        &self,
-        tables: &'m LeaderTables<'m>,
-        following: &Following<'m>,
-        taken: Option<u64>,
-    ) {
+    fn execute_own(&self, tables: &'m LeaderTables<'m>, following: &Following<'m>, taken: u64) {
         let Some(mut scratch) = following.scratch.lock().take() else {
             return;
         };
-        {
-            let mut kept = following.kept.lock();
-            let all = kept.sent();
-            // After the end of a process its leader takes nothing of it.
-            let is_over = self.phase() >= Phase::Ending;
-            let taken = taken
-                .filter(|taken| kept.covers(*taken))
-                .or(is_over.then_some(all));
-            kept.begin_resend(taken.or_broken(all));
-        }
+        following.kept.lock().begin_resend(taken);
         loop {
             let length = {
                 let mut kept = following.kept.lock();
@@ -506,6 +483,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             if self.resend(&peer) {
                 following.resending.fetch_sub(1, Ordering::SeqCst);
+                following.rejoined_at.store(self.now().0, Ordering::SeqCst);
             } else {
                 until = until.min(Deadline::At(self.now() + PROBE_AGAIN));
             }
@@ -542,10 +520,6 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         drop(sent);
         if is_all {
-            if let Some(following) = self.leadership.following() {
-                let now = self.now();
-                following.rejoined_at.store(now.0, Ordering::SeqCst);
-            }
             self.retry_output(peer);
             self.heirs_are_due();
         }
