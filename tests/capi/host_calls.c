@@ -18,6 +18,7 @@
 
 #include "libos_ipc.h"
 #include "libos_ipc_posix.h"
+#include "check.h"
 
 #define REQUESTS 2000
 /* The bounds, for each request. In the mode `reads` a caller changes the interest in a stream twice, which ends the poll(2) in
@@ -67,15 +68,6 @@ COUNTED(void, yield, (void* c), (c))
 COUNTED(int, event_create, (void* c, void** e), (c, e))
 COUNTED(int, watch, (void* c, void* s, uint64_t t, uint32_t i), (c, s, t, i))
 COUNTED(void, unwatch, (void* c, void* s), (c, s))
-
-static void is(long long result, long long expected, const char* what) {
-    if (result != expected) {
-        fprintf(stderr, "process %u: %s is %lld, not %lld\n", g_process_ipc_ids.self_vmid, what, result,
-                expected);
-        exit(1);
-    }
-}
-#define IS(call, expected) is(call, expected, #call)
 
 static _Alignas(16) unsigned char g_memory[32 * 1024 * 1024];
 

@@ -13,6 +13,7 @@
 
 #include "libos_ipc.h"
 #include "libos_ipc_posix.h"
+#include "check.h"
 
 #define ROUNDS 50
 
@@ -20,14 +21,6 @@ static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
 static struct libos_ipc_platform g_platform;
 static const char *g_program, *g_base;
 static IDTYPE g_pid;
-
-static void is(long long result, long long expected, const char* what) {
-    if (result != expected) {
-        fprintf(stderr, "process %u: %s is %lld, not %lld\n", g_process_ipc_ids.self_vmid, what, result, expected);
-        exit(1);
-    }
-}
-#define IS(call, expected) is(call, expected, #call)
 
 /* In the leader, a pipe from the member. The leader answers no signal until the member has closed the pipe. */
 static int g_from_member;

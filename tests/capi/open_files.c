@@ -11,21 +11,13 @@
 
 #include "libos_ipc.h"
 #include "libos_ipc_posix.h"
+#include "check.h"
 
 #define ROUNDS 20
 
 static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
 static const char *g_program, *g_base;
 static IDTYPE g_pid, g_parent_pid;
-
-static void is(long long result, long long expected, const char* what) {
-    if (result != expected) {
-        fprintf(stderr, "process %u: %s is %lld, not %lld\n", g_process_ipc_ids.self_vmid, what, result,
-                expected);
-        exit(1);
-    }
-}
-#define IS(call, expected) is(call, expected, #call)
 
 static void self(void* context, struct libos_ipc_self* self) {
     (void)context;

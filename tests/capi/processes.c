@@ -14,6 +14,7 @@
 
 #include "libos_ipc.h"
 #include "libos_ipc_posix.h"
+#include "check.h"
 
 static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
 static struct libos_ipc_platform g_platform;
@@ -23,14 +24,6 @@ static pthread_mutex_t g_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t g_changed = PTHREAD_COND_INITIALIZER;
 static int g_signal, g_died;
 static IDTYPE g_last_dead, g_last_parent;
-
-static void is(long long result, long long expected, const char* what) {
-    if (result != expected) {
-        fprintf(stderr, "process %u: %s is %lld, not %lld\n", g_process_ipc_ids.self_vmid, what, result, expected);
-        exit(1);
-    }
-}
-#define IS(call, expected) is(call, expected, #call)
 
 static int deliver(void* context, const struct libos_ipc_pid_kill* kill) {
     (void)context;

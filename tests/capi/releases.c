@@ -17,20 +17,12 @@
 
 #include "libos_ipc.h"
 #include "libos_ipc_posix.h"
+#include "check.h"
 
 #define WAITING 64
 
 static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
 static char g_last_log[256];
-
-static void is(long long result, long long expected, const char* what) {
-    if (result != expected) {
-        fprintf(stderr, "process %u: %s is %lld, not %lld\n", g_process_ipc_ids.self_vmid, what, result,
-                expected);
-        exit(1);
-    }
-}
-#define IS(call, expected) is(call, expected, #call)
 
 static int deliver(void* context, const struct libos_ipc_pid_kill* kill) {
     return 0;

@@ -17,6 +17,7 @@
 
 #include "libos_ipc.h"
 #include "libos_ipc_posix.h"
+#include "check.h"
 
 #define HEIR 2
 
@@ -25,14 +26,6 @@ static const char* g_base;
 static IDTYPE g_leader;
 static uint32_t g_epoch;
 static int g_changes;
-
-static void is(long long result, long long expected, const char* what) {
-    if (result != expected) {
-        fprintf(stderr, "process %u: %s is %lld, not %lld\n", g_process_ipc_ids.self_vmid, what, result, expected);
-        exit(1);
-    }
-}
-#define IS(call, expected) is(call, expected, #call)
 
 static void print_log(void* context, enum libos_ipc_log_level level, const char* message) {
     if (level == LIBOS_IPC_LOG_ERROR)
@@ -85,13 +78,13 @@ static int lock(IDTYPE pid, int type) {
     return file_lock_set("/file", &lock, false);
 }
 
-/* A process of the host: what it says, and what it is told. */
+/* A process of the host, a pipe from it and one to it. */
 struct process {
     pid_t host;
     int from, to;
 };
 
-/* Starts a process that joins the family and then starts a child at each byte that it is told, and says which. */
+/* Starts a process that joins the family. For each byte that it reads, it starts a child and writes the child's identity. */
 static struct process start_process(IDTYPE vmid) {
     int from[2], to[2];
     struct libos_ipc_identity child = {0};
