@@ -328,13 +328,13 @@ fn leader_waits_without_polling_for_the_second_end_of_a_peer_that_has_closed_one
         assert_eq!(peer.answer_to(seq), [0; 4]);
         peer.from().shutdown(Shutdown::Both).unwrap();
         let end = Instant::now() + Duration::from_millis(50);
-        let mut turns = 0;
+        let mut iterations = 0;
         while Instant::now() < end {
             leader.poll(Deadline::At(leader.pal().now() + Duration::from_millis(50)));
-            turns += 1;
+            iterations += 1;
         }
         // One every two milliseconds, and some for what happens.
-        assert!(turns < 60, "{turns} turns in 50 ms");
+        assert!(iterations < 60, "{iterations} poll iterations in 50 ms");
         peer.to.shutdown(Shutdown::Both).unwrap();
         while leader.statistics().pools.peers.now > 0 {
             turn(leader);

@@ -15,13 +15,15 @@ use tempfile::TempDir;
 use crate::family::{CONFIG, Family, LONG, long, vmid, wait_until};
 use crate::peer::{ALLOC_ID_RANGE, Peer, assert_closed, frame, numbers};
 
+/// Encodes a message.
 pub(crate) fn bytes_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
     let mut bytes = vec![0; message.length()];
     message.encode(seq, &mut bytes).unwrap();
     bytes
 }
 
-const HELLO: Message<'static> = Message::Hello(Hello {
+/// The HELLO of a member that follows the succession.
+pub(crate) const HELLO: Message<'static> = Message::Hello(Hello {
     features: Hello::FOLLOWS_SUCCESSION,
     ..Hello::NO_PROCESS
 });

@@ -22,7 +22,7 @@ const SLICE: usize = 4096;
 /// The key of the log: stated on the ordinary stream, and the beginning of the log.
 const KEY: Message<'static> = Message::Log(&[7; 8]);
 
-/// Process 2, the heir of a leader that is a socket of the test and has done nothing yet.
+/// Process 2, the heir. Its leader is a socket of the test, and has applied no operation yet.
 struct Heir {
     base: PathBuf,
     node: HostNode,

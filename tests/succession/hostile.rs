@@ -14,14 +14,9 @@ use libos_ipc::wire::{
     SuccessionMode,
 };
 
+use crate::claims::{HELLO, bytes_of};
 use crate::family::{CONFIG, Family, LONG, vmid, wait_until};
 use crate::peer::Peer;
-
-fn bytes_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
-    let mut bytes = vec![0; message.length()];
-    message.encode(seq, &mut bytes).unwrap();
-    bytes
-}
 
 /// The HELLO of a process that can lead this family. `features`: others that it has.
 fn hello_of_an_heir(features: u32) -> Hello {
@@ -280,11 +275,7 @@ fn a_log_that_somebody_else_writes_in_the_leaders_name_is_refused() {
 fn members_are_told_who_the_heir_is_and_when_it_is_taken_off() {
     let family = Family::new();
     let mut peer = Peer::join(&family.base, 50);
-    let hello = Message::Hello(Hello {
-        features: Hello::FOLLOWS_SUCCESSION,
-        ..Hello::NO_PROCESS
-    });
-    peer.to.write_all(&bytes_of(0, &hello)).unwrap();
+    peer.to.write_all(&bytes_of(0, &HELLO)).unwrap();
     let mut bytes = vec![0; 1 << 16];
     let mut frames = FrameReader::new(&mut bytes);
     let mut next_list = || loop {
@@ -321,11 +312,7 @@ fn new_leader_names_no_heir_while_a_member_is_about_to_rejoin_and_does_not_wait_
     let family = Family::new();
     // It follows, and never rejoins.
     let mut silent = Peer::join(&family.base, 50);
-    let hello = Message::Hello(Hello {
-        features: Hello::FOLLOWS_SUCCESSION,
-        ..Hello::NO_PROCESS
-    });
-    silent.to.write_all(&bytes_of(0, &hello)).unwrap();
+    silent.to.write_all(&bytes_of(0, &HELLO)).unwrap();
     silent.from().read_exact(&mut [0]).unwrap();
     let first = family.member(CONFIG);
     let second = family.member(CONFIG);

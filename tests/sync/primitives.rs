@@ -433,7 +433,7 @@ mod condvar {
         });
         let sent = frames() - before;
         // A wake-up that comes late costs some more.
-        assert!(sent < 500 * 28, "{sent} frames in 500 turns");
+        assert!(sent < 500 * 28, "{sent} frames in 500 round trips");
     }
 
     #[test]
