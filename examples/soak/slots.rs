@@ -128,9 +128,11 @@ impl RunningProcess {
         Ok(())
     }
 
-    /// Kills it now.
+    /// Kills it now. It may have reported its end before.
     pub(crate) fn kill(&mut self) -> Result<()> {
-        self.plan = Plan::Kill;
+        if self.plan == Plan::End {
+            self.plan = Plan::Both;
+        }
         Ok(self.process.kill()?)
     }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Config, Identity};
+use libos_ipc::{Capacities, ChildSelector, Config, Exit, Identity};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::family::{CONFIG, LONG, long, wait_until};
@@ -51,6 +51,54 @@ fn start_leader(base: &Path) -> (Child, [Identity; 2]) {
     (leader, children)
 }
 
+fn stop(process: &Child) {
+    let pid = Pid::from_child(process);
+    kill_process(pid, Signal::STOP).unwrap();
+    // It runs on for a moment after the signal was sent.
+    let stopped = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    assert!(stopped.is_some_and(|(_, status)| status.stopped()));
+}
+
+#[test]
+fn exit_of_the_heir_that_its_dying_leader_has_not_handled_reaches_the_parent() {
+    const LEADS_NEVER: Config = Config {
+        capacities: Capacities {
+            ranges: CONFIG.capacities.ranges + 1,
+            ..CONFIG.capacities
+        },
+        ..CONFIG
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("f");
+    let (mut leader, [child, _]) = start_leader(&base);
+    let parent = HostNode::start(&base, child, LEADS_NEVER).unwrap();
+    parent.join(long()).unwrap();
+    let child = parent.start_child(long()).unwrap();
+    let heir = HostNode::start(&base, child, CONFIG).unwrap();
+    heir.join(long()).unwrap();
+    for node in [&heir, &parent] {
+        wait_until("the heir is named", || {
+            node.statistics().succession.heir == Some(child.vmid)
+        });
+    }
+    stop(&leader);
+    let exit = Exit {
+        code: 7,
+        ..Exit::default()
+    };
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(|| heir.exit(exit, long()));
+        wait_until("the exit has been sent", || {
+            heir.pending_calls().next().is_some()
+        });
+        leader.kill().unwrap();
+        leader.wait().unwrap();
+        ended.join().unwrap().unwrap();
+    });
+    let ended = parent.wait_child(ChildSelector::Any, long()).unwrap();
+    assert_eq!((ended.code, ended.signal), (7, 0));
+}
+
 #[test]
 fn stopped_leader_is_ended_for_certain_before_its_heir_leads() {
     let dir = tempfile::tempdir().unwrap();
@@ -67,16 +115,12 @@ fn stopped_leader_is_ended_for_certain_before_its_heir_leads() {
         });
     }
     let id = member.take_id(long()).unwrap();
-    let pid = Pid::from_child(&leader);
-    kill_process(pid, Signal::STOP).unwrap();
-    // It runs on for a moment after the signal was sent.
-    let stopped = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
-    assert!(stopped.is_some_and(|(_, status)| status.stopped()));
+    stop(&leader);
     let owner = member.owner_of(id, long()).unwrap();
     assert_eq!(owner, Some(member.identity().vmid));
     assert_eq!(member.leader(), heir.identity().vmid);
     // It can't wake up any more.
-    let _ = kill_process(pid, Signal::CONT);
+    let _ = kill_process(Pid::from_child(&leader), Signal::CONT);
     let status = leader.wait().unwrap();
     assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}");
 }

@@ -26,8 +26,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<Outcome, Error> {
         let mut tables = leader.lock();
         if peer.is_none() {
-            // The resources of this process are reclaimed once, when it ends.
-            self.check_running()?;
+            self.check_own_change()?;
         }
         if let Some(answer) = tables.look_up(from, message) {
             return Ok(Outcome::Answer(answer));
@@ -36,6 +35,20 @@ impl<'m, P: Pal> Node<'m, P> {
             return Ok(Outcome::NotForLeader);
         }
         self.apply_change(leader, tables, (from, seq), message, peer)
+    }
+
+    /// Checks, under the lock of the tables, that this process may change them: its resources are reclaimed once, when it
+    /// ends.
+    ///
+    /// # Errors
+    /// As [`Node::check_running`].
+    #[inline]
+    fn check_own_change(&self) -> Result<(), Error> {
+        let checked = self.check_running();
+        if checked.is_err() && self.executes_kept_frames() {
+            return Ok(());
+        }
+        checked
     }
 
     /// As [`Node::apply_request`], for a request that changes the tables, which are locked.
@@ -72,9 +85,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if peer.is_none() && matches!(outcome, Outcome::Remaining(_)) {
                 drop(tables);
                 tables = leader.lock();
-                if peer.is_none() {
-                    self.check_running()?;
-                }
+                self.check_own_change()?;
                 continue;
             }
             if let Some(peer) = peer {

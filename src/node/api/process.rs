@@ -25,7 +25,7 @@ pub struct Exit {
 }
 
 /// # The life of a process
-impl<P: Pal> Node<'_, P> {
+impl<'m, P: Pal> Node<'m, P> {
     /// Returns this process's pid, once it [joined](Node::join).
     pub fn pid(&self) -> Option<Pid> {
         Pid::new(self.own_pid.load(Ordering::Acquire))
@@ -118,6 +118,13 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Result<(), Error> {
         self.exit_in(exit, parent_pid, wait)
+    }
+
+    /// As the leader: ends its own process, with that notice to its parent.
+    pub(in crate::node) fn end_as_leader(&self, leader: &LeaderTables<'m>, notice: &Message<'_>) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.record_own_exit(leader, notice);
+        self.end_own_process(leader);
     }
 
     /// As a leader that a parent has started: records how its own process ends, before it has ended.
@@ -305,9 +312,7 @@ calls! {
         match (self.leading(), self.led_by()) {
             (Some(leader), _) => {
                 self.close_unused_syncs();
-                self.ended.store(true, Ordering::SeqCst);
-                self.record_own_exit(leader, &notice);
-                self.end_own_process(leader);
+                self.end_as_leader(leader, &notice);
             }
             (None, Some(leader)) if is_led => {
                 wait!(self.send_closes(leader, limits))?;
@@ -385,8 +390,7 @@ calls! {
         let mut leader = leader;
         loop {
             if let Some(tables) = self.leading() {
-                self.record_own_exit(tables, notice);
-                self.end_own_process(tables);
+                self.end_as_leader(tables, notice);
                 return Ok(());
             }
             wait!(self.send_end(leader, notice, limits))?;

@@ -239,6 +239,15 @@ impl<'m, P: Pal> Node<'m, P> {
         *following.scratch.lock() = Some(scratch);
     }
 
+    /// Whether this process is about to lead, and executes what it has sent to the leader before: also what it sent before
+    /// its exit, which is under way.
+    pub(in crate::node) fn executes_kept_frames(&self) -> bool {
+        let following = self.leadership.following();
+        following.is_some_and(|following| following.stage() == Stage::Candidate)
+            && self.leads()
+            && !self.has_ended()
+    }
+
     fn execute_own_frame(&self, tables: &'m LeaderTables<'m>, frame: &Frame<'_>) {
         let us = self.identity.vmid;
         if frame.code == codes::RESP {
@@ -253,14 +262,12 @@ impl<'m, P: Pal> Node<'m, P> {
             Message::SyncNote { id, .. } => {
                 tables.lock().apply(&Op::OwnerDied(us, id));
             }
+            Message::ChildExit(_) => self.end_as_leader(tables, &message),
             message => {
                 let outcome = self.handle_own(frame.seq, &undelegated(message));
                 if let Ok(Outcome::Answer(answer)) = outcome {
                     let delivery = self.waiters.answer_here(us, frame.seq, &answer);
                     self.finish_delivery(&delivery);
-                }
-                if let Message::ChildExit(_) = message {
-                    self.end_own_process(tables);
                 }
             }
         }
