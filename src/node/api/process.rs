@@ -309,17 +309,19 @@ calls! {
             signal: exit.signal,
         });
         let is_led = self.has_extensions();
-        match (self.leading(), self.led_by()) {
-            (Some(leader), _) => {
+        // One look at who leads: this process may begin to lead at any time.
+        match self.led_by() {
+            None => {
                 self.close_unused_syncs();
-                self.end_as_leader(leader, &notice);
+                if let Some(leader) = self.leading() {
+                    self.end_as_leader(leader, &notice);
+                }
             }
-            (None, Some(leader)) if is_led => {
+            Some(leader) if is_led => {
                 wait!(self.send_closes(leader, limits))?;
                 wait!(self.send_end_to_leader(leader, &notice, limits))?;
             }
-            (None, Some(leader)) => wait!(self.end_at_c_leader(leader, pid, limits))?,
-            (None, None) => {}
+            Some(leader) => wait!(self.end_at_c_leader(leader, pid, limits))?,
         }
         let parent = self.identity.parent;
         if !is_led {
