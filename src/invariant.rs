@@ -148,7 +148,7 @@ macro_rules! count {
     )*};
 }
 
-count!(u32, u64, usize);
+count!(u8, u32, u64, usize);
 
 /// A value that is there if the code is right.
 pub(crate) trait OrBroken<T> {

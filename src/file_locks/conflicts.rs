@@ -1,7 +1,9 @@
 //! Ranges: finding the lock that conflicts with a range, and changing an owner's ranges when the
 //! owner locks or unlocks one.
 
-use super::interval_tree::{RangeLock, TreeKind};
+use core::mem::replace;
+
+use super::interval_tree::{Place, RangeLock, TreeKind};
 use super::quotas::{Charge, LOCKS};
 use super::table::holder_in;
 use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
@@ -33,23 +35,38 @@ impl LockTable<'_> {
         write: bool,
         mine: u32,
     ) -> Option<u32> {
+        self.find_conflict_or_place(file, space, range, write, mine)
+            .0
+    }
+
+    /// As [`LockTable::find_conflict`]. If no lock at all overlaps the range of a write lock, it also returns the place
+    /// for that.
+    pub(super) fn find_conflict_or_place(
+        &self,
+        file: u32,
+        space: SpaceKind,
+        range: Range,
+        write: bool,
+        mine: u32,
+    ) -> (Option<u32>, Place) {
         let of = self.file_at(file);
         if of.locks == 0 {
-            return None;
+            return (None, Place::UNKNOWN);
         }
         let space = of.space(space);
         let trees = &self.trees;
-        let mut writer = trees.first_of_disjoint(TreeKind::File, space.writes, range);
+        let (mut writer, place) = trees.first_of_disjoint(TreeKind::File, space.writes, range);
         if writer.is_some_and(|lock| trees.at(lock).holder == mine) {
             writer = trees.first_overlapping(space.writes, range, mine);
         }
         if !write {
-            return writer;
+            return (writer, Place::UNKNOWN);
         }
         let reader = trees.first_overlapping(space.reads, range, mine);
         // A read lock of another holder never starts at the first byte of a write lock.
         let start = |lock: &u32| trees.at(*lock).start;
-        writer.into_iter().chain(reader).min_by_key(start)
+        let first = writer.into_iter().chain(reader).min_by_key(start);
+        (first, place)
     }
 
     /// Gives the range to the owner, and charges it. The caller has made sure that no lock conflicts, and serves
@@ -62,13 +79,14 @@ impl LockTable<'_> {
         write: bool,
     ) -> Result<(), Errno> {
         let mine = self.find_holder(owner, file);
-        self.grant_to(mine, file, (owner, charge), range, write)
+        self.grant_to((mine, Place::UNKNOWN), file, (owner, charge), range, write)
     }
 
-    /// As [`LockTable::grant`], for a caller that has looked up whether the owner has locks on the file.
+    /// As [`LockTable::grant`], for a caller that has looked up whether the owner has locks on the file, and perhaps
+    /// the place.
     pub(super) fn grant_to(
         &mut self,
-        mine: Option<u32>,
+        (mine, place): (Option<u32>, Place),
         file: u32,
         (owner, charge): (Owner, Charge),
         range: Range,
@@ -78,7 +96,7 @@ impl LockTable<'_> {
             Some(holder) => holder,
             None => self.add_holder(owner, file).ok_or(Errno::ENOLCK)?,
         };
-        let outcome = self.insert_range((holder, charge), range, write);
+        let outcome = self.insert_range((holder, charge), range, (write, place));
         if outcome.is_err() {
             self.drop_holder_if_empty(holder);
         }
@@ -166,7 +184,7 @@ impl LockTable<'_> {
         &mut self,
         (holder, charge): (u32, Charge),
         range: Range,
-        write: bool,
+        (write, place): (bool, Place),
     ) -> Result<(), Errno> {
         // In most cases the holder has no lock in the range or beside it, or exactly this lock.
         // Beyond the ends of a file there is nothing.
@@ -176,7 +194,7 @@ impl LockTable<'_> {
                 return Err(Errno::ENOLCK);
             }
             let payer = self.charge_lock(charge).ok_or(Errno::ENOLCK)?;
-            self.insert(holder, range, write, payer);
+            self.insert(holder, range, (write, place), payer);
             return Ok(());
         }
         if let Some(own) = self.own(holder, range) {
@@ -213,7 +231,7 @@ impl LockTable<'_> {
         }
         for (piece, payer) in plan.pieces.into_iter().zip(payers) {
             if let Some((range, write, _)) = piece {
-                self.insert(holder, range, write, payer);
+                self.insert(holder, range, (write, Place::UNKNOWN), payer);
             }
         }
         Ok(())
@@ -247,10 +265,20 @@ impl LockTable<'_> {
             }
             self.remove(holder, own);
             if has_left {
-                self.insert(holder, (start, range.0.minus(1)), write, payer);
+                self.insert(
+                    holder,
+                    (start, range.0.minus(1)),
+                    (write, Place::UNKNOWN),
+                    payer,
+                );
             }
             if has_right {
-                self.insert(holder, (range.1.plus(1), end), write, payer);
+                self.insert(
+                    holder,
+                    (range.1.plus(1), end),
+                    (write, Place::UNKNOWN),
+                    payer,
+                );
             }
         }
         Ok(())
@@ -263,18 +291,19 @@ impl LockTable<'_> {
     }
 
     /// Inserts a lock, which is charged to the payer already.
-    fn insert(&mut self, holder: u32, (start, end): Range, write: bool, payer: Payer) {
+    fn insert(&mut self, holder: u32, range: Range, (write, place): (bool, Place), payer: Payer) {
         let of = *self.holder_at(holder);
-        let range = (start, end);
         let Some(lock) = self.trees.alloc(range, write, (holder, of.since), payer) else {
             return;
         };
-        let root = self.trees.insert(TreeKind::Holder, of.root, lock);
+        let root = self
+            .trees
+            .insert(TreeKind::Holder, of.root, lock, Place::UNKNOWN);
         self.set_root(holder, root);
         if let Some(file) = self.files.get_mut(of.file as usize) {
             file.locks.increment();
             let root = file.root_mut(of.owner.space(), write);
-            *root = self.trees.insert(TreeKind::File, *root, lock);
+            *root = self.trees.insert(TreeKind::File, *root, lock, place);
         }
     }
 
@@ -316,19 +345,21 @@ impl LockTable<'_> {
         self.by_owner.insert(owner.hash(), slot, &|other| {
             holder_in(holders, other).by_owner().cmp(&holder.by_owner())
         });
-        if let Some(of) = self.files.get_mut(file as usize) {
-            of.ref_count.increment();
-            if of.first_holder == NONE {
-                of.first_holder = slot;
-                return Some(slot);
-            }
+        let Some(of) = self.files.get_mut(file as usize) else {
+            return Some(slot);
+        };
+        of.ref_count.increment();
+        // The newest holder is often the next to go, so it is the older one that the index gets.
+        let older = replace(&mut of.first_holder, slot);
+        if older != NONE {
             of.more_holders.increment();
-        }
-        self.by_owner_and_file
-            .insert(hash_owner_and_file(owner, file), slot, &|other| {
+            let holder = *holder_in(holders, older);
+            let hash = hash_owner_and_file(holder.owner, file);
+            self.by_owner_and_file.insert(hash, older, &|other| {
                 let other = holder_in(holders, other).by_owner_and_file();
                 other.cmp(&holder.by_owner_and_file())
             });
+        }
         Some(slot)
     }
 

@@ -40,7 +40,7 @@ use crate::store::{
 use candidates::Candidates;
 use deadlock::DeadlockSearch;
 use delegation::DelegationTable;
-use interval_tree::IntervalTrees;
+use interval_tree::{IntervalTrees, Place};
 #[cfg(debug_assertions)]
 pub(crate) use open_files::MAX_IN_TRANSIT;
 use open_files::OpenFileTable;
@@ -328,7 +328,8 @@ impl<'m> LockTable<'m> {
         let (write, wait) = (operation.is_write(), operation.may_wait());
         let space = owner.space();
         let mut mine = self.find_holder(owner, file);
-        let blocker = self.find_conflict(file, space, range, write, mine.unwrap_or(NONE));
+        let (blocker, mut place) =
+            self.find_conflict_or_place(file, space, range, write, mine.unwrap_or(NONE));
         // A request that is resumed has paid for its place.
         if blocker.is_some()
             && wait
@@ -344,10 +345,11 @@ impl<'m> LockTable<'m> {
             }
             // As in the kernel, the old lock is lost even if the new one is refused.
             self.release_range(file, owner, range)?;
+            place = Place::UNKNOWN;
         }
         let outcome = match blocker {
             None => self
-                .grant_to(mine, file, (owner, Charge::to(from)), range, write)
+                .grant_to((mine, place), file, (owner, Charge::to(from)), range, write)
                 .map(|()| SetOutcome::Done),
             Some(_) if !wait => Err(Errno::EAGAIN),
             Some(blocker) => {

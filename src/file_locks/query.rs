@@ -54,7 +54,7 @@ impl LockTable<'_> {
         };
         if is_own {
             let mine = self.find_holder(owner, file).unwrap_or(NONE);
-            let first =
+            let (first, _) =
                 self.trees
                     .first_of_disjoint(TreeKind::Holder, self.holder_at(mine).root, range);
             return Ok(first.map(|first| self.describe(first)));
@@ -85,7 +85,7 @@ impl LockTable<'_> {
         let Some(holder) = holder else { return false };
         let root = self.holder_at(holder).root;
         // Adjacent locks of one kind are one lock.
-        let first = self
+        let (first, _) = self
             .trees
             .first_of_disjoint(TreeKind::Holder, root, (start, end));
         first.is_some_and(|first| {

@@ -1,7 +1,9 @@
 //! Searches in the trees: for the locks of a holder, and for overlapping locks of other holders.
 
+use core::hint::select_unpredictable;
+
 use super::Range;
-use super::interval_tree::{IntervalTrees, Link, TreeKind};
+use super::interval_tree::{IntervalTrees, Link, Place, TreeKind};
 use crate::store::NONE;
 
 impl IntervalTrees<'_> {
@@ -22,26 +24,27 @@ impl IntervalTrees<'_> {
         (last != NONE && self.at(last).end >= start).then_some(last)
     }
 
-    /// The first lock of a tree that overlaps `start..=end`. The locks of this tree do not overlap each
-    /// other: it is that of a holder, or of the write locks of a file.
+    /// The first lock of a tree that overlaps `start..=end`, and the place of a lock with that range if none
+    /// does. The locks of this tree do not overlap each other: it is that of a holder, or of the write locks of
+    /// a file.
     pub(super) fn first_of_disjoint(
         &self,
         tree: TreeKind,
         root: u32,
         (start, end): Range,
-    ) -> Option<u32> {
-        let mut at = root;
-        let mut first = NONE;
+    ) -> (Option<u32>, Place) {
+        let (mut at, mut above, mut first) = (root, NONE, NONE);
         while at != NONE {
-            let link = self.link(tree, at);
-            if self.at(at).end >= start {
-                first = at;
-                at = link.left;
-            } else {
-                at = link.right;
-            }
+            let lock = self.at(at);
+            let Link { left, right, .. } = *lock.link(tree);
+            let is_left = lock.end >= start;
+            above = at;
+            // Which way a search goes is hard to predict, so it takes no branch.
+            first = select_unpredictable(is_left, at, first);
+            at = select_unpredictable(is_left, left, right);
         }
-        (first != NONE && self.at(first).start <= end).then_some(first)
+        let overlaps = first != NONE && self.at(first).start <= end;
+        (overlaps.then_some(first), Place(above))
     }
 
     /// The first lock of a file's tree that overlaps `start..=end` and whose holder is not `mine`.
@@ -148,7 +151,7 @@ mod tests {
                     let lock = trees
                         .alloc((start, end), false, (holder, since.into()), Payer::NOBODY)
                         .unwrap();
-                    root = trees.insert(TreeKind::File, root, lock);
+                    root = trees.insert(TreeKind::File, root, lock, Place::UNKNOWN);
                     all[slot] = Some(lock);
                 }
             }
@@ -183,6 +186,36 @@ mod tests {
             if after != NONE {
                 assert_eq!(trees.next_overlapping(root, range, mine, after), None);
             }
+        }
+    }
+
+    #[test]
+    fn lock_that_is_inserted_where_a_search_ended_is_in_order() {
+        const LOCKS: usize = 24;
+        let mut rng = 1_u64;
+        let mut random = |below: u64| {
+            rng = crate::store::hash64(rng.wrapping_add(1));
+            rng % below
+        };
+        let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(LOCKS)];
+        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), LOCKS);
+        let mut root = NONE;
+        let mut count = 0;
+        for _ in 0..4_000 {
+            let start = random(60);
+            let range = (start, start + random(3));
+            let (found, place) = trees.first_of_disjoint(TreeKind::File, root, range);
+            if let Some(lock) = found {
+                assert!(trees.at(lock).start <= range.1 && trees.at(lock).end >= range.0);
+                root = trees.remove(TreeKind::File, root, lock);
+                trees.free(lock);
+                count -= 1;
+            } else if count < LOCKS {
+                let lock = trees.alloc(range, true, (0, 0), Payer::NOBODY).unwrap();
+                root = trees.insert(TreeKind::File, root, lock, place);
+                count += 1;
+            }
+            assert_eq!(trees.check(TreeKind::File, root), Some(count));
         }
     }
 }

@@ -42,8 +42,9 @@ pub(super) struct File {
     pub(super) delegation: Option<Delegation>,
     /// The number of held locks.
     pub(super) locks: usize,
-    /// A holder that the index of owners and files does not contain: most files have one holder at
-    /// a time, so most holders never get there.
+    /// The newest holder, if it still holds a lock. The index of owners and files does not contain it: most
+    /// files have one holder at a time, and of several the newest often goes first, so most holders never get
+    /// there.
     pub(super) first_holder: u32,
     /// The number of holders that the index contains.
     pub(super) more_holders: u32,

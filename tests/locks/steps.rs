@@ -161,6 +161,31 @@ fn requests_are_tried_in_order_of_arrival_whatever_blocked_them() {
     });
 }
 
+#[test]
+fn lock_among_ten_thousand_others_takes_one_search() {
+    const OTHERS: u64 = 10_000;
+    with_table(LIMITS, |locks| {
+        for number in 0..OTHERS {
+            let owner = 1_000 + u32::try_from(number % 100).unwrap();
+            let lock = write(owner, 10 * number, 10 * number + 4);
+            assert_eq!(set(locks, &lock).0, DONE);
+        }
+        let mut sum = [0, 0];
+        for number in 0..OTHERS {
+            let lock = write(ASKER, 10 * number + 5, 10 * number + 9);
+            for (sum, lock) in sum.iter_mut().zip([lock, unlock(lock)]) {
+                let (done, steps) = set(locks, &lock);
+                assert_eq!(done, DONE);
+                *sum += steps;
+            }
+        }
+        // The tree has 14 levels. The lock is removed without a search.
+        let [locking, unlocking] = sum.map(|sum| sum / OTHERS);
+        assert!(locking < 60, "{locking} steps on average");
+        assert!(unlocking < 50, "{unlocking} steps on average");
+    });
+}
+
 /// The visits of a portion: 64 locks are removed, or 1,024 slots are looked at.
 const PORTION: u64 = 64 * SINGLE;
 

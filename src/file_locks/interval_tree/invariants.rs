@@ -9,30 +9,30 @@ impl IntervalTrees<'_> {
     pub(in crate::file_locks) fn check(&self, tree: TreeKind, root: u32) -> Option<usize> {
         let most = self.slots.in_use();
         let mut left = most;
-        self.check_below(tree, root, &mut left)?;
+        self.check_below(tree, root, NONE, &mut left)?;
         most.checked_sub(left)
     }
 
     /// As [`IntervalTrees::check`], with at most `most` locks in the tree: the links may be wrong. The ranks bound the depth.
-    fn check_below(&self, tree: TreeKind, root: u32, most: &mut usize) -> Option<()> {
+    fn check_below(&self, tree: TreeKind, root: u32, above: u32, most: &mut usize) -> Option<()> {
         if root == NONE {
             return Some(());
         }
         *most = most.checked_sub(1)?;
-        let Link { left, right, rank } = *self.link(tree, root);
-        let is_below = |child: u32| self.link(tree, child).rank < rank;
-        if rank as usize > MAX_LEVELS || !is_below(left) || !is_below(right) {
+        let Link { left, right, up } = *self.link(tree, root);
+        let rank = self.rank(tree, root);
+        let below = [left, right].map(|child| self.rank(tree, child));
+        let is_lower = |child: &u8| *child < rank;
+        if up != above || usize::from(rank) > MAX_LEVELS || !below.iter().all(is_lower) {
             return None;
         }
-        self.check_below(tree, left, most)?;
-        self.check_below(tree, right, most)?;
-        let (one, other) = (self.link(tree, left), self.link(tree, right));
+        self.check_below(tree, left, root, most)?;
+        self.check_below(tree, right, root, most)?;
         let is_leaf = left == NONE && right == NONE;
         let is_ordered = (left == NONE || self.order(left, root).is_lt())
             && (right == NONE || self.order(right, root).is_gt());
         let is_valid = is_ordered
-            && (1..=2).contains(&rank.saturating_sub(one.rank))
-            && (1..=2).contains(&rank.saturating_sub(other.rank))
+            && below.iter().all(|child| rank.abs_diff(*child) <= 2)
             && (!is_leaf || rank == 1)
             && (tree == TreeKind::Holder || self.has_valid_reach(root));
         is_valid.then_some(())
@@ -53,6 +53,7 @@ mod tests {
     use core::mem::MaybeUninit;
 
     use super::*;
+    use crate::file_locks::interval_tree::Place;
     use crate::store::{Arena, Payer};
 
     const CAPACITY: usize = 3;
@@ -65,7 +66,7 @@ mod tests {
             let lock = trees
                 .alloc((start, start + 4), true, (0, 0), Payer::NOBODY)
                 .unwrap();
-            trees.insert(TreeKind::File, root, lock)
+            trees.insert(TreeKind::File, root, lock, Place::UNKNOWN)
         });
         assert_eq!(root, 1);
         fault(&mut trees);
@@ -90,7 +91,7 @@ mod tests {
             for (at, start) in starts.into_iter().enumerate() {
                 let range = (start, start + start % 3 * 4);
                 locks[at] = trees.alloc(range, false, (0, 0), Payer::NOBODY).unwrap();
-                root = trees.insert(TreeKind::File, root, locks[at]);
+                root = trees.insert(TreeKind::File, root, locks[at], Place::UNKNOWN);
                 assert_eq!(
                     trees.check(TreeKind::File, root),
                     Some(at + 1),
@@ -115,12 +116,12 @@ mod tests {
             let lock = trees
                 .alloc((10 * at, 10 * at), true, (0, 0), Payer::NOBODY)
                 .unwrap();
-            trees.insert(TreeKind::File, root, lock)
+            trees.insert(TreeKind::File, root, lock, Place::UNKNOWN)
         });
         let mut ranks = [0; 3];
         for rank in &mut ranks {
             let lock = trees.alloc((5, 5), true, (0, 0), Payer::NOBODY).unwrap();
-            root = trees.insert(TreeKind::File, root, lock);
+            root = trees.insert(TreeKind::File, root, lock, Place::UNKNOWN);
             *rank = trees.rank(TreeKind::File, root);
             root = trees.remove(TreeKind::File, root, lock);
             trees.free(lock);
@@ -136,14 +137,14 @@ mod tests {
         let faults: [fn(&mut IntervalTrees<'_>); 5] = [
             |trees| trees.locks[0].start = 21,
             |trees| trees.locks[2].start = 19,
-            |trees| trees.change(TreeKind::File, 1, |link| link.rank = 4),
+            |trees| trees.change(TreeKind::File, 1, |_, rank| *rank = 4),
             |trees| trees.locks[1].reach.end = 24,
             // The first lock moves behind the last; only the balance is wrong.
             |trees| {
                 trees.locks[0].start = 40;
                 for (lock, left, right, rank) in [(2, NONE, 0, 2), (1, NONE, 2, 3)] {
-                    trees.change(TreeKind::File, lock, |link| {
-                        (link.left, link.right, link.rank) = (left, right, rank);
+                    trees.change(TreeKind::File, lock, |link, old| {
+                        (link.left, link.right, *old) = (left, right, rank);
                     });
                 }
             },

@@ -4,7 +4,8 @@
 //! The trees are weak AVL trees (Haeupler, Sen, Tarjan: "Rank-Balanced Trees"): the rank of a lock
 //! is one or two above that of each child. Repeated insertion and removal at one place therefore
 //! leaves the ranks above it unchanged. The links are stored in the locks themselves; each lock is
-//! in two trees, one of its file and one of its holder. A node of a file's tree stores the highest
+//! in two trees, one of its file and one of its holder. A lock also has a link to the lock above it, so
+//! that its removal takes no search, and its insertion none but that for a conflicting lock. A node of a file's tree stores the highest
 //! end below it, and the highest end of any other holder than that one's. A search for a range
 //! skips whole subtrees by these ends, including those with only the requester's own locks, and
 //! finds the first conflicting lock in one descent. Links are indexes of a table, not pointers, so
@@ -19,14 +20,12 @@ mod invariants;
 use core::cmp::Ordering;
 use core::hint::select_unpredictable;
 
-use heapless::Vec;
-
 use super::Range;
 use super::reach::Reach;
-use crate::invariant::Count;
 use crate::store::{
     Arena, Digest, NONE, Payer, SlotAllocator, Steps, Table, bytes_for, entry, image, memory_sum,
 };
+use balance::Change;
 
 /// The two trees that a lock is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,16 +40,29 @@ pub(super) enum TreeKind {
 pub(super) struct Link {
     pub(super) left: u32,
     pub(super) right: u32,
-    /// 1 for a lock without children, 0 for no lock.
-    rank: u32,
+    /// The lock above; [`NONE`] for the root.
+    up: u32,
+}
+
+/// Where a search for a range ended that no lock of its tree overlaps: a lock for that range is
+/// inserted below this one.
+#[derive(Clone, Copy)]
+pub(super) struct Place(pub(super) u32);
+
+impl Place {
+    /// No search has been made.
+    pub(super) const UNKNOWN: Place = Place(NONE);
 }
 
 /// A lock on a range of a file.
+// What a search reads of a lock is first and together: of ten thousand locks most are not in the nearest cache.
 #[derive(Clone, Copy, Hash)]
+#[repr(C)]
 pub(super) struct RangeLock {
-    pub(super) start: u64,
     /// The last byte.
     pub(super) end: u64,
+    links: [Link; 2],
+    pub(super) start: u64,
     /// The number of its holder, which rises with each new holder of a lock.
     pub(super) since: u64,
     /// The highest ends in the subtree of this lock in its file's tree, itself included.
@@ -59,12 +71,13 @@ pub(super) struct RangeLock {
     pub(super) holder: u32,
     /// The first request that this lock blocks.
     pub(super) first_blocked: u32,
-    pub(super) write: bool,
     pub(super) payer: Payer,
-    links: [Link; 2],
+    /// Its ranks in the two trees: 1 for a lock without children, 0 for no lock.
+    ranks: [u8; 2],
+    pub(super) write: bool,
 }
 
-entry!(Link { left, right, rank });
+entry!(Link { left, right, up });
 entry!(RangeLock {
     start,
     end,
@@ -75,6 +88,7 @@ entry!(RangeLock {
     write,
     payer,
     links,
+    ranks,
 });
 
 image!(IntervalTrees<'_> {
@@ -93,6 +107,25 @@ impl RangeLock {
         }
     }
 
+    #[inline]
+    fn rank(&self, tree: TreeKind) -> u8 {
+        let [file, holder] = self.ranks;
+        match tree {
+            TreeKind::File => file,
+            TreeKind::Holder => holder,
+        }
+    }
+
+    /// The reach of the lock and of the subtrees of these locks.
+    fn reach_over(&self, left: &RangeLock, right: &RangeLock) -> Reach {
+        let own = Reach::EMPTY.extend(self.end, self.holder);
+        [left, right].into_iter().fold(own, |reach, below| {
+            let below = below.reach;
+            let reach = reach.extend(below.end, below.holder);
+            reach.extend(below.second_end, below.second_holder)
+        })
+    }
+
     /// The key of the lock in its trees. A holder has no two locks with the same start.
     #[inline]
     fn key(&self) -> (u64, u64) {
@@ -103,13 +136,7 @@ impl RangeLock {
 const NO_LINKS: Link = Link {
     left: NONE,
     right: NONE,
-    rank: 0,
-};
-
-/// The links of a lock without children.
-const LEAF: Link = Link {
-    rank: 1,
-    ..NO_LINKS
+    up: NONE,
 };
 
 /// The lock at [`NONE`].
@@ -123,38 +150,11 @@ static EMPTY_LOCK: RangeLock = RangeLock {
     write: false,
     payer: Payer::NOBODY,
     links: [NO_LINKS; 2],
+    ranks: [0; 2],
 };
 
 /// The most levels of a tree of 2³² locks: no rank is higher than twice the logarithm to base 2.
 const MAX_LEVELS: usize = 64;
-
-/// The locks on the path from the root of a tree.
-struct SearchPath(Vec<u32, MAX_LEVELS>);
-
-impl SearchPath {
-    fn new() -> SearchPath {
-        SearchPath(Vec::new())
-    }
-
-    fn push(&mut self, lock: u32) {
-        // No tree is deeper.
-        let _ = self.0.push(lock);
-    }
-
-    fn pop(&mut self) -> Option<u32> {
-        self.0.pop()
-    }
-
-    fn length(&self) -> usize {
-        self.0.len()
-    }
-
-    fn replace(&mut self, at: usize, lock: u32) {
-        if let Some(old) = self.0.get_mut(at) {
-            *old = lock;
-        }
-    }
-}
 
 /// A fixed number of locks, and their trees.
 pub(super) struct IntervalTrees<'m> {
@@ -206,13 +206,13 @@ impl<'m> IntervalTrees<'m> {
     }
 
     #[inline]
-    fn change(&mut self, tree: TreeKind, lock: u32, change: impl FnOnce(&mut Link)) {
+    fn change(&mut self, tree: TreeKind, lock: u32, change: impl FnOnce(&mut Link, &mut u8)) {
         if let Some(lock) = self.locks.get_mut(lock as usize) {
-            let [file, holder] = &mut lock.links;
-            change(match tree {
-                TreeKind::File => file,
-                TreeKind::Holder => holder,
-            });
+            let ([file, holder], [file_rank, holder_rank]) = (&mut lock.links, &mut lock.ranks);
+            match tree {
+                TreeKind::File => change(file, file_rank),
+                TreeKind::Holder => change(holder, holder_rank),
+            }
         }
     }
 
@@ -236,6 +236,7 @@ impl<'m> IntervalTrees<'m> {
             write,
             payer,
             links: [NO_LINKS; 2],
+            ranks: [0; 2],
         };
         Some(slot)
     }
@@ -274,8 +275,13 @@ impl<'m> IntervalTrees<'m> {
         }
     }
 
-    fn set_reach(&mut self, lock: u32, reach: Reach) {
+    fn set_rank_and_reach(&mut self, tree: TreeKind, lock: u32, (rank, reach): (u8, Reach)) {
         if let Some(lock) = self.locks.get_mut(lock as usize) {
+            let [file, holder] = &mut lock.ranks;
+            match tree {
+                TreeKind::File => *file = rank,
+                TreeKind::Holder => *holder = rank,
+            }
             lock.reach = reach;
         }
     }
@@ -283,140 +289,96 @@ impl<'m> IntervalTrees<'m> {
     /// The reach of the subtree whose root this lock is.
     fn compute_reach(&self, lock: u32) -> Reach {
         let Link { left, right, .. } = *self.link(TreeKind::File, lock);
-        let own = self.at(lock);
-        [left, right]
-            .into_iter()
-            .fold(Reach::EMPTY.extend(own.end, own.holder), |reach, child| {
-                let below = self.at(child).reach;
-                let reach = reach.extend(below.end, below.holder);
-                reach.extend(below.second_end, below.second_holder)
-            })
+        self.at(lock).reach_over(self.at(left), self.at(right))
     }
 
-    /// Inserts a lock into the tree. Returns the new root of the tree.
+    /// Inserts a lock into the tree, at the place if it is known. Returns the new root of the tree.
     #[inline]
-    pub(super) fn insert(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
-        if root != NONE {
-            return self.insert_below(tree, root, lock);
-        }
-        // Most files and most holders have one lock at a time.
+    pub(super) fn insert(&mut self, tree: TreeKind, root: u32, lock: u32, place: Place) -> u32 {
         if let Some(lock) = self.locks.get_mut(lock as usize) {
-            let [file, holder] = &mut lock.links;
+            let ([file, holder], [file_rank, holder_rank]) = (&mut lock.links, &mut lock.ranks);
             match tree {
                 TreeKind::File => {
-                    *file = LEAF;
+                    (*file, *file_rank) = (NO_LINKS, 1);
                     lock.reach = Reach::EMPTY.extend(lock.end, lock.holder);
                 }
-                TreeKind::Holder => *holder = LEAF,
+                TreeKind::Holder => (*holder, *holder_rank) = (NO_LINKS, 1),
             }
         }
-        lock
+        // Most files and most holders have one lock at a time.
+        if root == NONE {
+            return lock;
+        }
+        self.insert_below(tree, root, lock, place)
     }
 
-    fn insert_below(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
-        self.change(tree, lock, |link| *link = NO_LINKS);
-        self.refresh(tree, lock);
+    fn insert_below(&mut self, tree: TreeKind, root: u32, lock: u32, Place(place): Place) -> u32 {
+        let RangeLock { end, holder, .. } = *self.at(lock);
         let key = self.at(lock).key();
-        let mut path = SearchPath::new();
-        let mut at = root;
+        let mut at = if place == NONE { root } else { place };
+        let mut up = NONE;
         while at != NONE {
-            path.push(at);
+            up = at;
             at = self.child_toward(tree, key, at);
         }
-        let deepest = path.length();
-        self.attach(tree, root, &mut path, (lock, lock), deepest)
+        let is_left = key < self.at(up).key();
+        self.change(tree, lock, |link, _| link.up = up);
+        self.change(tree, up, |link, _| {
+            if is_left {
+                link.left = lock;
+            } else {
+                link.right = lock;
+            }
+        });
+        self.repair(tree, root, up, Change::Inserted { end, holder })
     }
 
     /// Removes a lock from the tree. Returns the new root of the tree.
     #[inline]
     pub(super) fn remove(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
-        if root == lock && *self.link(tree, lock) == LEAF {
+        let Link { left, right, .. } = *self.link(tree, lock);
+        if root == lock && left == NONE && right == NONE {
             return NONE;
         }
         self.remove_below(tree, root, lock)
     }
 
     fn remove_below(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
-        let key = self.at(lock).key();
-        let mut path = SearchPath::new();
-        let mut at = root;
-        while at != lock {
-            if at == NONE {
-                return root;
-            }
-            path.push(at);
-            at = self.child_toward(tree, key, at);
-        }
-        let depth = path.length();
-        let Link { left, right, rank } = *self.link(tree, lock);
-        if right == NONE {
-            return self.attach(tree, root, &mut path, (lock, left), depth);
+        let Link { left, right, up } = *self.link(tree, lock);
+        if left == NONE || right == NONE {
+            let below = if left == NONE { right } else { left };
+            let root = self.replace(tree, root, (lock, below), up);
+            return self.repair(tree, root, up, Change::Removed { next: NONE });
         }
         // The next lock takes the place of the removed one.
-        path.push(lock);
         let mut next = right;
-        while self.link(tree, next).left != NONE {
-            path.push(next);
-            next = self.link(tree, next).left;
-        }
-        path.replace(depth, next);
-        let subtree = self.link(tree, next).right;
-        self.change(tree, next, |link| {
-            *link = Link { left, right, rank };
-        });
-        self.attach(tree, root, &mut path, (next, subtree), depth)
-    }
-
-    /// Attaches `new` at the end of the path that led to the key of the lock `key`, and updates the
-    /// locks above it. Returns the new root of the tree. Above the lock that is `fixed_depth`
-    /// levels below the root, the loop stops as soon as nothing changes any more. The path is
-    /// passed by reference: it has room for `MAX_LEVELS` locks, and a copy takes as long as the rotations.
-    fn attach(
-        &mut self,
-        tree: TreeKind,
-        root: u32,
-        path: &mut SearchPath,
-        (key, mut new): (u32, u32),
-        fixed_depth: usize,
-    ) -> u32 {
-        // The end and the holder of a lock that is being inserted.
-        let inserted = (key == new).then(|| (self.at(key).end, self.at(key).holder));
-        let key = self.at(key).key();
-        let mut has_new_reach = tree == TreeKind::File;
-        while let Some(up) = path.pop() {
-            let lock = self.at(up);
-            let (reach, old, is_left) = (lock.reach, *lock.link(tree), key < lock.key());
-            let sibling = if is_left { old.right } else { old.left };
-            let (below, sibling) = (self.rank(tree, new), self.rank(tree, sibling));
-            let (low, high) = (below.min(sibling), below.max(sibling));
-            // A lock that has lost its last child has the lowest rank.
-            let highest = if high == 0 { 1 } else { low.plus(2) };
-            let rank = old.rank.max(high.plus(1)).min(highest);
-            self.change(tree, up, |link| {
-                if is_left {
-                    link.left = new;
-                } else {
-                    link.right = new;
-                }
-                link.rank = rank;
-            });
-            new = up;
-            if high.abs_diff(low) > 1 {
-                new = self.rotate(tree, up);
-            } else if has_new_reach {
-                let new_reach = match inserted {
-                    Some((end, holder)) => reach.extend(end, holder),
-                    None => self.compute_reach(up),
-                };
-                self.set_reach(up, new_reach);
+        loop {
+            let lower = self.link(tree, next).left;
+            if lower == NONE {
+                break;
             }
-            if path.length() < fixed_depth {
-                has_new_reach = has_new_reach && self.at(new).reach != reach;
-                if new == up && !has_new_reach && rank == old.rank {
-                    return root;
-                }
-            }
+            next = lower;
         }
-        new
+        let Link {
+            right: subtree,
+            up: above,
+            ..
+        } = *self.link(tree, next);
+        let lowest = if above == lock { next } else { above };
+        self.replace(tree, root, (next, subtree), above);
+        let rank = self.rank(tree, lock);
+        let reach = match tree {
+            TreeKind::File => self.at(lock).reach,
+            TreeKind::Holder => self.at(next).reach,
+        };
+        // Its right child may have just changed.
+        let Link { right, .. } = *self.link(tree, lock);
+        self.change(tree, next, |link, _| *link = Link { left, right, up });
+        self.set_rank_and_reach(tree, next, (rank, reach));
+        for child in [left, right] {
+            self.change(tree, child, |link, _| link.up = next);
+        }
+        let root = self.replace(tree, root, (lock, next), up);
+        self.repair(tree, root, lowest, Change::Removed { next })
     }
 }
