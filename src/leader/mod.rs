@@ -218,6 +218,7 @@ impl<'m> Leader<'m> {
         self.epoch = self.epoch.wrapping_add(1);
         self.roster.remove(to);
         self.processes.set_own(to);
+        self.leases.end_limits_of(to);
     }
 
     /// Returns the table of processes.

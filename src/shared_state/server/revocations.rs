@@ -89,6 +89,16 @@ impl Server<'_> {
         }
     }
 
+    /// The process leads from now on: its leases have no limit.
+    pub(crate) fn end_limits_of(&mut self, vmid: Vmid) {
+        for index in 0..self.client_slots.high_water() {
+            if self.client(index).vmid == Some(vmid) {
+                self.unlist_revocation(index);
+                self.update_client(index, |client| client.has_limit = false);
+            }
+        }
+    }
+
     /// Ends the revocation of the client's lease.
     pub(super) fn end_revocation(&mut self, index: u32) {
         self.unlist_revocation(index);
@@ -122,5 +132,40 @@ impl Server<'_> {
         prev == self.last_revoked
             && clients().filter(is_listed).count() == listed
             && clients().filter(is_listed).all(is_right)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+
+    use super::*;
+    use crate::shared_state::LeaseLimits;
+    use crate::store::Arena;
+    use crate::wire::{Sync, SyncCode, SyncState};
+
+    #[test]
+    fn process_that_leads_from_now_on_need_not_return_its_leases_in_time() {
+        let limits = LeaseLimits {
+            handles: 1,
+            clients: 2,
+        };
+        let mut memory = Box::new_uninit_slice(Server::bytes(&limits, 0));
+        let mut server = Server::new(&mut Arena::new(&mut memory), &limits, 0).unwrap();
+        let (holder, other) = (Vmid::new(2).unwrap(), Vmid::new(3).unwrap());
+        let sync = Sync {
+            id: 7,
+            state: SyncState::Exclusive,
+            data: &[],
+        };
+        for process in [holder, other] {
+            server
+                .on_message(process, SyncCode::RequestUpgrade, &sync)
+                .unwrap();
+        }
+        assert_eq!(server.first_revocation(), Some((1, holder)));
+        server.end_limits_of(holder);
+        assert_eq!(server.first_revocation(), None);
+        assert!(server.check_invariants());
     }
 }
