@@ -231,7 +231,10 @@ calls! {
             id,
             owner: to.get(),
         };
-        done(wait!(self.call(self.leader_vmid(), &message, wait))?)
+        let changed = wait!(self.call(self.leader_vmid(), &message, wait));
+        // The new owner may be informed of it in another way.
+        self.await_log_written();
+        done(changed?)
     }
 
     fn owner_of_in(&self, id: Id, wait: Wait<'_>) -> Result<Option<Vmid>, Error> {
@@ -309,7 +312,6 @@ calls! {
         if !matches!(changed, Err(Error::TimedOut | Error::Interrupted)) {
             self.finish_transfer(id, changed.is_ok());
         }
-        self.await_log_written();
         changed
     }
 
