@@ -74,7 +74,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// This process is not the heir: another one is to lead.
     fn give_up_candidacy(&self, following: &Following<'m>) {
         self.drop_log();
-        let named = Vmid::new(following.heir.swap(0, Ordering::SeqCst));
+        // It may have read that it is the heir only after the end of the leader's streams.
+        let us = self.identity.vmid;
+        let named = Vmid::new(following.heir.swap(0, Ordering::SeqCst)).filter(|vmid| *vmid != us);
         let leader = named.map_or(NOBODY, |named| named);
         self.set_leader(following, leader, Stage::Orphaned);
         // Nothing makes `leave` wait any more.
