@@ -20,11 +20,13 @@ pub(crate) enum Fault {
     Hostile,
     Cut,
     LeaderDeath,
+    Stop,
+    HeirCut,
 }
 
 impl Fault {
     /// All kinds with their names and descriptions.
-    pub(crate) const ALL: [(Fault, &'static str, &'static str); 15] = [
+    pub(crate) const ALL: [(Fault, &'static str, &'static str); 17] = [
         (
             Fault::Split,
             "split",
@@ -100,16 +102,28 @@ impl Fault {
             "leader-death",
             "the leader dies in the middle of a write, or its heir, or both; the log of the leader stands still or ends",
         ),
+        (
+            Fault::Stop,
+            "stop",
+            "the leader or its heir is stopped for a while, and goes on; the heir may have a stopped leader ended",
+        ),
+        (
+            Fault::HeirCut,
+            "heir-cut",
+            "the streams between the leader and its heir end: the log, the other ones, or both",
+        ),
     ];
 }
 
 /// Some kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Faults(u16);
+pub(crate) struct Faults(u32);
 
 impl Faults {
     pub(crate) const NONE: Faults = Faults(0);
     pub(crate) const ALL: Faults = Faults((1 << Fault::ALL.len()) - 1);
+    /// Those of a family with heirs.
+    const OF_HEIRS: [Fault; 3] = [Fault::LeaderDeath, Fault::Stop, Fault::HeirCut];
 
     /// Parses a list of names, separated by commas; `all` and `none` are names, too. A name after a `-` is left
     /// out of those before.
@@ -152,17 +166,25 @@ impl Faults {
 
     /// Returns about half of these faults: a run without a fault gets further in other respects.
     pub(crate) fn draw(self, rng: &mut Rng) -> Faults {
-        let drawn = Faults(self.0 & rng.u16(..));
+        let drawn = Faults(self.0 & rng.u32(..));
         // A leader whose streams may break, or are secure, has no successor after its death. A member whose streams
         // stand still is dismissed, and may not know that when its leader dies: not all checks allow for that.
-        if drawn.has(Fault::Cut) || drawn.has(Fault::Hostile) {
-            drawn.without(Fault::LeaderDeath)
-        } else if drawn.has(Fault::LeaderDeath) {
+        let is_alone = drawn.has(Fault::Cut) || drawn.has(Fault::Hostile);
+        // Half of all families have heirs.
+        let has_no_heir = self.has(Fault::LeaderDeath) && !drawn.has(Fault::LeaderDeath);
+        if is_alone || has_no_heir {
+            Faults::OF_HEIRS.into_iter().fold(drawn, Faults::without)
+        } else if drawn.have_heirs() {
             let others = [Fault::Disconnect, Fault::Stall, Fault::Silence];
             others.into_iter().fold(drawn, Faults::without)
         } else {
             drawn
         }
+    }
+
+    /// Whether the family has heirs, so that it may outlive its leader.
+    pub(crate) fn have_heirs(self) -> bool {
+        Faults::OF_HEIRS.into_iter().any(|fault| self.has(fault))
     }
 
     /// Returns true if a wait may take longer than a limit of the library itself allows.
@@ -177,7 +199,7 @@ impl Faults {
 
     /// Returns true if bytes may take any time.
     pub(crate) fn are_late(self) -> bool {
-        self.hold_up() || self.has(Fault::Delay)
+        self.hold_up() || self.has(Fault::Delay) || self.has(Fault::Stop)
     }
 }
 

@@ -56,14 +56,19 @@ impl Stream for SimStream {
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        with(|world| {
+        let written = with(|world| {
             let written = world.network.write(self.0, parts);
             world
                 .trace
                 .record(written.map_or(u64::MAX, |count| count as u64));
             world.handle_stream_events();
             written
-        })
+        });
+        // The process may be stopped in the middle of a write.
+        while let Some(until) = with(|world| world.network.stopped_writer(self.0)) {
+            pause(Some(until));
+        }
+        written
     }
 
     const SHARES_LOGS: bool = true;
@@ -175,6 +180,10 @@ impl<const READS: bool> Pal for SimPal<READS> {
             }
         });
         woken.unwrap_or(false)
+    }
+
+    fn end(&self, peer: Vmid) -> bool {
+        with(|world| !world.network.is_dead(self.0) && world.end_process(peer.get()))
     }
 
     fn is_secure(&self) -> bool {

@@ -132,7 +132,8 @@ fn live_in<const READS: bool>(
     if follows && identity.is_leader() {
         with(|world| {
             let rng = fastrand::Rng::with_seed(world.plan.seed_of(birth.number, 9));
-            world.network.let_leaders_die(rng, place);
+            let faults = world.faults();
+            world.network.let_leaders_die(faults, rng, place);
         });
     }
     let lineage = Lineage {

@@ -110,7 +110,8 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
         loop {
             let network = &mut world.network;
             let can_go_on = |network: &Network, task: &Task| {
-                task.until <= network.now || network.is_stirred(task.place)
+                let is_due = task.until <= network.now || network.is_stirred(task.place);
+                is_due && network.stopped(task.place).is_none()
             };
             let able = tasks.iter().filter(|task| can_go_on(network, task));
             let count = able.count();
@@ -124,7 +125,11 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
                 world.trace.record(at as u64);
                 return Some(at);
             }
-            let next = tasks.iter().map(|task| task.until).min();
+            let until = |task: &Task| {
+                let stopped = world.network.stopped(task.place);
+                stopped.unwrap_or(task.until)
+            };
+            let next = tasks.iter().map(until).min();
             let next = next.into_iter().chain(world.network.next_arrival()).min();
             match next {
                 Some(next) if next < u64::MAX && turn < MAX_TURNS => {
@@ -160,6 +165,9 @@ pub(crate) fn run_threads(place: usize, bodies: Vec<Box<dyn FnOnce() + Send + '_
     };
     let mut threads: Vec<_> = bodies.into_iter().map(thread).collect();
     loop {
+        while let Some(until) = with(|world| world.network.stopped(place)) {
+            super::world::pause(Some(until));
+        }
         let (able, until) = with(|world| {
             let is_stirred = world.network.take_changed(place);
             for thread in &mut threads {

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Arguments;
+use std::time::Duration;
 
 use libos_ipc::Vmid;
 use libos_ipc::leader::{Leader, Op};
@@ -187,6 +188,15 @@ impl World {
                     self.is_killed(vmid);
                     continue;
                 }
+                StreamEvent::Stopped(vmid, until) => {
+                    let span = Duration::from_nanos(until - self.network.now);
+                    self.log(format_args!("v{vmid} is stopped for {span:?}"));
+                    continue;
+                }
+                StreamEvent::Apart(one, other) => {
+                    self.log(format_args!("streams between v{one} and v{other} end"));
+                    continue;
+                }
                 StreamEvent::Closed(one, other) => {
                     self.log(format_args!("v{one} gives v{other} up"));
                     let outcome = self.checks.false_disconnects.closed(one, other);
@@ -234,6 +244,18 @@ impl World {
     pub(crate) fn kill(&mut self, place: usize) {
         self.network.kill(place);
         self.handle_stream_events();
+    }
+
+    /// Ends the process with that VMID, if the platform can. True if it is dead.
+    pub(crate) fn end_process(&mut self, vmid: u32) -> bool {
+        if !self.network.can_end() {
+            return false;
+        }
+        if let Some(place) = self.network.place_to_end(vmid) {
+            self.log(format_args!("the platform ends v{vmid}"));
+            self.kill(place);
+        }
+        true
     }
 
     /// The leader dies, or has left.
@@ -289,6 +311,12 @@ impl World {
                 self.checks.succession.joins(member.get());
             }
             self.checks.succession.applied(number, digest);
+            // Others may get what that process had. It may live: a leader that leaves gives members up, too.
+            if let Op::ReclaimLocks { owner, .. } = op
+                && self.plan.follows()
+            {
+                self.mark_dead(owner.get(), Loss::Cut);
+            }
         } else {
             let outcome = self.checks.succession.replayed(vmid, number, digest);
             self.check("replicas", outcome);

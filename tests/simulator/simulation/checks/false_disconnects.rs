@@ -20,7 +20,7 @@ impl FalseDisconnects {
             // A member disconnects a peer that is silent for too long, or for which it has no room.
             may_close: faults.hold_up() || faults.has(Fault::Capacity),
             has_hostile: faults.has(Fault::Hostile),
-            may_be_log: faults.has(Fault::LeaderDeath),
+            may_be_log: faults.have_heirs(),
         }
     }
 

@@ -4,7 +4,8 @@ use fastrand::Rng;
 
 use libos_ipc::pal::{ConnectError, LogWriterEnd};
 
-use super::{End, Network, Pipe, Place, Side, StreamEvent};
+use super::disturbances::Disturbances;
+use super::{End, Fault, Faults, Network, Pipe, Place, Side, StreamEvent};
 
 /// The most deaths of a run.
 const MOST: u32 = 3;
@@ -52,9 +53,10 @@ pub(super) struct Deaths {
 }
 
 impl Deaths {
-    pub(super) fn new(mut rng: Rng, leader: usize) -> Deaths {
+    pub(super) fn new(mut rng: Rng, leader: usize, are_deadly: bool) -> Deaths {
+        let left = rng.u32(..=MOST);
         let mut deaths = Deaths {
-            left: rng.u32(..=MOST),
+            left: if are_deadly { left } else { 0 },
             next: None,
             leader,
             log: None,
@@ -96,8 +98,15 @@ impl Deaths {
 
 impl Network {
     /// From now on the leader and its heirs die at times.
-    pub(crate) fn let_leaders_die(&mut self, rng: Rng, leader: usize) {
-        self.deaths = Some(Deaths::new(rng, leader));
+    pub(crate) fn let_leaders_die(&mut self, faults: Faults, rng: Rng, leader: usize) {
+        let are_deadly = faults.has(Fault::LeaderDeath);
+        self.disturbances = Disturbances::new(faults, rng.clone());
+        self.deaths = Some(Deaths::new(rng, leader, are_deadly));
+    }
+
+    /// Returns the place of the leader.
+    pub(super) fn leader(&self) -> Option<usize> {
+        self.deaths.as_ref().map(|deaths| deaths.leader)
     }
 
     /// Another process leads.
@@ -128,7 +137,7 @@ impl Network {
     }
 
     /// Returns the leader's log, if it is open.
-    fn log(&self) -> Option<&Pipe> {
+    pub(super) fn log(&self) -> Option<&Pipe> {
         let deaths = self.deaths.as_ref()?;
         let pipe = self.pipes.get(deaths.log?)?;
         let is_open = pipe.closed == [false; 2] && !pipe.is_ended;
@@ -154,7 +163,7 @@ impl Network {
 
     /// The writer of a log revokes it: the reader knows so at once.
     pub(crate) fn revoke_log(&mut self, end: End) {
-        self.pipes[end.pipe].is_revoked = true;
+        self.pipes[end.pipe].is_revoked = self.revokes_logs();
     }
 
     /// Returns what the reader of a log that has ended knows of its writer.
@@ -183,7 +192,7 @@ impl Network {
             *left = left.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
             if *left == 0 {
                 deaths.log_left = None;
-                self.end_log(pipe);
+                self.end_stream(pipe);
                 return 0;
             }
         }
@@ -195,8 +204,8 @@ impl Network {
         }
     }
 
-    /// The log ends, and nobody dies: its writer can write no more, and its reader gets what was written.
-    fn end_log(&mut self, pipe: usize) {
+    /// The stream ends, and nobody dies: its writer can write no more, and its reader gets what was written.
+    pub(super) fn end_stream(&mut self, pipe: usize) {
         let log = &mut self.pipes[pipe];
         log.is_ended = true;
         let (from, to) = (log.from, log.to);
@@ -239,6 +248,7 @@ impl Network {
         self.leave(place);
         let dead = &mut self.places[place];
         dead.is_dead = true;
+        dead.stopped_until = 0;
         dead.changed = true;
         dead.woken = true;
         for at in 0..self.pipes.len() {
@@ -261,7 +271,7 @@ impl Network {
     /// Returns why a killed process can't connect. It gives other processes up, but does not lead.
     pub(super) fn refusal_for_the_dead(&self, to: u32) -> ConnectError {
         let is_dead = |place: &Place| place.vmid == to && place.is_dead;
-        let leader = self.deaths.as_ref().map(|deaths| deaths.leader);
+        let leader = self.leader();
         if leader.is_some_and(|leader| self.places[leader].vmid == to)
             || self.places.iter().any(is_dead)
         {

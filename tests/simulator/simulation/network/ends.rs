@@ -17,6 +17,10 @@ pub(crate) enum StreamEvent {
     Killed(u32),
     /// The first process closed its stream with the second, though neither is ending.
     Closed(u32, u32),
+    /// This process is stopped until that time.
+    Stopped(u32, u64),
+    /// Streams between the leader and its heir have ended.
+    Apart(u32, u32),
 }
 
 impl Network {
@@ -147,7 +151,16 @@ impl Network {
         let at_end = self.places[own].is_ending || self.places[other].is_ending;
         // The leader may give its log up, and an heir's probe of its leader is closed at once.
         let is_apart = pipe.is_log || self.deaths.is_some() && pipe.vmid_bytes.is_empty();
-        if is_open && is_own && !is_apart && !at_end && !pipe.broken && self.cut(own, other) {
+        let is_parted = self.is_parted(own, other);
+        if is_parted {
+            // Only the leader's opinion counts: it may die before it knows, and then its heir leads.
+            let is_over = self.is_dead(own) || self.places[other].is_ending;
+            if self.leads(own) && is_own && !is_over && self.cut(own, other) {
+                let (own, other) = (self.places[own].vmid, self.places[other].vmid);
+                self.stream_events.push(StreamEvent::Cut(own, other));
+            }
+        } else if is_open && is_own && !is_apart && !at_end && !pipe.broken && self.cut(own, other)
+        {
             let (own, other) = (self.places[own].vmid, self.places[other].vmid);
             self.stream_events.push(StreamEvent::Closed(own, other));
         }

@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod deaths;
+mod disturbances;
 mod ends;
 
 use std::cmp::Reverse;
@@ -16,6 +17,7 @@ use libos_ipc::pal::{
 use super::faults::{Fault, Faults};
 use arrivals::{Arrival, Coming};
 use deaths::{Deaths, Part};
+use disturbances::Disturbances;
 pub(crate) use ends::StreamEvent;
 
 /// The end of a stream.
@@ -76,6 +78,8 @@ struct Place {
     is_cut_short: bool,
     /// It was killed.
     is_dead: bool,
+    /// It is stopped, and goes on at this time.
+    stopped_until: u64,
     listener_watched: bool,
     backlog: VecDeque<usize>,
     watched: Vec<(End, Token, Interest)>,
@@ -154,6 +158,8 @@ pub(crate) struct Network {
     cuts: BTreeSet<(u32, u32)>,
     /// The deaths of leaders, in a family that may outlive them.
     deaths: Option<Deaths>,
+    /// What disturbs a leader and its heir, and kills nobody.
+    disturbances: Option<Disturbances>,
     /// The last operation that the leader has applied, and the last one before it wrote to a member.
     pub(crate) applied: u64,
     pub(crate) revealed: u64,
@@ -181,6 +187,7 @@ impl Network {
             silent: Vec::new(),
             cuts: BTreeSet::new(),
             deaths: None,
+            disturbances: None,
             applied: 0,
             revealed: 0,
             stream_events: Vec::new(),
@@ -200,6 +207,7 @@ impl Network {
             is_ending: false,
             is_cut_short: false,
             is_dead: false,
+            stopped_until: 0,
             listener_watched: true,
             backlog: VecDeque::new(),
             watched: Vec::new(),
@@ -419,6 +427,7 @@ impl Network {
                 Ok(count)
             };
         }
+        self.disturb(writer);
         Ok(count)
     }
 

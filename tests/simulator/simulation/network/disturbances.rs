@@ -1,0 +1,181 @@
+//! What disturbs a leader and its heir and kills nobody: one of them is stopped for a while, or the streams between them
+//! end.
+
+use fastrand::Rng;
+
+use super::{End, Fault, Faults, Network, Pipe, StreamEvent};
+
+const MILLISECOND: u64 = 1_000_000;
+
+/// The streams between a leader and its heir that end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Log,
+    Others,
+    All,
+}
+
+/// The disturbances to come: at writes of the leader.
+pub(super) struct Disturbances {
+    rng: Rng,
+    stops_left: u32,
+    cuts_left: u32,
+    /// The writes of the leader before the next stop, and before the next cut.
+    stop_in: u32,
+    cut_in: u32,
+    /// The platform can end a process.
+    can_end: bool,
+    /// The reader of a log knows at once that its writer has revoked it.
+    revokes: bool,
+    /// The places of the processes whose streams have ended.
+    parted: Vec<(usize, usize)>,
+}
+
+impl Disturbances {
+    pub(super) fn new(faults: Faults, mut rng: Rng) -> Option<Disturbances> {
+        let (stops, cuts) = (rng.u32(1..=4), rng.u32(1..=2));
+        let has_any = faults.has(Fault::Stop) || faults.has(Fault::HeirCut);
+        has_any.then(|| Disturbances {
+            stops_left: if faults.has(Fault::Stop) { stops } else { 0 },
+            cuts_left: if faults.has(Fault::HeirCut) { cuts } else { 0 },
+            stop_in: writes(&mut rng),
+            cut_in: writes(&mut rng),
+            can_end: rng.bool(),
+            // Else nothing tells an heir that it is cut off.
+            revokes: rng.bool() || faults.has(Fault::HeirCut),
+            parted: Vec::new(),
+            rng,
+        })
+    }
+
+    /// Returns who is stopped now, if somebody is: true for the leader, and for how long.
+    fn stops(&mut self) -> Option<(bool, u64)> {
+        let left = self.stops_left.checked_sub(1)?;
+        if let Some(writes) = self.stop_in.checked_sub(1) {
+            self.stop_in = writes;
+            return None;
+        }
+        self.stops_left = left;
+        self.stop_in = writes(&mut self.rng);
+        let longest = [1, 30, 400][self.rng.usize(..3)] * MILLISECOND;
+        Some((self.rng.bool(), self.rng.u64(..longest)))
+    }
+
+    /// Returns which streams end now, if some do.
+    fn cuts(&mut self) -> Option<Cut> {
+        let left = self.cuts_left.checked_sub(1)?;
+        if let Some(writes) = self.cut_in.checked_sub(1) {
+            self.cut_in = writes;
+            return None;
+        }
+        self.cuts_left = left;
+        self.cut_in = writes(&mut self.rng);
+        Some([Cut::Log, Cut::Others, Cut::All][self.rng.usize(..3)])
+    }
+}
+
+/// Draws the number of writes of a leader before something happens.
+fn writes(rng: &mut Rng) -> u32 {
+    let most = [30, 150, 600][rng.usize(..3)];
+    rng.u32(..most)
+}
+
+impl Network {
+    /// The process has written something. If it leads, it or its heir may be stopped now, or cut off from the other.
+    pub(super) fn disturb(&mut self, writer: usize) {
+        if !self.leads(writer) || self.is_dead(writer) {
+            return;
+        }
+        let heir = self.log().map(|log| log.to);
+        let Some(disturbances) = &mut self.disturbances else {
+            return;
+        };
+        if let Some((is_leader, span)) = disturbances.stops()
+            && let Some(place) = if is_leader { Some(writer) } else { heir }
+        {
+            self.stop(place, span);
+        }
+        if let Some(heir) = heir
+            && let Some(disturbances) = &mut self.disturbances
+            && let Some(cut) = disturbances.cuts()
+        {
+            self.part(writer, heir, cut);
+        }
+    }
+
+    fn stop(&mut self, place: usize, span: u64) {
+        let until = self.now + span;
+        let stopped = &mut self.places[place];
+        stopped.stopped_until = until;
+        let event = StreamEvent::Stopped(stopped.vmid, until);
+        self.stream_events.push(event);
+    }
+
+    /// Ends streams between a leader and its heir: what was written arrives, and nobody can write more.
+    fn part(&mut self, leader: usize, heir: usize, cut: Cut) {
+        let is_between = |pipe: &Pipe| {
+            let ends = (pipe.from, pipe.to);
+            (ends == (leader, heir) || ends == (heir, leader)) && !pipe.is_ended && !pipe.broken
+        };
+        let is_cut = |pipe: &Pipe| {
+            is_between(pipe)
+                && match cut {
+                    Cut::Log => pipe.is_log,
+                    Cut::Others => !pipe.is_log,
+                    Cut::All => true,
+                }
+        };
+        if cut != Cut::Log
+            && let Some(disturbances) = &mut self.disturbances
+        {
+            disturbances.parted.push((leader, heir));
+        }
+        for at in 0..self.pipes.len() {
+            if is_cut(&self.pipes[at]) && self.pipes[at].closed == [false; 2] {
+                self.end_stream(at);
+            }
+        }
+        let (leader, heir) = (self.places[leader].vmid, self.places[heir].vmid);
+        self.stream_events.push(StreamEvent::Apart(leader, heir));
+    }
+
+    /// Whether the streams between these two have ended, although neither was to end them.
+    pub(super) fn is_parted(&self, one: usize, other: usize) -> bool {
+        let disturbances = self.disturbances.as_ref();
+        disturbances.is_some_and(|disturbances| {
+            let parted = &disturbances.parted;
+            parted.contains(&(one, other)) || parted.contains(&(other, one))
+        })
+    }
+
+    /// Returns the time until which the process at that place is stopped, if it is.
+    pub(crate) fn stopped(&self, place: usize) -> Option<u64> {
+        let until = self.places.get(place)?.stopped_until;
+        (until > self.now).then_some(until)
+    }
+
+    /// As [`Network::stopped`], of the process that has written to a stream.
+    pub(crate) fn stopped_writer(&self, end: End) -> Option<u64> {
+        let pipe = &self.pipes[end.pipe];
+        self.stopped(pipe.from)
+    }
+
+    /// Returns the place of a process that the platform is to end. None if it can't, or that is over.
+    pub(crate) fn place_to_end(&self, vmid: u32) -> Option<usize> {
+        let is_it = |place: &super::Place| place.vmid == vmid && place.is_listening;
+        let place = self.places.iter().position(is_it);
+        place.filter(|_| self.can_end())
+    }
+
+    /// Whether the reader of a log knows that its writer has revoked it.
+    pub(super) fn revokes_logs(&self) -> bool {
+        let disturbances = self.disturbances.as_ref();
+        disturbances.is_none_or(|disturbances| disturbances.revokes)
+    }
+
+    /// Whether the platform can end a process for certain.
+    pub(crate) fn can_end(&self) -> bool {
+        let disturbances = self.disturbances.as_ref();
+        disturbances.is_some_and(|disturbances| disturbances.can_end)
+    }
+}
