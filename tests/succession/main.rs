@@ -13,6 +13,7 @@ mod leaving;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;
+mod steps;
 mod stopped;
 #[path = "../common/walk.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]

@@ -228,12 +228,13 @@ calls! {
                 ..ProcessQuery::default()
             };
             let process = wait!(self.query(&query, wait))?;
-            if process.vmid == Some(self.identity.vmid) {
-                return Ok(());
-            }
-            // A leader that is gone may not have taken the message.
+            // A leader that is gone may not have taken the message, and its successor knows the pid from the parent.
             if reign == self.reign() {
-                return Err(Error::Invalid(Invalid::Pid));
+                return if process.vmid == Some(self.identity.vmid) {
+                    Ok(())
+                } else {
+                    Err(Error::Invalid(Invalid::Pid))
+                };
             }
         }
     }
@@ -339,6 +340,12 @@ calls! {
         // The parent is notified of the end after the leader has reclaimed all resources of this
         // process.
         let known = wait!(self.await_end_known(pid, limits));
+        if !self.has_ended()
+            && let Some(leader) = self.leading()
+        {
+            // It leads by now, and its worker may not have executed the notice yet.
+            self.end_as_leader(leader, &notice);
+        }
         let notified = match parent {
             // What a leader sends is the leader's notice, which the tables send by themselves.
             Some(parent) if Some(parent) != self.led_by() && !(self.leads() && self.follows()) => {

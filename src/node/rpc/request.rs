@@ -158,12 +158,14 @@ impl<P: Pal> Request<'_, '_, P> {
         let (node, message) = (self.node, *message);
         self.finish();
         let leader = node.leader_vmid();
-        let message = if leader == node.identity.vmid {
-            undelegated(message)
+        let (limits, may_wait) = (self.limits, self.may_wait);
+        // A process that ends asks the next leader, too.
+        let again = if leader == node.identity.vmid {
+            Self::begin(node, leader, &undelegated(message), limits, may_wait)
         } else {
-            message
+            Self::exchange(node, leader, &message, limits, may_wait)
         };
-        match Self::begin(node, leader, &message, self.limits, self.may_wait) {
+        match again {
             Ok(mut request) => {
                 core::mem::swap(&mut self.state, &mut request.state);
                 if let State::Answered(answer) = self.state {

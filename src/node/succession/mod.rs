@@ -23,7 +23,7 @@ pub(in crate::node) use log_key::LogKeyFrame;
 pub(in crate::node) use rejoin::Succession;
 pub(in crate::node) use take_over::{Resent, undelegated};
 
-use following::Following;
+use following::{Following, Stage};
 use heir::Heir;
 use leader_log::Log;
 use rejoin::NOBODY;
@@ -183,9 +183,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// called when another one leads.
     pub fn leader(&self) -> Vmid {
         let leader = self.leader_vmid();
-        match self.leadership.following {
-            // Until an heir is known, it is the one that has ended.
-            Some(following) if leader == NOBODY => {
+        match self.following() {
+            // Until another one has said that it leads, it is the one that has ended.
+            Some(following) if leader == NOBODY || following.stage() == Stage::Orphaned => {
                 Vmid::new(following.old.load(Ordering::SeqCst)).or_broken(leader)
             }
             _ => leader,
@@ -213,10 +213,16 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Returns the heir that the leader has named, as far as this process knows.
     pub(in crate::node) fn known_heir(&self) -> Option<Vmid> {
-        match self.log().filter(|_| self.leads()) {
-            Some(log) => log.hot_heir(),
-            None => self.following()?.heir(),
+        if let Some(log) = self.log().filter(|_| self.leads()) {
+            return log.hot_heir();
         }
+        let heir = self.following()?.heir();
+        // The one that is to lead.
+        let next = || {
+            let next = self.led_by().filter(|_| self.is_orphaned());
+            next.filter(|next| *next != NOBODY)
+        };
+        heir.or_else(next)
     }
 
     /// Whether this process waits for a leader, or leads and waits for the members of the leader before.
