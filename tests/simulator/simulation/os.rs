@@ -6,7 +6,7 @@ use libos_ipc::{
     Vmid,
 };
 
-use super::checks::{FOREIGN, bounds, path_of, user_of};
+use super::checks::{FOREIGN, SIGPWR, bounds, path_of, user_of};
 use super::hostile;
 use super::pal::SimPal;
 use super::process::{fair, sound};
@@ -102,6 +102,9 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
     fn child_ended(&self, node: &Node<'_, SimPal<READS>>, exit: &ChildExit) {
         with(|world| {
             world.log(format_args!("v{} hears of {exit:?}", self.vmid));
+            if exit.signal == SIGPWR {
+                world.died_at_start(exit.pid.get());
+            }
             let checks = &mut world.checks;
             let outcome = checks.exits.reported(&checks.family, self.vmid, exit);
             world.check("exits", outcome);

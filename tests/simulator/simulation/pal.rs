@@ -16,8 +16,9 @@ use super::world::{pause, with};
 #[derive(Clone, Copy)]
 pub(crate) struct SimPal<const READS: bool>(pub(crate) usize);
 
-/// The pause of a thread that waits for another, in nanoseconds.
+/// The pause of a thread that waits for another, in nanoseconds: at first, and the longest one.
 const CONTENDED: u64 = 20_000;
+const CONTENDED_LONG: u64 = 1_000_000;
 
 /// An end of a simulated stream.
 pub(crate) struct SimStream(End);
@@ -195,7 +196,10 @@ impl<const READS: bool> Pal for SimPal<READS> {
     }
 
     /// Other coroutines run: one of them may have what this one waits for.
-    fn contended(_: u32) {
-        pause(Some(with(|world| world.network.now) + CONTENDED));
+    fn contended(attempts: u32) {
+        // A leader's own call waits for a log that stands still, as long as the heir may take to read.
+        let span = (u64::from(attempts) + 1) * CONTENDED;
+        let now = with(|world| world.network.now);
+        pause(Some(now + span.min(CONTENDED_LONG)));
     }
 }

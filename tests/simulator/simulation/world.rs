@@ -323,6 +323,16 @@ impl World {
         }
     }
 
+    /// A parent hears that a child has died which has not joined. With small tables it may have had no room for a stream
+    /// of the leader, which was lost with that.
+    pub(crate) fn died_at_start(&mut self, pid: libos_ipc::Id) {
+        let child = self.checks.family.of_pid(pid).map(|child| child.vmid);
+        let child = child.filter(|vmid| self.checks.family.is_starting(*vmid));
+        if let Some(vmid) = child.filter(|_| self.has(Fault::Capacity)) {
+            self.mark_dead(vmid, Loss::Cut);
+        }
+    }
+
     /// Records that the process is dead for the others, though it may not know that yet.
     fn mark_dead(&mut self, vmid: u32, how: Loss) {
         if self.checks.family.mark_dead(vmid) {

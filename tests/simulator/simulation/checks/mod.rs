@@ -23,7 +23,7 @@ mod vmids;
 use libos_ipc::Id;
 
 pub(crate) use calls::{Call, LONG};
-pub(crate) use family::State;
+pub(crate) use family::{SIGPWR, State};
 pub(crate) use files::{BYTES, Claim, Owner, Space};
 pub(crate) use lineage::Lineage;
 pub(crate) use metadata::{credentials, path, path_of, user_of};

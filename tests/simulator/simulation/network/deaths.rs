@@ -144,9 +144,10 @@ impl Network {
         (is_open && pipe.is_log && pipe.from == deaths.leader).then_some(pipe)
     }
 
-    /// Whether the leader's log stands still, so that the leader sends nothing.
+    /// Whether the leader's log stands still or is full, so that the leader sends nothing.
     pub(crate) fn is_log_still(&self) -> bool {
-        self.log().is_some_and(|log| log.last > self.now)
+        let log = self.log();
+        log.is_some_and(|log| log.last > self.now || log.bytes.len() >= self.room)
     }
 
     /// Returns the heir, or the process that is to become heir, and since when its log is open.

@@ -28,6 +28,11 @@ impl Network {
     pub(super) fn break_off(&mut self, pipe: usize) {
         let keep = self.rng.usize(..=self.pipes[pipe].bytes.len());
         let broken = &mut self.pipes[pipe];
+        // What was written on a severed stream does not arrive.
+        let keep = match broken.severed {
+            Some(_) => keep.min(broken.arrived),
+            None => keep,
+        };
         broken.bytes.truncate(keep);
         broken.arrived = keep;
         broken.broken = true;

@@ -7,9 +7,13 @@ use libos_ipc::wire::Message;
 use libos_ipc::{Errno, Error, ID_MAX, Id, Vmid, Wait};
 
 use super::super::checks::{LONG, State};
+use super::super::process::{nanoseconds, now};
 use super::super::world::with;
 use super::futures::call_or_poll;
 use super::{Program, limit};
+
+/// The time after which a process allocates no more IDs, even if there are some.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Accepts only the errors that every call may return.
 pub(super) fn nothing(_: Error) -> bool {
@@ -184,11 +188,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Allocates and releases IDs until the top is reached.
+    /// Allocates and releases IDs until the top is reached, or for long: a leader's log may stand still again and again.
     pub(super) fn use_ids_up(&self) {
+        let until = now() + nanoseconds(PATIENCE);
         while let Ok(range) = self.node.alloc_range(WAIT) {
             let _ = self.node.release_range(range, WAIT);
-            if range.end == ID_MAX {
+            if range.end == ID_MAX || now() > until {
                 return;
             }
         }

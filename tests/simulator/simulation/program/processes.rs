@@ -71,6 +71,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.check("ids", taken);
         });
         self.give_files_to_child(identity.vmid, rng);
+        if self.own.is_dead() {
+            // It was killed meanwhile, and starts nothing.
+            return;
+        }
         with(|world| {
             let born = world.network.now;
             world.new_processes.push(NewProcess {
