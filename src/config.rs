@@ -1,5 +1,6 @@
 //! The configuration of a node: its limits, and the thread that drives it.
 
+use crate::parts;
 use crate::store::total;
 use core::fmt;
 use core::time::Duration;
@@ -151,7 +152,7 @@ impl Capacities {
 
     /// Returns true if a frame holds the longest list of locks that returns with a delegation.
     pub(crate) const fn fits_delegation(&self) -> bool {
-        self.frame_length >= Self::DELEGATION_FRAME
+        parts::DELEGATIONS && self.frame_length >= Self::DELEGATION_FRAME
     }
 
     /// Returns true if a peer's queue can hold an answer with metadata.

@@ -8,6 +8,7 @@ use crate::Vmid;
 use crate::invariant::{Count, OrBroken, broken_count};
 use crate::pal::Time;
 use crate::pal::fault::fault_count;
+use crate::parts;
 use crate::sync::UncheckedAtomicU64;
 use crate::wire::Malformed;
 
@@ -320,7 +321,9 @@ impl Counter {
     }
 
     pub(crate) fn add(&self, count: usize) {
-        self.0.fetch_add(count as u64, Ordering::Relaxed);
+        if parts::STATISTICS {
+            self.0.fetch_add(count as u64, Ordering::Relaxed);
+        }
     }
 
     fn set(&self, value: u64) {

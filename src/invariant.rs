@@ -71,8 +71,8 @@ mod first {
     #[cfg(not(debug_assertions))]
     pub(super) fn set() {}
 
-    pub(super) fn get() -> &'static str {
-        "a place that debug builds name"
+    pub(super) fn get() -> crate::log::Text<'static> {
+        crate::log::Text("a place that debug builds name")
     }
 }
 

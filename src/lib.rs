@@ -53,6 +53,7 @@ mod invariant;
 mod log;
 mod node;
 pub mod pal;
+mod parts;
 mod start_error;
 mod sync;
 mod vmid;

@@ -22,6 +22,15 @@ macro_rules! log_event {
 
 pub(crate) use log_event;
 
+/// A text in a message. `Display` of `str` pads texts, which takes a KiB of code.
+pub(crate) struct Text<'t>(pub(crate) &'t str);
+
+impl core::fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
 /// The sink of log messages in a library OS in C, which the C API sets.
 #[cfg(feature = "capi")]
 pub(crate) mod c {
@@ -33,6 +42,7 @@ pub(crate) mod c {
     /// set.
     pub(crate) static SINK: Once<fn(u32, Arguments<'_>)> = Once::new();
 
+    #[inline(never)]
     fn send(level: u32, text: Arguments<'_>) {
         if let Some(sink) = SINK.get() {
             sink(level, text);

@@ -7,6 +7,7 @@ use core::time::Duration;
 use crate::config::{ANSWER_RESERVE, Config, LONGEST_SILENCE, SHORTEST_SILENCE};
 use crate::error::{Errno, Error, Invalid, NOT_SECURE, Resource};
 use crate::heirs::Heirs;
+use crate::log::Text;
 use crate::store::total;
 use crate::wire::{self, Message, SyncCode, SyncState};
 
@@ -55,9 +56,11 @@ pub enum Rule {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let field = self.field;
+        let field = Text(self.field);
         let (words, bound, given, because) = match self.rule {
-            Rule::Contradiction { because } => return write!(f, "Config::{field}: {because}"),
+            Rule::Contradiction { because } => {
+                return write!(f, "Config::{field}: {}", Text(because));
+            }
             Rule::AtLeast {
                 least,
                 given,
@@ -71,7 +74,9 @@ impl fmt::Display for ConfigError {
         };
         write!(
             f,
-            "Capacities::{field} is {given}, and must be {words} {bound}: {because}"
+            "Capacities::{field} is {given}, and must be {} {bound}: {}",
+            Text(words),
+            Text(because)
         )
     }
 }

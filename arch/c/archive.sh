@@ -3,7 +3,8 @@
 #
 #   liblibos_ipc.a           all functions, under all their names
 #   liblibos_ipc_prefixed.a  all functions, under the names that begin with libos_ipc_ only
-#   liblibos_ipc_seed.a      the functions of libos_ipc_seed.h, and those of set-up, under all their names
+#   liblibos_ipc_seed.a      the functions of libos_ipc_seed.h, and those of set-up, under all their names; it is built
+#                            without what they make no use of (src/parts.rs)
 #
 # Each archive has one object file without unwind tables, debugging information and code that no function needs, so a
 # program takes no more than its size, also without --gc-sections. FEATURES are those of Cargo.toml, such as capi,secure.
@@ -12,10 +13,16 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 out=$1
 features=${2:-capi}
 mkdir -p "$out"
-"${CARGO:-cargo}" build --quiet --locked --manifest-path "$root/arch/c/Cargo.toml" --profile archive \
-    --no-default-features --features "$features" --target-dir "$out/build"
 built=$out/build/archive/liblibos_ipc.a
 object=$out/libos_ipc.o.$$
+
+# build FEATURES
+build() {
+    "${CARGO:-cargo}" build --quiet --locked --manifest-path "$root/arch/c/Cargo.toml" --profile archive \
+        --no-default-features --features "$1" --target-dir "$out/build"
+}
+
+build "$features"
 
 # The plugin of Debian's nm misreads Rust objects.
 prefixed=$("${NM:-nm}" --plugin=/nonexistent --defined-only --extern-only "$built" 2>/dev/null |
@@ -37,4 +44,5 @@ ship() {
 data="libos_ipc_process_ids g_process_ipc_ids"
 ship liblibos_ipc.a "$prefixed" "$prefixed $seed $data"
 ship liblibos_ipc_prefixed.a "$prefixed" "$prefixed libos_ipc_process_ids"
+build "$features,seed"
 ship liblibos_ipc_seed.a "$seed $setup $data" "$seed $setup $data"

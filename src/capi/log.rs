@@ -1,35 +1,52 @@
 //! Messages to the log callback of the library OS.
 
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{c_char, c_void};
 use core::fmt::{Arguments, Write};
 
-use heapless::String;
-
 use super::state::SETUP;
-use crate::invariant::OrBroken;
+use crate::invariant::Count;
+use crate::log::Text;
 
-/// A line of text, cut to its capacity.
-struct Line(String<254>);
+/// The length of the longest line, without the NUL.
+const LONGEST: usize = 254;
+
+/// A line of text in C, cut to its capacity.
+struct Line {
+    /// What follows the text is 0.
+    bytes: [u8; LONGEST + 1],
+    length: usize,
+}
 
 impl Write for Line {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        for character in text.chars().filter(|character| *character != '\0') {
-            self.0.push(character).map_err(|_| core::fmt::Error)?;
+        let mut end = LONGEST.minus(self.length).min(text.len());
+        while !text.is_char_boundary(end) {
+            end.decrement();
         }
-        Ok(())
+        let room = self.bytes.iter_mut().skip(self.length);
+        let bytes = text.bytes().take(end).filter(|byte| *byte != 0);
+        for (to, from) in room.zip(bytes) {
+            *to = from;
+            self.length.increment();
+        }
+        if end < text.len() {
+            Err(core::fmt::Error)
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// Formats the text as a C string and passes it to `then`.
-pub(super) fn with_text(text: Arguments<'_>, then: impl FnOnce(&CStr)) {
-    let mut line = Line(String::new());
+#[inline(never)]
+pub(super) fn with_text(text: Arguments<'_>, then: &mut dyn FnMut(*const c_char)) {
+    let mut line = Line {
+        bytes: [0; LONGEST + 1],
+        length: 0,
+    };
     // A text that is too long is cut.
     let _ = line.write_fmt(text);
-    let mut bytes = [0; 255];
-    for (to, from) in bytes.iter_mut().zip(line.0.bytes()) {
-        *to = from;
-    }
-    then(CStr::from_bytes_until_nul(&bytes).or_broken(c""));
+    then(line.bytes.as_ptr().cast());
 }
 
 /// Writes a line to the log callback, if the library OS has one.
@@ -39,8 +56,8 @@ pub(super) fn write_line(level: u32, text: Arguments<'_>) {
         return;
     };
     // SAFETY: `libos_ipc_setup` requires a function that does what the header states; the text lives until it returns.
-    with_text(text, |text| unsafe {
-        log(setup.platform.context, level, text.as_ptr());
+    with_text(text, &mut |text| unsafe {
+        log(setup.platform.context, level, text);
     });
 }
 
@@ -51,8 +68,8 @@ pub(super) fn missing(
     name: &str,
 ) {
     with_text(
-        format_args!("libos_ipc_platform.{name} is missing"),
+        format_args!("libos_ipc_platform.{} is missing", Text(name)),
         // SAFETY: as above.
-        |text| unsafe { log(context, 0, text.as_ptr()) },
+        &mut |text| unsafe { log(context, 0, text) },
     );
 }

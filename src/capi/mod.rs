@@ -41,6 +41,7 @@ mod tables;
 use core::ffi::c_int;
 
 use crate::error::{Errno, Error, Invalid, Resource};
+use crate::log::Text;
 use crate::{Node, Vmid, Wait};
 
 use platform::CPlatform;
@@ -126,7 +127,7 @@ fn status(outcome: Result<(), Error>) -> c_int {
 /// Logs which limit is reached, if that is the reason for the error.
 fn log_limit(error: Error) {
     if let Some(limit) = reached(error) {
-        crate::log::c::warn(format_args!("{limit} is reached"));
+        crate::log::c::warn(format_args!("{} is reached", Text(limit)));
     }
 }
 

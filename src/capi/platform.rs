@@ -116,6 +116,7 @@ impl CStream {
 }
 
 impl Drop for CStream {
+    #[cfg_attr(static_library, inline(never))]
     fn drop(&mut self) {
         call!(self.table, close(self.stream), ());
     }
@@ -265,6 +266,7 @@ impl Pal for CPlatform {
         event.wait_or_readable(stream.stream, deadline(until))
     }
 
+    #[cfg_attr(static_library, inline(never))]
     fn now(&self) -> Time {
         Time(call!(self.0, now(), 0))
     }

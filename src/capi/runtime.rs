@@ -17,10 +17,10 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     if let Some(setup) = SETUP.get()
         && let Some(fatal) = setup.callbacks.fatal
     {
-        super::log::with_text(format_args!("{info}"), |text| {
+        super::log::with_text(format_args!("{info}"), &mut |text| {
             // SAFETY: `libos_ipc_setup` requires a function that does what the header states. The text lives until it
             // returns, which the header forbids.
-            unsafe { fatal(setup.platform.context, text.as_ptr()) }
+            unsafe { fatal(setup.platform.context, text) }
         });
     }
     // The library OS provides no `fatal`, or it returned.

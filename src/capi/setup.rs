@@ -18,7 +18,7 @@ use crate::store::total;
 use crate::sync::{AtomicU32, Ordering};
 use crate::{
     Admission, Adoption, Capacities, Config, Driving, Heirs, Identity, LeaseLimits, LockLimits,
-    Node, Quota, StartError, Vmid,
+    Node, Quota, StartError, Vmid, parts,
 };
 
 /// How long `libos_ipc_terminate_worker` may take to send queued messages.
@@ -163,7 +163,11 @@ fn config_of(limits: &libos_ipc_limits, is_leader: bool, driving: Driving) -> Co
             ranges: limits.ranges as usize,
             own_ranges: limits.own_ranges as usize,
             // The leader keeps these for members that joined.
-            processes: peers.saturating_mul(4).saturating_add(8) as usize,
+            processes: if parts::PROCESSES {
+                peers.saturating_mul(4).saturating_add(8) as usize
+            } else {
+                0
+            },
             queued_signals: Capacities::DEFAULT.queued_signals,
             children: limits.children as usize,
             reply_buffers: limits.answers as usize,

@@ -11,6 +11,7 @@ use super::tables::{libos_ipc_call_limit, libos_ipc_sync_handle};
 use super::{CNode, log_limit, node, released, status, wait};
 use crate::error::{Error, Invalid, Resource};
 use crate::invariant::Count;
+use crate::log::Text;
 use crate::wire::SyncState;
 use crate::{SyncHandle, Wait};
 
@@ -107,7 +108,8 @@ fn report(what: &str, outcome: Result<(), Error>) {
     if let Err(error) = outcome {
         log_limit(error);
         crate::log::c::error(format_args!(
-            "a sync handle is not {what}: {}",
+            "a sync handle is not {}: {}",
+            Text(what),
             error.errno()
         ));
     }

@@ -8,6 +8,7 @@
 //! exactly a multiple of 256 laps, and then it is one event.
 
 use crate::pal::Time;
+use crate::parts;
 use crate::store::{Arena, Table, bytes_for};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -32,7 +33,7 @@ impl<'m> EventRing<'m> {
     /// Returns the number of slots: a power of two, so that the slot is cheap to compute.
     const fn length(capacity: usize) -> usize {
         match capacity.checked_next_power_of_two() {
-            Some(length) if capacity > 0 => length,
+            Some(length) if parts::EVENTS && capacity > 0 => length,
             _ => 0,
         }
     }
@@ -54,7 +55,7 @@ impl<'m> EventRing<'m> {
     /// Returns true if events are kept.
     #[inline]
     pub(crate) fn is_enabled(&self) -> bool {
-        !self.slots.is_empty()
+        parts::EVENTS && !self.slots.is_empty()
     }
 
     /// Sets the time of further events.

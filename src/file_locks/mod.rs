@@ -32,6 +32,7 @@ mod waiting_request;
 use crate::Vmid;
 use crate::error::{Errno, Error};
 use crate::invariant::Count;
+use crate::parts;
 use crate::wire::{FileLock, LockFamily, LockKind};
 
 use crate::store::{
@@ -254,7 +255,7 @@ impl<'m> LockTable<'m> {
     }
 
     fn record_use(&mut self, from: Vmid, lock: &FileLock<'_>, hash: u64) {
-        if lock.family != LockFamily::Flock && lock.kind != LockKind::Unlock {
+        if parts::DELEGATIONS && lock.family != LockFamily::Flock && lock.kind != LockKind::Unlock {
             self.delegations.contention.record_use(hash, from);
         }
     }

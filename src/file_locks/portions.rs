@@ -153,7 +153,7 @@ impl LockTable<'_> {
     }
 
     fn reclaim_delegation(&mut self, vmid: Vmid, file: u32, portion: &mut Portion) -> bool {
-        let delegation = self.file_at(file).delegation;
+        let delegation = self.delegation_of(file);
         if delegation.is_none_or(|delegation| delegation.to != vmid || delegation.is_over) {
             let payer = self.file_at(file).payer;
             if self.quotas.is_payer(payer, vmid) {

@@ -91,7 +91,9 @@ impl<'m> LockTable<'m> {
         let deferred = Some(of.first_deferred).filter(|slot| *slot != NONE);
         let waiting = unblocked.or(deferred);
         let waiting = waiting.map(|slot| self.waits.at(slot).payer);
-        let delegated = of.delegation.filter(|delegation| !delegation.is_over);
+        let delegated = self
+            .delegation_of(file)
+            .filter(|delegation| !delegation.is_over);
         let delegated = delegated.map(|delegation| delegation.payer);
         let Some(user) = delegated.or(lock).or(waiting) else {
             if self.is_serving {

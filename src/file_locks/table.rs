@@ -314,6 +314,7 @@ impl LockTable<'_> {
     }
 }
 
+#[cfg_attr(static_library, inline(never))]
 pub(super) fn holder_in<'t>(holders: &'t Table<'_, Holder>, slot: u32) -> &'t Holder {
     static EMPTY: Holder = EMPTY_HOLDER;
     holders.get(slot as usize).unwrap_or(&EMPTY)

@@ -239,6 +239,7 @@ impl<'m> WaitQueue<'m> {
     }
 }
 
+#[cfg_attr(static_library, inline(never))]
 fn request_in<'t>(waiting: &'t Table<'_, WaitingRequest>, slot: u32) -> &'t WaitingRequest {
     waiting.get(slot as usize).unwrap_or(&FREE)
 }

@@ -9,6 +9,7 @@ use crate::error::{Errno, Error};
 use crate::fencing;
 use crate::file_locks::{LockTable, SetOutcome};
 use crate::invariant::OrBroken;
+use crate::parts;
 use crate::shared_state::{RequestError, Server};
 use crate::store::Digest;
 use crate::wire::{Answer, EndQuery, FileLock, Holding, IdRange, Message, ProcessNote, SyncCode};
@@ -201,7 +202,7 @@ impl Leader<'_> {
         match *message {
             Message::GetNewVmid => self.vmids.next(),
             Message::ChangeIdOwner { owner, .. } => Vmid::new(owner),
-            Message::FileHandle { vmid, .. } => Vmid::new(vmid),
+            Message::FileHandle { vmid, .. } if parts::GIVEN_FILES => Vmid::new(vmid),
             Message::KillOrdered { kill, .. } => self.target_of(&kill).ok(),
             _ => None,
         }
@@ -211,7 +212,7 @@ impl Leader<'_> {
     pub fn look_up(&mut self, from: Vmid, message: &Message<'_>) -> Option<Answer<'static>> {
         Some(match *message {
             Message::GetIdOwner(id) => Answer::Owner(self.owner_of(id).map_or(0, Vmid::get)),
-            Message::ProcessQuery(query) => {
+            Message::ProcessQuery(query) if parts::PROCESSES => {
                 let process = self.processes.query(&query).or_else(|errno| {
                     // The ID of a thread is in a range of its process. Only that process knows
                     // whether the ID is a thread's.
@@ -220,7 +221,7 @@ impl Leader<'_> {
                 });
                 Answer::Process(process)
             }
-            Message::ProcessEnd(EndQuery { pid, group }) => {
+            Message::ProcessEnd(EndQuery { pid, group }) if parts::PROCESSES => {
                 Answer::End(self.processes.find_child_exit(from, pid, group))
             }
             _ => return None,
@@ -256,10 +257,10 @@ impl Leader<'_> {
                     Err(error) => status(Err(error.errno())),
                 })
             }
-            Message::ProcessStart { vmid, pid } => {
+            Message::ProcessStart { vmid, pid } if parts::PROCESSES => {
                 Outcome::Answer(status(self.start(from, vmid, pid).map_err(Error::errno)))
             }
-            Message::ProcessReap(pid) => {
+            Message::ProcessReap(pid) if parts::PROCESSES => {
                 let starting = self.processes.find_starting(pid);
                 if self.processes.reap(from, pid, &mut self.ranges) {
                     starting.map_or(Outcome::Done, Outcome::Abandoned)
@@ -270,12 +271,12 @@ impl Leader<'_> {
                     granted.map_or(Outcome::Rejected, Outcome::Abandoned)
                 }
             }
-            Message::ProcessChange { what, pid, value } => {
+            Message::ProcessChange { what, pid, value } if parts::PROCESSES => {
                 let ranges = &mut self.ranges;
                 let changed = self.processes.change(from, what, pid, value, ranges);
                 Outcome::Answer(status(changed))
             }
-            Message::ProcessNote(note) => match note.note {
+            Message::ProcessNote(note) if parts::PROCESSES => match note.note {
                 ProcessNote::WatchParent => one_way(self.processes.watch_parent(from, true)),
                 ProcessNote::IgnoreParent => one_way(self.processes.watch_parent(from, false)),
                 ProcessNote::ParentEnded | ProcessNote::ChildAbandoned => Outcome::NotForLeader,
@@ -292,7 +293,7 @@ impl Leader<'_> {
                 let outcome = self.signal_ordered((from, seq), &kill, always, other);
                 if seq == 0 { Outcome::Done } else { outcome }
             }
-            Message::FileHandle { handle, held, vmid } => {
+            Message::FileHandle { handle, held, vmid } if parts::GIVEN_FILES => {
                 let noted = self.update_open_file(from, Vmid::new(vmid), handle, held, other);
                 if noted == Ok(false) {
                     return Outcome::Remaining(1);
@@ -306,14 +307,14 @@ impl Leader<'_> {
                 }
             }
             // The receiver confirms the notice, or the giver asks whether it has.
-            Message::FileGiven { handle, vmid } if seq == 0 => {
+            Message::FileGiven { handle, vmid } if parts::GIVEN_FILES && seq == 0 => {
                 let is_own = vmid == from.get();
                 if is_own {
                     self.locks.confirm_notice(from, handle);
                 }
                 one_way(is_own)
             }
-            Message::FileGiven { handle, vmid } => {
+            Message::FileGiven { handle, vmid } if parts::GIVEN_FILES => {
                 let is_confirmed = !self.is_unconfirmed(vmid, handle);
                 Outcome::Answer(status(is_confirmed.then_some(()).ok_or(Errno::EAGAIN)))
             }
@@ -339,11 +340,11 @@ impl Leader<'_> {
             Message::FileLockSet(lock) => {
                 lock_outcome(self.locks.set(from, seq, &with_answer(lock, seq)))
             }
-            Message::FileLockBorrow(lock) => {
+            Message::FileLockBorrow(lock) if parts::DELEGATIONS => {
                 let lock = with_answer(lock, seq);
                 lock_outcome(self.locks.set_or_delegate(from, seq, &lock, lock.handle))
             }
-            Message::FileLockReturn { delegation, locks } => {
+            Message::FileLockReturn { delegation, locks } if parts::DELEGATIONS => {
                 if self.locks.return_delegation(from, delegation, locks) {
                     Outcome::Done
                 } else {
@@ -366,11 +367,15 @@ impl Leader<'_> {
                 self.locks.cancel(from, seq);
                 Outcome::Done
             }
-            Message::FencingNumber(lock) => self.fencing(self.locks.has_write_lock(from, &lock)),
-            Message::FencingBlock { holding, number } => self.fencing(match holding {
-                Holding::Delegation => self.locks.has_delegation(from, number),
-                Holding::Lease => self.leases.has_exclusive(from, number),
-            }),
+            Message::FencingNumber(lock) if parts::FENCING => {
+                self.fencing(self.locks.has_write_lock(from, &lock))
+            }
+            Message::FencingBlock { holding, number } if parts::FENCING => {
+                self.fencing(match holding {
+                    Holding::Delegation => self.locks.has_delegation(from, number),
+                    Holding::Lease => self.leases.has_exclusive(from, number),
+                })
+            }
             _ => Outcome::NotForLeader,
         }
     }

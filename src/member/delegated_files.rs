@@ -9,6 +9,7 @@ use crate::error::{Errno, Error};
 use crate::fencing::Numbers;
 use crate::file_locks::{LockLimits, LockTable, hash_path};
 use crate::invariant::Count;
+use crate::parts;
 use crate::store::{Arena, Table, bytes_for, memory_sum};
 use crate::wire::{DelegatedLockList, FileLock, HeldLock, LockFamily, LockKind};
 
@@ -155,7 +156,7 @@ impl<'m> DelegatedFiles<'m> {
         own_vmid: Vmid,
         lock: &FileLock<'_>,
     ) -> Option<Result<Option<HeldLock>, Errno>> {
-        if lock.family != LockFamily::Posix {
+        if !parts::DELEGATIONS || lock.family != LockFamily::Posix {
             return None;
         }
         let file = self.locks.find_file(lock.path)?;
@@ -198,7 +199,9 @@ impl<'m> DelegatedFiles<'m> {
 
     /// Releases all locks of a process on the delegated files.
     pub fn release_process(&mut self, own_vmid: Vmid, pid: Id) {
-        self.locks.release_process(own_vmid, pid);
+        if parts::DELEGATIONS {
+            self.locks.release_process(own_vmid, pid);
+        }
     }
 
     fn request_delegation(&mut self, path: &[u8]) -> Decision {
@@ -307,6 +310,9 @@ impl<'m> DelegatedFiles<'m> {
 
     /// The slot of the first file in use that matches.
     fn find(&self, matches: impl Fn(&DelegatedFile) -> bool) -> Option<u32> {
+        if !parts::DELEGATIONS {
+            return None;
+        }
         let is_match = |entry: &DelegatedFile| entry.state != State::Free && matches(entry);
         u32::try_from(self.files.iter().position(is_match)?).ok()
     }

@@ -76,9 +76,15 @@ impl<'m> DerefMut for LeaderGuard<'_, 'm> {
 impl Drop for LeaderGuard<'_, '_> {
     #[inline]
     fn drop(&mut self) {
-        let has_output = self.tables.has_output();
-        if self.has_output.load(Ordering::Relaxed) != has_output {
-            self.has_output.store(has_output, Ordering::SeqCst);
-        }
+        note_output(&self.tables, self.has_output);
+    }
+}
+
+#[cfg_attr(not(static_library), inline)]
+#[cfg_attr(static_library, inline(never))]
+fn note_output(tables: &Leader<'_>, flag: &AtomicBool) {
+    let has_output = tables.has_output();
+    if flag.load(Ordering::Relaxed) != has_output {
+        flag.store(has_output, Ordering::SeqCst);
     }
 }

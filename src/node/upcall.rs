@@ -299,7 +299,11 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             &too_long
         };
-        let kept = self.kept_answer(peer.vmid(), seq);
+        let kept = if self.follows() {
+            self.kept_answer(peer.vmid(), seq)
+        } else {
+            None
+        };
         let pushed = {
             let mut queue = peer.queue.lock();
             let length = answer.length();

@@ -53,6 +53,7 @@ impl Time {
 impl Add<Duration> for Time {
     type Output = Time;
     /// Returns the point that much later; the sum saturates.
+    #[cfg_attr(static_library, inline(never))]
     fn add(self, span: Duration) -> Time {
         Time(
             self.0

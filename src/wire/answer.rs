@@ -9,6 +9,7 @@ use super::layout;
 use super::payload::{ExitReport, IdRange};
 use super::succession::{NewLeader, Rejoined};
 use crate::error::Errno;
+use crate::parts;
 use crate::store::total;
 use crate::{Id, Pid, Vmid};
 use core::mem::size_of;
@@ -286,19 +287,23 @@ impl<'a> Answer<'a> {
                 Answer::Meta(Errno::check_status(body.status.get()).map(|()| data))
             }
             Expected::Lock => Answer::Lock(read_lock(payload)?),
-            Expected::Process => Answer::Process(read_process(payload)?),
-            Expected::End => {
+            Expected::Process if parts::PROCESSES => Answer::Process(read_process(payload)?),
+            Expected::End if parts::PROCESSES => {
                 let body: &layout::EndAnswer = read_struct(payload)?;
                 Answer::End(
                     Errno::check_status(body.status.get()).map(|()| ExitReport::of(&body.exit)),
                 )
             }
-            Expected::Fencing => {
+            Expected::Fencing if parts::FENCING => {
                 let body: &layout::FencingAnswer = read_struct(payload)?;
                 Answer::Fencing(Errno::check_status(body.status.get()).map(|()| body.number.get()))
             }
             Expected::Rejoin => Answer::Rejoin(Rejoined::read(payload)?),
             Expected::Leader => Answer::Leader(NewLeader::read(payload)?),
+            // No request of this library expects these.
+            Expected::Process | Expected::End | Expected::Fencing => {
+                return Err(Malformed::BadValue);
+            }
         })
     }
 }

@@ -118,6 +118,14 @@ fn calls_without_threads_return_what_the_header_states() {
 }
 
 #[test]
+fn functions_of_the_seed_header_work_with_the_archive_that_has_no_others() {
+    if has("cc") && super::archive::has_tools() {
+        let archive = super::archive::shipped().join("liblibos_ipc_seed.a");
+        run_program_with("seed", &[], &archive);
+    }
+}
+
+#[test]
 fn a_release_succeeds_while_many_threads_wait() {
     run_program("releases", &[]);
 }

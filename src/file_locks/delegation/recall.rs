@@ -4,6 +4,7 @@ use super::table::Delegation;
 use crate::Vmid;
 use crate::file_locks::LockTable;
 use crate::invariant::Count;
+use crate::parts;
 use crate::store::NONE;
 
 impl LockTable<'_> {
@@ -11,8 +12,7 @@ impl LockTable<'_> {
     pub(in crate::file_locks) fn recall(&mut self, file: u32, wanted_by: Vmid) {
         let hash = self.file_at(file).hash;
         let Some(delegation) = self
-            .file_at(file)
-            .delegation
+            .delegation_of(file)
             .filter(|delegation| !delegation.is_recalled)
         else {
             return;
@@ -42,9 +42,12 @@ impl LockTable<'_> {
     /// The next recall to send: the delegation holder, and the holder's number for the file. It stays
     /// until [`LockTable::mark_recall_sent`].
     pub fn next_recall(&self) -> Option<(Vmid, u64)> {
+        if !parts::DELEGATIONS {
+            return None;
+        }
         let mut due = self.delegations.outbox.due();
         due.find_map(|file| {
-            let delegation = self.file_at(file).delegation?;
+            let delegation = self.delegation_of(file)?;
             Some((delegation.to, delegation.number))
         })
     }
@@ -59,7 +62,9 @@ impl LockTable<'_> {
 
     /// Makes the recalls and the notices about open files that were passed over due again.
     pub fn resume_output(&mut self) {
-        self.delegations.outbox.resume();
+        if parts::DELEGATIONS {
+            self.delegations.outbox.resume();
+        }
         self.open_files.resume_notices();
     }
 
@@ -67,7 +72,7 @@ impl LockTable<'_> {
     /// [locks to release](LockTable::has_releases).
     pub fn has_output(&self) -> bool {
         self.has_completions()
-            || self.delegations.outbox.has_due()
+            || parts::DELEGATIONS && self.delegations.outbox.has_due()
             || self.open_files.has_notices()
             || self.has_releases()
     }
@@ -79,7 +84,7 @@ impl LockTable<'_> {
 
     /// The oldest recall whose file has not been returned: its number, and the delegation holder.
     pub fn first_recall(&self) -> Option<(u64, Vmid)> {
-        let delegation = self.file_at(self.delegations.first_recalled).delegation?;
+        let delegation = self.delegation_of(self.delegations.first_recalled)?;
         Some((delegation.recall, delegation.to))
     }
 

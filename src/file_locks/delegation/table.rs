@@ -17,6 +17,7 @@ use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
 use core::hash::Hash;
 
 use crate::invariant::{Count, OrBroken};
+use crate::parts;
 use crate::store::{
     Arena, Digest, Digested, HashIndex, NONE, Payer, Portion, Table, TransmitQueue, entry, hash64,
     image, list_length, memory_sum,
@@ -176,7 +177,8 @@ impl LockTable<'_> {
         number: u64,
     ) -> Result<SetOutcome, Errno> {
         let hash = crate::file_locks::hash_path(lock.path);
-        let can_delegate = lock.kind != LockKind::Unlock
+        let can_delegate = parts::DELEGATIONS
+            && lock.kind != LockKind::Unlock
             && lock.start <= lock.end
             && self.delegations.contention.record_use(hash, from)
             && self.delegations.count < self.delegations.limit
@@ -224,7 +226,7 @@ impl LockTable<'_> {
     /// range that is free.
     fn has_range_users(&self, file: u32) -> bool {
         let space = self.space(file, SpaceKind::Ranges);
-        self.file_at(file).delegation.is_some() || space.reads != NONE || space.writes != NONE
+        self.delegation_of(file).is_some() || space.reads != NONE || space.writes != NONE
     }
 
     /// The member that decides on that space of the file, if it is delegated.
@@ -233,7 +235,7 @@ impl LockTable<'_> {
         file: u32,
         space: SpaceKind,
     ) -> Option<Vmid> {
-        let delegation = self.file_at(file).delegation;
+        let delegation = self.delegation_of(file);
         delegation
             .filter(|_| space == SpaceKind::Ranges)
             .map(|delegation| delegation.to)
@@ -244,7 +246,7 @@ impl LockTable<'_> {
         lock.family != LockFamily::Flock
             && self
                 .find_file(lock.path)
-                .is_some_and(|file| self.file_at(file).delegation.is_some())
+                .is_some_and(|file| self.delegation_of(file).is_some())
     }
 
     /// Returns true if the member has the delegation with that number.
@@ -255,17 +257,29 @@ impl LockTable<'_> {
     /// Returns true if the member has the delegation with that number, and it was recalled.
     pub fn is_recalled(&self, to: Vmid, number: u64) -> bool {
         let file = self.find_delegation(to, number);
-        let delegation = file.and_then(|file| self.file_at(file).delegation);
+        let delegation = file.and_then(|file| self.delegation_of(file));
         delegation.is_some_and(|delegation| delegation.is_recalled)
     }
 
     pub(in crate::file_locks) fn find_delegation(&self, to: Vmid, number: u64) -> Option<u32> {
+        if !parts::DELEGATIONS {
+            return None;
+        }
         let key = Some((to, number));
         self.delegations
             .by_number
             .find(hash_key(to, number), |file| {
                 delegation_key(&self.files, file).cmp(&key)
             })
+    }
+
+    /// The delegation of the file's record locks.
+    pub(in crate::file_locks) fn delegation_of(&self, file: u32) -> Option<Delegation> {
+        if parts::DELEGATIONS {
+            self.file_at(file).delegation
+        } else {
+            None
+        }
     }
 
     fn set_delegation(&mut self, file: u32, change: impl FnOnce(&mut Option<Delegation>)) {
@@ -300,8 +314,7 @@ impl LockTable<'_> {
         };
         self.search.begin();
         if self
-            .file_at(file)
-            .delegation
+            .delegation_of(file)
             .is_some_and(|delegation| !delegation.is_recalled)
         {
             let hash = self.file_at(file).hash;
@@ -334,7 +347,7 @@ impl LockTable<'_> {
     /// Ends the delegation of a member that is gone. If the file was recalled, the member gets no
     /// delegation any more.
     pub(in crate::file_locks) fn abandon_delegation(&mut self, file: u32) {
-        let delegation = self.file_at(file).delegation;
+        let delegation = self.delegation_of(file);
         if let Some(delegation) = delegation.filter(|delegation| delegation.is_recalled) {
             self.delegations.overdue.add(delegation.to);
         }
@@ -343,7 +356,7 @@ impl LockTable<'_> {
 
     /// Ends the delegation: puts the returned locks in, and resumes the deferred requests.
     fn end_delegation(&mut self, file: u32, put: impl FnOnce(&mut Self, u32) -> bool) -> bool {
-        let Some(delegation) = self.file_at(file).delegation else {
+        let Some(delegation) = self.delegation_of(file) else {
             return false;
         };
         let Delegation { to, number, .. } = delegation;
@@ -396,13 +409,13 @@ impl LockTable<'_> {
 
     /// Whether deferred requests are to be resumed.
     pub(in crate::file_locks) fn has_resuming(&self) -> bool {
-        self.delegations.resuming.has_due()
+        parts::DELEGATIONS && self.delegations.resuming.has_due()
     }
 
     /// Resumes a portion of the deferred requests.
     pub(in crate::file_locks) fn resume_next(&mut self) {
         let file = self.delegations.resuming.due().next();
-        if let Some(file) = file {
+        if let Some(file) = file.filter(|_| parts::DELEGATIONS) {
             self.resume_portion(file, &mut Portion::new());
         }
     }

@@ -194,7 +194,8 @@ impl<'m> IntervalTrees<'m> {
         self.steps.get()
     }
 
-    #[inline]
+    #[cfg_attr(not(static_library), inline)]
+    #[cfg_attr(static_library, inline(never))]
     pub(super) fn at(&self, lock: u32) -> &RangeLock {
         self.steps.count();
         self.locks.get(lock as usize).unwrap_or(&EMPTY_LOCK)

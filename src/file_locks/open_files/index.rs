@@ -5,6 +5,7 @@ use core::cmp::Ordering;
 use super::{Key, Notice, OpenFileTable, reference_in};
 use crate::Vmid;
 use crate::invariant::Count;
+use crate::parts;
 use crate::store::hash64;
 
 impl OpenFileTable<'_> {
@@ -57,6 +58,7 @@ impl OpenFileTable<'_> {
     /// The first reference to the open file that is in transit to the member.
     pub(super) fn find_first_sent(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
         self.find_from(open_file, vmid, 1)
+            .filter(|_| parts::GIVEN_FILES)
     }
 
     /// The next reference to the same open file.
@@ -92,7 +94,7 @@ impl OpenFileTable<'_> {
     }
 
     pub(super) fn insert_into_index(&mut self, slot: u32) {
-        if self.at(slot).is_sent() {
+        if parts::GIVEN_FILES && self.at(slot).is_sent() {
             self.insert_sent(slot);
         } else {
             self.insert_key(slot);
@@ -118,7 +120,7 @@ impl OpenFileTable<'_> {
     }
 
     pub(super) fn remove_from_index(&mut self, slot: u32) {
-        if self.at(slot).is_sent() {
+        if parts::GIVEN_FILES && self.at(slot).is_sent() {
             self.remove_sent(slot);
         } else {
             self.remove_key(slot);

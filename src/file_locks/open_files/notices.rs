@@ -2,6 +2,7 @@
 
 use super::{Notice, OpenFileTable, Reference};
 use crate::Vmid;
+use crate::parts;
 
 impl OpenFileTable<'_> {
     /// Allows the notice of the open file for the member.
@@ -11,6 +12,9 @@ impl OpenFileTable<'_> {
 
     /// Sets the notices of the member's references to the open file that are one of `from`.
     fn change_notices(&mut self, open_file: u64, vmid: Vmid, from: &[Notice], to: Notice) {
+        if !parts::GIVEN_FILES {
+            return;
+        }
         let mut found = self.find_from(open_file, vmid, 0);
         while let Some(slot) = found {
             let Reference { state, notice, .. } = *self.at(slot);
@@ -28,11 +32,17 @@ impl OpenFileTable<'_> {
 
     /// The next notice to send: the receiver and the open file.
     pub(super) fn next_notice(&self) -> Option<(Vmid, u64)> {
+        if !self.has_notices() {
+            return None;
+        }
         self.outbox.due().find_map(|slot| self.notice_at(slot))
     }
 
     /// The next notice for that member.
     pub(super) fn next_notice_for(&self, to: Vmid) -> Option<(Vmid, u64)> {
+        if !parts::GIVEN_FILES {
+            return None;
+        }
         let mut pending = self.outbox.due().chain(self.outbox.deferred());
         pending.find_map(|slot| self.notice_at(slot).filter(|(vmid, _)| *vmid == to))
     }
@@ -40,17 +50,21 @@ impl OpenFileTable<'_> {
     /// Passes the notice over until [`OpenFileTable::resume_notices`], because there was no room to send
     /// it.
     pub(super) fn defer_notice(&mut self, vmid: Vmid, open_file: u64) {
-        if let Some(slot) = self.find_with_notice(open_file, vmid, &[Notice::Pending]) {
+        if parts::GIVEN_FILES
+            && let Some(slot) = self.find_with_notice(open_file, vmid, &[Notice::Pending])
+        {
             self.outbox.defer(slot);
         }
     }
 
     pub(in crate::file_locks) fn has_notices(&self) -> bool {
-        self.outbox.has_due()
+        parts::GIVEN_FILES && self.outbox.has_due()
     }
 
     pub(in crate::file_locks) fn resume_notices(&mut self) {
-        self.outbox.resume();
+        if parts::GIVEN_FILES {
+            self.outbox.resume();
+        }
     }
 
     /// Records that the notice was sent.

@@ -4,6 +4,7 @@ use super::quotas::OPEN_FILES;
 use super::{FREE, HoldState, MAX_IN_TRANSIT, Notice, OpenFileTable, Reference};
 use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
+use crate::parts;
 use crate::store::Portion;
 
 impl OpenFileTable<'_> {
@@ -92,6 +93,9 @@ impl OpenFileTable<'_> {
 
     /// Records that the member, whose process is connected, has the open file itself.
     pub(in crate::file_locks) fn mark_open_file_joined(&mut self, open_file: u64, vmid: Vmid) {
+        if !parts::GIVEN_FILES {
+            return;
+        }
         let mut found = self.find_from(open_file, vmid, 0);
         while let Some(slot) = found {
             self.mark_joined(slot);
@@ -117,7 +121,7 @@ impl OpenFileTable<'_> {
         left: u64,
         allows_notices: bool,
     ) -> u64 {
-        if self.unjoined == 0 && (self.withheld == 0 || !allows_notices) {
+        if !parts::GIVEN_FILES || self.unjoined == 0 && (self.withheld == 0 || !allows_notices) {
             return 0;
         }
         let mut portion = Portion::new();

@@ -21,7 +21,7 @@ impl Processes<'_> {
         pid: Id,
     ) -> Result<(), Error> {
         let parent = *self.find_by_vmid(from).ok_or(Error::NoSuchProcess)?;
-        let has_own = self.by_vmid.get(self.own.get()).is_some();
+        let has_own = self.slot_of(self.own).is_some();
         if self.by_vmid.len().minus(usize::from(has_own)) >= self.peers {
             return Err(Error::Full(Resource::Peers));
         }
@@ -54,7 +54,7 @@ impl Processes<'_> {
         pid: Id,
         parent: Option<Vmid>,
     ) -> Result<(), Error> {
-        if let Some(slot) = self.by_vmid.get(from.get()) {
+        if let Some(slot) = self.slot_of(from) {
             let entry = self.entries.get(slot as usize);
             if entry.is_none_or(|entry| entry.pid != pid) {
                 return Err(Error::Invalid(Invalid::Pid));
@@ -80,7 +80,7 @@ impl Processes<'_> {
     /// Records that the member's process runs without having joined: it is one in C.
     pub(in crate::leader) fn mark_running_unjoined(&mut self, vmid: Vmid) {
         if self.is_starting(vmid)
-            && let Some(slot) = self.by_vmid.get(vmid.get())
+            && let Some(slot) = self.slot_of(vmid)
         {
             self.runs(slot);
         }
@@ -153,7 +153,7 @@ impl Processes<'_> {
 
     /// Frees the pid if no process has it and it names nothing.
     pub(super) fn free_if_unreferenced(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
-        let Some(slot) = self.by_pid.get(pid) else {
+        let Some(slot) = self.slot_of_pid(pid) else {
             return;
         };
         let Some(entry) = self.entries.get_mut(slot as usize) else {

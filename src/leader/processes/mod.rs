@@ -18,7 +18,7 @@ use crate::store::{
     Arena, Digest, Digested, Quotas, SortedMap, Steps, Table, TransmitQueue, bytes_for, image,
     memory_sum,
 };
-use crate::{Id, Vmid};
+use crate::{Id, Vmid, parts};
 use core::hash::Hash;
 
 use super::LeaderCapacities;
@@ -169,7 +169,11 @@ impl<'m> Processes<'m> {
     /// The number of entries before which all are that were ever used: slots are given out from the lowest
     /// on. A look at all processes looks at these.
     fn used(&self) -> usize {
-        self.by_pid.peak()
+        if parts::PROCESSES {
+            self.by_pid.peak()
+        } else {
+            0
+        }
     }
 
     #[inline(never)]
@@ -247,25 +251,45 @@ impl<'m> Processes<'m> {
     }
 
     fn find_by_pid(&self, pid: Id) -> Option<&Entry> {
-        self.entries.get(self.by_pid.get(pid)? as usize)
+        self.entries.get(self.slot_of_pid(pid)? as usize)
     }
 
     fn find_by_pid_mut(&mut self, pid: Id) -> Option<&mut Entry> {
-        self.entries.get_mut(self.by_pid.get(pid)? as usize)
+        let slot = self.slot_of_pid(pid)?;
+        self.entries.get_mut(slot as usize)
     }
 
     fn find_by_vmid(&self, vmid: Vmid) -> Option<&Entry> {
-        self.entries.get(self.by_vmid.get(vmid.get())? as usize)
+        self.entries.get(self.slot_of(vmid)? as usize)
+    }
+
+    fn slot_of_pid(&self, pid: Id) -> Option<u32> {
+        if parts::PROCESSES {
+            self.by_pid.get(pid)
+        } else {
+            None
+        }
+    }
+
+    fn slot_of(&self, vmid: Vmid) -> Option<u32> {
+        if parts::PROCESSES {
+            self.by_vmid.get(vmid.get())
+        } else {
+            None
+        }
     }
 
     /// Returns true if the ID is a process's pid, or one that still names a group or session.
     pub(super) fn is_pid_in_use(&self, id: Id) -> bool {
-        self.by_pid.get(id).is_some()
+        self.slot_of_pid(id).is_some()
     }
 
     /// Adds an entry, which is charged to `payer`.
     fn add(&mut self, payer: Vmid, entry: Entry) -> Result<(), Error> {
         let full = Error::Full(Resource::Processes);
+        if !parts::PROCESSES {
+            return Err(full);
+        }
         let free_count = self.free_count.checked_sub(1).ok_or(full)?;
         let slot = *self.free.get(free_count).ok_or(full)?;
         if self.by_vmid.get(entry.vmid).is_some() || self.is_pid_in_use(entry.pid) {

@@ -5,7 +5,7 @@ use super::{Entry, ExitNotice, Life, Processes, SIGPWR};
 use crate::error::Errno;
 use crate::invariant::Count;
 use crate::wire::{ExitReport, ProcessNote};
-use crate::{Id, Vmid};
+use crate::{Id, Vmid, parts};
 
 /// A notice to a process about a relative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Processes<'_> {
     /// Changes the process of the member, and notes whether a notice about it is due now. Returns false if
     /// there is no such process.
     fn update_by_vmid(&mut self, vmid: Vmid, change: impl FnOnce(&mut Entry)) -> bool {
-        let slot = self.by_vmid.get(vmid.get());
+        let slot = self.slot_of(vmid);
         let Some(slot) = slot else {
             return false;
         };
@@ -94,7 +94,7 @@ impl Processes<'_> {
 
     /// As [`Processes::update_outbox`], for the process with that pid.
     pub(super) fn update_outbox_of(&mut self, pid: Id) {
-        if let Some(slot) = self.by_pid.get(pid) {
+        if let Some(slot) = self.slot_of_pid(pid) {
             self.update_outbox(slot);
         }
     }
@@ -108,17 +108,19 @@ impl Processes<'_> {
 
     /// Whether an exit notice or a notice about a relative is due.
     pub(in crate::leader) fn has_notices(&self) -> bool {
-        self.outbox.has_due()
+        parts::PROCESSES && self.outbox.has_due()
     }
 
     /// Makes the notices that were passed over due again.
     pub(in crate::leader) fn resume_notices(&mut self) {
-        self.outbox.resume();
+        if parts::PROCESSES {
+            self.outbox.resume();
+        }
     }
 
     /// Passes the notice that is due for that process over until [`Processes::resume_notices`].
     pub(super) fn defer_notice_of(&mut self, pid: Id) {
-        if let Some(slot) = self.by_pid.get(pid) {
+        if let Some(slot) = self.slot_of_pid(pid) {
             self.outbox.defer(slot);
         }
     }
@@ -126,6 +128,9 @@ impl Processes<'_> {
     /// Returns the next notice to send: of an exit, or about a relative. It stays until
     /// [`Processes::mark_exit_sent`] or [`Processes::mark_notice_sent`].
     pub(in crate::leader) fn next_notice(&self) -> Option<DueNotice> {
+        if !self.has_notices() {
+            return None;
+        }
         self.outbox.due().find_map(|slot| {
             let entry = self.entries.get(slot as usize)?;
             match self.exit_notice(entry) {
@@ -160,14 +165,14 @@ impl Processes<'_> {
             (ProcessNote::ChildAbandoned, _) => entry.child_abandoned = false,
             _ => {}
         });
-        if let Some(slot) = self.by_vmid.get(to.get()) {
+        if let Some(slot) = self.slot_of(to) {
             self.outbox.rotate(slot);
         }
     }
 
     /// Passes the notice for the process over until [`Processes::resume_notices`].
     pub(in crate::leader) fn defer_notice(&mut self, to: Vmid) {
-        if let Some(slot) = self.by_vmid.get(to.get()) {
+        if let Some(slot) = self.slot_of(to) {
             self.outbox.defer(slot);
         }
     }

@@ -9,7 +9,7 @@ use crate::leader::Ranges;
 use crate::leader::signals::{SIGCONT, SIGHUP};
 use crate::store::Portion;
 use crate::wire::ProcessFlags;
-use crate::{Id, Vmid};
+use crate::{Id, Vmid, parts};
 
 /// How many times the end of a process searches the table for a member that an entry is charged to. Those
 /// searches remain that the portions before have not made.
@@ -31,7 +31,7 @@ impl Processes<'_> {
     /// orphans.
     pub(in crate::leader) fn on_death(&mut self, vmid: Vmid, ranges: &mut Ranges<'_>) {
         self.own_has_left |= vmid == self.own;
-        let Some(slot) = self.by_vmid.get(vmid.get()) else {
+        let Some(slot) = self.slot_of(vmid) else {
             self.signals.remove_target(vmid, |_| Err(Errno::ESRCH));
             return;
         };
@@ -89,7 +89,7 @@ impl Processes<'_> {
         left: u64,
         ranges: &mut Ranges<'_>,
     ) -> u64 {
-        let slot = self.by_vmid.get(vmid.get());
+        let slot = self.slot_of(vmid);
         let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)) else {
             return 0;
         };
@@ -216,7 +216,7 @@ impl Processes<'_> {
 
     /// Returns true while the table has a starting process whose parent has ended.
     pub(crate) fn has_orphaned_starts(&self) -> bool {
-        self.orphaned_starts > 0
+        parts::PROCESSES && self.orphaned_starts > 0
     }
 
     /// Returns the highest number of an orphaned start so far. The time limit of a start counts
@@ -236,7 +236,7 @@ impl Processes<'_> {
     /// again.
     pub(in crate::leader) fn defer_start(&mut self, vmid: Vmid) {
         let number = self.last_orphaned.plus(1);
-        let slot = self.by_vmid.get(vmid.get());
+        let slot = self.slot_of(vmid);
         let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
         if let Some(entry) = entry.filter(|entry| entry.orphaned != 0) {
             entry.orphaned = number;
@@ -247,7 +247,7 @@ impl Processes<'_> {
     /// Abandons a process that is being started. No exit is reported; the rest is as when a member
     /// [leaves](Processes::on_death).
     pub(in crate::leader) fn abandon(&mut self, vmid: Vmid) {
-        let slot = self.by_vmid.get(vmid.get());
+        let slot = self.slot_of(vmid);
         let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
         let Some(entry) = entry.filter(|entry| entry.life == Life::Starting) else {
             return;
@@ -263,7 +263,7 @@ impl Processes<'_> {
 
     /// Makes the notice due that an inherited child was abandoned.
     pub(in crate::leader) fn notify_abandoned(&mut self, parent: Vmid) {
-        let slot = self.by_vmid.get(parent.get());
+        let slot = self.slot_of(parent);
         let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
         if let (Some(slot), Some(entry)) = (slot, entry) {
             entry.child_abandoned = true;
@@ -290,7 +290,7 @@ impl Processes<'_> {
                 ranges.give_single(pid, parent);
                 ranges.charge_single(pid, parent);
                 self.update_outbox_of(pid);
-                if let Some(slot) = self.by_pid.get(pid) {
+                if let Some(slot) = self.slot_of_pid(pid) {
                     self.charge_to(slot, parent);
                 }
             }

@@ -91,7 +91,7 @@ impl Processes<'_> {
 
     /// Charges a pid that only names a group or a session as one of its members is charged.
     pub(super) fn charge_name(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
-        let Some(slot) = self.by_pid.get(pid) else {
+        let Some(slot) = self.slot_of_pid(pid) else {
             return;
         };
         if self.quotas.is_on() {

@@ -13,7 +13,7 @@ use crate::node::{Node, Wait};
 use crate::pal::{ConnectError, Deadline, Pal, Stream, Time};
 use crate::sync::Ordering;
 use crate::wire::Message;
-use crate::{Id, Vmid};
+use crate::{Id, Vmid, parts};
 
 /// # Children that never join
 impl<P: Pal> Node<'_, P> {
@@ -117,6 +117,9 @@ impl<P: Pal> Node<'_, P> {
     /// Reports abandoned children to the leader, if it is time to. Returns when the worker must run
     /// again, if before `until`.
     pub(crate) fn poll_abandoned(&self, until: Deadline) -> Deadline {
+        if !parts::PROCESSES {
+            return until;
+        }
         let due = || {
             Some(Time(self.abandoned_retry_at.load(Ordering::SeqCst))).filter(|at| *at != Time(0))
         };

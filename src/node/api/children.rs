@@ -11,7 +11,7 @@ use crate::node::{Node, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Answer, EndQuery, Message, ProcessQuery};
-use crate::{Id, Pid, Vmid};
+use crate::{Id, Pid, Vmid, parts};
 
 /// The children that [`Node::wait_child`] waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Tells the leader that the parent has reaped the child.
     pub(crate) fn forget_child(&self, pid: Id) {
-        if self.has_extensions() {
+        if parts::PROCESSES && self.has_extensions() {
             // Without room it stays a zombie until this process ends: the worker, which may be the
             // caller, waits for no peer. Without the leader no process asks for the pid any more.
             let _ = self.send_reap(pid);

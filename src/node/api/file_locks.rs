@@ -7,7 +7,7 @@ use crate::node::rpc::{self, Limits, done, error_of};
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::wire::{FileLock, HeldLock, LockFamily, LockKind, Message};
-use crate::{Id, Vmid};
+use crate::{Id, Vmid, parts};
 
 /// The pause between requests to a leader that can't cancel a wait, at first and at most, in
 /// milliseconds.
@@ -158,7 +158,9 @@ calls! {
             wait
         } else if self.has_extensions() {
             let wait = self.begin(wait);
-            if let Some(outcome) = wait!(self.set_delegated(leader, lock, wait)) {
+            if parts::DELEGATIONS
+                && let Some(outcome) = wait!(self.set_delegated(leader, lock, wait))
+            {
                 return outcome;
             }
             self.used_locks.note(lock);

@@ -61,6 +61,6 @@ impl<P: Pal> Node<'_, P> {
             .lock()
             .apply(&Op::SignalAnswered { from, seq, result });
         self.send_output(Sender::Call);
-        answered == Outcome::Done
+        matches!(answered, Outcome::Done)
     }
 }

@@ -93,7 +93,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 charge_for_locks(peer, removed);
             }
             // This comes before any answer to another process.
-            if outcome == Outcome::Later
+            if matches!(outcome, Outcome::Later)
                 && seq != 0
                 && let Some(peer) = peer
             {

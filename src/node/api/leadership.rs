@@ -1,6 +1,7 @@
 //! The duties of the leader: it answers HELLO, sends notifications, and leaves last.
 
 use crate::Vmid;
+use crate::config::Config;
 use crate::error::Error;
 use crate::leader::{Op, Outcome, Presence};
 use crate::node::connection::revoke_grants;
@@ -37,7 +38,9 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         // The leader answers even if this node is about to close.
         let answer = Message::Hello(self.own_hello());
-        self.note_follower(peer, hello);
+        if Config::HAS_SUCCESSION {
+            self.note_follower(peer, hello);
+        }
         if let Err(Error::Full(_)) = self.put(peer, 0, &answer) {
             return false;
         }
@@ -50,7 +53,8 @@ impl<'m, P: Pal> Node<'m, P> {
             return false;
         }
         // The process learns the outcome from its next request.
-        if leader.lock().apply(&Op::Join(peer.vmid(), *hello)) != Outcome::Done {
+        let joined = leader.lock().apply(&Op::Join(peer.vmid(), *hello));
+        if !matches!(joined, Outcome::Done) {
             self.counters.rejected_oneway.add(1);
         }
         self.heirs_are_due();

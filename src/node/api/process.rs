@@ -11,7 +11,7 @@ use crate::node::{LeaderTables, Node, Phase, Wait, WaitReason};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{ExitReport, Hello, IdRange, Message, ProcessQuery};
-use crate::{Id, Pid, Vmid};
+use crate::{Id, Pid, Vmid, parts};
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,12 +28,16 @@ pub struct Exit {
 impl<'m, P: Pal> Node<'m, P> {
     /// Returns this process's pid, once it [joined](Node::join).
     pub fn pid(&self) -> Option<Pid> {
-        Pid::new(self.own_pid.load(Ordering::Acquire))
+        Pid::new(self.pid_or_zero())
     }
 
     /// Returns this process's pid as messages have it: 0 before it joined, which is no process's pid.
     pub(crate) fn pid_or_zero(&self) -> Id {
-        self.own_pid.load(Ordering::Acquire)
+        if parts::PROCESSES {
+            self.own_pid.load(Ordering::Acquire)
+        } else {
+            0
+        }
     }
 
     /// Whether the leader is known to have this crate's extensions.

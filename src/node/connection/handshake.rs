@@ -331,7 +331,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if has_left {
                 Self::note_departed(&peer);
             }
-            if has_left || peer.awaits_rejoin.load(Ordering::SeqCst) {
+            if Config::HAS_SUCCESSION && (has_left || peer.awaits_rejoin.load(Ordering::SeqCst)) {
                 self.announce_to(&peer);
             } else {
                 leader.lock().apply(&Op::Connected(vmid));

@@ -123,6 +123,7 @@ impl<'m> Server<'m> {
         self.quotas.release(payer, HANDLES, 1);
     }
 
+    #[cfg_attr(static_library, inline(never))]
     pub(super) fn client(&self, index: u32) -> &ClientRecord {
         static NOWHERE: ClientRecord = EMPTY;
         self.steps.count();

@@ -1,0 +1,20 @@
+//! The parts that `liblibos_ipc_seed.a` does not have (`arch/c/archive.sh`): no function of
+//! `include/libos_ipc_seed.h` makes use of them, and all processes of a family link the same archive.
+//!
+//! Each part begins at a few look-ups and requests. These test the constant, and the compiler drops what nothing
+//! reaches then.
+
+pub(crate) const IS_WHOLE: bool = !cfg!(seed_archive);
+
+/// The leader's table of processes: joining, groups, sessions, exit notices of the leader, children that never come.
+pub(crate) const PROCESSES: bool = IS_WHOLE;
+/// Open files that one process gives to another.
+pub(crate) const GIVEN_FILES: bool = IS_WHOLE;
+/// Files whose locks a member grants itself.
+pub(crate) const DELEGATIONS: bool = IS_WHOLE;
+/// Fencing numbers.
+pub(crate) const FENCING: bool = IS_WHOLE;
+/// The ring of the last events.
+pub(crate) const EVENTS: bool = IS_WHOLE;
+/// Counters that only `libos_ipc_get_statistics` reads.
+pub(crate) const STATISTICS: bool = IS_WHOLE;

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Two processes that call only functions of libos_ipc_seed.h and of set-up: a leader and its child. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "libos_ipc.h"
+#include "libos_ipc_posix.h"
+
+#define ROUNDS 200
+#define COUNTER 0x5eed
+#define GROUP 4000
+
+static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
+static const char* g_base;
+static IDTYPE g_pid, g_parent_pid;
+static atomic_int g_signals, g_ended;
+
+static void is(long long result, long long expected, const char* what) {
+    if (result != expected) {
+        fprintf(stderr, "process %u: %s is %lld, not %lld\n", g_process_ipc_ids.self_vmid, what, result, expected);
+        exit(1);
+    }
+}
+#define IS(call, expected) is(call, expected, #call)
+
+static int deliver(void* context, const struct libos_ipc_pid_kill* kill) {
+    if (kill->type == KILL_PROCESS && kill->id != g_pid)
+        return -ESRCH;
+    atomic_fetch_add(&g_signals, kill->signum != 0);
+    return 0;
+}
+
+static int64_t get_metadata(void* context, IDTYPE pid, enum pid_meta_code code, void* data, size_t size) {
+    memcpy(data, "/bin/child", 11);
+    return pid == g_pid && code == PID_META_EXEC ? 11 : -ESRCH;
+}
+
+static void note_end(void* context, const struct libos_ipc_cld_exit* exit) {
+    atomic_store(&g_ended, (int)exit->exitcode);
+}
+
+static void state_self(void* context, struct libos_ipc_self* self) {
+    *self = (struct libos_ipc_self){.pid = g_pid, .ppid = g_parent_pid};
+}
+
+static void await(atomic_int* what, int expected) {
+    while (atomic_load(what) != expected)
+        sched_yield();
+}
+
+static void start(void) {
+    static const struct libos_ipc_callbacks callbacks = {
+        .signal = deliver, .metadata = get_metadata, .child_died = note_end, .self = state_self};
+    struct libos_ipc_platform platform;
+    IS(libos_ipc_posix_platform(&platform, g_base, g_memory, sizeof(g_memory)), 0);
+    IS(libos_ipc_setup(&platform, &callbacks, NULL), 0);
+    IS(init_ipc(), 0);
+    IS(init_ipc_worker(), 0);
+}
+
+static void stop(void) {
+    terminate_ipc_worker();
+    libos_ipc_posix_platform_end();
+}
+
+static int lock(enum libos_file_lock_family family, int type, bool wait) {
+    struct libos_file_lock lock = {family, type, 0, 9, g_pid, g_pid};
+    return file_lock_set("/file", &lock, wait);
+}
+
+/* Increments the shared counter ROUNDS times. */
+static struct sync_handle* count(void) {
+    struct sync_handle* handle;
+    uint64_t counter = 0;
+    IS(sync_create(&handle, COUNTER), 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        (void)!sync_lock(handle, SYNC_STATE_EXCLUSIVE, &counter, sizeof(counter));
+        counter++;
+        sync_unlock(handle, &counter, sizeof(counter));
+    }
+    return handle;
+}
+
+static void child(void) {
+    IDTYPE id, owner;
+    start();
+    sync_destroy(count());
+    id = get_new_id(0);
+    IS(ipc_get_id_owner(id, &owner), 0);
+    IS(owner, g_process_ipc_ids.self_vmid);
+    /* The leader holds both locks until it has got the first signal. */
+    IS(lock(FILE_LOCK_POSIX, 1, false), -EAGAIN);
+    IS(lock(FILE_LOCK_FLOCK, 1, false), -EAGAIN);
+    IS(ipc_kill_process(g_pid, g_parent_pid, SIGUSR1), 0);
+    IS(lock(FILE_LOCK_POSIX, 1, true), 0);
+    IS(lock(FILE_LOCK_FLOCK, 1, true), 0);
+    IS(ipc_kill_all(g_pid, SIGUSR2), 0);
+    await(&g_signals, 3);
+    release_id(id);
+    IS(ipc_cld_exit_send(42, 0), 0);
+    stop();
+}
+
+static void lead(IDTYPE vmid, IDTYPE pid) {
+    struct libos_ipc_pid_retmeta* answer = NULL;
+    struct libos_file_lock asked = {FILE_LOCK_POSIX, 1, 0, FS_LOCK_EOF, g_pid, 0}, found;
+    int result;
+    struct sync_handle* handle = count();
+    await(&g_signals, 1);
+    IS(lock(FILE_LOCK_POSIX, 2, false), 0);
+    IS(lock(FILE_LOCK_FLOCK, 2, false), 0);
+    await(&g_signals, 2);
+    IS(file_lock_get("/file", &asked, &found), 0);
+    IS(found.pid, pid);
+    IS(ipc_pid_getmeta(pid, PID_META_EXEC, &answer), 0);
+    IS(strcmp(answer->data, "/bin/child"), 0);
+    free(answer);
+    IS(ipc_kill_process(g_pid, pid, SIGUSR1), 0);
+    /* Nobody owns the ID of the group. */
+    IS(ipc_kill_pgroup(g_pid, GROUP, SIGUSR1), -ESRCH);
+    IS(ipc_kill_thread(g_pid, pid, pid, SIGUSR1), 0);
+    IS(ipc_kill_all(g_pid, SIGUSR1), 0);
+    await(&g_ended, 42);
+    /* What the child has not released is free when its connection has ended. */
+    while ((result = lock(FILE_LOCK_FLOCK, 1, false)) == -EAGAIN)
+        sched_yield();
+    IS(result, 0);
+    IS(lock(FILE_LOCK_POSIX, 1, true), 0);
+    uint64_t counter = 0;
+    IS(sync_lock(handle, SYNC_STATE_SHARED, &counter, sizeof(counter)), true);
+    IS(counter, 2 * ROUNDS);
+    sync_unlock(handle, &counter, sizeof(counter));
+    sync_destroy(handle);
+    IS(vmid, STARTING_VMID + 1);
+    stop();
+}
+
+int main(int argc, char** argv) {
+    int status, identity[2];
+    IDTYPE numbers[3];
+    g_base = argv[1];
+    IS(pipe(identity), 0);
+    pid_t host = fork();
+    if (host == 0) {
+        IS(prctl(PR_SET_PDEATHSIG, SIGKILL), 0);
+        IS(read(identity[0], numbers, sizeof(numbers)), sizeof(numbers));
+        g_process_ipc_ids = (struct libos_ipc_ids){numbers[0], STARTING_VMID, STARTING_VMID};
+        g_pid = numbers[1];
+        g_parent_pid = numbers[2];
+        child();
+        return 0;
+    }
+    start();
+    g_pid = numbers[2] = get_new_id(0);
+    IS(lock(FILE_LOCK_POSIX, 1, false), 0);
+    IS(lock(FILE_LOCK_FLOCK, 1, false), 0);
+    IS(ipc_get_new_vmid(&numbers[0]), 0);
+    numbers[1] = get_new_id(numbers[0]);
+    IS(write(identity[1], numbers, sizeof(numbers)), sizeof(numbers));
+    lead(numbers[0], numbers[1]);
+    IS(waitpid(host, &status, 0), host);
+    IS(status, 0);
+    return 0;
+}
