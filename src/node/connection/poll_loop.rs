@@ -5,100 +5,29 @@
 //! number of frames of each peer, so that a busy peer takes no time from others. Frames that a peer does not read wait in the
 //! queue of that peer. If the queue of a peer is full, the worker does not read its requests.
 
+mod refusals;
+mod serving;
+mod worker_state;
+
 use crate::invariant::{Count, log_broken};
 use crate::sync::Ordering;
 use core::time::Duration;
 
-use crate::Vmid;
-use crate::counters::Refusal;
 use crate::error::Error;
 use crate::log::log_event;
 use crate::node::lifecycle::CLOSE_LIMIT;
-use crate::node::succession::LogKeyFrame;
-use crate::node::{AdaptiveSpin, LeaderTables, Node, PeerRef, Phase, Sender, StreamKey};
+use crate::node::{LeaderTables, Node, Phase, StreamKey};
 use crate::pal::fault::{check_ready, log_fault};
-use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Stream, Time, Token};
-use crate::store::{Arena, SpinLockGuard, Table, assert_none_held, bytes_for, memory_sum};
-
-/// The length of the VMID with which a process begins each of its streams, in bytes.
-pub(crate) const VMID_LENGTH: usize = 4;
+use crate::pal::{Deadline, Event, Interest, Pal, Token};
+use crate::store::{SpinLockGuard, assert_none_held};
+pub(in crate::node) use worker_state::UnidentifiedStream;
+pub(crate) use worker_state::{VMID_LENGTH, WorkerState};
 
 /// The pause before a full backlog, or a half that another thread had locked, is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(2);
 
 /// The pause before streams are accepted again after the platform had no more of them.
 pub(super) const RETRY_ACCEPT: Duration = Duration::from_millis(100);
-
-/// An accepted stream whose process has not sent its VMID yet.
-pub(crate) struct UnidentifiedStream<S> {
-    pub(in crate::node) stream: S,
-    pub(in crate::node) vmid: [u8; VMID_LENGTH],
-    pub(in crate::node) length: usize,
-    /// The frame with the key of a log, as far as it has come.
-    pub(in crate::node) key: LogKeyFrame,
-    pub(in crate::node) until: Time,
-    /// The platform reports what arrives. It must not report frames that nothing reads yet, behind a VMID
-    /// that is known: the worker would not sleep.
-    pub(in crate::node) is_watched: bool,
-}
-
-impl<S> UnidentifiedStream<S> {
-    /// A stream whose VMID is known, and which the worker tries again in a while.
-    pub(super) fn of(stream: S, vmid: Vmid, until: Time) -> Self {
-        UnidentifiedStream {
-            stream,
-            vmid: vmid.get().to_le_bytes(),
-            length: VMID_LENGTH,
-            key: LogKeyFrame::default(),
-            until,
-            is_watched: false,
-        }
-    }
-}
-
-/// The state of the poll loop. Its lock is a token: the thread that holds it is the worker.
-pub(crate) struct WorkerState<'m, S> {
-    pub(super) unidentified: Table<'m, Option<UnidentifiedStream<S>>>,
-    pub(super) unidentified_count: usize,
-    ready: &'m mut ReadyList,
-    spin: AdaptiveSpin,
-    /// The time of the last readiness event. Spinning is judged by the time from one such event to
-    /// the next, not by the wait alone: on a single core the peer may have run before the wait
-    /// began.
-    last_ready: Time,
-    /// The platform has no more streams: the worker does not watch the listener before this time,
-    /// or before a stream was closed.
-    pub(super) exhausted_until: Option<Time>,
-    /// The time of the next attempt to connect to a peer whose backlog was full.
-    next_try: Option<Time>,
-}
-
-impl<'m, S: Stream> WorkerState<'m, S> {
-    pub(crate) const fn bytes(unidentified: usize) -> usize {
-        memory_sum!(
-            bytes_for::<Option<UnidentifiedStream<S>>>(unidentified),
-            bytes_for::<ReadyList>(1),
-        )
-    }
-
-    pub(crate) fn new(arena: &mut Arena<'m>, unidentified: usize) -> Result<Self, Error> {
-        Ok(WorkerState {
-            unidentified: arena.alloc_table(unidentified, |_| None),
-            unidentified_count: 0,
-            ready: arena.alloc_with(|_| ReadyList::new())?,
-            spin: AdaptiveSpin::new(),
-            last_ready: Time(0),
-            exhausted_until: None,
-            next_try: None,
-        })
-    }
-
-    /// Whether a stream that claims the same VMID waits for the end of the peer that has it.
-    pub(super) fn has_claim(&self, claimed: &UnidentifiedStream<S>) -> bool {
-        let mut waiting = self.unidentified.iter().flatten();
-        waiting.any(|other| other.length == VMID_LENGTH && other.vmid == claimed.vmid)
-    }
-}
 
 /// The time at which the worker must serve again even if no stream becomes ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -325,85 +254,6 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Serves the scheduled peers. Returns when to serve again, and the number of peers that were
-    /// scheduled again.
-    fn serve_scheduled(&self, state: &mut WorkerState<'m, P::Stream>) -> (Retry, usize) {
-        let mut retry = Retry::No;
-        let mut relisted = 0_usize;
-        state.next_try = None;
-        // Only the peers that are scheduled now: a peer that is scheduled again is served after the
-        // streams.
-        for _ in 0..self.peers.scheduled() {
-            let Some(peer) = self.peers.next_scheduled() else {
-                break;
-            };
-            let kept_until = Self::kept_until(&peer).filter(|until| self.now() < *until);
-            let retry_peer = if let Some(until) = kept_until {
-                relisted = relisted.plus(self.serve_again_at(state, &peer, until));
-                Retry::No
-            } else if !self.judge_unreachable(&peer) {
-                Retry::Soon
-            } else if peer.broken.load(Ordering::SeqCst) {
-                if self.may_be_refused(&peer) {
-                    self.accept(state);
-                }
-                self.close(state, &peer)
-            } else {
-                self.flush(&peer);
-                let retry = self.resume(&peer);
-                if let Some(next) = peer.next_try() {
-                    // Later if another thread had locked the half, so that no attempt was made.
-                    let now = self.now();
-                    let next = if next > now { next } else { now + RETRY };
-                    relisted = relisted.plus(self.serve_again_at(state, &peer, next));
-                }
-                retry
-            };
-            if retry_peer != Retry::No {
-                let is_new = self.peers.schedule(&peer);
-                relisted = relisted.plus(usize::from(is_new));
-                retry = retry.min(retry_peer);
-            }
-            self.run_upcalls();
-        }
-        retry = retry.min(self.send_output(Sender::Turn));
-        // The calls to the embedder that this and other threads have queued.
-        self.run_upcalls();
-        (retry, relisted)
-    }
-
-    /// Schedules the peer, and has the worker serve it at that time at the latest. Returns the number of
-    /// peers that were scheduled.
-    fn serve_again_at(
-        &self,
-        state: &mut WorkerState<'m, P::Stream>,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        next: Time,
-    ) -> usize {
-        let first = state.next_try.unwrap_or(next);
-        state.next_try = Some(first.min(next));
-        usize::from(self.peers.schedule(peer))
-    }
-
-    /// Marks a peer broken to which no stream could be opened, unless a stream to or from it was
-    /// opened meanwhile. False if another thread, which may be opening the stream now, has locked
-    /// the half: the flag `unreachable` changes, and streams are opened, only under this lock.
-    fn judge_unreachable(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        if !peer.unreachable.load(Ordering::SeqCst) {
-            return true;
-        }
-        let Some(tx) = peer.tx.try_lock() else {
-            return false;
-        };
-        let was_unreachable = peer.unreachable.swap(false, Ordering::SeqCst);
-        if was_unreachable && peer.lacks_inbound() && tx.stream.is_none() {
-            peer.broken.store(true, Ordering::SeqCst);
-            drop(tx);
-            self.refuse(Some(peer.vmid()), Refusal::Unreachable);
-        }
-        true
-    }
-
     fn on_ready(&self, state: &mut WorkerState<'m, P::Stream>, token: Token, readiness: Interest) {
         if token == Token::LISTENER {
             self.accept(state);
@@ -441,47 +291,6 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             None => {}
         }
-    }
-
-    /// Schedules the peer, and wakes the worker.
-    pub(crate) fn call_worker(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        if self.peers.schedule(peer) {
-            self.wake();
-        }
-    }
-
-    /// Counts a fault of a peer, or of an unidentified connection.
-    pub(in crate::node) fn refuse(&self, vmid: Option<Vmid>, refusal: Refusal) {
-        self.counters.refuse(refusal);
-        self.events.refused(vmid, refusal);
-        if let Some(vmid) = vmid
-            && refusal == Refusal::Unreachable
-        {
-            // A process that ends closes its listening stream before others have noticed its end.
-            log_event!(debug, "process {vmid} cannot be answered: {refusal}");
-        } else if let Some(vmid) = vmid {
-            log_event!(warn, "process {vmid} is refused: {refusal}");
-        } else {
-            log_event!(warn, "a connection is refused: {refusal}");
-        }
-    }
-
-    /// Closes the connection of a peer that has not returned a delegation or a lease in time.
-    pub(crate) fn disconnect_overdue(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        // It is disconnected already, and the worker reclaims what it has later.
-        if Self::kept_until(peer).is_some() {
-            return;
-        }
-        if !peer.broken.swap(true, Ordering::SeqCst) {
-            self.refuse(Some(peer.vmid()), Refusal::NotReturned);
-        }
-        self.disconnect_peer(peer);
-    }
-
-    /// Has the worker close the connection of the peer.
-    pub(crate) fn disconnect_peer(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        peer.broken.store(true, Ordering::SeqCst);
-        self.call_worker(peer);
     }
 
     /// Closes all streams, at the end. False if a call in another thread still holds one.

@@ -1,0 +1,82 @@
+//! What the poll loop keeps from one turn to the next.
+
+use crate::Vmid;
+use crate::error::Error;
+use crate::node::AdaptiveSpin;
+use crate::node::succession::LogKeyFrame;
+use crate::pal::{ReadyList, Stream, Time};
+use crate::store::{Arena, Table, bytes_for, memory_sum};
+
+/// The length of the VMID with which a process begins each of its streams, in bytes.
+pub(crate) const VMID_LENGTH: usize = 4;
+
+/// An accepted stream whose process has not sent its VMID yet.
+pub(crate) struct UnidentifiedStream<S> {
+    pub(in crate::node) stream: S,
+    pub(in crate::node) vmid: [u8; VMID_LENGTH],
+    pub(in crate::node) length: usize,
+    /// The frame with the key of a log, as far as it has come.
+    pub(in crate::node) key: LogKeyFrame,
+    pub(in crate::node) until: Time,
+    /// The platform reports what arrives. It must not report frames that nothing reads yet, behind a VMID
+    /// that is known: the worker would not sleep.
+    pub(in crate::node) is_watched: bool,
+}
+
+impl<S> UnidentifiedStream<S> {
+    /// A stream whose VMID is known, and which the worker tries again in a while.
+    pub(in crate::node::connection) fn of(stream: S, vmid: Vmid, until: Time) -> Self {
+        UnidentifiedStream {
+            stream,
+            vmid: vmid.get().to_le_bytes(),
+            length: VMID_LENGTH,
+            key: LogKeyFrame::default(),
+            until,
+            is_watched: false,
+        }
+    }
+}
+
+/// The state of the poll loop. Its lock is a token: the thread that holds it is the worker.
+pub(crate) struct WorkerState<'m, S> {
+    pub(in crate::node::connection) unidentified: Table<'m, Option<UnidentifiedStream<S>>>,
+    pub(in crate::node::connection) unidentified_count: usize,
+    pub(super) ready: &'m mut ReadyList,
+    pub(super) spin: AdaptiveSpin,
+    /// The time of the last readiness event. Spinning is judged by the time from one such event to
+    /// the next, not by the wait alone: on a single core the peer may have run before the wait
+    /// began.
+    pub(super) last_ready: Time,
+    /// The platform has no more streams: the worker does not watch the listener before this time,
+    /// or before a stream was closed.
+    pub(in crate::node::connection) exhausted_until: Option<Time>,
+    /// The time of the next attempt to connect to a peer whose backlog was full.
+    pub(super) next_try: Option<Time>,
+}
+
+impl<'m, S: Stream> WorkerState<'m, S> {
+    pub(crate) const fn bytes(unidentified: usize) -> usize {
+        memory_sum!(
+            bytes_for::<Option<UnidentifiedStream<S>>>(unidentified),
+            bytes_for::<ReadyList>(1),
+        )
+    }
+
+    pub(crate) fn new(arena: &mut Arena<'m>, unidentified: usize) -> Result<Self, Error> {
+        Ok(WorkerState {
+            unidentified: arena.alloc_table(unidentified, |_| None),
+            unidentified_count: 0,
+            ready: arena.alloc_with(|_| ReadyList::new())?,
+            spin: AdaptiveSpin::new(),
+            last_ready: Time(0),
+            exhausted_until: None,
+            next_try: None,
+        })
+    }
+
+    /// Whether a stream that claims the same VMID waits for the end of the peer that has it.
+    pub(in crate::node::connection) fn has_claim(&self, claimed: &UnidentifiedStream<S>) -> bool {
+        let mut waiting = self.unidentified.iter().flatten();
+        waiting.any(|other| other.length == VMID_LENGTH && other.vmid == claimed.vmid)
+    }
+}
