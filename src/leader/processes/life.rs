@@ -41,7 +41,11 @@ impl Processes<'_> {
                 ..FREE_ENTRY
             },
         )?;
-        self.quotas.charge(from, STARTS, 1);
+        if from == self.own {
+            self.quotas.charge(from, STARTS, 1);
+        } else {
+            self.quotas.charge_allowed(from, STARTS, 1);
+        }
         Ok(())
     }
 

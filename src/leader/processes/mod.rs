@@ -298,7 +298,7 @@ impl<'m> Processes<'m> {
         if !self.quotas.may_grow(payer, PROCESSES, 1) {
             return Err(full);
         }
-        let payer = self.quotas.charge(payer, PROCESSES, 1);
+        let payer = self.quotas.charge_allowed(payer, PROCESSES, 1);
         self.by_pid.insert(entry.pid, slot);
         self.by_vmid.insert(entry.vmid, slot);
         self.free_count = free_count;

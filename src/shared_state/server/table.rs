@@ -36,7 +36,7 @@ impl<'m> Server<'m> {
             handle_index
         } else {
             let handle_index = self.handle_slots.alloc()?;
-            let payer = self.quotas.charge(vmid, HANDLES, 1);
+            let payer = self.quotas.charge_allowed(vmid, HANDLES, 1);
             self.update_handle(handle_index, |handle| {
                 handle.id = id;
                 handle.clients = NONE;
@@ -57,7 +57,7 @@ impl<'m> Server<'m> {
         };
         let index = self.client_slots.alloc()?;
         let next_of_handle = self.handle(handle_index)?.clients;
-        let payer = self.quotas.charge(vmid, CLIENTS, 1);
+        let payer = self.quotas.charge_allowed(vmid, CLIENTS, 1);
         self.update_client(index, |client| {
             *client = ClientRecord {
                 vmid: Some(vmid),

@@ -28,7 +28,7 @@ entry!(Account {
 });
 
 image!(Ledger<'_> {
-    fields { pools, refused, has_moved }
+    fields { pools, refused, moved, has_exceeded }
     tables { accounts: slots.high_water() as usize => FREE }
     parts { slots }
     omitted { by_vmid, recent }
@@ -49,8 +49,11 @@ pub(super) struct Ledger<'m> {
     /// The member that was looked up last, and its account.
     recent: (Option<Vmid>, u32),
     pub(super) refused: u64,
-    /// By table: a charge was moved, or a place was split, so the pool may have given more than the rule allows.
-    pub(super) has_moved: [bool; MAX_TABLES],
+    /// By table: the number of places that were charged by a move or a split and that the rule does not allow. It counts
+    /// from the last time when nobody used shared places.
+    pub(super) moved: [u32; MAX_TABLES],
+    /// A member has got a place that the rule does not allow: the quotas are not right.
+    pub(super) has_exceeded: bool,
 }
 
 /// The account of the leader, which pays for a member when all accounts are in use.
@@ -78,7 +81,8 @@ impl<'m> Ledger<'m> {
             pools: core::array::from_fn(pool),
             recent: (None, NONE),
             refused: 0,
-            has_moved: [false; MAX_TABLES],
+            moved: [0; MAX_TABLES],
+            has_exceeded: false,
         }
     }
 
@@ -148,10 +152,25 @@ impl<'m> Ledger<'m> {
         account.charges.get(table).copied().or_broken(0)
     }
 
-    pub(super) fn note_move(&mut self, table: usize) {
-        if let Some(has_moved) = self.has_moved.get_mut(table) {
-            *has_moved = true;
+    /// Whether the rule allows what was charged last, to that account.
+    fn is_within(&self, account: u32, table: usize) -> bool {
+        let charge = self.charge(account, table);
+        let pool = self.pools.get(table);
+        pool.is_none_or(|pool| pool.is_within(charge))
+    }
+
+    /// Counts places that were charged to the account by a move or a split, if the rule does not allow them.
+    pub(super) fn note_move(&mut self, account: u32, table: usize, count: u32) {
+        let is_within = self.is_within(account, table);
+        if !is_within && let Some(moved) = self.moved.get_mut(table) {
+            *moved = moved.plus(count);
         }
+    }
+
+    /// Notes if the rule does not allow what was charged to the account. The leader also pays for members without an
+    /// account.
+    pub(super) fn note_growth(&mut self, account: u32, table: usize) {
+        self.has_exceeded |= account != OF_LEADER && !self.is_within(account, table);
     }
 
     #[inline]
@@ -168,6 +187,11 @@ impl<'m> Ledger<'m> {
             let charge = new(*place);
             pool.change(*place, charge);
             *place = charge;
+            if pool.sharers == 0
+                && let Some(moved) = self.moved.get_mut(table)
+            {
+                *moved = 0;
+            }
         }
     }
 
@@ -237,7 +261,12 @@ impl<'m> Ledger<'m> {
     #[inline(never)]
     pub(super) fn charge_to(&mut self, vmid: Vmid, table: usize, count: usize) -> Payer {
         let account = self.find_or_add(vmid);
-        self.add(account, table, number(count));
+        let count = number(count);
+        self.add(account, table, count);
+        if account == OF_LEADER {
+            // It may pay for a member without an account.
+            self.note_move(account, table, count);
+        }
         if let Some(account) = self.accounts.get_mut(account as usize) {
             // Another process with the VMID may have come.
             account.has_left = false;

@@ -185,12 +185,21 @@ impl<'m> Quotas<'m> {
         }
     }
 
+    /// As [`Quotas::charge`], for places that the member [may have](Quotas::may_grow). A check reports if it may not.
+    pub(crate) fn charge_allowed(&mut self, vmid: Vmid, table: usize, count: usize) -> Payer {
+        let payer = self.charge(vmid, table, count);
+        if let Some(ledger) = self.0.as_deref_mut() {
+            ledger.note_growth(payer.0, table);
+        }
+        payer
+    }
+
     /// Charges a place to the payer of another one.
     #[inline(never)]
     pub(crate) fn charge_also(&mut self, payer: Payer, table: usize) -> Payer {
         if let Some(ledger) = self.0.as_deref_mut() {
             ledger.add(payer.0, table, 1);
-            ledger.note_move(table);
+            ledger.note_move(payer.0, table, 1);
         }
         payer
     }
@@ -228,7 +237,7 @@ impl<'m> Quotas<'m> {
     #[inline(never)]
     pub(crate) fn transfer(&mut self, from: Payer, to: Vmid, table: usize, count: usize) -> Payer {
         let payer = self.charge(to, table, count);
-        self.finish_move(from, table, count);
+        self.finish_move((from, payer), table, count);
         payer
     }
 
@@ -238,13 +247,13 @@ impl<'m> Quotas<'m> {
         if let Some(ledger) = self.0.as_deref_mut() {
             ledger.add(to.0, table, number(count));
         }
-        self.finish_move(from, table, count);
+        self.finish_move((from, to), table, count);
     }
 
-    fn finish_move(&mut self, from: Payer, table: usize, count: usize) {
+    fn finish_move(&mut self, (from, to): (Payer, Payer), table: usize, count: usize) {
         self.release(from, table, count);
         if let Some(ledger) = self.0.as_deref_mut() {
-            ledger.note_move(table);
+            ledger.note_move(to.0, table, number(count));
         }
     }
 
@@ -284,9 +293,9 @@ impl<'m> Quotas<'m> {
     }
 
     /// Whether the charges for each table add up to the places in use, the pools agree with the charges,
-    /// and a member that has left pays only for what is in the first tables. As long as no charge of a table was moved,
-    /// its reserves must be free as well, and a fair part of its pool for one more member, and no member may have more
-    /// than half of the pool. Slow: for tests.
+    /// a member that has left pays only for what is in the first tables, and no member has got a place that the rule does
+    /// not allow. The reserves of a table must be free as well, and a fair part of its pool for one more member, and no
+    /// member may have more than half of the pool, but for places that were moved. Slow: for tests.
     pub(crate) fn check(&self, in_use: &[usize], kept: &[usize]) -> bool {
         let Some(ledger) = self.0.as_deref() else {
             return true;
@@ -299,21 +308,19 @@ impl<'m> Quotas<'m> {
         };
         let is_right = |(table, (pool, in_use)): (usize, (&Pool, &usize))| {
             let of_pool = of_table(table).map(|charge| pool.share(charge));
-            let has_fair_part = pool.used <= pool.shared && {
-                let (free, sharers) = (pool.shared.minus(pool.used), pool.sharers);
-                pool.reserve == 0 || free.wrapping_mul(sharers.plus(1)) >= pool.shared
+            let moved = ledger.moved.get(table).copied().or_broken(0);
+            let free = pool.shared.plus(moved).checked_sub(pool.used);
+            let is_fair = |free: u32| {
+                pool.reserve == 0 || free.wrapping_mul(pool.sharers.plus(1)) >= pool.shared
             };
             // One member alone gets half of the pool. The leader, whose account is the first, also pays for members without one.
             let of_members = of_pool.clone().skip(1);
-            let has_most = of_members.max() > Some((pool.shared / 2).max(1));
-            let may_exceed = ledger
-                .has_moved
-                .get(table)
-                .is_none_or(|has_moved| *has_moved);
+            let has_most = of_members.max() > Some((pool.shared / 2).max(1).plus(moved));
             of_table(table).map(|charge| charge as usize).sum::<usize>() == *in_use
                 && of_pool.clone().sum::<u32>() == pool.used
                 && of_pool.filter(|share| *share > 0).count() == pool.sharers as usize
-                && (may_exceed || has_fair_part && !has_most)
+                && free.is_some_and(is_fair)
+                && !has_most
         };
         let has_nothing_left = |account: &Account| {
             let charges = account.charges.iter().enumerate();
@@ -321,7 +328,8 @@ impl<'m> Quotas<'m> {
             !account.has_left || charges.all(|(_, charge)| *charge == 0)
         };
         let named = accounts.clone().filter(|account| account.vmid.is_some());
-        named.count() == ledger.slots.in_use()
+        !ledger.has_exceeded
+            && named.count() == ledger.slots.in_use()
             && accounts.clone().all(has_nothing_left)
             && ledger.pools.iter().zip(in_use).enumerate().all(is_right)
     }

@@ -49,6 +49,21 @@ impl Pool {
         after == 0 || is_first || needed.is_some_and(|needed| needed <= free.into())
     }
 
+    /// Whether the rule has allowed the last place of a member with that charge, if it was the last of all.
+    pub(super) fn is_within(&self, charge: u32) -> bool {
+        let share = u64::from(self.share(charge));
+        let needed = share.checked_mul(u64::from(self.sharers).plus(1));
+        let left = u64::from(self.shared)
+            .plus(share)
+            .checked_sub(self.used.into());
+        let is_first = self.reserve == 0 && charge == 1 && self.used <= self.shared;
+        share == 0
+            || is_first
+            || needed
+                .zip(left)
+                .is_some_and(|(needed, left)| needed <= left)
+    }
+
     /// The shared places of a member with that charge.
     pub(super) fn share(&self, charge: u32) -> u32 {
         charge.max(self.reserve).minus(self.reserve)

@@ -154,7 +154,7 @@ fn random_programs_agree_with_a_model() {
                         || reserve == 0 && charges[member] == 0 && free > 0;
                     assert_eq!(quotas.may_grow(of, 0, 1), expected);
                     if expected {
-                        payers.push((member, quotas.charge(of, 0, 1)));
+                        payers.push((member, quotas.charge_allowed(of, 0, 1)));
                         charges[member] += 1;
                     }
                 }

@@ -30,8 +30,10 @@ const OWNER: usize = 21;
 /// The pid that it claims.
 pub(crate) const PID: u32 = 4_000_000;
 
-/// The tables that a hog fills, and the one of processes among them.
+/// The number of tables that a hog fills, and those that take more than one request.
 const TABLES: usize = 8;
+const LOCKS: usize = 0;
+const WAITS: usize = 2;
 const PROCESSES: usize = 7;
 
 /// It has one stream to each of a few members at a time, and waits for nothing.
@@ -45,6 +47,8 @@ struct Hostile {
     /// opener's VMID from that stream.
     unread: Vec<u8>,
     is_opened: bool,
+    /// Whether it sends nothing but requests to which it has a right: then it keeps what it gets.
+    is_honest: bool,
     /// Whether the hog has joined, and the IDs and VMIDs that the leader has given to it: it starts a process with one
     /// of each.
     has_joined: bool,
@@ -61,24 +65,34 @@ pub(crate) fn live(place: usize) {
         requests: 0,
         unread: Vec::new(),
         is_opened: false,
+        is_honest: false,
         has_joined: false,
         ids: Vec::new(),
         vmids: Vec::new(),
     };
-    let (is_hog, starts_processes) = with(|world| {
+    let (is_hog, choice) = with(|world| {
         let has_quotas = world.plan.config.quota == Quota::Fair;
         let choice = world.plan.seed_of(HOSTILE, 9);
-        let is_hog = has_quotas && choice.is_multiple_of(2);
-        (is_hog, is_hog && choice.is_multiple_of(8))
+        (has_quotas && choice.is_multiple_of(2), choice / 2)
     });
+    let starts_processes = choice.is_multiple_of(4);
+    hostile.is_honest = is_hog && choice / 4 % 2 == 0;
+    // An honest hog that fills one table more than the others gets further.
+    let favourite = usize::try_from(choice / 8 % TABLES as u64).unwrap_or(0);
     for step in with(|world| world.plan.steps(HOSTILE, 0)) {
         let mut rng = Rng::with_seed(step.seed);
         if with(|world| world.finish) {
             break;
         }
-        if is_hog && rng.bool() {
+        if is_hog && (hostile.is_honest || rng.bool()) {
             // To fill the table of processes takes more than one step.
-            let table = if starts_processes { PROCESSES } else { step.at };
+            let table = if starts_processes {
+                PROCESSES
+            } else if hostile.is_honest && rng.bool() {
+                favourite
+            } else {
+                step.at
+            };
             hostile.fill(table, &mut rng);
         } else {
             hostile.act(&mut rng);
@@ -129,19 +143,26 @@ impl Hostile {
         let Some(at) = self.streams.iter().position(|(of, _)| *of == 1) else {
             return;
         };
+        let mut is_open = true;
         for _ in 0..rng.usize(1..40) {
             self.requests += 1;
             let name = format!("/hog{}", self.requests);
             let requests = match table % TABLES {
                 PROCESSES => &self.start()[..],
+                // A request can wait only for a lock.
+                WAITS => &[growth(LOCKS, 0, b""), growth(WAITS, self.requests, b"")],
                 table => &[growth(table, self.requests, name.as_bytes())],
             };
             for message in requests {
                 let mut bytes = [0; 300];
                 let seq = self.requests << 8 | u64::from(message.code());
                 let length = encode(message, seq, &mut bytes);
-                let _ = self.streams[at].1.write(&[&bytes[..length]]);
+                is_open &= self.streams[at].1.write(&[&bytes[..length]]).is_ok();
             }
+        }
+        if self.is_honest && !is_open {
+            // It comes back.
+            self.streams.clear();
         }
         if let Ok(back) = self.pal.accept() {
             self.taken.push(back);
@@ -224,14 +245,21 @@ impl Hostile {
         };
         // It sends its own VMID, 0, or one that it can't have; and not always all bytes of it.
         let goes_as = [VMID, VMID, VMID, *VMIDS.end(), 0, to][rng.usize(..6)];
+        let goes_as = if self.is_honest { VMID } else { goes_as };
         let vmid_bytes = goes_as.to_le_bytes();
-        let length = if rng.u8(..8) == 0 { rng.usize(1..4) } else { 4 };
+        let is_whole = rng.u8(..8) > 0 || self.is_honest;
+        let length = if is_whole { 4 } else { rng.usize(1..4) };
         // Without these bytes, the next ones might happen to be the VMID of a member.
         if stream.write(&[&vmid_bytes[..length]]) != Ok(length) {
             return;
         }
-        if rng.u8(..4) > 0 {
-            let hello = Message::Hello(hello([0, PID, 1][rng.usize(..3)], rng.u32(..4)));
+        if rng.u8(..4) > 0 || self.is_honest {
+            let (pid, parent) = ([0, PID, 1][rng.usize(..3)], rng.u32(..4));
+            let hello = Message::Hello(if self.is_honest {
+                hello(0, 0)
+            } else {
+                hello(pid, parent)
+            });
             let mut bytes = [0; 64];
             let length = encode(&hello, 0, &mut bytes);
             let _ = stream.write(&[&bytes[..length]]);
@@ -295,10 +323,10 @@ fn growth(table: usize, number: u64, name: &[u8]) -> Message<'_> {
         path: b"/hog",
     };
     match table {
-        0 => Message::FileLockSet(lock),
+        LOCKS => Message::FileLockSet(lock),
         1 => Message::FileLockSet(FileLock { path: name, ..lock }),
         // It waits for its own locks.
-        2 => Message::FileLockSet(FileLock {
+        WAITS => Message::FileLockSet(FileLock {
             start: 0,
             end: u64::MAX,
             pid: PID + 1,
