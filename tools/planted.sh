@@ -3,7 +3,7 @@
 # the simulator for which the check of the same name fails; in brackets, the checks that failed for earlier
 # seeds. The exit code is 1 if that check does not fail. Of several bugs for one check each has a name of its
 # own behind the check's: shares.zombies.
-# `tools/planted.sh NAME…` plants only these bugs.
+# `tools/planted.sh NAME…` plants only these bugs. A patch may begin with a line that states the faults of its runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=$PWD/target/planted
@@ -27,6 +27,8 @@ printf '%-12s %-6s %s\n' planted seed 'found by'
 for name in "${names[@]}"; do
     patch=$PWD/tools/planted/$name.patch
     patch --quiet --directory "$tree" --strip 1 <"$patch"
+    faults=$(sed -n 's/^faults: //p' "$patch")
+    faults=${faults:-all}
     (cd "$tree" && nice cargo build --quiet --release --example sim "${quick[@]}" 2>"$tree.log") ||
         { cat "$tree.log" && exit 1; }
     # The seeds are always the same. Another check may fail for an earlier seed.
@@ -34,11 +36,12 @@ for name in "${names[@]}"; do
     others=
     while :; do
         # A bug that prevents the end of a run is not found.
-        output=$(timeout 300 nice "$sim" --from "$from" --runs $((20000 - from)) --no-shrink --jobs 1 || true)
+        output=$(timeout 300 nice "$sim" --from "$from" --runs $((20000 - from)) --no-shrink --jobs 1 \
+            --faults "$faults" || true)
         seed=$(sed -n 's/^again: .*--seed \([0-9]*\).*/\1/p' <<<"$output")
         check=nothing
         [ -n "$seed" ] || break
-        output=$("$sim" --seed "$seed" --no-shrink || true)
+        output=$("$sim" --seed "$seed" --no-shrink --faults "$faults" || true)
         check=$(sed -n 's/^sim: FAILED: \([^:]*\).*/\1/p' <<<"$output" | head -1)
         [ "$check" != "${name%%.*}" ] || break
         others+=" ($check $seed)"

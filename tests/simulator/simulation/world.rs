@@ -315,7 +315,15 @@ impl World {
             if let Op::ReclaimLocks { owner, .. } = op
                 && self.plan.follows()
             {
-                self.mark_dead(owner.get(), Loss::Cut);
+                let owner = owner.get();
+                if self.checks.family.is_certain(owner)
+                    && !self.network.is_cut(vmid, owner)
+                    && !self.network.are_parted(vmid, owner)
+                {
+                    let outcome = self.checks.false_disconnects.closed(vmid, owner);
+                    self.check("false-disconnects", outcome);
+                }
+                self.mark_dead(owner, Loss::Cut);
             }
         } else {
             let outcome = self.checks.succession.replayed(vmid, number, digest);

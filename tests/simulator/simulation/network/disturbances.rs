@@ -148,6 +148,15 @@ impl Network {
         })
     }
 
+    /// As [`Network::is_parted`], of the processes with these VMIDs.
+    pub(crate) fn are_parted(&self, one: u32, other: u32) -> bool {
+        let place = |vmid| self.places.iter().position(|place| place.vmid == vmid);
+        match (place(one), place(other)) {
+            (Some(one), Some(other)) => self.is_parted(one, other),
+            _ => false,
+        }
+    }
+
     /// Returns the time until which the process at that place is stopped, if it is.
     pub(crate) fn stopped(&self, place: usize) -> Option<u64> {
         let until = self.places.get(place)?.stopped_until;
