@@ -1,8 +1,12 @@
 //! C programs that use the library. Each program checks its own results and fails with an exit code.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use libos_ipc::host::HostNode;
+use libos_ipc::{Config, Error, Exit, Identity, Vmid, Wait};
 use tempfile::TempDir;
 
 use super::{check_library, file, has, library, made, run, secure_library, succession_library};
@@ -123,6 +127,47 @@ fn functions_of_the_seed_header_work_with_the_archive_that_has_no_others() {
         let archive = super::archive::shipped().join("liblibos_ipc_seed.a");
         run_program_with("seed", &[], &archive);
     }
+}
+
+#[test]
+fn leader_with_the_seed_archive_serves_a_member_in_rust_as_one_in_c_does() {
+    if !has("cc") || !super::archive::has_tools() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let base = directory.path().join("family");
+    let archive = super::archive::shipped().join("liblibos_ipc_seed.a");
+    let mut leader = program(
+        "seed-leader",
+        &["tests/capi/seed.c", "arch/c/posix.c"],
+        &archive,
+    );
+    let mut leader = leader
+        .arg(&base)
+        .arg("lead")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(leader.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let wait = Wait::at_most(Duration::from_secs(20));
+    let identity = Identity::child(Vmid::new(5).unwrap(), Vmid::LEADER);
+    let member = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
+    let pid = member.join(wait).unwrap();
+    let owner = member.owner_of(pid.get(), wait).unwrap();
+    assert_eq!(owner, Some(identity.vmid));
+    *member.share::<u64>(Some(7)).unwrap().write(wait).unwrap() += 5;
+    assert_eq!(
+        member.process(Some(pid), wait).unwrap_err(),
+        Error::Unsupported
+    );
+    member.exit(Exit::default(), wait).unwrap();
+    assert!(member.shut_down(Duration::from_secs(5)));
+    drop(leader.stdin.take());
+    assert!(leader.wait().unwrap().success());
 }
 
 #[test]

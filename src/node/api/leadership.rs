@@ -1,6 +1,5 @@
 //! The duties of the leader: it answers HELLO, sends notifications, and leaves last.
 
-use crate::Vmid;
 use crate::config::Config;
 use crate::error::Error;
 use crate::leader::{Op, Outcome, Presence};
@@ -11,17 +10,22 @@ use crate::node::{LeaderTables, Node, PeerRef, Phase, Sender, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Hello, Message};
+use crate::{Vmid, parts};
 
 /// # The end of the leader
 impl<'m, P: Pal> Node<'m, P> {
     /// Handles a HELLO: the leader answers it. False if there is no room for the answer.
     pub(crate) fn handle_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
+        let is_of_leader = Some(peer.vmid()) == self.led_by();
+        if is_of_leader && hello.features & Hello::NO_ROOM != 0 {
+            self.leader_is_full.store(true, Ordering::SeqCst);
+            return true;
+        }
+        if !parts::PROCESSES {
+            // To others it is a process of the C implementation, which does not answer.
+            return true;
+        }
         let Some(leader) = self.leading() else {
-            let is_of_leader = Some(peer.vmid()) == self.led_by();
-            if is_of_leader && hello.features & Hello::NO_ROOM != 0 {
-                self.leader_is_full.store(true, Ordering::SeqCst);
-                return true;
-            }
             peer.extended.store(true, Ordering::SeqCst);
             if is_of_leader {
                 self.extended.store(true, Ordering::Release);
