@@ -1,12 +1,17 @@
 //! Families in memory, in one thread: a process moves only when the test says so, so a leader can end at a certain moment.
 
+use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use libos_ipc::testing::loopback::{Loopback, Network};
-use libos_ipc::{Capacities, ChildSelector, Config, Exit, Identity, Node, Target, Vmid};
+use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use libos_ipc::{
+    Capacities, ChildSelector, Config, Error, Exit, Identity, Node, Target, Vmid, Wait,
+};
 
 use crate::family::{CONFIG, long, vmid};
 
@@ -201,4 +206,66 @@ fn leader_is_the_one_that_has_ended_until_its_heir_leads() {
     // A call waits for the heir.
     family.run(member.owner_of_async(1, long())).unwrap();
     assert_eq!(member.leader(), heir.identity().vmid);
+}
+
+thread_local! {
+    /// What the next wake of an [`Acting`] task does.
+    static ACTION: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// A task that acts when it is woken.
+struct Acting;
+
+impl Wake for Acting {
+    fn wake(self: Arc<Self>) {
+        if let Some(act) = ACTION.take() {
+            act();
+        }
+    }
+}
+
+#[test]
+fn lock_whose_time_is_over_while_its_process_begins_to_lead_is_cancelled_there() {
+    let mut family = Family::new();
+    let heir: &Process = Box::leak(Box::new(family.child(&family.node(1), CONFIG)));
+    let holder = family.child(&family.node(1), FOLLOWER);
+    family.is_heir(heir);
+    let lock = |node: &Process, wait| FileLock {
+        family: LockFamily::Posix,
+        kind: LockKind::Write,
+        start: 0,
+        end: 9,
+        pid: node.pid().unwrap().get(),
+        handle: 0,
+        wait,
+        path: b"f",
+    };
+    family
+        .run(holder.set_lock_async(&lock(&holder, false), long()))
+        .unwrap();
+    // Its answer comes while the requests to the old leader are executed, before the lock is requested.
+    let mut asks = pin!(heir.new_vmid_async(long()));
+    let waker = Waker::from(Arc::new(Acting));
+    assert!(
+        asks.as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    let wanted = Box::leak(Box::new(lock(heir, true)));
+    let limit = Duration::from_millis(1);
+    let mut waits = Box::pin(heir.set_lock_async(wanted, Wait::at_most(limit)));
+    assert_eq!(poll(&mut waits.as_mut()), None);
+    family.end_leader();
+    family.net.advance(limit * 2);
+    let result = Rc::new(RefCell::new(None));
+    let rest = Rc::clone(&result);
+    ACTION.set(Some(Box::new(move || {
+        let ended = poll(&mut waits.as_mut());
+        *rest.borrow_mut() = Some((ended, waits));
+    })));
+    (0..100).for_each(|_| family.settle());
+    family.run(asks).unwrap();
+    let (ended, waits) = result.take().unwrap();
+    assert_eq!(ended, None, "it waits for the confirmation");
+    assert_eq!(family.run(waits), Err(Error::TimedOut));
 }

@@ -266,6 +266,11 @@ impl Call {
         let dest = asked.map(|asked| node.redirected(asked, &cancellation));
         let dest = dest.filter(|dest| *dest != node.identity.vmid);
         let Some(dest) = dest else {
+            if node.executes_kept_frames() {
+                // The request may be among them.
+                *next = Deadline::At(now + TRY_AGAIN);
+                return;
+            }
             // After its end the process has no request any more; the waiter has the error.
             let _ = node.handle_own(0, &cancellation);
             *next = Deadline::Never;

@@ -238,6 +238,10 @@ impl<P: Pal> Node<'_, P> {
     /// leader nothing is left to do.
     fn send_to_leader(&self, seq: u64, message: &Message<'_>) -> bool {
         if self.leads() {
+            if self.executes_kept_frames() {
+                // The request may be among them.
+                return false;
+            }
             // The leader reclaims the locks of its own process when that ends.
             let _ = self.handle_own(0, message);
             return true;
