@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::config::{ANSWER_RESERVE, Config, LONGEST_SILENCE, SHORTEST_SILENCE};
 use crate::error::{Errno, Error, Invalid, NOT_SECURE, Resource};
 use crate::heirs::Heirs;
-use crate::log::Text;
+use crate::log::{Number, Text};
 use crate::store::total;
 use crate::wire::{self, Message, SyncCode, SyncState};
 
@@ -74,8 +74,10 @@ impl fmt::Display for ConfigError {
         };
         write!(
             f,
-            "Capacities::{field} is {given}, and must be {} {bound}: {}",
+            "Capacities::{field} is {}, and must be {} {}: {}",
+            Number(given as u64),
             Text(words),
+            Number(bound as u64),
             Text(because)
         )
     }
@@ -122,7 +124,9 @@ impl fmt::Display for StartError {
             StartError::Config(error) => error.fmt(f),
             StartError::TooLittleMemory { needed, given } => write!(
                 f,
-                "{needed} bytes of memory are needed, and {given} were given: Node::memory (in C libos_ipc_memory_size) says how many, and lower limits need fewer"
+                "{} bytes of memory are needed, and {} were given: Node::memory (in C libos_ipc_memory_size) says how many, and lower limits need fewer",
+                Number(*needed as u64),
+                Number(*given as u64)
             ),
             StartError::NotSecure => f.write_str(NOT_SECURE),
             StartError::Platform => f.write_str(

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::num::NonZeroU32;
 
+use crate::log::Number;
+
 /// A PID or TID of the family: a valid one is not 0 and at most [`ID_MAX`].
 pub type Id = u32;
 
@@ -90,6 +92,9 @@ impl Vmid {
 
 impl fmt::Display for Vmid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if cfg!(static_library) {
+            return Number(self.get().into()).fmt(f);
+        }
         self.0.fmt(f)
     }
 }

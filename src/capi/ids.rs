@@ -5,6 +5,7 @@ use core::ffi::c_int;
 use super::ffi_copy::write;
 use super::{CNode, node, node_any_phase, released, status, vmid, wait};
 use crate::error::Error;
+use crate::log::Number;
 use crate::member::Purpose;
 use crate::node::Wait;
 use crate::wire::IdRange;
@@ -131,7 +132,11 @@ pub extern "C" fn libos_ipc_release_id(id: u32) {
         // The end of this process or of the leader has released the ID.
         Ok(()) | Err(Error::ShuttingDown | Error::LeaderGone | Error::CutOff) => {}
         Err(error) => {
-            crate::log::c::debug(format_args!("ID {id} is not released: {}", error.errno()));
+            crate::log::c::debug(format_args!(
+                "ID {} is not released: {}",
+                Number(id.into()),
+                error.errno()
+            ));
         }
     }
 }

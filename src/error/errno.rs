@@ -3,6 +3,8 @@
 use core::fmt;
 use core::num::NonZeroU16;
 
+use crate::log::Number;
+
 /// A Linux error number, as `errno` has it: it is above 0, and Linux has none above 4,095. Any number can be made one with
 /// [`Errno::new`], which keeps those above 65,535 as 65,535; those that this crate uses, or a platform is likely to return,
 /// have names.
@@ -68,7 +70,7 @@ impl fmt::Display for Errno {
         // Programs in C know the numbers, and the names take a KiB.
         match self.name().filter(|_| !cfg!(static_library)) {
             Some(name) => write!(f, "{name} ({})", self.0),
-            None => write!(f, "error {}", self.0),
+            None => write!(f, "error {}", Number(self.0.get().into())),
         }
     }
 }

@@ -266,6 +266,7 @@ impl LockTable<'_> {
         self.file_slots.free(slot);
     }
 
+    #[cfg_attr(static_library, inline(never))]
     pub(super) fn file_at(&self, slot: u32) -> &File {
         static EMPTY: File = EMPTY_FILE;
         self.steps.count();

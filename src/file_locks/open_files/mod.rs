@@ -300,6 +300,7 @@ fn count_change(counter: &mut usize, was: bool, is: bool) {
     }
 }
 
+#[cfg_attr(static_library, inline(never))]
 fn reference_in<'t>(references: &'t Table<'_, Reference>, slot: u32) -> &'t Reference {
     references.get(slot as usize).unwrap_or(&FREE)
 }

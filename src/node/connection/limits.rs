@@ -8,7 +8,7 @@ use super::halves::Queue;
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::leader::Op;
-use crate::log::log_event;
+use crate::log::{Number, log_event};
 use crate::node::{Node, PeerRef, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
@@ -92,7 +92,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if !fits {
                 self.leaders_sync_data
                     .store(theirs.sync_data.into(), Ordering::SeqCst);
-                let (ours, theirs) = (ours.sync_data, theirs.sync_data);
+                let [ours, theirs] = [ours, *theirs].map(|of| Number(of.sync_data.into()));
                 log_event!(
                     error,
                     "sync_data is {ours} here and {theirs} at the leader: sync handles can't be used"
@@ -109,7 +109,8 @@ impl<'m, P: Pal> Node<'m, P> {
             leader.lock().apply(&Op::RunUnjoined(peer.vmid()));
         }
         if !fits {
-            let (who, ours, theirs) = (peer.vmid(), ours.sync_data, theirs.sync_data);
+            let [ours, theirs] = [ours, *theirs].map(|of| Number(of.sync_data.into()));
+            let who = peer.vmid();
             log_event!(
                 warn,
                 "sync_data is {ours} here and {theirs} at process {who}: it can't use sync handles"
