@@ -101,12 +101,14 @@ fn families_whose_leader_died_and_that_broke_a_promise_once_keep_it() {
 }
 
 /// An heir that learnt from its log that it is the heir only after the end of its leader's other streams, and led although its
-/// leader lived; a new leader that had to return its own leases in time; and an ID that a dying leader had given to another
-/// process, which its successor did not know.
+/// leader lived; a new leader that had to return its own leases in time; an ID that a dying leader had given to another
+/// process, which its successor did not know; and a process that polled without a pause while it waited for the VMID of its
+/// leader's first stream.
 #[test]
 fn families_whose_heir_was_cut_off_or_stopped_and_that_broke_a_promise_once_keep_it() {
     keeps_its_promises(5_566..5_567, "split,block,delay,leader-death,stop,heir-cut");
     keeps_its_promises(1_408..1_409, "stop");
+    keeps_its_promises(975..976, "split,block,delay,stall,silence,leader-death");
     keeps_its_promises(950..951, "crash,stop,heir-cut");
     keeps_its_promises(815..816, "all,-disconnect,-stall,-silence,-hostile,-cut");
 }

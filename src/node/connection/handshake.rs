@@ -97,9 +97,11 @@ impl<'m, P: Pal> Node<'m, P> {
             Identification::Vmid(vmid) if !self.may_be_log(state, vmid, None) => {
                 self.handle_vmid(state, candidate, vmid);
             }
-            Identification::Vmid(_) | Identification::Partial => {
+            Identification::Vmid(_) => {
+                candidate.is_watched = false;
                 self.keep_unidentified(state, candidate);
             }
+            Identification::Partial => self.keep_unidentified(state, candidate),
             Identification::End => self.refuse(None, Refusal::NoVmid),
         }
     }
@@ -150,8 +152,14 @@ impl<'m, P: Pal> Node<'m, P> {
         let since = (candidate.until, index);
         match identification {
             Identification::Partial => return,
-            // It is tried again.
-            Identification::Vmid(vmid) if self.may_be_log(state, vmid, Some(since)) => return,
+            // It is tried again. What has come behind its VMID would be reported all the time.
+            Identification::Vmid(vmid) if self.may_be_log(state, vmid, Some(since)) => {
+                if let Some(Some(candidate)) = state.unidentified.get_mut(index) {
+                    self.unwatch_unidentified(candidate);
+                    candidate.is_watched = false;
+                }
+                return;
+            }
             _ => {}
         }
         let Some(candidate) = state.unidentified.get_mut(index).and_then(Option::take) else {

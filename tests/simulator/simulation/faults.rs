@@ -168,15 +168,20 @@ impl Faults {
     pub(crate) fn draw(self, rng: &mut Rng) -> Faults {
         let drawn = Faults(self.0 & rng.u32(..));
         // A leader whose streams may break, or are secure, has no successor after its death. A member whose streams
-        // stand still is dismissed, and may not know that when its leader dies: not all checks allow for that.
+        // stand still is dismissed, and may not know that when its leader dies: not all checks allow for that, so it is so
+        // only if somebody asks for it.
         let is_alone = drawn.has(Fault::Cut) || drawn.has(Fault::Hostile);
         // Half of all families have heirs.
         let has_no_heir = self.has(Fault::LeaderDeath) && !drawn.has(Fault::LeaderDeath);
         if is_alone || has_no_heir {
             Faults::OF_HEIRS.into_iter().fold(drawn, Faults::without)
         } else if drawn.have_heirs() {
-            let others = [Fault::Disconnect, Fault::Stall, Fault::Silence];
-            others.into_iter().fold(drawn, Faults::without)
+            let drawn = drawn.without(Fault::Disconnect);
+            if self == Faults::ALL {
+                drawn.without(Fault::Stall).without(Fault::Silence)
+            } else {
+                drawn
+            }
         } else {
             drawn
         }
