@@ -51,7 +51,11 @@ pub(crate) enum Attack {
     Churn,
     /// Messages of a succession from members that have no part in it
     Succession,
-    /// Streams that stay open with half a frame, half a VMID, or nothing
+    /// The same messages in a family that has heirs
+    SuccessionWithHeirs,
+    /// Members that are chosen as heirs, and do not read the log, confirm a wrong state, or end
+    FalseHeirs,
+    /// Streams that stay open with half a HELLO, half a frame, half a VMID, or nothing
     HalfFrames,
     /// Members that alternately write the longest values, and others that read them
     Values,
@@ -78,6 +82,7 @@ impl Attack {
             },
             Attack::ProcessScans | Attack::Values => 50,
             Attack::Succession
+            | Attack::SuccessionWithHeirs
             | Attack::LongPaths
             | Attack::OpenFiles
             | Attack::Ids
@@ -87,6 +92,11 @@ impl Attack {
             Attack::DeadlockDeath | Attack::SyncDeath | Attack::ChildrenDeath => 6,
             _ => 1,
         }
+    }
+
+    /// Returns true if the family has heirs.
+    pub(crate) fn has_heirs(self) -> bool {
+        matches!(self, Attack::SuccessionWithHeirs | Attack::FalseHeirs)
     }
 
     /// Returns true if the attacker wants the files that the innocent locks.
@@ -174,7 +184,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Attack::LateReturn => attacker.late_return(),
         Attack::ProcessScans => attacker.process_scans(),
         Attack::Churn => attacker.churn(),
-        Attack::Succession => attacker.succession(),
+        Attack::Succession | Attack::SuccessionWithHeirs => attacker.succession(),
+        Attack::FalseHeirs => attacker.false_heirs(),
         Attack::HalfFrames => attacker.half_frames(),
         Attack::Values => attacker.values(),
         Attack::LongPaths => attacker.long_paths(),

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::attacks::{Attacker, put_lock};
 use crate::raw::{
     ALLOC_ID_RANGE, FENCING_NUMBER, FILE_HANDLE, FILE_LOCK_CANCEL, FILE_LOCK_GET, FILE_LOCK_RECALL,
-    FILE_LOCK_RETURN, GET_ID_OWNER, GET_NEW_VMID, Identity, Lock, MARK, PID_KILL_ORDERED,
+    FILE_LOCK_RETURN, GET_ID_OWNER, GET_NEW_VMID, HELLO, Identity, Lock, MARK, PID_KILL_ORDERED,
     PROCESS_CHANGE, PROCESS_QUERY, RELEASE_ID_RANGE, Raw, SUCCESSION, SYNC_CONFIRM_DOWNGRADE,
     SYNC_REQUEST_DOWNGRADE, SYNC_REQUEST_UPGRADE, WHO_LEADS, WRITE, connect, numbers,
 };
@@ -18,7 +18,7 @@ use crate::run::RECALL_LIMIT;
 const BURST: u32 = 64;
 
 /// The VMIDs that attackers choose themselves.
-const OWN_VMIDS: u32 = 1_000_000;
+pub(crate) const OWN_VMIDS: u32 = 1_000_000;
 
 /// The most bytes of a shared value, by the leader's limits.
 const VALUE: [usize; 2] = [1024; 2];
@@ -136,7 +136,7 @@ impl Attacker<'_> {
         })
     }
 
-    /// Holds streams open that have sent nothing, half a VMID, or half a frame.
+    /// Holds streams open that have sent nothing, half a VMID, half a frame, or half a HELLO.
     pub(crate) fn half_frames(&self) -> Result<()> {
         let mut raw = self.join(0)?;
         let mut streams = Vec::new();
@@ -145,7 +145,11 @@ impl Attacker<'_> {
             number += 1;
             let vmid = OWN_VMIDS + number;
             if let Ok(mut stream) = connect(&self.options.base, vmid) {
-                let half = [&[100_u8, 0, 0, 0, 0, 0, 0, 0][..], &[7; 5]].concat();
+                // A part of a header, or a header and half of a HELLO.
+                let half = match number % 2 {
+                    0 => [&[100_u8, 0, 0, 0, 0, 0, 0, 0][..], &[7; 5]].concat(),
+                    _ => [&[33, 0, 0, 0, 0, 0, 0, 0][..], &[0; 8], &[HELLO], &[1; 8]].concat(),
+                };
                 let _ = stream.write(&half);
                 streams.push(stream);
             }

@@ -45,6 +45,8 @@ pub(crate) fn has_happened(attack: Attack, statistics: &Statistics) -> bool {
         | Attack::ProcessScans
         | Attack::Churn
         | Attack::Succession
+        | Attack::SuccessionWithHeirs
+        | Attack::FalseHeirs
         | Attack::Values
         | Attack::LongPaths
         | Attack::OpenFiles

@@ -9,6 +9,7 @@ mod collisions;
 #[path = "../common/mod.rs"]
 mod common;
 mod floods;
+mod heirs;
 mod host;
 mod innocent;
 mod judge;

@@ -31,7 +31,7 @@ pub(crate) const SYNC_CONFIRM_DOWNGRADE: u8 = 13;
 pub(crate) const FILE_LOCK_SET: u8 = 15;
 pub(crate) const FILE_LOCK_GET: u8 = 16;
 pub(crate) const FILE_LOCK_CLEAR_PID: u8 = 17;
-const HELLO: u8 = 64;
+pub(crate) const HELLO: u8 = 64;
 pub(crate) const PROCESS_START: u8 = 65;
 pub(crate) const PROCESS_CHANGE: u8 = 67;
 pub(crate) const PROCESS_QUERY: u8 = 68;
@@ -40,12 +40,20 @@ pub(crate) const FILE_HANDLE: u8 = 72;
 pub(crate) const FILE_LOCK_BORROW: u8 = 73;
 pub(crate) const FILE_LOCK_RECALL: u8 = 74;
 pub(crate) const FILE_LOCK_RETURN: u8 = 75;
+pub(crate) const LOG: u8 = 78;
+pub(crate) const HEIR_READY: u8 = 80;
 pub(crate) const MARK: u8 = 86;
 pub(crate) const WHO_LEADS: u8 = 87;
 /// The messages of a succession: `HEIRS` to `REJOIN`, `MARK`, `WHO_LEADS` and `DISMISS`.
 pub(crate) const SUCCESSION: [u8; 10] = [77, 78, 79, 80, 81, 82, 83, MARK, WHO_LEADS, 88];
+pub(crate) const DISMISS: u8 = 88;
 pub(crate) const PID_KILL_ORDERED: u8 = 99;
 pub(crate) const FENCING_NUMBER: u8 = 111;
+
+/// The features of a process that goes on with another leader, and of one that can lead: the highest 24 bits say with what
+/// limits.
+pub(crate) const FOLLOWS: u32 = 2;
+pub(crate) const CAN_LEAD: u32 = 4;
 
 pub(crate) const READ: u32 = 0;
 pub(crate) const WRITE: u32 = 1;
@@ -109,6 +117,11 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects as that process, and sends its HELLO.
     pub(crate) fn join(base: &Path, identity: Identity) -> Result<Raw> {
+        Raw::join_with(base, identity, 0)
+    }
+
+    /// As [`Raw::join`], with those features.
+    pub(crate) fn join_with(base: &Path, identity: Identity, features: u32) -> Result<Raw> {
         let address = address(base, identity.vmid);
         let _ = std::fs::remove_file(&address);
         let listener = UnixListener::bind(&address).context("listening as an attacker")?;
@@ -122,7 +135,7 @@ impl Raw {
             unsent: Vec::new(),
             unread: Vec::new(),
         };
-        raw.put_unanswered(HELLO, &numbers(&[1, 0, identity.pid, 1]));
+        raw.put_unanswered(HELLO, &numbers(&[1, features, identity.pid, 1]));
         raw.flush()?;
         Ok(raw)
     }
@@ -260,6 +273,21 @@ impl Raw {
         }
         self.unread.drain(..at);
         answer
+    }
+
+    /// Accepts a further stream of the leader.
+    pub(crate) fn accept(&self) -> Option<UnixStream> {
+        self.from.as_ref()?;
+        let (stream, _) = self.listener.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        Some(stream)
+    }
+
+    /// Returns the features of the leader, if its HELLO has arrived.
+    pub(crate) fn leader_features(&mut self) -> Option<u32> {
+        let frames = self.take_frames();
+        let (_, hello) = frames.into_iter().find(|(code, _)| *code == HELLO)?;
+        Some(u32::from_le_bytes(*hello.get(4..)?.first_chunk()?))
     }
 
     /// Returns the codes and payloads of the frames that have arrived.

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::host::HostNode;
-use libos_ipc::{Capacities, Config, Identity, Wait};
+use libos_ipc::{Capacities, Config, Heirs, Identity, Wait};
 
 use crate::Options;
 use crate::attacks::Attack;
@@ -187,7 +187,11 @@ impl Drop for Process {
 fn measure(options: &Options, limits: Limits, attack: Option<Attack>) -> Result<Measured> {
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("f");
-    let leader = HostNode::start(&base, Identity::LEADER, limits.config())?;
+    let mut config = limits.config();
+    if attack.is_some_and(Attack::has_heirs) {
+        config.heirs = Heirs::Any;
+    }
+    let leader = HostNode::start(&base, Identity::LEADER, config)?;
     leader.join(WAIT)?;
     let default = Duration::from_millis(if options.quick { 600 } else { 4000 });
     let mut seconds = options.seconds.unwrap_or(default);
@@ -219,12 +223,19 @@ fn measure(options: &Options, limits: Limits, attack: Option<Attack>) -> Result<
         attacker.args(options.quick.then_some("--quick"));
         let mut attacker = Process::start(attacker)?;
         let end = Instant::now() + seconds + ATTACKER_LIMIT;
-        while attacker.child.try_wait()?.is_none() {
+        let status = loop {
+            if let Some(status) = attacker.child.try_wait()? {
+                break status;
+            }
             if Instant::now() > end {
                 bail!("the attacker does not end: the leader does not take its requests");
             }
             sleep(Duration::from_millis(10));
-        }
+        };
+        ensure!(
+            status.success() || attack != Attack::FalseHeirs,
+            "the leader has not chosen the attacker"
+        );
         drop(attacker);
         sleep(AFTERMATH);
     } else {

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use libos_ipc::Refusal;
 use libos_ipc::host::{HostNode, HostStream};
 use libos_ipc::pal::{LogWriterEnd, Stream, StreamError};
 use libos_ipc::testing::leader_capacities;
@@ -13,6 +12,7 @@ use libos_ipc::wire::{
     DismissReason, Dismissal, FrameReader, HeirReady, Hello, Message, NewLeader, Rejoin,
     SuccessionMode,
 };
+use libos_ipc::{Config, FileLock, LockFamily, LockKind, Refusal};
 
 use crate::claims::{HELLO, bytes_of};
 use crate::family::{CONFIG, Family, LONG, vmid, wait_until};
@@ -174,6 +174,37 @@ fn an_heir_of_a_platform_without_shared_memory_gets_the_log_through_the_stream()
 #[test]
 fn an_heir_that_confirms_nothing_is_dismissed_and_another_one_is_named() {
     is_replaced(DismissReason::Slow, |heir, _| heir.read_state());
+}
+
+#[test]
+fn a_process_that_is_not_named_as_the_heir_yet_delays_no_call_for_long() {
+    let family = Family::with(Config {
+        heir_patience: LONG,
+        ..CONFIG
+    });
+    let number = family.leader.new_vmid(crate::family::long()).unwrap().get();
+    let mut heir = FalseHeir::join(&family, number, 0);
+    let member = family.process(Config::DEFAULT);
+    heir.read_state();
+    // It reads no more and confirms nothing, while the log gets full.
+    let path = [b'x'; 240];
+    let slowest = (0..3_000).map(|round| {
+        let lock = FileLock {
+            family: LockFamily::Flock,
+            kind: [LockKind::Write, LockKind::Unlock][round % 2],
+            start: 0,
+            end: u64::MAX,
+            pid: member.pid().unwrap().get(),
+            handle: 1,
+            wait: false,
+            path: &path,
+        };
+        let start = Instant::now();
+        member.set_lock(&lock, crate::family::long()).unwrap();
+        start.elapsed()
+    });
+    let slowest = slowest.max().unwrap();
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
 }
 
 #[test]

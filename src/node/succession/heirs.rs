@@ -21,6 +21,9 @@ const REJOIN_PAUSE: Duration = Duration::from_millis(250);
 /// The pause before another heir is chosen after one was lost.
 const CHOOSE_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long a process that is not named as the heir yet may leave a log unread that others wait for.
+const CANDIDATE_PATIENCE: Duration = Duration::from_millis(5);
+
 /// The most times that this pause is doubled, once for each heir that was lost before it was named.
 const MOST_DOUBLINGS: u32 = 6;
 
@@ -62,7 +65,12 @@ impl<'m, P: Pal> Node<'m, P> {
             return Deadline::Now;
         }
         let is_blocked = blocked_since != 0 && !log.is_written();
-        if is_blocked && now.since(Time(blocked_since)) > self.config.heir_patience {
+        let patience = if log.delays_for_nothing() {
+            self.config.heir_patience.min(CANDIDATE_PATIENCE)
+        } else {
+            self.config.heir_patience
+        };
+        if is_blocked && now.since(Time(blocked_since)) > patience {
             self.lose_heir(log, DismissReason::Slow);
             return Deadline::Now;
         }

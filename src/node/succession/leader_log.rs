@@ -295,6 +295,11 @@ impl<'m, S: Stream> Log<'m, S> {
         self.backlog() > self.limit && self.stage() != LogStage::Filling
     }
 
+    /// Whether new operations have to wait for a process that is not named as the heir, and may never be.
+    pub(super) fn delays_for_nothing(&self) -> bool {
+        !self.is_named() && self.is_nearly_full()
+    }
+
     /// Tells the platform that the log follows. False if the stream can't be used.
     fn begin(&self, writer: &mut LogWriter<'m, S>) -> bool {
         if !self.is_shared.load(Ordering::SeqCst) {

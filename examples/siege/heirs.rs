@@ -1,0 +1,120 @@
+//! Attacks on a family that has heirs: members that claim to be able to lead, and are no heirs.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::attacks::Attacker;
+use crate::floods::OWN_VMIDS;
+use crate::raw::{
+    CAN_LEAD, DISMISS, FOLLOWS, GET_ID_OWNER, HEIR_READY, Identity, LOG, Raw, numbers,
+};
+
+/// The members that the leader may choose at a time.
+const CANDIDATES: usize = 4;
+
+/// What a candidate does when it is chosen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    /// It does not read the log.
+    Silence,
+    /// It confirms a state that is not the leader's.
+    Confirm,
+    /// It ends.
+    Leave,
+}
+
+/// A member that the leader may choose as its heir.
+struct Candidate {
+    raw: Raw,
+    plan: Plan,
+    /// The streams of the leader's log.
+    logs: Vec<UnixStream>,
+    is_chosen: bool,
+    /// The number of the operation whose state it has confirmed last.
+    number: u64,
+}
+
+impl Attacker<'_> {
+    /// Members that claim to have all that a leader needs. One that is dismissed or leaves comes back as another process.
+    pub(crate) fn false_heirs(&self) -> Result<()> {
+        let features = self.features_of_an_heir()?;
+        let (mut vmid, mut chosen) = (OWN_VMIDS, 0);
+        let mut join = || {
+            vmid += 1;
+            let raw = Raw::join_with(&self.options.base, Identity { vmid, pid: 0 }, features)?;
+            let plan = match vmid % 4 {
+                0 => Plan::Silence,
+                1 => Plan::Confirm,
+                _ => Plan::Leave,
+            };
+            Ok::<_, anyhow::Error>(Candidate {
+                raw,
+                plan,
+                logs: Vec::new(),
+                is_chosen: false,
+                number: 0,
+            })
+        };
+        let mut candidates = Vec::new();
+        while !self.is_over() {
+            while candidates.len() < CANDIDATES {
+                candidates.push(join()?);
+            }
+            candidates.retain_mut(|candidate| {
+                let is_here = candidate.act();
+                chosen += u32::from(candidate.is_chosen && !is_here);
+                is_here
+            });
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Otherwise the measurement says nothing.
+        ensure!(chosen > 0, "no candidate was chosen and dismissed");
+        Ok(())
+    }
+
+    /// Returns the features in the HELLO of a member that can lead, which the leader's own HELLO has.
+    fn features_of_an_heir(&self) -> Result<u32> {
+        let mut raw = self.join(0)?;
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(features) = raw.leader_features() {
+                ensure!(features & CAN_LEAD != 0, "the leader has no heirs");
+                return Ok(FOLLOWS | CAN_LEAD | features & !0xFF);
+            }
+            ensure!(Instant::now() < end, "the leader has sent no HELLO");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Candidate {
+    /// Does as much as it can do without waiting. Returns false if it leaves, or if the leader has dismissed it or closed its
+    /// connection.
+    fn act(&mut self) -> bool {
+        self.logs.extend(self.raw.accept());
+        for (code, _) in self.raw.take_frames() {
+            match code {
+                LOG => self.is_chosen = true,
+                DISMISS => return false,
+                _ => {}
+            }
+        }
+        if self.is_chosen && self.plan == Plan::Leave {
+            return false;
+        }
+        if self.is_chosen && self.plan == Plan::Confirm {
+            let mut bytes = [0; 4096];
+            for log in &mut self.logs {
+                while matches!(log.read(&mut bytes), Ok(1..)) {}
+            }
+            self.number += 1;
+            let payload = [self.number.to_le_bytes(), [7; 8]].concat();
+            self.raw.put_unanswered(HEIR_READY, &payload);
+        }
+        self.raw.put(GET_ID_OWNER, &numbers(&[1]));
+        self.raw.send().is_ok()
+    }
+}
