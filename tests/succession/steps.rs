@@ -46,7 +46,7 @@ fn start(net: &'static Net, identity: Identity, config: Config) -> Process {
     Node::new(net.join(identity.vmid).unwrap(), identity, config, memory).unwrap()
 }
 
-fn poll<T>(future: &mut Pin<&mut impl Future<Output = T>>) -> Option<T> {
+fn poll<T>(future: &mut Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
     let mut context = Context::from_waker(Waker::noop());
     match future.as_mut().poll(&mut context) {
         Poll::Ready(result) => Some(result),
@@ -224,8 +224,16 @@ impl Wake for Acting {
     }
 }
 
-#[test]
-fn lock_whose_time_is_over_while_its_process_begins_to_lead_is_cancelled_there() {
+type Waiting = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+
+/// The time limit of the lock below.
+const LIMIT: Duration = Duration::from_millis(1);
+
+/// An heir waits for a lock that another process has, its leader ends, and the time of the wait is over. `act` is called
+/// while the heir begins to lead, before it requests the lock of itself.
+fn with_a_lock_that_is_to_be_requested(
+    act: impl FnOnce(Waiting) + 'static,
+) -> (Family, &'static Process) {
     let mut family = Family::new();
     let heir: &Process = Box::leak(Box::new(family.child(&family.node(1), CONFIG)));
     let holder = family.child(&family.node(1), FOLLOWER);
@@ -246,26 +254,38 @@ fn lock_whose_time_is_over_while_its_process_begins_to_lead_is_cancelled_there()
     // Its answer comes while the requests to the old leader are executed, before the lock is requested.
     let mut asks = pin!(heir.new_vmid_async(long()));
     let waker = Waker::from(Arc::new(Acting));
-    assert!(
-        asks.as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_pending()
-    );
+    let mut context = Context::from_waker(&waker);
+    assert!(asks.as_mut().poll(&mut context).is_pending());
     let wanted = Box::leak(Box::new(lock(heir, true)));
-    let limit = Duration::from_millis(1);
-    let mut waits = Box::pin(heir.set_lock_async(wanted, Wait::at_most(limit)));
+    let mut waits: Waiting = Box::pin(heir.set_lock_async(wanted, Wait::at_most(LIMIT)));
     assert_eq!(poll(&mut waits.as_mut()), None);
     family.end_leader();
-    family.net.advance(limit * 2);
+    family.net.advance(LIMIT * 2);
+    ACTION.set(Some(Box::new(move || act(waits))));
+    (0..100).for_each(|_| family.settle());
+    assert!(ACTION.take().is_none(), "it is not woken");
+    family.run(asks).unwrap();
+    (family, heir)
+}
+
+#[test]
+fn lock_whose_time_is_over_while_its_process_begins_to_lead_is_cancelled_there() {
     let result = Rc::new(RefCell::new(None));
     let rest = Rc::clone(&result);
-    ACTION.set(Some(Box::new(move || {
-        let ended = poll(&mut waits.as_mut());
-        *rest.borrow_mut() = Some((ended, waits));
-    })));
-    (0..100).for_each(|_| family.settle());
-    family.run(asks).unwrap();
-    let (ended, waits) = result.take().unwrap();
-    assert_eq!(ended, None, "it waits for the confirmation");
+    let (family, _) = with_a_lock_that_is_to_be_requested(move |mut waits| {
+        assert_eq!(
+            poll(&mut waits.as_mut()),
+            None,
+            "it waits for the confirmation"
+        );
+        *rest.borrow_mut() = Some(waits);
+    });
+    let waits = result.take().unwrap();
     assert_eq!(family.run(waits), Err(Error::TimedOut));
+}
+
+#[test]
+fn lock_whose_future_is_dropped_while_its_process_begins_to_lead_is_cancelled_there() {
+    let (_family, heir) = with_a_lock_that_is_to_be_requested(drop);
+    assert_eq!(heir.statistics().pools.waiters.now, 0);
 }

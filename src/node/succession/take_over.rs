@@ -135,6 +135,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.reclaim_ids(old);
         // This process may hold messages for the old leader that it could not queue.
         self.send_all_client_messages();
+        self.send_dropped_locks();
         self.waiters.wake_for_room(us);
         // The locks that were recalled or revoked have their full time under the new leader.
         self.enforce_all();
