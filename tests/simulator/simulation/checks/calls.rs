@@ -29,6 +29,8 @@ pub(crate) struct Call {
 
 pub(crate) struct Calls {
     faults: Faults,
+    /// Streams may stand still for longer than a member waits for another leader.
+    may_miss_leader: bool,
     /// The leader has died, and no heir was fit.
     pub(crate) is_leader_gone: bool,
     /// The time at which a leader has last ended.
@@ -39,6 +41,7 @@ impl Calls {
     pub(crate) fn new(faults: Faults) -> Calls {
         Calls {
             faults,
+            may_miss_leader: faults.have_heirs() && faults.hold_up(),
             is_leader_gone: false,
             leader_ended: None,
         }
@@ -80,6 +83,8 @@ impl Calls {
             ) => is_tight,
             // A process that the leader alone could have found, or the leader's own, may be what was asked for.
             Some(Error::LeaderGone | Error::NoSuchProcess) if self.is_leader_gone => true,
+            // The announcement of the next leader may arrive too late.
+            Some(Error::LeaderGone) if self.may_miss_leader && took >= SUCCESSION_LIMIT => true,
             Some(Error::LeaderGone | Error::ShuttingDown) => is_ending,
             Some(Error::CutOff) => is_secure && (is_ending || self.faults.hold_up()),
             Some(_) => false,
