@@ -5,7 +5,7 @@
 //! Each part begins at a few look-ups and requests. These test the constant, and the compiler drops what nothing
 //! reaches then.
 
-pub(crate) const IS_WHOLE: bool = !cfg!(seed_archive);
+const IS_WHOLE: bool = !cfg!(seed_archive);
 
 /// The leader's table of processes: joining, groups, sessions, exit notices of the leader, children that never come.
 pub(crate) const PROCESSES: bool = IS_WHOLE;
@@ -19,3 +19,5 @@ pub(crate) const FENCING: bool = IS_WHOLE;
 pub(crate) const EVENTS: bool = IS_WHOLE;
 /// Counters that only `libos_ipc_get_statistics` reads.
 pub(crate) const STATISTICS: bool = IS_WHOLE;
+/// The extensions of the protocol, which only processes use that have said HELLO to each other.
+pub(crate) const EXTENSIONS: bool = IS_WHOLE;

@@ -95,7 +95,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             // A process that is gone needs no message.
             let peer = unwritten.take().or_else(|| self.peers.find(to));
-            let is_extended = |peer: &PeerRef<'_, 'm, _>| peer.extended.load(Ordering::SeqCst);
+            let is_extended = |peer: &PeerRef<'_, 'm, _>| peer.is_extended();
             self.begin_queuing();
             let is_sent = peer
                 .as_ref()
@@ -170,7 +170,7 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         outgoing: &Outgoing<'_>,
     ) -> bool {
-        let is_extended = peer.extended.load(Ordering::SeqCst);
+        let is_extended = peer.is_extended();
         let (seq, message) = match outgoing.content {
             Content::Answer(seq, answer)
                 if self.keep_for_rejoin(peer, seq, Resent::Answer(&answer)) =>

@@ -128,6 +128,9 @@ impl<'a> Message<'a> {
     /// Decodes the payload of a frame with this code.
     #[inline]
     pub(super) fn decode(code: u8, payload: &'a [u8]) -> Result<Message<'a>, Malformed> {
+        if !parts::EXTENSIONS && code > codes::HELLO {
+            return Ok(Message::Unknown(code));
+        }
         Ok(match code {
             codes::RESP => Message::Response(payload),
             codes::GET_NEW_VMID => expect_empty(payload, Message::GetNewVmid)?,
@@ -159,25 +162,23 @@ impl<'a> Message<'a> {
             codes::FILE_LOCK_OFD_SET => Message::FileLockSet(FileLock::read(payload, true)?),
             codes::FILE_LOCK_OFD_GET => Message::FileLockGet(FileLock::read(payload, true)?),
             codes::FILE_LOCK_CANCEL => Message::FileLockCancel(read_long_number(payload)?),
-            codes::FILE_HANDLE if parts::GIVEN_FILES => file_handle(payload)?,
-            codes::FILE_GIVEN if parts::GIVEN_FILES => {
+            codes::FILE_HANDLE => file_handle(payload)?,
+            codes::FILE_GIVEN => {
                 let body: &layout::FileGiven = read_struct(payload)?;
                 Message::FileGiven {
                     handle: body.handle.get(),
                     vmid: body.vmid.get(),
                 }
             }
-            codes::FILE_LOCK_BORROW if parts::DELEGATIONS => {
+            codes::FILE_LOCK_BORROW => {
                 let lock = FileLock::read(payload, false)?;
                 if lock.family != LockFamily::Posix {
                     return Err(Malformed::BadValue);
                 }
                 Message::FileLockBorrow(lock)
             }
-            codes::FILE_LOCK_RECALL if parts::DELEGATIONS => {
-                Message::FileLockRecall(read_long_number(payload)?)
-            }
-            codes::FILE_LOCK_RETURN if parts::DELEGATIONS => {
+            codes::FILE_LOCK_RECALL => Message::FileLockRecall(read_long_number(payload)?),
+            codes::FILE_LOCK_RETURN => {
                 let (body, rest) = layout::DelegationReturn::ref_from_prefix(payload)
                     .map_err(|_| Malformed::PayloadLength)?;
                 Message::FileLockReturn {
@@ -197,21 +198,15 @@ impl<'a> Message<'a> {
             codes::PID_KILL_PASSED => Message::KillPassed(PidKill::read(payload)?),
             codes::HELLO => Message::Hello(Hello::read(payload)?),
             codes::LIMITS => Message::Limits(PeerLimits::read(payload)?),
-            codes::PROCESS_START if parts::PROCESSES => process_start(payload)?,
-            codes::PROCESS_REAP if parts::PROCESSES => Message::ProcessReap(read_number(payload)?),
-            codes::PROCESS_CHANGE if parts::PROCESSES => process_change(payload)?,
-            codes::PROCESS_QUERY if parts::PROCESSES => {
-                Message::ProcessQuery(ProcessQuery::read(payload)?)
-            }
-            codes::PROCESS_END if parts::PROCESSES => Message::ProcessEnd(EndQuery::read(payload)?),
-            codes::PROCESS_NOTE if parts::PROCESSES => {
-                Message::ProcessNote(RelativeNote::read(payload)?)
-            }
+            codes::PROCESS_START => process_start(payload)?,
+            codes::PROCESS_REAP => Message::ProcessReap(read_number(payload)?),
+            codes::PROCESS_CHANGE => process_change(payload)?,
+            codes::PROCESS_QUERY => Message::ProcessQuery(ProcessQuery::read(payload)?),
+            codes::PROCESS_END => Message::ProcessEnd(EndQuery::read(payload)?),
+            codes::PROCESS_NOTE => Message::ProcessNote(RelativeNote::read(payload)?),
             codes::HEARTBEAT => Message::Heartbeat(Heartbeat::read(payload)?),
-            codes::FENCING_NUMBER if parts::FENCING => {
-                Message::FencingNumber(FileLock::read_any(payload)?)
-            }
-            codes::FENCING_BLOCK if parts::FENCING => fencing_block(payload)?,
+            codes::FENCING_NUMBER => Message::FencingNumber(FileLock::read_any(payload)?),
+            codes::FENCING_BLOCK => fencing_block(payload)?,
             codes::HEIRS => Message::Heirs(HeirList::read(payload)?),
             codes::LOG => Message::Log(payload),
             codes::STATE => Message::State(payload),
@@ -222,9 +217,7 @@ impl<'a> Message<'a> {
             codes::MARK => Message::Mark(read_long_number(payload)?),
             codes::WHO_LEADS => expect_empty(payload, Message::WhoLeads)?,
             codes::DISMISS => Message::Dismiss(Dismissal::read(payload)?),
-            _ if parts::IS_WHOLE || codes::is_unknown(code) => Message::Unknown(code),
-            // A message of a part that this library does not have.
-            _ => return Err(Malformed::BadValue),
+            codes::FIRST_UNKNOWN.. => Message::Unknown(code),
         })
     }
 }

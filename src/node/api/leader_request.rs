@@ -137,7 +137,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let peer = self.peers.find(vmid);
         match peer.filter(|peer| is_chosen || peer.is_member()) {
             None => Presence::Absent,
-            Some(peer) if peer.extended.load(Ordering::SeqCst) => Presence::Extended,
+            Some(peer) if peer.is_extended() => Presence::Extended,
             Some(_) => Presence::Connected,
         }
     }

@@ -42,7 +42,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Whether the leader is known to have this crate's extensions.
     pub(in crate::node) fn has_extensions(&self) -> bool {
-        self.leads() || parts::PROCESSES && self.extended.load(Ordering::Acquire)
+        self.leads() || parts::EXTENSIONS && self.extended.load(Ordering::Acquire)
     }
 
     /// Whether the leader has this process in its table: then the leader's statements about groups

@@ -36,7 +36,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.note_sign_of_life(peer);
         // A process that has no leader yet asks this before it says HELLO to its leader.
         let is_early = frame.code == codes::WHO_LEADS && self.follows();
-        if frame.code != codes::HELLO && !is_early && !peer.extended.load(Ordering::SeqCst) {
+        if frame.code != codes::HELLO && !is_early && !peer.is_extended() {
             self.note_without_hello(peer);
         }
         if frame.code == codes::RESP {
@@ -51,10 +51,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let message = match frame.message() {
             // The codes of extensions have no meaning from a peer that has not sent HELLO.
-            _ if frame.code > codes::HELLO
-                && !is_early
-                && !peer.extended.load(Ordering::SeqCst) =>
-            {
+            _ if frame.code > codes::HELLO && !is_early && !peer.is_extended() => {
                 Message::Unknown(frame.code)
             }
             Err(_) if frame.code == codes::HELLO => Message::Unknown(frame.code),
@@ -143,8 +140,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// On the leader: whether the member, which has sent HELLO, ends with that process.
     fn is_last_exit(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) -> bool {
         self.leading().is_some_and(|leader| {
-            peer.extended.load(Ordering::SeqCst)
-                && leader.lock().processes().is_running(peer.vmid(), pid)
+            peer.is_extended() && leader.lock().processes().is_running(peer.vmid(), pid)
         })
     }
 

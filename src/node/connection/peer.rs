@@ -6,6 +6,7 @@ use super::stream_key::StreamKey;
 use crate::invariant::{Count, OrBroken};
 use crate::node::reclaim::AtomicReclaim;
 use crate::pal::{Time, Token};
+use crate::parts;
 use crate::store::SpinLock;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -100,6 +101,11 @@ pub(crate) struct Peer<'m, S> {
 }
 
 impl<S> Peer<'_, S> {
+    /// Whether the peer knows the extensions of the protocol.
+    pub(crate) fn is_extended(&self) -> bool {
+        parts::EXTENSIONS && self.extended.load(Ordering::SeqCst)
+    }
+
     /// Returns true if the peer has opened no stream to this process yet. For the worker, which
     /// accepts and closes streams; it does not matter whether a thread has locked the receiving
     /// half.

@@ -204,7 +204,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = self.leading() else {
             return Err(Refusal::WrongRole);
         };
-        let is_extended = peer.extended.load(Ordering::SeqCst);
+        let is_extended = peer.is_extended();
         // A confirmation has no answer.
         if code != SyncCode::ConfirmDowngrade && !peer.has_room() {
             return Ok(false);
