@@ -306,6 +306,25 @@ fn every_identifier_that_a_document_names_exists() {
 
 /// No older toolchain is at hand: what the dependencies say has to do, and clippy knows when an item of `core` was
 /// added.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Returns what cargo prints. It fetches the packages of optional features that are missing; where it can't, there is nothing
+/// to check.
+fn cargo(arguments: &[&str]) -> Option<String> {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(arguments)
+        .arg("--locked")
+        .current_dir(root())
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        assert!(std::env::var_os("CI").is_none(), "{output:?}");
+        println!("skipped: not all packages can be had: {output:?}");
+        return None;
+    }
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
 #[test]
 fn no_dependency_needs_a_later_rust_than_the_crate_names() {
     let version = |text: &str| {
@@ -315,37 +334,35 @@ fn no_dependency_needs_a_later_rust_than_the_crate_names() {
     let manifest = read("Cargo.toml");
     let ours = manifest.split("\nrust-version = \"").nth(1).unwrap();
     let ours = version(ours.split('"').next().unwrap());
-    let tree = std::process::Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--locked",
-            "--offline",
-            "--package",
-            "libos-ipc",
-            "--all-features",
-        ])
-        .args([
-            "--edges",
-            "normal,build",
-            "--target",
-            "x86_64-unknown-linux-gnu",
-        ])
-        .args(["--prefix", "none", "--format", "{p}"])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    assert!(tree.status.success(), "{tree:?}");
-    let tree = String::from_utf8(tree.stdout).unwrap();
+    let Some(tree) = cargo(&[
+        "tree",
+        "--package",
+        "libos-ipc",
+        "--all-features",
+        "--edges",
+        "normal,build",
+        "--target",
+        TARGET,
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ]) else {
+        return;
+    };
     let used: BTreeSet<_> = tree
         .lines()
         .map(|line| line.split(' ').take(2).collect::<Vec<_>>())
         .collect();
-    let metadata = std::process::Command::new(env!("CARGO"))
-        .args(["metadata", "--locked", "--offline", "--format-version", "1"])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let metadata = cargo(&[
+        "metadata",
+        "--format-version",
+        "1",
+        "--filter-platform",
+        TARGET,
+    ]);
+    let Some(metadata) = metadata else { return };
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let mut count = 0;
     for package in packages {
