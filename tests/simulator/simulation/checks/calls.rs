@@ -58,15 +58,17 @@ impl Calls {
         let took = Duration::from_nanos(now - call.began);
         let is_secure = self.faults.has(Fault::Cut);
         let is_late = self.faults.are_late() || self.faults.may_break();
-        // A request that is to be cancelled may have to wait for the next leader.
+        let process = family.get(call.who);
+        // A request that is to be cancelled may have to wait for the next leader, as may one of a process that has lost its own.
+        let has_lost_leader = process.is_some_and(|process| process.is_marked_dead);
         let outage = match self.leader_ended {
+            _ if has_lost_leader && self.faults.have_heirs() => SUCCESSION_LIMIT,
             Some(then) if then + nanoseconds(SUCCESSION_LIMIT) >= call.began => SUCCESSION_LIMIT,
             _ => Duration::ZERO,
         };
         if took > call.limit + GRACE + outage && !is_late {
             return Err(format!("v{}'s {} took {took:?}", call.who, call.name));
         }
-        let process = family.get(call.who);
         let is_ending = process.is_some_and(|process| process.state == State::Ending);
         let is_tight = self.faults.has(Fault::Capacity);
         let may_be = match error {

@@ -13,7 +13,7 @@ use super::futures::call_or_poll;
 use super::{Program, limit};
 
 /// The time after which a process allocates no more IDs, even if there are some.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Accepts only the errors that every call may return.
 pub(super) fn nothing(_: Error) -> bool {
