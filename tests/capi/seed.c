@@ -24,6 +24,8 @@ static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
 static const char* g_base;
 static IDTYPE g_pid, g_parent_pid;
 static atomic_int g_signals, g_ended;
+/* The value as this process has seen it last: sync_lock() copies only one that is new to it. */
+static uint64_t g_counter;
 
 static void is(long long result, long long expected, const char* what) {
     if (result != expected) {
@@ -78,23 +80,23 @@ static int lock(enum libos_file_lock_family family, int type, bool wait) {
     return file_lock_set("/file", &lock, wait);
 }
 
-/* Increments the shared counter ROUNDS times. */
-static struct sync_handle* count(void) {
-    struct sync_handle* handle;
-    uint64_t counter = 0;
-    IS(sync_create(&handle, COUNTER), 0);
-    for (int i = 0; i < ROUNDS; i++) {
-        (void)!sync_lock(handle, SYNC_STATE_EXCLUSIVE, &counter, sizeof(counter));
-        counter++;
-        sync_unlock(handle, &counter, sizeof(counter));
+static struct sync_handle* g_handle;
+
+/* Increments the shared counter so many times. */
+static void count(int rounds) {
+    for (int i = 0; i < rounds; i++) {
+        (void)!sync_lock(g_handle, SYNC_STATE_EXCLUSIVE, &g_counter, sizeof(g_counter));
+        g_counter++;
+        sync_unlock(g_handle, &g_counter, sizeof(g_counter));
     }
-    return handle;
 }
 
 static void child(void) {
     IDTYPE id, owner;
     start();
-    sync_destroy(count());
+    IS(sync_create(&g_handle, COUNTER), 0);
+    count(ROUNDS);
+    sync_destroy(g_handle);
     id = get_new_id(0);
     IS(ipc_get_id_owner(id, &owner), 0);
     IS(owner, g_process_ipc_ids.self_vmid);
@@ -115,7 +117,7 @@ static void lead(IDTYPE vmid, IDTYPE pid) {
     struct libos_ipc_pid_retmeta* answer = NULL;
     struct libos_file_lock asked = {FILE_LOCK_POSIX, 1, 0, FS_LOCK_EOF, g_pid, 0}, found;
     int result;
-    struct sync_handle* handle = count();
+    count(ROUNDS - 1);
     await(&g_signals, 1);
     IS(lock(FILE_LOCK_POSIX, 2, false), 0);
     IS(lock(FILE_LOCK_FLOCK, 2, false), 0);
@@ -136,11 +138,10 @@ static void lead(IDTYPE vmid, IDTYPE pid) {
         sched_yield();
     IS(result, 0);
     IS(lock(FILE_LOCK_POSIX, 1, true), 0);
-    uint64_t counter = 0;
-    IS(sync_lock(handle, SYNC_STATE_SHARED, &counter, sizeof(counter)), true);
-    IS(counter, 2 * ROUNDS);
-    sync_unlock(handle, &counter, sizeof(counter));
-    sync_destroy(handle);
+    (void)!sync_lock(g_handle, SYNC_STATE_SHARED, &g_counter, sizeof(g_counter));
+    IS(g_counter, 2 * ROUNDS);
+    sync_unlock(g_handle, &g_counter, sizeof(g_counter));
+    sync_destroy(g_handle);
     IS(vmid, STARTING_VMID + 1);
     stop();
 }
@@ -173,6 +174,9 @@ int main(int argc, char** argv) {
     g_pid = numbers[2] = get_new_id(0);
     IS(lock(FILE_LOCK_POSIX, 1, false), 0);
     IS(lock(FILE_LOCK_FLOCK, 1, false), 0);
+    /* The counter exists as long as a process has it: this one has it before the child can close it. */
+    IS(sync_create(&g_handle, COUNTER), 0);
+    count(1);
     IS(ipc_get_new_vmid(&numbers[0]), 0);
     numbers[1] = get_new_id(numbers[0]);
     IS(write(identity[1], numbers, sizeof(numbers)), sizeof(numbers));
