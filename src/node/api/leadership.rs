@@ -95,6 +95,10 @@ impl<'m, P: Pal> Node<'m, P> {
         let now = self.pal.now();
         let mut until = until;
         loop {
+            if self.phase() >= Phase::Closing {
+                // What it abandons now would not be reclaimed any more.
+                return until;
+            }
             let (overdue, parent) = {
                 let mut leader = leader.lock();
                 let Some((first, vmid)) = leader.processes().first_orphaned_start() else {
