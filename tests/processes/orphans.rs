@@ -1,7 +1,7 @@
 //! Processes whose parent ends: before they have joined, while they wait for notices, and without
 //! room for their exit reports.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, ProcessState};
 use libos_ipc::{Capacities, ChildSelector, Config, Errno, Error, Pid, Quota, Target, Vmid, Wait};
@@ -189,6 +189,25 @@ fn one_process_cannot_fill_the_table_of_processes_with_starts() {
         until("there is room", || {
             family.first.node.statistics().pools.processes.now <= 5
         });
+    }
+}
+
+#[test]
+fn leader_that_closes_when_the_time_of_a_start_without_a_parent_is_over_ends() {
+    let limit = Duration::from_millis(1);
+    for delay in 0..100 {
+        let family = with_limit(limit);
+        let parent = family.child();
+        parent.node.start_child(WAIT).unwrap();
+        let pid = parent.pid;
+        parent.die();
+        reap(&family.first, pid);
+        // It closes a little before or after that time.
+        let then = Instant::now() + limit / 2 + limit / 100 * delay;
+        while Instant::now() < then {
+            std::hint::spin_loop();
+        }
+        drop(family);
     }
 }
 
