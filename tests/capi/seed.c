@@ -15,6 +15,7 @@
 
 #include "libos_ipc.h"
 #include "libos_ipc_posix.h"
+#include "check.h"
 
 #define ROUNDS 200
 #define COUNTER 0x5eed
@@ -26,14 +27,6 @@ static IDTYPE g_pid, g_parent_pid;
 static atomic_int g_signals, g_ended;
 /* The value as this process has seen it last: sync_lock() copies only one that is new to it. */
 static uint64_t g_counter;
-
-static void is(long long result, long long expected, const char* what) {
-    if (result != expected) {
-        fprintf(stderr, "process %u: %s is %lld, not %lld\n", g_process_ipc_ids.self_vmid, what, result, expected);
-        exit(1);
-    }
-}
-#define IS(call, expected) is(call, expected, #call)
 
 static int deliver(void* context, const struct libos_ipc_pid_kill* kill) {
     if (kill->type == KILL_PROCESS && kill->id != g_pid)

@@ -15,14 +15,40 @@ enum Cut {
     All,
 }
 
+/// The disturbances of a kind that are to come.
+struct Upcoming {
+    left: u32,
+    /// The writes of the leader before the next one.
+    after: u32,
+}
+
+impl Upcoming {
+    fn new(left: u32, rng: &mut Rng) -> Upcoming {
+        Upcoming {
+            left,
+            after: writes(rng),
+        }
+    }
+
+    /// The leader writes. Whether one is due now.
+    fn is_due(&mut self, rng: &mut Rng) -> bool {
+        let Some(left) = self.left.checked_sub(1) else {
+            return false;
+        };
+        if let Some(after) = self.after.checked_sub(1) {
+            self.after = after;
+            return false;
+        }
+        *self = Upcoming::new(left, rng);
+        true
+    }
+}
+
 /// The disturbances to come: at writes of the leader.
 pub(super) struct Disturbances {
     rng: Rng,
-    stops_left: u32,
-    cuts_left: u32,
-    /// The writes of the leader before the next stop, and before the next cut.
-    stop_in: u32,
-    cut_in: u32,
+    stops: Upcoming,
+    cuts: Upcoming,
     /// The platform can end a process.
     can_end: bool,
     /// The reader of a log knows at once that its writer has revoked it.
@@ -36,10 +62,8 @@ impl Disturbances {
         let (stops, cuts) = (rng.u32(1..=4), rng.u32(1..=2));
         let has_any = faults.has(Fault::Stop) || faults.has(Fault::HeirCut);
         has_any.then(|| Disturbances {
-            stops_left: if faults.has(Fault::Stop) { stops } else { 0 },
-            cuts_left: if faults.has(Fault::HeirCut) { cuts } else { 0 },
-            stop_in: writes(&mut rng),
-            cut_in: writes(&mut rng),
+            stops: Upcoming::new(if faults.has(Fault::Stop) { stops } else { 0 }, &mut rng),
+            cuts: Upcoming::new(if faults.has(Fault::HeirCut) { cuts } else { 0 }, &mut rng),
             can_end: rng.bool(),
             // Else nothing tells an heir that it is cut off.
             revokes: rng.bool() || faults.has(Fault::HeirCut),
@@ -49,28 +73,18 @@ impl Disturbances {
     }
 
     /// Returns who is stopped now, if somebody is: true for the leader, and for how long.
-    fn stops(&mut self) -> Option<(bool, u64)> {
-        let left = self.stops_left.checked_sub(1)?;
-        if let Some(writes) = self.stop_in.checked_sub(1) {
-            self.stop_in = writes;
+    fn next_stop(&mut self) -> Option<(bool, u64)> {
+        if !self.stops.is_due(&mut self.rng) {
             return None;
         }
-        self.stops_left = left;
-        self.stop_in = writes(&mut self.rng);
         let longest = [1, 30, 400][self.rng.usize(..3)] * MILLISECOND;
         Some((self.rng.bool(), self.rng.u64(..longest)))
     }
 
     /// Returns which streams end now, if some do.
-    fn cuts(&mut self) -> Option<Cut> {
-        let left = self.cuts_left.checked_sub(1)?;
-        if let Some(writes) = self.cut_in.checked_sub(1) {
-            self.cut_in = writes;
-            return None;
-        }
-        self.cuts_left = left;
-        self.cut_in = writes(&mut self.rng);
-        Some([Cut::Log, Cut::Others, Cut::All][self.rng.usize(..3)])
+    fn next_cut(&mut self) -> Option<Cut> {
+        let is_due = self.cuts.is_due(&mut self.rng);
+        is_due.then(|| [Cut::Log, Cut::Others, Cut::All][self.rng.usize(..3)])
     }
 }
 
@@ -90,14 +104,14 @@ impl Network {
         let Some(disturbances) = &mut self.disturbances else {
             return;
         };
-        if let Some((is_leader, span)) = disturbances.stops()
+        if let Some((is_leader, span)) = disturbances.next_stop()
             && let Some(place) = if is_leader { Some(writer) } else { heir }
         {
             self.stop(place, span);
         }
         if let Some(heir) = heir
             && let Some(disturbances) = &mut self.disturbances
-            && let Some(cut) = disturbances.cuts()
+            && let Some(cut) = disturbances.next_cut()
         {
             self.part(writer, heir, cut);
         }
