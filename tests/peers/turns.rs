@@ -341,3 +341,46 @@ fn leader_waits_without_polling_for_the_second_end_of_a_peer_that_has_closed_one
         }
     });
 }
+
+#[test]
+fn streams_of_newcomers_are_accepted_16_a_turn() {
+    with_leader(|base, leader| {
+        let mut streams: Vec<_> = (2..102).map(|vmid| connect(base, vmid)).collect();
+        let mut turns = 0;
+        while leader.statistics().accepted < 100 {
+            let before = leader.statistics().accepted;
+            turn(leader);
+            let accepted = leader.statistics().accepted - before;
+            assert!(accepted <= 16, "{accepted} streams accepted");
+            turns += 1;
+            assert!(turns < 1_000);
+        }
+        streams.clear();
+    });
+}
+
+#[test]
+fn ends_of_many_peers_are_handled_32_a_turn_and_others_are_served_meanwhile() {
+    with_leader(|base, leader| {
+        let mut peers: Vec<Peer> = (2..103).map(|vmid| Peer::join(base, vmid)).collect();
+        while leader.statistics().pools.peers.now < 101 {
+            turn(leader);
+        }
+        let mut other = peers.pop().unwrap();
+        peers.clear();
+        flood(&mut other, 8);
+        let mut frames = 0;
+        for turns in 0.. {
+            let before = leader.statistics().disconnects;
+            if before == 100 {
+                break;
+            }
+            frames += turn(leader);
+            let ended = leader.statistics().disconnects - before;
+            assert!(ended <= SHARE, "{ended} ends handled");
+            assert!(turns < 1_000);
+            assert!(frames == 8 || leader.statistics().disconnects <= 2 * SHARE);
+        }
+        assert_eq!(leader.statistics().pools.peers.now, 1);
+    });
+}

@@ -18,13 +18,27 @@ use crate::store::{copy, total};
 use crate::wire::{Frame, Hello, Message, codes};
 use crate::{Admission, Vmid};
 
-/// The most streams that one poll iteration accepts, so that other streams are served too.
-const ACCEPTED_AT_ONCE: usize = 256;
+/// The most streams that one poll iteration accepts because the listener is ready, so that other peers are served too: each
+/// takes some system calls, and a member that joins one more, for a stream to it.
+const ACCEPTED_AT_ONCE: usize = 16;
+
+/// The most streams that one poll iteration accepts if the last frames of a process may be on one of them.
+const ACCEPTED_AT_MOST: usize = 256;
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Accepts the waiting streams.
+    /// Accepts waiting streams, some in each poll iteration.
     pub(super) fn accept(&self, state: &mut WorkerState<'m, P::Stream>) {
-        for _ in 0..ACCEPTED_AT_ONCE {
+        self.accept_up_to(state, ACCEPTED_AT_ONCE);
+    }
+
+    /// Accepts the streams that wait now, since the last frames of a process may be on one of them.
+    pub(super) fn accept_last(&self, state: &mut WorkerState<'m, P::Stream>) {
+        self.accept_up_to(state, ACCEPTED_AT_MOST);
+    }
+
+    fn accept_up_to(&self, state: &mut WorkerState<'m, P::Stream>, most: usize) {
+        while state.accepted < most {
+            state.accepted.increment();
             self.run_upcalls();
             if P::HAS_HANDSHAKE && self.unidentified_are_recent(state) {
                 state.exhausted_until = Some(self.pal.now() + RETRY);

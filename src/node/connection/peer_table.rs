@@ -370,26 +370,22 @@ impl<'m, S> Peers<'m, S> {
         self.work_queue.lock().count
     }
 
-    /// Removes and returns the next scheduled peer.
+    /// Removes the next scheduled peer, and returns it unless it was removed from the table.
     pub(crate) fn next_scheduled(&self) -> Option<PeerRef<'_, 'm, S>> {
-        loop {
-            let index = {
-                let mut work_queue = self.work_queue.lock();
-                work_queue.count = work_queue.count.checked_sub(1)?;
-                let first = work_queue.first;
-                let index = *work_queue.ring.get(first)?;
-                work_queue.first = first.wrapping_add(1).checked_rem(work_queue.ring.len())?;
-                index
-            };
-            let peer = self.slots.get(index as usize)?;
-            // The flag is cleared before the worker serves the peer, so that a later request
-            // schedules it again.
-            peer.is_scheduled.swap(false, Ordering::SeqCst);
-            let generation = peer.generation.load(Ordering::Relaxed) & GENERATIONS;
-            if let Some(peer) = self.find_by_key(index, generation) {
-                return Some(peer);
-            }
-        }
+        let index = {
+            let mut work_queue = self.work_queue.lock();
+            work_queue.count = work_queue.count.checked_sub(1)?;
+            let first = work_queue.first;
+            let index = *work_queue.ring.get(first)?;
+            work_queue.first = first.wrapping_add(1).checked_rem(work_queue.ring.len())?;
+            index
+        };
+        let peer = self.slots.get(index as usize)?;
+        // The flag is cleared before the worker serves the peer, so that a later request
+        // schedules it again.
+        peer.is_scheduled.swap(false, Ordering::SeqCst);
+        let generation = peer.generation.load(Ordering::Relaxed) & GENERATIONS;
+        self.find_by_key(index, generation)
     }
 
     /// Whether any peer has a connection with this process, or will get one.

@@ -143,6 +143,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.wait(state, wait(soon), false);
             return Some(soon);
         }
+        state.accepted = 0;
         let (retry, relisted) = self.serve_scheduled(state);
         let until = match retry {
             Retry::Now => Deadline::Now,
@@ -282,7 +283,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     // The last frames of the peer are handled first, even on a stream that was not
                     // accepted yet.
                     if peer.lacks_inbound() {
-                        self.accept(state);
+                        self.accept_last(state);
                     }
                     // The worker serves it in its next turn, without a wake.
                     peer.broken.store(true, Ordering::SeqCst);

@@ -5,6 +5,7 @@ use super::waiter::{DroppedLock, LateReply, WaitPhase, WaitToken, WaiterState};
 use super::waiters::Waiters;
 use crate::Vmid;
 use crate::error::Error;
+use crate::invariant::{Count, OrBroken};
 use crate::pal::Event;
 use crate::store::{SpinLockGuard, copy};
 use crate::wire::Answer;
@@ -90,7 +91,7 @@ impl<'m, E: Event> Waiters<'m, E> {
 
     /// Ends every wait on `peer` with `error`; all waits if `peer` is `None`.
     pub(crate) fn fail(&self, peer: Option<Vmid>, error: Error) {
-        for (slot, waiter) in self.slots.iter().enumerate() {
+        for (slot, waiter) in self.in_use() {
             let mut state = waiter.state.lock();
             if peer.is_some() && state.peer != peer {
                 continue;
@@ -109,7 +110,7 @@ impl<'m, E: Event> Waiters<'m, E> {
 
     /// Wakes the calls that wait for room to send to `peer`.
     pub(crate) fn wake_for_room(&self, peer: Vmid) {
-        for (slot, waiter) in self.slots.iter().enumerate() {
+        for (slot, waiter) in self.in_use() {
             let state = waiter.state.lock();
             // A request whose call waits for its answer may not be in the queue yet.
             let waits = match state.phase {
@@ -127,8 +128,9 @@ impl<'m, E: Event> Waiters<'m, E> {
     /// As [`Waiters::wake`], for all waiters with the reason `what` for which `is_meant` returns
     /// true.
     pub(crate) fn wake_all(&self, what: WaitReason, is_meant: impl Fn(u32) -> bool) {
-        for (slot, (name, waiter)) in (1..).zip(self.slots.iter()).enumerate() {
+        for (slot, waiter) in self.in_use() {
             let state = waiter.state.lock();
+            let name = u32::try_from(slot.plus(1)).or_broken(0);
             if state.phase == WaitPhase::ForRoom && state.what == what && is_meant(name) {
                 drop(state);
                 self.notify(slot);

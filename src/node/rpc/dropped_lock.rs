@@ -182,7 +182,7 @@ impl<P: Pal> Node<'_, P> {
             return true;
         }
         let mut all = true;
-        for slot in 0..self.waiters.slots.len() {
+        for (slot, _) in self.waiters.in_use() {
             let Some((dropped, _, token)) = self.waiters.dropped_lock(slot) else {
                 continue;
             };
@@ -269,7 +269,7 @@ impl<P: Pal> Node<'_, P> {
         }
         let now = self.pal.now();
         let mut next = until;
-        for slot in 0..self.waiters.slots.len() {
+        for (slot, _) in self.waiters.in_use() {
             let Some((_, since, _)) = self.waiters.dropped_lock(slot) else {
                 continue;
             };

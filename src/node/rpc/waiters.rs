@@ -12,6 +12,7 @@ use crate::store::{
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wire::{Answer, Expected};
 
+use super::free_list::FreeList;
 use super::reply_buffers::{BUFFER_LENGTH, ReplyBuffers, ReplyData};
 use super::task::{NO_LIMIT, Task};
 use super::wait_reason::{PendingCall, WaitReason};
@@ -24,12 +25,6 @@ const SEQ_LIMIT: u64 = 1 << 32;
 
 /// The number of waiters that are set aside, in a table that has four times as many.
 pub(crate) const MOST_SET_ASIDE: usize = 16;
-
-struct FreeList<'m> {
-    stack: Table<'m, u32>,
-    free: usize,
-    least_free: usize,
-}
 
 pub(crate) struct Waiters<'m, E> {
     pub(super) slots: Table<'m, Waiter<'m, E>>,
@@ -47,7 +42,7 @@ impl<'m, E: Event> Waiters<'m, E> {
     pub(crate) const fn bytes(capacity: usize, buffers: usize) -> usize {
         memory_sum!(
             bytes_for::<Waiter<'m, E>>(capacity),
-            bytes_for::<u32>(capacity),
+            FreeList::bytes(capacity),
             ReplyBuffers::bytes(buffers, BUFFER_LENGTH),
         )
     }
@@ -81,12 +76,7 @@ impl<'m, E: Event> Waiters<'m, E> {
                 ),
             })
         })?;
-        let stack = arena.alloc_table(capacity, |index| u32::try_from(index).or_broken(u32::MAX));
-        let free = FreeList {
-            stack,
-            free: capacity,
-            least_free: capacity,
-        };
+        let free = FreeList::new(arena, capacity);
         let buffers = ReplyBuffers::new(arena, buffers, BUFFER_LENGTH);
         Ok(Waiters {
             slots,
@@ -115,17 +105,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         } else {
             0
         };
-        let taken = {
-            let mut list = self.free.lock();
-            list.free
-                .checked_sub(1)
-                .filter(|free| *free >= set_aside)
-                .and_then(|free| {
-                    list.free = free;
-                    list.least_free = list.least_free.min(free);
-                    list.stack.get(free).map(|slot| *slot as usize)
-                })
-        };
+        let taken = self.free.lock().take(set_aside);
         let found = taken.and_then(|slot| Some((slot, self.slots.get(slot)?)));
         let Some((slot, waiter)) = found else {
             return Err(Error::Full(Resource::Waiters));
@@ -189,7 +169,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         new: Vmid,
         mut is_kept: impl FnMut(u64) -> bool,
     ) {
-        for (slot, waiter) in self.slots.iter().enumerate() {
+        for (slot, waiter) in self.in_use() {
             let mut state = waiter.state.lock();
             if state.peer != Some(old) {
                 continue;
@@ -349,20 +329,28 @@ impl<'m, E: Event> Waiters<'m, E> {
         self.free(slot);
     }
 
-    pub(super) fn free(&self, slot: usize) {
-        let mut list = self.free.lock();
-        let free = list.free;
-        if let (Some(place), Ok(slot)) = (list.stack.get_mut(free), u32::try_from(slot)) {
-            *place = slot;
-            list.free.increment();
-        } else {
-            broken();
+    fn free(&self, slot: usize) {
+        match u32::try_from(slot) {
+            Ok(slot) => self.free.lock().put(slot),
+            Err(_) => broken(),
         }
+    }
+
+    /// Returns the waiters in use with the numbers of their slots. Each step takes as many steps under the lock as the table has
+    /// words at most. Waiters that are claimed meanwhile may be missing.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = (usize, &Waiter<'m, E>)> {
+        let mut next = 0_u32;
+        core::iter::from_fn(move || {
+            let slot = self.free.lock().next_in_use(next)?;
+            next = slot.plus(1);
+            let slot = slot as usize;
+            Some((slot, self.slots.get(slot)?))
+        })
     }
 
     /// Returns the calls that wait at the time `now`, in no order.
     pub(crate) fn all(&self, now: Time) -> impl Iterator<Item = PendingCall> {
-        self.slots.iter().filter_map(move |waiter| {
+        self.in_use().filter_map(move |(_, waiter)| {
             let state = waiter.state.lock();
             let abandoned = state.phase == WaitPhase::Abandoned;
             let waits =
@@ -379,8 +367,6 @@ impl<'m, E: Event> Waiters<'m, E> {
 
     /// Returns the number of waiters in use now, and the highest number so far.
     pub(crate) fn fill(&self) -> (usize, usize) {
-        let list = self.free.lock();
-        let limit = self.slots.len();
-        (limit.minus(list.free), limit.minus(list.least_free))
+        self.free.lock().fill()
     }
 }

@@ -124,7 +124,7 @@ impl<E: Event> Waiters<'_, E> {
         }
         // A time that is set from now on is either seen below or stored after this.
         self.next_limit.swap(NO_LIMIT, Ordering::SeqCst);
-        for (slot, waiter) in self.slots.iter().enumerate() {
+        for (slot, waiter) in self.in_use() {
             if self.is_overdue(&waiter.task, now) {
                 self.notify(slot);
             }

@@ -1,5 +1,6 @@
 //! The peers that the worker serves in a turn, before it looks at the streams.
 
+use super::worker_state::Round;
 use super::{RETRY, Retry, WorkerState};
 use crate::counters::Refusal;
 use crate::invariant::Count;
@@ -7,65 +8,84 @@ use crate::node::{Node, PeerRef, Sender};
 use crate::pal::{Pal, Time};
 use crate::sync::Ordering;
 
+/// The most scheduled peers that one poll iteration serves, so that it takes some milliseconds if many processes end at
+/// once: each close takes several system calls.
+const SERVED_AT_ONCE: usize = 32;
+
 impl<'m, P: Pal> Node<'m, P> {
-    /// Serves the scheduled peers. Returns when to serve again, and the number of peers that were
-    /// scheduled again.
+    /// Serves scheduled peers, at most [`SERVED_AT_ONCE`]. Returns when to serve again, and the number of peers
+    /// that were scheduled again.
     pub(super) fn serve_scheduled(&self, state: &mut WorkerState<'m, P::Stream>) -> (Retry, usize) {
-        let mut retry = Retry::No;
-        let mut relisted = 0_usize;
-        state.next_try = None;
-        // Only the peers that are scheduled now: a peer that is scheduled again is served after the
-        // streams.
-        for _ in 0..self.peers.scheduled() {
+        if state.round.left == 0 {
+            // Only the peers that are scheduled now: a peer that is scheduled again is served after the
+            // streams.
+            state.round = Round::new(self.peers.scheduled());
+            state.next_try = None;
+        }
+        for _ in 0..state.round.left.min(SERVED_AT_ONCE) {
+            state.round.left.decrement();
             let Some(peer) = self.peers.next_scheduled() else {
-                break;
+                continue;
             };
-            let kept_until = Self::kept_until(&peer).filter(|until| self.now() < *until);
-            let retry_peer = if let Some(until) = kept_until {
-                relisted = relisted.plus(self.serve_again_at(state, &peer, until));
-                Retry::No
-            } else if !self.judge_unreachable(&peer) {
-                Retry::Soon
-            } else if peer.broken.load(Ordering::SeqCst) {
-                if self.may_be_refused(&peer) {
-                    self.accept(state);
-                }
-                self.close(state, &peer)
-            } else {
-                self.flush(&peer);
-                let retry = self.resume(&peer);
-                if let Some(next) = peer.next_try() {
-                    // Later if another thread had locked the half, so that no attempt was made.
-                    let now = self.now();
-                    let next = if next > now { next } else { now + RETRY };
-                    relisted = relisted.plus(self.serve_again_at(state, &peer, next));
-                }
-                retry
-            };
-            if retry_peer != Retry::No {
+            let retry = self.serve(state, &peer);
+            if retry != Retry::No {
                 let is_new = self.peers.schedule(&peer);
-                relisted = relisted.plus(usize::from(is_new));
-                retry = retry.min(retry_peer);
+                state.round.relisted = state.round.relisted.plus(usize::from(is_new));
+                state.round.retry = state.round.retry.min(retry);
             }
             self.run_upcalls();
         }
-        retry = retry.min(self.send_output(Sender::Turn));
+        let retry = state.round.retry.min(self.send_output(Sender::Turn));
         // The calls to the embedder that this and other threads have queued.
         self.run_upcalls();
-        (retry, relisted)
+        if state.round.left > 0 {
+            return (Retry::Now, state.round.relisted);
+        }
+        (retry, state.round.relisted)
     }
 
-    /// Schedules the peer, and has the worker serve it at that time at the latest. Returns the number of
-    /// peers that were scheduled.
+    /// Serves a peer that was scheduled. Returns when it must be served again.
+    fn serve(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+    ) -> Retry {
+        let kept_until = Self::kept_until(peer).filter(|until| self.now() < *until);
+        if let Some(until) = kept_until {
+            self.serve_again_at(state, peer, until);
+            return Retry::No;
+        }
+        if !self.judge_unreachable(peer) {
+            return Retry::Soon;
+        }
+        if peer.broken.load(Ordering::SeqCst) {
+            if self.may_be_refused(peer) {
+                self.accept_last(state);
+            }
+            return self.close(state, peer);
+        }
+        self.flush(peer);
+        let retry = self.resume(peer);
+        if let Some(next) = peer.next_try() {
+            // Later if another thread had locked the half, so that no attempt was made.
+            let now = self.now();
+            let next = if next > now { next } else { now + RETRY };
+            self.serve_again_at(state, peer, next);
+        }
+        retry
+    }
+
+    /// Schedules the peer, and has the worker serve it at that time at the latest.
     fn serve_again_at(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
         peer: &PeerRef<'_, 'm, P::Stream>,
         next: Time,
-    ) -> usize {
+    ) {
         let first = state.next_try.unwrap_or(next);
         state.next_try = Some(first.min(next));
-        usize::from(self.peers.schedule(peer))
+        let is_new = self.peers.schedule(peer);
+        state.round.relisted = state.round.relisted.plus(usize::from(is_new));
     }
 
     /// Marks a peer broken to which no stream could be opened, unless a stream to or from it was

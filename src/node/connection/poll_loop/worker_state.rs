@@ -1,5 +1,6 @@
 //! What the poll loop keeps from one turn to the next.
 
+use super::Retry;
 use crate::Vmid;
 use crate::error::Error;
 use crate::node::AdaptiveSpin;
@@ -50,8 +51,32 @@ pub(crate) struct WorkerState<'m, S> {
     /// The platform has no more streams: the worker does not watch the listener before this time,
     /// or before a stream was closed.
     pub(in crate::node::connection) exhausted_until: Option<Time>,
+    /// The number of streams that this poll iteration has accepted.
+    pub(in crate::node::connection) accepted: usize,
     /// The time of the next attempt to connect to a peer whose backlog was full.
     pub(super) next_try: Option<Time>,
+    /// The round of the scheduled peers.
+    pub(super) round: Round,
+}
+
+/// A round serves the peers that were scheduled when it began, in as many poll iterations as their number needs.
+pub(super) struct Round {
+    /// The number of peers that are still to be served.
+    pub(super) left: usize,
+    /// The number of peers that were scheduled again.
+    pub(super) relisted: usize,
+    /// When the peers that were served need the worker again.
+    pub(super) retry: Retry,
+}
+
+impl Round {
+    pub(super) fn new(left: usize) -> Round {
+        Round {
+            left,
+            relisted: 0,
+            retry: Retry::No,
+        }
+    }
 }
 
 impl<'m, S: Stream> WorkerState<'m, S> {
@@ -70,7 +95,9 @@ impl<'m, S: Stream> WorkerState<'m, S> {
             spin: AdaptiveSpin::new(),
             last_ready: Time(0),
             exhausted_until: None,
+            accepted: 0,
             next_try: None,
+            round: Round::new(0),
         })
     }
 
