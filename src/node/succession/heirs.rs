@@ -93,7 +93,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 let is_due = log.list_is_due.load(Ordering::SeqCst);
                 let has_all = !is_due || self.announce_heirs(log);
                 if !self.has_ended() {
-                    return if has_all { until } else { soon };
+                    // A member that is stopped may not take the list for long.
+                    let has_time = now < Time(log.named_by.load(Ordering::SeqCst));
+                    let pause = if has_time { SOON } else { CHOOSE_AGAIN };
+                    let again = until.min(Deadline::At(now + pause));
+                    return if has_all { until } else { again };
                 }
                 self.wake_leaver(log);
                 match self.waits_for_members_until(log) {
@@ -327,7 +331,6 @@ impl<'m, P: Pal> Node<'m, P> {
         if !all {
             log.list_is_due.store(true, Ordering::SeqCst);
         }
-        self.wake();
         all
     }
 
