@@ -206,7 +206,13 @@ impl<'m, P: Pal> Node<'m, P> {
         length: usize,
     ) -> Result<(), Error> {
         if queue.closed {
-            return Err(self.gone(peer.vmid()));
+            // The family may go on without a leader that is just ending.
+            let is_leader = Some(peer.vmid()) == self.led_by();
+            return Err(if is_leader && self.awaits_successor() {
+                Error::NoSuchProcess
+            } else {
+                self.gone(peer.vmid())
+            });
         }
         if queue.room() < total!(length, ANSWER_RESERVE) {
             return Err(Error::Full(Resource::SendQueue));
