@@ -8,7 +8,9 @@ mod false_log;
 mod family;
 mod heir;
 mod hostile;
+mod in_memory;
 mod joining;
+mod late;
 mod leaving;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]

@@ -1,132 +1,17 @@
-//! Families in memory, in one thread: a process moves only when the test says so, so a leader can end at a certain moment.
+//! Moments of a succession, in families that move only when the test says so.
 
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
-use libos_ipc::{
-    Capacities, ChildSelector, Config, Error, Exit, Identity, Node, Target, Vmid, Wait,
-};
+use libos_ipc::{ChildSelector, Error, Exit, Target, Vmid, Wait};
 
-use crate::family::{CONFIG, long, vmid};
-
-const NODES: usize = 4;
-const PIPES: usize = 24;
-const BYTES: usize = 1024;
-type Net = Network<NODES, PIPES, BYTES>;
-type Process = Node<'static, Loopback<'static, NODES, PIPES, BYTES>>;
-
-/// The limits of a process that follows, and never leads.
-const FOLLOWER: Config = Config {
-    capacities: Capacities {
-        ranges: CONFIG.capacities.ranges + 1,
-        ..CONFIG.capacities
-    },
-    ..CONFIG
-};
-
-/// Processes that move together.
-struct Family {
-    net: &'static Net,
-    nodes: Vec<Rc<Process>>,
-}
-
-fn start(net: &'static Net, identity: Identity, config: Config) -> Process {
-    let config = Config {
-        spin: Duration::ZERO,
-        ..config
-    };
-    let bytes = Process::memory(&identity, &config).total();
-    let memory = Box::leak(Box::new_uninit_slice(bytes));
-    Node::new(net.join(identity.vmid).unwrap(), identity, config, memory).unwrap()
-}
-
-fn poll<T>(future: &mut Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
-    let mut context = Context::from_waker(Waker::noop());
-    match future.as_mut().poll(&mut context) {
-        Poll::Ready(result) => Some(result),
-        Poll::Pending => None,
-    }
-}
-
-impl Family {
-    /// The leader, which has joined.
-    fn new() -> Family {
-        let net: &'static Net = Box::leak(Box::new(Net::new()));
-        let nodes = vec![Rc::new(start(net, Identity::LEADER, CONFIG))];
-        let family = Family { net, nodes };
-        let leader = family.node(1);
-        family.run(leader.join_async(long())).unwrap();
-        family
-    }
-
-    fn node(&self, number: u32) -> Rc<Process> {
-        let mut nodes = self.nodes.iter();
-        let node = nodes.find(|node| node.identity().vmid == vmid(number));
-        Rc::clone(node.unwrap())
-    }
-
-    /// A child of that process, which has not joined.
-    fn starting(&mut self, parent: &Process, config: Config) -> Rc<Process> {
-        let identity = self.run(parent.start_child_async(long())).unwrap();
-        let child = Rc::new(start(self.net, identity, config));
-        self.nodes.push(Rc::clone(&child));
-        child
-    }
-
-    /// A child of that process, which has joined.
-    fn child(&mut self, parent: &Process, config: Config) -> Rc<Process> {
-        let child = self.starting(parent, config);
-        self.run(child.join_async(long())).unwrap();
-        child
-    }
-
-    fn settle(&self) {
-        for node in &self.nodes {
-            node.poll_once();
-        }
-        self.net.advance(Duration::from_micros(100));
-    }
-
-    fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
-        for _ in 0..20_000 {
-            if let Some(result) = poll(&mut future) {
-                return result;
-            }
-            self.settle();
-        }
-        let waits = |node: &Rc<Process>| {
-            let calls = node.pending_calls().map(|call| call.to_string());
-            (node.identity().vmid, node.leader(), calls.collect())
-        };
-        let waits: Vec<(Vmid, Vmid, Vec<String>)> = self.nodes.iter().map(waits).collect();
-        panic!("the call does not end: {waits:?}");
-    }
-
-    /// That process becomes the heir.
-    fn is_heir(&self, heir: &Process) {
-        let expected = Some(heir.identity().vmid);
-        for _ in 0..20_000 {
-            if self.node(1).named_heir() == expected {
-                // It learns of that, and so do the members.
-                return (0..100).for_each(|_| self.settle());
-            }
-            self.settle();
-        }
-        panic!("{expected:?} is not the heir");
-    }
-
-    /// The leader is gone.
-    fn end_leader(&mut self) {
-        drop(self.nodes.remove(0));
-    }
-}
+use crate::family::{CONFIG, long};
+use crate::in_memory::{FOLLOWER, Family, Process, poll};
 
 #[test]
 fn exit_of_an_heir_that_its_leader_has_not_taken_reaches_the_parent() {

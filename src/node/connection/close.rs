@@ -85,7 +85,9 @@ impl<'m, P: Pal> Node<'m, P> {
             && Self::kept_until(peer).is_none()
         {
             let read = self.read(&mut rx);
-            rx.last_reads = rx.last_reads.plus(usize::from(read != ReadOutcome::NotNow));
+            // What a leader has written is nowhere else.
+            let is_counted = read != ReadOutcome::NotNow && !self.awaits_rest_of(peer);
+            rx.last_reads = rx.last_reads.plus(usize::from(is_counted));
             let retry = self.handle_frames(peer, &mut rx, Reader::Worker);
             if retry != Retry::No {
                 // A node that closes makes no more calls to the embedder, so what a frame waits for

@@ -58,6 +58,8 @@ pub(in crate::node) struct Following<'m> {
     pub(super) is_newcomer: AtomicBool,
     /// As a newcomer: the time at which it asks again who leads.
     pub(super) ask_at: AtomicU64,
+    /// The time at which the leader was seen to end, while what it has written may still come; 0 for none.
+    pub(super) end_seen: AtomicU64,
     /// The time at which the stage ends the wait for a leader.
     pub(super) until: AtomicU64,
     /// The time at which this process connects with the process that is to lead, if that has not connected with it,
@@ -102,6 +104,7 @@ impl<'m> Following<'m> {
             has_answer: AtomicBool::new(false),
             is_newcomer: AtomicBool::new(false),
             ask_at: AtomicU64::new(0),
+            end_seen: AtomicU64::new(0),
             until: AtomicU64::new(0),
             connect_at: AtomicU64::new(0),
             walked: AtomicU32::new(WALKED),

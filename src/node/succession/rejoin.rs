@@ -91,6 +91,24 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(true)
     }
 
+    /// Whether a leader has ended, and what it has written is read to the end: its successor may have only the last part
+    /// of it. It takes at most as long as calls wait for a successor.
+    pub(in crate::node) fn awaits_rest_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        let Some(following) = self.following() else {
+            return false;
+        };
+        let is_leader = Some(peer.vmid()) == self.led_by() && following.stage() != Stage::Orphaned;
+        if !is_leader || !peer.hung_up.load(Ordering::SeqCst) || self.phase() >= Phase::Closing {
+            return false;
+        }
+        let now = self.now();
+        let seen = following.end_seen.load(Ordering::SeqCst);
+        if seen == 0 {
+            following.end_seen.store(now.0.max(1), Ordering::SeqCst);
+        }
+        seen == 0 || now < Time(seen) + self.config.succession_limit
+    }
+
     /// The connection with a process has ended. If that was the leader, and it has named an heir, this
     /// process waits for the heir to lead, or is the heir.
     pub(in crate::node) fn begin_succession(&self, gone: Vmid) -> Succession {
@@ -127,8 +145,10 @@ impl<'m, P: Pal> Node<'m, P> {
             following.announced.store(0, Ordering::SeqCst);
         }
         // The end of a process that was to lead, and has not announced itself, is no reason to wait for longer.
+        let seen = following.end_seen.swap(0, Ordering::SeqCst);
         if following.stage() != Stage::Orphaned {
-            let until = self.now() + self.config.succession_limit;
+            let since = if seen == 0 { self.now() } else { Time(seen) };
+            let until = since + self.config.succession_limit;
             following.until.store(until.0, Ordering::SeqCst);
         }
         following.old.store(gone.get(), Ordering::SeqCst);

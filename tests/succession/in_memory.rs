@@ -1,0 +1,206 @@
+//! Families in memory, in one thread: a process moves only when the test says so, so a leader can end at a certain moment.
+
+use std::cell::Cell;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use libos_ipc::pal::{AcceptError, ConnectError, Pal, Stream, StreamError};
+use libos_ipc::testing::loopback::{Loopback, Network};
+use libos_ipc::{Capacities, Config, Identity, Node, Vmid, forward_pal};
+
+use crate::family::{CONFIG, long, vmid};
+
+const NODES: usize = 4;
+const PIPES: usize = 24;
+const BYTES: usize = 4 << 10;
+type Net = Network<NODES, PIPES, BYTES>;
+type Inner = Loopback<'static, NODES, PIPES, BYTES>;
+pub(crate) type Process = Node<'static, Late>;
+
+/// The limits of a process that follows, and never leads.
+pub(crate) const FOLLOWER: Config = follower(CONFIG);
+
+/// Makes a process with these limits one that follows, and never leads.
+pub(crate) const fn follower(config: Config) -> Config {
+    Config {
+        capacities: Capacities {
+            ranges: config.capacities.ranges + 1,
+            ..config.capacities
+        },
+        ..config
+    }
+}
+
+thread_local! {
+    /// The process for which bytes are under way, and arrive later.
+    static WAITING: Cell<Option<Vmid>> = const { Cell::new(None) };
+}
+
+/// A platform on which bytes arrive late, if the test says so.
+pub(crate) struct Late {
+    inner: Inner,
+    own: Vmid,
+}
+
+pub(crate) struct LateStream {
+    inner: <Inner as Pal>::Stream,
+    own: Vmid,
+}
+
+impl Stream for LateStream {
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        if WAITING.get() == Some(self.own) {
+            return Err(StreamError::WouldBlock);
+        }
+        self.inner.read(buffer)
+    }
+
+    fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        self.inner.write(parts)
+    }
+}
+
+impl Late {
+    fn stream(&self, inner: <Inner as Pal>::Stream) -> LateStream {
+        let own = self.own;
+        LateStream { inner, own }
+    }
+}
+
+impl Pal for Late {
+    type Stream = LateStream;
+    type Event = <Inner as Pal>::Event;
+    const SUPPORTS_CALLER_READ: bool = false;
+    const MAY_BE_SECURE: bool = false;
+
+    forward_pal!(inner: event, watch_listener, wait, wake, wait_event, now);
+    forward_pal!(inner, stream.inner: watch, rewatch, unwatch, wait_readable);
+
+    fn connect(&self, peer: Vmid) -> Result<LateStream, ConnectError> {
+        let stream = self.inner.connect(peer)?;
+        Ok(self.stream(stream))
+    }
+
+    fn accept(&self) -> Result<LateStream, AcceptError> {
+        let stream = self.inner.accept()?;
+        Ok(self.stream(stream))
+    }
+}
+
+/// Processes that move together.
+pub(crate) struct Family {
+    pub(crate) net: &'static Net,
+    pub(crate) nodes: Vec<Rc<Process>>,
+}
+
+fn start(net: &'static Net, identity: Identity, config: Config) -> Process {
+    let config = Config {
+        spin: Duration::ZERO,
+        ..config
+    };
+    let bytes = Process::memory(&identity, &config).total();
+    let memory = Box::leak(Box::new_uninit_slice(bytes));
+    let own = identity.vmid;
+    let inner = net.join(own).unwrap();
+    Node::new(Late { inner, own }, identity, config, memory).unwrap()
+}
+
+pub(crate) fn poll<T>(future: &mut Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
+}
+
+impl Family {
+    /// The leader, which has joined.
+    pub(crate) fn new() -> Family {
+        Family::with(CONFIG)
+    }
+
+    pub(crate) fn with(config: Config) -> Family {
+        let net: &'static Net = Box::leak(Box::new(Net::new()));
+        let nodes = vec![Rc::new(start(net, Identity::LEADER, config))];
+        let family = Family { net, nodes };
+        let leader = family.node(1);
+        family.run(leader.join_async(long())).unwrap();
+        family
+    }
+
+    pub(crate) fn node(&self, number: u32) -> Rc<Process> {
+        let mut nodes = self.nodes.iter();
+        let node = nodes.find(|node| node.identity().vmid == vmid(number));
+        Rc::clone(node.unwrap())
+    }
+
+    /// A child of that process, which has not joined.
+    pub(crate) fn starting(&mut self, parent: &Process, config: Config) -> Rc<Process> {
+        let identity = self.run(parent.start_child_async(long())).unwrap();
+        let child = Rc::new(start(self.net, identity, config));
+        self.nodes.push(Rc::clone(&child));
+        child
+    }
+
+    /// A child of that process, which has joined.
+    pub(crate) fn child(&mut self, parent: &Process, config: Config) -> Rc<Process> {
+        let child = self.starting(parent, config);
+        self.run(child.join_async(long())).unwrap();
+        child
+    }
+
+    pub(crate) fn settle(&self) {
+        for node in &self.nodes {
+            node.poll_once();
+        }
+        self.net.advance(Duration::from_micros(100));
+    }
+
+    pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        for _ in 0..20_000 {
+            if let Some(result) = poll(&mut future) {
+                return result;
+            }
+            self.settle();
+        }
+        let waits = |node: &Rc<Process>| {
+            let calls = node.pending_calls().map(|call| call.to_string());
+            (node.identity().vmid, node.leader(), calls.collect())
+        };
+        let waits: Vec<(Vmid, Vmid, Vec<String>)> = self.nodes.iter().map(waits).collect();
+        panic!("the call does not end: {waits:?}");
+    }
+
+    /// What is written to that process arrives later: when this is called with none.
+    pub(crate) fn delay(process: Option<&Process>) {
+        WAITING.set(process.map(|process| process.identity().vmid));
+    }
+
+    pub(crate) fn pass(&self, span: Duration) {
+        let until = self.net.now() + span;
+        while self.net.now() < until {
+            self.settle();
+        }
+    }
+
+    /// That process becomes the heir.
+    pub(crate) fn is_heir(&self, heir: &Process) {
+        let expected = Some(heir.identity().vmid);
+        for _ in 0..20_000 {
+            if self.node(1).named_heir() == expected {
+                // It learns of that, and so do the members.
+                return (0..100).for_each(|_| self.settle());
+            }
+            self.settle();
+        }
+        panic!("{expected:?} is not the heir");
+    }
+
+    /// The leader is gone.
+    pub(crate) fn end_leader(&mut self) {
+        drop(self.nodes.remove(0));
+    }
+}

@@ -1,0 +1,113 @@
+//! Members to which the last bytes of a leader come late, or that are stopped.
+
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::Duration;
+
+use libos_ipc::pal::Deadline;
+use libos_ipc::wire::{Message, MetaCode, SyncState};
+use libos_ipc::{Capacities, Config, Error, Target, Vmid};
+
+use crate::family::{CONFIG, long};
+use crate::in_memory::{FOLLOWER, Family, follower, poll};
+
+/// A queue is shorter than what a stream holds.
+const SHORT_QUEUES: Config = Config {
+    capacities: Capacities {
+        frame_length: 700,
+        send_queue: 1700,
+        sync_data: 500,
+        delegated_files: 0,
+        ..CONFIG.capacities
+    },
+    ..CONFIG
+};
+
+const VALUE: [u8; 500] = [7; 500];
+
+type Read = Pin<Box<dyn Future<Output = Result<[u8; 500], Error>>>>;
+
+#[test]
+fn member_that_gets_the_last_bytes_of_a_dead_leader_late_reads_them_before_it_follows_the_next_one()
+{
+    let mut family = Family::with(SHORT_QUEUES);
+    let leader = family.node(1);
+    let heir = family.child(&leader, SHORT_QUEUES);
+    let member = family.child(&leader, follower(SHORT_QUEUES));
+    family.is_heir(&heir);
+    let ids = 100..106;
+    for id in ids.clone() {
+        let handle = leader.open_sync(Some(id)).unwrap();
+        let state = SyncState::Exclusive;
+        family
+            .run(leader.lock_sync_async(handle, state, &mut [], long()))
+            .unwrap();
+        leader.unlock_sync(handle, state, Some(&VALUE)).unwrap();
+    }
+    let read = |id| -> Read {
+        let member = Rc::clone(&member);
+        Box::pin(async move {
+            let handle = member.open_sync(Some(id))?;
+            let mut data = [0; 500];
+            let state = SyncState::Shared;
+            member
+                .lock_sync_async(handle, state, &mut data, long())
+                .await?;
+            Ok(data)
+        })
+    };
+    Family::delay(Some(&member));
+    let mut reads: Vec<Read> = ids.map(read).collect();
+    for read in &mut reads {
+        assert_eq!(poll(&mut read.as_mut()), None, "the leader has not sent it");
+    }
+    (0..100).for_each(|_| family.settle());
+    drop(leader);
+    family.end_leader();
+    // More than its successor keeps for the member is under way.
+    family.pass(Duration::from_secs(2));
+    Family::delay(None);
+    for read in reads {
+        assert!(family.run(read) == Ok(VALUE));
+    }
+    family.run(member.new_vmid_async(long())).unwrap();
+    assert_eq!(member.leader(), heir.identity().vmid);
+}
+
+#[test]
+fn call_to_the_process_of_a_leader_that_is_just_ending_finds_no_such_process() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let heir = family.child(&leader, CONFIG);
+    let member = family.child(&leader, FOLLOWER);
+    family.is_heir(&heir);
+    let pid = leader.pid().unwrap();
+    drop(leader);
+    Family::delay(Some(&member));
+    family.end_leader();
+    (0..10).for_each(|_| family.settle());
+    let pid = pid.get();
+    let code = MetaCode::Credentials;
+    let asked = member.request(Vmid::LEADER, &Message::PidGetMeta { pid, code });
+    assert_eq!(asked.err(), Some(Error::NoSuchProcess));
+    Family::delay(None);
+}
+
+#[test]
+fn leader_sleeps_while_a_member_does_not_take_the_list_of_heirs() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let member = family.child(&leader, FOLLOWER);
+    let stopped = family.nodes.pop();
+    let pid = member.pid().unwrap();
+    // Its stream is full.
+    for _ in 0..400 {
+        let signal = leader.kill_async(Target::Process(pid), 40, long());
+        let _ = poll(&mut pin!(signal));
+    }
+    let heir = family.child(&leader, CONFIG);
+    family.is_heir(&heir);
+    let turns = (0..100).filter(|_| leader.poll_once() == Some(Deadline::Now));
+    assert!(turns.count() < 50, "it turns all the time");
+    drop(stopped);
+}
