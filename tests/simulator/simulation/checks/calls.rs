@@ -71,6 +71,9 @@ impl Calls {
         }
         let is_ending = process.is_some_and(|process| process.state == State::Ending);
         let is_tight = self.faults.has(Fault::Capacity);
+        let has_waited = self
+            .leader_ended
+            .is_some_and(|then| now >= then + nanoseconds(SUCCESSION_LIMIT));
         let may_be = match error {
             None => true,
             Some(Error::TimedOut) => call.limit < LONG && took >= call.limit,
@@ -85,8 +88,12 @@ impl Calls {
             ) => is_tight,
             // A process that the leader alone could have found, or the leader's own, may be what was asked for.
             Some(Error::LeaderGone | Error::NoSuchProcess) if self.is_leader_gone => true,
-            // The announcement of the next leader may arrive too late.
-            Some(Error::LeaderGone) if self.may_miss_leader && took >= SUCCESSION_LIMIT => true,
+            // The announcement of the next leader may arrive too late. A call that begins meanwhile waits for less long.
+            Some(Error::LeaderGone)
+                if self.may_miss_leader && (took >= SUCCESSION_LIMIT || has_waited) =>
+            {
+                true
+            }
             Some(Error::LeaderGone | Error::ShuttingDown) => is_ending,
             Some(Error::CutOff) => is_secure && (is_ending || self.faults.hold_up()),
             Some(_) => false,

@@ -36,7 +36,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         with(|world| {
             let own = self.own.vmid;
             let family = &world.checks.family;
-            let is_cut = world.network.is_cut(own, vmid);
+            let network = &world.network;
+            let is_cut = network.is_cut(own, vmid) || network.are_parted(own, vmid);
             family.is_certain(own) && family.is_certain(vmid) && !is_cut
         })
     }
