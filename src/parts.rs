@@ -1,6 +1,6 @@
 //! The parts that `liblibos_ipc_seed.a` does not have (`arch/c/archive.sh`): no function of
 //! `include/libos_ipc_seed.h` makes use of them. To other processes a node without them is one of the C implementation: it
-//! does not answer HELLO, so nobody sends it what it does not know.
+//! neither says HELLO nor answers it, so nobody sends it what it does not know.
 //!
 //! Each part begins at a few look-ups and requests. These test the constant, and the compiler drops what nothing
 //! reaches then.

@@ -11,8 +11,8 @@ use super::payload::{
 };
 use super::succession::{Dismissal, HeirList, HeirReady, NewLeader, Rejoin, Resignation};
 use super::{DelegatedLocks, codes, layout};
-use crate::Id;
-use crate::parts;
+use crate::config::Config;
+use crate::{Id, parts};
 use zerocopy::FromBytes;
 
 impl<'a> Message<'a> {
@@ -58,6 +58,15 @@ impl<'a> Message<'a> {
                     code: code.number().into(),
                 };
                 fill(to, &body, &[])?;
+            }
+            Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
+            Message::FileLockSet(lock) | Message::FileLockGet(lock) => {
+                fill(to, &lock.layout(), lock.path)?;
+            }
+            // The rest are extensions.
+            _ if !parts::EXTENSIONS => return Err(TooSmall),
+            Message::FileLockBorrow(lock) | Message::FencingNumber(lock) => {
+                fill(to, &lock.layout(), lock.path)?;
             }
             Message::FileLockCancel(number)
             | Message::FileLockRecall(number)
@@ -107,19 +116,12 @@ impl<'a> Message<'a> {
             Message::Leader(leader) => fill(to, &leader.layout(), &[])?,
             Message::Rejoin(rejoin) => fill(to, &rejoin.layout(), &[])?,
             Message::Dismiss(dismissal) => fill(to, &dismissal.layout(), &[])?,
-            Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
             Message::FileLockReturn { delegation, locks } => {
                 let body = layout::DelegationReturn {
                     delegation: delegation.into(),
                     count: (locks.len() as u64).into(),
                 };
                 fill(to, &body, locks.bytes())?;
-            }
-            Message::FileLockSet(lock)
-            | Message::FileLockGet(lock)
-            | Message::FileLockBorrow(lock)
-            | Message::FencingNumber(lock) => {
-                fill(to, &lock.layout(), lock.path)?;
             }
         }
         Ok(length)
@@ -128,7 +130,9 @@ impl<'a> Message<'a> {
     /// Decodes the payload of a frame with this code.
     #[inline]
     pub(super) fn decode(code: u8, payload: &'a [u8]) -> Result<Message<'a>, Malformed> {
-        if !parts::EXTENSIONS && code > codes::HELLO {
+        if !parts::EXTENSIONS && code >= codes::HELLO
+            || !Config::HAS_SUCCESSION && codes::is_of_succession(code)
+        {
             return Ok(Message::Unknown(code));
         }
         Ok(match code {

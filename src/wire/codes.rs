@@ -118,6 +118,11 @@ pub const FENCING_NUMBER: u8 = 111;
 /// Member to leader: asks for a block of fencing numbers for a delegation or a lease.
 pub const FENCING_BLOCK: u8 = 112;
 
+/// Returns true for a code that only a leader with an heir, the heir, and those that follow them send. Others skip it.
+pub(super) const fn is_of_succession(code: u8) -> bool {
+    matches!(code, HEIRS..=LEADER | MARK | DISMISS)
+}
+
 /// Returns true if the code is free: a frame with it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
     code >= FIRST_UNKNOWN

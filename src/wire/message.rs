@@ -8,8 +8,8 @@ use super::payload::{
 };
 use super::succession::{Dismissal, HeirList, HeirReady, NewLeader, Rejoin, Resignation};
 use super::{DelegatedLocks, codes, layout};
-use crate::Id;
 use crate::store::total;
+use crate::{Id, parts};
 use core::mem::size_of;
 
 /// The decoded content of a frame.
@@ -240,19 +240,24 @@ impl Message<'_> {
                 size_of::<layout::Number>()
             }
             Message::PidKill(_) | Message::KillPassed(_) => size_of::<layout::PidKill>(),
+            Message::PidGetMeta { .. } => size_of::<layout::PidGetMeta>(),
+            Message::Sync(_, sync) => sync.length(),
+            Message::FileLockSet(lock) | Message::FileLockGet(lock) => lock.length(),
+            Message::Unknown(code) if !codes::is_unknown(*code) => usize::MAX,
+            Message::GetNewVmid
+            | Message::AllocIdRange
+            | Message::WhoLeads
+            | Message::Unknown(_) => 0,
+            // The rest are extensions.
+            _ if !parts::EXTENSIONS => usize::MAX,
             Message::KillOrdered { kill, .. }
                 if matches!(kill.target, KillTarget::Group | KillTarget::All) =>
             {
                 usize::MAX
             }
             Message::KillOrdered { .. } => size_of::<layout::OrderedKill>(),
-            Message::PidGetMeta { .. } => size_of::<layout::PidGetMeta>(),
-            Message::Sync(_, sync) => sync.length(),
             Message::FileLockBorrow(lock) if lock.family != LockFamily::Posix => usize::MAX,
-            Message::FileLockSet(lock)
-            | Message::FileLockGet(lock)
-            | Message::FileLockBorrow(lock)
-            | Message::FencingNumber(lock) => lock.length(),
+            Message::FileLockBorrow(lock) | Message::FencingNumber(lock) => lock.length(),
             Message::FileLockReturn { locks, .. } => {
                 total!(size_of::<layout::DelegationReturn>(), locks.bytes().len())
             }
@@ -277,11 +282,6 @@ impl Message<'_> {
                 size_of::<layout::LongNumber>()
             }
             Message::Dismiss(_) => size_of::<layout::Dismiss>(),
-            Message::Unknown(code) if !codes::is_unknown(*code) => usize::MAX,
-            Message::GetNewVmid
-            | Message::AllocIdRange
-            | Message::WhoLeads
-            | Message::Unknown(_) => 0,
         };
         total!(HEADER_LENGTH, payload)
     }

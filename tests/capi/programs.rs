@@ -2,11 +2,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Config, Error, Exit, Identity, Vmid, Wait};
+use libos_ipc::{Config, Error, Exit, Identity, Target, Vmid, Wait};
 use tempfile::TempDir;
 
 use super::{check_library, file, has, library, made, run, secure_library, succession_library};
@@ -129,30 +129,34 @@ fn functions_of_the_seed_header_work_with_the_archive_that_has_no_others() {
     }
 }
 
-#[test]
-fn leader_with_the_seed_archive_serves_a_member_in_rust_as_one_in_c_does() {
+/// Starts a process of a family with the seed archive; none without the tools.
+fn seed_process(base: &Path, role: &str) -> Option<Child> {
     if !has("cc") || !super::archive::has_tools() {
-        return;
+        return None;
     }
-    let directory = TempDir::new().unwrap();
-    let base = directory.path().join("family");
     let archive = super::archive::shipped().join("liblibos_ipc_seed.a");
-    let mut leader = program(
-        "seed-leader",
-        &["tests/capi/seed.c", "arch/c/posix.c"],
-        &archive,
-    );
-    let mut leader = leader
-        .arg(&base)
-        .arg("lead")
+    let sources = ["tests/capi/seed.c", "arch/c/posix.c"];
+    let mut process = program(&format!("seed-{role}"), &sources, &archive)
+        .arg(base)
+        .arg(role)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = String::new();
-    let mut said = BufReader::new(leader.stdout.take().unwrap());
+    let mut said = BufReader::new(process.stdout.take().unwrap());
     said.read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
+    Some(process)
+}
+
+#[test]
+fn leader_with_the_seed_archive_serves_a_member_in_rust_as_one_in_c_does() {
+    let directory = TempDir::new().unwrap();
+    let base = directory.path().join("family");
+    let Some(mut leader) = seed_process(&base, "lead") else {
+        return;
+    };
     let wait = Wait::at_most(Duration::from_secs(20));
     let identity = Identity::child(Vmid::new(5).unwrap(), Vmid::LEADER);
     let member = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
@@ -168,6 +172,24 @@ fn leader_with_the_seed_archive_serves_a_member_in_rust_as_one_in_c_does() {
     assert!(member.shut_down(Duration::from_secs(5)));
     drop(leader.stdin.take());
     assert!(leader.wait().unwrap().success());
+}
+
+#[test]
+fn member_with_the_seed_archive_gets_a_signal_that_another_member_sends_to_all() {
+    let directory = TempDir::new().unwrap();
+    let base = directory.path().join("family");
+    let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT).unwrap();
+    let Some(mut in_c) = seed_process(&base, "follow") else {
+        return;
+    };
+    let wait = Wait::at_most(Duration::from_secs(20));
+    let identity = Identity::child(Vmid::new(5).unwrap(), Vmid::LEADER);
+    let member = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
+    member.join(wait).unwrap();
+    member.kill(Target::All, 10, wait).unwrap();
+    assert!(in_c.wait().unwrap().success());
+    assert!(member.shut_down(Duration::from_secs(5)));
+    assert!(leader.shut_down(Duration::from_secs(5)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Two processes that call only functions of libos_ipc_seed.h and of set-up: a leader and its child. With a second argument
- * only a leader, until its standard input ends. */
+ * "lead" only a leader, until its standard input ends; with "follow" only a member, until it has got a signal. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
@@ -139,17 +139,32 @@ static void lead(IDTYPE vmid, IDTYPE pid) {
     stop();
 }
 
+/* One process of a family whose others are no programs in C. */
+static void run_alone(const char* role) {
+    bool leads = !strcmp(role, "lead");
+    IDTYPE owner;
+    char end;
+    alarm(60);
+    if (!leads)
+        g_process_ipc_ids = (struct libos_ipc_ids){STARTING_VMID + 1, STARTING_VMID, STARTING_VMID};
+    start();
+    /* After the answer the leader has this process among its members. */
+    IS(ipc_get_id_owner(1, &owner), 0);
+    puts("ready");
+    fflush(stdout);
+    if (leads)
+        IS(read(STDIN_FILENO, &end, 1), 0);
+    else
+        await(&g_signals, 1);
+    stop();
+}
+
 int main(int argc, char** argv) {
     int status, identity[2];
     IDTYPE numbers[3];
     g_base = argv[1];
     if (argc > 2) {
-        char end;
-        start();
-        puts("ready");
-        fflush(stdout);
-        IS(read(STDIN_FILENO, &end, 1), 0);
-        stop();
+        run_alone(argv[2]);
         return 0;
     }
     IS(pipe(identity), 0);

@@ -1,5 +1,6 @@
 //! The duties of the leader: it answers HELLO, sends notifications, and leaves last.
 
+use crate::Vmid;
 use crate::config::Config;
 use crate::error::Error;
 use crate::leader::{Op, Outcome, Presence};
@@ -10,7 +11,6 @@ use crate::node::{LeaderTables, Node, PeerRef, Phase, Sender, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Hello, Message};
-use crate::{Vmid, parts};
 
 /// # The end of the leader
 impl<'m, P: Pal> Node<'m, P> {
@@ -19,10 +19,6 @@ impl<'m, P: Pal> Node<'m, P> {
         let is_of_leader = Some(peer.vmid()) == self.led_by();
         if is_of_leader && hello.features & Hello::NO_ROOM != 0 {
             self.leader_is_full.store(true, Ordering::SeqCst);
-            return true;
-        }
-        if !parts::PROCESSES {
-            // To others it is a process of the C implementation, which does not answer.
             return true;
         }
         let Some(leader) = self.leading() else {

@@ -22,7 +22,7 @@ use crate::wire::{
     codes,
 };
 
-use crate::{Id, Pid, Vmid};
+use crate::{Id, Pid, Vmid, parts};
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Executes a message, or delivers an answer to its waiter.
@@ -36,7 +36,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.note_sign_of_life(peer);
         // A process that has no leader yet asks this before it says HELLO to its leader.
         let is_early = frame.code == codes::WHO_LEADS && self.follows();
-        if frame.code != codes::HELLO && !is_early && !peer.is_extended() {
+        if parts::PROCESSES && frame.code != codes::HELLO && !is_early && !peer.is_extended() {
             self.note_without_hello(peer);
         }
         if frame.code == codes::RESP {
@@ -203,19 +203,6 @@ impl<'m, P: Pal> Node<'m, P> {
                     Err(errno) => self.decline(peer, seq, &Answer::Status(Err(errno))),
                 }
             }
-            // No process waits for the outcome of this signal: the answer only confirms its place
-            // in the order.
-            Message::KillPassed(kill) if Some(to) == self.led_by() => {
-                let reply = SignalReply { to, seq: 0 };
-                let done = match Signal::read(to, kill) {
-                    Ok(signal) => self.queue_upcall(peer, 0, 0, Upcall::Signal(signal, reply)),
-                    Err(_) => true,
-                };
-                if done && seq != 0 {
-                    self.answer(peer, seq, &Answer::DONE);
-                }
-                done
-            }
             // Without this, the request and all frames after it would wait for room for ever.
             Message::PidGetMeta { .. } if !self.config.capacities.fits_metadata() => {
                 self.decline(peer, seq, &Answer::Meta(Err(Errno::ENOMEM)))
@@ -230,6 +217,43 @@ impl<'m, P: Pal> Node<'m, P> {
             },
             Message::ChildExit(report) => {
                 ChildExit::of(report).is_none_or(|exit| self.child_ended(to, exit))
+            }
+            Message::Sync(code, sync) if code.is_for_server() => {
+                self.on_client_sync(peer, *code, sync)?
+            }
+            Message::Sync(code, sync) if Some(to) == self.led_by() => {
+                self.on_server_sync(*code, sync)?;
+                true
+            }
+            _ if parts::EXTENSIONS => self.handle_extension(peer, seq, message)?,
+            _ => return Err(Refusal::WrongRole),
+        };
+        Ok(if done { Retry::No } else { Retry::Soon })
+    }
+
+    /// As [`Node::handle_member_message`], for the messages of the extensions. False if the frame stays in the
+    /// buffer.
+    #[inline]
+    fn handle_extension(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+    ) -> Result<bool, Refusal> {
+        let to = peer.vmid();
+        Ok(match message {
+            // No process waits for the outcome of this signal: the answer only confirms its place
+            // in the order.
+            Message::KillPassed(kill) if Some(to) == self.led_by() => {
+                let reply = SignalReply { to, seq: 0 };
+                let done = match Signal::read(to, kill) {
+                    Ok(signal) => self.queue_upcall(peer, 0, 0, Upcall::Signal(signal, reply)),
+                    Err(_) => true,
+                };
+                if done && seq != 0 {
+                    self.answer(peer, seq, &Answer::DONE);
+                }
+                done
             }
             Message::ProcessNote(note) if Some(to) == self.led_by() => {
                 self.handle_relative_note(note)?
@@ -246,13 +270,6 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Message::FileLockRecall(delegation) if Some(to) == self.led_by() => {
                 self.recalled(*delegation);
-                true
-            }
-            Message::Sync(code, sync) if code.is_for_server() => {
-                self.on_client_sync(peer, *code, sync)?
-            }
-            Message::Sync(code, sync) if Some(to) == self.led_by() => {
-                self.on_server_sync(*code, sync)?;
                 true
             }
             Message::SyncNote { id, note } if Some(to) == self.led_by() => {
@@ -289,8 +306,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Message::HeirReady(ready) => self.handle_heir_ready(peer, ready)?,
             _ => return Err(Refusal::WrongRole),
-        };
-        Ok(if done { Retry::No } else { Retry::Soon })
+        })
     }
 
     /// Answers a request that has no effect, if it expects an answer. Always true: the frame is handled.

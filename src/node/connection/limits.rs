@@ -5,7 +5,6 @@
 //! to a peer in C.
 
 use super::halves::Queue;
-use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::leader::Op;
 use crate::log::{Number, log_event};
@@ -13,6 +12,7 @@ use crate::node::{Node, PeerRef, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Hello, LimitFlags, Message, PeerLimits};
+use crate::{Vmid, parts};
 
 /// No limit of the leader is known to differ.
 pub(in crate::node) const NONE: u64 = u64::MAX;
@@ -53,7 +53,7 @@ impl<'m, P: Pal> Node<'m, P> {
     #[inline(never)]
     fn begin_queue(&self, peer: &PeerRef<'_, 'm, P::Stream>, queue: &mut Queue<'m>) {
         queue.is_new = false;
-        if Some(peer.vmid()) != self.led_by() {
+        if !parts::EXTENSIONS || Some(peer.vmid()) != self.led_by() {
             return;
         }
         let hello = Message::Hello(self.own_hello());
@@ -144,7 +144,7 @@ calls! {
     /// accepts. A process in C skips the message.
     fn send_short_limits(&self, dest: Vmid, wait: Wait<'_>) -> Result<(), Error> {
         let is_long = self.config.capacities.frame_length >= Answer::LONGEST_META;
-        if is_long || dest == self.identity.vmid {
+        if is_long || dest == self.identity.vmid || !parts::EXTENSIONS {
             return Ok(());
         }
         let peer = self.peers.find_or_add(dest)?;
