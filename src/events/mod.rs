@@ -14,7 +14,7 @@ use crate::error::{ByteCount, Errno, Error, Invalid, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::pal::Time;
 use crate::wire::Answer;
-use crate::{Id, Vmid};
+use crate::{Id, Vmid, parts};
 
 /// A recorded event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,6 +260,9 @@ impl EventRing<'_> {
         seq: u64,
         outcome: &Result<Answer<'_>, Error>,
     ) {
+        if !parts::EVENTS {
+            return;
+        }
         let error = match outcome {
             Ok(Answer::Status(Err(errno)) | Answer::Meta(Err(errno))) => Error::Refused {
                 errno: *errno,

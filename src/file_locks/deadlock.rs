@@ -207,7 +207,7 @@ impl LockTable<'_> {
             let number = self.search.number;
             self.waits
                 .change(slot, |waiting| waiting.visited_by = number);
-            if waiting.state == State::Waiting {
+            if matches!(waiting.state, State::Waiting) {
                 self.search.push(slot);
             }
             next = Some(waiting.next_of_owner).filter(|next| *next != NONE);

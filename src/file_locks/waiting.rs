@@ -101,7 +101,7 @@ impl LockTable<'_> {
         } = waiting;
         self.waits.change(prev, |prev| prev.next = next);
         self.waits.change(next, |next| next.prev = prev);
-        if waiting.state == State::Deferred {
+        if matches!(waiting.state, State::Deferred) {
             self.change_file(file, |file| {
                 if prev == NONE {
                     file.first_deferred = next;

@@ -3,12 +3,12 @@
 use core::time::Duration;
 
 use super::Node;
-use crate::Vmid;
 use crate::invariant::Count;
 use crate::leader::Leader;
 use crate::pal::{Deadline, Pal, Time};
 use crate::store::{Contended, Rank, SpinLock, close_gap};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::{Vmid, parts};
 
 /// The number of times that are kept separately. If more events are outstanding, the youngest of
 /// them share the latest time.
@@ -48,9 +48,9 @@ impl LeaderLimits {
     /// Whether an event of any kind may be outstanding.
     #[inline]
     fn is_any_needed(&self) -> bool {
-        [&self.recalls, &self.revocations, &self.starts]
-            .iter()
-            .any(|limits| limits.is_needed.load(Ordering::SeqCst))
+        let mut all = [&self.recalls, &self.revocations, &self.starts].into_iter();
+        // All of them are for processes that know the extensions.
+        parts::EXTENSIONS && all.any(|limits| limits.is_needed.load(Ordering::SeqCst))
     }
 
     /// Begins a turn of the worker.
@@ -94,7 +94,7 @@ pub(in crate::node) type Outstanding = (Option<(u64, Vmid)>, u64);
 impl<P: Pal> Node<'_, P> {
     /// At the leader: has the worker enforce the limits of a kind of events, one of which is outstanding now.
     pub(in crate::node) fn enforce(&self, limits: &EventLimits) {
-        if !limits.is_needed.swap(true, Ordering::SeqCst) {
+        if parts::EXTENSIONS && !limits.is_needed.swap(true, Ordering::SeqCst) {
             self.wake();
         }
     }

@@ -195,7 +195,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let has_room = || {
             let put = self.put(peer, seq, &message);
-            put != Err(Error::Full(Resource::SendQueue))
+            !matches!(put, Err(Error::Full(Resource::SendQueue)))
         };
         has_room() || {
             peer.output_deferred.store(true, Ordering::SeqCst);

@@ -3,7 +3,7 @@
 use super::{Entry, Life, Processes};
 use crate::error::Errno;
 use crate::wire::{KillTarget, PidKill};
-use crate::{Id, Vmid};
+use crate::{Id, Vmid, parts};
 
 /// The destination of a signal for a pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,9 @@ impl Processes<'_> {
     ///
     /// [`Signals`]: crate::leader::signals::Signals
     pub(in crate::leader) fn queue_for_starting(&mut self, from: Vmid, kill: &PidKill) {
+        if !parts::PROCESSES {
+            return;
+        }
         for at in 0..self.by_vmid.len() {
             self.steps.count();
             let Some(entry) = self.entries.get(self.by_vmid.slot_at(at) as usize) else {

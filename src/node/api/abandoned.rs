@@ -63,7 +63,7 @@ impl<P: Pal> Node<'_, P> {
         let mut pause = 0;
         loop {
             let outcome = self.abandon_child(vmid);
-            if outcome != Err(Error::Platform) {
+            if !matches!(outcome, Err(Error::Platform)) {
                 return outcome;
             }
             pause = longer_pause(pause);

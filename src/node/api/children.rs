@@ -83,7 +83,7 @@ impl<P: Pal> Node<'_, P> {
             return false;
         }
         // A process that is to lead and does not yet speaks for itself, as any child.
-        let by_leader = from == self.leader_vmid() && !self.is_orphaned();
+        let by_leader = parts::PROCESSES && from == self.leader_vmid() && !self.is_orphaned();
         let exit = if by_leader {
             self.as_child_reported(exit)
         } else {

@@ -194,7 +194,7 @@ calls! {
         loop {
             let message = Message::FileLockSet(now);
             let outcome = done(wait!(self.call(leader, &message, limits.wait()))?);
-            if outcome != Err(Error::Refused { errno: Errno::EAGAIN, by: None }) {
+            if !matches!(outcome, Err(Error::Refused { errno: Errno::EAGAIN, .. })) {
                 return outcome;
             }
             let time = Duration::from_millis(pause);

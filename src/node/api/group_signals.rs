@@ -53,7 +53,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
     /// Merges the outcome for one member into that of the call.
     fn note(&mut self, outcome: Result<(), Error>) {
         // A member that died meanwhile does not decide the outcome.
-        if self.outcome.is_err() && outcome != Err(Error::NoSuchProcess) {
+        if self.outcome.is_err() && !matches!(outcome, Err(Error::NoSuchProcess)) {
             self.outcome = outcome;
         }
     }
@@ -206,7 +206,7 @@ calls! {
             }
             before = Some(group);
             let outcome = wait!(self.kill_members(group, sender, signal, wait));
-            if outcome != Err(Error::NoSuchProcess) {
+            if !matches!(outcome, Err(Error::NoSuchProcess)) {
                 return outcome;
             }
         }

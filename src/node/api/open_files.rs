@@ -163,7 +163,7 @@ calls! {
         let us = self.identity.vmid;
         while wait!(self.pause(us, limits, pause)).is_ok() {
             let answer = wait!(self.call(self.leader_vmid(), &question, limits.wait()));
-            if answer != Ok(Answer::Status(Err(Errno::EAGAIN))) {
+            if !matches!(answer, Ok(Answer::Status(Err(Errno::EAGAIN)))) {
                 return;
             }
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);

@@ -168,7 +168,7 @@ calls! {
         let wait = self.begin(wait);
         let (of, to) = (Pid::number(pid), Pid::number(group));
         let changed = wait!(self.change(ProcessChange::Group, of, to, wait));
-        if pid.is_none() || changed != Err(Error::NoSuchProcess) {
+        if pid.is_none() || !matches!(changed, Err(Error::NoSuchProcess)) {
             return changed;
         }
         match wait!(self.process_in(pid, wait)) {

@@ -280,7 +280,7 @@ calls! {
         if !is_ordered {
             self.owners.lock().set_forwarded(kill.pid, forwarded);
         }
-        if outcome != Err(Error::NoSuchProcess) || !kill.is_for_main_thread() {
+        if !matches!(outcome, Err(Error::NoSuchProcess)) || !kill.is_for_main_thread() {
             return outcome;
         }
         // The target may be about to join, or its process or its connection may be just ending.

@@ -158,7 +158,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if spin {
                 read = self.spin_read(stream, event, space, limits.until);
             }
-            if read != Err(StreamError::WouldBlock) || event.is_set() {
+            if !matches!(read, Err(StreamError::WouldBlock)) || event.is_set() {
                 return;
             }
             // After an unsuccessful spin the cost of one more system call does not matter.
@@ -198,7 +198,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let start = self.now();
         loop {
             let read = stream.read(space);
-            if read != Err(StreamError::WouldBlock) {
+            if !matches!(read, Err(StreamError::WouldBlock)) {
                 self.counters.spins_won.add(1);
                 return read;
             }

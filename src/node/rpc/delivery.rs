@@ -41,7 +41,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         let Some(answer) = state.keep(answer) else {
             return Delivery::Wrong;
         };
-        if state.phase == WaitPhase::Abandoned {
+        if matches!(state.phase, WaitPhase::Abandoned) {
             return self.late(slot, state, answer);
         }
         state.phase = WaitPhase::Answered(answer);
@@ -131,7 +131,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         for (slot, waiter) in self.in_use() {
             let state = waiter.state.lock();
             let name = u32::try_from(slot.plus(1)).or_broken(0);
-            if state.phase == WaitPhase::ForRoom && state.what == what && is_meant(name) {
+            if matches!(state.phase, WaitPhase::ForRoom) && state.what == what && is_meant(name) {
                 drop(state);
                 self.notify(slot);
             }
