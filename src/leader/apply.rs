@@ -11,7 +11,7 @@ use crate::file_locks::{LockTable, SetOutcome};
 use crate::invariant::OrBroken;
 use crate::parts;
 use crate::shared_state::{RequestError, Server};
-use crate::store::Digest;
+use crate::store::{Digest, HAS_REPLICAS};
 use crate::wire::{Answer, EndQuery, FileLock, Holding, IdRange, Message, ProcessNote, SyncCode};
 
 impl Leader<'_> {
@@ -167,7 +167,8 @@ impl Leader<'_> {
                     _ => Ok(()),
                 });
             }
-            Op::Succeed { to } => self.succeed(to),
+            Op::Succeed { to } if HAS_REPLICAS => self.succeed(to),
+            Op::Succeed { .. } => {}
             Op::Transmitted { id, is_extended } => self.mark_transmitted(id, is_extended),
             Op::Requeued(id) => self.requeue(id),
             Op::RetryTransmit => self.retry_transmit(),
