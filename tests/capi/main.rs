@@ -6,6 +6,8 @@
 #![allow(missing_docs)]
 
 mod archive;
+#[path = "../common/example.rs"]
+mod example;
 mod header;
 mod install;
 mod microlibos;
@@ -71,7 +73,7 @@ fn secure_library() -> &'static Path {
     LIBRARY.get_or_init(|| build("secure-target", "capi,secure", flags))
 }
 
-/// The static library with the check of platforms.
+/// The static library with the check of platforms: little is optimised, because that would take longer than the checks.
 fn check_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -82,6 +84,7 @@ fn check_library() -> &'static Path {
             .args(["--package", "libos-ipc-check", "--target-dir"])
             .arg(&target)
             .current_dir(file(""))
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("RUSTFLAGS", "");
         run(&mut build);
         target.join("release/liblibos_ipc_check.a")

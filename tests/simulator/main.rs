@@ -36,9 +36,12 @@ fn again(seed: u64, faults: &str) -> String {
     format!("cargo run --release --example sim -- --seed {seed} --faults {faults}")
 }
 
-/// Returns the first of some seeds, different in every run.
+/// Returns the first of some seeds, different in every run. In CI only the change decides (docs/testing.md).
 fn start() -> u64 {
-    let start = fastrand::u64(..1_000_000_000_000);
+    let start = match std::env::var_os("CI") {
+        Some(_) => 1,
+        None => fastrand::u64(..1_000_000_000_000),
+    };
     println!("seeds from {start}");
     start
 }
