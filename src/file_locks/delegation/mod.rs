@@ -1,7 +1,9 @@
 //! Files whose record locks the leader has delegated to a member.
 
 mod contention;
+mod ending;
 mod holder;
+mod invariants;
 mod overdue;
 mod recall;
 mod table;

@@ -55,8 +55,8 @@ entry!(Delegation {
 
 /// The state of all delegations together.
 pub(in crate::file_locks) struct DelegationTable<'m> {
-    by_number: HashIndex<'m>,
-    count: usize,
+    pub(super) by_number: HashIndex<'m>,
+    pub(super) count: usize,
     peak: usize,
     /// The most delegations that the leader may grant at once.
     limit: usize,
@@ -66,11 +66,11 @@ pub(in crate::file_locks) struct DelegationTable<'m> {
     /// The files whose recall is still to be sent.
     pub(in crate::file_locks) outbox: TransmitQueue<'m>,
     /// The files whose delegation is over and whose deferred requests are still to be resumed.
-    resuming: TransmitQueue<'m>,
+    pub(super) resuming: TransmitQueue<'m>,
     /// The number of the last recall.
     pub(in crate::file_locks) last_recall: u64,
     pub(in crate::file_locks) contention: Digested<Contention<'m>>,
-    overdue: OverdueMembers<'m>,
+    pub(super) overdue: OverdueMembers<'m>,
 }
 
 image!(DelegationTable<'_> {
@@ -132,12 +132,12 @@ impl<'m> DelegationTable<'m> {
 }
 
 /// The key of the file's delegation: its holder and its number.
-fn delegation_key(files: &Table<'_, File>, file: u32) -> Option<(Vmid, u64)> {
+pub(super) fn delegation_key(files: &Table<'_, File>, file: u32) -> Option<(Vmid, u64)> {
     let delegation = files.get(file as usize)?.delegation?;
     Some((delegation.to, delegation.number))
 }
 
-fn hash_key(to: Vmid, number: u64) -> u64 {
+pub(super) fn hash_key(to: Vmid, number: u64) -> u64 {
     hash64(number.rotate_left(32) ^ u64::from(to.get()))
 }
 
@@ -282,7 +282,11 @@ impl LockTable<'_> {
         }
     }
 
-    fn set_delegation(&mut self, file: u32, change: impl FnOnce(&mut Option<Delegation>)) {
+    pub(super) fn set_delegation(
+        &mut self,
+        file: u32,
+        change: impl FnOnce(&mut Option<Delegation>),
+    ) {
         if let Some(file) = self.files.get_mut(file as usize) {
             change(&mut file.delegation);
         }
@@ -300,126 +304,6 @@ impl LockTable<'_> {
         });
     }
 
-    /// Takes a file back from its delegation holder, with the locks on it. Returns false if the
-    /// member does not hold the delegation, or if the locks are impossible; then it ends up without
-    /// locks.
-    pub fn return_delegation(
-        &mut self,
-        from: Vmid,
-        number: u64,
-        locks: DelegatedLocks<'_>,
-    ) -> bool {
-        let Some(file) = self.find_delegation(from, number) else {
-            return false;
-        };
-        self.search.begin();
-        if self
-            .delegation_of(file)
-            .is_some_and(|delegation| !delegation.is_recalled)
-        {
-            let hash = self.file_at(file).hash;
-            self.delegations.contention.record_contention(hash, from);
-        }
-        let is_right = self.end_delegation(file, |table, file| {
-            if locks.len() > DelegatedLocks::MAX {
-                return false;
-            }
-            let put_back = |lock: DelegatedLock| {
-                let owner = Owner::Process {
-                    vmid: from,
-                    pid: lock.pid,
-                };
-                let grantee = (owner, Charge::returned_by(from));
-                let range = (lock.start, lock.end);
-                let mine = table.find_holder(owner, file).unwrap_or(NONE);
-                let overlaps = table.own(mine, range).is_some();
-                let conflicts = table
-                    .find_conflict(file, SpaceKind::Ranges, range, lock.write, mine)
-                    .is_some();
-                !overlaps && !conflicts && table.grant(file, grantee, range, lock.write).is_ok()
-            };
-            locks.iter().all(put_back)
-        });
-        self.release_closed();
-        is_right
-    }
-
-    /// Ends the delegation of a member that is gone. If the file was recalled, the member gets no
-    /// delegation any more.
-    pub(in crate::file_locks) fn abandon_delegation(&mut self, file: u32) {
-        let delegation = self.delegation_of(file);
-        if let Some(delegation) = delegation.filter(|delegation| delegation.is_recalled) {
-            self.delegations.overdue.add(delegation.to);
-        }
-        self.end_delegation(file, |_, _| true);
-    }
-
-    /// Ends the delegation: puts the returned locks in, and resumes the deferred requests.
-    fn end_delegation(&mut self, file: u32, put: impl FnOnce(&mut Self, u32) -> bool) -> bool {
-        let Some(delegation) = self.delegation_of(file) else {
-            return false;
-        };
-        let Delegation { to, number, .. } = delegation;
-        let files = &self.files;
-        let order = |file| delegation_key(files, file).cmp(&Some((to, number)));
-        self.delegations
-            .by_number
-            .remove(hash_key(to, number), file, &order);
-        self.delegations.count.decrement();
-        if delegation.is_recalled {
-            self.update_delegation(delegation.prev, |prev| prev.next = delegation.next);
-            self.update_delegation(delegation.next, |next| next.prev = delegation.prev);
-            if delegation.prev == NONE {
-                self.delegations.first_recalled = delegation.next;
-            }
-            if delegation.next == NONE {
-                self.delegations.last_recalled = delegation.prev;
-            }
-            self.delegations.outbox.remove(file);
-        }
-        self.update_delegation(file, |delegation| {
-            (delegation.is_recalled, delegation.is_over) = (true, true);
-            delegation.payer = Payer::NOBODY;
-        });
-        self.quotas
-            .release(delegation.payer, LOCKS, DelegatedLocks::MAX);
-        let is_right = put(self, file);
-        if !is_right {
-            // Nobody else has record locks there yet.
-            self.release_ranges(file);
-        }
-        // The file is kept by the delegation, and charged to another user of it.
-        self.recharge_file(file, delegation.payer);
-        self.delegations.resuming.push(file);
-        self.resume_portion(file, &mut Portion::new());
-        is_right
-    }
-
-    /// Resumes a portion of the deferred requests of a file whose delegation is over. The file is as any other
-    /// when the last one is resumed.
-    fn resume_portion(&mut self, file: u32, portion: &mut Portion) {
-        if !self.resume_deferred(file, portion) {
-            return;
-        }
-        self.delegations.resuming.remove(file);
-        self.set_delegation(file, |delegation| *delegation = None);
-        self.adjust_ref_count(file, -1);
-        self.drop_file_if_unused(file);
-    }
-
-    /// Whether deferred requests are to be resumed.
-    pub(in crate::file_locks) fn has_resuming(&self) -> bool {
-        parts::DELEGATIONS && self.delegations.resuming.has_due()
-    }
-
-    /// Resumes a portion of the deferred requests.
-    pub(in crate::file_locks) fn resume_next(&mut self) {
-        let file = self.delegations.resuming.due().next();
-        if let Some(file) = file.filter(|_| parts::DELEGATIONS) {
-            self.resume_portion(file, &mut Portion::new());
-        }
-    }
-
     /// The number of delegated files now, and the peak.
     pub fn delegation_usage(&self) -> (usize, usize) {
         (self.delegations.count, self.delegations.peak)
@@ -428,102 +312,5 @@ impl LockTable<'_> {
     /// The most files that can be delegated at once.
     pub fn delegation_limit(&self) -> usize {
         self.delegations.limit
-    }
-
-    pub(in crate::file_locks) fn check_delegations(&self) -> bool {
-        let mut count = 0_usize;
-        for slot in 0..self.file_slots.high_water() {
-            let file = self.file_at(slot);
-            let deferred = file.first_deferred != NONE;
-            let ranges = self.space(slot, SpaceKind::Ranges);
-            match file.delegation {
-                None if deferred => return false,
-                None => {}
-                Some(Delegation { is_over: true, .. })
-                    if deferred && self.delegations.resuming.contains(slot) => {}
-                Some(Delegation { is_over: true, .. }) => return false,
-                Some(delegation) => {
-                    count.increment();
-                    let is_empty = ranges.reads == NONE && ranges.writes == NONE;
-                    if !is_empty || deferred && !delegation.is_recalled {
-                        return false;
-                    }
-                }
-            }
-        }
-        let is_recalled = |file: u32| {
-            let delegation = self.file_at(file).delegation;
-            delegation.is_some_and(|delegation| delegation.is_recalled)
-        };
-        let outbox = &self.delegations.outbox;
-        let mut unsent = outbox.due().chain(outbox.deferred());
-        count == self.delegations.count && unsent.all(is_recalled)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::file_locks::waiting_request::Operation;
-    use core::mem::MaybeUninit;
-
-    use super::*;
-
-    const LIMITS: LockLimits = LockLimits {
-        locks: 2 * DelegatedLocks::MAX,
-        files: 2,
-        waiting: 1,
-        open_files: 0,
-    };
-    const OWNER: Owner = Owner::Process {
-        vmid: Vmid::LEADER,
-        pid: 1,
-    };
-
-    /// Breaks a table with one delegated file.
-    fn is_consistent_after(fault: fn(&mut LockTable<'_>)) -> bool {
-        let mut memory = [MaybeUninit::uninit(); LockTable::bytes(&LIMITS)];
-        let mut locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
-        let lock = FileLock {
-            family: LockFamily::Posix,
-            kind: LockKind::Read,
-            start: 0,
-            end: 9,
-            pid: 1,
-            handle: 0,
-            wait: false,
-            path: b"a",
-        };
-        let delegated = Ok(SetOutcome::Delegated(DelegatedLocks::MAX));
-        assert_eq!(locks.set_or_delegate(Vmid::LEADER, 1, &lock, 1), delegated);
-        fault(&mut locks);
-        locks.check_delegations()
-    }
-
-    #[test]
-    fn broken_invariant_of_a_delegation_is_detected() {
-        assert!(is_consistent_after(|_| {}));
-        let faults: [fn(&mut LockTable<'_>); 3] = [
-            |locks| locks.delegations.count = 0,
-            |locks| {
-                assert!(
-                    locks
-                        .grant(0, (OWNER, Charge::to(Vmid::LEADER)), (0, 9), false)
-                        .is_ok()
-                );
-            },
-            |locks| {
-                let operation = Operation::Get { write: false };
-                let file = locks.add_delegated_file(b"b").unwrap();
-                let deferred = locks.defer(file, OWNER, (0, 9), (Vmid::LEADER, 1), operation);
-                assert_eq!(
-                    deferred,
-                    Ok(SetOutcome::Queued),
-                    "for a file that is not delegated"
-                );
-            },
-        ];
-        for (number, fault) in faults.into_iter().enumerate() {
-            assert!(!is_consistent_after(fault), "fault {number}");
-        }
     }
 }
