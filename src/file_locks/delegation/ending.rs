@@ -6,7 +6,7 @@ use super::table::{delegation_key, hash_key};
 use crate::Vmid;
 use crate::file_locks::quotas::{Charge, LOCKS};
 use crate::file_locks::{LockTable, Owner, SpaceKind};
-use crate::invariant::{Count, OrBroken};
+use crate::invariant::Count;
 use crate::parts;
 use crate::store::{NONE, Payer, Portion};
 use crate::wire::{DelegatedLock, DelegatedLocks};

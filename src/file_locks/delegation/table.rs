@@ -11,18 +11,18 @@ use super::contention::Contention;
 use super::overdue::OverdueMembers;
 use crate::Vmid;
 use crate::error::Errno;
-use crate::file_locks::quotas::{Charge, LOCKS};
+use crate::file_locks::quotas::LOCKS;
 use crate::file_locks::table::File;
-use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
+use crate::file_locks::{LockLimits, LockTable, SetOutcome, SpaceKind};
 use core::hash::Hash;
 
 use crate::invariant::{Count, OrBroken};
 use crate::parts;
 use crate::store::{
-    Arena, Digest, Digested, HashIndex, NONE, Payer, Portion, Table, TransmitQueue, entry, hash64,
-    image, list_length, memory_sum,
+    Arena, Digest, Digested, HashIndex, NONE, Payer, Table, TransmitQueue, entry, hash64, image,
+    list_length, memory_sum,
 };
-use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
+use crate::wire::{DelegatedLocks, FileLock, LockFamily, LockKind};
 
 /// The delegation of a file.
 #[derive(Clone, Copy, Hash)]

@@ -11,18 +11,21 @@
 
 mod full_blocks;
 mod image;
+mod invariants;
 mod node;
+mod owner_list;
 mod tree;
 
 use core::hash::Hasher;
 use core::ptr;
 
 use super::{Arena, Digest, Payer, Sum, Table, bytes_for, memory_sum};
-use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
 use full_blocks::{FullBlocks, block_of, bounds};
 pub(crate) use node::MAX_INTERVAL;
 use node::Node;
+pub(crate) use owner_list::OwnerCursor;
+use owner_list::{OwnerList, neighbours};
 use tree::Tree;
 
 /// The average number of intervals in one list of a full table.
@@ -74,33 +77,6 @@ impl<'m> Interval<'m> {
     /// Returns the account that it is charged to.
     pub(crate) fn payer(&self) -> Payer {
         self.payer
-    }
-}
-
-/// The intervals of some owners, in a list.
-#[derive(Default)]
-struct OwnerList<'m> {
-    first: Option<&'m Node<'m>>,
-    last: Option<&'m Node<'m>>,
-    length: usize,
-}
-
-/// The state of a search for the intervals of one owner.
-#[derive(Debug)]
-pub(crate) struct OwnerCursor {
-    owner: u32,
-    left: usize,
-}
-
-impl OwnerCursor {
-    /// Makes a cursor that has `left` intervals still to examine.
-    pub(crate) fn resume(owner: u32, left: usize) -> Self {
-        OwnerCursor { owner, left }
-    }
-
-    /// Returns the number of intervals still to examine.
-    pub(crate) fn remaining(&self) -> usize {
-        self.left
     }
 }
 
@@ -289,100 +265,6 @@ impl<'m> IntervalMap<'m> {
         self.tree.floor(number).map(Interval::of)
     }
 
-    /// Begins a search for the intervals of `owner`.
-    pub(crate) fn owner_cursor(&mut self, owner: u32) -> OwnerCursor {
-        OwnerCursor {
-            owner,
-            left: self.list_of(owner).map_or(0, |list| list.length),
-        }
-    }
-
-    /// Continues a search over at most `steps` intervals, and removes those of the owner from the
-    /// table; `on_removed` gets the payer of each. An interval of one number that `keep` returns a process for
-    /// becomes that process's. True once all intervals are removed that were there
-    /// when the search began.
-    pub(crate) fn remove_next(
-        &mut self,
-        cursor: &mut OwnerCursor,
-        steps: usize,
-        keep: &dyn Fn(u32) -> Option<Vmid>,
-        on_removed: &mut dyn FnMut(Payer),
-    ) -> bool {
-        for _ in 0..steps {
-            if cursor.left == 0 {
-                break;
-            }
-            cursor.left.decrement();
-            let Some(list) = self.list_of(cursor.owner) else {
-                return true;
-            };
-            let Some(node) = list.first else {
-                return true;
-            };
-            let is_single = node.start() == node.end();
-            let is_owned = node.owner.get() == cursor.owner;
-            let kept = Some(node.start())
-                .filter(|_| is_owned && is_single)
-                .and_then(keep);
-            if let Some(owner) = kept {
-                self.set_owner(Interval::of(node), owner.get());
-            } else if is_owned {
-                on_removed(node.payer.get());
-                self.remove(Interval::of(node));
-            } else {
-                // The interval goes to the end of the list, so that the next step examines another.
-                self.unlink(node);
-                self.link(node);
-            }
-        }
-        cursor.left == 0
-    }
-
-    /// Returns true if every interval is in the tree and in one list, and the tree's invariants
-    /// hold. Slow: for tests.
-    pub(crate) fn check_invariants(&self) -> bool {
-        let count = self.tree.len();
-        let owner_lists = || self.owner_lists.iter().enumerate();
-        let linked = owner_lists().all(|(number, list)| self.is_linked_list(number, list));
-        let lengths = owner_lists().map(|(_, list)| list.length).sum::<usize>();
-        let occupancy = self.occupancy.iter();
-        let occupancy = occupancy.map(|count| usize::from(*count)).sum::<usize>();
-        let counted = occupancy >= count && occupancy.div_ceil(2) <= count;
-        let mut blocks = 0_usize;
-        let mut highest = None;
-        let touched = |node: &Node<'_>| block_of(node.start())..=block_of(node.end());
-        for block in self.tree.iter().flat_map(touched) {
-            if highest < Some(block) {
-                highest = Some(block);
-                let (first, last) = bounds(block);
-                let is_full = self.tree.first_free(first, last).is_none();
-                if self.full.is_full(block) != is_full {
-                    return false;
-                }
-                blocks = blocks.plus(usize::from(is_full));
-            }
-        }
-        self.tree.check_invariants()
-            && counted
-            && blocks == self.full.len()
-            && linked
-            && count == lengths
-    }
-
-    /// Returns true if the list's length is right and all its intervals belong to it.
-    fn is_linked_list(&self, number: usize, list: &OwnerList<'_>) -> bool {
-        let (mut next, mut before) = (list.first, None);
-        for _ in 0..list.length {
-            let belongs = next.filter(|node| {
-                is_same(node.prev.get(), before)
-                    && self.list_number(node.owner.get()) == Some(number)
-            });
-            let Some(node) = belongs else { return false };
-            (before, next) = (next, node.next.get());
-        }
-        next.is_none() && is_same(before, list.last)
-    }
-
     fn bucket(&self, number: u32) -> Option<usize> {
         (block_of(number) as usize).checked_rem(self.hints.len())
     }
@@ -414,63 +296,6 @@ impl<'m> IntervalMap<'m> {
             self.full.set(block, false);
         }
     }
-
-    fn list_number(&self, owner: u32) -> Option<usize> {
-        (owner as usize).checked_rem(self.owner_lists.len())
-    }
-
-    fn list_of(&mut self, owner: u32) -> Option<&mut OwnerList<'m>> {
-        let number = self.list_number(owner)?;
-        self.owner_lists.get_mut(number)
-    }
-
-    /// Appends the interval to its owner's list.
-    fn link(&mut self, node: &'m Node<'m>) {
-        let Some(list) = self.list_of(node.owner.get()) else {
-            return;
-        };
-        let before = list.last.replace(node);
-        list.length.increment();
-        match before {
-            Some(before) => before.next.set(Some(node)),
-            None => list.first = Some(node),
-        }
-        node.prev.set(before);
-        node.next.set(None);
-        self.order.add(neighbours(before, Some(node)));
-    }
-
-    /// Removes the interval from its owner's list.
-    fn unlink(&mut self, node: &'m Node<'m>) {
-        let Some(list) = self.list_of(node.owner.get()) else {
-            return;
-        };
-        list.length.decrement();
-        let (before, after) = (node.prev.get(), node.next.get());
-        match before {
-            Some(before) => before.next.set(after),
-            None => list.first = after,
-        }
-        match after {
-            Some(after) => after.prev.set(before),
-            None => list.last = before,
-        }
-        self.order.subtract(neighbours(before, Some(node)));
-        if after.is_some() {
-            self.order.subtract(neighbours(Some(node), after));
-            self.order.add(neighbours(before, after));
-        }
-    }
-}
-
-/// Returns the starts of two neighbours in a list; 0 for none.
-fn neighbours(one: Option<&Node<'_>>, other: Option<&Node<'_>>) -> (u32, u32) {
-    let start = |node: Option<&Node<'_>>| node.map_or(0, Node::start);
-    (start(one), start(other))
-}
-
-fn is_same<'m>(one: Option<&Node<'m>>, other: Option<&Node<'m>>) -> bool {
-    one.map(ptr::from_ref) == other.map(ptr::from_ref)
 }
 
 #[cfg(test)]
