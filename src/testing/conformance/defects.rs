@@ -1,20 +1,22 @@
 //! Platforms with one defect each, which the checks must find.
 
+mod streams;
+
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::vec::Vec;
 
 use super::rules::Rule;
 use crate::Vmid;
 use crate::pal::{
     AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, READY_AT_ONCE,
-    ReadyList, Stream, StreamError, Time, Token,
+    ReadyList, Time, Token,
 };
 use crate::sync::UncheckedAtomicU64 as AtomicU64;
+use streams::{DefectiveEvent, DefectiveStream};
 
 macro_rules! defects {
     ($($defect:ident, $rule:ident, $text:literal;)*) => {
@@ -215,143 +217,6 @@ impl<P: Pal> Drop for Defective<P> {
         if self.is(Defect::ListenerStays) {
             core::mem::forget(Arc::clone(&self.inner));
         }
-    }
-}
-
-/// A stream of a [`Defective`] platform.
-pub struct DefectiveStream<P: Pal> {
-    inner: Arc<P::Stream>,
-    state: Arc<State>,
-    number: usize,
-    token: AtomicU64,
-    /// The bytes that were read before they were asked for.
-    ahead: Mutex<Vec<u8>>,
-}
-
-impl<P: Pal> DefectiveStream<P> {
-    fn read_ahead(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        let mut ahead = lock(&self.ahead);
-        let mut space = [0; 4096];
-        let result = loop {
-            match self.inner.read(&mut space) {
-                Ok(0) => break Err(StreamError::Closed),
-                Ok(count) => ahead.extend_from_slice(&space[..count]),
-                Err(error) => break Err(error),
-            }
-        };
-        if result == Err(StreamError::Closed) {
-            ahead.clear();
-            return Ok(0);
-        }
-        if ahead.is_empty() {
-            return result;
-        }
-        let count = buffer.len().min(ahead.len());
-        for (to, from) in buffer.iter_mut().zip(ahead.drain(..count)) {
-            *to = from;
-        }
-        Ok(count)
-    }
-
-    fn write_by_buffer(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        *lock(&self.state.buffer) = parts.concat();
-        thread::sleep(Duration::from_micros(50));
-        let buffer = lock(&self.state.buffer);
-        self.inner.write(&[&buffer[..length.min(buffer.len())]])
-    }
-}
-
-impl<P: Pal> Stream for DefectiveStream<P> {
-    fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        match self.state.defect {
-            Defect::EndLosesBytes => return self.read_ahead(buffer),
-            Defect::ReadBlocks => loop {
-                match self.inner.read(buffer) {
-                    Err(StreamError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
-                    read => return read,
-                }
-            },
-            _ => {}
-        }
-        let count = self.inner.read(buffer)?;
-        match self.state.defect {
-            Defect::ReadReorders if count > 1 => buffer.swap(0, 1),
-            Defect::ReadTooLong if count > 0 => return Ok(buffer.len() + 1),
-            _ => {}
-        }
-        Ok(count)
-    }
-
-    fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        let state = &self.state;
-        let offered: usize = parts.iter().map(|part| part.len()).sum();
-        if state.defect == Defect::FullStopsOthers {
-            let full = state.full.load(Ordering::SeqCst);
-            if full != 0 && full != self.number {
-                return Err(StreamError::WouldBlock);
-            }
-        }
-        let written = if state.defect == Defect::SharedBuffer {
-            self.write_by_buffer(parts)
-        } else {
-            self.inner.write(parts)
-        };
-        if written == Err(StreamError::WouldBlock) {
-            state.full.store(self.number, Ordering::SeqCst);
-            lock(&state.muted).insert(self.token.load(Ordering::SeqCst));
-        }
-        match state.defect {
-            Defect::WriteTooLong => Ok(written? + offered),
-            Defect::WriteReturnsAll => written.map(|_| offered),
-            Defect::ReaderGoneIsFull => written.map_err(|_| StreamError::WouldBlock),
-            _ => written,
-        }
-    }
-}
-
-impl<P: Pal> Drop for DefectiveStream<P> {
-    fn drop(&mut self) {
-        let full = self.number;
-        let state = &self.state;
-        let _ = state
-            .full
-            .compare_exchange(full, 0, Ordering::SeqCst, Ordering::SeqCst);
-        if state.defect == Defect::DropStaysOpen {
-            core::mem::forget(Arc::clone(&self.inner));
-        }
-    }
-}
-
-/// An event of a [`Defective`] platform.
-pub struct DefectiveEvent<P: Pal> {
-    inner: P::Event,
-    defect: Defect,
-    is_set: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl<P: Pal> Event for DefectiveEvent<P> {
-    fn prepare(&self) -> Result<(), OutOfResources> {
-        self.inner.prepare()
-    }
-
-    fn set(&self) {
-        *lock(&self.is_set) = true;
-        match self.defect {
-            Defect::SetWakesNobody => {}
-            Defect::SetWakesOne => self.changed.notify_one(),
-            _ => self.inner.set(),
-        }
-    }
-
-    fn clear(&self) {
-        *lock(&self.is_set) = false;
-        self.inner.clear();
-    }
-
-    fn is_set(&self) -> bool {
-        *lock(&self.is_set)
     }
 }
 
