@@ -246,10 +246,21 @@ impl<'m> SentFrames<'m> {
         }
     }
 
-    /// Whether all is kept that a member needs which has received that many counted messages.
+    /// Whether all is kept that a member needs which has received that many counted messages. Not if it has more than
+    /// the leader had queued for it, as far as is known here.
     pub fn covers(&self, vmid: Vmid, received: u64) -> bool {
-        self.find(vmid)
-            .is_some_and(|member| member.base <= received)
+        let Some(member) = self.find(vmid) else {
+            return false;
+        };
+        let (mut place, mut number) = (member.start, member.base);
+        loop {
+            let (frame, is_message) = frame_at(&member.bytes, place, member.end);
+            if frame.is_empty() {
+                return member.base <= received && received <= number;
+            }
+            place = place.plus(frame.len());
+            number = number.plus(is_message.into());
+        }
     }
 
     /// Calls `act` with each frame after the member's counted message of that number, but not with the first

@@ -393,6 +393,8 @@ fn heir_that_begins_later_covers_only_what_was_queued_since() {
         assert_eq!(after(world, 3), 0);
         signal(world);
         assert_eq!(after(world, 3), 1);
+        assert!(world.sent.covers(member, 4));
+        assert!(!world.sent.covers(member, 5), "it was not sent so much");
         assert!(!world.sent.covers(vmid(3), 0), "it is not connected");
     });
 }

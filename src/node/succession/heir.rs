@@ -407,10 +407,22 @@ impl<'m, P: Pal> Node<'m, P> {
         drop(reader);
         if is_named
             && has_ended
+            && self.has_all_for_itself(heir)
             && let Some(leader) = self.peers.find(self.leader_vmid())
         {
             self.disconnect_peer(&leader);
         }
+    }
+
+    /// Whether the log has what the leader had for this process and it has not received.
+    pub(super) fn has_all_for_itself(&self, heir: &'m Heir<'m, P::Stream>) -> bool {
+        let following = self.leadership.following();
+        following.is_some_and(|following| {
+            let received = following.received.load(Ordering::SeqCst);
+            let sent = heir.sent.lock();
+            sent.as_ref()
+                .is_some_and(|sent| sent.covers(self.identity.vmid, received))
+        })
     }
 
     /// This process is no heir any more.

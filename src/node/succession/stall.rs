@@ -53,6 +53,8 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             log_event!(warn, "the leader, process {leader}, has stopped");
             if self.pal.end(leader) {
+                // Its streams end, and what it has written comes before that: it may have dismissed this process.
+                peer.hung_up.store(true, Ordering::SeqCst);
                 self.disconnect_peer(&peer);
                 return until;
             }

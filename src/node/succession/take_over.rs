@@ -99,16 +99,16 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Leads the family from now on.
     fn take_over(&self, following: &Following<'m>, old: Vmid) {
         let us = self.identity.vmid;
-        let Some(tables) = self.leadership.tables else {
+        let (Some(tables), Some(heir)) = (self.leadership.tables, self.leadership.heir()) else {
             return self.end_succession(following);
         };
         let taken = tables.lock().taken(us);
         let taken = self.frames_taken(&following.kept.lock(), taken);
-        let Some(taken) = taken else {
+        let Some(taken) = taken.filter(|_| self.has_all_for_itself(heir)) else {
             // Others may have been answered, too: this process must not lead with an older state.
             log_event!(
                 warn,
-                "the log of the leader is shorter than what this process knows of it"
+                "the log of the leader does not fit what this process knows of it"
             );
             return self.give_up_candidacy(following);
         };
