@@ -106,12 +106,15 @@ fn families_whose_leader_died_and_that_broke_a_promise_once_keep_it() {
 /// An heir that learnt from its log that it is the heir only after the end of its leader's other streams, and led although its
 /// leader lived; a new leader that had to return its own leases in time; an ID that a dying leader had given to another
 /// process, which its successor did not know; and a process that polled without a pause while it waited for the VMID of its
-/// leader's first stream.
+/// leader's first stream; an heir that had its leader ended, and did not read that it was dismissed; and the answer of a new
+/// leader to a member that had seen the end of its old stream meanwhile.
 #[test]
 fn families_whose_heir_was_cut_off_or_stopped_and_that_broke_a_promise_once_keep_it() {
     keeps_its_promises(5_566..5_567, "split,block,delay,leader-death,stop,heir-cut");
     keeps_its_promises(1_408..1_409, "stop");
     keeps_its_promises(975..976, "split,block,delay,stall,silence,leader-death");
+    keeps_its_promises(3_000_951..3_000_952, "stop,stall,silence");
+    keeps_its_promises(3_000_735..3_000_736, "stop,stall,silence");
     keeps_its_promises(950..951, "crash,stop,heir-cut");
     keeps_its_promises(815..816, "all,-disconnect,-stall,-silence,-hostile,-cut");
 }

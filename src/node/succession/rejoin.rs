@@ -319,6 +319,10 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(following) = self.following() else {
             return Ok(false);
         };
+        if following.stage() == Stage::Orphaned {
+            // That process answers on a new stream, after this one has seen the end of its old one.
+            return Ok(true);
+        }
         if following.stage() != Stage::Rejoining || Some(peer.vmid()) != self.led_by() {
             return Err(Refusal::WrongAnswer);
         }

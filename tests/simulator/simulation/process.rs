@@ -13,7 +13,7 @@ use super::end::{end, fail};
 use super::faults::Fault;
 use super::os::Os;
 use super::pal::SimPal;
-use super::plan::START_LIMIT;
+use super::plan::{START_LIMIT, SUCCESSION_LIMIT};
 use super::program::Program;
 use super::tasks::run_threads;
 use super::world::{pause, with};
@@ -275,8 +275,13 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                 let is_cut_off = error == Error::CutOff && world.faults().hold_up();
                 // It has no heir to turn to before it has joined.
                 let succession = &world.checks.succession;
+                // A leader that is leaving gives up a process whose stream stands still.
+                let has_waited = world.network.now - own.born > nanoseconds(SUCCESSION_LIMIT);
+                let is_late_leader = has_waited && world.faults().hold_up();
                 let is_leader_gone = error == Error::LeaderGone
-                    && (succession.has_ended_since(own.born) || succession.may_be_gone(family));
+                    && (succession.has_ended_since(own.born)
+                        || succession.may_be_gone(family)
+                        || is_late_leader && world.plan.follows());
                 let may_fail = !has_parent && is_late
                     || is_cut_off
                     || is_leader_gone

@@ -170,7 +170,9 @@ impl Network {
     /// Returns what the reader of a log that has ended knows of its writer.
     pub(crate) fn end_of_log(&self, end: End) -> LogWriterEnd {
         let log = &self.pipes[end.pipe];
-        let knows = self.deaths.as_ref().is_some_and(|deaths| deaths.is_certain);
+        // A log whose end proves something goes another way than through a stream, so it can be revoked, too.
+        let knows =
+            self.deaths.as_ref().is_some_and(|deaths| deaths.is_certain) && self.revokes_logs();
         if log.is_revoked {
             LogWriterEnd::Revoked
         } else if knows && self.is_dead(log.from) {
