@@ -71,7 +71,7 @@ const FIRST_VMID: u32 = 10;
 type Named<'a, P> = (&'static str, fn(&Setup<'a, P>) -> Checked);
 
 /// The checks in one thread, the most basic ones first.
-fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 29] {
+fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 30] {
     [
         ("clock", waits::clock),
         ("state of an event", waits::event_state),
@@ -87,6 +87,10 @@ fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 29] {
         ("partial writes", streams::write_count),
         ("end of a stream", streams::end),
         ("end of a reader", streams::reader_gone),
+        (
+            "end of a stream that is not accepted yet",
+            streams::ended_before_accept,
+        ),
         ("full stream beside another", streams::independent),
         ("level-triggered reports", readiness::level),
         ("readable streams", readiness::readable),

@@ -132,6 +132,13 @@ impl<'a, P: Pal> Pair<'a, P> {
         *self.step.lock() = Step { rule, call };
     }
 
+    /// Exchanges the two nodes: streams that were opened lead from the second to the first.
+    #[cfg(feature = "std")]
+    pub(super) fn swap(&mut self) {
+        core::mem::swap(&mut self.one, &mut self.two);
+        self.vmids.reverse();
+    }
+
     pub(super) fn pal(&self, side: Side) -> &P {
         match side {
             Side::One => &self.one,

@@ -61,7 +61,7 @@ pub(super) fn readable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 pub(super) fn token<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     let pair = setup.pair();
     let (first, second) = (watched(&pair)?, pair.open()?);
-    let other = (Side::Two, Token(3));
+    let other = (Side::Two, Token(0));
     watch(&pair, &second.inward, other, Interest::READ)?;
     let mine = "a report with the token of the watch";
     let others = "no report with the token of another stream";
@@ -72,8 +72,14 @@ pub(super) fn token<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     pair.send(&first.out, 0, 10)?;
     pair.await_report(INWARD, Interest::READ, Rule::Token, mine)?;
     pair.stays_quiet(other, Interest::READ, Rule::Token, others)?;
-    pair.two.unwatch(&first.inward);
     pair.two.unwatch(&second.inward);
+    let only_one =
+        "a report of a stream that is still watched, after the watch of another one has ended";
+    pair.await_report(INWARD, Interest::READ, Rule::Unwatch, only_one)?;
+    drop(second);
+    pair.send(&first.out, 10, 10)?;
+    pair.receive(&first.inward, 0, 20, Rule::Order)?;
+    pair.two.unwatch(&first.inward);
     Ok(())
 }
 
@@ -215,6 +221,13 @@ pub(super) fn hang_up<P: Pal>(setup: &Setup<'_, P>) -> Checked {
             pair.await_report(INWARD, hung_up, Rule::HangUp, of_writer)?;
         }
         pair.two.unwatch(&open.inward);
+        let open = pair.open()?;
+        drop(open.out);
+        pair.poll();
+        watch(&pair, &open.inward, INWARD, interest)?;
+        let before = "HANG_UP of a stream whose writer had dropped its end before the watch began";
+        pair.await_report(INWARD, hung_up, Rule::HangUp, before)?;
+        pair.two.unwatch(&open.inward);
     }
     Ok(())
 }
@@ -288,9 +301,13 @@ pub(super) fn in_turn<P: Pal>(setup: &Setup<'_, P>) -> Checked {
         let _ = all.push(open);
     }
     let opened = all.len();
+    // One more waits to be accepted, if there is room for it.
+    let waiting = pair.try_connect()?;
+    let mut is_listener_seen = waiting.is_none();
     let mut seen = [false; STREAMS];
     let complete = pair.until(|| {
         for (token, _) in &pair.wait_for(Side::Two, Duration::from_millis(1)) {
+            is_listener_seen |= *token == Token::LISTENER;
             let number = token
                 .0
                 .checked_sub(100)
@@ -300,12 +317,19 @@ pub(super) fn in_turn<P: Pal>(setup: &Setup<'_, P>) -> Checked {
             }
         }
         let count = seen.iter().filter(|seen| **seen).count();
-        Ok((count == opened).then_some(()))
+        Ok((count == opened && is_listener_seen).then_some(()))
     })?;
     for open in &all {
         pair.two.unwatch(&open.inward);
     }
     let count = seen.iter().filter(|seen| **seen).count();
+    if complete.is_none() && count == opened {
+        return Err(broken(
+            Rule::Listener,
+            "a report of the listener, also while more streams are ready than a report has",
+            format_args!("no report in {:?}", pair.patience),
+        ));
+    }
     complete.ok_or_else(|| {
         broken(
             Rule::InTurn,

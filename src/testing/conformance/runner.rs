@@ -199,9 +199,10 @@ fn checks<P: Pal + 'static>() -> impl Iterator<Item = (Named<'static, P>, bool)>
         ("wake during a wait", threads::wake_during),
         ("set during a wait", threads::event_wakes),
     ];
-    let after: [Named<'static, P>; 4] = [
+    let after: [Named<'static, P>; 5] = [
         ("watch during a wait", threads::watch_during),
         ("drop during a wait", threads::drop_during),
+        ("what happens during a wait", threads::happens_during),
         ("ends of a wait for a stream", threads::wait_readable),
         ("streams of several threads", threads::transfer),
     ];

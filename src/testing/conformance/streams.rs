@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::pair::{Moved, Side, byte, fill, mismatch};
+use super::pair::{Moved, Side, TRIES, byte, fill, mismatch};
 use super::rules::Rule;
 use super::setup::Setup;
 use super::violation::{Checked, broken};
@@ -264,10 +264,17 @@ pub(super) fn order<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     let (mut sent, mut received) = (0, 0);
     for step in 1..400_usize {
         let length = 1 + step * 37 % 500;
-        let (first, rest) = buffer[..length].split_at_mut(length / 3);
-        fill(first, sent);
-        fill(rest, sent + first.len());
-        if let Moved::Bytes(count) = pair.write(&open.out, &[&[], first, rest, &[]])? {
+        let bytes = &mut buffer[..length];
+        fill(bytes, sent);
+        let (first, rest) = bytes.split_at(length / 3);
+        let (second, third) = rest.split_at(rest.len() / 2);
+        let (third, fourth) = third.split_at(third.len() / 2);
+        let written = if step % 2 == 0 {
+            pair.write(&open.out, &[&[], first, rest, &[]])?
+        } else {
+            pair.write(&open.out, &[first, second, third, fourth])?
+        };
+        if let Moved::Bytes(count) = written {
             sent += count;
         }
         let room = 1 + step * 53 % 600;
@@ -392,6 +399,69 @@ pub(super) fn end<P: Pal>(setup: &Setup<'_, P>) -> Checked {
         }
     }
     Ok(())
+}
+
+/// A stream is written and dropped before it is accepted. Not where a stream takes no bytes before that.
+pub(super) fn ended_before_accept<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+    let pair = setup.pair();
+    let mut out = None;
+    let written = pair.until(|| {
+        if out.is_none() {
+            out = pair.try_connect()?;
+        }
+        Ok(out.is_some().then_some(()))
+    })?;
+    let (Some(()), Some(out)) = (written, out) else {
+        return Ok(());
+    };
+    let hello = pair.vmids[0].get().to_le_bytes();
+    let (mut sent, mut refused) = (0, 0);
+    while sent < hello.len() && refused < TRIES {
+        match pair.write(&out, &[&hello[sent..]])? {
+            Moved::Bytes(count) => sent += count,
+            Moved::Nothing => refused += 1,
+            Moved::End => return Ok(()),
+        }
+        pair.poll();
+    }
+    if sent < hello.len() {
+        return Ok(());
+    }
+    drop(out);
+    let inward = pair.until(|| pair.try_accept())?.ok_or_else(|| {
+        broken(
+            Rule::Accept,
+            "the stream that was opened, although its writer has dropped it",
+            format_args!("no stream in {:?}", pair.patience),
+        )
+    })?;
+    let mut bytes = [0; 8];
+    let mut received = 0;
+    let ended = pair.until(|| match pair.read(&inward, &mut bytes[received..])? {
+        Moved::Bytes(count) if received + count <= hello.len() => {
+            received += count;
+            Ok(None)
+        }
+        Moved::Bytes(count) => Err(broken(
+            Rule::Order,
+            "no byte more than was written",
+            format_args!("{} of 4 bytes", received + count),
+        )),
+        Moved::Nothing => Ok(None),
+        Moved::End => Ok(Some(())),
+    })?;
+    if ended.is_some() && bytes[..received] == hello {
+        return Ok(());
+    }
+    Err(broken(
+        if ended.is_some() {
+            Rule::End
+        } else {
+            Rule::DropEnds
+        },
+        "the bytes that were written before the stream was accepted, and its end",
+        format_args!("{:?}, and then {ended:?}", &bytes[..received]),
+    ))
 }
 
 fn first_bytes() -> [u8; 3000] {

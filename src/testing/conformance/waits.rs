@@ -80,35 +80,46 @@ pub(super) fn clock<P: Pal>(setup: &Setup<'_, P>) -> Checked {
         }
     }
     #[cfg(feature = "std")]
-    unit(&pair)?;
+    {
+        // It may have jumped.
+        in_nanoseconds(last.since(start), Duration::ZERO, pair.elapsed(&timer))?;
+        unit(&pair)?;
+    }
     Ok(())
 }
 
-/// Compares the clock with the host's. A tick may take 20 ms, and a simulated clock may be late.
+/// Compares a time of the clock with the bounds that the host's says. A tick may take 20 ms, and a simulated clock
+/// may be late.
+#[cfg(feature = "std")]
+fn in_nanoseconds(passed: Duration, least: Duration, most: Duration) -> Checked {
+    const TICK: Duration = Duration::from_millis(20);
+    if passed <= most * 2 + TICK && (passed + TICK) * 4 >= least {
+        return Ok(());
+    }
+    Err(broken(
+        Rule::ClockUnit,
+        "the nanoseconds that have passed",
+        format_args!("{passed:?} in {least:?} to {most:?} of the host's clock"),
+    ))
+}
+
+/// Compares the clock with the host's.
 #[cfg(feature = "std")]
 fn unit<P: Pal>(pair: &Pair<'_, P>) -> Checked {
-    const TICK: Duration = Duration::from_millis(20);
     let start = (pair.timer(), pair.one.now(), pair.timer());
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(10));
         let least = pair.elapsed(&start.2);
         let passed = pair.one.now().since(start.1);
-        let most = pair.elapsed(&start.0);
-        if passed > most * 2 + TICK || (passed + TICK) * 4 < least {
-            return Err(broken(
-                Rule::ClockUnit,
-                "the nanoseconds that have passed",
-                format_args!("{passed:?} in {least:?} to {most:?} of the host's clock"),
-            ));
-        }
+        in_nanoseconds(passed, least, pair.elapsed(&start.0))?;
     }
     Ok(())
 }
 
 pub(super) fn event_state<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     let pair = setup.pair();
-    let event = event(&pair)?;
-    let is = |expected: bool, when: &str| {
+    let (event, other) = (event(&pair)?, event(&pair)?);
+    let is_one = |event: &P::Event, expected: bool, when: &str| {
         let is_set = event.is_set();
         if is_set == expected {
             return Ok(());
@@ -116,6 +127,7 @@ pub(super) fn event_state<P: Pal>(setup: &Setup<'_, P>) -> Checked {
         let seen = if is_set { "set" } else { "clear" };
         Err(broken(Rule::EventState, when, format_args!("it is {seen}")))
     };
+    let is = |expected, when| is_one(&event, expected, when);
     is(false, "a new event is clear")?;
     for _ in 0..3 {
         event.set();
@@ -132,6 +144,12 @@ pub(super) fn event_state<P: Pal>(setup: &Setup<'_, P>) -> Checked {
         is(false, "clear after it was cleared")?;
         event.clear();
         is(false, "clear after it was cleared twice")?;
+        other.set();
+        is(false, "clear although another event is set")?;
+        event.set();
+        event.clear();
+        is_one(&other, true, "set although another event was cleared")?;
+        other.clear();
     }
     Ok(())
 }
@@ -150,15 +168,14 @@ pub(super) fn event_waits<P: Pal>(setup: &Setup<'_, P>) -> Checked {
         let over = "a wait that ends at its time limit";
         ended_soon(&pair, &timer, Rule::EventTime, over)?;
     }
-    for _ in 0..2 {
+    for until in [pair.two.now() + pair.patience, Time(u64::MAX)] {
         event.set();
         pair.enter(
             Rule::EventSetBefore,
             "Pal::wait_event of an event that is set",
         );
         let timer = pair.timer();
-        pair.two
-            .wait_event(&event, Deadline::At(pair.two.now() + pair.patience));
+        pair.two.wait_event(&event, Deadline::At(until));
         let at_once = "a wait that ends at once, since the event is set";
         ended_soon(&pair, &timer, Rule::EventSetBefore, at_once)?;
         event.clear();
@@ -184,13 +201,13 @@ pub(super) fn wait_time<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 
 pub(super) fn wake_before<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     let pair = setup.pair();
-    for _ in 0..3 {
+    let until = pair.two.now() + pair.patience;
+    for until in [until, Time(u64::MAX), until] {
         pair.wait_for(Side::Two, Duration::ZERO);
         pair.two.wake();
         pair.enter(Rule::WakeBefore, "Pal::wait after Pal::wake");
         let timer = pair.timer();
-        let until = Deadline::At(pair.two.now() + pair.patience);
-        pair.two.wait(&mut ReadyList::new(), until);
+        pair.two.wait(&mut ReadyList::new(), Deadline::At(until));
         let at_once = "a wait that ends at once, since Pal::wake was called before";
         ended_soon(&pair, &timer, Rule::WakeBefore, at_once)?;
     }
@@ -297,11 +314,20 @@ pub(super) fn read_waiting<P: Pal>(setup: &Setup<'_, P>) -> Checked {
         }
         Ok((received == 10).then_some(()))
     })?;
-    done.ok_or_else(|| {
-        broken(
+    if done.is_none() {
+        return Err(broken(
             Rule::ReadWaiting,
             "the bytes that were written",
             format_args!("{received} of 10 bytes"),
+        ));
+    }
+    drop(open.out);
+    let ended = pair.until(|| Ok((read(far())?.0 == Moved::End).then_some(())))?;
+    ended.ok_or_else(|| {
+        broken(
+            Rule::ReadWaiting,
+            "the end, since the writer has dropped its end",
+            format_args!("WouldBlock for {:?}", pair.patience),
         )
     })
 }

@@ -1,13 +1,13 @@
-//! The streams and events of a platform with a defect.
+//! The stream of a platform with a defect.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::vec::Vec;
 
 use super::{Defect, State, lock};
-use crate::pal::{Event, OutOfResources, Pal, Stream, StreamError};
+use crate::pal::{Pal, Stream, StreamError};
 use crate::sync::UncheckedAtomicU64 as AtomicU64;
 
 /// A stream of a [`Defective`] platform.
@@ -18,6 +18,8 @@ pub struct DefectiveStream<P: Pal> {
     pub(super) token: AtomicU64,
     /// The bytes that were read before they were asked for.
     pub(super) ahead: Mutex<Vec<u8>>,
+    /// The bytes are lost.
+    pub(super) is_empty: bool,
 }
 
 impl<P: Pal> DefectiveStream<P> {
@@ -58,6 +60,7 @@ impl<P: Pal> Stream for DefectiveStream<P> {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         match self.state.defect {
             Defect::EndLosesBytes => return self.read_ahead(buffer),
+            _ if self.is_empty => return Ok(0),
             Defect::ReadBlocks => loop {
                 match self.inner.read(buffer) {
                     Err(StreamError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
@@ -84,10 +87,14 @@ impl<P: Pal> Stream for DefectiveStream<P> {
                 return Err(StreamError::WouldBlock);
             }
         }
-        let written = if state.defect == Defect::SharedBuffer {
-            self.write_by_buffer(parts)
-        } else {
-            self.inner.write(parts)
+        let written = match (state.defect, parts) {
+            (Defect::SharedBuffer, _) => self.write_by_buffer(parts),
+            (Defect::FourthPartIsLost, [first, second, third, fourth]) => {
+                let all = first.len() + second.len() + third.len();
+                let written = self.inner.write(&[first, second, third]);
+                written.map(|count| count + if count == all { fourth.len() } else { 0 })
+            }
+            _ => self.inner.write(parts),
         };
         if written == Err(StreamError::WouldBlock) {
             state.full.store(self.number, Ordering::SeqCst);
@@ -112,37 +119,5 @@ impl<P: Pal> Drop for DefectiveStream<P> {
         if state.defect == Defect::DropStaysOpen {
             core::mem::forget(Arc::clone(&self.inner));
         }
-    }
-}
-
-/// An event of a [`Defective`] platform.
-pub struct DefectiveEvent<P: Pal> {
-    pub(super) inner: P::Event,
-    pub(super) defect: Defect,
-    pub(super) is_set: Mutex<bool>,
-    pub(super) changed: Condvar,
-}
-
-impl<P: Pal> Event for DefectiveEvent<P> {
-    fn prepare(&self) -> Result<(), OutOfResources> {
-        self.inner.prepare()
-    }
-
-    fn set(&self) {
-        *lock(&self.is_set) = true;
-        match self.defect {
-            Defect::SetWakesNobody => {}
-            Defect::SetWakesOne => self.changed.notify_one(),
-            _ => self.inner.set(),
-        }
-    }
-
-    fn clear(&self) {
-        *lock(&self.is_set) = false;
-        self.inner.clear();
-    }
-
-    fn is_set(&self) -> bool {
-        *lock(&self.is_set)
     }
 }
