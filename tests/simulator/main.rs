@@ -107,7 +107,8 @@ fn families_whose_leader_died_and_that_broke_a_promise_once_keep_it() {
 /// leader lived; a new leader that had to return its own leases in time; an ID that a dying leader had given to another
 /// process, which its successor did not know; and a process that polled without a pause while it waited for the VMID of its
 /// leader's first stream; an heir that had its leader ended, and did not read that it was dismissed; and the answer of a new
-/// leader to a member that had seen the end of its old stream meanwhile.
+/// leader to a member that had seen the end of its old stream meanwhile; an heir that was dismissed after it had asked whether its
+/// log was revoked, and led when its leader died later.
 #[test]
 fn families_whose_heir_was_cut_off_or_stopped_and_that_broke_a_promise_once_keep_it() {
     keeps_its_promises(5_566..5_567, "split,block,delay,leader-death,stop,heir-cut");
@@ -115,6 +116,7 @@ fn families_whose_heir_was_cut_off_or_stopped_and_that_broke_a_promise_once_keep
     keeps_its_promises(975..976, "split,block,delay,stall,silence,leader-death");
     keeps_its_promises(3_000_951..3_000_952, "stop,stall,silence");
     keeps_its_promises(3_000_735..3_000_736, "stop,stall,silence");
+    keeps_its_promises(3_005_501..3_005_502, "leader-death,heir-cut,stall");
     keeps_its_promises(950..951, "crash,stop,heir-cut");
     keeps_its_promises(815..816, "all,-disconnect,-stall,-silence,-hostile,-cut");
 }

@@ -156,7 +156,7 @@ impl<S: Stream> LogReader<'_, S> {
         self.is_watched = false;
     }
 
-    /// Asks the platform what it knows of the leader, whose log has ended. It knows it for good.
+    /// Asks the platform what it knows of the leader, whose log has ended. A leader that lives may revoke it later.
     fn ask_for_writer_end(&mut self) -> LogWriterEnd {
         if let Some(stream) = &self.stream {
             self.writer_end = stream.end_of_log();
@@ -378,15 +378,23 @@ impl<'m, P: Pal> Node<'m, P> {
         if !reader.has_ended && !has_resigned {
             return LogEnd::Open;
         }
+        let writer_end = reader.ask_for_writer_end();
         if !heir.is_named.load(Ordering::SeqCst)
-            || !has_resigned && reader.ask_for_writer_end() == LogWriterEnd::Revoked
+            || !has_resigned && writer_end == LogWriterEnd::Revoked
         {
             return LogEnd::Unfit;
         }
-        reader.close(&self.pal);
+        reader.unwatch(&self.pal);
         heir.is_reading.store(false, Ordering::SeqCst);
         LogEnd::Hot {
-            is_certain: has_resigned || reader.writer_end == LogWriterEnd::Certain,
+            is_certain: has_resigned || writer_end == LogWriterEnd::Certain,
+        }
+    }
+
+    /// This process leads: it needs the log of the leader before no more.
+    pub(super) fn close_read_log(&self, heir: &'m Heir<'m, P::Stream>) {
+        if let Some(mut reader) = heir.reader.try_lock() {
+            reader.close(&self.pal);
         }
     }
 

@@ -112,6 +112,7 @@ impl<'m, P: Pal> Node<'m, P> {
             );
             return self.give_up_candidacy(following);
         };
+        self.close_read_log(heir);
         // This process follows itself: it takes what the old leader had for it, gives its delegations back,
         // and executes what the old leader has not taken.
         self.receive_own(following);
