@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::{Addresses, Host, random};
 use libos_ipc::pal::secure::{FamilyKey, SecurePal};
-use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Event, Flag, Pal, ReadyList};
+use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Event, Flag, Pal, ReadyList, Time};
 use libos_ipc::testing::conformance::{Check, Defect, Defective, Report};
 use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
@@ -85,25 +85,17 @@ pub(crate) fn host(base: &Path) -> impl Fn(Vmid) -> Host + Send + Sync + 'static
 
 type Net = Network<8, 200, 1024>;
 
-/// The network in memory, whose clock a thread advances.
+/// The network in memory.
 fn loopback() -> impl Fn(Vmid) -> Resting + Send + Sync + 'static {
     static NETWORK: Net = Net::new();
-    thread::spawn(move || {
-        let mut last = Instant::now();
-        loop {
-            thread::sleep(REST);
-            let now = Instant::now();
-            NETWORK.advance(now - last);
-            last = now;
-        }
-    });
-    move |vmid| Resting(NETWORK.join(vmid).expect("a place in the network"))
+    |vmid| Resting(NETWORK.join(vmid).expect("a place in the network"))
 }
 
 /// The time for which a thread sleeps that finds nothing.
 const REST: Duration = Duration::from_micros(100);
 
-/// A member in memory. Its waits return at once, so a thread that finds nothing sleeps for a moment.
+/// A member in memory, with the clock of the host. Its waits return at once, so a thread that finds nothing sleeps for
+/// a moment.
 struct Resting(Loopback<'static, 8, 200, 1024>);
 
 impl Pal for Resting {
@@ -112,8 +104,14 @@ impl Pal for Resting {
 
     const SUPPORTS_CALLER_READ: bool = false;
 
-    forward_pal!(0: is_secure, requires_secure, end, clean_up_after, event, watch_listener, wake, now);
+    forward_pal!(0: is_secure, requires_secure, end, clean_up_after, event, watch_listener, wake);
     forward_pal!(0, stream: watch, rewatch, unwatch, wait_readable);
+
+    fn now(&self) -> Time {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let passed = u64::try_from(START.elapsed().as_nanos());
+        Time(passed.expect("less than centuries"))
+    }
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         self.0.connect(peer)
