@@ -239,7 +239,8 @@ impl Listener {
             }
             other => other.map_err(failed)?,
         }
-        let found = std::fs::symlink_metadata(&path)?;
+        let found = std::fs::symlink_metadata(&path)
+            .map_err(|error| explain(&error, "cannot find", &path))?;
         let file = identity(&found);
         let listener = Listener {
             socket,
@@ -317,7 +318,8 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> {
     // socket, even before it listens, and another if no process does. No process notices the
     // attempt.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
+        .map_err(|error| explain(&error.into(), "cannot listen at", path))?;
     match connect(&probe, address) {
         Err(Errno::NOENT) => Ok(()),
         Err(Errno::CONNREFUSED) => {
@@ -372,6 +374,9 @@ fn explain(error: &Error, what: &str, path: &Path) -> Error {
         Some(Errno::NOSPC | Errno::DQUOT) => {
             ": the file system is full; free some of it, or take a base path on another one"
         }
+        Some(Errno::NOENT) => {
+            ": the directory is gone, or is of a file system without files; take another base path"
+        }
         Some(Errno::NOTDIR | Errno::EXIST) => {
             ": a file has the name of the directory; remove it, or take another base path"
         }
@@ -403,6 +408,7 @@ mod tests {
             (Errno::NOSPC, "free some"),
             (Errno::DQUOT, "free some"),
             (Errno::NOTDIR, "remove it"),
+            (Errno::NOENT, "take another base path"),
             (Errno::ADDRINUSE, "another VMID or base path"),
         ] {
             let text =

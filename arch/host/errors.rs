@@ -13,6 +13,9 @@ pub(super) fn exhausted(error: Errno) -> &'static str {
         Errno::NFILE => {
             ": the system has no descriptors left; raise fs.file-max, or end other processes"
         }
+        Errno::NOSPC => {
+            ": this user watches as many descriptors as it may; raise fs.epoll.max_user_watches"
+        }
         Errno::NOMEM | Errno::NOBUFS => {
             ": the system has no memory left for it; end other processes, or give it more"
         }
@@ -27,5 +30,23 @@ pub(super) fn stream_error(error: Errno) -> StreamError {
         Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => StreamError::WouldBlock,
         Errno::INTR => StreamError::Interrupted,
         _ => StreamError::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_has_no_more_of_comes_with_advice() {
+        for (errno, advice) in [
+            (Errno::MFILE, "raise_descriptor_limit"),
+            (Errno::NFILE, "fs.file-max"),
+            (Errno::NOSPC, "max_user_watches"),
+            (Errno::NOMEM, "memory"),
+        ] {
+            assert!(exhausted(errno).contains(advice), "{errno:?}");
+        }
+        assert_eq!(exhausted(Errno::PIPE), "");
     }
 }

@@ -163,14 +163,15 @@ impl Host {
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
         let token = EventData::new_u64(Token::LISTENER.0);
-        epoll::add(&epoll, place.listener(), token, EventFlags::IN)?;
+        epoll::add(&epoll, place.listener(), token, EventFlags::IN).map_err(failed)?;
         // It is edge-triggered: each write is reported once, so it never has to be read empty.
         epoll::add(
             &epoll,
             &waker,
             EventData::new_u64(WAKE),
             EventFlags::IN | EventFlags::ET,
-        )?;
+        )
+        .map_err(failed)?;
         Ok(Host {
             place,
             allows_plain: false,

@@ -18,6 +18,15 @@ use libos_ipc::testing::conformance::{Check, Defect};
 
 fn main() -> ExitCode {
     let names: Vec<String> = std::env::args().skip(1).collect();
+    let all = || platforms::ALL.iter().map(|platform| platform.name);
+    if let Some(unknown) = names.iter().find(|name| all().all(|known| known != *name)) {
+        let known: Vec<_> = all().collect();
+        eprintln!(
+            "no platform is called {unknown:?}; there are: {}",
+            known.join(", ")
+        );
+        return ExitCode::from(2);
+    }
     let mut is_ok = true;
     println!("platforms:");
     for platform in platforms::ALL {

@@ -95,6 +95,80 @@ fn a_dropped_acquire_takes_no_permit() {
     }
 }
 
+/// Polls a task, with moves of bytes between, and returns what it has ended with.
+fn some_steps<F: Future>(family: &Family, task: &mut Task<F>, steps: usize) -> Option<F::Output> {
+    for step in 0..steps {
+        if let Some(result) = task.poll_if_woken() {
+            return Some(result);
+        }
+        family.nodes[step % family.nodes.len()].poll_once();
+    }
+    None
+}
+
+#[test]
+fn a_dropped_pop_removes_no_item_and_a_dropped_push_adds_none() {
+    for steps in 0..20 {
+        let family = Family::new(3);
+        let [_, ours, theirs] =
+            [1, 2, 3].map(|number| family.member(number).open_queue::<u64>(Some(4), 4).unwrap());
+        family.run(theirs.push_async(&1, LONG)).unwrap();
+        family.run(theirs.push_async(&2, LONG)).unwrap();
+        let mut pop = Task::new(ours.pop_async(Wait::FOREVER));
+        let mut seen: Vec<_> = some_steps(&family, &mut pop, steps).into_iter().collect();
+        drop(pop);
+        family.settle();
+        family.run(theirs.push_async(&3, LONG)).unwrap();
+        let mut push = Task::new(ours.push_async(&4, Wait::FOREVER));
+        let is_pushed = some_steps(&family, &mut push, steps).is_some();
+        drop(push);
+        family.settle();
+        while let Some(item) = family.run(theirs.try_pop_async(LONG)).unwrap() {
+            seen.push(Ok(item));
+        }
+        let expected = [1, 2, 3, 4].map(Ok);
+        assert_eq!(
+            seen,
+            expected[..3 + usize::from(is_pushed)],
+            "{steps} steps"
+        );
+        family.assert_idle();
+    }
+}
+
+#[test]
+fn a_task_that_stops_to_wait_for_a_condition_or_a_barrier_leaves_both_usable() {
+    for steps in 0..20 {
+        let family = Family::new(3);
+        let [_, ours, theirs] = [1, 2, 3].map(|number| {
+            let node = family.member(number);
+            let value = node.share::<u64>(Some(4)).unwrap();
+            (
+                value,
+                node.open_condvar(Some(5)).unwrap(),
+                node.open_barrier(Some(6), 2).unwrap(),
+            )
+        });
+        let writer = family.run(ours.0.write_async(LONG)).unwrap();
+        let mut waits = Task::new(ours.1.wait_async(writer, Wait::FOREVER));
+        let _ = some_steps(&family, &mut waits, steps);
+        drop(waits);
+        family.settle();
+        *family.run(theirs.0.write_async(LONG)).unwrap() += 1;
+        family.run(theirs.1.notify_all_async(LONG)).unwrap();
+        // Nobody has arrived for good: an arrival and a wait are two calls.
+        let arrival = family.run(ours.2.arrive_async(LONG)).unwrap();
+        let mut pass = Task::new(ours.2.pass_async(arrival, Wait::FOREVER));
+        let _ = some_steps(&family, &mut pass, steps);
+        drop(pass);
+        family.settle();
+        assert_eq!(family.run(theirs.2.wait_async(LONG)), Ok(true));
+        assert_eq!(family.run(ours.2.pass_async(arrival, LONG)), Ok(()));
+        assert_eq!(*family.run(ours.0.read_async(LONG)).unwrap(), 1);
+        family.assert_idle();
+    }
+}
+
 #[test]
 fn a_push_wakes_one_of_the_tasks_that_wait_and_the_others_sleep_on() {
     let family = Family::new(4);

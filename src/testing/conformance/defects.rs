@@ -18,8 +18,8 @@ use crate::pal::{
     ReadyList, Stream, StreamError, Time, Token,
 };
 use crate::sync::UncheckedAtomicU64 as AtomicU64;
-pub use event::DefectiveEvent;
-pub use stream::DefectiveStream;
+use event::DefectiveEvent;
+use stream::DefectiveStream;
 
 macro_rules! defects {
     ($($defect:ident, $rule:ident, $text:literal;)*) => {
