@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use crate::Vmid;
+use crate::config::Capacities;
 use crate::invariant::{Count, OrBroken, broken_count};
 use crate::pal::Time;
 use crate::pal::fault::fault_count;
@@ -408,6 +409,38 @@ pools! {
     sync_clients = "their clients",
     /// Bytes waiting to be sent to the peer with the most of them.
     send_queue = "fullest send queue, bytes",
+}
+
+impl Pools {
+    /// Returns pools without any use.
+    // Not inlined: the compiler would keep each number in a place of its own.
+    #[cfg_attr(static_library, inline(never))]
+    pub(crate) fn of(limits: &Capacities) -> Pools {
+        let pool = |limit| Usage {
+            limit,
+            ..Usage::default()
+        };
+        Pools {
+            peers: pool(limits.peers),
+            waiters: pool(limits.waiters),
+            ranges: pool(limits.ranges),
+            own_ranges: pool(limits.own_ranges),
+            processes: pool(limits.processes),
+            queued_signals: pool(limits.queued_signals),
+            children: pool(limits.children),
+            locks: pool(limits.locks.locks),
+            locked_files: pool(limits.locks.files),
+            waiting_for_locks: pool(limits.locks.waiting),
+            lock_handles: pool(limits.locks.open_files),
+            // The leader has a part of the files for them.
+            delegations: pool(0),
+            delegated_files: pool(limits.max_delegated_files()),
+            sync_handles: pool(limits.sync_handles),
+            served_handles: pool(limits.leases.handles),
+            sync_clients: pool(limits.leases.clients),
+            send_queue: pool(limits.send_queue / 2),
+        }
+    }
 }
 
 #[cfg(all(test, not(loom)))]

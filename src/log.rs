@@ -3,7 +3,7 @@
 //!
 //! A logger is the embedder's code, so nothing is logged while another thread may spin for a lock.
 
-use crate::invariant::OrBroken;
+use crate::invariant::{Count, OrBroken};
 
 /// Logs an event, at a level named as the facades name it.
 macro_rules! log_event {
@@ -44,6 +44,18 @@ impl core::fmt::Display for Number {
         }
         let digit = usize::try_from(number % 10).or_broken(0);
         f.write_str("0123456789".get(digit..=digit).or_broken(""))
+    }
+}
+
+/// A number in a message that takes at least so many places, with that text in each place before it.
+pub(crate) struct Padded(pub(crate) u64, pub(crate) u32, pub(crate) &'static str);
+
+impl core::fmt::Display for Padded {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Padded(number, places, filler) = *self;
+        let further_digits = number.checked_ilog10().unwrap_or(0);
+        (further_digits.plus(1)..places).try_for_each(|_| f.write_str(filler))?;
+        Number(number).fmt(f)
     }
 }
 

@@ -3,6 +3,7 @@
 use core::ffi::c_int;
 
 use super::{node, node_any_phase, status};
+use crate::log::Number;
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_dump_calls() -> c_int {
@@ -10,6 +11,7 @@ pub extern "C" fn libos_ipc_dump_calls() -> c_int {
         for call in node.pending_calls() {
             // The formatting of a `Duration` has code for a panic.
             let waited = u64::try_from(call.waited.as_millis()).unwrap_or(u64::MAX);
+            let waited = Number(waited);
             crate::log::c::debug(format_args!(
                 "{} of {} for {waited} ms",
                 call.what, call.peer

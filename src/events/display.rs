@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::{Call, EventKind, EventRecord, Events, FrameInfo};
+use crate::log::{Number, Padded};
 use crate::wire::codes;
 
 impl fmt::Display for Events<'_> {
@@ -14,8 +15,9 @@ impl fmt::Display for Events<'_> {
 impl fmt::Display for EventRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = core::time::Duration::from_nanos(self.time.0);
-        let (seconds, micros) = (time.as_secs(), time.subsec_micros());
-        write!(f, "{seconds:>7}.{micros:06}  {}", self.kind)
+        let seconds = Padded(time.as_secs(), 7, " ");
+        let micros = Padded(time.subsec_micros().into(), 6, "0");
+        write!(f, "{seconds}.{micros}  {}", self.kind)
     }
 }
 
@@ -27,6 +29,7 @@ impl fmt::Display for EventKind {
             EventKind::Connected(peer) => write!(f, "process {peer} is connected"),
             EventKind::Disconnected(peer) => write!(f, "process {peer} is gone"),
             EventKind::LeaderChanged { leader, epoch } => {
+                let epoch = Number((*epoch).into());
                 write!(f, "the leader is now process {leader}, in epoch {epoch}")
             }
             EventKind::Refused {
@@ -47,16 +50,21 @@ impl fmt::Display for FrameInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.peer, codes::CodeName(self.code))?;
         if self.seq != 0 {
-            write!(f, " #{}", self.seq)?;
+            write!(f, " #{}", Number(self.seq.into()))?;
         }
-        write!(f, ", {} bytes", self.length)
+        write!(f, ", {} bytes", Number(self.length.into()))
     }
 }
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Call { peer, code, seq } = self;
-        write!(f, "{peer} {} #{seq}", codes::CodeName(*code))
+        write!(
+            f,
+            "{peer} {} #{}",
+            codes::CodeName(*code),
+            Number((*seq).into())
+        )
     }
 }
 

@@ -14,7 +14,7 @@ impl<P: Pal> Node<'_, P> {
     #[inline(never)]
     pub fn statistics(&self) -> Statistics {
         let limits = &self.config.capacities;
-        let mut pools = Pools::default();
+        let mut pools = Pools::of(limits);
         let mut refused_by_quota = 0;
         if let Some(leader) = self.leading() {
             let leader = leader.lock();
@@ -46,26 +46,6 @@ impl<P: Pal> Node<'_, P> {
             .set(self.delegated_files.lock().usage());
         pools.sync_handles.set(self.sync_handles.usage());
         pools.send_queue.set((queues.now, queues.most));
-        for (pool, limit) in [
-            (&mut pools.peers, limits.peers),
-            (&mut pools.waiters, limits.waiters),
-            (&mut pools.ranges, limits.ranges),
-            (&mut pools.processes, limits.processes),
-            (&mut pools.queued_signals, limits.queued_signals),
-            (&mut pools.children, limits.children),
-            (&mut pools.locks, limits.locks.locks),
-            (&mut pools.locked_files, limits.locks.files),
-            (&mut pools.waiting_for_locks, limits.locks.waiting),
-            (&mut pools.lock_handles, limits.locks.open_files),
-            (&mut pools.sync_handles, limits.sync_handles),
-            (&mut pools.served_handles, limits.leases.handles),
-            (&mut pools.sync_clients, limits.leases.clients),
-            (&mut pools.delegated_files, limits.max_delegated_files()),
-            (&mut pools.own_ranges, limits.own_ranges),
-            (&mut pools.send_queue, limits.send_queue / 2),
-        ] {
-            pool.limit = limit;
-        }
         self.counters.read(queues.accepted, pools, refused_by_quota)
     }
 

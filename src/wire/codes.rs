@@ -209,7 +209,7 @@ impl core::fmt::Display for CodeName {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match name(self.0) {
             Some(name) => f.write_str(name),
-            None => write!(f, "code {}", self.0),
+            None => write!(f, "code {}", crate::log::Number(self.0.into())),
         }
     }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::Vmid;
+use crate::log::Number;
 use crate::wire::codes;
 
 /// The reason why a call waits.
@@ -40,7 +41,7 @@ impl fmt::Display for WaitReason {
             WaitReason::Pause => f.write_str("asking again"),
             WaitReason::Child => f.write_str("a child's end"),
             WaitReason::Members => f.write_str("all others to leave"),
-            WaitReason::Handle(handle) => write!(f, "sync handle {handle:#x}"),
+            WaitReason::Handle(handle) => write!(f, "sync handle {}", Number(*handle)),
         }
     }
 }
