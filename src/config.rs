@@ -336,6 +336,7 @@ impl Config {
     }
 
     /// What the leader of a family with this configuration is made with.
+    #[cfg_attr(static_library, inline(never))]
     pub(crate) const fn leader_capacities(&self) -> LeaderCapacities {
         let capacities = &self.capacities;
         LeaderCapacities {

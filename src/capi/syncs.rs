@@ -268,10 +268,11 @@ unsafe fn unlock(
     let length = (!data.is_null()).then_some(data_size);
     // SAFETY: the caller's promise. `room` has `length` bytes.
     let fill = |room: &mut [u8]| unsafe { copy_in(room, data) };
-    match node.unlock_sync_with(handle, SyncState::Exclusive, length, fill) {
+    let unlock = |state, length| node.unlock_sync_with(handle, state, length, fill);
+    match unlock(SyncState::Exclusive, length) {
         Err(Error::Invalid(Invalid::ValueLength)) => Err(Error::Full(Resource::SyncData)),
         // The handle may be locked as shared.
-        Err(Error::Invalid(_)) => node.unlock_sync(handle, SyncState::Shared, None),
+        Err(Error::Invalid(_)) => unlock(SyncState::Shared, None),
         given => given,
     }
 }

@@ -46,6 +46,7 @@ impl Entry for Owner {
 
 impl Owner {
     /// The owner of the lock that a member's request names.
+    #[cfg_attr(static_library, inline(never))]
     pub const fn of(from: Vmid, lock: &FileLock<'_>) -> Owner {
         match lock.family {
             LockFamily::Posix => Owner::Process {

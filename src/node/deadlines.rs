@@ -131,7 +131,7 @@ impl<P: Pal> Node<'_, P> {
         limits: &EventLimits,
         limit: Duration,
         until: Deadline,
-        outstanding: impl FnOnce(&Leader<'_>) -> Outstanding,
+        outstanding: fn(&Leader<'_>) -> Outstanding,
     ) -> Deadline {
         let Some(leader) = self.leading() else {
             return until;

@@ -32,26 +32,29 @@ impl LockTable<'_> {
             let hash = self.file_at(file).hash;
             self.delegations.contention.record_contention(hash, from);
         }
-        let is_right = self.end_delegation(file, |table, file| {
-            if locks.len() > DelegatedLocks::MAX {
-                return false;
-            }
-            let put_back = |lock: DelegatedLock| {
-                let owner = Owner::Process {
-                    vmid: from,
-                    pid: lock.pid,
-                };
-                let grantee = (owner, Charge::returned_by(from));
-                let range = (lock.start, lock.end);
-                let mine = table.find_holder(owner, file).unwrap_or(NONE);
-                let overlaps = table.own(mine, range).is_some();
-                let conflicts = table
-                    .find_conflict(file, SpaceKind::Ranges, range, lock.write, mine)
-                    .is_some();
-                !overlaps && !conflicts && table.grant(file, grantee, range, lock.write).is_ok()
+        let Some(payer) = self.end_delegation(file) else {
+            return false;
+        };
+        let put_back = |lock: DelegatedLock| {
+            let owner = Owner::Process {
+                vmid: from,
+                pid: lock.pid,
             };
-            locks.iter().all(put_back)
-        });
+            let grantee = (owner, Charge::returned_by(from));
+            let range = (lock.start, lock.end);
+            let mine = self.find_holder(owner, file).unwrap_or(NONE);
+            let overlaps = self.own(mine, range).is_some();
+            let conflicts = self
+                .find_conflict(file, SpaceKind::Ranges, range, lock.write, mine)
+                .is_some();
+            !overlaps && !conflicts && self.grant(file, grantee, range, lock.write).is_ok()
+        };
+        let is_right = locks.len() <= DelegatedLocks::MAX && locks.iter().all(put_back);
+        if !is_right {
+            // Nobody else has record locks there yet.
+            self.release_ranges(file);
+        }
+        self.begin_resuming(file, payer);
         self.release_closed();
         is_right
     }
@@ -63,14 +66,15 @@ impl LockTable<'_> {
         if let Some(delegation) = delegation.filter(|delegation| delegation.is_recalled) {
             self.delegations.overdue.add(delegation.to);
         }
-        self.end_delegation(file, |_, _| true);
+        if let Some(payer) = self.end_delegation(file) {
+            self.begin_resuming(file, payer);
+        }
     }
 
-    /// Ends the delegation: puts the returned locks in, and resumes the deferred requests.
-    fn end_delegation(&mut self, file: u32, put: impl FnOnce(&mut Self, u32) -> bool) -> bool {
-        let Some(delegation) = self.delegation_of(file) else {
-            return false;
-        };
+    /// Ends the delegation: the file has no other locks yet, and the requests for it still wait. Returns who has
+    /// paid for it.
+    fn end_delegation(&mut self, file: u32) -> Option<Payer> {
+        let delegation = self.delegation_of(file)?;
         let Delegation { to, number, .. } = delegation;
         let files = &self.files;
         let order = |file| delegation_key(files, file).cmp(&Some((to, number)));
@@ -95,16 +99,15 @@ impl LockTable<'_> {
         });
         self.quotas
             .release(delegation.payer, LOCKS, DelegatedLocks::MAX);
-        let is_right = put(self, file);
-        if !is_right {
-            // Nobody else has record locks there yet.
-            self.release_ranges(file);
-        }
+        Some(delegation.payer)
+    }
+
+    /// Begins to resume the deferred requests of a file whose delegation has ended.
+    fn begin_resuming(&mut self, file: u32, payer: Payer) {
         // The file is kept by the delegation, and charged to another user of it.
-        self.recharge_file(file, delegation.payer);
+        self.recharge_file(file, payer);
         self.delegations.resuming.push(file);
         self.resume_portion(file, &mut Portion::new());
-        is_right
     }
 
     /// Resumes a portion of the deferred requests of a file whose delegation is over. The file is as any other

@@ -188,7 +188,7 @@ impl Signals<'_> {
     pub(in crate::leader) fn remove_target(
         &mut self,
         vmid: Vmid,
-        result: impl Fn(&PidKill) -> Result<(), Errno>,
+        result: fn(&PidKill) -> Result<(), Errno>,
     ) {
         let Some(target) = self.find_target_mut(vmid) else {
             return;
