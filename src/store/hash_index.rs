@@ -140,17 +140,35 @@ impl<'m> HashIndex<'m> {
         }
     }
 
+    #[cfg_attr(not(static_library), inline)]
+    #[cfg_attr(static_library, inline(never))]
+    fn root_of(&self, hash: u64) -> u32 {
+        self.root(self.bucket(hash))
+    }
+
+    /// Returns the node below on the way to the first key for which `order` is equal.
+    #[cfg_attr(not(static_library), inline)]
+    #[cfg_attr(static_library, inline(never))]
+    fn next(&self, node: u32, order: Ordering) -> u32 {
+        let node = self.node(node);
+        if order == Ordering::Less {
+            node.right
+        } else {
+            node.left
+        }
+    }
+
     /// Returns a slot for which `order` is equal. `order` compares the key of a slot with the key that
     /// is looked for.
     #[inline]
     pub(crate) fn find(&self, hash: u64, order: impl Fn(u32) -> Ordering) -> Option<u32> {
-        let mut at = self.root(self.bucket(hash));
+        let mut at = self.root_of(hash);
         while at != NONE {
-            at = match order(at) {
-                Ordering::Equal => return Some(at),
-                Ordering::Less => self.node(at).right,
-                Ordering::Greater => self.node(at).left,
-            };
+            let order = order(at);
+            if order == Ordering::Equal {
+                return Some(at);
+            }
+            at = self.next(at, order);
         }
         None
     }
@@ -158,17 +176,13 @@ impl<'m> HashIndex<'m> {
     /// Returns the first slot, in the order of the keys, for which `order` is equal.
     pub(crate) fn find_first(&self, hash: u64, order: impl Fn(u32) -> Ordering) -> Option<u32> {
         let mut found = None;
-        let mut at = self.root(self.bucket(hash));
+        let mut at = self.root_of(hash);
         while at != NONE {
             let order = order(at);
             if order == Ordering::Equal {
                 found = Some(at);
             }
-            at = if order == Ordering::Less {
-                self.node(at).right
-            } else {
-                self.node(at).left
-            };
+            at = self.next(at, order);
         }
         found
     }
