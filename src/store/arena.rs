@@ -167,6 +167,7 @@ impl<'m> Arena<'m> {
     }
 
     /// Cuts off a buffer of `count` bytes.
+    #[inline(always)]
     pub(crate) fn alloc_buffer(&mut self, count: usize) -> Buffer<'m> {
         Buffer::uninit(self.alloc_uninit(count))
     }
