@@ -248,6 +248,15 @@ impl Config {
             let rule = Rule::Contradiction { because };
             Err(ConfigError { field, rule })
         };
+        if !Self::HAS_SUCCESSION && !matches!(self.heirs, Heirs::None) {
+            return contradiction(
+                "heirs",
+                "this library is built without the feature `succession`",
+            );
+        }
+        if !Self::HAS_SUCCESSION {
+            return Ok(());
+        }
         if let Heirs::Listed(list) = self.heirs {
             let names = list.iter().flatten();
             let is_double = |name| list.iter().flatten().filter(|other| *other == name).count() > 1;
@@ -260,12 +269,6 @@ impl Config {
         }
         if !self.heirs.is_any() {
             return Ok(());
-        }
-        if !Self::HAS_SUCCESSION {
-            return contradiction(
-                "heirs",
-                "this library is built without the feature `succession`",
-            );
         }
         if self.heir_patience.is_zero() {
             return contradiction("heir_patience", "an heir needs time to read the log");

@@ -11,7 +11,7 @@ use super::payload::{
 };
 use super::succession::{Dismissal, HeirList, HeirReady, NewLeader, Rejoin, Resignation};
 use super::{DelegatedLocks, codes, layout};
-use crate::config::Config;
+use crate::store::HAS_REPLICAS;
 use crate::{Id, parts};
 use zerocopy::FromBytes;
 
@@ -110,12 +110,6 @@ impl<'a> Message<'a> {
             Message::FencingBlock { holding, number } => {
                 fill(to, &block_layout(holding, number), &[])?;
             }
-            Message::Heirs(list) => fill(to, &list.layout(), &[])?,
-            Message::HeirReady(ready) => fill(to, &ready.layout(), &[])?,
-            Message::Resign(resignation) => fill(to, &resignation.layout(), &[])?,
-            Message::Leader(leader) => fill(to, &leader.layout(), &[])?,
-            Message::Rejoin(rejoin) => fill(to, &rejoin.layout(), &[])?,
-            Message::Dismiss(dismissal) => fill(to, &dismissal.layout(), &[])?,
             Message::FileLockReturn { delegation, locks } => {
                 let body = layout::DelegationReturn {
                     delegation: delegation.into(),
@@ -123,6 +117,14 @@ impl<'a> Message<'a> {
                 };
                 fill(to, &body, locks.bytes())?;
             }
+            // The rest are of the succession.
+            _ if !HAS_REPLICAS => return Err(TooSmall),
+            Message::Heirs(list) => fill(to, &list.layout(), &[])?,
+            Message::HeirReady(ready) => fill(to, &ready.layout(), &[])?,
+            Message::Resign(resignation) => fill(to, &resignation.layout(), &[])?,
+            Message::Leader(leader) => fill(to, &leader.layout(), &[])?,
+            Message::Rejoin(rejoin) => fill(to, &rejoin.layout(), &[])?,
+            Message::Dismiss(dismissal) => fill(to, &dismissal.layout(), &[])?,
         }
         Ok(length)
     }
@@ -131,7 +133,7 @@ impl<'a> Message<'a> {
     #[inline]
     pub(super) fn decode(code: u8, payload: &'a [u8]) -> Result<Message<'a>, Malformed> {
         if !parts::EXTENSIONS && code >= codes::HELLO
-            || !Config::HAS_SUCCESSION && codes::is_of_succession(code)
+            || !HAS_REPLICAS && codes::is_of_succession(code)
         {
             return Ok(Message::Unknown(code));
         }

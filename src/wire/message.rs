@@ -8,7 +8,7 @@ use super::payload::{
 };
 use super::succession::{Dismissal, HeirList, HeirReady, NewLeader, Rejoin, Resignation};
 use super::{DelegatedLocks, codes, layout};
-use crate::store::total;
+use crate::store::{HAS_REPLICAS, total};
 use crate::{Id, parts};
 use core::mem::size_of;
 
@@ -273,14 +273,16 @@ impl Message<'_> {
             Message::ProcessNote(_) => size_of::<layout::ProcessNote>(),
             Message::Heartbeat(_) => size_of::<layout::Heartbeat>(),
             Message::FencingBlock { .. } => size_of::<layout::FencingBlock>(),
+            Message::FileLockRecall(_) | Message::FileLockCancel(_) | Message::Mark(_) => {
+                size_of::<layout::LongNumber>()
+            }
+            // The rest are of the succession.
+            _ if !HAS_REPLICAS => usize::MAX,
             Message::Heirs(_) => size_of::<layout::Heirs>(),
             Message::HeirReady(_) => size_of::<layout::HeirReady>(),
             Message::Resign(_) => size_of::<layout::Resign>(),
             Message::Leader(_) => size_of::<layout::Leader>(),
             Message::Rejoin(_) => size_of::<layout::Rejoin>(),
-            Message::FileLockRecall(_) | Message::FileLockCancel(_) | Message::Mark(_) => {
-                size_of::<layout::LongNumber>()
-            }
             Message::Dismiss(_) => size_of::<layout::Dismiss>(),
         };
         total!(HEADER_LENGTH, payload)

@@ -78,6 +78,7 @@ impl<'m> Ranges<'m> {
         arena.checked(|arena| Self::make(arena, capacity, wrap, members))
     }
 
+    #[cfg_attr(static_library, inline(never))]
     pub(in crate::leader) fn make(
         arena: &mut Arena<'m>,
         capacity: usize,

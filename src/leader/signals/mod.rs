@@ -115,7 +115,7 @@ impl Target {
     }
 
     /// Drops all signals for the member.
-    #[inline(never)]
+    #[cfg_attr(static_library, inline(never))]
     fn reset(&mut self, vmid: u32, has_joined: bool) {
         (self.vmid, self.has_joined) = (vmid, has_joined);
         (self.pending, self.unanswered) = (0, 0);
@@ -242,6 +242,7 @@ impl<'m> Signals<'m> {
         )
     }
 
+    #[cfg_attr(static_library, inline(never))]
     pub(super) fn new(arena: &mut Arena<'m>, limits: &SignalLimits) -> Self {
         Signals {
             targets: arena.alloc_made(limits.targets, Target::idle),
