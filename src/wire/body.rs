@@ -309,7 +309,7 @@ fn has_nul(path: &[u8]) -> bool {
     let last = path.len().checked_sub(8).and_then(|at| path.get(at..));
     let last = last.and_then(<[u8]>::first_chunk);
     words.iter().any(has_zero_byte)
-        || last.map_or_else(|| rest.iter().any(|byte| *byte == 0), has_zero_byte)
+        || last.map_or_else(|| rest.iter().min() == Some(&0), has_zero_byte)
 }
 
 impl<'a> FileLock<'a> {
@@ -365,7 +365,7 @@ impl<'a> FileLock<'a> {
             .ok_or(Malformed::PayloadLength)?;
         // The reserved bytes may have any value, so the path must end at the first NUL.
         if has_nul(path) || tail.first() != Some(&0) {
-            let terminated = rest.iter().any(|byte| *byte == 0);
+            let terminated = has_nul(rest);
             return Err(if terminated {
                 Malformed::LengthsDisagree
             } else {
