@@ -11,7 +11,7 @@ use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
 use crate::shared_state::RequestError;
 use crate::store::{
-    Arena, Buffer, SlotAllocator, SortedMap, Table, bytes_for, memory_sum, move_to_front,
+    Arena, Buffer, SlotAllocator, SortedMap, Table, bytes_for, copy, memory_sum, move_to_front,
 };
 use crate::wire::{Answer, Message, Sync, SyncCode, SyncNote, SyncState, TooSmall, codes};
 
@@ -261,6 +261,38 @@ impl<'m> SentFrames<'m> {
             place = place.plus(frame.len());
             number = number.plus(is_message.into());
         }
+    }
+
+    /// Returns the frames that are kept for the member, and the number of the counted messages before them.
+    pub fn kept(&self, vmid: Vmid) -> Option<(u64, &[u8])> {
+        let member = self.find(vmid)?;
+        let frames = member.bytes.initialized().get(member.start..member.end);
+        Some((member.base, frames.or_broken(&[])))
+    }
+
+    /// Keeps frames that another process has kept for the member, instead of those here if there is a `base`, else
+    /// behind them. False if there is no room, or no such member.
+    pub fn take_kept(&mut self, vmid: Vmid, base: Option<u64>, frames: &[u8]) -> bool {
+        let Some(member) = self.find_mut(vmid) else {
+            return false;
+        };
+        if let Some(base) = base {
+            member.clear(base);
+        }
+        let after = member.end.plus(frames.len());
+        if after > member.bytes.capacity() {
+            return false;
+        }
+        copy(
+            member
+                .bytes
+                .prefix_mut(after)
+                .get_mut(member.end..)
+                .or_broken(&mut []),
+            frames,
+        );
+        member.end = after;
+        true
     }
 
     /// Calls `act` with each frame after the member's counted message of that number, but not with the first

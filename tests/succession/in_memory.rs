@@ -188,9 +188,14 @@ impl Family {
 
     /// That process becomes the heir.
     pub(crate) fn is_heir(&self, heir: &Process) {
+        self.is_heir_of(&self.node(1), heir);
+    }
+
+    /// That process becomes the heir of that leader.
+    pub(crate) fn is_heir_of(&self, leader: &Process, heir: &Process) {
         let expected = Some(heir.identity().vmid);
         for _ in 0..20_000 {
-            if self.node(1).named_heir() == expected {
+            if leader.named_heir() == expected {
                 // It learns of that, and so do the members.
                 return (0..100).for_each(|_| self.settle());
             }

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use libos_ipc::pal::Deadline;
-use libos_ipc::wire::{Message, MetaCode, SyncState};
+use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
 use libos_ipc::{Capacities, Config, Error, Target, Vmid};
 
 use crate::family::{CONFIG, long};
-use crate::in_memory::{FOLLOWER, Family, follower, poll};
+use crate::in_memory::{FOLLOWER, Family, Process, follower, poll};
 
 /// A queue is shorter than what a stream holds.
 const SHORT_QUEUES: Config = Config {
@@ -27,9 +27,8 @@ const VALUE: [u8; 500] = [7; 500];
 
 type Read = Pin<Box<dyn Future<Output = Result<[u8; 500], Error>>>>;
 
-#[test]
-fn member_that_gets_the_last_bytes_of_a_dead_leader_late_reads_them_before_it_follows_the_next_one()
-{
+/// A family of a leader with values, an heir, and a member that reads the values.
+fn with_reads() -> (Family, [Rc<Process>; 2], Vec<Read>) {
     let mut family = Family::with(SHORT_QUEUES);
     let leader = family.node(1);
     let heir = family.child(&leader, SHORT_QUEUES);
@@ -56,13 +55,19 @@ fn member_that_gets_the_last_bytes_of_a_dead_leader_late_reads_them_before_it_fo
             Ok(data)
         })
     };
+    let reads = ids.map(read).collect();
+    (family, [heir, member], reads)
+}
+
+#[test]
+fn member_that_gets_the_last_bytes_of_a_dead_leader_late_reads_them_before_it_follows_the_next_one()
+{
+    let (mut family, [heir, member], mut reads) = with_reads();
     Family::delay(Some(&member));
-    let mut reads: Vec<Read> = ids.map(read).collect();
     for read in &mut reads {
         assert_eq!(poll(&mut read.as_mut()), None, "the leader has not sent it");
     }
     (0..100).for_each(|_| family.settle());
-    drop(leader);
     family.end_leader();
     // More than its successor keeps for the member is under way.
     family.pass(Duration::from_secs(2));
@@ -72,6 +77,50 @@ fn member_that_gets_the_last_bytes_of_a_dead_leader_late_reads_them_before_it_fo
     }
     family.run(member.new_vmid_async(long())).unwrap();
     assert_eq!(member.leader(), heir.identity().vmid);
+}
+
+#[test]
+fn member_that_is_stopped_while_two_leaders_die_gets_an_answer_of_the_one_between_them() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let heir = family.child(&leader, CONFIG);
+    let next = family.child(&leader, CONFIG);
+    let member = family.child(&leader, FOLLOWER);
+    family.is_heir(&heir);
+    let lock = |node: &Process, kind| FileLock {
+        family: LockFamily::Posix,
+        kind,
+        start: 0,
+        end: 9,
+        pid: node.pid().unwrap().get(),
+        handle: 0,
+        wait: true,
+        path: b"f",
+    };
+    let held = lock(&next, LockKind::Write);
+    family.run(next.set_lock_async(&held, long())).unwrap();
+    let wanted = lock(&member, LockKind::Write);
+    let mut waits = Box::pin(member.set_lock_async(&wanted, long()));
+    assert_eq!(poll(&mut waits.as_mut()), None);
+    (0..100).for_each(|_| family.settle());
+    let place = family
+        .nodes
+        .iter()
+        .position(|node| Rc::ptr_eq(node, &member));
+    let stopped = family.nodes.remove(place.unwrap());
+    drop(leader);
+    family.end_leader();
+    // Its answer is at the new leader, before that has an heir.
+    let unlock = lock(&next, LockKind::Unlock);
+    family.run(next.set_lock_async(&unlock, long())).unwrap();
+    assert_eq!(heir.named_heir(), None);
+    family.is_heir_of(&heir, &next);
+    drop(heir);
+    family.end_leader();
+    family.pass(Duration::from_millis(100));
+    family.nodes.push(stopped);
+    assert_eq!(family.run(waits), Ok(()));
+    assert_eq!(member.leader(), next.identity().vmid);
 }
 
 #[test]

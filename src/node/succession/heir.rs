@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::unreceived::take_unreceived;
 use crate::config::Capacities;
 use crate::invariant::OrBroken;
 use crate::leader::{Op, SentFrames};
@@ -323,6 +324,10 @@ impl<'m, P: Pal> Node<'m, P> {
             (Message::State(slice), ReadStage::State) => {
                 tables.lock().load_slice(slice).ok()?;
                 Some(stage)
+            }
+            (Message::State(bytes), ReadStage::Operations) => {
+                let mut sent = heir.sent.lock();
+                take_unreceived(sent.as_mut()?, bytes).then_some(stage)
             }
             (Message::Log(bytes), ReadStage::Operations) => {
                 let (op, _) = Op::decode(bytes).filter(|(_, length)| *length == bytes.len())?;

@@ -110,14 +110,15 @@ impl<'m, P: Pal> Node<'m, P> {
                 let limit = Time(log.confirm_by.load(Ordering::SeqCst));
                 let is_confirmed = log.is_confirmed.load(Ordering::SeqCst);
                 // What was queued for the heir before it got the state is nowhere else, so it is written first.
-                let may_name = is_confirmed && Self::is_settled(&peer);
+                let has_all = self.hand_on_unreceived(log);
+                let may_name = is_confirmed && has_all && Self::is_settled(&peer);
                 if now >= limit || may_name && !self.name_heir(log, &peer) {
                     self.lose_heir(log, DismissReason::Slow);
                     return Deadline::Now;
                 }
                 if may_name {
                     Deadline::Now
-                } else if is_confirmed {
+                } else if is_confirmed || !has_all {
                     soon
                 } else {
                     until.min(Deadline::At(limit))

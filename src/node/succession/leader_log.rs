@@ -95,6 +95,8 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) expected_digest: AtomicU64,
     /// It has confirmed it.
     pub(super) is_confirmed: AtomicBool,
+    /// The last member of which it has what the leader before had for it.
+    pub(super) handed_on: AtomicU32,
     /// The time by which it must confirm it.
     pub(super) confirm_by: AtomicU64,
     /// The time by which all members should have the list of heirs.
@@ -166,6 +168,7 @@ impl<'m, S: Stream> Log<'m, S> {
             expected_op: AtomicU64::new(0),
             expected_digest: AtomicU64::new(0),
             is_confirmed: AtomicBool::new(false),
+            handed_on: AtomicU32::new(0),
             confirm_by: AtomicU64::new(0),
             named_by: AtomicU64::new(0),
             may_leave: AtomicBool::new(false),
@@ -341,6 +344,7 @@ impl<'m, S: Stream> Log<'m, S> {
         self.written.store(appended, Ordering::SeqCst);
         self.has_overflowed.store(false, Ordering::SeqCst);
         self.is_confirmed.store(false, Ordering::SeqCst);
+        self.handed_on.store(0, Ordering::SeqCst);
         self.blocked_since.store(0, Ordering::SeqCst);
         self.unread.store(0, Ordering::SeqCst);
     }

@@ -15,6 +15,7 @@ mod stall;
 mod take_over;
 #[cfg(any(test, feature = "testing"))]
 mod testing;
+mod unreceived;
 mod watch;
 
 pub(in crate::node) use following::{Kept, Put, is_for_leader, keep_answer, keep_message};
