@@ -84,6 +84,7 @@ fn check_library() -> &'static Path {
             .args(["--package", "libos-ipc-check", "--target-dir"])
             .arg(&target)
             .current_dir(file(""))
+            .env("CARGO_BUILD_BUILD_DIR", made("build"))
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("RUSTFLAGS", "");
         run(&mut build);
@@ -100,6 +101,8 @@ fn build(target: &str, features: &str, flags: &str) -> PathBuf {
         .args(["--features", features, "--target-dir"])
         .arg(&target)
         .current_dir(file(""))
+        // What the libraries have in common is built once.
+        .env("CARGO_BUILD_BUILD_DIR", made("build"))
         .env("RUSTFLAGS", flags);
     run(&mut build);
     target.join("release/liblibos_ipc.a")

@@ -280,6 +280,7 @@ fn programs_in_c_and_rust_form_one_family() {
     let mut make = Command::new("make");
     make.arg("-C").arg(file("examples/c")).arg("run");
     make.env("CARGO_TARGET_DIR", target);
+    make.env("CARGO_BUILD_BUILD_DIR", made("build"));
     make.env("MEMBER", example::program("c_member"));
     make.env("RUSTFLAGS", "").env("CARGO", env!("CARGO"));
     let text = run(&mut make);
