@@ -16,6 +16,8 @@ fn run_output(arguments: &[&str]) -> Option<String> {
     }
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--quiet", "--locked", "--example", "unikernel"]);
+    // As `cargo test` builds the examples, so that it is not built again.
+    command.env("CARGO_PROFILE_DEV_PANIC", "unwind");
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }

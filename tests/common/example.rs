@@ -17,7 +17,9 @@ pub(crate) fn program(example: &str) -> PathBuf {
             let mut cargo = Command::new(env!("CARGO"));
             cargo
                 .args(["build", "--workspace", "--example", example, "--target-dir"])
-                .arg(profile.parent().unwrap());
+                .arg(profile.parent().unwrap())
+                // As tests are built, so that the library is not built again.
+                .env("CARGO_PROFILE_DEV_PANIC", "unwind");
             if profile.ends_with("release") {
                 cargo.arg("--release");
             }
