@@ -1,7 +1,7 @@
 //! Each call as a future gives the result of the call that blocks.
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, SyncState};
-use libos_ipc::{ChildSelector, Config, Error, Exit, Heirs, Pid, Target};
+use libos_ipc::{Capacities, ChildSelector, Config, Error, Exit, Heirs, Pid, Target, Wait};
 
 use std::time::Duration;
 
@@ -307,3 +307,93 @@ fn a_family_joins_whatever_the_time_limits_of_its_configuration_are() {
         }
     }
 }
+
+#[test]
+fn a_family_with_a_limit_of_0_or_1_names_a_limit_where_a_call_fails() {
+    type Place = fn(&mut Capacities) -> &mut usize;
+    let places: [(&str, Place); 18] = [
+        ("peers", |it| &mut it.peers),
+        ("unidentified", |it| &mut it.unidentified),
+        ("waiters", |it| &mut it.waiters),
+        ("ranges", |it| &mut it.ranges),
+        ("own_ranges", |it| &mut it.own_ranges),
+        ("processes", |it| &mut it.processes),
+        ("queued_signals", |it| &mut it.queued_signals),
+        ("children", |it| &mut it.children),
+        ("reply_buffers", |it| &mut it.reply_buffers),
+        ("locks.locks", |it| &mut it.locks.locks),
+        ("locks.files", |it| &mut it.locks.files),
+        ("locks.waiting", |it| &mut it.locks.waiting),
+        ("locks.open_files", |it| &mut it.locks.open_files),
+        ("delegated_files", |it| &mut it.delegated_files),
+        ("sync_handles", |it| &mut it.sync_handles),
+        ("leases.handles", |it| &mut it.leases.handles),
+        ("leases.clients", |it| &mut it.leases.clients),
+        ("events", |it| &mut it.events),
+    ];
+    for (name, place) in places {
+        for value in [0, 1] {
+            for heirs in [Heirs::None, Heirs::Any] {
+                let mut config = Config {
+                    heirs,
+                    ..Config::DEFAULT
+                };
+                *place(&mut config.capacities) = value;
+                if let Err(error) = config.check() {
+                    assert_eq!(error.field, name);
+                    continue;
+                }
+                let family = Family::unjoined(2, config);
+                let [one, two] = [&family.nodes[0], &family.nodes[1]];
+                let mut all: Vec<String> = Vec::new();
+                let mut note = |call: &str, error: Option<Error>| {
+                    if let Some(error) = error {
+                        all.push(format!("{call}: {error:?}"));
+                    }
+                };
+                for node in [one, two] {
+                    note("join", family.run(node.join_async(SHORT)).err());
+                }
+                for node in [two, one] {
+                    note("take_id", family.run(node.take_id_async(SHORT)).err());
+                    note(
+                        "start_child",
+                        family.run(node.start_child_async(SHORT)).err(),
+                    );
+                    let lock = FileLock {
+                        family: LockFamily::Posix,
+                        kind: LockKind::Write,
+                        start: 0,
+                        end: 9,
+                        pid: node.pid().map_or(0, Pid::get),
+                        handle: 0,
+                        wait: true,
+                        path: b"file",
+                    };
+                    note(
+                        "set_lock",
+                        family.run(node.set_lock_async(&lock, SHORT)).err(),
+                    );
+                    match node.share::<u64>(Some(3)) {
+                        Ok(value) => note("write", family.run(value.write_async(SHORT)).err()),
+                        Err(error) => note("share", Some(error)),
+                    }
+                }
+                // The cause is a limit, or the other process has the file.
+                for error in &all {
+                    assert!(
+                        ["Full", "ENOMEM", "ENOLCK", "NoIds", "NotJoined", "TimedOut"]
+                            .iter()
+                            .any(|cause| error.contains(cause)),
+                        "{name} {value}: {error}"
+                    );
+                }
+                family.settle();
+                for node in &family.nodes {
+                    assert!(node.check_invariants());
+                }
+            }
+        }
+    }
+}
+const SHORT: Wait<'static> = Wait::at_most(Duration::from_millis(10));

@@ -326,3 +326,25 @@ fn a_process_for_which_the_leader_has_no_room_is_refused_with_that_cause() {
         member.take_id(WAIT).unwrap();
     }
 }
+
+#[test]
+fn a_process_that_joins_is_told_that_the_table_of_processes_is_full() {
+    let family = Family::new(Config {
+        quota: libos_ipc::Quota::Off,
+        ..config(|limits| limits.processes = 2)
+    });
+    let first = family.member(Config::DEFAULT, "/a");
+    first.join(WAIT).unwrap();
+    // The parent of this one has not asked the leader.
+    let identity = Identity::child(Vmid::new(77).unwrap(), Vmid::LEADER);
+    let os = Box::new(Os(CString::new("/b").unwrap()));
+    let second = HostNode::start_with(&family.base(), identity, Config::DEFAULT, os).unwrap();
+    let full = Error::Refused {
+        errno: Errno::ENOMEM,
+        by: None,
+    };
+    assert_eq!(second.join(WAIT), Err(full));
+    assert_eq!(second.pid(), None);
+    // Its VMID and its connection are as before.
+    second.take_id(WAIT).unwrap();
+}

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::Identity;
-use crate::error::{Error, Invalid};
+use crate::error::{Errno, Error, Invalid, Resource};
 use crate::leader::{Op, Outcome, Presence};
 use crate::member::Purpose;
 use crate::node::rpc::{Limits, ReplyData, Undo};
@@ -56,8 +56,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// called once, before any other call about processes.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it joined already; [`Error::Full`] or [`Error::Refused`] if the leader
-    /// has no room or the pid is not this process's; [`Error::LimitsDiffer`] if
+    /// [`Error::Invalid`] if it joined already, or if the pid is not this process's; [`Error::Refused`] with `ENOMEM` if
+    /// the leader has no room, and [`Error::Full`] if this is the leader; [`Error::LimitsDiffer`] if
     /// [`Capacities::sync_data`](crate::Capacities::sync_data) differs from that of the leader, and
     /// both use sync handles; else as [`Node::take_id_for`].
     pub fn join(&self, wait: Wait<'_>) -> Result<Pid, Error> {
@@ -219,11 +219,15 @@ calls! {
                     wait!(self.owner_of_in(1, wait))?;
                     continue;
                 }
+                // The leader's own process has its pid, too.
+                Err(Error::Invalid(Invalid::Message)) if self.leads() => {
+                    return Err(Error::Full(Resource::Processes));
+                }
                 sent => sent?,
             }
             // A leader in C does not know HELLO and sends none. A leader of this crate has sent its own
             // before it answers this.
-            wait!(self.owner_of_in(hello.pid, wait))?;
+            let owner = wait!(self.owner_of_in(hello.pid, wait))?;
             if !self.has_extensions() {
                 return Ok(());
             }
@@ -231,7 +235,19 @@ calls! {
                 pid: hello.pid,
                 ..ProcessQuery::default()
             };
-            let process = wait!(self.query(&query, wait))?;
+            let process = match wait!(self.query(&query, wait)) {
+                Err(Error::NoSuchProcess) if owner != Some(self.identity.vmid) => {
+                    return Err(Error::Invalid(Invalid::Pid));
+                }
+                // It has its pid, so the leader had no place for it.
+                Err(Error::NoSuchProcess) => {
+                    return Err(Error::Refused {
+                        errno: Errno::ENOMEM,
+                        by: None,
+                    });
+                }
+                process => process?,
+            };
             // A leader that is gone may not have taken the message, and its successor knows the pid from the parent.
             if reign == self.reign() {
                 return if process.vmid == Some(self.identity.vmid) {
