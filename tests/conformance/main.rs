@@ -18,21 +18,16 @@ use libos_ipc::testing::conformance::{Check, Defect};
 
 fn main() -> ExitCode {
     let names: Vec<String> = std::env::args().skip(1).collect();
-    let all = || platforms::ALL.iter().map(|platform| platform.name);
-    if let Some(unknown) = names.iter().find(|name| all().all(|known| known != *name)) {
-        let known: Vec<_> = all().collect();
-        eprintln!(
-            "no platform is called {unknown:?}; there are: {}",
-            known.join(", ")
-        );
-        return ExitCode::from(2);
-    }
+    let platforms = match platforms::named(&names) {
+        Ok(platforms) => platforms,
+        Err(error) => {
+            eprintln!("conformance: {error}");
+            return ExitCode::from(2);
+        }
+    };
     let mut is_ok = true;
     println!("platforms:");
-    for platform in platforms::ALL {
-        if !names.is_empty() && names.iter().all(|name| name != platform.name) {
-            continue;
-        }
+    for platform in platforms {
         match platform.check(Check::default()) {
             Ok(report) => {
                 is_ok &= report.is_ok();

@@ -74,6 +74,24 @@ pub(crate) const ALL: &[Platform] = &[
     platform("tiny platform", |check, _| Ok(check.run(tiny()))),
 ];
 
+/// Returns the platforms with these names; all, if there are none.
+///
+/// # Errors
+/// A name that no platform has.
+pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Platform>, String> {
+    let find = |name: &String| {
+        let platform = ALL.iter().find(|platform| platform.name == name);
+        platform.ok_or_else(|| {
+            let known: Vec<_> = ALL.iter().map(|platform| platform.name).collect();
+            format!("no platform is called {name:?}: take {}", known.join(", "))
+        })
+    };
+    if names.is_empty() {
+        return Ok(ALL.iter().collect());
+    }
+    names.iter().map(find).collect()
+}
+
 const fn platform(name: &'static str, run: fn(Check, &Path) -> Verdict) -> Platform {
     Platform { name, run }
 }

@@ -11,12 +11,25 @@ use libos_ipc::testing::conformance::{Check, Defect, check_in_one_thread};
 
 /// Checks the platform of that name.
 fn conforms(name: &str) {
-    let platform = platforms::ALL.iter().find(|platform| platform.name == name);
-    let platform = platform.expect("a platform of the list");
+    let platform = platforms::named(&[String::from(name)]).expect("a platform of the list")[0];
     match platform.check(Check::default()) {
         Ok(report) => assert!(report.is_ok(), "{name}: {report}"),
         Err(reason) => println!("skipped: {reason}"),
     }
+}
+
+#[test]
+fn the_name_of_no_platform_is_refused() {
+    let error = platforms::named(&[String::from("TCP"), String::from("hosts")]).err();
+    let error = error.expect("a refusal");
+    assert!(
+        error.contains("\"hosts\"") && error.contains("host sockets"),
+        "{error}"
+    );
+    assert_eq!(
+        platforms::named(&[]).map(|all| all.len()).ok(),
+        Some(platforms::ALL.len())
+    );
 }
 
 #[test]
