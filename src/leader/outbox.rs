@@ -151,6 +151,7 @@ impl Leader<'_> {
     ///
     /// [`Op::Transmitted`]: super::Op::Transmitted
     /// [`Op::Requeued`]: super::Op::Requeued
+    #[cfg_attr(static_library, inline(never))]
     pub fn poll_transmit(&self) -> Option<Outgoing<'_>> {
         if let Some(answer) = self.next_answer() {
             return Some(answer);

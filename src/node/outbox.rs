@@ -205,6 +205,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Delivers a message to this process itself, under the lock of the tables. None if there is no room.
+    #[cfg_attr(static_library, inline(never))]
     fn deliver_here(&self, outgoing: &Outgoing<'_>, sender: Sender) -> Option<Here> {
         let us = self.identity.vmid;
         match outgoing.content {
@@ -230,6 +231,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Does what is left to do for a message to this process itself. False if that is impossible now: the
     /// message is put back.
+    #[cfg_attr(static_library, inline(never))]
     fn finish_here(&self, leader: &LeaderTables<'m>, id: OutgoingId, here: Here) -> bool {
         let us = self.identity.vmid;
         match here {
