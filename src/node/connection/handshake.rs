@@ -16,7 +16,7 @@ use crate::pal::fault::checked_read;
 use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
 use crate::store::{copy, total};
 use crate::wire::{Frame, Hello, Message, codes};
-use crate::{Admission, Vmid};
+use crate::{Admission, Vmid, parts};
 
 /// The most streams that one poll iteration accepts because the listener is ready, so that other peers are served too: each
 /// takes some system calls, and a member that joins one more, for a stream to it.
@@ -334,7 +334,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 let claimed = UnidentifiedStream::of(stream, vmid, self.now());
                 return self.keep_unidentified(state, claimed);
             }
-            if leader.is_some() && is_greeting(&mut stream) {
+            if parts::EXTENSIONS && leader.is_some() && is_greeting(&mut stream) {
                 self.send_no_room(vmid);
             }
             return self.refuse(Some(vmid), Refusal::PeersFull);
