@@ -135,16 +135,13 @@ impl<'m> Leader<'m> {
 
     /// Returns the number of requests that were refused because of a quota.
     pub fn refused_by_quota(&self) -> u64 {
-        [
-            self.ranges.refused_by_quota(),
-            self.pending_grants.quotas().refused_by_quota(),
-            self.vmids.quotas().refused_by_quota(),
-            self.processes.refused_by_quota(),
-            self.locks.refused_by_quota(),
-            self.leases.refused_by_quota(),
-        ]
-        .into_iter()
-        .fold(0, u64::wrapping_add)
+        self.ranges
+            .refused_by_quota()
+            .wrapping_add(self.pending_grants.quotas().refused_by_quota())
+            .wrapping_add(self.vmids.quotas().refused_by_quota())
+            .wrapping_add(self.processes.refused_by_quota())
+            .wrapping_add(self.locks.refused_by_quota())
+            .wrapping_add(self.leases.refused_by_quota())
     }
 
     /// Returns the next VMID for a process that `by` is about to start; `None` when all are used up, or too
