@@ -150,7 +150,7 @@ impl Pal for Host {
                 let _ = poll(&mut set, Some(&exact));
                 limit = Some(NO_TIME);
             }
-            let most = limit.map(|limit| limit.checked_sub(EXACT).unwrap_or(NO_TIME).max(NO_TIME));
+            let most = limit.and_then(|limit| limit.checked_sub(EXACT).max(Some(NO_TIME)));
             // An error is an interruption: an early return, which the caller allows for.
             let Ok((events, _)) = epoll::wait(&self.epoll, &mut space[..], most.as_ref()) else {
                 return;
