@@ -219,9 +219,13 @@ calls! {
                     wait!(self.owner_of_in(1, wait))?;
                     continue;
                 }
-                // The leader's own process has its pid, too.
                 Err(Error::Invalid(Invalid::Message)) if self.leads() => {
-                    return Err(Error::Full(Resource::Processes));
+                    let owner = wait!(self.owner_of_in(hello.pid, wait))?;
+                    return Err(if owner == Some(self.identity.vmid) {
+                        Error::Full(Resource::Processes)
+                    } else {
+                        Error::Invalid(Invalid::Pid)
+                    });
                 }
                 sent => sent?,
             }
