@@ -144,7 +144,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return Some(soon);
         }
         state.accepted = 0;
-        let (retry, relisted) = self.serve_scheduled(state);
+        let retry = self.serve_scheduled(state);
         let until = match retry {
             Retry::Now => Deadline::Now,
             Retry::Soon => {
@@ -168,7 +168,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // Peers that were scheduled during this iteration wait for this thread alone, so it must
         // not sleep.
         let leader = self.leading();
-        let is_wanted = self.peers.scheduled() > relisted
+        let is_wanted = self.peers.scheduled() > state.round.relisted
             || leader.is_some_and(LeaderTables::has_output) && !self.is_resigning();
         let until = if is_wanted || event.is_some_and(Event::is_set) {
             Deadline::Now

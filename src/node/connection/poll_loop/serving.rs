@@ -13,9 +13,8 @@ use crate::sync::Ordering;
 const SERVED_AT_ONCE: usize = 32;
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Serves scheduled peers, at most [`SERVED_AT_ONCE`]. Returns when to serve again, and the number of peers
-    /// that were scheduled again.
-    pub(super) fn serve_scheduled(&self, state: &mut WorkerState<'m, P::Stream>) -> (Retry, usize) {
+    /// Serves scheduled peers, at most [`SERVED_AT_ONCE`]. Returns when to serve again.
+    pub(super) fn serve_scheduled(&self, state: &mut WorkerState<'m, P::Stream>) -> Retry {
         if state.round.left == 0 {
             // Only the peers that are scheduled now: a peer that is scheduled again is served after the
             // streams.
@@ -29,19 +28,18 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             let retry = self.serve(state, &peer);
             if retry != Retry::No {
-                let is_new = self.peers.schedule(&peer);
-                state.round.relisted = state.round.relisted.plus(usize::from(is_new));
+                self.schedule_again(state, &peer);
                 state.round.retry = state.round.retry.min(retry);
             }
             self.run_upcalls();
         }
-        let retry = state.round.retry.min(self.send_output(Sender::Turn));
+        let retry = self.send_output(Sender::Turn);
         // The calls to the embedder that this and other threads have queued.
         self.run_upcalls();
         if state.round.left > 0 {
-            return (Retry::Now, state.round.relisted);
+            return Retry::Now;
         }
-        (retry, state.round.relisted)
+        retry.min(state.round.retry)
     }
 
     /// Serves a peer that was scheduled. Returns when it must be served again.
@@ -84,6 +82,15 @@ impl<'m, P: Pal> Node<'m, P> {
     ) {
         let first = state.next_try.unwrap_or(next);
         state.next_try = Some(first.min(next));
+        self.schedule_again(state, peer);
+    }
+
+    /// Schedules a peer that this round has served.
+    fn schedule_again(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+    ) {
         let is_new = self.peers.schedule(peer);
         state.round.relisted = state.round.relisted.plus(usize::from(is_new));
     }
