@@ -78,6 +78,16 @@ impl Sent<'_> {
         self.start = 0;
     }
 
+    /// Returns the frames, and whether each is a counted message.
+    fn frames(&self) -> impl Iterator<Item = (&[u8], bool)> {
+        let mut place = self.start;
+        core::iter::from_fn(move || {
+            let (frame, is_message) = frame_at(&self.bytes, place, self.end);
+            place = place.plus(frame.len());
+            (!frame.is_empty()).then_some((frame, is_message))
+        })
+    }
+
     fn clear(&mut self, base: u64) {
         (self.start, self.end, self.base) = (0, 0, base);
     }
@@ -246,21 +256,15 @@ impl<'m> SentFrames<'m> {
         }
     }
 
-    /// Whether all is kept that a member needs which has received that many counted messages. Not if it has more than
-    /// the leader had queued for it, as far as is known here.
+    /// Whether all is kept that a member needs which has received that many counted messages. A member that has received
+    /// more than the leader had queued for it, as far as is known here, is not covered.
     pub fn covers(&self, vmid: Vmid, received: u64) -> bool {
         let Some(member) = self.find(vmid) else {
             return false;
         };
-        let (mut place, mut number) = (member.start, member.base);
-        loop {
-            let (frame, is_message) = frame_at(&member.bytes, place, member.end);
-            if frame.is_empty() {
-                return member.base <= received && received <= number;
-            }
-            place = place.plus(frame.len());
-            number = number.plus(is_message.into());
-        }
+        let kept = member.frames().filter(|(_, is_message)| *is_message);
+        let missing = received.checked_sub(member.base);
+        missing.is_some_and(|missing| missing <= kept.count() as u64)
     }
 
     /// Returns the frames that are kept for the member, and the number of the counted messages before them.
@@ -307,14 +311,9 @@ impl<'m> SentFrames<'m> {
         let Some(member) = self.find(vmid) else {
             return 0;
         };
-        let (mut place, mut number) = (member.start, member.base);
+        let mut number = member.base;
         let (mut skip, mut count) = (skip, 0_usize);
-        loop {
-            let (frame, is_message) = frame_at(&member.bytes, place, member.end);
-            if frame.is_empty() {
-                return count;
-            }
-            place = place.plus(frame.len());
+        for (frame, is_message) in member.frames() {
             let is_received = number < received;
             number = number.plus(is_message.into());
             if is_received {
@@ -325,10 +324,11 @@ impl<'m> SentFrames<'m> {
                 continue;
             }
             if !act(frame) {
-                return count;
+                break;
             }
             count.increment();
         }
+        count
     }
 }
 

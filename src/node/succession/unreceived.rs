@@ -64,12 +64,10 @@ impl<'m, P: Pal> Node<'m, P> {
         let (Some(tables), Some(heir)) = (self.leading(), self.leadership.heir()) else {
             return true;
         };
-        if log.handed_on.load(Ordering::SeqCst) == 0 {
-            let is_awaited =
-                |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin.load(Ordering::SeqCst);
-            if !self.peers.all().any(is_awaited) {
-                log.handed_on.store(u32::MAX, Ordering::SeqCst);
-            }
+        let is_awaited =
+            |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin.load(Ordering::SeqCst);
+        if log.handed_on.load(Ordering::SeqCst) == 0 && !self.peers.all().any(is_awaited) {
+            log.handed_on.store(u32::MAX, Ordering::SeqCst);
         }
         for _ in 0..MEMBERS_PER_TURN {
             // Under both locks: each later frame is computed by the heir.
@@ -79,22 +77,17 @@ impl<'m, P: Pal> Node<'m, P> {
                 return true;
             };
             let sent = heir.sent.lock();
-            let is_awaited = self
-                .peers
-                .find(member)
-                .is_some_and(|peer| peer.awaits_rejoin.load(Ordering::SeqCst));
-            if is_awaited
+            if self.peers.find(member).is_some_and(is_awaited)
                 && let Some((base, frames)) = sent.as_ref().and_then(|sent| sent.kept(member))
             {
                 let records = frames.len().checked_div(PART).or_broken(0).plus(1);
                 let heads = records.checked_mul(HEAD + FRAME_HEAD);
                 let room = frames.len().plus(heads.or_broken(usize::MAX));
                 // Else it is lost to the next heir, as if this process had not had it.
-                let has_ever_room = room < log.half();
-                if has_ever_room && log.room() < room {
-                    return false;
-                }
-                if has_ever_room {
+                if room < log.half() {
+                    if log.room() < room {
+                        return false;
+                    }
                     append(log, member, base, frames);
                 }
             }
