@@ -1,11 +1,16 @@
 //! Configurations and memory with which no node can be made.
 #![allow(missing_docs)]
 
+#[path = "common/limits.rs"]
+mod limits;
+
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::{Capacities, Config, Errno, Heirs, Identity, Node, Rule, StartError, Vmid};
+
+use limits::LIMITS;
 
 type Net = Network<2, 4, 600>;
 type LoopbackNode<'n> = Node<'n, Loopback<'n, 2, 4, 600>>;
@@ -23,35 +28,9 @@ fn start(config: Config, bytes: usize) -> Option<StartError> {
     Node::new(pal, Identity::LEADER, config, &mut memory).err()
 }
 
-/// A limit, and its place.
-type Limit = (&'static str, fn(&mut Capacities) -> &mut usize);
-
 #[test]
 fn a_limit_that_no_memory_could_hold_is_named() {
-    let limits: [Limit; 21] = [
-        ("peers", |it| &mut it.peers),
-        ("unidentified", |it| &mut it.unidentified),
-        ("waiters", |it| &mut it.waiters),
-        ("frame_length", |it| &mut it.frame_length),
-        ("send_queue", |it| &mut it.send_queue),
-        ("ranges", |it| &mut it.ranges),
-        ("own_ranges", |it| &mut it.own_ranges),
-        ("processes", |it| &mut it.processes),
-        ("queued_signals", |it| &mut it.queued_signals),
-        ("children", |it| &mut it.children),
-        ("reply_buffers", |it| &mut it.reply_buffers),
-        ("locks.locks", |it| &mut it.locks.locks),
-        ("locks.files", |it| &mut it.locks.files),
-        ("locks.waiting", |it| &mut it.locks.waiting),
-        ("locks.open_files", |it| &mut it.locks.open_files),
-        ("delegated_files", |it| &mut it.delegated_files),
-        ("sync_handles", |it| &mut it.sync_handles),
-        ("sync_data", |it| &mut it.sync_data),
-        ("leases.handles", |it| &mut it.leases.handles),
-        ("leases.clients", |it| &mut it.leases.clients),
-        ("events", |it| &mut it.events),
-    ];
-    for (field, place) in limits {
+    for (field, place) in LIMITS {
         for value in [usize::MAX, usize::MAX / 2, (1 << 30) + 1] {
             let config = config(|limits| *place(limits) = value);
             let error = config.check().unwrap_err();

@@ -1,11 +1,12 @@
 //! Each call as a future gives the result of the call that blocks.
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, SyncState};
-use libos_ipc::{Capacities, ChildSelector, Config, Error, Exit, Heirs, Pid, Target, Wait};
+use libos_ipc::{ChildSelector, Config, Error, Exit, Heirs, Pid, Target, Wait};
 
 use std::time::Duration;
 
 use crate::common::{Family, LONG, vmid};
+use crate::limits::LIMITS;
 
 #[test]
 fn ids_are_allocated_transferred_and_released_by_futures() {
@@ -310,28 +311,12 @@ fn a_family_joins_whatever_the_time_limits_of_its_configuration_are() {
 
 #[test]
 fn a_family_with_a_limit_of_0_or_1_names_a_limit_where_a_call_fails() {
-    type Place = fn(&mut Capacities) -> &mut usize;
-    let places: [(&str, Place); 18] = [
-        ("peers", |it| &mut it.peers),
-        ("unidentified", |it| &mut it.unidentified),
-        ("waiters", |it| &mut it.waiters),
-        ("ranges", |it| &mut it.ranges),
-        ("own_ranges", |it| &mut it.own_ranges),
-        ("processes", |it| &mut it.processes),
-        ("queued_signals", |it| &mut it.queued_signals),
-        ("children", |it| &mut it.children),
-        ("reply_buffers", |it| &mut it.reply_buffers),
-        ("locks.locks", |it| &mut it.locks.locks),
-        ("locks.files", |it| &mut it.locks.files),
-        ("locks.waiting", |it| &mut it.locks.waiting),
-        ("locks.open_files", |it| &mut it.locks.open_files),
-        ("delegated_files", |it| &mut it.delegated_files),
-        ("sync_handles", |it| &mut it.sync_handles),
-        ("leases.handles", |it| &mut it.leases.handles),
-        ("leases.clients", |it| &mut it.leases.clients),
-        ("events", |it| &mut it.events),
-    ];
-    for (name, place) in places {
+    // These three are lengths.
+    let lengths = ["frame_length", "send_queue", "sync_data"];
+    let limits = LIMITS
+        .into_iter()
+        .filter(|(name, _)| !lengths.contains(name));
+    for (name, place) in limits {
         for value in [0, 1] {
             for heirs in [Heirs::None, Heirs::Any] {
                 let mut config = Config {

@@ -3,6 +3,8 @@
 mod calls;
 mod common;
 mod dropped;
+#[path = "../common/limits.rs"]
+mod limits;
 mod locks;
 mod model;
 mod primitives;
