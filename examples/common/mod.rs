@@ -13,6 +13,7 @@ mod human;
 mod process;
 mod progress;
 mod succession;
+mod table;
 mod workers;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(crate) use process::{
 };
 pub(crate) use progress::Progress;
 pub(crate) use succession::{follows_successors, heir_of, may_lead};
+pub(crate) use table::{fit, table};
 pub(crate) use workers::{Worker, WorkerPool};
 
 /// Reads a number of seconds from a command line.

@@ -4,13 +4,11 @@ use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Identity};
 
 use crate::Options;
-use crate::common::{HumanCount, Worker, WorkerPool};
+use crate::common::{HumanCount, Worker, WorkerPool, fit, table};
 use crate::shared::{HANDLE, Value, WAIT};
 use crate::worker::Tally;
 
@@ -54,7 +52,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     print_line("all others have ended");
 
     check(&*value.read(WAIT)?, &workers.workers, victim, wrong);
-    table(&workers.workers, victim);
+    print_table(&workers.workers, victim);
     drop(value);
     leader.leave(WAIT)?;
     let pools = leader.statistics().pools;
@@ -102,17 +100,16 @@ fn check(value: &Value, workers: &[Worker<Tally>], victim: usize, wrong: &mut Ve
     }
 }
 
-fn table(workers: &[Worker<Tally>], victim: usize) {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
+fn print_table(workers: &[Worker<Tally>], victim: usize) {
+    let header = [
         "worker",
         "increments",
         "reads",
         "hand-overs",
-        "longest wait",
+        "longest\nwait",
         "end",
-    ]);
+    ];
+    let mut table = table(header, 1);
     for (number, worker) in workers.iter().enumerate() {
         let tally = worker.tally;
         table.add_row([
@@ -124,5 +121,6 @@ fn table(workers: &[Worker<Tally>], victim: usize) {
             if number == victim { "KILLED" } else { "left" }.to_owned(),
         ]);
     }
+    fit(&mut table);
     let _ = writeln!(stdout().lock(), "{table}");
 }

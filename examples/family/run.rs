@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
         self.summary
             .print_line(&format!("{count} holds of IDs compared"));
         wrong.extend(overlaps);
-        summary::table(&self.processes, &self.leader.statistics());
+        summary::print_tables(&self.processes, &self.leader.statistics());
         let Run {
             leader,
             base,

@@ -1,14 +1,12 @@
-//! The display: a bar during the work (lines if there is no terminal), and a table at the end.
+//! The display: a bar during the work (lines if there is no terminal), and two tables at the end.
 
 use std::io::stdout;
 use std::time::{Duration, Instant};
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, Row, Table};
 use libos_ipc::Statistics;
 
 use crate::RunOptions;
-use crate::common::{HumanBytes, HumanCount, Latency, Progress, print_line};
+use crate::common::{HumanBytes, HumanCount, Latency, Progress, fit, print_line, table};
 use crate::figures::{Counts, Ending, Report};
 use crate::platform::FamilyNode;
 use crate::processes::{Member, Processes};
@@ -87,25 +85,26 @@ impl Summary {
     }
 }
 
-/// Prints the counts of each member, their sums, and the leader's statistics.
-pub(crate) fn table(processes: &Processes, leader: &Statistics) {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
-        "member",
-        "taken",
-        "handed on",
-        "received",
-        "looked up",
-        "VMIDs",
-        "released",
-        "requests",
-        "p50 µs",
-        "p99 µs",
-        "frames",
-        "bytes",
-        "end",
-    ]);
+/// Prints what each member did and what that cost it, with the sums, and the leader's statistics.
+pub(crate) fn print_tables(processes: &Processes, leader: &Statistics) {
+    let mut counts = table(
+        [
+            "member",
+            "taken",
+            "handed\non",
+            "received",
+            "looked\nup",
+            "VMIDs",
+            "released",
+        ],
+        1,
+    );
+    let mut costs = table(
+        [
+            "member", "requests", "p50 µs", "p99 µs", "frames", "bytes", "end",
+        ],
+        1,
+    );
     let mut sum = Report::default();
     for member in &processes.members {
         let nothing = Report {
@@ -116,19 +115,20 @@ pub(crate) fn table(processes: &Processes, leader: &Statistics) {
         sum.counts += report.counts;
         sum.ending += report.ending;
         sum.latency.merge(&report.latency);
-        table.add_row(row(&member.vmid.to_string(), report, &end(member)));
+        let name = member.vmid.to_string();
+        counts.add_row(count_cells(&name, &report.counts));
+        costs.add_row(cost_cells(&name, report, &end(member)));
     }
-    table.add_row(row("all", &sum, ""));
-    for index in 1..12 {
-        if let Some(column) = table.column_mut(index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+    counts.add_row(count_cells("all", &sum.counts));
+    costs.add_row(cost_cells("all", &sum, ""));
+    for mut table in [counts, costs] {
+        fit(&mut table);
+        let _ = print_line(&mut stdout().lock(), &table);
     }
-    let _ = print_line(&mut stdout().lock(), &table);
     let _ = print_line(
         &mut stdout().lock(),
         &format!(
-            "the leader: {} frames in {} reads, {} frames in {} writes, at most {} ID ranges at once",
+            "the leader: {} frames in {} reads, {} frames in {} writes,\n            at most {} ID ranges at once",
             HumanCount(leader.frames_in),
             HumanCount(leader.reads),
             HumanCount(leader.frames_out),
@@ -147,7 +147,7 @@ fn end(member: &Member) -> String {
     }
 }
 
-fn row(name: &str, report: &Report, end: &str) -> Row {
+fn count_cells(name: &str, counts: &Counts) -> Vec<String> {
     let Counts {
         taken,
         handed_on,
@@ -155,7 +155,13 @@ fn row(name: &str, report: &Report, end: &str) -> Row {
         looked_up,
         new_vmids,
         released,
-    } = report.counts;
+    } = *counts;
+    let counts = [taken, handed_on, received, looked_up, new_vmids, released];
+    let counts = counts.map(|count| HumanCount(count).to_string());
+    [name.to_owned()].into_iter().chain(counts).collect()
+}
+
+fn cost_cells(name: &str, report: &Report, end: &str) -> Vec<String> {
     let Ending {
         frames_in,
         frames_out,
@@ -164,10 +170,6 @@ fn row(name: &str, report: &Report, end: &str) -> Row {
         ..
     } = report.ending;
     let mut cells = vec![name.to_owned()];
-    cells.extend(
-        [taken, handed_on, received, looked_up, new_vmids, released]
-            .map(|count| HumanCount(count).to_string()),
-    );
     if report.latency == Latency::default() {
         // The killed member has sent no last counts.
         cells.extend(["-"; 5].map(str::to_owned));
@@ -179,5 +181,5 @@ fn row(name: &str, report: &Report, end: &str) -> Row {
         cells.push(HumanBytes(bytes_in + bytes_out).to_string());
     }
     cells.push(end.to_owned());
-    cells.into_iter().map(Cell::new).collect::<Vec<_>>().into()
+    cells
 }

@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::{Cell, Table};
 use console::{Term, truncate_str};
 use libos_ipc::Usage;
 
-use crate::common::{HumanCount, Latency};
+use crate::common::{HumanCount, Latency, fit, table};
 use crate::figures::Rates;
 use crate::platform::FamilyNode;
 use crate::processes::{Member, Processes, Stage};
@@ -167,10 +166,8 @@ fn waits(processes: &Processes, leader: &Snapshot) -> Vec<(String, ReportedCall)
 
 /// Returns a row for each member; the slowest ones if there is not room for all.
 fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
     // Two lines, so that the table fits 80 columns.
-    table.set_header([
+    let header = [
         "member",
         "does",
         "IDs\ntaken",
@@ -181,7 +178,8 @@ fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
         "frames\nout/s",
         "wait-\ning",
         "to\nsend",
-    ]);
+    ];
+    let mut table = table(header, 2);
     table.add_row(row("1", "leads", None, &leader.glance));
     let mut members: Vec<&Member> = processes.members.iter().collect();
     if members.len() > room {
@@ -202,10 +200,7 @@ fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
     if let Some(more) = members.len().checked_sub(room).filter(|more| *more > 0) {
         table.add_row([format!("and {more}"), "faster".to_owned()]);
     }
-    align(&mut table, 2..10);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 0));
-    }
+    fit(&mut table);
     table
 }
 
@@ -252,9 +247,8 @@ fn row(name: &str, does: &str, taken: Option<u64>, glance: &Rates) -> Vec<Cell> 
 
 /// Returns the usage of the leader's pools that were ever used.
 fn pools(leader: &FamilyNode) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["the leader's pools", "now", "most", "limit", "filled"]);
+    let header = ["the leader's pools", "now", "most", "limit", "filled"];
+    let mut table = table(header, 1);
     let pools = leader.statistics().pools;
     for (
         name,
@@ -267,16 +261,8 @@ fn pools(leader: &FamilyNode) -> Table {
         let [now, peak, limit] = [now, peak, limit].map(|number| count(number as u64));
         table.add_row([name.to_owned(), now, peak, limit, filled]);
     }
-    align(&mut table, 1..5);
+    fit(&mut table);
     table
-}
-
-fn align(table: &mut Table, columns: std::ops::Range<usize>) {
-    for index in columns {
-        if let Some(column) = table.column_mut(index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
 }
 
 fn count(number: u64) -> String {

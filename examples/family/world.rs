@@ -9,12 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::{ChildSelector, Error, Id, MetaCode, PATH_MAX, Pid, Target, Vmid};
 use rustix::process::{Pid as HostPid, Signal as HostSignal, kill_process};
 
 use crate::WAIT;
+use crate::common::{fit, table};
 use crate::key::Key;
 use crate::os::Event;
 use crate::platform::FamilyNode;
@@ -296,9 +295,7 @@ impl World<'_> {
 
 /// Prints the list of processes, as `ps` does.
 fn listing(first: &FamilyNode) -> Result<()> {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
+    let header = [
         "PID",
         "PPID",
         "PGID",
@@ -307,7 +304,8 @@ fn listing(first: &FamilyNode) -> Result<()> {
         "UID",
         "STATE",
         "EXECUTABLE",
-    ]);
+    ];
+    let mut table = table(header, header.len());
     let mut last = None;
     while let Some(process) = first.next_process(last.as_ref(), WAIT)? {
         let mut path = [0; PATH_MAX];
@@ -327,6 +325,7 @@ fn listing(first: &FamilyNode) -> Result<()> {
         ]);
         last = Some(process);
     }
+    fit(&mut table);
     println!("{table}");
     Ok(())
 }

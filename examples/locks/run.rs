@@ -5,14 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Identity, LockKind};
 
 use crate::Options;
 use crate::bank::{BALANCE, Bank};
-use crate::common::{HumanCount, Worker, WorkerPool};
+use crate::common::{HumanCount, Worker, WorkerPool, fit, table};
 use crate::teller::{ALL, Locker, Tally, WAIT};
 
 pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
@@ -61,7 +59,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         ));
     }
     locker.set(LockKind::Unlock, ALL)?;
-    table(&workers.workers, victim);
+    print_table(&workers.workers, victim);
     if workers.sum(|tally| tally.transfers) == 0 {
         wrong.push("no money was moved at all".to_owned());
     }
@@ -90,18 +88,17 @@ fn message(workers: &WorkerPool<'_, Tally>) -> String {
     )
 }
 
-fn table(tellers: &[Worker<Tally>], victim: usize) {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
+fn print_table(tellers: &[Worker<Tally>], victim: usize) {
+    let header = [
         "teller",
         "transfers",
-        "too little money",
+        "too little\nmoney",
         "deadlocks",
         "counts",
-        "longest wait",
+        "longest\nwait",
         "end",
-    ]);
+    ];
+    let mut table = table(header, 1);
     for (number, teller) in tellers.iter().enumerate() {
         let tally = teller.tally;
         table.add_row([
@@ -114,5 +111,6 @@ fn table(tellers: &[Worker<Tally>], victim: usize) {
             if number == victim { "KILLED" } else { "left" }.to_owned(),
         ]);
     }
+    fit(&mut table);
     let _ = writeln!(stdout().lock(), "{table}");
 }

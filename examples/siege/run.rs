@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::host::HostNode;
 use libos_ipc::{Capacities, Config, Heirs, Identity, Wait};
 
 use crate::Options;
 use crate::attacks::Attack;
-use crate::common::{HumanCount, Latency, Progress, command, pid_of, spawn};
+use crate::common::{HumanCount, Latency, Progress, command, fit, pid_of, spawn, table};
 use crate::host::{Core, allow_many_files, pin};
 use crate::innocent::Measured;
 use crate::judge::{has_happened, judge};
@@ -66,21 +65,8 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let limits = chosen(&options.limits);
     let all = (limits.len() * (attacks.len() + 1)) as u64;
     let (progress, mut done) = (Progress::new(), 0);
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header([
-        "limits",
-        "attack",
-        "look-ups",
-        "p50",
-        "p99",
-        "worst",
-        "lock calls",
-        "p50",
-        "p99",
-        "worst",
-        "",
-    ]);
+    let header = ["attack", "calls", "number", "p50", "p99", "worst", ""];
+    let mut table = table(header, 2);
     for limits in limits {
         let mut show = |what: &str| {
             progress.show(done, all, &format!("{} limits: {what}", limits.name()));
@@ -112,6 +98,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         }
     }
     progress.clear();
+    fit(&mut table);
     println!("{table}");
     Ok(())
 }
@@ -138,15 +125,20 @@ fn name(attack: Attack) -> String {
     name.map_or(String::new(), |name| name.get_name().to_owned())
 }
 
+/// Adds a row of two lines: one for the look-ups, one for the lock calls.
 fn add_row(table: &mut Table, limits: Limits, name: &str, measured: &Measured, verdict: &str) {
-    let mut row = vec![limits.name().to_owned(), name.to_owned()];
-    for latency in [&measured.lookups, &measured.locks] {
-        row.push(HumanCount(latency.requests()).to_string());
-        row.extend([50, 99].map(|percent| time(latency, percent)));
-        row.push(format!("{:.1?}", latency.slowest()));
-    }
-    row.push(verdict.to_owned());
-    table.add_row(row);
+    let both = |figure: &dyn Fn(&Latency) -> String| {
+        format!("{}\n{}", figure(&measured.lookups), figure(&measured.locks))
+    };
+    table.add_row([
+        format!("{name}\n  at {} limits", limits.name()),
+        "look-ups\nlocks".to_owned(),
+        both(&|latency| HumanCount(latency.requests()).to_string()),
+        both(&|latency| time(latency, 50)),
+        both(&|latency| time(latency, 99)),
+        both(&|latency| format!("{:.1?}", latency.slowest())),
+        verdict.to_owned(),
+    ]);
 }
 
 fn time(latency: &Latency, percent: u64) -> String {

@@ -54,7 +54,7 @@ impl Kind {
         (Kind::OwnValue, "value of one's own"),
         (Kind::SharedValue, "shared value"),
         (Kind::Exit, "exit"),
-        (Kind::Wait, "wait for a child that has ended"),
+        (Kind::Wait, "wait for an ended child"),
     ];
 }
 

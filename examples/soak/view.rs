@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 use libos_ipc::Statistics;
 
 use crate::Options;
-use crate::common::{HumanBytes, HumanCount, Progress, send};
+use crate::common::{HumanBytes, HumanCount, Progress, fit, send, table};
 use crate::figures::Kind;
 use crate::resources::Resources;
 use crate::run::Totals;
@@ -78,7 +77,7 @@ impl View {
             resources.descriptors,
         );
         if self.progress.is_shown() {
-            let table = table(totals, &self.before.1, time);
+            let table = calls_table(totals, &self.before.1, time);
             let text = format!("{line}\n{table}");
             self.progress
                 .show(elapsed.as_secs(), self.seconds.as_secs(), &text);
@@ -91,7 +90,7 @@ impl View {
     pub(crate) fn finish(&self, totals: &Totals, leader: &Statistics) {
         let elapsed = self.begin.elapsed();
         self.progress.clear();
-        send(&table(totals, &[0; Kind::ALL.len()], elapsed));
+        send(&calls_table(totals, &[0; Kind::ALL.len()], elapsed));
         send(&format!(
             "{} processes, {} of them killed ({} before they had joined); the leader: {} frames in {} reads, {} frames in {} writes",
             HumanCount(totals.ended),
@@ -122,10 +121,8 @@ impl View {
 }
 
 /// Returns the table of the number of calls of each kind, and their rate since `before`.
-fn table(totals: &Totals, before: &[u64; Kind::ALL.len()], time: Duration) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["", "calls", "a second", "p50", "p99", "slowest"]);
+fn calls_table(totals: &Totals, before: &[u64; Kind::ALL.len()], time: Duration) -> Table {
+    let mut table = table(["", "calls", "per s", "p50", "p99", "slowest"], 1);
     for ((kind, name), before) in Kind::ALL.into_iter().zip(before) {
         let latency = totals.report.latencies.of(kind);
         let calls = latency.requests();
@@ -139,11 +136,7 @@ fn table(totals: &Totals, before: &[u64; Kind::ALL.len()], time: Duration) -> Ta
             format!("{:.1?}", latency.slowest()),
         ]);
     }
-    for index in 1..6 {
-        if let Some(column) = table.column_mut(index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
+    fit(&mut table);
     table
 }
 
