@@ -64,3 +64,17 @@ fn recorded_operations_are_replayed_to_the_digest_in_the_file_and_to_no_other() 
         "{replayed}"
     );
 }
+
+#[test]
+fn operations_recorded_in_a_directory_that_is_not_there_fail_before_the_seed_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(program("sim"))
+        .args(["--seed", "7", "--record-ops"])
+        .arg(directory.path().join("missing/ops"))
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("a directory that is there"), "{said}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+}

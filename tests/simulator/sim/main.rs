@@ -9,6 +9,8 @@ mod shrink;
 mod simulation;
 mod sweep;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -146,8 +148,22 @@ fn replay(path: &Path) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Ends the program, because the file of `--record-ops` cannot be written.
+fn unwritable(path: &Path, error: &std::io::Error) -> ! {
+    let path = path.display();
+    eprintln!(
+        "sim: cannot write {path}: {error}: give --record-ops a file in a directory that is there"
+    );
+    std::process::exit(2)
+}
+
 /// Runs one seed, and returns it if it fails.
 fn one(cli: &Cli, seed: u64) -> Option<u64> {
+    // Else the run would be over before it is known that its operations cannot be kept.
+    let record = cli.record_ops.as_deref().map(|path| {
+        let file = File::create(path).unwrap_or_else(|error| unwritable(path, &error));
+        (path, file)
+    });
     shrink::report_panics(cli.options(seed), !cli.no_shrink);
     let outcome = simulation::run(&cli.options(seed));
     for line in &outcome.lines {
@@ -158,11 +174,9 @@ fn one(cli: &Cli, seed: u64) -> Option<u64> {
         "seed {seed}: {} events in {time:?} of simulated time, trace {:016x}",
         outcome.events, outcome.hash
     );
-    if let (Some(path), Some(ops)) = (&cli.record_ops, &outcome.ops)
-        && let Err(error) = std::fs::write(path, ops)
-    {
-        eprintln!("sim: {}: {error}", path.display());
-        std::process::exit(2);
+    if let (Some((path, mut file)), Some(ops)) = (record, &outcome.ops) {
+        file.write_all(ops)
+            .unwrap_or_else(|error| unwritable(path, &error));
     }
     let violation = outcome.violation?;
     println!("sim: FAILED: {}: {}", violation.check, violation.what);

@@ -87,7 +87,8 @@ fn main() -> Result<()> {
     };
     let text = fs::read_to_string(figures).with_context(|| format!("cannot read {figures}"))?;
     let directory = Path::new(directory);
-    fs::create_dir_all(directory)?;
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make the directory {}", directory.display()))?;
     bars(
         "A request and its answer, beside the least that two processes can do",
         &Figures::of("round trip", &text)?,
