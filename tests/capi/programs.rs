@@ -31,10 +31,11 @@ fn program(name: &str, sources: &[&str], library: &Path) -> Command {
     Command::new(program)
 }
 
-/// Builds a program with the stock platform, and runs it with a family of its own.
+/// Builds a program with the stock platform and the archive that is shipped, and runs it with a family of its own.
 fn run_program(name: &str, arguments: &[&str]) {
-    if has("cc") {
-        run_program_with(name, arguments, library());
+    if has("cc") && super::archive::has_tools() {
+        let archive = super::archive::shipped().join("liblibos_ipc.a");
+        run_program_with(name, arguments, &archive);
     }
 }
 
