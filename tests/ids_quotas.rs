@@ -113,7 +113,6 @@ impl Family<'_> {
                 .leader
                 .apply(&Op::ReclaimChildren { owner: vmid, left });
         }
-        self.leader.apply(&Op::Left(vmid));
         while self.leader.apply(&Op::RevokeGrants(vmid)) != Outcome::Remaining(0) {}
         let mut left = self.leader.ranges_to_reclaim(vmid);
         while left > 0 {
@@ -123,6 +122,7 @@ impl Family<'_> {
             };
             left = rest;
         }
+        self.leader.apply(&Op::Left(vmid));
         self.connected.retain(|other| *other != number);
         assert!(self.leader.check_invariants());
         assert_eq!(self.charges_of(number), [0; 3], "of {number}");

@@ -50,7 +50,7 @@ fuzz_target!(|bytes: &[u8]| {
         let from = Vmid::new(u32::from(who % 4) + 2).expect("not 0");
         if who % 16 == 15 {
             portions(&mut leader, |left| Op::ReclaimLocks { owner: from, left });
-            leader.apply(&Op::Left(from));
+            while leader.apply(&Op::RevokeGrants(from)) != Outcome::Remaining(0) {}
             let mut left = leader.ranges_to_reclaim(from);
             while left > 0 {
                 let portion = Op::ReclaimRanges { owner: from, left };
@@ -59,7 +59,7 @@ fuzz_target!(|bytes: &[u8]| {
                 };
                 left = rest;
             }
-            while leader.apply(&Op::RevokeGrants(from)) != Outcome::Remaining(0) {}
+            leader.apply(&Op::Left(from));
             owners.retain(|id, (owner, giver)| {
                 let is_promised = *giver == from.get() && !is_there(*owner);
                 let stays = *owner != from.get() && !is_promised;

@@ -317,7 +317,6 @@ fn leave(leader: &mut Leader<'_>, owner: Vmid) {
             };
         }
     }
-    leader.apply(&Op::Left(owner));
     while let Outcome::Remaining(1..) = leader.apply(&Op::RevokeGrants(owner)) {}
     let mut left = leader.ranges_to_reclaim(owner);
     while left > 0 {
@@ -326,6 +325,7 @@ fn leave(leader: &mut Leader<'_>, owner: Vmid) {
             _ => 0,
         };
     }
+    leader.apply(&Op::Left(owner));
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -104,14 +104,13 @@ pub enum Op<'a> {
         /// What is left to do: at first `u64::MAX`, then the result of the portion before.
         left: u64,
     },
-    /// The process is gone, and has no file locks, leases and children any more. Long work is done by
-    /// [`Op::ReclaimLocks`], [`Op::ReclaimLeases`] and [`Op::ReclaimChildren`] before, and by
-    /// [`Op::RevokeGrants`] and [`Op::ReclaimRanges`] afterwards.
+    /// The process is gone. What it had was reclaimed before, in this order, by [`Op::ReclaimLocks`],
+    /// [`Op::ReclaimLeases`], [`Op::ReclaimChildren`], [`Op::RevokeGrants`] and [`Op::ReclaimRanges`].
     Left(Vmid),
-    /// Reclaims a portion of the IDs that a process which left had given to processes that have not
+    /// Reclaims a portion of the IDs that a process which is gone had given to processes that have not
     /// connected.
     RevokeGrants(Vmid),
-    /// Reclaims a portion of the ranges of a process that left.
+    /// Reclaims a portion of the ranges of a process that is gone, but for its pid.
     ReclaimRanges {
         /// The process.
         owner: Vmid,

@@ -31,24 +31,22 @@ impl Leader<'_> {
             .reclaim_portion(vmid, left, &|child| !processes.is_starting(child))
     }
 
-    /// Reclaims a portion of the ranges of a process that left. Returns what is left to do.
+    /// Reclaims a portion of the ranges of a process that left. Its pid stays, for [`Leader::reclaim_process`].
+    /// Returns what is left to do.
     pub(super) fn reclaim_ranges(&mut self, owner: Vmid, left: u64) -> u64 {
         let processes = &self.processes;
-        // The pid of a dead process that names a group or a session belongs to the leader's process.
-        let keep = |id| Some(processes.own).filter(|_| processes.is_pid_in_use(id));
+        let keep = |id| processes.owner_of_pid(id, owner);
         self.ranges.reclaim_portion_but(owner, left, &keep)
     }
 
-    /// Records that a member left. Its process is dead, and its pid stays in use as long as
-    /// necessary; the caller reclaims its other ranges with [`Ranges::reclaim`], and the IDs that
-    /// it gave to others with [`Leader::revoke_grants`].
+    /// Records that a member left. Its process is dead, and its pid stays in use as long as necessary; the
+    /// caller has reclaimed its other ranges and the IDs that it gave to others.
     pub(super) fn reclaim_process(&mut self, vmid: Vmid) {
         self.processes.on_death(vmid, &mut self.ranges);
         self.ranges.on_left(vmid);
         self.pending_grants.on_left(vmid);
         self.locks.on_left(vmid);
         self.mark_departed(vmid);
-        self.vmids.on_left(vmid);
         self.roster.remove(vmid);
     }
 
@@ -76,6 +74,8 @@ impl Leader<'_> {
     /// connected, unless another process starts them: a portion, since the table is behind a
     /// spinlock. True when that was all.
     pub(super) fn revoke_grants(&mut self, giver: Vmid) -> bool {
+        // Its own VMID is none of those that it has asked for and that are not used yet.
+        self.vmids.on_left(giver);
         if !self.vmids.release(giver, GRANTS_PER_STEP) {
             return false;
         }

@@ -157,7 +157,7 @@ impl<P: Pal> Node<'_, P> {
         }
         match self.peers.find(vmid) {
             Some(peer) => self.disconnect_overdue(&peer),
-            None => self.reclaim_ids(vmid),
+            None => self.reclaim_absent(vmid),
         }
         until
     }

@@ -2,21 +2,26 @@
 //! tables are free, and the worker serves others.
 
 use crate::Vmid;
-use crate::leader::{Op, Outcome};
+use crate::leader::{Leader, Op, Outcome};
 use crate::node::{LeaderTables, Node, PeerRef, Phase, Sender};
 use crate::pal::Pal;
 use crate::sync::{AtomicU64, Ordering};
 
-/// What is left to do to reclaim the resources of a process: first its file locks, then its leases,
-/// then its children. The step is in the upper bits, the rest of that step in the lower ones.
+/// What is left to do to reclaim the resources of a process: first its file locks, then its leases, its
+/// children, the IDs that it gave away and its own ones. The last step is its end itself: it is reported
+/// when all that the process had is free. The step is in the upper bits, the rest of that step in the lower ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::node) struct Reclaim(u64);
 
 impl Reclaim {
     const SHIFT: u32 = 60;
     const REST: u64 = (1 << Reclaim::SHIFT) - 1;
-    const LEASES: u64 = 2;
-    const LOCKS: u64 = 3;
+    const LEFT: u64 = 1;
+    const RANGES: u64 = 2;
+    const GRANTS: u64 = 3;
+    const CHILDREN: u64 = 4;
+    const LEASES: u64 = 5;
+    const LOCKS: u64 = 6;
 
     pub(in crate::node) const START: Reclaim = Reclaim::step(Reclaim::LOCKS);
     const DONE: Reclaim = Reclaim(0);
@@ -26,25 +31,31 @@ impl Reclaim {
         Reclaim((step << Reclaim::SHIFT) | Reclaim::REST)
     }
 
-    pub(in crate::node) fn is_done(self) -> bool {
-        self == Reclaim::DONE
-    }
-
     fn is_same_step(self, other: Reclaim) -> bool {
         self.0 >> Reclaim::SHIFT == other.0 >> Reclaim::SHIFT
     }
 
-    fn has_locks(self) -> bool {
-        self.0 >> Reclaim::SHIFT == Reclaim::LOCKS
+    /// Whether only the end itself is left.
+    fn has_nothing(self) -> bool {
+        self <= Reclaim::step(Reclaim::LEFT)
     }
 
     /// The operation that reclaims the next portion.
-    fn op(self, owner: Vmid) -> Op<'static> {
+    fn op(self, owner: Vmid, leader: &mut Leader<'_>) -> Op<'static> {
         let left = self.0 & Reclaim::REST;
         match self.0 >> Reclaim::SHIFT {
             Reclaim::LOCKS => Op::ReclaimLocks { owner, left },
             Reclaim::LEASES => Op::ReclaimLeases { owner, left },
-            _ => Op::ReclaimChildren { owner, left },
+            Reclaim::CHILDREN => Op::ReclaimChildren { owner, left },
+            Reclaim::GRANTS => Op::RevokeGrants(owner),
+            Reclaim::RANGES => Op::ReclaimRanges {
+                owner,
+                left: match left {
+                    Reclaim::REST => leader.ranges_to_reclaim(owner),
+                    left => left,
+                },
+            },
+            _ => Op::Left(owner),
         }
     }
 
@@ -85,32 +96,48 @@ pub(in crate::node) fn remaining(outcome: Outcome) -> u64 {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// On the leader: reclaims a portion of what a member had that is gone. Returns what is left.
-    pub(in crate::node) fn reclaim_portion(
-        &self,
-        leader: &LeaderTables<'m>,
-        vmid: Vmid,
-        left: Reclaim,
-    ) -> Reclaim {
-        let outcome = {
+    /// On the leader: reclaims a portion of what a process had that is gone. Returns what is left.
+    fn reclaim_portion(&self, leader: &LeaderTables<'m>, vmid: Vmid, left: Reclaim) -> Reclaim {
+        let (outcome, has_orphans) = {
             let mut leader = leader.lock();
-            let outcome = leader.apply(&left.op(vmid));
+            let portion = left.op(vmid, &mut leader);
+            let outcome = leader.apply(&portion);
             self.note_revocations(&leader);
-            outcome
+            let has_left = matches!(portion, Op::Left(_));
+            let has_orphans = has_left && leader.processes().has_orphaned_starts();
+            (outcome, has_orphans)
         };
+        if has_orphans {
+            self.enforce(&self.leader_limits.starts);
+        }
         self.send_output(Sender::Call);
-        left.after(remaining(outcome))
+        let next = left.after(remaining(outcome));
+        if self.config.keep_ranges_of_dead && next == Reclaim::step(Reclaim::RANGES) {
+            return Reclaim::step(Reclaim::LEFT);
+        }
+        next
     }
 
-    /// On the leader: releases a portion of the file locks of a peer whose process has ended.
-    /// Returns whether that was all; the worker serves others before it calls again.
-    pub(in crate::node) fn reclaim_locks_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        self.reclaim_of(peer, |left| !left.has_locks())
+    /// On the leader: reclaims all that a process had which is gone, portion by portion.
+    pub(in crate::node) fn reclaim_process(&self, leader: &LeaderTables<'m>, vmid: Vmid) {
+        let mut left = Reclaim::START;
+        while left != Reclaim::DONE {
+            left = self.reclaim_portion(leader, vmid, left);
+        }
     }
 
-    /// As [`Node::reclaim_locks_of`], for all that a peer had which is gone.
+    /// On the leader: reclaims a portion of all that a peer had whose process has ended, before its end is
+    /// reported. Returns whether that was all; the worker serves others before it calls again.
+    pub(in crate::node) fn reclaim_possessions_of(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+    ) -> bool {
+        self.reclaim_of(peer, Reclaim::has_nothing)
+    }
+
+    /// As [`Node::reclaim_possessions_of`], and then the end of the process is reported.
     pub(in crate::node) fn reclaim_all_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        self.reclaim_of(peer, Reclaim::is_done)
+        self.reclaim_of(peer, |left| left == Reclaim::DONE)
     }
 
     fn reclaim_of(

@@ -9,7 +9,7 @@ use libos_ipc::host::Host;
 use libos_ipc::pal::{Deadline, Pal};
 use libos_ipc::{Capacities, Config, Driving, Identity, Node, Wait};
 
-use crate::peer::{GET_ID_OWNER, Peer, RELEASE_ID_RANGE, connect, frame, pair};
+use crate::peer::{ALLOC_ID_RANGE, GET_ID_OWNER, Peer, RELEASE_ID_RANGE, connect, frame, pair};
 
 /// The most frames of one peer in a turn.
 const SHARE: u64 = 32;
@@ -382,5 +382,34 @@ fn ends_of_many_peers_are_handled_32_a_turn_and_others_are_served_meanwhile() {
             assert!(frames == 8 || leader.statistics().disconnects <= 2 * SHARE);
         }
         assert_eq!(leader.statistics().pools.peers.now, 1);
+    });
+}
+
+#[test]
+fn ranges_of_a_member_that_died_are_reclaimed_in_portions_before_its_end_is_handled() {
+    with_leader(|base, leader| {
+        let mut hoarder = Peer::join(base, 2);
+        let mut other = Peer::join(base, 3);
+        let ranges = || leader.statistics().pools.ranges.now;
+        let before = ranges();
+        hoarder
+            .to
+            .write_all(&frame(1, ALLOC_ID_RANGE, &[]).repeat(200))
+            .unwrap();
+        while ranges() < before + 200 {
+            turn(leader);
+        }
+        drop(hoarder);
+        let mut portions = 0;
+        while leader.statistics().disconnects == 0 {
+            let now = ranges();
+            flood(&mut other, 1);
+            let handled = turn(leader);
+            let freed = now - ranges();
+            assert!(freed <= 64, "{freed} ranges in a turn");
+            portions += usize::from(freed > 0);
+            assert_eq!(handled, 1, "the other member was not served");
+        }
+        assert_eq!((ranges(), portions), (before, 4));
     });
 }

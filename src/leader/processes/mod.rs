@@ -284,6 +284,14 @@ impl<'m> Processes<'m> {
         self.slot_of_pid(id).is_some()
     }
 
+    /// Returns the process to which a pid in use belongs when `owner` ends: to `owner` itself if it is its own pid,
+    /// until its end is recorded, and to the leader's process if it only names a group or session.
+    pub(super) fn owner_of_pid(&self, id: Id, owner: Vmid) -> Option<Vmid> {
+        let entry = self.find_by_pid(id)?;
+        let is_own = entry.vmid == owner.get();
+        Some(if is_own { owner } else { self.own })
+    }
+
     /// Adds an entry, which is charged to `payer`.
     fn add(&mut self, payer: Vmid, entry: Entry) -> Result<(), Error> {
         let full = Error::Full(Resource::Processes);

@@ -45,7 +45,7 @@ impl<P: Pal> Node<'_, P> {
                 if let Some(pid) = unborn {
                     self.forget_child(pid);
                 }
-                self.reclaim_ids(vmid);
+                self.reclaim_absent(vmid);
                 Ok(())
             }
         };

@@ -119,7 +119,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // This comes before the answer, which may assume that another process knows of the change.
         self.send_output(Sender::Call);
         match outcome {
-            Outcome::Abandoned(vmid) if !self.is_connected(vmid) => self.reclaim_ids(vmid),
+            Outcome::Abandoned(vmid) if !self.is_connected(vmid) => self.reclaim_absent(vmid),
             Outcome::Rejected => self.counters.rejected_oneway.add(1),
             _ => {}
         }

@@ -4,10 +4,8 @@ use crate::Vmid;
 use crate::config::Config;
 use crate::error::Error;
 use crate::leader::{Op, Outcome, Presence};
-use crate::node::connection::revoke_grants;
-use crate::node::reclaim::Reclaim;
 use crate::node::rpc::Limits;
-use crate::node::{LeaderTables, Node, PeerRef, Phase, Sender, Wait, WaitReason};
+use crate::node::{LeaderTables, Node, PeerRef, Phase, Wait, WaitReason};
 use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Hello, Message};
@@ -61,21 +59,14 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
-    /// On the leader: reclaims all resources of a member but its IDs.
-    pub(crate) fn reclaim_member(&self, leader: &LeaderTables<'m>, vmid: Vmid) {
-        let mut left = Reclaim::START;
-        while !left.is_done() {
-            left = self.reclaim_portion(leader, vmid, left);
+    /// On the leader: reclaims all that a process had which has ended without a connection.
+    pub(crate) fn reclaim_absent(&self, vmid: Vmid) {
+        // If the leader itself closes, the others live on, so nothing is released.
+        if let Some(leader) = self.leading()
+            && self.phase() < Phase::Closing
+        {
+            self.reclaim_process(leader, vmid);
         }
-        let has_orphans = {
-            let mut leader = leader.lock();
-            leader.apply(&Op::Left(vmid));
-            leader.processes().has_orphaned_starts()
-        };
-        if has_orphans {
-            self.enforce(&self.leader_limits.starts);
-        }
-        self.send_output(Sender::Call);
     }
 
     /// As the leader: abandons processes that are being started, whose parent has ended, and that
@@ -115,7 +106,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 leader.apply(&Op::AbandonStart(vmid));
                 (vmid, parent)
             };
-            self.reclaim_ids(overdue);
+            self.reclaim_absent(overdue);
             // Only now: a parent that asks again finds nothing of it.
             if let Some(parent) = parent {
                 leader.lock().apply(&Op::NotifyAbandoned(parent));
@@ -127,8 +118,6 @@ impl<'m, P: Pal> Node<'m, P> {
     /// On the leader: ends its own process for the family, and reclaims all its resources.
     pub(in crate::node) fn end_own_process(&self, leader: &LeaderTables<'m>) {
         let us = self.identity.vmid;
-        self.reclaim_member(leader, us);
-        revoke_grants(leader, us);
         self.release_all_ids(|range| {
             // The range is in the table, or another thread has just removed it.
             leader.lock().apply(&Op::Request {
@@ -138,9 +127,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 other: Presence::Absent,
             });
         });
-        // The IDs that others have transferred to it, and that it has never accepted.
-        self.reclaim_ranges(leader, us);
-        self.send_output(Sender::Call);
+        // With the IDs that others have transferred to it, and that it has never accepted.
+        self.reclaim_process(leader, us);
         self.wake();
     }
 

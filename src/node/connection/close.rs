@@ -6,12 +6,10 @@ use crate::sync::Ordering;
 use super::poll_loop::{Retry, WorkerState};
 use super::rx::ReadOutcome;
 use super::rx::Reader;
-use crate::Vmid;
 use crate::error::Error;
-use crate::leader::{Op, Outcome};
 use crate::log::log_event;
 use crate::node::succession::Succession;
-use crate::node::{LeaderTables, Node, PeerRef, Phase, RxHalf, TxHalf};
+use crate::node::{Node, PeerRef, Phase, RxHalf, TxHalf};
 use crate::pal::{Interest, Pal};
 
 /// The most reads of a stream before it is closed. A peer that is gone can't have written more than
@@ -157,8 +155,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // A process that never opened a stream has not left: this process only tried to connect to
         // it.
         if was_connected {
-            self.reclaim_ids(vmid);
-            // The tables change before the calls fail, so that the callers find the child to be a
+            // The tables have changed before the calls fail, so that the callers find the child to be a
             // zombie.
             self.handle_peer_gone(vmid);
         }
@@ -227,42 +224,6 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
     }
-
-    /// On the leader: releases everything that the process owned.
-    pub(crate) fn reclaim_ids(&self, vmid: Vmid) {
-        let Some(leader) = self.leading() else { return };
-        // If the leader itself closes, the others live on, so their IDs are not released.
-        if self.phase() >= Phase::Closing {
-            return;
-        }
-        self.reclaim_member(leader, vmid);
-        revoke_grants(leader, vmid);
-        self.reclaim_ranges(leader, vmid);
-    }
-
-    /// On the leader: releases the IDs of a process that has ended.
-    pub(in crate::node) fn reclaim_ranges(&self, leader: &LeaderTables<'m>, vmid: Vmid) {
-        if self.config.keep_ranges_of_dead {
-            return;
-        }
-        let mut left = leader.lock().ranges_to_reclaim(vmid);
-        while left > 0 {
-            let portion = Op::ReclaimRanges { owner: vmid, left };
-            left = match leader.lock().apply(&portion) {
-                Outcome::Remaining(left) => left,
-                _ => 0,
-            };
-        }
-    }
-}
-
-/// As the leader: reclaims the IDs that the process had given to others that have not connected.
-pub(in crate::node) fn revoke_grants(leader: &LeaderTables<'_>, giver: Vmid) {
-    // One step for each lock, since there may be many entries.
-    while matches!(
-        leader.lock().apply(&Op::RevokeGrants(giver)),
-        Outcome::Remaining(1..)
-    ) {}
 }
 
 /// Whether the stream of a peer has ended.

@@ -84,10 +84,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 message => message,
             };
-            // The locks of a member that ends are free before its parent learns of the end.
+            // What a member that ends had is free before its parent learns of the end.
             if let Message::ChildExit(exit) = message
                 && self.is_last_exit(peer, exit.pid)
-                && !self.reclaim_locks_of(peer)
+                && !self.reclaim_possessions_of(peer)
             {
                 return Ok(Retry::Now);
             }
@@ -133,7 +133,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn process_ended(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) {
         if self.is_last_exit(peer, pid) {
             peer.ended.store(true, Ordering::SeqCst);
-            self.reclaim_ids(peer.vmid());
+            while !self.reclaim_all_of(peer) {}
         }
     }
 

@@ -16,7 +16,6 @@ mod turn;
 mod tx;
 
 pub(crate) use adaptive_spin::AdaptiveSpin;
-pub(super) use close::revoke_grants;
 pub(in crate::node) use halves::Queue;
 pub(crate) use halves::{RxHalf, TxHalf};
 pub(super) use limits::NONE as NO_LIMIT;

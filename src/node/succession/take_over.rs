@@ -133,7 +133,7 @@ impl<'m, P: Pal> Node<'m, P> {
         following.walked.store(0, Ordering::SeqCst);
         following.rejoined_at.store(self.now().0, Ordering::SeqCst);
         self.record_new_leader(us, epoch);
-        self.reclaim_ids(old);
+        self.reclaim_absent(old);
         // This process may hold messages for the old leader that it could not queue.
         self.send_all_client_messages();
         self.send_dropped_locks();

@@ -77,10 +77,10 @@ impl World<'_, '_> {
         for portion in portions {
             self.reclaim_with(owner, u64::MAX, portion);
         }
-        self.apply(HEIR, &Op::Left(owner));
         self.reclaim_with(owner, 1, |owner, _| Op::RevokeGrants(owner));
         let left = self.leaders[HEIR].ranges_to_reclaim(owner);
         self.reclaim_with(owner, left, |owner, left| Op::ReclaimRanges { owner, left });
+        self.apply(HEIR, &Op::Left(owner));
     }
 
     fn reclaim_with(&mut self, owner: Vmid, left: u64, op: fn(Vmid, u64) -> Op<'static>) {

@@ -84,8 +84,10 @@ impl Program {
             (Op::ReclaimChildren { owner, .. }, Outcome::Remaining(left)) => {
                 self.goes_on(2, *owner, left);
             }
-            (Op::Left(owner), _) => self.goes_on(3, *owner, 0),
             (Op::RevokeGrants(owner), Outcome::Remaining(left)) => {
+                self.goes_on(3, *owner, left);
+            }
+            (Op::ReclaimRanges { owner, .. }, Outcome::Remaining(left)) => {
                 self.goes_on(4, *owner, left);
             }
             _ => {}
@@ -115,9 +117,12 @@ impl Program {
                 0 => Op::ReclaimLocks { owner, left },
                 1 => Op::ReclaimLeases { owner, left },
                 2 => Op::ReclaimChildren { owner, left },
-                3 => Op::Left(owner),
-                4 => Op::RevokeGrants(owner),
-                _ => Op::ReclaimRanges { owner, left: 64 },
+                3 => Op::RevokeGrants(owner),
+                4 => Op::ReclaimRanges {
+                    owner,
+                    left: left.min(64),
+                },
+                _ => Op::Left(owner),
             };
         }
         if self.rng.u8(..4) == 0
