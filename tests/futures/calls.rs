@@ -1,12 +1,11 @@
 //! Each call as a future gives the result of the call that blocks.
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, SyncState};
-use libos_ipc::{ChildSelector, Config, Error, Exit, Heirs, Pid, Target, Wait};
+use libos_ipc::{ChildSelector, Config, Error, Exit, Heirs, Pid, Target};
 
 use std::time::Duration;
 
 use crate::common::{Family, LONG, vmid};
-use crate::limits::LIMITS;
 
 #[test]
 fn ids_are_allocated_transferred_and_released_by_futures() {
@@ -308,77 +307,3 @@ fn a_family_joins_whatever_the_time_limits_of_its_configuration_are() {
         }
     }
 }
-
-#[test]
-fn a_family_with_a_limit_of_0_or_1_names_a_limit_where_a_call_fails() {
-    // These three are lengths.
-    let lengths = ["frame_length", "send_queue", "sync_data"];
-    let limits = LIMITS
-        .into_iter()
-        .filter(|(name, _)| !lengths.contains(name));
-    for (name, place) in limits {
-        for value in [0, 1] {
-            for heirs in [Heirs::None, Heirs::Any] {
-                let mut config = Config {
-                    heirs,
-                    ..Config::DEFAULT
-                };
-                *place(&mut config.capacities) = value;
-                if let Err(error) = config.check() {
-                    assert_eq!(error.field, name);
-                    continue;
-                }
-                let family = Family::unjoined(2, config);
-                let [one, two] = [&family.nodes[0], &family.nodes[1]];
-                let mut all: Vec<String> = Vec::new();
-                let mut note = |call: &str, error: Option<Error>| {
-                    if let Some(error) = error {
-                        all.push(format!("{call}: {error:?}"));
-                    }
-                };
-                for node in [one, two] {
-                    note("join", family.run(node.join_async(SHORT)).err());
-                }
-                for node in [two, one] {
-                    note("take_id", family.run(node.take_id_async(SHORT)).err());
-                    note(
-                        "start_child",
-                        family.run(node.start_child_async(SHORT)).err(),
-                    );
-                    let lock = FileLock {
-                        family: LockFamily::Posix,
-                        kind: LockKind::Write,
-                        start: 0,
-                        end: 9,
-                        pid: node.pid().map_or(0, Pid::get),
-                        handle: 0,
-                        wait: true,
-                        path: b"file",
-                    };
-                    note(
-                        "set_lock",
-                        family.run(node.set_lock_async(&lock, SHORT)).err(),
-                    );
-                    match node.share::<u64>(Some(3)) {
-                        Ok(value) => note("write", family.run(value.write_async(SHORT)).err()),
-                        Err(error) => note("share", Some(error)),
-                    }
-                }
-                // The cause is a limit, or the other process has the file.
-                for error in &all {
-                    assert!(
-                        ["Full", "ENOMEM", "ENOLCK", "NoIds", "NotJoined", "TimedOut"]
-                            .iter()
-                            .any(|cause| error.contains(cause)),
-                        "{name} {value}: {error}"
-                    );
-                }
-                family.settle();
-                for node in &family.nodes {
-                    assert!(node.check_invariants());
-                }
-            }
-        }
-    }
-}
-const SHORT: Wait<'static> = Wait::at_most(Duration::from_millis(10));

@@ -1,5 +1,6 @@
 //! The calls as futures: their results, their wakes, and what a dropped one leaves behind.
 
+mod at_limits;
 mod calls;
 mod common;
 mod dropped;

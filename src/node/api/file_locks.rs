@@ -85,7 +85,7 @@ impl<P: Pal> Node<'_, P> {
     /// (if the leader does not confirm that within
     /// [`Config::recall_limit`](crate::Config::recall_limit), this process disconnects it:
     /// [`Error::LeaderGone`]); [`Error::Unsupported`] for an OFD lock if the leader has no such
-    /// locks; [`Error::Full`] ([`Resource::FrameLength`](crate::Resource::FrameLength)) for a path
+    /// locks, and [`Error::NotJoined`] if this process has not joined and does not know it; [`Error::Full`] ([`Resource::FrameLength`](crate::Resource::FrameLength)) for a path
     /// with a NUL, or one that no frame of this process can hold; else as [every
     /// call](Node#errors-of-every-call).
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
@@ -101,7 +101,8 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// [`Error::Invalid`] for an unlock of another family or a range that ends before it starts,
-    /// [`Error::Unsupported`] for an OFD lock if the leader has no such locks; else as [every
+    /// [`Error::Unsupported`] for an OFD lock if the leader has no such locks, and
+    /// [`Error::NotJoined`] if this process has not joined and does not know it; else as [every
     /// call](Node#errors-of-every-call).
     pub fn find_lock(
         &self,
@@ -168,7 +169,7 @@ calls! {
         } else {
             self.used_locks.note(lock);
             if lock.family == LockFamily::Ofd {
-                return Err(Error::Unsupported);
+                return Err(self.unsupported());
             }
             if lock.wait && (self.is_polled() || !wait.is_forever()) {
                 return wait!(self.set_lock_patiently(leader, lock, wait));
@@ -210,7 +211,7 @@ calls! {
             return Err(Error::Invalid(Invalid::LockQuery));
         }
         if lock.family == LockFamily::Ofd && !self.has_extensions() {
-            return Err(Error::Unsupported);
+            return Err(self.unsupported());
         }
         let wait = self.begin_lock_call(wait);
         wait!(self.await_dropped_locks(wait))?;

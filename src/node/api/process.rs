@@ -45,6 +45,16 @@ impl<'m, P: Pal> Node<'m, P> {
         self.leads() || parts::EXTENSIONS && self.extended.load(Ordering::Acquire)
     }
 
+    /// The error of a call that needs the leader's extensions, if they are not known.
+    pub(in crate::node) fn unsupported(&self) -> Error {
+        if self.pid().is_some() {
+            Error::Unsupported
+        } else {
+            // The leader states them when a process joins.
+            Error::NotJoined
+        }
+    }
+
     /// Whether the leader has this process in its table: then the leader's statements about groups
     /// and ends of children include this process.
     pub(in crate::node) fn is_known_process(&self) -> bool {

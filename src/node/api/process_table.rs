@@ -102,11 +102,11 @@ calls! {
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if no process matches, [`Error::Unsupported`] if the leader is a
-    /// process in C; else as [every call](Node#errors-of-every-call).
+    /// process in C, [`Error::NotJoined`] if this process has not joined; else as [every call](Node#errors-of-every-call).
     fn query(&self, query: &ProcessQuery, wait: Wait<'_>) -> Result<Process, Error> {
         self.check_running()?;
         if !self.has_extensions() {
-            return Err(Error::Unsupported);
+            return Err(self.unsupported());
         }
         let message = Message::ProcessQuery(*query);
         rpc::process(wait!(self.call(self.leader_vmid(), &message, wait))?)
@@ -203,7 +203,7 @@ calls! {
     ) -> Result<(), Error> {
         self.check_running()?;
         if !self.has_extensions() {
-            return Err(Error::Unsupported);
+            return Err(self.unsupported());
         }
         let message = Message::ProcessChange { what, pid, value };
         wait!(self.change_process(&message, wait))

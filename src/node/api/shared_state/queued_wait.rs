@@ -42,6 +42,19 @@ impl<'m, P: Pal> Node<'m, P> {
         self.check_limits().err()
     }
 
+    /// Checks that there is a place for the leader, if it is not connected.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if there is none: a message to it would wait until the call's time limit.
+    fn check_place_of_leader(&self) -> Result<(), Error> {
+        match self.led_by() {
+            Some(leader) if !self.leader_gone.load(Ordering::SeqCst) => {
+                self.peers.find_or_add(leader).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Wakes the calls that wait for the handle.
     pub(super) fn wake_slot(&self, slot: &Slot<'m>) {
         self.wake_set(slot, slot.wait_queue.wakes());
@@ -206,6 +219,9 @@ calls! {
         let peer = self
             .led_by()
             .and_then(|leader| self.peers.find(leader));
+        if peer.is_none() {
+            self.check_place_of_leader()?;
+        }
         let mut outcome = None;
         let mut step = |limit: Option<Error>| {
             outcome = match limit {
