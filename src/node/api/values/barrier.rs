@@ -20,6 +20,25 @@ struct State {
     opened: u32,
 }
 
+impl State {
+    /// Counts a party that is removed or that arrives, and opens the barrier if no party is left to arrive. `None` if
+    /// that cannot be: other processes have written the state.
+    fn count(mut self, parties: u32, removed: u32, arrived: u32) -> Option<State> {
+        if self.parties == 0 {
+            self.parties = parties;
+        }
+        self.removed = self.removed.checked_add(removed)?;
+        self.arrived = self.arrived.checked_add(arrived)?;
+        let needed = parties.checked_sub(self.removed)?;
+        let missing = needed.checked_sub(self.arrived)?;
+        if missing == 0 && self.arrived > 0 {
+            self.arrived = 0;
+            self.opened = self.opened.wrapping_add(1);
+        }
+        (self.parties == parties).then_some(self)
+    }
+}
+
 /// A barrier that several processes share: it opens when a given number of parties has arrived, and
 /// closes behind them for the next time. As `pthread_barrier_wait(3)`; arrival and wait are also
 /// separate calls, as those of `std::barrier` in C++.
@@ -156,8 +175,7 @@ impl<P: Pal> Barrier<'_, '_, P> {
     /// # Errors
     /// As [`Barrier::arrive`]. No party is removed then.
     pub fn remove_party(&self, wait: Wait<'_>) -> Result<(), Error> {
-        let _ = self.count(self.state.write(wait)?, 1, 0)?;
-        Ok(())
+        self.count(self.state.write(wait)?, 1, 0).map(drop)
     }
 
     /// As [`Barrier::remove_party`]. A dropped future has removed nobody.
@@ -165,43 +183,20 @@ impl<P: Pal> Barrier<'_, '_, P> {
     /// # Errors
     /// As [`Barrier::remove_party`].
     pub async fn remove_party_async(&self, wait: Wait<'_>) -> Result<(), Error> {
-        let _ = self.count(self.state.write_async(wait).await?, 1, 0)?;
-        Ok(())
+        self.count(self.state.write_async(wait).await?, 1, 0)
+            .map(drop)
     }
 
-    /// Counts a party that is removed or that arrives, and opens the barrier if no party is left to
-    /// arrive.
     fn count(
         &self,
         mut state: Writer<'_, '_, '_, P, State>,
         removed: u32,
         arrived: u32,
     ) -> Result<Arrival, Error> {
-        let mut next = *state;
-        if next.parties == 0 {
-            next.parties = self.parties;
-        }
-        let (parties, opened) = (next.parties, next.opened);
-        // The state was written by other processes, so it is checked.
-        next.removed = next
-            .removed
-            .checked_add(removed)
-            .ok_or(Error::Invalid(Invalid::Parties))?;
-        next.arrived = next
-            .arrived
-            .checked_add(arrived)
-            .ok_or(Error::Invalid(Invalid::Parties))?;
-        let needed = parties.checked_sub(next.removed);
-        let missing = needed.and_then(|needed| needed.checked_sub(next.arrived));
-        let missing = missing
-            .filter(|_| parties == self.parties)
-            .ok_or(Error::Invalid(Invalid::Parties))?;
-        let is_last = missing == 0 && next.arrived > 0;
-        if is_last {
-            next.arrived = 0;
-            next.opened = opened.wrapping_add(1);
-        }
-        *state = next;
+        let (now, opened) = (*state, state.opened);
+        let next = now.count(self.parties, removed, arrived);
+        *state = next.ok_or(Error::Invalid(Invalid::Parties))?;
+        let is_last = state.opened != opened;
         Ok(Arrival { opened, is_last })
     }
 }

@@ -7,6 +7,7 @@
 mod barrier;
 mod condvar;
 mod queue;
+mod ring;
 mod semaphore;
 
 pub use barrier::{Arrival, Barrier};

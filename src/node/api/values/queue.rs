@@ -7,75 +7,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::super::SyncHandle;
 use super::super::shared_state::Shared;
+use super::ring::{Ring, Step};
 use crate::error::{Error, Invalid};
-use crate::invariant::OrBroken;
 use crate::node::rpc::Polled;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::shared_state::Client;
-use crate::store::copy;
 use crate::wire::SyncState;
-
-/// The begin of the value: the items follow, in a ring.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(in crate::node) struct Ring {
-    /// The largest number of items, and the size of each: all processes must agree.
-    capacity: u32,
-    size: u32,
-    /// The place of the first item.
-    first: u32,
-    length: u32,
-}
-
-/// A change of the queue: the ring after it, and the place of the item.
-pub(in crate::node) struct Step {
-    ring: Ring,
-    at: usize,
-}
-
-impl Ring {
-    /// The ring of a value; `None` if the value is that of another kind of queue, or of none.
-    fn of(client: &Client<'_>, empty: Ring) -> Option<Ring> {
-        let data = client.data();
-        if data.is_empty() {
-            return Some(empty);
-        }
-        let (ring, _) = Ring::read_from_prefix(data).ok()?;
-        let is_same = ring.capacity == empty.capacity && ring.size == empty.size;
-        let is_whole = empty.bytes() == Some(data.len());
-        let is_sound = ring.first < ring.capacity && ring.length <= ring.capacity;
-        (is_same && is_whole && is_sound).then_some(ring)
-    }
-
-    /// The length of the value in bytes.
-    fn bytes(&self) -> Option<usize> {
-        self.offset(self.capacity)
-    }
-
-    /// The offset of the item at a place.
-    fn offset(&self, place: u32) -> Option<usize> {
-        let items = usize::try_from(place.checked_mul(self.size)?).ok()?;
-        items.checked_add(size_of::<Ring>())
-    }
-
-    /// Adds an item; `None` if the queue is full.
-    fn push(mut self) -> Option<Step> {
-        let place = self.first.checked_add(self.length)?;
-        let place = place.checked_rem(self.capacity)?;
-        let at = self.offset(place).filter(|_| self.length < self.capacity)?;
-        self.length = self.length.checked_add(1)?;
-        Some(Step { ring: self, at })
-    }
-
-    /// Removes the first item; `None` if the queue is empty.
-    fn pop(mut self) -> Option<Step> {
-        self.length = self.length.checked_sub(1)?;
-        let at = self.offset(self.first)?;
-        self.first = self.first.checked_add(1)?.checked_rem(self.capacity)?;
-        Some(Step { ring: self, at })
-    }
-}
 
 /// A bounded queue of items that several processes share: any may push and pop.
 ///
@@ -129,58 +67,43 @@ impl<'m, P: Pal> Node<'m, P> {
     where
         T: FromBytes + IntoBytes + Immutable + KnownLayout,
     {
-        let empty = Ring {
-            capacity,
-            size: u32::try_from(size_of::<T>()).map_err(|_| Error::Invalid(Invalid::QueueShape))?,
-            first: 0,
-            length: 0,
-        };
         let limit = self.config.capacities.sync_data;
-        if capacity == 0 || empty.bytes().is_none_or(|bytes| bytes > limit) {
-            return Err(Error::Invalid(Invalid::QueueShape));
-        }
+        let empty = Ring::new(capacity, size_of::<T>(), limit);
         Ok(Queue {
+            empty: empty.ok_or(Error::Invalid(Invalid::QueueShape))?,
             value: self.open_shared(id)?,
-            empty,
             items: PhantomData,
         })
     }
 }
 
 calls! {
-    /// Takes a step on the ring of a queue: pushes or pops an item, whose bytes `with` gets in place.
-    /// `empty` is the ring of that queue without items. A call that `waits` does so until the step
-    /// can be taken. Returns whether it was.
+    /// Takes a step on the ring of a queue, whose ring without items is `empty`. A call that `waits` does so until
+    /// the step can be taken. Returns whether it was.
     fn step_queue(
         &self,
         handle: SyncHandle,
         empty: Ring,
+        mut step: Step<'_>,
         waits: bool,
         wait: Wait<'_>,
-        step: fn(Ring) -> Option<Step>,
-        mut with: impl FnMut(&mut [u8]),
     ) -> Result<bool, Error> {
         let state = SyncState::Exclusive;
-        let read = |client: &mut Client<'m>| Ring::of(client, empty);
+        let read = |client: &mut Client<'m>| empty.read(client.data());
         // The value of another kind of queue ends the wait.
         let accepts = |ring: &Option<Ring>, _| {
-            !waits || ring.is_none_or(|ring| step(ring).is_some())
+            !waits || ring.is_none_or(|ring| step.on(ring).is_some())
         };
         let ring = wait!(self.acquire_when(handle, state, wait, read, accepts))?;
-        let taken = ring.and_then(step).zip(empty.bytes());
+        let taken = ring.and_then(|ring| step.on(ring));
         self.release_sync(handle, state, |client| {
-            let Some((step, bytes)) = &taken else { return };
-            let data = client.data_mut(*bytes);
-            copy(data, step.ring.as_bytes());
-            let items = data.get_mut(step.at..).or_broken(&mut []);
-            with(items.get_mut(..empty.size as usize).or_broken(&mut []));
+            if let Some((ring, place)) = taken {
+                step.copy(ring.write(client, place));
+            }
         })?;
         self.check_contact()?;
-        if ring.is_some() {
-            Ok(taken.is_some())
-        } else {
-            Err(Error::Invalid(Invalid::QueueShape))
-        }
+        let ring = ring.ok_or(Error::Invalid(Invalid::QueueShape));
+        ring.map(|_| taken.is_some())
     }
 }
 
@@ -212,7 +135,7 @@ where
     /// As [`Node::lock_sync`]; [`Error::Invalid`] if the queue was opened with another capacity or
     /// size of items. Nothing is added then.
     pub fn push(&self, item: &T, wait: Wait<'_>) -> Result<(), Error> {
-        self.push_if(item, true, wait).map(|_| ())
+        self.step(Step::Push(item.as_bytes()), true, wait).map(drop)
     }
 
     /// As [`Queue::push`]. A dropped future has added nothing.
@@ -220,7 +143,8 @@ where
     /// # Errors
     /// As [`Queue::push`].
     pub async fn push_async(&self, item: &T, wait: Wait<'_>) -> Result<(), Error> {
-        self.push_if_async(item, true, wait).await.map(|_| ())
+        let push = Step::Push(item.as_bytes());
+        self.step_async(push, true, wait).await.map(drop)
     }
 
     /// Adds the item at the end if there is room, and returns whether there was. `wait` limits the
@@ -229,7 +153,7 @@ where
     /// # Errors
     /// As [`Queue::push`].
     pub fn try_push(&self, item: &T, wait: Wait<'_>) -> Result<bool, Error> {
-        self.push_if(item, false, wait)
+        self.step(Step::Push(item.as_bytes()), false, wait)
     }
 
     /// As [`Queue::try_push`]. A dropped future has added nothing.
@@ -237,7 +161,8 @@ where
     /// # Errors
     /// As [`Queue::push`].
     pub async fn try_push_async(&self, item: &T, wait: Wait<'_>) -> Result<bool, Error> {
-        self.push_if_async(item, false, wait).await
+        let push = Step::Push(item.as_bytes());
+        self.step_async(push, false, wait).await
     }
 
     /// Waits for an item, and removes the first one.
@@ -245,8 +170,9 @@ where
     /// # Errors
     /// As [`Queue::push`]. Nothing is removed then.
     pub fn pop(&self, wait: Wait<'_>) -> Result<T, Error> {
-        let item = self.pop_if(true, wait)?;
-        Ok(item.or_broken(T::new_zeroed()))
+        let mut item = T::new_zeroed();
+        self.step(Step::Pop(item.as_mut_bytes()), true, wait)?;
+        Ok(item)
     }
 
     /// As [`Queue::pop`]. A dropped future has removed nothing.
@@ -254,8 +180,10 @@ where
     /// # Errors
     /// As [`Queue::pop`].
     pub async fn pop_async(&self, wait: Wait<'_>) -> Result<T, Error> {
-        let item = self.pop_if_async(true, wait).await?;
-        Ok(item.or_broken(T::new_zeroed()))
+        let mut item = T::new_zeroed();
+        let pop = Step::Pop(item.as_mut_bytes());
+        self.step_async(pop, true, wait).await?;
+        Ok(item)
     }
 
     /// Removes the first item; `None` if there is none. `wait` limits the time until the queue is
@@ -264,7 +192,9 @@ where
     /// # Errors
     /// As [`Queue::pop`].
     pub fn try_pop(&self, wait: Wait<'_>) -> Result<Option<T>, Error> {
-        self.pop_if(false, wait)
+        let mut item = T::new_zeroed();
+        let popped = self.step(Step::Pop(item.as_mut_bytes()), false, wait)?;
+        Ok(popped.then_some(item))
     }
 
     /// As [`Queue::try_pop`]. A dropped future has removed nothing.
@@ -272,37 +202,19 @@ where
     /// # Errors
     /// As [`Queue::pop`].
     pub async fn try_pop_async(&self, wait: Wait<'_>) -> Result<Option<T>, Error> {
-        self.pop_if_async(false, wait).await
-    }
-
-    fn push_if(&self, item: &T, waits: bool, wait: Wait<'_>) -> Result<bool, Error> {
-        let (handle, push) = (self.value.handle, Ring::push);
-        let with = |place: &mut [u8]| copy(place, item.as_bytes());
-        let node = self.value.node;
-        node.step_queue(handle, self.empty, waits, wait, push, with)
-    }
-
-    async fn push_if_async(&self, item: &T, waits: bool, wait: Wait<'_>) -> Result<bool, Error> {
-        let (handle, push) = (self.value.handle, Ring::push);
-        let with = |place: &mut [u8]| copy(place, item.as_bytes());
-        let node = Polled(self.value.node);
-        node.step_queue(handle, self.empty, waits, wait, push, with)
-            .await
-    }
-
-    fn pop_if(&self, waits: bool, wait: Wait<'_>) -> Result<Option<T>, Error> {
-        let (handle, pop, mut item) = (self.value.handle, Ring::pop, T::new_zeroed());
-        let with = |place: &mut [u8]| copy(item.as_mut_bytes(), place);
-        let node = self.value.node;
-        let popped = node.step_queue(handle, self.empty, waits, wait, pop, with)?;
+        let mut item = T::new_zeroed();
+        let pop = Step::Pop(item.as_mut_bytes());
+        let popped = self.step_async(pop, false, wait).await?;
         Ok(popped.then_some(item))
     }
 
-    async fn pop_if_async(&self, waits: bool, wait: Wait<'_>) -> Result<Option<T>, Error> {
-        let (handle, pop, mut item) = (self.value.handle, Ring::pop, T::new_zeroed());
-        let with = |place: &mut [u8]| copy(item.as_mut_bytes(), place);
-        let node = Polled(self.value.node);
-        let popped = node.step_queue(handle, self.empty, waits, wait, pop, with);
-        Ok(popped.await?.then_some(item))
+    fn step(&self, step: Step<'_>, waits: bool, wait: Wait<'_>) -> Result<bool, Error> {
+        let (node, handle) = (self.value.node, self.value.handle);
+        node.step_queue(handle, self.empty, step, waits, wait)
+    }
+
+    async fn step_async(&self, step: Step<'_>, waits: bool, wait: Wait<'_>) -> Result<bool, Error> {
+        let (node, handle) = (Polled(self.value.node), self.value.handle);
+        node.step_queue(handle, self.empty, step, waits, wait).await
     }
 }
