@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use libos_ipc::host::Host;
+use libos_ipc::host::{Host, HostNode};
 use libos_ipc::pal::{Deadline, Pal};
 use libos_ipc::{Capacities, Config, Driving, Identity, Node, Wait};
 
@@ -35,6 +35,7 @@ fn with_config(capacities: Capacities, test: impl FnOnce(&Path, &Node<'_, Host>)
     let base = directory.path().join("f");
     let config = Config {
         driving: Driving::Caller,
+        start_limit: Duration::from_millis(20),
         capacities,
         ..Config::DEFAULT
     };
@@ -411,5 +412,38 @@ fn ranges_of_a_member_that_died_are_reclaimed_in_portions_before_its_end_is_hand
             assert_eq!(handled, 1, "the other member was not served");
         }
         assert_eq!((ranges(), portions), (before, 4));
+    });
+}
+
+#[test]
+fn starts_whose_time_has_passed_are_abandoned_one_a_turn() {
+    with_leader(|base, leader| {
+        let wait = Wait::at_most(Duration::from_secs(20));
+        leader.join(wait).unwrap();
+        let identity = leader.start_child(wait).unwrap();
+        let running = || leader.statistics().pools.processes.now;
+        std::thread::scope(|scope| {
+            let parent = scope.spawn(move || {
+                let parent = HostNode::start(base, identity, Config::DEFAULT).unwrap();
+                parent.join(wait).unwrap();
+                for _ in 0..40 {
+                    parent.start_child(wait).unwrap();
+                }
+                parent.shut_down(Duration::ZERO);
+            });
+            while !parent.is_finished() {
+                turn(leader);
+            }
+        });
+        while leader.statistics().disconnects == 0 {
+            turn(leader);
+        }
+        let all = running();
+        assert!(all > 40, "{all} processes");
+        while running() > all - 40 {
+            let before = running();
+            turn(leader);
+            assert!(before - running() <= 1, "{} abandoned", before - running());
+        }
     });
 }

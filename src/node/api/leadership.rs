@@ -69,50 +69,44 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: abandons processes that are being started, whose parent has ended, and that
-    /// have not joined in time. Returns when to check again, if before `until`.
+    /// As the leader: abandons a process that is being started, whose parent has ended, and that has not joined in
+    /// time: one, since others are served before the next. Returns when to check again, if before `until`.
     pub(crate) fn poll_starts(&self, until: Deadline) -> Deadline {
         let Some(leader) = self.leading() else {
             return until;
         };
         let limits = &self.leader_limits.starts;
-        if !limits.is_needed.load(Ordering::SeqCst) {
+        // What a leader that closes abandons would not be reclaimed any more.
+        if !limits.is_needed.load(Ordering::SeqCst) || self.phase() >= Phase::Closing {
             return until;
         }
         let now = self.pal.now();
-        let mut until = until;
-        loop {
-            if self.phase() >= Phase::Closing {
-                // What it abandons now would not be reclaimed any more.
+        let (overdue, parent) = {
+            let mut leader = leader.lock();
+            let Some((first, vmid)) = leader.processes().first_orphaned_start() else {
+                limits.is_needed.store(false, Ordering::SeqCst);
                 return until;
-            }
-            let (overdue, parent) = {
-                let mut leader = leader.lock();
-                let Some((first, vmid)) = leader.processes().first_orphaned_start() else {
-                    limits.is_needed.store(false, Ordering::SeqCst);
-                    return until;
-                };
-                let last = leader.processes().last_orphaned_start();
-                let limit = self.config.start_limit;
-                let then = limits.deadlines.lock().of(first, last, now, limit);
-                if then > now {
-                    return until.min(Deadline::At(then));
-                }
-                if self.is_connected(vmid) {
-                    leader.apply(&Op::DeferStart(vmid));
-                    continue;
-                }
-                let parent = leader.processes().parent_of_start(vmid);
-                leader.apply(&Op::AbandonStart(vmid));
-                (vmid, parent)
             };
-            self.reclaim_absent(overdue);
-            // Only now: a parent that asks again finds nothing of it.
-            if let Some(parent) = parent {
-                leader.lock().apply(&Op::NotifyAbandoned(parent));
+            let last = leader.processes().last_orphaned_start();
+            let limit = self.config.start_limit;
+            let then = limits.deadlines.lock().of(first, last, now, limit);
+            if then > now {
+                return until.min(Deadline::At(then));
             }
-            until = Deadline::Now;
+            if self.is_connected(vmid) {
+                leader.apply(&Op::DeferStart(vmid));
+                return Deadline::Now;
+            }
+            let parent = leader.processes().parent_of_start(vmid);
+            leader.apply(&Op::AbandonStart(vmid));
+            (vmid, parent)
+        };
+        self.reclaim_absent(overdue);
+        // Only now: a parent that asks again finds nothing of it.
+        if let Some(parent) = parent {
+            leader.lock().apply(&Op::NotifyAbandoned(parent));
         }
+        Deadline::Now
     }
 
     /// On the leader: ends its own process for the family, and reclaims all its resources.
