@@ -86,6 +86,29 @@ fn flooding_peers_have_32_frames_a_turn_and_another_is_served_in_the_first() {
 }
 
 #[test]
+fn sixty_flooding_peers_have_four_frames_a_turn_each() {
+    with_leader(|base, leader| {
+        let mut peers: Vec<Peer> = (2..63).map(|vmid| Peer::join(base, vmid)).collect();
+        while leader.statistics().pools.peers.now < 61 {
+            turn(leader);
+        }
+        let mut innocent = peers.pop().unwrap();
+        for peer in &mut peers {
+            flood(peer, 100);
+        }
+        let seq = innocent.send(GET_ID_OWNER, &1_u32.to_le_bytes());
+        let mut handled = 0;
+        while handled < 6_001 {
+            let now = turn(leader);
+            assert!(now <= 61 * 4, "{now} frames in a turn");
+            handled += now;
+        }
+        turn(leader);
+        assert_eq!(innocent.answer_to(seq), [0; 4]);
+    });
+}
+
+#[test]
 fn peer_that_is_served_alone_has_256_cheap_frames_a_turn_until_another_comes() {
     with_leader(|base, leader| {
         let mut peer = Peer::join(base, 2);
@@ -369,7 +392,7 @@ fn ends_of_many_peers_are_handled_32_a_turn_and_others_are_served_meanwhile() {
         }
         let mut other = peers.pop().unwrap();
         peers.clear();
-        flood(&mut other, 8);
+        flood(&mut other, 4);
         let mut frames = 0;
         for turns in 0.. {
             let before = leader.statistics().disconnects;
@@ -380,7 +403,7 @@ fn ends_of_many_peers_are_handled_32_a_turn_and_others_are_served_meanwhile() {
             let ended = leader.statistics().disconnects - before;
             assert!(ended <= SHARE, "{ended} ends handled");
             assert!(turns < 1_000);
-            assert!(frames == 8 || leader.statistics().disconnects <= 2 * SHARE);
+            assert!(frames == 4 || leader.statistics().disconnects <= 2 * SHARE);
         }
         assert_eq!(leader.statistics().pools.peers.now, 1);
     });

@@ -179,7 +179,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let may_spin = retry == Retry::No;
         self.wait(state, wait(until), may_spin);
         check_ready(state.ready);
-        self.turns.set_ready(state.ready.len());
+        self.turns
+            .set_ready(state.ready.len(), self.peers.scheduled());
         let mut next = 0_usize;
         while let Some(&(token, readiness)) = state.ready.get(next) {
             self.on_ready(state, token, readiness);

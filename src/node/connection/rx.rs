@@ -147,7 +147,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let cost = self.cost_of(frame.code);
             if !is_caller
                 && !self.is_closing()
-                && (rx.share.is_used_up(self.turn(), is_alone)
+                && (rx.share.is_used_up(&self.turns, is_alone)
                     || cost.is_scan && !self.turns.take_scan(cost))
             {
                 break Retry::Now;

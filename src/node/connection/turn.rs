@@ -1,6 +1,6 @@
 //! The share of one peer in a turn of the worker: a turn reads each stream once, and handles a
-//! limited number of the peer's frames. The rest has its turn after the other peers. A peer that
-//! is served alone may go on with frames that take few steps each: a turn that finds nothing else
+//! limited number of the peer's frames: fewer if many peers need the worker, since each waits for the
+//! shares of all others. The rest has its turn after the other peers. A peer that is served alone may go on with frames that take few steps each: a turn that finds nothing else
 //! to do takes as long as many of them.
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -13,6 +13,9 @@ use crate::wire::codes;
 /// How many frames of one peer a turn handles. A frame that costs as much as several counts as
 /// several.
 pub(super) const FRAMES: u32 = 32;
+
+/// How many frames of a peer a turn handles at least, however many peers need the worker.
+const FRAMES_AMONG_MANY: u32 = 4;
 
 /// How many frames of a peer a turn handles if no other peer needs the worker and each frame takes few
 /// steps. Another peer waits that long at most.
@@ -62,12 +65,12 @@ impl Share {
     }
 
     /// Whether the peer has used up its share of frames; `is_alone`: no other peer needs the worker.
-    pub(super) fn is_used_up(&mut self, turn: u64, is_alone: bool) -> bool {
-        self.enter(turn);
+    pub(super) fn is_used_up(&mut self, turns: &Turns, is_alone: bool) -> bool {
+        self.enter(turns.number());
         let most = if is_alone && !self.has_costly_frame {
             FRAMES_ALONE
         } else {
-            FRAMES
+            turns.frames.load(Ordering::Relaxed)
         };
         self.frames >= most
     }
@@ -89,6 +92,9 @@ pub(crate) struct Turns {
     served_before: AtomicU32,
     /// The platform reported several streams at once the last time.
     are_several_ready: AtomicBool,
+    /// The share of each peer, in frames: less than [`FRAMES`] if many peers need the worker, so that a round of
+    /// all of them takes about as long as [`FRAMES_ALONE`] frames.
+    frames: AtomicU32,
     /// As how many frames the looks at all processes count that peers had in this turn.
     scans: AtomicU32,
 }
@@ -103,6 +109,7 @@ impl Turns {
             served: AtomicU32::new(NOBODY),
             served_before: AtomicU32::new(NOBODY),
             are_several_ready: AtomicBool::new(false),
+            frames: AtomicU32::new(FRAMES),
             scans: AtomicU32::new(0),
         }
     }
@@ -122,9 +129,18 @@ impl Turns {
         self.scans.fetch_add(cost.frames, Ordering::Relaxed) < FRAMES
     }
 
-    /// Records how many streams the platform has reported at once.
-    pub(super) fn set_ready(&self, count: usize) {
+    fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// Records how many streams the platform has reported at once, and how many peers are scheduled besides.
+    pub(super) fn set_ready(&self, count: usize, scheduled: usize) {
         self.are_several_ready.store(count > 1, Ordering::Relaxed);
+        let frames = (FRAMES_ALONE as usize)
+            .checked_div(count.plus(scheduled))
+            .and_then(|frames| u32::try_from(frames).ok())
+            .map_or(FRAMES, |frames| frames.clamp(FRAMES_AMONG_MANY, FRAMES));
+        self.frames.store(frames, Ordering::Relaxed);
     }
 
     /// Records that the peer with that index is served. Returns whether it is the only one, in this turn
@@ -148,7 +164,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     pub(in crate::node) fn turn(&self) -> u64 {
-        self.turns.number.load(Ordering::Relaxed)
+        self.turns.number()
     }
 
     /// Whether this node closes its streams, so that the shares do not matter any more.
