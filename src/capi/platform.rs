@@ -1,6 +1,7 @@
 //! The platform of a C process: a [`Pal`] that calls the functions of `struct libos_ipc_platform`.
 
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::ptr::null_mut;
 
 use super::callback_result;
@@ -21,9 +22,14 @@ use crate::store::copy;
 impl libos_ipc_platform {
     /// The first required member that the table does not have.
     pub(super) fn first_missing(&self) -> Option<&'static str> {
-        // One text: an array of texts takes more.
+        // One text: an array of texts takes more. The members that may be NULL have no name.
         const WIDTH: usize = 14;
         const NAMES: &str = concat!(
+            "              ", // context
+            "memory        ",
+            "              ", // memory_size
+            "              ", // allocate
+            "              ", // release
             "now           ",
             "listen        ",
             "connect       ",
@@ -40,30 +46,21 @@ impl libos_ipc_platform {
             "event_create  ",
             "event_set     ",
             "event_clear   ",
+            "              ", // event_is_set
             "event_wait    ",
-            "memory        ",
         );
-        let is_there = [
-            self.now.is_some(),
-            self.listen.is_some(),
-            self.connect.is_some(),
-            self.accept.is_some(),
-            self.read.is_some(),
-            self.write.is_some(),
-            self.close.is_some(),
-            self.watch.is_some(),
-            self.rewatch.is_some(),
-            self.unwatch.is_some(),
-            self.watch_listener.is_some(),
-            self.wait.is_some(),
-            self.wake.is_some(),
-            self.event_create.is_some(),
-            self.event_set.is_some(),
-            self.event_clear.is_some(),
-            self.event_wait.is_some(),
-            !self.memory.is_null(),
-        ];
-        let missing = is_there.iter().position(|is_there| !is_there)?;
+        const MEMBERS: usize = NAMES.len() / WIDTH;
+        const _: () = assert!(
+            offset_of!(libos_ipc_platform, wait_readable)
+                == MEMBERS.wrapping_mul(size_of::<usize>())
+        );
+        // SAFETY: the table begins with that many members, each of them a number or a pointer that may be NULL.
+        let members = unsafe { &*(&raw const *self).cast::<[*const c_void; MEMBERS]>() };
+        let names = NAMES.as_bytes().chunks_exact(WIDTH);
+        let missing = members
+            .iter()
+            .zip(names)
+            .position(|(member, name)| member.is_null() && !name.starts_with(b" "))?;
         let at = missing.wrapping_mul(WIDTH);
         let name = NAMES.get(at..at.plus(WIDTH))?;
         Some(name.trim_ascii_end())

@@ -4,8 +4,10 @@ use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::time::Duration;
 
+use zerocopy::{FromZeros, IntoBytes};
+
 use super::callbacks::call;
-use super::ffi_copy::{read, write};
+use super::ffi_copy::{copy_in, write};
 use super::library_os::LibraryOs;
 use super::platform::CPlatform;
 use super::state::{NODE, SETUP, Setup, platform};
@@ -84,7 +86,7 @@ const PEERS_OF_LEADER: u32 = 256;
 const PEERS_OF_MEMBER: u32 = 64;
 
 /// The limits for a family of up to 256 processes.
-const DEFAULT: libos_ipc_limits = limits_of(&Config::DEFAULT);
+static DEFAULT: libos_ipc_limits = limits_of(&Config::DEFAULT);
 
 #[allow(
     clippy::cast_possible_truncation,
@@ -225,6 +227,23 @@ fn config_of(limits: &libos_ipc_limits, is_leader: bool, driving: Driving) -> Co
     }
 }
 
+/// Reads limits; the default ones for NULL.
+///
+/// # Safety
+/// `limits` is NULL or points to a whole struct.
+#[inline(never)]
+unsafe fn limits_at(limits: *const libos_ipc_limits) -> libos_ipc_limits {
+    let from = if limits.is_null() {
+        &raw const DEFAULT
+    } else {
+        limits
+    };
+    let mut limits = libos_ipc_limits::new_zeroed();
+    // SAFETY: the caller's promise.
+    unsafe { copy_in(limits.as_mut_bytes(), from.cast()) };
+    limits
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_default_limits(limits: *mut libos_ipc_limits) {
     // SAFETY: the header requires NULL or room for the limits.
@@ -237,7 +256,7 @@ pub unsafe extern "C" fn libos_ipc_memory_size(
     is_leader: bool,
 ) -> usize {
     // SAFETY: the header requires NULL or a whole struct.
-    let limits = unsafe { read(limits) }.unwrap_or(DEFAULT);
+    let limits = unsafe { limits_at(limits) };
     let identity = if is_leader {
         Identity::LEADER
     } else {
@@ -258,27 +277,20 @@ pub unsafe extern "C" fn libos_ipc_setup(
     if SETUP.get().is_some() {
         return Errno::EALREADY.negated();
     }
+    // SAFETY: the header requires NULL or a whole struct.
+    let limits = unsafe { limits_at(limits) };
+    let call_limit =
+        (limits.call_limit_ms != 0).then(|| Duration::from_millis(limits.call_limit_ms.into()));
     // If two threads call this at once, one of them succeeds.
     let made = SETUP.try_init(|slot| {
-        // SAFETY: the header requires pointers to whole tables. Their members are numbers and pointers that may be NULL,
-        // so every bit pattern is a valid value.
-        let (platform, callbacks) =
-            unsafe { (platform.read_unaligned(), callbacks.read_unaligned()) };
-        // SAFETY: the header requires NULL or a whole struct.
-        let limits = unsafe { read(limits) }.unwrap_or(DEFAULT);
-        let driving = if platform.thread_create.is_some() {
-            Driving::Worker
-        } else {
-            Driving::Caller
-        };
-        let call_limit =
-            (limits.call_limit_ms != 0).then(|| Duration::from_millis(limits.call_limit_ms.into()));
         let setup = slot.write(Setup {
-            platform,
-            callbacks,
+            // SAFETY: the header requires pointers to whole tables. Their members are numbers and pointers that may be NULL,
+            // so every bit pattern is a valid value.
+            platform: unsafe { platform.read_unaligned() },
+            // SAFETY: as above.
+            callbacks: unsafe { callbacks.read_unaligned() },
             call_limit,
             limits,
-            driving,
         });
         let Some(missing) = setup.platform.first_missing() else {
             return Ok(setup);
@@ -349,7 +361,12 @@ fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
     let setup = SETUP.get().ok_or(Error::Invalid(Invalid::NotStarted))?;
     let identity = identity()?;
     let platform = &setup.platform;
-    let config = config_of(&setup.limits, identity.is_leader(), setup.driving);
+    let driving = if platform.thread_create.is_some() {
+        Driving::Worker
+    } else {
+        Driving::Caller
+    };
+    let config = config_of(&setup.limits, identity.is_leader(), driving);
     // Before the platform listens, so that the library OS can set the key and try again.
     let is_secure = !config.require_secure || super::secure::has_key();
     CNode::check_start(&identity, &config, platform.memory_size, is_secure).map_err(not_made)?;

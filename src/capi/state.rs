@@ -4,7 +4,6 @@ use core::time::Duration;
 
 use super::CNode;
 use super::tables::{libos_ipc_callbacks, libos_ipc_limits, libos_ipc_platform};
-use crate::Driving;
 use crate::store::Once;
 
 /// The tables and limits that `libos_ipc_setup` copied.
@@ -13,7 +12,6 @@ pub(super) struct Setup {
     pub(super) callbacks: libos_ipc_callbacks,
     pub(super) call_limit: Option<Duration>,
     pub(super) limits: libos_ipc_limits,
-    pub(super) driving: Driving,
 }
 
 // SAFETY: the pointers are only passed to functions that, as the header states, any thread may call; `memory` is used

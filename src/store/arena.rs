@@ -255,8 +255,9 @@ impl<'m> Arena<'m> {
         &mut self,
         make: impl FnOnce(&mut Self) -> T,
     ) -> Result<&'m mut T, Error> {
-        let room = self.alloc_uninit::<T>(1).first_mut();
-        let room = room.ok_or(Error::Full(Resource::Memory))?;
+        let [room] = self.alloc_uninit::<T>(1) else {
+            return Err(Error::Full(Resource::Memory));
+        };
         Ok(write(room, || make(self)))
     }
 

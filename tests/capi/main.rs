@@ -59,18 +59,13 @@ fn library() -> &'static Path {
     LIBRARY.get_or_init(|| build("target", "capi", ""))
 }
 
-/// The static library for families that outlive their leader.
-fn succession_library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| build("succession-target", "capi,succession", ""))
-}
-
-/// The static library with secure streams, built with the flags in `docs/security.md`.
-fn secure_library() -> &'static Path {
+/// The static library with secure streams, which a family without a key does not use, and with successions, built with the
+/// flags in `docs/security.md`.
+fn whole_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let flags = "--cfg aes_force_soft --cfg polyval_force_soft \
                  --cfg curve25519_dalek_backend=\"serial\"";
-    LIBRARY.get_or_init(|| build("secure-target", "capi,secure", flags))
+    LIBRARY.get_or_init(|| build("whole-target", "capi,secure,succession", flags))
 }
 
 /// The static library with the check of platforms: little is optimised, because that would take longer than the checks.

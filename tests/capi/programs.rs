@@ -9,9 +9,7 @@ use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Error, Exit, Identity, Target, Vmid, Wait};
 use tempfile::TempDir;
 
-use super::{
-    check_library, example, file, has, library, made, run, secure_library, succession_library,
-};
+use super::{check_library, example, file, has, library, made, run, whole_library};
 
 /// Builds a program from C files and the library.
 fn program(name: &str, sources: &[&str], library: &Path) -> Command {
@@ -248,21 +246,21 @@ fn a_waiting_call_ends_when_its_interrupt_is_raised_or_its_time_is_over() {
 #[test]
 fn a_family_in_c_goes_on_when_its_leader_is_killed() {
     if has("cc") {
-        run_program_with("succession", &["goes-on"], succession_library());
+        run_program_with("succession", &["goes-on"], whole_library());
     }
 }
 
 #[test]
 fn a_process_in_c_whose_leader_is_killed_before_it_joins_asks_the_heir() {
     if has("cc") {
-        run_program_with("succession", &["newcomer"], succession_library());
+        run_program_with("succession", &["newcomer"], whole_library());
     }
 }
 
 #[test]
 fn a_process_without_the_family_key_is_refused() {
     if has("cc") {
-        run_program_with("secure", &[], secure_library());
+        run_program_with("secure", &[], whole_library());
     }
 }
 

@@ -25,7 +25,7 @@ impl<'m> FreeList<'m> {
             stack: arena.alloc_table(capacity, |index| u32::try_from(index).or_broken(u32::MAX)),
             free: capacity,
             least_free: capacity,
-            in_use: arena.alloc_table(words(capacity), |_| 0),
+            in_use: arena.alloc_filled(words(capacity), &0),
         }
     }
 
