@@ -211,7 +211,12 @@ fn step(leader: &mut Leader<'_>, step: Step) {
                 signal: i32::from(count % 65),
                 target: KillTarget::All,
             };
-            leader.apply(&Op::SignalStarting { from, kill });
+            leader.apply(&Op::SignalAll {
+                from,
+                seq: 0,
+                kill,
+                result: Ok(()),
+            });
             leader.apply(&Op::Signal(other, kill));
         }
         14 => {

@@ -25,6 +25,7 @@ impl Leader<'_> {
         if !self.roster.is_empty() {
             self.count(op, &outcome);
         }
+        self.note_broadcast(op);
         self.update_outbox();
         #[cfg(debug_assertions)]
         {
@@ -152,14 +153,12 @@ impl Leader<'_> {
             }
             // A signal for a process or for all is never refused.
             Op::Signal(to, kill) => drop(self.processes.add_signal(to, &kill)),
-            Op::SignalStarting { from, kill } => self.processes.queue_for_starting(from, &kill),
+            Op::SignalAll { .. } | Op::SignalAllRefused { .. } => return self.signal_all(op),
             Op::SignalAnswered { from, seq, result } => {
                 if !self.processes.signals.on_answer(from, seq, result) {
                     return Outcome::Rejected;
                 }
             }
-            Op::SignalledAll { seq: 0, .. } => {}
-            Op::SignalledAll { result, .. } => return Outcome::Answer(status(result)),
             Op::SyncRefused { code, .. } => {
                 return Outcome::Sync(match code {
                     SyncCode::RequestUpgrade => Err(RequestError::NoRoom),
@@ -183,7 +182,8 @@ impl Leader<'_> {
             Op::Request { .. } if matches!(outcome, Outcome::Remaining(_)) => {}
             Op::Request { from, .. }
             | Op::SignalAnswered { from, .. }
-            | Op::SignalledAll { from, .. }
+            | Op::SignalAll { from, .. }
+            | Op::SignalAllRefused { from, .. }
             | Op::OwnerDied(from, _) => self.roster.count_taken(from),
             Op::Sync { from, .. } | Op::SyncRefused { from, .. } => {
                 self.roster.count_taken(from);
@@ -412,6 +412,6 @@ fn lock_outcome(set: Result<SetOutcome, Errno>) -> Outcome {
 }
 
 /// Returns the answer for the result.
-fn status(result: Result<(), Errno>) -> Answer<'static> {
+pub(super) fn status(result: Result<(), Errno>) -> Answer<'static> {
     Answer::Status(result.map(|()| 0))
 }

@@ -73,7 +73,7 @@ impl Leader<'_> {
             Op::Sync { .. } | Op::OwnerDied(..) => 4 * clients,
             // A pass over the processes, charged to its sender as 32 frames. For each that has not joined it marks
             // the signal; at worst half of the index of targets moves, eight entries in a step.
-            Op::SignalStarting { .. } => {
+            Op::SignalAll { .. } => {
                 processes * (EACH_STARTING + self.processes.signals.capacity() / 8)
             }
             // Passes over the table of processes; each is charged to its sender as several frames.
@@ -97,7 +97,7 @@ impl Leader<'_> {
             Op::RevokeGrants(_) | Op::ReclaimRanges { .. } | Op::ConfirmGrants { .. } => PORTION,
             Op::Connected(_)
             | Op::Announce(_)
-            | Op::SignalledAll { .. }
+            | Op::SignalAllRefused { .. }
             | Op::SyncRefused { .. }
             | Op::Succeed { .. }
             | Op::AllowReturn(_)

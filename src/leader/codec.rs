@@ -108,10 +108,10 @@ const fn read_sync_code(number: u8) -> Option<SyncCode> {
 fn read_counted(head: &Head) -> Option<Op<'static>> {
     let vmid = Vmid::new(head.vmid.get())?;
     Some(match head.kind {
-        35 => Op::SignalledAll {
+        35 => Op::SignalAllRefused {
             from: vmid,
             seq: head.first.get(),
-            result: read_result(head.second.get())?,
+            errno: read_result(head.second.get())?.err()?,
         },
         36 => Op::SyncRefused {
             from: vmid,
@@ -121,6 +121,10 @@ fn read_counted(head: &Head) -> Option<Op<'static>> {
         37 => Op::Succeed { to: vmid },
         _ => return None,
     })
+}
+
+fn result_field(result: Result<(), Errno>) -> u64 {
+    u64::from(Errno::status(&result).cast_unsigned())
 }
 
 fn read_result(status: u64) -> Option<Result<(), Errno>> {
@@ -168,12 +172,17 @@ impl<'a> Op<'a> {
             Op::Signal(vmid, kill) => {
                 ((20, 0, vmid.get(), 0, 0), Some((0, Message::PidKill(kill))))
             }
-            Op::SignalStarting { from, kill } => {
-                ((21, 0, from.get(), 0, 0), Some((0, Message::PidKill(kill))))
+            Op::SignalAll {
+                from,
+                seq,
+                kill,
+                result,
+            } => {
+                let head = (21, 0, from.get(), seq, result_field(result));
+                (head, Some((0, Message::PidKill(kill))))
             }
             Op::SignalAnswered { from, seq, result } => {
-                let status = u64::from(Errno::status(&result).cast_unsigned());
-                ((23, 0, from.get(), seq, status), None)
+                ((23, 0, from.get(), seq, result_field(result)), None)
             }
             Op::ReclaimLocks { owner, left } => ((25, 0, owner.get(), left, 0), None),
             Op::Sync {
@@ -201,9 +210,8 @@ impl<'a> Op<'a> {
                 ((32, 0, vmid, number, which), None)
             }
             Op::RetryTransmit => ((33, 0, 0, 0, 0), None),
-            Op::SignalledAll { from, seq, result } => {
-                let status = u64::from(Errno::status(&result).cast_unsigned());
-                ((35, 0, from.get(), seq, status), None)
+            Op::SignalAllRefused { from, seq, errno } => {
+                ((35, 0, from.get(), seq, result_field(Err(errno))), None)
             }
             Op::SyncRefused { from, code, id } => ((36, sync_code(code), from.get(), id, 0), None),
             Op::Succeed { to } => plain(37, to),
@@ -291,9 +299,11 @@ impl<'a> Op<'a> {
             13 => Op::AllowReturn(vmid?),
             14 => Op::NotifyAbandoned(vmid?),
             20 => Op::Signal(vmid?, kill()?),
-            21 => Op::SignalStarting {
+            21 => Op::SignalAll {
                 from: vmid?,
+                seq: first,
                 kill: kill()?,
+                result: read_result(second)?,
             },
             23 => Op::SignalAnswered {
                 from: vmid?,

@@ -9,6 +9,7 @@
 mod apply;
 #[cfg(debug_assertions)]
 mod bounds;
+mod broadcast;
 mod capacities;
 mod codec;
 mod departed;
@@ -31,6 +32,7 @@ use crate::{Id, Vmid};
 use crate::file_locks::LockTable;
 use crate::shared_state::Server;
 pub use crate::store::{ImageCursor, Malformed, SMALLEST_SLICE};
+pub(crate) use broadcast::Broadcast;
 pub use capacities::LeaderCapacities;
 use departed::Departed;
 pub use ids::{Alloc, Ranges};
@@ -68,6 +70,8 @@ pub struct Leader<'m> {
     epoch: u32,
     /// The number of operations that were applied.
     ops: u64,
+    /// The signal for all that the last operation was about.
+    broadcast: Option<Broadcast>,
     /// The log of a family that outlives its leader, and that of a test.
     observers: [Option<&'m (dyn OpObserver + 'm)>; OBSERVERS],
 }
@@ -129,6 +133,7 @@ impl<'m> Leader<'m> {
             roster: Digested::new(Roster::new(arena, capacities.roster)),
             epoch: 1,
             ops: 0,
+            broadcast: None,
             observers: [None; OBSERVERS],
         }
     }

@@ -140,12 +140,17 @@ pub enum Op<'a> {
     },
     /// A signal is pending for the member.
     Signal(Vmid, PidKill),
-    /// A signal for all but `from` is pending for each process that is being started.
-    SignalStarting {
+    /// A signal for all but `from` is pending for each process that is being started. [`Op::Signal`] follows for each
+    /// member, in the order of the VMIDs.
+    SignalAll {
         /// The sender.
         from: Vmid,
+        /// The sequence number of the answer; 0 for no answer.
+        seq: u64,
         /// The signal.
         kill: PidKill,
+        /// The result for the sender.
+        result: Result<(), Errno>,
     },
     /// The member has answered a signal that came through the leader.
     SignalAnswered {
@@ -156,14 +161,14 @@ pub enum Op<'a> {
         /// The member's answer.
         result: Result<(), Errno>,
     },
-    /// A signal of a member for all processes is pending for each of them, with that result.
-    SignalledAll {
+    /// A signal of a member for all processes is refused.
+    SignalAllRefused {
         /// The member.
         from: Vmid,
         /// The sequence number of the answer; 0 for no answer.
         seq: u64,
-        /// The result for the sender.
-        result: Result<(), Errno>,
+        /// The reason.
+        errno: Errno,
     },
     /// A member whose limits are not those of the leader sends a message to the server of shared values,
     /// which does not get it.

@@ -212,7 +212,9 @@ impl<'m> SentFrames<'m> {
             (Op::Connected(vmid), _) => self.add(vmid, leader.given(vmid).or_broken(0)),
             (Op::Left(vmid), _) => self.remove(vmid.get()),
             (
-                Op::Request { from, seq, .. } | Op::SignalledAll { from, seq, .. },
+                Op::Request { from, seq, .. }
+                | Op::SignalAll { from, seq, .. }
+                | Op::SignalAllRefused { from, seq, .. },
                 Outcome::Answer(answer),
             ) if seq != 0 => self.push_answer(from, seq, &answer),
             (Op::Sync { from, sync, .. }, Outcome::Sync(Err(error))) => {

@@ -211,7 +211,7 @@ fn end_leader(family: Family, heir: &HostNode) -> (PathBuf, TempDir) {
 }
 
 /// Asks to follow the process at the other end, and returns the answer.
-fn rejoin(
+pub(crate) fn rejoin(
     to: &mut UnixStream,
     (from, frames): (&mut UnixStream, &mut FrameReader<'_>),
     seq: u64,

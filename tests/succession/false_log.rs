@@ -8,11 +8,13 @@ use libos_ipc::host::HostNode;
 use libos_ipc::leader::{ImageCursor, Leader, Op};
 use libos_ipc::store::Arena;
 use libos_ipc::testing::leader_capacities;
-use libos_ipc::wire::{FrameReader, HeirList, HeirReady, Hello, Message, Resignation};
+use libos_ipc::wire::{
+    FrameReader, HeirList, HeirReady, Hello, KillTarget, Message, PidKill, Resignation,
+};
 use libos_ipc::{Identity, Refusal, Vmid};
 use tempfile::TempDir;
 
-use crate::claims::{bytes_of, open, send};
+use crate::claims::{HELLO, bytes_of, open, rejoin, send};
 use crate::family::{CONFIG, LONG, vmid, wait_until};
 use crate::peer::assert_closed;
 
@@ -41,7 +43,7 @@ impl Heir {
     fn after(act: impl FnOnce(&Path, &HostNode)) -> Heir {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");
-        let listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();
+        let listener = listen(&base, 1);
         let identity = Identity::child(vmid(2), Vmid::LEADER);
         let node = HostNode::start(&base, identity, CONFIG).unwrap();
         let mut to = open(&base, 1, 2);
@@ -106,6 +108,87 @@ impl Heir {
         wait_until("the heir has all", || {
             self.node.tables_state().unwrap().0 == operations
         });
+    }
+}
+
+fn listen(base: &Path, number: u32) -> UnixListener {
+    UnixListener::bind(format!("{}.{number}", base.display())).unwrap()
+}
+
+/// A member of the family, which has sent so many frames, rejoins after the end of the leader, and gets that many signals.
+fn gets_signals(base: &Path, (number, listener): (u32, &UnixListener), sent: u64, expected: u32) {
+    let mut to = open(base, number, 2);
+    send(&mut to, &HELLO);
+    let (mut from, _) = listener.accept().unwrap();
+    from.set_read_timeout(Some(LONG)).unwrap();
+    from.read_exact(&mut [0; 4]).unwrap();
+    let mut room = vec![0; 1 << 16];
+    let mut frames = FrameReader::new(&mut room);
+    let taken = rejoin(&mut to, (&mut from, &mut frames), 7, 1, sent);
+    assert_eq!(taken, Ok(sent));
+    let mut signals = 0;
+    for seq in 8..10 {
+        let request = Message::GetIdOwner(1);
+        to.write_all(&bytes_of(seq, &request)).unwrap();
+        let mut is_answered = false;
+        while !is_answered || signals < expected {
+            let Some(frame) = frames.peek().unwrap() else {
+                let count = from.read(frames.space()).unwrap();
+                assert_ne!(count, 0, "the stream ends");
+                frames.mark_filled(count);
+                continue;
+            };
+            is_answered |= frame.seq == seq;
+            let message = frame.message();
+            let is_signal = matches!(message, Ok(Message::PidKill(_) | Message::KillPassed(_)));
+            signals += u32::from(is_signal);
+            let length = frame.length();
+            frames.skip(length);
+        }
+    }
+    assert_eq!(signals, expected, "process {number}");
+}
+
+#[test]
+fn signal_for_all_reaches_each_member_once_if_the_leader_dies_before_all_of_it_is_in_the_log() {
+    let kill = PidKill {
+        sender: 33,
+        pid: 0,
+        id: 0,
+        signal: 15,
+        target: KillTarget::All,
+    };
+    let from = vmid(3);
+    for written in 0..=3 {
+        let mut heir = Heir::new();
+        for member in 2..6 {
+            heir.operation(&Op::Connected(vmid(member)));
+        }
+        heir.operation(&Op::SignalAll {
+            from,
+            seq: 5,
+            kill,
+            result: Ok(()),
+        });
+        for member in [2, 4, 5].into_iter().take(written) {
+            heir.operation(&Op::Signal(vmid(member), kill));
+        }
+        let Heir {
+            base,
+            node,
+            log,
+            _to: to,
+            _from: from_heir,
+            _dir,
+        } = heir;
+        let listeners = [3, 4, 5].map(|number| listen(&base, number));
+        drop((log, to, from_heir));
+        wait_until("the heir leads", || node.leader() == vmid(2));
+        let [sender, fourth, fifth] = &listeners;
+        // The sender does not send it again.
+        gets_signals(&base, (3, sender), 1, 0);
+        gets_signals(&base, (4, fourth), 0, 1);
+        gets_signals(&base, (5, fifth), 0, 1);
     }
 }
 

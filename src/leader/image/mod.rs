@@ -27,7 +27,7 @@ image!(Leader<'_> {
         departed,
         roster,
     }
-    omitted { observers }
+    omitted { broadcast, observers }
 });
 
 image!(Departed<'_> {

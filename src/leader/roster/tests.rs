@@ -89,10 +89,16 @@ fn each_frame_that_changes_the_state_counts_once_and_each_message_that_is_no_ans
                 seq: 1 << 62,
                 result: Ok(()),
             },
-            Op::SignalledAll {
+            Op::SignalAll {
                 from: to,
                 seq: 6,
+                kill: kill(3),
                 result: Err(Errno::ESRCH),
+            },
+            Op::SignalAllRefused {
+                from: to,
+                seq: 7,
+                errno: Errno::EINVAL,
             },
             Op::OwnerDied(to, 3),
         ];
@@ -109,7 +115,7 @@ fn each_frame_that_changes_the_state_counts_once_and_each_message_that_is_no_ans
         ];
         for op in &not_counted {
             leader.apply(op);
-            assert_eq!(counts(leader, member), Some((5, 0)), "{op:?}");
+            assert_eq!(counts(leader, member), Some((6, 0)), "{op:?}");
         }
         // The VMID after this one is taken, so the request is applied twice.
         let message = Message::GetNewVmid;
@@ -123,17 +129,17 @@ fn each_frame_that_changes_the_state_counts_once_and_each_message_that_is_no_ans
         assert_eq!(leader.apply(&again), Outcome::Remaining(1));
         let given = leader.apply(&request(member, 8, message));
         assert_eq!(given, Outcome::Answer(Answer::Vmid(member + 2)));
-        assert_eq!(counts(leader, member), Some((6, 0)));
+        assert_eq!(counts(leader, member), Some((7, 0)));
         leader.apply(&Op::Signal(to, kill(3)));
         let id = leader.poll_transmit().unwrap().id;
         leader.apply(&Op::Requeued(id));
-        assert_eq!(counts(leader, member), Some((6, 0)));
+        assert_eq!(counts(leader, member), Some((7, 0)));
         leader.apply(&Op::RetryTransmit);
         leader.apply(&Op::Transmitted {
             id,
             is_extended: true,
         });
-        assert_eq!(counts(leader, member), Some((6, 1)));
+        assert_eq!(counts(leader, member), Some((7, 1)));
     });
 }
 

@@ -86,7 +86,9 @@ impl World<'_> {
         let outcome = self.apply(op);
         match (*op, outcome) {
             (
-                Op::Request { from, seq, .. } | Op::SignalledAll { from, seq, .. },
+                Op::Request { from, seq, .. }
+                | Op::SignalAll { from, seq, .. }
+                | Op::SignalAllRefused { from, seq, .. },
                 Outcome::Answer(answer),
             ) if seq != 0 => self.queued.answer(from, seq, &answer),
             (Op::Sync { from, sync, .. }, Outcome::Sync(Err(RequestError::NoRoom))) => {
@@ -230,8 +232,8 @@ impl World<'_> {
                 });
             }
             7 => {
-                let result = Ok(());
-                return self.frame(&Op::SignalledAll { from, seq, result });
+                let errno = crate::error::Errno::EINVAL;
+                return self.frame(&Op::SignalAllRefused { from, seq, errno });
             }
             _ => {
                 let kill = PidKill {

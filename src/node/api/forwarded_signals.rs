@@ -2,8 +2,8 @@
 
 use crate::Vmid;
 use crate::error::Errno;
-use crate::leader::{Op, Outcome};
-use crate::node::{Node, Sender};
+use crate::leader::{Broadcast, Leader, Op, Outcome};
+use crate::node::{LeaderTables, Node, PeerRef, Sender, Signal, SignalReply, Upcall};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::PidKill;
@@ -26,29 +26,68 @@ impl<P: Pal> Node<'_, P> {
             return Err(Errno::ESRCH);
         };
         let us = self.identity.vmid;
-        let mut is_any_there = false;
         let result = {
             // Under one lock, so that a process that joins at this moment gets the signal exactly
             // once.
             let mut leader = leader.lock();
             let is_first_there = from != us && !leader.processes().own_has_left();
-            is_any_there |= is_first_there || leader.processes().has_any_except(from);
-            leader.apply(&Op::SignalStarting { from, kill: *kill });
-            for peer in self.peers.all() {
-                let to = peer.vmid();
-                let is_here = peer.is_member() && !peer.ended.load(Ordering::SeqCst);
-                if to == from || !is_here || leader.processes().is_starting(to) {
-                    continue;
-                }
-                is_any_there = true;
-                leader.apply(&Op::Signal(to, *kill));
-            }
+            let is_any_there = is_first_there
+                || leader.processes().has_any_except(from)
+                || self
+                    .peers
+                    .all()
+                    .any(|peer| gets_signals(&peer, &leader, from));
             let result = is_any_there.then_some(()).ok_or(Errno::ESRCH);
-            leader.apply(&Op::SignalledAll { from, seq, result });
+            let kill = *kill;
+            leader.apply(&Op::SignalAll {
+                from,
+                seq,
+                kill,
+                result,
+            });
+            if self.follows() {
+                let last = None;
+                self.signal_members(&mut leader, &Broadcast { from, kill, last });
+            } else {
+                for peer in self.peers.all() {
+                    if gets_signals(&peer, &leader, from) {
+                        leader.apply(&Op::Signal(peer.vmid(), kill));
+                    }
+                }
+            }
             result
         };
         self.send_output(Sender::Call);
         result
+    }
+
+    /// Makes a signal for all pending for the members after the last one that has it: in the order in which a successor
+    /// goes on.
+    fn signal_members(&self, leader: &mut Leader<'_>, broadcast: &Broadcast) {
+        let Broadcast { from, kill, .. } = *broadcast;
+        let mut last = broadcast.last;
+        while let Some(to) = leader.next_member(last) {
+            last = Some(to);
+            let peer = self.peers.find(to);
+            if peer.is_some_and(|peer| gets_signals(&peer, leader, from)) {
+                leader.apply(&Op::Signal(to, kill));
+            }
+        }
+    }
+
+    /// As a new leader: goes on with the signal for all that was the last thing that the leader before has written.
+    pub(in crate::node) fn end_broadcast(&self, leader: &LeaderTables<'_>, broadcast: &Broadcast) {
+        self.signal_members(&mut leader.lock(), broadcast);
+        let us = self.identity.vmid;
+        let is_for_us = broadcast.from != us && broadcast.last < Some(us);
+        if is_for_us
+            && broadcast.kill.signal != 0
+            && !self.own_has_left()
+            && let Ok(signal) = Signal::read(us, &broadcast.kill)
+        {
+            let reply = SignalReply { to: us, seq: 0 };
+            self.when_upcalls_have_room(|| self.try_enqueue_upcall(Upcall::Signal(signal, reply)));
+        }
     }
 
     /// Handles the answer of a member to a forwarded signal. False if no such signal was sent to
@@ -63,4 +102,11 @@ impl<P: Pal> Node<'_, P> {
         self.send_output(Sender::Call);
         matches!(answered, Outcome::Done)
     }
+}
+
+/// Whether a member gets a signal for all that `from` has sent: it has neither ended, nor is it being started.
+fn gets_signals<S>(peer: &PeerRef<'_, '_, S>, leader: &Leader<'_>, from: Vmid) -> bool {
+    let to = peer.vmid();
+    let is_here = peer.is_member() && !peer.ended.load(Ordering::SeqCst);
+    to != from && is_here && !leader.processes().is_starting(to)
 }

@@ -389,9 +389,10 @@ impl<'m, P: Pal> Node<'m, P> {
             peer.charge.store(FRAMES, Ordering::Relaxed);
             self.forward_to_all((from, seq), kill)
         } else {
-            let result = Err(Errno::EINVAL);
-            leader.lock().apply(&Op::SignalledAll { from, seq, result });
-            result
+            let errno = Errno::EINVAL;
+            let refusal = Op::SignalAllRefused { from, seq, errno };
+            leader.lock().apply(&refusal);
+            Err(errno)
         };
         if seq != 0 {
             self.answer(peer, seq, &Answer::Status(result.map(|()| 0)));

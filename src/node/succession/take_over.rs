@@ -112,6 +112,7 @@ impl<'m, P: Pal> Node<'m, P> {
             );
             return self.give_up_candidacy(following);
         };
+        let broadcast = tables.lock().broadcast();
         self.close_read_log(heir);
         // This process follows itself: it takes what the old leader had for it, gives its delegations back,
         // and executes what the old leader has not taken.
@@ -122,6 +123,9 @@ impl<'m, P: Pal> Node<'m, P> {
         // From the first moment on there is a place for what the leader has for each member.
         self.adopt_members(tables);
         self.connect_newcomers(tables);
+        if let Some(broadcast) = broadcast {
+            self.end_broadcast(tables, &broadcast);
+        }
         self.set_leader(following, us, Stage::Candidate);
         self.execute_own(tables, following, taken);
         following.set_stage(Stage::Led);
@@ -211,7 +215,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Runs the queued calls to the embedder until `act` has had room for its own.
-    fn when_upcalls_have_room(&self, act: impl Fn() -> bool) {
+    pub(in crate::node) fn when_upcalls_have_room(&self, act: impl Fn() -> bool) {
         while !act() {
             self.run_upcalls();
         }

@@ -169,7 +169,14 @@ impl Program {
                 };
             }
             3 => return Op::Signal(from, kill),
-            4 => return Op::SignalStarting { from, kill },
+            4 => {
+                return Op::SignalAll {
+                    from,
+                    seq: 0,
+                    kill,
+                    result: Ok(()),
+                };
+            }
             5 => {
                 if let Some((from, seq)) = self.signals.pop() {
                     let result = if self.rng.bool() {

@@ -249,7 +249,13 @@ fn signal_for_all_takes_a_bounded_number_of_steps_for_each_process_that_has_not_
             target: crate::wire::KillTarget::All,
         };
         let from = Vmid::LEADER;
-        let steps = steps_of(leader, &Op::SignalStarting { from, kill });
+        let signal = Op::SignalAll {
+            from,
+            seq: 0,
+            kill,
+            result: Ok(()),
+        };
+        let steps = steps_of(leader, &signal);
         assert!(steps <= u64::from(STARTING) * 128, "{steps} steps");
         assert!((0..STARTING).all(|number| leader.processes.signals.is_waiting(vmid(10 + number))));
     });
