@@ -189,8 +189,10 @@ fn leave<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, led: bool) {
         world.log(format_args!("v{} leaves, the leader", own.vmid));
         let now = world.network.now;
         world.checks.succession.leaves(own.vmid, now);
+        let checks = &mut world.checks;
+        checks.calls.leader_ends(now, &checks.family);
         world.network.may_end(own.place);
-        led && world.network.is_alone(own.place)
+        led && world.network.is_alone(own.place) && !world.network.may_hand_over()
     });
     let began = now();
     let left = node.leave(Wait::at_most(LONG));

@@ -106,6 +106,13 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                 world.died_at_start(exit.pid.get());
             }
             let checks = &mut world.checks;
+            // In a family that has ended a process takes a child for dead with which it has no connection any more.
+            if exit.signal == SIGPWR
+                && checks.false_disconnects.may_close
+                && checks.succession.may_be_gone(&checks.family)
+            {
+                checks.family.may_have_died(exit.pid.get());
+            }
             let outcome = checks.exits.reported(&checks.family, self.vmid, exit);
             world.check("exits", outcome);
         });
@@ -131,6 +138,10 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             let vmid = self.vmid;
             world.log(format_args!("v{vmid} follows {leader}, in epoch {epoch}"));
             let leader = leader.get();
+            let has_ended =
+                world.network.is_dead_or_gone(leader) || world.checks.succession.is_leaving(leader);
+            let now = world.network.now;
+            world.checks.calls.follows(vmid, has_ended, now);
             let outcome = world.checks.succession.follows(vmid, leader, epoch);
             world.check("leaders", outcome);
             let outcome = world.checks.succession.rejoins(vmid, leader, epoch);

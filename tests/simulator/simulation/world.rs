@@ -264,6 +264,7 @@ impl World {
         self.log(format_args!("the leader v{vmid} ends; its heir: {heir:?}"));
         self.checks.succession.ended(vmid, heir, now);
         self.checks.calls.leader_ended = Some(now);
+        self.checks.calls.leader_ends(now, &self.checks.family);
     }
 
     /// Whether the leader serves all members: its log takes bytes, and all have had the time to follow it.

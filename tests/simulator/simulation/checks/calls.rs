@@ -1,6 +1,7 @@
 //! **calls**: every call ends, by its answer, its limit, an interrupt or the end of the process
 //! that it asks; and a call returns an error only for a reason.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use libos_ipc::{Errno, Error};
@@ -35,6 +36,8 @@ pub(crate) struct Calls {
     pub(crate) is_leader_gone: bool,
     /// The time at which a leader has last ended.
     pub(crate) leader_ended: Option<u64>,
+    /// The time since which each process may be without a leader: several may end before it follows one.
+    unled: BTreeMap<u32, u64>,
 }
 
 impl Calls {
@@ -44,6 +47,23 @@ impl Calls {
             may_miss_leader: faults.have_heirs() && faults.hold_up(),
             is_leader_gone: false,
             leader_ended: None,
+            unled: BTreeMap::new(),
+        }
+    }
+
+    /// The leader has died, or begins to leave.
+    pub(crate) fn leader_ends(&mut self, now: u64, family: &Family) {
+        for process in family.all() {
+            self.unled.entry(process.vmid).or_insert(now);
+        }
+    }
+
+    /// A process follows a leader, which has ended meanwhile, too, if `has_ended`.
+    pub(crate) fn follows(&mut self, who: u32, has_ended: bool, now: u64) {
+        if has_ended {
+            self.unled.insert(who, now);
+        } else {
+            self.unled.remove(&who);
         }
     }
 
@@ -71,9 +91,8 @@ impl Calls {
         }
         let is_ending = process.is_some_and(|process| process.state == State::Ending);
         let is_tight = self.faults.has(Fault::Capacity);
-        let has_waited = self
-            .leader_ended
-            .is_some_and(|then| now >= then + nanoseconds(SUCCESSION_LIMIT));
+        let unled = self.unled.get(&call.who).copied().or(self.leader_ended);
+        let has_waited = unled.is_some_and(|then| now >= then + nanoseconds(SUCCESSION_LIMIT));
         let may_be = match error {
             None => true,
             Some(Error::TimedOut) => call.limit < LONG && took >= call.limit,

@@ -149,6 +149,14 @@ impl Family {
         mattered
     }
 
+    /// The parent of the process takes it for dead.
+    pub(crate) fn may_have_died(&mut self, pid: Id) {
+        let vmid = self.by_pid.get(&pid);
+        if let Some(process) = vmid.and_then(|vmid| self.processes.get_mut(vmid)) {
+            process.ends.push((0, SIGPWR));
+        }
+    }
+
     pub(crate) fn in_group(&mut self, vmid: u32, group: Id) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.group = group;

@@ -156,6 +156,18 @@ impl Network {
         Some((self.places[pipe.to].vmid, pipe.opened))
     }
 
+    /// Whether the leader has a log that it has not closed: it may leave the family to an heir that is dead already.
+    pub(crate) fn may_hand_over(&self) -> bool {
+        let log = self
+            .deaths
+            .as_ref()
+            .and_then(|deaths| Some((deaths.leader, deaths.log?)));
+        log.is_some_and(|(leader, log)| {
+            let pipe = &self.pipes[log];
+            pipe.is_log && pipe.from == leader && !pipe.is_closed(Side::Writer)
+        })
+    }
+
     /// Whether the process at that place leads.
     pub(super) fn leads(&self, place: usize) -> bool {
         let deaths = self.deaths.as_ref();
