@@ -59,8 +59,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// Sends one signal to one process. False if that failed.
     fn signal(&self, rng: &mut Rng, to: OtherProcess, signal: i32) -> bool {
         with(|world| {
-            let may_break =
-                world.has(Fault::Disconnect) || world.checks.false_disconnects.may_close;
+            // A process that is cut off does not know whether the leader has passed the signal on, and sends it directly.
+            let may_break = world.faults().may_break() || world.checks.false_disconnects.may_close;
             let times = if may_break { 4 } else { 1 };
             world.checks.signals.tries(to.pid.get(), signal, times);
         });
