@@ -262,14 +262,12 @@ impl Leader<'_> {
                 Outcome::Answer(status(self.start(from, vmid, pid).map_err(Error::errno)))
             }
             Message::ProcessReap(pid) if parts::PROCESSES => {
-                let starting = self.processes.find_starting(pid);
-                if self.processes.reap(from, pid, &mut self.ranges) {
-                    starting.map_or(Outcome::Done, Outcome::Abandoned)
-                } else {
-                    // The parent has not started it yet, but it owns its pid already.
-                    let granted = self.pending_grants.recipient(from, pid);
-                    let granted = granted.filter(|_| !self.processes.is_pid_in_use(pid));
-                    granted.map_or(Outcome::Rejected, Outcome::Abandoned)
+                let unborn = self.unborn_child(from, pid);
+                let is_reaped = self.processes.reap(from, pid, &mut self.ranges);
+                match unborn {
+                    Some(child) => Outcome::Abandoned(child),
+                    None if is_reaped => Outcome::Done,
+                    None => Outcome::Rejected,
                 }
             }
             Message::ProcessChange { what, pid, value } if parts::PROCESSES => {

@@ -1,7 +1,7 @@
 //! What members that have left had is freed, and what was given to those that have come is theirs.
 
 use super::Leader;
-use crate::Vmid;
+use crate::{Id, Vmid};
 
 /// The greatest number of IDs that one call reclaims.
 const GRANTS_PER_STEP: usize = 64;
@@ -37,6 +37,15 @@ impl Leader<'_> {
         let processes = &self.processes;
         let keep = |id| processes.owner_of_pid(id, owner);
         self.ranges.reclaim_portion_but(owner, left, &keep)
+    }
+
+    /// The child of `parent` that has or gets that pid and has not joined: abandoned if its parent reaps it.
+    pub(crate) fn unborn_child(&self, parent: Vmid, pid: Id) -> Option<Vmid> {
+        if self.processes.is_pid_in_use(pid) {
+            return self.processes.find_unborn(parent, pid);
+        }
+        // The parent has not started it yet, but it owns its pid already.
+        self.pending_grants.recipient(parent, pid)
     }
 
     /// Records that a member left. Its process is dead, and its pid stays in use as long as necessary; the

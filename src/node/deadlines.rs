@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::Node;
+use super::reclaim::AtomicReclaim;
 use crate::invariant::Count;
 use crate::leader::Leader;
 use crate::pal::{Deadline, Pal, Time};
@@ -26,6 +27,8 @@ pub(in crate::node) struct LeaderLimits {
     pub(in crate::node) revocations: EventLimits,
     /// Processes that are being started and have lost their parent.
     pub(in crate::node) starts: EventLimits,
+    /// What is left to reclaim of the one whose time has passed.
+    pub(in crate::node) overdue_start: AtomicReclaim,
     /// How many messages of the outbox, besides answers, were handled in this turn of the worker.
     sent_in_turn: AtomicU32,
     /// The turn in which the last signal for all came from a peer.
@@ -38,6 +41,7 @@ impl LeaderLimits {
             recalls: EventLimits::new(contended),
             revocations: EventLimits::new(contended),
             starts: EventLimits::new(contended),
+            overdue_start: AtomicReclaim::new(),
             sent_in_turn: AtomicU32::new(0),
             broadcast_turn: AtomicU64::new(0),
         }

@@ -1,17 +1,17 @@
 //! The leader's node reclaims what a process had that is gone, in portions: between them the leader's
 //! tables are free, and the worker serves others.
 
-use crate::Vmid;
 use crate::leader::{Leader, Op, Outcome};
 use crate::node::{LeaderTables, Node, PeerRef, Phase, Sender};
 use crate::pal::Pal;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::{Id, Vmid};
 
 /// What is left to do to reclaim the resources of a process: first its file locks, then its leases, its
 /// children, the IDs that it gave away and its own ones. The last step is its end itself: it is reported
 /// when all that the process had is free. The step is in the upper bits, the rest of that step in the lower ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::node) struct Reclaim(u64);
+struct Reclaim(u64);
 
 impl Reclaim {
     const SHIFT: u32 = 60;
@@ -23,7 +23,7 @@ impl Reclaim {
     const LEASES: u64 = 5;
     const LOCKS: u64 = 6;
 
-    pub(in crate::node) const START: Reclaim = Reclaim::step(Reclaim::LOCKS);
+    const START: Reclaim = Reclaim::step(Reclaim::LOCKS);
     const DONE: Reclaim = Reclaim(0);
 
     /// The beginning of a step.
@@ -70,20 +70,37 @@ impl Reclaim {
     }
 }
 
-/// A [`Reclaim`] that only the worker changes.
-pub(crate) struct AtomicReclaim(AtomicU64);
+/// What is left to reclaim of one process. Only the worker changes it.
+pub(crate) struct AtomicReclaim {
+    /// The VMID of the process; 0 if nothing was begun.
+    of: AtomicU32,
+    left: AtomicU64,
+}
 
 impl AtomicReclaim {
     pub(in crate::node) fn new() -> AtomicReclaim {
-        AtomicReclaim(AtomicU64::new(Reclaim::START.0))
+        AtomicReclaim {
+            of: AtomicU32::new(0),
+            left: AtomicU64::new(0),
+        }
     }
 
-    fn load(&self) -> Reclaim {
-        Reclaim(self.0.load(Ordering::SeqCst))
+    fn load(&self, vmid: Vmid) -> Reclaim {
+        if self.of.load(Ordering::SeqCst) == vmid.get() {
+            Reclaim(self.left.load(Ordering::SeqCst))
+        } else {
+            Reclaim::START
+        }
     }
 
-    pub(in crate::node) fn store(&self, left: Reclaim) {
-        self.0.store(left.0, Ordering::SeqCst);
+    fn store(&self, vmid: Vmid, left: Reclaim) {
+        self.of.store(vmid.get(), Ordering::SeqCst);
+        self.left.store(left.0, Ordering::SeqCst);
+    }
+
+    /// Forgets the process.
+    pub(in crate::node) fn clear(&self) {
+        self.of.store(0, Ordering::SeqCst);
     }
 }
 
@@ -132,30 +149,51 @@ impl<'m, P: Pal> Node<'m, P> {
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
     ) -> bool {
-        self.reclaim_of(peer, Reclaim::has_nothing)
+        self.reclaim_until(peer.vmid(), &peer.reclaim_left, Reclaim::has_nothing)
     }
 
     /// As [`Node::reclaim_possessions_of`], and then the end of the process is reported.
     pub(in crate::node) fn reclaim_all_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        self.reclaim_of(peer, |left| left == Reclaim::DONE)
+        self.reclaim_all(peer.vmid(), &peer.reclaim_left)
     }
 
-    fn reclaim_of(
+    /// As [`Node::reclaim_all_of`], for a process that may have no connection.
+    pub(in crate::node) fn reclaim_all(&self, vmid: Vmid, state: &AtomicReclaim) -> bool {
+        self.reclaim_until(vmid, state, |left| left == Reclaim::DONE)
+    }
+
+    /// As the leader: reclaims a portion of what a child had that the peer abandons before it has connected. Returns
+    /// whether that was all; the end of the child is not reported yet.
+    pub(in crate::node) fn reclaim_unborn(
         &self,
+        leader: &LeaderTables<'m>,
         peer: &PeerRef<'_, 'm, P::Stream>,
+        pid: Id,
+    ) -> bool {
+        let child = leader.lock().unborn_child(peer.vmid(), pid);
+        child.is_none_or(|child| {
+            self.is_connected(child)
+                || self.reclaim_until(child, &peer.reclaim_child, Reclaim::has_nothing)
+        })
+    }
+
+    fn reclaim_until(
+        &self,
+        vmid: Vmid,
+        state: &AtomicReclaim,
         is_enough: fn(Reclaim) -> bool,
     ) -> bool {
         let Some(leader) = self.leading() else {
             return true;
         };
-        let mut left = peer.reclaim_left.load();
+        let mut left = state.load(vmid);
         if self.phase() >= Phase::Closing {
             return true;
         }
         // A step that one portion completes is followed by the next one at once.
         while !is_enough(left) {
-            let next = self.reclaim_portion(leader, peer.vmid(), left);
-            peer.reclaim_left.store(next);
+            let next = self.reclaim_portion(leader, vmid, left);
+            state.store(vmid, next);
             if next.is_same_step(left) {
                 return false;
             }

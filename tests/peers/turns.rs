@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::Shutdown;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::{Host, HostNode};
@@ -468,5 +469,41 @@ fn starts_whose_time_has_passed_are_abandoned_one_a_turn() {
             turn(leader);
             assert!(before - running() <= 1, "{} abandoned", before - running());
         }
+    });
+}
+
+#[test]
+fn ids_of_a_child_that_its_parent_abandons_are_reclaimed_in_portions() {
+    with_leader(|base, leader| {
+        let wait = Wait::at_most(Duration::from_secs(20));
+        leader.join(wait).unwrap();
+        let identity = leader.start_child(wait).unwrap();
+        let ranges = || leader.statistics().pools.ranges.now;
+        let is_full = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let parent = scope.spawn(|| {
+                let parent = HostNode::start(base, identity, Config::DEFAULT).unwrap();
+                parent.join(wait).unwrap();
+                let child = parent.start_child(wait).unwrap();
+                for _ in 0..200 {
+                    parent.take_id_for(child.vmid, wait).unwrap();
+                }
+                is_full.store(true, Ordering::SeqCst);
+                parent.abandon_child(child.vmid).unwrap();
+                parent.shut_down(Duration::from_secs(20));
+            });
+            while !is_full.load(Ordering::SeqCst) {
+                turn(leader);
+            }
+            let full = ranges();
+            while !parent.is_finished() || leader.statistics().disconnects == 0 {
+                let before = ranges();
+                turn(leader);
+                let freed = before.saturating_sub(ranges());
+                // A portion when the peer is served, one when it is ready, and the pid of the child.
+                assert!(freed <= 129, "{freed} ranges in a turn");
+            }
+            assert!(full >= ranges() + 200);
+        });
     });
 }

@@ -229,6 +229,20 @@ impl<'m> Processes<'m> {
         Vmid::new(entry.vmid).filter(|_| entry.life == Life::Starting)
     }
 
+    /// As [`Processes::find_starting`], of a child of the member that it has not reaped.
+    pub(super) fn find_unborn(&self, parent: Vmid, pid: Id) -> Option<Vmid> {
+        let starting = self.find_starting(pid)?;
+        let entry = self.find_by_pid(pid)?;
+        let is_child = self.find_by_vmid(parent)?.pid == entry.parent;
+        (is_child && !entry.reaped).then_some(starting)
+    }
+
+    /// Returns true if the process is being started and was abandoned: what it had is being reclaimed.
+    pub(crate) fn is_abandoned(&self, vmid: Vmid) -> bool {
+        self.find_by_vmid(vmid)
+            .is_some_and(|entry| entry.life == Life::Starting && entry.reaped)
+    }
+
     /// Makes what is not in an image. Returns false if the image was none.
     pub(super) fn complete_image(&mut self) -> bool {
         let slots = self.entries.len();

@@ -70,7 +70,8 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: abandons a process that is being started, whose parent has ended, and that has not joined in
-    /// time: one, since others are served before the next. Returns when to check again, if before `until`.
+    /// time: one, of whose resources it reclaims a portion, since others are served before the next. Returns when to
+    /// check again, if before `until`.
     pub(crate) fn poll_starts(&self, until: Deadline) -> Deadline {
         let Some(leader) = self.leading() else {
             return until;
@@ -93,17 +94,19 @@ impl<'m, P: Pal> Node<'m, P> {
             if then > now {
                 return until.min(Deadline::At(then));
             }
-            if self.is_connected(vmid) {
-                leader.apply(&Op::DeferStart(vmid));
-                return Deadline::Now;
+            if !leader.processes().is_abandoned(vmid) {
+                if self.is_connected(vmid) {
+                    leader.apply(&Op::DeferStart(vmid));
+                    return Deadline::Now;
+                }
+                leader.apply(&Op::AbandonStart(vmid));
             }
-            let parent = leader.processes().parent_of_start(vmid);
-            leader.apply(&Op::AbandonStart(vmid));
-            (vmid, parent)
+            (vmid, leader.processes().parent_of_start(vmid))
         };
-        self.reclaim_absent(overdue);
-        // Only now: a parent that asks again finds nothing of it.
-        if let Some(parent) = parent {
+        // Only at the end: a parent that asks again finds nothing of it.
+        if self.reclaim_all(overdue, &self.leader_limits.overdue_start)
+            && let Some(parent) = parent
+        {
             leader.lock().apply(&Op::NotifyAbandoned(parent));
         }
         Deadline::Now

@@ -91,6 +91,11 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 return Ok(Retry::Now);
             }
+            if let Message::ProcessReap(pid) = message
+                && !self.reclaim_unborn(leader, peer, pid)
+            {
+                return Ok(Retry::Now);
+            }
             let asker = (peer.vmid(), frame.seq);
             // It fails for this process's own requests only.
             let outcome = self.apply_request(leader, asker, &message, Some(peer));

@@ -57,6 +57,8 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) syncs_refused: AtomicBool,
     /// On the leader: what is left to do to reclaim what a peer had whose process has ended.
     pub(crate) reclaim_left: AtomicReclaim,
+    /// On the leader: what is left to do to reclaim what a child had that the peer abandons.
+    pub(crate) reclaim_child: AtomicReclaim,
     /// On the leader: the limit of silence of the peer, in nanoseconds; 0 if it has stated none.
     pub(crate) silence_limit: AtomicU64,
     /// On the leader: the streams of the peer were lost, and what its process has is reclaimed at this

@@ -11,7 +11,7 @@ use super::stream_key::GENERATIONS;
 use super::turn::Share;
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::node::reclaim::{AtomicReclaim, Reclaim};
+use crate::node::reclaim::AtomicReclaim;
 use crate::store::{Arena, Contended, Rank, SortedMap, SpinLock, Table, bytes_for, memory_sum};
 use crate::wire::{FrameReader, FrameWriter};
 
@@ -165,6 +165,7 @@ impl<'m, S> Peers<'m, S> {
             max_frame: AtomicU32::new(u32::MAX),
             syncs_refused: AtomicBool::new(false),
             reclaim_left: AtomicReclaim::new(),
+            reclaim_child: AtomicReclaim::new(),
             silence_limit: AtomicU64::new(0),
             kept_until: AtomicU64::new(0),
             recall_debt: RecallDebt::new(),
@@ -336,7 +337,8 @@ impl<'m, S> Peers<'m, S> {
         peer.max_frame.store(u32::MAX, Ordering::Relaxed);
         peer.heirs_config.store(0, Ordering::Relaxed);
         peer.unsettled.store(0, Ordering::Relaxed);
-        peer.reclaim_left.store(Reclaim::START);
+        peer.reclaim_left.clear();
+        peer.reclaim_child.clear();
         peer.silence_limit.store(0, Ordering::Relaxed);
         peer.kept_until.store(0, Ordering::Relaxed);
         peer.recall_debt.clear();
