@@ -54,6 +54,7 @@ mod log;
 mod node;
 pub mod pal;
 mod parts;
+mod path;
 mod start_error;
 mod sync;
 mod vmid;

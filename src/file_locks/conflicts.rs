@@ -285,7 +285,8 @@ impl LockTable<'_> {
     }
 
     /// The number of slots for locks that are not reserved for delegations.
-    fn unreserved_slots(&self) -> usize {
+    #[inline]
+    pub(super) fn unreserved_slots(&self) -> usize {
         let left = self.trees.slots().remaining();
         left.minus(self.delegations.reserved())
     }

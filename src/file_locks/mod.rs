@@ -7,6 +7,7 @@
 //! cover a whole file and have a space of their own: `fcntl` locks and `flock` locks never
 //! conflict.
 
+mod alone;
 mod candidates;
 mod conflicts;
 mod deadlock;
@@ -33,6 +34,7 @@ use crate::Vmid;
 use crate::error::{Errno, Error};
 use crate::invariant::Count;
 use crate::parts;
+use crate::path::hash_path;
 use crate::wire::{FileLock, LockFamily, LockKind};
 
 use crate::store::{
@@ -47,7 +49,6 @@ pub(crate) use open_files::MAX_IN_TRANSIT;
 use open_files::OpenFileTable;
 pub use owner::Owner;
 use paths::PathStore;
-pub(crate) use paths::hash_path;
 use quotas::Charge;
 use table::{EMPTY_FILE, EMPTY_HOLDER, File, Holder, SpaceKind, hash_owner_and_file};
 use wait_queue::WaitQueue;
@@ -248,14 +249,16 @@ impl<'m> LockTable<'m> {
             return Ok(false);
         }
         self.record_use(from, lock, hash);
-        self.search.begin();
-        let set = self.set_on_file(from, 0, lock, (slot, hash));
-        self.release_closed();
-        set.map(|_| true)
+        self.set_on_found_file(from, 0, lock, (slot, hash))
+            .map(|_| true)
     }
 
     fn record_use(&mut self, from: Vmid, lock: &FileLock<'_>, hash: u64) {
-        if parts::DELEGATIONS && lock.family != LockFamily::Flock && lock.kind != LockKind::Unlock {
+        if parts::DELEGATIONS
+            && lock.family != LockFamily::Flock
+            && lock.kind != LockKind::Unlock
+            && !self.delegations.contention.is_empty()
+        {
             self.delegations.contention.record_use(hash, from);
         }
     }
@@ -268,13 +271,24 @@ impl<'m> LockTable<'m> {
         hash: u64,
     ) -> Result<SetOutcome, Errno> {
         let slot = self.find_slot(lock.path, hash);
+        self.set_on_found_file(from, seq, lock, (slot, hash))
+    }
+
+    /// As [`LockTable::set`], for a caller that has looked the slot of the file up already.
+    #[inline(never)]
+    fn set_on_found_file(
+        &mut self,
+        from: Vmid,
+        seq: u64,
+        lock: &FileLock<'_>,
+        file: (Option<u32>, u64),
+    ) -> Result<SetOutcome, Errno> {
         self.search.begin();
-        let set = self.set_on_file(from, seq, lock, (slot, hash));
+        let set = self.set_on_file(from, seq, lock, file);
         self.release_closed();
         set
     }
 
-    /// As [`LockTable::set`], for a caller that has looked the slot of the file up already.
     #[inline]
     fn set_on_file(
         &mut self,

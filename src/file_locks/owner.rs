@@ -61,7 +61,7 @@ impl Owner {
     /// The key of the owner, by which owners are ordered.
     pub(super) const fn key(self) -> (u64, u8) {
         match self {
-            Owner::Process { vmid, pid } => (((vmid.get() as u64) << 32) | pid as u64, 0),
+            Owner::Process { vmid, pid } => (number_of(vmid, pid), 0),
             Owner::Open(open_file) => (open_file, 1),
             Owner::Flock(open_file) => (open_file, 2),
         }
@@ -69,10 +69,15 @@ impl Owner {
 
     pub(super) const fn hash(self) -> u64 {
         hash64(match self {
-            Owner::Process { .. } => self.key().0,
+            Owner::Process { vmid, pid } => return Owner::hash_of(vmid, pid),
             Owner::Open(open_file) => open_file.wrapping_add(1).rotate_left(21),
             Owner::Flock(open_file) => open_file.wrapping_add(2).rotate_left(42),
         })
+    }
+
+    /// The hash of a process.
+    pub(super) const fn hash_of(vmid: Vmid, pid: Id) -> u64 {
+        hash64(number_of(vmid, pid))
     }
 
     pub(super) const fn space(self) -> SpaceKind {
@@ -81,4 +86,9 @@ impl Owner {
             Owner::Process { .. } | Owner::Open(_) => SpaceKind::Ranges,
         }
     }
+}
+
+/// The number of a process: its VMID above the pid.
+const fn number_of(vmid: Vmid, pid: Id) -> u64 {
+    ((vmid.get() as u64) << 32) | pid as u64
 }

@@ -4,7 +4,7 @@ use core::cmp::Ordering;
 
 use crate::invariant::Count;
 use crate::store::{
-    Arena, NONE, SlotAllocator, Steps, Table, bytes_for, copy, entry, hash64, image, list_length,
+    Arena, NONE, SlotAllocator, Steps, Table, bytes_for, copy, entry, image, list_length,
     memory_sum,
 };
 
@@ -72,7 +72,10 @@ impl<'m> PathStore<'m> {
     /// The number of chunks that a file with that path is charged for: those that its path takes, and at
     /// least those that each file has on average.
     pub(super) fn cost_of(length: usize) -> usize {
-        Self::chunks_of(length).max(CHUNKS_PER_PATH)
+        if length <= CHUNKS_PER_PATH * CHUNK_LENGTH {
+            return CHUNKS_PER_PATH;
+        }
+        Self::chunks_of(length)
     }
 
     /// Whether the free chunks can hold the path.
@@ -198,33 +201,4 @@ impl<'m> PathStore<'m> {
     pub(super) fn steps(&self) -> u64 {
         self.steps.get()
     }
-}
-
-/// An odd number with well mixed bits: the golden ratio.
-const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// The hash of a path. Callers compute it once for each request.
-pub(crate) fn hash_path(path: &[u8]) -> u64 {
-    let (words, rest) = path.as_chunks::<8>();
-    let mut hash = path.len() as u64;
-    // One multiplication for each word, and all bits are mixed at the end: a good hash of each word
-    // would take most of the time of an uncontended lock. Peers can make collisions in any case.
-    for word in words {
-        hash = (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(MULTIPLIER);
-    }
-    // `last_chunk` of `core` contains a panic.
-    let tail = path.len().checked_sub(8).and_then(|at| path.get(at..));
-    let last = match tail.and_then(<[u8]>::first_chunk) {
-        _ if rest.is_empty() => [0; 8],
-        // It overlaps the word before: one read takes less time than one for each byte.
-        Some(last) => *last,
-        None => {
-            let mut last = [0; 8];
-            for (to, from) in last.iter_mut().zip(rest) {
-                *to = *from;
-            }
-            last
-        }
-    };
-    hash64(hash.rotate_left(5) ^ u64::from_le_bytes(last))
 }

@@ -30,6 +30,15 @@ impl Reach {
         second_holder: NONE,
     };
 
+    /// The reach of one lock.
+    pub(super) const fn of(end: u64, holder: u32) -> Reach {
+        Reach {
+            end,
+            holder,
+            ..Reach::EMPTY
+        }
+    }
+
     /// Adds an end of that holder.
     pub(super) fn extend(mut self, end: u64, holder: u32) -> Reach {
         if holder == NONE {

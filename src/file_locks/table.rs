@@ -4,11 +4,12 @@ use core::cmp::{Ordering, Reverse};
 use core::mem::replace;
 
 use super::delegation::Delegation;
-use super::paths::{PathStore, StoredPath, hash_path};
+use super::paths::{PathStore, StoredPath};
 use super::quotas::FILES;
 use super::{LockTable, Owner};
 use crate::Vmid;
 use crate::invariant::OrBroken;
+use crate::path::hash_path;
 use crate::store::{NONE, Payer, Table, entry, hash64};
 
 /// The two spaces of locks, which never conflict with each other.
@@ -170,15 +171,19 @@ impl LockTable<'_> {
     #[inline]
     pub(super) fn find_slot(&self, path: &[u8], hash: u64) -> Option<u32> {
         // A file is often the one that was used before.
+        let last = self.find_last_added(path, hash);
+        last.or_else(|| self.search_slot(path, hash))
+    }
+
+    /// The slot of the file that was added last, if it has that path.
+    #[inline]
+    pub(super) fn find_last_added(&self, path: &[u8], hash: u64) -> Option<u32> {
         let slot = self.last_added;
-        if let Some(file) = self.files.get(slot as usize)
-            && file.hash == hash
+        let file = self.files.get(slot as usize)?;
+        let is_it = file.hash == hash
             && (file.is_in_table() || slot == self.idle_file)
-            && self.paths.is_path(file.path, path)
-        {
-            return Some(slot);
-        }
-        self.search_slot(path, hash)
+            && self.paths.is_path(file.path, path);
+        is_it.then_some(slot)
     }
 
     #[inline(never)]
@@ -255,7 +260,7 @@ impl LockTable<'_> {
         }
     }
 
-    fn remove_file(&mut self, slot: u32) {
+    pub(super) fn remove_file(&mut self, slot: u32) {
         let file = self.file_at(slot);
         let (hash, path) = (file.hash, file.path);
         let (files, paths) = (&self.files, &self.paths);

@@ -10,8 +10,8 @@ use super::op::{Op, Presence};
 use super::outbox::OutgoingId;
 use crate::Vmid;
 use crate::error::Errno;
-use crate::file_locks::hash_path;
 use crate::invariant::Count;
+use crate::path::hash_path;
 use crate::wire::{Frame, Message, ProcessNote, SyncCode, TooSmall};
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

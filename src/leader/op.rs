@@ -51,7 +51,7 @@ pub enum Op<'a> {
         from: Vmid,
         /// The lock.
         lock: FileLock<'a>,
-        /// The hash of its path (`file_locks::hash_path`), which the caller has computed already.
+        /// The hash of its path (`path::hash_path`), which the caller has computed already.
         hash: u64,
     },
     /// A member, or the leader's own process, sends a message to the server of shared values.

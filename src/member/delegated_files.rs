@@ -7,9 +7,10 @@ use crate::Id;
 use crate::Vmid;
 use crate::error::{Errno, Error};
 use crate::fencing::Numbers;
-use crate::file_locks::{LockLimits, LockTable, hash_path};
+use crate::file_locks::{LockLimits, LockTable};
 use crate::invariant::Count;
 use crate::parts;
+use crate::path::hash_path;
 use crate::store::{Arena, Table, bytes_for, memory_sum};
 use crate::wire::{DelegatedLockList, FileLock, HeldLock, LockFamily, LockKind};
 

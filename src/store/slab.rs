@@ -33,6 +33,7 @@ impl<'m> SlotAllocator<'m> {
         }
     }
 
+    #[cfg_attr(not(static_library), inline)]
     pub(crate) fn alloc(&mut self) -> Option<u32> {
         let slot = if let Some(next) = self.next_free.get(self.free as usize) {
             let slot = self.free;
@@ -51,6 +52,7 @@ impl<'m> SlotAllocator<'m> {
         Some(slot)
     }
 
+    #[cfg_attr(not(static_library), inline)]
     pub(crate) fn free(&mut self, slot: u32) {
         if let Some(next) = self.next_free.get_mut(slot as usize) {
             *next = self.free;

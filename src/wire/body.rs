@@ -9,6 +9,7 @@ use super::payload::{
     EndQuery, ExitReport, FileLock, Heartbeat, Hello, IdRange, LimitFlags, PeerLimits, PidKill,
     ProcessQuery, RelativeNote, Sync,
 };
+use crate::path::has_nul;
 use crate::store::total;
 use core::mem::size_of;
 use zerocopy::FromBytes;
@@ -295,23 +296,6 @@ impl<'a> Sync<'a> {
     }
 }
 
-/// Whether a path has a NUL. It looks at eight bytes at a time, because this is on the way of each lock.
-#[inline]
-fn has_nul(path: &[u8]) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
-    let (words, rest) = path.as_chunks::<8>();
-    let has_zero_byte = |word: &[u8; 8]| {
-        let word = u64::from_ne_bytes(*word);
-        word.wrapping_sub(ONES) & !word & HIGH_BITS != 0
-    };
-    // The last eight bytes overlap the word before.
-    let last = path.len().checked_sub(8).and_then(|at| path.get(at..));
-    let last = last.and_then(<[u8]>::first_chunk);
-    words.iter().any(has_zero_byte)
-        || last.map_or_else(|| rest.iter().min() == Some(&0), has_zero_byte)
-}
-
 impl<'a> FileLock<'a> {
     /// The bytes after the path: its NUL and the reserved bytes.
     const TAIL: usize = layout::FILE_LOCK_SPARE + 1;
@@ -323,13 +307,19 @@ impl<'a> FileLock<'a> {
         if has_nul(self.path) {
             return usize::MAX;
         }
+        self.length_without_nul()
+    }
+
+    /// As `length`, if the path has no NUL.
+    #[inline]
+    fn length_without_nul(&self) -> usize {
         total!(size_of::<layout::FileLock>(), self.path.len(), Self::TAIL)
     }
 
-    /// Returns the length of the frame of a request with this lock.
+    /// Returns the length of the frame of a request with this lock, if the path has no NUL.
     #[inline]
-    pub(crate) fn frame_length(&self) -> usize {
-        total!(HEADER_LENGTH, self.length())
+    pub(crate) fn frame_length_without_nul(&self) -> usize {
+        total!(HEADER_LENGTH, self.length_without_nul())
     }
 
     #[inline]

@@ -153,6 +153,11 @@ impl<'m> Contention<'m> {
         }
     }
 
+    /// Whether no file was ever found contended.
+    pub(in crate::file_locks) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Records that a member uses the file. Returns whether the file may be delegated to it.
     pub(in crate::file_locks) fn record_use(&mut self, hash: u64, by: Vmid) -> bool {
         if self.count == 0 {

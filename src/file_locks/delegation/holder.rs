@@ -2,7 +2,8 @@
 //! returns it.
 
 use crate::Vmid;
-use crate::file_locks::{LockTable, Owner, SpaceKind, hash_path};
+use crate::file_locks::{LockTable, Owner, SpaceKind};
+use crate::path::hash_path;
 use crate::store::Portion;
 use crate::store::{NONE, sort};
 use crate::wire::{DelegatedLock, DelegatedLockList, DelegatedLocks};

@@ -176,7 +176,7 @@ impl LockTable<'_> {
         lock: &FileLock<'_>,
         number: u64,
     ) -> Result<SetOutcome, Errno> {
-        let hash = crate::file_locks::hash_path(lock.path);
+        let hash = crate::path::hash_path(lock.path);
         let can_delegate = parts::DELEGATIONS
             && lock.kind != LockKind::Unlock
             && lock.start <= lock.end

@@ -217,7 +217,7 @@ impl<'m> IntervalTrees<'m> {
         }
     }
 
-    /// Allocates a lock that is in no tree yet; its holder has the number `since`.
+    /// Allocates a lock, which is a whole tree alone until it is inserted into one; its holder has the number `since`.
     pub(super) fn alloc(
         &mut self,
         (start, end): Range,
@@ -231,13 +231,13 @@ impl<'m> IntervalTrees<'m> {
             start,
             end,
             since,
-            reach: Reach::EMPTY,
+            reach: Reach::of(end, holder),
             holder,
             first_blocked: NONE,
             write,
             payer,
             links: [NO_LINKS; 2],
-            ranks: [0; 2],
+            ranks: [1; 2],
         };
         Some(slot)
     }
@@ -293,19 +293,9 @@ impl<'m> IntervalTrees<'m> {
         self.at(lock).reach_over(self.at(left), self.at(right))
     }
 
-    /// Inserts a lock into the tree, at the place if it is known. Returns the new root of the tree.
+    /// Inserts a lock, which is a tree alone, into the tree, at the place if it is known. Returns the new root of the tree.
     #[inline]
     pub(super) fn insert(&mut self, tree: TreeKind, root: u32, lock: u32, place: Place) -> u32 {
-        if let Some(lock) = self.locks.get_mut(lock as usize) {
-            let ([file, holder], [file_rank, holder_rank]) = (&mut lock.links, &mut lock.ranks);
-            match tree {
-                TreeKind::File => {
-                    (*file, *file_rank) = (NO_LINKS, 1);
-                    lock.reach = Reach::EMPTY.extend(lock.end, lock.holder);
-                }
-                TreeKind::Holder => (*holder, *holder_rank) = (NO_LINKS, 1),
-            }
-        }
         // Most files and most holders have one lock at a time.
         if root == NONE {
             return lock;

@@ -89,6 +89,18 @@ impl<P: Pal> Node<'_, P> {
     /// with a NUL, or one that no frame of this process can hold; else as [every
     /// call](Node#errors-of-every-call).
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        // Most locks of the leader's process are set at once.
+        if !cfg!(static_library)
+            && self.waiters.dropped_locks() == 0
+            && let Some(tables) = self.leading()
+            && self.check_running().is_ok()
+            && check_range(lock).is_ok()
+        {
+            return match self.set_own_lock(tables, lock) {
+                Some(outcome) => outcome,
+                None => self.request_lock(lock, wait),
+            };
+        }
         self.set_lock_in(lock, wait)
     }
 
@@ -143,6 +155,7 @@ fn check_range(lock: &FileLock<'_>) -> Result<(), Error> {
 }
 
 calls! {
+    #[cfg_attr(not(static_library), inline(never))]
     fn set_lock_in(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         check_range(lock)?;
@@ -153,6 +166,11 @@ calls! {
         {
             return outcome;
         }
+        wait!(self.request_lock(lock, wait))
+    }
+
+    /// Sets a lock by a request to the leader, which may be this process.
+    fn request_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         let leader = self.leader_vmid();
         let message = Message::FileLockSet(*lock);
         let wait = if self.leads() {

@@ -1,6 +1,6 @@
 //! The set of files and open files that this process has ever locked.
 
-use crate::file_locks::hash_path;
+use crate::path::hash_path;
 use crate::sync::{AtomicU64, Ordering};
 use crate::wire::{FileLock, LockFamily};
 
@@ -21,6 +21,7 @@ impl UsedLocks {
     }
 
     /// As `note`, for a caller that has the hash of the path.
+    #[cfg_attr(not(static_library), inline)]
     pub(in crate::node) fn note_hashed(&self, lock: &FileLock<'_>, hash: u64) {
         match lock.family {
             LockFamily::Posix => self.put(hash),

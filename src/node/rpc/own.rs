@@ -7,11 +7,11 @@ use super::reply_buffers::ReplyData;
 use super::wait::{Limits, Wait};
 use crate::Pid;
 use crate::error::{Errno, Error, Invalid};
-use crate::file_locks::hash_path;
 use crate::leader::{Op, Outcome};
 use crate::node::upcall::{MetadataReply, Signal, SignalReply};
 use crate::node::{LeaderTables, Node, Sender};
 use crate::pal::{Pal, Time};
+use crate::path::scan_path;
 use crate::wire::{Answer, FileLock, KillTarget, Message};
 
 /// A request of this process to itself that has begun.
@@ -22,7 +22,7 @@ pub(super) enum Own {
     Waits(Call),
 }
 
-impl<P: Pal> Node<'_, P> {
+impl<'m, P: Pal> Node<'m, P> {
     /// Executes a message of this process to itself, as the worker executes those of others. The
     /// answer to the request `seq`, 0 for none, may come later.
     ///
@@ -178,16 +178,21 @@ impl<P: Pal> Node<'_, P> {
 
     /// As the leader: sets a lock of this process without a waiter. None if the request has to wait,
     /// and nothing was done.
-    #[inline]
+    #[cfg_attr(not(static_library), inline)]
     pub(in crate::node) fn set_own_lock(
         &self,
-        leader: &LeaderTables<'_>,
+        leader: &LeaderTables<'m>,
         lock: &FileLock<'_>,
     ) -> Option<Result<(), Error>> {
-        if let Err(error) = self.check_encoded_length(lock.frame_length()) {
+        let (hash, has_nul) = scan_path(lock.path);
+        let length = if has_nul {
+            usize::MAX
+        } else {
+            lock.frame_length_without_nul()
+        };
+        if let Err(error) = self.check_encoded_length(length) {
             return Some(Err(error));
         }
-        let hash = hash_path(lock.path);
         self.used_locks.note_hashed(lock, hash);
         if lock.wait {
             return None;
@@ -204,9 +209,12 @@ impl<P: Pal> Node<'_, P> {
                 hash,
             })
         };
-        self.send_output(Sender::Call);
+        if leader.has_output() {
+            self.send_output(Sender::Call);
+        }
         match outcome {
-            Outcome::Answer(Answer::Status(status)) => Some(status.map(drop).map_err(error_of)),
+            Outcome::Answer(Answer::Status(Ok(_))) => Some(Ok(())),
+            Outcome::Answer(Answer::Status(Err(errno))) => Some(Err(error_of(errno))),
             _ => None,
         }
     }

@@ -205,25 +205,30 @@ impl<'m> Ledger<'m> {
         pool.is_none_or(|pool| pool.may_grow(charge, number(count)))
     }
 
-    /// Charges places to the member that was looked up last, if they are within its reserve. Most
+    /// Charges places of different tables to the member that was looked up last, if they are within its reserve. Most
     /// charges are.
     #[inline]
-    pub(super) fn charge_within_reserve(
+    pub(super) fn charge_within_reserve<const TABLES: usize>(
         &mut self,
         vmid: Vmid,
-        table: usize,
-        count: u32,
+        places: [(usize, usize); TABLES],
     ) -> Option<Payer> {
         let (member, slot) = self.recent;
-        let reserve = self.pools.get(table)?.reserve;
         let account = self.accounts.get_mut(slot as usize)?;
-        let charge = account.charges.get_mut(table)?;
-        let after = charge.wrapping_add(count);
-        let is_in_reserve = after <= reserve && after >= count;
-        if member != Some(vmid) || account.has_left || !is_in_reserve {
+        if member != Some(vmid) || account.has_left {
             return None;
         }
-        *charge = after;
+        for (table, count) in places {
+            let reserve = self.pools.get(table)?.reserve;
+            let charge = account.charges.get(table)?;
+            if number(count) > reserve.checked_sub(*charge)? {
+                return None;
+            }
+        }
+        for (table, count) in places {
+            let charge = account.charges.get_mut(table)?;
+            *charge = charge.wrapping_add(number(count));
+        }
         Some(Payer(slot))
     }
 

@@ -172,8 +172,22 @@ impl<'m> Quotas<'m> {
         let Some(ledger) = self.0.as_deref_mut() else {
             return Some(Payer::NOBODY);
         };
-        let charged = ledger.charge_within_reserve(vmid, table, number(count));
+        let charged = ledger.charge_within_reserve(vmid, [(table, count)]);
         charged.or_else(|| ledger.try_charge(vmid, table, count))
+    }
+
+    /// Charges places of different tables to the member, if it was the last one that was charged for a place, and they are
+    /// all within its reserve. If not, nothing is charged or counted.
+    #[inline]
+    pub(crate) fn charge_within_reserve<const TABLES: usize>(
+        &mut self,
+        vmid: Vmid,
+        places: [(usize, usize); TABLES],
+    ) -> Option<Payer> {
+        match self.0.as_deref_mut() {
+            Some(ledger) => ledger.charge_within_reserve(vmid, places),
+            None => Some(Payer::NOBODY),
+        }
     }
 
     /// Charges places to the member, also beyond its quota. Returns its account, which the places are released to.
