@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use libos_ipc::Wait;
+use libos_ipc::host::Addresses;
 
 use common::{follow, seconds};
 
@@ -144,6 +145,7 @@ struct ServeOptions {
     #[arg(
         long = "serve",
         value_name = "BASE",
+        value_parser = unix_base,
         conflicts_with_all = ["members", "ids", "seconds", "seed", "trace", "top", "secure", "streams", "plain"]
     )]
     base: Option<PathBuf>,
@@ -154,6 +156,17 @@ struct ServeOptions {
     #[arg(long, requires = "base", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     wrap_ids: bool,
+}
+
+/// Reads the base of Unix sockets from a command line.
+fn unix_base(text: &str) -> Result<PathBuf, String> {
+    match text.parse::<Addresses>() {
+        Ok(Addresses::Unix(base)) => Ok(base),
+        Ok(_) => {
+            Err("others can read and change plain streams on a network: give a path".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[derive(Subcommand)]

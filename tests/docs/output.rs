@@ -148,3 +148,19 @@ fn an_example_that_has_no_descriptors_for_its_processes_says_what_to_do() {
     // The library says so as well, if it is the first to want one.
     assert!(said.contains("process has no descriptors left"), "{said}");
 }
+
+#[test]
+fn the_family_example_leads_programs_of_any_kind_at_no_address_of_a_network() {
+    let Some(program) = example("family") else {
+        return;
+    };
+    for address in ["tcp:127.0.0.1:4000", "vsock:1:4000"] {
+        let output = Command::new(&program)
+            .args(["--serve", address])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{said}");
+        assert!(said.contains("give a path"), "{said}");
+    }
+}
