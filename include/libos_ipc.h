@@ -345,7 +345,8 @@ enum libos_ipc_quota {
 void libos_ipc_default_limits(struct libos_ipc_limits* limits);
 
 /* Returns the bytes of memory that a process with these limits needs (NULL: the default limits). With the default limits
- * this is less than LIBOS_IPC_MEMORY_LEADER or LIBOS_IPC_MEMORY_MEMBER. */
+ * this is less than LIBOS_IPC_MEMORY_LEADER or LIBOS_IPC_MEMORY_MEMBER, except in a library with secure streams, which
+ * needs up to half as much again. */
 size_t libos_ipc_memory_size(const struct libos_ipc_limits* limits, bool is_leader);
 #define LIBOS_IPC_MEMORY_LEADER (8192 * 1024)
 #define LIBOS_IPC_MEMORY_MEMBER (1536 * 1024)
