@@ -26,9 +26,12 @@ impl LockTable<'_> {
         if !is_quiet || lock.family != LockFamily::Posix || lock.start > lock.end {
             return false;
         }
-        let Some(file) = self.find_last_added(lock.path, hash) else {
+        // A slot without a file is not idle, and nobody uses it.
+        let file = self.last_added;
+        let of = self.files.get(file as usize);
+        if !of.is_some_and(|of| self.is_file(of, lock.path, hash)) {
             return false;
-        };
+        }
         let (process, range) = ((from, lock.pid), (lock.start, lock.end));
         let done = if lock.kind == LockKind::Unlock {
             self.release_only_lock(file, process, range)

@@ -171,19 +171,19 @@ impl LockTable<'_> {
     #[inline]
     pub(super) fn find_slot(&self, path: &[u8], hash: u64) -> Option<u32> {
         // A file is often the one that was used before.
-        let last = self.find_last_added(path, hash);
-        last.or_else(|| self.search_slot(path, hash))
+        let slot = self.last_added;
+        if let Some(file) = self.files.get(slot as usize)
+            && (file.is_in_table() || slot == self.idle_file)
+            && self.is_file(file, path, hash)
+        {
+            return Some(slot);
+        }
+        self.search_slot(path, hash)
     }
 
-    /// The slot of the file that was added last, if it has that path.
     #[inline]
-    pub(super) fn find_last_added(&self, path: &[u8], hash: u64) -> Option<u32> {
-        let slot = self.last_added;
-        let file = self.files.get(slot as usize)?;
-        let is_it = file.hash == hash
-            && (file.is_in_table() || slot == self.idle_file)
-            && self.paths.is_path(file.path, path);
-        is_it.then_some(slot)
+    pub(super) fn is_file(&self, file: &File, path: &[u8], hash: u64) -> bool {
+        file.hash == hash && self.paths.is_path(file.path, path)
     }
 
     #[inline(never)]

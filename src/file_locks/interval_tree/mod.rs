@@ -218,6 +218,7 @@ impl<'m> IntervalTrees<'m> {
     }
 
     /// Allocates a lock, which is a whole tree alone until it is inserted into one; its holder has the number `since`.
+    #[cfg_attr(not(static_library), inline)]
     pub(super) fn alloc(
         &mut self,
         (start, end): Range,
@@ -243,6 +244,7 @@ impl<'m> IntervalTrees<'m> {
     }
 
     /// Frees a lock that is in no tree any more.
+    #[cfg_attr(not(static_library), inline)]
     pub(super) fn free(&mut self, lock: u32) {
         self.set_payer(lock, Payer::NOBODY);
         self.slots.free(lock);

@@ -48,6 +48,7 @@ impl UsedLocks {
         self.0.iter().any(|word| word.load(Ordering::Relaxed) != 0)
     }
 
+    #[cfg_attr(not(static_library), inline)]
     fn put(&self, hash: u64) {
         if let Some((word, bit)) = self.place(hash)
             && word.load(Ordering::Relaxed) & bit == 0
