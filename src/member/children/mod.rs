@@ -297,15 +297,6 @@ impl<'m> Children<'m> {
         child.vmid
     }
 
-    /// The lowest VMID above `after` of a child whose end is not known.
-    pub fn next_living(&self, after: Option<Vmid>) -> Option<Vmid> {
-        let living = self.all().filter(|child| child.end.is_none());
-        living
-            .filter_map(|child| child.vmid)
-            .filter(|vmid| Some(*vmid) > after)
-            .min()
-    }
-
     /// The exit that the child itself reported, if it did; else `exit`, for a child of which the
     /// leader knows no more.
     pub fn reported_exit(&self, exit: ChildExit) -> ChildExit {

@@ -151,29 +151,6 @@ impl<P: Pal> Node<'_, P> {
     }
 }
 
-/// # The end of the family
-impl<P: Pal> Node<'_, P> {
-    /// No leader will report how the children end that have no connection with this process, and nothing will show it: they
-    /// count as dead, as those whose connection ends.
-    pub(in crate::node) fn lose_unconnected_children(&self) {
-        let us = self.pid();
-        let mut last = None;
-        loop {
-            let next = self.children.lock().next_living(last);
-            let Some(child) = next else { return };
-            last = Some(child);
-            let peer = self.peers.find(child);
-            if peer.is_some_and(|peer| !peer.lacks_inbound()) {
-                continue;
-            }
-            let exit = self.children.lock().record_death(child, us, true);
-            if let Some(exit) = exit {
-                self.child_is_zombie(exit);
-            }
-        }
-    }
-}
-
 /// The least time of a call for its requests to the leader.
 const MIN_QUERY_TIME: Duration = Duration::from_secs(1);
 

@@ -129,13 +129,6 @@ impl<'m, P: Pal> Node<'m, P> {
         self.wake();
     }
 
-    /// As the leader: whether a process has a connection with this one that has not left the family. One that the
-    /// leader before has given up has left, and may wait for this process, its child.
-    fn is_any_member_connected(&self, leader: &LeaderTables<'m>) -> bool {
-        let mut connected = self.peers.all().filter(|peer| peer.has_connection());
-        connected.any(|peer| !self.follows() || !leader.lock().has_left(peer.vmid()))
-    }
-
     /// As the leader, whose own process has ended: hands the family over to its heir, if there is one
     /// ([`Config::heirs`](crate::Config::heirs)), and returns as soon as the heir has all; then the node has shut
     /// down. Without an heir it stays until the last member has ended, so that the members can continue. For the
@@ -196,7 +189,7 @@ calls! {
         };
         self.end_own_process(leader);
         let is_last = || {
-            !self.is_any_member_connected(leader)
+            !self.peers.is_any_connected()
                 && !leader.lock().processes().has_living_except(us)
         };
         while !wait!(self.hand_over(limits))? {

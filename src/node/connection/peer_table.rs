@@ -390,6 +390,11 @@ impl<'m, S> Peers<'m, S> {
         self.find_by_key(index, generation)
     }
 
+    /// Whether any peer has a connection with this process, or will get one.
+    pub(crate) fn is_any_connected(&self) -> bool {
+        self.fill().0 > 0 && self.all().any(|peer| peer.has_connection())
+    }
+
     /// Returns the number of peers now, and the highest number so far.
     pub(crate) fn fill(&self) -> (usize, usize) {
         let directory = self.directory.lock();

@@ -261,7 +261,6 @@ impl<'m, P: Pal> Node<'m, P> {
         // may live: only the leader before is gone.
         let gone = Vmid::new(following.old.load(Ordering::SeqCst)).map_or(NOBODY, |old| old);
         self.handle_child_gone(gone);
-        self.lose_unconnected_children();
         // Calls that wait for children, or for all others to leave, check again.
         self.waiters.wake_for_room(self.identity.vmid);
         self.waiters.fail(Some(leader), Error::LeaderGone);
