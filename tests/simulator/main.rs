@@ -69,7 +69,8 @@ fn families_with_faults_keep_their_promises() {
 /// Each of these seeds has once found a fault: an answer that stayed at the leader until another
 /// event, endless polling of an unreachable peer, IDs without an owner, a group that was wrongly
 /// taken for the process's own, an ID that was given before its owner connected, a VMID that
-/// another process had used before, and a peer that a failed call left in the table. One has found
+/// another process had used before, a peer that a failed call left in the table, and a signal that failed because its
+/// target began to lead. One has found
 /// a fault of a check: a lock counted as held that another thread had just released.
 #[test]
 fn families_that_broke_a_promise_once_keep_it() {
@@ -83,6 +84,7 @@ fn families_that_broke_a_promise_once_keep_it() {
         966_442,
         963_084,
         5_067_352,
+        10_837_718,
         723_569_217_501,
     ] {
         keeps_its_promises(seed..seed + 1, "all");

@@ -276,6 +276,7 @@ calls! {
                 Err(error) => return Err(error),
             }
         }
+        let leader = self.led_by();
         let outcome = wait!(self.kill_at_owner(kill, wait));
         if !is_ordered {
             self.owners.lock().set_forwarded(kill.pid, forwarded);
@@ -288,6 +289,10 @@ calls! {
             return outcome;
         }
         match wait!(self.kill_via_leader(kill, true, wait)) {
+            // The target leads by now, or another process does: the connection with it was made anew.
+            Ok(ViaLeader::SendDirectly) if self.led_by() != leader => {
+                wait!(self.kill_at_owner(kill, wait))
+            }
             Err(Error::LeaderGone | Error::CutOff) | Ok(ViaLeader::SendDirectly) => outcome,
             Err(error) => Err(error),
             Ok(ViaLeader::Done) => Ok(()),
