@@ -289,9 +289,9 @@ impl Leader<'_> {
                 Outcome::Answer(status(self.start(from, vmid, pid).map_err(Error::errno)))
             }
             Message::ProcessReap(pid) if parts::PROCESSES => {
-                let unborn = self.unborn_child(from, pid);
+                let starting = self.starting_child(from, pid);
                 let is_reaped = self.processes.reap(from, pid, &mut self.ranges);
-                match unborn {
+                match starting {
                     Some(child) => Outcome::Abandoned(child),
                     None if is_reaped => Outcome::Done,
                     None => Outcome::Rejected,

@@ -39,10 +39,10 @@ impl Leader<'_> {
         self.ranges.reclaim_portion_but(owner, left, &keep)
     }
 
-    /// The child of `parent` that has or gets that pid and has not joined: abandoned if its parent reaps it.
-    pub(crate) fn unborn_child(&self, parent: Vmid, pid: Id) -> Option<Vmid> {
+    /// Returns the child of `parent` that has or gets that pid and has not joined. A parent that reaps it abandons it.
+    pub(crate) fn starting_child(&self, parent: Vmid, pid: Id) -> Option<Vmid> {
         if self.processes.is_pid_in_use(pid) {
-            return self.processes.find_unborn(parent, pid);
+            return self.processes.find_starting_child(parent, pid);
         }
         // The parent has not started it yet, but it owns its pid already.
         self.pending_grants.recipient(parent, pid)

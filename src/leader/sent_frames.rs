@@ -258,8 +258,8 @@ impl<'m> SentFrames<'m> {
         }
     }
 
-    /// Whether all is kept that a member needs which has received that many counted messages. A member that has received
-    /// more than the leader had queued for it, as far as is known here, is not covered.
+    /// Returns true if every frame is kept that a member still needs after so many counted messages. A member that has
+    /// received more than the leader had queued for it, as far as is known here, is not covered.
     pub fn covers(&self, vmid: Vmid, received: u64) -> bool {
         let Some(member) = self.find(vmid) else {
             return false;

@@ -143,6 +143,16 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
+    /// On the leader: reclaims all that a process had which has ended without a connection.
+    pub(crate) fn reclaim_absent(&self, vmid: Vmid) {
+        // If the leader itself closes, the others live on, so nothing is released.
+        if let Some(leader) = self.leading()
+            && self.phase() < Phase::Closing
+        {
+            self.reclaim_process(leader, vmid);
+        }
+    }
+
     /// On the leader: reclaims a portion of all that a peer had whose process has ended, before its end is
     /// reported. Returns whether that was all; the worker serves others before it calls again.
     pub(in crate::node) fn reclaim_possessions_of(
@@ -164,13 +174,13 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As the leader: reclaims a portion of what a child had that the peer abandons before it has connected. Returns
     /// whether that was all; the end of the child is not reported yet.
-    pub(in crate::node) fn reclaim_unborn(
+    pub(in crate::node) fn reclaim_abandoned(
         &self,
         leader: &LeaderTables<'m>,
         peer: &PeerRef<'_, 'm, P::Stream>,
         pid: Id,
     ) -> bool {
-        let child = leader.lock().unborn_child(peer.vmid(), pid);
+        let child = leader.lock().starting_child(peer.vmid(), pid);
         child.is_none_or(|child| {
             self.is_connected(child)
                 || self.reclaim_until(child, &peer.reclaim_child, Reclaim::has_nothing)

@@ -223,18 +223,12 @@ impl<'m> Processes<'m> {
         (child.life == Life::Starting).then_some(starter.unwrap_or(self.own))
     }
 
-    /// Returns the member with the process of this pid, if that has not joined yet.
-    pub(super) fn find_starting(&self, pid: Id) -> Option<Vmid> {
-        let entry = self.find_by_pid(pid)?;
-        Vmid::new(entry.vmid).filter(|_| entry.life == Life::Starting)
-    }
-
-    /// As [`Processes::find_starting`], of a child of the member that it has not reaped.
-    pub(super) fn find_unborn(&self, parent: Vmid, pid: Id) -> Option<Vmid> {
-        let starting = self.find_starting(pid)?;
+    /// Returns the process of this pid, if it is a child of the member that has not joined yet and was not reaped.
+    pub(super) fn find_starting_child(&self, parent: Vmid, pid: Id) -> Option<Vmid> {
         let entry = self.find_by_pid(pid)?;
         let is_child = self.find_by_vmid(parent)?.pid == entry.parent;
-        (is_child && !entry.reaped).then_some(starting)
+        let is_starting = entry.life == Life::Starting && !entry.reaped;
+        Vmid::new(entry.vmid).filter(|_| is_child && is_starting)
     }
 
     /// Returns true if the process is being started and was abandoned: what it had is being reclaimed.

@@ -1,6 +1,5 @@
 //! The duties of the leader: it answers HELLO, sends notifications, and leaves last.
 
-use crate::Vmid;
 use crate::config::Config;
 use crate::error::Error;
 use crate::leader::{Op, Outcome, Presence};
@@ -57,16 +56,6 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.heirs_are_due();
         true
-    }
-
-    /// On the leader: reclaims all that a process had which has ended without a connection.
-    pub(crate) fn reclaim_absent(&self, vmid: Vmid) {
-        // If the leader itself closes, the others live on, so nothing is released.
-        if let Some(leader) = self.leading()
-            && self.phase() < Phase::Closing
-        {
-            self.reclaim_process(leader, vmid);
-        }
     }
 
     /// As the leader: abandons a process that is being started, whose parent has ended, and that has not joined in

@@ -92,7 +92,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Ok(Retry::Now);
             }
             if let Message::ProcessReap(pid) = message
-                && !self.reclaim_unborn(leader, peer, pid)
+                && !self.reclaim_abandoned(leader, peer, pid)
             {
                 return Ok(Retry::Now);
             }
