@@ -610,7 +610,8 @@ enum {
  * or session. Of several ended children it takes the one that ended first. Blocks, without a time limit unless `limit`
  * sets one; `limit` may be NULL. With LIBOS_IPC_WNOHANG it waits only for the leader's answers, and if no child has ended it
  * returns 0 and stores pid 0. -ECHILD if there is no such child, -EINTR and -ETIMEDOUT as `limit` states, -EINVAL for an
- * unknown option. waitid(2) with WEXITED. */
+ * unknown option, -ENOTCONN also for children that have no connection with this process when the family has ended: nobody
+ * will report their ends. waitid(2) with WEXITED. */
 int libos_ipc_wait(enum libos_ipc_wait_for which, libos_ipc_id_t id, int options,
                    struct libos_ipc_cld_exit* exit, const struct libos_ipc_call_limit* limit);
 

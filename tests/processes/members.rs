@@ -8,7 +8,7 @@ use std::time::Duration;
 use libos_ipc::host::HostNode;
 use libos_ipc::{ChildSelector, Config, Error, Identity, Invalid, Target, Vmid, Wait};
 
-use crate::family::{Family, LONG, WAIT, until};
+use crate::family::{Family, LONG, NOW, WAIT, until};
 
 /// A member that never reads.
 pub(crate) struct UnresponsiveMember {
@@ -103,6 +103,23 @@ fn members_are_notified_of_the_end_of_the_leader_at_once() {
         let exit = waiting.join().unwrap().unwrap();
         assert_eq!((exit.pid, exit.code), (pid, 6));
     });
+}
+
+#[test]
+fn wait_for_a_child_that_has_not_connected_fails_when_the_family_ends() {
+    let family = Family::new();
+    let parent = &family.child().node;
+    let child = parent.start_child(WAIT).unwrap();
+    let which = ChildSelector::Pid(child.pid.unwrap());
+    std::thread::scope(|scope| {
+        let waits = [which, ChildSelector::Any]
+            .map(|which| scope.spawn(move || parent.wait_child(which, WAIT)));
+        family.first.node.shut_down(LONG);
+        for wait in waits {
+            assert_eq!(wait.join().unwrap(), Err(Error::LeaderGone));
+        }
+    });
+    assert_eq!(parent.wait_child(which, NOW), Err(Error::LeaderGone));
 }
 
 #[test]

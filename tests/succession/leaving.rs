@@ -8,6 +8,15 @@ use libos_ipc::{Capacities, Config, Error, Exit, Vmid};
 
 use crate::family::{CONFIG, Family, LONG, long, wait_until};
 
+/// Of a process that follows, and has other limits than its leader.
+const NEVER_LEADS: Config = Config {
+    capacities: Capacities {
+        ranges: CONFIG.capacities.ranges + 1,
+        ..CONFIG.capacities
+    },
+    ..CONFIG
+};
+
 fn is_heir_of(leader: &HostNode, member: &HostNode) {
     let expected = Some(member.identity().vmid);
     wait_until("the member is the heir", || leader.named_heir() == expected);
@@ -33,13 +42,7 @@ fn family_goes_on_when_all_processes_that_may_lead_leave_one_after_another_at_on
     for _ in 0..10 {
         let family = Family::new();
         let candidates = [(); 4].map(|()| family.process(CONFIG));
-        let follower = family.process(Config {
-            capacities: Capacities {
-                ranges: CONFIG.capacities.ranges + 1,
-                ..CONFIG.capacities
-            },
-            ..CONFIG
-        });
+        let follower = family.process(NEVER_LEADS);
         let last = family.process(CONFIG);
         std::thread::scope(|scope| {
             let ended = [&family.leader]
@@ -66,6 +69,26 @@ fn heir_that_ends_first_is_replaced_before_it_has_left() {
     heir.leave(long()).unwrap();
     assert_ne!(family.leader.named_heir(), Some(heir.identity().vmid));
     is_heir_of(&family.leader, &next);
+}
+
+#[test]
+fn leader_without_an_heir_does_not_wait_for_a_process_that_had_left_before_it_led() {
+    let family = Family::new();
+    // It stays there, as one that waits for the end of its child.
+    let parent = family.process(NEVER_LEADS);
+    let identity = parent.start_child(long()).unwrap();
+    let child = HostNode::start(&family.base, identity, CONFIG).unwrap();
+    child.join(long()).unwrap();
+    is_heir_of(&family.leader, &child);
+    parent.exit(Exit::default(), long()).unwrap();
+    assert!(ends(&family.leader));
+    wait_until("the child leads", || {
+        child.leader() == child.identity().vmid
+    });
+    assert!(ends(&child));
+    wait_until("the parent sees that", || {
+        parent.statistics().pools.peers.now == 0
+    });
 }
 
 #[test]

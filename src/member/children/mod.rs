@@ -30,8 +30,10 @@ struct Child {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
-    /// The child is starting, or has joined.
-    Present,
+    /// The child is starting, or has joined, and has not connected with this process.
+    Unconnected,
+    /// The child has a connection with this process.
+    Connected,
     /// The connection of the child is closed.
     Gone,
     /// The child has not been started, or will never join. It is not visible to callers. A thread
@@ -54,7 +56,7 @@ const EMPTY: Child = Child {
     pid: 0,
     vmid: None,
     reported: None,
-    presence: Presence::Present,
+    presence: Presence::Unconnected,
     end: None,
     reaping: false,
     reap_sent: false,
@@ -174,7 +176,7 @@ impl<'m> Children<'m> {
     /// Turns the reserved entry into a child with that pid.
     pub fn start(&mut self, vmid: Vmid, pid: Id) {
         if let Some(child) = self.find_abandoned(vmid) {
-            (child.pid, child.presence, child.reaping) = (pid, Presence::Present, false);
+            (child.pid, child.presence, child.reaping) = (pid, Presence::Unconnected, false);
         }
     }
 
@@ -196,6 +198,13 @@ impl<'m> Children<'m> {
             vmid: Some(vmid),
             ..EMPTY
         })
+    }
+
+    /// Records that a process has a connection with this one. It may be a child.
+    pub fn note_connected(&mut self, vmid: Vmid) {
+        if let Some(child) = self.all_mut().find(|child| child.vmid == Some(vmid)) {
+            child.presence = Presence::Connected;
+        }
     }
 
     fn end(&mut self, exit: ChildExit) -> End {
@@ -310,6 +319,18 @@ impl<'m> Children<'m> {
     pub fn has_living(&self, pid: Option<Pid>) -> bool {
         let mut entries = self.all();
         entries.any(|child| (child.end.is_none() || child.reaping) && child.is_among(pid))
+    }
+
+    /// As [`Children::has_living`], of those whose ends this process sees without a leader: by the ends of their
+    /// connections, or by their own reports.
+    pub fn has_living_in_sight(&self, pid: Option<Pid>) -> bool {
+        let is_in_sight = |child: &Child| {
+            child.reaping
+                || child.end.is_none()
+                    && (child.presence != Presence::Unconnected || child.reported.is_some())
+        };
+        self.all()
+            .any(|child| is_in_sight(child) && child.is_among(pid))
     }
 
     /// Removes a child. Returns false if there is none with that pid.

@@ -38,7 +38,8 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::NoChild`] if there is no such child, or none any more; [`Error::TimedOut`] and
     /// [`Error::Interrupted`] as `wait` says; for groups [`Error::Unsupported`] if the leader is a
-    /// process in C.
+    /// process in C. [`Error::LeaderGone`] also for children that have no connection with this process
+    /// when the family has ended: nobody will report their ends.
     pub fn wait_child(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildExit, Error> {
         self.wait_child_in(which, wait)
     }
@@ -280,7 +281,14 @@ calls! {
                     }
                     let missed = children.overflowed();
                     if missed == 0 && children.has_living(wanted) {
-                        return Ok(None);
+                        // Nobody will report the end of a child that this process does not see.
+                        let is_in_vain =
+                            self.has_lost_leader() && !children.has_living_in_sight(wanted);
+                        return if is_in_vain {
+                            Err(self.gone(self.leader_vmid()))
+                        } else {
+                            Ok(None)
+                        };
                     }
                     missed
                 };

@@ -118,6 +118,25 @@ impl<'m, P: Pal> Node<'m, P> {
         self.wake();
     }
 
+    /// As a leader that waits for the last member to end: ends the connections with processes that had left the family
+    /// before this one led it, as soon as no others are there. One of them may wait for this process, its child.
+    fn disconnect_departed(&self, leader: &LeaderTables<'m>) {
+        let us = self.identity.vmid;
+        if !self.follows() || leader.lock().processes().has_living_except(us) {
+            return;
+        }
+        let connected = || self.peers.all().filter(|peer| peer.has_connection());
+        let has_left = |peer: PeerRef<'_, 'm, P::Stream>| {
+            peer.has_left.load(Ordering::SeqCst)
+                || !peer.is_member() && leader.lock().has_left(peer.vmid())
+        };
+        if connected().all(has_left) {
+            for peer in connected().filter(|peer| !peer.broken.load(Ordering::SeqCst)) {
+                self.disconnect_peer(&peer);
+            }
+        }
+    }
+
     /// As the leader, whose own process has ended: hands the family over to its heir, if there is one
     /// ([`Config::heirs`](crate::Config::heirs)), and returns as soon as the heir has all; then the node has shut
     /// down. Without an heir it stays until the last member has ended, so that the members can continue. For the
@@ -187,6 +206,7 @@ calls! {
                 self.flush(&peer);
             }
             wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
+                self.disconnect_departed(leader);
                 (is_last() || self.can_have_heir()).then_some(Ok(()))
             }))?;
             if is_last() {

@@ -348,6 +348,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         peer.rx.lock().stream = Some(stream);
         peer.has_inbound.store(true, Ordering::SeqCst);
+        self.children.lock().note_connected(vmid);
         // A member that rejoins was connected with the leader before this one.
         if let Some(leader) = self.leading() {
             if has_left {

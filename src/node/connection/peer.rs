@@ -124,7 +124,7 @@ impl<S> Peer<'_, S> {
     /// Whether the peer has a stream to this process, or the outgoing stream is open or will be
     /// opened. The worker sees the end of either stream and then removes the peer; nothing would
     /// remove a peer that has none.
-    pub(super) fn has_connection(&self) -> bool {
+    pub(crate) fn has_connection(&self) -> bool {
         self.has_inbound.load(Ordering::SeqCst)
             || self.stream_wanted.load(Ordering::SeqCst)
             || !self.queue.lock().is_new
