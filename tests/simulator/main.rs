@@ -69,8 +69,8 @@ fn families_with_faults_keep_their_promises() {
 /// Each of these seeds has once found a fault: an answer that stayed at the leader until another
 /// event, endless polling of an unreachable peer, IDs without an owner, a group that was wrongly
 /// taken for the process's own, an ID that was given before its owner connected, a VMID that
-/// another process had used before, a peer that a failed call left in the table, and a signal that failed because its
-/// target began to lead. One has found
+/// another process had used before, a peer that a failed call left in the table, a signal that failed because its
+/// target began to lead, and a wait for a child that had no room to connect, after the end of the family. One has found
 /// a fault of a check: a lock counted as held that another thread had just released.
 #[test]
 fn families_that_broke_a_promise_once_keep_it() {
@@ -85,6 +85,7 @@ fn families_that_broke_a_promise_once_keep_it() {
         963_084,
         5_067_352,
         10_837_718,
+        30_372_828,
         723_569_217_501,
     ] {
         keeps_its_promises(seed..seed + 1, "all");
@@ -110,7 +111,8 @@ fn families_whose_leader_died_and_that_broke_a_promise_once_keep_it() {
 /// process, which its successor did not know; and a process that polled without a pause while it waited for the VMID of its
 /// leader's first stream; an heir that had its leader ended, and did not read that it was dismissed; and the answer of a new
 /// leader to a member that had seen the end of its old stream meanwhile; an heir that was dismissed after it had asked whether its
-/// log was revoked, and led when its leader died later.
+/// log was revoked, and led when its leader died later; a process that waited for a child after the end of the family which had
+/// never connected with it; and a leader that waited for its parent, which had left the family and waited for it.
 #[test]
 fn families_whose_heir_was_cut_off_or_stopped_and_that_broke_a_promise_once_keep_it() {
     keeps_its_promises(5_566..5_567, "split,block,delay,leader-death,stop,heir-cut");
@@ -118,7 +120,7 @@ fn families_whose_heir_was_cut_off_or_stopped_and_that_broke_a_promise_once_keep
     keeps_its_promises(975..976, "split,block,delay,stall,silence,leader-death");
     keeps_its_promises(3_000_951..3_000_952, "stop,stall,silence");
     keeps_its_promises(3_000_735..3_000_736, "stop,stall,silence");
-    for seed in [3_005_501, 3_004_304] {
+    for seed in [3_005_501, 3_004_304, 3_003_793, 3_006_434] {
         keeps_its_promises(seed..seed + 1, "leader-death,heir-cut,stall");
     }
     for seed in [237, 322, 391, 548] {
