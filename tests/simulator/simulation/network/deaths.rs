@@ -3,12 +3,19 @@
 use fastrand::Rng;
 
 use libos_ipc::pal::{ConnectError, LogWriterEnd};
+use libos_ipc::wire::codes;
 
 use super::disturbances::Disturbances;
 use super::{End, Fault, Faults, Network, Pipe, Place, Side, StreamEvent};
 
 /// The most deaths of a run.
 const MOST: u32 = 3;
+
+/// The most writes of a leader before its death, while a member is stopped.
+const SOON: u32 = 100;
+
+/// The place of the code in a frame.
+const CODE: usize = 16;
 
 /// The process that dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +47,10 @@ pub(super) struct Deaths {
     rng: Rng,
     left: u32,
     next: Option<Death>,
+    /// A leader dies when a member is stopped, and there is an heir: some members go on after two deaths.
+    await_stops: bool,
+    /// The leader has announced its heir.
+    has_named_heir: bool,
     /// The leader's place.
     leader: usize,
     /// The log's stream, which is the latest one.
@@ -53,10 +64,15 @@ pub(super) struct Deaths {
 }
 
 impl Deaths {
-    pub(super) fn new(mut rng: Rng, leader: usize, are_deadly: bool) -> Deaths {
-        let left = rng.u32(..=MOST);
+    pub(super) fn new(mut rng: Rng, leader: usize, faults: Faults) -> Deaths {
+        let await_stops = faults.has(Fault::MemberStop);
+        let drawn = rng.u32(..=MOST);
+        let left = if await_stops { MOST } else { drawn };
+        let are_deadly = faults.has(Fault::LeaderDeath);
         let mut deaths = Deaths {
             left: if are_deadly { left } else { 0 },
+            await_stops,
+            has_named_heir: false,
             next: None,
             leader,
             log: None,
@@ -72,6 +88,7 @@ impl Deaths {
     fn begin_reign(&mut self, leader: usize) {
         self.leader = leader;
         self.log = None;
+        self.has_named_heir = false;
         self.next = None;
         self.draw();
     }
@@ -93,15 +110,47 @@ impl Deaths {
             part: [Part::Nothing, Part::Some, Part::All][rng.usize(..3)],
             left: rng.u32(..most),
         });
+        if self.await_stops
+            && let Some(death) = &mut self.next
+        {
+            death.left = u32::MAX;
+        }
     }
 }
 
 impl Network {
+    /// The leader writes to a member. If it announces its heir, that one can lead.
+    pub(super) fn note_frame(&mut self, bytes: &[u8]) {
+        if let Some(deaths) = &mut self.deaths
+            && bytes.get(CODE) == Some(&codes::HEIRS)
+        {
+            deaths.has_named_heir = true;
+        }
+    }
+
+    /// Whether the heir can lead, and is another process than this one.
+    pub(super) fn has_heir_but(&self, place: usize) -> bool {
+        let has_named = self
+            .deaths
+            .as_ref()
+            .is_some_and(|deaths| deaths.has_named_heir);
+        has_named && self.log().is_some_and(|log| log.to != place)
+    }
+
+    /// A member is stopped, and there is an heir: the death that waits for that comes soon.
+    pub(super) fn hasten_death(&mut self) {
+        if let Some(deaths) = &mut self.deaths
+            && deaths.await_stops
+            && let Some(death) = &mut deaths.next
+        {
+            death.left = death.left.min(deaths.rng.u32(..SOON));
+        }
+    }
+
     /// From now on the leader and its heirs die at times.
     pub(crate) fn let_leaders_die(&mut self, faults: Faults, rng: Rng, leader: usize) {
-        let are_deadly = faults.has(Fault::LeaderDeath);
         self.disturbances = Disturbances::new(faults, rng.clone());
-        self.deaths = Some(Deaths::new(rng, leader, are_deadly));
+        self.deaths = Some(Deaths::new(rng, leader, faults));
     }
 
     /// Returns the place of the leader.
@@ -131,6 +180,7 @@ impl Network {
     pub(super) fn begin_log(&mut self, pipe: usize) {
         if let Some(deaths) = &mut self.deaths {
             deaths.log = Some(pipe);
+            deaths.has_named_heir = false;
             let ends = deaths.rng.u8(..8) == 0;
             deaths.log_left = ends.then(|| deaths.rng.u32(..30_000));
         }

@@ -1,11 +1,14 @@
-//! What disturbs a leader and its heir and kills nobody: one of them is stopped for a while, or the streams between them
-//! end.
+//! What disturbs a family with heirs and kills nobody: a process is stopped for a while, or the streams between the leader
+//! and its heir end.
 
 use fastrand::Rng;
 
 use super::{End, Fault, Faults, Network, Pipe, StreamEvent};
 
 const MILLISECOND: u64 = 1_000_000;
+
+/// How long a member is stopped that does not lead, at most.
+const LONGEST_OF_MEMBERS: u64 = 2000 * MILLISECOND;
 
 /// The streams between a leader and its heir that end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub(super) struct Disturbances {
     rng: Rng,
     stops: Upcoming,
     cuts: Upcoming,
+    /// The stops to come of a member to which the leader writes, if that is not the heir.
+    member_stops: u32,
     /// The platform can end a process.
     can_end: bool,
     /// The reader of a log knows at once that its writer has revoked it.
@@ -60,10 +65,15 @@ pub(super) struct Disturbances {
 impl Disturbances {
     pub(super) fn new(faults: Faults, mut rng: Rng) -> Option<Disturbances> {
         let (stops, cuts) = (rng.u32(1..=4), rng.u32(1..=2));
-        let has_any = faults.has(Fault::Stop) || faults.has(Fault::HeirCut);
+        let kinds = [Fault::Stop, Fault::HeirCut, Fault::MemberStop];
+        let has_any = kinds.into_iter().any(|fault| faults.has(fault));
+        // Drawn from a copy: the other faults do not depend on it.
+        let member_stops = rng.clone().u32(1..=4);
+        let count = |fault, count| if faults.has(fault) { count } else { 0 };
         has_any.then(|| Disturbances {
-            stops: Upcoming::new(if faults.has(Fault::Stop) { stops } else { 0 }, &mut rng),
-            cuts: Upcoming::new(if faults.has(Fault::HeirCut) { cuts } else { 0 }, &mut rng),
+            stops: Upcoming::new(count(Fault::Stop, stops), &mut rng),
+            cuts: Upcoming::new(count(Fault::HeirCut, cuts), &mut rng),
+            member_stops: count(Fault::MemberStop, member_stops),
             can_end: rng.bool(),
             // Else nothing tells an heir that it is cut off.
             revokes: rng.bool() || faults.has(Fault::HeirCut),
@@ -81,6 +91,16 @@ impl Disturbances {
         Some((self.rng.bool(), self.rng.u64(..longest)))
     }
 
+    /// Returns for how long the member is stopped to which the leader writes now, if it is.
+    fn next_member_stop(&mut self) -> Option<u64> {
+        let left = self.member_stops.checked_sub(1)?;
+        if self.rng.u8(..16) != 0 {
+            return None;
+        }
+        self.member_stops = left;
+        Some(self.rng.u64(..LONGEST_OF_MEMBERS))
+    }
+
     /// Returns which streams end now, if some do.
     fn next_cut(&mut self) -> Option<Cut> {
         let is_due = self.cuts.is_due(&mut self.rng);
@@ -95,8 +115,9 @@ fn writes(rng: &mut Rng) -> u32 {
 }
 
 impl Network {
-    /// The process has written something. If it leads, it or its heir may be stopped now, or cut off from the other.
-    pub(super) fn disturb(&mut self, writer: usize) {
+    /// The process has written something to another one. If it leads, it, its heir or the other one may be stopped now, or
+    /// it may be cut off from its heir.
+    pub(super) fn disturb(&mut self, writer: usize, reader: usize) {
         if !self.leads(writer) || self.is_dead(writer) {
             return;
         }
@@ -108,6 +129,16 @@ impl Network {
             && let Some(place) = if is_leader { Some(writer) } else { heir }
         {
             self.stop(place, span);
+        }
+        if self.has_heir_but(reader)
+            && let Some(disturbances) = &mut self.disturbances
+            && let Some(span) = disturbances.next_member_stop()
+            && !self.is_dead(reader)
+        {
+            self.stop(reader, span);
+        }
+        if self.has_heir_but(reader) && self.is_any_stopped() {
+            self.hasten_death();
         }
         if let Some(heir) = heir
             && let Some(disturbances) = &mut self.disturbances
@@ -123,6 +154,12 @@ impl Network {
         stopped.stopped_until = until;
         let event = StreamEvent::Stopped(stopped.vmid, until);
         self.stream_events.push(event);
+    }
+
+    /// Whether a process is stopped.
+    fn is_any_stopped(&self) -> bool {
+        let mut places = self.places.iter();
+        places.any(|place| place.stopped_until > self.now)
     }
 
     /// Ends streams between a leader and its heir: what was written arrives, and nobody can write more.

@@ -410,6 +410,7 @@ impl Network {
         let (from, to, is_log) = (pipe.from, pipe.to, pipe.is_log);
         if !is_log && self.leads(from) {
             self.revealed = self.applied;
+            self.note_frame(parts.first().copied().unwrap_or_default());
         }
         let pipe = &self.pipes[end.pipe];
         if pipe.severed.is_none() {
@@ -427,7 +428,7 @@ impl Network {
                 Ok(count)
             };
         }
-        self.disturb(writer);
+        self.disturb(writer, to);
         Ok(count)
     }
 

@@ -21,10 +21,11 @@ const BARRIER: u64 = 82;
 const MONITOR: u64 = 83;
 const CHANGED: u64 = 84;
 /// The faults with which a process may end, or a call fail, between a push and a pop.
-const DEADLY: [Fault; 9] = [
+const DEADLY: [Fault; 10] = [
     Fault::LeaderDeath,
     Fault::Stop,
     Fault::HeirCut,
+    Fault::MemberStop,
     Fault::Crash,
     Fault::Cut,
     Fault::Disconnect,
