@@ -257,13 +257,11 @@ impl Default for SuccessionStatistics {
     }
 }
 
-/// The present values of [`SuccessionStatistics`]. 0 is "none", except in the lag.
+/// The present values of [`SuccessionStatistics`]. 0 is "none". The lag is that of the log.
 #[derive(Default)]
 pub(crate) struct SuccessionGauges {
     epoch: Counter,
     heir: Counter,
-    lag_ops: Counter,
-    lag_bytes: Counter,
     outage_began: Counter,
     last_outage: Counter,
 }
@@ -275,8 +273,8 @@ impl SuccessionGauges {
         SuccessionStatistics {
             epoch: number(&self.epoch).max(1),
             heir: Vmid::new(number(&self.heir)),
-            lag_ops: self.lag_ops.get(),
-            lag_bytes: self.lag_bytes.get(),
+            lag_ops: 0,
+            lag_bytes: 0,
             last_outage: (outage > 0).then_some(Duration::from_nanos(outage)),
         }
     }
@@ -284,12 +282,6 @@ impl SuccessionGauges {
     /// The leader has named the heir, which has all of the leader's state, or has none any more.
     pub(crate) fn set_heir(&self, heir: Option<Vmid>) {
         self.heir.set(Vmid::number(heir).into());
-    }
-
-    /// The log has that many operations and bytes that its stream has not taken.
-    pub(crate) fn set_lag(&self, ops: u64, bytes: u64) {
-        self.lag_ops.set(ops);
-        self.lag_bytes.set(bytes);
     }
 
     /// The leader's stream has ended. A later call before [`SuccessionGauges::end_outage`] has no effect.
@@ -466,12 +458,7 @@ mod tests {
             (4, 5_000)
         );
         gauges.set_heir(Vmid::new(7));
-        gauges.set_lag(2, 99);
-        let seen = gauges.read();
-        assert_eq!(
-            (seen.heir, seen.lag_ops, seen.lag_bytes),
-            (Vmid::new(7), 2, 99)
-        );
+        assert_eq!(gauges.read().heir, Vmid::new(7));
         gauges.set_heir(None);
         assert_eq!(gauges.read().heir, None);
     }

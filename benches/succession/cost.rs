@@ -66,11 +66,12 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(heirs: Heirs) -> Result<Pair> {
+    /// Starts a family in which heirs may lead, and one that may if `has_heir`.
+    fn start(heirs: Heirs, has_heir: bool) -> Result<Pair> {
         let mut family = Family::start(16, heirs)?;
         let plain = family.member(ASKER, 0)?;
         let delegated = family.member(ASKER + 1, 8)?;
-        if heirs != Heirs::None {
+        if has_heir {
             family.add_leader(plain.leader())?;
             assert!(await_heir(&plain), "no heir");
         }
@@ -96,17 +97,22 @@ impl Pair {
 /// and in one with an heir.
 pub(crate) fn measure(pinned: bool) -> Result<()> {
     let count = if pinned { 4_000 } else { 1_000 };
-    let without = Pair::start(Heirs::None)?;
-    let with = Pair::start(Heirs::Any)?;
+    let families = [
+        Pair::start(Heirs::None, false)?,
+        Pair::start(Heirs::Any, false)?,
+        Pair::start(Heirs::Any, true)?,
+    ];
     for kind in &KINDS {
-        let mut rows = [const { Vec::new() }; 2];
+        let mut rows = [const { Vec::new() }; 3];
         for _ in 0..=2 * REPETITIONS {
-            rows[0].push(without.run(kind, count));
-            rows[1].push(with.run(kind, count));
+            for (row, family) in rows.iter_mut().zip(&families) {
+                row.push(family.run(kind, count));
+            }
         }
-        let [without, with] = rows.map(median);
-        row(&format!("{}: no heirs", kind.name), without, None);
-        judged_row("  with an heir", with, without, Some(kind.bar));
+        let [never, none, with] = rows.map(median);
+        row(&format!("{}: no heirs", kind.name), never, None);
+        judged_row("  none at present", none, never, Some(kind.bar));
+        judged_row("  with an heir", with, never, Some(kind.bar));
     }
     Ok(())
 }

@@ -51,6 +51,50 @@ fn an_answer_to_a_signal_that_was_not_sent_is_rejected_and_breaks_no_invariant()
 }
 
 #[test]
+fn a_member_that_owes_the_most_answers_gets_its_next_signal_when_it_has_answered_one() {
+    with_leader(|leader, _| {
+        let member = leader.new_vmid(Vmid::LEADER).unwrap();
+        let kill = PidKill {
+            sender: 1,
+            pid: 2,
+            id: 2,
+            signal: 15,
+            target: KillTarget::Process,
+        };
+        let requester = signals::Requester {
+            vmid: Vmid::LEADER,
+            seq: 9,
+        };
+        let signals = &mut leader.processes.signals;
+        let (mut pending, mut awaited) = (0, 0);
+        for count in 0..MOST_UNANSWERED {
+            if count % 16 == 0 {
+                assert!(signals.add_awaited(member, &kill, requester));
+            } else {
+                signals.add_pending(member, &kill, true).unwrap();
+            }
+            let next = signals.next(member).unwrap();
+            let seq = if next.is_awaited {
+                &mut awaited
+            } else {
+                &mut pending
+            };
+            *seq = next.seq;
+            assert_eq!(signals.next_target(), Some(member));
+            signals.mark_sent(member, true);
+        }
+        for seq in [awaited, pending] {
+            signals.add_pending(member, &kill, true).unwrap();
+            assert_eq!(signals.next_target(), None);
+            assert!(signals.check_invariants());
+            assert!(signals.on_answer(member, seq, Ok(())));
+            assert_eq!(signals.next_target(), Some(member));
+            signals.mark_sent(member, true);
+        }
+    });
+}
+
+#[test]
 fn a_child_with_the_leaders_vmid_or_an_unassigned_one_is_refused() {
     with_leader(|leader, range| {
         let parent = leader.new_vmid(Vmid::LEADER).unwrap();

@@ -46,7 +46,11 @@ impl<P: Pal> Node<'_, P> {
             .set(self.delegated_files.lock().usage());
         pools.sync_handles.set(self.sync_handles.usage());
         pools.send_queue.set((queues.now, queues.most));
-        self.counters.read(queues.accepted, pools, refused_by_quota)
+        let mut statistics = self.counters.read(queues.accepted, pools, refused_by_quota);
+        let (ops, bytes) = self.log_lag();
+        statistics.succession.lag_ops = ops;
+        statistics.succession.lag_bytes = bytes;
+        statistics
     }
 
     /// Returns the last events, oldest first, as far as newer ones have not overwritten them. Takes

@@ -7,7 +7,7 @@ use super::{Node, PeerRef};
 use crate::error::{Errno, Error};
 use crate::invariant::Count;
 use crate::leader::Signals;
-use crate::member::ChildExit;
+use crate::member::{ChildExit, KeptFrames};
 use crate::pal::Pal;
 use crate::store::assert_none_held;
 use crate::wire::{Answer, KillTarget, MetaCode, PATH_MAX, PidKill};
@@ -282,7 +282,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Puts the reply into the send queue of the peer, which keeps `room` bytes for it. Returns false if the
-    /// answer is invalid.
+    /// answer is invalid, or the peer has asked for more than it may: it is to be disconnected.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if the peer is gone.
@@ -304,17 +304,21 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             None
         };
+        let mut is_mark_due = false;
         let pushed = {
             let mut queue = peer.queue.lock();
             let length = answer.length();
-            if let Some(kept) = kept
-                && let Put::Kept =
-                    kept.check(length, queue.closed, |kept| keep_answer(kept, seq, answer))?
-            {
-                return Ok(true);
-            }
+            let keep = |kept: &mut KeptFrames<'m>| keep_answer(kept, seq, answer);
+            let keeping = match kept.map(|kept| kept.check(length, queue.closed, keep)) {
+                None => None,
+                Some(Ok(Put::Queue(keeping))) => Some(keeping),
+                Some(Ok(Put::Kept)) => return Ok(true),
+                // The leader has sent more signals than it may.
+                Some(Err(Error::Full(_))) => return Ok(false),
+                Some(Err(error)) => return Err(error),
+            };
             // The room for an answer to the leader was reserved at the one that has asked.
-            let is_moved = kept.is_some() && queue.reserved < room;
+            let is_moved = keeping.is_some() && queue.reserved < room;
             let is_short = if is_moved {
                 queue.room() < length
             } else {
@@ -329,13 +333,16 @@ impl<'m, P: Pal> Node<'m, P> {
             self.queue_hello_first(peer, &mut queue);
             let pushed = queue.filling.push_answer(seq, answer).is_ok();
             queue.record_push();
-            if let Some(kept) = kept
+            if let Some(keeping) = keeping
                 && pushed
             {
-                kept.record(&queue, length);
+                is_mark_due = keeping.record(&queue, length);
             }
             pushed
         };
+        if is_mark_due {
+            self.mark_if_due(peer);
+        }
         if pushed {
             self.trace_answer_tx(peer.vmid(), seq, answer);
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Capacities, Config, Error, Exit, Vmid};
+use libos_ipc::{Capacities, Config, Error, Exit, Target, Vmid};
 
 use crate::family::{CONFIG, Family, LONG, long, wait_until};
 
@@ -176,4 +176,22 @@ fn answer_of_a_leader_that_leaves_is_known_to_its_heir_however_close_to_its_end_
             assert_eq!(given.len(), count, "a VMID was given twice");
         });
     }
+}
+
+#[test]
+fn process_that_only_answers_signals_follows_the_heir_however_many_they_were() {
+    let family = Family::new();
+    let [heir, sender, silent] = [(); 3].map(|()| family.process(CONFIG));
+    is_heir_of(&family.leader, &heir);
+    let before = silent.statistics().frames_out;
+    for count in 1..=2_000 {
+        sender.kill(Target::All, 10, long()).unwrap();
+        wait_until("the signal is answered", || {
+            silent.statistics().frames_out >= before + count
+        });
+    }
+    assert!(ends(&family.leader));
+    silent.take_id(long()).unwrap();
+    assert_eq!(silent.leader(), heir.identity().vmid);
+    assert_eq!(silent.statistics().broken_invariants, 0);
 }

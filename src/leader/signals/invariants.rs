@@ -24,7 +24,10 @@ impl Signals<'_> {
             let mut last = 0;
             stamps.all(|stamp| core::mem::replace(&mut last, stamp) < stamp)
         });
-        kept == self.queued_count
+        let are_counted = targets()
+            .all(|(_, target)| self.list(target.sent).count() as u64 == target.sent_count.into());
+        are_counted
+            && kept == self.queued_count
             && kept <= self.limit
             && asked.count().plus(answers) == self.awaited_count
             && self.free.in_use() == self.queued_count.plus(self.awaited_count)

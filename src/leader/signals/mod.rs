@@ -32,6 +32,10 @@ const ALL: usize = 64;
 /// The bits of a sequence number that count the uses of a slot.
 const GENERATIONS: u32 = (1 << 28) - 1;
 
+/// The most signals that a member has got through the leader and not answered. The next ones are pending at the leader. So
+/// a member knows how much room its answers need.
+pub(crate) const MOST_UNANSWERED: u32 = 32;
+
 /// The limits of the leader's signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SignalLimits {
@@ -79,6 +83,8 @@ struct Target {
     last: u32,
     /// The slots of signals that were sent and are not answered, in no order.
     sent: u32,
+    /// The number of those.
+    sent_count: u32,
     /// The number of pending signals that were sent and are not answered.
     unanswered: u32,
 }
@@ -91,6 +97,7 @@ entry!(Target {
     first,
     last,
     sent,
+    sent_count,
     unanswered,
 });
 
@@ -110,6 +117,7 @@ impl Target {
             first: NONE,
             last: NONE,
             sent: NONE,
+            sent_count: 0,
             unanswered: 0,
         }
     }
@@ -118,7 +126,7 @@ impl Target {
     #[cfg_attr(static_library, inline(never))]
     fn reset(&mut self, vmid: u32, has_joined: bool) {
         (self.vmid, self.has_joined) = (vmid, has_joined);
-        (self.pending, self.unanswered) = (0, 0);
+        (self.pending, self.sent_count, self.unanswered) = (0, 0, 0);
         self.once.fill(PendingOnce {
             stamp: 0,
             sender: 0,
@@ -134,7 +142,8 @@ impl Target {
 
     /// Whether a signal can be sent.
     fn is_ready(&self) -> bool {
-        self.has_joined && self.is_waiting()
+        let unanswered = self.unanswered.plus(self.sent_count);
+        self.has_joined && self.is_waiting() && unanswered < MOST_UNANSWERED
     }
 }
 

@@ -93,6 +93,7 @@ impl Signals<'_> {
                 let sent = target.sent;
                 if queued.requester.is_some() {
                     target.sent = first;
+                    target.sent_count.increment();
                     if let Some(queued) = self.queue.get_mut(first as usize) {
                         queued.next = sent;
                     }
@@ -175,6 +176,9 @@ impl Signals<'_> {
                 prev.next = queued.next;
             } else if let Some(target) = self.find_target_mut(from) {
                 target.sent = queued.next;
+            }
+            if let Some(target) = self.find_target_mut(from) {
+                target.sent_count.decrement();
             }
             self.finish(slot, result);
             self.update_target(from);

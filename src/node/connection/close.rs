@@ -141,6 +141,7 @@ impl<'m, P: Pal> Node<'m, P> {
         drop(rx);
         let vmid = peer.vmid();
         self.peers.remove(peer);
+        self.note_end_of(vmid);
         self.retry_output(peer);
         let was_leader = Some(vmid) == self.led_by();
         let succession = self.begin_succession(vmid);

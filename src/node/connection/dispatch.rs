@@ -138,6 +138,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn process_ended(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) {
         if self.is_last_exit(peer, pid) {
             peer.ended.store(true, Ordering::SeqCst);
+            self.note_end_of(peer.vmid());
             while !self.reclaim_all_of(peer) {}
         }
     }

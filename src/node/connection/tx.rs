@@ -305,7 +305,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.finish_answer(peer, seq, answer, queued);
     }
 
-    /// As [`Node::answer`], of an answer to a leader that may change.
+    /// As [`Node::answer`], of an answer to a leader that may change. A leader that sent more signals than it may
+    /// ([`MOST_UNANSWERED`](crate::leader::MOST_UNANSWERED)) loses its connection.
     #[inline(never)]
     fn answer_kept(
         &self,
@@ -315,19 +316,28 @@ impl<'m, P: Pal> Node<'m, P> {
         kept: Kept<'_, 'm>,
     ) {
         let length = answer.length();
+        let mut is_mark_due = false;
         let queued = {
             let mut queue = peer.queue.lock();
             let keep = |kept: &mut KeptFrames<'m>| keep_answer(kept, seq, answer);
-            // While there is no leader, or it is sent again what was not taken, the answer comes after that.
-            if let Ok(Put::Kept) = kept.check(length, queue.closed, keep) {
-                return;
-            }
+            let keeping = match kept.check(length, queue.closed, keep) {
+                Ok(Put::Queue(keeping)) => keeping,
+                // While there is no leader, or it is sent again what was not taken, the answer comes after that.
+                Ok(Put::Kept) => return,
+                Err(_) => {
+                    drop(queue);
+                    return self.disconnect_peer(peer);
+                }
+            };
             let queued = self.push_answer(peer, &mut queue, seq, answer);
             if queued == Some(Ok(())) {
-                kept.record(&queue, length);
+                is_mark_due = keeping.record(&queue, length);
             }
             queued
         };
+        if is_mark_due {
+            self.mark_if_due(peer);
+        }
         self.finish_answer(peer, seq, answer, queued);
     }
 

@@ -172,25 +172,32 @@ impl<'m, P: Pal> Node<'m, P> {
         kept: Kept<'_, 'm>,
     ) -> Result<(), Error> {
         let length = message.length();
-        {
+        let is_mark_due = {
             let mut queue = peer.queue.lock();
             let keep = |kept: &mut KeptFrames<'m>| keep_message(kept, seq, message);
             // A call that waited for room until the family ended would get no answer.
             if self.leader_gone.load(Ordering::SeqCst) {
                 return Err(self.gone(peer.vmid()));
             }
-            match kept.check(length, queue.closed, keep) {
-                Ok(Put::Queue) => {}
+            let keeping = match kept.check(length, queue.closed, keep) {
+                Ok(Put::Queue(keeping)) => keeping,
                 kept => {
+                    let kept = kept.map(drop);
                     drop(queue);
+                    // There was no room for it before.
+                    if self.mark_if_due(peer) {
+                        self.call_worker(peer);
+                    }
                     self.hurry_rejoin();
-                    return kept.map(drop);
+                    return kept;
                 }
-            }
+            };
             self.push(peer, &mut queue, seq, message, length)?;
-            kept.record(&queue, length);
+            keeping.record(&queue, length)
+        };
+        if is_mark_due {
+            self.mark_if_due(peer);
         }
-        self.mark_if_due(peer);
         self.trace_tx(peer.vmid(), seq, message, length);
         Ok(())
     }

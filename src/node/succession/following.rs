@@ -6,12 +6,12 @@ use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken};
-use crate::leader::{Op, Signals};
+use crate::leader::{MOST_UNANSWERED, Op, Signals};
 use crate::member::KeptFrames;
 use crate::node::connection::Queue;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef};
 use crate::pal::{Pal, Time};
-use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, total};
+use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, SpinLockGuard, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::wire::{Answer, KillTarget, Message, SyncCode, codes};
 
@@ -188,8 +188,10 @@ fn is_counted_from_leader(code: u8, seq: u64) -> bool {
     }
 }
 
-/// The bytes for answers that requests leave free among the kept frames.
-const ANSWERS_KEPT: usize = 1024;
+/// The bytes for answers that requests leave free among the kept frames. At most [`MOST_UNANSWERED`] answers come until a
+/// MARK finds room in the send queue, since none of them arrives meanwhile, as many until it is answered, and as many until
+/// the next one is.
+const ANSWERS_KEPT: usize = 4 * MOST_UNANSWERED as usize * Answer::DONE.length();
 
 /// How a frame to the leader is handled.
 #[derive(Clone, Copy)]
@@ -203,14 +205,38 @@ pub(in crate::node) struct Kept<'f, 'm> {
 }
 
 /// What was done with a frame to the leader.
-pub(in crate::node) enum Put {
-    /// It is to be queued, and then recorded with [`Kept::record`].
-    Queue,
+pub(in crate::node) enum Put<'f, 'm> {
+    /// It is to be queued, and then recorded.
+    Queue(Keeping<'f, 'm>),
     /// It is kept, and is sent when there is a leader.
     Kept,
 }
 
-impl<'m> Kept<'_, 'm> {
+/// The kept frames, locked until a frame is queued.
+pub(in crate::node) struct Keeping<'f, 'm> {
+    kept: SpinLockGuard<'f, KeptFrames<'m>>,
+    is_counted: bool,
+    seq: u64,
+}
+
+impl Keeping<'_, '_> {
+    /// Records that the frame is the last one in the queue. True if the leader is to be asked for a MARK
+    /// ([`Node::mark_if_due`]).
+    #[inline]
+    pub(in crate::node) fn record(mut self, queue: &Queue<'_>, length: usize) -> bool {
+        if self.is_counted {
+            let queued = queue.filling.unsent();
+            let start = queued.len().minus(length);
+            self.kept.keep(queued.get(start..).or_broken(&[]));
+        }
+        if self.seq != 0 {
+            self.kept.note_request(self.seq, self.is_counted);
+        }
+        self.kept.mark_due().is_some()
+    }
+}
+
+impl<'f, 'm> Kept<'f, 'm> {
     /// Decides on a frame before it is put into the queue of the leader, which the caller has locked.
     ///
     /// # Errors
@@ -222,7 +248,7 @@ impl<'m> Kept<'_, 'm> {
         length: usize,
         is_closed: bool,
         encode: impl FnOnce(&mut KeptFrames<'m>) -> bool,
-    ) -> Result<Put, Error> {
+    ) -> Result<Put<'f, 'm>, Error> {
         let full = Error::Full(Resource::SendQueue);
         let mut kept = self.following.kept.lock();
         // The leader changes under this lock, and then the waiters of the frames that are kept follow.
@@ -235,7 +261,11 @@ impl<'m> Kept<'_, 'm> {
             return Err(full);
         }
         if self.following.stage() == Stage::Led && !is_closed {
-            return Ok(Put::Queue);
+            return Ok(Put::Queue(Keeping {
+                kept,
+                is_counted: self.is_counted,
+                seq: self.seq,
+            }));
         }
         if !self.is_counted || !encode(&mut kept) {
             return Err(full);
@@ -244,19 +274,6 @@ impl<'m> Kept<'_, 'm> {
             kept.note_request(self.seq, true);
         }
         Ok(Put::Kept)
-    }
-
-    /// Records that the frame is the last one in the queue.
-    pub(in crate::node) fn record(self, queue: &Queue<'_>, length: usize) {
-        let mut kept = self.following.kept.lock();
-        if self.is_counted {
-            let queued = queue.filling.unsent();
-            let start = queued.len().minus(length);
-            kept.keep(queued.get(start..).or_broken(&[]));
-        }
-        if self.seq != 0 {
-            kept.note_request(self.seq, self.is_counted);
-        }
     }
 }
 
@@ -413,36 +430,40 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Asks the leader to confirm what it has taken, when half of the room for kept frames is full.
-    pub(in crate::node) fn mark_if_due(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+    /// Asks the leader to confirm what it has taken, when half of the room for kept frames is full. True if that was
+    /// queued.
+    #[cold]
+    #[inline(never)]
+    pub(in crate::node) fn mark_if_due(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         let Some(following) = self.following() else {
-            return;
+            return false;
         };
         if !following.is_shared.load(Ordering::SeqCst) || following.stage() != Stage::Led {
-            return;
+            return false;
         }
-        Self::ask_for_mark(following, peer, KeptFrames::mark_due);
+        Self::ask_for_mark(following, peer, KeptFrames::mark_due)
     }
 
-    /// Sends a MARK with the number that `due` returns, if there is one and room for it.
+    /// Queues a MARK with the number that `due` returns, if there is one and room for it. True if it was queued.
     pub(super) fn ask_for_mark(
         following: &Following<'m>,
         peer: &PeerRef<'_, 'm, P::Stream>,
         due: fn(&KeptFrames<'m>) -> Option<u64>,
-    ) {
+    ) -> bool {
         let mut queue = peer.queue.lock();
         let mut kept = following.kept.lock();
         let Some(number) = due(&kept) else {
-            return;
+            return false;
         };
         let mark = Message::Mark(number);
-        if !queue.closed
+        let is_queued = !queue.closed
             && queue.room() >= mark.length().plus(ANSWER_RESERVE)
-            && queue.filling.push(0, &mark).is_ok()
-        {
+            && queue.filling.push(0, &mark).is_ok();
+        if is_queued {
             queue.record_push();
             kept.record_mark(number);
         }
+        is_queued
     }
 
     /// Returns the process that a message for `dest` goes to: a message for a leader that is gone goes to the

@@ -37,6 +37,10 @@ impl<'m, P: Pal> Node<'m, P> {
         if log.stage() == LogStage::Off {
             return self.poll_choice(log, until);
         }
+        if log.is_quiet() && !self.has_ended() {
+            return until;
+        }
+        log.has_heir_ended.store(false, Ordering::SeqCst);
         self.flush_log();
         if log.stage() == LogStage::Resigned && log.is_written() {
             // The heir leads: nothing takes that back.
@@ -55,9 +59,6 @@ impl<'m, P: Pal> Node<'m, P> {
             self.lose_heir(log, DismissReason::Broken);
             return Deadline::Now;
         }
-        self.counters
-            .succession
-            .set_lag(log.unwritten_ops.load(Ordering::Relaxed), log.backlog());
         let now = self.now();
         let blocked_since = log.blocked_since.load(Ordering::SeqCst);
         if peer.ended.load(Ordering::SeqCst) {
@@ -129,6 +130,10 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     fn poll_choice(&self, log: &Log<'m, P::Stream>, until: Deadline) -> Deadline {
+        // None was found, and no member has joined or rejoined since: a turn does not look at all of them again.
+        if !log.is_choice_due.load(Ordering::SeqCst) && !self.has_ended() {
+            return until;
+        }
         let at = log.choose_at.load(Ordering::SeqCst);
         let now = self.now();
         if now.0 < at {
@@ -138,6 +143,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if now < rejoined_by {
             return until.min(Deadline::At(rejoined_by));
         }
+        log.is_choice_due.store(false, Ordering::SeqCst);
         let Some(heir) = self.choose_heir() else {
             if !self.has_ended() {
                 return until;
@@ -148,6 +154,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 None => until,
             };
         };
+        log.is_choice_due.store(true, Ordering::SeqCst);
         let Some(peer) = self.peers.find(heir) else {
             return until;
         };
@@ -350,11 +357,19 @@ impl<'m, P: Pal> Node<'m, P> {
         is_empty
     }
 
-    /// A member has joined, or follows again: it gets the list of heirs.
+    /// A member has joined, or follows again: it gets the list of heirs, and may be the next one.
     pub(in crate::node) fn heirs_are_due(&self) {
         if let Some(log) = self.log() {
             log.list_is_due.store(true, Ordering::SeqCst);
+            log.is_choice_due.store(true, Ordering::SeqCst);
             self.wake();
+        }
+    }
+
+    /// A process has ended, or its connection has: as the leader, the worker looks whether the heir is there.
+    pub(in crate::node) fn note_end_of(&self, vmid: Vmid) {
+        if let Some(log) = self.log().filter(|log| log.heir() == Some(vmid)) {
+            log.has_heir_ended.store(true, Ordering::SeqCst);
         }
     }
 

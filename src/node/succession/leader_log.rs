@@ -68,7 +68,7 @@ pub(in crate::node) struct Log<'m, S> {
     appended: AtomicU64,
     written: AtomicU64,
     /// The operations that were appended since all was written.
-    pub(super) unwritten_ops: AtomicU64,
+    unwritten_ops: AtomicU64,
     half: usize,
     /// The most bytes that wait to be written before new operations wait.
     limit: u64,
@@ -82,6 +82,10 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) blocked_since: AtomicU64,
     /// The time at which the next heir may be chosen.
     pub(super) choose_at: AtomicU64,
+    /// A member may have become fit to be the heir since none was found.
+    pub(super) is_choice_due: AtomicBool,
+    /// The heir's process or its connection may have ended.
+    pub(super) has_heir_ended: AtomicBool,
     /// The heirs that were lost, one after another, before one was named.
     pub(super) losses: AtomicU32,
     /// Whether the heir's platform receives the log in another way than through the stream, and this one sends it so.
@@ -161,6 +165,8 @@ impl<'m, S: Stream> Log<'m, S> {
             is_awaited: AtomicBool::new(false),
             blocked_since: AtomicU64::new(0),
             choose_at: AtomicU64::new(0),
+            is_choice_due: AtomicBool::new(true),
+            has_heir_ended: AtomicBool::new(false),
             losses: AtomicU32::new(0),
             is_shared: AtomicBool::new(false),
             holds: AtomicU64::new(0),
@@ -274,6 +280,18 @@ impl<'m, S: Stream> Log<'m, S> {
         self.queuing.load(Ordering::SeqCst) > 0
     }
 
+    /// Whether the heir is named, and nothing is to be done for it or for those that wait for the log.
+    #[inline]
+    pub(super) fn is_quiet(&self) -> bool {
+        self.stage() == LogStage::Hot
+            && self.is_written()
+            && !self.is_awaited.load(Ordering::SeqCst)
+            && !self.has_overflowed.load(Ordering::SeqCst)
+            && !self.has_heir_ended.load(Ordering::SeqCst)
+            && !self.list_is_due.load(Ordering::SeqCst)
+            && !self.is_mark_due()
+    }
+
     /// Whether the leader has not resigned. If the heir is lost before it has the resignation, the leader goes on, and
     /// writes then.
     #[inline]
@@ -283,6 +301,11 @@ impl<'m, S: Stream> Log<'m, S> {
             self.is_awaited.store(true, Ordering::SeqCst);
         }
         !has_resigned
+    }
+
+    /// The operations that were appended and not written, and the bytes of these.
+    pub(super) fn lag(&self) -> (u64, u64) {
+        (self.unwritten_ops.load(Ordering::Relaxed), self.backlog())
     }
 
     /// The bytes that were appended and not written.
@@ -342,6 +365,7 @@ impl<'m, S: Stream> Log<'m, S> {
         queue.filling.clear();
         let appended = self.appended.load(Ordering::SeqCst);
         self.written.store(appended, Ordering::SeqCst);
+        self.unwritten_ops.store(0, Ordering::Relaxed);
         self.has_overflowed.store(false, Ordering::SeqCst);
         self.is_confirmed.store(false, Ordering::SeqCst);
         self.handed_on.store(0, Ordering::SeqCst);

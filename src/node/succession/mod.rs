@@ -212,6 +212,11 @@ impl<'m, P: Pal> Node<'m, P> {
         self.poll_log(until)
     }
 
+    /// As the leader: the operations and bytes that the heir's log stream has not taken.
+    pub(in crate::node) fn log_lag(&self) -> (u64, u64) {
+        self.log().filter(|_| self.leads()).map_or((0, 0), Log::lag)
+    }
+
     /// Returns the heir that the leader has named, as far as this process knows.
     pub(in crate::node) fn known_heir(&self) -> Option<Vmid> {
         if let Some(log) = self.log().filter(|_| self.leads()) {
