@@ -6,8 +6,9 @@
 use core::cmp::Reverse;
 use core::mem::replace;
 
+use super::holders::holder_in;
 use super::quotas::{FILES, LOCKS};
-use super::table::{EMPTY_FILE, holder_in};
+use super::table::EMPTY_FILE;
 use super::{Holder, LockTable, Owner, Range, SpaceKind};
 use crate::invariant::{Count, OrBroken};
 use crate::store::{NONE, Payer};

@@ -1,15 +1,12 @@
-//! Ranges: finding the lock that conflicts with a range, and changing an owner's ranges when the
-//! owner locks or unlocks one.
+//! Finding the lock that conflicts with a range, and changing an owner's locks when the owner locks or
+//! unlocks a range.
 
-use core::mem::replace;
-
-use super::interval_tree::{Place, RangeLock, TreeKind};
+use super::interval_tree::{InsertPoint, RangeLock, TreeKind};
 use super::quotas::{Charge, LOCKS};
-use super::table::holder_in;
-use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
+use super::{LockTable, Owner, Range, SpaceKind};
 use crate::error::Errno;
 use crate::invariant::Count;
-use crate::store::{NONE, Payer, Portion};
+use crate::store::Payer;
 
 /// A range to lock, whether the lock is a write lock, and the payer if it is a part of an old lock.
 type Piece = (Range, bool, Option<Payer>);
@@ -48,10 +45,10 @@ impl LockTable<'_> {
         range: Range,
         write: bool,
         mine: u32,
-    ) -> (Option<u32>, Place) {
+    ) -> (Option<u32>, InsertPoint) {
         let of = self.file_at(file);
         if of.locks == 0 {
-            return (None, Place::UNKNOWN);
+            return (None, InsertPoint::UNKNOWN);
         }
         let space = of.space(space);
         let trees = &self.trees;
@@ -60,7 +57,7 @@ impl LockTable<'_> {
             writer = trees.first_overlapping(space.writes, range, mine);
         }
         if !write {
-            return (writer, Place::UNKNOWN);
+            return (writer, InsertPoint::UNKNOWN);
         }
         let reader = trees.first_overlapping(space.reads, range, mine);
         // A read lock of another holder never starts at the first byte of a write lock.
@@ -79,14 +76,22 @@ impl LockTable<'_> {
         write: bool,
     ) -> Result<(), Errno> {
         let mine = self.find_holder(owner, file);
-        self.grant_to((mine, Place::UNKNOWN), file, (owner, charge), range, write)
+        self.grant_to(
+            mine,
+            InsertPoint::UNKNOWN,
+            file,
+            (owner, charge),
+            range,
+            write,
+        )
     }
 
     /// As [`LockTable::grant`], for a caller that has looked up whether the owner has locks on the file, and perhaps
     /// the place.
     pub(super) fn grant_to(
         &mut self,
-        (mine, place): (Option<u32>, Place),
+        mine: Option<u32>,
+        place: InsertPoint,
         file: u32,
         (owner, charge): (Owner, Charge),
         range: Range,
@@ -96,7 +101,7 @@ impl LockTable<'_> {
             Some(holder) => holder,
             None => self.add_holder(owner, file).ok_or(Errno::ENOLCK)?,
         };
-        let outcome = self.insert_range((holder, charge), range, (write, place));
+        let outcome = self.insert_range(holder, charge, range, write, place);
         if outcome.is_err() {
             self.drop_holder_if_empty(holder);
         }
@@ -182,9 +187,11 @@ impl LockTable<'_> {
     /// Gives the range to the holder, or changes nothing.
     fn insert_range(
         &mut self,
-        (holder, charge): (u32, Charge),
+        holder: u32,
+        charge: Charge,
         range: Range,
-        (write, place): (bool, Place),
+        write: bool,
+        place: InsertPoint,
     ) -> Result<(), Errno> {
         // In most cases the holder has no lock in the range or beside it, or exactly this lock.
         // Beyond the ends of a file there is nothing.
@@ -194,7 +201,7 @@ impl LockTable<'_> {
                 return Err(Errno::ENOLCK);
             }
             let payer = self.charge_lock(charge).ok_or(Errno::ENOLCK)?;
-            self.insert(holder, range, (write, place), payer);
+            self.insert_at(place, holder, range, write, payer);
             return Ok(());
         }
         if let Some(own) = self.own(holder, range) {
@@ -231,7 +238,7 @@ impl LockTable<'_> {
         }
         for (piece, payer) in plan.pieces.into_iter().zip(payers) {
             if let Some((range, write, _)) = piece {
-                self.insert(holder, range, (write, Place::UNKNOWN), payer);
+                self.insert(holder, range, write, payer);
             }
         }
         Ok(())
@@ -265,20 +272,10 @@ impl LockTable<'_> {
             }
             self.remove(holder, own);
             if has_left {
-                self.insert(
-                    holder,
-                    (start, range.0.minus(1)),
-                    (write, Place::UNKNOWN),
-                    payer,
-                );
+                self.insert(holder, (start, range.0.minus(1)), write, payer);
             }
             if has_right {
-                self.insert(
-                    holder,
-                    (range.1.plus(1), end),
-                    (write, Place::UNKNOWN),
-                    payer,
-                );
+                self.insert(holder, (range.1.plus(1), end), write, payer);
             }
         }
         Ok(())
@@ -292,14 +289,26 @@ impl LockTable<'_> {
     }
 
     /// Inserts a lock, which is charged to the payer already.
-    fn insert(&mut self, holder: u32, range: Range, (write, place): (bool, Place), payer: Payer) {
+    fn insert(&mut self, holder: u32, range: Range, write: bool, payer: Payer) {
+        self.insert_at(InsertPoint::UNKNOWN, holder, range, write, payer);
+    }
+
+    /// As [`LockTable::insert`], at that place of the tree of the file.
+    fn insert_at(
+        &mut self,
+        place: InsertPoint,
+        holder: u32,
+        range: Range,
+        write: bool,
+        payer: Payer,
+    ) {
         let of = *self.holder_at(holder);
         let Some(lock) = self.trees.alloc(range, write, (holder, of.since), payer) else {
             return;
         };
         let root = self
             .trees
-            .insert(TreeKind::Holder, of.root, lock, Place::UNKNOWN);
+            .insert(TreeKind::Holder, of.root, lock, InsertPoint::UNKNOWN);
         self.set_root(holder, root);
         if let Some(file) = self.files.get_mut(of.file as usize) {
             file.locks.increment();
@@ -308,7 +317,7 @@ impl LockTable<'_> {
         }
     }
 
-    fn remove(&mut self, holder: u32, lock: u32) {
+    pub(super) fn remove(&mut self, holder: u32, lock: u32) {
         let of = *self.holder_at(holder);
         let root = self.trees.remove(TreeKind::Holder, of.root, lock);
         self.set_root(holder, root);
@@ -322,103 +331,5 @@ impl LockTable<'_> {
         self.quotas.release(payer, LOCKS, 1);
         self.trees.free(lock);
         self.removed = self.removed.wrapping_add(1);
-    }
-
-    fn set_root(&mut self, holder: u32, root: u32) {
-        if let Some(holder) = self.holders.get_mut(holder as usize) {
-            holder.root = root;
-        }
-    }
-
-    fn add_holder(&mut self, owner: Owner, file: u32) -> Option<u32> {
-        let slot = self.holder_slots.alloc()?;
-        self.last_holder.increment();
-        if let Some(holder) = self.holders.get_mut(slot as usize) {
-            *holder = Holder {
-                owner,
-                file,
-                root: NONE,
-                since: self.last_holder,
-            };
-        }
-        let holder = *self.holder_at(slot);
-        let holders = &self.holders;
-        self.by_owner.insert(owner.hash(), slot, &|other| {
-            holder_in(holders, other).by_owner().cmp(&holder.by_owner())
-        });
-        let Some(of) = self.files.get_mut(file as usize) else {
-            return Some(slot);
-        };
-        of.ref_count.increment();
-        // The newest holder is often the next to go, so it is the older one that the index gets.
-        let older = replace(&mut of.first_holder, slot);
-        if older != NONE {
-            of.more_holders.increment();
-            let holder = *holder_in(holders, older);
-            let hash = hash_owner_and_file(holder.owner, file);
-            self.by_owner_and_file.insert(hash, older, &|other| {
-                let other = holder_in(holders, other).by_owner_and_file();
-                other.cmp(&holder.by_owner_and_file())
-            });
-        }
-        Some(slot)
-    }
-
-    fn drop_holder_if_empty(&mut self, slot: u32) {
-        let holder = *self.holder_at(slot);
-        if holder.root != NONE || holder.file == NONE {
-            return;
-        }
-        let Holder { owner, file, .. } = holder;
-        let holders = &self.holders;
-        self.by_owner.remove(owner.hash(), slot, &|other| {
-            holder_in(holders, other).by_owner().cmp(&holder.by_owner())
-        });
-        if let Some(of) = self.files.get_mut(file as usize) {
-            of.ref_count.decrement();
-            if of.first_holder == slot {
-                of.first_holder = NONE;
-            } else {
-                of.more_holders.decrement();
-                let hash = hash_owner_and_file(owner, file);
-                self.by_owner_and_file.remove(hash, slot, &|other| {
-                    let other = holder_in(holders, other).by_owner_and_file();
-                    other.cmp(&holder.by_owner_and_file())
-                });
-            }
-        }
-        if let Some(holder) = self.holders.get_mut(slot as usize) {
-            holder.file = NONE;
-        }
-        self.holder_slots.free(slot);
-        self.recharge_file_of(owner, file);
-    }
-
-    /// Releases a portion of the locks of a holder, and serves the requests that waited for them.
-    /// Returns whether that was all.
-    pub(super) fn release_holder(&mut self, slot: u32, portion: &mut Portion) -> bool {
-        let holder = *self.holder_at(slot);
-        let mut root = holder.root;
-        while root != NONE && portion.take_entry() {
-            self.remove(slot, root);
-            root = self.holder_at(slot).root;
-        }
-        self.drop_holder_if_empty(slot);
-        self.serve_unblocked();
-        self.drop_file_if_unused(holder.file);
-        root == NONE
-    }
-
-    /// Releases a portion of the locks of an owner, on every file. Returns whether that was all.
-    pub(super) fn release_owner(&mut self, owner: Owner, portion: &mut Portion) -> bool {
-        let hash = owner.hash();
-        while let Some(slot) = self.by_owner.find_first(hash, |slot| {
-            self.holder_at(slot).owner.key().cmp(&owner.key())
-        }) {
-            if !self.release_holder(slot, portion) {
-                return false;
-            }
-        }
-        true
     }
 }

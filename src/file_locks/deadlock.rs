@@ -6,8 +6,8 @@
 //! each subtree of locks once: a subtree all of whose locks were visited is marked. A search ends
 //! without result when the operation has used up its [`SEARCH_STEPS`], and then the request waits.
 
-use super::interval_tree::{Link, TreeKind};
-use super::waiting_request::State;
+use super::interval_tree::{TreeKind, TreeLink};
+use super::waiting_request::RequestState;
 use super::{LockLimits, LockTable, Owner, Range};
 use crate::invariant::Count;
 use crate::store::{Arena, NONE, Table, bytes_for, image, memory_sum};
@@ -79,8 +79,8 @@ impl<'m> DeadlockSearch<'m> {
         self.pending_count = 0;
     }
 
-    fn take_step(&mut self) -> Result<(), End> {
-        self.steps = self.steps.checked_sub(1).ok_or(End::OutOfSteps)?;
+    fn take_step(&mut self) -> Result<(), SearchEnd> {
+        self.steps = self.steps.checked_sub(1).ok_or(SearchEnd::OutOfSteps)?;
         Ok(())
     }
 
@@ -98,7 +98,7 @@ impl<'m> DeadlockSearch<'m> {
 }
 
 /// Why a search ends before it has visited everything.
-enum End {
+enum SearchEnd {
     /// The search has reached the owner of the first request again.
     Cycle,
     /// It has used up its steps.
@@ -137,11 +137,11 @@ impl LockTable<'_> {
                 last_holder: NONE,
             };
             let mut visited = self.visit_locks(space.writes, &mut visit);
-            if visited.is_ok() && waiting.operation.is_write() {
+            if visited.is_ok() && waiting.command.is_write() {
                 visited = self.visit_locks(space.reads, &mut visit);
             }
             if let Err(end) = visited {
-                return matches!(end, End::Cycle);
+                return matches!(end, SearchEnd::Cycle);
             }
         }
         false
@@ -149,7 +149,7 @@ impl LockTable<'_> {
 
     /// Visits the holders of the locks in the range, as far as they are in subtrees that the search
     /// has not visited yet. Returns whether all locks of the subtree are in the range.
-    fn visit_locks(&mut self, at: u32, visit: &mut Visit) -> Result<bool, End> {
+    fn visit_locks(&mut self, at: u32, visit: &mut Visit) -> Result<bool, SearchEnd> {
         if at == NONE || self.search.subtrees.get(at as usize) == Some(&self.search.number) {
             return Ok(true);
         }
@@ -158,7 +158,7 @@ impl LockTable<'_> {
         if !lock.reach.extends_to(visit.range.0, NONE) {
             return Ok(false);
         }
-        let Link { left, right, .. } = *lock.link(TreeKind::File);
+        let TreeLink { left, right, .. } = *lock.link(TreeKind::File);
         let mut is_whole = self.visit_locks(left, visit)?;
         if lock.start > visit.range.1 {
             return Ok(false);
@@ -180,7 +180,7 @@ impl LockTable<'_> {
     }
 
     /// Visits the requests of a holder.
-    fn visit_holder(&mut self, holder: u32, visit: &mut Visit) -> Result<(), End> {
+    fn visit_holder(&mut self, holder: u32, visit: &mut Visit) -> Result<(), SearchEnd> {
         if holder == visit.last_holder {
             return Ok(());
         }
@@ -191,7 +191,7 @@ impl LockTable<'_> {
             return if visit.is_first {
                 Ok(())
             } else {
-                Err(End::Cycle)
+                Err(SearchEnd::Cycle)
             };
         }
         if !matches!(owner, Owner::Process { .. }) {
@@ -207,7 +207,7 @@ impl LockTable<'_> {
             let number = self.search.number;
             self.waits
                 .change(slot, |waiting| waiting.visited_by = number);
-            if matches!(waiting.state, State::Waiting) {
+            if matches!(waiting.state, RequestState::Waiting) {
                 self.search.push(slot);
             }
             next = Some(waiting.next_of_owner).filter(|next| *next != NONE);

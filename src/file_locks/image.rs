@@ -1,6 +1,7 @@
 //! What is not in an image of the tables: the indexes. And whether the links in an image lead anywhere without end.
 
-use super::table::{holder_in, order_of_file};
+use super::holders::holder_in;
+use super::table::order_of_file;
 use super::{File, LockTable, hash_owner_and_file};
 use crate::store::NONE;
 

@@ -1,7 +1,7 @@
 //! Checks that the tables agree with each other.
 
 use super::interval_tree::TreeKind;
-use super::waiting_request::{State, WaitingRequest};
+use super::waiting_request::{RequestState, WaitingRequest};
 use super::{LockTable, SpaceKind};
 use crate::invariant::Count;
 use crate::store::NONE;
@@ -37,10 +37,11 @@ impl LockTable<'_> {
         for slot in 0..self.waits.slots.high_water() {
             let WaitingRequest { state, blocker, .. } = *self.waits.at(slot);
             let is_candidate = self.waits.at(slot).place != NONE;
-            if state == State::Waiting && !is_candidate && !self.is_blocked_by(slot, blocker) {
+            if state == RequestState::Waiting && !is_candidate && !self.is_blocked_by(slot, blocker)
+            {
                 return false;
             }
-            in_use = in_use.plus(usize::from(state != State::Free));
+            in_use = in_use.plus(usize::from(state != RequestState::Free));
         }
         self.candidates.is_empty() != self.is_serving
             && self.check_delegations()
@@ -67,7 +68,7 @@ impl LockTable<'_> {
             && holder.owner.space() == waiting.owner.space()
             && lock.start <= waiting.range.1
             && lock.end >= waiting.range.0
-            && (lock.write || waiting.operation.is_write())
+            && (lock.write || waiting.command.is_write())
     }
 }
 

@@ -2,7 +2,7 @@
 //! a spinlock: so the end of an owner, of an open file or of a member is applied in portions,
 //! between which other requests are served. Each portion serves the requests that it unblocks.
 
-use super::waiting_request::State;
+use super::waiting_request::RequestState;
 use super::{LockTable, Owner};
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
@@ -113,7 +113,10 @@ impl LockTable<'_> {
 
     fn reclaim_request(&mut self, vmid: Vmid, slot: u32, portion: &mut Portion) -> bool {
         let waiting = *self.waits.at(slot);
-        let waits = matches!(waiting.state, State::Waiting | State::Deferred);
+        let waits = matches!(
+            waiting.state,
+            RequestState::Waiting | RequestState::Deferred
+        );
         if !waits || waiting.from != vmid {
             return true;
         }

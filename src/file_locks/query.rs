@@ -1,7 +1,7 @@
 //! Which lock conflicts with a request: `F_GETLK` and `F_OFD_GETLK`.
 
 use super::interval_tree::TreeKind;
-use super::waiting_request::Operation;
+use super::waiting_request::LockCommand;
 use super::{LockTable, Owner, Range, range_of};
 use crate::error::Errno;
 use crate::store::NONE;
@@ -23,10 +23,10 @@ impl LockTable<'_> {
             && self.delegation_holder(file, owner.space()).is_some()
             && lock.kind != LockKind::Unlock
         {
-            let operation = Operation::Get {
+            let command = LockCommand::Get {
                 write: lock.kind == LockKind::Write,
             };
-            return match self.defer(file, owner, range, (from, seq), operation) {
+            return match self.defer(file, owner, range, (from, seq), command) {
                 Ok(_) => None,
                 Err(errno) => Some(Err(errno)),
             };

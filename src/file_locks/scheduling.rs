@@ -5,7 +5,7 @@
 //! free locks. Waiting requests are tried in the order of their arrival.
 
 use super::quotas::{Charge, WAITING};
-use super::waiting_request::{FREE, Operation, State, WaitingRequest};
+use super::waiting_request::{FREE, LockCommand, RequestState, WaitingRequest};
 use super::{LockTable, Owner, Range, SetOutcome};
 use crate::Vmid;
 use crate::error::Errno;
@@ -37,7 +37,7 @@ impl LockTable<'_> {
         owner: Owner,
         range: Range,
         (from, seq): (Vmid, u64),
-        operation: Operation,
+        command: LockCommand,
     ) -> Result<SetOutcome, Errno> {
         if !self.may_add_request(from) {
             return Err(Errno::ENOLCK);
@@ -48,8 +48,8 @@ impl LockTable<'_> {
             owner,
             file,
             range,
-            operation,
-            state: State::Deferred,
+            command,
+            state: RequestState::Deferred,
             ..FREE
         })?;
         self.recall(file, from);
@@ -72,21 +72,23 @@ impl LockTable<'_> {
                 seq,
                 owner,
                 range,
-                operation,
+                command,
                 ..
             } = *self.waits.at(slot);
             self.unlink(slot);
             self.free_request(slot);
-            let answer = match operation {
-                Operation::Get { write } => Answer::Lock(Ok(self.held(file, owner, range, write))),
-                Operation::Set {
+            let answer = match command {
+                LockCommand::Get { write } => {
+                    Answer::Lock(Ok(self.held(file, owner, range, write)))
+                }
+                LockCommand::Set {
                     kind: LockKind::Unlock,
                     ..
-                } => operation.answer(self.unlock(file, owner, range)),
-                Operation::Set { .. } => {
-                    match self.set_on(file, owner, range, (from, seq), (operation, true)) {
+                } => command.answer(self.unlock(file, owner, range)),
+                LockCommand::Set { .. } => {
+                    match self.set_on(file, owner, range, (from, seq), (command, true)) {
                         Ok(SetOutcome::Queued) => continue,
-                        done => operation.answer(done.map(drop)),
+                        done => command.answer(done.map(drop)),
                     }
                 }
             };
@@ -148,11 +150,11 @@ impl LockTable<'_> {
             file,
             owner,
             range,
-            operation,
+            command,
             ..
         } = *self.waits.at(slot);
         let grantee = (owner, Charge::to(from));
-        let locked = self.grant(file, grantee, range, operation.is_write());
+        let locked = self.grant(file, grantee, range, command.is_write());
         self.complete(slot, locked);
     }
 
@@ -162,10 +164,10 @@ impl LockTable<'_> {
             file,
             owner,
             range,
-            operation,
+            command,
             ..
         } = *self.waits.at(slot);
         let mine = self.find_holder(owner, file).unwrap_or(NONE);
-        self.find_conflict(file, owner.space(), range, operation.is_write(), mine)
+        self.find_conflict(file, owner.space(), range, command.is_write(), mine)
     }
 }

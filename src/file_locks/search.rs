@@ -3,7 +3,7 @@
 use core::hint::select_unpredictable;
 
 use super::Range;
-use super::interval_tree::{IntervalTrees, Link, Place, TreeKind};
+use super::interval_tree::{InsertPoint, IntervalTrees, TreeKind, TreeLink};
 use crate::store::NONE;
 
 impl IntervalTrees<'_> {
@@ -32,11 +32,11 @@ impl IntervalTrees<'_> {
         tree: TreeKind,
         root: u32,
         (start, end): Range,
-    ) -> (Option<u32>, Place) {
+    ) -> (Option<u32>, InsertPoint) {
         let (mut at, mut above, mut first) = (root, NONE, NONE);
         while at != NONE {
             let lock = self.at(at);
-            let Link { left, right, .. } = *lock.link(tree);
+            let TreeLink { left, right, .. } = *lock.link(tree);
             let is_left = lock.end >= start;
             above = at;
             // Which way a search goes is hard to predict, so it takes no branch.
@@ -44,7 +44,7 @@ impl IntervalTrees<'_> {
             at = select_unpredictable(is_left, left, right);
         }
         let overlaps = first != NONE && self.at(first).start <= end;
-        (overlaps.then_some(first), Place(above))
+        (overlaps.then_some(first), InsertPoint(above))
     }
 
     /// The first lock of a file's tree that overlaps `start..=end` and whose holder is not `mine`.
@@ -60,7 +60,7 @@ impl IntervalTrees<'_> {
         while lock.reach.extends_to(start, mine) {
             // A matching lock in the left subtree comes before this one.
             loop {
-                let Link { left, .. } = *lock.link(TreeKind::File);
+                let TreeLink { left, .. } = *lock.link(TreeKind::File);
                 let lower = self.at(left);
                 if !lower.reach.extends_to(start, mine) {
                     break;
@@ -93,7 +93,7 @@ impl IntervalTrees<'_> {
         if !self.at(root).reach.extends_to(range.0, mine) {
             return None;
         }
-        let Link { left, right, .. } = *self.link(TreeKind::File, root);
+        let TreeLink { left, right, .. } = *self.link(TreeKind::File, root);
         if self.order(root, after).is_gt() {
             if let Some(found) = self.next_overlapping(left, range, mine, after) {
                 return Some(found);
@@ -151,7 +151,7 @@ mod tests {
                     let lock = trees
                         .alloc((start, end), false, (holder, since.into()), Payer::NOBODY)
                         .unwrap();
-                    root = trees.insert(TreeKind::File, root, lock, Place::UNKNOWN);
+                    root = trees.insert(TreeKind::File, root, lock, InsertPoint::UNKNOWN);
                     all[slot] = Some(lock);
                 }
             }

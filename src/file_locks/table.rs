@@ -1,16 +1,16 @@
-//! The tables of files and holders.
+//! The table of files.
 
-use core::cmp::{Ordering, Reverse};
+use core::cmp::Ordering;
 use core::mem::replace;
 
+use super::LockTable;
 use super::delegation::Delegation;
 use super::paths::{PathStore, StoredPath};
 use super::quotas::FILES;
-use super::{LockTable, Owner};
 use crate::Vmid;
 use crate::invariant::OrBroken;
 use crate::path::hash_path;
-use crate::store::{NONE, Payer, Table, entry, hash64};
+use crate::store::{NONE, Payer, Table, entry};
 
 /// The two spaces of locks, which never conflict with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +68,6 @@ entry!(File {
     ref_count,
     payer,
 });
-entry!(Holder {
-    owner,
-    file,
-    root,
-    since
-});
 
 impl File {
     pub(super) fn is_used(&self) -> bool {
@@ -127,35 +121,6 @@ pub(super) const EMPTY_FILE: File = File {
 };
 
 const FREE: u32 = u32::MAX;
-
-/// The locks of one owner on one file.
-#[derive(Clone, Copy, Hash)]
-pub(super) struct Holder {
-    pub(super) owner: Owner,
-    pub(super) file: u32,
-    pub(super) root: u32,
-    /// The number of the holder. It rises with each new holder.
-    pub(super) since: u64,
-}
-
-pub(super) const EMPTY_HOLDER: Holder = Holder {
-    owner: Owner::Open(0),
-    file: NONE,
-    root: NONE,
-    since: 0,
-};
-
-impl Holder {
-    /// The key in the index of owners: of one owner's holders, the newest is the first.
-    pub(super) fn by_owner(&self) -> ((u64, u8), Reverse<u64>) {
-        (self.owner.key(), Reverse(self.since))
-    }
-
-    /// The key in the index of owners and files.
-    pub(super) fn by_owner_and_file(&self) -> (u32, (u64, u8)) {
-        (self.file, self.owner.key())
-    }
-}
 
 impl LockTable<'_> {
     pub(crate) fn find_file(&self, path: &[u8]) -> Option<u32> {
@@ -296,34 +261,6 @@ impl LockTable<'_> {
                 .or_broken(file.ref_count);
         }
     }
-
-    pub(super) fn holder_at(&self, slot: u32) -> &Holder {
-        self.steps.count();
-        holder_in(&self.holders, slot)
-    }
-
-    #[inline]
-    pub(super) fn find_holder(&self, owner: Owner, file: u32) -> Option<u32> {
-        let of = self.file_at(file);
-        let first = of.first_holder;
-        if first != NONE && self.holder_at(first).owner == owner {
-            return Some(first);
-        }
-        if of.more_holders == 0 {
-            return None;
-        }
-        self.by_owner_and_file
-            .find(hash_owner_and_file(owner, file), |slot| {
-                let key = self.holder_at(slot).by_owner_and_file();
-                key.cmp(&(file, owner.key()))
-            })
-    }
-}
-
-#[cfg_attr(static_library, inline(never))]
-pub(super) fn holder_in<'t>(holders: &'t Table<'_, Holder>, slot: u32) -> &'t Holder {
-    static EMPTY: Holder = EMPTY_HOLDER;
-    holders.get(slot as usize).unwrap_or(&EMPTY)
 }
 
 /// The order of a file in its bucket, compared with a file of that hash and path.
@@ -336,10 +273,6 @@ pub(super) fn order_of_file(
     let file = files.get(file as usize).unwrap_or(&EMPTY_FILE);
     let order = file.hash.cmp(&hash);
     order.then_with(|| paths.compare_stored(file.path, path))
-}
-
-pub(super) fn hash_owner_and_file(owner: Owner, file: u32) -> u64 {
-    owner.hash() ^ hash64(u64::from(file))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Requests begin to wait, are completed, and are cancelled.
 
 use super::quotas::WAITING;
-use super::waiting_request::{State, WaitingRequest};
+use super::waiting_request::{RequestState, WaitingRequest};
 use super::{LockTable, Owner};
 use crate::Vmid;
 use crate::error::Errno;
@@ -101,7 +101,7 @@ impl LockTable<'_> {
         } = waiting;
         self.waits.change(prev, |prev| prev.next = next);
         self.waits.change(next, |next| next.prev = prev);
-        if matches!(waiting.state, State::Deferred) {
+        if matches!(waiting.state, RequestState::Deferred) {
             self.change_file(file, |file| {
                 if prev == NONE {
                     file.first_deferred = next;
@@ -115,7 +115,7 @@ impl LockTable<'_> {
         }
         self.waits.remove_from_indexes(slot);
         self.waits
-            .change(slot, |waiting| waiting.state = State::Free);
+            .change(slot, |waiting| waiting.state = RequestState::Free);
         self.adjust_ref_count(file, -1);
         self.recharge_file(file, waiting.payer);
         if let Some(open_file) = waiting.kept_open_file() {
@@ -125,7 +125,7 @@ impl LockTable<'_> {
 
     /// Records the result of a request, which [`LockTable::take_completion`] returns later.
     pub(super) fn complete(&mut self, slot: u32, result: Result<(), Errno>) {
-        let answer = self.waits.at(slot).operation.answer(result);
+        let answer = self.waits.at(slot).command.answer(result);
         self.unlink(slot);
         self.enqueue_completion(slot, answer);
     }
@@ -133,7 +133,7 @@ impl LockTable<'_> {
     pub(super) fn enqueue_completion(&mut self, slot: u32, answer: Answer<'static>) {
         let last = self.waits.last_completed;
         self.waits.change(slot, |waiting| {
-            waiting.state = State::Completed(answer);
+            waiting.state = RequestState::Completed(answer);
             waiting.next = NONE;
         });
         self.waits.change(last, |last| last.next = slot);
@@ -151,7 +151,7 @@ impl LockTable<'_> {
     /// The oldest completed request. It stays until [`LockTable::take_completion`].
     pub fn next_completion(&self) -> Option<Completion> {
         let waiting = self.waits.at(self.waits.first_completed);
-        let State::Completed(answer) = waiting.state else {
+        let RequestState::Completed(answer) = waiting.state else {
             return None;
         };
         Some(Completion {
@@ -171,7 +171,7 @@ impl LockTable<'_> {
             self.waits.last_completed = NONE;
         }
         self.waits
-            .change(slot, |waiting| waiting.state = State::Free);
+            .change(slot, |waiting| waiting.state = RequestState::Free);
         self.free_request(slot);
         Some(decided)
     }

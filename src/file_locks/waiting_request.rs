@@ -17,8 +17,8 @@ pub(super) struct WaitingRequest {
     pub(super) owner: Owner,
     pub(super) file: u32,
     pub(super) range: Range,
-    pub(super) operation: Operation,
-    pub(super) state: State,
+    pub(super) command: LockCommand,
+    pub(super) state: RequestState,
     /// The number of the request in the order of arrival.
     pub(super) arrival: u64,
     /// A held lock that conflicts with the request; [`NONE`] if the request is still to be tried.
@@ -39,18 +39,18 @@ pub(super) struct WaitingRequest {
     pub(super) payer: Payer,
 }
 
-/// The operation that a request asks for.
+/// The command that a request asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Operation {
+pub(super) enum LockCommand {
     /// Set or release a lock.
     Set { kind: LockKind, wait: bool },
     /// Find the conflicting lock.
     Get { write: bool },
 }
 
-impl Operation {
-    pub(super) fn from_lock(lock: &FileLock<'_>) -> Operation {
-        Operation::Set {
+impl LockCommand {
+    pub(super) fn from_lock(lock: &FileLock<'_>) -> LockCommand {
+        LockCommand::Set {
             kind: lock.kind,
             wait: lock.wait,
         }
@@ -58,26 +58,26 @@ impl Operation {
 
     pub(super) fn is_write(self) -> bool {
         match self {
-            Operation::Set { kind, .. } => kind == LockKind::Write,
-            Operation::Get { write } => write,
+            LockCommand::Set { kind, .. } => kind == LockKind::Write,
+            LockCommand::Get { write } => write,
         }
     }
 
     pub(super) fn may_wait(self) -> bool {
-        matches!(self, Operation::Set { wait: true, .. })
+        matches!(self, LockCommand::Set { wait: true, .. })
     }
 
     /// The answer for a result.
     pub(super) fn answer(self, result: Result<(), Errno>) -> Answer<'static> {
         match self {
-            Operation::Set { .. } => Answer::Status(result.map(|()| 0)),
-            Operation::Get { .. } => Answer::Lock(result.map(|()| None)),
+            LockCommand::Set { .. } => Answer::Status(result.map(|()| 0)),
+            LockCommand::Get { .. } => Answer::Lock(result.map(|()| None)),
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum State {
+pub(super) enum RequestState {
     Free,
     /// The request waits for a lock.
     Waiting,
@@ -92,7 +92,7 @@ entry!(WaitingRequest {
     owner,
     file,
     range,
-    operation,
+    command,
     state,
     arrival,
     blocker,
@@ -106,50 +106,50 @@ entry!(WaitingRequest {
     payer,
 });
 
-impl Entry for Operation {
+impl Entry for LockCommand {
     const SIZE: usize = 3;
 
     fn save(&self, to: &mut Writer<'_>) {
         match self {
-            Operation::Set { kind, wait } => (0_u8, (*kind, *wait)).save(to),
-            Operation::Get { write } => (1_u8, *write).save(to),
+            LockCommand::Set { kind, wait } => (0_u8, (*kind, *wait)).save(to),
+            LockCommand::Get { write } => (1_u8, *write).save(to),
         }
     }
 
     fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         match u8::load(from)? {
-            0 => Ok(Operation::Set {
+            0 => Ok(LockCommand::Set {
                 kind: Entry::load(from)?,
                 wait: Entry::load(from)?,
             }),
-            1 => Entry::load(from).map(|write| Operation::Get { write }),
+            1 => Entry::load(from).map(|write| LockCommand::Get { write }),
             _ => Err(Malformed),
         }
     }
 }
 
-impl Entry for State {
+impl Entry for RequestState {
     const SIZE: usize = memory_sum!(1_usize, <Result<Option<HeldLock>, Errno>>::SIZE);
 
     fn save(&self, to: &mut Writer<'_>) {
         match self {
-            State::Free => 0_u8.save(to),
-            State::Waiting => 1_u8.save(to),
-            State::Deferred => 2_u8.save(to),
-            State::Completed(Answer::Status(status)) => (3_u8, *status).save(to),
-            State::Completed(Answer::Lock(lock)) => (4_u8, *lock).save(to),
+            RequestState::Free => 0_u8.save(to),
+            RequestState::Waiting => 1_u8.save(to),
+            RequestState::Deferred => 2_u8.save(to),
+            RequestState::Completed(Answer::Status(status)) => (3_u8, *status).save(to),
+            RequestState::Completed(Answer::Lock(lock)) => (4_u8, *lock).save(to),
             // No request for a lock has another answer.
-            State::Completed(_) => 5_u8.save(to),
+            RequestState::Completed(_) => 5_u8.save(to),
         }
     }
 
     fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
         Ok(match u8::load(from)? {
-            0 => State::Free,
-            1 => State::Waiting,
-            2 => State::Deferred,
-            3 => State::Completed(Answer::Status(Entry::load(from)?)),
-            4 => State::Completed(Answer::Lock(Entry::load(from)?)),
+            0 => RequestState::Free,
+            1 => RequestState::Waiting,
+            2 => RequestState::Deferred,
+            3 => RequestState::Completed(Answer::Status(Entry::load(from)?)),
+            4 => RequestState::Completed(Answer::Lock(Entry::load(from)?)),
             _ => return Err(Malformed),
         })
     }
@@ -161,8 +161,8 @@ pub(super) const FREE: WaitingRequest = WaitingRequest {
     owner: Owner::Open(0),
     file: NONE,
     range: (0, 0),
-    operation: Operation::Get { write: false },
-    state: State::Free,
+    command: LockCommand::Get { write: false },
+    state: RequestState::Free,
     arrival: 0,
     blocker: NONE,
     prev: NONE,
@@ -183,17 +183,17 @@ impl WaitingRequest {
 
     /// Whether the request waits, and is in the indexes.
     pub(super) fn is_queued(&self) -> bool {
-        matches!(self.state, State::Waiting | State::Deferred)
+        matches!(self.state, RequestState::Waiting | RequestState::Deferred)
     }
 
     /// The open file that the request keeps in use. A query and an unlock keep none: their sender need
     /// not have the open file.
     pub(super) fn kept_open_file(&self) -> Option<u64> {
-        match (self.owner, self.operation) {
+        match (self.owner, self.command) {
             (
                 _,
-                Operation::Get { .. }
-                | Operation::Set {
+                LockCommand::Get { .. }
+                | LockCommand::Set {
                     kind: LockKind::Unlock,
                     ..
                 },

@@ -39,7 +39,7 @@ impl LockTable<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::file_locks::waiting_request::Operation;
+    use crate::file_locks::waiting_request::LockCommand;
     use core::mem::MaybeUninit;
 
     use super::*;
@@ -93,9 +93,9 @@ mod tests {
                 );
             },
             |locks| {
-                let operation = Operation::Get { write: false };
+                let command = LockCommand::Get { write: false };
                 let file = locks.add_delegated_file(b"b").unwrap();
-                let deferred = locks.defer(file, OWNER, (0, 9), (Vmid::LEADER, 1), operation);
+                let deferred = locks.defer(file, OWNER, (0, 9), (Vmid::LEADER, 1), command);
                 assert_eq!(
                     deferred,
                     Ok(SetOutcome::Queued),

@@ -1,6 +1,6 @@
 //! The balance of the trees.
 
-use super::{IntervalTrees, Link, TreeKind};
+use super::{IntervalTrees, TreeKind, TreeLink};
 use crate::invariant::Count;
 use crate::store::NONE;
 
@@ -30,7 +30,7 @@ impl IntervalTrees<'_> {
         let mut root = root;
         while at != NONE {
             let lock = self.at(at);
-            let Link { left, right, up } = *lock.link(tree);
+            let TreeLink { left, right, up } = *lock.link(tree);
             let (left, right) = (self.at(left), self.at(right));
             let (left_rank, right_rank) = (left.rank(tree), right.rank(tree));
             let (low, high) = (left_rank.min(right_rank), left_rank.max(right_rank));
@@ -84,7 +84,7 @@ impl IntervalTrees<'_> {
 
     /// Recomputes the lock's own rank and reach after a change below it.
     fn refresh(&mut self, tree: TreeKind, lock: u32) {
-        let Link { left, right, .. } = *self.link(tree, lock);
+        let TreeLink { left, right, .. } = *self.link(tree, lock);
         let below = self.rank(tree, left).max(self.rank(tree, right));
         let reach = match tree {
             TreeKind::File => self.compute_reach(lock),
@@ -96,9 +96,9 @@ impl IntervalTrees<'_> {
     /// Restores the balance at `root`, whose children's ranks differ by two. Returns the new root
     /// of the subtree, which the caller puts at its place.
     fn rotate(&mut self, tree: TreeKind, root: u32) -> u32 {
-        let Link { left, right, .. } = *self.link(tree, root);
+        let TreeLink { left, right, .. } = *self.link(tree, root);
         if self.rank(tree, left) > self.rank(tree, right) {
-            let Link {
+            let TreeLink {
                 left: outer,
                 right: inner,
                 ..
@@ -109,7 +109,7 @@ impl IntervalTrees<'_> {
             }
             return self.rotate_right(tree, root);
         }
-        let Link {
+        let TreeLink {
             left: inner,
             right: outer,
             ..

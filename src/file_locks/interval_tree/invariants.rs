@@ -1,6 +1,6 @@
 //! Checks that a tree is ordered and balanced.
 
-use super::{IntervalTrees, Link, MAX_LEVELS, TreeKind};
+use super::{IntervalTrees, MAX_LEVELS, TreeKind, TreeLink};
 use crate::store::NONE;
 
 impl IntervalTrees<'_> {
@@ -19,7 +19,7 @@ impl IntervalTrees<'_> {
             return Some(());
         }
         *most = most.checked_sub(1)?;
-        let Link { left, right, up } = *self.link(tree, root);
+        let TreeLink { left, right, up } = *self.link(tree, root);
         let rank = self.rank(tree, root);
         let below = [left, right].map(|child| self.rank(tree, child));
         let is_lower = |child: &u8| *child < rank;
@@ -53,7 +53,7 @@ mod tests {
     use core::mem::MaybeUninit;
 
     use super::*;
-    use crate::file_locks::interval_tree::Place;
+    use crate::file_locks::interval_tree::InsertPoint;
     use crate::store::{Arena, Payer};
 
     const CAPACITY: usize = 3;
@@ -66,7 +66,7 @@ mod tests {
             let lock = trees
                 .alloc((start, start + 4), true, (0, 0), Payer::NOBODY)
                 .unwrap();
-            trees.insert(TreeKind::File, root, lock, Place::UNKNOWN)
+            trees.insert(TreeKind::File, root, lock, InsertPoint::UNKNOWN)
         });
         assert_eq!(root, 1);
         fault(&mut trees);
@@ -91,7 +91,7 @@ mod tests {
             for (at, start) in starts.into_iter().enumerate() {
                 let range = (start, start + start % 3 * 4);
                 locks[at] = trees.alloc(range, false, (0, 0), Payer::NOBODY).unwrap();
-                root = trees.insert(TreeKind::File, root, locks[at], Place::UNKNOWN);
+                root = trees.insert(TreeKind::File, root, locks[at], InsertPoint::UNKNOWN);
                 assert_eq!(
                     trees.check(TreeKind::File, root),
                     Some(at + 1),
@@ -116,12 +116,12 @@ mod tests {
             let lock = trees
                 .alloc((10 * at, 10 * at), true, (0, 0), Payer::NOBODY)
                 .unwrap();
-            trees.insert(TreeKind::File, root, lock, Place::UNKNOWN)
+            trees.insert(TreeKind::File, root, lock, InsertPoint::UNKNOWN)
         });
         let mut ranks = [0; 3];
         for rank in &mut ranks {
             let lock = trees.alloc((5, 5), true, (0, 0), Payer::NOBODY).unwrap();
-            root = trees.insert(TreeKind::File, root, lock, Place::UNKNOWN);
+            root = trees.insert(TreeKind::File, root, lock, InsertPoint::UNKNOWN);
             *rank = trees.rank(TreeKind::File, root);
             root = trees.remove(TreeKind::File, root, lock);
             trees.free(lock);

@@ -37,7 +37,7 @@ pub(super) enum TreeKind {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Link {
+pub(super) struct TreeLink {
     pub(super) left: u32,
     pub(super) right: u32,
     /// The lock above; [`NONE`] for the root.
@@ -47,11 +47,11 @@ pub(super) struct Link {
 /// Where a search for a range ended that no lock of its tree overlaps: a lock for that range is
 /// inserted below this one.
 #[derive(Clone, Copy)]
-pub(super) struct Place(pub(super) u32);
+pub(super) struct InsertPoint(pub(super) u32);
 
-impl Place {
+impl InsertPoint {
     /// No search has been made.
-    pub(super) const UNKNOWN: Place = Place(NONE);
+    pub(super) const UNKNOWN: InsertPoint = InsertPoint(NONE);
 }
 
 /// A lock on a range of a file.
@@ -61,7 +61,7 @@ impl Place {
 pub(super) struct RangeLock {
     /// The last byte.
     pub(super) end: u64,
-    links: [Link; 2],
+    links: [TreeLink; 2],
     pub(super) start: u64,
     /// The number of its holder, which rises with each new holder of a lock.
     pub(super) since: u64,
@@ -77,7 +77,7 @@ pub(super) struct RangeLock {
     pub(super) write: bool,
 }
 
-entry!(Link { left, right, up });
+entry!(TreeLink { left, right, up });
 entry!(RangeLock {
     start,
     end,
@@ -99,7 +99,7 @@ image!(IntervalTrees<'_> {
 
 impl RangeLock {
     #[inline]
-    pub(super) fn link(&self, tree: TreeKind) -> &Link {
+    pub(super) fn link(&self, tree: TreeKind) -> &TreeLink {
         let [file, holder] = &self.links;
         match tree {
             TreeKind::File => file,
@@ -133,7 +133,7 @@ impl RangeLock {
     }
 }
 
-const NO_LINKS: Link = Link {
+const NO_LINKS: TreeLink = TreeLink {
     left: NONE,
     right: NONE,
     up: NONE,
@@ -202,12 +202,12 @@ impl<'m> IntervalTrees<'m> {
     }
 
     #[inline]
-    pub(super) fn link(&self, tree: TreeKind, lock: u32) -> &Link {
+    pub(super) fn link(&self, tree: TreeKind, lock: u32) -> &TreeLink {
         self.at(lock).link(tree)
     }
 
     #[inline]
-    fn change(&mut self, tree: TreeKind, lock: u32, change: impl FnOnce(&mut Link, &mut u8)) {
+    fn change(&mut self, tree: TreeKind, lock: u32, change: impl FnOnce(&mut TreeLink, &mut u8)) {
         if let Some(lock) = self.locks.get_mut(lock as usize) {
             let ([file, holder], [file_rank, holder_rank]) = (&mut lock.links, &mut lock.ranks);
             match tree {
@@ -266,7 +266,7 @@ impl<'m> IntervalTrees<'m> {
     #[inline]
     fn child_toward(&self, tree: TreeKind, key: (u64, u64), at: u32) -> u32 {
         let lock = self.at(at);
-        let Link { left, right, .. } = *lock.link(tree);
+        let TreeLink { left, right, .. } = *lock.link(tree);
         // Which way a search goes is hard to predict, so it takes no branch.
         select_unpredictable(key < lock.key(), left, right)
     }
@@ -291,13 +291,19 @@ impl<'m> IntervalTrees<'m> {
 
     /// The reach of the subtree whose root this lock is.
     fn compute_reach(&self, lock: u32) -> Reach {
-        let Link { left, right, .. } = *self.link(TreeKind::File, lock);
+        let TreeLink { left, right, .. } = *self.link(TreeKind::File, lock);
         self.at(lock).reach_over(self.at(left), self.at(right))
     }
 
     /// Inserts a lock, which is a tree alone, into the tree, at the place if it is known. Returns the new root of the tree.
     #[inline]
-    pub(super) fn insert(&mut self, tree: TreeKind, root: u32, lock: u32, place: Place) -> u32 {
+    pub(super) fn insert(
+        &mut self,
+        tree: TreeKind,
+        root: u32,
+        lock: u32,
+        place: InsertPoint,
+    ) -> u32 {
         // Most files and most holders have one lock at a time.
         if root == NONE {
             return lock;
@@ -305,7 +311,13 @@ impl<'m> IntervalTrees<'m> {
         self.insert_below(tree, root, lock, place)
     }
 
-    fn insert_below(&mut self, tree: TreeKind, root: u32, lock: u32, Place(place): Place) -> u32 {
+    fn insert_below(
+        &mut self,
+        tree: TreeKind,
+        root: u32,
+        lock: u32,
+        InsertPoint(place): InsertPoint,
+    ) -> u32 {
         let RangeLock { end, holder, .. } = *self.at(lock);
         let key = self.at(lock).key();
         let mut at = if place == NONE { root } else { place };
@@ -329,7 +341,7 @@ impl<'m> IntervalTrees<'m> {
     /// Removes a lock from the tree. Returns the new root of the tree.
     #[inline]
     pub(super) fn remove(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
-        let Link { left, right, .. } = *self.link(tree, lock);
+        let TreeLink { left, right, .. } = *self.link(tree, lock);
         if root == lock && left == NONE && right == NONE {
             return NONE;
         }
@@ -337,7 +349,7 @@ impl<'m> IntervalTrees<'m> {
     }
 
     fn remove_below(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
-        let Link { left, right, up } = *self.link(tree, lock);
+        let TreeLink { left, right, up } = *self.link(tree, lock);
         if left == NONE || right == NONE {
             let below = if left == NONE { right } else { left };
             let root = self.replace(tree, root, (lock, below), up);
@@ -352,7 +364,7 @@ impl<'m> IntervalTrees<'m> {
             }
             next = lower;
         }
-        let Link {
+        let TreeLink {
             right: subtree,
             up: above,
             ..
@@ -365,8 +377,8 @@ impl<'m> IntervalTrees<'m> {
             TreeKind::Holder => self.at(next).reach,
         };
         // Its right child may have just changed.
-        let Link { right, .. } = *self.link(tree, lock);
-        self.change(tree, next, |link, _| *link = Link { left, right, up });
+        let TreeLink { right, .. } = *self.link(tree, lock);
+        self.change(tree, next, |link, _| *link = TreeLink { left, right, up });
         self.set_rank_and_reach(tree, next, (rank, reach));
         for child in [left, right] {
             self.change(tree, child, |link, _| link.up = next);

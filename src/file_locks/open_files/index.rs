@@ -2,7 +2,7 @@
 
 use core::cmp::Ordering;
 
-use super::{Key, Notice, OpenFileTable, reference_in};
+use super::{NoticeState, OpenFileTable, ReferenceKey, reference_in};
 use crate::Vmid;
 use crate::invariant::Count;
 use crate::parts;
@@ -10,7 +10,7 @@ use crate::store::hash64;
 
 impl OpenFileTable<'_> {
     /// The first reference to the open file whose key is `key` or a higher one.
-    pub(super) fn first_from(&self, key: Key) -> Option<u32> {
+    pub(super) fn first_from(&self, key: ReferenceKey) -> Option<u32> {
         let found = self.by_number.find_first(hash64(key.open_file), |slot| {
             if self.at(slot).key(slot) < key {
                 Ordering::Less
@@ -24,7 +24,7 @@ impl OpenFileTable<'_> {
     /// The first of the member's references to the open file that `by` or a higher giver has sent;
     /// the one that is not in transit, if there is one and `by` is 0.
     pub(super) fn find_from(&self, open_file: u64, vmid: Vmid, by: u32) -> Option<u32> {
-        let key = Key {
+        let key = ReferenceKey {
             open_file,
             vmid: vmid.get(),
             by,
@@ -36,7 +36,7 @@ impl OpenFileTable<'_> {
 
     /// The first reference to the open file.
     pub(super) fn find_any(&self, open_file: u64) -> Option<u32> {
-        self.first_from(Key {
+        self.first_from(ReferenceKey {
             open_file,
             vmid: 0,
             by: 0,
@@ -64,7 +64,7 @@ impl OpenFileTable<'_> {
     /// The next reference to the same open file.
     pub(super) fn next(&self, slot: u32) -> Option<u32> {
         let key = self.at(slot).key(slot);
-        self.first_from(Key {
+        self.first_from(ReferenceKey {
             slot: slot.plus(1),
             ..key
         })
@@ -81,7 +81,7 @@ impl OpenFileTable<'_> {
         &self,
         open_file: u64,
         vmid: Vmid,
-        notices: &[Notice],
+        notices: &[NoticeState],
     ) -> Option<u32> {
         let mut found = self.find_from(open_file, vmid, 0);
         while let Some(slot) = found {

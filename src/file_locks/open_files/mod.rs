@@ -23,7 +23,7 @@ use crate::store::{
 };
 
 use quotas::OPEN_FILES;
-use reference::{FREE, HoldState, Key, Notice, Reference};
+use reference::{FREE, HoldState, NoticeState, Reference, ReferenceKey};
 
 /// How often an open file may be in transit to one member: what concerns a notice of the open file visits
 /// all of these references.
@@ -51,9 +51,9 @@ pub(super) struct OpenFileTable<'m> {
     listed: usize,
     /// The number of references [`HoldState::Inherited`] by a process that has not joined.
     unjoined: usize,
-    /// The number of references with [`Notice::Withheld`].
+    /// The number of references with [`NoticeState::Withheld`].
     withheld: usize,
-    /// The references with [`Notice::Pending`].
+    /// The references with [`NoticeState::Pending`].
     outbox: TransmitQueue<'m>,
     quotas: Quotas<'m>,
     steps: Steps,
@@ -149,16 +149,20 @@ impl<'m> OpenFileTable<'m> {
     }
 
     /// Sets the state and the notice, on which the counters and the outbox depend.
-    fn set(&mut self, slot: u32, state: HoldState, notice: Notice) {
+    fn set(&mut self, slot: u32, state: HoldState, notice: NoticeState) {
         let Some(reference) = self.references.get_mut(slot as usize) else {
             return;
         };
         let was_unjoined = reference.is_unjoined();
-        let was_withheld = reference.notice == Notice::Withheld;
+        let was_withheld = reference.notice == NoticeState::Withheld;
         (reference.state, reference.notice) = (state, notice);
         count_change(&mut self.unjoined, was_unjoined, reference.is_unjoined());
-        count_change(&mut self.withheld, was_withheld, notice == Notice::Withheld);
-        if notice == Notice::Pending {
+        count_change(
+            &mut self.withheld,
+            was_withheld,
+            notice == NoticeState::Withheld,
+        );
+        if notice == NoticeState::Pending {
             self.outbox.push(slot);
         } else {
             self.outbox.remove(slot);
@@ -208,7 +212,7 @@ impl<'m> OpenFileTable<'m> {
             self.charge_to(slot, vmid);
             // The giver is a part of the key of a reference that is in transit.
             self.remove_from_index(slot);
-            self.set(slot, HoldState::Held, Notice::Confirmed);
+            self.set(slot, HoldState::Held, NoticeState::Confirmed);
             self.insert_into_index(slot);
             return true;
         }
@@ -262,10 +266,10 @@ impl<'m> OpenFileTable<'m> {
                 reference.is_closing() && reference.requests == 0 && !reference.is_listed
             }) == 0
             && self.unjoined == number(Reference::is_unjoined)
-            && self.withheld == number(|reference| reference.notice == Notice::Withheld)
+            && self.withheld == number(|reference| reference.notice == NoticeState::Withheld)
             && self.outbox.check_invariants(|slot| {
                 let reference = self.references.get(slot as usize);
-                reference.is_some_and(|reference| reference.notice == Notice::Pending)
+                reference.is_some_and(|reference| reference.notice == NoticeState::Pending)
             })
             && self.slots.in_use() == number(|reference| reference.vmid.is_some())
             && (0..self.slots.high_water()).all(|slot| self.counts_transfers(slot))

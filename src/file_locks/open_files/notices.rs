@@ -1,17 +1,28 @@
 //! Notices that tell receivers of the open files that were transferred to them.
 
-use super::{Notice, OpenFileTable, Reference};
+use super::{NoticeState, OpenFileTable, Reference};
 use crate::Vmid;
 use crate::parts;
 
 impl OpenFileTable<'_> {
     /// Allows the notice of the open file for the member.
     pub(super) fn allow_notice(&mut self, open_file: u64, vmid: Vmid) {
-        self.change_notices(open_file, vmid, &[Notice::Withheld], Notice::Pending);
+        self.change_notices(
+            open_file,
+            vmid,
+            &[NoticeState::Withheld],
+            NoticeState::Pending,
+        );
     }
 
     /// Sets the notices of the member's references to the open file that are one of `from`.
-    fn change_notices(&mut self, open_file: u64, vmid: Vmid, from: &[Notice], to: Notice) {
+    fn change_notices(
+        &mut self,
+        open_file: u64,
+        vmid: Vmid,
+        from: &[NoticeState],
+        to: NoticeState,
+    ) {
         if !parts::GIVEN_FILES {
             return;
         }
@@ -51,7 +62,7 @@ impl OpenFileTable<'_> {
     /// it.
     pub(super) fn defer_notice(&mut self, vmid: Vmid, open_file: u64) {
         if parts::GIVEN_FILES
-            && let Some(slot) = self.find_with_notice(open_file, vmid, &[Notice::Pending])
+            && let Some(slot) = self.find_with_notice(open_file, vmid, &[NoticeState::Pending])
         {
             self.outbox.defer(slot);
         }
@@ -69,12 +80,12 @@ impl OpenFileTable<'_> {
 
     /// Records that the notice was sent.
     pub(super) fn mark_notice_sent(&mut self, vmid: Vmid, open_file: u64) {
-        self.change_notices(open_file, vmid, &[Notice::Pending], Notice::Sent);
+        self.change_notices(open_file, vmid, &[NoticeState::Pending], NoticeState::Sent);
     }
 
     /// Records that the member knows that it holds the open file. It needs no other notice of it.
     pub(super) fn confirm_notice(&mut self, vmid: Vmid, handle: u64) {
-        self.change_notices(handle, vmid, &UNCONFIRMED, Notice::Confirmed);
+        self.change_notices(handle, vmid, &UNCONFIRMED, NoticeState::Confirmed);
     }
 
     /// Whether the member is still to confirm a notice of the open file.
@@ -88,4 +99,4 @@ impl OpenFileTable<'_> {
 }
 
 /// The notices that the member is still to confirm.
-const UNCONFIRMED: [Notice; 2] = [Notice::Pending, Notice::Sent];
+const UNCONFIRMED: [NoticeState; 2] = [NoticeState::Pending, NoticeState::Sent];

@@ -1,7 +1,7 @@
 //! The quotas of the open files. A reference that a member gave to another one is charged to the
 //! giver until the receiver uses the open file: otherwise each member could fill the quota of others.
 
-use super::{Key, OpenFileTable};
+use super::{OpenFileTable, ReferenceKey};
 use crate::Vmid;
 use crate::store::{Payer, payer_among};
 
@@ -40,7 +40,7 @@ impl OpenFileTable<'_> {
     pub(in crate::file_locks) fn paying_member(&self, open_file: u64, left: Vmid) -> Option<Vmid> {
         let first = self.find_any(open_file)?;
         let other = if self.at(first).vmid == Some(left) {
-            self.first_from(Key {
+            self.first_from(ReferenceKey {
                 open_file,
                 vmid: left.get().checked_add(1)?,
                 by: 0,

@@ -26,7 +26,7 @@ pub(super) enum HoldState {
 /// The state of the notice that tells a receiver of a transferred open file, so that the receiver
 /// reports its close.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Notice {
+pub(super) enum NoticeState {
     /// The receiver can't be sent a notice yet.
     Withheld,
     /// The notice is to be sent.
@@ -42,7 +42,7 @@ pub(super) struct Reference {
     /// `None` for a free slot.
     pub(super) vmid: Option<Vmid>,
     pub(super) state: HoldState,
-    pub(super) notice: Notice,
+    pub(super) notice: NoticeState,
     /// The number of the member's requests that wait for a lock of the open file.
     pub(super) requests: u32,
     /// In the first reference to an open file that is in transit to a member: the number of these.
@@ -80,7 +80,7 @@ impl Entry for HoldState {
     }
 }
 
-codes!(Notice {
+codes!(NoticeState {
     Withheld = 0,
     Pending = 1,
     Sent = 2,
@@ -102,7 +102,7 @@ pub(super) const FREE: Reference = Reference {
     open_file: 0,
     vmid: None,
     state: HoldState::Held,
-    notice: Notice::Confirmed,
+    notice: NoticeState::Confirmed,
     requests: 0,
     in_transit: 0,
     is_listed: false,
@@ -110,8 +110,8 @@ pub(super) const FREE: Reference = Reference {
 };
 
 impl Reference {
-    pub(super) fn key(&self, slot: u32) -> Key {
-        Key {
+    pub(super) fn key(&self, slot: u32) -> ReferenceKey {
+        ReferenceKey {
             open_file: self.open_file,
             vmid: self.vmid.map_or(0, Vmid::get),
             by: match self.state {
@@ -145,7 +145,7 @@ impl Reference {
 /// The key of a reference in the index. References that are in transit are behind the one that the
 /// member has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
+pub(super) struct ReferenceKey {
     pub(super) open_file: u64,
     pub(super) vmid: u32,
     /// The giver of a reference that is in transit; 0 for the one that the member has.

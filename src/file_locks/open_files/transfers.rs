@@ -1,7 +1,7 @@
 //! Open files that one member gives to another one, and their arrival.
 
 use super::quotas::OPEN_FILES;
-use super::{FREE, HoldState, MAX_IN_TRANSIT, Notice, OpenFileTable, Reference};
+use super::{FREE, HoldState, MAX_IN_TRANSIT, NoticeState, OpenFileTable, Reference};
 use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
 use crate::parts;
@@ -57,7 +57,7 @@ impl OpenFileTable<'_> {
                     open_file,
                     vmid: Some(to),
                     state,
-                    notice: Notice::Withheld,
+                    notice: NoticeState::Withheld,
                     ..FREE
                 },
             )
@@ -83,7 +83,7 @@ impl OpenFileTable<'_> {
         let Some(slot) = transferred else { return };
         if self.is_last(slot) {
             self.remove_from_index(slot);
-            self.set(slot, HoldState::Closing, Notice::Confirmed);
+            self.set(slot, HoldState::Closing, NoticeState::Confirmed);
             self.insert_into_index(slot);
             self.list_closed(slot);
         } else {
@@ -136,8 +136,8 @@ impl OpenFileTable<'_> {
             }
             self.mark_joined(slot);
             let Reference { state, notice, .. } = *self.at(slot);
-            if allows_notices && notice == Notice::Withheld {
-                self.set(slot, state, Notice::Pending);
+            if allows_notices && notice == NoticeState::Withheld {
+                self.set(slot, state, NoticeState::Pending);
             }
         }
         0
