@@ -20,6 +20,7 @@ mod ffi_copy;
 mod ids;
 mod inbound;
 mod library_os;
+mod limits;
 mod locks;
 mod log;
 mod messages;
