@@ -1,5 +1,4 @@
-//! [`Call`]: a request to a process and the wait for its answer, as a state machine; and the blocking
-//! form around it.
+//! [`Call`]: a request to a process and the wait for its answer, as a state machine.
 //!
 //! ```text
 //!  Unsent ──► AwaitsRoom ──► Sent ──► Cancelling ──► outcome
@@ -11,16 +10,14 @@
 use core::time::Duration;
 
 use super::block_on::Progress;
-use super::caller_read::{CallerRead, Wake};
+use super::caller_read::Wake;
 use super::dropped_lock::requested;
 use super::reply_buffers::{BUFFER_LENGTH, ReplyData};
-use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
 use super::waiter::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::{Errno, Error, Invalid, Resource};
-use crate::invariant::OrBroken;
-use crate::node::succession::{is_for_leader, undelegated};
+use crate::node::succession::is_for_leader;
 use crate::node::{Node, PeerRef};
 use crate::pal::{Deadline, Pal, Time};
 use crate::sync::Ordering;
@@ -366,118 +363,5 @@ impl Call {
             Step::Sent => Progress::Pending(Some(Wake::Bytes)),
             Step::Cancelling { next, .. } => Progress::Finishing(next),
         }
-    }
-}
-
-impl<'m, P: Pal> Node<'m, P> {
-    /// Makes a request of a process, which may be this one, and waits for its answer.
-    ///
-    /// # Errors
-    /// [`Error::Full`] where a limit is reached, [`Error::NoSuchProcess`] or [`Error::LeaderGone`] if
-    /// the process is known to be gone, [`Error::TimedOut`] or [`Error::Interrupted`] as `wait` says;
-    /// [`Error::Invalid`] if the message has no answer, or this process can't answer it itself.
-    pub(crate) fn call(
-        &self,
-        dest: Vmid,
-        message: &Message<'_>,
-        wait: Wait<'_>,
-    ) -> Result<Answer<'static>, Error> {
-        self.call_for_data(dest, message, &mut ReplyData::none(), wait)
-    }
-
-    /// As [`Node::call`]; copies the data of the answer to `data`.
-    #[inline]
-    pub(in crate::node) fn call_for_data(
-        &self,
-        dest: Vmid,
-        message: &Message<'_>,
-        data: &mut ReplyData<'_>,
-        wait: Wait<'_>,
-    ) -> Result<Answer<'static>, Error> {
-        self.check_running()?;
-        if dest == self.identity.vmid {
-            self.call_own(message, data, wait)
-        } else {
-            self.exchange(dest, message, data, wait)
-        }
-    }
-
-    /// Makes a request of another process, also while this one ends.
-    #[inline(never)]
-    pub(crate) fn exchange(
-        &self,
-        dest: Vmid,
-        message: &Message<'_>,
-        data: &mut ReplyData<'_>,
-        wait: Wait<'_>,
-    ) -> Result<Answer<'static>, Error> {
-        let now = self.begin_time(wait);
-        let limits = Limits::beginning(wait, || now);
-        let asked = dest;
-        let dest = self.redirected(asked, message);
-        if dest != asked && dest == self.identity.vmid {
-            return self.call_again(message, data, limits);
-        }
-        let outcome = {
-            let peer = self.peer(dest)?;
-            let call = Call::begin(self, dest, message, now)?;
-            call.record_begin(self);
-            // The caller takes the receiving half before it sends the request, so that the answer does
-            // not wake the worker.
-            let mut reader = CallerRead::new(self, &peer, call.token);
-            reader.take_since(now);
-            let to = Some((&peer, message));
-            self.finish_call(call, to, Some(&mut reader), limits, data)
-        };
-        match outcome {
-            Err(error) if self.is_moved(dest, message, error) => {
-                self.call_again(message, data, limits)
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// Makes a request of the leader again, since the one before has gone, and did not take it.
-    #[cold]
-    #[inline(never)]
-    fn call_again(
-        &self,
-        message: &Message<'_>,
-        data: &mut ReplyData<'_>,
-        limits: Limits<'_>,
-    ) -> Result<Answer<'static>, Error> {
-        let dest = self.leader_vmid();
-        if dest == self.identity.vmid {
-            self.call_own(&undelegated(*message), data, limits.wait())
-        } else {
-            self.exchange(dest, message, data, limits.wait())
-        }
-    }
-
-    /// Blocks until the call has its outcome. `to` is the peer and the request that it gets; none for
-    /// this process's own request, which was made.
-    #[inline]
-    pub(super) fn finish_call(
-        &self,
-        mut call: Call,
-        to: Option<(&PeerRef<'_, 'm, P::Stream>, &Message<'_>)>,
-        reader: Option<&mut CallerRead<'_, '_, 'm, P>>,
-        limits: Limits<'_>,
-        data: &mut ReplyData<'_>,
-    ) -> Result<Answer<'static>, Error> {
-        let may_wait = limits.until != Deadline::Now;
-        let mut outcome = None;
-        self.block_on(call.token, limits, reader, &mut |limit| {
-            let (peer, message) = to.unzip();
-            outcome = call.step(self, peer, message, limit, may_wait, data);
-            match outcome {
-                Some(_) => Progress::Done,
-                None => call.progress(),
-            }
-        });
-        // The loop returns only after the machine is done.
-        let outcome = outcome.or_broken(Err(Error::Invalid(Invalid::Internal)));
-        call.record_end(self, &outcome);
-        outcome
     }
 }

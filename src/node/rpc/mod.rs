@@ -8,6 +8,7 @@ mod call;
 mod caller_read;
 mod delivery;
 mod dropped_lock;
+mod exchange;
 mod free_list;
 mod outcome;
 mod own;
