@@ -1,269 +1,25 @@
-//! Accepting and identifying connections.
-
-use crate::invariant::{Count, OrBroken};
-use crate::sync::Ordering;
+//! Identifying connections: which process a stream with a VMID is of, and whether it is admitted.
 
 use super::close::StreamEnd;
-use super::poll_loop::{RETRY, RETRY_ACCEPT, Retry, UnidentifiedStream, VMID_LENGTH, WorkerState};
+use super::poll_loop::{Retry, UnidentifiedStream, VMID_LENGTH, WorkerState};
 use crate::config::Config;
 use crate::counters::Refusal;
 use crate::leader::Op;
 use crate::log::log_event;
 use crate::node::outbox::confirm_grants;
-use crate::node::succession::{LogClaim, LogKeyFrame};
-use crate::node::{Node, PeerRef, StreamKey, Upcall};
+use crate::node::succession::LogClaim;
+use crate::node::{Node, PeerRef, Upcall};
 use crate::pal::fault::checked_read;
-use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
-use crate::store::{copy, total};
+use crate::pal::{Interest, Pal, Stream};
+use crate::store::copy;
+use crate::sync::Ordering;
 use crate::wire::{Frame, Hello, Message, codes};
 use crate::{Admission, Vmid, parts};
 
-/// The most streams that one poll iteration accepts because the listener is ready, so that other peers are served too: each
-/// takes some system calls, and a member that joins one more, for a stream to it.
-const ACCEPTED_AT_ONCE: usize = 16;
-
-/// The most streams that one poll iteration accepts if the last frames of a process may be on one of them.
-const ACCEPTED_AT_MOST: usize = 256;
-
 impl<'m, P: Pal> Node<'m, P> {
-    /// Accepts waiting streams, some in each poll iteration.
-    pub(super) fn accept(&self, state: &mut WorkerState<'m, P::Stream>) {
-        self.accept_up_to(state, ACCEPTED_AT_ONCE);
-    }
-
-    /// Accepts the streams that wait now, since the last frames of a process may be on one of them.
-    pub(super) fn accept_last(&self, state: &mut WorkerState<'m, P::Stream>) {
-        self.accept_up_to(state, ACCEPTED_AT_MOST);
-    }
-
-    fn accept_up_to(&self, state: &mut WorkerState<'m, P::Stream>, most: usize) {
-        while state.accepted < most {
-            state.accepted.increment();
-            self.run_upcalls();
-            if P::HAS_HANDSHAKE && self.unidentified_are_recent(state) {
-                state.exhausted_until = Some(self.pal.now() + RETRY);
-                self.pal.watch_listener(false);
-                return;
-            }
-            match self.pal.accept() {
-                Ok(stream) => {
-                    self.counters.accepted.add(1);
-                    self.handle_accept(state, stream);
-                }
-                Err(AcceptError::WouldBlock) => return,
-                Err(AcceptError::NotAllowed) => self.refuse(None, Refusal::NotAllowed),
-                Err(AcceptError::Exhausted) => {
-                    state.exhausted_until = Some(self.now() + RETRY_ACCEPT);
-                    self.pal.watch_listener(false);
-                    log_event!(
-                        warn,
-                        "the platform has no more streams: nobody is accepted for now"
-                    );
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Whether no slot is free for one more unidentified connection, and none of them has had its
-    /// time for the handshake.
-    fn unidentified_are_recent(&self, state: &WorkerState<'m, P::Stream>) -> bool {
-        if state.unidentified_count < state.unidentified.len() {
-            return false;
-        }
-        let now = self.pal.now();
-        let half = self.config.connect_limit.checked_div(2);
-        let mut unidentified = state.unidentified.iter().flatten();
-        unidentified.all(|candidate| {
-            candidate.until.since(now) > half.or_broken(core::time::Duration::ZERO)
-        })
-    }
-
-    /// Watches the listener again when it is time. Returns when the worker must run again.
-    pub(super) fn accept_again(
-        &self,
-        state: &mut WorkerState<'m, P::Stream>,
-        until: Deadline,
-    ) -> Deadline {
-        let Some(retry) = state.exhausted_until else {
-            return until;
-        };
-        if self.now() >= retry {
-            state.exhausted_until = None;
-            self.pal.watch_listener(true);
-            return until;
-        }
-        until.min(Deadline::At(retry))
-    }
-
-    /// Reads the VMID of a new stream, or keeps the stream as an unidentified connection until the
-    /// VMID arrives.
-    fn handle_accept(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream) {
-        let mut candidate = UnidentifiedStream {
-            stream,
-            vmid: [0; VMID_LENGTH],
-            length: 0,
-            key: LogKeyFrame::default(),
-            until: self.now() + self.config.connect_limit,
-            is_watched: true,
-        };
-        match read_vmid(&mut candidate) {
-            Identification::Vmid(vmid) if !self.may_be_log(state, vmid, None) => {
-                self.handle_vmid(state, candidate, vmid);
-            }
-            Identification::Vmid(_) => {
-                candidate.is_watched = false;
-                self.keep_unidentified(state, candidate);
-            }
-            Identification::Partial => self.keep_unidentified(state, candidate),
-            Identification::End => self.refuse(None, Refusal::NoVmid),
-        }
-    }
-
-    fn keep_unidentified(
-        &self,
-        state: &mut WorkerState<'m, P::Stream>,
-        candidate: UnidentifiedStream<P::Stream>,
-    ) {
-        // If no slot is free, the oldest unidentified connection is closed.
-        let Some((index, place)) = state
-            .unidentified
-            .iter_mut()
-            .enumerate()
-            .min_by_key(|(_, place)| place.as_ref().map(|candidate| candidate.until))
-        else {
-            self.refuse(None, Refusal::NoVmid);
-            return;
-        };
-        if let Some(oldest) = place.take() {
-            self.unwatch_unidentified(&oldest);
-            self.refuse(None, Refusal::NoVmid);
-        } else {
-            state.unidentified_count.increment();
-        }
-        let token = StreamKey::Unidentified(index).token();
-        let watch = || self.pal.watch(&candidate.stream, token, Interest::READ);
-        if !candidate.is_watched || watch().is_ok() {
-            *place = Some(candidate);
-        } else {
-            state.unidentified_count.decrement();
-        }
-    }
-
-    pub(super) fn unwatch_unidentified(&self, candidate: &UnidentifiedStream<P::Stream>) {
-        if candidate.is_watched {
-            self.pal.unwatch(&candidate.stream);
-        }
-    }
-
-    /// Reads from an unidentified connection.
-    pub(super) fn read_unidentified(&self, state: &mut WorkerState<'m, P::Stream>, index: usize) {
-        let Some(place) = state.unidentified.get_mut(index) else {
-            return;
-        };
-        let Some(candidate) = place else { return };
-        let identification = read_vmid(candidate);
-        let since = (candidate.until, index);
-        match identification {
-            Identification::Partial => return,
-            // It is tried again. What has come behind its VMID would be reported all the time.
-            Identification::Vmid(vmid) if self.may_be_log(state, vmid, Some(since)) => {
-                if let Some(Some(candidate)) = state.unidentified.get_mut(index) {
-                    self.unwatch_unidentified(candidate);
-                    candidate.is_watched = false;
-                }
-                return;
-            }
-            _ => {}
-        }
-        let Some(candidate) = state.unidentified.get_mut(index).and_then(Option::take) else {
-            return;
-        };
-        state.unidentified_count.decrement();
-        self.unwatch_unidentified(&candidate);
-        match identification {
-            Identification::Vmid(vmid) => self.handle_vmid(state, candidate, vmid),
-            _ => self.refuse(None, Refusal::NoVmid),
-        }
-    }
-
-    /// Whether a stream of the leader may be its log, although none of its streams is identified: the first one may
-    /// be one that was accepted before, and whose VMID has not come. Its VMID was written earlier. `since` orders the
-    /// streams: none for one that was just accepted.
-    fn may_be_log(
-        &self,
-        state: &WorkerState<'m, P::Stream>,
-        vmid: u32,
-        since: Option<(Time, usize)>,
-    ) -> bool {
-        let vmid = Vmid::new(vmid);
-        if !self.follows() || vmid.is_none() || vmid != self.led_by() {
-            return false;
-        }
-        let lacks_first = |vmid| {
-            self.peers
-                .find(vmid)
-                .is_none_or(|leader| leader.lacks_inbound())
-        };
-        let mut all = state.unidentified.iter().enumerate();
-        let is_first = |(at, other): (usize, &Option<UnidentifiedStream<P::Stream>>)| {
-            let other = other.as_ref();
-            other.is_some_and(|other| {
-                let is_older = since.is_none_or(|since| (other.until, at) < since);
-                other.length < VMID_LENGTH && is_older
-            })
-        };
-        vmid.is_some_and(lacks_first) && all.any(is_first)
-    }
-
-    /// Closes the unidentified streams whose time is over. Returns when the worker must check
-    /// again.
-    pub(super) fn expire_unidentified(
-        &self,
-        state: &mut WorkerState<'m, P::Stream>,
-        until: Deadline,
-    ) -> Deadline {
-        if state.unidentified_count == 0 {
-            return until;
-        }
-        self.retry_identified(state);
-        if until == Deadline::Now {
-            return until;
-        }
-        let now = self.now();
-        let mut until = until;
-        for place in state.unidentified.iter_mut() {
-            let Some(candidate) = place else { continue };
-            if candidate.length == VMID_LENGTH {
-                let soon = now + RETRY;
-                until = until.min(Deadline::At(soon));
-                continue;
-            }
-            if candidate.until > now {
-                until = until.min(Deadline::At(candidate.until));
-                continue;
-            }
-            self.unwatch_unidentified(candidate);
-            *place = None;
-            state.unidentified_count.decrement();
-            self.refuse(None, Refusal::NoVmid);
-        }
-        until
-    }
-
-    /// Retries the connections whose VMID is known but whose peer slot was not free yet.
-    fn retry_identified(&self, state: &mut WorkerState<'m, P::Stream>) {
-        for index in 0..state.unidentified.len() {
-            let place = state.unidentified.get(index).and_then(Option::as_ref);
-            if place.is_some_and(|candidate| candidate.length == VMID_LENGTH) {
-                self.read_unidentified(state, index);
-            }
-        }
-    }
-
     /// Handles a stream whose VMID has come.
     #[inline]
-    fn handle_vmid(
+    pub(super) fn handle_vmid(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
         candidate: UnidentifiedStream<P::Stream>,
@@ -418,13 +174,6 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Identification {
-    Vmid(u32),
-    Partial,
-    End,
-}
-
 /// The length of a frame with HELLO.
 const GREETING: usize = Hello::FRAME_LENGTH;
 
@@ -434,24 +183,4 @@ fn is_greeting<S: Stream>(stream: &mut S) -> bool {
     let read = checked_read(stream.read(&mut bytes), GREETING);
     let frame = Frame::parse(&bytes, GREETING);
     read == Ok(GREETING) && matches!(frame, Ok(Some(frame)) if frame.code == codes::HELLO)
-}
-
-/// Reads the VMID and no further byte.
-fn read_vmid<S: Stream>(candidate: &mut UnidentifiedStream<S>) -> Identification {
-    loop {
-        let Some(missing) = candidate
-            .vmid
-            .get_mut(candidate.length..)
-            .filter(|rest| !rest.is_empty())
-        else {
-            return Identification::Vmid(u32::from_le_bytes(candidate.vmid));
-        };
-        let room = missing.len();
-        match checked_read(candidate.stream.read(missing), room) {
-            Ok(0) | Err(StreamError::Closed) => return Identification::End,
-            Ok(count) => candidate.length = total!(candidate.length, count),
-            Err(StreamError::Interrupted) => {}
-            Err(StreamError::WouldBlock) => return Identification::Partial,
-        }
-    }
 }

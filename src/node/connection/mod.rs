@@ -14,6 +14,8 @@ mod rx;
 mod stream_key;
 mod turn;
 mod tx;
+mod unidentified;
+mod work_queue;
 
 pub(crate) use adaptive_spin::AdaptiveSpin;
 pub(in crate::node) use halves::Queue;

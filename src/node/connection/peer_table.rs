@@ -9,6 +9,7 @@ use super::peer::Peer;
 use super::recall_debt::RecallDebt;
 use super::stream_key::GENERATIONS;
 use super::turn::Share;
+use super::work_queue::WorkQueue;
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::node::reclaim::AtomicReclaim;
@@ -21,14 +22,14 @@ struct Use {
     removed: bool,
 }
 
-struct Directory<'m> {
+struct VmidIndex<'m> {
     by_vmid: SortedMap<'m>,
     uses: Table<'m, Use>,
     free: Table<'m, u32>,
     free_count: usize,
 }
 
-impl Directory<'_> {
+impl VmidIndex<'_> {
     fn index_of(&self, vmid: Vmid) -> Option<u32> {
         self.by_vmid.get(vmid.get())
     }
@@ -42,15 +43,8 @@ impl Directory<'_> {
 
 pub(crate) struct Peers<'m, S> {
     slots: Table<'m, Peer<'m, S>>,
-    directory: SpinLock<Directory<'m>>,
+    directory: SpinLock<VmidIndex<'m>>,
     work_queue: SpinLock<WorkQueue<'m>>,
-}
-
-/// The peers that the worker must serve, each at most once: a ring.
-struct WorkQueue<'m> {
-    ring: Table<'m, u32>,
-    first: usize,
-    count: usize,
 }
 
 /// A reference to a peer. The slot is not reused as long as the reference lives.
@@ -186,17 +180,13 @@ impl<'m, S> Peers<'m, S> {
             charge: AtomicU32::new(0),
             reader: AtomicU32::new(0),
         });
-        let directory = Directory {
+        let directory = VmidIndex {
             by_vmid: SortedMap::new(arena, capacity),
             uses: arena.alloc_filled(capacity, &Use::default()),
             free: arena.alloc_table(capacity, |index| number(capacity.minus(index).minus(1))),
             free_count: capacity,
         };
-        let work_queue = WorkQueue {
-            ring: arena.alloc_filled(capacity, &0),
-            first: 0,
-            count: 0,
-        };
+        let work_queue = WorkQueue::new(arena, capacity);
         Peers {
             slots,
             directory: SpinLock::new(Rank::Peers, contended, directory),
@@ -354,34 +344,18 @@ impl<'m, S> Peers<'m, S> {
         if peer.is_scheduled.swap(true, Ordering::SeqCst) {
             return false;
         }
-        let mut work_queue = self.work_queue.lock();
-        let next = work_queue.first.wrapping_add(work_queue.count);
-        let length = work_queue.ring.len();
-        if let Some(slot) = next
-            .checked_rem(length)
-            .and_then(|at| work_queue.ring.get_mut(at))
-        {
-            *slot = peer.index;
-            work_queue.count.increment();
-        }
+        self.work_queue.lock().push(peer.index);
         true
     }
 
     /// Returns the number of scheduled peers.
     pub(crate) fn scheduled(&self) -> usize {
-        self.work_queue.lock().count
+        self.work_queue.lock().len()
     }
 
     /// Removes the next scheduled peer, and returns it unless it was removed from the table.
     pub(crate) fn next_scheduled(&self) -> Option<PeerRef<'_, 'm, S>> {
-        let index = {
-            let mut work_queue = self.work_queue.lock();
-            work_queue.count = work_queue.count.checked_sub(1)?;
-            let first = work_queue.first;
-            let index = *work_queue.ring.get(first)?;
-            work_queue.first = first.wrapping_add(1).checked_rem(work_queue.ring.len())?;
-            index
-        };
+        let index = self.work_queue.lock().pop()?;
         let peer = self.slots.get(index as usize)?;
         // The flag is cleared before the worker serves the peer, so that a later request
         // schedules it again.
