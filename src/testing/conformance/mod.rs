@@ -28,6 +28,7 @@
     reason = "it runs in tests only"
 )]
 
+mod connections;
 #[cfg(feature = "std")]
 mod defects;
 #[cfg(feature = "std")]
@@ -43,6 +44,8 @@ mod streams;
 mod threads;
 mod transfer;
 mod violation;
+#[cfg(feature = "std")]
+mod waiting_thread;
 mod waits;
 
 use core::sync::atomic::AtomicU32;
@@ -78,9 +81,9 @@ fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 30] {
         ("waits for an event", waits::event_waits),
         ("time limit of a wait", waits::wait_time),
         ("wake before a wait", waits::wake_before),
-        ("streams", streams::connect),
-        ("nothing to accept", streams::nothing_to_accept),
-        ("no process", streams::not_listening),
+        ("streams", connections::connect),
+        ("nothing to accept", connections::nothing_to_accept),
+        ("no process", connections::not_listening),
         ("reads and writes that would block", streams::would_block),
         ("order of bytes", streams::order),
         ("short reads", streams::read_count),
@@ -89,7 +92,7 @@ fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 30] {
         ("end of a reader", streams::reader_gone),
         (
             "end of a stream that is not accepted yet",
-            streams::ended_before_accept,
+            connections::ended_before_accept,
         ),
         ("full stream beside another", streams::independent),
         ("level-triggered reports", readiness::level),
@@ -103,9 +106,9 @@ fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 30] {
         ("end of a watch", readiness::unwatch),
         ("listener", readiness::listener),
         ("more ready streams than a report has", readiness::in_turn),
-        ("full backlog", streams::backlog),
-        ("backlog of a node that ends", streams::never_accepted),
-        ("hint of a spinning thread", streams::contended),
+        ("full backlog", connections::backlog),
+        ("backlog of a node that ends", connections::never_accepted),
+        ("hint of a spinning thread", connections::contended),
     ]
 }
 

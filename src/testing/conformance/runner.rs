@@ -14,7 +14,9 @@ use spin::Mutex;
 use super::rules::Rule;
 use super::setup::{Setup, Step};
 use super::violation::{Violation, broken};
-use super::{FIRST_VMID, Named, PATIENCE, family, in_one_thread, of_callers, threads};
+use super::{
+    FIRST_VMID, Named, PATIENCE, family, in_one_thread, of_callers, threads, waiting_thread,
+};
 use crate::Vmid;
 use crate::pal::Pal;
 
@@ -200,9 +202,9 @@ fn checks<P: Pal + 'static>() -> impl Iterator<Item = (Named<'static, P>, bool)>
         ("set during a wait", threads::event_wakes),
     ];
     let after: [Named<'static, P>; 5] = [
-        ("watch during a wait", threads::watch_during),
-        ("drop during a wait", threads::drop_during),
-        ("what happens during a wait", threads::happens_during),
+        ("watch during a wait", waiting_thread::watch_during),
+        ("drop during a wait", waiting_thread::drop_during),
+        ("what happens during a wait", waiting_thread::happens_during),
         ("ends of a wait for a stream", threads::wait_readable),
         ("streams of several threads", threads::transfer),
     ];

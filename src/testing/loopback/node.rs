@@ -1,7 +1,7 @@
 //! One node of a network.
 
 use super::Network;
-use super::pipe::{End, Role};
+use super::pipe::{PipeEnd, Role};
 use crate::Vmid;
 use crate::pal::{
     AcceptError, ConnectError, Deadline, Event, Flag, Interest, OutOfResources, Pal, ReadyList,
@@ -26,7 +26,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize>
         LoopbackStream {
             network: self.network,
             node: self.node,
-            end: End { pipe, role },
+            end: PipeEnd { pipe, role },
         }
     }
 }
@@ -44,7 +44,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Drop
 pub struct LoopbackStream<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> {
     network: &'n Network<NODES, PIPES, BYTES>,
     node: usize,
-    end: End,
+    end: PipeEnd,
 }
 
 impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Stream

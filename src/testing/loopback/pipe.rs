@@ -12,7 +12,7 @@ pub(super) enum Role {
 
 /// The number of a pipe, and one of its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct PipeEnd {
     pub(super) pipe: usize,
     pub(super) role: Role,
 }
@@ -22,8 +22,8 @@ pub(super) struct End {
 pub(super) struct Watch {
     pub(super) token: Token,
     pub(super) interest: Interest,
-    pub(super) prev: Option<End>,
-    pub(super) next: Option<End>,
+    pub(super) prev: Option<PipeEnd>,
+    pub(super) next: Option<PipeEnd>,
 }
 
 #[derive(Debug)]

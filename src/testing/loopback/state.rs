@@ -1,6 +1,6 @@
 //! The nodes and pipes of a network, linked by their numbers.
 
-use super::pipe::{End, Pipe, Role, Watch};
+use super::pipe::{Pipe, PipeEnd, Role, Watch};
 use crate::Vmid;
 use crate::invariant::Count;
 use crate::pal::{Interest, READY_AT_ONCE, ReadyList, Time, Token};
@@ -15,8 +15,8 @@ struct Node {
     backlog_last: Option<usize>,
     /// The watched ends. An end that is reported moves to the end of the list, so that every end is
     /// reported in turn when more are ready than one report holds.
-    watched_first: Option<End>,
-    watched_last: Option<End>,
+    watched_first: Option<PipeEnd>,
+    watched_last: Option<PipeEnd>,
     watched: usize,
 }
 
@@ -78,7 +78,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         while let Some(pipe) = self.accept(place) {
             self.close(
                 place,
-                End {
+                PipeEnd {
                     pipe,
                     role: Role::Reader,
                 },
@@ -125,7 +125,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
     }
 
     /// Closes an end of the node at `place`. The pipe is free when both ends are closed.
-    pub(super) fn close(&mut self, place: usize, end: End) {
+    pub(super) fn close(&mut self, place: usize, end: PipeEnd) {
         self.unwatch(place, end);
         let free = self.free;
         let Some(pipe) = self.pipe(end.pipe) else {
@@ -147,11 +147,11 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         }
     }
 
-    fn watch_of(&mut self, end: End) -> Option<&mut Option<Watch>> {
+    fn watch_of(&mut self, end: PipeEnd) -> Option<&mut Option<Watch>> {
         Some(self.pipe(end.pipe)?.watch(end.role))
     }
 
-    pub(super) fn watch(&mut self, place: usize, end: End, token: Token, interest: Interest) {
+    pub(super) fn watch(&mut self, place: usize, end: PipeEnd, token: Token, interest: Interest) {
         let Some(node) = self.nodes.get_mut(place) else {
             return;
         };
@@ -173,7 +173,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         }
     }
 
-    pub(super) fn rewatch(&mut self, end: End, token: Token, interest: Interest) {
+    pub(super) fn rewatch(&mut self, end: PipeEnd, token: Token, interest: Interest) {
         if let Some(Some(watch)) = self.watch_of(end) {
             watch.token = token;
             watch.interest = interest;
@@ -181,7 +181,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
     }
 
     /// Removes an end from its node's list, if it is there.
-    pub(super) fn unwatch(&mut self, place: usize, end: End) -> Option<Watch> {
+    pub(super) fn unwatch(&mut self, place: usize, end: PipeEnd) -> Option<Watch> {
         let watch = self.watch_of(end)?.take()?;
         if let Some(Some(prev)) = watch.prev.and_then(|prev| self.watch_of(prev)) {
             prev.next = watch.next;
