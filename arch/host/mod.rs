@@ -69,7 +69,7 @@ use crate::pal::Token;
 /// The host platform of one member.
 #[derive(Debug)]
 pub struct Host {
-    place: Place,
+    place: Transport,
     allows_plain: bool,
     epoll: OwnedFd,
     waker: OwnedFd,
@@ -79,7 +79,7 @@ pub struct Host {
 
 /// Where a member listens, and finds its peers.
 #[derive(Debug)]
-enum Place {
+enum Transport {
     Unix {
         base: Base,
         listener: Listener,
@@ -91,19 +91,19 @@ enum Place {
     },
 }
 
-impl Place {
+impl Transport {
     fn listener(&self) -> BorrowedFd<'_> {
         match self {
-            Place::Unix { listener, .. } => listener.as_fd(),
-            Place::Network { listener, .. } => listener.as_fd(),
+            Transport::Unix { listener, .. } => listener.as_fd(),
+            Transport::Network { listener, .. } => listener.as_fd(),
         }
     }
 
     /// Returns true if the process at the other end may be of the family. A network does not tell.
     fn admits(&self, stream: &HostStream) -> bool {
         match self {
-            Place::Unix { us, .. } => stream.peer_is(*us),
-            Place::Network { .. } => true,
+            Transport::Unix { us, .. } => stream.peer_is(*us),
+            Transport::Network { .. } => true,
         }
     }
 }
@@ -122,7 +122,7 @@ impl Host {
     pub fn listen(base: &Path, vmid: Vmid) -> Result<Host> {
         let base = Base::new(base)?;
         let listener = Listener::new(&base, vmid)?;
-        Host::over(Place::Unix {
+        Host::over(Transport::Unix {
             base,
             listener,
             us: geteuid(),
@@ -138,7 +138,7 @@ impl Host {
         if let Addresses::Unix(path) = addresses {
             return Host::listen(path, vmid);
         }
-        Host::over(Place::Network {
+        Host::over(Transport::Network {
             addresses: addresses.clone(),
             listener: NetworkListener::new(addresses.on_network(vmid)?)?,
         })
@@ -152,7 +152,7 @@ impl Host {
         self
     }
 
-    fn over(place: Place) -> Result<Host> {
+    fn over(place: Transport) -> Result<Host> {
         let failed = |error: Errno| {
             let (advice, error) = (exhausted(error), Error::from(error));
             Error::new(
@@ -184,8 +184,8 @@ impl Host {
     /// Returns the path of this member's Unix socket; `None` on a network.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
-            Place::Unix { listener, .. } => Some(listener.path()),
-            Place::Network { .. } => None,
+            Transport::Unix { listener, .. } => Some(listener.path()),
+            Transport::Network { .. } => None,
         }
     }
 
@@ -195,8 +195,8 @@ impl Host {
     /// each connection is checked. True on a network, which has no directory.
     pub fn directory_is_private(&self) -> bool {
         match &self.place {
-            Place::Unix { base, us, .. } => base.directory_is_private(*us),
-            Place::Network { .. } => true,
+            Transport::Unix { base, us, .. } => base.directory_is_private(*us),
+            Transport::Network { .. } => true,
         }
     }
 }

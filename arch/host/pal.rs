@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with, sockopt};
 use rustix::process::{PidfdFlags, Signal, Uid, getpid, pidfd_open, pidfd_send_signal};
 
-use super::{Host, HostEvent, HostStream, Place, clock};
+use super::{Host, HostEvent, HostStream, Transport, clock};
 use crate::Vmid;
 use crate::pal::{
     AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, READY_AT_ONCE,
@@ -41,7 +41,7 @@ impl Pal for Host {
     const MAY_BE_SECURE: bool = false;
 
     fn requires_secure(&self) -> bool {
-        matches!(self.place, Place::Network { .. }) && !self.allows_plain
+        matches!(self.place, Transport::Network { .. }) && !self.allows_plain
     }
 
     fn event(&self) -> core::result::Result<HostEvent, OutOfResources> {
@@ -50,8 +50,8 @@ impl Pal for Host {
 
     fn connect(&self, peer: Vmid) -> core::result::Result<HostStream, ConnectError> {
         let socket = match &self.place {
-            Place::Unix { base, .. } => base.connect(peer).map_err(connect_error)?,
-            Place::Network { addresses, .. } => {
+            Transport::Unix { base, .. } => base.connect(peer).map_err(connect_error)?,
+            Transport::Network { addresses, .. } => {
                 let address = addresses.on_network(peer);
                 let address = address.map_err(|_| ConnectError::NotListening)?;
                 address.connect().map_err(connect_error)?
@@ -67,17 +67,17 @@ impl Pal for Host {
 
     fn end(&self, peer: Vmid) -> bool {
         match &self.place {
-            Place::Unix { base, us, .. } => match base.connect(peer) {
+            Transport::Unix { base, us, .. } => match base.connect(peer) {
                 Ok(socket) => end_listener(&socket, *us),
                 Err(error) => connect_error(error) == ConnectError::NotListening,
             },
             // It may be on another machine.
-            Place::Network { .. } => false,
+            Transport::Network { .. } => false,
         }
     }
 
     fn clean_up_after(&self, peer: Vmid) {
-        if let Place::Unix { base, .. } = &self.place {
+        if let Transport::Unix { base, .. } = &self.place {
             base.clean_up_after(peer);
         }
     }
@@ -93,7 +93,7 @@ impl Pal for Host {
                 Err(_) => return Err(AcceptError::Exhausted),
             }
         };
-        if let Place::Network { listener, .. } = &self.place {
+        if let Transport::Network { listener, .. } = &self.place {
             // A connection that has ended meanwhile takes no options: the node reads its end.
             let _ = listener.address.prepare(&socket);
         }

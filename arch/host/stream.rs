@@ -37,13 +37,13 @@ pub struct HostStream {
     socket: OwnedFd,
     creator: Creator,
     #[cfg(feature = "succession")]
-    log: Option<LogEnd>,
+    log: Option<LogHalf>,
 }
 
 /// An end of a log whose bytes do not go over the socket.
 #[cfg(feature = "succession")]
 #[derive(Debug)]
-enum LogEnd {
+enum LogHalf {
     Writer(RingWriter),
     /// The ring, once it has come; `None` if the bytes come over the socket after all.
     Reader(OnceLock<Option<RingReader>>),
@@ -169,7 +169,7 @@ impl Drop for HostStream {
     fn drop(&mut self) {
         if self.creator.is_this() {
             #[cfg(feature = "succession")]
-            if let Some(LogEnd::Reader(ring)) = &self.log
+            if let Some(LogHalf::Reader(ring)) = &self.log
                 && ring.get().is_none()
             {
                 // A ring that was never read must be closed, too: the socket alone stops no write.
@@ -193,7 +193,7 @@ impl Stream for HostStream {
 
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         #[cfg(feature = "succession")]
-        if let Some(LogEnd::Reader(ring)) = &self.log {
+        if let Some(LogHalf::Reader(ring)) = &self.log {
             return self.read_log(ring, buffer);
         }
         self.read_socket(buffer)
@@ -201,7 +201,7 @@ impl Stream for HostStream {
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
         #[cfg(feature = "succession")]
-        if let Some(LogEnd::Writer(ring)) = &self.log {
+        if let Some(LogHalf::Writer(ring)) = &self.log {
             return match ring.write(parts) {
                 // A process that has only ended has not closed the ring.
                 Err(StreamError::WouldBlock) if self.read_socket(&mut [0]) == Ok(0) => {
@@ -227,7 +227,7 @@ impl Stream for HostStream {
             && let Some(ring) = RingWriter::send(self.socket.as_fd())?
         {
             self.end_early();
-            self.log = Some(LogEnd::Writer(ring));
+            self.log = Some(LogHalf::Writer(ring));
             return Ok(log_ring::SIZE as usize);
         }
         Ok(0)
@@ -236,20 +236,20 @@ impl Stream for HostStream {
     #[cfg(feature = "succession")]
     fn accept_log(&mut self) {
         if self.can_share_memory() {
-            self.log = Some(LogEnd::Reader(OnceLock::new()));
+            self.log = Some(LogHalf::Reader(OnceLock::new()));
         }
     }
 
     #[cfg(feature = "succession")]
     fn revoke_log(&self) {
-        if let Some(LogEnd::Writer(ring)) = &self.log {
+        if let Some(LogHalf::Writer(ring)) = &self.log {
             ring.revoke();
         }
     }
 
     #[cfg(feature = "succession")]
     fn end_of_log(&self) -> LogWriterEnd {
-        let Some(LogEnd::Reader(ring)) = &self.log else {
+        let Some(LogHalf::Reader(ring)) = &self.log else {
             return LogWriterEnd::Unknown;
         };
         let Some(Some(ring)) = ring.get() else {

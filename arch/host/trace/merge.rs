@@ -30,7 +30,7 @@ pub struct Merged {
 }
 
 /// An entry of a file.
-struct Entry<'f> {
+struct MergedRecord<'f> {
     record: Record,
     bytes: &'f [u8],
     /// It is the second entry of a frame that both ends recorded.
@@ -73,7 +73,7 @@ pub fn merge(from: &[PathBuf], to: &Path) -> io::Result<Merged> {
 /// Adds the entries of a file. True if it ends in mid-entry.
 fn read<'f>(
     bytes: &'f [u8],
-    entries: &mut Vec<Entry<'f>>,
+    entries: &mut Vec<MergedRecord<'f>>,
     origin: &mut Option<u64>,
 ) -> Result<bool, &'static str> {
     let mut packets = Packets::new(bytes);
@@ -89,7 +89,7 @@ fn read<'f>(
             return Err("an entry of another version");
         }
         origin.get_or_insert(packet.time.saturating_sub(record.time()));
-        entries.push(Entry {
+        entries.push(MergedRecord {
             record,
             bytes,
             is_duplicate: false,
@@ -99,7 +99,7 @@ fn read<'f>(
 
 /// Finds for each received frame the sent one, and merges the two entries. Returns the number of
 /// pairs.
-fn merge_pairs(entries: &mut [Entry<'_>]) -> usize {
+fn merge_pairs(entries: &mut [MergedRecord<'_>]) -> usize {
     // Two members may have had several streams, so several frames have the same number. The
     // earliest equal one is used.
     let mut sent: HashMap<(u32, u32, u64), Vec<usize>> = HashMap::new();
@@ -117,7 +117,7 @@ fn merge_pairs(entries: &mut [Entry<'_>]) -> usize {
     }
     let mut found = 0_usize;
     for at in 0..entries.len() {
-        let Some(&Entry { record, bytes, .. }) = entries.get(at) else {
+        let Some(&MergedRecord { record, bytes, .. }) = entries.get(at) else {
             continue;
         };
         if record.seen != BY_RECEIVER || !record.is(Kind::Frame) {
@@ -147,10 +147,10 @@ fn merge_pairs(entries: &mut [Entry<'_>]) -> usize {
     found
 }
 
-fn write(entries: &[Entry<'_>], origin: u64, to: &Path) -> io::Result<()> {
+fn write(entries: &[MergedRecord<'_>], origin: u64, to: &Path) -> io::Result<()> {
     let mut file = begin(File::create(to)?)?;
     let mut interfaces: HashMap<u32, u32> = HashMap::new();
-    for Entry { record, bytes, .. } in entries {
+    for MergedRecord { record, bytes, .. } in entries {
         let sender = record.sender.get();
         let next = u32::try_from(interfaces.len()).unwrap_or(u32::MAX);
         let number = *interfaces.entry(sender).or_insert(next);

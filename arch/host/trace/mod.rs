@@ -24,7 +24,7 @@ use crate::Vmid;
 use crate::pal::{AcceptError, ConnectError, Deadline, Pal, StreamError};
 
 pub use self::merge::{Merged, merge};
-use self::record::StreamEnd;
+use self::record::RecordedEnd;
 use self::recorder::EntryQueue;
 pub use self::recorder::{Recorder, Recording};
 pub use self::stream::TracedStream;
@@ -56,7 +56,7 @@ impl<P: Pal> TracedPal<P> {
         &self.inner
     }
 
-    fn stream(&self, inner: P::Stream, end: StreamEnd) -> TracedStream<P> {
+    fn stream(&self, inner: P::Stream, end: RecordedEnd) -> TracedStream<P> {
         TracedStream::new(inner, Arc::clone(&self.inner), self.queue.clone(), end)
     }
 }
@@ -75,12 +75,12 @@ impl<P: Pal> Pal for TracedPal<P> {
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         let stream = self.inner.connect(peer)?;
-        Ok(self.stream(stream, StreamEnd::sender(self.us, peer)))
+        Ok(self.stream(stream, RecordedEnd::sender(self.us, peer)))
     }
 
     fn accept(&self) -> Result<Self::Stream, AcceptError> {
         let stream = self.inner.accept()?;
-        Ok(self.stream(stream, StreamEnd::receiver(self.us)))
+        Ok(self.stream(stream, RecordedEnd::receiver(self.us)))
     }
 
     fn read_waiting(

@@ -37,14 +37,14 @@ const PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
 /// The header of every block. The length stands again after its content.
 #[derive(FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
 #[repr(C)]
-struct Head {
+struct BlockHead {
     kind: U32,
     /// The length of the whole block.
     length: U32,
 }
 
 /// The length of a block beside its content, in bytes.
-const FRAME: usize = size_of::<Head>() + size_of::<U32>();
+const FRAME: usize = size_of::<BlockHead>() + size_of::<U32>();
 
 #[derive(FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
 #[repr(C)]
@@ -144,7 +144,7 @@ fn write_block(to: &mut impl Write, kind: u32, parts: &[&[u8]]) -> io::Result<()
     let contents = length_of(parts)? as usize;
     let padded = contents.next_multiple_of(ALIGNMENT);
     let length = u32::try_from(padded.saturating_add(FRAME)).map_err(|_| too_long())?;
-    let head = Head {
+    let head = BlockHead {
         kind: kind.into(),
         length: length.into(),
     };
@@ -210,7 +210,7 @@ impl<'f> Packets<'f> {
             if self.rest.is_empty() {
                 return Ok(if self.begun { Next::End } else { Next::CutOff });
             }
-            let Ok((head, _)) = Head::ref_from_prefix(self.rest) else {
+            let Ok((head, _)) = BlockHead::ref_from_prefix(self.rest) else {
                 return Ok(Next::CutOff);
             };
             if !self.begun && head.kind != SECTION {
@@ -223,7 +223,8 @@ impl<'f> Packets<'f> {
             let Some((block, after)) = self.rest.split_at_checked(length) else {
                 return Ok(Next::CutOff);
             };
-            let (head, contents) = Head::ref_from_prefix(block).map_err(|_| "a block is short")?;
+            let (head, contents) =
+                BlockHead::ref_from_prefix(block).map_err(|_| "a block is short")?;
             self.rest = after;
             match head.kind.get() {
                 SECTION => {

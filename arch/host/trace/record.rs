@@ -85,16 +85,16 @@ impl Record {
 
 /// One end of a stream, with the VMIDs of both ends.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StreamEnd {
+pub(super) struct RecordedEnd {
     sender: u32,
     receiver: u32,
     seen: u8,
 }
 
-impl StreamEnd {
+impl RecordedEnd {
     /// Makes the sending end of the member `us`, of a stream to `peer`.
-    pub(super) fn sender(us: Vmid, peer: Vmid) -> StreamEnd {
-        StreamEnd {
+    pub(super) fn sender(us: Vmid, peer: Vmid) -> RecordedEnd {
+        RecordedEnd {
             sender: us.get(),
             receiver: peer.get(),
             seen: BY_SENDER,
@@ -102,8 +102,8 @@ impl StreamEnd {
     }
 
     /// Makes the receiving end of the member `us`, of a stream whose sender is not known yet.
-    pub(super) fn receiver(us: Vmid) -> StreamEnd {
-        StreamEnd {
+    pub(super) fn receiver(us: Vmid) -> RecordedEnd {
+        RecordedEnd {
             sender: 0,
             receiver: us.get(),
             seen: BY_RECEIVER,

@@ -44,17 +44,17 @@ pub struct Recording {
 /// A file that [`TracedPal`](super::TracedPal) writes to.
 #[derive(Debug)]
 pub struct Recorder {
-    shared: Arc<Shared>,
+    shared: Arc<RecorderState>,
     thread: Option<JoinHandle<io::Result<Recording>>>,
     creator: Creator,
 }
 
 /// A queue of entries for the writer.
 #[derive(Clone, Debug)]
-pub(super) struct EntryQueue(Arc<Shared>);
+pub(super) struct EntryQueue(Arc<RecorderState>);
 
 #[derive(Debug)]
-struct Shared {
+struct RecorderState {
     pending: Mutex<Pending>,
     changed: Condvar,
 }
@@ -80,7 +80,7 @@ impl Recorder {
     /// If the file can't be created, or the system can't start a thread.
     pub fn create(path: &Path) -> io::Result<Recorder> {
         let file = File::create(path)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RecorderState {
             pending: Mutex::new(Pending {
                 entries: Vec::with_capacity(BUFFER),
                 ..Pending::default()
@@ -174,7 +174,7 @@ impl EntryQueue {
     }
 }
 
-impl Shared {
+impl RecorderState {
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::framer::{Framer, Piece};
-use super::record::{Kind, StreamEnd};
+use super::record::{Kind, RecordedEnd};
 use super::recorder::EntryQueue;
 use crate::invariant::Count;
 use crate::pal::{LogWriterEnd, Pal, Stream, StreamError, Time};
@@ -20,7 +20,7 @@ pub struct TracedStream<P: Pal> {
 #[derive(Debug)]
 struct Trace {
     queue: EntryQueue,
-    end: StreamEnd,
+    end: RecordedEnd,
     framer: Framer,
     /// The number of the next entry.
     next: u64,
@@ -51,7 +51,7 @@ impl<P: Pal> TracedStream<P> {
         inner: P::Stream,
         pal: Arc<P>,
         queue: Option<EntryQueue>,
-        end: StreamEnd,
+        end: RecordedEnd,
     ) -> Self {
         let trace = queue.map(|queue| {
             Mutex::new(Trace {

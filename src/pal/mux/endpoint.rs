@@ -67,7 +67,7 @@ pub struct MuxEndpoint<L, const STREAMS: usize, const WINDOW: usize> {
 
 /// The result of an attempt to send all pending frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(super) enum SendProgress {
     All,
     /// The channel takes no more bytes at present.
     Partly,
@@ -107,12 +107,12 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
         loop {
             let sent = self.send();
             let now = self.channel.now();
-            if sent == Sent::All || now >= until {
-                return sent == Sent::All;
+            if sent == SendProgress::All || now >= until {
+                return sent == SendProgress::All;
             }
             // Nothing reports the end of another thread's write.
             let until = match sent {
-                Sent::ByAnother => until.min(now + RECHECK),
+                SendProgress::ByAnother => until.min(now + RECHECK),
                 _ => until,
             };
             self.channel.wait(Deadline::At(until));
@@ -124,18 +124,18 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
     }
 
     /// Sends the pending frames.
-    pub(super) fn send(&self) -> Sent {
+    pub(super) fn send(&self) -> SendProgress {
         loop {
             let Some(mut tx) = self.tx.try_lock() else {
-                return Sent::ByAnother;
+                return SendProgress::ByAnother;
             };
             if !self.write_pending(&mut tx) {
-                return Sent::Partly;
+                return SendProgress::Partly;
             }
             drop(tx);
             // A thread that found the token taken has left its frames to this one.
             if self.lock().mux.poll_transmit().is_empty() {
-                return Sent::All;
+                return SendProgress::All;
             }
         }
     }

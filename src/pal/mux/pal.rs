@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use super::endpoint::{ByteChannel, MuxEndpoint};
-use super::state::End;
+use super::state::StreamHalf;
 use crate::Vmid;
 use crate::pal::{
     AcceptError, ConnectError, Deadline, Event, Flag, Interest, OutOfResources, Pal, ReadyList,
@@ -20,7 +20,7 @@ pub struct MuxPal<'t, L, const STREAMS: usize, const WINDOW: usize> {
 #[derive(Debug)]
 pub struct MuxStream<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> {
     endpoint: &'t MuxEndpoint<L, STREAMS, WINDOW>,
-    end: End,
+    end: StreamHalf,
 }
 
 impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Stream
@@ -28,15 +28,19 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Stream
 {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         match self.end {
-            End::Reader(stream) => self.endpoint.with(|state| state.mux.read(stream, buffer)),
-            End::Writer(_) => Err(StreamError::Closed),
+            StreamHalf::Reader(stream) => {
+                self.endpoint.with(|state| state.mux.read(stream, buffer))
+            }
+            StreamHalf::Writer(_) => Err(StreamError::Closed),
         }
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
         match self.end {
-            End::Writer(stream) => self.endpoint.with(|state| state.mux.write(stream, parts)),
-            End::Reader(_) => Err(StreamError::Closed),
+            StreamHalf::Writer(stream) => {
+                self.endpoint.with(|state| state.mux.write(stream, parts))
+            }
+            StreamHalf::Reader(_) => Err(StreamError::Closed),
         }
     }
 }
@@ -54,7 +58,7 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxPal<'t, L
         MuxPal { endpoint }
     }
 
-    fn stream(&self, end: End) -> MuxStream<'t, L, STREAMS, WINDOW> {
+    fn stream(&self, end: StreamHalf) -> MuxStream<'t, L, STREAMS, WINDOW> {
         MuxStream {
             endpoint: self.endpoint,
             end,
@@ -78,7 +82,7 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
     /// The first call for a peer usually returns `Busy`, since the other end has to answer first.
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         let stream = self.endpoint.with(|state| state.connect(peer.get()))?;
-        Ok(self.stream(End::Writer(stream)))
+        Ok(self.stream(StreamHalf::Writer(stream)))
     }
 
     fn accept(&self) -> Result<Self::Stream, AcceptError> {
@@ -88,7 +92,7 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
             Some(stream)
         });
         let stream = opened.ok_or(AcceptError::WouldBlock)?;
-        Ok(self.stream(End::Reader(stream)))
+        Ok(self.stream(StreamHalf::Reader(stream)))
     }
 
     fn watch_listener(&self, on: bool) {

@@ -20,7 +20,7 @@ pub(super) struct State<const STREAMS: usize, const WINDOW: usize> {
 type Watch = (Token, Interest);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum End {
+pub(super) enum StreamHalf {
     Writer(u16),
     Reader(u16),
 }
@@ -37,10 +37,10 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
         }
     }
 
-    pub(super) fn watch(&mut self, end: End) -> Option<&mut Option<Watch>> {
+    pub(super) fn watch(&mut self, end: StreamHalf) -> Option<&mut Option<Watch>> {
         match end {
-            End::Writer(stream) => self.writers.get_mut(usize::from(stream)),
-            End::Reader(stream) => self.readers.get_mut(usize::from(stream)),
+            StreamHalf::Writer(stream) => self.writers.get_mut(usize::from(stream)),
+            StreamHalf::Reader(stream) => self.readers.get_mut(usize::from(stream)),
         }
     }
 
@@ -96,27 +96,27 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
         }
     }
 
-    pub(super) fn close(&mut self, end: End) {
+    pub(super) fn close(&mut self, end: StreamHalf) {
         if let Some(watch) = self.watch(end) {
             *watch = None;
         }
         match end {
-            End::Writer(stream) => {
+            StreamHalf::Writer(stream) => {
                 self.claim(stream, false);
                 self.mux.end(stream);
             }
-            End::Reader(stream) => self.mux.stop(stream, Stop::Closed),
+            StreamHalf::Reader(stream) => self.mux.stop(stream, Stop::Closed),
         }
     }
 
-    fn readiness(&self, end: End, interest: Interest) -> Interest {
+    fn readiness(&self, end: StreamHalf, interest: Interest) -> Interest {
         match end {
-            End::Writer(stream) => {
+            StreamHalf::Writer(stream) => {
                 let is_gone = self.mux.stopped(stream).is_some();
                 let takes_more = is_gone || self.mux.room(stream) > 0;
                 interest.reported(false, takes_more, is_gone)
             }
-            End::Reader(stream) => {
+            StreamHalf::Reader(stream) => {
                 let is_over = self.mux.is_ended(stream);
                 let has_more = is_over || self.mux.readable(stream) > 0;
                 interest.reported(has_more, false, is_over)
@@ -139,7 +139,7 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
             let Ok(stream) = u16::try_from(slot) else {
                 return;
             };
-            for end in [End::Reader(stream), End::Writer(stream)] {
+            for end in [StreamHalf::Reader(stream), StreamHalf::Writer(stream)] {
                 let Some(&mut Some((token, interest))) = self.watch(end) else {
                     continue;
                 };

@@ -12,7 +12,7 @@ use crate::pal::{Interest, StreamError};
 use crate::store::total;
 
 pub(super) struct Incoming {
-    stage: Stage,
+    stage: RxStage,
     key: Option<Key>,
     buffer: [u8; LONGEST],
     /// Opened bytes that were not returned yet.
@@ -46,7 +46,7 @@ impl ByteRange {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum RxStage {
     /// Waits for the first message.
     Hello,
     /// Sends the answer.
@@ -61,7 +61,7 @@ enum Stage {
 impl Incoming {
     pub(super) const fn new() -> Incoming {
         Incoming {
-            stage: Stage::Hello,
+            stage: RxStage::Hello,
             key: None,
             buffer: [0; LONGEST],
             plain: ByteRange::new(0, 0),
@@ -80,27 +80,27 @@ impl Incoming {
     /// bytes, this is writability, which an idle stream always has in the unused direction.
     pub(super) fn need(&self) -> Interest {
         match self.stage {
-            Stage::Answer => Interest::WRITE,
+            RxStage::Answer => Interest::WRITE,
             _ if self.has_more() => Interest::READ | Interest::WRITE,
             _ => Interest::READ,
         }
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.key.is_some() && self.stage != Stage::Answer
+        self.key.is_some() && self.stage != RxStage::Answer
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.stage == Stage::Ended
+        self.stage == RxStage::Ended
     }
 
     /// Returns true if there is a result to report without further reads.
     fn has_more(&self) -> bool {
         let sealed = self.buffer.get(self.sealed.from..self.sealed.to);
         match self.stage {
-            Stage::Ended | Stage::Broken(_) => true,
-            Stage::Open => !self.plain.is_empty() || sealed.is_some_and(is_complete),
-            Stage::Hello | Stage::Answer => false,
+            RxStage::Ended | RxStage::Broken(_) => true,
+            RxStage::Open => !self.plain.is_empty() || sealed.is_some_and(is_complete),
+            RxStage::Hello | RxStage::Answer => false,
         }
     }
 
@@ -113,7 +113,7 @@ impl Incoming {
         mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
         push: impl FnMut(&[u8]) -> Result<usize, StreamError>,
     ) -> Result<usize, TransferError> {
-        if self.stage == Stage::Hello {
+        if self.stage == RxStage::Hello {
             self.read_hello(&mut pull)?;
             let mut message = [0; ANSWER];
             let (hello, _) = self.buffer.split_at(HELLO);
@@ -121,9 +121,9 @@ impl Incoming {
             self.buffer.split_at_mut(ANSWER).0.copy_from_slice(&message);
             self.sealed = ByteRange::new(0, ANSWER);
             (self.opener, self.key) = (opener, Some(key));
-            self.stage = Stage::Answer;
+            self.stage = RxStage::Answer;
         }
-        if self.stage == Stage::Answer {
+        if self.stage == RxStage::Answer {
             self.send_answer(push)?;
         }
         self.read_records(out, pull)
@@ -172,7 +172,7 @@ impl Incoming {
             }
         }
         self.sealed = ByteRange::default();
-        self.stage = Stage::Open;
+        self.stage = RxStage::Open;
         Ok(())
     }
 
@@ -184,20 +184,20 @@ impl Incoming {
         mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
     ) -> Result<usize, TransferError> {
         let mut count = self.copy_out(out);
-        while self.stage == Stage::Open && count < out.len() {
+        while self.stage == RxStage::Open && count < out.len() {
             match self.open_next() {
                 Opened::Record(_) => {
                     let (_, rest) = out.split_at_mut(count);
                     count = count.plus(self.copy_out(rest));
                 }
-                Opened::Invalid => self.stage = Stage::Broken(Some(Breach::Record)),
+                Opened::Invalid => self.stage = RxStage::Broken(Some(Breach::Record)),
                 Opened::Incomplete if count > 0 => break,
                 Opened::Incomplete => self.pull(&mut pull)?,
             }
         }
         match &mut self.stage {
             _ if count > 0 => Ok(count),
-            Stage::Broken(why) => Err(why.take().map_or(
+            RxStage::Broken(why) => Err(why.take().map_or(
                 TransferError::Stream(StreamError::Closed),
                 TransferError::Breach,
             )),
@@ -216,10 +216,10 @@ impl Incoming {
             self.plain = ByteRange::new(self.sealed.from.plus(HEADER), length);
             self.sealed.from = self.plain.to.plus(TAG);
             if length == 0 {
-                self.stage = Stage::Ended;
+                self.stage = RxStage::Ended;
             } else if !self.repeats_opener() {
                 self.plain = ByteRange::default();
-                self.stage = Stage::Broken(Some(Breach::Vmid));
+                self.stage = RxStage::Broken(Some(Breach::Vmid));
             }
         }
         opened
@@ -253,7 +253,7 @@ impl Incoming {
         };
         match pull(space) {
             Ok(0) | Err(StreamError::Closed) => {
-                self.stage = Stage::Broken(Some(Breach::Truncated));
+                self.stage = RxStage::Broken(Some(Breach::Truncated));
             }
             Ok(count) => self.sealed.to = total!(self.sealed.to, count),
             Err(error) => return Err(error.into()),
@@ -277,7 +277,7 @@ impl Incoming {
     pub(super) fn mark_broken(&mut self) {
         self.key = None;
         if !self.has_ended() {
-            self.stage = Stage::Broken(None);
+            self.stage = RxStage::Broken(None);
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::pal::{Interest, StreamError};
 use crate::store::total;
 
 pub(super) struct Outgoing {
-    stage: Stage,
+    stage: TxStage,
     handshake: Option<Handshake>,
     key: Option<Key>,
     buffer: [u8; LONGEST],
@@ -27,7 +27,7 @@ pub(super) struct Outgoing {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum TxStage {
     /// Nothing was sent yet.
     New,
     /// Sends the first message.
@@ -41,7 +41,7 @@ enum Stage {
 impl Outgoing {
     pub(super) const fn new() -> Outgoing {
         Outgoing {
-            stage: Stage::New,
+            stage: TxStage::New,
             handshake: None,
             key: None,
             buffer: [0; LONGEST],
@@ -54,13 +54,13 @@ impl Outgoing {
     /// Returns the readiness of the inner stream that the next step needs.
     pub(super) fn need(&self) -> Interest {
         match self.stage {
-            Stage::Answer => Interest::READ,
+            TxStage::Answer => Interest::READ,
             _ => Interest::WRITE,
         }
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+        self.stage == TxStage::Open
     }
 
     /// Continues the handshake if it is not complete, then writes as many bytes of `parts` as fit
@@ -73,19 +73,19 @@ impl Outgoing {
         pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
         mut push: impl FnMut(&[u8]) -> Result<usize, StreamError>,
     ) -> Result<usize, TransferError> {
-        if self.stage == Stage::New {
+        if self.stage == TxStage::New {
             let (hello, _) = self.buffer.split_at_mut(HELLO);
             self.handshake = Some(Handshake::begin(family, own, peer, hello)?);
-            (self.stage, self.to) = (Stage::Hello, HELLO);
+            (self.stage, self.to) = (TxStage::Hello, HELLO);
         }
-        if self.stage == Stage::Hello {
+        if self.stage == TxStage::Hello {
             self.push(&mut push).map_err(unfinished)?;
-            (self.stage, self.from, self.to) = (Stage::Answer, 0, 0);
+            (self.stage, self.from, self.to) = (TxStage::Answer, 0, 0);
         }
-        if self.stage == Stage::Answer {
+        if self.stage == TxStage::Answer {
             self.read_answer(pull)?;
         }
-        if self.stage == Stage::Broken {
+        if self.stage == TxStage::Broken {
             return Err(StreamError::Closed.into());
         }
         self.push(&mut push)?;
@@ -121,7 +121,7 @@ impl Outgoing {
         }
         // The handshake is wiped in place.
         self.handshake = None;
-        (self.stage, self.from, self.to) = (Stage::Open, 0, 0);
+        (self.stage, self.from, self.to) = (TxStage::Open, 0, 0);
         Ok(())
     }
 
@@ -162,7 +162,7 @@ impl Outgoing {
 
     /// Drops the keys: nothing can be sent any more.
     pub(super) fn mark_broken(&mut self) {
-        self.stage = Stage::Broken;
+        self.stage = TxStage::Broken;
         (self.handshake, self.key) = (None, None);
     }
 }

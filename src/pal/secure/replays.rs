@@ -18,11 +18,11 @@ type Name = [u8; 8];
 
 /// The last first messages.
 pub(super) struct FirstMessages {
-    names: SpinMutex<Ring>,
+    names: SpinMutex<ReplayRing>,
     contended: Contended,
 }
 
-struct Ring {
+struct ReplayRing {
     names: [Name; REMEMBERED],
     /// The place of the next name, which replaces the oldest one.
     next: usize,
@@ -31,7 +31,7 @@ struct Ring {
 impl FirstMessages {
     pub(super) const fn new(contended: Contended) -> FirstMessages {
         FirstMessages {
-            names: SpinMutex::new(Ring {
+            names: SpinMutex::new(ReplayRing {
                 names: [[0; 8]; REMEMBERED],
                 next: 0,
             }),

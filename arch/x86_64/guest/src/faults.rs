@@ -35,7 +35,7 @@ static IDT: Once<InterruptDescriptorTable> = Once::new();
 /// The stack as the entries below leave it.
 #[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Frame {
+pub(crate) struct TrapFrame {
     registers: [u64; 15],
     vector: u64,
     code: u64,
@@ -181,8 +181,8 @@ impl fmt::Display for Hex {
     }
 }
 
-extern "C" fn report(frame: &Frame) -> ! {
-    let Frame {
+extern "C" fn report(frame: &TrapFrame) -> ! {
+    let TrapFrame {
         vector,
         code,
         rip,

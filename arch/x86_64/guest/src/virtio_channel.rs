@@ -29,26 +29,26 @@ const BUFFER: usize = 2048;
 const PAGES: usize = 4;
 
 type Buffers = [[u8; BUFFER]; BUFFERS];
-type Queue = VirtQueue<Memory, BUFFERS>;
+type Queue = VirtQueue<QueueMemory, BUFFERS>;
 
 /// Memory shared with the device.
 #[repr(C, align(4096))]
-struct Shared<T>(UnsafeCell<T>);
+struct DeviceShared<T>(UnsafeCell<T>);
 
-// SAFETY: each page is allocated once (`Memory::dma_alloc`), and the buffers are taken once
+// SAFETY: each page is allocated once (`QueueMemory::dma_alloc`), and the buffers are taken once
 // (`open`).
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl<T> Sync for DeviceShared<T> {}
 
-static PAGES_OF_QUEUES: Shared<[[u8; PAGE_SIZE]; PAGES]> =
-    Shared(UnsafeCell::new([[0; PAGE_SIZE]; PAGES]));
-static RECEIVE_BUFFERS: Shared<Buffers> = Shared(UnsafeCell::new([[0; BUFFER]; BUFFERS]));
-static TRANSMIT_BUFFERS: Shared<Buffers> = Shared(UnsafeCell::new([[0; BUFFER]; BUFFERS]));
+static PAGES_OF_QUEUES: DeviceShared<[[u8; PAGE_SIZE]; PAGES]> =
+    DeviceShared(UnsafeCell::new([[0; PAGE_SIZE]; PAGES]));
+static RECEIVE_BUFFERS: DeviceShared<Buffers> = DeviceShared(UnsafeCell::new([[0; BUFFER]; BUFFERS]));
+static TRANSMIT_BUFFERS: DeviceShared<Buffers> = DeviceShared(UnsafeCell::new([[0; BUFFER]; BUFFERS]));
 static PAGES_TAKEN: AtomicUsize = AtomicUsize::new(0);
 
-struct Memory;
+struct QueueMemory;
 
 // SAFETY: pages come from a zeroed static, each once; and memory is mapped at its physical address.
-unsafe impl Hal for Memory {
+unsafe impl Hal for QueueMemory {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let first = PAGES_TAKEN.fetch_add(pages, Ordering::Relaxed);
         assert!(first + pages <= PAGES, "the queues take more than was said");
