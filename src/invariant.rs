@@ -52,13 +52,13 @@ mod first {
         FIRST.set(Location::caller());
     }
 
-    pub(super) fn get() -> Place {
-        Place
+    pub(super) fn get() -> FirstBroken {
+        FirstBroken
     }
 
-    pub(super) struct Place;
+    pub(super) struct FirstBroken;
 
-    impl fmt::Display for Place {
+    impl fmt::Display for FirstBroken {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             FIRST.get().map_or(Ok(()), |place| place.fmt(f))
         }

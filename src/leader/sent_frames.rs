@@ -20,7 +20,7 @@ const SIZE: usize = size_of::<u64>();
 const CODE: usize = 16;
 
 /// The frames of one member.
-struct Sent<'m> {
+struct MemberFrames<'m> {
     bytes: Buffer<'m>,
     /// `start..end` are the frames.
     start: usize,
@@ -33,12 +33,12 @@ struct Sent<'m> {
 
 /// The frames of all members.
 pub struct SentFrames<'m> {
-    members: Table<'m, Sent<'m>>,
+    members: Table<'m, MemberFrames<'m>>,
     slots: SlotAllocator<'m>,
     by_vmid: SortedMap<'m>,
 }
 
-impl Sent<'_> {
+impl MemberFrames<'_> {
     fn push(
         &mut self,
         length: usize,
@@ -117,7 +117,7 @@ impl<'m> SentFrames<'m> {
     pub const fn bytes(members: usize, queue: usize) -> usize {
         let length = SentFrames::buffer(queue);
         memory_sum!(
-            bytes_for::<Sent<'m>>(members),
+            bytes_for::<MemberFrames<'m>>(members),
             SlotAllocator::bytes(members),
             SortedMap::bytes(members),
             members.saturating_mul(length)
@@ -129,7 +129,7 @@ impl<'m> SentFrames<'m> {
         let length = SentFrames::buffer(queue);
         let mut buffers = arena.split_off(members.saturating_mul(length));
         SentFrames {
-            members: arena.alloc_table(members, |_| Sent {
+            members: arena.alloc_table(members, |_| MemberFrames {
                 bytes: buffers.alloc_buffer(length),
                 start: 0,
                 end: 0,
@@ -173,11 +173,11 @@ impl<'m> SentFrames<'m> {
         }
     }
 
-    fn find(&self, vmid: Vmid) -> Option<&Sent<'m>> {
+    fn find(&self, vmid: Vmid) -> Option<&MemberFrames<'m>> {
         self.members.get(self.by_vmid.get(vmid.get())? as usize)
     }
 
-    fn find_mut(&mut self, vmid: Vmid) -> Option<&mut Sent<'m>> {
+    fn find_mut(&mut self, vmid: Vmid) -> Option<&mut MemberFrames<'m>> {
         self.members.get_mut(self.by_vmid.get(vmid.get())? as usize)
     }
 

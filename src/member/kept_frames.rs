@@ -17,7 +17,7 @@ const SIZE: usize = size_of::<u64>();
 /// A request that waits for its answer: its sequence number, and the number of counted frames before its
 /// answer.
 #[derive(Clone, Copy, Default)]
-struct Sent {
+struct SentRequest {
     seq: u64,
     number: u64,
     is_counted: bool,
@@ -36,7 +36,7 @@ pub struct KeptFrames<'m> {
     /// The number of counted frames that were sent.
     sent: u64,
     /// The requests by the slot of their waiter.
-    requests: Table<'m, Sent>,
+    requests: Table<'m, SentRequest>,
     /// A MARK with this number was sent: its answer proves the frames up to there.
     marked: u64,
 }
@@ -52,14 +52,14 @@ impl<'m> KeptFrames<'m> {
     pub const fn bytes(frame_length: usize, waiters: usize) -> usize {
         memory_sum!(
             KeptFrames::capacity(frame_length),
-            bytes_for::<Sent>(waiters)
+            bytes_for::<SentRequest>(waiters)
         )
     }
 
     /// Makes room for them in memory from `arena`.
     pub fn new(arena: &mut Arena<'m>, frame_length: usize, waiters: usize) -> Self {
         KeptFrames {
-            requests: arena.alloc_filled(waiters, &Sent::default()),
+            requests: arena.alloc_filled(waiters, &SentRequest::default()),
             bytes: arena.alloc_buffer(KeptFrames::capacity(frame_length)),
             start: 0,
             end: 0,
@@ -115,7 +115,7 @@ impl<'m> KeptFrames<'m> {
     pub fn note_request(&mut self, seq: u64, is_counted: bool) {
         let number = self.sent;
         if let Some(place) = self.place(seq) {
-            *place = Sent {
+            *place = SentRequest {
                 seq,
                 number,
                 is_counted,
@@ -224,7 +224,7 @@ impl<'m> KeptFrames<'m> {
         self.resend = self.resend.plus(self.next_to_resend().len());
     }
 
-    fn place(&mut self, seq: u64) -> Option<&mut Sent> {
+    fn place(&mut self, seq: u64) -> Option<&mut SentRequest> {
         let slot = seq
             .wrapping_sub(1)
             .checked_rem(self.requests.len() as u64)?;

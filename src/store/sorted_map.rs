@@ -4,16 +4,16 @@ use super::{Arena, Steps, Table, bytes_for, close_gap, entry, image, make_gap};
 use crate::invariant::{Count, OrBroken};
 
 #[derive(Clone, Copy, Default)]
-struct Entry {
+struct MapEntry {
     number: u32,
     slot: u32,
 }
 
-entry!(Entry { number, slot });
+entry!(MapEntry { number, slot });
 
 image!(SortedMap<'_> {
     fields { count, peak }
-    tables { entries: *count => Entry::default() }
+    tables { entries: *count => MapEntry::default() }
     omitted { steps }
     valid { *count <= *peak && *peak <= entries.len() }
 });
@@ -22,7 +22,7 @@ image!(SortedMap<'_> {
 /// moves the entries behind it once.
 pub(crate) struct SortedMap<'m> {
     /// The first `count` entries are in use.
-    entries: Table<'m, Entry>,
+    entries: Table<'m, MapEntry>,
     count: usize,
     peak: usize,
     steps: Steps,
@@ -33,12 +33,12 @@ const MOVED_AT_ONCE: usize = 8;
 
 impl<'m> SortedMap<'m> {
     pub(crate) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Entry>(capacity)
+        bytes_for::<MapEntry>(capacity)
     }
 
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         SortedMap {
-            entries: arena.alloc_filled(capacity, &Entry::default()),
+            entries: arena.alloc_filled(capacity, &MapEntry::default()),
             count: 0,
             peak: 0,
             steps: Steps::default(),
@@ -83,7 +83,7 @@ impl<'m> SortedMap<'m> {
         self.steps.count_many(tail.len() / MOVED_AT_ONCE);
         make_gap(tail);
         if let Some(entry) = tail.first_mut() {
-            *entry = Entry { number, slot };
+            *entry = MapEntry { number, slot };
         }
         self.count = count;
         self.peak = self.peak.max(count);

@@ -7,13 +7,13 @@ use crate::invariant::Count;
 
 /// The place of a slot in the queue.
 #[derive(Clone, Copy)]
-struct Link {
+struct QueueLink {
     prev: u32,
     next: u32,
     is_queued: bool,
 }
 
-const UNLINKED: Link = Link {
+const UNLINKED: QueueLink = QueueLink {
     prev: NONE,
     next: NONE,
     is_queued: false,
@@ -31,7 +31,7 @@ const EMPTY: Ends = Ends {
     last: NONE,
 };
 
-entry!(Link {
+entry!(QueueLink {
     prev,
     next,
     is_queued
@@ -48,7 +48,7 @@ image!(TransmitQueue<'_> {
 /// has no room is *deferred*: it is passed over until there may be room again. Each slot is in the queue at
 /// most once, so the queue never overflows. Every operation takes a constant number of steps.
 pub(crate) struct TransmitQueue<'m> {
-    links: Table<'m, Link>,
+    links: Table<'m, QueueLink>,
     due: Ends,
     deferred: Ends,
     /// The highest slot that was ever queued, plus one.
@@ -57,7 +57,7 @@ pub(crate) struct TransmitQueue<'m> {
 
 impl<'m> TransmitQueue<'m> {
     pub(crate) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Link>(capacity)
+        bytes_for::<QueueLink>(capacity)
     }
 
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
@@ -79,11 +79,11 @@ impl<'m> TransmitQueue<'m> {
         }
     }
 
-    fn link(&self, slot: u32) -> Link {
+    fn link(&self, slot: u32) -> QueueLink {
         self.links.get(slot as usize).copied().unwrap_or(UNLINKED)
     }
 
-    fn change(&mut self, slot: u32, change: impl FnOnce(&mut Link)) {
+    fn change(&mut self, slot: u32, change: impl FnOnce(&mut QueueLink)) {
         if let Some(link) = self.links.get_mut(slot as usize) {
             change(link);
         }
@@ -120,7 +120,7 @@ impl<'m> TransmitQueue<'m> {
     fn append(&mut self, ends: Ends, slot: u32) -> Ends {
         self.used = self.used.max(slot.plus(1));
         self.change(slot, |link| {
-            *link = Link {
+            *link = QueueLink {
                 prev: ends.last,
                 next: NONE,
                 is_queued: true,
@@ -142,7 +142,7 @@ impl<'m> TransmitQueue<'m> {
 
     /// Removes the slot.
     pub(crate) fn remove(&mut self, slot: u32) {
-        let Link {
+        let QueueLink {
             prev,
             next,
             is_queued,

@@ -37,23 +37,23 @@ const GRANTS: usize = 0;
 
 /// A field of a grant that an index finds it by.
 #[derive(Clone, Copy)]
-pub(super) enum Key {
+pub(super) enum GrantKey {
     Number,
     To,
     Giver,
 }
 
 impl Grant {
-    fn field(&self, key: Key) -> u32 {
+    fn field(&self, key: GrantKey) -> u32 {
         match key {
-            Key::Number => self.number,
-            Key::To => self.to,
-            Key::Giver => self.giver,
+            GrantKey::Number => self.number,
+            GrantKey::To => self.to,
+            GrantKey::Giver => self.giver,
         }
     }
 
     /// The order of grants in an index.
-    fn order(&self, key: Key, than: &Grant) -> Ordering {
+    fn order(&self, key: GrantKey, than: &Grant) -> Ordering {
         let key = |grant: &Grant| (grant.field(key), grant.number);
         key(self).cmp(&key(than))
     }
@@ -69,7 +69,7 @@ pub(in crate::leader) struct Grants<'m> {
     quotas: Quotas<'m>,
 }
 
-const KEYS: [Key; 3] = [Key::Number, Key::To, Key::Giver];
+const KEYS: [GrantKey; 3] = [GrantKey::Number, GrantKey::To, GrantKey::Giver];
 
 impl<'m> Grants<'m> {
     pub(super) const fn bytes(capacity: usize, members: usize) -> usize {
@@ -155,13 +155,13 @@ impl<'m> Grants<'m> {
     }
 
     /// Returns the grant with that value in the field; of several the one with the lowest number.
-    pub(super) fn first(&self, key: Key, value: u32) -> Option<Grant> {
+    pub(super) fn first(&self, key: GrantKey, value: u32) -> Option<Grant> {
         self.slot_of(key, value).map(|slot| self.at(slot))
     }
 
     /// Adds a grant, in place of one with the same number. False if there is no room.
     pub(super) fn set(&mut self, grant: Grant) -> bool {
-        let known = self.slot_of(Key::Number, grant.number);
+        let known = self.slot_of(GrantKey::Number, grant.number);
         if let Some(slot) = known {
             self.index(slot, false);
         }
@@ -192,7 +192,7 @@ impl<'m> Grants<'m> {
 
     /// Removes the grant with that number.
     pub(super) fn remove(&mut self, number: u32) {
-        let Some(slot) = self.slot_of(Key::Number, number) else {
+        let Some(slot) = self.slot_of(GrantKey::Number, number) else {
             return;
         };
         self.index(slot, false);
@@ -211,12 +211,12 @@ impl<'m> Grants<'m> {
     }
 
     #[inline(never)]
-    fn slot_of(&self, key: Key, value: u32) -> Option<u32> {
+    fn slot_of(&self, key: GrantKey, value: u32) -> Option<u32> {
         let [by_number, by_to, by_giver] = &self.indexes;
         let index = match key {
-            Key::Number => by_number,
-            Key::To => by_to,
-            Key::Giver => by_giver,
+            GrantKey::Number => by_number,
+            GrantKey::To => by_to,
+            GrantKey::Giver => by_giver,
         };
         index.find_first(hash64(value.into()), |slot| {
             self.at(slot).field(key).cmp(&value)

@@ -4,7 +4,7 @@
 //! since such a process may never exist, and nothing else would free the ID. Only if another
 //! process is known to start that process the other is responsible from then on.
 
-use super::grants::{Grant, Grants, Key};
+use super::grants::{Grant, GrantKey, Grants};
 use crate::store::{Arena, Digest, Image, Loader, Malformed, Saver};
 use crate::{Id, Vmid};
 
@@ -82,7 +82,7 @@ impl<'m> PendingGrants<'m> {
 
     /// Returns the process that `giver` has given the ID to, if that has not connected.
     pub(in crate::leader) fn recipient(&self, giver: Vmid, id: Id) -> Option<Vmid> {
-        let grant = self.0.first(Key::Number, id)?;
+        let grant = self.0.first(GrantKey::Number, id)?;
         Vmid::new(grant.to).filter(|_| grant.giver == giver.get())
     }
 
@@ -100,13 +100,13 @@ impl<'m> PendingGrants<'m> {
         mut on_removed: impl FnMut(Id),
     ) -> bool {
         for _ in 0..limit {
-            let Some(grant) = self.0.first(Key::To, to.get()) else {
+            let Some(grant) = self.0.first(GrantKey::To, to.get()) else {
                 return true;
             };
             self.0.remove(grant.number);
             on_removed(grant.number);
         }
-        self.0.first(Key::To, to.get()).is_none()
+        self.0.first(GrantKey::To, to.get()).is_none()
     }
 
     /// Removes the entries of `giver`, which is gone, up to `limit`. `reclaim` gets the ID and its
@@ -119,7 +119,7 @@ impl<'m> PendingGrants<'m> {
         mut reclaim: impl FnMut(Id, Vmid) -> Option<Vmid>,
     ) -> bool {
         for _ in 0..limit {
-            let Some(grant) = self.0.first(Key::Giver, giver.get()) else {
+            let Some(grant) = self.0.first(GrantKey::Giver, giver.get()) else {
                 return true;
             };
             self.0.remove(grant.number);

@@ -5,7 +5,7 @@
 
 use core::hash::Hasher;
 
-use super::grants::{Grant, Grants, Key};
+use super::grants::{Grant, GrantKey, Grants};
 use crate::Vmid;
 use crate::error::{Error, Invalid, Resource};
 use crate::store::{Arena, Digest, image, memory_sum};
@@ -154,7 +154,7 @@ impl<'m> Vmids<'m> {
     /// processes may have been started. True when that was all.
     pub(in crate::leader) fn release(&mut self, by: Vmid, limit: usize) -> bool {
         for _ in 0..limit {
-            let Some(grant) = self.grants.first(Key::Giver, by.get()) else {
+            let Some(grant) = self.grants.first(GrantKey::Giver, by.get()) else {
                 return true;
             };
             self.grants.set(Grant {
@@ -186,7 +186,7 @@ impl<'m> Vmids<'m> {
         if self.grants.has_room() {
             return true;
         }
-        let Some(grant) = self.grants.first(Key::Giver, NOBODY) else {
+        let Some(grant) = self.grants.first(GrantKey::Giver, NOBODY) else {
             return false;
         };
         self.grants.remove(grant.number);
@@ -198,7 +198,7 @@ impl<'m> Vmids<'m> {
     }
 
     fn find(&self, vmid: Vmid) -> Option<Grant> {
-        self.grants.first(Key::Number, vmid.get())
+        self.grants.first(GrantKey::Number, vmid.get())
     }
 
     fn set(&mut self, vmid: Vmid, giver: u32, to: u32) {

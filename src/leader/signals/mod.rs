@@ -71,7 +71,7 @@ entry!(PendingOnce { stamp, sender, pid });
 
 /// A member with signals under way.
 #[derive(Clone, Copy, Hash)]
-struct Target {
+struct TargetMember {
     vmid: u32,
     /// Whether the member's process has joined, so that signals can be sent to it.
     has_joined: bool,
@@ -89,7 +89,7 @@ struct Target {
     unanswered: u32,
 }
 
-entry!(Target {
+entry!(TargetMember {
     vmid,
     has_joined,
     pending,
@@ -101,11 +101,11 @@ entry!(Target {
     unanswered,
 });
 
-impl Target {
+impl TargetMember {
     /// A target without signals. It is no constant, which would take a KiB.
     #[inline]
-    fn idle() -> Target {
-        Target {
+    fn idle() -> TargetMember {
+        TargetMember {
             vmid: 0,
             has_joined: false,
             pending: 0,
@@ -180,7 +180,7 @@ entry!(Queued {
 image!(Signals<'_> {
     fields { queued_count, queued_peak, awaited_count, answers, stamp }
     tables {
-        targets: free_targets.high_water() as usize => Target::idle(),
+        targets: free_targets.high_water() as usize => TargetMember::idle(),
         queue: free.high_water() as usize => EMPTY,
     }
     parts { free_targets, by_vmid, free, outbox }
@@ -222,7 +222,7 @@ pub(crate) struct SignalAnswer {
 
 /// The signals under way.
 pub(crate) struct Signals<'m> {
-    targets: Table<'m, Target>,
+    targets: Table<'m, TargetMember>,
     free_targets: SlotAllocator<'m>,
     by_vmid: SortedMap<'m>,
     queue: Table<'m, Queued>,
@@ -242,7 +242,7 @@ pub(crate) struct Signals<'m> {
 impl<'m> Signals<'m> {
     pub(super) const fn bytes(limits: &SignalLimits) -> usize {
         memory_sum!(
-            bytes_for::<Target>(limits.targets),
+            bytes_for::<TargetMember>(limits.targets),
             SlotAllocator::bytes(limits.targets),
             SortedMap::bytes(limits.targets),
             TransmitQueue::bytes(limits.targets),
@@ -254,7 +254,7 @@ impl<'m> Signals<'m> {
     #[cfg_attr(static_library, inline(never))]
     pub(super) fn new(arena: &mut Arena<'m>, limits: &SignalLimits) -> Self {
         Signals {
-            targets: arena.alloc_made(limits.targets, Target::idle),
+            targets: arena.alloc_made(limits.targets, TargetMember::idle),
             free_targets: SlotAllocator::new(arena, limits.targets),
             by_vmid: SortedMap::new(arena, limits.targets),
             queue: arena.alloc_filled(limits.slot_count(), &EMPTY),
@@ -309,7 +309,7 @@ impl<'m> Signals<'m> {
         let most = self.queue.len();
         let next = |slot: u32| self.queue.get(slot as usize).map(|queued| queued.next);
         let is_list = |first: u32| list_length(first, most, next).is_some();
-        let is_right = |target: &Target| is_list(target.first) && is_list(target.sent);
+        let is_right = |target: &TargetMember| is_list(target.first) && is_list(target.sent);
         self.free_targets.is_valid()
             && self.free.is_valid()
             && self.by_vmid.is_valid(self.targets.len())
@@ -330,19 +330,19 @@ impl<'m> Signals<'m> {
 
     /// Returns true if a signal waits to be sent to the member.
     pub(crate) fn is_waiting(&self, to: Vmid) -> bool {
-        self.find_target(to).is_some_and(Target::is_waiting)
+        self.find_target(to).is_some_and(TargetMember::is_waiting)
     }
 
-    fn find_target(&self, to: Vmid) -> Option<&Target> {
+    fn find_target(&self, to: Vmid) -> Option<&TargetMember> {
         self.targets.get(self.by_vmid.get(to.get())? as usize)
     }
 
-    fn find_target_mut(&mut self, to: Vmid) -> Option<&mut Target> {
+    fn find_target_mut(&mut self, to: Vmid) -> Option<&mut TargetMember> {
         self.targets.get_mut(self.by_vmid.get(to.get())? as usize)
     }
 
     /// Returns the member's target; adds it if no signal is under way to the member.
-    fn find_or_add_target(&mut self, to: Vmid, has_joined: bool) -> Option<&mut Target> {
+    fn find_or_add_target(&mut self, to: Vmid, has_joined: bool) -> Option<&mut TargetMember> {
         if self.by_vmid.get(to.get()).is_none() {
             let slot = self.free_targets.alloc()?;
             self.by_vmid.insert(to.get(), slot);
@@ -361,7 +361,7 @@ impl<'m> Signals<'m> {
         if self
             .targets
             .get(slot as usize)
-            .is_some_and(Target::is_ready)
+            .is_some_and(TargetMember::is_ready)
         {
             self.outbox.push(slot);
         } else {

@@ -1,7 +1,7 @@
 //! The path of signals from a target's queue to its stream, and of its answers back.
 
 use super::rules::signal_bit;
-use super::{OutgoingSignal, PendingOnce, Queued, SignalAnswer, Signals, Target};
+use super::{OutgoingSignal, PendingOnce, Queued, SignalAnswer, Signals, TargetMember};
 use crate::Vmid;
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
@@ -45,7 +45,7 @@ impl Signals<'_> {
     }
 
     /// Returns the signal that has been pending once for the longest time.
-    fn oldest_once(target: &Target) -> Option<(i32, &PendingOnce)> {
+    fn oldest_once(target: &TargetMember) -> Option<(i32, &PendingOnce)> {
         if target.pending == 0 {
             return None;
         }

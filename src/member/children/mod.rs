@@ -21,7 +21,7 @@ struct Child {
     reported: Option<ChildExit>,
     presence: Presence,
     /// The exit that parents see. It is set when the child's own children have new parents.
-    end: Option<End>,
+    end: Option<RecordedExit>,
     /// Whether a thread is reaping the child: no other thread may.
     reaping: bool,
     /// Whether the leader was sent the reaping, and so may have reaped the child.
@@ -63,7 +63,7 @@ const EMPTY: Child = Child {
 };
 
 #[derive(Clone, Copy)]
-struct End {
+struct RecordedExit {
     exit: ChildExit,
     /// Rises with each death.
     order: u64,
@@ -207,9 +207,9 @@ impl<'m> Children<'m> {
         }
     }
 
-    fn end(&mut self, exit: ChildExit) -> End {
+    fn end(&mut self, exit: ChildExit) -> RecordedExit {
         self.order.increment();
-        End {
+        RecordedExit {
             exit,
             order: self.order,
         }

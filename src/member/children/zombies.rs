@@ -1,6 +1,6 @@
 //! Zombies: children that have ended and that no thread has reaped.
 
-use super::{Child, ChildExit, Children, EMPTY, End};
+use super::{Child, ChildExit, Children, EMPTY, RecordedExit};
 use crate::invariant::Count;
 use crate::{Id, Pid};
 
@@ -110,7 +110,7 @@ impl Children<'_> {
 
     /// The zombie that died first of all whose order is above `after`, or of those the one with that pid.
     fn first_zombie(&self, pid: Option<Pid>, after: u64) -> Option<ChildExit> {
-        let mut first: Option<End> = None;
+        let mut first: Option<RecordedExit> = None;
         for child in self.all() {
             if let Some(end) = child.end
                 && !child.reaping

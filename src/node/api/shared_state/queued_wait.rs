@@ -16,7 +16,7 @@ use crate::wire::SyncState;
 type Ended = Option<Result<(), Error>>;
 
 /// The place of a call in the queue of a handle. The call leaves the queue when this is dropped.
-struct Place<'a, 'm, P: Pal> {
+struct QueuedCall<'a, 'm, P: Pal> {
     node: &'a Node<'m, P>,
     handle: SyncHandle,
     slot: &'a Slot<'m>,
@@ -71,7 +71,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-impl<'a, 'm, P: Pal> Place<'a, 'm, P> {
+impl<'a, 'm, P: Pal> QueuedCall<'a, 'm, P> {
     /// Puts the call into the queue.
     fn enter(&mut self, waiter: ClaimedWaiter<'a, 'm, P>) {
         let (links, wait_queue) = (&self.node.sync_handles.links, &self.slot.wait_queue);
@@ -140,7 +140,7 @@ impl<'a, 'm, P: Pal> Place<'a, 'm, P> {
     }
 }
 
-impl<P: Pal> Drop for Place<'_, '_, P> {
+impl<P: Pal> Drop for QueuedCall<'_, '_, P> {
     fn drop(&mut self) {
         self.leave();
         let has_output = {
@@ -203,7 +203,7 @@ calls! {
         limits: Limits<'_>,
         poll: &mut callback!(FnMut(&mut Client<'m>, bool) -> Ended),
     ) -> Result<(), Error> {
-        let mut place = Place {
+        let mut place = QueuedCall {
             node: self.node(),
             handle,
             slot,

@@ -59,7 +59,7 @@ calls! {
 }
 
 /// A call that waits for a value.
-struct Watch<'s, 'n, 'm, P: Pal, T> {
+struct ValueWait<'s, 'n, 'm, P: Pal, T> {
     shared: &'s Shared<'n, 'm, P, T>,
     /// The number of deaths that were reported before the call.
     reported: u32,
@@ -67,9 +67,9 @@ struct Watch<'s, 'n, 'm, P: Pal, T> {
     has_seen_change: bool,
 }
 
-impl<'s, 'n, 'm, P: Pal, T> Watch<'s, 'n, 'm, P, T> {
+impl<'s, 'n, 'm, P: Pal, T> ValueWait<'s, 'n, 'm, P, T> {
     fn begin(shared: &'s Shared<'n, 'm, P, T>) -> Result<Self, Error> {
-        Ok(Watch {
+        Ok(ValueWait {
             shared,
             reported: shared.node.sync_owner_deaths(shared.handle)?.1,
             has_seen_change: false,
@@ -111,7 +111,7 @@ impl<'s, 'n, 'm, P: Pal, T> Watch<'s, 'n, 'm, P, T> {
     }
 }
 
-impl<P: Pal, T> Drop for Watch<'_, '_, '_, P, T> {
+impl<P: Pal, T> Drop for ValueWait<'_, '_, '_, P, T> {
     fn drop(&mut self) {
         if self.has_seen_change {
             let shared = self.shared;
@@ -123,7 +123,7 @@ impl<P: Pal, T> Drop for Watch<'_, '_, '_, P, T> {
 /// The text of both forms: `$acquire` runs [`Node::acquire_when`] with the watch.
 macro_rules! when {
     ($self:ident, $state:expr, $is_it:ident, |$read:ident, $accepts:ident| $acquire:expr) => {{
-        let mut watch = Watch::begin($self)?;
+        let mut watch = ValueWait::begin($self)?;
         let $read = super::shared::read_value;
         let $accepts = |copy: &_, state| watch.accepts(copy, state, &mut $is_it);
         let acquired = $acquire?;

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::super::SyncHandle;
 use super::super::shared_state::Shared;
-use super::ring::{Ring, Step};
+use super::ring::{Ring, RingStep};
 use crate::error::{Error, Invalid};
 use crate::node::rpc::Polled;
 use crate::node::{Node, Wait};
@@ -84,7 +84,7 @@ calls! {
         &self,
         handle: SyncHandle,
         empty: Ring,
-        mut step: Step<'_>,
+        mut step: RingStep<'_>,
         waits: bool,
         wait: Wait<'_>,
     ) -> Result<bool, Error> {
@@ -135,7 +135,8 @@ where
     /// As [`Node::lock_sync`]; [`Error::Invalid`] if the queue was opened with another capacity or
     /// size of items. Nothing is added then.
     pub fn push(&self, item: &T, wait: Wait<'_>) -> Result<(), Error> {
-        self.step(Step::Push(item.as_bytes()), true, wait).map(drop)
+        self.step(RingStep::Push(item.as_bytes()), true, wait)
+            .map(drop)
     }
 
     /// As [`Queue::push`]. A dropped future has added nothing.
@@ -143,7 +144,7 @@ where
     /// # Errors
     /// As [`Queue::push`].
     pub async fn push_async(&self, item: &T, wait: Wait<'_>) -> Result<(), Error> {
-        let push = Step::Push(item.as_bytes());
+        let push = RingStep::Push(item.as_bytes());
         self.step_async(push, true, wait).await.map(drop)
     }
 
@@ -153,7 +154,7 @@ where
     /// # Errors
     /// As [`Queue::push`].
     pub fn try_push(&self, item: &T, wait: Wait<'_>) -> Result<bool, Error> {
-        self.step(Step::Push(item.as_bytes()), false, wait)
+        self.step(RingStep::Push(item.as_bytes()), false, wait)
     }
 
     /// As [`Queue::try_push`]. A dropped future has added nothing.
@@ -161,7 +162,7 @@ where
     /// # Errors
     /// As [`Queue::push`].
     pub async fn try_push_async(&self, item: &T, wait: Wait<'_>) -> Result<bool, Error> {
-        let push = Step::Push(item.as_bytes());
+        let push = RingStep::Push(item.as_bytes());
         self.step_async(push, false, wait).await
     }
 
@@ -171,7 +172,7 @@ where
     /// As [`Queue::push`]. Nothing is removed then.
     pub fn pop(&self, wait: Wait<'_>) -> Result<T, Error> {
         let mut item = T::new_zeroed();
-        self.step(Step::Pop(item.as_mut_bytes()), true, wait)?;
+        self.step(RingStep::Pop(item.as_mut_bytes()), true, wait)?;
         Ok(item)
     }
 
@@ -181,7 +182,7 @@ where
     /// As [`Queue::pop`].
     pub async fn pop_async(&self, wait: Wait<'_>) -> Result<T, Error> {
         let mut item = T::new_zeroed();
-        let pop = Step::Pop(item.as_mut_bytes());
+        let pop = RingStep::Pop(item.as_mut_bytes());
         self.step_async(pop, true, wait).await?;
         Ok(item)
     }
@@ -193,7 +194,7 @@ where
     /// As [`Queue::pop`].
     pub fn try_pop(&self, wait: Wait<'_>) -> Result<Option<T>, Error> {
         let mut item = T::new_zeroed();
-        let popped = self.step(Step::Pop(item.as_mut_bytes()), false, wait)?;
+        let popped = self.step(RingStep::Pop(item.as_mut_bytes()), false, wait)?;
         Ok(popped.then_some(item))
     }
 
@@ -203,17 +204,22 @@ where
     /// As [`Queue::pop`].
     pub async fn try_pop_async(&self, wait: Wait<'_>) -> Result<Option<T>, Error> {
         let mut item = T::new_zeroed();
-        let pop = Step::Pop(item.as_mut_bytes());
+        let pop = RingStep::Pop(item.as_mut_bytes());
         let popped = self.step_async(pop, false, wait).await?;
         Ok(popped.then_some(item))
     }
 
-    fn step(&self, step: Step<'_>, waits: bool, wait: Wait<'_>) -> Result<bool, Error> {
+    fn step(&self, step: RingStep<'_>, waits: bool, wait: Wait<'_>) -> Result<bool, Error> {
         let (node, handle) = (self.value.node, self.value.handle);
         node.step_queue(handle, self.empty, step, waits, wait)
     }
 
-    async fn step_async(&self, step: Step<'_>, waits: bool, wait: Wait<'_>) -> Result<bool, Error> {
+    async fn step_async(
+        &self,
+        step: RingStep<'_>,
+        waits: bool,
+        wait: Wait<'_>,
+    ) -> Result<bool, Error> {
         let (node, handle) = (Polled(self.value.node), self.value.handle);
         node.step_queue(handle, self.empty, step, waits, wait).await
     }

@@ -21,22 +21,22 @@ pub(in crate::node) struct Ring {
 }
 
 /// A step on a ring, with the bytes of the item.
-pub(in crate::node) enum Step<'i> {
+pub(in crate::node) enum RingStep<'i> {
     Push(&'i [u8]),
     Pop(&'i mut [u8]),
 }
 
-impl Step<'_> {
+impl RingStep<'_> {
     /// The ring after the step and the place of the item; `None` if the ring is full or empty.
     pub(super) fn on(&self, mut ring: Ring) -> Option<(Ring, u32)> {
         let first = ring.first;
         let place = match self {
-            Step::Push(_) => {
+            RingStep::Push(_) => {
                 let end = first.checked_add(ring.length)?;
                 ring.length = ring.length.checked_add(1)?;
                 end.checked_rem(ring.capacity)?
             }
-            Step::Pop(_) => {
+            RingStep::Pop(_) => {
                 ring.length = ring.length.checked_sub(1)?;
                 ring.first = first.checked_add(1)?.checked_rem(ring.capacity)?;
                 first
@@ -48,8 +48,8 @@ impl Step<'_> {
     /// Copies the item to its place or from there.
     pub(super) fn copy(&mut self, place: &mut [u8]) {
         match self {
-            Step::Push(item) => copy(place, item),
-            Step::Pop(item) => copy(item, place),
+            RingStep::Push(item) => copy(place, item),
+            RingStep::Pop(item) => copy(item, place),
         }
     }
 }
