@@ -52,6 +52,7 @@ mod invalid;
 mod invariant;
 mod log;
 mod node;
+mod number;
 pub mod pal;
 mod parts;
 mod path;

@@ -3,8 +3,6 @@
 //!
 //! A logger is the embedder's code, so nothing is logged while another thread may spin for a lock.
 
-use crate::invariant::{Count, OrBroken};
-
 /// Logs an event, at a level named as the facades name it.
 macro_rules! log_event {
     ($level:ident, $($args:tt)+) => {{
@@ -30,32 +28,6 @@ pub(crate) struct Text<'t>(pub(crate) &'t str);
 impl core::fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(self.0)
-    }
-}
-
-/// A number in a message, without the code for padding, either.
-pub(crate) struct Number(pub(crate) u64);
-
-impl core::fmt::Display for Number {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Number(number) = *self;
-        if number >= 10 {
-            Number(number / 10).fmt(f)?;
-        }
-        let digit = usize::try_from(number % 10).or_broken(0);
-        f.write_str("0123456789".get(digit..=digit).or_broken(""))
-    }
-}
-
-/// A number in a message that takes at least so many places, with that text in each place before it.
-pub(crate) struct Padded(pub(crate) u64, pub(crate) u32, pub(crate) &'static str);
-
-impl core::fmt::Display for Padded {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Padded(number, places, filler) = *self;
-        let further_digits = number.checked_ilog10().unwrap_or(0);
-        (further_digits.plus(1)..places).try_for_each(|_| f.write_str(filler))?;
-        Number(number).fmt(f)
     }
 }
 

@@ -7,7 +7,8 @@ use core::time::Duration;
 use crate::config::{ANSWER_RESERVE, Config, LONGEST_SILENCE, SHORTEST_SILENCE};
 use crate::error::{Errno, Error, Invalid, NOT_SECURE, Resource};
 use crate::heirs::Heirs;
-use crate::log::{Number, Text};
+use crate::log::Text;
+use crate::number::Number;
 use crate::store::total;
 use crate::wire::{self, Message, SyncCode, SyncState};
 

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::num::NonZeroU32;
 
-use crate::log::Number;
+use crate::number::Number;
 
 /// A PID or TID of the family: a valid one is not 0 and at most [`ID_MAX`].
 pub type Id = u32;

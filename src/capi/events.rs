@@ -3,7 +3,7 @@
 use core::ffi::c_int;
 
 use super::{node, node_any_phase, status};
-use crate::log::Number;
+use crate::number::Number;
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_dump_calls() -> c_int {

@@ -5,9 +5,9 @@ use core::ffi::c_int;
 use super::ffi_copy::write;
 use super::{CNode, node, node_any_phase, released, status, vmid, wait};
 use crate::error::Error;
-use crate::log::Number;
 use crate::member::Purpose;
 use crate::node::Wait;
+use crate::number::Number;
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
 

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::num::NonZeroU16;
 
-use crate::log::Number;
+use crate::number::Number;
 
 /// A Linux error number, as `errno` has it: it is above 0, and Linux has none above 4,095. Any number can be made one with
 /// [`Errno::new`], which keeps those above 65,535 as 65,535; those that this crate uses, or a platform is likely to return,

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::{Call, EventKind, EventRecord, Events, FrameInfo};
-use crate::log::{Number, Padded};
+use crate::number::{Number, Padded};
 use crate::wire::codes;
 
 impl fmt::Display for Events<'_> {

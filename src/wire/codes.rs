@@ -65,7 +65,7 @@ pub const FILE_LOCK_CANCEL: u8 = 71;
 pub const FILE_HANDLE: u8 = 72;
 /// Member to leader: sets a record lock, or asks for a delegation of the file's record locks if no
 /// other process uses them.
-pub const FILE_LOCK_BORROW: u8 = 73;
+pub const FILE_LOCK_DELEGATE: u8 = 73;
 /// Leader to member: recalls the delegation of a file.
 pub const FILE_LOCK_RECALL: u8 = 74;
 /// Member to leader: returns the delegation of a file, with the locks on it.
@@ -174,7 +174,7 @@ pub const fn name(code: u8) -> Option<&'static str> {
         FILE_LOCK_OFD_GET => "FILE_LOCK_OFD_GET",
         FILE_LOCK_CANCEL => "FILE_LOCK_CANCEL",
         FILE_HANDLE => "FILE_HANDLE",
-        FILE_LOCK_BORROW => "FILE_LOCK_BORROW",
+        FILE_LOCK_DELEGATE => "FILE_LOCK_DELEGATE",
         FILE_LOCK_RECALL => "FILE_LOCK_RECALL",
         FILE_LOCK_RETURN => "FILE_LOCK_RETURN",
         SYNC_NOTE => "SYNC_NOTE",
@@ -209,7 +209,7 @@ impl core::fmt::Display for CodeName {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match name(self.0) {
             Some(name) => f.write_str(name),
-            None => write!(f, "code {}", crate::log::Number(self.0.into())),
+            None => write!(f, "code {}", crate::number::Number(self.0.into())),
         }
     }
 }

@@ -7,8 +7,9 @@
 use super::halves::Queue;
 use crate::error::{Error, Resource};
 use crate::leader::Op;
-use crate::log::{Number, log_event};
+use crate::log::log_event;
 use crate::node::{Node, PeerRef, Wait};
+use crate::number::Number;
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Hello, LimitFlags, Message, PeerLimits};

@@ -4,7 +4,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::Vmid;
-use crate::log::Number;
+use crate::number::Number;
 use crate::wire::codes;
 
 /// The reason why a call waits.
