@@ -74,7 +74,7 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
 /// `None` at the end.
 pub(crate) fn read_lines<T>(
     output: ChildStdout,
-    mut hand_on: impl FnMut(Option<Result<T>>) -> bool + Send + 'static,
+    mut on_line: impl FnMut(Option<Result<T>>) -> bool + Send + 'static,
 ) where
     T: FromStr<Err = anyhow::Error>,
 {
@@ -84,11 +84,11 @@ pub(crate) fn read_lines<T>(
             let said = line
                 .map_err(anyhow::Error::from)
                 .and_then(|line| line.parse());
-            if !hand_on(Some(said)) {
+            if !on_line(Some(said)) {
                 return;
             }
         }
-        hand_on(None);
+        on_line(None);
     });
 }
 

@@ -17,7 +17,7 @@ pub(crate) enum Command {
     /// All members have joined: begin.
     Go,
     /// Another member has transferred this ID to the receiver.
-    Adopt(Id),
+    Accept(Id),
     /// That member is dead: transfer no more IDs to it.
     Gone(Vmid),
     /// Stop working. The member's answer is its last transfer report.
@@ -54,7 +54,7 @@ impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Command::Go => f.write_str("go"),
-            Command::Adopt(id) => write!(f, "adopt {id}"),
+            Command::Accept(id) => write!(f, "accept {id}"),
             Command::Gone(vmid) => write!(f, "gone {vmid}"),
             Command::Stop => f.write_str("stop"),
             Command::Empty => f.write_str("empty"),
@@ -69,7 +69,7 @@ impl FromStr for Command {
         let mut words = line.split_whitespace();
         Ok(match words.next() {
             Some("go") => Command::Go,
-            Some("adopt") => Command::Adopt(number(&mut words)?),
+            Some("accept") => Command::Accept(number(&mut words)?),
             Some("gone") => Command::Gone(vmid(&mut words)?),
             Some("stop") => Command::Stop,
             Some("empty") => Command::Empty,

@@ -10,7 +10,7 @@ use crate::common::{Latency, figures};
 
 figures!(
     /// The counts of a member so far.
-    Counts { taken, handed_on, received, looked_up, new_vmids, released, }
+    Counts { taken, transferred, received, looked_up, new_vmids, released, }
 );
 
 figures!(

@@ -24,7 +24,7 @@ pub(crate) enum Event {
     /// It was allocated.
     Taken = 1,
     /// It was received from another member.
-    Adopted = 2,
+    Accepted = 2,
     /// It is about to be released.
     Released = 3,
     /// It is about to be transferred to another member.
@@ -36,14 +36,14 @@ pub(crate) enum Event {
 impl Event {
     const ALL: [Event; 5] = [
         Event::Taken,
-        Event::Adopted,
+        Event::Accepted,
         Event::Released,
         Event::Given,
         Event::Kept,
     ];
 
     fn begins(self) -> bool {
-        matches!(self, Event::Taken | Event::Adopted | Event::Kept)
+        matches!(self, Event::Taken | Event::Accepted | Event::Kept)
     }
 }
 

@@ -110,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         };
         match command {
             Some(Command::Go) => working = true,
-            Some(Command::Adopt(id)) => member.adopt(id)?,
+            Some(Command::Accept(id)) => member.accept(id)?,
             Some(Command::Gone(vmid)) => member.others.retain(|other| *other != vmid),
             Some(Command::Stop) => {
                 working = false;
@@ -218,7 +218,7 @@ impl Member {
             40..60 => self.release_some(),
             60..75 => self.look_up_own(),
             75..92 => self.look_up_any(),
-            92..99 => self.hand_on(),
+            92..99 => self.transfer_id(),
             _ => self.new_vmid(),
         }
     }
@@ -274,7 +274,7 @@ impl Member {
         self.owner_of(id).map(drop)
     }
 
-    fn hand_on(&mut self) -> Result<()> {
+    fn transfer_id(&mut self) -> Result<()> {
         let Some(to) = self.random.choice(&self.others).copied() else {
             return Ok(());
         };
@@ -282,7 +282,7 @@ impl Member {
         self.log.write(Event::Given, id)?;
         match self.ask(|node| node.transfer_id(id, to, WAIT)) {
             Ok(()) => {
-                self.counts.handed_on += 1;
+                self.counts.transferred += 1;
                 send(&MemberMessage::Gave { id, to })
             }
             // That member has died, and this one has not been notified yet.
@@ -301,11 +301,11 @@ impl Member {
         }
     }
 
-    fn adopt(&mut self, id: Id) -> Result<()> {
+    fn accept(&mut self, id: Id) -> Result<()> {
         self.node
             .accept_id(id)
-            .with_context(|| format!("adopting ID {id}"))?;
-        self.log.write(Event::Adopted, id)?;
+            .with_context(|| format!("accepting ID {id}"))?;
+        self.log.write(Event::Accepted, id)?;
         self.held.push(id);
         self.highest = self.highest.max(id);
         self.counts.received += 1;

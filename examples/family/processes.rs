@@ -260,7 +260,7 @@ impl Processes {
             MemberMessage::Gave { id, to } => {
                 self.transferred.push(TransferredId { id, from, to });
                 if let Some(to) = self.member_mut(to) {
-                    to.send(Command::Adopt(id));
+                    to.send(Command::Accept(id));
                 }
             }
         }

@@ -65,7 +65,7 @@ impl Summary {
         let message = format!(
             "{} IDs taken, {} handed on, {} looked up, {} released",
             HumanCount(sum.taken),
-            HumanCount(sum.handed_on),
+            HumanCount(sum.transferred),
             HumanCount(sum.looked_up),
             HumanCount(sum.released),
         );
@@ -150,13 +150,13 @@ fn end(member: &Member) -> String {
 fn count_cells(name: &str, counts: &Counts) -> Vec<String> {
     let Counts {
         taken,
-        handed_on,
+        transferred,
         received,
         looked_up,
         new_vmids,
         released,
     } = *counts;
-    let counts = [taken, handed_on, received, looked_up, new_vmids, released];
+    let counts = [taken, transferred, received, looked_up, new_vmids, released];
     let counts = counts.map(|count| HumanCount(count).to_string());
     [name.to_owned()].into_iter().chain(counts).collect()
 }

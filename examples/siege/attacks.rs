@@ -13,7 +13,7 @@ use crate::common::seconds;
 use crate::host::{Core, allow_many_files, pin, set_nice};
 use crate::innocent::shared_file;
 use crate::raw::{
-    ALLOC_ID_RANGE, CHANGE_ID_OWNER, FILE_LOCK_BORROW, FILE_LOCK_CLEAR_PID, FILE_LOCK_SET,
+    ALLOC_ID_RANGE, CHANGE_ID_OWNER, FILE_LOCK_CLEAR_PID, FILE_LOCK_DELEGATE, FILE_LOCK_SET,
     GET_ID_OWNER, GET_NEW_VMID, Identity, Lock, PID_KILL, PROCESS_START, READ, Raw,
     SYNC_REQUEST_UPGRADE, WRITE, connect, numbers,
 };
@@ -351,7 +351,7 @@ impl Attacker<'_> {
                 waits: false,
                 number: *number,
             };
-            raw.put(FILE_LOCK_BORROW, &lock.payload());
+            raw.put(FILE_LOCK_DELEGATE, &lock.payload());
         }
     }
 

@@ -6,13 +6,13 @@ pub(crate) fn pids(vmid: u32, buckets: u64, count: usize) -> Vec<u32> {
     let last = u64::MAX / buckets;
     let member = u64::from(vmid) << 32;
     (1..u32::MAX)
-        .filter(|pid| mix(member | u64::from(*pid)) <= last)
+        .filter(|pid| hash64(member | u64::from(*pid)) <= last)
         .take(count)
         .collect()
 }
 
 /// The mixing function of the leader's tables (the finaliser of `SplitMix64`).
-fn mix(number: u64) -> u64 {
+fn hash64(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)

@@ -178,14 +178,14 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let over = over(|| ());
     let mut member = Member::new(&node, options)?;
     member.timed(Kind::Join, |node, wait| node.join(wait))?;
-    let born = Instant::now();
+    let started = Instant::now();
     let mut reported = Instant::now();
     let life = options.life.map(Duration::from_millis);
     let is_orphan =
         || options.succession == Succession::None && os.leader_left.load(Ordering::Relaxed);
     let lives = || !over.load(Ordering::Relaxed) && !is_orphan();
     let start = member.own_changes()?;
-    while lives() && life.is_none_or(|life| born.elapsed() < life) {
+    while lives() && life.is_none_or(|life| started.elapsed() < life) {
         member.step()?;
         if reported.elapsed() >= REPORT_INTERVAL {
             reported = Instant::now();

@@ -65,7 +65,7 @@ pub(crate) struct Totals {
     pub(crate) ended: u64,
     pub(crate) killed: u64,
     /// Processes that were killed before they had joined.
-    pub(crate) buried: u64,
+    pub(crate) abandoned: u64,
     pub(crate) report: Report,
     pub(crate) killed_leaders: u64,
     pub(crate) left_leaders: u64,
@@ -375,7 +375,7 @@ impl Run<'_> {
             Err(Error::TimedOut) if self.is_abandoned(pid) && status.code().is_none() => {
                 self.leader.abandon_child(gone.vmid)?;
                 self.register.change(pid, |known| known.reports += 1);
-                self.totals.buried += 1;
+                self.totals.abandoned += 1;
             }
             Err(Error::TimedOut) if since.elapsed() < self.options.limit() => return Ok(false),
             Err(error) => {

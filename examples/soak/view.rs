@@ -95,7 +95,7 @@ impl View {
             "{} processes, {} of them killed ({} before they had joined); the leader: {} frames in {} reads, {} frames in {} writes",
             HumanCount(totals.ended),
             HumanCount(totals.killed),
-            HumanCount(totals.buried),
+            HumanCount(totals.abandoned),
             HumanCount(leader.frames_in),
             HumanCount(leader.reads),
             HumanCount(leader.frames_out),

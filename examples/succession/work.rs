@@ -133,7 +133,7 @@ impl<'a> Work<'a> {
             sleep(Duration::from_micros(fastrand::u64(..2000)));
         }
         while !self.held.is_empty() {
-            self.give_back()?;
+            self.release_one()?;
         }
         Ok(())
     }
@@ -161,12 +161,12 @@ impl<'a> Work<'a> {
         ensure!(owner == Some(us), "{own} belongs to {us}, not {owner:?}");
         let keep = fastrand::usize(..=HELD);
         while self.held.len() > keep {
-            self.give_back()?;
+            self.release_one()?;
         }
         Ok(())
     }
 
-    fn give_back(&mut self) -> Result<()> {
+    fn release_one(&mut self) -> Result<()> {
         if !self.held.is_empty() {
             let id = self.held.swap_remove(fastrand::usize(..self.held.len()));
             report(Event::GivesBack { id: id.into() });

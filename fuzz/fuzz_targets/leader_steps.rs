@@ -94,7 +94,7 @@ fn step(leader: &mut Leader<'_>, step: Step) {
                 };
                 match kind {
                     3 => request(
-                        Message::FileLockBorrow(FileLock {
+                        Message::FileLockDelegate(FileLock {
                             kind: LockKind::Write,
                             ..lock
                         }),

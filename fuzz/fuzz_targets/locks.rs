@@ -42,7 +42,7 @@ impl World<'_> {
         let is_deadlock = self.model.is_deadlock(&wish, &waiting);
         let unlock = lock.kind == LockKind::Unlock;
         match self.locks.set(from, seq, lock) {
-            Ok(SetOutcome::Delegated(_)) => panic!("nobody borrows"),
+            Ok(SetOutcome::Delegated(_)) => panic!("no request asks for a delegation"),
             Ok(SetOutcome::Done) => {
                 assert!(unlock || is_free, "{lock:?}");
                 self.model.set(&wish, (!unlock).then_some(wish.write));

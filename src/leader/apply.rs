@@ -366,7 +366,7 @@ impl Leader<'_> {
             Message::FileLockSet(lock) => {
                 lock_outcome(self.locks.set(from, seq, &with_answer(lock, seq)))
             }
-            Message::FileLockBorrow(lock) if parts::DELEGATIONS => {
+            Message::FileLockDelegate(lock) if parts::DELEGATIONS => {
                 let lock = with_answer(lock, seq);
                 lock_outcome(self.locks.set_or_delegate(from, seq, &lock, lock.handle))
             }

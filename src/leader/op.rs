@@ -58,7 +58,7 @@ pub enum Op<'a> {
     Sync {
         /// The process.
         from: Vmid,
-        /// What the message asks for or confirms.
+        /// The action that the message asks for or confirms.
         code: SyncCode,
         /// The handle, the lease, and the value.
         sync: Sync<'a>,
@@ -75,7 +75,7 @@ pub enum Op<'a> {
     ReclaimLeases {
         /// The process.
         owner: Vmid,
-        /// What is left to do, as in [`Op::ReclaimLocks`].
+        /// The rest of the work, as in [`Op::ReclaimLocks`].
         left: u64,
     },
     /// Gives a portion of the children of a process that is gone to the process that takes them over,
@@ -83,7 +83,7 @@ pub enum Op<'a> {
     ReclaimChildren {
         /// The process.
         owner: Vmid,
-        /// What is left to do, as in [`Op::ReclaimLocks`].
+        /// The rest of the work, as in [`Op::ReclaimLocks`].
         left: u64,
     },
     /// The embedder announces the VMID of a process that will connect.
@@ -101,7 +101,7 @@ pub enum Op<'a> {
     ReclaimLocks {
         /// The process.
         owner: Vmid,
-        /// What is left to do: at first `u64::MAX`, then the result of the portion before.
+        /// The rest of the work: at first `u64::MAX`, then the result of the portion before.
         left: u64,
     },
     /// The process is gone. What it had was reclaimed before, in this order, by [`Op::ReclaimLocks`],
@@ -114,7 +114,7 @@ pub enum Op<'a> {
     ReclaimRanges {
         /// The process.
         owner: Vmid,
-        /// What is left to do: at first [`Leader::ranges_to_reclaim`], then the result of the portion
+        /// The rest of the work: at first [`Leader::ranges_to_reclaim`], then the result of the portion
         /// before.
         ///
         /// [`Leader::ranges_to_reclaim`]: super::Leader::ranges_to_reclaim
@@ -133,7 +133,7 @@ pub enum Op<'a> {
     ConfirmGrants {
         /// The process.
         to: Vmid,
-        /// What is left to do, as in [`Op::ReclaimLocks`].
+        /// The rest of the work, as in [`Op::ReclaimLocks`].
         left: u64,
         /// The process knows the extensions: it may get notices about open files from now on.
         allows_notices: bool,
@@ -175,7 +175,7 @@ pub enum Op<'a> {
     SyncRefused {
         /// The member.
         from: Vmid,
-        /// What the message asks for or confirms.
+        /// The action that the message asks for or confirms.
         code: SyncCode,
         /// The handle.
         id: u64,
@@ -222,7 +222,7 @@ impl Op<'_> {
                 | Message::FileGiven { .. }
                 | Message::FileLockSet(_)
                 | Message::FileLockGet(_)
-                | Message::FileLockBorrow(_)
+                | Message::FileLockDelegate(_)
                 | Message::FileLockReturn { .. }
                 | Message::FileLockClearPid(_)
                 | Message::FileLockCancel(_)

@@ -147,7 +147,7 @@ impl Expected {
             | codes::PID_KILL_PASSED
             | codes::FILE_LOCK_SET
             | codes::FILE_LOCK_OFD_SET
-            | codes::FILE_LOCK_BORROW
+            | codes::FILE_LOCK_DELEGATE
             | codes::FILE_LOCK_CLEAR_PID
             | codes::FILE_HANDLE
             | codes::FILE_GIVEN

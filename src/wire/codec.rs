@@ -65,7 +65,7 @@ impl<'a> Message<'a> {
             }
             // The rest are extensions.
             _ if !parts::EXTENSIONS => return Err(TooSmall),
-            Message::FileLockBorrow(lock) | Message::FencingNumber(lock) => {
+            Message::FileLockDelegate(lock) | Message::FencingNumber(lock) => {
                 fill(to, &lock.layout(), lock.path)?;
             }
             Message::FileLockCancel(number)
@@ -176,12 +176,12 @@ impl<'a> Message<'a> {
                     vmid: body.vmid.get(),
                 }
             }
-            codes::FILE_LOCK_BORROW => {
+            codes::FILE_LOCK_DELEGATE => {
                 let lock = FileLock::read(payload, false)?;
                 if lock.family != LockFamily::Posix {
                     return Err(Malformed::BadValue);
                 }
-                Message::FileLockBorrow(lock)
+                Message::FileLockDelegate(lock)
             }
             codes::FILE_LOCK_RECALL => Message::FileLockRecall(read_long_number(payload)?),
             codes::FILE_LOCK_RETURN => {

@@ -75,7 +75,7 @@ pub enum Message<'a> {
     /// Sets a lock of a process, or asks for a delegation of the file. A positive answer grants the
     /// delegation, and is the number of locks that the member may grant. The lock's `handle` is the
     /// number of the delegation.
-    FileLockBorrow(FileLock<'a>),
+    FileLockDelegate(FileLock<'a>),
     /// Recalls the delegation with this number.
     FileLockRecall(u64),
     /// Returns a delegation.
@@ -137,7 +137,7 @@ pub enum Message<'a> {
     FencingNumber(FileLock<'a>),
     /// Asks for a block of fencing numbers.
     FencingBlock {
-        /// What the sender holds.
+        /// The kind of the delegation or lease that the sender holds.
         holding: Holding,
         /// Its number.
         number: u64,
@@ -194,7 +194,7 @@ impl Message<'_> {
             Message::FileLockCancel(_) => codes::FILE_LOCK_CANCEL,
             Message::FileHandle { .. } => codes::FILE_HANDLE,
             Message::FileGiven { .. } => codes::FILE_GIVEN,
-            Message::FileLockBorrow(_) => codes::FILE_LOCK_BORROW,
+            Message::FileLockDelegate(_) => codes::FILE_LOCK_DELEGATE,
             Message::FileLockRecall(_) => codes::FILE_LOCK_RECALL,
             Message::FileLockReturn { .. } => codes::FILE_LOCK_RETURN,
             Message::FileLockClearPid(_) => codes::FILE_LOCK_CLEAR_PID,
@@ -256,8 +256,8 @@ impl Message<'_> {
                 usize::MAX
             }
             Message::KillOrdered { .. } => size_of::<layout::OrderedKill>(),
-            Message::FileLockBorrow(lock) if lock.family != LockFamily::Posix => usize::MAX,
-            Message::FileLockBorrow(lock) | Message::FencingNumber(lock) => lock.length(),
+            Message::FileLockDelegate(lock) if lock.family != LockFamily::Posix => usize::MAX,
+            Message::FileLockDelegate(lock) | Message::FencingNumber(lock) => lock.length(),
             Message::FileLockReturn { locks, .. } => {
                 total!(size_of::<layout::DelegationReturn>(), locks.bytes().len())
             }

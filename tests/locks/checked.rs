@@ -186,7 +186,7 @@ fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
         }
     }
     if !locks.check_invariants() {
-        seen.wrong = Some("the table is not sound");
+        seen.wrong = Some("an invariant of the table is broken");
     }
 }
 

@@ -342,7 +342,7 @@ impl Rogue {
             handle: 5,
             ..write(identity.pid.unwrap().get(), 0, 9)
         };
-        rogue.send(1, &Message::FileLockBorrow(lock));
+        rogue.send(1, &Message::FileLockDelegate(lock));
         let (code, payload) = rogue.next();
         assert_eq!((code, payload), (0, 32_u32.to_le_bytes().to_vec()));
         rogue
@@ -392,18 +392,18 @@ fn member_that_returns_a_delegation_late_gets_no_other_for_a_while() {
     let family = Family::new();
     let two = family.member();
     let mut rogue = Rogue::with_delegation(&family);
-    let borrow = |rogue: &mut Rogue, number, path| {
+    let delegate = |rogue: &mut Rogue, number, path| {
         let lock = FileLock {
             handle: number,
             path,
             ..write(1, 0, 9)
         };
-        rogue.send(number, &Message::FileLockBorrow(lock));
+        rogue.send(number, &Message::FileLockDelegate(lock));
         let (code, payload) = rogue.next();
         assert_eq!(code, 0);
         u32::from_le_bytes(payload.try_into().unwrap())
     };
-    let give_back = |rogue: &mut Rogue, delegation, after| {
+    let return_delegation = |rogue: &mut Rogue, delegation, after| {
         assert_eq!(rogue.next().0, RECALL);
         thread::sleep(after);
         let list = DelegatedLockList::new();
@@ -412,10 +412,10 @@ fn member_that_returns_a_delegation_late_gets_no_other_for_a_while() {
     };
     thread::scope(|scope| {
         scope.spawn(|| set(&two, &write(two.pid, 0, 9)));
-        give_back(&mut rogue, 5, late);
+        return_delegation(&mut rogue, 5, late);
     });
     // It is granted the lock, and not the file.
-    assert_eq!(borrow(&mut rogue, 6, b"/another"), 0);
+    assert_eq!(delegate(&mut rogue, 6, b"/another"), 0);
     assert_eq!(delegations(&family), 0);
     // It is no reason to close its connection, and others are not affected.
     let three = family.member();

@@ -38,7 +38,7 @@ const CAPACITIES: LeaderCapacities = LeaderCapacities {
 /// A request of a member that is under way to the leader.
 enum Request {
     Lock(FileLock<'static>),
-    Borrow(u64, FileLock<'static>),
+    Delegate(u64, FileLock<'static>),
     Return(u64, Box<DelegatedLockList>),
     Number(FileLock<'static>),
     Block(u64),
@@ -135,12 +135,12 @@ impl Family {
         };
         match request {
             Request::Lock(lock) => drop(self.request(at, Message::FileLockSet(lock))),
-            Request::Borrow(number, lock) => {
+            Request::Delegate(number, lock) => {
                 let lock = FileLock {
                     handle: number,
                     ..lock
                 };
-                let outcome = self.request(at, Message::FileLockBorrow(lock));
+                let outcome = self.request(at, Message::FileLockDelegate(lock));
                 let most = match outcome {
                     Outcome::Answer(Answer::Status(Ok(most))) if most > 0 => Some(most as usize),
                     _ => None,
@@ -206,10 +206,10 @@ impl Family {
             }
             Some(Reply::Block(_, None)) | None => {}
         }
-        self.give_back(at);
+        self.return_delegation(at);
     }
 
-    fn give_back(&mut self, at: usize) {
+    fn return_delegation(&mut self, at: usize) {
         let member = &mut self.members[at];
         let mut list = DelegatedLockList::new();
         while let Some(number) = member.files.poll_transmit(&mut list) {
@@ -227,11 +227,11 @@ impl Family {
         match member.files.set(vmid(at as u32 + 2), &lock) {
             Decision::Done(_) => {}
             Decision::Forward => {
-                self.give_back(at);
+                self.return_delegation(at);
                 self.members[at].requests.push_back(Request::Lock(lock));
             }
             Decision::Request(number) => {
-                member.requests.push_back(Request::Borrow(number, lock));
+                member.requests.push_back(Request::Delegate(number, lock));
             }
         }
     }

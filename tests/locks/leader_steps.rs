@@ -74,7 +74,7 @@ const REQUESTS: u32 = 1_500;
 fn deferred_requests_of_a_returned_file_are_resumed_in_portions_and_in_their_order() {
     for is_returned in [true, false] {
         with_leader(|leader| {
-            let delegated = Message::FileLockBorrow(FileLock {
+            let delegated = Message::FileLockDelegate(FileLock {
                 handle: 5,
                 ..write(1, 0, 9)
             });

@@ -400,7 +400,7 @@ fn compare_served(
     tally.served += ours.values().filter(|errno| **errno == 0).count() as u64;
     tally.contended += u64::from(table.waiting.len() > 2);
     if !table.locks.check_invariants() {
-        return Err("the table is not sound".to_owned());
+        return Err("an invariant of the table is broken".to_owned());
     }
     all_left_conflict(&table.model, &table.waiting).map_err(|what| format!("the table: {what}"))?;
     if ours == theirs {

@@ -148,7 +148,7 @@ impl<'m> Table<'m> {
                 }
                 match set {
                     Ok(SetOutcome::Done) => {}
-                    Ok(SetOutcome::Delegated(_)) => panic!("nobody borrows"),
+                    Ok(SetOutcome::Delegated(_)) => panic!("no request asks for a delegation"),
                     Ok(SetOutcome::Queued) => {
                         self.waiting.insert(process, wish);
                         return None;

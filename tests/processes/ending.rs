@@ -63,7 +63,7 @@ fn exit_ends_a_process_although_its_node_still_exists() {
         }
         assert_eq!(child.signals(), []);
         assert!(child.node.shut_down(LONG));
-        until("the embedder hears of it", || !of.ended().is_empty());
+        until("the embedder is notified", || !of.ended().is_empty());
         assert_eq!(of.ended(), [(pid, 3, 0)]);
     }
 }

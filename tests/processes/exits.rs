@@ -34,7 +34,7 @@ fn a_parent_gets_the_exit_code_of_its_child() {
         family.first.node.wait_child(ChildSelector::Any, WAIT),
         Err(Error::NoChild)
     );
-    until("the embedder hears of it", || {
+    until("the embedder is notified", || {
         !family.first.ended().is_empty()
     });
     assert_eq!(family.first.ended(), [(pid, 42, 0)]);
@@ -52,7 +52,7 @@ fn a_child_that_dies_without_an_exit_report_was_killed_by_sigpwr() {
         .wait_child(ChildSelector::Pid(pid), WAIT)
         .unwrap();
     assert_eq!((exit.pid, exit.signal), (pid, SIGPWR));
-    until("the embedder hears of it", || !parent.ended().is_empty());
+    until("the embedder is notified", || !parent.ended().is_empty());
     assert_eq!(parent.ended(), [(pid, 0, SIGPWR)]);
     assert_eq!(family.first.ended(), []);
 }
@@ -378,7 +378,7 @@ fn a_child_that_dies_before_it_joins_is_reaped_like_any_other() {
         let which = ChildSelector::Pid(child.pid.unwrap());
         let exit = parent.node.wait_child(which, WAIT).unwrap();
         assert_eq!((exit.pid, exit.signal), (child.pid.unwrap(), SIGPWR));
-        until("the embedder hears of it", || !parent.ended().is_empty());
+        until("the embedder is notified", || !parent.ended().is_empty());
         assert_eq!(parent.ended(), [(child.pid.unwrap(), 0, SIGPWR)]);
         until("its pid is free", || {
             family.first.node.owner_of(child.pid.unwrap().get(), WAIT) == Ok(None)

@@ -327,7 +327,7 @@ fn exits_of_more_orphans_than_there_is_room_for_are_all_reported_once() {
     for (code, orphan) in (0..).zip(orphans) {
         orphan.exit(code);
     }
-    until("the embedder hears of all", || {
+    until("the embedder is notified of all", || {
         first.ended().len() == ORPHANS + 1
     });
     // An exit report without room can be requested by pid and group and peeked at, and its process
@@ -417,7 +417,7 @@ fn waiting_threads_of_a_subreaper_without_room_get_every_orphan() {
     });
     pids.sort_unstable();
     assert_eq!(got, pids);
-    until("the embedder hears of all", || {
+    until("the embedder is notified of all", || {
         reaper.ended().len() == ORPHANS + 1
     });
 }

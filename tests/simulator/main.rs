@@ -73,7 +73,7 @@ fn families_with_faults_keep_their_promises() {
 /// target began to lead, and a wait for a child that had no room to connect, after the end of the family. One has found
 /// a fault of a check: a lock counted as held that another thread had just released.
 #[test]
-fn families_that_broke_a_promise_once_keep_it() {
+fn seeds_that_once_failed_pass() {
     for seed in [
         62_220,
         94_347,
@@ -97,7 +97,7 @@ fn families_that_broke_a_promise_once_keep_it() {
 /// process that had ended and waited for a leader, IDs that were left at the end, an answer to the heir that was lost, a
 /// cancellation that went to a dead leader, a fencing number that was given twice, and a living child that was taken for dead.
 #[test]
-fn families_whose_leader_died_and_that_broke_a_promise_once_keep_it() {
+fn seeds_with_a_dead_leader_that_once_failed_pass() {
     for seed in [
         165, 24, 2_262, 2_612, 2_762, 3_102, 2_587, 15_026, 2_546, 18_218, 2_213, 5_126, 9_471,
         4_606, 14_401,
@@ -114,7 +114,7 @@ fn families_whose_leader_died_and_that_broke_a_promise_once_keep_it() {
 /// log was revoked, and led when its leader died later; a process that waited for a child after the end of the family which had
 /// never connected with it; and a leader that waited for its parent, which had left the family and waited for it.
 #[test]
-fn families_whose_heir_was_cut_off_or_stopped_and_that_broke_a_promise_once_keep_it() {
+fn seeds_with_an_heir_cut_off_or_stopped_that_once_failed_pass() {
     keeps_its_promises(5_566..5_567, "split,block,delay,leader-death,stop,heir-cut");
     keeps_its_promises(1_408..1_409, "stop");
     keeps_its_promises(975..976, "split,block,delay,stall,silence,leader-death");

@@ -154,7 +154,7 @@ fn writer_is_not_starved_by_readers_of_other_processes() {
 
 #[test]
 fn protocol_violation_closes_only_its_own_connection() {
-    let says: [(&str, &[Sent<'_>]); 9] = [
+    let sent: [(&str, &[Sent<'_>]); 9] = [
         ("no state", &[(REQUEST_UPGRADE, NONE, b"")]),
         ("nothing to return", &[(CONFIRM_DOWNGRADE, INVALID, b"")]),
         ("nothing to close", &[(REQUEST_CLOSE, SHARED, b"")]),
@@ -184,11 +184,11 @@ fn protocol_violation_closes_only_its_own_connection() {
         ("a server's word", &[(REQUEST_DOWNGRADE, SHARED, b"")]),
         ("a server's word", &[(CONFIRM_CLOSE, INVALID, b"")]),
     ];
-    for (what, says) in says {
+    for (what, sent) in sent {
         let family = family();
         let mut good = Client::join(&family, 2);
         let mut bad = Client::join(&family, 3);
-        for (code, state, data) in says {
+        for (code, state, data) in sent {
             bad.send(*code, *state, data);
         }
         assert_closed(&mut bad.0.to, what);
@@ -270,14 +270,14 @@ fn member_shares_values_through_a_c_leader() {
     let Server { node, to, from } = &mut server;
     let (mut to, mut from) = (to.try_clone().unwrap(), from.try_clone().unwrap());
     let mut hello_from = from.try_clone().unwrap();
-    let mut talk = |says: &[Sent<'_>], hears: &[Sent<'_>]| {
-        for (code, state, data) in hears {
+    let mut exchange = |sent: &[Sent<'_>], expected: &[Sent<'_>]| {
+        for (code, state, data) in expected {
             let expected = frame(0, *code, &sync(*state, data));
             let mut bytes = vec![0; expected.len()];
             from.read_exact(&mut bytes).unwrap();
             assert_eq!(bytes, expected);
         }
-        for (code, state, data) in says {
+        for (code, state, data) in sent {
             to.write_all(&frame(0, *code, &sync(*state, data))).unwrap();
         }
     };
@@ -287,7 +287,7 @@ fn member_shares_values_through_a_c_leader() {
     thread::scope(|scope| {
         let taken = scope.spawn(|| node.lock_sync(handle, shared, &mut data, WAIT).unwrap().0);
         expect_hello(&mut hello_from);
-        talk(
+        exchange(
             &[(CONFIRM_UPGRADE, SHARED, b"abc")],
             &[(REQUEST_UPGRADE, SHARED, b"")],
         );
@@ -300,7 +300,7 @@ fn member_shares_values_through_a_c_leader() {
     node.unlock_sync(handle, shared, None).unwrap();
     thread::scope(|scope| {
         let taken = scope.spawn(|| node.lock_sync(handle, exclusive, &mut [], WAIT).unwrap().0);
-        talk(
+        exchange(
             &[(CONFIRM_UPGRADE, EXCLUSIVE, b"abc")],
             &[
                 (CONFIRM_DOWNGRADE, INVALID, b""),
@@ -311,7 +311,7 @@ fn member_shares_values_through_a_c_leader() {
     });
     // The leader revokes the lease in two steps while it is in use; the member has received both
     // when it answers another request.
-    talk(
+    exchange(
         &[
             (REQUEST_DOWNGRADE, SHARED, b""),
             (REQUEST_DOWNGRADE, INVALID, b""),
@@ -322,7 +322,7 @@ fn member_shares_values_through_a_c_leader() {
         thread::yield_now();
     }
     node.unlock_sync(handle, exclusive, Some(b"defg")).unwrap();
-    talk(&[], &[(CONFIRM_DOWNGRADE, INVALID, b"defg")]);
+    exchange(&[], &[(CONFIRM_DOWNGRADE, INVALID, b"defg")]);
     // An unused lease goes back at once, in two steps.
     thread::scope(|scope| {
         let taken = scope.spawn(|| {
@@ -330,25 +330,25 @@ fn member_shares_values_through_a_c_leader() {
                 .unwrap()
                 .0
         });
-        talk(
+        exchange(
             &[(CONFIRM_UPGRADE, EXCLUSIVE, b"hi")],
             &[(REQUEST_UPGRADE, EXCLUSIVE, b"")],
         );
         assert_eq!(taken.join().unwrap(), 2);
     });
     node.unlock_sync(handle, exclusive, None).unwrap();
-    talk(&[(REQUEST_DOWNGRADE, SHARED, b"")], &[]);
-    talk(
+    exchange(&[(REQUEST_DOWNGRADE, SHARED, b"")], &[]);
+    exchange(
         &[(REQUEST_DOWNGRADE, INVALID, b"")],
         &[(CONFIRM_DOWNGRADE, SHARED, b"hi")],
     );
-    talk(&[], &[(CONFIRM_DOWNGRADE, INVALID, b"")]);
+    exchange(&[], &[(CONFIRM_DOWNGRADE, INVALID, b"")]);
     // A leader in C does not learn that a wait has ended: the member keeps the lease that arrives
     // late.
     let short = Wait::at_most(Duration::from_millis(5));
     let late = node.lock_sync(handle, exclusive, &mut data, short);
     assert_eq!(late.err(), Some(Error::TimedOut));
-    talk(
+    exchange(
         &[(CONFIRM_UPGRADE, EXCLUSIVE, b"late")],
         &[(REQUEST_UPGRADE, EXCLUSIVE, b"")],
     );
@@ -357,7 +357,7 @@ fn member_shares_values_through_a_c_leader() {
     node.unlock_sync(handle, shared, None).unwrap();
     thread::scope(|scope| {
         let closed = scope.spawn(|| node.close_sync(handle, WAIT));
-        talk(
+        exchange(
             &[(CONFIRM_CLOSE, INVALID, b"")],
             &[(REQUEST_CLOSE, EXCLUSIVE, b"late")],
         );
@@ -367,7 +367,7 @@ fn member_shares_values_through_a_c_leader() {
 
 #[test]
 fn leader_that_violates_the_protocol_is_disconnected() {
-    let says: [&[Sent<'_>]; 5] = [
+    let sent: [&[Sent<'_>]; 5] = [
         &[(CONFIRM_UPGRADE, EXCLUSIVE, b"more than it asked for")],
         &[(CONFIRM_UPGRADE, SHARED, &[0; 1025])],
         &[(CONFIRM_CLOSE, INVALID, b"")],
@@ -377,7 +377,7 @@ fn leader_that_violates_the_protocol_is_disconnected() {
         ],
         &[(REQUEST_UPGRADE, SHARED, b"")],
     ];
-    for says in says {
+    for sent in sent {
         let directory = tempfile::tempdir().unwrap();
         let mut server = Server::start(&directory.path().join("f"));
         let handle = server.node.open_sync(Some(ID)).unwrap();
@@ -387,7 +387,7 @@ fn leader_that_violates_the_protocol_is_disconnected() {
             .lock_sync(handle, SyncState::Shared, &mut [], now);
         expect_hello(&mut server.from);
         server.expect_message(REQUEST_UPGRADE, SHARED, b"");
-        for (code, state, data) in says {
+        for (code, state, data) in sent {
             server.send(*code, *state, data);
         }
         assert_closed(&mut server.from, "it is surprised");

@@ -113,7 +113,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
             vmid,
         }),
         any::<(u64, u32)>().prop_map(|(handle, vmid)| Message::FileGiven { handle, vmid }),
-        lock().prop_map(|lock| Message::FileLockBorrow(FileLock {
+        lock().prop_map(|lock| Message::FileLockDelegate(FileLock {
             family: LockFamily::Posix,
             ..lock
         })),
@@ -456,7 +456,7 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
             vmid: 2,
         },
         Message::FileGiven { handle: 1, vmid: 2 },
-        Message::FileLockBorrow(lock),
+        Message::FileLockDelegate(lock),
         Message::FencingNumber(lock),
         Message::FencingBlock {
             holding: Holding::Delegation,

@@ -102,8 +102,8 @@ fn an_unknown_message_has_a_code_that_is_unknown() {
 
 #[test]
 fn only_record_locks_can_be_delegated() {
-    let borrow = |family| {
-        Message::FileLockBorrow(FileLock {
+    let delegate = |family| {
+        Message::FileLockDelegate(FileLock {
             family,
             kind: LockKind::Write,
             start: 0,
@@ -116,7 +116,7 @@ fn only_record_locks_can_be_delegated() {
     };
     let mut buffer = [0; 128];
     for &family in LockFamily::ALL {
-        let is_written = borrow(family).encode(1, &mut buffer).is_ok();
+        let is_written = delegate(family).encode(1, &mut buffer).is_ok();
         assert_eq!(is_written, family == LockFamily::Posix, "{family:?}");
     }
 }

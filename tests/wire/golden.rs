@@ -510,7 +510,7 @@ fn the_extensions_for_file_locks() {
         (32, &[3, 3]),
         (40, &[1, b'a']),
     ];
-    is(Message::FileLockBorrow(record), &frame(67, 73, body));
+    is(Message::FileLockDelegate(record), &frame(67, 73, body));
     is(
         Message::FileLockRecall(0x0303),
         &frame(25, 74, &[(0, &[3, 3])]),
@@ -814,7 +814,7 @@ fn requests_and_their_answers() {
         (codes::FILE_LOCK_CLEAR_PID, Expected::Status),
         (codes::FILE_LOCK_OFD_SET, Expected::Status),
         (codes::FILE_LOCK_OFD_GET, Expected::Lock),
-        (codes::FILE_LOCK_BORROW, Expected::Status),
+        (codes::FILE_LOCK_DELEGATE, Expected::Status),
         (codes::FILE_HANDLE, Expected::Status),
         (codes::FILE_GIVEN, Expected::Status),
         (codes::PROCESS_START, Expected::Status),

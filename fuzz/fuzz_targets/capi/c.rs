@@ -96,7 +96,7 @@ pub struct Statistics {
     pub send_queue: Usage,
 }
 
-macro_rules! arrivals {
+macro_rules! inbound {
     ($($name:ident)*) => {
         unsafe extern "C" { $(fn $name(src: u32, data: *mut u8, seq: u64) -> c_int;)* }
         /// The functions that take a received message.
@@ -104,7 +104,7 @@ macro_rules! arrivals {
     };
 }
 
-arrivals! {
+inbound! {
     libos_ipc_get_new_vmid_callback libos_ipc_cld_exit_callback libos_ipc_alloc_id_range_callback
     libos_ipc_release_id_range_callback libos_ipc_change_id_owner_callback libos_ipc_get_id_owner_callback
     libos_ipc_pid_kill_callback libos_ipc_pid_getmeta_callback libos_ipc_sync_request_upgrade_callback

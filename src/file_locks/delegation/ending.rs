@@ -35,7 +35,7 @@ impl LockTable<'_> {
         let Some(payer) = self.end_delegation(file) else {
             return false;
         };
-        let put_back = |lock: DelegatedLock| {
+        let restore = |lock: DelegatedLock| {
             let owner = Owner::Process {
                 vmid: from,
                 pid: lock.pid,
@@ -49,7 +49,7 @@ impl LockTable<'_> {
                 .is_some();
             !overlaps && !conflicts && self.grant(file, grantee, range, lock.write).is_ok()
         };
-        let is_right = locks.len() <= DelegatedLocks::MAX && locks.iter().all(put_back);
+        let is_right = locks.len() <= DelegatedLocks::MAX && locks.iter().all(restore);
         if !is_right {
             // Nobody else has record locks there yet.
             self.release_ranges(file);

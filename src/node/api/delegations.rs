@@ -126,7 +126,7 @@ calls! {
                 Decision::Request(number) => number,
             };
             self.used_locks.note(lock);
-            let message = Message::FileLockBorrow(FileLock {
+            let message = Message::FileLockDelegate(FileLock {
                 handle: number,
                 ..*lock
             });

@@ -76,7 +76,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let message = match message {
                 // A delegation is not granted if a frame of this process can't hold its return, or if the peer
                 // returns files late.
-                Message::FileLockBorrow(lock)
+                Message::FileLockDelegate(lock)
                     if !self.config.capacities.fits_delegation()
                         || !peer.recall_debt.allows_delegation(self.now()) =>
                 {

@@ -75,7 +75,7 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             if let Some(error) = limits.reached(&self.pal) {
                 if let Some(reader) = &mut reader {
-                    reader.give_back();
+                    reader.return_half();
                 }
                 if step(Some(error)) == Progress::Done {
                     return;
@@ -87,7 +87,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 (Some(reader), Some(wake)) if reader.has_stream() => reader.read(limits, wake),
                 (reader, _) => {
                     if let Some(reader) = reader {
-                        reader.give_back();
+                        reader.return_half();
                     }
                     self.sleep(token, limits);
                 }

@@ -60,7 +60,7 @@ impl LateReply {
         match message {
             Message::AllocIdRange => LateReply::ReleaseRange,
             Message::ChangeIdOwner { id, .. } => LateReply::TransferId(*id),
-            Message::FileLockSet(lock) | Message::FileLockBorrow(lock)
+            Message::FileLockSet(lock) | Message::FileLockDelegate(lock)
                 if lock.kind != LockKind::Unlock && is_extended =>
             {
                 LateReply::Cancel
@@ -89,7 +89,7 @@ impl Call {
         let what = (WaitReason::Answer(code), now);
         let is_open_ended = matches!(
             message,
-            Message::FileLockSet(lock) | Message::FileLockBorrow(lock)
+            Message::FileLockSet(lock) | Message::FileLockDelegate(lock)
                 if lock.wait && lock.kind != LockKind::Unlock
         );
         let token = node

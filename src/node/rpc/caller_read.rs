@@ -38,7 +38,7 @@ pub(in crate::node) struct CallerRead<'a, 'n, 'm, P: Pal> {
 }
 
 impl<'a, 'n, 'm, P: Pal> CallerRead<'a, 'n, 'm, P> {
-    /// For a call with that waiter. It has not taken the half yet.
+    /// Makes the read of a call with that waiter. The thread has not taken the half yet.
     pub(in crate::node) fn new(
         node: &'n Node<'m, P>,
         peer: &'a PeerRef<'n, 'm, P::Stream>,
@@ -91,7 +91,7 @@ impl<'a, 'n, 'm, P: Pal> CallerRead<'a, 'n, 'm, P> {
 
     /// Gives the half back to the worker, if the thread has it.
     #[inline]
-    pub(super) fn give_back(&mut self) {
+    pub(super) fn return_half(&mut self) {
         let Some(rx) = self.rx.take() else { return };
         let (node, peer) = (self.node, self.peer);
         if let Some(stream) = &rx.stream {
@@ -123,14 +123,14 @@ impl<'a, 'n, 'm, P: Pal> CallerRead<'a, 'n, 'm, P> {
                 .node
                 .read_answers(self.peer, rx, self.token, limits, (since, wake));
         if !goes_on {
-            self.give_back();
+            self.return_half();
         }
     }
 }
 
 impl<P: Pal> Drop for CallerRead<'_, '_, '_, P> {
     fn drop(&mut self) {
-        self.give_back();
+        self.return_half();
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn requested<'a>(message: &Message<'a>) -> Option<(FileLock<'a>, u64)
     match *message {
         _ if cfg!(static_library) => None,
         Message::FileLockSet(lock) => Some((lock, 0)),
-        Message::FileLockBorrow(lock) => Some((FileLock { handle: 0, ..lock }, lock.handle)),
+        Message::FileLockDelegate(lock) => Some((FileLock { handle: 0, ..lock }, lock.handle)),
         _ => None,
     }
     .filter(|(lock, _)| lock.kind != LockKind::Unlock)

@@ -17,7 +17,7 @@ pub(crate) struct ReplyData<'a> {
 }
 
 impl ReplyData<'_> {
-    /// For an answer without data.
+    /// Returns the place for an answer without data.
     pub(crate) const fn none() -> Self {
         ReplyData {
             bytes: &mut [],

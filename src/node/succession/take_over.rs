@@ -285,7 +285,7 @@ impl<'m, P: Pal> Node<'m, P> {
 /// Returns the request as a leader makes it for its own process: without a wish for a delegation.
 pub(in crate::node) const fn undelegated(message: Message<'_>) -> Message<'_> {
     match message {
-        Message::FileLockBorrow(lock) => Message::FileLockSet(FileLock { handle: 0, ..lock }),
+        Message::FileLockDelegate(lock) => Message::FileLockSet(FileLock { handle: 0, ..lock }),
         message => message,
     }
 }

@@ -9,7 +9,7 @@ use crate::walk::Walk;
 /// A message of a member to its leader.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Up {
-    Borrow {
+    Delegate {
         number: u64,
         write: bool,
         wait: bool,
@@ -86,7 +86,7 @@ pub(super) enum At {
     Locking {
         write: bool,
         wait: bool,
-        borrowing: Option<u64>,
+        requested: Option<u64>,
     },
     Unlocking,
     Holding {

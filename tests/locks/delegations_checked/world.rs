@@ -75,14 +75,14 @@ impl World<'_> {
     }
 
     fn lock(&mut self, who: usize, write: bool, wait: bool) {
-        let mut borrowing = None;
+        let mut requested = None;
         match self.members[who].set(vmid(who), &lock(kind(write), wait)) {
             Decision::Done(result) => return self.ended(who, result.is_ok().then_some(write)),
             Decision::Request(number) => {
-                borrowing = Some(number);
+                requested = Some(number);
                 self.send(
                     who,
-                    Up::Borrow {
+                    Up::Delegate {
                         number,
                         write,
                         wait,
@@ -97,7 +97,7 @@ impl World<'_> {
         self.seen.at[who] = At::Locking {
             write,
             wait,
-            borrowing,
+            requested,
         };
     }
 
@@ -200,7 +200,7 @@ impl World<'_> {
         }
         self.seen.delegated = self.leader.delegation_usage().0;
         if !self.leader.check_invariants() {
-            self.seen.wrong = Some("the table is not sound");
+            self.seen.wrong = Some("an invariant of the table is broken");
         }
     }
 
@@ -208,7 +208,7 @@ impl World<'_> {
         let from = vmid(who);
         self.ops += 1;
         let set = match self.seen.up[who].pop_front().unwrap() {
-            Up::Borrow {
+            Up::Delegate {
                 number,
                 write,
                 wait,
@@ -308,9 +308,9 @@ impl World<'_> {
             At::Locking {
                 write,
                 wait,
-                borrowing,
+                requested,
             } => {
-                if let Some(number) = borrowing {
+                if let Some(number) = requested {
                     let most = result.ok().filter(|most| *most > 0);
                     let most = most.map(|most| most as usize);
                     self.members[who].handle_answer(number, most);

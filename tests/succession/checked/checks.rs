@@ -119,6 +119,6 @@ impl World<'_, '_> {
                 }
             }
         }
-        (!self.leaders[leader].check_invariants()).then_some("the tables are not sound")
+        (!self.leaders[leader].check_invariants()).then_some("an invariant of the tables is broken")
     }
 }

@@ -24,7 +24,7 @@ impl World<'_, '_> {
                 self.process(process).has.insert(Thing::File, Has::Held);
             }
             Decision::Request(number) => {
-                let message = Message::FileLockBorrow(FileLock {
+                let message = Message::FileLockDelegate(FileLock {
                     handle: number,
                     ..lock
                 });

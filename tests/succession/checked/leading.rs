@@ -28,7 +28,7 @@ impl World<'_, '_> {
         let leader = self.seen.leader_of(process);
         let answer = with_frame(frame, |seq, message| {
             let mut message = *message;
-            if let Message::FileLockBorrow(lock) = message {
+            if let Message::FileLockDelegate(lock) = message {
                 // A leader delegates no file to its own process.
                 message = Message::FileLockSet(FileLock { handle: 0, ..lock });
                 let number = self.seen.applied[leader][process];

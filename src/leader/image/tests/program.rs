@@ -259,7 +259,7 @@ impl Program {
                 pid: self.id(),
             },
             5..=8 => Message::FileLockSet(lock),
-            9 => Message::FileLockBorrow(FileLock {
+            9 => Message::FileLockDelegate(FileLock {
                 family: LockFamily::Posix,
                 kind: LockKind::Write,
                 ..lock
