@@ -182,7 +182,7 @@ impl Config {
         self.follows() && matches!(self.driving, Driving::Worker)
     }
 
-    /// What the leader of a family with this configuration is made with.
+    /// The limits of the tables of a leader with this configuration.
     #[cfg_attr(static_library, inline(never))]
     pub(crate) const fn leader_capacities(&self) -> LeaderCapacities {
         let capacities = &self.capacities;

@@ -85,7 +85,7 @@ impl HostStream {
         Ok(count)
     }
 
-    /// Only between processes of one machine memory can be shared.
+    /// Whether memory can be shared with the peer: only processes of one machine can do that.
     #[cfg(feature = "succession")]
     fn can_share_memory(&self) -> bool {
         sockopt::socket_domain(&self.socket) == Ok(AddressFamily::UNIX)

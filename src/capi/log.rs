@@ -12,7 +12,7 @@ const LONGEST: usize = 254;
 
 /// A line of text in C, cut to its capacity.
 struct Line {
-    /// What follows the text is 0.
+    /// The bytes behind the text are 0.
     bytes: [u8; LONGEST + 1],
     length: usize,
 }

@@ -29,7 +29,7 @@ pub struct MemoryUse {
     pub sync_handles: usize,
     /// Sync handles of the family, at the leader.
     pub leases: usize,
-    /// What is kept for the successor of the leader.
+    /// The frames and tables that are kept for a change of the leader.
     pub succession: usize,
     /// The last events.
     pub events: usize,

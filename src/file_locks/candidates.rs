@@ -40,7 +40,7 @@ impl<'m> Candidates<'m> {
         self.count == 0
     }
 
-    /// What the order depends on beside the requests.
+    /// The numbers that determine the order of the requests that come next.
     pub(super) fn rounds(&self) -> (u32, u64) {
         (self.last_round, self.last_arrival)
     }

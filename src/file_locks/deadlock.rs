@@ -18,7 +18,7 @@ const SEARCH_STEPS: u32 = 4096;
 /// How many waiting requests one operation tries at most.
 const TRIES: u32 = 64;
 
-/// What a search remembers. The search follows waits of processes only: the table does not know
+/// The state of the searches. The search follows waits of processes only: the table does not know
 /// which processes use an open file.
 pub(super) struct DeadlockSearch<'m> {
     /// The number of the last search.

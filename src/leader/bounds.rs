@@ -18,10 +18,10 @@ const PORTION: u64 = 64 * 1_000;
 /// A search for a deadlock: its budget, and the entries that each of its visits examines.
 const SEARCH: u64 = 4 * 4_096;
 
-/// What each lock takes that a request removes. The sender is charged for them.
+/// The steps for each lock that a request removes. The sender is charged for them.
 const EACH_LOCK: u64 = 600;
 
-/// What each request takes that waits for a removed lock: it is queued to be tried.
+/// The steps for each request that waits for a removed lock: it is queued to be tried.
 const EACH_WAITER: u64 = 40;
 
 /// The references to one open file that are in transit to one member.
@@ -30,11 +30,11 @@ const IN_TRANSIT: u64 = 32 * (MAX_IN_TRANSIT as u64);
 /// The two searches for the process that gets the children of another: each looks up so many ancestors.
 const REAPER: u64 = 2 * (ANCESTORS as u64) * 16;
 
-/// What a signal for all takes for each process that has not joined, besides the entries of the index of targets
+/// The steps of a signal for all for each process that has not joined, besides the entries of the index of targets
 /// that move.
 const EACH_STARTING: u64 = 128;
 
-/// What the 64 waiting requests take that one operation tries.
+/// The steps for the 64 waiting requests that one operation tries.
 const TRIES: u64 = 64 * 600;
 
 impl Leader<'_> {

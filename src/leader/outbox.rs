@@ -31,7 +31,7 @@ pub struct Outgoing<'a> {
     pub to: Vmid,
     /// The name of the message, for the operation that records its fate.
     pub id: OutgoingId,
-    /// What is sent.
+    /// The content of the message.
     pub content: Content<'a>,
 }
 

@@ -181,7 +181,7 @@ impl<'m> SentFrames<'m> {
         self.members.get_mut(self.by_vmid.get(vmid.get())? as usize)
     }
 
-    /// Before an operation is applied: keeps the message that it records as queued.
+    /// Keeps the message that an operation records as queued. The operation is applied afterwards.
     pub fn on_op(&mut self, leader: &Leader<'_>, op: &Op<'_>) {
         let Op::Transmitted { id, is_extended } = *op else {
             return;
@@ -206,7 +206,7 @@ impl<'m> SentFrames<'m> {
         }
     }
 
-    /// After an operation was applied: keeps its answer.
+    /// Keeps the answer of an operation that was applied.
     pub fn after_op(&mut self, leader: &Leader<'_>, op: &Op<'_>, outcome: &Outcome) {
         match (*op, *outcome) {
             (Op::Connected(vmid), _) => self.add(vmid, leader.given(vmid).or_broken(0)),

@@ -27,7 +27,7 @@ pub(in crate::node) struct LeaderLimits {
     pub(in crate::node) revocations: EventLimits,
     /// Processes that are being started and have lost their parent.
     pub(in crate::node) starts: EventLimits,
-    /// What is left to reclaim of the one whose time has passed.
+    /// The rest of the work of reclaiming the resources of the start whose time has passed.
     pub(in crate::node) overdue_start: AtomicReclaim,
     /// How many messages of the outbox, besides answers, were handled in this turn of the worker.
     sent_in_turn: AtomicU32,

@@ -40,8 +40,6 @@ pub use api::{
     SliceWriter, SyncHandle, ValueStatus, Writer, lock_range,
 };
 use api::{OwnerCache, Parent, UsedLocks};
-#[cfg(feature = "trace")]
-pub(crate) use connection::VMID_LENGTH;
 pub(crate) use connection::{AdaptiveSpin, PeerRef, Peers, RxHalf, StreamKey, TxHalf};
 pub(crate) use leader_tables::{LeaderGuard, LeaderTables};
 pub(crate) use lifecycle::Phase;

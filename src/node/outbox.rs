@@ -24,7 +24,7 @@ pub(in crate::node) enum Sender {
     Call,
 }
 
-/// What is left to do for a message to this process itself, after the tables are unlocked.
+/// The rest of the work for a message to this process itself, after the tables are unlocked.
 #[derive(Clone, Copy)]
 enum Here {
     Nothing,

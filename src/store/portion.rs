@@ -9,7 +9,7 @@ const ENTRIES: usize = 64;
 /// How many slots one portion looks at to find those of a member.
 const SLOTS: usize = 1024;
 
-/// What a portion may still do.
+/// The work that a portion may still do.
 pub(crate) struct Portion {
     entries: usize,
     slots: usize,

@@ -9,6 +9,9 @@ use zerocopy::{FromBytes, IntoBytes};
 /// The length of the header, in bytes: size, sequence number and code.
 pub const HEADER_LENGTH: usize = size_of::<Header>();
 
+/// The length of the VMID with which a process begins each of its streams, in bytes.
+pub(crate) const VMID_LENGTH: usize = 4;
+
 /// The length of the size field, in bytes.
 const SIZE_LENGTH: usize = size_of::<u64>();
 

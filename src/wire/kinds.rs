@@ -119,7 +119,7 @@ choices! {
         NoRoom = 2,
     }
 
-    /// What a member has that it asks for a block of fencing numbers for.
+    /// The delegation or lease for which a member asks for a block of fencing numbers.
     Holding: u32 {
         /// A delegation, by its number.
         Delegation = 0,

@@ -35,6 +35,7 @@ mod writer;
 pub use answer::{Answer, Expected, HeldLock, PATH_MAX, Process, ProcessFlags};
 pub use delegation::{DelegatedLock, DelegatedLockList, DelegatedLocks};
 pub use error::{Malformed, TooSmall};
+pub(crate) use frame::VMID_LENGTH;
 #[cfg(feature = "trace")]
 pub(crate) use frame::frame_size;
 pub use frame::{Frame, HEADER_LENGTH};

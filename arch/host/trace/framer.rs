@@ -3,8 +3,7 @@
 use std::vec::Vec;
 
 use crate::invariant::Count;
-use crate::node::VMID_LENGTH;
-use crate::wire::frame_size;
+use crate::wire::{VMID_LENGTH, frame_size};
 
 /// The longest frame that is reassembled. A stream that announces a longer one is shown as bytes.
 pub(super) const LONGEST: usize = 1 << 20;

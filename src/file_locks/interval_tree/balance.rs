@@ -4,7 +4,7 @@ use super::{IntervalTrees, TreeKind, TreeLink};
 use crate::invariant::Count;
 use crate::store::NONE;
 
-/// What has changed below a lock.
+/// The change of the tree below a lock.
 #[derive(Clone, Copy)]
 pub(super) enum Change {
     /// A lock with that end and that holder was inserted.

@@ -9,7 +9,7 @@ use crate::{ID_MAX, Id, Vmid};
 /// The greatest number of ranges that one call examines.
 const MAX_STEPS: usize = 64;
 
-/// What is left to do has this bit until the ranges that the dead member owned are freed. The rest is then the
+/// The rest of the work has this bit until the ranges that the dead member owned are freed. The rest is then the
 /// highest ID whose range it may still pay for.
 const OWNED: u64 = 1 << 32;
 

@@ -41,7 +41,7 @@ fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
 
-/// What a node has queued for its members: each frame, and whether it is a counted message.
+/// The frames that a node has queued for its members: each frame, and whether it is a counted message.
 #[derive(Default)]
 struct Queued(BTreeMap<Vmid, Vec<(Vec<u8>, bool)>>);
 

@@ -8,11 +8,11 @@ use core::time::Duration;
 
 use crate::error::Error;
 use crate::member::AbandonedChild;
-use crate::node::connection::{VMID_LENGTH, longer_pause};
+use crate::node::connection::longer_pause;
 use crate::node::{Node, Wait};
 use crate::pal::{ConnectError, Deadline, Pal, Stream, Time};
 use crate::sync::Ordering;
-use crate::wire::Message;
+use crate::wire::{Message, VMID_LENGTH};
 use crate::{Id, Vmid, parts};
 
 /// # Children that never join

@@ -1,10 +1,9 @@
 //! The two one-way streams with a process, each with its buffer.
 
-use super::poll_loop::VMID_LENGTH;
 use super::turn::Share;
 use crate::invariant::Count;
 use crate::pal::Time;
-use crate::wire::{FrameReader, FrameWriter};
+use crate::wire::{FrameReader, FrameWriter, VMID_LENGTH};
 
 /// The incoming stream of a peer. Its lock is a token: the thread that holds it reads the stream,
 /// and calls the worker after it unlocks if frames are left, since the worker may have failed to
@@ -17,7 +16,7 @@ pub(crate) struct RxHalf<'m, S> {
     /// The number of reads since the connection is closing, or since another stream claims the
     /// VMID of the peer.
     pub(crate) last_reads: usize,
-    /// What the peer has used of its share in this turn of the worker.
+    /// The part of its share that the peer has used in this turn of the worker.
     pub(crate) share: Share,
     /// The reads are paused until the peer reads its answers.
     pub(crate) reads_paused: bool,

@@ -1,7 +1,7 @@
 //! Identifying connections: which process a stream with a VMID is of, and whether it is admitted.
 
 use super::close::StreamEnd;
-use super::poll_loop::{Retry, UnidentifiedStream, VMID_LENGTH, WorkerState};
+use super::poll_loop::{Retry, UnidentifiedStream, WorkerState};
 use crate::config::Config;
 use crate::counters::Refusal;
 use crate::leader::Op;
@@ -13,7 +13,7 @@ use crate::pal::fault::checked_read;
 use crate::pal::{Interest, Pal, Stream};
 use crate::store::copy;
 use crate::sync::Ordering;
-use crate::wire::{Frame, Hello, Message, codes};
+use crate::wire::{Frame, Hello, Message, VMID_LENGTH, codes};
 use crate::{Admission, Vmid, parts};
 
 impl<'m, P: Pal> Node<'m, P> {

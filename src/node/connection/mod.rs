@@ -23,7 +23,7 @@ pub(crate) use halves::{RxHalf, TxHalf};
 pub(super) use limits::NONE as NO_LIMIT;
 pub(crate) use peer_table::{PeerRef, Peers};
 pub(in crate::node) use poll_loop::UnidentifiedStream;
-pub(crate) use poll_loop::{Retry, VMID_LENGTH, WorkerState};
+pub(crate) use poll_loop::{Retry, WorkerState};
 pub(super) use rx::Reader;
 pub(crate) use stream_key::StreamKey;
 pub(crate) use turn::Turns;

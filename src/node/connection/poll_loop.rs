@@ -21,7 +21,7 @@ use crate::pal::fault::{check_ready, log_fault};
 use crate::pal::{Deadline, Event, Interest, Pal, Token};
 use crate::store::{SpinLockGuard, assert_none_held};
 pub(in crate::node) use worker_state::UnidentifiedStream;
-pub(crate) use worker_state::{VMID_LENGTH, WorkerState};
+pub(crate) use worker_state::WorkerState;
 
 /// The pause before a full backlog, or a half that another thread had locked, is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(2);

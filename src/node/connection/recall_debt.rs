@@ -10,7 +10,7 @@ const PARTS: u64 = 64;
 /// The time, in nanoseconds, for which it may make them wait besides: the processor may be busy.
 const FREE: u64 = 20_000_000;
 
-/// What a member owes for the returns of its delegations, in nanoseconds of the leader's clock.
+/// The time for which a member has made others wait for the returns of its delegations, in nanoseconds of the leader's clock.
 pub(crate) struct RecallDebt {
     /// The recalls that were sent and not answered.
     outstanding: AtomicU32,

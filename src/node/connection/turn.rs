@@ -24,7 +24,7 @@ const FRAMES_ALONE: u32 = 256;
 /// How many entries of the process table a query looks at in the time of one frame.
 const ENTRIES_PER_FRAME: usize = 128;
 
-/// What a peer has used of its share in a turn.
+/// The part of its share that a peer has used in a turn.
 #[derive(Default)]
 pub(crate) struct Share {
     /// The number of the turn.
@@ -35,7 +35,7 @@ pub(crate) struct Share {
     has_costly_frame: bool,
 }
 
-/// What a frame takes of the share of its peer.
+/// The part of the share of its peer that a frame takes.
 #[derive(Clone, Copy)]
 pub(super) struct Cost {
     /// As how many frames it counts.
@@ -172,7 +172,7 @@ impl<P: Pal> Node<'_, P> {
         self.phase() >= Phase::Closing
     }
 
-    /// What a frame with that code takes of the share.
+    /// Returns the part of the share that a frame with that code takes.
     pub(super) fn cost_of(&self, code: u8) -> Cost {
         let is_scan = matches!(
             code,

@@ -1,6 +1,6 @@
 //! Accepting streams, and keeping them until their VMIDs have come.
 
-use super::poll_loop::{RETRY, RETRY_ACCEPT, UnidentifiedStream, VMID_LENGTH, WorkerState};
+use super::poll_loop::{RETRY, RETRY_ACCEPT, UnidentifiedStream, WorkerState};
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::invariant::{Count, OrBroken};
@@ -10,6 +10,7 @@ use crate::node::{Node, StreamKey};
 use crate::pal::fault::checked_read;
 use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
 use crate::store::total;
+use crate::wire::VMID_LENGTH;
 
 /// The most streams that one poll iteration accepts because the listener is ready, so that other peers are served too: each
 /// takes some system calls, and a member that joins one more, for a stream to it.

@@ -5,11 +5,10 @@ use crate::Vmid;
 use crate::config::Config;
 use crate::invariant::{Count, OrBroken};
 use crate::node::Node;
-use crate::node::connection::VMID_LENGTH;
 use crate::pal::fault::checked_read;
 use crate::pal::{Pal, Stream, StreamError};
 use crate::store::{copy, hash64};
-use crate::wire::{Frame, HEADER_LENGTH, Message};
+use crate::wire::{Frame, HEADER_LENGTH, Message, VMID_LENGTH};
 
 /// The length of the frame with a key.
 const KEY_FRAME: usize = if Config::HAS_SUCCESSION {

@@ -271,7 +271,7 @@ impl<'m> Client<'m> {
         self.data.initialized().get(..self.length).or_broken(&[])
     }
 
-    /// For a caller that has just acquired the handle: whether the value has changed since the last
+    /// Whether the value has changed, for a caller that has just acquired the handle, since the last
     /// call of this function, and whether a process died while it held the lease to change it. All
     /// callers get the report of a death until one of them, or another process, has held the lease
     /// to change the value.

@@ -25,7 +25,7 @@ const VALUE: u64 = 77;
 
 type Result<T> = core::result::Result<T, String>;
 type OverFaults<'p, P> = &'p FaultInjector<P>;
-/// What a process does with its node.
+/// The calls that a process makes on its node.
 type Act<'a, P> = &'a dyn for<'n, 'm, 'p> Fn(&'n Node<'m, OverFaults<'p, P>>) -> Result<()>;
 
 /// Returns the text of an error.

@@ -168,7 +168,7 @@ const COMMAND_LINE: usize = 4096;
 const START_MAGIC: u32 = 0x336e_c578;
 
 /// # Safety
-/// Called once, by the code above.
+/// The code above calls this once.
 unsafe extern "C" fn begin(info: *const StartInfo) -> ! {
     crate::console::begin();
     crate::faults::begin();

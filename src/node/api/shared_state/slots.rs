@@ -16,7 +16,7 @@ pub(in crate::node) struct Slot<'m> {
     pub(super) wait_queue: WaitQueue,
 }
 
-pub(super) struct HandleTable<'m> {
+pub(super) struct SyncDirectory<'m> {
     ids: Table<'m, u64>,
     pub(super) slot_allocator: SlotAllocator<'m>,
     by_id: HashIndex<'m>,
@@ -39,7 +39,7 @@ fn fresh_id(vmid: Vmid, count: u64) -> Option<u64> {
     Some(1 << 63 | class | u64::from(vmid).checked_shl(count_bits)? | count)
 }
 
-impl HandleTable<'_> {
+impl SyncDirectory<'_> {
     /// The next fresh number of the process with that VMID that is not open here. `None` if all are
     /// used up.
     pub(super) fn fresh_id(&mut self, vmid: Vmid) -> Option<u64> {
@@ -82,7 +82,7 @@ impl HandleTable<'_> {
 pub(crate) struct SyncHandles<'m> {
     pub(super) slots: Table<'m, Slot<'m>>,
     pub(super) links: WaitLinks<'m>,
-    pub(super) directory: SpinLock<HandleTable<'m>>,
+    pub(super) directory: SpinLock<SyncDirectory<'m>>,
 }
 
 impl<'m> SyncHandles<'m> {
@@ -127,7 +127,7 @@ impl<'m> SyncHandles<'m> {
             directory: SpinLock::new(
                 Rank::SyncDirectory,
                 contended,
-                HandleTable {
+                SyncDirectory {
                     ids: arena.alloc_filled(handles, &0),
                     slot_allocator: SlotAllocator::new(arena, handles),
                     by_id: HashIndex::new(arena, handles),

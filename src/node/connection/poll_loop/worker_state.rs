@@ -7,9 +7,7 @@ use crate::node::AdaptiveSpin;
 use crate::node::succession::LogKeyFrame;
 use crate::pal::{ReadyList, Stream, Time};
 use crate::store::{Arena, Table, bytes_for, memory_sum};
-
-/// The length of the VMID with which a process begins each of its streams, in bytes.
-pub(crate) const VMID_LENGTH: usize = 4;
+use crate::wire::VMID_LENGTH;
 
 /// An accepted stream whose process has not sent its VMID yet.
 pub(crate) struct UnidentifiedStream<S> {
