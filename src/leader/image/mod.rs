@@ -91,6 +91,8 @@ impl Leader<'_> {
     /// [`Malformed`] if the tables do not agree with each other. Then the leader must not be used.
     pub fn finish_load(&mut self) -> Result<(), Malformed> {
         self.clear_unused();
+        // No image is made between the operations of one signal for all. An heir that was one before may have begun another.
+        self.broadcast = None;
         let is_complete = self.ranges.complete_image()
             && self.pending_grants.complete_image()
             && self.vmids.complete_image()

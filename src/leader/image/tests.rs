@@ -106,6 +106,28 @@ fn leader_that_has_loaded_an_image_goes_on_as_the_other_does() {
 }
 
 #[test]
+fn leader_that_has_loaded_an_image_goes_on_with_no_signal_for_all_from_before() {
+    with_leaders(&CAPACITIES, |[leader, other]: [&mut Leader<'_>; 2]| {
+        let kill = PidKill {
+            sender: 1,
+            pid: 0,
+            id: 0,
+            signal: 15,
+            target: KillTarget::All,
+        };
+        other.apply(&Op::SignalAll {
+            from: Vmid::LEADER,
+            seq: 0,
+            kill,
+            result: Ok(()),
+        });
+        assert!(other.broadcast().is_some());
+        copy(leader, other, 2048);
+        assert_eq!(other.broadcast(), None);
+    });
+}
+
+#[test]
 fn slice_that_has_changed_is_loaded_again_and_the_others_are_not() {
     for seed in 0..16 {
         with_leaders(
