@@ -1,8 +1,9 @@
-//! Logs that no leader writes: the heir closes them, and is no heir any more.
+//! Logs that no leader writes: the heir closes them, and is no heir any more. And a log that never ends.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::leader::{ImageCursor, Leader, Op};
@@ -11,11 +12,11 @@ use libos_ipc::testing::leader_capacities;
 use libos_ipc::wire::{
     FrameReader, HeirList, HeirReady, Hello, KillTarget, Message, PidKill, Resignation,
 };
-use libos_ipc::{Identity, Refusal, Vmid};
+use libos_ipc::{Config, Error, Identity, Refusal, Vmid};
 use tempfile::TempDir;
 
 use crate::claims::{HELLO, bytes_of, open, rejoin, send};
-use crate::family::{CONFIG, LONG, vmid, wait_until};
+use crate::family::{CONFIG, LONG, long, vmid, wait_until};
 use crate::peer::assert_closed;
 
 /// The length of the slices of an image.
@@ -36,16 +37,16 @@ struct Heir {
 
 impl Heir {
     fn new() -> Heir {
-        Heir::after(|_, _| ())
+        Heir::after(CONFIG, |_, _| ())
     }
 
     /// As [`Heir::new`], with what others do before the leader states the key of its log.
-    fn after(act: impl FnOnce(&Path, &HostNode)) -> Heir {
+    fn after(config: Config, act: impl FnOnce(&Path, &HostNode)) -> Heir {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");
         let listener = listen(&base, 1);
         let identity = Identity::child(vmid(2), Vmid::LEADER);
-        let node = HostNode::start(&base, identity, CONFIG).unwrap();
+        let node = HostNode::start(&base, identity, config).unwrap();
         let mut to = open(&base, 1, 2);
         let features = Hello::FOLLOWS_SUCCESSION;
         let hello = Hello {
@@ -57,7 +58,7 @@ impl Heir {
         let mut log = open(&base, 1, 2);
         send(&mut log, &KEY);
         send(&mut to, &KEY);
-        let capacities = leader_capacities(&CONFIG);
+        let capacities = leader_capacities(&config);
         let mut memory = Box::new_uninit_slice(Leader::bytes(&capacities));
         let leader = Leader::new(&mut Arena::new(&mut memory), &capacities).unwrap();
         let mut cursor = Some(ImageCursor::START);
@@ -312,7 +313,7 @@ fn logs_in_the_leaders_name_with_another_key_are_refused_before_and_after_the_le
         bytes_of(0, &KEY)[..24].to_vec(),
     ];
     let mut early = Vec::new();
-    let mut heir = Heir::after(|base, node| {
+    let mut heir = Heir::after(CONFIG, |base, node| {
         for beginning in &beginnings {
             let mut stream = open(base, 1, 2);
             stream.write_all(beginning).unwrap();
@@ -336,4 +337,31 @@ fn logs_in_the_leaders_name_with_another_key_are_refused_before_and_after_the_le
     send(&mut late, &KEY);
     heir.applies(2);
     assert_eq!(heir.node.statistics().refused(Refusal::NotHeir), 7);
+}
+
+#[test]
+fn heir_whose_log_never_ends_serves_others_after_the_end_of_the_family() {
+    let config = Config {
+        succession_limit: Duration::from_millis(20),
+        ..CONFIG
+    };
+    let Heir {
+        base,
+        node,
+        log: _log,
+        _to: to,
+        _from: from,
+        _dir,
+    } = Heir::after(config, |_, _| ());
+    wait_until("it knows that it is the heir", || {
+        node.statistics().succession.heir == Some(vmid(2))
+    });
+    drop((to, from));
+    assert_eq!(node.owner_of(1, long()), Err(Error::LeaderGone));
+    let listener = listen(&base, 3);
+    listener.set_nonblocking(true).unwrap();
+    let mut member = open(&base, 3, 2);
+    send(&mut member, &HELLO);
+    member.write_all(&bytes_of(5, &Message::WhoLeads)).unwrap();
+    wait_until("the member is answered", || listener.accept().is_ok());
 }

@@ -257,6 +257,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.leader_gone.store(true, Ordering::SeqCst);
         following.set_stage(Stage::Led);
         log_event!(warn, "the leader is gone, and no successor has come");
+        // If this process was the heir, messages that the next leader was to decide wait no more.
+        self.drop_log();
         // No leader confirms any more how the children ended that have said it themselves. The process that was to lead
         // may live: only the leader before is gone.
         let gone = Vmid::new(following.old.load(Ordering::SeqCst)).map_or(NOBODY, |old| old);
