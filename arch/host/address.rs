@@ -12,24 +12,17 @@ use std::string::String;
 use std::sync::Mutex;
 use std::vec::Vec;
 
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, fstat, open, openat, statat,
-};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, open, openat, statat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::net::{accept_with, bind, connect, listen, shutdown, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::Uid;
 
 use super::errors::exhausted;
 use super::process::Creator;
-use super::stream::HostStream;
 use crate::Vmid;
 use crate::invariant::Count;
 
-/// The greatest number of connections that wait to be accepted. The system's own limit
-/// (`somaxconn`) is 4096.
-const BACKLOG: i32 = 4096;
 /// The greatest length of a Unix socket's path, in bytes.
 const PATH_LIMIT: usize = 107;
 /// The length of a dot and the longest VMID, in bytes.
@@ -124,7 +117,7 @@ impl Base {
 
     /// Returns true if that socket file is in the directory. It is not if the path leads to another
     /// directory by now.
-    fn holds(&self, path: &Path, file: (u64, u64)) -> bool {
+    pub(super) fn holds(&self, path: &Path, file: (u64, u64)) -> bool {
         let name = path.file_name().unwrap_or_default();
         statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|found| (found.st_dev, found.st_ino) == file)
@@ -153,7 +146,7 @@ impl Base {
     /// Lets one process at a time replace or remove a socket file that a dead process left: between the check that the
     /// process is dead and the removal, no other process can put its own socket in that place. The lock ends with the
     /// descriptor.
-    fn lock(&self, operation: FlockOperation) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn lock(&self, operation: FlockOperation) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(&self.directory, ".", flags, Mode::empty())?;
         flock(&directory, operation)?;
@@ -190,7 +183,7 @@ impl Base {
         remove_stale(&path, &address).is_ok()
     }
 
-    fn address(&self, vmid: Vmid) -> rustix::io::Result<SocketAddrUnix> {
+    pub(super) fn address(&self, vmid: Vmid) -> rustix::io::Result<SocketAddrUnix> {
         SocketAddrUnix::new(self.path(vmid))
     }
 }
@@ -208,100 +201,17 @@ impl Drop for Base {
 }
 
 /// Makes a socket of the kind that connects members.
-fn new_socket() -> rustix::io::Result<OwnedFd> {
+pub(super) fn new_socket() -> rustix::io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-/// A listening socket and its file.
-#[derive(Debug)]
-pub(super) struct Listener {
-    socket: OwnedFd,
-    path: PathBuf,
-    /// Device and inode, which identify the file.
-    file: (u64, u64),
-    creator: Creator,
-}
-
-impl Listener {
-    pub(super) fn new(base: &Base, vmid: Vmid) -> Result<Listener> {
-        let path = base.path(vmid);
-        let failed = |error: Errno| explain(&error.into(), "cannot listen at", &path);
-        let address = base.address(vmid).map_err(failed)?;
-        let socket = new_socket().map_err(failed)?;
-        // The file gets the mode of the socket, so it is never open to other users.
-        fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-        match bind(&socket, &address) {
-            Err(Errno::ADDRINUSE) => {
-                let _lock = base.lock(FlockOperation::LockExclusive).map_err(failed)?;
-                remove_stale(&path, &address)?;
-                bind(&socket, &address).map_err(failed)?;
-            }
-            other => other.map_err(failed)?,
-        }
-        let found = std::fs::symlink_metadata(&path)
-            .map_err(|error| explain(&error, "cannot find", &path))?;
-        let file = identity(&found);
-        let listener = Listener {
-            socket,
-            path,
-            file,
-            creator: Creator::this(),
-        };
-        if found.mode() & CONNECT != CONNECT {
-            return Err(umask(
-                &listener.path,
-                found.mode(),
-                "no process could connect",
-            ));
-        }
-        if !base.holds(&listener.path, file) {
-            return Err(Error::other(format!(
-                "{} is in another directory than a moment ago: take one that nobody replaces",
-                listener.path.display()
-            )));
-        }
-        listen(&listener.socket, BACKLOG)
-            .map_err(|error| explain(&error.into(), "cannot listen at", &listener.path))?;
-        Ok(listener)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> rustix::fd::BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl Drop for Listener {
-    /// Removes the file unless another process has replaced it, and ends the connections that were
-    /// not accepted: a forked process has a copy of the socket, which would keep it open. The copy
-    /// itself only closes its descriptor.
-    fn drop(&mut self) {
-        if !self.creator.is_this() {
-            return;
-        }
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.file) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-        // No further connection is possible.
-        let _ = shutdown(&self.socket, Shutdown::Both);
-        while let Ok(stream) = accept_with(&self.socket, SocketFlags::CLOEXEC) {
-            drop(HostStream::new(stream));
-        }
-    }
-}
-
-fn identity(file: &Metadata) -> (u64, u64) {
+pub(super) fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
 /// Removes a socket file that a dead process left; an error if a live process has it.
-fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> {
+pub(super) fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> {
     let Ok(before) = std::fs::symlink_metadata(path) else {
         return Ok(()); // Its owner removed it just now.
     };
@@ -340,11 +250,8 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> {
     }
 }
 
-/// The owner's right to connect to a socket, in its file's mode.
-const CONNECT: u32 = 0o200;
-
 /// Makes the error of a umask that removes a necessary right of a new file or directory.
-fn umask(path: &Path, mode: u32, so: &str) -> Error {
+pub(super) fn umask(path: &Path, mode: u32, so: &str) -> Error {
     let mode = mode & 0o777;
     Error::new(
         ErrorKind::PermissionDenied,
@@ -361,7 +268,7 @@ fn invalid(why: String) -> Error {
 }
 
 /// Makes the error of a call about that path, with advice.
-fn explain(error: &Error, what: &str, path: &Path) -> Error {
+pub(super) fn explain(error: &Error, what: &str, path: &Path) -> Error {
     let number = error.raw_os_error().map(Errno::from_raw_os_error);
     let advice = match number {
         Some(Errno::ADDRINUSE) => {

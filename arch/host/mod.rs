@@ -27,6 +27,7 @@ mod addresses;
 mod clock;
 mod errors;
 mod event;
+mod listener;
 #[cfg(feature = "succession")]
 mod log_ring;
 mod network;
@@ -51,10 +52,11 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
 
-use self::address::{Base, Listener};
+use self::address::Base;
 pub use self::addresses::Addresses;
 use self::errors::exhausted;
 pub use self::event::HostEvent;
+use self::listener::Listener;
 use self::network::NetworkListener;
 pub use self::network::VsockAddress;
 pub use self::node::HostNode;

@@ -15,6 +15,7 @@ mod lifecycle;
 mod loom_tests;
 mod outbox;
 mod reclaim;
+mod reply;
 mod statistics;
 mod succession;
 mod upcall;
@@ -44,12 +45,13 @@ pub(crate) use connection::{AdaptiveSpin, PeerRef, Peers, RxHalf, StreamKey, TxH
 pub(crate) use leader_tables::{LeaderGuard, LeaderTables};
 pub(crate) use lifecycle::Phase;
 pub(in crate::node) use outbox::Sender;
+pub use reply::{Metadata, MetadataReply, SignalReply};
 #[cfg(feature = "capi")]
 pub(crate) use rpc::MOST_SET_ASIDE;
 pub(crate) use rpc::ReplyData;
 pub(crate) use rpc::{Delivery, LateReply, Waiters};
 pub use rpc::{Interrupt, PendingCall, Request, Wait, WaitReason};
-pub use upcall::{Embedder, Metadata, MetadataReply, Signal, SignalReply, Target};
+pub use upcall::{Embedder, Signal, Target};
 pub(crate) use upcall::{NoEmbedder, Upcall};
 
 /// The calls to the embedder that are queued, at the limit. When the queue is full, the worker

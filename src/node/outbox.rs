@@ -1,8 +1,9 @@
 //! The sending loop: it queues what the machines of this process have to say for its receivers.
 
 use super::connection::Retry;
+use super::reply::SignalReply;
 use super::succession::Resent;
-use super::upcall::{Signal, SignalReply, Upcall};
+use super::upcall::{Signal, Upcall};
 use super::{LeaderTables, Node, PeerRef, Phase};
 use crate::Vmid;
 use crate::error::{Error, Resource};

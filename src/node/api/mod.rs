@@ -3,6 +3,7 @@
 mod abandoned;
 mod children;
 mod delegations;
+mod exit;
 mod fencing;
 mod file_locks;
 mod forwarded_signals;
@@ -21,9 +22,9 @@ mod used_locks;
 mod values;
 
 pub use children::ChildSelector;
+pub use exit::Exit;
 pub use file_locks::lock_range;
 pub(crate) use parent::Parent;
-pub use process::Exit;
 pub(crate) use shared_state::SyncHandles;
 pub use shared_state::{Reader, Shared, SliceReader, SliceWriter, SyncHandle, ValueStatus, Writer};
 pub(crate) use signals::OwnerCache;

@@ -3,7 +3,8 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use super::{Defect, lock};
+use super::Defect;
+use super::platform::lock;
 use crate::pal::{Event, OutOfResources, Pal};
 
 /// An event of a [`Defective`] platform.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::vec::Vec;
 
-use super::{Defect, State, lock};
+use super::Defect;
+use super::platform::{State, lock};
 use crate::pal::{Pal, Stream, StreamError};
 use crate::sync::UncheckedAtomicU64 as AtomicU64;
 

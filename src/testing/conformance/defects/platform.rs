@@ -1,0 +1,354 @@
+//! A platform with a defect.
+
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::vec::Vec;
+
+use super::Defect;
+use super::event::DefectiveEvent;
+use super::stream::DefectiveStream;
+use crate::Vmid;
+use crate::pal::{
+    AcceptError, ConnectError, Deadline, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
+    StreamError, Time, Token,
+};
+use crate::sync::UncheckedAtomicU64 as AtomicU64;
+
+/// A platform with a defect, over one without.
+pub struct Defective<P: Pal> {
+    pub(super) inner: Arc<P>,
+    pub(super) state: Arc<State>,
+    /// The watches that take effect for the next wait.
+    late: Mutex<Vec<Late<P>>>,
+    /// An event that is never set.
+    unset: Option<P::Event>,
+}
+
+/// A change of a watch: the stream, its watch, and whether it is a new one.
+type Late<P> = (Arc<<P as Pal>::Stream>, (Token, Interest), bool);
+
+pub(super) struct State {
+    pub(super) defect: Defect,
+    pub(super) is_waiting: AtomicBool,
+    pub(super) is_woken: AtomicBool,
+    pub(super) listens: AtomicBool,
+    /// Held during a wait.
+    pub(super) wait: Mutex<()>,
+    /// The state of all events.
+    pub(super) is_set: Arc<Mutex<bool>>,
+    pub(super) calls: AtomicU64,
+    /// The clock's first time.
+    pub(super) first: AtomicU64,
+    pub(super) streams: AtomicUsize,
+    /// The number of the stream that is full; 0 for none.
+    pub(super) full: AtomicUsize,
+    pub(super) watches: Mutex<BTreeMap<u64, Interest>>,
+    pub(super) reported: Mutex<BTreeSet<u64>>,
+    /// Streams that were full once.
+    pub(super) muted: Mutex<BTreeSet<u64>>,
+    pub(super) old: Mutex<Option<Token>>,
+    pub(super) buffer: Mutex<Vec<u8>>,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    match mutex.lock() {
+        Ok(guard) => guard,
+        Err(poisoned) => PoisonError::into_inner(poisoned),
+    }
+}
+
+impl<P: Pal> Defective<P> {
+    /// Adds the defect to a platform.
+    pub fn new(inner: P, defect: Defect) -> Self {
+        Defective {
+            unset: inner.event().ok().filter(|event| event.prepare().is_ok()),
+            inner: Arc::new(inner),
+            state: Arc::new(State {
+                defect,
+                is_waiting: AtomicBool::new(false),
+                is_woken: AtomicBool::new(false),
+                listens: AtomicBool::new(true),
+                wait: Mutex::default(),
+                is_set: Arc::default(),
+                calls: AtomicU64::new(0),
+                first: AtomicU64::new(0),
+                streams: AtomicUsize::new(0),
+                full: AtomicUsize::new(0),
+                watches: Mutex::default(),
+                reported: Mutex::default(),
+                muted: Mutex::default(),
+                old: Mutex::default(),
+                buffer: Mutex::default(),
+            }),
+            late: Mutex::default(),
+        }
+    }
+
+    pub(super) fn is(&self, defect: Defect) -> bool {
+        self.state.defect == defect
+    }
+
+    fn stream(&self, inner: P::Stream) -> DefectiveStream<P> {
+        let number = self.state.streams.fetch_add(1, Ordering::SeqCst) + 1;
+        DefectiveStream {
+            inner: Arc::new(inner),
+            state: Arc::clone(&self.state),
+            number,
+            token: AtomicU64::new(0),
+            ahead: Mutex::default(),
+            is_empty: false,
+        }
+    }
+}
+
+impl<P: Pal> Drop for Defective<P> {
+    fn drop(&mut self) {
+        if self.is(Defect::ListenerStays) {
+            core::mem::forget(Arc::clone(&self.inner));
+        }
+    }
+}
+
+impl<P: Pal> Pal for Defective<P> {
+    type Stream = DefectiveStream<P>;
+    type Event = DefectiveEvent<P>;
+
+    const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
+    const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
+
+    crate::forward_pal!(P: contended);
+    crate::forward_pal!(inner: is_secure, requires_secure, end, clean_up_after);
+
+    fn supports_caller_read(&self) -> bool {
+        self.inner.supports_caller_read()
+    }
+
+    fn event(&self) -> Result<Self::Event, OutOfResources> {
+        Ok(DefectiveEvent {
+            inner: self.inner.event()?,
+            defect: self.state.defect,
+            is_set: if self.is(Defect::EventsShareState) {
+                Arc::clone(&self.state.is_set)
+            } else {
+                Arc::default()
+            },
+            changed: Condvar::new(),
+            was_set: AtomicBool::new(false),
+        })
+    }
+
+    fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+        if self.is(Defect::FullIsAbsent) && self.state.streams.load(Ordering::SeqCst) >= 120 {
+            return Err(ConnectError::NotListening);
+        }
+        let wait = self.is(Defect::ConnectWaits);
+        let _guard = wait.then(|| lock(&self.state.wait));
+        match self.inner.connect(peer) {
+            Err(ConnectError::NotListening) if self.is(Defect::AbsentIsBusy) => {
+                Err(ConnectError::Busy)
+            }
+            stream => Ok(self.stream(stream?)),
+        }
+    }
+
+    fn accept(&self) -> Result<Self::Stream, AcceptError> {
+        let mut stream = self.stream(self.inner.accept()?);
+        stream.is_empty = self.is(Defect::EarlyBytesAreLost) && self.has_ended(&stream.inner);
+        Ok(stream)
+    }
+
+    fn watch_listener(&self, on: bool) {
+        self.state.listens.store(on, Ordering::SeqCst);
+        self.inner
+            .watch_listener(on || self.is(Defect::ListenerIsReported));
+    }
+
+    fn watch(
+        &self,
+        stream: &Self::Stream,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources> {
+        stream.token.store(token.0, Ordering::SeqCst);
+        lock(&self.state.watches).insert(token.0, interest);
+        if self.is(Defect::WatchIsLate) && self.state.is_waiting.load(Ordering::SeqCst) {
+            let late = (Arc::clone(&stream.inner), (token, interest), true);
+            lock(&self.late).push(late);
+            return Ok(());
+        }
+        self.inner
+            .watch(&stream.inner, token, self.interest(interest))
+    }
+
+    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
+        let old = stream.token.load(Ordering::SeqCst);
+        let token = if self.is(Defect::RewatchKeepsToken) {
+            Token(old)
+        } else {
+            token
+        };
+        lock(&self.state.watches).remove(&old);
+        stream.token.store(token.0, Ordering::SeqCst);
+        lock(&self.state.watches).insert(token.0, interest);
+        if self.is(Defect::RewatchIsLate) && self.state.is_waiting.load(Ordering::SeqCst) {
+            let late = (Arc::clone(&stream.inner), (token, interest), false);
+            lock(&self.late).push(late);
+            return;
+        }
+        self.inner
+            .rewatch(&stream.inner, token, self.interest(interest));
+    }
+
+    fn unwatch(&self, stream: &Self::Stream) {
+        if self.is(Defect::UnwatchIsIgnored) {
+            return;
+        }
+        let token = stream.token.load(Ordering::SeqCst);
+        *lock(&self.state.old) = Some(Token(token));
+        lock(&self.state.watches).remove(&token);
+        if self.is(Defect::UnwatchEndsAll) {
+            lock(&self.state.watches).clear();
+        }
+        lock(&self.state.muted).remove(&token);
+        lock(&self.state.reported).remove(&token);
+        lock(&self.late).retain(|(late, ..)| !Arc::ptr_eq(late, &stream.inner));
+        self.inner.unwatch(&stream.inner);
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Deadline) {
+        for (stream, (token, interest), is_new) in lock(&self.late).drain(..) {
+            if is_new {
+                let _ = self.inner.watch(&stream, token, interest);
+            } else {
+                self.inner.rewatch(&stream, token, interest);
+            }
+        }
+        let until = if self.is(Defect::WaitIgnoresTime) {
+            Deadline::Never
+        } else {
+            until
+        };
+        self.state.is_waiting.store(true, Ordering::SeqCst);
+        let guard = lock(&self.state.wait);
+        match (self.state.defect, until) {
+            (Defect::WakeIsLate, _) => self.wait_in_steps(ready, until),
+            (Defect::ListenerIsLate, _) if until != Deadline::Now => {
+                self.wait_without_listener(ready, until);
+            }
+            (Defect::FarLimitHangs, Deadline::At(Time(time))) if time > u64::MAX / 2 => loop {
+                thread::park();
+            },
+            _ => self.inner.wait(ready, until),
+        }
+        drop(guard);
+        self.state.is_waiting.store(false, Ordering::SeqCst);
+        self.alter(ready);
+    }
+
+    fn wake(&self) {
+        let is_lost = match self.state.defect {
+            Defect::WakeBeforeIsLost => !self.state.is_waiting.load(Ordering::SeqCst),
+            Defect::WakeDuringIsLost => self.state.is_waiting.load(Ordering::SeqCst),
+            _ => false,
+        };
+        self.state.is_woken.store(true, Ordering::SeqCst);
+        if !is_lost && !self.is(Defect::WakeIsLate) {
+            self.inner.wake();
+        }
+    }
+
+    fn wait_event(&self, event: &Self::Event, until: Deadline) {
+        match self.state.defect {
+            Defect::SetWakesNobody | Defect::SetWakesOnce | Defect::EventsShareState
+                if event.is_set() =>
+            {
+                return;
+            }
+            Defect::SetWakesOne => {
+                let is_set = lock(&event.is_set);
+                let left = until.left(|| self.inner.now());
+                if !*is_set {
+                    let longest = Duration::from_secs(60);
+                    let left = left.map_or(longest, |left| left.min(longest));
+                    drop(event.changed.wait_timeout(is_set, left));
+                }
+                return;
+            }
+            Defect::SetIsLost => event.inner.clear(),
+            _ => {}
+        }
+        let until = if self.is(Defect::EventWaitIgnoresTime) {
+            Deadline::Never
+        } else {
+            until
+        };
+        self.inner.wait_event(&event.inner, until);
+        if self.is(Defect::EventResets) {
+            event.clear();
+        }
+    }
+
+    fn wait_readable(&self, stream: &Self::Stream, event: &Self::Event, until: Deadline) -> bool {
+        let event = match &self.unset {
+            Some(unset) if self.is(Defect::WaitReadableIgnoresEvent) => unset,
+            _ => &event.inner,
+        };
+        let until = if self.is(Defect::WaitReadableIgnoresTime) {
+            Deadline::Never
+        } else {
+            until
+        };
+        self.inner.wait_readable(&stream.inner, event, until)
+    }
+
+    fn read_waiting(
+        &self,
+        stream: &Self::Stream,
+        event: &Self::Event,
+        buffer: &mut [u8],
+        until: Deadline,
+    ) -> Result<usize, StreamError> {
+        self.wait_readable(stream, event, until);
+        match stream.read(buffer) {
+            Ok(0) if self.is(Defect::ReadWaitingHasNoEnd) => Err(StreamError::WouldBlock),
+            read => read,
+        }
+    }
+
+    fn now(&self) -> Time {
+        let now = self.inner.now();
+        match self.state.defect {
+            Defect::ClockStands => {
+                let first = &self.state.first;
+                let _ = first.compare_exchange(0, now.0, Ordering::SeqCst, Ordering::SeqCst);
+                Time(first.load(Ordering::SeqCst))
+            }
+            Defect::ClockJumpsBack => {
+                let calls = self.state.calls.fetch_add(1, Ordering::SeqCst);
+                let back = if calls % 100 == 99 { 50_000_000 } else { 0 };
+                Time(now.0 - back)
+            }
+            Defect::ClockInMicroseconds => Time(now.0 / 1000),
+            Defect::ClockJumpsAhead => {
+                let calls = self.state.calls.fetch_add(1, Ordering::SeqCst);
+                let ahead = if calls > 5000 { 3600 } else { 0 };
+                now + Duration::from_secs(ahead)
+            }
+            _ => now,
+        }
+    }
+}
+
+impl<P: Pal> Defective<P> {
+    /// Returns the interest that is passed on.
+    fn interest(&self, interest: Interest) -> Interest {
+        match self.state.defect {
+            Defect::EmptyIsRead if interest.is_empty() => Interest::READ,
+            Defect::MoreThanInterest if !interest.is_empty() => Interest::all(),
+            _ => interest,
+        }
+    }
+}
