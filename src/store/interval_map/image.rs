@@ -5,7 +5,7 @@ use super::node::{MAX_INTERVAL, Node};
 use super::{IntervalMap, OwnerList};
 use crate::ID_MAX;
 use crate::invariant::Count;
-use crate::store::{Entry, Image, Loader, Malformed, Payer, Reader, Saver, Sum, entry};
+use crate::store::{Entry, Image, Loader, Malformed, NONE, Payer, Reader, Saver, Sum, entry};
 
 /// A node: the first and the last number, the owner, 0 for a free one, the payer, and the start of the node before.
 #[derive(Clone, Copy, Default)]
@@ -101,7 +101,7 @@ impl<'m> IntervalMap<'m> {
     /// Makes what is not in an image. Returns false if the image was none.
     pub(crate) fn complete_image(&mut self) -> bool {
         (self.content, self.order) = (Sum::default(), Sum::default());
-        self.hints.fill(None);
+        self.hints.fill(NONE);
         self.occupancy.fill(0);
         self.owner_lists.fill_with(OwnerList::default);
         self.full.clear();

@@ -1,6 +1,6 @@
 //! Non-overlapping intervals of numbers with owners, found by a number in them or by owner.
 //!
-//! Four small tables accompany the tree. `hints` has for each block of 32 numbers the interval that
+//! Four small tables accompany the tree. `hints` has for each block of 32 numbers the number of the node that
 //! was last found there, so that most look-ups touch one node instead of a path of the tree: with
 //! 100,000 intervals a path is a dozen cache misses. A hint is used only if its node contains the
 //! number; nodes are never freed, so a stale hint does no harm. `occupancy` counts the intervals
@@ -19,7 +19,7 @@ mod tree;
 use core::hash::Hasher;
 use core::ptr;
 
-use super::{Arena, Digest, Payer, Sum, Table, bytes_for, memory_sum};
+use super::{Arena, Digest, NONE, Payer, Sum, Table, bytes_for, memory_sum};
 use crate::invariant::{Count, OrBroken};
 use full_blocks::{FullBlocks, block_of, bounds};
 pub(crate) use node::MAX_INTERVAL;
@@ -83,7 +83,7 @@ impl<'m> Interval<'m> {
 /// A table with a fixed number of intervals.
 pub(crate) struct IntervalMap<'m> {
     tree: Tree<'m>,
-    hints: Table<'m, Option<&'m Node<'m>>>,
+    hints: Table<'m, u32>,
     /// With many buckets a bucket is shared by two blocks at most, and with few buckets there are
     /// few intervals, so the count fits.
     occupancy: Table<'m, u16>,
@@ -106,7 +106,7 @@ impl<'m> IntervalMap<'m> {
     pub(crate) const fn bytes(capacity: usize) -> usize {
         memory_sum!(
             Tree::bytes(capacity),
-            bytes_for::<Option<&Node<'_>>>(capacity),
+            bytes_for::<u32>(capacity),
             bytes_for::<u16>(capacity),
             bytes_for::<OwnerList<'_>>(Self::lists_for(capacity)),
             FullBlocks::bytes(),
@@ -117,7 +117,7 @@ impl<'m> IntervalMap<'m> {
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
         IntervalMap {
             tree: Tree::new(arena, capacity),
-            hints: arena.alloc_filled(capacity, &None),
+            hints: arena.alloc_filled(capacity, &NONE),
             occupancy: arena.alloc_filled(capacity, &0),
             owner_lists: arena.alloc_table(Self::lists_for(capacity), |_| OwnerList::default()),
             full: FullBlocks::new(arena),
@@ -166,7 +166,8 @@ impl<'m> IntervalMap<'m> {
     pub(crate) fn find(&mut self, number: u32) -> Option<Interval<'m>> {
         let bucket = self.bucket(number)?;
         let hint = self.hints.get_mut(bucket)?;
-        if let Some(node) = hint.filter(|node| node.contains(number)) {
+        let node = self.tree.nodes.get(*hint as usize);
+        if let Some(node) = node.filter(|node| node.contains(number)) {
             return Some(Interval::of(node));
         }
         if *self.occupancy.get(bucket)? == 0 {
@@ -176,7 +177,7 @@ impl<'m> IntervalMap<'m> {
         if !node.contains(number) {
             return None;
         }
-        *hint = Some(node);
+        *hint = self.tree.nodes.index_of(node);
         Some(Interval::of(node))
     }
 
@@ -205,7 +206,7 @@ impl<'m> IntervalMap<'m> {
         self.update_full(start, end);
         let bucket = self.bucket(start);
         if let Some(hint) = bucket.and_then(|bucket| self.hints.get_mut(bucket)) {
-            *hint = Some(node);
+            *hint = self.tree.nodes.index_of(node);
         }
         self.link(node);
         true

@@ -9,8 +9,8 @@ use intrusive_collections::rbtree::{Color, RBTreeOps};
 use intrusive_collections::{Adapter, DefaultPointerOps, KeyAdapter, LinkOps};
 
 use crate::ID_MAX;
-use crate::invariant::Count;
-use crate::store::Payer;
+use crate::invariant::{Count, OrBroken};
+use crate::store::{NONE, Payer};
 
 type Link<'m> = Cell<Option<&'m Node<'m>>>;
 
@@ -65,6 +65,16 @@ impl<'m> Nodes<'m> {
         let first = self.room.get().cast::<Node<'m>>();
         // SAFETY: the first `used` nodes are initialised, and never written to as a whole again.
         (index < self.used).then(|| unsafe { &*first.add(index) })
+    }
+
+    /// Returns the number of a node of this table, with which [`Nodes::get`] finds it.
+    pub(super) fn index_of(&self, node: &Node<'m>) -> u32 {
+        let first = self.room.get().cast::<Node<'m>>();
+        let offset = ptr::from_ref(node).addr().wrapping_sub(first.addr());
+        let index = offset.checked_div(size_of::<Node<'_>>());
+        index
+            .and_then(|index| u32::try_from(index).ok())
+            .or_broken(NONE)
     }
 
     /// Returns a node that was never used.
