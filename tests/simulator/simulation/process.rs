@@ -27,7 +27,9 @@ pub(crate) struct NewProcess {
     pub(crate) identity: Identity,
     /// The number of the process, in the order of starts; its steps have this number.
     pub(crate) number: usize,
-    /// The time at which its parent began to start it.
+    /// The time at which its identity was made, with what its parent knew of the family.
+    pub(crate) made: u64,
+    /// The time at which it was started.
     pub(crate) born: u64,
 }
 
@@ -55,6 +57,7 @@ pub(crate) struct Own {
     pub(crate) vmid: u32,
     pub(crate) pid: Id,
     pub(crate) place: usize,
+    pub(crate) made: u64,
     pub(crate) born: u64,
     pub(crate) is_leader: bool,
     pub(crate) has_threads: bool,
@@ -161,6 +164,7 @@ fn live_in<const READS: bool>(
         vmid: identity.vmid.get(),
         pid: identity.pid.map_or(0, Pid::get),
         place,
+        made: birth.made,
         born: birth.born,
         is_leader: identity.is_leader(),
         has_threads: READS,
@@ -279,7 +283,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                 let has_waited = world.network.now - own.born > nanoseconds(SUCCESSION_LIMIT);
                 let is_late_leader = has_waited && world.faults().hold_up();
                 let is_leader_gone = error == Error::LeaderGone
-                    && (succession.has_ended_since(own.born)
+                    && (succession.has_ended_since(own.made)
                         || succession.may_be_gone(family)
                         || is_late_leader && world.plan.follows());
                 let may_fail = !has_parent && is_late

@@ -10,7 +10,7 @@ use libos_ipc::{
 
 use super::super::checks::{LONG, State, credentials, path};
 use super::super::faults::Fault;
-use super::super::process::{NewProcess, idle, is_cut_off};
+use super::super::process::{NewProcess, idle, is_cut_off, now};
 use super::super::world::{World, with};
 use super::futures::call_or_poll;
 use super::ids::{WAIT, is_gone, nothing};
@@ -39,6 +39,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         };
         let parent = self.own.vmid;
+        let made = now();
         with(|world| {
             let (vmid, pid) = (identity.vmid.get(), identity.pid.map_or(0, Pid::get));
             let checks = &mut world.checks;
@@ -80,6 +81,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.new_processes.push(NewProcess {
                 identity,
                 number,
+                made,
                 born,
             });
         });
