@@ -47,11 +47,13 @@ impl Family {
         }
     }
 
-    /// Starts a member, which is connected when this returns.
+    /// Starts a member. When this returns the leader knows its limits, so that it can be the heir.
     pub(crate) fn member(&self, config: Config) -> HostNode {
         let identity = Identity::child(self.leader.new_vmid(long()).unwrap(), Vmid::LEADER);
         let member = HostNode::start(&self.base, identity, config).unwrap();
         member.take_id(long()).unwrap();
+        // Its limits have been sent before this.
+        member.owner_of(1, long()).unwrap();
         member
     }
 

@@ -9,8 +9,8 @@ use libos_ipc::host::{HostNode, HostStream};
 use libos_ipc::pal::{LogWriterEnd, Stream, StreamError};
 use libos_ipc::testing::leader_capacities;
 use libos_ipc::wire::{
-    DismissReason, Dismissal, FrameReader, HeirReady, Hello, Message, NewLeader, Rejoin,
-    SuccessionMode,
+    DismissReason, Dismissal, FrameReader, HeirReady, Hello, LimitFlags, Message, NewLeader,
+    PeerLimits, Rejoin, SuccessionMode,
 };
 use libos_ipc::{Config, FileLock, LockFamily, LockKind, Refusal};
 
@@ -27,6 +27,14 @@ fn hello_of_an_heir(features: u32) -> Hello {
     }
 }
 
+/// The limits of a process that uses no shared values.
+const LIMITS: Message<'_> = Message::Limits(PeerLimits {
+    version: PeerLimits::VERSION,
+    flags: LimitFlags::empty(),
+    frame_length: u32::MAX,
+    sync_data: 0,
+});
+
 /// The length of the frame with the key of a log.
 const KEY_FRAME: usize = 25;
 
@@ -42,6 +50,8 @@ impl FalseHeir {
         let mut peer = Peer::join(&family.base, number);
         let hello = Message::Hello(hello_of_an_heir(features));
         peer.to.write_all(&bytes_of(0, &hello)).unwrap();
+        // A member sends this after it has got LIMITS of the leader.
+        peer.to.write_all(&bytes_of(0, &LIMITS)).unwrap();
         peer.from().set_read_timeout(Some(LONG)).unwrap();
         let mut log = peer.accept();
         log.read_exact(&mut [0; KEY_FRAME]).unwrap();

@@ -163,3 +163,17 @@ fn leader_sleeps_while_a_member_does_not_take_the_list_of_heirs() {
     );
     drop(stopped);
 }
+
+#[test]
+fn process_that_gets_the_first_stream_of_its_leader_late_is_no_heir_before() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let child = family.starting(&leader, CONFIG);
+    Family::delay(Some(&child));
+    let mut joins = pin!(child.join_async(long()));
+    assert_eq!(poll(&mut joins), None, "it waits for the leader");
+    family.pass(Duration::from_secs(4));
+    Family::delay(None);
+    family.run(joins).unwrap();
+    family.is_heir(&child);
+}

@@ -106,6 +106,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = self.leading() else {
             return true;
         };
+        // From now on it can be the heir.
+        self.heirs_are_due();
         if theirs.flags.contains(LimitFlags::NEVER_JOINS) {
             leader.lock().apply(&Op::RunUnjoined(peer.vmid()));
         }

@@ -10,6 +10,12 @@ use crate::parts;
 use crate::store::SpinLock;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+/// The length of the longest frame that a peer accepts, before it is known.
+pub(super) const UNKNOWN_LENGTH: u32 = u32::MAX;
+
+/// No frame is longer.
+const LONGEST: u32 = UNKNOWN_LENGTH - 1;
+
 /// The state of the connection to one process. In the comments of the fields, "the peer" is that
 /// process.
 pub(crate) struct Peer<'m, S> {
@@ -51,7 +57,7 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) lacks_hello: AtomicBool,
     /// LIMITS of this process was queued for the peer.
     pub(crate) limits_sent: AtomicBool,
-    /// The longest frame that the peer accepts, from its LIMITS; `u32::MAX` before that.
+    /// The longest frame that the peer accepts, from its LIMITS; [`UNKNOWN_LENGTH`] before that.
     pub(super) max_frame: AtomicU32,
     /// On the leader: the peer's `sync_data` differs, so it may not use sync handles.
     pub(crate) syncs_refused: AtomicBool,
@@ -159,7 +165,13 @@ impl<S> Peer<'_, S> {
     /// [`crate::node::ANSWER_RESERVE`] bytes.
     pub(in crate::node) fn set_max_frame(&self, length: u32) {
         let least = u32::try_from(crate::node::ANSWER_RESERVE).or_broken(u32::MAX);
-        self.max_frame.store(length.max(least), Ordering::SeqCst);
+        let length = length.max(least).min(LONGEST);
+        self.max_frame.store(length, Ordering::SeqCst);
+    }
+
+    /// Whether LIMITS of the peer has come. It sends that to its leader after it has got LIMITS of the leader.
+    pub(in crate::node) fn has_limits(&self) -> bool {
+        self.max_frame() != UNKNOWN_LENGTH
     }
 
     /// Returns the longest frame that the peer accepts, as far as it is known.

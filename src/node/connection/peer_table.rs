@@ -5,7 +5,7 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::ops::Deref;
 
 use super::halves::{Queue, QueueUsage, RxHalf, TxHalf};
-use super::peer::Peer;
+use super::peer::{Peer, UNKNOWN_LENGTH};
 use super::recall_debt::RecallDebt;
 use super::stream_key::GENERATIONS;
 use super::turn::Share;
@@ -156,7 +156,7 @@ impl<'m, S> Peers<'m, S> {
             ended: AtomicBool::new(false),
             lacks_hello: AtomicBool::new(false),
             limits_sent: AtomicBool::new(false),
-            max_frame: AtomicU32::new(u32::MAX),
+            max_frame: AtomicU32::new(UNKNOWN_LENGTH),
             syncs_refused: AtomicBool::new(false),
             reclaim_left: AtomicReclaim::new(),
             reclaim_child: AtomicReclaim::new(),
@@ -324,7 +324,7 @@ impl<'m, S> Peers<'m, S> {
         ] {
             flag.store(false, Ordering::Relaxed);
         }
-        peer.max_frame.store(u32::MAX, Ordering::Relaxed);
+        peer.max_frame.store(UNKNOWN_LENGTH, Ordering::Relaxed);
         peer.heirs_config.store(0, Ordering::Relaxed);
         peer.unsettled.store(0, Ordering::Relaxed);
         peer.reclaim_left.clear();

@@ -1,14 +1,13 @@
 //! Accepting streams, and keeping them until their VMIDs have come.
 
 use super::poll_loop::{RETRY, RETRY_ACCEPT, UnidentifiedStream, WorkerState};
-use crate::Vmid;
 use crate::counters::Refusal;
 use crate::invariant::{Count, OrBroken};
 use crate::log::log_event;
 use crate::node::succession::LogKeyFrame;
 use crate::node::{Node, StreamKey};
 use crate::pal::fault::checked_read;
-use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError, Time};
+use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError};
 use crate::store::total;
 use crate::wire::VMID_LENGTH;
 
@@ -102,13 +101,7 @@ impl<'m, P: Pal> Node<'m, P> {
             is_watched: true,
         };
         match read_vmid(&mut candidate) {
-            Identification::Vmid(vmid) if !self.may_be_log(state, vmid, None) => {
-                self.handle_vmid(state, candidate, vmid);
-            }
-            Identification::Vmid(_) => {
-                candidate.is_watched = false;
-                self.keep_unidentified(state, candidate);
-            }
+            Identification::Vmid(vmid) => self.handle_vmid(state, candidate, vmid),
             Identification::Partial => self.keep_unidentified(state, candidate),
             Identification::End => self.refuse(None, Refusal::NoVmid),
         }
@@ -157,18 +150,8 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let Some(candidate) = place else { return };
         let identification = read_vmid(candidate);
-        let since = (candidate.until, index);
-        match identification {
-            Identification::Partial => return,
-            // It is tried again. What has come behind its VMID would be reported all the time.
-            Identification::Vmid(vmid) if self.may_be_log(state, vmid, Some(since)) => {
-                if let Some(Some(candidate)) = state.unidentified.get_mut(index) {
-                    self.unwatch_unidentified(candidate);
-                    candidate.is_watched = false;
-                }
-                return;
-            }
-            _ => {}
+        if identification == Identification::Partial {
+            return;
         }
         let Some(candidate) = state.unidentified.get_mut(index).and_then(Option::take) else {
             return;
@@ -179,35 +162,6 @@ impl<'m, P: Pal> Node<'m, P> {
             Identification::Vmid(vmid) => self.handle_vmid(state, candidate, vmid),
             _ => self.refuse(None, Refusal::NoVmid),
         }
-    }
-
-    /// Whether a stream of the leader may be its log, although none of its streams is identified: the first one may
-    /// be one that was accepted before, and whose VMID has not come. Its VMID was written earlier. `since` orders the
-    /// streams: none for one that was just accepted.
-    fn may_be_log(
-        &self,
-        state: &WorkerState<'m, P::Stream>,
-        vmid: u32,
-        since: Option<(Time, usize)>,
-    ) -> bool {
-        let vmid = Vmid::new(vmid);
-        if !self.follows() || vmid.is_none() || vmid != self.led_by() {
-            return false;
-        }
-        let lacks_first = |vmid| {
-            self.peers
-                .find(vmid)
-                .is_none_or(|leader| leader.lacks_inbound())
-        };
-        let mut all = state.unidentified.iter().enumerate();
-        let is_first = |(at, other): (usize, &Option<UnidentifiedStream<P::Stream>>)| {
-            let other = other.as_ref();
-            other.is_some_and(|other| {
-                let is_older = since.is_none_or(|since| (other.until, at) < since);
-                other.length < VMID_LENGTH && is_older
-            })
-        };
-        vmid.is_some_and(lacks_first) && all.any(is_first)
     }
 
     /// Closes the unidentified streams whose time is over. Returns when the worker must check

@@ -222,6 +222,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let can_lead = |peer: &PeerRef<'_, 'm, P::Stream>| {
             peer.can_lead.load(Ordering::SeqCst)
                 && peer.is_member()
+                // It has got the ordinary stream of this process, and can't take the log for that.
+                && peer.has_limits()
                 && !peer.awaits_rejoin.load(Ordering::SeqCst)
                 && !peer.ended.load(Ordering::SeqCst)
                 && !peer.broken.load(Ordering::SeqCst)

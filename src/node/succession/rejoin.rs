@@ -300,7 +300,12 @@ impl<'m, P: Pal> Node<'m, P> {
         // The new leader learns what this process can do.
         let hello = Message::Hello(self.own_hello());
         let rejoin = Message::Rejoin(rejoin);
-        if self.put(&peer, 0, &hello).is_err() || self.put(&peer, REJOIN_SEQ, &rejoin).is_err() {
+        // A process that has followed another leader has got the stream of this one: it may be its heir at once.
+        let has_stream = !following.is_newcomer.load(Ordering::SeqCst);
+        if self.put(&peer, 0, &hello).is_err()
+            || has_stream && !self.send_limits(&peer)
+            || self.put(&peer, REJOIN_SEQ, &rejoin).is_err()
+        {
             following.set_stage(Stage::Orphaned);
             return again;
         }

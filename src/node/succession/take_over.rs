@@ -306,6 +306,8 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Ok(peer) = self.peers.find_or_add(member) {
                 peer.awaits_rejoin.store(true, Ordering::SeqCst);
                 peer.is_announced_to.store(false, Ordering::SeqCst);
+                // It answers the limits of its leader alone.
+                peer.limits_sent.store(false, Ordering::SeqCst);
                 peer.extended.store(true, Ordering::SeqCst);
                 peer.stream_wanted.store(true, Ordering::SeqCst);
             }
