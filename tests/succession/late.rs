@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libos_ipc::pal::Deadline;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
-use libos_ipc::{Capacities, Config, Error, Target, Vmid};
+use libos_ipc::{Capacities, Config, Error, Refusal, Target, Vmid};
 
 use crate::family::{CONFIG, long};
 use crate::in_memory::{FOLLOWER, Family, Process, follower, poll};
@@ -162,6 +162,30 @@ fn leader_sleeps_while_a_member_does_not_take_the_list_of_heirs() {
         "it runs poll iterations without a pause"
     );
     drop(stopped);
+}
+
+#[test]
+fn process_that_gets_the_first_stream_of_its_leader_after_the_end_of_that_follows_the_next_one() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let heir = family.child(&leader, CONFIG);
+    family.is_heir(&heir);
+    let child = family.starting(&heir, FOLLOWER);
+    let vmid = child.identity().vmid;
+    family
+        .run(heir.give_open_file_async(vmid, 7, long()))
+        .unwrap();
+    Family::delay(Some(&child));
+    let mut joins = pin!(child.join_async(long()));
+    assert_eq!(poll(&mut joins), None, "it waits for the leader");
+    (0..10).for_each(|_| family.settle());
+    drop(leader);
+    family.end_leader();
+    (0..10).for_each(|_| family.settle());
+    Family::delay(None);
+    family.run(joins).unwrap();
+    assert_eq!(child.leader(), heir.identity().vmid);
+    assert_eq!(child.statistics().refused(Refusal::WrongRole), 0);
 }
 
 #[test]

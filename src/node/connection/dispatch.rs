@@ -61,8 +61,10 @@ impl<'m, P: Pal> Node<'m, P> {
             self.counters.unknown_codes.add(1);
             return Ok(Retry::No);
         }
-        if self.follows() && self.is_deferred(peer, &message)? {
-            return Ok(Retry::Soon);
+        if self.follows()
+            && let Some(retry) = self.set_aside(peer, frame, &message)?
+        {
+            return Ok(retry);
         }
         if let Some(leader) = self.leading() {
             if let Message::PidKill(kill) = &message
@@ -111,6 +113,20 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         self.handle_as_member(peer, frame, &message)
+    }
+
+    /// Whether a message is not executed, since the leader changes: now, or at all.
+    #[inline(never)]
+    fn set_aside(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        frame: &Frame<'_>,
+        message: &Message<'_>,
+    ) -> Result<Option<Retry>, Refusal> {
+        if self.is_void(peer, frame) {
+            return Ok(Some(Retry::No));
+        }
+        Ok(self.is_deferred(peer, message)?.then_some(Retry::Soon))
     }
 
     /// Executes a message that is not for the leader's tables, or was applied to them.

@@ -13,7 +13,7 @@ use crate::node::{ANSWER_RESERVE, Node, PeerRef};
 use crate::pal::{Pal, Time};
 use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, SpinLockGuard, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use crate::wire::{Answer, KillTarget, Message, SyncCode, codes};
+use crate::wire::{Answer, Frame, KillTarget, Message, SyncCode, codes};
 
 /// The stage of a member with regard to its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +44,8 @@ pub(in crate::node) struct Following<'m> {
     pub(super) received: AtomicU64,
     /// The leader before, while there is none.
     pub(super) old: AtomicU32,
+    /// The last leader that has ended.
+    pub(super) ended: AtomicU32,
     /// The number of the reign.
     pub(super) epoch: AtomicU32,
     /// The number of the list of heirs.
@@ -97,6 +99,7 @@ impl<'m> Following<'m> {
             kept: SpinLock::new(Rank::KeptFrames, contended, kept),
             received: AtomicU64::new(0),
             old: AtomicU32::new(0),
+            ended: AtomicU32::new(0),
             epoch: AtomicU32::new(1),
             config: AtomicU32::new(0),
             heir: AtomicU32::new(0),
@@ -186,6 +189,14 @@ fn is_counted_from_leader(code: u8, seq: u64) -> bool {
             .iter()
             .any(|sync| sync.number() == code && !sync.is_for_server()),
     }
+}
+
+/// Whether only a leader sends frames of this kind to a member, and they are not counted.
+const fn is_of_leader(code: u8) -> bool {
+    matches!(
+        code,
+        codes::HEIRS | codes::DISMISS | codes::LOG | codes::MARK | codes::HEARTBEAT
+    )
 }
 
 /// The bytes for answers that requests leave free among the kept frames. At most [`MOST_UNANSWERED`] answers come until a
@@ -329,12 +340,27 @@ impl<'m, P: Pal> Node<'m, P> {
         self.follows() && !self.has_lost_leader()
     }
 
+    /// Whether a message is void: its sender led this process, and has ended. A process that has just joined may get the
+    /// first stream of its leader only after that, and the successor sends again what was on it.
+    pub(in crate::node) fn is_void(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        frame: &Frame<'_>,
+    ) -> bool {
+        let Some(following) = self.following() else {
+            return false;
+        };
+        let from = peer.vmid();
+        from.get() == following.ended.load(Ordering::SeqCst)
+            && Some(from) != self.led_by()
+            && (is_counted_from_leader(frame.code, frame.seq) || is_of_leader(frame.code))
+    }
+
     /// Whether a message has to wait: the leader has resigned, its log is full, a member that rejoins comes first, or
     /// this process is the heir and is to lead.
     ///
     /// # Errors
     /// [`Refusal::WrongRole`] for a request to a new leader that the sender has not rejoined.
-    #[inline(never)]
     pub(in crate::node) fn is_deferred(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,

@@ -150,6 +150,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let since = if seen == 0 { self.now() } else { Time(seen) };
             let until = since + self.config.succession_limit;
             following.until.store(until.0, Ordering::SeqCst);
+            following.ended.store(gone.get(), Ordering::SeqCst);
         }
         following.old.store(gone.get(), Ordering::SeqCst);
         self.counters.succession.begin_outage(self.now());
