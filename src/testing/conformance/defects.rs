@@ -2,6 +2,7 @@
 
 mod event;
 mod platform;
+mod state;
 mod stream;
 mod waits;
 

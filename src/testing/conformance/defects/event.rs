@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::Defect;
-use super::platform::lock;
+use super::state::lock;
 use crate::pal::{Event, OutOfResources, Pal};
 
 /// An event of a [`Defective`] platform.

@@ -2,13 +2,13 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::vec::Vec;
 
 use super::Defect;
 use super::event::DefectiveEvent;
+use super::state::{State, lock};
 use super::stream::DefectiveStream;
 use crate::Vmid;
 use crate::pal::{
@@ -29,36 +29,6 @@ pub struct Defective<P: Pal> {
 
 /// A change of a watch: the stream, its watch, and whether it is a new one.
 type Late<P> = (Arc<<P as Pal>::Stream>, (Token, Interest), bool);
-
-pub(super) struct State {
-    pub(super) defect: Defect,
-    pub(super) is_waiting: AtomicBool,
-    pub(super) is_woken: AtomicBool,
-    pub(super) listens: AtomicBool,
-    /// Held during a wait.
-    pub(super) wait: Mutex<()>,
-    /// The state of all events.
-    pub(super) is_set: Arc<Mutex<bool>>,
-    pub(super) calls: AtomicU64,
-    /// The clock's first time.
-    pub(super) first: AtomicU64,
-    pub(super) streams: AtomicUsize,
-    /// The number of the stream that is full; 0 for none.
-    pub(super) full: AtomicUsize,
-    pub(super) watches: Mutex<BTreeMap<u64, Interest>>,
-    pub(super) reported: Mutex<BTreeSet<u64>>,
-    /// Streams that were full once.
-    pub(super) muted: Mutex<BTreeSet<u64>>,
-    pub(super) old: Mutex<Option<Token>>,
-    pub(super) buffer: Mutex<Vec<u8>>,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    match mutex.lock() {
-        Ok(guard) => guard,
-        Err(poisoned) => PoisonError::into_inner(poisoned),
-    }
-}
 
 impl<P: Pal> Defective<P> {
     /// Adds the defect to a platform.

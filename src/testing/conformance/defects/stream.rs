@@ -7,7 +7,7 @@ use std::thread;
 use std::vec::Vec;
 
 use super::Defect;
-use super::platform::{State, lock};
+use super::state::{State, lock};
 use crate::pal::{Pal, Stream, StreamError};
 use crate::sync::UncheckedAtomicU64 as AtomicU64;
 

@@ -5,7 +5,8 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use super::Defect;
-use super::platform::{Defective, lock};
+use super::platform::Defective;
+use super::state::lock;
 use crate::pal::{Deadline, Interest, Pal, READY_AT_ONCE, ReadyList, Token};
 
 impl<P: Pal> Defective<P> {
