@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{
     Answer, DismissReason, Dismissal, Expected, FrameReader, HeirList, Hello, Message, NewLeader,
     Rejoin, Rejoined, Resignation, SuccessionMode,
 };
-use libos_ipc::{Errno, Identity, Refusal, Vmid};
+use libos_ipc::{Config, Errno, Error, Identity, Refusal, Vmid};
 use tempfile::TempDir;
 
 use crate::family::{CONFIG, Family, LONG, long, vmid, wait_until};
@@ -59,11 +60,15 @@ struct Led {
 
 impl Led {
     fn new() -> Led {
+        Led::with(CONFIG)
+    }
+
+    fn with(config: Config) -> Led {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");
         let listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();
         let identity = Identity::child(vmid(2), Vmid::LEADER);
-        let member = HostNode::start(&base, identity, CONFIG).unwrap();
+        let member = HostNode::start(&base, identity, config).unwrap();
         let mut led = Led {
             leader: open(&base, 1, 2),
             base,
@@ -135,6 +140,26 @@ fn process_that_was_not_named_or_leads_no_later_reign_is_refused_as_leader() {
     // The connection with the leader goes on.
     led.names(6, 8);
     assert_eq!(led.member.statistics().refused_total(), 3);
+}
+
+#[test]
+fn leader_that_announces_itself_after_the_limit_sees_that_the_member_does_not_follow() {
+    let led = Led::with(Config {
+        succession_limit: Duration::from_millis(20),
+        ..CONFIG
+    });
+    drop(led.leader);
+    assert_eq!(led.member.owner_of(1, long()), Err(Error::LeaderGone));
+    let mut stream = open(&led.base, 7, 2);
+    send(&mut stream, &HELLO);
+    let announced = Message::Leader(NewLeader {
+        epoch: 4,
+        config: 6,
+        vmid: 7,
+        mode: SuccessionMode::Standby,
+    });
+    send(&mut stream, &announced);
+    assert_closed(&mut stream, "a leader that comes too late");
 }
 
 /// A family with an heir.

@@ -200,6 +200,14 @@ impl<'m> Children<'m> {
         })
     }
 
+    /// Records that this process ends its connection with another one, which lives. If that is a child, its end is not
+    /// known.
+    pub fn lose_sight_of(&mut self, vmid: Vmid) {
+        if let Some(child) = self.all_mut().find(|child| child.vmid == Some(vmid)) {
+            child.presence = Presence::Unconnected;
+        }
+    }
+
     /// Records that a process has a connection with this one. It may be a child.
     pub fn note_connected(&mut self, vmid: Vmid) {
         if let Some(child) = self.all_mut().find(|child| child.vmid == Some(vmid)) {
@@ -268,7 +276,11 @@ impl<'m> Children<'m> {
         parent_pid: Option<Pid>,
         counts: bool,
     ) -> Option<ChildExit> {
-        let is_match = |child: &&mut Child| child.vmid == Some(vmid) && child.end.is_none();
+        let is_match = |child: &&mut Child| {
+            // A child of which this process has lost sight, and that has said nothing, may live.
+            let is_in_sight = child.presence != Presence::Unconnected || child.reported.is_some();
+            child.vmid == Some(vmid) && child.end.is_none() && is_in_sight
+        };
         let child = self.all_mut().find(is_match)?;
         child.presence = Presence::Gone;
         let pid = Pid::new(child.pid)?;

@@ -69,6 +69,13 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Refusal::WrongRole);
         };
         let from = peer.vmid();
+        if self.has_lost_leader() {
+            // It comes too late. The end of the streams shows it that this process does not follow: it would wait for
+            // that when it leaves.
+            self.children.lock().lose_sight_of(from);
+            self.disconnect_peer(peer);
+            return Ok(true);
+        }
         // A leader that was named in a later list than this process knows: an heir that was dismissed later
         // would know so.
         let is_later = announced.config > following.config.load(Ordering::SeqCst);
