@@ -13,7 +13,12 @@ use crate::wire::{Hello, Message, ProcessQuery};
 use crate::{Id, Pid, Vmid, parts};
 
 /// # The life of a process
-impl<P: Pal> Node<'_, P> {
+#[allow(
+    clippy::elidable_lifetime_names,
+    clippy::needless_lifetimes,
+    reason = "the list of public items states it so"
+)]
+impl<'m, P: Pal> Node<'m, P> {
     /// Returns this process's pid, once it [joined](Node::join).
     pub fn pid(&self) -> Option<Pid> {
         Pid::new(self.pid_or_zero())
