@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use crate::attacks::Attacker;
 use crate::floods::OWN_VMIDS;
 use crate::raw::{
-    CAN_LEAD, DISMISS, FOLLOWS, GET_ID_OWNER, HEIR_READY, Identity, LOG, Raw, numbers,
+    CAN_LEAD, DISMISS, FOLLOWS, GET_ID_OWNER, HEIR_READY, Identity, LIMITS, LOG, Raw, numbers,
 };
 
 /// The members that the leader may choose at a time.
@@ -44,7 +44,9 @@ impl Attacker<'_> {
         let (mut vmid, mut chosen) = (OWN_VMIDS, 0);
         let mut join = || {
             vmid += 1;
-            let raw = Raw::join_with(&self.options.base, Identity { vmid, pid: 0 }, features)?;
+            let mut raw = Raw::join_with(&self.options.base, Identity { vmid, pid: 0 }, features)?;
+            // A member answers the limits of its leader with its own. One that does not is never chosen.
+            raw.put_unanswered(LIMITS, &numbers(&[1, 0, u32::MAX, 0]));
             let plan = match vmid % 4 {
                 0 => Plan::Silence,
                 1 => Plan::Confirm,

@@ -47,6 +47,7 @@ pub(crate) const WHO_LEADS: u8 = 87;
 /// The messages of a succession: `HEIRS` to `REJOIN`, `MARK`, `WHO_LEADS` and `DISMISS`.
 pub(crate) const SUCCESSION: [u8; 10] = [77, 78, 79, 80, 81, 82, 83, MARK, WHO_LEADS, 88];
 pub(crate) const DISMISS: u8 = 88;
+pub(crate) const LIMITS: u8 = 96;
 pub(crate) const PID_KILL_ORDERED: u8 = 99;
 pub(crate) const FENCING_NUMBER: u8 = 111;
 

@@ -162,6 +162,36 @@ fn leader_that_announces_itself_after_the_limit_sees_that_the_member_does_not_fo
     assert_closed(&mut stream, "a leader that comes too late");
 }
 
+#[test]
+fn of_two_successors_the_later_one_is_followed_in_whatever_order_they_are_heard() {
+    let led = Led::new();
+    let listener = UnixListener::bind(format!("{}.8", led.base.display())).unwrap();
+    let announce = |from: u32, epoch: u32, config: u32| {
+        let mut stream = open(&led.base, from, 2);
+        send(&mut stream, &HELLO);
+        let announced = Message::Leader(NewLeader {
+            epoch,
+            config,
+            vmid: from,
+            mode: SuccessionMode::Standby,
+        });
+        send(&mut stream, &announced);
+        stream
+    };
+    let frames = || led.member.statistics().frames_in;
+    let before = frames();
+    let _later = announce(8, 5, 8);
+    wait_until("the later one is heard", || frames() >= before + 2);
+    let ended = announce(7, 4, 6);
+    wait_until("the one before it is heard", || frames() >= before + 4);
+    drop(ended);
+    drop(led.leader);
+    wait_until("the member rejoins the later one", || {
+        led.member.leader() == vmid(8)
+    });
+    drop(listener);
+}
+
 /// A family with an heir.
 fn family_with_heir() -> (Family, HostNode) {
     let family = Family::new();

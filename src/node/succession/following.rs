@@ -54,6 +54,8 @@ pub(in crate::node) struct Following<'m> {
     pub(super) heir: AtomicU32,
     /// A process that has announced that it leads; 0 for none.
     pub(super) announced: AtomicU32,
+    /// The number of its reign; 0 if that is not known.
+    pub(super) announced_epoch: AtomicU32,
     /// A frame of a leader has come.
     pub(super) has_answer: AtomicBool,
     /// None had come when the leader was gone: its successor may know nothing of this process.
@@ -104,6 +106,7 @@ impl<'m> Following<'m> {
             config: AtomicU32::new(0),
             heir: AtomicU32::new(0),
             announced: AtomicU32::new(0),
+            announced_epoch: AtomicU32::new(0),
             has_answer: AtomicBool::new(false),
             is_newcomer: AtomicBool::new(false),
             ask_at: AtomicU64::new(0),

@@ -74,6 +74,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 .any(|adviser| adviser == peer.vmid());
         let gone = following.old.load(Ordering::SeqCst);
         if is_awaited && ![0, gone, NOBODY.get(), self.identity.vmid.get()].contains(&known.vmid) {
+            following.announced_epoch.store(0, Ordering::SeqCst);
             following.announced.store(known.vmid, Ordering::SeqCst);
             self.wake();
         }

@@ -92,6 +92,14 @@ impl<'m, P: Pal> Node<'m, P> {
         if announced.epoch <= following.epoch.load(Ordering::SeqCst) {
             return Err(Refusal::StaleReign);
         }
+        let is_awaited = following.announced.load(Ordering::SeqCst) != 0;
+        if is_awaited && announced.epoch < following.announced_epoch.load(Ordering::SeqCst) {
+            // The streams of two successors are read in any order: this one has ended before the other one led.
+            return Ok(true);
+        }
+        following
+            .announced_epoch
+            .store(announced.epoch, Ordering::SeqCst);
         following.announced.store(from.get(), Ordering::SeqCst);
         peer.extended.store(true, Ordering::SeqCst);
         self.wake();
