@@ -343,6 +343,27 @@ fn process_that_was_disconnected_can_not_rejoin_the_next_leader() {
 }
 
 #[test]
+fn member_without_the_extensions_keeps_what_it_has_until_it_ends() {
+    let (family, heir) = family_with_heir();
+    let member = family.leader.new_vmid(long()).unwrap();
+    let mut peer = Peer::join(&family.base, member.get());
+    let id = numbers(&peer.ask(ALLOC_ID_RANGE, &[]))[0];
+    assert_eq!(heir.owner_of(id, long()).unwrap(), Some(member));
+    let us = heir.identity().vmid.get();
+    let (_base, _dir) = end_leader(family, &heir);
+    // It can't be told who leads, so it does not rejoin. The new leader has a stream to it, whose end shows its end.
+    let from = peer.accept_from(us);
+    for _ in 0..100 {
+        heir.take_id(long()).unwrap();
+        assert_eq!(heir.owner_of(id, long()).unwrap(), Some(member));
+    }
+    drop((from, peer));
+    wait_until("what it had is free", || {
+        heir.owner_of(id, long()).unwrap().is_none()
+    });
+}
+
+#[test]
 fn rejoin_with_a_stale_epoch_or_too_few_frames_is_refused_and_a_right_one_accepted() {
     let (family, heir) = family_with_heir();
     let mut peer = Peer::join(&family.base, 50);
