@@ -41,8 +41,10 @@ unsafe impl<T> Sync for DeviceShared<T> {}
 
 static PAGES_OF_QUEUES: DeviceShared<[[u8; PAGE_SIZE]; PAGES]> =
     DeviceShared(UnsafeCell::new([[0; PAGE_SIZE]; PAGES]));
-static RECEIVE_BUFFERS: DeviceShared<Buffers> = DeviceShared(UnsafeCell::new([[0; BUFFER]; BUFFERS]));
-static TRANSMIT_BUFFERS: DeviceShared<Buffers> = DeviceShared(UnsafeCell::new([[0; BUFFER]; BUFFERS]));
+static RECEIVE_BUFFERS: DeviceShared<Buffers> =
+    DeviceShared(UnsafeCell::new([[0; BUFFER]; BUFFERS]));
+static TRANSMIT_BUFFERS: DeviceShared<Buffers> =
+    DeviceShared(UnsafeCell::new([[0; BUFFER]; BUFFERS]));
 static PAGES_TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 struct QueueMemory;
