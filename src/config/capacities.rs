@@ -69,7 +69,7 @@ pub struct Capacities {
 
 impl Capacities {
     /// Limits for a family of up to 64 processes, in less than 2.8 MiB. The tables that the members
-    /// share are large enough to reserve a place for each ([`Quota::Fair`]).
+    /// share are large enough to reserve a place for each ([`Quota::Fair`](crate::Quota::Fair)).
     pub const DEFAULT: Capacities = Capacities {
         peers: 64,
         unidentified: 8,

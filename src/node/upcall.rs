@@ -84,7 +84,7 @@ pub trait Embedder<P: Pal>: Sync {
 
     /// This process was cut off from the leader, which may have given to others what this process had:
     /// locks, leases, IDs ([`Config::silence_limit`](crate::Config::silence_limit)). Its calls for
-    /// them fail with [`Error::CutOff`]. It has left the family: it cannot come back under its VMID. The
+    /// them fail with [`Error::CutOff`](crate::Error::CutOff). It has left the family: it cannot come back under its VMID. The
     /// node calls this once.
     fn cut_off(&self, node: &Node<'_, P>) {
         let _ = node;
