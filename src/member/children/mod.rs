@@ -46,6 +46,12 @@ impl Child {
         self.presence == Presence::Abandoned
     }
 
+    /// Whether this process sees the child's end without a leader: by the end of the connection, or by the child's own
+    /// report.
+    fn is_in_sight(&self) -> bool {
+        self.presence != Presence::Unconnected || self.reported.is_some()
+    }
+
     /// Whether that pid is the child's, or none is named.
     fn is_among(&self, pid: Option<Pid>) -> bool {
         pid.is_none_or(|pid| pid.get() == self.pid)
@@ -203,15 +209,17 @@ impl<'m> Children<'m> {
     /// Records that this process ends its connection with another one, which lives. If that is a child, its end is not
     /// known.
     pub fn lose_sight_of(&mut self, vmid: Vmid) {
-        if let Some(child) = self.all_mut().find(|child| child.vmid == Some(vmid)) {
-            child.presence = Presence::Unconnected;
-        }
+        self.set_presence(vmid, Presence::Unconnected);
     }
 
     /// Records that a process has a connection with this one. It may be a child.
     pub fn note_connected(&mut self, vmid: Vmid) {
+        self.set_presence(vmid, Presence::Connected);
+    }
+
+    fn set_presence(&mut self, vmid: Vmid, presence: Presence) {
         if let Some(child) = self.all_mut().find(|child| child.vmid == Some(vmid)) {
-            child.presence = Presence::Connected;
+            child.presence = presence;
         }
     }
 
@@ -278,8 +286,7 @@ impl<'m> Children<'m> {
     ) -> Option<ChildExit> {
         let is_match = |child: &&mut Child| {
             // A child of which this process has lost sight, and that has said nothing, may live.
-            let is_in_sight = child.presence != Presence::Unconnected || child.reported.is_some();
-            child.vmid == Some(vmid) && child.end.is_none() && is_in_sight
+            child.vmid == Some(vmid) && child.end.is_none() && child.is_in_sight()
         };
         let child = self.all_mut().find(is_match)?;
         child.presence = Presence::Gone;
@@ -336,13 +343,9 @@ impl<'m> Children<'m> {
     /// As [`Children::has_living`], of those whose ends this process sees without a leader: by the ends of their
     /// connections, or by their own reports.
     pub fn has_living_in_sight(&self, pid: Option<Pid>) -> bool {
-        let is_in_sight = |child: &Child| {
-            child.reaping
-                || child.end.is_none()
-                    && (child.presence != Presence::Unconnected || child.reported.is_some())
-        };
+        let is_living = |child: &Child| child.reaping || child.end.is_none() && child.is_in_sight();
         self.all()
-            .any(|child| is_in_sight(child) && child.is_among(pid))
+            .any(|child| is_living(child) && child.is_among(pid))
     }
 
     /// Removes a child. Returns false if there is none with that pid.
