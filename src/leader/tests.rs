@@ -10,6 +10,15 @@ const SIGNALS: SignalLimits = SignalLimits {
     queued: 4,
 };
 
+/// A signal for a process.
+pub(super) const KILL: PidKill = PidKill {
+    sender: 1,
+    pid: 2,
+    id: 2,
+    signal: 15,
+    target: KillTarget::Process,
+};
+
 /// Runs a test on a new leader whose own process has one range of IDs.
 fn with_leader(test: impl FnOnce(&mut Leader<'_>, IdRange)) {
     let capacities = LeaderCapacities {
@@ -33,14 +42,7 @@ fn with_leader(test: impl FnOnce(&mut Leader<'_>, IdRange)) {
 fn an_answer_to_a_signal_that_was_not_sent_is_rejected_and_breaks_no_invariant() {
     with_leader(|leader, _| {
         let member = leader.new_vmid(Vmid::LEADER).unwrap();
-        let kill = PidKill {
-            sender: 1,
-            pid: 2,
-            id: 2,
-            signal: 15,
-            target: KillTarget::Process,
-        };
-        leader.apply(&Op::Signal(member, kill));
+        leader.apply(&Op::Signal(member, KILL));
         let answer = Op::SignalAnswered {
             from: member,
             seq: u64::MAX >> 1,
@@ -54,13 +56,6 @@ fn an_answer_to_a_signal_that_was_not_sent_is_rejected_and_breaks_no_invariant()
 fn a_member_that_owes_the_most_answers_gets_its_next_signal_when_it_has_answered_one() {
     with_leader(|leader, _| {
         let member = leader.new_vmid(Vmid::LEADER).unwrap();
-        let kill = PidKill {
-            sender: 1,
-            pid: 2,
-            id: 2,
-            signal: 15,
-            target: KillTarget::Process,
-        };
         let requester = signals::Requester {
             vmid: Vmid::LEADER,
             seq: 9,
@@ -69,9 +64,9 @@ fn a_member_that_owes_the_most_answers_gets_its_next_signal_when_it_has_answered
         let (mut pending, mut awaited) = (0, 0);
         for count in 0..MOST_UNANSWERED {
             if count % 16 == 0 {
-                assert!(signals.add_awaited(member, &kill, requester));
+                assert!(signals.add_awaited(member, &KILL, requester));
             } else {
-                signals.add_pending(member, &kill, true).unwrap();
+                signals.add_pending(member, &KILL, true).unwrap();
             }
             let next = signals.next(member).unwrap();
             let seq = if next.is_awaited {
@@ -84,7 +79,7 @@ fn a_member_that_owes_the_most_answers_gets_its_next_signal_when_it_has_answered
             signals.mark_sent(member, true);
         }
         for seq in [awaited, pending] {
-            signals.add_pending(member, &kill, true).unwrap();
+            signals.add_pending(member, &KILL, true).unwrap();
             assert_eq!(signals.next_target(), None);
             assert!(signals.check_invariants());
             assert!(signals.on_answer(member, seq, Ok(())));

@@ -4,6 +4,7 @@ use std::vec::Vec;
 use super::*;
 use crate::error::Errno;
 use crate::leader::signals::Requester;
+use crate::leader::tests::KILL;
 use crate::leader::{LeaderCapacities, Op, SignalLimits};
 use crate::shared_state::LeaseLimits;
 use crate::store::Arena;
@@ -130,13 +131,6 @@ fn receiver_without_room_delays_no_other_and_gets_its_messages_in_order_later() 
 #[test]
 fn answers_come_before_other_messages() {
     with_leader(|leader| {
-        let kill = PidKill {
-            sender: 1,
-            pid: 2,
-            id: 2,
-            signal: 15,
-            target: KillTarget::Process,
-        };
         let requester = Requester {
             vmid: vmid(3),
             seq: 9,
@@ -145,7 +139,7 @@ fn answers_come_before_other_messages() {
             leader
                 .processes
                 .signals
-                .add_awaited(vmid(2), &kill, requester)
+                .add_awaited(vmid(2), &KILL, requester)
         );
         leader.update_outbox();
         let Some(Outgoing { id, content, .. }) = leader.poll_transmit() else {
