@@ -85,7 +85,7 @@ impl HostStream {
         Ok(count)
     }
 
-    /// Whether memory can be shared with the peer: only processes of one machine can do that.
+    /// Whether this process can share memory with the peer. The peer must be on the same machine.
     #[cfg(feature = "succession")]
     fn can_share_memory(&self) -> bool {
         sockopt::socket_domain(&self.socket) == Ok(AddressFamily::UNIX)

@@ -351,7 +351,8 @@ fn member_without_the_extensions_keeps_what_it_has_until_it_ends() {
     assert_eq!(heir.owner_of(id, long()).unwrap(), Some(member));
     let us = heir.identity().vmid.get();
     let (_base, _dir) = end_leader(family, &heir);
-    // It can't be told who leads, so it does not rejoin. The new leader has a stream to it, whose end shows its end.
+    // No message tells such a member who leads, so it does not rejoin. The new leader opens a stream to it, and sees its
+    // end there.
     let from = peer.accept_from(us);
     for _ in 0..100 {
         heir.take_id(long()).unwrap();
