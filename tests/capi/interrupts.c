@@ -24,8 +24,9 @@ static IDTYPE g_pid;
 
 /* In the leader, a pipe from the member. The leader answers no signal until the member has closed the pipe. */
 static int g_from_member;
-/* The member's end of that pipe. */
-enum { TO_LEADER = 10 };
+/* The member's end of that pipe. No other descriptor of these processes has so high a number, so that dup2() replaces
+   none of them and clears FD_CLOEXEC. */
+enum { TO_LEADER = 100 };
 static IDTYPE g_parent_pid;
 static int g_waits_seen;
 
@@ -273,6 +274,7 @@ int main(int argc, char** argv) {
     snprintf(numbers[2], 16, "%u", child.parent_pid);
     int ends[2];
     IS(pipe2(ends, O_CLOEXEC), 0);
+    IS(ends[1] < TO_LEADER, 1);
     g_from_member = ends[0];
     pid_t host = fork();
     if (host == 0) {

@@ -49,8 +49,9 @@ struct child {
     pid_t host;
     int to_child, from_child; /* the parent's ends of two pipes */
 };
-/* The child's ends of the pipes. */
-enum { HEARS = 10, SAYS = 11 };
+/* The child's ends of the pipes. The numbers are higher than those of all descriptors of these processes, so that
+   dup2() replaces none of them and clears FD_CLOEXEC, which it does not do for a descriptor onto itself. */
+enum { HEARS = 100, SAYS = 101 };
 
 /* Starts a process that inherits the open file and performs the action `what` on it. */
 static struct child start_child(const char* what, uint64_t handle) {
@@ -58,6 +59,7 @@ static struct child start_child(const char* what, uint64_t handle) {
     int from[2], to[2];
     IS(pipe2(from, O_CLOEXEC), 0);
     IS(pipe2(to, O_CLOEXEC), 0);
+    IS(to[1] < HEARS, 1);
     IS(ipc_get_new_vmid(&vmid), 0);
     pid = get_new_id(vmid);
     IS(libos_ipc_give_open_file(handle, vmid), 0);
