@@ -2,8 +2,8 @@ use std::boxed::Box;
 
 use super::*;
 use crate::error::{Invalid, Resource};
-use crate::wire::{Hello, IdRange};
-use crate::wire::{KillTarget, PidKill};
+use crate::wire::{EndQuery, FileLock, Hello, IdRange, KillTarget, LockFamily, LockKind};
+use crate::wire::{Message, PidKill, ProcessQuery};
 
 const SIGNALS: SignalLimits = SignalLimits {
     targets: 4,
@@ -185,5 +185,42 @@ fn starting_a_connected_process_or_one_with_a_pid_of_another_is_refused() {
             Err(Error::Invalid(Invalid::Pid)),
             "it is another's child"
         );
+    });
+}
+
+#[test]
+fn a_look_up_is_no_operation_and_leaves_the_state_as_it_is() {
+    with_leader(|leader, range| {
+        let member = leader.new_vmid(Vmid::LEADER).unwrap();
+        let before = (leader.ops(), leader.digest_anew());
+        let query = ProcessQuery::default();
+        for message in [
+            Message::GetIdOwner(range.start),
+            Message::GetIdOwner(range.end),
+            Message::ProcessQuery(query),
+            Message::ProcessEnd(EndQuery::default()),
+        ] {
+            assert!(!Op::is_change(&message), "{message:?}");
+            assert!(leader.look_up(member, &message).is_some(), "{message:?}");
+        }
+        assert_eq!((leader.ops(), leader.digest_anew()), before);
+    });
+}
+
+#[test]
+fn a_query_of_a_lock_is_an_operation_because_it_may_recall_a_delegation() {
+    with_leader(|leader, _| {
+        let query = Message::FileLockGet(FileLock {
+            family: LockFamily::Posix,
+            kind: LockKind::Write,
+            start: 0,
+            end: u64::MAX,
+            pid: 1,
+            handle: 0,
+            wait: false,
+            path: b"f",
+        });
+        assert!(Op::is_change(&query));
+        assert_eq!(leader.look_up(Vmid::LEADER, &query), None);
     });
 }
