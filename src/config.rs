@@ -140,7 +140,7 @@ pub struct Config {
     /// At a member: how long it waits for a successor of a leader that is gone, before its calls fail with
     /// [`Error::LeaderGone`](crate::Error::LeaderGone).
     pub succession_limit: Duration,
-    /// What becomes of the children of the family's first process when another process leads.
+    /// The parent that the children of the family's first process have when another process leads.
     pub adoption: Adoption,
 }
 

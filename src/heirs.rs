@@ -20,7 +20,7 @@ pub enum Heirs {
     Listed([Option<Vmid>; Heirs::MOST]),
 }
 
-/// What becomes of the children of the family's first process when another process leads the family.
+/// The parent that the children of the family's first process have when another process leads the family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Adoption {

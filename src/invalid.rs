@@ -5,7 +5,7 @@ use core::fmt;
 /// Defines the causes. The text of each is its documentation, and its [`Display`](fmt::Display).
 macro_rules! causes {
     ($($name:ident: $text:literal,)*) => {
-        /// What was wrong with an argument of a call, or with its moment ([`Error::Invalid`](crate::Error::Invalid),
+        /// The fault of an argument of a call, or of its moment ([`Error::Invalid`](crate::Error::Invalid),
         /// `EINVAL`). `Display` says what to do.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]

@@ -54,7 +54,7 @@ fn read_to_end(reader: &HostStream) -> Vec<u8> {
 fn bytes_of_a_log_arrive_in_order_and_never_more_than_it_holds() {
     let (writer, reader) = log();
     let mut random = fastrand::Rng::with_seed(1);
-    // What was written and not read, as counters of bytes.
+    // The numbers of bytes that were written and that were read.
     let (mut written, mut read) = (0_u32, 0_u32);
     let byte_at = |at: u32| (at.wrapping_mul(0x9E37_79B1) >> 24) as u8;
     let mut buffer = vec![0; SIZE as usize];

@@ -184,7 +184,7 @@ fn addresses_as_text_are_read_again() {
     );
 }
 
-/// What others could read and change is not used unless somebody asks for it.
+/// Streams that others could read and change are used only if the embedder asks for them.
 #[test]
 fn a_node_on_a_network_needs_secure_streams_or_leave_for_plain_ones() {
     let (_, one, two) = pair(tcp).unwrap();

@@ -41,7 +41,7 @@ fn a_limit_that_no_memory_could_hold_is_named() {
             assert!(size > 0);
             assert_eq!(start(config, 1 << 20), Some(StartError::Config(error)));
         }
-        // What the rules allow may still need more memory than there is.
+        // Limits that the rules allow may still need more memory than there is.
         let config = config(|limits| *place(limits) = 1 << 28);
         if config.check().is_ok() {
             let needed = LoopbackNode::memory(&Identity::LEADER, &config).total();

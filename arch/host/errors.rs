@@ -1,4 +1,4 @@
-//! What an error of the kernel means for a stream, and what can be done about it.
+//! Translates the kernel's errors into those of streams, with advice.
 
 use rustix::io::Errno;
 

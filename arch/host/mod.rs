@@ -3,7 +3,7 @@
 //! *Networks.* [`Host::listen_at`] takes other [`Addresses`]: TCP, or the sockets between virtual machines and their
 //! host. There the kernel says nothing of the process at the other end, and others may read along. So a node needs
 //! secure streams there (`pal::secure`), unless [`Host::allow_plain`] says otherwise.
-//! What is said below of files, users and directories holds for Unix sockets.
+//! The following about files, users and directories applies to Unix sockets.
 //!
 //! A member listens at the path `{base}.{vmid}` and connects to its peers at theirs. Only processes
 //! of the same user are admitted: the socket files are private from the first moment on, and each

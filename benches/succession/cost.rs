@@ -15,7 +15,7 @@ const CHANGE: Bar = Bar::AtMost(1.10);
 /// The same of what needs no change at the leader: what the measurement can tell from 1.
 const NO_CHANGE: Bar = Bar::AtMost(1.02);
 
-/// What is measured.
+/// A kind of measurement.
 struct Kind {
     name: &'static str,
     bar: Bar,

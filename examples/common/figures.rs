@@ -101,7 +101,7 @@ impl Latency {
         slower.map(|(_, count)| count).sum()
     }
 
-    /// What so many percent of the requests took at most; 0 if there were none.
+    /// Returns the time within which so many percent of the requests ended; 0 if there were none.
     pub(crate) fn nanoseconds(&self, percent: u64) -> u64 {
         let rank = (self.requests() * percent).div_ceil(100);
         let mut counted = 0;

@@ -1,4 +1,4 @@
-//! What the examples with many processes have in common: their command lines, how they start
+//! The common parts of the examples with many processes: their command lines, how they start
 //! processes of their own and listen to them, what they count, and what must be true at the end.
 #![allow(
     dead_code,

@@ -45,7 +45,7 @@ pub(crate) fn command(role: &str, base: &Path, identity: &Identity) -> Result<Co
 /// Starts a process.
 ///
 /// # Errors
-/// What the system has run out of, or refuses, with advice.
+/// Starts the program. The error gives advice if the system refuses, or has run out of something.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     command.spawn().map_err(|error| {
         let advice = match error.raw_os_error().map(Errno::from_raw_os_error) {

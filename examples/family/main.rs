@@ -118,7 +118,7 @@ struct RunOptions {
     /// Each child gets the family's key from its parent, on its standard input.
     #[arg(long)]
     secure: bool,
-    /// What the processes are connected with: Unix sockets, TCP on this machine, or the sockets of virtual machines
+    /// The streams between the processes: Unix sockets, TCP on this machine, or the sockets of virtual machines
     ///
     /// Others can read and change plain streams on a network: the last two need `--secure` or `--plain`.
     #[arg(long, value_enum, default_value_t)]

@@ -15,7 +15,7 @@ use crate::raw::{
 /// The members that the leader may choose at a time.
 const CANDIDATES: usize = 4;
 
-/// What a candidate does when it is chosen.
+/// The reaction of a candidate when it is chosen.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Plan {
     /// It does not read the log.

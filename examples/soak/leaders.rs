@@ -91,7 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     Ok(0)
 }
 
-/// What such a process says.
+/// A line that such a process writes.
 pub(crate) enum Line {
     Child(Identity),
     Ready,

@@ -48,7 +48,7 @@ pub(crate) struct Options {
     /// How long a call may take, in milliseconds
     #[arg(long)]
     pub(crate) limit: u64,
-    /// What to end with
+    /// The exit code
     #[arg(long)]
     code: u8,
     /// Whether the leader may change, and whether this process may lead
@@ -56,7 +56,7 @@ pub(crate) struct Options {
     succession: Succession,
 }
 
-/// What a process does when its leader is gone.
+/// The reaction of a process when its leader is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Succession {
     /// It ends.

@@ -34,7 +34,7 @@ pub(crate) struct Options {
     /// The place of this process in the shared value
     #[arg(long, default_value_t = 0)]
     place: usize,
-    /// What a brief process ends with
+    /// The exit code of a brief process
     #[arg(long, default_value_t = 0)]
     code: u8,
 }

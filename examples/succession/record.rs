@@ -1,4 +1,4 @@
-//! What a process reports of each answer that it gets, one line for each, which is written at once: so it
+//! The record of the answers that a process gets: one line for each, which is written at once, so that it
 //! survives the process.
 
 use std::fmt;

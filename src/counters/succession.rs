@@ -1,4 +1,4 @@
-//! What a node counts of the succession of its leader.
+//! The counters of the succession.
 
 use core::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::Vmid;
 use crate::invariant::OrBroken;
 use crate::pal::Time;
 
-/// What a process knows of the succession of the leader.
+/// The state and the counters of the succession in one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SuccessionStatistics {

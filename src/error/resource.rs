@@ -1,4 +1,4 @@
-//! What a node has a limited number of.
+//! The resources of which a node has a limited number.
 
 use core::fmt;
 

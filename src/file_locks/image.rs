@@ -1,4 +1,4 @@
-//! What is not in an image of the tables: the indexes. And whether the links in an image lead anywhere without end.
+//! Makes the indexes anew, which an image of the tables does not contain, and checks that no list in the image is circular.
 
 use super::holders::holder_in;
 use super::table::order_of_file;
@@ -6,7 +6,7 @@ use super::{File, LockTable, hash_owner_and_file};
 use crate::store::NONE;
 
 impl LockTable<'_> {
-    /// Makes what is not in an image. Returns false if the image was none.
+    /// Makes the indexes. Returns false if the image is invalid.
     pub(crate) fn complete_image(&mut self) -> bool {
         self.search.complete_image();
         let has_slots = self.trees.slots().is_valid()

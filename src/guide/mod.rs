@@ -2,7 +2,7 @@
 //!
 //! A platform and the first calls: [`embedding`]. A library OS in C: [`porting`]. What may be called from where: [`concurrency`].
 //! A leader that ends or is killed: [`succession`]. What went wrong: [`debugging`]. Who is trusted for what: [`security`]. The parts and how they work: [`architecture`], [`design`].
-//! What each operation promises: [`protocol`], [`kernel_rules`]. Special words: [`glossary`].
+//! [`protocol`] and [`kernel_rules`] state the guarantees of each operation, and [`glossary`] explains special words.
 
 /// A page: a document, whose links lead to other pages here, and to files of the package elsewhere.
 macro_rules! page {

@@ -1,4 +1,4 @@
-//! What members that have left had is freed, and what was given to those that have come is theirs.
+//! Frees the resources of members that have left, and confirms the grants to members that have connected.
 
 use super::Leader;
 use crate::{Id, Vmid};

@@ -7,7 +7,7 @@ use crate::pal::Pal;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::{Id, Vmid};
 
-/// What is left to do to reclaim the resources of a process: first its file locks, then its leases, its
+/// The work that is left to reclaim the resources of a process: first its file locks, then its leases, its
 /// children, the IDs that it gave away and its own ones. The last step is its end itself: it is reported
 /// when all that the process had is free. The step is in the upper bits, the rest of that step in the lower ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +59,7 @@ impl Reclaim {
         }
     }
 
-    /// What is left after a portion of which `rest` is left.
+    /// Returns the work that is left after a portion with this `rest`.
     fn after(self, rest: u64) -> Reclaim {
         let step = self.0 >> Reclaim::SHIFT;
         match step.checked_sub(1) {
@@ -70,7 +70,7 @@ impl Reclaim {
     }
 }
 
-/// What is left to reclaim of one process. Only the worker changes it.
+/// The work that is left to reclaim the resources of one process. Only the worker changes it.
 pub(crate) struct AtomicReclaim {
     /// The VMID of the process; 0 if nothing was begun.
     of: AtomicU32,
@@ -104,7 +104,7 @@ impl AtomicReclaim {
     }
 }
 
-/// What is left after an operation that did a portion.
+/// Returns the work that is left after an operation that did a portion.
 pub(in crate::node) fn remaining(outcome: Outcome) -> u64 {
     match outcome {
         Outcome::Remaining(left) => left,

@@ -67,7 +67,7 @@ pub trait Stream: Send + Sync {
     }
 }
 
-/// What the reader of a log knows of the writer after the end of the log.
+/// The state of a log's writer, as its reader knows it after the end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogWriterEnd {
     /// The platform can't say more than that the stream has ended.

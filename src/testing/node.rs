@@ -1,4 +1,4 @@
-//! What tests and benchmarks do with a node beside what an embedder does.
+//! The calls on a node that tests and benchmarks make beside those of an embedder.
 
 use crate::error::Error;
 use crate::leader::{LeaderCapacities, OpObserver};

@@ -96,7 +96,7 @@ fn build(target: &str, features: &str, flags: &str) -> PathBuf {
         .args(["--features", features, "--target-dir"])
         .arg(&target)
         .current_dir(file(""))
-        // What the libraries have in common is built once.
+        // The crates that the libraries have in common are built once.
         .env("CARGO_BUILD_BUILD_DIR", made("build"))
         .env("RUSTFLAGS", flags);
     run(&mut build);

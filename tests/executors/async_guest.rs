@@ -43,7 +43,7 @@ fn pend(_: *mut ()) {
     IS_PENDING.store(true, Ordering::SeqCst);
 }
 
-/// What the tasks have done.
+/// The results of the tasks.
 #[derive(Default)]
 struct Done {
     tasks: Cell<usize>,

@@ -1,4 +1,4 @@
-//! What a dropped future leaves behind: before its request was sent, after that, and after the answer came.
+//! A future is dropped before its request is sent, after that, or after the answer has come: it leaves nothing behind.
 
 use core::time::Duration;
 

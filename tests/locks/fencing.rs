@@ -45,7 +45,7 @@ enum Request {
     Left,
 }
 
-/// What is under way from the leader to a member.
+/// A message that is under way from the leader to a member.
 enum Reply {
     Delegated(u64, Option<usize>),
     Recall(u64),

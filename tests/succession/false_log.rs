@@ -319,7 +319,7 @@ fn logs_in_the_leaders_name_with_another_key_are_refused_before_and_after_the_le
             stream.write_all(beginning).unwrap();
             early.push(stream);
         }
-        // What can be no key is refused at once.
+        // Bytes that can't be a key are refused at once.
         wait_until("three are refused", || {
             node.statistics().refused(Refusal::NotHeir) == 3
         });

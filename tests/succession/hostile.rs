@@ -364,7 +364,7 @@ fn new_leader_names_no_heir_while_a_member_is_about_to_rejoin_and_does_not_wait_
     let Family { leader, _dir, .. } = family;
     drop(leader);
     let announcement = silent.accept_from(first.identity().vmid.get());
-    // What the dead leader had for the silent member is at the new leader alone.
+    // The new leader alone has the frames of the dead one for the silent member.
     let until = Instant::now() + Duration::from_millis(100);
     while Instant::now() < until {
         assert_eq!(first.named_heir(), None);

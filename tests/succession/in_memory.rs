@@ -174,7 +174,7 @@ impl Family {
         panic!("the call does not end: {waits:?}");
     }
 
-    /// What is written to that process arrives later: when this is called with none.
+    /// Bytes that are written to that process from now on arrive only when this is called with none.
     pub(crate) fn delay(process: Option<&Process>) {
         WAITING.set(process.map(|process| process.identity().vmid));
     }

@@ -20,7 +20,7 @@ const WATCHED: Config = Config {
 /// Names the directory of the family to the process that leads.
 const BASE: &str = "STOPPED_LEADER_BASE";
 
-/// What the process does that leads: this test does nothing where it is no such process.
+/// The program of the process that leads. In any other process the test does nothing.
 #[test]
 fn leading_process() {
     let Some(base) = std::env::var_os(BASE) else {

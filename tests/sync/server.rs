@@ -385,7 +385,7 @@ fn leases_of_a_dead_process_are_taken_back_in_portions() {
         let before = server.client_usage().0;
         left = server.reclaim_portion(vmid(2), left);
         assert!(before - server.client_usage().0 <= 64);
-        // What is taken back is granted at once.
+        // A lease that is taken back is granted to the next client at once.
         while server.poll_transmit().is_some() {
             server.mark_sent();
             granted += 1;

@@ -55,7 +55,7 @@ impl InsertPoint {
 }
 
 /// A lock on a range of a file.
-// What a search reads of a lock is first and together: of ten thousand locks most are not in the nearest cache.
+// The fields that a search reads come first and together, because most of ten thousand locks are not in the nearest cache.
 #[derive(Clone, Copy, Hash)]
 #[repr(C)]
 pub(super) struct RangeLock {

@@ -177,7 +177,7 @@ impl<'m> Ranges<'m> {
         let parts = usize::from(start < id).plus(usize::from(id < end));
         let payer = interval.payer();
         let receiver = receiver.filter(|receiver| !self.quotas.is_payer(payer, *receiver));
-        // What the payer of the range keeps, beside one place that it pays already.
+        // The number of places that the payer of the range keeps, beside the one that it pays for already.
         let more = match receiver {
             Some(_) => parts.max(1).minus(1),
             None => parts,

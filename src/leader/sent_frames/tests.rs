@@ -271,7 +271,7 @@ impl World<'_> {
             };
             let given = messages(queued);
             assert_eq!(self.leader.given(*member), Some(given), "{member:?}");
-            // What fits into a queue is kept, and may be more.
+            // At least as many frames as fit into a queue are kept.
             let mut kept = queued.len();
             let mut bytes = 0;
             while kept > 0 && bytes + queued[kept - 1].0.len() <= LENGTH {

@@ -159,7 +159,7 @@ calls! {
             self.end_as_leader(leader, &notice);
         }
         let notified = match parent {
-            // What a leader sends is the leader's notice, which the tables send by themselves.
+            // A leader sends nothing here: its tables send the leader's notice by themselves.
             Some(parent) if Some(parent) != self.led_by() && !(self.leads() && self.follows()) => {
                 wait!(self.send_end(parent, &notice, limits))
             }

@@ -66,7 +66,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return until;
         };
         let limits = &self.leader_limits.starts;
-        // What a leader that closes abandons would not be reclaimed any more.
+        // If a leader that closes abandoned a start, its resources would not be reclaimed any more.
         if !limits.is_needed.load(Ordering::SeqCst) || self.phase() >= Phase::Closing {
             return until;
         }

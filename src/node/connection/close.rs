@@ -83,7 +83,7 @@ impl<'m, P: Pal> Node<'m, P> {
             && Self::kept_until(peer).is_none()
         {
             let read = self.read(&mut rx);
-            // What a leader has written is nowhere else.
+            // No other process has the frames that a leader has written.
             let is_counted = read != ReadOutcome::NotNow && !self.awaits_rest_of(peer);
             rx.last_reads = rx.last_reads.plus(usize::from(is_counted));
             let retry = self.handle_frames(peer, &mut rx, Reader::Worker);

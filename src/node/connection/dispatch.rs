@@ -86,7 +86,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 message => message,
             };
-            // What a member that ends had is free before its parent learns of the end.
+            // The resources of a member that ends are free before its parent learns of the end.
             if let Message::ChildExit(exit) = message
                 && self.is_last_exit(peer, exit.pid)
                 && !self.reclaim_possessions_of(peer)

@@ -1,4 +1,4 @@
-//! What a call takes back if it fails, or if its future is dropped.
+//! Undoes the steps of a call that fails, or whose future is dropped.
 
 /// Undoes a step of a call when it is dropped, unless the call succeeds.
 pub(in crate::node) struct Undo<F: FnMut()> {

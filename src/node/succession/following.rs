@@ -218,7 +218,7 @@ pub(in crate::node) struct Kept<'f, 'm> {
     seq: u64,
 }
 
-/// What was done with a frame to the leader.
+/// The result of an attempt to put a frame to the leader into a queue.
 pub(in crate::node) enum Put<'f, 'm> {
     /// It is to be queued, and then recorded.
     Queue(Keeping<'f, 'm>),

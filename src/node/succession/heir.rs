@@ -41,19 +41,19 @@ pub(super) enum LogEnd {
     },
 }
 
-/// What the heir has read.
+/// The heir's end of the log, and the state of its reading.
 pub(super) struct LogReader<'m, S> {
     stream: Option<S>,
     frames: FrameReader<'m>,
     stage: ReadStage,
     has_ended: bool,
-    /// What the platform knew of the leader when it was asked last.
+    /// The platform's last answer about the leader.
     writer_end: LogWriterEnd,
     /// The platform reports the end of the stream.
     is_watched: bool,
 }
 
-/// What the records so far were.
+/// The kind of the records that come next in the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadStage {
     /// The slices of the state come.

@@ -110,7 +110,7 @@ impl<'m, P: Pal> Node<'m, P> {
             LogStage::Unconfirmed => {
                 let limit = Time(log.confirm_by.load(Ordering::SeqCst));
                 let is_confirmed = log.is_confirmed.load(Ordering::SeqCst);
-                // What was queued for the heir before it got the state is nowhere else, so it is written first.
+                // Only the leader has the frames that were queued for the heir before it got the state, so they are written first.
                 let has_all = self.hand_on_unreceived(log);
                 let may_name = is_confirmed && has_all && Self::is_settled(&peer);
                 if now >= limit || may_name && !self.name_heir(log, &peer) {

@@ -38,7 +38,7 @@ const FIRST_MEMBERS: usize = 64;
 /// The room for the longest answer that comes later.
 const LATE_ANSWER: usize = Answer::Lock(Ok(None)).length();
 
-/// What a new leader has for a member that has not rejoined yet.
+/// A frame that a new leader has for a member that has not rejoined yet.
 #[derive(Clone, Copy)]
 pub(in crate::node) enum Resent<'a> {
     Answer(&'a Answer<'a>),

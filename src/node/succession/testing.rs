@@ -1,4 +1,4 @@
-//! What tests see of the succession.
+//! The methods with which tests look into the succession.
 
 use crate::Vmid;
 use crate::leader::OpObserver;

@@ -1,6 +1,6 @@
-//! What the leader before had for members that have not rejoined goes to the next heir, too: it can't compute that itself.
+//! The frames of the former leader for members that have not rejoined go to the next heir, too: it can't compute them itself.
 //!
-//! It follows the state in the log, member by member, before the heir is named.
+//! They follow the state in the log, member by member, before the heir is named.
 
 use super::leader_log::Log;
 use crate::Vmid;

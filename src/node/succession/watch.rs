@@ -2,7 +2,7 @@
 
 use crate::sync::AtomicU64;
 
-/// What the heir knows of the leader's signs of life. Times are those of the platform's clock, 0 for none.
+/// The signs of life of the leader that the heir has seen. Times are those of the platform's clock, 0 for none.
 pub(super) struct Watch {
     /// The time of the last sign.
     pub(super) heard: AtomicU64,

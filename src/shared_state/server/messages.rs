@@ -1,4 +1,4 @@
-//! What the server does with each message of a client.
+//! The server's side of each message of a client.
 
 use super::{ClientRecord, NONE, RequestError, Server};
 use crate::Vmid;

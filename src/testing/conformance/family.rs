@@ -89,7 +89,7 @@ fn run<P: Pal + 'static>(
             let exit = leader.wait_child(ChildSelector::Any, wait);
             statuses.push(exit.map(|exit| exit.code));
         }
-        // What a child says is the cause, and its exit status only follows from that.
+        // A child states the cause of its failure. Its exit status only follows from the cause, so it is looked at afterwards.
         while !statuses.is_empty() {
             leader.poll(Deadline::Now);
             match ends.recv_timeout(Duration::from_millis(1)) {

@@ -1,4 +1,4 @@
-//! What all checks of a platform are made with.
+//! The parts that all checks of a platform have in common.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;

@@ -288,7 +288,7 @@ impl World<'_> {
         }
     }
 
-    /// What is visible at the end. It changes the machines.
+    /// Returns all that is visible at the end. It changes the machines.
     pub(super) fn look(&mut self) -> Seen {
         for who in 0..self.members.len() {
             if self.seen.at[who] != At::Dead {

@@ -34,7 +34,7 @@ pub(crate) struct Cli {
     /// The most members of a family; without this each seed says
     #[arg(long, value_name = "N", value_parser = members)]
     members: Option<usize>,
-    /// What may go wrong: a list, `all` or `none` (see below). Each seed takes about half of it
+    /// The faults that may happen: a list, `all` or `none` (see below). Each seed takes about half of them
     #[arg(long, value_name = "LIST", default_value = "all", value_parser = Faults::parse)]
     faults: Faults,
     /// Do these steps alone, as a shrunk seed names them

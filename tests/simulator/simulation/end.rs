@@ -126,7 +126,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
             ));
             let is_marked_dead = world.checks.family.is_marked_dead(own.vmid);
             let is_leader_gone = world.checks.succession.may_be_gone(&world.checks.family);
-            // What a leader that has left was to send, its heir sends.
+            // The heir sends what a leader that has left had not sent yet.
             let is_sent = flushed || has_led;
             if !(is_marked_dead || is_leader_gone || exited.is_ok() && is_sent) {
                 let what = Err(format!("v{} can't report its exit: {exited:?}", own.vmid));

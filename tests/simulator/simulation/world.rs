@@ -130,7 +130,7 @@ impl World {
     /// Records the outcome of a check; the first failure ends the run.
     pub(crate) fn check(&mut self, check: &'static str, outcome: Result<(), String>) {
         let Err(what) = outcome else { return };
-        // What a process that was killed does is of no consequence.
+        // A process that was killed is not checked.
         if self.network.is_dead(self.running) {
             return;
         }

@@ -1,4 +1,4 @@
-//! What is observed of the machines, and what holds in every state.
+//! The observations of the machines, and the properties that every state has.
 
 use libos_ipc::wire::{LockKind, SyncState};
 

@@ -79,7 +79,7 @@ impl World<'_, '_> {
         if seq != 0 {
             kept.note_request(seq, true);
         }
-        // What is written to a leader that is dead is lost.
+        // A frame that is written to a dead leader is lost.
         let is_lost = leader == LEADER && !self.seen.is_old_alive;
         let own = &mut self.seen.processes[process];
         if own.stage == Stage::Led && !is_lost {

@@ -77,7 +77,7 @@ pub(super) enum Stage {
     Dead,
 }
 
-/// What is known of one process.
+/// The observations of one process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Process {
     pub(super) stage: Stage,

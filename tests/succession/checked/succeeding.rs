@@ -31,7 +31,7 @@ impl World<'_, '_> {
     pub(super) fn take_over(&mut self) {
         let us = vmid(HEIR);
         self.seen.has_taken_over = true;
-        // What the old leader had for this process.
+        // The frames that the old leader had for this process.
         let mut own = Vec::new();
         let received = self.seen.processes[HEIR].received;
         self.sent.for_each_after(us, received, 0, |frame| {

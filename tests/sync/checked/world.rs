@@ -217,7 +217,7 @@ impl World<'_> {
         };
     }
 
-    /// What is visible at the end.
+    /// Returns all that is visible at the end.
     fn into_seen(mut self) -> Observed {
         for process in 0..self.clients.len() {
             let is_dead = self.seen.activity[process] == Activity::Dead;

@@ -22,7 +22,7 @@ const COLOURS: [RGBColor; 3] = [
     RGBColor(213, 94, 0),
 ];
 
-/// What one plot shows: for each line what it is, and microseconds by place.
+/// The contents of one plot: for each line its name, and microseconds by place.
 struct Figures {
     machine: String,
     places: Vec<String>,

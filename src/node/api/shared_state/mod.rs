@@ -43,7 +43,7 @@ impl SyncHandle {
     }
 }
 
-/// What happened to a value before a caller acquired it.
+/// The changes of a value before a caller acquired it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(not(feature = "testing"), non_exhaustive)]
 pub struct ValueStatus {

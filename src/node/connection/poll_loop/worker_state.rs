@@ -1,4 +1,4 @@
-//! What the poll loop keeps from one turn to the next.
+//! The state that the poll loop keeps from one turn to the next.
 
 use super::Retry;
 use crate::Vmid;

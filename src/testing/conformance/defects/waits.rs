@@ -1,4 +1,4 @@
-//! What a wait of a platform with a defect reports.
+//! The results of the waits of a platform with a defect.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;

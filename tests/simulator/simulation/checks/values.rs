@@ -107,7 +107,7 @@ impl Values {
             self.all[at].requesters.insert(who.0);
             self.all[at].may_be_again |= is_cut_off;
         }
-        // What a process waits for that is cut off may never come.
+        // A process that is cut off may wait for ever.
         if is_cut_off {
             return;
         }

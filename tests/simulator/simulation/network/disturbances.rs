@@ -1,4 +1,4 @@
-//! What disturbs a family with heirs and kills nobody: a process is stopped for a while, or the streams between the leader
+//! Disturbances of a family with heirs that kill nobody: a process is stopped for a while, or the streams between the leader
 //! and its heir end.
 
 use fastrand::Rng;

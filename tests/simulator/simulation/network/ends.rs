@@ -28,7 +28,7 @@ impl Network {
     pub(super) fn break_off(&mut self, pipe: usize) {
         let keep = self.rng.usize(..=self.pipes[pipe].bytes.len());
         let broken = &mut self.pipes[pipe];
-        // What was written on a severed stream does not arrive.
+        // Bytes that were written on a severed stream do not arrive.
         let keep = match broken.severed {
             Some(_) => keep.min(broken.arrived),
             None => keep,
@@ -69,7 +69,7 @@ impl Network {
                 ends if ends == (other, leader) => Side::Reader,
                 _ => continue,
             };
-            // What is in transit is lost.
+            // The bytes in transit are lost.
             pipe.severed = Some(side);
             pipe.bytes.truncate(pipe.arrived);
             pipe.generation = pipe.generation.wrapping_add(1);

@@ -158,7 +158,7 @@ pub(crate) struct Network {
     cuts: BTreeSet<(u32, u32)>,
     /// The deaths of leaders, in a family that may outlive them.
     deaths: Option<Deaths>,
-    /// What disturbs a leader and its heir, and kills nobody.
+    /// The disturbances of a leader and its heir that kill nobody.
     disturbances: Option<Disturbances>,
     /// The last operation that the leader has applied, and the last one before it wrote to a member.
     pub(crate) applied: u64,

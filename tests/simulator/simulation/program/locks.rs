@@ -159,7 +159,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             None => node.set_lock(lock, wait),
         });
         let was_dropped = may_drop && outcome == Err(Error::Interrupted);
-        // What is granted meanwhile the node unlocks, before it makes the next call about locks.
+        // The node unlocks a lock that is granted meanwhile, before it makes the next call about locks.
         if was_dropped && with(|world| world.network.rng.bool()) {
             outcome = self.call(name, limit, may_be, |node, wait| node.set_lock(lock, wait));
         }
@@ -184,7 +184,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 files.release_done(owner);
             }
             let checked = match outcome.map_err(Error::errno) {
-                // What a process unlocks that was cut off stays locked at the leader.
+                // A lock that a process unlocks after it was cut off stays locked at the leader.
                 Ok(()) if is_unlock && !is_certain => Ok(()),
                 Ok(()) if is_unlock => {
                     files.cleared(claim.space, owner, &bytes, now);
