@@ -174,3 +174,45 @@ fn lock_whose_future_is_dropped_while_its_process_begins_to_lead_is_cancelled_th
     let (_family, heir) = with_a_lock_that_is_to_be_requested(drop);
     assert_eq!(heir.statistics().pools.waiters.now, 0);
 }
+
+#[test]
+fn signal_of_a_leader_that_dies_after_its_call_waits_at_the_heir_for_a_child_that_is_starting() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let heir = family.child(&leader, CONFIG);
+    family.is_heir(&heir);
+    let child = family.run(leader.start_child_async(long())).unwrap();
+    let target = Target::Process(child.pid.unwrap());
+    family.run(leader.kill_async(target, 40, long())).unwrap();
+    drop(leader);
+    family.end_leader();
+    family.run(heir.new_vmid_async(long())).unwrap();
+    assert_eq!(heir.statistics().pools.queued_signals.now, 1);
+}
+
+#[test]
+fn lock_of_a_leader_that_dies_after_its_call_stays_with_the_other_holder_of_the_open_file() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let heir = family.child(&leader, CONFIG);
+    let holder = family.child(&leader, FOLLOWER);
+    family.is_heir(&heir);
+    let gives = leader.give_open_file_async(holder.identity().vmid, 7, long());
+    family.run(gives).unwrap();
+    let lock = |node: &Process, handle| FileLock {
+        family: LockFamily::Flock,
+        kind: LockKind::Write,
+        start: 0,
+        end: u64::MAX,
+        pid: node.pid().unwrap().get(),
+        handle,
+        wait: false,
+        path: b"f",
+    };
+    leader.set_lock(&lock(&leader, 7), long()).unwrap();
+    drop(leader);
+    family.end_leader();
+    let other = lock(&heir, 8);
+    let refused = family.run(heir.set_lock_async(&other, long()));
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+}

@@ -126,10 +126,7 @@ calls! {
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<Result<u64, Error>, Error> {
-        let answer = wait!(self.call(self.leader_vmid(), message, wait))?;
-        // The number leaves the family: no successor of this leader may give a lower one.
-        self.await_log_written();
-        match answer {
+        match wait!(self.call(self.leader_vmid(), message, wait))? {
             Answer::Fencing(number) => Ok(number.map_err(error_of)),
             _ => Err(Error::Invalid(Invalid::Answer)),
         }

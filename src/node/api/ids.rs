@@ -205,9 +205,7 @@ impl<P: Pal> Node<'_, P> {
 calls! {
     fn new_vmid_in(&self, wait: Wait<'_>) -> Result<Vmid, Error> {
         let message = Message::GetNewVmid;
-        let answer = wait!(self.call(self.leader_vmid(), &message, wait))?;
-        self.await_log_written();
-        match answer {
+        match wait!(self.call(self.leader_vmid(), &message, wait))? {
             Answer::Vmid(vmid) => Vmid::new(vmid).ok_or(Error::NoIds),
             _ => Err(Error::NoIds),
         }
@@ -231,10 +229,7 @@ calls! {
             id,
             owner: to.get(),
         };
-        let changed = wait!(self.call(self.leader_vmid(), &message, wait));
-        // The new owner may be informed of it in another way.
-        self.await_log_written();
-        done(changed?)
+        done(wait!(self.call(self.leader_vmid(), &message, wait))?)
     }
 
     fn owner_of_in(&self, id: Id, wait: Wait<'_>) -> Result<Option<Vmid>, Error> {

@@ -137,9 +137,7 @@ calls! {
         let wait = self.begin(wait);
         self.used_locks.record_open_file(open_file);
         let give = OpenFileNotice::Give(to);
-        let answer = wait!(self.notify_open_file(give, open_file, wait))?;
-        self.await_log_written();
-        match answer {
+        match wait!(self.notify_open_file(give, open_file, wait))? {
             Answer::Status(Ok(UNCONFIRMED)) => {
                 wait!(self.await_receiver(to, open_file, wait));
                 Ok(())

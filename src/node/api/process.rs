@@ -234,9 +234,7 @@ calls! {
         }
         let vmid = vmid.get();
         let message = Message::ProcessStart { vmid, pid };
-        let announced = wait!(self.change_process(&message, wait));
-        self.await_log_written();
-        announced
+        wait!(self.change_process(&message, wait))
     }
 
 }

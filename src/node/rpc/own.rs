@@ -13,7 +13,7 @@ use crate::node::upcall::Signal;
 use crate::node::{LeaderTables, Node, Sender};
 use crate::pal::{Pal, Time};
 use crate::path::scan_path;
-use crate::wire::{Answer, FileLock, KillTarget, Message};
+use crate::wire::{Answer, FileLock, KillTarget, LockFamily, Message};
 
 /// A request of this process to itself that has begun.
 pub(super) enum Own {
@@ -78,7 +78,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Makes a request of this process itself, and waits for the answer if it comes later.
+    /// Makes a request of this process itself, and waits for the answer if it comes later, and until the heir
+    /// can read what the request has changed.
     #[inline]
     pub(super) fn call_own(
         &self,
@@ -86,10 +87,12 @@ impl<'m, P: Pal> Node<'m, P> {
         data: &mut ReplyData<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
-        match self.answer_own(message)? {
+        let answer = match self.answer_own(message)? {
             Some(answer) => Ok(answer),
             None => self.await_own(message, data, wait),
-        }
+        };
+        self.await_log_written();
+        answer
     }
 
     /// Answers a request of this process to itself without a waiter. None if the answer may come later,
@@ -135,10 +138,12 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// As [`Node::handle_own`]; [`Error::Full`] without a waiter.
     pub(super) fn begin_own(&self, message: &Message<'_>) -> Result<Own, Error> {
-        match self.answer_own(message)? {
-            Some(answer) => Ok(Own::Answered(answer)),
-            None => self.begin_waiting_own(message, self.now(), true),
-        }
+        let own = match self.answer_own(message)? {
+            Some(answer) => Own::Answered(answer),
+            None => self.begin_waiting_own(message, self.now(), true)?,
+        };
+        self.await_log_written();
+        Ok(own)
     }
 
     #[inline]
@@ -212,6 +217,10 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         if leader.has_output() {
             self.send_output(Sender::Call);
+        }
+        // The locks of a process end with it, those of an open file with its last holder.
+        if lock.family != LockFamily::Posix {
+            self.await_log_written();
         }
         match outcome {
             Outcome::Answer(Answer::Status(Ok(_))) => Some(Ok(())),

@@ -137,6 +137,9 @@ impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
         );
         let outcome = outcome?;
         call.record_end(self.node, &outcome);
+        if peer.is_none() {
+            self.node.await_log_written();
+        }
         if let Err(error) = outcome
             && self.node.is_moved(call.dest, message, error)
         {

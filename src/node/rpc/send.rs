@@ -277,7 +277,9 @@ calls! {
     fn send_to(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         if dest == self.identity.vmid {
-            self.send_own(message)
+            let sent = self.send_own(message);
+            self.await_log_written();
+            sent
         } else {
             wait!(self.post(dest, message, wait))
         }

@@ -486,8 +486,10 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: writes the log after a call of its own process that prepares something for another one, which
-    /// learns of it on other ways than through a stream of this node: a child by its identity, a receiver by a descriptor.
+    /// As the leader: waits until all is written that a call of its own process has changed, as the answer to a member
+    /// is written after the log. A change may outlast this process (a signal for a child that is starting, a fencing
+    /// number), and others may learn of it on other ways than through a stream of this node. Waits at most as long as
+    /// the heir may take to read.
     #[inline]
     pub(in crate::node) fn await_log_written(&self) {
         if let Some(log) = self.leadership.log()
@@ -498,8 +500,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Writes the log until all is written that was appended before, or `must_wait` is false: at most as long as the heir
-    /// may take to read.
+    /// Writes the log until all is written that was appended before, or `must_wait` is false.
     #[cold]
     #[inline(never)]
     fn write_log_while(
