@@ -190,6 +190,20 @@ fn signal_of_a_leader_that_dies_after_its_call_waits_at_the_heir_for_a_child_tha
     assert_eq!(heir.statistics().pools.queued_signals.now, 1);
 }
 
+/// A lock of the open file 7: `flock(2)` without waiting.
+fn flock(node: &Process, kind: LockKind) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Flock,
+        kind,
+        start: 0,
+        end: u64::MAX,
+        pid: node.pid().unwrap().get(),
+        handle: 7,
+        wait: false,
+        path: b"f",
+    }
+}
+
 #[test]
 fn lock_of_a_leader_that_dies_after_its_call_stays_with_the_other_holder_of_the_open_file() {
     let mut family = Family::new();
@@ -199,20 +213,33 @@ fn lock_of_a_leader_that_dies_after_its_call_stays_with_the_other_holder_of_the_
     family.is_heir(&heir);
     let gives = leader.give_open_file_async(holder.identity().vmid, 7, long());
     family.run(gives).unwrap();
-    let lock = |node: &Process, handle| FileLock {
-        family: LockFamily::Flock,
-        kind: LockKind::Write,
-        start: 0,
-        end: u64::MAX,
-        pid: node.pid().unwrap().get(),
-        handle,
-        wait: false,
-        path: b"f",
-    };
-    leader.set_lock(&lock(&leader, 7), long()).unwrap();
+    leader
+        .set_lock(&flock(&leader, LockKind::Write), long())
+        .unwrap();
     drop(leader);
     family.end_leader();
-    let other = lock(&heir, 8);
+    let other = FileLock {
+        handle: 8,
+        ..flock(&heir, LockKind::Write)
+    };
     let refused = family.run(heir.set_lock_async(&other, long()));
     assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+}
+
+#[test]
+fn calls_of_a_leader_end_while_its_heir_reads_nothing_and_the_clock_stands_still() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let heir = family.child(&leader, CONFIG);
+    let other = family.child(&leader, CONFIG);
+    family.is_heir(&heir);
+    for _ in 0..60 {
+        leader
+            .set_lock(&flock(&leader, LockKind::Write), long())
+            .unwrap();
+        leader
+            .set_lock(&flock(&leader, LockKind::Unlock), long())
+            .unwrap();
+    }
+    family.run(other.new_vmid_async(long())).unwrap();
 }
