@@ -308,7 +308,8 @@ impl Values {
             version: value.now.version + 1 + others,
             writer: pid,
         };
-        if others > 0 {
+        // A process that never requested to change the value can't.
+        if others > 0 || value.requesters.contains(&pid) {
             value.maybe.push(stamp);
         }
         stamp
