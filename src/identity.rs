@@ -6,6 +6,8 @@ use core::str::FromStr;
 use crate::{ID_MAX, Pid, Vmid};
 
 /// The identity of a process in its family.
+///
+/// A new version may add fields, so a value is built from another: `Identity { pid, ..Identity::child(vmid, parent) }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The VMID of this process.

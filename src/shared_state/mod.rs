@@ -31,6 +31,9 @@ const fn strength(state: SyncState) -> u8 {
 }
 
 /// The limits of the leader for shared values.
+///
+/// A new version may add fields, so a value is built from another: `LeaseLimits { handles: 16,
+/// ..Capacities::DEFAULT.leases }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseLimits {
     /// The largest number of handles in use in the whole family.
