@@ -2,8 +2,10 @@
 
 mod filling;
 mod following;
+mod frame_kinds;
 mod heir;
 mod heirs;
+mod keeping;
 mod leader_log;
 mod log_claim;
 mod log_key;
@@ -18,7 +20,8 @@ mod testing;
 mod unreceived;
 mod watch;
 
-pub(in crate::node) use following::{Kept, Put, is_for_leader, keep_answer, keep_message};
+pub(in crate::node) use frame_kinds::is_for_leader;
+pub(in crate::node) use keeping::{Kept, Put, keep_answer, keep_message};
 pub(in crate::node) use log_claim::LogClaim;
 pub(in crate::node) use log_key::LogKeyFrame;
 pub(in crate::node) use rejoin::Succession;

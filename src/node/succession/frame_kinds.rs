@@ -1,0 +1,55 @@
+//! The kinds of frames between a member and its leader.
+
+use crate::leader::{Op, Signals};
+use crate::wire::{KillTarget, Message, SyncCode, codes};
+
+/// Whether the leader executes the message as the leader, not as a process.
+pub(in crate::node) fn is_for_leader(message: &Message<'_>) -> bool {
+    is_look_up(message) || is_counted(message)
+}
+
+fn is_look_up(message: &Message<'_>) -> bool {
+    matches!(
+        message,
+        Message::GetIdOwner(_) | Message::ProcessQuery(_) | Message::ProcessEnd(_)
+    )
+}
+
+/// Whether the message changes the leader's state, so that its frame is counted.
+pub(super) fn is_counted(message: &Message<'_>) -> bool {
+    match message {
+        Message::PidKill(kill) => kill.target == KillTarget::All,
+        Message::Sync(code, _) => code.is_for_server(),
+        Message::SyncNote { .. } => true,
+        message => Op::is_change(message),
+    }
+}
+
+/// Whether a message goes to other processes than the leader, too.
+pub(super) fn is_for_parent(message: &Message<'_>) -> bool {
+    matches!(message, Message::ChildExit(_) | Message::PidKill(_))
+}
+
+/// Whether a frame of the leader is a counted message: one of its outbox that is no answer.
+pub(super) fn is_counted_from_leader(code: u8, seq: u64) -> bool {
+    match code {
+        codes::PID_KILL => Signals::is_forwarded(seq),
+        codes::PID_KILL_PASSED
+        | codes::CHILDEXIT
+        | codes::PROCESS_NOTE
+        | codes::FILE_GIVEN
+        | codes::FILE_LOCK_RECALL
+        | codes::SYNC_NOTE => true,
+        code => SyncCode::ALL
+            .iter()
+            .any(|sync| sync.number() == code && !sync.is_for_server()),
+    }
+}
+
+/// Whether only a leader sends frames of this kind to a member, and they are not counted.
+pub(super) const fn is_of_leader(code: u8) -> bool {
+    matches!(
+        code,
+        codes::HEIRS | codes::DISMISS | codes::LOG | codes::MARK | codes::HEARTBEAT
+    )
+}

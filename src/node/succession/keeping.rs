@@ -1,0 +1,212 @@
+//! The frames to the leader that a member keeps until their arrival is proven.
+
+use super::following::{Following, Stage};
+use super::frame_kinds::{is_counted, is_for_leader};
+use crate::Vmid;
+use crate::error::{Error, Resource};
+use crate::invariant::{Count, OrBroken};
+use crate::leader::{MOST_UNANSWERED, Signals};
+use crate::member::KeptFrames;
+use crate::node::connection::Queue;
+use crate::node::{ANSWER_RESERVE, Node, PeerRef};
+use crate::pal::Pal;
+use crate::store::SpinLockGuard;
+use crate::sync::{AtomicU32, Ordering};
+use crate::wire::{Answer, Message};
+
+/// The bytes for answers that requests leave free among the kept frames. At most [`MOST_UNANSWERED`] answers come until a
+/// MARK finds room in the send queue, since none of them arrives meanwhile, as many until it is answered, and as many until
+/// the next one is.
+const ANSWERS_KEPT: usize = 4 * MOST_UNANSWERED as usize * Answer::DONE.length();
+
+/// How a frame to the leader is handled.
+#[derive(Clone, Copy)]
+pub(in crate::node) struct Kept<'f, 'm> {
+    following: &'f Following<'m>,
+    leader: &'f AtomicU32,
+    to: Vmid,
+    is_counted: bool,
+    is_answer: bool,
+    seq: u64,
+}
+
+/// The result of an attempt to put a frame to the leader into a queue.
+pub(in crate::node) enum Put<'f, 'm> {
+    /// It is to be queued, and then recorded.
+    Queue(Keeping<'f, 'm>),
+    /// It is kept, and is sent when there is a leader.
+    Kept,
+}
+
+/// The kept frames, locked until a frame is queued.
+pub(in crate::node) struct Keeping<'f, 'm> {
+    kept: SpinLockGuard<'f, KeptFrames<'m>>,
+    is_counted: bool,
+    seq: u64,
+}
+
+impl Keeping<'_, '_> {
+    /// Records that the frame is the last one in the queue. True if the leader is to be asked for a MARK
+    /// ([`Node::mark_if_due`]).
+    #[inline]
+    pub(in crate::node) fn record(mut self, queue: &Queue<'_>, length: usize) -> bool {
+        if self.is_counted {
+            let queued = queue.filling.unsent();
+            let start = queued.len().minus(length);
+            self.kept.keep(queued.get(start..).or_broken(&[]));
+        }
+        if self.seq != 0 {
+            self.kept.note_request(self.seq, self.is_counted);
+        }
+        self.kept.mark_due().is_some()
+    }
+}
+
+impl<'f, 'm> Kept<'f, 'm> {
+    /// Decides on a frame before it is put into the queue of the leader, which the caller has locked.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if there is no room to keep the frame, or, for a look-up, if there is no leader at
+    /// present.
+    /// [`Error::NoSuchProcess`] if another process leads by now.
+    pub(in crate::node) fn check(
+        self,
+        length: usize,
+        is_closed: bool,
+        encode: impl FnOnce(&mut KeptFrames<'m>) -> bool,
+    ) -> Result<Put<'f, 'm>, Error> {
+        let full = Error::Full(Resource::SendQueue);
+        let mut kept = self.following.kept.lock();
+        // The leader changes under this lock, and then the waiters of the frames that are kept follow.
+        if self.leader.load(Ordering::SeqCst) != self.to.get() {
+            return Err(Error::NoSuchProcess);
+        }
+        // An answer finds room, since requests leave some.
+        let reserve = if self.is_answer { 0 } else { ANSWERS_KEPT };
+        if self.is_counted && !kept.has_room(length.plus(reserve)) {
+            return Err(full);
+        }
+        if self.following.stage() == Stage::Led && !is_closed {
+            return Ok(Put::Queue(Keeping {
+                kept,
+                is_counted: self.is_counted,
+                seq: self.seq,
+            }));
+        }
+        if !self.is_counted || !encode(&mut kept) {
+            return Err(full);
+        }
+        if self.seq != 0 {
+            kept.note_request(self.seq, true);
+        }
+        Ok(Put::Kept)
+    }
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Returns how a message to that process is kept: `None` if it is none for the leader, or this process
+    /// does not follow the succession.
+    #[inline(never)]
+    pub(in crate::node) fn kept(
+        &self,
+        to: Vmid,
+        seq: u64,
+        message: &Message<'_>,
+    ) -> Option<Kept<'_, 'm>> {
+        let following = self.leadership.following()?;
+        (Some(to) == self.led_by() && is_for_leader(message)).then(|| Kept {
+            following,
+            leader: &self.leadership.leader,
+            to,
+            is_counted: is_counted(message),
+            is_answer: false,
+            seq,
+        })
+    }
+
+    /// As [`Node::kept`], of an answer.
+    #[inline(never)]
+    pub(in crate::node) fn kept_answer(&self, to: Vmid, seq: u64) -> Option<Kept<'_, 'm>> {
+        let following = self.leadership.following()?;
+        (Some(to) == self.led_by() && Signals::is_forwarded(seq)).then_some(Kept {
+            following,
+            leader: &self.leadership.leader,
+            to,
+            is_counted: true,
+            is_answer: true,
+            seq: 0,
+        })
+    }
+
+    /// Records that an answer of the leader came: the frames before its request have arrived.
+    pub(in crate::node) fn note_answer(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64) {
+        if let Some(following) = self.following()
+            && Some(peer.vmid()) == self.led_by()
+        {
+            following.kept.lock().on_answer(seq);
+            self.notify_kept_room(peer);
+        }
+    }
+
+    /// Wakes the calls that wait for room to keep their frames.
+    pub(super) fn notify_kept_room(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        if peer.room_wanted.load(Ordering::SeqCst) && peer.room_wanted.swap(false, Ordering::SeqCst)
+        {
+            self.waiters.wake_for_room(peer.vmid());
+        }
+    }
+
+    /// Asks the leader to confirm what it has taken, when half of the room for kept frames is full. True if that was
+    /// queued.
+    #[cold]
+    #[inline(never)]
+    pub(in crate::node) fn mark_if_due(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        let Some(following) = self.following() else {
+            return false;
+        };
+        if !following.is_shared.load(Ordering::SeqCst) || following.stage() != Stage::Led {
+            return false;
+        }
+        Self::ask_for_mark(following, peer, KeptFrames::mark_due)
+    }
+
+    /// Queues a MARK with the number that `due` returns, if there is one and room for it. True if it was queued.
+    pub(super) fn ask_for_mark(
+        following: &Following<'m>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        due: fn(&KeptFrames<'m>) -> Option<u64>,
+    ) -> bool {
+        let mut queue = peer.queue.lock();
+        let mut kept = following.kept.lock();
+        let Some(number) = due(&kept) else {
+            return false;
+        };
+        let mark = Message::Mark(number);
+        let is_queued = !queue.closed
+            && queue.room() >= mark.length().plus(ANSWER_RESERVE)
+            && queue.filling.push(0, &mark).is_ok();
+        if is_queued {
+            queue.record_push();
+            kept.record_mark(number);
+        }
+        is_queued
+    }
+}
+
+/// Encodes a frame into the kept ones. False if it can't be encoded.
+pub(in crate::node) fn keep_message(
+    kept: &mut KeptFrames<'_>,
+    seq: u64,
+    message: &Message<'_>,
+) -> bool {
+    kept.keep_with(message.length(), |buffer| message.encode(seq, buffer))
+}
+
+/// As [`keep_message`], of an answer.
+pub(in crate::node) fn keep_answer(
+    kept: &mut KeptFrames<'_>,
+    seq: u64,
+    answer: &Answer<'_>,
+) -> bool {
+    kept.keep_with(answer.length(), |buffer| answer.encode(seq, buffer))
+}
