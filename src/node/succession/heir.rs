@@ -2,14 +2,15 @@
 
 use core::time::Duration;
 
+use super::log_reader::{LogEnd, LogReader, ReadStage};
 use super::unreceived::take_unreceived;
 use crate::config::Capacities;
 use crate::invariant::OrBroken;
 use crate::leader::{Op, SentFrames};
 use crate::log::log_event;
-use crate::node::{Node, PeerRef, StreamKey};
+use crate::node::{Node, PeerRef};
 use crate::pal::fault::checked_read;
-use crate::pal::{Deadline, Interest, LogWriterEnd, Pal, Stream, StreamError, Time};
+use crate::pal::{Deadline, LogWriterEnd, Pal, Stream, StreamError, Time};
 use crate::store::{Arena, Contended, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::wire::{FrameReader, HeirReady, Message};
@@ -26,45 +27,6 @@ const READS_PER_TURN: usize = 16;
 /// The pause before the log is read again: the shorter one while records come.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(80);
-
-/// The end of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LogEnd {
-    /// It has not come yet.
-    Open,
-    /// This process does not have the leader's state.
-    Unfit,
-    /// This process has the leader's last state.
-    Hot {
-        /// The leader has resigned, or the platform knows that it has ended.
-        is_certain: bool,
-    },
-}
-
-/// The heir's end of the log, and the state of its reading.
-pub(super) struct LogReader<'m, S> {
-    stream: Option<S>,
-    frames: FrameReader<'m>,
-    stage: ReadStage,
-    has_ended: bool,
-    /// The platform's last answer about the leader.
-    writer_end: LogWriterEnd,
-    /// The platform reports the end of the stream.
-    is_watched: bool,
-}
-
-/// The kind of the records that come next in the log.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ReadStage {
-    /// The slices of the state come.
-    State,
-    /// The state is complete; the operations come.
-    Operations,
-    /// The leader has resigned.
-    Resigned,
-    /// A record was not as it must be.
-    Broken,
-}
 
 /// A process that may become heir.
 pub(in crate::node) struct Heir<'m, S> {
@@ -122,47 +84,6 @@ impl<'m, S: Stream> Heir<'m, S> {
             read_at: AtomicU64::new(0),
             pause: AtomicU64::new(0),
         }
-    }
-}
-
-impl<S: Stream> LogReader<'_, S> {
-    fn reset<P: Pal<Stream = S>>(&mut self, pal: &P) {
-        self.close(pal);
-        self.frames.clear();
-        self.stage = ReadStage::State;
-        self.has_ended = false;
-        self.writer_end = LogWriterEnd::Unknown;
-    }
-
-    /// Closes the stream.
-    fn close<P: Pal<Stream = S>>(&mut self, pal: &P) {
-        self.unwatch(pal);
-        self.stream = None;
-    }
-
-    /// Watches for the end of the stream, where that proves something.
-    fn watch<P: Pal<Stream = S>>(&mut self, pal: &P) {
-        let token = StreamKey::Log.token();
-        self.is_watched = S::SHARES_LOGS
-            && self
-                .stream
-                .as_ref()
-                .is_some_and(|stream| pal.watch(stream, token, Interest::HANG_UP).is_ok());
-    }
-
-    fn unwatch<P: Pal<Stream = S>>(&mut self, pal: &P) {
-        if let Some(stream) = self.stream.as_ref().filter(|_| self.is_watched) {
-            pal.unwatch(stream);
-        }
-        self.is_watched = false;
-    }
-
-    /// Asks the platform what it knows of the leader, whose log has ended. A leader that lives may revoke it later.
-    fn ask_for_writer_end(&mut self) -> LogWriterEnd {
-        if let Some(stream) = &self.stream {
-            self.writer_end = stream.end_of_log();
-        }
-        self.writer_end
     }
 }
 

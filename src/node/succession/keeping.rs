@@ -191,6 +191,36 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         is_queued
     }
+
+    /// The leader has taken all frames up to that number.
+    pub(in crate::node) fn handle_mark(&self, peer: &PeerRef<'_, 'm, P::Stream>, number: u64) {
+        if let Some(following) = self.following() {
+            following.kept.lock().on_mark(number);
+            self.notify_kept_room(peer);
+            self.notify_shutdown();
+        }
+    }
+
+    /// At the end of this node: whether the leader, or its successor, has handled all frames. If not, asks it to
+    /// confirm that. After the end of its process nothing matters that is left.
+    pub(in crate::node) fn has_leader_all(&self) -> bool {
+        let Some(following) = self.following() else {
+            return true;
+        };
+        if !following.is_shared.load(Ordering::SeqCst) || self.has_ended() || self.has_lost_leader()
+        {
+            return true;
+        }
+        if following.stage() != Stage::Led {
+            return false;
+        }
+        let has_all = self.send_all_client_messages() && following.kept.lock().is_proven();
+        if !has_all && let Some(peer) = self.peers.find(self.leader_vmid()) {
+            Self::ask_for_mark(following, &peer, KeptFrames::mark_at_end);
+            self.try_flush(&peer);
+        }
+        has_all
+    }
 }
 
 /// Encodes a frame into the kept ones. False if it can't be encoded.

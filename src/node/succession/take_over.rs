@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::following::{Following, Stage, WALKED};
-use super::heir::LogEnd;
+use super::log_reader::LogEnd;
 use super::rejoin::NOBODY;
 use crate::counters::Refusal;
 use crate::error::Errno;

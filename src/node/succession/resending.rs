@@ -1,0 +1,125 @@
+//! A member sends again to the new leader what the old one has not taken.
+
+use super::following::{Following, Stage};
+use super::rejoin::{REJOIN_AGAIN, REJOIN_SEQ};
+use crate::counters::Refusal;
+use crate::error::Errno;
+use crate::invariant::Count;
+use crate::member::KeptFrames;
+use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
+use crate::pal::{Deadline, Pal};
+use crate::sync::Ordering;
+use crate::wire::{Answer, Expected};
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Handles the answer to REJOIN. False if the answer is to something else.
+    pub(in crate::node) fn handle_rejoin_answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        payload: &[u8],
+    ) -> Result<bool, Refusal> {
+        if seq != REJOIN_SEQ {
+            return self.handle_who_leads_answer(peer, seq, payload);
+        }
+        let Some(following) = self.following() else {
+            return Ok(false);
+        };
+        if following.stage() == Stage::Orphaned {
+            // That process answers on a new stream, after this one has seen the end of its old one.
+            return Ok(true);
+        }
+        if following.stage() != Stage::Rejoining || Some(peer.vmid()) != self.led_by() {
+            return Err(Refusal::WrongAnswer);
+        }
+        let Ok(Answer::Rejoin(rejoined)) = Answer::decode(Expected::Rejoin, payload) else {
+            return Err(Refusal::WrongAnswer);
+        };
+        let is_newcomer = following.is_newcomer.load(Ordering::SeqCst);
+        let taken = match rejoined.taken {
+            // It has joined no leader before, so nothing was taken.
+            Err(Errno::EPERM) if is_newcomer => Ok(0),
+            // It was named as the leader by a process that did not know its end.
+            Err(Errno::ESTALE) if is_newcomer => Err(Errno::EAGAIN),
+            taken => taken,
+        };
+        match taken {
+            Ok(taken) => {
+                let mut kept = following.kept.lock();
+                let Some(taken) = self.frames_taken(&kept, Some(taken)) else {
+                    drop(kept);
+                    self.end_succession(following);
+                    return Err(Refusal::WrongAnswer);
+                };
+                kept.begin_resend(taken);
+                drop(kept);
+                following.epoch.store(rejoined.epoch, Ordering::SeqCst);
+                self.renew_contact();
+                following.set_stage(Stage::Resending);
+            }
+            Err(Errno::EAGAIN | Errno::EBUSY) => {
+                if is_newcomer {
+                    following.announced.store(0, Ordering::SeqCst);
+                }
+                following.set_stage(Stage::Orphaned);
+            }
+            Err(_) => self.end_succession(following),
+        }
+        self.wake();
+        Ok(true)
+    }
+
+    /// Returns how many frames of this process the old leader has taken, if its successor knows of `taken`. None if that
+    /// successor knows less than was answered.
+    pub(super) fn frames_taken(&self, kept: &KeptFrames<'m>, taken: Option<u64>) -> Option<u64> {
+        // After the end of a process its leader takes nothing of it.
+        let is_over = self.phase() >= Phase::Ending;
+        let covered = taken.filter(|taken| kept.covers(*taken));
+        covered.or(is_over.then_some(kept.sent()))
+    }
+
+    /// Sends again what the old leader has not taken, as far as there is room. Afterwards the calls go on.
+    pub(super) fn poll_resending(&self, following: &Following<'m>, until: Deadline) -> Deadline {
+        let leader = self.leader_vmid();
+        let Some(peer) = self.peers.find(leader) else {
+            return until;
+        };
+        let is_done = {
+            let mut queue = peer.queue.lock();
+            let mut kept = following.kept.lock();
+            loop {
+                let frame = kept.next_to_resend();
+                if frame.is_empty() {
+                    // Under both locks: the next frame goes into the queue, after these.
+                    following.set_stage(Stage::Led);
+                    break true;
+                }
+                if queue.closed
+                    || queue.room() < frame.len().plus(ANSWER_RESERVE)
+                    || queue.filling.push_frame(frame).is_err()
+                {
+                    break false;
+                }
+                queue.record_push();
+                kept.mark_resent();
+            }
+        };
+        self.flush(&peer);
+        self.notify_shutdown();
+        if !is_done {
+            return until.min(Deadline::At(self.now() + REJOIN_AGAIN));
+        }
+        // Its successor may have announced itself meanwhile.
+        let _ = following.announced.compare_exchange(
+            leader.get(),
+            0,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        following.is_newcomer.store(false, Ordering::SeqCst);
+        self.record_new_leader(leader, following.epoch.load(Ordering::SeqCst));
+        self.defer_member_output();
+        self.waiters.wake_for_room(leader);
+        until
+    }
+}
