@@ -1,18 +1,15 @@
-//! Signals for any process of the family (`kill(2)`), and the metadata of a pid.
+//! Signals for any process of the family (`kill(2)`).
 
-use crate::error::{Errno, Error, Invalid, Resource};
+use crate::error::{Error, Invalid};
 use crate::leader::is_signal;
 use crate::leader::{QUEUED, SEND_DIRECTLY};
-use crate::node::rpc::{ReplyData, Undo, done, done_by, error_by};
+use crate::node::rpc::{Undo, done, done_by};
 use crate::node::upcall::Target;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{Answer, KillTarget, Message, MetaCode, PidKill};
+use crate::wire::{Answer, KillTarget, Message, PidKill};
 use crate::{Id, Pid, Vmid};
-
-/// The number of owners that a process caches.
-const OWNERS: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// The outcome of a request to send a signal through the leader.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,54 +17,6 @@ pub(in crate::node) enum ViaLeader {
     Done,
     /// The leader has not sent it: the caller sends it to the target directly.
     SendDirectly,
-}
-
-/// The cached owner of an ID.
-#[derive(Clone, Copy)]
-pub(in crate::node) struct KnownOwner {
-    pub(in crate::node) owner: Vmid,
-    /// The value of [`Node`]'s `forwarded` at a time when no forwarded signal for this owner was
-    /// pending.
-    pub(in crate::node) forwarded: u32,
-}
-
-/// The cache of the owners of IDs, as of this process's last request for each.
-pub(crate) struct OwnerCache([(Id, Option<KnownOwner>); OWNERS]);
-
-impl OwnerCache {
-    pub(crate) const fn new() -> Self {
-        OwnerCache([(0, None); OWNERS])
-    }
-
-    fn place(&mut self, id: Id) -> Option<&mut (Id, Option<KnownOwner>)> {
-        let at = (id as usize).checked_rem(OWNERS)?;
-        self.0.get_mut(at)
-    }
-
-    pub(in crate::node) fn get(&mut self, id: Id) -> Option<KnownOwner> {
-        self.place(id)
-            .filter(|known| known.0 == id)
-            .and_then(|known| known.1)
-    }
-
-    fn put(&mut self, id: Id, owner: Option<Vmid>) {
-        let before = self.get(id);
-        if let Some(place) = self.place(id) {
-            let known = owner.map(|owner| KnownOwner {
-                owner,
-                forwarded: before
-                    .filter(|before| before.owner == owner)
-                    .map_or(0, |before| before.forwarded),
-            });
-            *place = (id, known);
-        }
-    }
-
-    fn set_forwarded(&mut self, id: Id, forwarded: u32) {
-        if let Some((_, Some(known))) = self.place(id).filter(|known| known.0 == id) {
-            known.forwarded = forwarded;
-        }
-    }
 }
 
 /// # Signals and metadata
@@ -152,51 +101,13 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Returns the cached owner of an ID.
-    fn known_owner(&self, id: Id) -> Option<Vmid> {
+    pub(super) fn known_owner(&self, id: Id) -> Option<Vmid> {
         self.owners.lock().get(id).map(|known| known.owner)
-    }
-
-    /// Returns the user and group of a pid, anywhere in the family.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] with the error of its
-    /// process; else as [every call](Node#errors-of-every-call).
-    pub fn credentials(&self, pid: Pid, wait: Wait<'_>) -> Result<(u32, u32), Error> {
-        self.credentials_in(pid, wait)
-    }
-
-    /// Reads the path of a pid's executable, working directory or root, anywhere in the family.
-    /// Returns the path's length; the path is at the start of `path`, without its NUL.
-    ///
-    /// # Errors
-    /// As [`Node::credentials`]; [`Error::Invalid`] if `what` is no path or the path is longer than
-    /// the buffer ([`PATH_MAX`](crate::PATH_MAX) bytes are always enough); [`Error::Full`] at the
-    /// limit of such calls at once.
-    pub fn path_of(
-        &self,
-        pid: Pid,
-        what: MetaCode,
-        path: &mut [u8],
-        wait: Wait<'_>,
-    ) -> Result<usize, Error> {
-        self.path_of_in(pid, what, path, wait)
-    }
-
-    /// Requests metadata of a pid; the data is at the start of `data`. Returns its length.
-    #[cfg(feature = "capi")]
-    pub(crate) fn metadata(
-        &self,
-        pid: Pid,
-        what: MetaCode,
-        data: &mut [u8],
-        wait: Wait<'_>,
-    ) -> Result<usize, Error> {
-        self.metadata_in(pid, what, data, wait)
     }
 }
 
 /// Whether a request failed because its process does not own the ID, or is gone.
-fn is_wrong_owner<T>(outcome: &Result<T, Error>) -> bool {
+pub(super) fn is_wrong_owner<T>(outcome: &Result<T, Error>) -> bool {
     matches!(
         outcome,
         Err(Error::NoSuchProcess | Error::LeaderGone | Error::CutOff)
@@ -360,81 +271,5 @@ calls! {
         let answer = wait!(self.call(self.leader_vmid(), &message, wait));
         drop(pending);
         done(answer?)
-    }
-
-    fn credentials_in(&self, pid: Pid, wait: Wait<'_>) -> Result<(u32, u32), Error> {
-        self.check_running()?;
-        let mut data = [0; 8];
-        let what = MetaCode::Credentials;
-        let length = wait!(self.metadata_in(pid, what, &mut data, wait))?;
-        if length != data.len() {
-            return Err(Error::Invalid(Invalid::Answer));
-        }
-        let number = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes));
-        Ok((number(data.first_chunk()), number(data.last_chunk())))
-    }
-
-    fn path_of_in(
-        &self,
-        pid: Pid,
-        what: MetaCode,
-        path: &mut [u8],
-        wait: Wait<'_>,
-    ) -> Result<usize, Error> {
-        self.check_running()?;
-        if what == MetaCode::Credentials {
-            return Err(Error::Invalid(Invalid::Metadata));
-        }
-        let length = wait!(self.metadata_in(pid, what, path, wait))?;
-        match path.get(..length).and_then(|path| path.split_last()) {
-            Some((0, path)) if !path.contains(&0) => Ok(path.len()),
-            _ => Err(Error::Invalid(Invalid::PathLength)),
-        }
-    }
-
-    fn metadata_in(
-        &self,
-        pid: Pid,
-        what: MetaCode,
-        data: &mut [u8],
-        wait: Wait<'_>,
-    ) -> Result<usize, Error> {
-        let wait = self.begin(wait);
-        let known = self.known_owner(pid.get());
-        if let Some(owner) = known {
-            let length = wait!(self.metadata_at(owner, pid, what, data, wait));
-            if !is_wrong_owner(&length) {
-                return length;
-            }
-        }
-        let owner = wait!(self.other_owner(pid.get(), known, wait))?;
-        wait!(self.metadata_at(owner, pid, what, data, wait))
-    }
-
-    fn metadata_at(
-        &self,
-        owner: Vmid,
-        pid: Pid,
-        what: MetaCode,
-        data: &mut [u8],
-        wait: Wait<'_>,
-    ) -> Result<usize, Error> {
-        let mut data = ReplyData {
-            bytes: data,
-            length: 0,
-        };
-        let message = Message::PidGetMeta {
-            pid: pid.get(),
-            code: what,
-        };
-        wait!(self.send_short_limits(owner, wait))?;
-        let answer = self.call_for_data(owner, &message, &mut data, wait);
-        match wait!(answer)? {
-            Answer::Meta(Ok(_)) => Ok(data.length),
-            // The answer is longer than the frames that this process accepts.
-            Answer::Meta(Err(Errno::EMSGSIZE)) => Err(Error::Full(Resource::FrameLength)),
-            Answer::Meta(Err(errno)) => Err(error_by(Some(owner), errno)),
-            _ => Err(Error::Invalid(Invalid::Answer)),
-        }
     }
 }

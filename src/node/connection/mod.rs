@@ -15,6 +15,7 @@ mod stream_key;
 mod turn;
 mod tx;
 mod unidentified;
+mod vmid_index;
 mod work_queue;
 
 pub(crate) use adaptive_spin::AdaptiveSpin;

@@ -9,37 +9,13 @@ use super::peer::{Peer, UNKNOWN_LENGTH};
 use super::recall_debt::RecallDebt;
 use super::stream_key::GENERATIONS;
 use super::turn::Share;
+use super::vmid_index::{Use, VmidIndex};
 use super::work_queue::WorkQueue;
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::node::reclaim::AtomicReclaim;
 use crate::store::{Arena, Contended, Rank, SortedMap, SpinLock, Table, bytes_for, memory_sum};
 use crate::wire::{FrameReader, FrameWriter};
-
-#[derive(Clone, Copy, Default)]
-struct Use {
-    users: u32,
-    removed: bool,
-}
-
-struct VmidIndex<'m> {
-    by_vmid: SortedMap<'m>,
-    uses: Table<'m, Use>,
-    free: Table<'m, u32>,
-    free_count: usize,
-}
-
-impl VmidIndex<'_> {
-    fn index_of(&self, vmid: Vmid) -> Option<u32> {
-        self.by_vmid.get(vmid.get())
-    }
-
-    fn hold(&mut self, index: u32) {
-        if let Some(used) = self.uses.get_mut(index as usize) {
-            used.users.increment();
-        }
-    }
-}
 
 pub(crate) struct Peers<'m, S> {
     slots: Table<'m, Peer<'m, S>>,

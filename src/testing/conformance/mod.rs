@@ -33,6 +33,7 @@ mod connections;
 mod defects;
 #[cfg(feature = "std")]
 mod family;
+mod listener;
 mod pair;
 mod readiness;
 mod rules;
@@ -104,8 +105,8 @@ fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 30] {
         ("hang-ups", readiness::hang_up),
         ("changes of a watch", readiness::rewatch),
         ("end of a watch", readiness::unwatch),
-        ("listener", readiness::listener),
-        ("more ready streams than a report has", readiness::in_turn),
+        ("listener", listener::listener),
+        ("more ready streams than a report has", listener::in_turn),
         ("full backlog", connections::backlog),
         ("backlog of a node that ends", connections::never_accepted),
         ("hint of a spinning thread", connections::contended),
