@@ -94,7 +94,7 @@ fn leader_is_the_one_that_has_ended_until_its_heir_leads() {
 }
 
 thread_local! {
-    /// What the next wake of an [`Acting`] task does.
+    /// The action of the next wake of an [`Acting`] task.
     static ACTION: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 

@@ -53,7 +53,7 @@ struct LogQueue<'m> {
     scratch: Buffer<'m>,
 }
 
-/// What the thread that writes the log needs.
+/// The state of the thread that writes the log.
 pub(super) struct LogWriter<'m, S> {
     pub(super) stream: Option<S>,
     draining: FrameWriter<'m>,
@@ -96,7 +96,7 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) is_shared: AtomicBool,
     /// The bytes that the stream holds, if writes of any length fill it alike; else 0.
     holds: AtomicU64,
-    /// What was written since the heir was asked to read: bytes, or the number of writes if `holds` is 0.
+    /// The bytes that were written since the heir was asked to read, or the number of writes if `holds` is 0.
     unread: AtomicU64,
     /// The state of the heir that it must confirm.
     pub(super) expected_op: AtomicU64,
