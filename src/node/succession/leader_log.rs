@@ -2,17 +2,13 @@
 //!
 //! An operation is appended under the lock of the tables, so the order of the log is the order of the
 //! operations. A queue of a peer is written only after all that was appended before
-//! ([`Node::flush_log`]). What a stream has taken outlives the writer, so no confirmation is awaited.
+//! ([`Node::flush_log`](crate::node::Node::flush_log)). What a stream has taken outlives the writer, so no confirmation is awaited.
 
-use super::log_key::{LOG_HEAD, log_head};
 use super::slices::Filling;
 use crate::Vmid;
 use crate::config::Capacities;
-use crate::invariant::{Count, OrBroken};
 use crate::leader::{Leader, Op, OpObserver, Outcome};
-use crate::node::Node;
-use crate::pal::fault::checked_write;
-use crate::pal::{Pal, Stream, StreamError};
+use crate::pal::Stream;
 use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::wire::{FrameWriter, Message};
@@ -25,10 +21,6 @@ const RECORD_HEAD: usize = 64;
 
 /// The number of writes after which the heir is asked to read, on a stream that may hold few writes.
 const WRITES_PER_MARK: u64 = 64;
-
-/// A thread that waits for the heir gives up after as many attempts if the clock has not moved: a clock that only the
-/// same thread moves, as in tests, does not end the wait.
-const MOST_ATTEMPTS_AT_A_TIME: u32 = 10_000;
 
 /// The stage of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +39,8 @@ pub(super) enum LogStage {
 }
 
 /// The records that wait to be written.
-struct LogQueue<'m> {
-    filling: FrameWriter<'m>,
+pub(super) struct LogQueue<'m> {
+    pub(super) filling: FrameWriter<'m>,
     /// Room for one encoded operation.
     scratch: Buffer<'m>,
 }
@@ -56,9 +48,9 @@ struct LogQueue<'m> {
 /// The state of the thread that writes the log.
 pub(super) struct LogWriter<'m, S> {
     pub(super) stream: Option<S>,
-    draining: FrameWriter<'m>,
-    /// The bytes of the [head](log_head) that were written.
-    head_sent: usize,
+    pub(super) draining: FrameWriter<'m>,
+    /// The bytes of the [head](super::log_key::log_head) that were written.
+    pub(super) head_sent: usize,
     pub(super) filling: Filling<'m>,
 }
 
@@ -69,17 +61,17 @@ pub(in crate::node) struct Log<'m, S> {
     /// The key with which it begins.
     pub(super) key: AtomicU64,
     /// The bytes that were appended, and those that were written.
-    appended: AtomicU64,
-    written: AtomicU64,
+    pub(super) appended: AtomicU64,
+    pub(super) written: AtomicU64,
     /// The operations that were appended since all was written.
-    unwritten_ops: AtomicU64,
+    pub(super) unwritten_ops: AtomicU64,
     half: usize,
     /// The most bytes that wait to be written before new operations wait.
     limit: u64,
     /// The log lost a record, since there was no room.
     pub(super) has_overflowed: AtomicBool,
     /// The messages that are put into queues of peers and whose operations are not appended yet.
-    queuing: AtomicU32,
+    pub(super) queuing: AtomicU32,
     /// A queue of a peer waits until the log is written.
     pub(super) is_awaited: AtomicBool,
     /// The time since which the log can't be written; 0 if it can.
@@ -97,7 +89,7 @@ pub(in crate::node) struct Log<'m, S> {
     /// The bytes that the stream holds, if writes of any length fill it alike; else 0.
     holds: AtomicU64,
     /// The bytes that were written since the heir was asked to read, or the number of writes if `holds` is 0.
-    unread: AtomicU64,
+    pub(super) unread: AtomicU64,
     /// The state of the heir that it must confirm.
     pub(super) expected_op: AtomicU64,
     pub(super) expected_digest: AtomicU64,
@@ -113,7 +105,7 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) may_leave: AtomicBool,
     /// A member has not got the present list of heirs yet.
     pub(super) list_is_due: AtomicBool,
-    queue: SpinLock<LogQueue<'m>>,
+    pub(super) queue: SpinLock<LogQueue<'m>>,
     pub(super) writer: SpinLock<LogWriter<'m, S>>,
 }
 
@@ -280,7 +272,7 @@ impl<'m, S: Stream> Log<'m, S> {
 
     /// Whether a queue of a peer may have a message whose operation is not appended. A thread that has taken bytes of
     /// a queue looks at this first, and then at what was appended.
-    fn is_queuing(&self) -> bool {
+    pub(super) fn is_queuing(&self) -> bool {
         self.queuing.load(Ordering::SeqCst) > 0
     }
 
@@ -299,7 +291,7 @@ impl<'m, S: Stream> Log<'m, S> {
     /// Whether the leader has not resigned. If the heir is lost before it has the resignation, the leader goes on, and
     /// writes then.
     #[inline]
-    fn may_write(&self) -> bool {
+    pub(super) fn may_write(&self) -> bool {
         let has_resigned = self.stage() == LogStage::Resigned;
         if has_resigned {
             self.is_awaited.store(true, Ordering::SeqCst);
@@ -321,7 +313,7 @@ impl<'m, S: Stream> Log<'m, S> {
 
     /// Whether new operations have to wait. None is appended while the state goes to the heir.
     #[inline]
-    fn is_nearly_full(&self) -> bool {
+    pub(super) fn is_nearly_full(&self) -> bool {
         self.backlog() > self.limit && self.stage() != LogStage::Filling
     }
 
@@ -331,7 +323,7 @@ impl<'m, S: Stream> Log<'m, S> {
     }
 
     /// Tells the platform that the log follows. False if the stream can't be used.
-    fn begin(&self, writer: &mut LogWriter<'m, S>) -> bool {
+    pub(super) fn begin(&self, writer: &mut LogWriter<'m, S>) -> bool {
         if !self.is_shared.load(Ordering::SeqCst) {
             self.holds.store(0, Ordering::SeqCst);
             return true;
@@ -345,14 +337,14 @@ impl<'m, S: Stream> Log<'m, S> {
         }
     }
 
-    fn note_write(&self, count: usize) {
+    pub(super) fn note_write(&self, count: usize) {
         let is_counted_in_bytes = self.holds.load(Ordering::SeqCst) > 0;
         let cost = if is_counted_in_bytes { count as u64 } else { 1 };
         self.unread.fetch_add(cost, Ordering::SeqCst);
     }
 
     /// Whether so much was written that the heir is to be asked to read.
-    fn is_mark_due(&self) -> bool {
+    pub(super) fn is_mark_due(&self) -> bool {
         let most = match self.holds.load(Ordering::SeqCst) {
             0 => WRITES_PER_MARK,
             bytes => bytes / 2,
@@ -382,225 +374,6 @@ impl<S: Stream> OpObserver for Log<'_, S> {
     fn applied(&self, _: &Leader<'_>, op: &Op<'_>, _: &Outcome) {
         if matches!(self.stage(), LogStage::Unconfirmed | LogStage::Hot) {
             self.append_op(op);
-        }
-    }
-}
-
-impl<'m, P: Pal> Node<'m, P> {
-    /// Returns the log, if this process may lead a family that outlives its leader.
-    #[inline]
-    pub(super) fn log(&self) -> Option<&'m Log<'m, P::Stream>> {
-        self.leadership.log()
-    }
-
-    /// Writes what was appended to the log until now. False if that is not possible at present: then no byte
-    /// must be written to a peer, and the worker writes the queues of the peers later. A process that is not
-    /// named as the heir yet delays nobody: it leads only if it reads its name, which comes after all these.
-    ///
-    /// A leader that has resigned writes nothing more. A frame that was being handled may have changed the tables after
-    /// the last record, so the heir knows nothing of it, and what was queued before that the heir sends itself.
-    #[inline]
-    pub(in crate::node) fn flush_log(&self) -> bool {
-        match self.leadership.log() {
-            Some(log) if !log.is_written() => {
-                let is_written = self.write_log(log) || !log.is_named();
-                is_written && log.may_write()
-            }
-            Some(log) => log.may_write(),
-            None => true,
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn write_log(&self, log: &Log<'m, P::Stream>) -> bool {
-        if log.is_queuing() {
-            // Another thread is about to append an operation.
-            self.await_log(log);
-            return false;
-        }
-        let wanted = log.appended.load(Ordering::SeqCst);
-        loop {
-            let Some(mut writer) = log.writer.try_lock() else {
-                // The thread that writes the log looks at the flag afterwards, or has just done so.
-                self.await_log(log);
-                return log.written.load(Ordering::SeqCst) >= wanted;
-            };
-            let is_open = self.drain_log(log, &mut writer);
-            drop(writer);
-            if log.is_awaited.load(Ordering::SeqCst) && log.is_written() {
-                self.resume_queues(log);
-            }
-            if log.written.load(Ordering::SeqCst) >= wanted {
-                self.mark_log_if_due(log);
-                return true;
-            }
-            if !is_open {
-                self.await_log(log);
-                return false;
-            }
-        }
-    }
-
-    /// A message is about to be put into the queue of a peer, under the lock of the tables, and its operation to be
-    /// appended. Nothing is written to a peer before [`Node::end_queuing`]: the heir must learn that the message was
-    /// queued before its receiver gets it.
-    #[inline]
-    pub(in crate::node) fn begin_queuing(&self) {
-        if let Some(log) = self.leadership.log() {
-            log.queuing.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    /// The operation is appended, and the tables are unlocked.
-    #[inline]
-    pub(in crate::node) fn end_queuing(&self) {
-        if let Some(log) = self.leadership.log() {
-            log.queuing.fetch_sub(1, Ordering::SeqCst);
-            if log.is_awaited.load(Ordering::SeqCst) {
-                self.write_log(log);
-            }
-        }
-    }
-
-    /// Has the worker write the queues again when the log is written. A worker that knows of that is not woken again:
-    /// it looks at a blocked log from time to time.
-    fn await_log(&self, log: &Log<'m, P::Stream>) {
-        if !log.is_awaited.swap(true, Ordering::SeqCst) {
-            self.wake();
-        }
-    }
-
-    /// Whether the log has room for further operations of any frame.
-    #[inline]
-    pub(in crate::node) fn has_log_room(&self) -> bool {
-        match self.leadership.log() {
-            Some(log) => !log.is_nearly_full(),
-            None => true,
-        }
-    }
-
-    /// Waits until the log has room, in a thread that makes a call of the leader's own process.
-    #[inline]
-    pub(in crate::node) fn await_log_room(&self) {
-        if let Some(log) = self.leadership.log()
-            && log.is_nearly_full()
-        {
-            self.write_log_while(log, Log::is_nearly_full);
-        }
-    }
-
-    /// As the leader: waits until all is written that a call of its own process has changed, as the answer to a member
-    /// is written after the log. A change may outlast this process (a signal for a child that is starting, a fencing
-    /// number), and others may learn of it on other ways than through a stream of this node. Waits at most as long as
-    /// the heir may take to read.
-    #[inline]
-    pub(in crate::node) fn await_log_written(&self) {
-        if let Some(log) = self.leadership.log()
-            && !log.is_written()
-            && log.is_named()
-        {
-            self.write_log_while(log, |_| true);
-        }
-    }
-
-    /// Writes the log until all is written that was appended before, or `must_wait` is false.
-    #[cold]
-    #[inline(never)]
-    fn write_log_while(
-        &self,
-        log: &Log<'m, P::Stream>,
-        must_wait: fn(&Log<'m, P::Stream>) -> bool,
-    ) {
-        let began = self.pal.now();
-        let mut attempts = 0_u32;
-        while !self.write_log(log) && must_wait(log) {
-            let now = self.pal.now();
-            let is_standing = now == began && attempts >= MOST_ATTEMPTS_AT_A_TIME;
-            if is_standing || now >= began + self.config.heir_patience {
-                break;
-            }
-            P::contended(attempts);
-            attempts = attempts.wrapping_add(1);
-        }
-    }
-
-    /// Has the worker write the queues that waited for the log.
-    pub(super) fn resume_queues(&self, log: &Log<'m, P::Stream>) {
-        if log.stage() != LogStage::Resigned && log.is_awaited.swap(false, Ordering::SeqCst) {
-            for peer in self.peers.all() {
-                self.peers.schedule(&peer);
-            }
-            self.wake();
-        }
-    }
-
-    /// Writes the log as far as its stream takes it. False if it takes no more at present, or is broken.
-    fn drain_log(&self, log: &Log<'m, P::Stream>, writer: &mut LogWriter<'m, P::Stream>) -> bool {
-        let mut head = [0; LOG_HEAD];
-        if writer.head_sent < LOG_HEAD {
-            head = log_head(self.identity.vmid, log.key.load(Ordering::SeqCst));
-        }
-        loop {
-            if writer.draining.is_empty() {
-                let mut queue = log.queue.lock();
-                if queue.filling.is_empty() {
-                    log.unwritten_ops.store(0, Ordering::Relaxed);
-                    return true;
-                }
-                core::mem::swap(&mut queue.filling, &mut writer.draining);
-            }
-            let Some(stream) = &writer.stream else {
-                return false;
-            };
-            let rest_of_head = head.get(writer.head_sent..).or_broken(&[]);
-            let bytes = if rest_of_head.is_empty() {
-                writer.draining.unsent()
-            } else {
-                rest_of_head
-            };
-            match checked_write(stream.write(&[bytes]), bytes.len()) {
-                Ok(count) if !rest_of_head.is_empty() => {
-                    writer.head_sent = writer.head_sent.plus(count);
-                    if writer.head_sent == LOG_HEAD && !log.begin(writer) {
-                        return false;
-                    }
-                }
-                Ok(count) => {
-                    writer.draining.mark_sent(count);
-                    log.written.fetch_add(count as u64, Ordering::SeqCst);
-                    log.note_write(count);
-                    log.blocked_since.store(0, Ordering::SeqCst);
-                }
-                Err(StreamError::Interrupted) => {}
-                Err(StreamError::WouldBlock) => {
-                    if log.blocked_since.load(Ordering::SeqCst) == 0 {
-                        log.blocked_since
-                            .store(self.now().0.max(1), Ordering::SeqCst);
-                        log.unread.store(u64::MAX / 2, Ordering::SeqCst);
-                    }
-                    return false;
-                }
-                Err(StreamError::Closed) => {
-                    log.has_overflowed.store(true, Ordering::SeqCst);
-                    return false;
-                }
-            }
-        }
-    }
-
-    /// Asks the heir to read the log, after many writes.
-    pub(super) fn mark_log_if_due(&self, log: &Log<'m, P::Stream>) {
-        if !log.is_mark_due() {
-            return;
-        }
-        let Some(peer) = log.heir().and_then(|heir| self.peers.find(heir)) else {
-            return;
-        };
-        log.unread.store(0, Ordering::SeqCst);
-        if self.put(&peer, 0, &Message::Mark(0)).is_ok() {
-            // Not by this thread, which may be writing to another peer.
-            self.call_worker(&peer);
         }
     }
 }
