@@ -137,94 +137,95 @@ impl<'a> Message<'a> {
         {
             return Ok(Message::Unknown(code));
         }
-        Ok(match code {
-            codes::RESP => Message::Response(payload),
-            codes::GET_NEW_VMID => expect_empty(payload, Message::GetNewVmid)?,
-            codes::CHILDEXIT => Message::ChildExit(ExitReport::read(payload)?),
-            codes::ALLOC_ID_RANGE => expect_empty(payload, Message::AllocIdRange)?,
-            codes::RELEASE_ID_RANGE => Message::ReleaseIdRange(IdRange::read(payload)?),
+        // Each arm makes the result itself, so that the message is not put together from parts and then copied.
+        match code {
+            codes::RESP => Ok(Message::Response(payload)),
+            codes::GET_NEW_VMID => expect_empty(payload, Message::GetNewVmid),
+            codes::CHILDEXIT => ExitReport::read(payload).map(Message::ChildExit),
+            codes::ALLOC_ID_RANGE => expect_empty(payload, Message::AllocIdRange),
+            codes::RELEASE_ID_RANGE => IdRange::read(payload).map(Message::ReleaseIdRange),
             codes::CHANGE_ID_OWNER => {
                 let body: &layout::IdOwner = read_struct(payload)?;
-                Message::ChangeIdOwner {
+                Ok(Message::ChangeIdOwner {
                     id: body.id.get(),
                     owner: body.owner.get(),
-                }
+                })
             }
-            codes::GET_ID_OWNER => Message::GetIdOwner(read_number(payload)?),
-            codes::PID_KILL => Message::PidKill(PidKill::read(payload)?),
+            codes::GET_ID_OWNER => read_number(payload).map(Message::GetIdOwner),
+            codes::PID_KILL => PidKill::read(payload).map(Message::PidKill),
             codes::PID_GETMETA => {
                 let body: &layout::PidGetMeta = read_struct(payload)?;
                 let code = MetaCode::read(body.code.get())?;
-                Message::PidGetMeta {
+                Ok(Message::PidGetMeta {
                     pid: body.pid.get(),
                     code,
-                }
+                })
             }
             codes::SYNC_REQUEST_UPGRADE..=codes::SYNC_CONFIRM_CLOSE => {
-                Message::Sync(SyncCode::read(code)?, Sync::read(payload)?)
+                Ok(Message::Sync(SyncCode::read(code)?, Sync::read(payload)?))
             }
-            codes::FILE_LOCK_SET => Message::FileLockSet(FileLock::read(payload, false)?),
-            codes::FILE_LOCK_GET => Message::FileLockGet(FileLock::read(payload, false)?),
-            codes::FILE_LOCK_OFD_SET => Message::FileLockSet(FileLock::read(payload, true)?),
-            codes::FILE_LOCK_OFD_GET => Message::FileLockGet(FileLock::read(payload, true)?),
-            codes::FILE_LOCK_CANCEL => Message::FileLockCancel(read_long_number(payload)?),
-            codes::FILE_HANDLE => file_handle(payload)?,
+            codes::FILE_LOCK_SET => FileLock::read(payload, false).map(Message::FileLockSet),
+            codes::FILE_LOCK_GET => FileLock::read(payload, false).map(Message::FileLockGet),
+            codes::FILE_LOCK_OFD_SET => FileLock::read(payload, true).map(Message::FileLockSet),
+            codes::FILE_LOCK_OFD_GET => FileLock::read(payload, true).map(Message::FileLockGet),
+            codes::FILE_LOCK_CANCEL => read_long_number(payload).map(Message::FileLockCancel),
+            codes::FILE_HANDLE => file_handle(payload),
             codes::FILE_GIVEN => {
                 let body: &layout::FileGiven = read_struct(payload)?;
-                Message::FileGiven {
+                Ok(Message::FileGiven {
                     handle: body.handle.get(),
                     vmid: body.vmid.get(),
-                }
+                })
             }
             codes::FILE_LOCK_DELEGATE => {
                 let lock = FileLock::read(payload, false)?;
                 if lock.family != LockFamily::Posix {
                     return Err(Malformed::BadValue);
                 }
-                Message::FileLockDelegate(lock)
+                Ok(Message::FileLockDelegate(lock))
             }
-            codes::FILE_LOCK_RECALL => Message::FileLockRecall(read_long_number(payload)?),
+            codes::FILE_LOCK_RECALL => read_long_number(payload).map(Message::FileLockRecall),
             codes::FILE_LOCK_RETURN => {
                 let (body, rest) = layout::DelegationReturn::ref_from_prefix(payload)
                     .map_err(|_| Malformed::PayloadLength)?;
-                Message::FileLockReturn {
+                Ok(Message::FileLockReturn {
                     delegation: body.delegation.get(),
                     locks: DelegatedLocks::read(rest, body.count.get())?,
-                }
+                })
             }
-            codes::FILE_LOCK_CLEAR_PID => Message::FileLockClearPid(read_number(payload)?),
+            codes::FILE_LOCK_CLEAR_PID => read_number(payload).map(Message::FileLockClearPid),
             codes::SYNC_NOTE => {
                 let body: &layout::SyncNote = read_struct(payload)?;
-                Message::SyncNote {
+                Ok(Message::SyncNote {
                     id: body.id.get(),
                     note: SyncNote::read(body.note.get())?,
-                }
+                })
             }
-            codes::PID_KILL_ORDERED => PidKill::read_ordered(payload)?,
-            codes::PID_KILL_PASSED => Message::KillPassed(PidKill::read(payload)?),
-            codes::HELLO => Message::Hello(Hello::read(payload)?),
-            codes::LIMITS => Message::Limits(PeerLimits::read(payload)?),
-            codes::PROCESS_START => process_start(payload)?,
-            codes::PROCESS_REAP => Message::ProcessReap(read_number(payload)?),
-            codes::PROCESS_CHANGE => process_change(payload)?,
-            codes::PROCESS_QUERY => Message::ProcessQuery(ProcessQuery::read(payload)?),
-            codes::PROCESS_END => Message::ProcessEnd(EndQuery::read(payload)?),
-            codes::PROCESS_NOTE => Message::ProcessNote(RelativeNote::read(payload)?),
-            codes::HEARTBEAT => Message::Heartbeat(Heartbeat::read(payload)?),
-            codes::FENCING_NUMBER => Message::FencingNumber(FileLock::read_any(payload)?),
-            codes::FENCING_BLOCK => fencing_block(payload)?,
-            codes::HEIRS => Message::Heirs(HeirList::read(payload)?),
-            codes::LOG => Message::Log(payload),
-            codes::STATE => Message::State(payload),
-            codes::HEIR_READY => Message::HeirReady(HeirReady::read(payload)?),
-            codes::RESIGN => Message::Resign(Resignation::read(payload)?),
-            codes::LEADER => Message::Leader(NewLeader::read(payload)?),
-            codes::REJOIN => Message::Rejoin(Rejoin::read(payload)?),
-            codes::MARK => Message::Mark(read_long_number(payload)?),
-            codes::WHO_LEADS => expect_empty(payload, Message::WhoLeads)?,
-            codes::DISMISS => Message::Dismiss(Dismissal::read(payload)?),
-            codes::FIRST_UNKNOWN.. => Message::Unknown(code),
-        })
+            codes::PID_KILL_ORDERED => PidKill::read_ordered(payload),
+            codes::PID_KILL_PASSED => PidKill::read(payload).map(Message::KillPassed),
+            codes::HELLO => Hello::read(payload).map(Message::Hello),
+            codes::LIMITS => PeerLimits::read(payload).map(Message::Limits),
+            codes::PROCESS_START => process_start(payload),
+            codes::PROCESS_REAP => read_number(payload).map(Message::ProcessReap),
+            codes::PROCESS_CHANGE => process_change(payload),
+            codes::PROCESS_QUERY => ProcessQuery::read(payload).map(Message::ProcessQuery),
+            codes::PROCESS_END => EndQuery::read(payload).map(Message::ProcessEnd),
+            codes::PROCESS_NOTE => RelativeNote::read(payload).map(Message::ProcessNote),
+            codes::HEARTBEAT => Heartbeat::read(payload).map(Message::Heartbeat),
+            codes::FENCING_NUMBER => FileLock::read_any(payload).map(Message::FencingNumber),
+            codes::FENCING_BLOCK => fencing_block(payload),
+            codes::HEIRS => HeirList::read(payload).map(Message::Heirs),
+            codes::LOG => Ok(Message::Log(payload)),
+            codes::STATE => Ok(Message::State(payload)),
+            codes::HEIR_READY => HeirReady::read(payload).map(Message::HeirReady),
+            codes::RESIGN => Resignation::read(payload).map(Message::Resign),
+            codes::LEADER => NewLeader::read(payload).map(Message::Leader),
+            codes::REJOIN => Rejoin::read(payload).map(Message::Rejoin),
+            codes::MARK => read_long_number(payload).map(Message::Mark),
+            codes::WHO_LEADS => expect_empty(payload, Message::WhoLeads),
+            codes::DISMISS => Dismissal::read(payload).map(Message::Dismiss),
+            codes::FIRST_UNKNOWN.. => Ok(Message::Unknown(code)),
+        }
     }
 }
 

@@ -109,14 +109,17 @@ pub(super) fn fill(
     fill_bytes(payload, head.as_bytes(), data)
 }
 
-// Not inlined: each kind of message calls it.
-#[inline(never)]
+// Each kind of message calls it.
+#[cfg_attr(not(static_library), inline)]
+#[cfg_attr(static_library, inline(never))]
 fn fill_bytes(payload: &mut [u8], head: &[u8], data: &[u8]) -> Result<(), TooSmall> {
     let (to, rest) = payload.split_at_mut_checked(head.len()).ok_or(TooSmall)?;
     copy(to, head);
     let (to, spare) = rest.split_at_mut_checked(data.len()).ok_or(TooSmall)?;
     copy(to, data);
-    spare.fill(0);
+    if !spare.is_empty() {
+        spare.fill(0);
+    }
     Ok(())
 }
 
