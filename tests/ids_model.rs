@@ -452,7 +452,7 @@ fn a_pid_is_a_range_of_one_id_of_its_process() {
         leader.apply(&Op::Request {
             from,
             seq: 1,
-            message,
+            message: &message,
             other: Presence::Absent,
         })
     };
@@ -483,7 +483,7 @@ fn a_pid_is_a_range_of_one_id_of_its_process() {
         let started = leader.apply(&Op::Request {
             from: parent,
             seq: 1,
-            message: Message::ProcessStart { vmid: 3, pid },
+            message: &Message::ProcessStart { vmid: 3, pid },
             other: Presence::Absent,
         });
         assert_eq!(started, Outcome::Answer(Answer::Status(result)), "{pid}");

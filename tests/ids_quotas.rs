@@ -53,7 +53,7 @@ impl Family<'_> {
         let outcome = self.leader.apply(&Op::Request {
             from: member(from),
             seq: 1,
-            message,
+            message: &message,
             other,
         });
         assert!(self.leader.check_invariants(), "{message:?} of {from}");

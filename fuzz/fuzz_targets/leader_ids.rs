@@ -96,7 +96,7 @@ fuzz_target!(|bytes: &[u8]| {
             None => leader.apply(&Op::Request {
                 from,
                 seq: 1,
-                message,
+                message: &message,
                 other,
             }),
         };

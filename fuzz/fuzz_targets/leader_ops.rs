@@ -43,14 +43,16 @@ fuzz_target!(|bytes: &[u8]| {
     while let Some((length, tail)) = rest.split_first() {
         let (op, tail) = tail.split_at(tail.len().min(usize::from(*length)));
         rest = tail;
-        let Some((op, decoded)) = Op::decode(op) else {
+        let [mut request, mut reread] = [None; 2];
+        let Some((op, decoded)) = Op::decode(op, &mut request) else {
             continue;
         };
         assert!(decoded <= usize::from(*length), "longer than it is");
         let mut bytes = [0; 512];
         // A message with a code that is unknown has no bytes.
         if let Ok(written) = op.encode(&mut bytes) {
-            assert_eq!(Op::decode(&bytes[..written]), Some((op, written)));
+            let reread = Op::decode(&bytes[..written], &mut reread);
+            assert_eq!(reread, Some((op, written)));
         }
         assert_eq!(leader.apply(&op), replica.apply(&op), "{op:?}");
         assert_eq!(leader.digest(), replica.digest(), "{op:?}");

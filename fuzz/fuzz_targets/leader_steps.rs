@@ -52,7 +52,7 @@ fn step(leader: &mut Leader<'_>, step: Step) {
         while let Outcome::Remaining(1..) = leader.apply(&Op::Request {
             from,
             seq,
-            message,
+            message: &message,
             other,
         }) {
             if message == Message::GetNewVmid {
@@ -171,7 +171,7 @@ fn step(leader: &mut Leader<'_>, step: Step) {
             let Outcome::Answer(answer) = leader.apply(&Op::Request {
                 from,
                 seq,
-                message: Message::AllocIdRange,
+                message: &Message::AllocIdRange,
                 other: Presence::Absent,
             }) else {
                 return;
@@ -184,7 +184,7 @@ fn step(leader: &mut Leader<'_>, step: Step) {
                 let outcome = leader.apply(&Op::Request {
                     from,
                     seq,
-                    message,
+                    message: &message,
                     other: Presence::Absent,
                 });
                 let Outcome::Answer(libos_ipc::wire::Answer::Vmid(vmid)) = outcome else {
@@ -197,7 +197,7 @@ fn step(leader: &mut Leader<'_>, step: Step) {
                     leader.apply(&Op::Request {
                         from,
                         seq,
-                        message,
+                        message: &message,
                         other: Presence::Absent,
                     });
                 }
@@ -270,7 +270,7 @@ fn step(leader: &mut Leader<'_>, step: Step) {
                 leader.apply(&Op::Request {
                     from,
                     seq,
-                    message: Message::ProcessReap(2_000 + number),
+                    message: &Message::ProcessReap(2_000 + number),
                     other: Presence::Absent,
                 });
             }
@@ -301,7 +301,7 @@ fn change(leader: &mut Leader<'_>, from: Vmid, what: u32, pid: u32, value: u32) 
     leader.apply(&Op::Request {
         from,
         seq: 1,
-        message,
+        message: &message,
         other: Presence::Absent,
     });
 }

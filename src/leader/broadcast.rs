@@ -51,17 +51,20 @@ impl Leader<'_> {
         if !HAS_REPLICAS {
             return;
         }
-        self.broadcast = match *op {
-            Op::SignalAll { from, kill, .. } => Some(Broadcast {
-                from,
-                kill,
-                last: None,
-            }),
-            Op::Signal(to, _) => self.broadcast.map(|broadcast| Broadcast {
-                last: Some(to),
-                ..broadcast
-            }),
-            _ => None,
-        };
+        match *op {
+            Op::SignalAll { from, kill, .. } => {
+                self.broadcast = Some(Broadcast {
+                    from,
+                    kill,
+                    last: None,
+                });
+            }
+            Op::Signal(to, _) => {
+                if let Some(broadcast) = &mut self.broadcast {
+                    broadcast.last = Some(to);
+                }
+            }
+            _ => self.broadcast = None,
+        }
     }
 }

@@ -147,7 +147,7 @@ impl<'a> Op<'a> {
                     Presence::Connected => 1,
                     Presence::Extended => 2,
                 };
-                ((1, presence, from.get(), 0, 0), Some((seq, message)))
+                ((1, presence, from.get(), 0, 0), Some((seq, *message)))
             }
             Op::SetLock { from, lock, .. } => {
                 let message = Message::FileLockSet(lock);
@@ -241,9 +241,12 @@ impl<'a> Op<'a> {
         Ok(HEAD.plus(length))
     }
 
-    /// Returns the operation at the beginning of the bytes, and its length. None if it is not
-    /// complete, or if these are not the bytes of an operation.
-    pub fn decode(bytes: &'a [u8]) -> Option<(Op<'a>, usize)> {
+    /// Returns the operation at the beginning of the bytes, and its length; `request` gets its message if it is an
+    /// [`Op::Request`]. None if it is not complete, or if these are not the bytes of an operation.
+    pub fn decode<'b: 'a>(
+        bytes: &'b [u8],
+        request: &'a mut Option<Message<'b>>,
+    ) -> Option<(Op<'a>, usize)> {
         let (head, rest) = OpHead::ref_from_prefix(bytes).ok()?;
         let vmid = Vmid::new(head.vmid.get());
         let (first, second) = (head.first.get(), head.second.get());
@@ -259,7 +262,7 @@ impl<'a> Op<'a> {
                 Op::Request {
                     from: vmid?,
                     seq: frame.seq,
-                    message: frame.message().ok()?,
+                    message: request.insert(frame.message().ok()?),
                     other: match head.flag {
                         0 => Presence::Absent,
                         1 => Presence::Connected,

@@ -39,7 +39,7 @@ pub enum Op<'a> {
         /// The sequence number of the answer; 0 for no answer.
         seq: u64,
         /// The request, for which [`Op::is_change`] is true.
-        message: Message<'a>,
+        message: &'a Message<'a>,
         /// The connection of the other process that the request is about (see [`Leader::other`]).
         ///
         /// [`Leader::other`]: super::Leader::other

@@ -42,7 +42,7 @@ pub use api::{
 };
 use api::{OwnerCache, Parent, UsedLocks};
 pub(crate) use connection::{AdaptiveSpin, PeerRef, Peers, RxHalf, StreamKey, TxHalf};
-pub(crate) use leader_tables::{LeaderGuard, LeaderTables};
+pub(crate) use leader_tables::LeaderTables;
 pub(crate) use lifecycle::Phase;
 pub(in crate::node) use outbox::Sender;
 pub use reply::{Metadata, MetadataReply, SignalReply};

@@ -49,6 +49,16 @@ impl<'m, P: Pal> Node<'m, P> {
         if sender == Sender::Turn {
             leader.retry_if_wanted();
         }
+        self.send_leader_output(leader, sender)
+    }
+
+    /// As [`Node::send_output`], of the leader alone.
+    #[inline]
+    pub(in crate::node) fn send_leader_output(
+        &self,
+        leader: &LeaderTables<'m>,
+        sender: Sender,
+    ) -> Retry {
         // Most operations produce no message, and those of a leader that has resigned are void.
         if leader.has_output() && !self.is_resigning() {
             self.send_each(leader, sender)
@@ -57,7 +67,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As [`Node::send_output`], if there is a message to send.
+    /// As [`Node::send_leader_output`], if there is a message to send.
+    #[inline(never)]
     fn send_each(&self, leader: &LeaderTables<'m>, sender: Sender) -> Retry {
         let mut retry = Retry::No;
         let mut unwritten: Option<PeerRef<'_, 'm, P::Stream>> = None;

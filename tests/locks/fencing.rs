@@ -106,7 +106,7 @@ impl Family {
         self.apply(&Op::Request {
             from: vmid(member as u32 + 2),
             seq: 1,
-            message,
+            message: &message,
             other: Presence::Absent,
         })
     }

@@ -38,7 +38,7 @@ fn request(leader: &mut Leader<'_>, from: u32, seq: u64, message: Message<'_>) -
     leader.apply(&Op::Request {
         from: member(from),
         seq,
-        message,
+        message: &message,
         other: Presence::Extended,
     })
 }
@@ -166,7 +166,7 @@ fn process_that_connects_gets_what_it_was_given_in_portions() {
             leader.apply(&Op::Request {
                 from: member(2),
                 seq: 1,
-                message,
+                message: &message,
                 other: Presence::Absent,
             })
         };

@@ -286,7 +286,7 @@ fn answer_to_a_release_of_many_locks_comes_after_the_last_portion() {
         leader.apply(&Op::Request {
             from: member(2),
             seq: 5,
-            message,
+            message: &message,
             other: Presence::Absent,
         })
     };

@@ -18,13 +18,14 @@ fn any_bytes_are_no_operation_or_those_of_the_one_they_decode_to() {
         // The frame has a possible size and any code.
         bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());
         let length = rng.usize(..=bytes.len());
-        let Some((op, length)) = Op::decode(&bytes[..length]) else {
+        let [mut request, mut reread] = [None; 2];
+        let Some((op, length)) = Op::decode(&bytes[..length], &mut request) else {
             continue;
         };
         let mut again = [0; 128];
         // A message with an unknown code is not encoded to its old bytes.
         if let Ok(written) = op.encode(&mut again) {
-            let reread = Op::decode(&again[..written]);
+            let reread = Op::decode(&again[..written], &mut reread);
             assert_eq!(reread.map(|(op, _)| op), Some(op), "{length}");
             decoded += 1;
         }
@@ -84,7 +85,8 @@ fn any_operations_leave_two_leaders_alike_and_sound() {
             };
             bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());
             bytes[HEAD + 16] = code;
-            let Some((op, _)) = Op::decode(&bytes) else {
+            let mut request = None;
+            let Some((op, _)) = Op::decode(&bytes, &mut request) else {
                 continue;
             };
             applied += 1;

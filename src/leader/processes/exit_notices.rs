@@ -82,7 +82,7 @@ mod tests {
         leader.apply(&Op::Request {
             from: parent,
             seq: 1,
-            message: Message::ProcessStart {
+            message: &Message::ProcessStart {
                 vmid: vmid.get(),
                 pid,
             },
@@ -171,7 +171,7 @@ mod tests {
             let request = Op::Request {
                 from: vmid,
                 seq: 0,
-                message: watch,
+                message: &watch,
                 other: Presence::Absent,
             };
             leader.apply(&request);

@@ -37,7 +37,7 @@ fn with_leader(capacities: &LeaderCapacities, test: impl FnOnce(&mut Leader<'_>)
     test(&mut Leader::new(&mut Arena::new(&mut memory), capacities).unwrap());
 }
 
-fn request(from: u32, seq: u64, message: Message<'_>) -> Op<'_> {
+fn request<'a>(from: u32, seq: u64, message: &'a Message<'a>) -> Op<'a> {
     Op::Request {
         from: vmid(from),
         seq,
@@ -61,7 +61,7 @@ fn kill(pid: Id) -> PidKill {
 }
 
 fn connect(leader: &mut Leader<'_>) -> u32 {
-    let new = leader.apply(&request(1, 1, Message::GetNewVmid));
+    let new = leader.apply(&request(1, 1, &Message::GetNewVmid));
     let Outcome::Answer(Answer::Vmid(number)) = new else {
         panic!("{new:?}");
     };
@@ -81,9 +81,9 @@ fn each_frame_that_changes_the_state_counts_once_and_each_message_that_is_no_ans
         assert_eq!(counts(leader, member), Some((0, 0)));
         let to = vmid(member);
         let counted = [
-            request(member, 4, Message::AllocIdRange),
+            request(member, 4, &Message::AllocIdRange),
             // A refused one, too.
-            request(member, 5, Message::ProcessStart { vmid: 1, pid: 9 }),
+            request(member, 5, &Message::ProcessStart { vmid: 1, pid: 9 }),
             Op::SignalAnswered {
                 from: to,
                 seq: 1 << 62,
@@ -108,7 +108,7 @@ fn each_frame_that_changes_the_state_counts_once_and_each_message_that_is_no_ans
             assert_eq!(counts(leader, member), expected, "{op:?}");
         }
         let not_counted = [
-            request(1, 7, Message::AllocIdRange),
+            request(1, 7, &Message::AllocIdRange),
             Op::ReleaseLocks,
             Op::Join(to, Hello::NO_PROCESS),
             Op::ReclaimLocks { owner: to, left: 1 },
@@ -123,11 +123,11 @@ fn each_frame_that_changes_the_state_counts_once_and_each_message_that_is_no_ans
         let again = Op::Request {
             from: to,
             seq: 8,
-            message,
+            message: &message,
             other: Presence::Connected,
         };
         assert_eq!(leader.apply(&again), Outcome::Remaining(1));
-        let given = leader.apply(&request(member, 8, message));
+        let given = leader.apply(&request(member, 8, &message));
         assert_eq!(given, Outcome::Answer(Answer::Vmid(member + 2)));
         assert_eq!(counts(leader, member), Some((7, 0)));
         leader.apply(&Op::Signal(to, kill(3)));
@@ -204,7 +204,7 @@ fn roster_has_the_connected_members_in_order_and_none_without_room() {
     };
     with_leader(&none, |leader| {
         let member = connect(leader);
-        leader.apply(&request(member, 4, Message::AllocIdRange));
+        leader.apply(&request(member, 4, &Message::AllocIdRange));
         assert_eq!(counts(leader, member), None);
         assert_eq!(leader.next_member(None), None);
     });
@@ -214,7 +214,7 @@ fn roster_has_the_connected_members_in_order_and_none_without_room() {
 fn process_that_succeeds_leads_and_the_others_keep_their_counts() {
     with_leader(&CAPACITIES, |leader| {
         let (heir, other) = (connect(leader), connect(leader));
-        leader.apply(&request(other, 4, Message::AllocIdRange));
+        leader.apply(&request(other, 4, &Message::AllocIdRange));
         assert_eq!((leader.own(), leader.epoch()), (Vmid::LEADER, 1));
         leader.apply(&Op::Succeed { to: vmid(heir) });
         assert_eq!((leader.own(), leader.epoch()), (vmid(heir), 2));
@@ -240,7 +240,7 @@ fn pid_that_names_a_group_stays_in_use_when_the_leader_is_gone() {
         let mut join = |leader: &mut Leader<'_>, to, parent| {
             let pid = pids.next().unwrap();
             let message = Message::ChangeIdOwner { id: pid, owner: to };
-            leader.apply(&request(1, 9, message));
+            leader.apply(&request(1, 9, &message));
             let hello = Hello {
                 pid,
                 parent,
@@ -266,11 +266,11 @@ fn pid_that_names_a_group_stays_in_use_when_the_leader_is_gone() {
             value,
         };
         for member in [named, user] {
-            let changed = leader.apply(&request(member, 5, change(name)));
+            let changed = leader.apply(&request(member, 5, &change(name)));
             assert_eq!(changed, Outcome::Answer(Answer::Status(Ok(0))));
         }
         leader.apply(&Op::Left(vmid(named)));
-        leader.apply(&request(1, 0, Message::ProcessReap(name)));
+        leader.apply(&request(1, 0, &Message::ProcessReap(name)));
         assert_eq!(leader.owner_of(name), Some(Vmid::LEADER));
         leader.apply(&Op::Succeed { to: vmid(heir) });
         leader.apply(&Op::Left(Vmid::LEADER));

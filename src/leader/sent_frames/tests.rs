@@ -252,7 +252,7 @@ impl World<'_> {
         self.frame(&Op::Request {
             from,
             seq,
-            message,
+            message: &message,
             other: if is_there {
                 Presence::Extended
             } else {

@@ -69,7 +69,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let record = Op::Request {
             from: self.identity.vmid,
             seq: 0,
-            message: *notice,
+            message: notice,
             other: Presence::Absent,
         };
         while matches!(leader.lock().apply(&record), Outcome::Remaining(1..)) {}

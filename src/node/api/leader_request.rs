@@ -1,40 +1,119 @@
-//! Requests to the leader: one path for those of a member and those of the leader's own process.
+//! Requests to the leader: those of a member, and those of the leader's own process.
 
 use crate::Vmid;
 use crate::error::Error;
 use crate::invariant::OrBroken;
 use crate::leader::{Op, Outcome, Presence};
-use crate::node::{LeaderGuard, LeaderTables, Node, PeerRef, Sender};
+use crate::node::{LeaderTables, Node, PeerRef, Sender};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// As the leader: applies a request of a member, whose connection is `peer`, or of this
-    /// process, and sends at once all messages that follow from it. The answer gets the sequence
-    /// number `seq`, 0 for none.
-    ///
-    /// # Errors
-    /// As [`Node::check_running`] and [`Node::check_length`], for this process's own requests.
+    /// As the leader: applies a request of a member, and sends at once all messages that follow from it. The answer
+    /// gets the sequence number `seq`, 0 for none.
     #[inline]
-    pub(crate) fn apply_request(
+    pub(in crate::node) fn apply_request(
         &self,
         leader: &LeaderTables<'m>,
-        (from, seq): (Vmid, u64),
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
         message: &Message<'_>,
-        peer: Option<&PeerRef<'_, 'm, P::Stream>>,
-    ) -> Result<Outcome, Error> {
+    ) -> Outcome {
+        if Op::is_change(message) {
+            return self.apply_change(leader, peer, seq, message);
+        }
+        let answer = leader.lock().look_up(peer.vmid(), message);
+        answer.map_or(Outcome::NotForLeader, Outcome::Answer)
+    }
+
+    /// As [`Node::apply_request`], for a request that changes the tables.
+    // Its state must not become part of the stack frame of a look-up.
+    #[inline(never)]
+    fn apply_change(
+        &self,
+        leader: &LeaderTables<'m>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+    ) -> Outcome {
+        let from = peer.vmid();
         let mut tables = leader.lock();
-        if peer.is_none() {
+        let returns_recalled = match message {
+            Message::FileLockReturn { delegation, .. } => {
+                tables.locks().is_recalled(from, *delegation)
+            }
+            _ => false,
+        };
+        let removed = tables.locks().removed();
+        let other = tables.other(message);
+        let outcome = tables.apply(&Op::Request {
+            from,
+            seq,
+            message,
+            other: self.presence(other, message),
+        });
+        charge_for_locks(peer, tables.locks().removed().wrapping_sub(removed));
+        // This comes before any answer to another process.
+        if seq != 0 && matches!(outcome, Outcome::Later) {
+            peer.reserve_reply(room_for_later(message));
+        }
+        drop(tables);
+        if returns_recalled {
+            peer.recall_debt.note_return(self.now());
+        }
+        self.follow_change(leader, message, other, &outcome);
+        outcome
+    }
+
+    /// As the leader: applies a request of this process itself, and sends at once all messages that follow from it. The
+    /// answer gets the sequence number `seq`, 0 for none.
+    ///
+    /// # Errors
+    /// As [`Node::check_running`] and [`Node::check_length`].
+    #[inline]
+    pub(in crate::node) fn apply_own_request(
+        &self,
+        leader: &LeaderTables<'m>,
+        seq: u64,
+        message: &Message<'_>,
+    ) -> Result<Outcome, Error> {
+        if Op::is_change(message) {
+            return self.apply_own_change(leader, seq, message);
+        }
+        let mut tables = leader.lock();
+        self.check_own_change()?;
+        let answer = tables.look_up(self.identity.vmid, message);
+        Ok(answer.map_or(Outcome::NotForLeader, Outcome::Answer))
+    }
+
+    /// As [`Node::apply_own_request`], for a request that changes the tables.
+    #[inline(never)]
+    fn apply_own_change(
+        &self,
+        leader: &LeaderTables<'m>,
+        seq: u64,
+        message: &Message<'_>,
+    ) -> Result<Outcome, Error> {
+        loop {
+            let mut tables = leader.lock();
             self.check_own_change()?;
+            // Every frame can hold a message that changes nothing.
+            self.check_length(message)?;
+            let other = tables.other(message);
+            let outcome = tables.apply(&Op::Request {
+                from: self.identity.vmid,
+                seq,
+                message,
+                other: self.presence(other, message),
+            });
+            drop(tables);
+            // Other requests are served between the portions.
+            if !matches!(outcome, Outcome::Remaining(_)) {
+                self.follow_change(leader, message, other, &outcome);
+                return Ok(outcome);
+            }
         }
-        if let Some(answer) = tables.look_up(from, message) {
-            return Ok(Outcome::Answer(answer));
-        }
-        if !Op::is_change(message) {
-            return Ok(Outcome::NotForLeader);
-        }
-        self.apply_change(leader, tables, (from, seq), message, peer)
     }
 
     /// Checks, under the lock of the tables, that this process may change them: its resources are reclaimed once, when it
@@ -51,60 +130,16 @@ impl<'m, P: Pal> Node<'m, P> {
         checked
     }
 
-    /// As [`Node::apply_request`], for a request that changes the tables, which are locked.
-    // Its state must not become part of the stack frame of a look-up.
-    #[inline(never)]
-    fn apply_change<'a>(
+    /// As the leader: does what follows from a request that has changed the tables, which are unlocked. `other` is the
+    /// other process that it is about.
+    #[inline]
+    fn follow_change(
         &self,
-        leader: &'a LeaderTables<'m>,
-        mut tables: LeaderGuard<'a, 'm>,
-        (from, seq): (Vmid, u64),
+        leader: &LeaderTables<'m>,
         message: &Message<'_>,
-        peer: Option<&PeerRef<'_, 'm, P::Stream>>,
-    ) -> Result<Outcome, Error> {
-        if peer.is_none() {
-            // Every frame can hold a message that changes nothing.
-            self.check_length(message)?;
-        }
-        let returns_recalled = match message {
-            Message::FileLockReturn { delegation, .. } => {
-                peer.filter(|_| tables.locks().is_recalled(from, *delegation))
-            }
-            _ => None,
-        };
-        let (outcome, other) = loop {
-            let other = tables.other(message);
-            let removed = tables.locks().removed();
-            let outcome = tables.apply(&Op::Request {
-                from,
-                seq,
-                message: *message,
-                other: other.map_or(Presence::Absent, |other| self.presence(other, message)),
-            });
-            // Other requests are served between the portions.
-            if peer.is_none() && matches!(outcome, Outcome::Remaining(_)) {
-                drop(tables);
-                tables = leader.lock();
-                self.check_own_change()?;
-                continue;
-            }
-            if let Some(peer) = peer {
-                let removed = tables.locks().removed().wrapping_sub(removed);
-                charge_for_locks(peer, removed);
-            }
-            // This comes before any answer to another process.
-            if matches!(outcome, Outcome::Later)
-                && seq != 0
-                && let Some(peer) = peer
-            {
-                peer.reserve_reply(room_for_later(message));
-            }
-            drop(tables);
-            break (outcome, other);
-        };
-        if let Some(peer) = returns_recalled {
-            peer.recall_debt.note_return(self.now());
-        }
+        other: Option<Vmid>,
+        outcome: &Outcome,
+    ) {
         if let Message::FileHandle {
             handle, held: true, ..
         } = message
@@ -117,17 +152,21 @@ impl<'m, P: Pal> Node<'m, P> {
             self.used_locks.record_open_file(*handle);
         }
         // This comes before the answer, which may assume that another process knows of the change.
-        self.send_output(Sender::Call);
+        self.send_leader_output(leader, Sender::Call);
         match outcome {
-            Outcome::Abandoned(vmid) if !self.is_connected(vmid) => self.reclaim_absent(vmid),
+            Outcome::Abandoned(vmid) if !self.is_connected(*vmid) => self.reclaim_absent(*vmid),
             Outcome::Rejected => self.counters.rejected_oneway.add(1),
             _ => {}
         }
-        Ok(outcome)
     }
 
-    /// As the leader: returns how a process is connected with this one, for a request that is about it.
-    fn presence(&self, vmid: Vmid, message: &Message<'_>) -> Presence {
+    /// As the leader: returns how the process is connected with this one that a request is about, if it is about one.
+    #[inline]
+    fn presence(&self, other: Option<Vmid>, message: &Message<'_>) -> Presence {
+        other.map_or(Presence::Absent, |other| self.presence_of(other, message))
+    }
+
+    fn presence_of(&self, vmid: Vmid, message: &Message<'_>) -> Presence {
         if vmid == self.identity.vmid {
             return Presence::Connected;
         }

@@ -109,7 +109,7 @@ impl<'m, P: Pal> Node<'m, P> {
             leader.lock().apply(&Op::Request {
                 from: us,
                 seq: 0,
-                message: Message::ReleaseIdRange(range),
+                message: &Message::ReleaseIdRange(range),
                 other: Presence::Absent,
             });
         });

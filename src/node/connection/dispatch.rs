@@ -1,6 +1,6 @@
 //! The dispatcher: from a frame to the operation that it requests.
 
-use crate::invariant::{Count, OrBroken};
+use crate::invariant::Count;
 use crate::sync::Ordering;
 
 use super::poll_loop::Retry;
@@ -49,32 +49,35 @@ impl<'m, P: Pal> Node<'m, P> {
         if peer.ended.load(Ordering::SeqCst) && !is_question {
             return Ok(Retry::No);
         }
-        let message = match frame.message() {
-            // The codes of extensions have no meaning from a peer that has not sent HELLO.
-            _ if frame.code > codes::HELLO && !is_early && !peer.is_extended() => {
-                Message::Unknown(frame.code)
+        // A message is large: it stays where it was decoded.
+        let decoded = frame.message();
+        // The codes of extensions have no meaning from a peer that has not sent HELLO.
+        let is_known = frame.code <= codes::HELLO || is_early || peer.is_extended();
+        let message = match &decoded {
+            Ok(message) if is_known && !matches!(message, Message::Unknown(_)) => message,
+            Err(malformed) if is_known && frame.code != codes::HELLO => {
+                return Err(Refusal::Malformed(*malformed));
             }
-            Err(_) if frame.code == codes::HELLO => Message::Unknown(frame.code),
-            message => message.map_err(Refusal::Malformed)?,
+            _ => {
+                self.counters.unknown_codes.add(1);
+                return Ok(Retry::No);
+            }
         };
-        if matches!(message, Message::Unknown(_)) {
-            self.counters.unknown_codes.add(1);
-            return Ok(Retry::No);
-        }
         if self.follows()
-            && let Some(retry) = self.set_aside(peer, frame, &message)?
+            && let Some(retry) = self.set_aside(peer, frame, message)?
         {
             return Ok(retry);
         }
         if let Some(leader) = self.leading() {
-            if let Message::PidKill(kill) = &message
+            if let Message::PidKill(kill) = message
                 && kill.target == KillTarget::All
             {
                 return Ok(self.handle_kill_all(leader, peer, frame.seq, kill));
             }
             if peer.is_applied.load(Ordering::Relaxed) {
-                return self.handle_as_member(peer, frame, &message);
+                return self.handle_as_member(peer, frame, message);
             }
+            let plain;
             let message = match message {
                 // A delegation is not granted if a frame of this process can't hold its return, or if the peer
                 // returns files late.
@@ -82,7 +85,8 @@ impl<'m, P: Pal> Node<'m, P> {
                     if !self.config.capacities.fits_delegation()
                         || !peer.recall_debt.allows_delegation(self.now()) =>
                 {
-                    Message::FileLockSet(FileLock { handle: 0, ..lock })
+                    plain = Message::FileLockSet(FileLock { handle: 0, ..*lock });
+                    &plain
                 }
                 message => message,
             };
@@ -94,14 +98,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Ok(Retry::Now);
             }
             if let Message::ProcessReap(pid) = message
-                && !self.reclaim_abandoned(leader, peer, pid)
+                && !self.reclaim_abandoned(leader, peer, *pid)
             {
                 return Ok(Retry::Now);
             }
-            let asker = (peer.vmid(), frame.seq);
-            // It fails for this process's own requests only.
-            let outcome = self.apply_request(leader, asker, &message, Some(peer));
-            match outcome.or_broken(Outcome::NotForLeader) {
+            match self.apply_request(leader, peer, frame.seq, message) {
                 Outcome::Answer(answer) => {
                     self.answer(peer, frame.seq, &answer);
                     return Ok(Retry::No);
@@ -112,7 +113,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 _ => return Ok(Retry::No),
             }
         }
-        self.handle_as_member(peer, frame, &message)
+        self.handle_as_member(peer, frame, message)
     }
 
     /// Whether a message is not executed, since the leader changes: now, or at all.

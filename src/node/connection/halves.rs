@@ -52,11 +52,13 @@ pub(crate) struct QueueUsage {
 
 impl Queue<'_> {
     /// Returns the free bytes, without the reserved ones.
+    #[inline]
     pub(crate) fn room(&self) -> usize {
         self.filling.room().minus(self.reserved)
     }
 
     /// Records that a frame was queued, and the usage of the queue.
+    #[inline]
     pub(crate) fn record_push(&mut self) {
         self.is_new = false;
         self.accepted.increment();

@@ -48,6 +48,7 @@ pub(super) struct Cost {
 
 impl Share {
     /// Begins a new share if the turn is a new one.
+    #[inline]
     fn enter(&mut self, turn: u64) {
         if self.turn != turn {
             *self = Share {
@@ -65,6 +66,7 @@ impl Share {
     }
 
     /// Whether the peer has used up its share of frames; `is_alone`: no other peer needs the worker.
+    #[inline]
     pub(super) fn is_used_up(&mut self, turns: &Turns, is_alone: bool) -> bool {
         self.enter(turns.number());
         let most = if is_alone && !self.has_costly_frame {
@@ -76,6 +78,7 @@ impl Share {
     }
 
     /// Charges a frame.
+    #[inline]
     pub(super) fn charge(&mut self, cost: Cost) {
         self.frames = self.frames.plus(cost.frames);
         self.has_costly_frame |= !cost.is_cheap;

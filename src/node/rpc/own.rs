@@ -28,7 +28,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// answer to the request `seq`, 0 for none, may come later.
     ///
     /// # Errors
-    /// As [`Node::apply_request`]; [`Error::Invalid`] for a message to the leader if this process is
+    /// As [`Node::apply_own_request`]; [`Error::Invalid`] for a message to the leader if this process is
     /// not the leader.
     #[inline]
     pub(in crate::node) fn handle_own(
@@ -73,7 +73,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             _ => {
                 self.await_log_room();
-                self.apply_request(leader, (us, seq), message, None)
+                self.apply_own_request(leader, seq, message)
             }
         }
     }
@@ -110,8 +110,7 @@ impl<'m, P: Pal> Node<'m, P> {
             _ => {
                 let leader = self.leading().ok_or(Error::Invalid(Invalid::Message))?;
                 self.await_log_room();
-                let asker = (self.identity.vmid, 1);
-                answer_in(self.apply_request(leader, asker, message, None)).map(Some)
+                answer_in(self.apply_own_request(leader, 1, message)).map(Some)
             }
         }
     }
@@ -215,9 +214,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 hash,
             })
         };
-        if leader.has_output() {
-            self.send_output(Sender::Call);
-        }
+        self.send_leader_output(leader, Sender::Call);
         // The locks of a process end with it, those of an open file with its last holder.
         if lock.family != LockFamily::Posix {
             self.await_log_written();

@@ -251,7 +251,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 take_unreceived(sent.as_mut()?, bytes).then_some(stage)
             }
             (Message::Log(bytes), ReadStage::Operations) => {
-                let (op, _) = Op::decode(bytes).filter(|(_, length)| *length == bytes.len())?;
+                let mut request = None;
+                let decoded = Op::decode(bytes, &mut request);
+                let (op, _) = decoded.filter(|(_, length)| *length == bytes.len())?;
                 // The heir itself applies this, after the end of the log.
                 if let Op::Succeed { .. } = op {
                     return None;

@@ -132,7 +132,8 @@ pub(crate) fn replay(file: &[u8]) -> Result<Replayed, String> {
         let (op, tail) = rest.split_at_checked(length).ok_or(ends)?;
         rest = tail;
         let number = leader.ops() + 1;
-        match Op::decode(op) {
+        let mut request = None;
+        match Op::decode(op, &mut request) {
             Some((op, decoded)) if decoded == length => drop(leader.apply(&op)),
             _ => return Err(format!("operation {number} can't be decoded")),
         }

@@ -27,7 +27,7 @@ pub(super) fn counted_frame(op: &Op<'_>) -> Option<(usize, Vec<u8>)> {
     match *op {
         Op::Request {
             from, seq, message, ..
-        } => Some((place(from), frame_of(seq, &message))),
+        } => Some((place(from), frame_of(seq, message))),
         Op::Sync {
             from, code, sync, ..
         } => Some((place(from), frame_of(0, &Message::Sync(code, sync)))),

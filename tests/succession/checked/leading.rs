@@ -68,7 +68,7 @@ impl World<'_, '_> {
                 &Op::Request {
                     from,
                     seq,
-                    message: *message,
+                    message,
                     other: Presence::Absent,
                 },
             );
@@ -172,7 +172,8 @@ impl World<'_, '_> {
             // The heir has closed the log.
             return;
         }
-        let (op, _) = Op::decode(&record).unwrap();
+        let mut request = None;
+        let (op, _) = Op::decode(&record, &mut request).unwrap();
         let tables = &mut self.leaders[HEIR];
         self.sent.on_op(tables, &op);
         let outcome = tables.apply(&op);

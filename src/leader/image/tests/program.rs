@@ -52,7 +52,8 @@ impl Program {
         let path = &path.as_bytes()[..if self.rng.bool() { 1 } else { path_length }];
         let data = core::mem::take(&mut self.data);
         let list = DelegatedLockList::new();
-        let op = self.op(leaders[0], path, &data, &list);
+        let mut message = None;
+        let op = self.op(leaders[0], path, &data, &list, &mut message);
         let mut outcomes = leaders.iter_mut().map(|leader| leader.apply(&op));
         let outcome = outcomes.next().unwrap();
         assert!(outcomes.all(|other| other == outcome), "{op:?}");
@@ -110,6 +111,7 @@ impl Program {
         path: &'a [u8],
         data: &'a [u8],
         list: &'a DelegatedLockList,
+        room: &'a mut Option<Message<'a>>,
     ) -> Op<'a> {
         let (from, other) = (self.member(), self.member());
         if let Some((kind, owner, left)) = self.leaving.pop() {
@@ -202,7 +204,7 @@ impl Program {
             19 => return Op::Announce(Vmid::new(self.rng.u32(2..40)).unwrap()),
             _ => {}
         }
-        self.request((from, other), path, list)
+        self.request((from, other), path, list, room)
     }
 
     fn sync<'a>(&mut self, from: Vmid, data: &'a [u8]) -> Op<'a> {
@@ -235,6 +237,7 @@ impl Program {
         (from, other): (Vmid, Vmid),
         path: &'a [u8],
         list: &'a DelegatedLockList,
+        room: &'a mut Option<Message<'a>>,
     ) -> Op<'a> {
         let lock = FileLock {
             family: [LockFamily::Posix, LockFamily::Ofd, LockFamily::Flock][self.rng.usize(..3)],
@@ -302,7 +305,7 @@ impl Program {
         Op::Request {
             from,
             seq: self.rng.u64(1..20),
-            message,
+            message: room.insert(message),
             other: [Presence::Absent, Presence::Connected, Presence::Extended][self.rng.usize(..3)],
         }
     }

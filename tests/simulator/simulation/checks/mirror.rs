@@ -151,7 +151,8 @@ impl OpObserver for Mirror<'_> {
         if let Some(log) = log {
             log.add(bytes);
         }
-        let decoded = Op::decode(bytes);
+        let mut request = None;
+        let decoded = Op::decode(bytes, &mut request);
         let mirrored = mirror.apply(decoded.as_ref().map_or(op, |(decoded, _)| decoded));
         let is_same = decoded == Some((*op, length));
         let is_due = leader.digest().is_multiple_of(ANEW_EVERY);
