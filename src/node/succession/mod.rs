@@ -8,11 +8,13 @@ mod heir_list;
 mod heirs;
 mod keeping;
 mod leader_log;
+mod leader_resends;
 mod log_claim;
 mod log_key;
 mod log_reader;
 mod log_writing;
 mod newcomer;
+mod own_frames;
 mod rejoin;
 mod resending;
 mod resignation;
@@ -26,10 +28,11 @@ mod watch;
 
 pub(in crate::node) use frame_kinds::is_for_leader;
 pub(in crate::node) use keeping::{Kept, Put, keep_answer, keep_message};
+pub(in crate::node) use leader_resends::Resent;
 pub(in crate::node) use log_claim::LogClaim;
 pub(in crate::node) use log_key::LogKeyFrame;
+pub(in crate::node) use own_frames::undelegated;
 pub(in crate::node) use rejoin::Succession;
-pub(in crate::node) use take_over::{Resent, undelegated};
 
 use following::{Following, Stage};
 use heir::Heir;

@@ -7,22 +7,18 @@ use super::log_reader::LogEnd;
 use super::rejoin::NOBODY;
 use crate::counters::Refusal;
 use crate::error::Errno;
-use crate::invariant::{Count, OrBroken};
-use crate::leader::{Op, Outcome};
+use crate::invariant::OrBroken;
+use crate::leader::Op;
 use crate::log::log_event;
-use crate::member::ChildExit;
 use crate::node::outbox::confirm_grants;
-use crate::node::{ANSWER_RESERVE, LeaderTables, Node, PeerRef, Signal, SignalReply, Upcall};
+use crate::node::{LeaderTables, Node, PeerRef};
 use crate::pal::{ConnectError, Deadline, Pal, Time};
-use crate::store::copy;
 use crate::sync::Ordering;
-use crate::wire::{
-    Answer, Expected, FileLock, Frame, Message, NewLeader, Rejoin, Rejoined, SuccessionMode, codes,
-};
+use crate::wire::{Answer, Message, NewLeader, Rejoin, Rejoined, SuccessionMode};
 use crate::{Admission, Vmid};
 
 /// The pause before the heir asks again whether the leader is dead.
-const PROBE_AGAIN: Duration = Duration::from_micros(500);
+pub(super) const PROBE_AGAIN: Duration = Duration::from_micros(500);
 
 /// The number of members to which a new leader announces itself at once. The announcement wakes them, and they take a
 /// processor, so the next members get it when these have rejoined. A member with a call that waits for an answer connects
@@ -37,13 +33,6 @@ const FIRST_MEMBERS: usize = 64;
 
 /// The room for the longest answer that comes later.
 const LATE_ANSWER: usize = Answer::Lock(Ok(None)).length();
-
-/// A frame that a new leader has for a member that has not rejoined yet.
-#[derive(Clone, Copy)]
-pub(in crate::node) enum Resent<'a> {
-    Answer(&'a Answer<'a>),
-    Message(&'a Message<'a>),
-}
 
 /// # The heir
 impl<'m, P: Pal> Node<'m, P> {
@@ -145,148 +134,6 @@ impl<'m, P: Pal> Node<'m, P> {
         // The locks that were recalled or revoked have their full time under the new leader.
         self.enforce_all();
         self.wake();
-    }
-
-    /// Handles the messages of the old leader to this process that have not arrived.
-    fn receive_own(&self, following: &Following<'m>) {
-        let us = self.identity.vmid;
-        let received = following.received.load(Ordering::SeqCst);
-        let Some(heir) = self.leadership.heir() else {
-            return;
-        };
-        // Nobody else uses it before this process leads.
-        let Some(sent) = heir.sent.lock().take() else {
-            return;
-        };
-        sent.for_each_after(us, received, 0, |bytes| {
-            if let Ok(Some(frame)) = Frame::parse(bytes, bytes.len()) {
-                self.receive_own_frame(&frame);
-            }
-            true
-        });
-        *heir.sent.lock() = Some(sent);
-    }
-
-    fn receive_own_frame(&self, frame: &Frame<'_>) {
-        let us = self.identity.vmid;
-        if frame.code == codes::RESP {
-            // Until this process leads, its calls wait for nobody.
-            let delivery = self.waiters.answer(NOBODY, frame.seq, frame.payload);
-            return self.finish_delivery(&delivery);
-        }
-        let Ok(message) = frame.message() else { return };
-        // The leader has violated the protocol if one of these fails; there is nobody left to blame.
-        match message {
-            Message::Sync(code, sync) => drop(self.on_server_sync(code, &sync)),
-            Message::SyncNote { id, note } => drop(self.on_server_sync_note(id, note)),
-            Message::FileLockRecall(number) => self.recalled(number),
-            Message::ChildExit(report) => {
-                if let Some(exit) = ChildExit::of(&report) {
-                    let leader = self.leader_vmid();
-                    self.when_upcalls_have_room(|| self.child_ended(leader, exit));
-                }
-            }
-            Message::ProcessNote(note) => {
-                self.when_upcalls_have_room(|| self.handle_relative_note(&note) != Ok(false));
-            }
-            Message::PidKill(kill) | Message::KillPassed(kill) => {
-                let awaited = matches!(message, Message::PidKill(_));
-                let reply = SignalReply {
-                    to: us,
-                    seq: if awaited { frame.seq } else { 0 },
-                };
-                if let Ok(signal) = Signal::read(us, &kill) {
-                    self.enqueue_upcall(Upcall::Signal(signal, reply));
-                }
-                if !awaited {
-                    let _ = self.reply(us, frame.seq, &Answer::DONE, 0);
-                }
-            }
-            Message::FileGiven { handle, .. } => {
-                self.used_locks.record_open_file(handle);
-                let vmid = us.get();
-                let confirmation = Message::FileGiven { handle, vmid };
-                if let Ok(peer) = self.peers.find_or_add(self.leader_vmid()) {
-                    let _ = self.put(&peer, 0, &confirmation);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Runs the queued calls to the embedder until `act` has had room for its own.
-    pub(in crate::node) fn when_upcalls_have_room(&self, act: impl Fn() -> bool) {
-        while !act() {
-            self.run_upcalls();
-        }
-    }
-
-    /// Executes the frames of this process that the old leader has not taken.
-    fn execute_own(&self, tables: &'m LeaderTables<'m>, following: &Following<'m>, taken: u64) {
-        let Some(mut scratch) = following.scratch.lock().take() else {
-            return;
-        };
-        following.kept.lock().begin_resend(taken);
-        loop {
-            let length = {
-                let mut kept = following.kept.lock();
-                let next = kept.next_to_resend();
-                let length = next.len();
-                copy(scratch.prefix_mut(length), next);
-                kept.mark_resent();
-                length
-            };
-            if length == 0 {
-                break;
-            }
-            let bytes = scratch.initialized().get(..length).or_broken(&[]);
-            if let Ok(Some(frame)) = Frame::parse(bytes, length) {
-                self.execute_own_frame(tables, &frame);
-            }
-        }
-        *following.scratch.lock() = Some(scratch);
-    }
-
-    /// Whether this process is about to lead, and executes what it has sent to the leader before: also what it sent before
-    /// its exit, which is under way.
-    pub(in crate::node) fn executes_kept_frames(&self) -> bool {
-        let following = self.leadership.following();
-        following.is_some_and(|following| following.stage() == Stage::Candidate)
-            && self.leads()
-            && !self.has_ended()
-    }
-
-    fn execute_own_frame(&self, tables: &'m LeaderTables<'m>, frame: &Frame<'_>) {
-        let us = self.identity.vmid;
-        if frame.code == codes::RESP {
-            if let Ok(Answer::Status(result)) = Answer::decode(Expected::Status, frame.payload) {
-                self.signal_answered(us, frame.seq, result.map(drop));
-            }
-            return;
-        }
-        let Ok(message) = frame.message() else { return };
-        match message {
-            Message::Sync(code, sync) => self.execute_own_sync(code, &sync),
-            Message::SyncNote { id, .. } => {
-                tables.lock().apply(&Op::OwnerDied(us, id));
-            }
-            Message::ChildExit(_) => self.end_as_leader(tables, &message),
-            message => {
-                let outcome = self.handle_own(frame.seq, &undelegated(message));
-                if let Ok(Outcome::Answer(answer)) = outcome {
-                    let delivery = self.waiters.answer_here(us, frame.seq, &answer);
-                    self.finish_delivery(&delivery);
-                }
-            }
-        }
-    }
-}
-
-/// Returns the request as a leader makes it for its own process: without a wish for a delegation.
-pub(in crate::node) const fn undelegated(message: Message<'_>) -> Message<'_> {
-    match message {
-        Message::FileLockDelegate(lock) => Message::FileLockSet(FileLock { handle: 0, ..lock }),
-        message => message,
     }
 }
 
@@ -486,98 +333,6 @@ impl<'m, P: Pal> Node<'m, P> {
         let room = peer.queue.lock().room();
         peer.reserve_reply(waiting.saturating_mul(LATE_ANSWER).min(room));
         Ok(taken)
-    }
-
-    /// Sends again what members have not received, as far as there is room.
-    fn poll_resends(&self, following: &Following<'m>, until: Deadline) -> Deadline {
-        if following.resending.load(Ordering::SeqCst) == 0 {
-            return until;
-        }
-        let mut until = until;
-        for peer in self.peers.all() {
-            if !peer.is_resending.load(Ordering::SeqCst) {
-                continue;
-            }
-            if self.resend(&peer) {
-                following.resending.fetch_sub(1, Ordering::SeqCst);
-                following.rejoined_at.store(self.now().0, Ordering::SeqCst);
-            } else {
-                until = until.min(Deadline::At(self.now() + PROBE_AGAIN));
-            }
-            self.flush(&peer);
-        }
-        until
-    }
-
-    /// Sends again what the member has not received. True if all is queued, or the member is gone.
-    fn resend(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        let Some(heir) = self.leadership.heir() else {
-            return true;
-        };
-        let received = peer.rejoin_received.load(Ordering::SeqCst);
-        let skip = usize::try_from(peer.resent.load(Ordering::SeqCst)).or_broken(0);
-        // Under the lock: a message that another thread has for the member comes after these.
-        let sent = heir.sent.lock();
-        let Some(frames) = sent.as_ref() else {
-            return true;
-        };
-        let mut is_all = true;
-        let count = frames.for_each_after(peer.vmid(), received, skip, |frame| {
-            let mut queue = peer.queue.lock();
-            is_all = queue.closed
-                || queue.room() >= frame.len().plus(ANSWER_RESERVE)
-                    && queue.filling.push_frame(frame).is_ok();
-            queue.record_push();
-            is_all
-        });
-        peer.resent.store(skip.plus(count) as u64, Ordering::SeqCst);
-        if is_all {
-            peer.awaits_rejoin.store(false, Ordering::SeqCst);
-            peer.is_resending.store(false, Ordering::SeqCst);
-        }
-        drop(sent);
-        if is_all {
-            self.retry_output(peer);
-            self.heirs_are_due();
-        }
-        is_all
-    }
-
-    /// The connection with a member ends, which may be sent something again.
-    pub(in crate::node) fn end_resend(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        if peer.is_resending.swap(false, Ordering::SeqCst)
-            && let Some(following) = self.leadership.following()
-        {
-            following.resending.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    /// As the new leader: keeps a message for a member that has not rejoined yet. False if the member has
-    /// rejoined.
-    pub(in crate::node) fn keep_for_rejoin(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        seq: u64,
-        content: Resent<'_>,
-    ) -> bool {
-        if !peer.awaits_rejoin.load(Ordering::SeqCst) {
-            return false;
-        }
-        let Some(heir) = self.leadership.heir() else {
-            return false;
-        };
-        let mut sent = heir.sent.lock();
-        let Some(frames) = sent.as_mut() else {
-            return false;
-        };
-        if !peer.awaits_rejoin.load(Ordering::SeqCst) {
-            return false;
-        }
-        match content {
-            Resent::Answer(answer) => frames.push_answer(peer.vmid(), seq, answer),
-            Resent::Message(message) => frames.push_message(peer.vmid(), seq, message),
-        }
-        true
     }
 
     /// Returns the leader that this process follows, for a process that asks.
