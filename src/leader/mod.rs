@@ -16,6 +16,7 @@ mod departed;
 mod forwarding;
 mod ids;
 mod image;
+mod lock_requests;
 mod op;
 mod outbox;
 mod processes;

@@ -6,6 +6,7 @@ mod dispatch;
 mod halves;
 mod handshake;
 mod limits;
+mod member_messages;
 mod peer;
 mod peer_table;
 mod poll_loop;
