@@ -290,6 +290,7 @@ impl World {
         {
             self.log(format_args!("v{vmid} leads, in epoch {}", leader.epoch()));
             let is_dead = self.network.is_dead_or_gone(self.leader);
+            let revealed = self.network.revealed_to_others(place);
             self.network.is_led_by(place);
             let members = |vmid| Vmid::new(vmid).is_some_and(|vmid| leader.is_member(vmid));
             let numbers = self.checks.family.all().map(|process| process.vmid);
@@ -298,7 +299,6 @@ impl World {
             let outcome = succession.leads(vmid, leader.epoch(), (self.leader, is_dead), members);
             let before = std::mem::replace(&mut self.leader, vmid);
             self.check("leaders", outcome);
-            let revealed = self.network.revealed;
             let logged = self
                 .checks
                 .succession

@@ -125,8 +125,9 @@ impl Succession {
         Err(format!("v{vmid} leads in epoch {epoch}, as v{known} does"))
     }
 
-    /// A leader begins with that operation. Checks **logged**: the one before has let nobody know of a later one. What a
-    /// leader that has resigned applies is void.
+    /// A leader begins with that operation. Checks **logged**: the one before has let no other process know of a later one.
+    /// A leader that dies while it dismisses its heir may have written to that heir alone, which does not lead if it knows
+    /// more than its log says. What a leader that has resigned applies is void.
     pub(crate) fn is_logged(&self, before: u32, op: u64, revealed: u64) -> Result<(), String> {
         if op > revealed || self.leaving.contains(&before) {
             return Ok(());

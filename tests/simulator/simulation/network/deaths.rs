@@ -160,9 +160,16 @@ impl Network {
 
     /// Another process leads.
     pub(crate) fn is_led_by(&mut self, leader: usize) {
+        self.revealed.clear();
         if let Some(deaths) = &mut self.deaths {
             deaths.begin_reign(leader);
         }
+    }
+
+    /// Returns the last operation of the leader of which a member may know, but for the one at that place.
+    pub(crate) fn revealed_to_others(&self, place: usize) -> u64 {
+        let others = self.revealed.iter().filter(|(to, _)| **to != place);
+        others.map(|(_, op)| *op).max().unwrap_or_default()
     }
 
     /// Whether a new stream between these is the leader's log.

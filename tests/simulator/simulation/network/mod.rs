@@ -7,7 +7,7 @@ mod disturbances;
 mod ends;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use fastrand::Rng;
 use libos_ipc::pal::{
@@ -160,9 +160,9 @@ pub(crate) struct Network {
     deaths: Option<Deaths>,
     /// The disturbances of a leader and its heir that kill nobody.
     disturbances: Option<Disturbances>,
-    /// The last operation that the leader has applied, and the last one before it wrote to a member.
+    /// The last operation that the leader has applied, and the last one before it wrote to the member at each place.
     pub(crate) applied: u64,
-    pub(crate) revealed: u64,
+    revealed: BTreeMap<usize, u64>,
     pub(crate) stream_events: Vec<StreamEvent>,
 }
 
@@ -189,7 +189,7 @@ impl Network {
             deaths: None,
             disturbances: None,
             applied: 0,
-            revealed: 0,
+            revealed: BTreeMap::new(),
             stream_events: Vec::new(),
         }
     }
@@ -409,7 +409,7 @@ impl Network {
         }
         let (from, to, is_log) = (pipe.from, pipe.to, pipe.is_log);
         if !is_log && self.leads(from) {
-            self.revealed = self.applied;
+            self.revealed.insert(to, self.applied);
             self.note_frame(parts.first().copied().unwrap_or_default());
         }
         let pipe = &self.pipes[end.pipe];
