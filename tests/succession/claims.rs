@@ -326,7 +326,7 @@ fn process_that_was_disconnected_can_not_rejoin_the_next_leader() {
     let mut frames = FrameReader::new(&mut room);
     for seq in 7..9 {
         let taken = rejoin(&mut early, (&mut from, &mut frames), seq, 1, 1);
-        assert_eq!(taken, Err(Errno::EPERM));
+        assert_eq!(taken, Err(Errno::ESRCH));
     }
     // A second stream in its name finds the first one.
     let mut stream = open(&base, number, us);
@@ -335,7 +335,7 @@ fn process_that_was_disconnected_can_not_rejoin_the_next_leader() {
     let before = heir.statistics().pools.ranges.now;
     early.write_all(&frame(9, ALLOC_ID_RANGE, &[])).unwrap();
     let taken = rejoin(&mut early, (&mut from, &mut frames), 10, 1, 1);
-    assert_eq!(taken, Err(Errno::EPERM));
+    assert_eq!(taken, Err(Errno::ESRCH));
     assert_eq!(heir.statistics().pools.ranges.now, before);
     // The others go on.
     assert_eq!(heir.owner_of(id, long()).unwrap(), None);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libos_ipc::pal::Deadline;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
-use libos_ipc::{Capacities, Config, Error, Refusal, Target, Vmid};
+use libos_ipc::{Capacities, ChildSelector, Config, Error, Refusal, Target, Vmid};
 
 use crate::family::{CONFIG, long};
 use crate::in_memory::{FOLLOWER, Family, Process, follower, poll};
@@ -200,4 +200,25 @@ fn process_that_gets_the_first_stream_of_its_leader_late_is_no_heir_before() {
     Family::delay(None);
     family.run(joins).unwrap();
     family.is_heir(&child);
+}
+
+#[test]
+fn process_that_its_leader_took_for_dead_before_it_joined_is_no_member_of_the_next_one() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let heir = family.child(&leader, CONFIG);
+    family.is_heir(&heir);
+    let child = family.starting(&heir, FOLLOWER);
+    Family::delay(Some(&child));
+    let mut joins = pin!(child.join_async(long()));
+    assert_eq!(poll(&mut joins), None, "it waits for the leader");
+    // The child closes the stream of the leader, which has not said whose it is.
+    family.pass(CONFIG.connect_limit);
+    let exit = family.run(heir.wait_child_async(ChildSelector::Any, long()));
+    let exit = exit.unwrap();
+    assert_eq!(exit.signal, 30);
+    drop(leader);
+    family.end_leader();
+    Family::delay(None);
+    assert_eq!(family.run(joins), Err(Error::LeaderGone));
 }

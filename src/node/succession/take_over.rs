@@ -283,7 +283,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.wake();
         }
         let refusal = match taken {
-            Err(Errno::EPERM) => Refusal::VmidNotAdmitted,
+            Err(Errno::EPERM | Errno::ESRCH) => Refusal::VmidNotAdmitted,
             Err(Errno::ESTALE) => Refusal::StaleReign,
             _ => return,
         };
@@ -311,6 +311,10 @@ impl<'m, P: Pal> Node<'m, P> {
             });
         };
         let member = peer.vmid();
+        if peer.has_left.load(Ordering::SeqCst) {
+            // Not as one that was never a member, which goes on.
+            return Err(Errno::ESRCH);
+        }
         if !peer.awaits_rejoin.load(Ordering::SeqCst) || peer.is_resending.load(Ordering::SeqCst) {
             return Err(Errno::EPERM);
         }
