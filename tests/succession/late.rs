@@ -222,3 +222,47 @@ fn process_that_its_leader_took_for_dead_before_it_joined_is_no_member_of_the_ne
     Family::delay(None);
     assert_eq!(family.run(joins), Err(Error::LeaderGone));
 }
+
+#[test]
+fn unlock_of_a_dropped_request_is_not_taken_for_answered_by_the_answer_to_the_request() {
+    const UNDELEGATED: Config = Config {
+        capacities: Capacities {
+            delegated_files: 0,
+            ..CONFIG.capacities
+        },
+        ..CONFIG
+    };
+    let mut family = Family::with(UNDELEGATED);
+    let leader = family.node(1);
+    let heir = family.child(&leader, UNDELEGATED);
+    let [member, other] = [(); 2].map(|()| family.child(&leader, follower(UNDELEGATED)));
+    family.is_heir(&heir);
+    let lock = |node: &Process| FileLock {
+        family: LockFamily::Posix,
+        kind: LockKind::Write,
+        start: 0,
+        end: 9,
+        pid: node.pid().unwrap().get(),
+        handle: 0,
+        wait: true,
+        path: b"f",
+    };
+    let wanted = lock(&member);
+    let mut waits = Box::pin(member.set_lock_async(&wanted, long()));
+    assert_eq!(poll(&mut waits.as_mut()), None);
+    (0..10).for_each(|_| family.settle());
+    // It was granted. The leader ends before it reads the unlock, and its successor sends the answer once more.
+    drop(waits);
+    drop(leader);
+    family.end_leader();
+    for _ in 0..100 {
+        // The member gets that answer together with the permission to follow, before it sends the unlock again.
+        for _ in 0..10 {
+            heir.poll_once();
+        }
+        family.settle();
+    }
+    let wanted = lock(&other);
+    family.run(other.set_lock_async(&wanted, long())).unwrap();
+    assert_eq!(other.leader(), heir.identity().vmid);
+}

@@ -108,6 +108,16 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
     }
 
+    /// The request was granted, so the unlock is to be sent. It gets a number of its own: the next leader may send the
+    /// answer to the request again.
+    fn begin_unlock(&self, token: WaitToken) {
+        if let Some(waiter) = self.slots.get(token.slot()) {
+            let mut state = waiter.state.lock();
+            state.seq = self.next_seq(token.slot(), state.seq);
+            state.late = LateReply::Lock(DroppedLock::Unlock);
+        }
+    }
+
     /// Takes the frame of the unlock.
     fn take_unlock(&self, token: WaitToken) -> Option<(Buffer<'m>, usize)> {
         let mut state = self.slots.get(token.slot())?.state.lock();
@@ -163,7 +173,7 @@ impl<P: Pal> Node<'_, P> {
         if is_delegated || !matches!(answer, Answer::Status(Ok(_))) {
             return self.end_dropped_lock(token);
         }
-        self.waiters.set_dropped_lock(token, DroppedLock::Unlock);
+        self.waiters.begin_unlock(token);
         if !self.send_dropped_locks() {
             self.defer_member_output();
         }

@@ -124,14 +124,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
         waiter.event.clear();
         let mut state = waiter.state.lock();
-        // `seq - 1` is the slot modulo the capacity, so that an answer finds its slot in O(1).
-        let count = self.slots.len() as u64;
-        let next = state.seq.plus(count);
-        state.seq = if state.seq == 0 || next >= SEQ_LIMIT {
-            (slot as u64).plus(1)
-        } else {
-            next
-        };
+        state.seq = self.next_seq(slot, state.seq);
         state.peer = Some(peer);
         state.is_for_leader = false;
         state.what = what;
@@ -158,6 +151,17 @@ impl<'m, E: Event> Waiters<'m, E> {
     pub(super) fn mark_for_leader(&self, claim: WaitToken) {
         if let Some(waiter) = self.slots.get(claim.slot()) {
             waiter.state.lock().is_for_leader = true;
+        }
+    }
+
+    /// Returns the number after `seq` in that slot: `seq - 1` is the slot modulo the capacity, so that an answer finds its
+    /// slot in O(1).
+    pub(super) fn next_seq(&self, slot: usize, seq: u64) -> u64 {
+        let next = seq.plus(self.slots.len() as u64);
+        if seq == 0 || next >= SEQ_LIMIT {
+            (slot as u64).plus(1)
+        } else {
+            next
         }
     }
 
