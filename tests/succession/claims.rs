@@ -54,7 +54,7 @@ struct Led {
     base: PathBuf,
     member: HostNode,
     leader: UnixStream,
-    _listener: UnixListener,
+    listener: UnixListener,
     _dir: TempDir,
 }
 
@@ -73,7 +73,7 @@ impl Led {
             leader: open(&base, 1, 2),
             base,
             member,
-            _listener: listener,
+            listener,
             _dir: dir,
         };
         send(&mut led.leader, &HELLO);
@@ -160,6 +160,35 @@ fn leader_that_announces_itself_after_the_limit_sees_that_the_member_does_not_fo
     });
     send(&mut stream, &announced);
     assert_closed(&mut stream, "a leader that comes too late");
+}
+
+#[test]
+fn leader_that_announces_itself_before_the_limit_sees_that_the_member_has_waited_too_long_for_the_one_before()
+ {
+    let led = Led::with(Config {
+        succession_limit: Duration::from_millis(20),
+        ..CONFIG
+    });
+    led.listener.set_nonblocking(true).unwrap();
+    let _listener = UnixListener::bind(format!("{}.7", led.base.display())).unwrap();
+    let mut stream = open(&led.base, 7, 2);
+    send(&mut stream, &HELLO);
+    let announced = Message::Leader(NewLeader {
+        epoch: 4,
+        config: 6,
+        vmid: 7,
+        mode: SuccessionMode::Standby,
+    });
+    send(&mut stream, &announced);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| led.member.owner_of(1, long()));
+        // What the leader before has written may still come: its other stream does not end.
+        wait_until("the leader ends the stream of the member", || {
+            led.listener.accept().is_ok()
+        });
+        assert_closed(&mut stream, "a leader that the member does not follow");
+        assert_eq!(asked.join().unwrap(), Err(Error::LeaderGone));
+    });
 }
 
 #[test]

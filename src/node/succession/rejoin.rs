@@ -67,10 +67,8 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let from = peer.vmid();
         if self.has_lost_leader() {
-            // It comes too late. The end of the streams shows it that this process does not follow: it would wait for
-            // that when it leaves.
-            self.children.lock().lose_sight_of(from);
-            self.disconnect_peer(peer);
+            // It comes too late.
+            self.leave_leader(peer);
             return Ok(true);
         }
         // A leader that was named in a later list than this process knows: an heir that was dismissed later
@@ -103,6 +101,13 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(true)
     }
 
+    /// Ends the connection with a leader that this process does not follow. The end of the streams shows that: the leader
+    /// would wait for it when it leaves.
+    fn leave_leader(&self, leader: &PeerRef<'_, 'm, P::Stream>) {
+        self.children.lock().lose_sight_of(leader.vmid());
+        self.disconnect_peer(leader);
+    }
+
     /// Whether a leader has ended, and what it has written is read to the end: its successor may have only the last part
     /// of it. It takes at most as long as calls wait for a successor.
     pub(in crate::node) fn awaits_rest_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
@@ -127,16 +132,13 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(following) = self.following() else {
             return Succession::None;
         };
-        if Some(gone) != self.led_by() || self.phase() >= Phase::Closing {
+        // After the end of the family the calls get that as their error.
+        if Some(gone) != self.led_by() || self.phase() >= Phase::Closing || self.has_lost_leader() {
             return Succession::None;
         }
         if gone == NOBODY {
-            // Only calls waited there. After the end of the family they get that as their error.
-            return if self.has_lost_leader() {
-                Succession::None
-            } else {
-                Succession::Awaited
-            };
+            // Only calls waited there.
+            return Succession::Awaited;
         }
         let us = self.identity.vmid;
         // Its log says whether this process is the heir.
@@ -251,6 +253,10 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let limit = Time(following.until.load(Ordering::SeqCst));
         if self.now() >= limit {
+            let announced = Vmid::new(following.announced.swap(0, Ordering::SeqCst));
+            if let Some(leader) = announced.and_then(|leader| self.peers.find(leader)) {
+                self.leave_leader(&leader);
+            }
             self.end_succession(following);
             return Deadline::Now;
         }
