@@ -151,7 +151,7 @@ fuzz_target!(|bytes: &[u8]| {
                 let (code, seq) = match what % 6 {
                     0 => (HELLO, 0),
                     1..4 => (0, u64::from(number % 24)),
-                    _ => (number % 80, u64::from(number >> 6)),
+                    _ => (number % 128, u64::from(number >> 6)),
                 };
                 let length = tail.first().map_or(0, |length| usize::from(length % 96));
                 let tail = tail.get(1..).unwrap_or(&[]);
@@ -198,8 +198,8 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(
         matches!(
             lost,
-            // A member whose exit was confirmed makes no more calls.
-            Err(Error::LeaderGone | Error::ShuttingDown) | Ok(Some(Err(_)))
+            // A member whose exit was confirmed makes no more calls, and a leader may have said that it has no room.
+            Err(Error::LeaderGone | Error::ShuttingDown | Error::Refused { .. }) | Ok(Some(Err(_)))
         ),
         "{lost:?}"
     );

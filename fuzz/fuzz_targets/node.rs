@@ -129,7 +129,7 @@ fuzz_target!(|bytes: &[u8]| {
         let length = usize::from(how >> 2).min(tail.len());
         let (payload, tail) = tail.split_at(length);
         rest = tail;
-        match code % 96 {
+        match code % 128 {
             // These bytes are no frame.
             94 => {
                 if let Some(stream) = &peer.to[to] {

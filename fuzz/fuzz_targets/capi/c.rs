@@ -1,73 +1,14 @@
 //! The functions of `include/libos_ipc.h` that this target calls.
-#![allow(non_camel_case_types)]
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_int, c_void};
+use std::ptr::null;
+
+pub use crate::tables::*;
 
 pub type Pointer = *mut c_void;
 
-#[repr(C)]
-pub struct libos_ipc_ready {
-    pub token: u64,
-    pub readiness: u32,
-    pub reserved: u32,
-}
-
-#[repr(C)]
-pub struct libos_ipc_platform {
-    pub context: Pointer,
-    pub memory: Pointer,
-    pub memory_size: usize,
-    pub allocate: extern "C" fn(Pointer, usize) -> Pointer,
-    pub release: extern "C" fn(Pointer, Pointer),
-    pub now: extern "C" fn(Pointer) -> u64,
-    pub listen: extern "C" fn(Pointer, u32) -> c_int,
-    pub connect: extern "C" fn(Pointer, u32, *mut Pointer) -> c_int,
-    pub accept: extern "C" fn(Pointer, *mut Pointer) -> c_int,
-    pub read: extern "C" fn(Pointer, Pointer, *mut u8, usize) -> i64,
-    pub write: extern "C" fn(Pointer, Pointer, *const u8, usize) -> i64,
-    pub close: extern "C" fn(Pointer, Pointer),
-    pub watch: extern "C" fn(Pointer, Pointer, u64, u32) -> c_int,
-    pub rewatch: extern "C" fn(Pointer, Pointer, u64, u32),
-    pub unwatch: extern "C" fn(Pointer, Pointer),
-    pub watch_listener: extern "C" fn(Pointer, bool),
-    pub wait: extern "C" fn(Pointer, *mut libos_ipc_ready, usize, u64) -> usize,
-    pub wake: extern "C" fn(Pointer),
-    pub event_create: extern "C" fn(Pointer, *mut Pointer) -> c_int,
-    pub event_set: extern "C" fn(Pointer, Pointer),
-    pub event_clear: extern "C" fn(Pointer, Pointer),
-    pub event_is_set: extern "C" fn(Pointer, Pointer) -> bool,
-    pub event_wait: extern "C" fn(Pointer, Pointer, u64),
-    pub wait_readable: Option<extern "C" fn()>,
-    pub thread_create: Option<extern "C" fn()>,
-    pub yield_processor: Option<extern "C" fn()>,
-}
-
-#[repr(C)]
-pub struct libos_ipc_callbacks {
-    pub signal: extern "C" fn(Pointer, *const c_void) -> c_int,
-    pub metadata: extern "C" fn(Pointer, u32, u32, *mut u8, usize) -> i64,
-    pub child_died: Option<extern "C" fn()>,
-    pub disconnected: Option<extern "C" fn()>,
-    pub is_zombie: extern "C" fn(Pointer, u32) -> bool,
-    pub this_process: extern "C" fn(Pointer, *mut [u32; 3]),
-    pub file_key: Option<extern "C" fn()>,
-    pub log: Option<extern "C" fn()>,
-    pub fatal: extern "C" fn(Pointer, *const c_char),
-}
-
-/// The limits: 20 numbers, then whether IDs wrap.
-pub type Limits = [u32; 21];
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub struct libos_ipc_lock {
-    pub family: u32,
-    pub kind: c_int,
-    pub start: u64,
-    pub end: u64,
-    pub pid: u32,
-    pub handle_id: u64,
-}
+/// No limit of a call.
+pub const NO_LIMIT: *const libos_ipc_call_limit = null();
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,6 +35,8 @@ pub struct Statistics {
     pub served_handles: Usage,
     pub sync_clients: Usage,
     pub send_queue: Usage,
+    /// The other members, and room for those that later versions add.
+    pub others: [u64; 32],
 }
 
 macro_rules! inbound {
@@ -115,13 +58,13 @@ inbound! {
 }
 
 unsafe extern "C" {
-    pub static mut libos_ipc_process_ids: [u32; 3];
-    pub fn libos_ipc_default_limits(limits: *mut Limits);
-    pub fn libos_ipc_memory_size(limits: *const Limits, is_leader: bool) -> usize;
+    pub static mut libos_ipc_process_ids: libos_ipc_ids;
+    pub fn libos_ipc_default_limits(limits: *mut libos_ipc_limits);
+    pub fn libos_ipc_memory_size(limits: *const libos_ipc_limits, is_leader: bool) -> usize;
     pub fn libos_ipc_setup(
         platform: *const libos_ipc_platform,
         callbacks: *const libos_ipc_callbacks,
-        limits: *const Limits,
+        limits: *const libos_ipc_limits,
     ) -> c_int;
     pub fn libos_ipc_init() -> c_int;
     pub fn libos_ipc_init_ids() -> c_int;
@@ -192,4 +135,25 @@ unsafe extern "C" {
     pub fn libos_ipc_file_lock_set_send_response(vmid: u32, seq: u64, result: c_int) -> c_int;
     pub fn libos_ipc_response_callback(src: u32, data: *mut u8, seq: u64) -> c_int;
     pub fn libos_ipc_child_disconnect_callback(vmid: u32);
+    pub fn libos_ipc_leader() -> u32;
+    pub fn libos_ipc_dump_events() -> c_int;
+    pub fn libos_ipc_dump_calls() -> c_int;
+    pub fn libos_ipc_ids_in_use() -> usize;
+    pub fn libos_ipc_release_idle_ranges() -> c_int;
+    pub fn libos_ipc_get_process(pid: u32, out: *mut libos_ipc_process) -> c_int;
+    pub fn libos_ipc_next_process(process: *mut libos_ipc_process) -> c_int;
+    pub fn libos_ipc_getpgid(pid: u32, group: *mut u32) -> c_int;
+    pub fn libos_ipc_sync_upgrade(handle: Pointer, limit: *const libos_ipc_call_limit) -> c_int;
+    pub fn libos_ipc_sync_changes(handle: Pointer, count: *mut u64) -> c_int;
+    pub fn libos_ipc_sync_fencing(handle: Pointer, number: *mut u64) -> c_int;
+    pub fn libos_ipc_close_file(path: *const u8, pid: u32) -> c_int;
+    pub fn libos_ipc_file_lock_fencing(
+        path: *const u8,
+        lock: *const libos_ipc_lock,
+        number: *mut u64,
+    ) -> c_int;
+    pub fn libos_ipc_give_open_file(handle_id: u64, to: u32) -> c_int;
+    pub fn libos_ipc_take_back_open_file(handle_id: u64, from: u32) -> c_int;
+    pub fn libos_ipc_hold_open_file(handle_id: u64) -> c_int;
+    pub fn libos_ipc_close_open_file(handle_id: u64) -> c_int;
 }

@@ -9,11 +9,17 @@
 
 mod c;
 mod platform;
+/// The structs are the library's own, so that they can't differ from the header's.
+#[path = "../../../src/capi/tables.rs"]
+#[allow(dead_code, non_camel_case_types)]
+mod tables;
 
+use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::Once;
 
 use libfuzzer_sys::fuzz_target;
+use zerocopy::FromZeros;
 // The import links the library, for its functions.
 use libos_ipc as _;
 
@@ -26,21 +32,47 @@ static SETUP: Once = Once::new();
 
 fn set_up() {
     let is_member = std::env::var_os("LIBOS_IPC_FUZZ_MEMBER").is_some();
-    let mut limits = Limits::default();
+    let mut limits = MaybeUninit::uninit();
     unsafe {
         assert_eq!(libos_ipc_init(), EINVAL, "before it was set up");
-        libos_ipc_default_limits(&mut limits);
+        libos_ipc_default_limits(limits.as_mut_ptr());
         // Tables are small and waits short.
-        limits = [
-            4, 2, 6, 816, 8192, 24, 6, 4, 1, 24, 3, 4, 4, 3, 16, 2, 4, 0, 2, 1, 1,
-        ];
+        let limits = libos_ipc_limits {
+            peers: 4,
+            strangers: 2,
+            waiters: 6,
+            frame_length: 816,
+            send_queue: 8192,
+            ranges: 24,
+            own_ranges: 6,
+            children: 4,
+            answers: 1,
+            locks: 24,
+            locked_files: 3,
+            waiting_for_locks: 4,
+            lock_handles: 4,
+            sync_handles: 3,
+            sync_data: 16,
+            served_handles: 2,
+            sync_clients: 4,
+            spin_us: 0,
+            call_limit_ms: 2,
+            connect_limit_ms: 1,
+            wrap_ids: 1,
+            delegated_files: 2,
+            ..limits.assume_init()
+        };
         let size = libos_ipc_memory_size(&limits, !is_member);
         let memory = vec![0_u128; size.div_ceil(16)].leak();
         let (platform, callbacks) = (platform::platform(memory), platform::callbacks());
         assert_eq!(libos_ipc_setup(&platform, &callbacks, &limits), 0);
         assert_eq!(libos_ipc_setup(&platform, &callbacks, &limits), -114);
         if is_member {
-            libos_ipc_process_ids = [4, 2, 2];
+            libos_ipc_process_ids = libos_ipc_ids {
+                self_vmid: 4,
+                parent_vmid: 2,
+                leader_vmid: 2,
+            };
         }
         assert_eq!(libos_ipc_init(), 0);
         assert_eq!(libos_ipc_init(), -114);
@@ -102,13 +134,14 @@ impl<'a> Input<'a> {
             start: self.number(),
             end: self.number(),
             pid: self.id() % 6,
+            padding: 0,
             handle_id: self.number() % 6,
         }
     }
 
     /// Returns a whole message with small numbers. It never waits for a lock for ever.
     fn message(&mut self) -> Vec<u8> {
-        let (code, length) = (self.byte() % 80, usize::from(self.byte() % 72));
+        let (code, length) = (self.byte() % 128, usize::from(self.byte() % 72));
         let mut payload = self.bytes(length);
         for (at, byte) in payload.iter_mut().enumerate() {
             if at % 4 != 0 && at < 24 {
@@ -153,10 +186,14 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn step(input: &mut Input<'_>, open: &mut Open) {
     let peer = 2 + u32::from(input.byte() % 3);
+    let byte = input.byte();
+    if byte >= 240 {
+        return newer_call(byte, peer, input, open);
+    }
     let mut out = null_mut();
     let (mut one, mut two) = (0, 0);
     unsafe {
-        match input.byte() % 40 {
+        match byte % 40 {
             0 => drop(world().stream_of(peer)),
             1..4 => {
                 let message = input.message();
@@ -239,7 +276,7 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
             }
             34 => {
                 let (path, mut lock) = (input.path(), input.lock());
-                let mut found = libos_ipc_lock::default();
+                let mut found = libos_ipc_lock::new_zeroed();
                 libos_ipc_file_lock_get(path.as_ptr(), &mut lock, &mut found);
             }
             35 => drop(libos_ipc_file_lock_clear_pid(input.id())),
@@ -289,6 +326,41 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
     }
 }
 
+/// Makes a call that the C implementation does not have.
+fn newer_call(byte: u8, peer: u32, input: &mut Input<'_>, open: &mut Open) {
+    let (mut group, mut count) = (0, 0);
+    let mut process = libos_ipc_process::new_zeroed();
+    unsafe {
+        match byte {
+            240 => {
+                libos_ipc_leader();
+                libos_ipc_dump_events();
+                libos_ipc_dump_calls();
+            }
+            241 => assert!(libos_ipc_ids_in_use() < 1 << 16),
+            242 => drop(libos_ipc_release_idle_ranges()),
+            243 => drop(libos_ipc_get_process(input.id(), &mut process)),
+            244 => {
+                process.start_seq = input.number();
+                libos_ipc_next_process(&mut process);
+            }
+            245 => drop(libos_ipc_getpgid(input.id(), &mut group)),
+            246 => drop(libos_ipc_sync_upgrade(handle(input, open), NO_LIMIT)),
+            247 => drop(libos_ipc_sync_changes(handle(input, open), &mut count)),
+            248 => drop(libos_ipc_sync_fencing(handle(input, open), &mut count)),
+            249 => drop(libos_ipc_close_file(input.path().as_ptr(), input.id() % 6)),
+            250 => {
+                let (path, lock) = (input.path(), input.lock());
+                libos_ipc_file_lock_fencing(path.as_ptr(), &lock, &mut count);
+            }
+            251 => drop(libos_ipc_hold_open_file(input.number() % 6)),
+            252 => drop(libos_ipc_give_open_file(input.number() % 6, peer)),
+            253 => drop(libos_ipc_take_back_open_file(input.number() % 6, peer)),
+            _ => drop(libos_ipc_close_open_file(input.number() % 6)),
+        }
+    }
+}
+
 /// Returns a handle that was opened, or none.
 fn handle(input: &mut Input<'_>, open: &Open) -> Pointer {
     match input.byte() {
@@ -333,6 +405,12 @@ fn clean_up(open: &Open) {
         for (start, end) in &open.ranges {
             libos_ipc_release_id_range(*start, *end);
         }
+        for handle_id in 0..6 {
+            for peer in 2..5 {
+                libos_ipc_take_back_open_file(handle_id, peer);
+            }
+            libos_ipc_close_open_file(handle_id);
+        }
         for path in 0..4 {
             for handle_id in 0..6 {
                 let mut lock = libos_ipc_lock {
@@ -340,7 +418,7 @@ fn clean_up(open: &Open) {
                     kind: 2,
                     end: u64::MAX,
                     handle_id,
-                    ..libos_ipc_lock::default()
+                    ..libos_ipc_lock::new_zeroed()
                 };
                 libos_ipc_file_lock_set([b'a' + path, 0].as_ptr(), &mut lock, false);
             }

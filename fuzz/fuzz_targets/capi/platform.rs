@@ -2,7 +2,7 @@
 //! advances whenever it is read, so that every wait ends.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::c::*;
@@ -172,7 +172,7 @@ extern "C" fn accept(_: Pointer, stream: *mut Pointer) -> c_int {
     }
 }
 
-extern "C" fn read(_: Pointer, stream: Pointer, buffer: *mut u8, size: usize) -> i64 {
+extern "C" fn read(_: Pointer, stream: Pointer, buffer: Pointer, size: usize) -> i64 {
     let mut world = world();
     let stream = world
         .streams
@@ -181,7 +181,7 @@ extern "C" fn read(_: Pointer, stream: Pointer, buffer: *mut u8, size: usize) ->
     assert!(stream.is_incoming);
     let count = size.min(stream.bytes.len());
     for (at, byte) in stream.bytes.drain(..count).enumerate() {
-        unsafe { buffer.add(at).write(byte) };
+        unsafe { buffer.cast::<u8>().add(at).write(byte) };
     }
     if count == 0 && !stream.is_ended {
         -i64::from(EAGAIN)
@@ -190,7 +190,7 @@ extern "C" fn read(_: Pointer, stream: Pointer, buffer: *mut u8, size: usize) ->
     }
 }
 
-extern "C" fn write(_: Pointer, stream: Pointer, data: *const u8, size: usize) -> i64 {
+extern "C" fn write(_: Pointer, stream: Pointer, data: *const c_void, size: usize) -> i64 {
     let mut world = world();
     let stream = world
         .streams
@@ -206,7 +206,7 @@ extern "C" fn write(_: Pointer, stream: Pointer, data: *const u8, size: usize) -
     }
     stream
         .bytes
-        .extend((0..count).map(|at| unsafe { data.add(at).read() }));
+        .extend((0..count).map(|at| unsafe { data.cast::<u8>().add(at).read() }));
     count as i64
 }
 
@@ -299,17 +299,16 @@ extern "C" fn event_is_set(_: Pointer, event: Pointer) -> bool {
 
 extern "C" fn event_wait(_: Pointer, _: Pointer, _: u64) {}
 
-extern "C" fn signal(_: Pointer, kill: *const std::ffi::c_void) -> c_int {
-    // The signal's number is the fourth field.
-    let number = unsafe { kill.cast::<c_int>().add(3).read() };
+extern "C" fn signal(_: Pointer, kill: *const libos_ipc_pid_kill) -> c_int {
+    let number = unsafe { (*kill).signum };
     [0, -3, -1][number.unsigned_abs() as usize % 3]
 }
 
-extern "C" fn metadata(_: Pointer, pid: u32, _: u32, data: *mut u8, size: usize) -> i64 {
+extern "C" fn metadata(_: Pointer, pid: u32, _: u32, data: Pointer, size: usize) -> i64 {
     match pid % 4 {
         0 => -3,
         1 => {
-            unsafe { data.write_bytes(1, 8) };
+            unsafe { data.cast::<u8>().write_bytes(1, 8) };
             8
         }
         2 => {
@@ -325,8 +324,18 @@ extern "C" fn is_zombie(_: Pointer, pid: u32) -> bool {
     pid == 3
 }
 
-extern "C" fn this_process(_: Pointer, this: *mut [u32; 3]) {
-    unsafe { this.write([1, 0, 7]) };
+extern "C" fn this_process(_: Pointer, this: *mut libos_ipc_self) {
+    let own = libos_ipc_self {
+        pid: 1,
+        ppid: 0,
+        uid: 7,
+    };
+    unsafe { this.write(own) };
+}
+
+extern "C" fn log(_: Pointer, _: u32, line: *const c_char) {
+    let line = unsafe { CStr::from_ptr(line) };
+    assert!(line.to_bytes().len() < 4096, "a line is short");
 }
 
 extern "C" fn fatal(_: Pointer, _: *const c_char) {
@@ -338,42 +347,45 @@ pub fn platform(memory: &'static mut [u128]) -> libos_ipc_platform {
         context: std::ptr::null_mut(),
         memory_size: size_of_val(memory),
         memory: memory.as_mut_ptr().cast(),
-        allocate,
-        release,
-        now,
-        listen,
-        connect,
-        accept,
-        read,
-        write,
-        close,
-        watch,
-        rewatch,
-        unwatch,
-        watch_listener,
-        wait,
-        wake,
-        event_create,
-        event_set,
-        event_clear,
-        event_is_set,
-        event_wait,
+        allocate: Some(allocate),
+        release: Some(release),
+        now: Some(now),
+        listen: Some(listen),
+        connect: Some(connect),
+        accept: Some(accept),
+        read: Some(read),
+        write: Some(write),
+        close: Some(close),
+        watch: Some(watch),
+        rewatch: Some(rewatch),
+        unwatch: Some(unwatch),
+        watch_listener: Some(watch_listener),
+        wait: Some(wait),
+        wake: Some(wake),
+        event_create: Some(event_create),
+        event_set: Some(event_set),
+        event_clear: Some(event_clear),
+        event_is_set: Some(event_is_set),
+        event_wait: Some(event_wait),
         wait_readable: None,
         thread_create: None,
-        yield_processor: None,
+        r#yield: None,
     }
 }
 
 pub fn callbacks() -> libos_ipc_callbacks {
     libos_ipc_callbacks {
-        signal,
-        metadata,
+        signal: Some(signal),
+        metadata: Some(metadata),
         child_died: None,
         disconnected: None,
-        is_zombie,
-        this_process,
+        is_zombie: Some(is_zombie),
+        this_process: Some(this_process),
         file_key: None,
-        log: None,
-        fatal,
+        log: Some(log),
+        fatal: Some(fatal),
+        parent_ended: None,
+        cut_off: None,
+        leader_changed: None,
     }
 }
