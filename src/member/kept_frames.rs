@@ -144,7 +144,10 @@ impl<'m> KeptFrames<'m> {
             return;
         };
         let number = core::mem::take(place).number;
-        self.prove(number);
+        // Most answers are those to look-ups, with no frame since the answer before.
+        if number > self.proven {
+            self.prove(number);
+        }
     }
 
     /// The leader has answered a MARK.

@@ -64,7 +64,7 @@ fn loom_a_wait_has_one_outcome() {
         check(move || {
             let waiters = waiters(1);
             let claim = waiters
-                .claim(PEER, WHAT, Some(Expected::Owner), late, false)
+                .claim(PEER, WHAT, Some((Expected::Owner, false)), late, false)
                 .unwrap();
             let answering = {
                 let waiters = Arc::clone(&waiters);
@@ -129,7 +129,7 @@ impl Wakes {
 fn loom_the_task_that_finds_no_answer_is_woken() {
     check(|| {
         let waiters = waiters(1);
-        let expected = Some(Expected::Owner);
+        let expected = Some((Expected::Owner, false));
         let claim = waiters
             .claim(PEER, WHAT, expected, LateReply::Drop, false)
             .unwrap();
@@ -165,7 +165,7 @@ fn loom_a_task_that_waits_for_several_answers_is_woken() {
         let waiters = waiters(3);
         let claim = |expected| waiters.claim(PEER, WHAT, expected, LateReply::Drop, false);
         let owner = claim(None).unwrap();
-        let calls = [0; 2].map(|_| claim(Some(Expected::Owner)).unwrap());
+        let calls = [0; 2].map(|_| claim(Some((Expected::Owner, false))).unwrap());
         for call in calls {
             waiters.set_target(call, WakeTarget::Waiter(owner.name()));
         }

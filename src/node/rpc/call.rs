@@ -92,15 +92,12 @@ impl Call {
             Message::FileLockSet(lock) | Message::FileLockDelegate(lock)
                 if lock.wait && lock.kind != LockKind::Unlock
         );
-        let token = node
-            .waiters
-            .claim(dest, what, Some(expected), late, is_open_ended)?;
+        let is_for_leader = node.follows() && is_for_leader(message);
+        let form = Some((expected, is_for_leader));
+        let token = node.waiters.claim(dest, what, form, late, is_open_ended)?;
         if node.has_ended() {
             node.waiters.release(token);
             return Err(Error::ShuttingDown);
-        }
-        if node.follows() && is_for_leader(message) {
-            node.waiters.mark_for_leader(token);
         }
         Ok(Call {
             dest,

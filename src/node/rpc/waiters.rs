@@ -89,14 +89,14 @@ impl<'m, E: Event> Waiters<'m, E> {
     }
 
     /// Allocates a waiter for an answer of `peer`, or for room to send to `peer` if `expected` is
-    /// `None`. A wait that `is_open_ended` lasts as long as other processes or threads
+    /// `None`; with the answer it says whether the request is for the leader, whichever process leads. A wait that `is_open_ended` lasts as long as other processes or threads
     /// like, so some waiters are set aside for those that end by themselves: a call that releases
     /// something finds one however many threads wait for a lock.
     pub(crate) fn claim(
         &self,
         peer: Vmid,
         (what, since): (WaitReason, Time),
-        expected: Option<Expected>,
+        expected: Option<(Expected, bool)>,
         late: LateReply,
         is_open_ended: bool,
     ) -> Result<WaitToken, Error> {
@@ -115,7 +115,7 @@ impl<'m, E: Event> Waiters<'m, E> {
             return Err(Error::Platform);
         }
         let mut buffer = None;
-        if expected == Some(Expected::Meta) {
+        if matches!(expected, Some((Expected::Meta, _))) {
             buffer = self.alloc_buffer();
             if buffer.is_none() {
                 self.free(slot);
@@ -126,15 +126,15 @@ impl<'m, E: Event> Waiters<'m, E> {
         let mut state = waiter.state.lock();
         state.seq = self.next_seq(slot, state.seq);
         state.peer = Some(peer);
-        state.is_for_leader = false;
         state.what = what;
         state.since = since;
         state.late = late;
         state.buffer = buffer;
         state.length = 0;
         state.phase = match expected {
-            Some(expected) => {
+            Some((expected, is_for_leader)) => {
                 state.expected = expected;
+                state.is_for_leader = is_for_leader;
                 WaitPhase::ForAnswer
             }
             None => WaitPhase::ForRoom,
@@ -145,13 +145,6 @@ impl<'m, E: Event> Waiters<'m, E> {
     /// The event that is set when the wait ends or its caller must check again.
     pub(crate) fn event(&self, claim: WaitToken) -> Option<&E> {
         self.slots.get(claim.slot()).map(|waiter| &waiter.event)
-    }
-
-    /// Records that the request is for the leader, whichever process leads.
-    pub(super) fn mark_for_leader(&self, claim: WaitToken) {
-        if let Some(waiter) = self.slots.get(claim.slot()) {
-            waiter.state.lock().is_for_leader = true;
-        }
     }
 
     /// Returns the number after `seq` in that slot: `seq - 1` is the slot modulo the capacity, so that an answer finds its

@@ -8,7 +8,7 @@ pub(in crate::node) fn is_for_leader(message: &Message<'_>) -> bool {
     is_look_up(message) || is_counted(message)
 }
 
-fn is_look_up(message: &Message<'_>) -> bool {
+pub(super) fn is_look_up(message: &Message<'_>) -> bool {
     matches!(
         message,
         Message::GetIdOwner(_) | Message::ProcessQuery(_) | Message::ProcessEnd(_)

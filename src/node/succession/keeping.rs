@@ -1,7 +1,7 @@
 //! The frames to the leader that a member keeps until their arrival is proven.
 
 use super::following::{Following, Stage};
-use super::frame_kinds::{is_counted, is_for_leader};
+use super::frame_kinds::{is_counted, is_look_up};
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken};
@@ -114,11 +114,13 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
     ) -> Option<Kept<'_, 'm>> {
         let following = self.leadership.following()?;
-        (Some(to) == self.led_by() && is_for_leader(message)).then(|| Kept {
+        let is_counted = is_counted(message);
+        let is_kept = Some(to) == self.led_by() && (is_counted || is_look_up(message));
+        is_kept.then_some(Kept {
             following,
             leader: &self.leadership.leader,
             to,
-            is_counted: is_counted(message),
+            is_counted,
             is_answer: false,
             seq,
         })
