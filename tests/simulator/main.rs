@@ -114,7 +114,8 @@ fn seeds_with_a_dead_leader_that_once_failed_pass() {
 /// leader's first stream; an heir that had its leader ended, and did not read that it was dismissed; and the answer of a new
 /// leader to a member that had seen the end of its old stream meanwhile; an heir that was dismissed after it had asked whether its
 /// log was revoked, and led when its leader died later; a process that waited for a child after the end of the family which had
-/// never connected with it; and a leader that waited for its parent, which had left the family and waited for it.
+/// never connected with it; a leader that waited for its parent, which had left the family and waited for it; and a signal of a new
+/// leader that overtook an earlier one for a member that was stopped.
 #[test]
 fn seeds_with_an_heir_cut_off_or_stopped_that_once_failed_pass() {
     keeps_its_promises(5_566..5_567, "split,block,delay,leader-death,stop,heir-cut");
@@ -125,6 +126,7 @@ fn seeds_with_an_heir_cut_off_or_stopped_that_once_failed_pass() {
     for seed in [3_005_501, 3_004_304, 3_003_793, 3_006_434] {
         keeps_its_promises(seed..seed + 1, "leader-death,heir-cut,stall");
     }
+    keeps_its_promises(80_022_390..80_022_391, "leader-death,member-stop");
     for seed in [237, 322, 391, 548] {
         keeps_its_promises(seed..seed + 1, "leader-death,split");
     }

@@ -101,6 +101,8 @@ impl<'m, P: Pal> Node<'m, P> {
             // Every frame can hold a message that changes nothing.
             self.check_length(message)?;
             let other = tables.other(message);
+            let in_order = self.in_order(message, other);
+            let message = in_order.as_ref().map_or(message, |message| message);
             let outcome = tables.apply(&Op::Request {
                 from: self.identity.vmid,
                 seq,
@@ -114,6 +116,17 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Ok(outcome);
             }
         }
+    }
+
+    /// Returns the request instead of one for a signal that is to come after others for the same member, if that has not
+    /// rejoined: those others wait for it, so this one must go the same way.
+    fn in_order<'a>(&self, message: &Message<'a>, to: Option<Vmid>) -> Option<Message<'a>> {
+        let Message::KillOrdered { kill, .. } = *message else {
+            return None;
+        };
+        let peer = to.and_then(|to| self.peers.find(to))?;
+        let always = peer.awaits_rejoin.load(Ordering::SeqCst);
+        always.then_some(Message::KillOrdered { kill, always })
     }
 
     /// Checks, under the lock of the tables, that this process may change them: its resources are reclaimed once, when it
