@@ -8,6 +8,7 @@ use crate::pal::Pal;
 use crate::wire::{Answer, Message, MetaCode};
 use crate::{Pid, Vmid};
 
+/// # Metadata
 impl<P: Pal> Node<'_, P> {
     /// Returns the user and group of a pid, anywhere in the family.
     ///

@@ -19,7 +19,7 @@ pub(in crate::node) enum ViaLeader {
     SendDirectly,
 }
 
-/// # Signals and metadata
+/// # Signals
 impl<P: Pal> Node<'_, P> {
     /// Sends a signal. `signal` 0 only checks whether a signal could be sent. The sender is the
     /// process that [joined](Node::join), or 0. The rules are those of `kill(2)` and `tgkill(2)`.
