@@ -258,6 +258,15 @@ impl<'m> SentFrames<'m> {
         }
     }
 
+    /// Whether no frame is dropped for a message of that length.
+    pub fn has_room(&self, vmid: Vmid, length: usize) -> bool {
+        let has_room = |member: &MemberFrames<'_>| {
+            let kept = member.end.minus(member.start);
+            length > member.queue || kept.plus(length) <= member.queue
+        };
+        self.find(vmid).is_none_or(has_room)
+    }
+
     /// Returns true if every frame is kept that a member still needs after so many counted messages. A member that has
     /// received more than the leader had queued for it, as far as is known here, is not covered.
     pub fn covers(&self, vmid: Vmid, received: u64) -> bool {

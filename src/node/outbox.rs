@@ -184,13 +184,11 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> bool {
         let is_extended = peer.is_extended();
         let (seq, message) = match outgoing.content {
-            Content::Answer(seq, answer)
-                if self.keep_for_rejoin(peer, seq, Resent::Answer(&answer)) =>
-            {
-                return true;
-            }
             Content::Answer(seq, answer) => {
-                if self.queue_reply(peer, seq, &answer, answer.length()) == Ok(false) {
+                let resent = Resent::Answer(&answer);
+                if self.keep_for_rejoin(peer, seq, resent).is_none()
+                    && self.queue_reply(peer, seq, &answer, answer.length()) == Ok(false)
+                {
                     peer.broken.store(true, Ordering::SeqCst);
                 }
                 return true;
@@ -200,14 +198,15 @@ impl<'m, P: Pal> Node<'m, P> {
                 None => return true,
             },
         };
-        if self.phase() >= Phase::Flushing && outgoing.id != OutgoingId::Sync
-            || self.keep_for_rejoin(peer, seq, Resent::Message(&message))
-        {
+        if self.phase() >= Phase::Flushing && outgoing.id != OutgoingId::Sync {
             return true;
         }
         let has_room = || {
-            let put = self.put(peer, seq, &message);
-            !matches!(put, Err(Error::Full(Resource::SendQueue)))
+            let kept = self.keep_for_rejoin(peer, seq, Resent::Message(&message));
+            kept.unwrap_or_else(|| {
+                let put = self.put(peer, seq, &message);
+                !matches!(put, Err(Error::Full(Resource::SendQueue)))
+            })
         };
         has_room() || {
             peer.output_deferred.store(true, Ordering::SeqCst);

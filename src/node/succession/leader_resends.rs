@@ -80,31 +80,31 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the new leader: keeps a message for a member that has not rejoined yet. False if the member has
-    /// rejoined.
+    /// As the new leader: keeps a message for a member that has not rejoined yet. False if there is no room for it until
+    /// then; None if the member has rejoined.
     pub(in crate::node) fn keep_for_rejoin(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
         content: Resent<'_>,
-    ) -> bool {
+    ) -> Option<bool> {
         if !peer.awaits_rejoin.load(Ordering::SeqCst) {
-            return false;
+            return None;
         }
-        let Some(heir) = self.leadership.heir() else {
-            return false;
-        };
+        let heir = self.leadership.heir()?;
         let mut sent = heir.sent.lock();
-        let Some(frames) = sent.as_mut() else {
-            return false;
-        };
+        let frames = sent.as_mut()?;
         if !peer.awaits_rejoin.load(Ordering::SeqCst) {
-            return false;
+            return None;
         }
         match content {
             Resent::Answer(answer) => frames.push_answer(peer.vmid(), seq, answer),
+            // The member may need each frame that is kept.
+            Resent::Message(message) if !frames.has_room(peer.vmid(), message.length()) => {
+                return Some(false);
+            }
             Resent::Message(message) => frames.push_message(peer.vmid(), seq, message),
         }
-        true
+        Some(true)
     }
 }

@@ -131,6 +131,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.send_all_client_messages();
         self.send_dropped_locks();
         self.waiters.wake_for_room(us);
+        // Some messages had no room in the queues of the old leader.
+        tables.want_retry();
         // The locks that were recalled or revoked have their full time under the new leader.
         self.enforce_all();
         self.wake();
