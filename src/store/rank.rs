@@ -18,14 +18,14 @@ pub(crate) enum Rank {
     SyncDirectory,
     /// One sync handle.
     SyncHandle,
-    /// The log of the leader.
-    LogQueue,
     /// The table of peers.
     Peers,
     /// The peers that the worker is to serve.
     WorkQueue,
     /// The send queue of one peer.
     SendQueue,
+    /// The log of the leader.
+    LogQueue,
     /// The state of one waiter.
     Waiter,
     /// The frames to the leader that are kept for its successor.

@@ -88,6 +88,12 @@ impl<'m> FrameWriter<'m> {
         made.get(self.start..self.end).or_broken(&[])
     }
 
+    /// Returns all frames, from the first one that is not sent as a whole, if nothing was added since a part of that was
+    /// sent; there may be others before it.
+    pub(crate) fn frames(&self) -> &[u8] {
+        self.bytes.initialized().get(..self.end).or_broken(&[])
+    }
+
     /// Reports that the stream accepted that many bytes of [`unsent`](FrameWriter::unsent).
     #[inline]
     pub fn mark_sent(&mut self, count: usize) {

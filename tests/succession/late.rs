@@ -1,12 +1,13 @@
 //! Members to which the last bytes of a leader come late, or that are stopped.
 
+use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
 use libos_ipc::pal::Deadline;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
-use libos_ipc::{Capacities, ChildSelector, Config, Error, Refusal, Target, Vmid};
+use libos_ipc::{Capacities, ChildSelector, Config, Error, Exit, Refusal, Target, Vmid};
 
 use crate::family::{CONFIG, long};
 use crate::in_memory::{FOLLOWER, Family, Process, follower, poll};
@@ -27,14 +28,11 @@ const VALUE: [u8; 500] = [7; 500];
 
 type Read = Pin<Box<dyn Future<Output = Result<[u8; 500], Error>>>>;
 
-/// A family of a leader with values, an heir, and a member that reads the values.
-fn with_reads() -> (Family, [Rc<Process>; 2], Vec<Read>) {
+/// A family of a leader with values, and a member that reads them.
+fn with_reads_of(ids: Range<u64>) -> (Family, Rc<Process>, Vec<Read>) {
     let mut family = Family::with(SHORT_QUEUES);
     let leader = family.node(1);
-    let heir = family.child(&leader, SHORT_QUEUES);
     let member = family.child(&leader, follower(SHORT_QUEUES));
-    family.is_heir(&heir);
-    let ids = 100..106;
     for id in ids.clone() {
         let handle = leader.open_sync(Some(id)).unwrap();
         let state = SyncState::Exclusive;
@@ -56,13 +54,15 @@ fn with_reads() -> (Family, [Rc<Process>; 2], Vec<Read>) {
         })
     };
     let reads = ids.map(read).collect();
-    (family, [heir, member], reads)
+    (family, member, reads)
 }
 
 #[test]
 fn member_that_gets_the_last_bytes_of_a_dead_leader_late_reads_them_before_it_follows_the_next_one()
 {
-    let (mut family, [heir, member], mut reads) = with_reads();
+    let (mut family, member, mut reads) = with_reads_of(100..106);
+    let heir = family.child(&family.node(1), SHORT_QUEUES);
+    family.is_heir(&heir);
     Family::delay(Some(&member));
     for read in &mut reads {
         assert_eq!(poll(&mut read.as_mut()), None, "the leader has not sent it");
@@ -162,6 +162,42 @@ fn leader_sleeps_while_a_member_does_not_take_the_list_of_heirs() {
         "it runs poll iterations without a pause"
     );
     drop(stopped);
+}
+
+/// A member is stopped, its stream is full, and more waits in the queue for it. Then the leader gets an heir, and ends.
+fn member_follows_that_was_stopped_before_there_was_an_heir(leaves: bool) {
+    let (mut family, member, mut reads) = with_reads_of(100..112);
+    let leader = family.node(1);
+    let stopped = family.nodes.pop();
+    for read in &mut reads {
+        assert_eq!(poll(&mut read.as_mut()), None, "the leader has not sent it");
+    }
+    (0..100).for_each(|_| family.settle());
+    let heir = family.child(&leader, SHORT_QUEUES);
+    family.is_heir(&heir);
+    if leaves {
+        let exits = leader.exit_async(Exit::default(), long());
+        family.run(exits).unwrap();
+        family.run(leader.leave_async(long())).unwrap();
+    }
+    drop(leader);
+    family.end_leader();
+    family.pass(Duration::from_millis(10));
+    family.nodes.extend(stopped);
+    for read in reads {
+        assert!(family.run(read) == Ok(VALUE));
+    }
+    assert_eq!(member.leader(), heir.identity().vmid);
+}
+
+#[test]
+fn member_with_a_full_stream_follows_when_a_leader_dies_that_got_its_heir_meanwhile() {
+    member_follows_that_was_stopped_before_there_was_an_heir(false);
+}
+
+#[test]
+fn member_with_a_full_stream_follows_when_a_leader_leaves_that_got_its_heir_meanwhile() {
+    member_follows_that_was_stopped_before_there_was_an_heir(true);
 }
 
 #[test]

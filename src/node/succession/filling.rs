@@ -73,7 +73,9 @@ impl<'m, P: Pal> Node<'m, P> {
                     log.set_stage(LogStage::Unconfirmed);
                     // Under the lock of the tables: what is queued from now on, the heir computes itself.
                     for peer in self.peers.all() {
-                        peer.unsettled.store(2, Ordering::SeqCst);
+                        let is_handed_over = self.hand_over_queue(log, &tables, &peer);
+                        let unsettled = if is_handed_over { 0 } else { 2 };
+                        peer.unsettled.store(unsettled, Ordering::SeqCst);
                     }
                     drop(tables);
                     drop(writer);

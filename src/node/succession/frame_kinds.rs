@@ -1,5 +1,7 @@
 //! The kinds of frames between a member and its leader.
 
+use super::newcomer::WHO_LEADS_SEQ;
+use super::rejoin::REJOIN_SEQ;
 use crate::leader::{Op, Signals};
 use crate::wire::{KillTarget, Message, SyncCode, codes};
 
@@ -44,6 +46,11 @@ pub(super) fn is_counted_from_leader(code: u8, seq: u64) -> bool {
             .iter()
             .any(|sync| sync.number() == code && !sync.is_for_server()),
     }
+}
+
+/// Whether a frame is the answer to a request of a member, not to a question about the succession.
+pub(super) fn is_answer_to_request(code: u8, seq: u64) -> bool {
+    code == codes::RESP && !matches!(seq, REJOIN_SEQ | WHO_LEADS_SEQ)
 }
 
 /// Whether only a leader sends frames of this kind to a member, and they are not counted.

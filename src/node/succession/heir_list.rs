@@ -39,7 +39,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 continue;
             }
             // The messages queued before the heir had the state are written before the member relies on the heir.
-            if first != 0 && !Self::is_settled(&peer) || self.put(&peer, 0, &list).is_err() {
+            if first != 0 && !self.is_settled(&peer) || self.put(&peer, 0, &list).is_err() {
                 all = false;
                 continue;
             }
@@ -53,16 +53,24 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Whether all that was queued for the peer when the heir got the state is written.
-    pub(super) fn is_settled(peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+    pub(super) fn is_settled(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         if peer.unsettled.load(Ordering::SeqCst) == 0 {
             return true;
         }
         let Some(tx) = peer.tx.try_lock() else {
             return false;
         };
-        let is_empty = tx.draining.is_empty() && peer.queue.lock().filling.is_empty();
+        let queue = peer.queue.lock();
+        let is_empty = tx.draining.is_empty() && queue.filling.is_empty();
+        // A thread that failed to lock the half has left its frame.
+        let is_left = !tx.blocked && !queue.filling.is_empty();
+        // First the half: a thread that queues a frame after this can lock it.
+        drop(tx);
+        drop(queue);
         if is_empty {
             peer.unsettled.store(0, Ordering::SeqCst);
+        } else if is_left {
+            self.peers.schedule(peer);
         }
         is_empty
     }

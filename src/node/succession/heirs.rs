@@ -112,7 +112,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 let is_confirmed = log.is_confirmed.load(Ordering::SeqCst);
                 // Only the leader has the frames that were queued for the heir before it got the state, so they are written first.
                 let has_all = self.hand_on_unreceived(log);
-                let may_name = is_confirmed && has_all && Self::is_settled(&peer);
+                let may_name = is_confirmed && has_all && self.is_settled(&peer);
                 if now >= limit || may_name && !self.name_heir(log, &peer) {
                     self.lose_heir(log, DismissReason::Slow);
                     return Deadline::Now;

@@ -13,7 +13,7 @@ use crate::sync::Ordering;
 use crate::wire::{Answer, Expected, Message};
 
 /// The sequence number of `WHO_LEADS`: no call has it.
-const WHO_LEADS_SEQ: u64 = u64::MAX - 1;
+pub(super) const WHO_LEADS_SEQ: u64 = u64::MAX - 1;
 
 /// The pause before it is asked again who leads.
 const ASK_AGAIN: Duration = Duration::from_millis(2);

@@ -1,16 +1,18 @@
-//! The frames of the former leader for members that have not rejoined go to the next heir, too: it can't compute them itself.
+//! The frames that wait for members when an heir gets the state go to the heir, too: it can't compute them itself.
 //!
-//! They follow the state in the log, member by member, before the heir is named.
+//! They follow the state in the log, member by member, before the heir is named: first what is in the queues, then what the
+//! former leader had for members that have not rejoined.
 
+use super::frame_kinds::{is_answer_to_request, is_counted_from_leader};
 use super::leader_log::Log;
 use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
-use crate::leader::SentFrames;
+use crate::leader::{Leader, SentFrames};
 use crate::node::{Node, PeerRef};
-use crate::pal::Pal;
+use crate::pal::{Pal, Stream};
 use crate::store::copy;
 use crate::sync::Ordering;
-use crate::wire::Message;
+use crate::wire::{Frame, Message};
 
 /// The bytes of frames in one record, and those before them: the VMID, whether it is the member's first record, and the
 /// number of the counted messages before the frames.
@@ -80,15 +82,15 @@ impl<'m, P: Pal> Node<'m, P> {
             if self.peers.find(member).is_some_and(is_awaited)
                 && let Some((base, frames)) = sent.as_ref().and_then(|sent| sent.kept(member))
             {
-                let records = frames.len().checked_div(PART).or_broken(0).plus(1);
-                let heads = records.checked_mul(HEAD + FRAME_HEAD);
-                let room = frames.len().plus(heads.or_broken(usize::MAX));
+                let room = room_for(frames.len());
                 // Else it is lost to the next heir, as if this process had not had it.
                 if room < log.half() {
                     if log.room() < room {
                         return false;
                     }
-                    append(log, member, base, frames);
+                    let mut records = Records::new(log, member, base);
+                    records.add(frames);
+                    records.finish();
                 }
             }
             log.handed_on.store(member.get(), Ordering::SeqCst);
@@ -97,28 +99,132 @@ impl<'m, P: Pal> Node<'m, P> {
         self.wake();
         false
     }
+
+    /// As the leader that has just given its state to the heir, under the lock of the tables: appends to the log what
+    /// waits in the queue of a member, which the state counts as given to it. False if that is not possible at present.
+    pub(super) fn hand_over_queue(
+        &self,
+        log: &Log<'m, P::Stream>,
+        tables: &Leader<'_>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+    ) -> bool {
+        if peer.awaits_rejoin.load(Ordering::SeqCst) {
+            return false;
+        }
+        // A thread that handles a frame of the member may have applied its request, and may not have queued the answer yet.
+        let (Some(_rx), Some(tx)) = (peer.rx.try_lock(), peer.tx.try_lock()) else {
+            return false;
+        };
+        let queue = peer.queue.lock();
+        let frames = || {
+            let draining = kept_frames(tx.draining.frames());
+            draining.chain(kept_frames(queue.filling.frames()))
+        };
+        let (length, counted) = frames().fold((0_usize, 0_u64), |(length, counted), frame| {
+            (length.plus(frame.0.len()), counted.plus(frame.1.into()))
+        });
+        let given = tables.given(peer.vmid());
+        let base = given.and_then(|given| given.checked_sub(counted));
+        let base = base.filter(|_| log.room() >= room_for(length));
+        if let Some(base) = base
+            && length > 0
+        {
+            let mut records = Records::new(log, peer.vmid(), base);
+            frames().for_each(|(frame, _)| records.add(frame));
+            records.finish();
+        }
+        // A thread that failed to lock the half has left its frame.
+        let is_left = !tx.blocked && !queue.filling.is_empty();
+        // First the half: a thread that queues a frame after this can lock it.
+        drop(tx);
+        drop(queue);
+        if is_left {
+            self.peers.schedule(peer);
+        }
+        base.is_some()
+    }
 }
 
-fn append<S: crate::pal::Stream>(log: &Log<'_, S>, to: Vmid, base: u64, frames: &[u8]) {
-    let mut left = frames;
-    let mut is_first = true;
-    while is_first || !left.is_empty() {
-        let parts = left.split_at_checked(PART);
-        let (frames, rest) = parts.map_or((left, &[][..]), |parts| parts);
-        let record = Record {
+/// The bytes of the log that records with frames of that length take.
+fn room_for(frames: usize) -> usize {
+    let records = frames.checked_div(PART).or_broken(0).plus(1);
+    let heads = records.checked_mul(HEAD + FRAME_HEAD);
+    frames.plus(heads.or_broken(usize::MAX))
+}
+
+/// The records of one member, which are appended to the log as their parts are full.
+struct Records<'l, 'm, S> {
+    log: &'l Log<'m, S>,
+    to: Vmid,
+    base: u64,
+    is_first: bool,
+    part: [u8; PART],
+    length: usize,
+}
+
+impl<'l, 'm, S: Stream> Records<'l, 'm, S> {
+    fn new(log: &'l Log<'m, S>, to: Vmid, base: u64) -> Self {
+        Records {
+            log,
             to,
-            is_first,
             base,
-            frames,
+            is_first: true,
+            part: [0; PART],
+            length: 0,
+        }
+    }
+
+    fn add(&mut self, frames: &[u8]) {
+        let mut left = frames;
+        while !left.is_empty() {
+            let space = self.part.get_mut(self.length..).or_broken(&mut []);
+            let parts = left.split_at_checked(space.len());
+            let (now, later) = parts.unwrap_or((left, &[]));
+            copy(space.get_mut(..now.len()).or_broken(&mut []), now);
+            self.length = self.length.plus(now.len());
+            left = later;
+            if self.length == PART {
+                self.append();
+            }
+        }
+    }
+
+    /// Appends the last record. The first one is there even without frames.
+    fn finish(mut self) {
+        if self.is_first || self.length > 0 {
+            self.append();
+        }
+    }
+
+    fn append(&mut self) {
+        let record = Record {
+            to: self.to,
+            is_first: self.is_first,
+            base: self.base,
+            frames: self.part.get(..self.length).or_broken(&[]),
         };
         let mut space = [0; HEAD + PART];
-        if !log.append(&Message::State(record.encode(&mut space))) {
-            log.has_overflowed.store(true, Ordering::SeqCst);
-            return;
+        if !self.log.append(&Message::State(record.encode(&mut space))) {
+            self.log.has_overflowed.store(true, Ordering::SeqCst);
         }
-        is_first = false;
-        left = rest;
+        self.is_first = false;
+        self.length = 0;
     }
+}
+
+/// Returns those of the frames that an heir keeps for a member, and whether each is counted.
+fn kept_frames(frames: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
+    let mut left = frames;
+    let all = core::iter::from_fn(move || {
+        let frame = Frame::parse(left, usize::MAX).ok().flatten()?;
+        let (bytes, rest) = left.split_at_checked(frame.length())?;
+        left = rest;
+        Some((bytes, frame))
+    });
+    all.filter_map(|(bytes, frame)| {
+        let is_counted = is_counted_from_leader(frame.code, frame.seq);
+        (is_counted || is_answer_to_request(frame.code, frame.seq)).then_some((bytes, is_counted))
+    })
 }
 
 /// As the heir: takes what a record has. False if it is not as it must be.
