@@ -265,6 +265,13 @@ impl<'m, S: Stream> Log<'m, S> {
         self.queue.lock().filling.room()
     }
 
+    /// Whether the queue has room for so many bytes, and then for the operations of threads that have found it nearly empty.
+    pub(super) fn has_room_beside_ops(&self, length: usize) -> bool {
+        let queue = self.queue.lock();
+        let for_ops = queue.scratch.capacity().max(self.half / 4);
+        queue.filling.room() >= total!(length, for_ops)
+    }
+
     pub(super) fn is_written(&self) -> bool {
         !self.is_queuing()
             && self.written.load(Ordering::SeqCst) >= self.appended.load(Ordering::SeqCst)

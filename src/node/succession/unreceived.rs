@@ -125,7 +125,7 @@ impl<'m, P: Pal> Node<'m, P> {
         });
         let given = tables.given(peer.vmid());
         let base = given.and_then(|given| given.checked_sub(counted));
-        let base = base.filter(|_| log.room() >= room_for(length));
+        let base = base.filter(|_| log.has_room_beside_ops(room_for(length)));
         if let Some(base) = base
             && length > 0
         {
