@@ -218,7 +218,7 @@ impl<'w> Family<'w> {
         }
     }
 
-    /// Polls a call for a few turns, and then drops it.
+    /// Polls a call a few times, and then drops it.
     fn run<T>(&self, call: impl Future<Output = T>) {
         let mut call = pin!(call);
         let mut context = Context::from_waker(Waker::noop());

@@ -13,11 +13,9 @@ use crate::shared_state::RequestError;
 use crate::store::{
     Arena, Buffer, SlotAllocator, SortedMap, Table, bytes_for, copy, memory_sum, move_to_front,
 };
-use crate::wire::{Answer, Message, Sync, SyncCode, SyncNote, SyncState, TooSmall, codes};
-
-/// The length of the size with which a frame begins, and the place of its code.
-const SIZE: usize = size_of::<u64>();
-const CODE: usize = 16;
+use crate::wire::{
+    Answer, Message, Sync, SyncCode, SyncNote, SyncState, TooSmall, codes, whole_frames,
+};
 
 /// The frames of one member.
 struct MemberFrames<'m> {
@@ -66,10 +64,9 @@ impl MemberFrames<'_> {
     #[inline(never)]
     fn make_room(&mut self, length: usize) {
         while self.end.minus(self.start).plus(length) > self.queue {
-            let (first, is_message) = frame_at(&self.bytes, self.start, self.end);
-            if first.is_empty() {
+            let Some((first, is_message)) = self.frames().next() else {
                 break;
-            }
+            };
             self.start = self.start.plus(first.len());
             self.base = self.base.plus(is_message.into());
         }
@@ -78,32 +75,20 @@ impl MemberFrames<'_> {
         self.start = 0;
     }
 
+    /// Returns the bytes of the frames.
+    fn kept(&self) -> &[u8] {
+        let kept = self.bytes.initialized().get(self.start..self.end);
+        kept.or_broken(&[])
+    }
+
     /// Returns the frames, and whether each is a counted message.
     fn frames(&self) -> impl Iterator<Item = (&[u8], bool)> {
-        let mut place = self.start;
-        core::iter::from_fn(move || {
-            let (frame, is_message) = frame_at(&self.bytes, place, self.end);
-            place = place.plus(frame.len());
-            (!frame.is_empty()).then_some((frame, is_message))
-        })
+        whole_frames(self.kept()).map(|(bytes, frame)| (bytes, frame.code != codes::RESP))
     }
 
     fn clear(&mut self, base: u64) {
         (self.start, self.end, self.base) = (0, 0, base);
     }
-}
-
-/// Returns the frame at that place, empty if there is none, and whether it is a counted message.
-fn frame_at<'a>(bytes: &'a Buffer<'_>, place: usize, end: usize) -> (&'a [u8], bool) {
-    let frames = bytes.initialized().get(place..end).or_broken(&[]);
-    let frame = frames
-        .first_chunk::<SIZE>()
-        .and_then(|size| usize::try_from(u64::from_le_bytes(*size)).ok())
-        .and_then(|size| frames.get(..size));
-    let Some(frame) = frame else {
-        return (&[], false);
-    };
-    (frame, frame.get(CODE) != Some(&codes::RESP))
 }
 
 impl<'m> SentFrames<'m> {
@@ -281,8 +266,7 @@ impl<'m> SentFrames<'m> {
     /// Returns the frames that are kept for the member, and the number of the counted messages before them.
     pub fn kept(&self, vmid: Vmid) -> Option<(u64, &[u8])> {
         let member = self.find(vmid)?;
-        let frames = member.bytes.initialized().get(member.start..member.end);
-        Some((member.base, frames.or_broken(&[])))
+        Some((member.base, member.kept()))
     }
 
     /// Keeps frames that another process has kept for the member, instead of those here if there is a `base`, else

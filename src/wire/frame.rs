@@ -55,6 +55,17 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Returns the frames in these bytes, which this process has encoded: each as it was written, and parsed.
+pub(crate) fn whole_frames(bytes: &[u8]) -> impl Iterator<Item = (&[u8], Frame<'_>)> {
+    let mut left = bytes;
+    core::iter::from_fn(move || {
+        let frame = Frame::parse(left, usize::MAX).ok().flatten()?;
+        let (bytes, rest) = left.split_at_checked(frame.length())?;
+        left = rest;
+        Some((bytes, frame))
+    })
+}
+
 /// Returns the size of the frame at the beginning of `bytes`; `None` if the size field is not
 /// complete yet.
 #[inline]

@@ -35,10 +35,10 @@ mod writer;
 pub use answer::{Answer, Expected, HeldLock, PATH_MAX, Process, ProcessFlags};
 pub use delegation::{DelegatedLock, DelegatedLockList, DelegatedLocks};
 pub use error::{Malformed, TooSmall};
-pub(crate) use frame::VMID_LENGTH;
 #[cfg(feature = "trace")]
 pub(crate) use frame::frame_size;
 pub use frame::{Frame, HEADER_LENGTH};
+pub(crate) use frame::{VMID_LENGTH, whole_frames};
 pub use kinds::{
     DismissReason, Holding, KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessNote,
     ProcessState, SuccessionMode, SyncCode, SyncNote, SyncState,

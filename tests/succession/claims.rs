@@ -94,6 +94,21 @@ impl Led {
     }
 }
 
+/// Announces a leader to the member, in the name of the process `from`: the process `vmid`, with that epoch and list of heirs.
+fn announce(base: &Path, from: u32, (epoch, config, vmid): (u32, u32, u32)) -> UnixStream {
+    let mut stream = open(base, from, 2);
+    send(&mut stream, &HELLO);
+    let mode = SuccessionMode::Standby;
+    let claim = NewLeader {
+        epoch,
+        config,
+        vmid,
+        mode,
+    };
+    send(&mut stream, &Message::Leader(claim));
+    stream
+}
+
 #[test]
 fn lists_of_heirs_and_dismissals_of_an_earlier_reign_are_refused() {
     let stale = [
@@ -124,15 +139,7 @@ fn process_that_was_not_named_or_leads_no_later_reign_is_refused_as_leader() {
     ];
     for (from, epoch, named, reason) in claims {
         let before = led.refused(reason);
-        let mut stream = open(&led.base, from, 2);
-        send(&mut stream, &HELLO);
-        let claim = Message::Leader(NewLeader {
-            epoch,
-            config: 5,
-            vmid: named,
-            mode: SuccessionMode::Standby,
-        });
-        send(&mut stream, &claim);
+        let mut stream = announce(&led.base, from, (epoch, 5, named));
         assert_closed(&mut stream, "a false leader");
         assert_eq!(led.refused(reason), before + 1);
     }
@@ -150,15 +157,7 @@ fn leader_that_announces_itself_after_the_limit_sees_that_the_member_does_not_fo
     });
     drop(led.leader);
     assert_eq!(led.member.owner_of(1, long()), Err(Error::LeaderGone));
-    let mut stream = open(&led.base, 7, 2);
-    send(&mut stream, &HELLO);
-    let announced = Message::Leader(NewLeader {
-        epoch: 4,
-        config: 6,
-        vmid: 7,
-        mode: SuccessionMode::Standby,
-    });
-    send(&mut stream, &announced);
+    let mut stream = announce(&led.base, 7, (4, 6, 7));
     assert_closed(&mut stream, "a leader that comes too late");
 }
 
@@ -171,15 +170,7 @@ fn leader_that_announces_itself_before_the_limit_sees_that_the_member_has_waited
     });
     led.listener.set_nonblocking(true).unwrap();
     let _listener = UnixListener::bind(format!("{}.7", led.base.display())).unwrap();
-    let mut stream = open(&led.base, 7, 2);
-    send(&mut stream, &HELLO);
-    let announced = Message::Leader(NewLeader {
-        epoch: 4,
-        config: 6,
-        vmid: 7,
-        mode: SuccessionMode::Standby,
-    });
-    send(&mut stream, &announced);
+    let mut stream = announce(&led.base, 7, (4, 6, 7));
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| led.member.owner_of(1, long()));
         // What the leader before has written may still come: its other stream does not end.
@@ -195,23 +186,11 @@ fn leader_that_announces_itself_before_the_limit_sees_that_the_member_has_waited
 fn of_two_successors_the_later_one_is_followed_in_whatever_order_they_are_heard() {
     let led = Led::new();
     let listener = UnixListener::bind(format!("{}.8", led.base.display())).unwrap();
-    let announce = |from: u32, epoch: u32, config: u32| {
-        let mut stream = open(&led.base, from, 2);
-        send(&mut stream, &HELLO);
-        let announced = Message::Leader(NewLeader {
-            epoch,
-            config,
-            vmid: from,
-            mode: SuccessionMode::Standby,
-        });
-        send(&mut stream, &announced);
-        stream
-    };
     let frames = || led.member.statistics().frames_in;
     let before = frames();
-    let _later = announce(8, 5, 8);
+    let _later = announce(&led.base, 8, (5, 8, 8));
     wait_until("the later one is heard", || frames() >= before + 2);
-    let ended = announce(7, 4, 6);
+    let ended = announce(&led.base, 7, (4, 6, 7));
     wait_until("the one before it is heard", || frames() >= before + 4);
     drop(ended);
     drop(led.leader);

@@ -13,7 +13,7 @@ use crate::node::succession::{Kept, Put, keep_answer};
 use crate::node::{Node, PeerRef, TxHalf};
 use crate::pal::fault::checked_write;
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError, Time};
-use crate::store::{assert_none_held, hash64};
+use crate::store::{SpinLockGuard, assert_none_held, hash64};
 use crate::wire::{Answer, Message, TooSmall, codes};
 
 /// The most full queues that one flush writes. Other threads may fill the queue as fast, and the
@@ -155,6 +155,23 @@ impl<'m, P: Pal> Node<'m, P> {
             self.notify_room(peer);
         }
         done
+    }
+
+    /// Unlocks the sending half and the queue of a peer after a look at them. The worker writes the frame of a thread that
+    /// could not lock the half meanwhile.
+    pub(in crate::node) fn unlock_tx(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        tx: SpinLockGuard<'_, TxHalf<'m, P::Stream>>,
+        queue: SpinLockGuard<'_, Queue<'m>>,
+    ) {
+        let is_left = !tx.blocked && !queue.filling.is_empty();
+        // First the half: a thread that queues a frame after this can lock it.
+        drop(tx);
+        drop(queue);
+        if is_left {
+            self.peers.schedule(peer);
+        }
     }
 
     /// Wakes the threads that wait for room in the peer's queue.

@@ -62,15 +62,9 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let queue = peer.queue.lock();
         let is_empty = tx.draining.is_empty() && queue.filling.is_empty();
-        // A thread that failed to lock the half has left its frame.
-        let is_left = !tx.blocked && !queue.filling.is_empty();
-        // First the half: a thread that queues a frame after this can lock it.
-        drop(tx);
-        drop(queue);
+        self.unlock_tx(peer, tx, queue);
         if is_empty {
             peer.unsettled.store(0, Ordering::SeqCst);
-        } else if is_left {
-            self.peers.schedule(peer);
         }
         is_empty
     }

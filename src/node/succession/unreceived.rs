@@ -12,7 +12,7 @@ use crate::node::{Node, PeerRef};
 use crate::pal::{Pal, Stream};
 use crate::store::copy;
 use crate::sync::Ordering;
-use crate::wire::{Frame, Message};
+use crate::wire::{Message, whole_frames};
 
 /// The bytes of frames in one record, and those before them: the VMID, whether it is the member's first record, and the
 /// number of the counted messages before the frames.
@@ -133,14 +133,7 @@ impl<'m, P: Pal> Node<'m, P> {
             frames().for_each(|(frame, _)| records.add(frame));
             records.finish();
         }
-        // A thread that failed to lock the half has left its frame.
-        let is_left = !tx.blocked && !queue.filling.is_empty();
-        // First the half: a thread that queues a frame after this can lock it.
-        drop(tx);
-        drop(queue);
-        if is_left {
-            self.peers.schedule(peer);
-        }
+        self.unlock_tx(peer, tx, queue);
         base.is_some()
     }
 }
@@ -214,14 +207,7 @@ impl<'l, 'm, S: Stream> Records<'l, 'm, S> {
 
 /// Returns those of the frames that an heir keeps for a member, and whether each is counted.
 fn kept_frames(frames: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
-    let mut left = frames;
-    let all = core::iter::from_fn(move || {
-        let frame = Frame::parse(left, usize::MAX).ok().flatten()?;
-        let (bytes, rest) = left.split_at_checked(frame.length())?;
-        left = rest;
-        Some((bytes, frame))
-    });
-    all.filter_map(|(bytes, frame)| {
+    whole_frames(frames).filter_map(|(bytes, frame)| {
         let is_counted = is_counted_from_leader(frame.code, frame.seq);
         (is_counted || is_answer_to_request(frame.code, frame.seq)).then_some((bytes, is_counted))
     })
