@@ -204,7 +204,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let has_room = || {
             let kept = self.keep_for_rejoin(peer, seq, Resent::Message(&message));
             kept.unwrap_or_else(|| {
-                let put = self.put(peer, seq, &message);
+                let put = self.put_unkept(peer, seq, &message);
                 !matches!(put, Err(Error::Full(Resource::SendQueue)))
             })
         };

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use libos_ipc::wire::{FileLock, LockFamily, LockKind};
-use libos_ipc::{ChildSelector, Error, Exit, Target, Vmid, Wait};
+use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message};
+use libos_ipc::{ChildSelector, Error, Exit, Resource, Target, Vmid, Wait};
 
 use crate::family::{CONFIG, long};
 use crate::in_memory::{FOLLOWER, Family, Process, poll};
@@ -242,4 +242,44 @@ fn calls_of_a_leader_end_while_its_heir_reads_nothing_and_the_clock_stands_still
             .unwrap();
     }
     family.run(other.new_vmid_async(long())).unwrap();
+}
+
+#[test]
+fn message_for_the_leader_is_not_queued_for_a_process_that_led_before() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let heir = family.child(&leader, CONFIG);
+    let member = family.child(&leader, FOLLOWER);
+    family.is_heir(&heir);
+    drop(leader);
+    family.end_leader();
+    family.run(member.take_id_async(long())).unwrap();
+    assert_eq!(member.leader(), heir.identity().vmid);
+    // As a thread does that has looked who leads before the leader has changed.
+    let queued = member.queue(Vmid::LEADER, &Message::GetNewVmid, long());
+    assert_eq!(queued, Err(Error::NoSuchProcess));
+}
+
+#[test]
+fn wait_for_a_child_goes_on_if_the_leader_ends_before_there_is_room_to_reap_it() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let heir = family.child(&leader, CONFIG);
+    let parent = family.child(&leader, FOLLOWER);
+    let child = family.child(&parent, FOLLOWER);
+    family.is_heir(&heir);
+    let exit = child.exit_async(Exit::default(), long());
+    family.run(exit).unwrap();
+    let now = Wait::at_most(Duration::ZERO);
+    let peeks = parent.peek_child_async(ChildSelector::Any, long());
+    family.run(peeks).unwrap();
+    let fill = || parent.send(Vmid::LEADER, &Message::ProcessReap(u32::MAX), now);
+    while fill().is_ok() {}
+    assert_eq!(fill(), Err(Error::Full(Resource::SendQueue)));
+    let mut waits = pin!(parent.wait_child_async(ChildSelector::Any, long()));
+    assert_eq!(poll(&mut waits), None, "it waits for room");
+    drop(leader);
+    family.end_leader();
+    let ended = family.run(waits);
+    assert_eq!(ended.map(|ended| ended.code), Ok(0));
 }

@@ -223,17 +223,18 @@ calls! {
     /// Has the leader reap the zombie that this thread has claimed, and waits until that is done.
     fn reap(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
         self.check_running()?;
-        let Some(leader) = self.led_by().filter(|_| self.has_extensions()) else {
-            self.forget_child(pid);
-            return Ok(());
-        };
+        let message = Message::ProcessReap(pid);
         loop {
+            // Another process may lead by now.
+            let Some(leader) = self.led_by().filter(|_| self.has_extensions()) else {
+                self.forget_child(pid);
+                return Ok(());
+            };
             let patience = self.begin(Wait::at_most(MIN_QUERY_TIME));
             let is_sent = self.children.lock().is_reap_sent(pid);
             let sent = if is_sent {
                 Ok(())
             } else {
-                let message = Message::ProcessReap(pid);
                 wait!(self.post_later(leader, &message, patience))
             };
             let answer = match sent {
@@ -253,6 +254,7 @@ calls! {
                         return Err(error);
                     }
                 }
+                Err(error) if self.is_moved(leader, &message, error) => {}
                 Err(error) => return Err(error),
             }
         }

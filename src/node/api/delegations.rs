@@ -70,6 +70,8 @@ impl<P: Pal> Node<'_, P> {
             match self.put(&peer, 0, &message) {
                 Ok(()) => is_sent = true,
                 Err(Error::Full(Resource::SendQueue)) => break false,
+                // Its successor gets it.
+                Err(error) if self.is_moved(leader, &message, error) => break false,
                 // The leader is gone, or never accepts the message.
                 Err(_) => {}
             }
@@ -120,7 +122,7 @@ calls! {
             let number = match decision {
                 Decision::Done(result) => return Some(decided(result)),
                 Decision::Forward => {
-                    let returned = wait!(self.return_before(leader, wait));
+                    let returned = wait!(self.return_before(wait));
                     return returned.err().map(Err);
                 }
                 Decision::Request(number) => number,
@@ -158,19 +160,19 @@ calls! {
     /// Returns recalled delegations before another request goes to the leader. An unlock that
     /// reached the leader before the return would have to wait there, and the leader may have no
     /// room for that.
-    fn return_before(&self, leader: Vmid, wait: Wait<'_>) -> Result<(), Error> {
+    fn return_before(&self, wait: Wait<'_>) -> Result<(), Error> {
         if self.try_return_files() {
             return Ok(());
         }
         self.defer_member_output();
         let limits = Limits::of(wait, &self.pal);
         let mut put = || {
-            if let Some(peer) = self.peers.find(leader) {
+            if let Some(peer) = self.peers.find(self.leader_vmid()) {
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }
             self.try_return_files().then_some(Ok(()))
         };
-        let returned = self.wait_until(leader, WaitReason::Room, limits, &mut put);
+        let returned = self.wait_for_leader(WaitReason::Room, limits, &mut put);
         match wait!(returned) {
             Err(Error::TimedOut) if limits.until == Deadline::Now => {
                 Err(Error::Full(Resource::SendQueue))

@@ -131,7 +131,7 @@ calls! {
                 }
             }
             Some(leader) if is_led => {
-                wait!(self.send_closes(leader, limits))?;
+                wait!(self.send_closes(limits))?;
                 wait!(self.send_end_to_leader(leader, &notice, limits))?;
             }
             Some(leader) => wait!(self.end_at_c_leader(leader, pid, limits))?,
@@ -175,18 +175,18 @@ calls! {
 
     /// Closes the sync handles that no thread uses, and returns when the data of all of them is
     /// queued.
-    fn send_closes(&self, leader: Vmid, limits: Limits<'_>) -> Result<(), Error> {
+    fn send_closes(&self, limits: Limits<'_>) -> Result<(), Error> {
         self.close_unused_syncs();
         if self.send_all_client_messages() {
             return Ok(());
         }
         let mut send = || {
-            if let Some(peer) = self.peers.find(leader) {
+            if let Some(peer) = self.peers.find(self.leader_vmid()) {
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }
             self.send_all_client_messages().then_some(Ok(()))
         };
-        let all_sent = self.wait_until(leader, WaitReason::Room, limits, &mut send);
+        let all_sent = self.wait_for_leader(WaitReason::Room, limits, &mut send);
         match wait!(all_sent) {
             Err(Error::LeaderGone | Error::CutOff) => Ok(()),
             ended => ended,
@@ -242,7 +242,7 @@ calls! {
 
     /// Releases the locks and IDs at a leader in C, which releases nothing without a request.
     fn end_at_c_leader(&self, leader: Vmid, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
-        wait!(self.send_closes(leader, limits))?;
+        wait!(self.send_closes(limits))?;
         let wait = limits.wait();
         if self.used_locks.any() {
             let clear = Message::FileLockClearPid(pid);

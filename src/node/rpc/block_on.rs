@@ -223,6 +223,27 @@ calls! {
         outcome.or_broken(Err(Error::Invalid(Invalid::Internal)))
     }
 
+    /// As [`Node::wait_until`], for something that the leader does, or the one that follows it.
+    fn wait_for_leader(
+        &self,
+        what: WaitReason,
+        limits: Limits<'_>,
+        poll: &mut callback!(FnMut() -> Option<Result<(), Error>>),
+    ) -> Result<(), Error> {
+        loop {
+            let leader = self.leader_vmid();
+            // The leader may have changed just before the waiter was claimed: nobody wakes it then.
+            let mut poll_here = || {
+                let is_leader = self.leader_vmid() == leader;
+                if is_leader { poll() } else { Some(Err(Error::NoSuchProcess)) }
+            };
+            match wait!(self.wait_until(leader, what, limits, &mut poll_here)) {
+                Err(Error::NoSuchProcess) if self.leader_vmid() != leader => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Sleeps for that long.
     ///
     /// # Errors

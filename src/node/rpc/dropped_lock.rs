@@ -268,7 +268,12 @@ impl<P: Pal> Node<'_, P> {
         };
         let put = self.put(&peer, seq, message);
         self.flush(&peer);
-        !matches!(put, Err(Error::Full(_)))
+        match put {
+            Ok(()) => true,
+            Err(Error::Full(_)) => false,
+            // Its successor gets it.
+            Err(error) => !self.is_moved(leader, message, error),
+        }
     }
 
     /// Closes the connection to a leader of this crate that has not confirmed in time that a dropped request
@@ -319,7 +324,7 @@ calls! {
         }
         let limits = Limits::of(wait, &self.pal);
         let what = WaitReason::Answer(codes::FILE_LOCK_CANCEL);
-        wait!(self.wait_until(self.leader_vmid(), what, limits, &mut || {
+        wait!(self.wait_for_leader(what, limits, &mut || {
             (self.waiters.dropped_locks() == 0).then_some(Ok(()))
         }))
     }

@@ -181,6 +181,16 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
+    /// As [`Node::send_own`], in a thread that makes a call: it returns when the heir can read the change.
+    ///
+    /// # Errors
+    /// As [`Node::send_own`].
+    pub(super) fn send_own_logged(&self, message: &Message<'_>) -> Result<(), Error> {
+        let sent = self.send_own(message);
+        self.await_log_written();
+        sent
+    }
+
     /// As the leader: sets a lock of this process without a waiter. None if the request has to wait,
     /// and nothing was done.
     #[cfg_attr(not(static_library), inline)]

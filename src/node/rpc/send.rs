@@ -136,27 +136,34 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] ([`Resource::SendQueue`]) if there is none; the error of [`Node::check_length`],
     /// [`Error::LimitsDiffer`] if the peer accepts no frame of this length, that of [`Node::gone`] if
-    /// the connection is closing.
+    /// the connection is closing; [`Error::NoSuchProcess`] for a message to the leader if another process leads by now.
     pub(in crate::node) fn put(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
         message: &Message<'_>,
     ) -> Result<(), Error> {
+        if self.follows() {
+            self.check_length_for(peer, message.length())?;
+            if let Some(kept) = self.kept(peer.vmid(), seq, message)? {
+                return self.put_kept(peer, seq, message, kept);
+            }
+        }
+        self.put_unkept(peer, seq, message)
+    }
+
+    /// As [`Node::put`], of a message that the receiver does not get as a leader.
+    ///
+    /// # Errors
+    /// As [`Node::put`].
+    pub(in crate::node) fn put_unkept(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+    ) -> Result<(), Error> {
         let length = message.length();
-        self.check_encoded_length(length)?;
-        if !peer.accepts_length(length) {
-            return Err(Error::LimitsDiffer {
-                limit: Resource::FrameLength,
-                ours: self.limits().frame_length.into(),
-                theirs: peer.max_frame().into(),
-            });
-        }
-        if self.follows()
-            && let Some(kept) = self.kept(peer.vmid(), seq, message)
-        {
-            return self.put_kept(peer, seq, message, kept);
-        }
+        self.check_length_for(peer, length)?;
         self.push(peer, &mut peer.queue.lock(), seq, message, length)?;
         self.trace_tx(peer.vmid(), seq, message, length);
         Ok(())
@@ -232,6 +239,24 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
+    /// Checks that the peer accepts a frame of that length, and this process makes one.
+    #[inline]
+    fn check_length_for(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        length: usize,
+    ) -> Result<(), Error> {
+        self.check_encoded_length(length)?;
+        if peer.accepts_length(length) {
+            return Ok(());
+        }
+        Err(Error::LimitsDiffer {
+            limit: Resource::FrameLength,
+            ours: self.limits().frame_length.into(),
+            theirs: peer.max_frame().into(),
+        })
+    }
+
     /// Checks that a frame can hold the message: the leader's own process gets the same refusals as
     /// a member, so each operation has bytes.
     pub(in crate::node) fn check_length(&self, message: &Message<'_>) -> Result<(), Error> {
@@ -277,9 +302,7 @@ calls! {
     fn send_to(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         if dest == self.identity.vmid {
-            let sent = self.send_own(message);
-            self.await_log_written();
-            sent
+            self.send_own_logged(message)
         } else {
             wait!(self.post(dest, message, wait))
         }
@@ -305,7 +328,7 @@ calls! {
         let mut dest = self.redirected(asked, message);
         loop {
             if dest != asked && dest == self.identity.vmid {
-                return self.send_own(message);
+                return self.send_own_logged(message);
             }
             let peer = self.peer(dest)?;
             match wait!(self.put_when_room(&peer, 0, message, wait)) {

@@ -27,9 +27,9 @@ pub(super) fn is_counted(message: &Message<'_>) -> bool {
     }
 }
 
-/// Whether a message goes to other processes than the leader, too.
-pub(super) fn is_for_parent(message: &Message<'_>) -> bool {
-    matches!(message, Message::ChildExit(_) | Message::PidKill(_))
+/// Whether a member sends the message to another process than the leader, too.
+pub(super) const fn is_for_parent(message: &Message<'_>) -> bool {
+    matches!(message, Message::ChildExit(_))
 }
 
 /// Whether a frame of the leader is a counted message: one of its outbox that is no answer.

@@ -254,6 +254,15 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(mut writer) = log.writer.try_lock() else {
             return;
         };
+        if let Some(tables) = self.leading() {
+            // No thread appends an operation after this, or resigns.
+            let _tables = tables.lock();
+            if log.stage() == LogStage::Resigned && log.backlog() == 0 {
+                // Another thread has just resigned: the heir leads, and nothing takes that back.
+                return;
+            }
+            log.set_stage(LogStage::Off);
+        }
         let heir = log.heir().and_then(|heir| {
             log_event!(warn, "process {heir} is no longer the heir: {reason:?}");
             self.peers.find(heir)
@@ -264,11 +273,6 @@ impl<'m, P: Pal> Node<'m, P> {
             // A full queue is no fault of it: it sees the end of the log, too.
             let _ = self.put(heir, 0, &dismissal);
             self.call_worker(heir);
-        }
-        if let Some(tables) = self.leading() {
-            // No thread appends an operation after this.
-            let _tables = tables.lock();
-            log.set_stage(LogStage::Off);
         }
         log.heir.store(0, Ordering::SeqCst);
         self.counters.succession.set_heir(None);

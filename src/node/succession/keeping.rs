@@ -1,7 +1,7 @@
 //! The frames to the leader that a member keeps until their arrival is proven.
 
 use super::following::{Following, Stage};
-use super::frame_kinds::{is_counted, is_look_up};
+use super::frame_kinds::{is_counted, is_for_parent, is_look_up};
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken};
@@ -106,24 +106,39 @@ impl<'f, 'm> Kept<'f, 'm> {
 impl<'m, P: Pal> Node<'m, P> {
     /// Returns how a message to that process is kept: `None` if it is none for the leader, or this process
     /// does not follow the succession.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] if another process leads by now, which may be this one: that process would not execute
+    /// the message, even if it still reads its streams.
     #[inline(never)]
     pub(in crate::node) fn kept(
         &self,
         to: Vmid,
         seq: u64,
         message: &Message<'_>,
-    ) -> Option<Kept<'_, 'm>> {
-        let following = self.leadership.following()?;
+    ) -> Result<Option<Kept<'_, 'm>>, Error> {
+        let Some(following) = self.leadership.following() else {
+            return Ok(None);
+        };
         let is_counted = is_counted(message);
-        let is_kept = Some(to) == self.led_by() && (is_counted || is_look_up(message));
-        is_kept.then_some(Kept {
-            following,
-            leader: &self.leadership.leader,
-            to,
-            is_counted,
-            is_answer: false,
-            seq,
-        })
+        if !is_counted && !is_look_up(message) {
+            return Ok(None);
+        }
+        if Some(to) == self.led_by() {
+            return Ok(Some(Kept {
+                following,
+                leader: &self.leadership.leader,
+                to,
+                is_counted,
+                is_answer: false,
+                seq,
+            }));
+        }
+        if is_for_parent(message) {
+            Ok(None)
+        } else {
+            Err(Error::NoSuchProcess)
+        }
     }
 
     /// As [`Node::kept`], of an answer.

@@ -12,7 +12,9 @@ impl<P: Pal> Node<'_, P> {
     pub(in crate::node) fn await_heir(&self) -> bool {
         match self.log() {
             Some(log) => match log.stage() {
-                LogStage::Hot => self.waits_for_members_until(log).is_none(),
+                LogStage::Hot => {
+                    self.is_heir_there(log) && self.waits_for_members_until(log).is_none()
+                }
                 LogStage::Off => {
                     self.choose_heir().is_none() && self.waits_for_members_until(log).is_none()
                 }
@@ -52,13 +54,22 @@ impl<P: Pal> Node<'_, P> {
         })
     }
 
+    /// Whether the heir has not left the family. The worker dismisses one that has.
+    fn is_heir_there(&self, log: &Log<'_, P::Stream>) -> bool {
+        let heir = log.heir();
+        let tables = self.leading();
+        heir.zip(tables)
+            .is_some_and(|(heir, tables)| tables.lock().is_member(heir))
+    }
+
     /// Resigns in favour of the heir. False if there is none.
     pub(in crate::node) fn resign(&self) -> bool {
         let (Some(log), Some(tables)) = (self.log(), self.leading()) else {
             return false;
         };
         let tables = tables.lock();
-        if log.stage() != LogStage::Hot {
+        let is_there = log.heir().is_some_and(|heir| tables.is_member(heir));
+        if log.stage() != LogStage::Hot || !is_there {
             return false;
         }
         let resignation = Message::Resign(Resignation {
