@@ -221,6 +221,11 @@ impl Stream for HostStream {
         sendmsg(&self.socket, &slices, &mut no_control, NEVER_WAITING).map_err(stream_error)
     }
 
+    fn opener(&self) -> Option<u32> {
+        let opener = sockopt::socket_peercred(&self.socket).ok()?;
+        u32::try_from(opener.pid.as_raw_nonzero().get()).ok()
+    }
+
     #[cfg(feature = "succession")]
     fn begin_log(&mut self) -> Result<usize, StreamError> {
         if self.can_share_memory()

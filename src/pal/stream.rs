@@ -35,6 +35,14 @@ pub trait Stream: Send + Sync {
     /// See [`StreamError`].
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError>;
 
+    /// The process that has opened an accepted stream, as the platform knows it without trusting that process: on Linux
+    /// its pid by `SO_PEERCRED` (`unix(7)`). None where that is not known, as by default. If more streams wait for their
+    /// VMIDs than [`Capacities::unidentified`](crate::Capacities::unidentified), the node closes one of the process that
+    /// has opened most of them, so that no process can keep out others.
+    fn opener(&self) -> Option<u32> {
+        None
+    }
+
     /// Whether [`Stream::begin_log`] and the other calls about a log do anything. A process says so to its leader, which
     /// calls [`Stream::begin_log`] only if both platforms have it.
     const SHARES_LOGS: bool = false;

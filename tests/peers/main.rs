@@ -16,5 +16,6 @@ mod limits;
 mod peer;
 mod succession;
 mod turns;
+mod unidentified;
 mod upgrade;
 mod values;

@@ -102,6 +102,10 @@ impl<P: Pal> Stream for TracedStream<P> {
         Ok(count)
     }
 
+    fn opener(&self) -> Option<u32> {
+        self.inner.opener()
+    }
+
     fn begin_log(&mut self) -> Result<usize, StreamError> {
         self.inner.begin_log()
     }

@@ -4,7 +4,6 @@ use super::poll_loop::{RETRY, RETRY_ACCEPT, UnidentifiedStream, WorkerState};
 use crate::counters::Refusal;
 use crate::invariant::{Count, OrBroken};
 use crate::log::log_event;
-use crate::node::succession::LogKeyFrame;
 use crate::node::{Node, StreamKey};
 use crate::pal::fault::checked_read;
 use crate::pal::{AcceptError, Deadline, Interest, Pal, Stream, StreamError};
@@ -92,14 +91,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Reads the VMID of a new stream, or keeps the stream as an unidentified connection until the
     /// VMID arrives.
     fn handle_accept(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream) {
-        let mut candidate = UnidentifiedStream {
-            stream,
-            vmid: [0; VMID_LENGTH],
-            length: 0,
-            key: LogKeyFrame::default(),
-            until: self.now() + self.config.connect_limit,
-            is_watched: true,
-        };
+        let until = self.now() + self.config.connect_limit;
+        let mut candidate = UnidentifiedStream::new(stream, until);
         match read_vmid(&mut candidate) {
             Identification::Vmid(vmid) => self.handle_vmid(state, candidate, vmid),
             Identification::Partial => self.keep_unidentified(state, candidate),
@@ -112,18 +105,16 @@ impl<'m, P: Pal> Node<'m, P> {
         state: &mut WorkerState<'m, P::Stream>,
         candidate: UnidentifiedStream<P::Stream>,
     ) {
-        // If no slot is free, the oldest unidentified connection is closed.
-        let Some((index, place)) = state
-            .unidentified
-            .iter_mut()
-            .enumerate()
-            .min_by_key(|(_, place)| place.as_ref().map(|candidate| candidate.until))
+        let candidate = candidate.with_opener();
+        let index = state.place_for(&candidate);
+        let Some((index, place)) =
+            index.and_then(|index| Some((index, state.unidentified.get_mut(index)?)))
         else {
             self.refuse(None, Refusal::NoVmid);
             return;
         };
-        if let Some(oldest) = place.take() {
-            self.unwatch_unidentified(&oldest);
+        if let Some(closed) = place.take() {
+            self.unwatch_unidentified(&closed);
             self.refuse(None, Refusal::NoVmid);
         } else {
             state.unidentified_count.increment();

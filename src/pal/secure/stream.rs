@@ -307,6 +307,10 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>> + Send + Sync> Stream for SecureStr
         self.set_need(outgoing.need());
         reported
     }
+
+    fn opener(&self) -> Option<u32> {
+        self.inner.opener()
+    }
 }
 
 impl<P: Pal, R: Deref<Target = SecurePal<P>>> Drop for SecureStream<P, R> {

@@ -63,6 +63,12 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Stream
             None => Err(StreamError::Closed),
         }
     }
+
+    fn opener(&self) -> Option<u32> {
+        let mut state = self.network.state.lock();
+        let opener = state.pipe(self.end.pipe)?.opener;
+        u32::try_from(opener).ok()
+    }
 }
 
 impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Drop
@@ -89,7 +95,9 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         let mut state = self.network.state.lock();
         let listener = state.find(peer).ok_or(ConnectError::NotListening)?;
-        let pipe = state.connect(listener).ok_or(ConnectError::Busy)?;
+        let pipe = state
+            .connect(self.node, listener)
+            .ok_or(ConnectError::Busy)?;
         Ok(self.stream(pipe, Role::Writer))
     }
 

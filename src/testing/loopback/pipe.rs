@@ -28,6 +28,8 @@ pub(super) struct Watch {
 
 #[derive(Debug)]
 pub(super) struct Pipe<const BYTES: usize> {
+    /// The place of the node that has opened it.
+    pub(super) opener: usize,
     pub(super) writer_open: bool,
     pub(super) reader_open: bool,
     pub(super) writer_watch: Option<Watch>,
@@ -42,6 +44,7 @@ pub(super) struct Pipe<const BYTES: usize> {
 impl<const BYTES: usize> Pipe<BYTES> {
     pub(super) const fn new() -> Self {
         Pipe {
+            opener: 0,
             writer_open: false,
             reader_open: false,
             writer_watch: None,
@@ -52,8 +55,9 @@ impl<const BYTES: usize> Pipe<BYTES> {
         }
     }
 
-    /// Opens both ends of the empty pipe.
-    pub(super) fn open(&mut self) {
+    /// Opens both ends of the empty pipe, as the node at the place `opener`.
+    pub(super) fn open(&mut self, opener: usize) {
+        self.opener = opener;
         self.writer_open = true;
         self.reader_open = true;
         self.next = None;

@@ -93,8 +93,8 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         self.nodes.iter().position(|node| node.vmid == Some(vmid))
     }
 
-    /// Opens a pipe and adds it to the backlog of the node at `place`; `None` if no pipe is free.
-    pub(super) fn connect(&mut self, place: usize) -> Option<usize> {
+    /// Opens a pipe of the node at `opener` and adds it to the backlog of the node at `place`; `None` if no pipe is free.
+    pub(super) fn connect(&mut self, opener: usize, place: usize) -> Option<usize> {
         let pipe = match self.free {
             Some(pipe) => pipe,
             None => self.fresh,
@@ -104,7 +104,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
             Some(_) => self.free = opened.next,
             None => self.fresh.increment(),
         }
-        opened.open();
+        opened.open(opener);
         let node = self.nodes.get_mut(place)?;
         match node.backlog_last.replace(pipe) {
             None => node.backlog_first = Some(pipe),

@@ -72,6 +72,10 @@ impl Stream for SimStream {
         written
     }
 
+    fn opener(&self) -> Option<u32> {
+        with(|world| world.network.opener(self.0))
+    }
+
     const SHARES_LOGS: bool = true;
 
     fn revoke_log(&self) {

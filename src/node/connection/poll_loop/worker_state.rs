@@ -1,5 +1,7 @@
 //! The state that the poll loop keeps from one turn to the next.
 
+use core::cmp::Reverse;
+
 use super::Retry;
 use crate::Vmid;
 use crate::error::Error;
@@ -20,18 +22,39 @@ pub(crate) struct UnidentifiedStream<S> {
     /// The platform reports what arrives. It must not report frames that nothing reads yet, behind a VMID
     /// that is known: the worker would not sleep.
     pub(in crate::node) is_watched: bool,
+    /// The process that has opened it, if the platform knows that: read when the stream is kept.
+    pub(in crate::node) opener: Option<u32>,
 }
 
-impl<S> UnidentifiedStream<S> {
+impl<S: Stream> UnidentifiedStream<S> {
+    /// A new stream.
+    pub(in crate::node::connection) fn new(stream: S, until: Time) -> Self {
+        UnidentifiedStream {
+            stream,
+            vmid: [0; VMID_LENGTH],
+            length: 0,
+            key: LogKeyFrame::default(),
+            until,
+            is_watched: true,
+            opener: None,
+        }
+    }
+
+    /// Notes which process has opened the stream: most streams have their VMID at once, and nobody asks that.
+    pub(in crate::node::connection) fn with_opener(self) -> Self {
+        UnidentifiedStream {
+            opener: self.stream.opener(),
+            ..self
+        }
+    }
+
     /// A stream whose VMID is known, and which the worker tries again in a while.
     pub(in crate::node::connection) fn of(stream: S, vmid: Vmid, until: Time) -> Self {
         UnidentifiedStream {
-            stream,
             vmid: vmid.get().to_le_bytes(),
             length: VMID_LENGTH,
-            key: LogKeyFrame::default(),
-            until,
             is_watched: false,
+            ..UnidentifiedStream::new(stream, until)
         }
     }
 }
@@ -97,6 +120,27 @@ impl<'m, S: Stream> WorkerState<'m, S> {
             next_try: None,
             round: Round::new(0),
         })
+    }
+
+    /// Returns the place for one more unidentified connection: a free one, or else that of the process that has opened
+    /// most of them, the oldest one. The platform may not know the processes: then it is the oldest one of all.
+    pub(in crate::node::connection) fn place_for(
+        &self,
+        candidate: &UnidentifiedStream<S>,
+    ) -> Option<usize> {
+        let mut places = self.unidentified.iter();
+        if let Some(free) = places.position(Option::is_none) {
+            return Some(free);
+        }
+        let streams = || self.unidentified.iter().flatten();
+        let of_its_opener = |stream: &UnidentifiedStream<S>| {
+            let all = streams().chain([candidate]);
+            all.filter(|other| other.opener == stream.opener).count()
+        };
+        streams()
+            .enumerate()
+            .min_by_key(|(_, stream)| (Reverse(of_its_opener(stream)), stream.until))
+            .map(|(index, _)| index)
     }
 
     /// Whether a stream that claims the same VMID waits for the end of the peer that has it.

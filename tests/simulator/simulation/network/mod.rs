@@ -290,6 +290,11 @@ impl Network {
             .ok_or(AcceptError::WouldBlock)
     }
 
+    /// The place that has opened the stream, as the kernel knows it.
+    pub(crate) fn opener(&self, end: End) -> Option<u32> {
+        u32::try_from(self.pipes[end.pipe].from).ok()
+    }
+
     pub(crate) fn watch_listener(&mut self, place: usize, on: bool) {
         self.places[place].listener_watched = on;
         self.places[place].changed |= on;
