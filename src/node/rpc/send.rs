@@ -143,13 +143,12 @@ impl<'m, P: Pal> Node<'m, P> {
         seq: u64,
         message: &Message<'_>,
     ) -> Result<(), Error> {
-        if self.follows() {
-            self.check_length_for(peer, message.length())?;
-            if let Some(kept) = self.kept(peer.vmid(), seq, message)? {
-                return self.put_kept(peer, seq, message, kept);
-            }
-        }
-        self.put_unkept(peer, seq, message)
+        let kept = if self.follows() {
+            self.kept(peer.vmid(), seq, message)?
+        } else {
+            None
+        };
+        self.put_frame(peer, seq, message, kept)
     }
 
     /// As [`Node::put`], of a message that the receiver does not get as a leader.
@@ -162,51 +161,64 @@ impl<'m, P: Pal> Node<'m, P> {
         seq: u64,
         message: &Message<'_>,
     ) -> Result<(), Error> {
-        let length = message.length();
-        self.check_length_for(peer, length)?;
-        self.push(peer, &mut peer.queue.lock(), seq, message, length)?;
-        self.trace_tx(peer.vmid(), seq, message, length);
-        Ok(())
+        self.put_frame(peer, seq, message, None)
     }
 
-    /// As [`Node::put`], of a message to a leader that may change.
-    #[inline(never)]
-    fn put_kept(
+    /// Puts a frame into the peer's send queue, and keeps it, if it is one for a leader that may change.
+    fn put_frame(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
         message: &Message<'_>,
-        kept: Kept<'_, 'm>,
+        kept: Option<Kept<'_, 'm>>,
     ) -> Result<(), Error> {
         let length = message.length();
-        let is_mark_due = {
-            let mut queue = peer.queue.lock();
-            let keep = |kept: &mut KeptFrames<'m>| keep_message(kept, seq, message);
-            // A call that waited for room until the family ended would get no answer.
-            if self.leader_gone.load(Ordering::SeqCst) {
-                return Err(self.gone(peer.vmid()));
-            }
-            let keeping = match kept.check(length, queue.closed, keep) {
-                Ok(Put::Queue(keeping)) => keeping,
-                kept => {
-                    let kept = kept.map(drop);
-                    drop(queue);
-                    // There was no room for it before.
-                    if self.mark_if_due(peer) {
-                        self.call_worker(peer);
-                    }
-                    self.hurry_rejoin();
-                    return kept;
+        self.check_encoded_length(length)?;
+        if !peer.accepts_length(length) {
+            return Err(Error::LimitsDiffer {
+                limit: Resource::FrameLength,
+                ours: self.limits().frame_length.into(),
+                theirs: peer.max_frame().into(),
+            });
+        }
+        let mut queue = peer.queue.lock();
+        let keeping = match kept {
+            Some(kept) => {
+                // A call that waited for room until the family ended would get no answer.
+                if self.leader_gone.load(Ordering::SeqCst) {
+                    return Err(self.gone(peer.vmid()));
                 }
-            };
-            self.push(peer, &mut queue, seq, message, length)?;
-            keeping.record(&queue, length)
+                let keep = |kept: &mut KeptFrames<'m>| keep_message(kept, seq, message);
+                match kept.check(length, queue.closed, keep) {
+                    Ok(Put::Queue(keeping)) => Some(keeping),
+                    only_kept => {
+                        drop(queue);
+                        self.note_only_kept(peer);
+                        return only_kept.map(drop);
+                    }
+                }
+            }
+            None => None,
         };
+        self.push(peer, &mut queue, seq, message, length)?;
+        let is_mark_due = keeping.is_some_and(|keeping| keeping.record(&queue, length));
+        drop(queue);
         if is_mark_due {
             self.mark_if_due(peer);
         }
         self.trace_tx(peer.vmid(), seq, message, length);
         Ok(())
+    }
+
+    /// A frame to the leader was not queued, and kept at best.
+    #[cold]
+    #[inline(never)]
+    fn note_only_kept(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        // There was no room for it before.
+        if self.mark_if_due(peer) {
+            self.call_worker(peer);
+        }
+        self.hurry_rejoin();
     }
 
     /// Puts a frame of that length into the queue of the peer.
@@ -237,24 +249,6 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         queue.record_push();
         Ok(())
-    }
-
-    /// Checks that the peer accepts a frame of that length, and this process makes one.
-    #[inline]
-    fn check_length_for(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        length: usize,
-    ) -> Result<(), Error> {
-        self.check_encoded_length(length)?;
-        if peer.accepts_length(length) {
-            return Ok(());
-        }
-        Err(Error::LimitsDiffer {
-            limit: Resource::FrameLength,
-            ours: self.limits().frame_length.into(),
-            theirs: peer.max_frame().into(),
-        })
     }
 
     /// Checks that a frame can hold the message: the leader's own process gets the same refusals as

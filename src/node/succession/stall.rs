@@ -26,8 +26,12 @@ impl<'m, P: Pal> Node<'m, P> {
             if !following.has_answer.load(Ordering::Relaxed) {
                 following.has_answer.store(true, Ordering::SeqCst);
             }
-            following.watch.asked.store(0, Ordering::SeqCst);
-            following.watch.heard.store(0, Ordering::SeqCst);
+            // A store takes longer than a look, and there is nearly never one to make.
+            for asked in [&following.watch.asked, &following.watch.heard] {
+                if asked.load(Ordering::SeqCst) != 0 {
+                    asked.store(0, Ordering::SeqCst);
+                }
+            }
         }
     }
 
