@@ -10,6 +10,7 @@ use super::wait::{Interrupt, Limits, interruptible};
 use super::wait_reason::WaitReason;
 use super::waiter::{LateReply, WaitToken};
 use crate::Vmid;
+use crate::config::Config;
 use crate::error::{Error, Invalid};
 use crate::invariant::OrBroken;
 use crate::node::Node;
@@ -234,11 +235,12 @@ calls! {
             let leader = self.leader_vmid();
             // The leader may have changed just before the waiter was claimed: nobody wakes it then.
             let mut poll_here = || {
-                let is_leader = self.leader_vmid() == leader;
+                let is_leader = !Config::HAS_SUCCESSION || self.leader_vmid() == leader;
                 if is_leader { poll() } else { Some(Err(Error::NoSuchProcess)) }
             };
             match wait!(self.wait_until(leader, what, limits, &mut poll_here)) {
-                Err(Error::NoSuchProcess) if self.leader_vmid() != leader => {}
+                Err(Error::NoSuchProcess)
+                    if Config::HAS_SUCCESSION && self.leader_vmid() != leader => {}
                 outcome => return outcome,
             }
         }

@@ -3,6 +3,7 @@
 use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
 use crate::Vmid;
+use crate::config::Config;
 use crate::error::{Errno, Error, Invalid, Resource};
 use crate::invariant::Count;
 use crate::leader::Op;
@@ -183,7 +184,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let mut queue = peer.queue.lock();
         let keeping = match kept {
-            Some(kept) => {
+            Some(kept) if Config::HAS_SUCCESSION => {
                 // A call that waited for room until the family ended would get no answer.
                 if self.leader_gone.load(Ordering::SeqCst) {
                     return Err(self.gone(peer.vmid()));
@@ -198,7 +199,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     }
                 }
             }
-            None => None,
+            _ => None,
         };
         self.push(peer, &mut queue, seq, message, length)?;
         let is_mark_due = keeping.is_some_and(|keeping| keeping.record(&queue, length));

@@ -5,6 +5,7 @@ use core::cmp::Reverse;
 use super::Retry;
 use crate::Vmid;
 use crate::error::Error;
+use crate::invariant::Count;
 use crate::node::AdaptiveSpin;
 use crate::node::succession::LogKeyFrame;
 use crate::pal::{ReadyList, Stream, Time};
@@ -128,19 +129,23 @@ impl<'m, S: Stream> WorkerState<'m, S> {
         &self,
         candidate: &UnidentifiedStream<S>,
     ) -> Option<usize> {
-        let mut places = self.unidentified.iter();
-        if let Some(free) = places.position(Option::is_none) {
-            return Some(free);
+        let mut chosen = None;
+        for (index, place) in self.unidentified.iter().enumerate() {
+            let Some(stream) = place else {
+                return Some(index);
+            };
+            let is_of_same = |other: &UnidentifiedStream<S>| other.opener == stream.opener;
+            let of_same = self.unidentified.iter().flatten();
+            let count = of_same.filter(|other| is_of_same(other)).count();
+            let most = (
+                count.plus(is_of_same(candidate).into()),
+                Reverse(stream.until),
+            );
+            if chosen.is_none_or(|(_, chosen)| most > chosen) {
+                chosen = Some((index, most));
+            }
         }
-        let streams = || self.unidentified.iter().flatten();
-        let of_its_opener = |stream: &UnidentifiedStream<S>| {
-            let all = streams().chain([candidate]);
-            all.filter(|other| other.opener == stream.opener).count()
-        };
-        streams()
-            .enumerate()
-            .min_by_key(|(_, stream)| (Reverse(of_its_opener(stream)), stream.until))
-            .map(|(index, _)| index)
+        chosen.map(|(index, _)| index)
     }
 
     /// Whether a stream that claims the same VMID waits for the end of the peer that has it.
