@@ -5,7 +5,7 @@
 //! pid is charged to its parent, and a pid that only names a group or a session as the name is.
 
 use super::Ranges;
-use crate::store::Payer;
+use crate::store::{Interval, Payer};
 use crate::{Id, Vmid};
 
 pub(super) const RANGES: usize = 0;
@@ -27,9 +27,13 @@ impl Ranges<'_> {
     pub(in crate::leader) fn charge_single(&mut self, id: Id, to: Vmid) {
         if let Some(interval) = self.intervals.find(id)
             && interval.start() == interval.end()
-            && interval.payer() != Payer::NOBODY
-            && !self.quotas.is_payer(interval.payer(), to)
         {
+            self.charge(interval, to);
+        }
+    }
+
+    pub(super) fn charge(&mut self, interval: Interval, to: Vmid) {
+        if interval.payer() != Payer::NOBODY && !self.quotas.is_payer(interval.payer(), to) {
             let payer = self.quotas.transfer(interval.payer(), to, RANGES, 1);
             self.intervals.set_payer(interval, payer);
         }

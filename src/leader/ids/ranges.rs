@@ -4,7 +4,7 @@ use crate::error::{Errno, Error, Invalid, Resource};
 use core::hash::Hasher;
 
 use super::quotas::RANGES;
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::store::{Arena, Digest, Interval, IntervalMap, Quotas, image, memory_sum};
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
@@ -104,14 +104,15 @@ impl<'m> Ranges<'m> {
         if found.is_none() && self.wrap {
             found = self.intervals.next_free(FIRST_AGAIN);
         }
-        let Some((start, free_to)) = found else {
+        let Some(gap) = found else {
             return Alloc::NoneLeft;
         };
         let Some(payer) = self.quotas.try_charge(owner, RANGES, 1) else {
             return Alloc::TableFull;
         };
-        let end = start.plus(LONGEST_RANGE - 1).min(free_to);
-        if !self.intervals.insert(start, end, owner.get(), payer) {
+        let start = gap.start;
+        let end = start.plus(LONGEST_RANGE - 1).min(gap.end);
+        if !self.intervals.insert(gap, end, owner.get(), payer) {
             return Alloc::TableFull;
         }
         self.next = end.plus(1);
@@ -166,7 +167,7 @@ impl<'m> Ranges<'m> {
         to: Vmid,
         receiver: Option<Vmid>,
     ) -> Result<(), Error> {
-        let interval = self.intervals.find(id).ok_or(Error::NoSuchProcess)?;
+        let mut interval = self.intervals.find(id).ok_or(Error::NoSuchProcess)?;
         if interval.owner() != from.get() {
             return Err(Error::Refused {
                 errno: Errno::EPERM,
@@ -189,22 +190,21 @@ impl<'m> Ranges<'m> {
         }
         self.quotas.charge_more(payer, RANGES, parts);
         if start < id {
-            self.intervals.shorten(interval, id.minus(1));
-            self.intervals.insert(id, id, to.get(), payer);
+            let single = self.intervals.split(interval, id, to.get());
+            interval = single.or_broken(interval);
         } else {
-            self.intervals.shorten(interval, id);
-            self.intervals.set_owner(interval, to.get());
+            self.intervals.set_owner(&mut interval, to.get());
         }
         if id < end {
-            self.intervals.insert(id.plus(1), end, from.get(), payer);
+            self.intervals.split(interval, id.plus(1), from.get());
         }
         if let Some(receiver) = receiver {
-            self.charge_single(id, receiver);
+            self.charge(interval, receiver);
         }
         Ok(())
     }
 
-    fn remove(&mut self, interval: Interval<'m>) {
+    fn remove(&mut self, interval: Interval) {
         self.intervals.remove(interval);
         self.quotas.release(interval.payer(), RANGES, 1);
     }
@@ -218,10 +218,10 @@ impl<'m> Ranges<'m> {
 
     /// Gives a range of one ID to `to`, whichever process owns it. It stays charged as it is.
     pub(in crate::leader) fn give_single(&mut self, id: Id, to: Vmid) {
-        if let Some(interval) = self.intervals.find(id)
+        if let Some(mut interval) = self.intervals.find(id)
             && interval.start() == interval.end()
         {
-            self.intervals.set_owner(interval, to.get());
+            self.intervals.set_owner(&mut interval, to.get());
         }
     }
 

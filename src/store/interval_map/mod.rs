@@ -17,7 +17,6 @@ mod owner_list;
 mod tree;
 
 use core::hash::Hasher;
-use core::ptr;
 
 use super::{Arena, Digest, NONE, Payer, Sum, Table, bytes_for, memory_sum};
 use crate::invariant::{Count, OrBroken};
@@ -31,22 +30,22 @@ use tree::Tree;
 /// The average number of intervals in one list of a full table.
 const INTERVALS_PER_LIST: usize = 16;
 
-/// An interval that was found in the table. If the table no longer has it, operations on it do
-/// nothing.
+/// An interval that was found in the table. If the table no longer has one with this start and owner at
+/// its place, operations on it do nothing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Interval<'m> {
-    /// It is only compared, since the node may be another table's.
-    node: *const Node<'m>,
+pub(crate) struct Interval {
+    /// The number of its node.
+    index: u32,
     start: u32,
     end: u32,
     owner: u32,
     payer: Payer,
 }
 
-impl<'m> Interval<'m> {
-    fn of(node: &'m Node<'m>) -> Self {
+impl Interval {
+    fn of(node: &Node<'_>, index: u32) -> Self {
         Interval {
-            node,
+            index,
             start: node.start(),
             end: node.end(),
             owner: node.owner.get(),
@@ -54,9 +53,9 @@ impl<'m> Interval<'m> {
         }
     }
 
-    /// Returns true if it was found at this node, and has the same owner.
-    fn is_at(&self, node: &Node<'m>) -> bool {
-        ptr::eq(self.node, node) && node.owner.get() == self.owner
+    /// Returns true if the node still has it, or a part of it from its start on, with the same owner.
+    fn is_at(&self, node: &Node<'_>) -> bool {
+        node.start() == self.start && node.owner.get() == self.owner
     }
 
     /// Returns the first number in it.
@@ -78,6 +77,15 @@ impl<'m> Interval<'m> {
     pub(crate) fn payer(&self) -> Payer {
         self.payer
     }
+}
+
+/// Free numbers that were found in the table: all from `start` to `end`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gap {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+    /// The number of the node of the interval before it; [`NONE`] if there is none.
+    before: u32,
 }
 
 /// A table with a fixed number of intervals.
@@ -163,12 +171,12 @@ impl<'m> IntervalMap<'m> {
 
     /// Returns the interval that contains `number`.
     #[inline]
-    pub(crate) fn find(&mut self, number: u32) -> Option<Interval<'m>> {
+    pub(crate) fn find(&mut self, number: u32) -> Option<Interval> {
         let bucket = self.bucket(number)?;
         let hint = self.hints.get_mut(bucket)?;
         let node = self.tree.nodes.get(*hint as usize);
         if let Some(node) = node.filter(|node| node.contains(number)) {
-            return Some(Interval::of(node));
+            return Some(Interval::of(node, *hint));
         }
         if *self.occupancy.get(bucket)? == 0 {
             return None;
@@ -178,11 +186,11 @@ impl<'m> IntervalMap<'m> {
             return None;
         }
         *hint = self.tree.nodes.index_of(node);
-        Some(Interval::of(node))
+        Some(Interval::of(node, *hint))
     }
 
-    /// Returns the lowest free numbers from `from` on: the first and the last of them.
-    pub(crate) fn next_free(&self, from: u32) -> Option<(u32, u32)> {
+    /// Returns the lowest free numbers from `from` on.
+    pub(crate) fn next_free(&self, from: u32) -> Option<Gap> {
         // The block of `from` may have only lower numbers free.
         let block = self.full.next_not_full(block_of(from))?;
         let (first, last) = bounds(block);
@@ -193,27 +201,56 @@ impl<'m> IntervalMap<'m> {
         })
     }
 
-    /// Adds an interval that overlaps none in the table. It is at most [`MAX_INTERVAL`] long, does
-    /// not contain 0, and does not exceed [`ID_MAX`](crate::ID_MAX). It is charged to `payer`. False if
-    /// the table is full.
-    pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32, payer: Payer) -> bool {
-        let Some(node) = self.tree.insert(start, end, owner) else {
+    /// Adds an interval from the start of free numbers that were just found to `end`, at most
+    /// [`MAX_INTERVAL`] long. It is charged to `payer`. False if the table is full.
+    pub(crate) fn insert(&mut self, gap: Gap, end: u32, owner: u32, payer: Payer) -> bool {
+        let Some(node) = self.tree.insert((gap.start, end), owner, gap.before) else {
             return false;
         };
         node.payer.set(payer);
         self.content.add(node.content());
-        self.adjust_occupancy(start, end, 1);
-        self.update_full(start, end);
-        let bucket = self.bucket(start);
-        if let Some(hint) = bucket.and_then(|bucket| self.hints.get_mut(bucket)) {
-            *hint = self.tree.nodes.index_of(node);
-        }
+        self.adjust_occupancy(gap.start, end, 1);
+        self.update_full(gap.start, end);
+        self.set_hint(node);
         self.link(node);
         true
     }
 
+    /// Splits `interval` in two. The second one, from `at` on, which must be in it, gets `owner`, and is
+    /// returned. `None` if the table is full.
+    pub(crate) fn split(&mut self, interval: Interval, at: u32, owner: u32) -> Option<Interval> {
+        let node = self.tree.find(interval)?;
+        let end = node.end();
+        if at <= node.start() || at > end {
+            return None;
+        }
+        let behind = self.tree.insert((at, end), owner, interval.index)?;
+        self.content.subtract(node.content());
+        node.set_end(at.minus(1));
+        behind.payer.set(node.payer.get());
+        self.content.add(node.content());
+        self.content.add(behind.content());
+        // One more in the block that is split; none if each of the two has a block.
+        if block_of(at.minus(1)) == block_of(at) {
+            self.adjust_occupancy(at, at, 1);
+        }
+        let index = self.set_hint(behind);
+        self.link(behind);
+        Some(Interval::of(behind, index))
+    }
+
+    /// Makes the node the one that is found first in its block. Returns its number.
+    fn set_hint(&mut self, node: &Node<'m>) -> u32 {
+        let index = self.tree.nodes.index_of(node);
+        let bucket = self.bucket(node.start());
+        if let Some(hint) = bucket.and_then(|bucket| self.hints.get_mut(bucket)) {
+            *hint = index;
+        }
+        index
+    }
+
     /// Removes `interval` from the table.
-    pub(crate) fn remove(&mut self, interval: Interval<'m>) {
+    pub(crate) fn remove(&mut self, interval: Interval) {
         let Some(node) = self.tree.remove(interval) else {
             return;
         };
@@ -224,36 +261,20 @@ impl<'m> IntervalMap<'m> {
         self.mark_free(node.start(), node.end());
     }
 
-    /// Ends `interval` at `end`, which must be in it.
-    pub(crate) fn shorten(&mut self, interval: Interval<'m>, end: u32) {
-        let Some(node) = self.tree.find(interval) else {
-            return;
-        };
-        let (start, before) = (node.start(), node.end());
-        if end < start || end >= before {
-            return;
-        }
-        self.content.subtract(node.content());
-        node.set_end(end);
-        self.content.add(node.content());
-        self.adjust_occupancy(start, before, -1);
-        self.adjust_occupancy(start, end, 1);
-        self.mark_free(end.plus(1), before);
-    }
-
     /// Changes the owner of `interval`.
-    pub(crate) fn set_owner(&mut self, interval: Interval<'m>, owner: u32) {
-        if let Some(node) = self.tree.find(interval) {
+    pub(crate) fn set_owner(&mut self, interval: &mut Interval, owner: u32) {
+        if let Some(node) = self.tree.find(*interval) {
             self.unlink(node);
             self.content.subtract(node.content());
             node.owner.set(owner);
+            interval.owner = owner;
             self.content.add(node.content());
             self.link(node);
         }
     }
 
     /// Changes the account that `interval` is charged to.
-    pub(crate) fn set_payer(&mut self, interval: Interval<'m>, payer: Payer) {
+    pub(crate) fn set_payer(&mut self, interval: Interval, payer: Payer) {
         if let Some(node) = self.tree.find(interval) {
             self.content.subtract(node.content());
             node.payer.set(payer);
@@ -262,8 +283,9 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Returns the interval with the highest start that is at most `number`.
-    pub(crate) fn floor(&self, number: u32) -> Option<Interval<'m>> {
-        self.tree.floor(number).map(Interval::of)
+    pub(crate) fn floor(&self, number: u32) -> Option<Interval> {
+        let node = self.tree.floor(number)?;
+        Some(Interval::of(node, self.tree.nodes.index_of(node)))
     }
 
     fn bucket(&self, number: u32) -> Option<usize> {

@@ -143,8 +143,8 @@ impl Node<'_> {
         self.start() <= number && number <= self.end() && self.owner.get() != 0
     }
 
-    /// A root is never red, so a red node without parent is in no tree.
-    fn is_linked(&self) -> bool {
+    /// Whether it is in a tree. A root is never red, so a red node without parent is in none.
+    pub(super) fn is_linked(&self) -> bool {
         self.parent.get().is_some() || self.bounds.get() & BLACK != 0
     }
 }
@@ -172,9 +172,9 @@ impl PartialEq for At<'_> {
 
 impl Eq for At<'_> {}
 
-// SAFETY: only `Tree::insert` links a node, and takes a new one or one from the free list of that
-// very tree. Only `Tree::remove` puts nodes there, each when it has just unlinked it. So
-// `acquire_link` rightly reports every node as free.
+// SAFETY: only `Tree::insert` and `Tree::rebuild` link a node. The first one takes a new one or one from the
+// free list of that very tree. Only `Tree::remove` puts nodes there, each when it has just unlinked it, and
+// `rebuild`, which has made the tree empty. So `acquire_link` rightly reports every node as free.
 unsafe impl<'m> LinkOps for ByStart<'m> {
     type LinkPtr = At<'m>;
 
@@ -254,7 +254,7 @@ unsafe impl<'m> Adapter for ByStart<'m> {
 
     #[inline]
     unsafe fn get_link(&self, value: *const Node<'m>) -> At<'m> {
-        // SAFETY: only `Tree::insert` leads here, with a node that it has as `&'m Node<'m>`.
+        // SAFETY: only `Tree` leads here, with nodes that it has as `&'m Node<'m>`.
         At(unsafe { &*value })
     }
 

@@ -71,11 +71,12 @@ impl<'m> IntervalMap<'m> {
             let kept = Some(node.start())
                 .filter(|_| is_owned && is_single)
                 .and_then(keep);
+            let mut interval = Interval::of(node, self.tree.nodes.index_of(node));
             if let Some(owner) = kept {
-                self.set_owner(Interval::of(node), owner.get());
+                self.set_owner(&mut interval, owner.get());
             } else if is_owned {
                 on_removed(node.payer.get());
-                self.remove(Interval::of(node));
+                self.remove(interval);
             } else {
                 // The interval goes to the end of the list, so that the next step examines another.
                 self.unlink(node);

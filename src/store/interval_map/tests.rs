@@ -1,10 +1,16 @@
 use super::*;
 
+fn insert(table: &mut IntervalMap<'_>, start: u32, end: u32, owner: u32) {
+    let gap = table.next_free(start).unwrap();
+    assert!(gap.start == start && gap.end >= end);
+    assert!(table.insert(gap, end, owner, Payer::NOBODY));
+}
+
 fn check_invariants_after(fault: fn(&mut IntervalMap<'_>)) -> bool {
     let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4));
     let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 4);
     for start in [1, 33, 65] {
-        table.insert(start, start + 31, 1, Payer::NOBODY);
+        insert(&mut table, start, start + 31, 1);
     }
     fault(&mut table);
     table.check_invariants()
@@ -17,12 +23,12 @@ fn an_interval_of_another_table_or_a_removed_one_is_not_changed() {
         .each_mut()
         .map(|memory| IntervalMap::new(&mut Arena::new(memory), 4));
     let [one, other] = &mut tables;
-    one.insert(1, 32, 1, Payer::NOBODY);
-    other.insert(33, 64, 1, Payer::NOBODY);
-    let (foreign, gone) = (other.find(33).unwrap(), one.find(1).unwrap());
+    insert(one, 1, 32, 1);
+    insert(other, 33, 64, 1);
+    let (mut foreign, mut gone) = (other.find(33).unwrap(), one.find(1).unwrap());
     one.remove(foreign);
-    one.shorten(foreign, 40);
-    one.set_owner(foreign, 2);
+    assert!(one.split(foreign, 40, 1).is_none());
+    one.set_owner(&mut foreign, 2);
     assert!(one.check_invariants() && one.len() == 1);
     assert_eq!(
         one.find(5)
@@ -30,9 +36,9 @@ fn an_interval_of_another_table_or_a_removed_one_is_not_changed() {
         Some((32, 1))
     );
     one.remove(gone);
-    one.insert(65, 96, 3, Payer::NOBODY);
+    insert(one, 65, 96, 3);
     one.remove(gone);
-    one.set_owner(gone, 4);
+    one.set_owner(&mut gone, 4);
     assert!(one.check_invariants() && one.len() == 1);
     assert_eq!(one.find(70).map(|interval| interval.owner()), Some(3));
     assert!(other.check_invariants() && other.len() == 1);
@@ -52,14 +58,18 @@ fn the_kept_digest_equals_one_computed_anew() {
         let (number, owner) = (rng.u32(1..1000), rng.u32(1..5));
         match (rng.u8(..8), table.find(number)) {
             (_, None) => {
-                if let Some((start, end)) = table.next_free(number) {
-                    let end = end.min(start + rng.u32(..8));
-                    table.insert(start, end, owner, Payer::NOBODY);
+                if let Some(gap) = table.next_free(number) {
+                    let end = gap.end.min(gap.start + rng.u32(..8));
+                    table.insert(gap, end, owner, Payer::NOBODY);
                 }
             }
             (0..3, Some(found)) => table.remove(found),
-            (3..5, Some(found)) => table.shorten(found, number),
-            (5..7, Some(found)) => table.set_owner(found, owner),
+            (3..5, Some(found)) => {
+                let is_possible = number > found.start() && table.remaining() > 0;
+                let behind = table.split(found, number, owner);
+                assert_eq!(behind.is_some(), is_possible);
+            }
+            (5..7, Some(mut found)) => table.set_owner(&mut found, owner),
             (_, Some(_)) => {
                 let mut cursor = table.owner_cursor(owner);
                 table.remove_next(&mut cursor, 2, &|_| None, &mut |_| ());
@@ -77,7 +87,7 @@ fn a_broken_invariant_is_detected() {
     assert!(check_invariants_after(|_| {}));
     let faults: [fn(&mut IntervalMap<'_>); 9] = [
         |table| {
-            let _ = table.tree.insert(97, 97, 1);
+            let _ = table.tree.insert((97, 97), 1, NONE);
         },
         |table| table.tree.floor(33).unwrap().owner.set(0),
         |table| table.tree.floor(33).unwrap().set(32, 63),

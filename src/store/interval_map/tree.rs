@@ -2,13 +2,14 @@
 
 use core::mem;
 
+use intrusive_collections::rbtree::CursorMut;
 use intrusive_collections::{Bound, RBTree};
 
-use super::Interval;
 use super::node::{ByStart, Node, Nodes};
+use super::{Gap, Interval};
 use crate::ID_MAX;
 use crate::invariant::Count;
-use crate::store::{Arena, Steps, bytes_for};
+use crate::store::{Arena, NONE, Steps, bytes_for};
 
 /// All intervals of a table.
 pub(super) struct Tree<'m> {
@@ -76,60 +77,84 @@ impl<'m> Tree<'m> {
         cursor.clone_pointer()
     }
 
-    /// Returns the lowest free number from `from` to `last`, and the last of the free numbers after
-    /// it. It examines the path to `from` and the intervals that it passes.
-    pub(super) fn first_free(&self, mut from: u32, last: u32) -> Option<(u32, u32)> {
+    /// Returns the free numbers from the lowest one on that is from `from` to `last`. It examines the path
+    /// to `from` and the intervals that it passes.
+    pub(super) fn first_free(&self, mut from: u32, last: u32) -> Option<Gap> {
         self.count_path();
         let mut cursor = self.by_start.upper_bound(Bound::Included(&from));
-        if cursor.is_null() {
+        let mut before = cursor.get();
+        loop {
+            self.steps.count();
+            if let Some(node) = before {
+                from = from.max(node.end().plus(1));
+            }
+            if from > last {
+                return None;
+            }
             // From the null position before the first node, this moves to the first node.
             cursor.move_next();
-        }
-        while from <= last {
-            self.steps.count();
-            let Some(node) = cursor.get() else {
-                return Some((from, ID_MAX));
-            };
-            if from < node.start() {
-                return Some((from, node.start().minus(1)));
+            let behind = cursor.get();
+            if behind.is_none_or(|node| from < node.start()) {
+                return Some(Gap {
+                    start: from,
+                    end: behind.map_or(ID_MAX, |node| node.start().minus(1)),
+                    before: before.map_or(NONE, |node| self.nodes.index_of(node)),
+                });
             }
-            from = from.max(node.end().plus(1));
-            cursor.move_next();
+            before = behind;
         }
-        None
     }
 
-    /// Adds an interval that overlaps none; `None` if there is no room.
-    pub(super) fn insert(&mut self, start: u32, end: u32, owner: u32) -> Option<&'m Node<'m>> {
+    /// Adds an interval that overlaps none; `None` if there is no room. `before` is the number of the
+    /// node of the interval before it, so that nothing is searched; [`NONE`] if that is not known.
+    pub(super) fn insert(
+        &mut self,
+        (start, end): (u32, u32),
+        owner: u32,
+        before: u32,
+    ) -> Option<&'m Node<'m>> {
         let node = if let Some(node) = self.free {
             self.free = node.left.take();
             node
         } else {
             self.nodes.take()?
         };
-        self.count_path();
         node.set(start, end);
         node.owner.set(owner);
-        self.by_start.insert(node);
+        if let Some(mut cursor) = self.cursor_at(before) {
+            cursor.insert_after(node);
+        } else {
+            self.count_path();
+            self.by_start.insert(node);
+        }
         self.count.increment();
         self.peak = self.peak.max(self.count);
         Some(node)
     }
 
+    /// Returns a cursor at the node with that number, if it is in the tree.
+    #[allow(unsafe_code)]
+    fn cursor_at(&mut self, index: u32) -> Option<CursorMut<'_, ByStart<'m>>> {
+        let node = self.nodes.get(index as usize)?;
+        if !node.is_linked() {
+            return None;
+        }
+        // SAFETY: the node is linked, and it is in this tree, since a node is linked into no other tree than
+        // that which took it from its `nodes`, and this one has it in its `nodes`.
+        Some(unsafe { self.by_start.cursor_mut_from_ptr(node) })
+    }
+
     /// Returns the node of an interval that was found, if this tree has it.
-    pub(super) fn find(&self, interval: Interval<'m>) -> Option<&'m Node<'m>> {
-        self.count_path();
-        let node = self.by_start.find(&interval.start).clone_pointer()?;
+    pub(super) fn find(&self, interval: Interval) -> Option<&'m Node<'m>> {
+        let node = self.nodes.get(interval.index as usize)?;
         interval.is_at(node).then_some(node)
     }
 
     /// Removes an interval that was found, if this tree has it, and frees its node. Returns the
     /// node, with its old content.
-    pub(super) fn remove(&mut self, interval: Interval<'m>) -> Option<&'m Node<'m>> {
-        self.count_path();
-        let mut cursor = self.by_start.find_mut(&interval.start);
-        cursor.get().filter(|node| interval.is_at(node))?;
-        let node = cursor.remove()?;
+    pub(super) fn remove(&mut self, interval: Interval) -> Option<&'m Node<'m>> {
+        self.find(interval)?;
+        let node = self.cursor_at(interval.index)?.remove()?;
         node.left.set(self.free);
         self.free = Some(node);
         self.count.decrement();
@@ -202,13 +227,18 @@ mod tests {
             let start = rng.u32(1..200) * 4;
             let end = start + rng.u32(0..4);
             if rng.usize(..MOST) >= model.len() && !model.contains_key(&start) {
-                let inserted = tree.insert(start, end, 7).is_some();
+                // The search for free numbers knows the node before, and a number at random does not.
+                let gap = tree.first_free(start, start);
+                let before = gap.map_or(NONE, |gap| gap.before);
+                let before = if rng.bool() { before } else { NONE };
+                let inserted = tree.insert((start, end), 7, before).is_some();
                 assert_eq!(inserted, model.len() < MOST);
                 if inserted {
                     model.insert(start, end);
                 }
             } else if let Some(start) = model.range(start..).next().map(|(start, _)| *start) {
-                let interval = Interval::of(tree.floor(start).unwrap());
+                let node = tree.floor(start).unwrap();
+                let interval = Interval::of(node, tree.nodes.index_of(node));
                 assert!(tree.remove(interval).is_some());
                 assert!(tree.remove(interval).is_none());
                 model.remove(&start);
@@ -233,7 +263,9 @@ mod tests {
                     let next = model.range(first..).next();
                     (first, next.map_or(ID_MAX, |(start, _)| start - 1))
                 });
-            assert_eq!(tree.first_free(number, last), free, "{number}..={last}");
+            let gap = tree.first_free(number, last);
+            let found = gap.map(|gap| (gap.start, gap.end));
+            assert_eq!(found, free, "{number}..={last}");
         }
     }
 }
