@@ -100,12 +100,15 @@ impl<'m> Ranges<'m> {
         if self.intervals.remaining() == 0 {
             return Alloc::TableFull;
         }
-        let mut found = self.intervals.next_free(self.next);
-        if found.is_none() && self.wrap {
-            found = self.intervals.next_free(FIRST_AGAIN);
-        }
-        let Some(gap) = found else {
-            return Alloc::NoneLeft;
+        let mut from = self.next;
+        let gap = loop {
+            if let Some(gap) = self.intervals.next_free(from) {
+                break gap;
+            }
+            if !self.wrap || from == FIRST_AGAIN {
+                return Alloc::NoneLeft;
+            }
+            from = FIRST_AGAIN;
         };
         let Some(payer) = self.quotas.try_charge(owner, RANGES, 1) else {
             return Alloc::TableFull;

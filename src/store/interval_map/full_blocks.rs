@@ -1,5 +1,7 @@
 //! The set of blocks of 32 numbers without a free number.
 
+use core::ops::Range;
+
 use super::node::MAX_INTERVAL;
 use crate::ID_MAX;
 use crate::invariant::Count;
@@ -17,6 +19,11 @@ pub(super) fn block_of(number: u32) -> u32 {
     number.wrapping_sub(1) / MAX_INTERVAL
 }
 
+/// Returns the blocks with the numbers from `start` to `end`.
+pub(super) fn blocks_of(start: u32, end: u32) -> Range<u32> {
+    block_of(start)..block_of(end).wrapping_add(1)
+}
+
 /// The number of blocks.
 const BLOCKS: usize = (ID_MAX as usize).div_ceil(MAX_INTERVAL as usize);
 
@@ -29,12 +36,13 @@ const WORDS: [usize; 3] = [
 ];
 const BITS: usize = u64::BITS as usize;
 const _: () = assert!(WORDS[2] == 1);
+// Each bit is one of a block or of a word, so a clear bit is never behind the last one.
+const _: () = assert!(BLOCKS.is_multiple_of(BITS) && WORDS[0].is_multiple_of(BITS));
 
 /// One bit for each block, set if the block is full. A word whose bits are all set has its own bit
 /// set in the level above, so the next block that is not full is found in at most five steps.
 pub(super) struct FullBlocks<'m> {
     levels: [Table<'m, u64>; 3],
-    count: usize,
 }
 
 impl<'m> FullBlocks<'m> {
@@ -52,7 +60,6 @@ impl<'m> FullBlocks<'m> {
         let mut level = |words| arena.alloc_filled(words, &0);
         FullBlocks {
             levels: [level(WORDS[0]), level(WORDS[1]), level(WORDS[2])],
-            count: 0,
         }
     }
 
@@ -61,12 +68,13 @@ impl<'m> FullBlocks<'m> {
         for level in &mut self.levels {
             level.fill(0);
         }
-        self.count = 0;
     }
 
-    /// Returns the number of full blocks.
-    pub(super) fn len(&self) -> usize {
-        self.count
+    /// Returns the number of full blocks. Slow: for tests.
+    pub(super) fn count(&self) -> usize {
+        let [lowest, ..] = &self.levels;
+        let counts = lowest.iter().map(|word| word.count_ones() as usize);
+        counts.sum()
     }
 
     /// Returns true if the block is full.
@@ -77,36 +85,32 @@ impl<'m> FullBlocks<'m> {
     }
 
     /// Records whether the block is full.
+    #[inline]
     pub(super) fn set(&mut self, block: u32, full: bool) {
-        if self.is_full(block) == full {
-            return;
-        }
-        if full {
-            self.count.increment();
-        } else {
-            self.count.decrement();
-        }
-        let mut number = block as usize;
-        for level in &mut self.levels {
-            let (at, bit) = word_and_bit(number);
-            let Some(word) = level.get_mut(at) else {
-                return;
-            };
-            let was_full = *word == u64::MAX;
-            if full {
-                *word |= bit;
-            } else {
-                *word &= !bit;
-            }
-            if was_full == (*word == u64::MAX) {
-                return;
-            }
-            number = at;
+        let [lowest, above @ ..] = &mut self.levels;
+        let number = block as usize;
+        // Most changes of a word make it neither full nor not full.
+        if set_bit(lowest, number, full) {
+            set_above(above, number / BITS, full);
         }
     }
 
     /// Returns the first block from `block` on that is not full.
+    #[inline]
     pub(super) fn next_not_full(&self, block: u32) -> Option<u32> {
+        let [lowest, ..] = &self.levels;
+        let (at, bit) = word_and_bit(block as usize);
+        // The blocks before this one count as full.
+        let word = lowest.get(at)? | bit.wrapping_sub(1);
+        if word == u64::MAX {
+            return self.search_above(block);
+        }
+        u32::try_from(lowest_clear_bit(at, word)).ok()
+    }
+
+    /// As [`FullBlocks::next_not_full`], of all words.
+    #[cold]
+    fn search_above(&self, block: u32) -> Option<u32> {
         let mut number = block as usize;
         for (height, level) in self.levels.iter().enumerate() {
             let (at, bit) = word_and_bit(number);
@@ -117,11 +121,34 @@ impl<'m> FullBlocks<'m> {
                 for below in self.levels.iter().take(height).rev() {
                     found = lowest_clear_bit(found, *below.get(found)?);
                 }
-                return u32::try_from(found).ok().filter(|_| found < BLOCKS);
+                return u32::try_from(found).ok();
             }
             number = at.plus(1);
         }
         None
+    }
+}
+
+/// Sets or clears the bit of a number. Returns true if its word is full since then, or no longer.
+#[inline]
+fn set_bit(level: &mut [u64], number: usize, is_set: bool) -> bool {
+    let (at, bit) = word_and_bit(number);
+    let Some(word) = level.get_mut(at) else {
+        return false;
+    };
+    let before = *word;
+    *word = if is_set { before | bit } else { before & !bit };
+    (before == u64::MAX) != (*word == u64::MAX)
+}
+
+/// Records in the levels above that word `at` of the lowest one is full, or no longer.
+#[cold]
+fn set_above(levels: &mut [Table<'_, u64>], mut at: usize, is_full: bool) {
+    for level in levels {
+        if !set_bit(level, at, is_full) {
+            return;
+        }
+        at /= BITS;
     }
 }
 
@@ -153,7 +180,7 @@ mod tests {
             model.remove(&block);
             assert_eq!(full.next_not_full(0), model.first().copied());
         }
-        assert_eq!(full.len(), BLOCKS);
+        assert_eq!(full.count(), BLOCKS);
         for _ in 0..20_000 {
             let block = rng.u32(..blocks);
             let is_full = rng.u8(..4) > 0;
@@ -169,7 +196,7 @@ mod tests {
                 model.range(from..).next().copied(),
                 "from {from}"
             );
-            assert_eq!(full.len(), BLOCKS - model.len());
+            assert_eq!(full.count(), BLOCKS - model.len());
         }
     }
 

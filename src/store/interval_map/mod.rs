@@ -20,7 +20,7 @@ use core::hash::Hasher;
 
 use super::{Arena, Digest, NONE, Payer, Sum, Table, bytes_for, memory_sum};
 use crate::invariant::{Count, OrBroken};
-use full_blocks::{FullBlocks, block_of, bounds};
+use full_blocks::{FullBlocks, block_of, blocks_of, bounds};
 pub(crate) use node::MAX_INTERVAL;
 use node::Node;
 pub(crate) use owner_list::OwnerCursor;
@@ -190,19 +190,24 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Returns the lowest free numbers from `from` on.
+    #[inline]
     pub(crate) fn next_free(&self, from: u32) -> Option<Gap> {
-        // The block of `from` may have only lower numbers free.
-        let block = self.full.next_not_full(block_of(from))?;
-        let (first, last) = bounds(block);
-        self.tree.first_free(from.max(first), last).or_else(|| {
-            let behind = self.full.next_not_full(block.plus(1))?;
-            let (first, last) = bounds(behind);
-            self.tree.first_free(first, last)
-        })
+        let mut block = block_of(from);
+        loop {
+            block = self.full.next_not_full(block)?;
+            let (first, last) = bounds(block);
+            let found = self.tree.first_free(from.max(first), last);
+            // The block of `from` may have only lower numbers free.
+            if found.is_some() || first > from {
+                return found;
+            }
+            block.increment();
+        }
     }
 
     /// Adds an interval from the start of free numbers that were just found to `end`, at most
     /// [`MAX_INTERVAL`] long. It is charged to `payer`. False if the table is full.
+    #[inline]
     pub(crate) fn insert(&mut self, gap: Gap, end: u32, owner: u32, payer: Payer) -> bool {
         let Some(node) = self.tree.insert((gap.start, end), owner, gap.before) else {
             return false;
@@ -210,7 +215,13 @@ impl<'m> IntervalMap<'m> {
         node.payer.set(payer);
         self.content.add(node.content());
         self.adjust_occupancy(gap.start, end, 1);
-        self.update_full(gap.start, end);
+        let block = block_of(end);
+        // Most intervals are one block.
+        if bounds(block) == (gap.start, end) {
+            self.full.set(block, true);
+        } else {
+            self.update_full(gap.start, end);
+        }
         self.set_hint(node);
         self.link(node);
         true
@@ -250,10 +261,17 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Removes `interval` from the table.
+    #[inline]
     pub(crate) fn remove(&mut self, interval: Interval) {
-        let Some(node) = self.tree.remove(interval) else {
+        let Some((node, neighbour)) = self.tree.remove(interval) else {
             return;
         };
+        // What is left of the block is often the next that is looked up.
+        if let Some(neighbour) = neighbour
+            && block_of(neighbour.start()) == block_of(node.start())
+        {
+            self.set_hint(neighbour);
+        }
         self.unlink(node);
         self.content.subtract(node.content());
         node.owner.set(0);
@@ -289,14 +307,19 @@ impl<'m> IntervalMap<'m> {
     }
 
     fn bucket(&self, number: u32) -> Option<usize> {
-        (block_of(number) as usize).checked_rem(self.hints.len())
+        self.bucket_of(block_of(number))
+    }
+
+    fn bucket_of(&self, block: u32) -> Option<usize> {
+        (block as usize).checked_rem(self.hints.len())
     }
 
     /// Adds `change` to the counts of the blocks from `start` to `end`: two blocks at most.
     fn adjust_occupancy(&mut self, start: u32, end: u32, change: i16) {
-        let (first, last) = (self.bucket(start), self.bucket(end));
-        for bucket in first.into_iter().chain(last.filter(|_| last != first)) {
-            if let Some(count) = self.occupancy.get_mut(bucket) {
+        for block in blocks_of(start, end) {
+            if let Some(bucket) = self.bucket_of(block)
+                && let Some(count) = self.occupancy.get_mut(bucket)
+            {
                 *count = count.checked_add_signed(change).or_broken(*count);
             }
         }
@@ -305,7 +328,7 @@ impl<'m> IntervalMap<'m> {
     /// Records that the numbers from `start` to `end`, at most [`MAX_INTERVAL`], were taken, and
     /// which of their blocks are full now. It takes a step for each interval in these blocks.
     fn update_full(&mut self, start: u32, end: u32) {
-        for block in block_of(start)..=block_of(end) {
+        for block in blocks_of(start, end) {
             let (first, last) = bounds(block);
             let covers = start <= first && last <= end;
             let is_full = covers || self.tree.first_free(first, last).is_none();
@@ -315,7 +338,7 @@ impl<'m> IntervalMap<'m> {
 
     /// Records that the numbers from `start` to `end` are free.
     fn mark_free(&mut self, start: u32, end: u32) {
-        for block in block_of(start)..=block_of(end) {
+        for block in blocks_of(start, end) {
             self.full.set(block, false);
         }
     }

@@ -99,7 +99,7 @@ const LENGTH_BITS: u32 = 5;
 const BLACK: u32 = 1 << 31;
 const _: () = assert!(ID_MAX < BLACK >> LENGTH_BITS);
 
-impl Node<'_> {
+impl<'m> Node<'m> {
     pub(super) fn start(&self) -> u32 {
         (self.bounds.get() & !BLACK) >> LENGTH_BITS
     }
@@ -137,6 +137,11 @@ impl Node<'_> {
             link.set(None);
         }
         self.bounds.set(self.bounds.get() & !BLACK);
+    }
+
+    /// Returns the node above it in the tree.
+    pub(super) fn parent(&self) -> Option<&'m Node<'m>> {
+        self.parent.get()
     }
 
     pub(super) fn contains(&self, number: u32) -> bool {
@@ -300,9 +305,5 @@ impl<'m> Node<'m> {
         let height = below(&self.left)?;
         let is_level = below(&self.right) == Some(height);
         is_level.then_some(height + u32::from(!is_red(self)))
-    }
-
-    pub(super) fn has_parent(&self) -> bool {
-        self.parent.get().is_some()
     }
 }

@@ -96,6 +96,7 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Appends the interval to its owner's list.
+    #[inline]
     pub(super) fn link(&mut self, node: &'m Node<'m>) {
         let Some(list) = self.list_of(node.owner.get()) else {
             return;
@@ -112,6 +113,7 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Removes the interval from its owner's list.
+    #[inline]
     pub(super) fn unlink(&mut self, node: &'m Node<'m>) {
         let Some(list) = self.list_of(node.owner.get()) else {
             return;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ID_MAX;
 
 fn insert(table: &mut IntervalMap<'_>, start: u32, end: u32, owner: u32) {
     let gap = table.next_free(start).unwrap();
@@ -42,6 +43,16 @@ fn an_interval_of_another_table_or_a_removed_one_is_not_changed() {
     assert!(one.check_invariants() && one.len() == 1);
     assert_eq!(one.find(70).map(|interval| interval.owner()), Some(3));
     assert!(other.check_invariants() && other.len() == 1);
+}
+
+#[test]
+fn numbers_below_in_the_last_block_are_not_found() {
+    let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4));
+    let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 4);
+    insert(&mut table, ID_MAX - 10, ID_MAX, 1);
+    assert!(table.next_free(ID_MAX - 10).is_none() && table.next_free(ID_MAX).is_none());
+    let gap = table.next_free(ID_MAX - 30).unwrap();
+    assert_eq!((gap.start, gap.end), (ID_MAX - 30, ID_MAX - 11));
 }
 
 #[test]

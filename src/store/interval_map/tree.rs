@@ -151,14 +151,18 @@ impl<'m> Tree<'m> {
     }
 
     /// Removes an interval that was found, if this tree has it, and frees its node. Returns the
-    /// node, with its old content.
-    pub(super) fn remove(&mut self, interval: Interval) -> Option<&'m Node<'m>> {
-        self.find(interval)?;
+    /// node, with its old content, and the node above it, if there was one: in most cases a neighbour.
+    #[inline]
+    pub(super) fn remove(
+        &mut self,
+        interval: Interval,
+    ) -> Option<(&'m Node<'m>, Option<&'m Node<'m>>)> {
+        let above = self.find(interval)?.parent();
         let node = self.cursor_at(interval.index)?.remove()?;
         node.left.set(self.free);
         self.free = Some(node);
         self.count.decrement();
-        Some(node)
+        Some((node, above))
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -209,7 +213,7 @@ mod tests {
     use super::*;
 
     fn is_balanced(tree: &Tree<'_>) -> bool {
-        let mut roots = tree.iter().filter(|node| !node.has_parent());
+        let mut roots = tree.iter().filter(|node| node.parent().is_none());
         let root = roots.next();
         root.is_none_or(|root| root.black_height().is_some()) && roots.next().is_none()
     }
