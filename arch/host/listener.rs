@@ -78,19 +78,11 @@ impl Listener {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
-}
 
-impl AsFd for Listener {
-    fn as_fd(&self) -> rustix::fd::BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl Drop for Listener {
     /// Removes the file unless another process has replaced it, and ends the connections that were
     /// not accepted: a forked process has a copy of the socket, which would keep it open. The copy
     /// itself only closes its descriptor.
-    fn drop(&mut self) {
+    pub(super) fn close(&self) {
         if !self.creator.is_this() {
             return;
         }
@@ -102,5 +94,17 @@ impl Drop for Listener {
         while let Ok(stream) = accept_with(&self.socket, SocketFlags::CLOEXEC) {
             drop(HostStream::new(stream));
         }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> rustix::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.close();
     }
 }

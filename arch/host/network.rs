@@ -151,6 +151,13 @@ impl NetworkListener {
             creator: Creator::this(),
         })
     }
+
+    /// Ends the listening, even if a forked process has a copy of the socket.
+    pub(super) fn close(&self) {
+        if self.creator.is_this() {
+            let _ = shutdown(&self.socket, Shutdown::Both);
+        }
+    }
 }
 
 impl AsFd for NetworkListener {
@@ -160,11 +167,8 @@ impl AsFd for NetworkListener {
 }
 
 impl Drop for NetworkListener {
-    /// Ends the listening, even if a forked process has a copy of the socket.
     fn drop(&mut self) {
-        if self.creator.is_this() {
-            let _ = shutdown(&self.socket, Shutdown::Both);
-        }
+        self.close();
     }
 }
 

@@ -119,6 +119,13 @@ impl Pal for Host {
         let _ = epoll::modify(&self.epoll, self.place.listener(), token, flags);
     }
 
+    fn stop_listening(&self) {
+        match &self.place {
+            Transport::Unix { listener, .. } => listener.close(),
+            Transport::Network { listener, .. } => listener.close(),
+        }
+    }
+
     fn watch(
         &self,
         stream: &HostStream,

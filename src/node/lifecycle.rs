@@ -83,7 +83,8 @@ impl<P: Pal> Node<'_, P> {
     /// Sync handles are closed. A leader in C ends if a stream breaks while it answers that, so
     /// this call waits for its confirmations, too, within the same `limit`.
     ///
-    /// The PAL stops listening when the node is dropped.
+    /// Then nobody can connect with this process any more ([`Pal::stop_listening`]); on a platform without that, as long
+    /// as the node is not dropped, a connection is made that nobody serves.
     pub fn shut_down(&self, limit: Duration) -> bool {
         self.shut_down_in(limit)
     }

@@ -84,6 +84,11 @@ macro_rules! forward_pal {
             self.$inner.watch_listener(on);
         }
     };
+    (@stop_listening $inner:tt) => {
+        fn stop_listening(&self) {
+            self.$inner.stop_listening();
+        }
+    };
     (@wait $inner:tt) => {
         fn wait(&self, ready: &mut $crate::pal::ReadyList, until: $crate::pal::Deadline) {
             self.$inner.wait(ready, until);

@@ -245,6 +245,12 @@ pub trait Pal: Send + Sync {
     /// Turns the report of [`Token::LISTENER`] on or off. It is on at first.
     fn watch_listener(&self, on: bool);
 
+    /// Ends the listening: from now on a [`Pal::connect`] to this process fails with [`ConnectError::NotListening`], and the
+    /// streams that were not accepted are closed. The node calls this at the end of its shutdown; nothing is accepted
+    /// after it. The default does nothing: then a process that connects with this one learns of its end only when the
+    /// platform is dropped. A wrapper forwards it.
+    fn stop_listening(&self) {}
+
     /// Begins to watch `stream`, which is not watched yet, under the name `token`. The watch also
     /// takes effect for a [`Pal::wait`] under way.
     ///

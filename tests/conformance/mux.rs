@@ -78,7 +78,7 @@ impl Pal for MuxMember {
 
     const SUPPORTS_CALLER_READ: bool = false;
 
-    forward_pal!(pal: is_secure, requires_secure, end, clean_up_after, event, watch_listener, wait, wake, wait_event, now);
+    forward_pal!(pal: is_secure, requires_secure, end, clean_up_after, stop_listening, event, watch_listener, wait, wake, wait_event, now);
     forward_pal!(pal, stream: watch, rewatch, unwatch, wait_readable);
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {

@@ -122,7 +122,7 @@ impl Pal for Resting {
 
     const SUPPORTS_CALLER_READ: bool = false;
 
-    forward_pal!(0: is_secure, requires_secure, end, clean_up_after, event, watch_listener, wake);
+    forward_pal!(0: is_secure, requires_secure, end, clean_up_after, stop_listening, event, watch_listener, wake);
     forward_pal!(0, stream: watch, rewatch, unwatch, wait_readable);
 
     fn now(&self) -> Time {

@@ -1,9 +1,9 @@
 //! Processes that join while the leader dies.
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Error, Identity};
+use libos_ipc::{Error, Exit, Identity};
 
-use crate::family::{CONFIG, Family, long, vmid, wait_until};
+use crate::family::{CONFIG, Family, LONG, long, vmid, wait_until};
 
 fn is_heir_of(leader: &HostNode, member: &HostNode) {
     let expected = Some(member.identity().vmid);
@@ -115,4 +115,16 @@ fn process_that_nobody_can_advise_gets_an_error() {
     };
     let node = HostNode::start(&base, child, config).unwrap();
     assert_eq!(node.join(long()), Err(Error::LeaderGone));
+}
+
+#[test]
+fn child_whose_leader_leaves_before_it_runs_joins_the_next_one_while_the_old_node_is_there() {
+    let family = Family::new();
+    let heir = family.process(CONFIG);
+    is_heir_of(&family.leader, &heir);
+    let identity = heir.start_child(long()).unwrap();
+    family.leader.exit(Exit::default(), long()).unwrap();
+    family.leader.leave(long()).unwrap();
+    assert!(family.leader.shut_down(LONG));
+    joins(&family.base, identity, &heir);
 }

@@ -70,7 +70,7 @@ impl<P: Pal> Pal for TracedPal<P> {
     const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
 
     crate::forward_pal!(P: contended);
-    crate::forward_pal!(inner: is_secure, requires_secure, end, clean_up_after, event, watch_listener, wait, wake, wait_event, now);
+    crate::forward_pal!(inner: is_secure, requires_secure, end, clean_up_after, stop_listening, event, watch_listener, wait, wake, wait_event, now);
     crate::forward_pal!(inner, stream.inner: watch, rewatch, unwatch, wait_readable);
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {

@@ -314,6 +314,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         all = all && self.close_log();
         if all {
+            self.pal.stop_listening();
             self.advance_phase(Phase::Closed);
             self.notify_shutdown();
         }

@@ -109,7 +109,7 @@ macro_rules! pal {
             }
 
             crate::forward_pal!(P: contended);
-            crate::forward_pal!(inner: requires_secure, end, clean_up_after, event, watch_listener, wake, wait_event, now);
+            crate::forward_pal!(inner: requires_secure, end, clean_up_after, stop_listening, event, watch_listener, wake, wait_event, now);
             crate::forward_pal!(stream.itself: watch, rewatch, unwatch);
 
             fn is_secure(&self) -> bool {

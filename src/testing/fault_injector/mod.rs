@@ -118,7 +118,7 @@ impl<'p, P: Pal> Pal for &'p FaultInjector<P> {
     const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
 
     crate::forward_pal!(P: contended);
-    crate::forward_pal!(inner: is_secure, requires_secure, end, clean_up_after, event, watch_listener, wake, wait_event, now);
+    crate::forward_pal!(inner: is_secure, requires_secure, end, clean_up_after, stop_listening, event, watch_listener, wake, wait_event, now);
     crate::forward_pal!(stream.itself: watch, rewatch, unwatch);
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {

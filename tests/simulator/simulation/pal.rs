@@ -135,6 +135,10 @@ impl<const READS: bool> Pal for SimPal<READS> {
         with(|world| world.network.accept(self.0)).map(SimStream)
     }
 
+    fn stop_listening(&self) {
+        with(|world| world.network.leave(self.0));
+    }
+
     fn watch_listener(&self, on: bool) {
         with(|world| world.network.watch_listener(self.0, on));
     }

@@ -90,7 +90,7 @@ impl<P: Pal> Pal for Defective<P> {
     const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
 
     crate::forward_pal!(P: contended);
-    crate::forward_pal!(inner: is_secure, requires_secure, end, clean_up_after);
+    crate::forward_pal!(inner: is_secure, requires_secure, end, clean_up_after, stop_listening);
 
     fn supports_caller_read(&self) -> bool {
         self.inner.supports_caller_read()
