@@ -33,7 +33,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Network<NODES, 
         }
     }
 
-    /// Makes a node that listens under `vmid`, until it is dropped.
+    /// Makes a node that listens under `vmid`, until it has shut down or is dropped.
     ///
     /// # Errors
     /// [`OutOfResources`] if the network is full, or another node listens under `vmid`.

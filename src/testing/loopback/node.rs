@@ -115,6 +115,10 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
         self.network.state.lock().watch_listener(self.node, on);
     }
 
+    fn stop_listening(&self) {
+        self.network.state.lock().stop_listening(self.node);
+    }
+
     fn watch(
         &self,
         stream: &Self::Stream,

@@ -10,6 +10,7 @@ use crate::pal::{Interest, READY_AT_ONCE, ReadyList, Time, Token};
 struct Node {
     /// `None` if the slot is free.
     vmid: Option<Vmid>,
+    is_listening: bool,
     listener_watched: bool,
     backlog_first: Option<usize>,
     backlog_last: Option<usize>,
@@ -23,6 +24,7 @@ struct Node {
 impl Node {
     const FREE: Node = Node {
         vmid: None,
+        is_listening: true,
         listener_watched: true,
         backlog_first: None,
         backlog_last: None,
@@ -75,6 +77,17 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         while let Some(end) = self.nodes.get(place).and_then(|node| node.watched_first) {
             self.unwatch(place, end);
         }
+        self.stop_listening(place);
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.vmid = None;
+        }
+    }
+
+    /// Closes the listener, and the streams that were not accepted.
+    pub(super) fn stop_listening(&mut self, place: usize) {
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.is_listening = false;
+        }
         while let Some(pipe) = self.accept(place) {
             self.close(
                 place,
@@ -84,13 +97,11 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
                 },
             );
         }
-        if let Some(node) = self.nodes.get_mut(place) {
-            node.vmid = None;
-        }
     }
 
     pub(super) fn find(&self, vmid: Vmid) -> Option<usize> {
-        self.nodes.iter().position(|node| node.vmid == Some(vmid))
+        let is_it = |node: &Node| node.vmid == Some(vmid) && node.is_listening;
+        self.nodes.iter().position(is_it)
     }
 
     /// Opens a pipe of the node at `opener` and adds it to the backlog of the node at `place`; `None` if no pipe is free.
