@@ -4,7 +4,7 @@ use crate::error::{Errno, Error, Invalid, Resource};
 use core::hash::Hasher;
 
 use super::quotas::RANGES;
-use crate::invariant::{Count, OrBroken};
+use crate::invariant::Count;
 use crate::store::{Arena, Digest, Interval, IntervalMap, Quotas, image, memory_sum};
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
@@ -193,13 +193,13 @@ impl<'m> Ranges<'m> {
         }
         self.quotas.charge_more(payer, RANGES, parts);
         if start < id {
-            let single = self.intervals.split(interval, id, to.get());
-            interval = single.or_broken(interval);
+            self.intervals.split(&mut interval, id, to.get());
         } else {
             self.intervals.set_owner(&mut interval, to.get());
         }
         if id < end {
-            self.intervals.split(interval, id.plus(1), from.get());
+            let mut rest = interval;
+            self.intervals.split(&mut rest, id.plus(1), from.get());
         }
         if let Some(receiver) = receiver {
             self.charge(interval, receiver);

@@ -80,12 +80,12 @@ impl Interval {
 }
 
 /// Free numbers that were found in the table: all from `start` to `end`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Gap {
+#[derive(Clone, Copy)]
+pub(crate) struct Gap<'m> {
     pub(crate) start: u32,
     pub(crate) end: u32,
-    /// The number of the node of the interval before it; [`NONE`] if there is none.
-    before: u32,
+    /// The node of the interval before it.
+    before: Option<&'m Node<'m>>,
 }
 
 /// A table with a fixed number of intervals.
@@ -173,11 +173,18 @@ impl<'m> IntervalMap<'m> {
     #[inline]
     pub(crate) fn find(&mut self, number: u32) -> Option<Interval> {
         let bucket = self.bucket(number)?;
-        let hint = self.hints.get_mut(bucket)?;
-        let node = self.tree.nodes.get(*hint as usize);
-        if let Some(node) = node.filter(|node| node.contains(number)) {
-            return Some(Interval::of(node, *hint));
+        let mut index = *self.hints.get(bucket)?;
+        let hinted = self.tree.nodes.get(index as usize);
+        if !hinted.is_some_and(|node| node.contains(number)) {
+            index = self.search(number, bucket)?;
         }
+        let node = self.tree.nodes.get(index as usize)?;
+        Some(Interval::of(node, index))
+    }
+
+    /// Returns the number of the node that contains `number`, and makes it the hint.
+    #[cfg_attr(not(static_library), inline(never))]
+    fn search(&mut self, number: u32, bucket: usize) -> Option<u32> {
         if *self.occupancy.get(bucket)? == 0 {
             return None;
         }
@@ -185,13 +192,14 @@ impl<'m> IntervalMap<'m> {
         if !node.contains(number) {
             return None;
         }
-        *hint = self.tree.nodes.index_of(node);
-        Some(Interval::of(node, *hint))
+        let index = self.tree.nodes.index_of(node);
+        *self.hints.get_mut(bucket)? = index;
+        Some(index)
     }
 
     /// Returns the lowest free numbers from `from` on.
     #[inline]
-    pub(crate) fn next_free(&self, from: u32) -> Option<Gap> {
+    pub(crate) fn next_free(&self, from: u32) -> Option<Gap<'m>> {
         let mut block = block_of(from);
         loop {
             block = self.full.next_not_full(block)?;
@@ -208,18 +216,19 @@ impl<'m> IntervalMap<'m> {
     /// Adds an interval from the start of free numbers that were just found to `end`, at most
     /// [`MAX_INTERVAL`] long. It is charged to `payer`. False if the table is full.
     #[inline]
-    pub(crate) fn insert(&mut self, gap: Gap, end: u32, owner: u32, payer: Payer) -> bool {
+    pub(crate) fn insert(&mut self, gap: Gap<'m>, end: u32, owner: u32, payer: Payer) -> bool {
         let Some(node) = self.tree.insert((gap.start, end), owner, gap.before) else {
             return false;
         };
         node.payer.set(payer);
         self.content.add(node.content());
-        self.adjust_occupancy(gap.start, end, 1);
         let block = block_of(end);
         // Most intervals are one block.
         if bounds(block) == (gap.start, end) {
+            self.change_occupancy(block, 1);
             self.full.set(block, true);
         } else {
+            self.adjust_occupancy(gap.start, end, 1);
             self.update_full(gap.start, end);
         }
         self.set_hint(node);
@@ -227,15 +236,19 @@ impl<'m> IntervalMap<'m> {
         true
     }
 
-    /// Splits `interval` in two. The second one, from `at` on, which must be in it, gets `owner`, and is
-    /// returned. `None` if the table is full.
-    pub(crate) fn split(&mut self, interval: Interval, at: u32, owner: u32) -> Option<Interval> {
-        let node = self.tree.find(interval)?;
+    /// Splits `interval` in two. The second one, from `at` on, which must be in it, gets `owner`, and takes
+    /// the place of `interval`. False if the table is full.
+    pub(crate) fn split(&mut self, interval: &mut Interval, at: u32, owner: u32) -> bool {
+        let Some(node) = self.tree.find(*interval) else {
+            return false;
+        };
         let end = node.end();
         if at <= node.start() || at > end {
-            return None;
+            return false;
         }
-        let behind = self.tree.insert((at, end), owner, interval.index)?;
+        let Some(behind) = self.tree.insert((at, end), owner, Some(node)) else {
+            return false;
+        };
         self.content.subtract(node.content());
         node.set_end(at.minus(1));
         behind.payer.set(node.payer.get());
@@ -243,11 +256,11 @@ impl<'m> IntervalMap<'m> {
         self.content.add(behind.content());
         // One more in the block that is split; none if each of the two has a block.
         if block_of(at.minus(1)) == block_of(at) {
-            self.adjust_occupancy(at, at, 1);
+            self.change_occupancy(block_of(at), 1);
         }
-        let index = self.set_hint(behind);
+        *interval = Interval::of(behind, self.set_hint(behind));
         self.link(behind);
-        Some(Interval::of(behind, index))
+        true
     }
 
     /// Makes the node the one that is found first in its block. Returns its number.
@@ -263,20 +276,28 @@ impl<'m> IntervalMap<'m> {
     /// Removes `interval` from the table.
     #[inline]
     pub(crate) fn remove(&mut self, interval: Interval) {
-        let Some((node, neighbour)) = self.tree.remove(interval) else {
+        let Some(node) = self.tree.find(interval) else {
             return;
         };
+        let blocks = blocks_of(node.start(), node.end());
+        // In most cases the node above it in the tree is a neighbour.
+        let neighbour = node.parent();
+        if !self.tree.remove(node) {
+            return;
+        }
         // What is left of the block is often the next that is looked up.
         if let Some(neighbour) = neighbour
-            && block_of(neighbour.start()) == block_of(node.start())
+            && block_of(neighbour.start()) == blocks.start
         {
             self.set_hint(neighbour);
         }
         self.unlink(node);
         self.content.subtract(node.content());
         node.owner.set(0);
-        self.adjust_occupancy(node.start(), node.end(), -1);
-        self.mark_free(node.start(), node.end());
+        for block in blocks {
+            self.change_occupancy(block, -1);
+            self.full.set(block, false);
+        }
     }
 
     /// Changes the owner of `interval`.
@@ -317,11 +338,15 @@ impl<'m> IntervalMap<'m> {
     /// Adds `change` to the counts of the blocks from `start` to `end`: two blocks at most.
     fn adjust_occupancy(&mut self, start: u32, end: u32, change: i16) {
         for block in blocks_of(start, end) {
-            if let Some(bucket) = self.bucket_of(block)
-                && let Some(count) = self.occupancy.get_mut(bucket)
-            {
-                *count = count.checked_add_signed(change).or_broken(*count);
-            }
+            self.change_occupancy(block, change);
+        }
+    }
+
+    fn change_occupancy(&mut self, block: u32, change: i16) {
+        if let Some(bucket) = self.bucket_of(block)
+            && let Some(count) = self.occupancy.get_mut(bucket)
+        {
+            *count = count.checked_add_signed(change).or_broken(*count);
         }
     }
 
@@ -333,13 +358,6 @@ impl<'m> IntervalMap<'m> {
             let covers = start <= first && last <= end;
             let is_full = covers || self.tree.first_free(first, last).is_none();
             self.full.set(block, is_full);
-        }
-    }
-
-    /// Records that the numbers from `start` to `end` are free.
-    fn mark_free(&mut self, start: u32, end: u32) {
-        for block in blocks_of(start, end) {
-            self.full.set(block, false);
         }
     }
 }

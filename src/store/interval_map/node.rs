@@ -67,6 +67,13 @@ impl<'m> Nodes<'m> {
         (index < self.used).then(|| unsafe { &*first.add(index) })
     }
 
+    /// Returns true if the node is one of this table's. A reference leads to no other place than to a node.
+    pub(super) fn has(&self, node: &Node<'m>) -> bool {
+        let first = self.room.get().cast::<Node<'m>>();
+        let offset = ptr::from_ref(node).addr().wrapping_sub(first.addr());
+        offset < self.used.wrapping_mul(size_of::<Node<'_>>())
+    }
+
     /// Returns the number of a node of this table, with which [`Nodes::get`] finds it.
     pub(super) fn index_of(&self, node: &Node<'m>) -> u32 {
         let first = self.room.get().cast::<Node<'m>>();
@@ -113,6 +120,12 @@ impl<'m> Node<'m> {
     /// Returns the content: the first and the last number, the owner and the payer.
     pub(super) fn content(&self) -> (u32, u32, u32, Payer) {
         (self.start(), self.end(), self.owner.get(), self.payer.get())
+    }
+
+    /// Sets the content of a free node, which is in no tree and so red.
+    pub(super) fn begin(&self, start: u32, end: u32, owner: u32) {
+        self.bounds.set((start << LENGTH_BITS) | end.minus(start));
+        self.owner.set(owner);
     }
 
     pub(super) fn set_end(&self, end: u32) {

@@ -28,7 +28,7 @@ fn an_interval_of_another_table_or_a_removed_one_is_not_changed() {
     insert(other, 33, 64, 1);
     let (mut foreign, mut gone) = (other.find(33).unwrap(), one.find(1).unwrap());
     one.remove(foreign);
-    assert!(one.split(foreign, 40, 1).is_none());
+    assert!(!one.split(&mut foreign, 40, 1));
     one.set_owner(&mut foreign, 2);
     assert!(one.check_invariants() && one.len() == 1);
     assert_eq!(
@@ -75,10 +75,11 @@ fn the_kept_digest_equals_one_computed_anew() {
                 }
             }
             (0..3, Some(found)) => table.remove(found),
-            (3..5, Some(found)) => {
-                let is_possible = number > found.start() && table.remaining() > 0;
-                let behind = table.split(found, number, owner);
-                assert_eq!(behind.is_some(), is_possible);
+            (3..5, Some(mut found)) => {
+                let is_behind = number > found.start();
+                let is_possible = is_behind && table.remaining() > 0;
+                assert_eq!(table.split(&mut found, number, owner), is_possible);
+                assert_eq!(found.start() == number, is_possible || !is_behind);
             }
             (5..7, Some(mut found)) => table.set_owner(&mut found, owner),
             (_, Some(_)) => {
@@ -98,7 +99,7 @@ fn a_broken_invariant_is_detected() {
     assert!(check_invariants_after(|_| {}));
     let faults: [fn(&mut IntervalMap<'_>); 9] = [
         |table| {
-            let _ = table.tree.insert((97, 97), 1, NONE);
+            let _ = table.tree.insert((97, 97), 1, None);
         },
         |table| table.tree.floor(33).unwrap().owner.set(0),
         |table| table.tree.floor(33).unwrap().set(32, 63),

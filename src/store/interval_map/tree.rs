@@ -9,7 +9,7 @@ use super::node::{ByStart, Node, Nodes};
 use super::{Gap, Interval};
 use crate::ID_MAX;
 use crate::invariant::Count;
-use crate::store::{Arena, NONE, Steps, bytes_for};
+use crate::store::{Arena, Steps, bytes_for};
 
 /// All intervals of a table.
 pub(super) struct Tree<'m> {
@@ -79,10 +79,12 @@ impl<'m> Tree<'m> {
 
     /// Returns the free numbers from the lowest one on that is from `from` to `last`. It examines the path
     /// to `from` and the intervals that it passes.
-    pub(super) fn first_free(&self, mut from: u32, last: u32) -> Option<Gap> {
+    // Not inlined: it needs the registers for its loops.
+    #[inline(never)]
+    pub(super) fn first_free(&self, mut from: u32, last: u32) -> Option<Gap<'m>> {
         self.count_path();
         let mut cursor = self.by_start.upper_bound(Bound::Included(&from));
-        let mut before = cursor.get();
+        let mut before = cursor.clone_pointer();
         loop {
             self.steps.count();
             if let Some(node) = before {
@@ -93,25 +95,25 @@ impl<'m> Tree<'m> {
             }
             // From the null position before the first node, this moves to the first node.
             cursor.move_next();
-            let behind = cursor.get();
+            let behind = cursor.clone_pointer();
             if behind.is_none_or(|node| from < node.start()) {
                 return Some(Gap {
                     start: from,
                     end: behind.map_or(ID_MAX, |node| node.start().minus(1)),
-                    before: before.map_or(NONE, |node| self.nodes.index_of(node)),
+                    before,
                 });
             }
             before = behind;
         }
     }
 
-    /// Adds an interval that overlaps none; `None` if there is no room. `before` is the number of the
-    /// node of the interval before it, so that nothing is searched; [`NONE`] if that is not known.
+    /// Adds an interval that overlaps none; `None` if there is no room. `before` is the node of the interval
+    /// before it, so that nothing is searched, if that is known.
     pub(super) fn insert(
         &mut self,
         (start, end): (u32, u32),
         owner: u32,
-        before: u32,
+        before: Option<&'m Node<'m>>,
     ) -> Option<&'m Node<'m>> {
         let node = if let Some(node) = self.free {
             self.free = node.left.take();
@@ -119,9 +121,10 @@ impl<'m> Tree<'m> {
         } else {
             self.nodes.take()?
         };
-        node.set(start, end);
-        node.owner.set(owner);
-        if let Some(mut cursor) = self.cursor_at(before) {
+        node.begin(start, end, owner);
+        if let Some(before) = before
+            && let Some(mut cursor) = self.cursor_at(before)
+        {
             cursor.insert_after(node);
         } else {
             self.count_path();
@@ -132,11 +135,11 @@ impl<'m> Tree<'m> {
         Some(node)
     }
 
-    /// Returns a cursor at the node with that number, if it is in the tree.
+    /// Returns a cursor at the node, if it is in the tree.
     #[allow(unsafe_code)]
-    fn cursor_at(&mut self, index: u32) -> Option<CursorMut<'_, ByStart<'m>>> {
-        let node = self.nodes.get(index as usize)?;
-        if !node.is_linked() {
+    fn cursor_at(&mut self, node: &'m Node<'m>) -> Option<CursorMut<'_, ByStart<'m>>> {
+        // In this order: the node of another table may change at any time.
+        if !self.nodes.has(node) || !node.is_linked() {
             return None;
         }
         // SAFETY: the node is linked, and it is in this tree, since a node is linked into no other tree than
@@ -150,19 +153,17 @@ impl<'m> Tree<'m> {
         interval.is_at(node).then_some(node)
     }
 
-    /// Removes an interval that was found, if this tree has it, and frees its node. Returns the
-    /// node, with its old content, and the node above it, if there was one: in most cases a neighbour.
+    /// Removes a node, if it is in this tree, and frees it. Its content stays. False if it is not in this tree.
     #[inline]
-    pub(super) fn remove(
-        &mut self,
-        interval: Interval,
-    ) -> Option<(&'m Node<'m>, Option<&'m Node<'m>>)> {
-        let above = self.find(interval)?.parent();
-        let node = self.cursor_at(interval.index)?.remove()?;
+    pub(super) fn remove(&mut self, node: &'m Node<'m>) -> bool {
+        let Some(mut cursor) = self.cursor_at(node) else {
+            return false;
+        };
+        cursor.remove();
         node.left.set(self.free);
         self.free = Some(node);
         self.count.decrement();
-        Some((node, above))
+        true
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -219,6 +220,23 @@ mod tests {
     }
 
     #[test]
+    fn a_node_of_another_tree_or_a_free_one_is_not_removed_and_nothing_is_inserted_behind_it() {
+        let mut memory = [(); 2].map(|()| Box::new_uninit_slice(Tree::bytes(4)));
+        let trees = memory.each_mut();
+        let [mut tree, mut other] = trees.map(|memory| Tree::new(&mut Arena::new(memory), 4));
+        let foreign = other.insert((1, 4), 7, None).unwrap();
+        assert!(!tree.remove(foreign));
+        assert!(tree.insert((8, 9), 7, Some(foreign)).is_some());
+        assert!(other.remove(foreign) && !other.remove(foreign));
+        // It is the very node that is inserted.
+        assert!(other.insert((5, 6), 7, Some(foreign)).is_some());
+        for (tree, start) in [(tree, 8), (other, 5)] {
+            assert!(tree.check_invariants() && is_balanced(&tree));
+            assert!(tree.iter().map(Node::start).eq([start]));
+        }
+    }
+
+    #[test]
     fn the_tree_agrees_with_a_model_after_any_insertion_or_removal() {
         const MOST: usize = 60;
         let mut memory = Box::new_uninit_slice(Tree::bytes(MOST));
@@ -233,8 +251,7 @@ mod tests {
             if rng.usize(..MOST) >= model.len() && !model.contains_key(&start) {
                 // The search for free numbers knows the node before, and a number at random does not.
                 let gap = tree.first_free(start, start);
-                let before = gap.map_or(NONE, |gap| gap.before);
-                let before = if rng.bool() { before } else { NONE };
+                let before = gap.and_then(|gap| gap.before).filter(|_| rng.bool());
                 let inserted = tree.insert((start, end), 7, before).is_some();
                 assert_eq!(inserted, model.len() < MOST);
                 if inserted {
@@ -242,9 +259,7 @@ mod tests {
                 }
             } else if let Some(start) = model.range(start..).next().map(|(start, _)| *start) {
                 let node = tree.floor(start).unwrap();
-                let interval = Interval::of(node, tree.nodes.index_of(node));
-                assert!(tree.remove(interval).is_some());
-                assert!(tree.remove(interval).is_none());
+                assert!(tree.remove(node) && !tree.remove(node));
                 model.remove(&start);
             }
             assert!(tree.check_invariants() && is_balanced(&tree));
