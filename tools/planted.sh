@@ -36,7 +36,7 @@ for name in "${names[@]}"; do
     others=
     while :; do
         # A bug that prevents the end of a run is not found.
-        output=$(timeout 300 nice "$sim" --from "$from" --runs $((20000 - from)) --no-shrink --jobs 1 \
+        output=$(timeout 300 nice "$sim" --from "$from" --runs $((40000 - from)) --no-shrink --jobs 1 \
             --faults "$faults" || true)
         seed=$(sed -n 's/^again: .*--seed \([0-9]*\).*/\1/p' <<<"$output")
         check=nothing
