@@ -122,7 +122,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(heir) = self.leadership.heir() else {
             return until;
         };
-        if !heir.is_reading.load(Ordering::SeqCst) || self.leads() {
+        if !heir.is_reading.load(Ordering::SeqCst) {
             return until;
         }
         let now = self.now();

@@ -31,7 +31,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As a leader whose family outlives it: chooses an heir, gives it the state, names it to the members, and
     /// dismisses one that does not follow. Returns when to run again, if before `until`.
     pub(super) fn poll_log(&self, until: Deadline) -> Deadline {
-        let Some(log) = self.log().filter(|_| self.leads()) else {
+        let Some(log) = self.log() else {
             return until;
         };
         if log.stage() == LogStage::Off {

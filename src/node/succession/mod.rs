@@ -216,10 +216,16 @@ impl<'m, P: Pal> Node<'m, P> {
 
     #[inline(never)]
     fn poll_each_role(&self, until: Deadline) -> Deadline {
-        let until = self.poll_following(until);
-        let until = self.poll_reign(until);
-        let until = self.poll_heir(until);
-        self.poll_log(until)
+        let mut until = until;
+        if !self.leads_itself() {
+            until = self.poll_following(until);
+            until = self.poll_heir(until);
+        }
+        // It may lead since a moment ago.
+        match self.leading() {
+            Some(tables) => self.poll_log(self.poll_reign(tables, until)),
+            None => until,
+        }
     }
 
     /// As the leader: the operations and bytes that the heir's log stream has not taken.
