@@ -12,6 +12,7 @@ mod in_memory;
 mod joining;
 mod late;
 mod leaving;
+mod moving_calls;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;

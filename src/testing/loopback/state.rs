@@ -110,12 +110,12 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
             Some(pipe) => pipe,
             None => self.fresh,
         };
-        let opened = self.pipes.get_mut(pipe)?;
+        let new = self.pipes.get_mut(pipe)?;
         match self.free {
-            Some(_) => self.free = opened.next,
+            Some(_) => self.free = new.next,
             None => self.fresh.increment(),
         }
-        opened.open(opener);
+        new.open(opener);
         let node = self.nodes.get_mut(place)?;
         match node.backlog_last.replace(pipe) {
             None => node.backlog_first = Some(pipe),
