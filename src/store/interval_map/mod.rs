@@ -173,11 +173,13 @@ impl<'m> IntervalMap<'m> {
     #[inline]
     pub(crate) fn find(&mut self, number: u32) -> Option<Interval> {
         let bucket = self.bucket(number)?;
-        let mut index = *self.hints.get(bucket)?;
-        let hinted = self.tree.nodes.get(index as usize);
-        if !hinted.is_some_and(|node| node.contains(number)) {
-            index = self.search(number, bucket)?;
+        let hint = *self.hints.get(bucket)?;
+        if let Some(node) = self.tree.nodes.get(hint as usize)
+            && node.contains(number)
+        {
+            return Some(Interval::of(node, hint));
         }
+        let index = self.search(number, bucket)?;
         let node = self.tree.nodes.get(index as usize)?;
         Some(Interval::of(node, index))
     }
