@@ -294,6 +294,10 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                     let what = Err(format!("v{} can't join: {error}", own.vmid));
                     world.check("calls", what);
                 }
+                if is_cut_off {
+                    // The leader gives it up when its streams end.
+                    world.loses_leader(own.vmid);
+                }
                 None
             }
         }
