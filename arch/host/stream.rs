@@ -9,9 +9,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 #[cfg(feature = "succession")]
 use rustix::io::fcntl_dupfd_cloexec;
-#[cfg(feature = "succession")]
-use rustix::net::AddressFamily;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use rustix::net::{recv, send, sendmsg, shutdown, sockopt};
 use rustix::process::Uid;
 #[cfg(feature = "succession")]
@@ -85,9 +83,8 @@ impl HostStream {
         Ok(count)
     }
 
-    /// Whether this process can share memory with the peer. The peer must be on the same machine.
-    #[cfg(feature = "succession")]
-    fn can_share_memory(&self) -> bool {
+    /// Whether the peer is on the same machine, and known to its kernel.
+    fn is_unix(&self) -> bool {
         sockopt::socket_domain(&self.socket) == Ok(AddressFamily::UNIX)
     }
 
@@ -222,13 +219,17 @@ impl Stream for HostStream {
     }
 
     fn opener(&self) -> Option<u32> {
+        // The kernel knows no process at the other end of a socket of a network, and says 0, which is no pid.
+        if !self.is_unix() {
+            return None;
+        }
         let opener = sockopt::socket_peercred(&self.socket).ok()?;
         u32::try_from(opener.pid.as_raw_nonzero().get()).ok()
     }
 
     #[cfg(feature = "succession")]
     fn begin_log(&mut self) -> Result<usize, StreamError> {
-        if self.can_share_memory()
+        if self.is_unix()
             && let Some(ring) = RingWriter::send(self.socket.as_fd())?
         {
             self.end_early();
@@ -240,7 +241,7 @@ impl Stream for HostStream {
 
     #[cfg(feature = "succession")]
     fn accept_log(&mut self) {
-        if self.can_share_memory() {
+        if self.is_unix() {
             self.log = Some(LogHalf::Reader(OnceLock::new()));
         }
     }

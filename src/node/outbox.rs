@@ -46,10 +46,20 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = self.leading() else {
             return self.send_member_output();
         };
-        if sender == Sender::Turn {
-            leader.retry_if_wanted();
+        if sender != Sender::Turn {
+            return self.send_leader_output(leader, sender);
         }
-        self.send_leader_output(leader, sender)
+        leader.retry_if_wanted();
+        // A call may have left something to the worker just before this process led.
+        let as_member = if self.follows() {
+            self.send_member_output()
+        } else {
+            Retry::No
+        };
+        match self.send_leader_output(leader, sender) {
+            Retry::No => as_member,
+            retry => retry,
+        }
     }
 
     /// As [`Node::send_output`], of the leader alone.

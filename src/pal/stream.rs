@@ -38,7 +38,7 @@ pub trait Stream: Send + Sync {
     /// The process that has opened an accepted stream, as the platform knows it without trusting that process: on Linux
     /// its pid by `SO_PEERCRED` (`unix(7)`). None where that is not known, as by default. If more streams wait for their
     /// VMIDs than [`Capacities::unidentified`](crate::Capacities::unidentified), the node closes one of the process that
-    /// has opened most of them, so that no process can keep out others.
+    /// has opened most of them, so that no process can keep out others. A wrapper forwards it.
     fn opener(&self) -> Option<u32> {
         None
     }
@@ -64,7 +64,8 @@ pub trait Stream: Send + Sync {
     fn accept_log(&mut self) {}
 
     /// As the writer of a log, before the stream is dropped: the reader must not act upon the log. On a platform that does
-    /// it the reader knows that as soon as it sees the end, whatever becomes of this process; by default nothing happens.
+    /// it the reader knows that as soon as it sees the end, whatever becomes of this process; by default nothing happens. The
+    /// node holds a spinlock, so it makes no system call.
     fn revoke_log(&self) {}
 
     /// As the reader of a log that has ended: what is known of the writer. [`LogWriterEnd::Certain`] is reported only

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message};
+use libos_ipc::wire::{FileLock, KillTarget, LockFamily, LockKind, Message, PidKill};
 use libos_ipc::{ChildSelector, Error, Exit, Resource, Target, Vmid, Wait};
 
 use crate::family::{CONFIG, long};
@@ -258,6 +258,24 @@ fn message_for_the_leader_is_not_queued_for_a_process_that_led_before() {
     // As a thread does that has looked who leads before the leader has changed.
     let queued = member.queue(Vmid::LEADER, &Message::GetNewVmid, long());
     assert_eq!(queued, Err(Error::NoSuchProcess));
+}
+
+#[test]
+fn signal_for_all_that_a_leader_queues_by_itself_goes_to_its_members() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let heir = family.child(&leader, CONFIG);
+    family.is_heir(&heir);
+    let kill = Message::PidKill(PidKill {
+        sender: 1,
+        pid: 0,
+        id: 0,
+        signal: 40,
+        target: KillTarget::All,
+    });
+    assert_eq!(leader.broadcast(&kill, None), (1, 0));
+    let now = Wait::at_most(Duration::ZERO);
+    assert_eq!(leader.queue(heir.identity().vmid, &kill, now), Ok(()));
 }
 
 #[test]

@@ -144,8 +144,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// leader has chosen another one; if it has to lead before that, it hands the family over. In any other process
     /// this returns at once. [`Node::shut_down`] comes after.
     ///
-    /// If a leader shuts down without this call, the family's tables end with it: the members get
-    /// [`Error::LeaderGone`].
+    /// If a leader shuts down without this call, it is as if it had died: its heir leads, and without one the family's tables
+    /// end with it, so the members get [`Error::LeaderGone`].
     ///
     /// # Errors
     /// [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says; it can be called again.

@@ -257,8 +257,8 @@ impl<P: Pal> Node<'_, P> {
             return true;
         }
         let leader = self.leader_vmid();
-        let peer = if self.reign().is_none() {
-            // Its successor gets the message.
+        let peer = if self.awaits_successor() {
+            // Its successor gets the message, if it has ended.
             self.peers.find_or_add(leader).ok()
         } else {
             self.peers.find(leader)

@@ -1,7 +1,9 @@
 //! A member that follows the succession of leaders: its stage, and where its messages go until a successor has taken
 //! over.
 
-use super::frame_kinds::{is_counted_from_leader, is_for_leader, is_for_parent, is_of_leader};
+use super::frame_kinds::{
+    is_counted_from_leader, is_for_leader, is_for_members, is_for_parent, is_of_leader,
+};
 use super::watch::Watch;
 use crate::Vmid;
 use crate::counters::Refusal;
@@ -279,7 +281,9 @@ impl<'m, P: Pal> Node<'m, P> {
     #[inline(never)]
     fn redirected_to_leader(&self, dest: Vmid, message: &Message<'_>) -> Vmid {
         let leader = self.leader_vmid();
-        if dest != leader && is_for_leader(message) && !is_for_parent(message) {
+        let is_as_leader = self.leads() && is_for_members(message);
+        let is_for_others = is_for_parent(message) || is_as_leader;
+        if dest != leader && is_for_leader(message) && !is_for_others {
             leader
         } else {
             dest

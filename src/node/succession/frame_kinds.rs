@@ -32,6 +32,11 @@ pub(super) const fn is_for_parent(message: &Message<'_>) -> bool {
     matches!(message, Message::ChildExit(_))
 }
 
+/// Whether a leader sends the message to members, too.
+pub(super) const fn is_for_members(message: &Message<'_>) -> bool {
+    matches!(message, Message::PidKill(_))
+}
+
 /// Whether a frame of the leader is a counted message: one of its outbox that is no answer.
 pub(super) fn is_counted_from_leader(code: u8, seq: u64) -> bool {
     match code {

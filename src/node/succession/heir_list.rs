@@ -87,6 +87,8 @@ impl<'m, P: Pal> Node<'m, P> {
         log.set_stage(LogStage::Hot);
         self.counters.succession.set_heir(Some(peer.vmid()));
         log.list_is_due.store(true, Ordering::SeqCst);
+        // A leader that leaves waits until the members have the list, and is woken again then.
+        log.may_leave.store(false, Ordering::SeqCst);
         log_event!(debug, "process {} is the heir", peer.vmid());
         self.waiters.wake_for_room(self.identity.vmid);
         self.wake();

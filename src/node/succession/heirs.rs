@@ -254,6 +254,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(mut writer) = log.writer.try_lock() else {
             return;
         };
+        let heir = log.heir().and_then(|heir| self.peers.find(heir));
+        let epoch = self.present_leader().epoch;
         if let Some(tables) = self.leading() {
             // No thread appends an operation after this, or resigns.
             let _tables = tables.lock();
@@ -261,25 +263,23 @@ impl<'m, P: Pal> Node<'m, P> {
                 // Another thread has just resigned: the heir leads, and nothing takes that back.
                 return;
             }
+            // Before another thread goes on without the heir. A full queue is no fault of it: it sees the end of the log, too.
+            if let Some(heir) = &heir {
+                let _ = self.put(heir, 0, &Message::Dismiss(Dismissal { reason, epoch }));
+            }
+            // Even if its stream takes no byte more, the heir learns by the end of the log that it must not lead.
+            if let Some(stream) = &writer.stream {
+                stream.revoke_log();
+            }
             log.set_stage(LogStage::Off);
         }
-        let heir = log.heir().and_then(|heir| {
-            log_event!(warn, "process {heir} is no longer the heir: {reason:?}");
-            self.peers.find(heir)
-        });
         if let Some(heir) = &heir {
-            let epoch = self.present_leader().epoch;
-            let dismissal = Message::Dismiss(Dismissal { reason, epoch });
-            // A full queue is no fault of it: it sees the end of the log, too.
-            let _ = self.put(heir, 0, &dismissal);
+            let vmid = heir.vmid();
+            log_event!(warn, "process {vmid} is no longer the heir: {reason:?}");
             self.call_worker(heir);
         }
         log.heir.store(0, Ordering::SeqCst);
         self.counters.succession.set_heir(None);
-        // Even if its stream takes no byte more, the heir learns by the end of the log that it must not lead.
-        if let Some(stream) = &writer.stream {
-            stream.revoke_log();
-        }
         log.reset(&mut writer);
         // Nothing waits for the log any more. The heir gets its dismissal before the others go on.
         if let Some(heir) = heir {
@@ -302,6 +302,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.announce_heirs(log);
         }
         self.resume_queues(log);
+        log.may_leave.store(false, Ordering::SeqCst);
         self.waiters.wake_for_room(self.identity.vmid);
     }
 

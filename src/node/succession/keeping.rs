@@ -1,7 +1,7 @@
 //! The frames to the leader that a member keeps until their arrival is proven.
 
 use super::following::{Following, Stage};
-use super::frame_kinds::{is_counted, is_for_parent, is_look_up};
+use super::frame_kinds::{is_counted, is_for_members, is_for_parent, is_look_up};
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken};
@@ -134,7 +134,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 seq,
             }));
         }
-        if is_for_parent(message) {
+        // A call of this process that began before it led has a number, and is made again.
+        let is_as_leader = seq == 0 && self.leads() && is_for_members(message);
+        if is_for_parent(message) || is_as_leader {
             Ok(None)
         } else {
             Err(Error::NoSuchProcess)

@@ -32,8 +32,8 @@ pub(super) struct Node<'m> {
 }
 
 // SAFETY: only methods of `IntervalMap` and its `Tree` that have the table to themselves (`&mut
-// self`) write to these cells. Methods that share it only read, and no reference to a node leaves
-// the table.
+// self`) write to these cells. Methods that share it only read. The one reference that leaves the table, in
+// `Gap`, is private to this module, which compares its address and reads no cell through it.
 unsafe impl Sync for Node<'_> {}
 
 /// The nodes of a table. Those that were never used are not initialised: their memory is untouched.

@@ -44,7 +44,7 @@ impl<S: Stream> UnidentifiedStream<S> {
     /// Notes which process has opened the stream: most streams have their VMID at once, and nobody asks that.
     pub(in crate::node::connection) fn with_opener(self) -> Self {
         UnidentifiedStream {
-            opener: self.stream.opener(),
+            opener: self.opener.or_else(|| self.stream.opener()),
             ..self
         }
     }
