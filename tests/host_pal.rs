@@ -26,6 +26,7 @@ fn bytes_arrive_in_order_and_the_end_is_reported() {
         [(Token::LISTENER, Interest::READ)]
     );
     let inward = family.two.accept().unwrap();
+    assert_eq!(inward.opener(), Some(std::process::id()));
     assert_eq!(family.two.accept().err(), Some(AcceptError::WouldBlock));
     let mut buffer = [0; 16];
     assert_eq!(inward.read(&mut buffer), Err(StreamError::WouldBlock));
@@ -95,6 +96,24 @@ fn connecting_without_a_listener_fails() {
         family.one.connect(vmid(2)).err(),
         Some(ConnectError::NotListening)
     );
+}
+
+#[test]
+fn platform_that_has_stopped_listening_refuses_and_hangs_up_what_it_has_not_accepted() {
+    let family = family();
+    let out = family.one.connect(vmid(2)).unwrap();
+    family.one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
+    family.two.stop_listening();
+    assert_eq!(
+        wait(&family.one).as_slice(),
+        [(Token(1), Interest::HANG_UP)]
+    );
+    assert_eq!(
+        family.one.connect(vmid(2)).err(),
+        Some(ConnectError::NotListening)
+    );
+    family.two.stop_listening();
+    assert!(family.two.accept().is_err());
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn streams_work(one: &Host, two: &Host) {
         let out = one.connect(vmid(2)).unwrap();
         assert_eq!(wait(two).as_slice(), [(Token::LISTENER, Interest::READ)]);
         let inward = two.accept().unwrap();
+        assert_eq!(inward.opener(), None, "a network tells nothing of it");
         assert_eq!(two.accept().err(), Some(AcceptError::WouldBlock));
         let mut buffer = [0; 16];
         assert_eq!(inward.read(&mut buffer), Err(StreamError::WouldBlock));
