@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use libos_ipc::wire::{FileLock, KillTarget, LockFamily, LockKind, Message, PidKill};
@@ -300,4 +301,41 @@ fn wait_for_a_child_goes_on_if_the_leader_ends_before_there_is_room_to_reap_it()
     family.end_leader();
     let ended = family.run(waits);
     assert_eq!(ended.map(|ended| ended.code), Ok(0));
+}
+
+/// As [`Family::run`], but polls the future only when it is woken.
+fn run_when_woken<T>(family: &Family, future: impl Future<Output = T>) -> Option<T> {
+    struct Flag(AtomicBool);
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let flag = Arc::new(Flag(AtomicBool::new(true)));
+    let waker = Waker::from(Arc::clone(&flag));
+    let mut future = pin!(future);
+    (0..20_000).find_map(|_| {
+        let is_woken = flag.0.swap(false, Ordering::SeqCst);
+        let polled = is_woken.then(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
+        family.settle();
+        match polled {
+            Some(Poll::Ready(result)) => Some(result),
+            _ => None,
+        }
+    })
+}
+
+#[test]
+fn leader_that_leaves_is_woken_when_another_heir_can_lead() {
+    let mut family = Family::new();
+    let leader = family.node(1);
+    let [heir, _other] = [(); 2].map(|()| family.child(&leader, CONFIG));
+    family.is_heir(&heir);
+    let exit = leader.exit_async(Exit::default(), long());
+    family.run(exit).unwrap();
+    (0..100).for_each(|_| family.settle());
+    let exit = heir.exit_async(Exit::default(), long());
+    family.run(exit).unwrap();
+    let leaves = leader.leave_async(Wait::FOREVER);
+    assert_eq!(run_when_woken(&family, leaves), Some(Ok(())));
 }
