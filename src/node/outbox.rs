@@ -214,7 +214,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let has_room = || {
             let kept = self.keep_for_rejoin(peer, seq, Resent::Message(&message));
             kept.unwrap_or_else(|| {
-                let put = self.put_unkept(peer, seq, &message);
+                let put = self.put_frame(peer, seq, &message, None);
                 !matches!(put, Err(Error::Full(Resource::SendQueue)))
             })
         };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Config, Heirs, Identity, Vmid, Wait};
+use libos_ipc::{Capacities, Config, Exit, Heirs, Identity, Vmid, Wait};
 use tempfile::TempDir;
 
 /// Longer than any wait that succeeds.
@@ -14,6 +14,20 @@ pub(crate) const CONFIG: Config = Config {
     heirs: Heirs::Any,
     ..Config::DEFAULT
 };
+
+/// The limits of a process that follows, and never leads.
+pub(crate) const FOLLOWER: Config = follower(CONFIG);
+
+/// Makes a process with these limits one that follows, and never leads.
+pub(crate) const fn follower(config: Config) -> Config {
+    Config {
+        capacities: Capacities {
+            ranges: config.capacities.ranges + 1,
+            ..config.capacities
+        },
+        ..config
+    }
+}
 
 pub(crate) fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
@@ -64,6 +78,19 @@ impl Family {
         child.join(long()).unwrap();
         child
     }
+}
+
+/// Waits until that member is the heir of that leader.
+pub(crate) fn is_heir_of(leader: &HostNode, member: &HostNode) {
+    let expected = Some(member.identity().vmid);
+    wait_until("the member is the heir", || leader.named_heir() == expected);
+}
+
+/// Ends a process that may lead. True if all that it had to send is sent.
+pub(crate) fn ends(node: &HostNode) -> bool {
+    node.exit(Exit::default(), long()).unwrap();
+    node.leave(long()).unwrap();
+    node.shut_down(LONG)
 }
 
 /// Waits until the condition is true.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libos_ipc::pal::{AcceptError, ConnectError, Pal, Stream, StreamError};
 use libos_ipc::testing::loopback::{Loopback, Network};
-use libos_ipc::{Capacities, Config, Identity, Node, Vmid, forward_pal};
+use libos_ipc::{Config, Identity, Node, Vmid, forward_pal};
 
 use crate::family::{CONFIG, long, vmid};
 
@@ -18,20 +18,6 @@ const BYTES: usize = 4 << 10;
 type Net = Network<NODES, PIPES, BYTES>;
 type Inner = Loopback<'static, NODES, PIPES, BYTES>;
 pub(crate) type Process = Node<'static, Late>;
-
-/// The limits of a process that follows, and never leads.
-pub(crate) const FOLLOWER: Config = follower(CONFIG);
-
-/// Makes a process with these limits one that follows, and never leads.
-pub(crate) const fn follower(config: Config) -> Config {
-    Config {
-        capacities: Capacities {
-            ranges: config.capacities.ranges + 1,
-            ..config.capacities
-        },
-        ..config
-    }
-}
 
 thread_local! {
     /// The process for which bytes are under way, and arrive later.

@@ -1,14 +1,9 @@
 //! Processes that join while the leader dies.
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Error, Exit, Identity};
+use libos_ipc::{Error, Identity};
 
-use crate::family::{CONFIG, Family, LONG, long, vmid, wait_until};
-
-fn is_heir_of(leader: &HostNode, member: &HostNode) {
-    let expected = Some(member.identity().vmid);
-    wait_until("the member is the heir", || leader.named_heir() == expected);
-}
+use crate::family::{CONFIG, Family, ends, is_heir_of, long, vmid, wait_until};
 
 /// Joins as that process. Returns the node, which is a member of the family of that leader.
 fn joins(family: &std::path::Path, child: Identity, leader: &HostNode) -> HostNode {
@@ -123,8 +118,6 @@ fn child_whose_leader_leaves_before_it_runs_joins_the_next_one_while_the_old_nod
     let heir = family.process(CONFIG);
     is_heir_of(&family.leader, &heir);
     let identity = heir.start_child(long()).unwrap();
-    family.leader.exit(Exit::default(), long()).unwrap();
-    family.leader.leave(long()).unwrap();
-    assert!(family.leader.shut_down(LONG));
+    assert!(ends(&family.leader));
     joins(&family.base, identity, &heir);
 }

@@ -9,8 +9,8 @@ use libos_ipc::pal::Deadline;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
 use libos_ipc::{Capacities, ChildSelector, Config, Error, Exit, Refusal, Target, Vmid};
 
-use crate::family::{CONFIG, long};
-use crate::in_memory::{FOLLOWER, Family, Process, follower, poll};
+use crate::family::{CONFIG, FOLLOWER, follower, long};
+use crate::in_memory::{Family, Process, poll};
 
 /// A queue is shorter than what a stream holds.
 const SHORT_QUEUES: Config = Config {

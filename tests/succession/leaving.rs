@@ -4,29 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Capacities, Config, Error, Exit, Target, Vmid};
+use libos_ipc::{Error, Exit, Target, Vmid};
 
-use crate::family::{CONFIG, Family, LONG, long, wait_until};
-
-/// Of a process that follows, and has other limits than its leader.
-const NEVER_LEADS: Config = Config {
-    capacities: Capacities {
-        ranges: CONFIG.capacities.ranges + 1,
-        ..CONFIG.capacities
-    },
-    ..CONFIG
-};
-
-fn is_heir_of(leader: &HostNode, member: &HostNode) {
-    let expected = Some(member.identity().vmid);
-    wait_until("the member is the heir", || leader.named_heir() == expected);
-}
-
-fn ends(node: &HostNode) -> bool {
-    node.exit(Exit::default(), long()).unwrap();
-    node.leave(long()).unwrap();
-    node.shut_down(LONG)
-}
+use crate::family::{CONFIG, FOLLOWER, Family, LONG, ends, is_heir_of, long, wait_until};
 
 #[test]
 fn shut_down_of_a_leader_that_has_handed_the_family_over_finds_that_all_is_sent() {
@@ -42,7 +22,7 @@ fn family_goes_on_when_all_processes_that_may_lead_leave_one_after_another_at_on
     for _ in 0..10 {
         let family = Family::new();
         let candidates = [(); 4].map(|()| family.process(CONFIG));
-        let follower = family.process(NEVER_LEADS);
+        let follower = family.process(FOLLOWER);
         let last = family.process(CONFIG);
         std::thread::scope(|scope| {
             let ended = [&family.leader]
@@ -75,7 +55,7 @@ fn heir_that_ends_first_is_replaced_before_it_has_left() {
 fn leader_without_an_heir_does_not_wait_for_a_process_that_had_left_before_it_led() {
     let family = Family::new();
     // It stays there, as one that waits for the end of its child.
-    let parent = family.process(NEVER_LEADS);
+    let parent = family.process(FOLLOWER);
     let identity = parent.start_child(long()).unwrap();
     let child = HostNode::start(&family.base, identity, CONFIG).unwrap();
     child.join(long()).unwrap();

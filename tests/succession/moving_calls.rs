@@ -4,18 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
-use libos_ipc::{Capacities, ChildSelector, Config, Exit, SyncState, Target};
+use libos_ipc::{ChildSelector, Exit, SyncState, Target};
 
-use crate::family::{CONFIG, Family, LONG, long, wait_until};
-
-/// Of a process that follows, and never leads.
-const FOLLOWER: Config = Config {
-    capacities: Capacities {
-        ranges: CONFIG.capacities.ranges + 1,
-        ..CONFIG.capacities
-    },
-    ..CONFIG
-};
+use crate::family::{CONFIG, FOLLOWER, Family, LONG, ends, long, wait_until};
 
 fn lock(node: &HostNode, family: LockFamily, kind: LockKind) -> FileLock<'static> {
     FileLock {
@@ -106,17 +97,14 @@ fn calls_succeed_while_all_processes_that_may_lead_leave_one_after_another() {
                     }
                 });
             }
-            let leave = |node: &HostNode| {
-                node.exit(Exit::default(), long()).expect("an exit");
-                node.leave(long()).expect("a leader that leaves");
-                assert!(node.shut_down(LONG));
-            };
             let ended = [&family.leader]
                 .into_iter()
                 .chain(&candidates)
-                .map(|node| scope.spawn(move || leave(node)))
+                .map(|node| scope.spawn(|| ends(node)))
                 .collect::<Vec<_>>();
-            let all = ended.into_iter().all(|ended| ended.join().is_ok());
+            let all = ended
+                .into_iter()
+                .all(|ended| ended.join().is_ok_and(|is_sent| is_sent));
             have_left.store(true, Ordering::Relaxed);
             assert!(all);
         });

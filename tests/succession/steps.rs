@@ -11,8 +11,8 @@ use std::time::Duration;
 use libos_ipc::wire::{FileLock, KillTarget, LockFamily, LockKind, Message, PidKill};
 use libos_ipc::{ChildSelector, Error, Exit, Resource, Target, Vmid, Wait};
 
-use crate::family::{CONFIG, long};
-use crate::in_memory::{FOLLOWER, Family, Process, poll};
+use crate::family::{CONFIG, FOLLOWER, long};
+use crate::in_memory::{Family, Process, poll};
 
 #[test]
 fn exit_of_an_heir_that_its_leader_has_not_taken_reaches_the_parent() {

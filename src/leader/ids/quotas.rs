@@ -32,6 +32,7 @@ impl Ranges<'_> {
         }
     }
 
+    /// Charges the interval to `to`, if it is charged to another process.
     pub(super) fn charge(&mut self, interval: Interval, to: Vmid) {
         if interval.payer() != Payer::NOBODY && !self.quotas.is_payer(interval.payer(), to) {
             let payer = self.quotas.transfer(interval.payer(), to, RANGES, 1);

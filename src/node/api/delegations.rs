@@ -4,9 +4,8 @@ use crate::Vmid;
 use crate::error::{Errno, Error, Resource};
 use crate::member::Decision;
 use crate::node::rpc::{Limits, done, error_of};
-use crate::node::{Node, Wait, WaitReason};
+use crate::node::{Node, Wait};
 use crate::pal::{Deadline, Pal};
-use crate::sync::Ordering;
 use crate::wire::{Answer, DelegatedLockList, FileLock, Message};
 
 impl<P: Pal> Node<'_, P> {
@@ -166,13 +165,8 @@ calls! {
         }
         self.defer_member_output();
         let limits = Limits::of(wait, &self.pal);
-        let mut put = || {
-            if let Some(peer) = self.peers.find(self.leader_vmid()) {
-                peer.room_wanted.store(true, Ordering::SeqCst);
-            }
-            self.try_return_files().then_some(Ok(()))
-        };
-        let returned = self.wait_for_leader(WaitReason::Room, limits, &mut put);
+        let mut put = || self.try_return_files().then_some(Ok(()));
+        let returned = self.wait_for_room_at_leader(limits, &mut put);
         match wait!(returned) {
             Err(Error::TimedOut) if limits.until == Deadline::Now => {
                 Err(Error::Full(Resource::SendQueue))

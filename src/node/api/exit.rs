@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::leader::{Op, Outcome, Presence};
 use crate::node::rpc::{Limits, ReplyData, Undo};
-use crate::node::{LeaderTables, Node, Phase, Wait, WaitReason};
+use crate::node::{LeaderTables, Node, Phase, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{ExitReport, IdRange, Message};
@@ -180,13 +180,8 @@ calls! {
         if self.send_all_client_messages() {
             return Ok(());
         }
-        let mut send = || {
-            if let Some(peer) = self.peers.find(self.leader_vmid()) {
-                peer.room_wanted.store(true, Ordering::SeqCst);
-            }
-            self.send_all_client_messages().then_some(Ok(()))
-        };
-        let all_sent = self.wait_for_leader(WaitReason::Room, limits, &mut send);
+        let mut send = || self.send_all_client_messages().then_some(Ok(()));
+        let all_sent = self.wait_for_room_at_leader(limits, &mut send);
         match wait!(all_sent) {
             Err(Error::LeaderGone | Error::CutOff) => Ok(()),
             ended => ended,

@@ -16,6 +16,7 @@ use crate::invariant::OrBroken;
 use crate::node::Node;
 use crate::pal::{Deadline, Event, Pal};
 use crate::store::assert_none_held;
+use crate::sync::Ordering;
 
 /// The state of a machine after a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -244,6 +245,22 @@ calls! {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// As [`Node::wait_for_leader`], for room in the queue of the leader.
+    fn wait_for_room_at_leader(
+        &self,
+        limits: Limits<'_>,
+        poll: &mut callback!(FnMut() -> Option<Result<(), Error>>),
+    ) -> Result<(), Error> {
+        let mut poll_again = || {
+            // The flag is set before the queue is checked: a thread that makes room after the check sees it.
+            if let Some(peer) = self.peers.find(self.leader_vmid()) {
+                peer.room_wanted.store(true, Ordering::SeqCst);
+            }
+            poll()
+        };
+        wait!(self.wait_for_leader(WaitReason::Room, limits, &mut poll_again))
     }
 
     /// Sleeps for that long.

@@ -152,21 +152,11 @@ impl<'m, P: Pal> Node<'m, P> {
         self.put_frame(peer, seq, message, kept)
     }
 
-    /// As [`Node::put`], of a message that the receiver does not get as a leader.
+    /// As [`Node::put`]. `kept` says how the frame is kept; a leader's message to a member is not.
     ///
     /// # Errors
     /// As [`Node::put`].
-    pub(in crate::node) fn put_unkept(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        seq: u64,
-        message: &Message<'_>,
-    ) -> Result<(), Error> {
-        self.put_frame(peer, seq, message, None)
-    }
-
-    /// Puts a frame into the peer's send queue, and keeps it, if it is one for a leader that may change.
-    fn put_frame(
+    pub(in crate::node) fn put_frame(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,

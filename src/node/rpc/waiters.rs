@@ -90,8 +90,9 @@ impl<'m, E: Event> Waiters<'m, E> {
 
     /// Allocates a waiter for an answer of `peer`, or for room to send to `peer` if `expected` is
     /// `None`; the flag beside the expected answer says whether the request is for the leader, whichever
-    /// process leads. A wait that `is_open_ended` lasts as long as other processes or threads like, so some waiters are set aside for those that end by themselves: a call that releases
-    /// something finds one however many threads wait for a lock.
+    /// process leads. A wait that `is_open_ended` lasts as long as other processes or threads like, so some
+    /// waiters are set aside for those that end by themselves: a call that releases something finds one
+    /// however many threads wait for a lock.
     pub(crate) fn claim(
         &self,
         peer: Vmid,

@@ -263,7 +263,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 // Another thread has just resigned: the heir leads, and nothing takes that back.
                 return;
             }
-            // Before another thread goes on without the heir. A full queue is no fault of it: it sees the end of the log, too.
+            // No other thread goes on without the heir before this. A full queue is no fault of it: it sees the end of the log, too.
             if let Some(heir) = &heir {
                 let _ = self.put(heir, 0, &Message::Dismiss(Dismissal { reason, epoch }));
             }

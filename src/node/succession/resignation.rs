@@ -2,8 +2,9 @@
 
 use super::following::Stage;
 use super::leader_log::{Log, LogStage};
+use crate::leader::Leader;
 use crate::node::Node;
-use crate::pal::{Pal, Time};
+use crate::pal::{Pal, Stream, Time};
 use crate::sync::Ordering;
 use crate::wire::{Message, Resignation};
 
@@ -13,7 +14,9 @@ impl<P: Pal> Node<'_, P> {
         match self.log() {
             Some(log) => match log.stage() {
                 LogStage::Hot => {
-                    self.is_heir_there(log) && self.waits_for_members_until(log).is_none()
+                    let tables = self.leading();
+                    tables.is_some_and(|tables| is_heir_there(log, &tables.lock()))
+                        && self.waits_for_members_until(log).is_none()
                 }
                 LogStage::Off => {
                     self.choose_heir().is_none() && self.waits_for_members_until(log).is_none()
@@ -54,22 +57,13 @@ impl<P: Pal> Node<'_, P> {
         })
     }
 
-    /// Whether the heir has not left the family. The worker dismisses one that has.
-    fn is_heir_there(&self, log: &Log<'_, P::Stream>) -> bool {
-        let heir = log.heir();
-        let tables = self.leading();
-        heir.zip(tables)
-            .is_some_and(|(heir, tables)| tables.lock().is_member(heir))
-    }
-
     /// Resigns in favour of the heir. False if there is none.
     pub(in crate::node) fn resign(&self) -> bool {
         let (Some(log), Some(tables)) = (self.log(), self.leading()) else {
             return false;
         };
         let tables = tables.lock();
-        let is_there = log.heir().is_some_and(|heir| tables.is_member(heir));
-        if log.stage() != LogStage::Hot || !is_there {
+        if log.stage() != LogStage::Hot || !is_heir_there(log, &tables) {
             return false;
         }
         let resignation = Message::Resign(Resignation {
@@ -120,4 +114,9 @@ impl<P: Pal> Node<'_, P> {
         self.log()
             .is_some_and(|log| log.stage() == LogStage::Resigned && log.is_written())
     }
+}
+
+/// Whether the heir has not left the family. The worker dismisses one that has.
+fn is_heir_there<S: Stream>(log: &Log<'_, S>, tables: &Leader<'_>) -> bool {
+    log.heir().is_some_and(|heir| tables.is_member(heir))
 }

@@ -27,9 +27,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 following.has_answer.store(true, Ordering::SeqCst);
             }
             // A store takes longer than a look, and there is nearly never one to make.
-            for asked in [&following.watch.asked, &following.watch.heard] {
-                if asked.load(Ordering::SeqCst) != 0 {
-                    asked.store(0, Ordering::SeqCst);
+            for time in [&following.watch.asked, &following.watch.heard] {
+                if time.load(Ordering::SeqCst) != 0 {
+                    time.store(0, Ordering::SeqCst);
                 }
             }
         }

@@ -161,7 +161,7 @@ impl<'m> Node<'m> {
         self.start() <= number && number <= self.end() && self.owner.get() != 0
     }
 
-    /// Whether it is in a tree. A root is never red, so a red node without parent is in none.
+    /// Returns true if the node is in a tree. A root is never red, so a red node without a parent is in no tree.
     pub(super) fn is_linked(&self) -> bool {
         self.parent.get().is_some() || self.bounds.get() & BLACK != 0
     }
