@@ -1,6 +1,6 @@
 //! Families in memory, in one thread: a process moves only when the test says so, so a leader can end at a certain moment.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -22,6 +22,37 @@ pub(crate) type Process = Node<'static, Late>;
 thread_local! {
     /// The process for which bytes are under way, and arrive later.
     static WAITING: Cell<Option<Vmid>> = const { Cell::new(None) };
+    /// The action of a test during a call of the platform.
+    static ACTION: RefCell<Option<(PalCall, Vmid, Action)>> = const { RefCell::new(None) };
+    /// The action of a test when this thread waits for another one.
+    static WAITS: RefCell<Option<Action>> = const { RefCell::new(None) };
+}
+
+type Action = Box<dyn FnOnce()>;
+
+/// A call of the platform during which a test can act.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PalCall {
+    Read,
+    CloseStream,
+    RevokeLog,
+}
+
+/// During the next such call of that process `action` is called, as if another thread ran at that moment.
+pub(crate) fn during(call: PalCall, process: Vmid, action: impl FnOnce() + 'static) {
+    ACTION.set(Some((call, process, Box::new(action))));
+}
+
+/// When this thread next waits until another one has unlocked something, `action` is called.
+pub(crate) fn when_this_thread_waits(action: impl FnOnce() + 'static) {
+    WAITS.set(Some(Box::new(action)));
+}
+
+fn act(call: PalCall, process: Vmid) {
+    let is_due = |next: &mut (PalCall, Vmid, Action)| (next.0, next.1) == (call, process);
+    if let Some((.., action)) = ACTION.with_borrow_mut(|next| next.take_if(is_due)) {
+        action();
+    }
 }
 
 /// A platform on which bytes arrive late, if the test says so.
@@ -40,11 +71,22 @@ impl Stream for LateStream {
         if WAITING.get() == Some(self.own) {
             return Err(StreamError::WouldBlock);
         }
+        act(PalCall::Read, self.own);
         self.inner.read(buffer)
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
         self.inner.write(parts)
+    }
+
+    fn revoke_log(&self) {
+        act(PalCall::RevokeLog, self.own);
+    }
+}
+
+impl Drop for LateStream {
+    fn drop(&mut self) {
+        act(PalCall::CloseStream, self.own);
     }
 }
 
@@ -60,6 +102,13 @@ impl Pal for Late {
     type Event = <Inner as Pal>::Event;
     const SUPPORTS_CALLER_READ: bool = false;
     const MAY_BE_SECURE: bool = false;
+
+    fn contended(attempts: u32) {
+        if let Some(action) = WAITS.take() {
+            action();
+        }
+        Inner::contended(attempts);
+    }
 
     forward_pal!(inner: event, watch_listener, wait, wake, wait_event, now);
     forward_pal!(inner, stream.inner: watch, rewatch, unwatch, wait_readable);

@@ -18,6 +18,7 @@ mod moving_calls;
 mod peer;
 mod steps;
 mod stopped;
+mod threads;
 #[path = "../common/walk.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod walk;
