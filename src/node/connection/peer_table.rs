@@ -220,13 +220,17 @@ impl<'m, S> Peers<'m, S> {
         let peer = self.slots.get(index as usize)?;
         let mut directory = self.directory.lock();
         let vmid = Vmid::new(peer.vmid.load(Ordering::Relaxed))?;
-        let present = directory.index_of(vmid)? == index;
-        if !present || peer.generation.load(Ordering::Relaxed) & GENERATIONS != generation {
+        let used = directory.uses.get_mut(index as usize)?;
+        if used.removed || peer.generation.load(Ordering::Relaxed) & GENERATIONS != generation {
             return None;
         }
-        directory.hold(index);
+        used.users.increment();
         drop(directory);
-        self.reference(index, vmid)
+        Some(PeerRef {
+            peers: self,
+            peer,
+            vmid,
+        })
     }
 
     /// Returns the peers, each if it is in the table when the iterator reaches it.
