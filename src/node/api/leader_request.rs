@@ -10,27 +10,9 @@ use crate::sync::Ordering;
 use crate::wire::{Answer, Message};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// As the leader: applies a request of a member, and sends at once all messages that follow from it. The answer
-    /// gets the sequence number `seq`, 0 for none.
-    #[inline]
+    /// As the leader: applies a request of a member that changes the tables, and sends at once all messages that follow
+    /// from it. The answer gets the sequence number `seq`, 0 for none.
     pub(in crate::node) fn apply_request(
-        &self,
-        leader: &LeaderTables<'m>,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        seq: u64,
-        message: &Message<'_>,
-    ) -> Outcome {
-        if Op::is_change(message) {
-            return self.apply_change(leader, peer, seq, message);
-        }
-        let answer = leader.lock().look_up(peer.vmid(), message);
-        answer.map_or(Outcome::NotForLeader, Outcome::Answer)
-    }
-
-    /// As [`Node::apply_request`], for a request that changes the tables.
-    // Its state must not become part of the stack frame of a look-up.
-    #[inline(never)]
-    fn apply_change(
         &self,
         leader: &LeaderTables<'m>,
         peer: &PeerRef<'_, 'm, P::Stream>,

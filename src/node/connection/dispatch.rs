@@ -62,48 +62,18 @@ impl<'m, P: Pal> Node<'m, P> {
             return Ok(retry);
         }
         if let Some(leader) = self.leading() {
+            if Op::is_change(message) {
+                return self.handle_change(leader, peer, frame, message);
+            }
+            let answer = leader.lock().look_up(peer.vmid(), message);
+            if let Some(answer) = answer {
+                self.answer(peer, frame.seq, &answer);
+                return Ok(Retry::No);
+            }
             if let Message::PidKill(kill) = message
                 && kill.target == KillTarget::All
             {
                 return Ok(self.handle_kill_all(leader, peer, frame.seq, kill));
-            }
-            if peer.is_applied.load(Ordering::Relaxed) {
-                return self.handle_as_member(peer, frame, message);
-            }
-            let plain;
-            let message = match message {
-                // A delegation is not granted if a frame of this process can't hold its return, or if the peer
-                // returns files late.
-                Message::FileLockDelegate(lock)
-                    if !self.config.capacities.fits_delegation()
-                        || !peer.recall_debt.allows_delegation(self.now()) =>
-                {
-                    plain = Message::FileLockSet(FileLock { handle: 0, ..*lock });
-                    &plain
-                }
-                message => message,
-            };
-            // The resources of a member that ends are free before its parent learns of the end.
-            if let Message::ChildExit(exit) = message
-                && self.is_last_exit(peer, exit.pid)
-                && !self.reclaim_possessions_of(peer)
-            {
-                return Ok(Retry::Now);
-            }
-            if let Message::ProcessReap(pid) = message
-                && !self.reclaim_abandoned(leader, peer, *pid)
-            {
-                return Ok(Retry::Now);
-            }
-            match self.apply_request(leader, peer, frame.seq, message) {
-                Outcome::Answer(answer) => {
-                    self.answer(peer, frame.seq, &answer);
-                    return Ok(Retry::No);
-                }
-                Outcome::NotForLeader => {}
-                // Others are served before the frame is handled again.
-                Outcome::Remaining(_) => return Ok(Retry::Now),
-                _ => return Ok(Retry::No),
             }
         }
         self.handle_as_member(peer, frame, message)
@@ -121,6 +91,56 @@ impl<'m, P: Pal> Node<'m, P> {
             return Ok(Some(Retry::No));
         }
         Ok(self.is_deferred(peer, message)?.then_some(Retry::Soon))
+    }
+
+    /// As the leader: executes a message that changes the tables, or goes on with it.
+    // Its state must not become part of the stack frame of a look-up.
+    #[inline(never)]
+    fn handle_change(
+        &self,
+        leader: &LeaderTables<'m>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        frame: &Frame<'_>,
+        message: &Message<'_>,
+    ) -> Result<Retry, Refusal> {
+        if peer.is_applied.load(Ordering::Relaxed) {
+            return self.handle_as_member(peer, frame, message);
+        }
+        let plain;
+        let message = match message {
+            // A delegation is not granted if a frame of this process can't hold its return, or if the peer
+            // returns files late.
+            Message::FileLockDelegate(lock)
+                if !self.config.capacities.fits_delegation()
+                    || !peer.recall_debt.allows_delegation(self.now()) =>
+            {
+                plain = Message::FileLockSet(FileLock { handle: 0, ..*lock });
+                &plain
+            }
+            message => message,
+        };
+        // The resources of a member that ends are free before its parent learns of the end.
+        if let Message::ChildExit(exit) = message
+            && self.is_last_exit(peer, exit.pid)
+            && !self.reclaim_possessions_of(peer)
+        {
+            return Ok(Retry::Now);
+        }
+        if let Message::ProcessReap(pid) = message
+            && !self.reclaim_abandoned(leader, peer, *pid)
+        {
+            return Ok(Retry::Now);
+        }
+        match self.apply_request(leader, peer, frame.seq, message) {
+            Outcome::Answer(answer) => {
+                self.answer(peer, frame.seq, &answer);
+                Ok(Retry::No)
+            }
+            Outcome::NotForLeader => self.handle_as_member(peer, frame, message),
+            // Others are served before the frame is handled again.
+            Outcome::Remaining(_) => Ok(Retry::Now),
+            _ => Ok(Retry::No),
+        }
     }
 
     /// Executes a message that is not for the leader's tables, or was applied to them.
