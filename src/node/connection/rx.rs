@@ -132,31 +132,30 @@ impl<'m, P: Pal> Node<'m, P> {
                 if !self.is_for_caller(peer, frame.code) {
                     break Retry::Now;
                 }
-            } else if Expected::of(frame.code).is_some() && !peer.has_room() {
-                if !rx.reads_paused {
-                    self.counters.paused_reads.add(1);
-                    self.pause_reads(peer, rx, true);
-                    // Another thread may have made room before it could see the flag.
-                    if peer.has_room() {
-                        continue;
+            } else {
+                if Expected::of(frame.code).is_some() && !peer.has_room() {
+                    if !rx.reads_paused {
+                        self.counters.paused_reads.add(1);
+                        self.pause_reads(peer, rx, true);
+                        // Another thread may have made room before it could see the flag.
+                        if peer.has_room() {
+                            continue;
+                        }
                     }
+                    break Retry::No;
                 }
-                break Retry::No;
-            }
-            let length = frame.length();
-            let cost = self.cost_of(frame.code);
-            if !is_caller
-                && !self.is_closing()
-                && (rx.share.is_used_up(&self.turns, is_alone)
-                    || cost.is_scan && !self.turns.take_scan(cost))
-            {
-                break Retry::Now;
-            }
-            self.trace_rx(peer, &frame, &mut rx.is_traced);
-            let outcome = self.handle_frame(peer, &frame);
-            if !is_caller {
+                let cost = self.cost_of(frame.code);
+                if !self.is_closing()
+                    && (rx.share.is_used_up(&self.turns, is_alone)
+                        || cost.is_scan && !self.turns.take_scan(cost))
+                {
+                    break Retry::Now;
+                }
                 rx.share.charge(cost);
             }
+            let length = frame.length();
+            self.trace_rx(peer, &frame, &mut rx.is_traced);
+            let outcome = self.handle_frame(peer, &frame);
             // Few frames are charged more than they cost themselves, and a swap takes longer.
             if peer.charge.load(Ordering::Relaxed) != 0 {
                 let frames = peer.charge.swap(0, Ordering::Relaxed);
