@@ -84,15 +84,16 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 continue;
             }
-            match (&mut reader, wake) {
-                (Some(reader), Some(_)) if reader.is_new() => reader.take(),
-                (Some(reader), Some(wake)) if reader.has_stream() => reader.read(limits, wake),
-                (reader, _) => {
-                    if let Some(reader) = reader {
-                        reader.return_half();
-                    }
-                    self.sleep(token, limits);
+            let has_read = match (&mut reader, wake) {
+                (Some(reader), Some(wake)) => reader.read(limits, wake),
+                (Some(reader), None) => {
+                    reader.return_half();
+                    false
                 }
+                (None, _) => false,
+            };
+            if !has_read {
+                self.sleep(token, limits);
             }
             // The event is cleared before the next poll, so that a result which comes after that poll
             // ends the sleep at once.

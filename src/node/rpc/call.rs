@@ -166,11 +166,13 @@ impl Call {
         node: &Node<'_, P>,
         data: &mut ReplyData<'_>,
     ) -> Option<Result<Answer<'static>, Error>> {
-        let outcome = node.waiters.take_outcome(self.token, data)?;
-        Some(match (outcome, &self.step) {
-            (Ok(Answer::Status(Err(Errno::EINTR))), Step::Cancelling { error, .. }) => Err(*error),
-            (outcome, _) => outcome,
-        })
+        let outcome = node.waiters.take_outcome(self.token, data);
+        if let Step::Cancelling { error, .. } = &self.step
+            && let Some(Ok(Answer::Status(Err(Errno::EINTR)))) = &outcome
+        {
+            return Some(Err(*error));
+        }
+        outcome
     }
 
     /// Ends the wait with `error`. A request for a lock is cancelled first, and then the outcome comes

@@ -53,24 +53,9 @@ impl<'a, 'n, 'm, P: Pal> CallerRead<'a, 'n, 'm, P> {
         }
     }
 
-    /// Whether the thread has not tried to take the half.
-    pub(super) fn is_new(&self) -> bool {
-        self.since.is_none()
-    }
-
-    /// Whether the thread has the half.
-    pub(super) fn has_stream(&self) -> bool {
-        self.rx.is_some()
-    }
-
     /// Takes the half, if it is free.
-    pub(super) fn take(&mut self) {
-        self.take_since(self.node.now());
-    }
-
-    /// As `take`, at that time.
     #[inline]
-    pub(super) fn take_since(&mut self, now: Time) {
+    pub(super) fn take(&mut self, now: Time) {
         self.since = Some(now);
         let (node, peer) = (self.node, self.peer);
         if !node.pal.supports_caller_read() || node.config.driving == Driving::Caller {
@@ -107,16 +92,16 @@ impl<'a, 'n, 'm, P: Pal> CallerRead<'a, 'n, 'm, P> {
     }
 
     /// Waits for bytes of the peer, and handles the answers among them. Gives the half back if a frame
-    /// or an event is left for the worker.
+    /// or an event is left for the worker. Only takes the half if the thread has not tried that before.
+    /// False if the thread does not have it.
     #[inline]
-    pub(super) fn read(&mut self, limits: Limits<'_>, wake: Wake) {
-        let (Some(rx), Some(since)) = (&mut self.rx, self.since) else {
-            return;
+    pub(super) fn read(&mut self, limits: Limits<'_>, wake: Wake) -> bool {
+        let Some(since) = self.since else {
+            self.take(self.node.now());
+            return true;
         };
-        let wake = if limits.interrupt.is_some() {
-            Wake::Event
-        } else {
-            wake
+        let Some(rx) = &mut self.rx else {
+            return false;
         };
         let goes_on = !self.peer.broken.load(Ordering::SeqCst)
             && self
@@ -125,6 +110,7 @@ impl<'a, 'n, 'm, P: Pal> CallerRead<'a, 'n, 'm, P> {
         if !goes_on {
             self.return_half();
         }
+        true
     }
 }
 
@@ -148,6 +134,11 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> bool {
         let (Some(stream), Some(event)) = (&rx.stream, self.waiters.event(claim)) else {
             return false;
+        };
+        let wake = if limits.interrupt.is_some() {
+            Wake::Event
+        } else {
+            wake
         };
         let spin = !self.config.spin.is_zero() && self.caller_spin.is_worth_it();
         let mut read = Err(StreamError::WouldBlock);

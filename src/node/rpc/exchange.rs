@@ -64,21 +64,21 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let outcome = {
             let peer = self.peer(dest)?;
-            let call = Call::begin(self, dest, message, now)?;
+            let mut call = Call::begin(self, dest, message, now)?;
             call.record_begin(self);
             // The caller takes the receiving half before it sends the request, so that the answer does
             // not wake the worker.
             let mut reader = CallerRead::new(self, &peer, call.token);
-            reader.take_since(now);
+            reader.take(now);
             let to = Some((&peer, message));
-            self.finish_call(call, to, Some(&mut reader), limits, data)
+            self.finish_call(&mut call, to, Some(&mut reader), limits, data)
         };
-        match outcome {
-            Err(error) if self.is_moved(dest, message, error) => {
-                self.call_again(message, data, limits)
-            }
-            outcome => outcome,
+        if let Err(error) = &outcome
+            && self.is_moved(dest, message, *error)
+        {
+            return self.call_again(message, data, limits);
         }
+        outcome
     }
 
     /// Makes a request of the leader again, since the one before has gone, and did not take it.
@@ -103,7 +103,7 @@ impl<'m, P: Pal> Node<'m, P> {
     #[inline]
     pub(super) fn finish_call(
         &self,
-        mut call: Call,
+        call: &mut Call,
         to: Option<(&PeerRef<'_, 'm, P::Stream>, &Message<'_>)>,
         reader: Option<&mut CallerRead<'_, '_, 'm, P>>,
         limits: Limits<'_>,

@@ -128,7 +128,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let limits = Limits::beginning(wait, || now);
         match self.begin_waiting_own(message, now, false)? {
             Own::Answered(answer) => Ok(answer),
-            Own::Waits(call) => self.finish_call(call, None, None, limits, data),
+            Own::Waits(mut call) => self.finish_call(&mut call, None, None, limits, data),
         }
     }
 
