@@ -56,8 +56,8 @@ pub enum Quota {
 /// closed the connection, the process has not left for good, and may come back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Admission {
-    /// Also a VMID that was not given out yet, again and again: for families whose launcher numbers the
-    /// processes itself, as C programs may.
+    /// The leader also lets a process connect with a VMID that was not given out yet, again and again: for
+    /// families whose launcher numbers the processes itself, as C programs may.
     #[default]
     Any,
     /// Only a VMID that was given out, or that [`Node::announce`](crate::Node::announce) has announced: for

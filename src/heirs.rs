@@ -24,10 +24,10 @@ pub enum Heirs {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Adoption {
-    /// They have no parent, and nobody learns of their ends, as a shell's daemons.
+    /// The children have no parent, and nobody learns of their ends, as with a shell's daemons.
     #[default]
     None,
-    /// They become children of the process that leads then, which reaps them.
+    /// The children become those of the process that leads then, which reaps them.
     NewLeader,
 }
 

@@ -38,8 +38,8 @@ pub(crate) mod c {
 
     use crate::store::Once;
 
-    /// It gets a level (0 error, 1 warning, 2 debug) and the text. Nothing is logged before it is
-    /// set.
+    /// The function gets a level (0 error, 1 warning, 2 debug) and the text. Nothing is logged
+    /// before it is set.
     pub(crate) static SINK: Once<fn(u32, Arguments<'_>)> = Once::new();
 
     #[inline(never)]

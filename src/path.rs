@@ -36,7 +36,7 @@ pub(crate) fn scan_path(path: &[u8]) -> (u64, bool) {
     let tail = path.len().checked_sub(8).and_then(|at| path.get(at..));
     let last = match tail.and_then(<[u8]>::first_chunk) {
         _ if rest.is_empty() => 0,
-        // It overlaps the word before: one read takes less time than one for each byte.
+        // The last word overlaps the word before: one read takes less time than one for each byte.
         Some(last) => {
             let last = u64::from_le_bytes(*last);
             zeros |= zero_bytes(last);

@@ -30,7 +30,7 @@ pub struct ConfigError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rule {
-    /// It must be at least that.
+    /// The field must be at least that.
     AtLeast {
         /// The least that is allowed.
         least: usize,
@@ -44,7 +44,7 @@ pub enum Rule {
         /// The reason.
         because: &'static str,
     },
-    /// It must be at most that.
+    /// The field must be at most that.
     AtMost {
         /// The most that is allowed.
         most: usize,

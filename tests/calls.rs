@@ -543,7 +543,8 @@ fn a_peer_that_reads_no_answers_does_not_block_other_peers() {
     let leader = stage.leader();
     let friend = stage.member(3, Config::DEFAULT);
     friend.take_id(WAIT).unwrap();
-    // It sends a request, so an answer must be sent to it, but no process listens at its address.
+    // The new process sends a request, so an answer must be sent to it, but no process listens at
+    // its address.
     let mut asks = UnixStream::connect(address(&stage.base, 1)).unwrap();
     asks.write_all(&2_u32.to_le_bytes()).unwrap();
     asks.write_all(&frame(1, 6, &7_u32.to_le_bytes())).unwrap();
@@ -779,7 +780,7 @@ fn a_call_that_fails_before_it_sends_leaves_no_peer() {
         leader.send(gone, &Message::Response(&too_long), WAIT),
         Err(Error::Full(Resource::FrameLength))
     );
-    // It fails at once, without an attempt to connect.
+    // The call fails at once, without an attempt to connect.
     assert_eq!(leader.statistics().pools.peers.now, 0);
     assert_eq!(leader.statistics().refused_total(), 0);
     leader.leave(WAIT).unwrap();

@@ -373,7 +373,7 @@ fn streams_of_the_host_are_wrapped_too() {
         }
         assert!(received.iter().copied().eq((0..BYTES).map(byte)));
     });
-    // It is cut at the last byte: reported once it is watched, and the writer sees it.
+    // The stream is cut at the last byte: reported once it is watched, and the writer sees it.
     assert!(two.wait_readable(&inward, &event, Deadline::Never));
     event.set();
     assert!(!two.wait_readable(&inward, &event, Deadline::Never));

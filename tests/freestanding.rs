@@ -37,8 +37,8 @@ fn build_and_run(name: &str, flags: &str, features: &[&str]) -> Option<PathBuf> 
     assert!(output.status.success(), "{}:\n{text}", output.status);
     assert!(text.ends_with("freestanding: ok\n"), "{text}");
     assert!(text.contains("send buffers"), "{text}");
-    // It is linked statically without a library, so it has all that it needs. An allocator would
-    // appear under these names.
+    // The program is linked statically without a library, so it has all that it needs. An allocator
+    // would appear under these names.
     let bytes = std::fs::read(&program).unwrap();
     for name in ["__rust_alloc", "__rust_no_alloc_shim", "malloc"] {
         let found = bytes

@@ -128,7 +128,7 @@ fn the_end_of_a_log_is_certain_only_if_its_writer_has_not_revoked_it() {
     assert_eq!(read_to_end(&reader), b"");
     assert_eq!(reader.end_of_log(), LogWriterEnd::Certain);
 
-    // Also if the writer could write nothing more.
+    // The reader sees the revocation also if the writer could write nothing more.
     let (writer, reader) = log();
     assert_eq!(writer.write(&[&vec![1; SIZE as usize]]), Ok(SIZE as usize));
     writer.revoke_log();
@@ -144,7 +144,7 @@ fn a_log_whose_reader_has_gone_takes_nothing_more() {
     assert_eq!(reader.read(&mut [0; 6]), Ok(6));
     drop(reader);
     assert_eq!(writer.write(&[b"after"]), Err(StreamError::Closed));
-    // Also one that has read nothing.
+    // A reader that has read nothing sees the revocation, too.
     let (writer, reader) = log();
     drop(reader);
     assert_eq!(writer.write(&[b"after"]), Err(StreamError::Closed));

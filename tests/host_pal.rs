@@ -35,7 +35,7 @@ fn bytes_arrive_in_order_and_the_end_is_reported() {
 
     assert_eq!(out.write(&[b"he", b"", b"ll", b"o"]), Ok(5));
     assert_eq!(out.write(&[b", you"]), Ok(5));
-    // It is reported until it is read.
+    // The stream is reported until it is read.
     for _ in 0..2 {
         assert_eq!(wait(&family.two).as_slice(), [(Token(7), Interest::READ)]);
     }
@@ -181,7 +181,7 @@ fn unusable_paths_give_an_error_that_explains_them() {
         fails(&dir.path().join("a\0b")).kind(),
         ErrorKind::InvalidInput
     );
-    // They would name files in another directory than it seems.
+    // These names would name files in another directory than it seems.
     for name in [".", "..", "x/.", "x/..", "x//", "x//."] {
         let error = fails(&dir.path().join(name));
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");

@@ -504,7 +504,7 @@ fn an_id_is_transferred_only_with_room_for_the_parts_of_its_range() {
                 assert_eq!((ranges.len(), ranges.owner_of(id)), (1, Some(vmid(1))));
             } else {
                 assert_eq!((given, ranges.len()), (Ok(()), parts), "{id}");
-                // It is one interval by now.
+                // The range is one interval by now.
                 ranges.change_owner(vmid(2), id, vmid(3)).unwrap();
                 assert_eq!((ranges.len(), ranges.owner_of(id)), (parts, Some(vmid(3))));
             }
@@ -561,7 +561,7 @@ proptest! {
                     prop_assert!(owned.contains(&id) && ever.insert(id), "{} again", id);
                     used.push(id);
                 },
-                // It may have been in use before, but is not now.
+                // The ID may have been in use before, but is not now.
                 Use::TakeAny => {
                     let is_free = |id: &Id| !used.contains(id) && !leaving.contains(id);
                     if let Some(id) = own.alloc_any() {

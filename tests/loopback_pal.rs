@@ -175,7 +175,7 @@ fn the_clock_moves_only_when_advanced() {
     STATIC.advance(Duration::from_micros(3));
     assert_eq!(one.now(), Time(3000));
     assert_eq!(STATIC.now(), Time(3000));
-    // It does not wait until then.
+    // The wait does not wait until then.
     one.wait(&mut ReadyList::new(), Deadline::At(Time(4000)));
     let event = one.event().unwrap();
     one.wait_event(&event, Deadline::Never);

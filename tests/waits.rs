@@ -179,7 +179,7 @@ fn the_worker_sleeps_while_it_waits_for_the_last_bytes_of_a_peer() {
         let words = (&&peer).connect(Vmid::LEADER).unwrap();
         words.write(&[&2_u32.to_le_bytes()]).unwrap();
         turn_a_little(node);
-        // It reads no more, and its last bytes are still under way.
+        // The peer reads no more, and its last bytes are still under way.
         drop((&&peer).accept().unwrap());
         let until = network.now() + Duration::from_millis(100);
         while network.now() < until {
@@ -296,7 +296,7 @@ fn a_peer_that_reads_no_answers_does_not_keep_the_worker_awake() {
         let hello = frame(0, &hello(2));
         words.write(&[&2_u32.to_le_bytes(), &hello]).unwrap();
         let ask = wish(7);
-        // It writes until no more bytes are accepted.
+        // The member writes until no more bytes are accepted.
         while words.write(&[&ask]) == Ok(ask.len()) {
             node.poll(Deadline::Now);
         }
@@ -358,7 +358,7 @@ fn a_leader_that_shuts_down_does_not_look_like_a_c_leader() {
         let words = late.inner.connect(Vmid::LEADER).unwrap();
         words.write(&[&3_u32.to_le_bytes()]).unwrap();
         node.poll(Deadline::Now);
-        // It is not finished as long as this is not read.
+        // The shutdown is not finished as long as this is not read.
         queue_too_much(node, Vmid::new(2).unwrap());
         let hello = frame(0, &hello(3));
         let question = frame(1, &Message::GetIdOwner(1));

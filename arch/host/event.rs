@@ -165,7 +165,7 @@ impl HostEvent {
 
     fn signal_pollers(&self) {
         if let Some(eventfd) = self.eventfd.get() {
-            // It can fail only when it is readable already.
+            // The write can fail only when it is readable already.
             let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
         }
     }

@@ -166,7 +166,8 @@ impl Host {
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
         let token = EventData::new_u64(Token::LISTENER.0);
         epoll::add(&epoll, place.listener(), token, EventFlags::IN).map_err(failed)?;
-        // It is edge-triggered: each write is reported once, so it never has to be read empty.
+        // The watch of the eventfd is edge-triggered: each write is reported once, so it never has
+        // to be read empty.
         epoll::add(
             &epoll,
             &waker,

@@ -71,7 +71,7 @@ impl Pal for Host {
                 Ok(socket) => end_listener(&socket, *us),
                 Err(error) => connect_error(error) == ConnectError::NotListening,
             },
-            // It may be on another machine.
+            // The peer may be on another machine.
             Transport::Network { .. } => false,
         }
     }
@@ -180,7 +180,7 @@ impl Pal for Host {
 
     fn wake(&self) {
         if !self.wake_asked.swap(true, Ordering::AcqRel) {
-            // It could fail only after 2^64 wakes.
+            // The write could fail only after 2^64 wakes.
             let _ = rustix::io::write(&self.waker, &1_u64.to_ne_bytes());
         }
     }

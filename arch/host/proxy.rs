@@ -180,7 +180,7 @@ impl Proxy {
             } else if readiness.contains(Interest::HANG_UP) {
                 self.close_from_member(stream);
             } else if let Some(Some((watched, _))) = self.from_member.get_mut(usize::from(stream)) {
-                // It accepts more bytes, which `update` writes.
+                // The member's stream accepts more bytes, which `update` writes.
                 watched.set_interest(&self.host, Interest::HANG_UP);
             }
         }

@@ -172,7 +172,7 @@ impl Drop for HostStream {
                 // A ring that was never read must be closed, too: the socket alone stops no write.
                 let _ = RingReader::receive(self.socket.as_fd());
             }
-            // It fails if the socket is not connected, or not any more.
+            // The call fails if the socket is not connected, or not any more.
             let _ = shutdown(&self.socket, Shutdown::Both);
         }
     }

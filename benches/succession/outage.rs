@@ -112,7 +112,7 @@ fn outage(family: &mut Family, asker: &HostNode) -> Result<Duration> {
     while last < at {
         last = ask();
     }
-    // It is reaped afterwards.
+    // The old leader is reaped afterwards.
     let _dead = family.kill(old)?;
     // An answer of the old leader may be followed by the change before this looks. So the longest wait counts, up
     // to the one after the change.

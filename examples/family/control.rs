@@ -32,21 +32,21 @@ pub(crate) enum Command {
 /// A message from a member.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum MemberMessage {
-    /// It has joined the family.
+    /// The member has joined the family.
     Ready,
     /// Its progress.
     Progress(Counts),
     /// A snapshot of its node.
     Snapshot(Box<Snapshot>),
-    /// It has transferred an ID to another member, and the leader has confirmed that.
+    /// The member has transferred an ID to another member, and the leader has confirmed that.
     Gave { id: Id, to: Vmid },
-    /// It has allocated as many IDs as it should.
+    /// The member has allocated as many IDs as it should.
     Done,
-    /// It has stopped working.
+    /// The member has stopped working.
     Stopped,
-    /// It has released all IDs, and the leader has received that.
+    /// The member has released all IDs, and the leader has received that.
     Emptied,
-    /// It has left.
+    /// The member has left.
     Report(Box<Report>),
 }
 

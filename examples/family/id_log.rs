@@ -21,13 +21,13 @@ pub(crate) fn now() -> u64 {
 /// An event of an ID at a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// It was allocated.
+    /// The ID was allocated.
     Taken = 1,
-    /// It was received from another member.
+    /// The ID was received from another member.
     Accepted = 2,
-    /// It is about to be released.
+    /// The ID is about to be released.
     Released = 3,
-    /// It is about to be transferred to another member.
+    /// The ID is about to be transferred to another member.
     Given = 4,
     /// The leader has refused the transfer: the member still holds it.
     Kept = 5,

@@ -131,8 +131,8 @@ impl Processes {
         if start.key.is_there() {
             process.arg("--secure");
         }
-        // It gets a group of its own: an interrupt from the keyboard is for the leader, which ends
-        // all.
+        // The member gets a group of its own: an interrupt from the keyboard is for the leader,
+        // which ends all.
         process
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -72,7 +72,7 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
     raise_descriptor_limit().context("raising the limit of descriptors")?;
     let traces = match &options.trace {
         Some(to) => {
-            // Else the run would be over before it is known that its recording cannot be kept.
+            // The file is made first: else the run would be over before it is known that its recording cannot be kept.
             File::create(to).with_context(|| {
                 let to = to.display();
                 format!("cannot write {to}: give --trace a file in a directory that is there")

@@ -120,7 +120,7 @@ impl Attacker<'_> {
             let code = SUCCESSION[number % SUCCESSION.len()];
             let zeros = [0_u8; 64];
             let length = match code {
-                // They are allowed, and so they are the most.
+                // Marks are allowed, and so they are the most frequent.
                 MARK => 8,
                 WHO_LEADS => 0,
                 // A stream that ends at once costs the leader more than a frame.

@@ -18,11 +18,11 @@ const CANDIDATES: usize = 4;
 /// The reaction of a candidate when it is chosen.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Plan {
-    /// It does not read the log.
+    /// The candidate does not read the log.
     Silence,
-    /// It confirms a state that is not the leader's.
+    /// The candidate confirms a state that is not the leader's.
     Confirm,
-    /// It ends.
+    /// The candidate ends.
     Leave,
 }
 
@@ -72,7 +72,7 @@ impl Attacker<'_> {
             });
             std::thread::sleep(Duration::from_millis(1));
         }
-        // Otherwise the measurement says nothing.
+        // Without a dismissal the measurement says nothing.
         ensure!(chosen > 0, "no candidate was chosen and dismissed");
         Ok(())
     }

@@ -59,12 +59,12 @@ pub(crate) struct Options {
 /// The reaction of a process when its leader is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Succession {
-    /// It ends.
+    /// The process ends.
     #[default]
     None,
-    /// It goes on with another leader.
+    /// The process goes on with another leader.
     Follows,
-    /// It may lead.
+    /// The process may lead.
     Leads,
 }
 

@@ -280,7 +280,7 @@ impl Run<'_> {
                 let limit = Wait::at_most(self.options.limit());
                 let child = self.leader.start_child(limit);
                 let child = child.context("preparing a process")?;
-                // It is added before it runs and can be reported.
+                // The child is added before it runs and can be reported.
                 self.register.add(pid_of(&child)?);
                 let start = Start {
                     child,

@@ -64,8 +64,8 @@ pub(crate) fn signal(
                     note(1, -1);
                 }
             }
-            // It has not joined yet, or has ended; and may have received the signal at the last
-            // moment.
+            // The target has not joined yet, or has ended; and may have received the signal at the
+            // last moment.
             Err(Error::NoSuchProcess | Error::Refused { .. }) => {}
             Err(error) => return Err(error).with_context(|| format!("signalling {pid}")),
         }

@@ -18,11 +18,11 @@ use crate::member::Succession;
 /// The planned end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
-    /// It ends by itself.
+    /// The process ends by itself.
     End,
-    /// It is killed while it works.
+    /// The process is killed while it works.
     Kill,
-    /// It ends by itself, and is killed at about that time: both ends are right.
+    /// The process ends by itself, and is killed at about that time: both ends are right.
     Both,
 }
 
@@ -157,7 +157,7 @@ impl RunningProcess {
         let is_right = match (self.plan, status.code().map(i32::unsigned_abs)) {
             (Plan::End | Plan::Both, Some(code)) => by_itself && code == self.code,
             (Plan::Kill, None) => exit.signal == SIGPWR,
-            // It was killed after it had reported its end.
+            // The process was killed after it had reported its end.
             (Plan::Both, None) => by_itself || exit.signal == SIGPWR,
             (Plan::End, None) | (Plan::Kill, Some(_)) => false,
         };
@@ -204,9 +204,9 @@ pub(crate) struct Known {
     pub(crate) to_first: u64,
     /// The number of exit reports about it.
     pub(crate) reports: u32,
-    /// It was reaped.
+    /// The process was reaped.
     pub(crate) reaped: bool,
-    /// It must not be signalled any more.
+    /// The process must not be signalled any more.
     pub(crate) output_ended: bool,
 }
 

@@ -15,18 +15,19 @@ use crate::record::{Entry, Event, now};
 /// The kind of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It works until the example ends it, and counts its changes of the value in that place.
+    /// The process works until the example ends it, and counts its changes of the value in that
+    /// place.
     Member { place: usize },
-    /// It ends at once with that code.
+    /// The process ends at once with that code.
     Brief { code: u8 },
 }
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It was told to end, or is brief.
+    /// The process was told to end, or is brief.
     Code(u8),
-    /// It was killed, and had not been at that time.
+    /// The process was killed, at that time or later.
     Killed { at: u64 },
 }
 

@@ -24,7 +24,7 @@ macro_rules! events {
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub(crate) enum Event {
             $($(#[$doc])* $name { $($field: u64),* },)*
-            /// It has prepared a child.
+            /// The process has prepared a child.
             Child(Identity),
             /// The number of changes of the shared value by each process.
             Value(Vec<u64>),
@@ -71,40 +71,41 @@ macro_rules! events {
 
 events!(
     Joined { vmid, pid },
-    /// It follows that leader, which may be itself.
+    /// The process follows that leader, which may be itself.
     Follows { leader },
     /// The heir, as it knows it: 0 for none.
     Heir { vmid },
-    /// It asked all the time: the last answer before the change of leader, and the first after it.
+    /// The process asked all the time: the last answer before the change of leader, and the first
+    /// after it.
     Outage { leader, last, first },
-    /// It has got an ID.
+    /// The process has got an ID.
     Took { id },
-    /// It is going to give the ID back.
+    /// The process is going to give the ID back.
     GivesBack { id },
-    /// It has got the lock of a file.
+    /// The process has got the lock of a file.
     Locked { file },
-    /// It is going to unlock the file.
+    /// The process is going to unlock the file.
     Unlocks { file },
-    /// It has got the shared value to change it.
+    /// The process has got the shared value to change it.
     Acquired {},
-    /// It is going to let the value go.
+    /// The process is going to let the value go.
     LetsGo {},
-    /// It has changed the value so many times; of these so many were given to others.
+    /// The process has changed the value so many times; of these so many were given to others.
     Changed { count, given },
-    /// It is going to send a signal to a process, 0 for all.
+    /// The process is going to send a signal to a process, 0 for all.
     Signals { to },
     /// The signal was accepted; it was sent at that time.
     Signalled { to, begin },
     /// A signal for this process alone, or for all.
     GotSignal { from, to_all },
-    /// It was notified that a child has ended.
+    /// The process was notified that a child has ended.
     Notified { pid },
     Reaped { pid, code, signal },
-    /// It has stopped working.
+    /// The process has stopped working.
     Stopped {},
-    /// It is going to end.
+    /// The process is going to end.
     Ends { code },
-    /// It has left; so many milliseconds after it began to.
+    /// The process has left, so many microseconds after it began to.
     Left { microseconds },
 );
 

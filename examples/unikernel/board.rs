@@ -49,13 +49,13 @@ pub(crate) const fn exit_code(party: usize) -> u32 {
 
 /// The steps of a party.
 pub(crate) mod step {
-    /// It has done its measurements.
+    /// The party has done its measurements.
     pub(crate) const MEASURED: u64 = 1;
     /// As the member: it has locked the first bytes. As a guest: it has found them locked.
     pub(crate) const LOCKED: u64 = 2;
-    /// As a guest: it has got the first bytes, and now has locked its own.
+    /// The party is a guest: it has locked the first bytes, and then its own.
     pub(crate) const HELD: u64 = 3;
-    /// It has counted.
+    /// The party has counted.
     pub(crate) const COUNTED: u64 = 4;
 }
 

@@ -79,7 +79,7 @@ enum Fault {
     Null,
     /// A recursion without end
     Stack,
-    /// It goes on running, but neither reads nor answers
+    /// The guest goes on running, but neither reads nor answers
     Unresponsive,
 }
 

@@ -12,30 +12,31 @@ use crate::wire::Malformed;
 pub enum Refusal {
     /// The peer sent a malformed frame.
     Malformed(Malformed),
-    /// It sent a message of a role that it, or this node, does not have.
+    /// The peer sent a message of a role that it, or this node, does not have.
     WrongRole,
     /// Its answer does not have the form that the request requires.
     WrongAnswer,
-    /// It stated VMID 0 or this node's own.
+    /// The peer stated VMID 0 or this node's own.
     BadVmid,
-    /// It stated a VMID that no process may use: one that was used up, or, with
+    /// The peer stated a VMID that no process may use: one that was used up, or, with
     /// [`Admission::Known`](crate::Admission::Known), one that the leader does not know.
     VmidNotAdmitted,
-    /// It stated the VMID of a process that is connected.
+    /// The peer stated the VMID of a process that is connected.
     VmidTaken,
-    /// It did not state its VMID in time, or too many unidentified connections were waiting.
+    /// The peer did not state its VMID in time, or too many unidentified connections were waiting.
     NoVmid,
-    /// It could not be answered: it does not listen, or its backlog stayed full.
+    /// The peer could not be answered: it does not listen, or its backlog stayed full.
     Unreachable,
-    /// It did not return a delegation, or a lease ([`Config::lease_limit`](crate::Config::lease_limit)), in time.
+    /// The peer did not return a delegation, or a lease ([`Config::lease_limit`](crate::Config::lease_limit)), in
+    /// time.
     NotReturned,
-    /// It sent a sync message that does not match its state of the handle.
+    /// The peer sent a sync message that does not match its state of the handle.
     SyncProtocolViolation,
     /// There is no room for another peer.
     PeersFull,
-    /// It is not of this family (it belongs to another user).
+    /// The peer is not of this family (it belongs to another user).
     NotAllowed,
-    /// It claims to lead the family, or to be about to, and was not named for that.
+    /// The peer claims to lead the family, or to be about to, and was not named for that.
     NotHeir,
     /// Its message is of a reign that has ended.
     StaleReign,

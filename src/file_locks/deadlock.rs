@@ -101,7 +101,7 @@ impl<'m> DeadlockSearch<'m> {
 enum SearchEnd {
     /// The search has reached the owner of the first request again.
     Cycle,
-    /// It has used up its steps.
+    /// The search has used up its steps.
     OutOfSteps,
 }
 

@@ -1,7 +1,7 @@
 //! Owners of locks.
 
 use super::SpaceKind;
-use crate::store::{Entry, Malformed, Reader, Writer, hash64};
+use crate::store::{ImageEntry, ImageReader, ImageWriter, MalformedImage, hash64};
 use crate::wire::{FileLock, LockFamily};
 use crate::{Id, Vmid};
 
@@ -21,15 +21,15 @@ pub enum Owner {
     Flock(u64),
 }
 
-impl Entry for Owner {
+impl ImageEntry for Owner {
     const SIZE: usize = 9;
 
-    fn save(&self, to: &mut Writer<'_>) {
+    fn save(&self, to: &mut ImageWriter<'_>) {
         let (number, kind) = self.key();
         (kind, number).save(to);
     }
 
-    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn load(from: &mut ImageReader<'_>) -> Result<Self, MalformedImage> {
         match u8::load(from)? {
             0 => {
                 // The number of a process: the VMID above the pid.
@@ -39,7 +39,7 @@ impl Entry for Owner {
             }
             1 => u64::load(from).map(Owner::Open),
             2 => u64::load(from).map(Owner::Flock),
-            _ => Err(Malformed),
+            _ => Err(MalformedImage),
         }
     }
 }

@@ -6,7 +6,9 @@ use core::cmp::Reverse;
 use core::hash::Hash;
 
 use crate::error::Errno;
-use crate::store::{Entry, Malformed, NONE, Payer, Reader, Writer, entry, memory_sum};
+use crate::store::{
+    ImageEntry, ImageReader, ImageWriter, MalformedImage, NONE, Payer, entry, memory_sum,
+};
 use crate::wire::{Answer, FileLock, HeldLock, LockKind};
 
 /// A request that waits, or that is complete while its result has not been taken.
@@ -106,32 +108,32 @@ entry!(WaitingRequest {
     payer,
 });
 
-impl Entry for LockCommand {
+impl ImageEntry for LockCommand {
     const SIZE: usize = 3;
 
-    fn save(&self, to: &mut Writer<'_>) {
+    fn save(&self, to: &mut ImageWriter<'_>) {
         match self {
             LockCommand::Set { kind, wait } => (0_u8, (*kind, *wait)).save(to),
             LockCommand::Get { write } => (1_u8, *write).save(to),
         }
     }
 
-    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn load(from: &mut ImageReader<'_>) -> Result<Self, MalformedImage> {
         match u8::load(from)? {
             0 => Ok(LockCommand::Set {
-                kind: Entry::load(from)?,
-                wait: Entry::load(from)?,
+                kind: ImageEntry::load(from)?,
+                wait: ImageEntry::load(from)?,
             }),
-            1 => Entry::load(from).map(|write| LockCommand::Get { write }),
-            _ => Err(Malformed),
+            1 => ImageEntry::load(from).map(|write| LockCommand::Get { write }),
+            _ => Err(MalformedImage),
         }
     }
 }
 
-impl Entry for RequestState {
+impl ImageEntry for RequestState {
     const SIZE: usize = memory_sum!(1_usize, <Result<Option<HeldLock>, Errno>>::SIZE);
 
-    fn save(&self, to: &mut Writer<'_>) {
+    fn save(&self, to: &mut ImageWriter<'_>) {
         match self {
             RequestState::Free => 0_u8.save(to),
             RequestState::Waiting => 1_u8.save(to),
@@ -143,14 +145,14 @@ impl Entry for RequestState {
         }
     }
 
-    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn load(from: &mut ImageReader<'_>) -> Result<Self, MalformedImage> {
         Ok(match u8::load(from)? {
             0 => RequestState::Free,
             1 => RequestState::Waiting,
             2 => RequestState::Deferred,
-            3 => RequestState::Completed(Answer::Status(Entry::load(from)?)),
-            4 => RequestState::Completed(Answer::Lock(Entry::load(from)?)),
-            _ => return Err(Malformed),
+            3 => RequestState::Completed(Answer::Status(ImageEntry::load(from)?)),
+            4 => RequestState::Completed(Answer::Lock(ImageEntry::load(from)?)),
+            _ => return Err(MalformedImage),
         })
     }
 }

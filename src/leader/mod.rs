@@ -32,7 +32,7 @@ use crate::{Id, Vmid};
 
 use crate::file_locks::LockTable;
 use crate::shared_state::Server;
-pub use crate::store::{ImageCursor, Malformed, SMALLEST_SLICE};
+pub use crate::store::{ImageCursor, MalformedImage, SMALLEST_SLICE};
 pub(crate) use broadcast::Broadcast;
 pub use capacities::LeaderCapacities;
 use departed::Departed;

@@ -14,12 +14,12 @@ use crate::wire::{Answer, FileLock, Hello, Message, PidKill, Sync, SyncCode};
 /// The connection of a process to the leader's process when an operation about it begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Presence {
-    /// It has no stream to the leader's process.
+    /// The process has no stream to the leader's process.
     #[default]
     Absent,
-    /// It is connected and has not sent HELLO, or it is the leader's own process.
+    /// The process is connected and has not sent HELLO, or it is the leader's own process.
     Connected,
-    /// It is connected and knows the extensions of the protocol.
+    /// The process is connected and knows the extensions of the protocol.
     Extended,
 }
 

@@ -74,7 +74,7 @@ pub enum OutgoingId {
 
 /// The kinds of messages that the outbox sends in rotation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(super) enum MessageKind {
     FileNotice,
     Recall,
     ProcessNotice,
@@ -82,20 +82,20 @@ pub(super) enum Kind {
     Sync,
 }
 
-impl Kind {
+impl MessageKind {
     /// The kind that comes after a message of this kind.
-    fn next(self) -> Kind {
+    fn next(self) -> MessageKind {
         match self {
-            Kind::FileNotice => Kind::Recall,
-            Kind::Recall => Kind::ProcessNotice,
-            Kind::ProcessNotice => Kind::Signal,
-            Kind::Signal => Kind::Sync,
-            Kind::Sync => Kind::FileNotice,
+            MessageKind::FileNotice => MessageKind::Recall,
+            MessageKind::Recall => MessageKind::ProcessNotice,
+            MessageKind::ProcessNotice => MessageKind::Signal,
+            MessageKind::Signal => MessageKind::Sync,
+            MessageKind::Sync => MessageKind::FileNotice,
         }
     }
 }
 
-codes!(Kind {
+codes!(MessageKind {
     FileNotice = 0,
     Recall = 1,
     ProcessNotice = 2,
@@ -110,14 +110,14 @@ image!(Outbox {
 /// The state of the outbox that is not in a table.
 pub(super) struct Outbox {
     /// The kind that has its turn.
-    turn: Kind,
+    turn: MessageKind,
     /// Whether a message was ready to be sent after the last operation.
     is_ready: bool,
 }
 
 impl Outbox {
     pub(super) const EMPTY: Outbox = Outbox {
-        turn: Kind::FileNotice,
+        turn: MessageKind::FileNotice,
         is_ready: false,
     };
 
@@ -134,14 +134,14 @@ impl OutgoingId {
     }
 
     /// Returns the kind of the message, unless it is an answer.
-    fn kind(self) -> Option<Kind> {
+    fn kind(self) -> Option<MessageKind> {
         Some(match self {
             OutgoingId::LockAnswer | OutgoingId::SignalAnswer => return None,
-            OutgoingId::FileNotice(..) => Kind::FileNotice,
-            OutgoingId::Recall(..) => Kind::Recall,
-            OutgoingId::Exit(_) | OutgoingId::Relative(..) => Kind::ProcessNotice,
-            OutgoingId::Signal(_) => Kind::Signal,
-            OutgoingId::Sync => Kind::Sync,
+            OutgoingId::FileNotice(..) => MessageKind::FileNotice,
+            OutgoingId::Recall(..) => MessageKind::Recall,
+            OutgoingId::Exit(_) | OutgoingId::Relative(..) => MessageKind::ProcessNotice,
+            OutgoingId::Signal(_) => MessageKind::Signal,
+            OutgoingId::Sync => MessageKind::Sync,
         })
     }
 }
@@ -198,10 +198,10 @@ impl Leader<'_> {
         })
     }
 
-    fn next_of(&self, kind: Kind) -> Option<Outgoing<'_>> {
+    fn next_of(&self, kind: MessageKind) -> Option<Outgoing<'_>> {
         match kind {
-            Kind::FileNotice => self.locks.next_notice().map(file_notice),
-            Kind::Recall => {
+            MessageKind::FileNotice => self.locks.next_notice().map(file_notice),
+            MessageKind::Recall => {
                 let (to, number) = self.locks.next_recall()?;
                 Some(Outgoing {
                     to,
@@ -209,7 +209,7 @@ impl Leader<'_> {
                     content: Content::Message(Message::FileLockRecall(number)),
                 })
             }
-            Kind::ProcessNotice => Some(match self.processes.next_notice()? {
+            MessageKind::ProcessNotice => Some(match self.processes.next_notice()? {
                 DueNotice::Exit(notice) => Outgoing {
                     to: notice.to,
                     id: OutgoingId::Exit(notice.exit.pid),
@@ -225,7 +225,7 @@ impl Leader<'_> {
                     })),
                 },
             }),
-            Kind::Signal => {
+            MessageKind::Signal => {
                 let to = self.processes.signals.next_target()?;
                 Some(Outgoing {
                     to,
@@ -233,7 +233,7 @@ impl Leader<'_> {
                     content: Content::Signal(self.processes.signals.next(to)?),
                 })
             }
-            Kind::Sync => {
+            MessageKind::Sync => {
                 let (to, message) = self.leases.poll_transmit()?;
                 Some(Outgoing {
                     to,

@@ -74,7 +74,7 @@ impl Leader<'_> {
         let vmid = Vmid::new(vmid).ok_or(Error::Invalid(Invalid::Vmid))?;
         // A child's VMID was assigned before; the leader's own is not that of a child.
         let is_given = !self.vmids.is_ahead(vmid);
-        // It owns its pid, which its parent has given to it, and it has not connected.
+        // The child owns its pid, which its parent has given to it, and it has not connected.
         let is_granted = self.pending_grants.recipient(from, pid) == Some(vmid);
         let is_its = is_granted && self.ranges.is_single(pid, vmid);
         if vmid == self.own() || !is_given || !is_its {

@@ -243,9 +243,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 let slot = self.deliver_locally(message);
                 Some(slot.map_or(Here::Nothing, Here::Sync))
             }
-            // It has no parent: a child that it inherited is abandoned.
+            // The leader's own process has no parent: a child that it inherited is abandoned.
             Content::Message(Message::ProcessNote(_)) => Some(Here::Relative),
-            // It needs no notice of what it does in its own tables.
+            // The leader's own process needs no notice of what it does in its own tables.
             Content::Message(_) => Some(Here::Nothing),
         }
     }

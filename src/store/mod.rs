@@ -33,10 +33,10 @@ pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
 pub(crate) use digest::{Digest, Digested, HAS_REPLICAS, Sum};
 pub(crate) use hash_index::HashIndex;
 pub(crate) use image::{
-    Entry, Image, Loader, Reader, Saver, Writer, checksum_of, codes, entry, field_size, image,
-    list_length, seal,
+    Image, ImageEntry, ImageReader, ImageWriter, Loader, Saver, checksum_of, codes, entry,
+    field_size, image, list_length, seal,
 };
-pub use image::{ImageCursor, Malformed, SMALLEST_SLICE};
+pub use image::{ImageCursor, MalformedImage, SMALLEST_SLICE};
 pub(crate) use interval_map::{Interval, IntervalMap, MAX_INTERVAL, OwnerCursor};
 pub(crate) use lock::{Contended, SpinLock, SpinLockGuard, acquire};
 pub(crate) use once::Once;

@@ -54,7 +54,7 @@ bitflags::bitflags! {
     pub struct ProcessFlags: u32 {
         /// Orphans among its descendants become its children.
         const SUBREAPER = 1;
-        /// It has executed another program than its parent was running at its start.
+        /// The process has executed another program than its parent was running at its start.
         const EXECUTED = 2;
         /// A signal has stopped it.
         const STOPPED = 4;

@@ -75,9 +75,9 @@ choices! {
     ProcessState: u32 {
         /// Its parent started it; it has not joined yet.
         Starting = 0,
-        /// It runs.
+        /// The process runs.
         Running = 1,
-        /// It is dead, and its parent has not reaped it yet.
+        /// The process is dead, and its parent has not reaped it yet.
         Zombie = 2,
     }
 
@@ -143,9 +143,9 @@ choices! {
 
     /// How a new leader has come to the state of the family.
     SuccessionMode: u32 {
-        /// It was the heir, and has the state of the old leader.
+        /// The new leader was the heir, and has the state of the old leader.
         Standby = 1,
-        /// It collects the state from the members.
+        /// The new leader collects the state from the members.
         Reclaim = 2,
     }
 

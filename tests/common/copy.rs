@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pause};
 
-/// It lives until this is dropped.
+/// The copy lives until this is dropped.
 pub(crate) struct Copy(Pid);
 
 impl Copy {

@@ -12,7 +12,7 @@ pub(crate) fn program(example: &str) -> PathBuf {
     let profile = deps.parent().and_then(Path::parent).unwrap();
     let program = profile.join("examples").join(example);
     BUILT.call_once(|| {
-        // It is missing if only this test was built.
+        // The program is missing if only this test was built.
         if !program.exists() {
             let mut cargo = Command::new(env!("CARGO"));
             cargo

@@ -168,7 +168,7 @@ fn a_dropped_upgrade_leaves_the_handle_shared() {
         }
         drop(upgrade);
         family.settle();
-        // It is held to read, until it is released.
+        // The value is held to read, until it is released.
         ours.unlock_sync(handle, shared, None).unwrap();
         theirs.unlock_sync(other, shared, None).unwrap();
         for (node, handle) in [(theirs, other), (ours, handle)] {

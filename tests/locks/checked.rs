@@ -173,7 +173,7 @@ fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
     if !expected.is_empty() {
         seen.wrong = Some("a wait for nobody");
     }
-    // Who holds a write lock gets a fencing number of this step, and nobody else does: so each is higher than those of
+    // Each holder of a write lock gets a fencing number of this step, and nobody else does: so each is higher than those of
     // the holders before.
     for (process, file) in
         (0..PROCESSES).flat_map(|process| (0..FILES).map(move |file| (process, file)))

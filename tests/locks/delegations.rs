@@ -414,10 +414,10 @@ fn member_that_returns_a_delegation_late_gets_no_other_for_a_while() {
         scope.spawn(|| set(&two, &write(two.pid, 0, 9)));
         return_delegation(&mut rogue, 5, late);
     });
-    // It is granted the lock, and not the file.
+    // The member is granted the lock, and not the file.
     assert_eq!(delegate(&mut rogue, 6, b"/another"), 0);
     assert_eq!(delegations(&family), 0);
-    // It is no reason to close its connection, and others are not affected.
+    // The late return is no reason to close its connection, and others are not affected.
     let three = family.member();
     let mut third = write(three.pid, 0, 9);
     third.path = b"/a/third";

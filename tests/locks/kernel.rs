@@ -156,7 +156,7 @@ impl Process {
                 return Some(self.answer());
             }
             if self.sleeps() {
-                // It may have answered just before, and wait for the next order.
+                // The process may have answered just before, and wait for the next order.
                 return self.has_answered().then(|| self.answer());
             }
             std::thread::yield_now();

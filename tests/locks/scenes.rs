@@ -183,8 +183,8 @@ fn conflicting_flock_conversion_drops_the_old_lock_first() {
         both.gets(1, 0, lock(Do::Flock, READ));
         both.waits(2, 0, lock(Do::Flock, WRITE));
         assert_eq!(both.asks(0, 0, at_once(WRITE)), Some(EAGAIN));
-        // It has lost its read lock: the last holder of a read lock may convert it, past the
-        // waiter.
+        // The process has lost its read lock: the last holder of a read lock may convert it, past
+        // the waiter.
         both.gets(1, 0, lock(Do::Flock, WRITE));
         assert_eq!(both.served(), NOBODY);
         assert_eq!(both.asks(0, 0, at_once(READ)), Some(EAGAIN));

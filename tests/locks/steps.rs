@@ -364,7 +364,7 @@ fn open_file_whose_transfer_is_withdrawn_is_released_in_portions() {
         });
         assert!(withdrawn < PORTION, "{withdrawn} steps");
         assert_eq!(locks.lock_usage().0, 1_000 - 64);
-        // It is locked by the receiver again: then it is not closed any more.
+        // The open file is locked by the receiver again: then it is not closed any more.
         assert_eq!(locks.set(member(3), 1, &ofd(7, 5_000, 5_000)), DONE);
         assert!(!locks.has_releases());
         assert_eq!(locks.lock_usage().0, 1_001 - 64);

@@ -161,7 +161,7 @@ fn a_wait_ends_when_a_connection_is_accepted_or_refused() {
     world.exchange();
     let rests = || world.terminal.channel().0.lock().unwrap().rests;
     let before = rests();
-    // It arrived with the last exchange, and was not reported yet.
+    // The frame arrived with the last exchange, and was not reported yet.
     let mut ready = ReadyList::new();
     world.pal().wait(&mut ready, Deadline::Never);
     assert_eq!(rests(), before);

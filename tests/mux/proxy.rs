@@ -101,7 +101,7 @@ fn a_member_that_violates_the_protocol_is_disconnected() {
     let member = std::thread::spawn(move || {
         run_anyhow(identity, theirs, |node| {
             node.join(WAIT).unwrap();
-            // It sends more than its credit, on a stream of its own.
+            // The member sends more than its credit, on a stream of its own.
             line.write_all(&frame(OPEN, 100, 1)).unwrap();
             line.write_all(&frame(DATA, 100, 1_000_000)).unwrap();
         })

@@ -53,7 +53,7 @@ fn vmid_that_the_leader_gave_out_is_used_by_one_process() {
             let child = numbers(&parent.ask(GET_NEW_VMID, &[]))[0];
             let mut one = Peer::join(base, child);
             assert_eq!(one.owner_of(u32::MAX >> 11), 0);
-            // Also while the process is connected.
+            // The VMID is refused also while its process is connected.
             is_refused(base, child);
             assert_eq!(leader.statistics().refused(Refusal::VmidTaken), 1);
             leaves(leader, one);

@@ -71,7 +71,7 @@ fn five_hundred_members_join_a_c_leader_at_once() {
     println!("{MEMBERS} members joined in {took:?}");
     drop(nodes);
     assert_eq!(leader.end().unwrap().members, MEMBERS as usize);
-    // It is a fraction of a second on an idle machine; without growing pauses many calls fail after
-    // 5 s.
+    // The time is a fraction of a second on an idle machine; without growing pauses many calls fail
+    // after 5 s.
     assert!(took < Duration::from_secs(4), "{took:?}");
 }

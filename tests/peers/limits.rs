@@ -239,7 +239,7 @@ fn the_leader_sends_its_limits_after_its_hello_and_before_any_answer() {
     // An older version sends no limits, and continues as before.
     ask_for_handle(&mut peer);
     assert_eq!(next(&mut peer).0, 12);
-    // They are sent once.
+    // The limits are sent once.
     peer.send(HELLO, &words([1, 0, 0, 0]));
     assert_eq!(next(&mut peer), (HELLO, words([1, 0, 0, 0])));
     assert_eq!(peer.owner_of(1), 1);
@@ -321,7 +321,7 @@ fn a_process_for_which_the_leader_has_no_room_is_refused_with_that_cause() {
     let refused = HostNode::start_with(&family.base(), identity, Config::DEFAULT, os).unwrap();
     assert_eq!(refused.join(WAIT), Err(full));
     assert_eq!(refused.take_id(WAIT), Err(full), "a later call");
-    // It takes nothing from the others.
+    // The refused process takes nothing from the others.
     for member in &members {
         member.take_id(WAIT).unwrap();
     }

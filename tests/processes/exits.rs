@@ -250,7 +250,7 @@ fn orphans_get_the_first_process_as_parent() {
         .node
         .wait_child(ChildSelector::Pid(parent_pid), WAIT)
         .unwrap();
-    // It is a child like any other, and alive.
+    // The parent is a child like any other, and alive.
     assert_eq!(
         family.first.node.wait_child(ChildSelector::Any, NOW),
         Err(Error::TimedOut)
@@ -369,7 +369,7 @@ fn a_child_that_dies_before_it_joins_is_reaped_like_any_other() {
     let parent = family.child();
     for parent in [&family.first, &parent] {
         let child = parent.node.start_child(WAIT).unwrap();
-        // It has sent its VMID, and then nothing more.
+        // The child has sent its VMID, and then nothing more.
         let leader = family.base.with_extension("1");
         let mut stream = UnixStream::connect(leader).unwrap();
         let said = child.vmid.get().to_le_bytes();

@@ -55,7 +55,7 @@ fn a_signal_for_a_group_reaches_members_in_all_processes() {
     for other in [&three, &family.first] {
         assert_eq!(other.signals(), []);
     }
-    // It exists as long as it has a member, even after the end of its leader.
+    // The group exists as long as it has a member, even after the end of its leader.
     let group = one.pid;
     one.exit(0);
     family
@@ -170,7 +170,7 @@ fn a_group_leader_cannot_start_a_session() {
         })
     );
     assert_eq!(two.node.group_of(None, WAIT), Ok(two.pid));
-    // It fails, too, while others are in the group that has its pid.
+    // The call fails, too, while others are in the group that has its pid.
     family
         .first
         .node

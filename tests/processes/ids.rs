@@ -49,7 +49,7 @@ fn ids_transferred_to_a_child_that_never_joins_are_freed() {
     let id = hand_on_and_die(&family, giver, &identity);
     first.abandon_child(identity.vmid).unwrap();
     assert_eq!(first.owner_of(id, WAIT), Ok(None));
-    // Or the parent has ended, and the child has not joined in time.
+    // The parent has ended, and the child has not joined in time.
     let (giver, parent) = (family.child(), family.child());
     let identity = parent.node.start_child(WAIT).unwrap();
     let id = hand_on_and_die(&family, giver, &identity);

@@ -159,7 +159,7 @@ fn an_unreachable_process_is_signalled_through_the_leader() {
                 if let Some(came) = target.signal_from(leader) {
                     break came;
                 }
-                // It may be sent directly again, once the old connection is closed.
+                // The signal may be sent directly again, once the old connection is closed.
                 if let Some(came) = target.signal_from(sender.vmid()) {
                     break came;
                 }

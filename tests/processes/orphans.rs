@@ -160,7 +160,7 @@ fn a_child_that_does_not_join_in_time_is_abandoned_and_leaves_nothing() {
     assert_eq!(after.lock_handles.now, 0);
     assert_eq!(first.ended(), [(pid, 0, 0)]);
     assert!(first.node.check_invariants());
-    // It is too late now.
+    // The call is too late now.
     let late = libos_ipc::host::HostNode::start(&family.base, given[0].0, Config::DEFAULT).unwrap();
     assert!(late.join(WAIT).is_err());
     assert_eq!(first.node.process(given[0].0.pid, WAIT), Err(gone));
@@ -202,7 +202,7 @@ fn leader_that_closes_when_the_time_of_a_start_without_a_parent_is_over_ends() {
         let pid = parent.pid;
         parent.die();
         reap(&family.first, pid);
-        // It closes a little before or after that time.
+        // The stream closes a little before or after that time.
         let then = Instant::now() + limit / 2 + limit / 100 * delay;
         while Instant::now() < then {
             std::hint::spin_loop();
@@ -295,7 +295,7 @@ fn end_of_a_parent_that_never_connected_to_its_child_is_reported() {
     let left = || -> Vec<Vmid> { child.os.notes.lock().left.clone() };
     parent.die();
     until("it is notified", || left() == [vmid]);
-    // It is notified once, whatever is sent to it later.
+    // The child is notified once, whatever is sent to it later.
     let _ = child.node.connect(vmid);
     until("it is known to be gone", || {
         child.node.statistics().pools.peers.now == 1

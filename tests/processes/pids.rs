@@ -36,7 +36,7 @@ fn code(again: Again) -> c_int {
 fn a_pid_is_assigned_again_when_it_names_nothing_any_more() {
     let family = Family::new();
     let first = &family.first.node;
-    // It allocates all free IDs once, and some short ranges.
+    // The first process allocates all free IDs once, and some short ranges.
     let come_again = |pids: [Id; 3]| {
         let mut again = [false; 3];
         for _ in 0..ID_MAX / 32 + 100 {

@@ -124,7 +124,7 @@ fn signals_queued_for_a_process_that_never_joins_are_freed() {
         first.abandon_child(identity.vmid).unwrap();
         until("the places are free", || queued() == 0);
     }
-    // So are the signals of a process that dies with its parent, or later.
+    // The signals of a process that dies with its parent, or later, are dropped, too.
     let parent = family.child();
     let identity = parent.node.start_child(WAIT).unwrap();
     assert_eq!(kill(&family.first, identity, How::Process(50)), 0);

@@ -181,7 +181,7 @@ fn a_signal_can_be_answered_later() {
         let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
         assert_eq!(done, 4, "{outcomes:?}");
     });
-    // Of its own process, too.
+    // A signal to the caller's own process waits for its reply, too.
     thread::scope(|scope| {
         let call = scope.spawn(|| child.node.kill(Target::Process(child.pid), 5, WAIT));
         until("it is put off", || !child.os.notes.lock().later.is_empty());
@@ -242,7 +242,7 @@ fn a_signal_for_all_reaches_every_member_but_the_sender_once() {
     assert_eq!(family.first.node.kill(Target::All, 14, WAIT), Ok(()));
     let late = family.started(starting);
     until("it arrived", || late.signals() == [14]);
-    // And nobody more than that.
+    // The process has received no other signal.
     assert_eq!(
         family.first.node.kill(Target::Process(late.pid), 1, WAIT),
         Ok(())

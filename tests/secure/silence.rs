@@ -493,7 +493,7 @@ fn member_whose_stream_comes_back_stays_cut_off() {
         assert_eq!(family.one.take_id(WAIT), Err(Error::CutOff));
         assert_eq!(family.one.owner_of(1, WAIT), Err(Error::CutOff));
         assert_eq!(family.notices[1].cut_off.load(Relaxed), 1);
-        // It has ended its stream itself, so what it had was free at once.
+        // The member has ended its stream itself, so what it had was free at once.
         assert_eq!(family.notices[0].left.load(Relaxed), 1);
     });
 }

@@ -85,7 +85,7 @@ fn record_locks_pass_from_member_to_member() {
         ..LOCK
     };
     assert_eq!(set(&mut one, &unlock), 0);
-    // It is not answered yet: the rest is locked.
+    // The request is not answered yet: the rest is locked.
     assert_eq!(one.owner_of(1), 0);
     assert_eq!(one.ask(FILE_LOCK_CLEAR_PID, &1_u32.to_le_bytes()), [0; 4]);
     assert_eq!(status(&two.answer_to(seq)), 0);

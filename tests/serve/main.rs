@@ -264,7 +264,7 @@ fn a_peer_that_never_reads_does_not_block_other_peers() {
     for seq in 2..REQUESTS + 2 {
         bytes.extend(frame(seq, GET_ID_OWNER, &1_u32.to_le_bytes()));
     }
-    // It writes as much as possible, until nothing was accepted for a while.
+    // The member writes as much as possible, until nothing was accepted for a while.
     flood.to.set_nonblocking(true).unwrap();
     let mut sent = 0;
     let mut last = Instant::now();

@@ -103,7 +103,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if thread::panicking() {
-            // It prints its faults before it ends.
+            // The server prints its faults before it ends.
             let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
             let mut rest = String::new();
             let _ = self.output.read_to_string(&mut rest);

@@ -173,7 +173,7 @@ fn leader_that_announces_itself_before_the_limit_sees_that_the_member_has_waited
     let mut stream = announce(&led.base, 7, (4, 6, 7));
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| led.member.owner_of(1, long()));
-        // What the leader before has written may still come: its other stream does not end.
+        // Frames of the previous leader may still come: its other stream does not end.
         wait_until("the leader ends the stream of the member", || {
             led.listener.accept().is_ok()
         });
@@ -320,7 +320,7 @@ fn process_that_was_disconnected_can_not_rejoin_the_next_leader() {
     let id = numbers(&peer.ask(ALLOC_ID_RANGE, &[]))[0];
     peer.to.write_all(&bytes_of(0, &HELLO)).unwrap();
     assert_eq!(heir.owner_of(id, long()).unwrap(), Some(given));
-    // It has a stream to the heir, too.
+    // The member has a stream to the heir, too.
     let us = heir.identity().vmid.get();
     let mut early = open(&family.base, number, us);
     send(&mut early, &HELLO);

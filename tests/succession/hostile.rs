@@ -127,13 +127,13 @@ fn is_replaced_with(
     wait_until("the member becomes heir", || {
         family.leader.named_heir() == expected
     });
-    // It keeps that place though the other is still there.
+    // The new heir keeps that place though the other is still there.
     member.take_id(crate::family::long()).unwrap();
     wait_until("the heir has all", || {
         member.tables_state() == family.leader.tables_state()
     });
     assert_eq!(family.leader.named_heir(), expected);
-    // It would know it even if it had not got the dismissal.
+    // The dismissed heir would know it even if it had not got the dismissal.
     if let Some(log) = heir
         .log
         .as_ref()
@@ -159,7 +159,7 @@ fn read_to_end(log: &HostStream) {
 fn an_heir_that_lies_about_its_state_is_dismissed_and_another_one_is_named() {
     is_replaced(DismissReason::Differs, |heir, _| {
         heir.read_state();
-        // It does not know the number of the operation, so it tries all.
+        // The false heir does not know the number of the operation, so it tries all.
         for op in 0..200 {
             let lie = Message::HeirReady(HeirReady { op, digest: 2 });
             heir.peer.to.write_all(&bytes_of(0, &lie)).unwrap();
@@ -196,7 +196,7 @@ fn a_process_that_is_not_named_as_the_heir_yet_delays_no_call_for_long() {
     let mut heir = FalseHeir::join(&family, number, 0);
     let member = family.process(Config::DEFAULT);
     heir.read_state();
-    // It reads no more and confirms nothing, while the log gets full.
+    // The false heir reads no more and confirms nothing, while the log gets full.
     let path = [b'x'; 240];
     let slowest = (0..3_000).map(|round| {
         let lock = FileLock {
@@ -351,7 +351,7 @@ fn members_are_told_who_the_heir_is_and_when_it_is_taken_off() {
 #[test]
 fn new_leader_names_no_heir_while_a_member_is_about_to_rejoin_and_does_not_wait_for_ever() {
     let family = Family::new();
-    // It follows, and never rejoins.
+    // The silent member follows, and never rejoins.
     let mut silent = Peer::join(&family.base, 50);
     silent.to.write_all(&bytes_of(0, &HELLO)).unwrap();
     silent.from().read_exact(&mut [0]).unwrap();

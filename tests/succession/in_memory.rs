@@ -231,7 +231,7 @@ impl Family {
         let expected = Some(heir.identity().vmid);
         for _ in 0..20_000 {
             if leader.named_heir() == expected {
-                // It learns of that, and so do the members.
+                // The heir learns of that, and so do the members.
                 return (0..100).for_each(|_| self.settle());
             }
             self.settle();

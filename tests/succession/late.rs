@@ -248,7 +248,7 @@ fn process_that_its_leader_took_for_dead_before_it_joined_is_no_member_of_the_ne
     Family::delay(Some(&child));
     let mut joins = pin!(child.join_async(long()));
     assert_eq!(poll(&mut joins), None, "it waits for the leader");
-    // The child closes the stream of the leader, which has not said whose it is.
+    // The child closes the stream of the leader, which has not sent its VMID on it.
     family.pass(CONFIG.connect_limit);
     let exit = family.run(heir.wait_child_async(ChildSelector::Any, long()));
     let exit = exit.unwrap();
@@ -287,7 +287,8 @@ fn unlock_of_a_dropped_request_is_not_taken_for_answered_by_the_answer_to_the_re
     let mut waits = Box::pin(member.set_lock_async(&wanted, long()));
     assert_eq!(poll(&mut waits.as_mut()), None);
     (0..10).for_each(|_| family.settle());
-    // It was granted. The leader ends before it reads the unlock, and its successor sends the answer once more.
+    // The lock was granted. The leader ends before it reads the unlock, and its successor sends the answer once
+    // more.
     drop(waits);
     drop(leader);
     family.end_leader();

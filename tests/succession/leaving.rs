@@ -54,7 +54,7 @@ fn heir_that_ends_first_is_replaced_before_it_has_left() {
 #[test]
 fn leader_without_an_heir_does_not_wait_for_a_process_that_had_left_before_it_led() {
     let family = Family::new();
-    // It stays there, as one that waits for the end of its child.
+    // The parent stays there, as one that waits for the end of its child.
     let parent = family.process(FOLLOWER);
     let identity = parent.start_child(long()).unwrap();
     let child = HostNode::start(&family.base, identity, CONFIG).unwrap();
@@ -81,7 +81,7 @@ fn changes_of_a_member_that_shuts_down_without_a_leader_reach_the_next_one() {
         let given = member.take_id(long()).unwrap();
         let Family { leader, _dir, .. } = family;
         drop(leader);
-        // It may not have noticed the end of its leader yet. Nothing answers this message.
+        // The member may not have noticed the end of its leader yet. Nothing answers this message.
         member
             .transfer_id(given, heir.identity().vmid, long())
             .unwrap();

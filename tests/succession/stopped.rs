@@ -54,7 +54,7 @@ fn start_leader(base: &Path) -> (Child, [Identity; 2]) {
 fn stop(process: &Child) {
     let pid = Pid::from_child(process);
     kill_process(pid, Signal::STOP).unwrap();
-    // It runs on for a moment after the signal was sent.
+    // The process runs on for a moment after the signal was sent.
     let stopped = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
     assert!(stopped.is_some_and(|(_, status)| status.stopped()));
 }
@@ -119,7 +119,7 @@ fn stopped_leader_is_ended_for_certain_before_its_heir_leads() {
     let owner = member.owner_of(id, long()).unwrap();
     assert_eq!(owner, Some(member.identity().vmid));
     assert_eq!(member.leader(), heir.identity().vmid);
-    // It can't wake up any more.
+    // The old leader can't wake up any more.
     let _ = kill_process(Pid::from_child(&leader), Signal::CONT);
     let status = leader.wait().unwrap();
     assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}");

@@ -228,7 +228,7 @@ fn waiter_that_times_out_withdraws_its_request() {
         assert_eq!(takes_request(client), Some(WRITE));
         client.change_waiters(WRITE, -1);
         assert_eq!(client.poll_transmit(), None);
-        // So the lease may still be granted.
+        // The request stands, so the lease may still be granted.
         grant(client, WRITE);
         assert_eq!(client.acquire(WRITE, true), Acquisition::Acquired);
     });

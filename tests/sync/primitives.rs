@@ -527,7 +527,7 @@ mod barrier {
         assert_eq!((first.is_last(), second.is_last()), (false, true));
         assert_eq!(mine.pass(first, WAIT), Ok(()));
         assert_eq!(theirs.pass(second, WAIT), Ok(()));
-        // It has closed again.
+        // The barrier has closed again.
         let next = mine.arrive(WAIT).unwrap();
         assert_eq!(mine.pass(next, SHORT), Err(Error::TimedOut));
     }

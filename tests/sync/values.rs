@@ -121,7 +121,7 @@ fn value_that_a_process_opens_twice_stays_until_both_are_dropped() {
     assert_eq!(*third.read(WAIT).unwrap(), 6);
     let id = third.id();
     drop(third);
-    // It is opened before the leader has confirmed the close, and closed again, and so on.
+    // The handle is opened before the leader has confirmed the close, and closed again, and so on.
     for _ in 0..20 {
         let value = node.share::<u64>(Some(id)).unwrap();
         drop(node.share::<u64>(Some(id)).unwrap());

@@ -220,7 +220,7 @@ fn a_slow_disk_loses_records_and_delays_no_frame() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
-    // It is open at both ends, so that neither side waits for the other to open it.
+    // The pipe is open at both ends, so that neither side waits for the other to open it.
     let mut disk = File::options().read(true).write(true).open(&pipe).unwrap();
     let recorder = Recorder::create(&pipe).unwrap();
     let net = Box::new(Net::new());

@@ -33,7 +33,7 @@ pub struct Merged {
 struct MergedRecord<'f> {
     record: Record,
     bytes: &'f [u8],
-    /// It is the second entry of a frame that both ends recorded.
+    /// The entry is the second one of a frame that both ends recorded.
     is_duplicate: bool,
 }
 

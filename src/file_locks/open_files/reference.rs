@@ -3,7 +3,7 @@
 use crate::Vmid;
 use core::hash::Hash;
 
-use crate::store::{Entry, Malformed, Payer, Reader, Writer, codes, entry};
+use crate::store::{ImageEntry, ImageReader, ImageWriter, MalformedImage, Payer, codes, entry};
 
 /// The state of a member's reference to an open file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,10 +52,10 @@ pub(super) struct Reference {
     pub(super) payer: Payer,
 }
 
-impl Entry for HoldState {
+impl ImageEntry for HoldState {
     const SIZE: usize = 6;
 
-    fn save(&self, to: &mut Writer<'_>) {
+    fn save(&self, to: &mut ImageWriter<'_>) {
         match self {
             HoldState::Held => 0_u8.save(to),
             HoldState::Closing => 1_u8.save(to),
@@ -64,18 +64,18 @@ impl Entry for HoldState {
         }
     }
 
-    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn load(from: &mut ImageReader<'_>) -> Result<Self, MalformedImage> {
         Ok(match u8::load(from)? {
             0 => HoldState::Held,
             1 => HoldState::Closing,
             2 => HoldState::Inherited {
-                by: Entry::load(from)?,
-                has_joined: Entry::load(from)?,
+                by: ImageEntry::load(from)?,
+                has_joined: ImageEntry::load(from)?,
             },
             3 => HoldState::Sent {
-                by: Entry::load(from)?,
+                by: ImageEntry::load(from)?,
             },
-            _ => return Err(Malformed),
+            _ => return Err(MalformedImage),
         })
     }
 }

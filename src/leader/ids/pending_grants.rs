@@ -5,7 +5,7 @@
 //! process is known to start that process the other is responsible from then on.
 
 use super::grants::{Grant, GrantKey, Grants};
-use crate::store::{Arena, Digest, Image, Loader, Malformed, Saver};
+use crate::store::{Arena, Digest, Image, Loader, MalformedImage, Saver};
 use crate::{Id, Vmid};
 
 /// The greatest number of entries, for any number of ranges.
@@ -19,7 +19,7 @@ impl Image for PendingGrants<'_> {
         self.0.save(out);
     }
 
-    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), Malformed> {
+    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), MalformedImage> {
         self.0.load(from)
     }
 

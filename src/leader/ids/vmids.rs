@@ -142,7 +142,7 @@ impl<'m> Vmids<'m> {
     /// Records that the process with that VMID has left, or will never come.
     pub(in crate::leader) fn on_left(&mut self, vmid: Vmid) {
         match self.find(vmid) {
-            // It may come back.
+            // The process may come back.
             Some(grant) if grant.giver == NOBODY => {}
             Some(_) if self.is_ahead(vmid) => self.set(vmid, NOBODY, USED_UP),
             _ => self.grants.remove(vmid.get()),
@@ -190,7 +190,7 @@ impl<'m> Vmids<'m> {
             return false;
         };
         self.grants.remove(grant.number);
-        // It is used up, since it is below the next one.
+        // The VMID is used up, since it is below the next one.
         if let Some(vmid) = Vmid::new(grant.number).filter(|vmid| self.is_ahead(*vmid)) {
             self.advance(vmid);
         }

@@ -11,7 +11,9 @@ use core::hash::{Hash, Hasher};
 
 use super::departed::{Departed, MAX_DEPARTED};
 use super::{Leader, LeaderCapacities};
-use crate::store::{Digest, Image, ImageCursor, Loader, Malformed, SMALLEST_SLICE, Saver, image};
+use crate::store::{
+    Digest, Image, ImageCursor, Loader, MalformedImage, SMALLEST_SLICE, Saver, image,
+};
 use crate::wire::TooSmall;
 
 image!(Leader<'_> {
@@ -63,8 +65,8 @@ impl Leader<'_> {
     /// Returns the checksum of a slice: one that has changed has another one.
     ///
     /// # Errors
-    /// [`Malformed`] if the bytes are too short for a slice.
-    pub fn slice_checksum(slice: &[u8]) -> Result<u64, Malformed> {
+    /// [`MalformedImage`] if the bytes are too short for a slice.
+    pub fn slice_checksum(slice: &[u8]) -> Result<u64, MalformedImage> {
         crate::store::checksum_of(slice)
     }
 
@@ -77,8 +79,8 @@ impl Leader<'_> {
     /// used before [`Leader::finish_load`].
     ///
     /// # Errors
-    /// [`Malformed`] if these are not the bytes of a slice for a leader with such capacities.
-    pub fn load_slice(&mut self, slice: &[u8]) -> Result<(), Malformed> {
+    /// [`MalformedImage`] if these are not the bytes of a slice for a leader with such capacities.
+    pub fn load_slice(&mut self, slice: &[u8]) -> Result<(), MalformedImage> {
         let mut loader = Loader::new(slice)?;
         self.load(&mut loader)?;
         loader.finish()
@@ -88,8 +90,8 @@ impl Leader<'_> {
     /// capacities.
     ///
     /// # Errors
-    /// [`Malformed`] if the tables do not agree with each other. Then the leader must not be used.
-    pub fn finish_load(&mut self) -> Result<(), Malformed> {
+    /// [`MalformedImage`] if the tables do not agree with each other. Then the leader must not be used.
+    pub fn finish_load(&mut self) -> Result<(), MalformedImage> {
         self.clear_unused();
         // No image is made between the operations of one signal for all. An heir that was one before may have begun another.
         self.broadcast = None;
@@ -103,7 +105,7 @@ impl Leader<'_> {
         if is_complete && self.check_invariants() {
             Ok(())
         } else {
-            Err(Malformed)
+            Err(MalformedImage)
         }
     }
 }

@@ -184,13 +184,13 @@ fn corrupted_or_cut_slice_is_malformed() {
         }
         for slice in slices(leader, SMALLEST_SLICE) {
             for length in 0..slice.len() {
-                assert_eq!(other.load_slice(&slice[..length]), Err(Malformed));
+                assert_eq!(other.load_slice(&slice[..length]), Err(MalformedImage));
             }
             let mut slice = slice;
             for _ in 0..100 {
                 let bit = program.rng.usize(..8 * slice.len());
                 slice[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(other.load_slice(&slice), Err(Malformed));
+                assert_eq!(other.load_slice(&slice), Err(MalformedImage));
                 slice[bit / 8] ^= 1 << (bit % 8);
             }
         }

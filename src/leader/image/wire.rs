@@ -1,6 +1,6 @@
 //! The bytes of what the tables have from messages.
 
-use crate::store::{Entry, Malformed, Reader, Writer, codes, entry};
+use crate::store::{ImageEntry, ImageReader, ImageWriter, MalformedImage, codes, entry};
 use crate::wire::{
     ExitReport, HeldLock, KillTarget, LockFamily, LockKind, PidKill, ProcessFlags, SyncState,
 };
@@ -56,14 +56,14 @@ entry!(HeldLock {
     handle
 });
 
-impl Entry for ProcessFlags {
+impl ImageEntry for ProcessFlags {
     const SIZE: usize = 4;
 
-    fn save(&self, to: &mut Writer<'_>) {
+    fn save(&self, to: &mut ImageWriter<'_>) {
         self.bits().save(to);
     }
 
-    fn load(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        ProcessFlags::from_bits(u32::load(from)?).ok_or(Malformed)
+    fn load(from: &mut ImageReader<'_>) -> Result<Self, MalformedImage> {
+        ProcessFlags::from_bits(u32::load(from)?).ok_or(MalformedImage)
     }
 }

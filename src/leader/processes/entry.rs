@@ -23,7 +23,7 @@ pub(super) struct Entry {
     pub(super) reaped: bool,
     /// Its parent must still be notified.
     pub(super) notice_due: bool,
-    /// It is gone, and its children are being given away: it gets no others.
+    /// The process is gone, and its children are being given away: it gets no others.
     pub(super) is_leaving: bool,
     pub(super) flags: ProcessFlags,
     pub(super) pid: Id,

@@ -158,7 +158,7 @@ entry!(Requester { vmid, seq });
 
 /// A signal with a slot of its own.
 #[derive(Clone, Copy, Hash)]
-struct Queued {
+struct QueuedSignal {
     kill: PidKill,
     stamp: u64,
     requester: Option<Requester>,
@@ -168,7 +168,7 @@ struct Queued {
     result: Result<(), Errno>,
 }
 
-entry!(Queued {
+entry!(QueuedSignal {
     kill,
     stamp,
     requester,
@@ -187,7 +187,7 @@ image!(Signals<'_> {
     omitted { limit, steps }
 });
 
-const EMPTY: Queued = Queued {
+const EMPTY: QueuedSignal = QueuedSignal {
     kill: PidKill {
         sender: 0,
         pid: 0,
@@ -225,7 +225,7 @@ pub(crate) struct Signals<'m> {
     targets: Table<'m, TargetMember>,
     free_targets: SlotAllocator<'m>,
     by_vmid: SortedMap<'m>,
-    queue: Table<'m, Queued>,
+    queue: Table<'m, QueuedSignal>,
     free: SlotAllocator<'m>,
     limit: usize,
     queued_count: usize,
@@ -246,7 +246,7 @@ impl<'m> Signals<'m> {
             SlotAllocator::bytes(limits.targets),
             SortedMap::bytes(limits.targets),
             TransmitQueue::bytes(limits.targets),
-            bytes_for::<Queued>(limits.slot_count()),
+            bytes_for::<QueuedSignal>(limits.slot_count()),
             SlotAllocator::bytes(limits.slot_count()),
         )
     }

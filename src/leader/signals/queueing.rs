@@ -1,7 +1,7 @@
 //! How a signal gets into its target's queue, and how it leaves without having been sent.
 
 use super::rules::{REAL_TIME, discarded_by, signal_bit};
-use super::{GENERATIONS, PendingOnce, Queued, Requester, Signals};
+use super::{GENERATIONS, PendingOnce, QueuedSignal, Requester, Signals};
 use crate::Vmid;
 use crate::error::Errno;
 use crate::invariant::Count;
@@ -35,7 +35,7 @@ impl Signals<'_> {
             return Ok(());
         }
         if is_real_time && self.is_queued(to, kill.signal) {
-            // It is pending already.
+            // The signal is pending already.
             return Ok(());
         }
         let stamp = self.next_stamp();
@@ -101,7 +101,7 @@ impl Signals<'_> {
         };
         let stamp = self.next_stamp();
         if let Some(queued) = self.queue.get_mut(slot as usize) {
-            *queued = Queued {
+            *queued = QueuedSignal {
                 kill: *kill,
                 stamp,
                 requester,
@@ -124,7 +124,7 @@ impl Signals<'_> {
     }
 
     /// Iterates over the slots of a list.
-    pub(super) fn list(&self, first: u32) -> impl Iterator<Item = (u32, &Queued)> {
+    pub(super) fn list(&self, first: u32) -> impl Iterator<Item = (u32, &QueuedSignal)> {
         let get = |slot: u32| {
             self.steps.count();
             Some((slot, self.queue.get(slot as usize)?))

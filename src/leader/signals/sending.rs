@@ -1,7 +1,7 @@
 //! The path of signals from a target's queue to its stream, and of its answers back.
 
 use super::rules::signal_bit;
-use super::{OutgoingSignal, PendingOnce, Queued, SignalAnswer, Signals, TargetMember};
+use super::{OutgoingSignal, PendingOnce, QueuedSignal, SignalAnswer, Signals, TargetMember};
 use crate::Vmid;
 use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
@@ -55,7 +55,7 @@ impl Signals<'_> {
             .min_by_key(|(_, once)| once.stamp)
     }
 
-    fn outgoing(slot: u32, queued: &Queued) -> OutgoingSignal {
+    fn outgoing(slot: u32, queued: &QueuedSignal) -> OutgoingSignal {
         let is_awaited = queued.requester.is_some();
         let slot = if is_awaited { slot } else { NONE };
         let generation = u64::from(queued.generation) << u32::BITS;

@@ -1,6 +1,6 @@
 //! Abandoned children: those that will never join.
 
-use super::{Child, Children, EMPTY, Presence};
+use super::{Child, ChildPresence, Children, EMPTY};
 use crate::{Id, Vmid};
 
 /// A child that will never join, which is to be reported to the leader.
@@ -22,7 +22,7 @@ impl Children<'_> {
         }
         let abandoned = Child {
             vmid: Some(vmid),
-            presence: Presence::Abandoned,
+            presence: ChildPresence::Abandoned,
             ..EMPTY
         };
         let child = self.all_mut().find(|child| child.vmid == Some(vmid));

@@ -19,7 +19,7 @@ struct Child {
     vmid: Option<Vmid>,
     /// The exit that the child itself reported. It may not be dead yet.
     reported: Option<ChildExit>,
-    presence: Presence,
+    presence: ChildPresence,
     /// The exit that parents see. It is set when the child's own children have new parents.
     end: Option<RecordedExit>,
     /// Whether a thread is reaping the child: no other thread may.
@@ -29,7 +29,7 @@ struct Child {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Presence {
+enum ChildPresence {
     /// The child is starting, or has joined, and has not connected with this process.
     Unconnected,
     /// The child has a connection with this process.
@@ -43,13 +43,13 @@ enum Presence {
 
 impl Child {
     fn is_abandoned(&self) -> bool {
-        self.presence == Presence::Abandoned
+        self.presence == ChildPresence::Abandoned
     }
 
     /// Whether this process sees the child's end without a leader: by the end of the connection, or by the child's own
     /// report.
     fn is_in_sight(&self) -> bool {
-        self.presence != Presence::Unconnected || self.reported.is_some()
+        self.presence != ChildPresence::Unconnected || self.reported.is_some()
     }
 
     /// Whether that pid is the child's, or none is named.
@@ -62,7 +62,7 @@ const EMPTY: Child = Child {
     pid: 0,
     vmid: None,
     reported: None,
-    presence: Presence::Unconnected,
+    presence: ChildPresence::Unconnected,
     end: None,
     reaping: false,
     reap_sent: false,
@@ -173,7 +173,7 @@ impl<'m> Children<'m> {
     pub fn reserve(&mut self, vmid: Vmid) -> Result<(), Error> {
         self.put(Child {
             vmid: Some(vmid),
-            presence: Presence::Abandoned,
+            presence: ChildPresence::Abandoned,
             reaping: true,
             ..EMPTY
         })
@@ -182,7 +182,7 @@ impl<'m> Children<'m> {
     /// Turns the reserved entry into a child with that pid.
     pub fn start(&mut self, vmid: Vmid, pid: Id) {
         if let Some(child) = self.find_abandoned(vmid) {
-            (child.pid, child.presence, child.reaping) = (pid, Presence::Unconnected, false);
+            (child.pid, child.presence, child.reaping) = (pid, ChildPresence::Unconnected, false);
         }
     }
 
@@ -209,15 +209,15 @@ impl<'m> Children<'m> {
     /// Records that this process ends its connection with another one, which lives. If that is a child, its end is not
     /// known.
     pub fn lose_sight_of(&mut self, vmid: Vmid) {
-        self.set_presence(vmid, Presence::Unconnected);
+        self.set_presence(vmid, ChildPresence::Unconnected);
     }
 
     /// Records that a process has a connection with this one. It may be a child.
     pub fn note_connected(&mut self, vmid: Vmid) {
-        self.set_presence(vmid, Presence::Connected);
+        self.set_presence(vmid, ChildPresence::Connected);
     }
 
-    fn set_presence(&mut self, vmid: Vmid, presence: Presence) {
+    fn set_presence(&mut self, vmid: Vmid, presence: ChildPresence) {
         if let Some(child) = self.all_mut().find(|child| child.vmid == Some(vmid)) {
             child.presence = presence;
         }
@@ -289,7 +289,7 @@ impl<'m> Children<'m> {
             child.vmid == Some(vmid) && child.end.is_none() && child.is_in_sight()
         };
         let child = self.all_mut().find(is_match)?;
-        child.presence = Presence::Gone;
+        child.presence = ChildPresence::Gone;
         let pid = Pid::new(child.pid)?;
         let exit = child.reported.unwrap_or(ChildExit {
             parent_pid,
@@ -305,7 +305,8 @@ impl<'m> Children<'m> {
     /// announced yet. The caller repeats it until it returns `None`.
     pub fn next_unannounced(&mut self, parent_pid: Option<Pid>) -> Option<ChildExit> {
         let is_unannounced = |child: &&Child| {
-            child.end.is_none() && (child.presence == Presence::Gone || child.reported.is_some())
+            child.end.is_none()
+                && (child.presence == ChildPresence::Gone || child.reported.is_some())
         };
         let vmid = self.all().find(is_unannounced)?.vmid?;
         self.record_death(vmid, parent_pid, true)

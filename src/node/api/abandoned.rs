@@ -142,7 +142,7 @@ impl<P: Pal> Node<'_, P> {
         let now = Wait::at_most(Duration::ZERO);
         let reap = Message::ProcessReap(pid);
         match self.led_by() {
-            // Also while this process ends.
+            // The leader is told also while this process ends.
             Some(leader) => self.post(leader, &reap, now),
             None => self.send_own(&reap),
         }

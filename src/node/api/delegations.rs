@@ -56,7 +56,7 @@ impl<P: Pal> Node<'_, P> {
                 locks: list.locks(),
             };
             if self.leads() {
-                // It came after this process began to lead.
+                // The delegation came after this process began to lead.
                 delegated_files.mark_sent(number);
                 drop(delegated_files);
                 let _ = self.handle_own(0, &message);

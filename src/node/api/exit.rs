@@ -155,7 +155,7 @@ calls! {
         if !self.has_ended()
             && let Some(leader) = self.leading()
         {
-            // It leads by now, and its worker may not have executed the notice yet.
+            // This process leads by now, and its worker may not have executed the notice yet.
             self.end_as_leader(leader, &notice);
         }
         let notified = match parent {
@@ -210,7 +210,7 @@ calls! {
                 return Ok(());
             }
             wait!(self.send_end(leader, notice, limits))?;
-            // It may have been put into the queue of a leader that is gone, or refused by it.
+            // The notice may be in the queue of a leader that is gone, or that leader may have refused it.
             let present = self.leader_vmid();
             if present == leader {
                 return Ok(());
@@ -229,7 +229,7 @@ calls! {
         let mut data = ReplyData::none();
         match wait!(self.exchange(leader, &question, &mut data, limits.wait())) {
             Ok(_) | Err(Error::LeaderGone | Error::CutOff) => Ok(()),
-            // It leads by now, and has ended its own process.
+            // This process leads by now, and has recorded its own end as the leader.
             Err(Error::ShuttingDown) if self.leads() => Ok(()),
             Err(error) => Err(error),
         }

@@ -19,7 +19,7 @@ use crate::{Id, Pid, Vmid};
 const MAX_PENDING: usize = if cfg!(loom) {
     1
 } else if cfg!(static_library) {
-    // They are on the stack of the call, which is small in an enclave.
+    // The members are on the stack of the call, which is small in an enclave.
     4
 } else {
     8

@@ -132,7 +132,7 @@ calls! {
         let message = Message::Hello(*hello);
         loop {
             if self.reign().is_none() {
-                // It is answered when there is a leader again.
+                // The look-up is answered when there is a leader again.
                 wait!(self.owner_of_in(1, wait))?;
             }
             let reign = self.reign();
@@ -166,7 +166,7 @@ calls! {
                 Err(Error::NoSuchProcess) if owner != Some(self.identity.vmid) => {
                     return Err(Error::Invalid(Invalid::Pid));
                 }
-                // It has its pid, so the leader had no place for it.
+                // This process has its pid, so the leader had no place for it.
                 Err(Error::NoSuchProcess) => {
                     return Err(Error::Refused {
                         errno: Errno::ENOMEM,

@@ -5,7 +5,7 @@ use crate::sync::Ordering;
 
 use super::poll_loop::{Retry, WorkerState};
 use super::rx::ReadOutcome;
-use super::rx::Reader;
+use super::rx::ReadingThread;
 use crate::error::Error;
 use crate::log::log_event;
 use crate::node::succession::Succession;
@@ -27,7 +27,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return StreamEnd::Open;
         };
         let read = self.read(&mut rx);
-        let retry = self.handle_frames(peer, &mut rx, Reader::Worker);
+        let retry = self.handle_frames(peer, &mut rx, ReadingThread::Worker);
         rx.last_reads = match read {
             ReadOutcome::Some | ReadOutcome::NotNow => rx.last_reads.plus(1),
             ReadOutcome::Nothing | ReadOutcome::End => 0,
@@ -86,7 +86,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // No other process has the frames that a leader has written.
             let is_counted = read != ReadOutcome::NotNow && !self.awaits_rest_of(peer);
             rx.last_reads = rx.last_reads.plus(usize::from(is_counted));
-            let retry = self.handle_frames(peer, &mut rx, Reader::Worker);
+            let retry = self.handle_frames(peer, &mut rx, ReadingThread::Worker);
             if retry != Retry::No {
                 // A node that closes makes no more calls to the embedder, so what a frame waits for
                 // may never come.
@@ -230,9 +230,9 @@ impl<'m, P: Pal> Node<'m, P> {
 /// Whether the stream of a peer has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamEnd {
-    /// It has ended, and the connection is closed.
+    /// The stream has ended, and the connection is closed.
     Closed,
-    /// It has not ended.
+    /// The stream has not ended.
     Open,
     /// The end may be behind bytes that are not handled yet.
     Unknown,

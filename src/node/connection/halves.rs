@@ -25,7 +25,7 @@ pub(crate) struct RxHalf<'m, S> {
 }
 
 /// The frames that were accepted for sending to a process. Its lock is a spinlock.
-pub(crate) struct Queue<'m> {
+pub(crate) struct SendQueue<'m> {
     pub(crate) filling: FrameWriter<'m>,
     pub(crate) closed: bool,
     /// The peer violated the protocol: its remaining frames are dropped.
@@ -50,7 +50,7 @@ pub(crate) struct QueueUsage {
     pub(crate) accepted: u64,
 }
 
-impl Queue<'_> {
+impl SendQueue<'_> {
     /// Returns the free bytes, without the reserved ones.
     #[inline]
     pub(crate) fn room(&self) -> usize {

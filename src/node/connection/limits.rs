@@ -4,7 +4,7 @@
 //! with its LIMITS, before any other answer; then the member sends LIMITS, too. So neither is sent
 //! to a peer in C.
 
-use super::halves::Queue;
+use super::halves::SendQueue;
 use crate::error::{Error, Resource};
 use crate::leader::Op;
 use crate::log::log_event;
@@ -43,7 +43,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(crate) fn queue_hello_first(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        queue: &mut Queue<'m>,
+        queue: &mut SendQueue<'m>,
     ) {
         if queue.is_new {
             self.begin_queue(peer, queue);
@@ -52,7 +52,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     #[cold]
     #[inline(never)]
-    fn begin_queue(&self, peer: &PeerRef<'_, 'm, P::Stream>, queue: &mut Queue<'m>) {
+    fn begin_queue(&self, peer: &PeerRef<'_, 'm, P::Stream>, queue: &mut SendQueue<'m>) {
         queue.is_new = false;
         if !parts::EXTENSIONS || Some(peer.vmid()) != self.led_by() {
             return;

@@ -20,13 +20,13 @@ mod vmid_index;
 mod work_queue;
 
 pub(crate) use adaptive_spin::AdaptiveSpin;
-pub(in crate::node) use halves::Queue;
+pub(in crate::node) use halves::SendQueue;
 pub(crate) use halves::{RxHalf, TxHalf};
 pub(super) use limits::NONE as NO_LIMIT;
 pub(crate) use peer_table::{PeerRef, Peers};
 pub(in crate::node) use poll_loop::UnidentifiedStream;
 pub(crate) use poll_loop::{Retry, WorkerState};
-pub(super) use rx::Reader;
+pub(super) use rx::ReadingThread;
 pub(crate) use stream_key::StreamKey;
 pub(crate) use turn::Turns;
 pub(crate) use tx::longer_pause;

@@ -1,6 +1,6 @@
 //! A process that this node is connected to.
 
-use super::halves::{Queue, RxHalf, TxHalf};
+use super::halves::{RxHalf, SendQueue, TxHalf};
 use super::recall_debt::RecallDebt;
 use super::stream_key::StreamKey;
 use crate::invariant::{Count, OrBroken};
@@ -24,7 +24,7 @@ pub(crate) struct Peer<'m, S> {
     pub(super) generation: AtomicU32,
     pub(super) vmid: AtomicU32,
     pub(crate) rx: SpinLock<RxHalf<'m, S>>,
-    pub(crate) queue: SpinLock<Queue<'m>>,
+    pub(crate) queue: SpinLock<SendQueue<'m>>,
     pub(crate) tx: SpinLock<TxHalf<'m, S>>,
     /// The peer is in the ring of scheduled peers.
     pub(super) is_scheduled: AtomicBool,

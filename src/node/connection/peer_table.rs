@@ -4,7 +4,7 @@ use crate::invariant::{Count, OrBroken};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::ops::Deref;
 
-use super::halves::{Queue, QueueUsage, RxHalf, TxHalf};
+use super::halves::{QueueUsage, RxHalf, SendQueue, TxHalf};
 use super::peer::{Peer, UNKNOWN_LENGTH};
 use super::recall_debt::RecallDebt;
 use super::stream_key::GENERATIONS;
@@ -95,7 +95,7 @@ impl<'m, S> Peers<'m, S> {
             queue: SpinLock::new(
                 Rank::SendQueue,
                 contended,
-                Queue {
+                SendQueue {
                     filling: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)),
                     closed: true,
                     faulty: false,

@@ -14,7 +14,7 @@ use crate::wire::{Expected, Frame, codes};
 
 /// The thread that reads a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::node) enum Reader {
+pub(in crate::node) enum ReadingThread {
     /// The worker, which handles all frames, as far as the peer's share of the turn goes.
     Worker,
     /// A call that waits for an answer. It handles the frames of [`Node::is_for_caller`] and leaves the
@@ -40,7 +40,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return;
         };
         let read = self.read(&mut rx);
-        let retry = self.handle_frames(peer, &mut rx, Reader::Worker);
+        let retry = self.handle_frames(peer, &mut rx, ReadingThread::Worker);
         drop(rx);
         self.flush(peer);
         if read == ReadOutcome::End {
@@ -91,7 +91,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if rx.frames.is_empty() {
             return Retry::No;
         }
-        let retry = self.handle_frames(peer, &mut rx, Reader::Worker);
+        let retry = self.handle_frames(peer, &mut rx, ReadingThread::Worker);
         if retry == Retry::Soon && !rx.reads_paused {
             // Until the retry, the platform would report readiness again and again.
             self.pause_reads(peer, &mut rx, true);
@@ -107,9 +107,9 @@ impl<'m, P: Pal> Node<'m, P> {
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         rx: &mut RxHalf<'m, P::Stream>,
-        reader: Reader,
+        reader: ReadingThread,
     ) -> Retry {
-        let is_caller = reader == Reader::Caller;
+        let is_caller = reader == ReadingThread::Caller;
         // No other peer was served in this turn.
         let is_alone = !is_caller && self.turns.serve(peer.index);
         let mut handled = 0_usize;

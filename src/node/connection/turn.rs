@@ -40,9 +40,9 @@ pub(crate) struct Share {
 pub(super) struct Cost {
     /// As how many frames it counts.
     pub(super) frames: u32,
-    /// It takes few steps, however full the tables are.
+    /// The frame takes few steps, however full the tables are.
     pub(super) is_cheap: bool,
-    /// It may look at all processes.
+    /// The frame may look at all processes.
     pub(super) is_scan: bool,
 }
 

@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::invariant::{Count, OrBroken};
 use crate::sync::Ordering;
 
-use super::Queue;
+use super::SendQueue;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::member::KeptFrames;
@@ -163,7 +163,7 @@ impl<'m, P: Pal> Node<'m, P> {
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         tx: SpinLockGuard<'_, TxHalf<'m, P::Stream>>,
-        queue: SpinLockGuard<'_, Queue<'m>>,
+        queue: SpinLockGuard<'_, SendQueue<'m>>,
     ) {
         let is_left = !tx.blocked && !queue.filling.is_empty();
         // First the half: a thread that queues a frame after this can lock it.
@@ -363,7 +363,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn push_answer(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        queue: &mut Queue<'m>,
+        queue: &mut SendQueue<'m>,
         seq: u64,
         answer: &Answer<'_>,
     ) -> Option<Result<(), TooSmall>> {

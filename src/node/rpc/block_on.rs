@@ -21,7 +21,7 @@ use crate::sync::Ordering;
 /// The state of a machine after a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Progress {
-    /// It has its result.
+    /// The machine has its result.
     Done,
     /// The event of its waiter ends the wait; with a [`Wake`] the answer of the peer does, too, which
     /// the thread may read itself.

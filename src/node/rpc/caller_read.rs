@@ -9,7 +9,7 @@
 use super::wait::{Limits, interruptible};
 use super::waiter::WaitToken;
 use crate::config::Driving;
-use crate::node::connection::{Reader, Retry};
+use crate::node::connection::{ReadingThread, Retry};
 use crate::node::{Node, PeerRef, RxHalf};
 use crate::pal::fault::checked_read;
 use crate::pal::{Deadline, Event, Interest, Pal, Stream, StreamError, Time};
@@ -173,7 +173,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Err(StreamError::WouldBlock | StreamError::Interrupted) => true,
             Ok(count) => {
                 self.record_read(rx, count);
-                self.handle_frames(peer, rx, Reader::Caller) == Retry::No
+                self.handle_frames(peer, rx, ReadingThread::Caller) == Retry::No
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::wire::{Answer, FileLock, KillTarget, LockFamily, Message};
 
 /// A request of this process to itself that has begun.
 pub(super) enum Own {
-    /// It is answered.
+    /// The request is answered.
     Answered(Answer<'static>),
     /// The answer comes later.
     Waits(Call),

@@ -8,7 +8,7 @@ use crate::error::{Errno, Error, Invalid, Resource};
 use crate::invariant::Count;
 use crate::leader::Op;
 use crate::member::KeptFrames;
-use crate::node::connection::Queue;
+use crate::node::connection::SendQueue;
 use crate::node::succession::{Kept, Put, keep_message};
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::Pal;
@@ -217,7 +217,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn push(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        queue: &mut Queue<'m>,
+        queue: &mut SendQueue<'m>,
         seq: u64,
         message: &Message<'_>,
         length: usize,

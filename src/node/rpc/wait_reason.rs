@@ -11,18 +11,18 @@ use crate::wire::codes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// It waits for the answer to a message with this code (as in docs/protocol.md). If the peer is this
-    /// process itself, the process answers its own request.
+    /// The call waits for the answer to a message with this code (as in docs/protocol.md). If the peer
+    /// is this process itself, the process answers its own request.
     Answer(u8),
-    /// It waits for room in the send queue of the peer.
+    /// The call waits for room in the send queue of the peer.
     Room,
-    /// It waits for the time of the next request to the peer.
+    /// The call waits for the time of the next request to the peer.
     Pause,
-    /// It waits for the end of a child.
+    /// The call waits for the end of a child.
     Child,
-    /// It waits until all other members have left.
+    /// The call waits until all other members have left.
     Members,
-    /// It waits for a message about the sync handle with this number.
+    /// The call waits for a message about the sync handle with this number.
     Handle(u64),
 }
 

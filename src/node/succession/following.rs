@@ -4,7 +4,7 @@
 use super::frame_kinds::{
     is_counted_from_leader, is_for_leader, is_for_members, is_for_parent, is_of_leader,
 };
-use super::watch::Watch;
+use super::life_signs::LifeSigns;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
@@ -19,15 +19,15 @@ use crate::wire::{Frame, Message};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(in crate::node) enum Stage {
-    /// It is connected with the leader, or was never.
+    /// The member is connected with the leader, or was never.
     Led = 0,
     /// The leader is gone, and its heir has not announced that it leads.
     Orphaned = 1,
-    /// It has asked the new leader what the old one has taken.
+    /// The member has asked the new leader what the old one has taken.
     Rejoining = 2,
-    /// It sends again what the old leader has not taken.
+    /// The member sends again what the old leader has not taken.
     Resending = 3,
-    /// It is the heir of a leader that is gone, and has not taken over yet.
+    /// The member is the heir of a leader that is gone, and has not taken over yet.
     Candidate = 4,
 }
 
@@ -78,7 +78,7 @@ pub(in crate::node) struct Following<'m> {
     /// As a new leader: the number of members to which something is sent again.
     pub(super) resending: AtomicU32,
     /// As the heir.
-    pub(super) watch: Watch,
+    pub(super) life_signs: LifeSigns,
     /// Room for one frame of this process itself, for the worker.
     pub(super) scratch: SpinLock<Option<Buffer<'m>>>,
 }
@@ -117,7 +117,7 @@ impl<'m> Following<'m> {
             walk_at: AtomicU64::new(0),
             rejoined_at: AtomicU64::new(0),
             resending: AtomicU32::new(0),
-            watch: Watch::new(),
+            life_signs: LifeSigns::new(),
             scratch: SpinLock::new(
                 Rank::KeptFrames,
                 contended,
@@ -305,7 +305,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return false;
         }
         if self.has_lost_leader() {
-            // It failed just before the family ended: made again, it fails for that reason.
+            // The call failed just before the family ended: made again, it fails for that reason.
             return error == Error::NoSuchProcess;
         }
         matches!(error, Error::LeaderGone | Error::NoSuchProcess)

@@ -336,7 +336,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(mut reader) = heir.reader.try_lock() else {
             return;
         };
-        // It would be reported again.
+        // The end of the stream would be reported again.
         reader.unwatch(&self.pal);
         let is_named = heir.is_named.load(Ordering::SeqCst);
         let has_ended = reader.has_ended && reader.ask_for_writer_end() == LogWriterEnd::Certain;

@@ -81,8 +81,8 @@ impl<'m, P: Pal> Node<'m, P> {
         if !log.append(&list) {
             return false;
         }
-        let named_by = self.now() + self.config.heir_patience;
-        log.named_by.store(named_by.0, Ordering::SeqCst);
+        let list_by = self.now() + self.config.heir_patience;
+        log.list_by.store(list_by.0, Ordering::SeqCst);
         log.losses.store(0, Ordering::SeqCst);
         log.set_stage(LogStage::Hot);
         self.counters.succession.set_heir(Some(peer.vmid()));

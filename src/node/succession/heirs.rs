@@ -95,13 +95,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 let has_all = !is_due || self.announce_heirs(log);
                 if !self.has_ended() {
                     // A member that is stopped may not take the list for long.
-                    let has_time = now < Time(log.named_by.load(Ordering::SeqCst));
+                    let has_time = now < Time(log.list_by.load(Ordering::SeqCst));
                     let pause = if has_time { SOON } else { CHOOSE_AGAIN };
                     let again = until.min(Deadline::At(now + pause));
                     return if has_all { until } else { again };
                 }
                 self.wake_leaver(log);
-                match self.waits_for_members_until(log) {
+                match self.members_awaited_until(log) {
                     Some(_) if !has_all => soon,
                     Some(end) => until.min(Deadline::At(end)),
                     None => until,
@@ -111,7 +111,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 let limit = Time(log.confirm_by.load(Ordering::SeqCst));
                 let is_confirmed = log.is_confirmed.load(Ordering::SeqCst);
                 // Only the leader has the frames that were queued for the heir before it got the state, so they are written first.
-                let has_all = self.hand_on_unreceived(log);
+                let has_all = self.forward_unreceived(log);
                 let may_name = is_confirmed && has_all && self.is_settled(&peer);
                 if now >= limit || may_name && !self.name_heir(log, &peer) {
                     self.lose_heir(log, DismissReason::Slow);
@@ -149,7 +149,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return until;
             }
             self.wake_leaver(log);
-            return match self.waits_for_members_until(log) {
+            return match self.members_awaited_until(log) {
                 Some(end) => until.min(Deadline::At(end)),
                 None => until,
             };
@@ -222,7 +222,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let can_lead = |peer: &PeerRef<'_, 'm, P::Stream>| {
             peer.can_lead.load(Ordering::SeqCst)
                 && peer.is_member()
-                // It has got the ordinary stream of this process, and can't take the log for that.
+                // The peer has got the ordinary stream of this process, and can't take the log for
+                // that.
                 && peer.has_limits()
                 && !peer.awaits_rejoin.load(Ordering::SeqCst)
                 && !peer.ended.load(Ordering::SeqCst)
@@ -332,7 +333,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Refusal::WrongRole);
         };
         if log.stage() != LogStage::Unconfirmed || log.heir() != Some(peer.vmid()) {
-            // It may have been dismissed meanwhile.
+            // The peer may have been dismissed meanwhile.
             return if peer.was_heir.load(Ordering::SeqCst) {
                 Ok(true)
             } else {
@@ -340,7 +341,7 @@ impl<'m, P: Pal> Node<'m, P> {
             };
         }
         if ready.op != log.expected_op.load(Ordering::SeqCst) {
-            // It confirms the state of an earlier time, when it was heir before.
+            // The peer confirms the state of an earlier time, when it was heir before.
             return Ok(true);
         }
         if ready.digest != log.expected_digest.load(Ordering::SeqCst) {

@@ -7,7 +7,7 @@ use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::leader::{MOST_UNANSWERED, Signals};
 use crate::member::KeptFrames;
-use crate::node::connection::Queue;
+use crate::node::connection::SendQueue;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef};
 use crate::pal::Pal;
 use crate::store::SpinLockGuard;
@@ -32,9 +32,9 @@ pub(in crate::node) struct Kept<'f, 'm> {
 
 /// The result of an attempt to put a frame to the leader into a queue.
 pub(in crate::node) enum Put<'f, 'm> {
-    /// It is to be queued, and then recorded.
+    /// The frame is to be queued, and then recorded.
     Queue(Keeping<'f, 'm>),
-    /// It is kept, and is sent when there is a leader.
+    /// The frame is kept, and is sent when there is a leader.
     Kept,
 }
 
@@ -49,7 +49,7 @@ impl Keeping<'_, '_> {
     /// Records that the frame is the last one in the queue. True if the leader is to be asked for a MARK
     /// ([`Node::mark_if_due`]).
     #[inline]
-    pub(in crate::node) fn record(mut self, queue: &Queue<'_>, length: usize) -> bool {
+    pub(in crate::node) fn record(mut self, queue: &SendQueue<'_>, length: usize) -> bool {
         if self.is_counted {
             let queued = queue.filling.unsent();
             let start = queued.len().minus(length);

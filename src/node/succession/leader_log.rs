@@ -90,17 +90,17 @@ pub(in crate::node) struct Log<'m, S> {
     holds: AtomicU64,
     /// The bytes that were written since the heir was asked to read, or the number of writes if `holds` is 0.
     pub(super) unread: AtomicU64,
-    /// The state of the heir that it must confirm.
+    /// The state that the heir must confirm: the operation, and the digest after it.
     pub(super) expected_op: AtomicU64,
     pub(super) expected_digest: AtomicU64,
-    /// It has confirmed it.
+    /// The heir has confirmed that state.
     pub(super) is_confirmed: AtomicBool,
-    /// The last member of which it has what the leader before had for it.
-    pub(super) handed_on: AtomicU32,
-    /// The time by which it must confirm it.
+    /// The last member whose unreceived frames were forwarded to the heir; `u32::MAX` if no member has any.
+    pub(super) forwarded_to: AtomicU32,
+    /// The time by which the heir must confirm that state.
     pub(super) confirm_by: AtomicU64,
     /// The time by which all members should have the list of heirs.
-    pub(super) named_by: AtomicU64,
+    pub(super) list_by: AtomicU64,
     /// A leader that leaves has to wait for no member.
     pub(super) may_leave: AtomicBool,
     /// A member has not got the present list of heirs yet.
@@ -170,9 +170,9 @@ impl<'m, S: Stream> Log<'m, S> {
             expected_op: AtomicU64::new(0),
             expected_digest: AtomicU64::new(0),
             is_confirmed: AtomicBool::new(false),
-            handed_on: AtomicU32::new(0),
+            forwarded_to: AtomicU32::new(0),
             confirm_by: AtomicU64::new(0),
-            named_by: AtomicU64::new(0),
+            list_by: AtomicU64::new(0),
             may_leave: AtomicBool::new(false),
             list_is_due: AtomicBool::new(false),
             queue: SpinLock::new(
@@ -371,7 +371,7 @@ impl<'m, S: Stream> Log<'m, S> {
         self.unwritten_ops.store(0, Ordering::Relaxed);
         self.has_overflowed.store(false, Ordering::SeqCst);
         self.is_confirmed.store(false, Ordering::SeqCst);
-        self.handed_on.store(0, Ordering::SeqCst);
+        self.forwarded_to.store(0, Ordering::SeqCst);
         self.blocked_since.store(0, Ordering::SeqCst);
         self.unread.store(0, Ordering::SeqCst);
     }

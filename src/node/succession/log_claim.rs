@@ -10,13 +10,13 @@ use crate::sync::Ordering;
 
 /// Whether a stream that begins with the leader's VMID is its log.
 pub(in crate::node) enum LogClaim<S> {
-    /// It is, and is read from now on.
+    /// The stream is the log, and is read from now on.
     Accepted,
-    /// Its key has not come, on one of the two streams.
+    /// The key has not come yet, on one of the two streams.
     Undecided(UnidentifiedStream<S>),
-    /// It has another key, or none.
+    /// The stream has another key, or none.
     False(S),
-    /// It is no log.
+    /// The stream is no log.
     None(S),
 }
 

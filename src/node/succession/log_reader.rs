@@ -7,7 +7,7 @@ use crate::wire::FrameReader;
 /// The end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogEnd {
-    /// It has not come yet.
+    /// The end has not come yet.
     Open,
     /// This process does not have the leader's state.
     Unfit,

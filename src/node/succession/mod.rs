@@ -9,6 +9,7 @@ mod heirs;
 mod keeping;
 mod leader_log;
 mod leader_resends;
+mod life_signs;
 mod log_claim;
 mod log_key;
 mod log_reader;
@@ -24,7 +25,6 @@ mod take_over;
 #[cfg(any(test, feature = "testing"))]
 mod testing;
 mod unreceived;
-mod watch;
 
 pub(in crate::node) use frame_kinds::is_for_leader;
 pub(in crate::node) use keeping::{Kept, Put, keep_answer, keep_message};
@@ -221,7 +221,7 @@ impl<'m, P: Pal> Node<'m, P> {
             until = self.poll_following(until);
             until = self.poll_heir(until);
         }
-        // It may lead since a moment ago.
+        // This process may lead since a moment ago.
         match self.leading() {
             Some(tables) => self.poll_log(self.poll_reign(tables, until)),
             None => until,

@@ -67,7 +67,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let from = peer.vmid();
         if self.has_lost_leader() {
-            // It comes too late.
+            // The peer comes too late.
             self.leave_leader(peer);
             return Ok(true);
         }
@@ -147,7 +147,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let named = Vmid::new(following.heir.swap(0, Ordering::SeqCst)).filter(|vmid| *vmid != us);
         let announced = Vmid::new(following.announced.load(Ordering::SeqCst));
         let heir = announced.filter(|vmid| *vmid != gone).or(named);
-        // It may be in a list that this process has not got.
+        // An heir may be in a list that this process has not got.
         let may_come = following.config.load(Ordering::SeqCst) > 0
             || following.is_shared.load(Ordering::SeqCst);
         let is_newcomer = !following.has_answer.load(Ordering::SeqCst);

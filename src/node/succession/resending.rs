@@ -37,9 +37,9 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let is_newcomer = following.is_newcomer.load(Ordering::SeqCst);
         let taken = match rejoined.taken {
-            // It has joined no leader before, so nothing was taken.
+            // This process has joined no leader before, so nothing was taken.
             Err(Errno::EPERM) if is_newcomer => Ok(0),
-            // It was named as the leader by a process that did not know its end.
+            // The peer was named as the leader by a process that did not know its end.
             Err(Errno::ESTALE) if is_newcomer => Err(Errno::EAGAIN),
             taken => taken,
         };

@@ -16,10 +16,10 @@ impl<P: Pal> Node<'_, P> {
                 LogStage::Hot => {
                     let tables = self.leading();
                     tables.is_some_and(|tables| is_heir_there(log, &tables.lock()))
-                        && self.waits_for_members_until(log).is_none()
+                        && self.members_awaited_until(log).is_none()
                 }
                 LogStage::Off => {
-                    self.choose_heir().is_none() && self.waits_for_members_until(log).is_none()
+                    self.choose_heir().is_none() && self.members_awaited_until(log).is_none()
                 }
                 LogStage::Filling | LogStage::Unconfirmed | LogStage::Resigned => false,
             },
@@ -35,12 +35,12 @@ impl<P: Pal> Node<'_, P> {
 
     /// Returns the time until which a leader that has an heir waits before it resigns: members that have to rejoin
     /// it, or that have not got what it sent before the heir had its state, could not follow the heir.
-    pub(super) fn waits_for_members_until(&self, log: &Log<'_, P::Stream>) -> Option<Time> {
+    pub(super) fn members_awaited_until(&self, log: &Log<'_, P::Stream>) -> Option<Time> {
         let now = self.now();
-        let names_by = Time(log.named_by.load(Ordering::SeqCst));
+        let list_by = Time(log.list_by.load(Ordering::SeqCst));
         let is_due = log.stage() == LogStage::Hot && log.list_is_due.load(Ordering::SeqCst);
-        if is_due && now < names_by {
-            return Some(names_by);
+        if is_due && now < list_by {
+            return Some(list_by);
         }
         let following = self.leadership.following()?;
         let rejoin_by = Time(following.until.load(Ordering::SeqCst));

@@ -27,7 +27,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 following.has_answer.store(true, Ordering::SeqCst);
             }
             // A store takes longer than a look, and there is nearly never one to make.
-            for time in [&following.watch.asked, &following.watch.heard] {
+            for time in [&following.life_signs.asked, &following.life_signs.last] {
                 if time.load(Ordering::SeqCst) != 0 {
                     time.store(0, Ordering::SeqCst);
                 }
@@ -44,13 +44,13 @@ impl<'m, P: Pal> Node<'m, P> {
         if limit.is_zero() || !is_heir || following.stage() != Stage::Led {
             return until;
         }
-        let watch = &following.watch;
+        let life_signs = &following.life_signs;
         let now = self.now();
         let leader = self.leader_vmid();
         let Some(peer) = self.peers.find(leader) else {
             return until;
         };
-        let asked = Time(watch.asked.load(Ordering::SeqCst));
+        let asked = Time(life_signs.asked.load(Ordering::SeqCst));
         if asked.0 != 0 {
             if now < asked + limit {
                 return until.min(Deadline::At(asked + limit));
@@ -64,18 +64,18 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             return until.min(Deadline::At(now + END_AGAIN));
         }
-        let mut heard = Time(watch.heard.load(Ordering::SeqCst));
-        if heard.0 == 0 {
-            heard = now;
-            watch.heard.store(now.0, Ordering::SeqCst);
+        let mut last = Time(life_signs.last.load(Ordering::SeqCst));
+        if last.0 == 0 {
+            last = now;
+            life_signs.last.store(now.0, Ordering::SeqCst);
         }
         let pause = limit.checked_div(4).or_broken(Duration::ZERO);
-        let next = heard + pause;
+        let next = last + pause;
         if now < next {
             return until.min(Deadline::At(next));
         }
         if self.put(&peer, 0, &Message::Mark(0)).is_ok() {
-            watch.asked.store(now.0.max(1), Ordering::SeqCst);
+            life_signs.asked.store(now.0.max(1), Ordering::SeqCst);
             self.flush(&peer);
             return until.min(Deadline::At(now + limit));
         }

@@ -44,12 +44,12 @@ impl<'m, P: Pal> Node<'m, P> {
             return until;
         };
         if following.announced.load(Ordering::SeqCst) != 0 {
-            self.give_up_candidacy(following);
+            self.abandon_candidacy(following);
             return Deadline::Now;
         }
         match self.drain_log_to_end() {
             LogEnd::Unfit => {
-                self.give_up_candidacy(following);
+                self.abandon_candidacy(following);
                 Deadline::Now
             }
             LogEnd::Hot { is_certain } if is_certain || self.is_leader_dead(old) => {
@@ -61,9 +61,10 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// This process is not the heir: another one is to lead.
-    fn give_up_candidacy(&self, following: &Following<'m>) {
+    fn abandon_candidacy(&self, following: &Following<'m>) {
         self.drop_log();
-        // It may have read that it is the heir only after the end of the leader's streams.
+        // This process may have read that it is the heir only after the end of the leader's
+        // streams.
         let us = self.identity.vmid;
         let named = Vmid::new(following.heir.swap(0, Ordering::SeqCst)).filter(|vmid| *vmid != us);
         let leader = named.map_or(NOBODY, |named| named);
@@ -99,7 +100,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 warn,
                 "the log of the leader does not fit what this process knows of it"
             );
-            return self.give_up_candidacy(following);
+            return self.abandon_candidacy(following);
         };
         let broadcast = tables.lock().broadcast();
         self.close_read_log(heir);
@@ -155,7 +156,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Ok(peer) = self.peers.find_or_add(member) {
                 peer.awaits_rejoin.store(true, Ordering::SeqCst);
                 peer.is_announced_to.store(false, Ordering::SeqCst);
-                // It answers the limits of its leader alone.
+                // The member answers the limits of its leader alone.
                 peer.limits_sent.store(false, Ordering::SeqCst);
                 peer.extended.store(true, Ordering::SeqCst);
                 peer.stream_wanted.store(true, Ordering::SeqCst);
@@ -196,7 +197,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.poll_resends(following, until);
         }
         if last == 0 {
-            // They wait for an answer.
+            // Members with a connection wait for an answer, so they come first.
             let connected = self.peers.all().filter(|peer| !peer.lacks_inbound());
             for peer in connected.take(FIRST_MEMBERS) {
                 self.announce_to(&peer);
@@ -220,7 +221,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 break;
             };
             last = member.get();
-            // Else it has joined the new leader, or there is no room for it.
+            // A member that is not found has joined the new leader, or there is no room for it.
             if let Some(peer) = self.peers.find(member) {
                 self.announce_to(&peer);
             }
@@ -252,7 +253,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let hello = Message::Hello(self.own_hello());
         let announced = Message::Leader(self.present_leader());
         if self.put(peer, 0, &hello).is_err() || self.put(peer, 0, &announced).is_err() {
-            // It has not read what this process sent to it as a member.
+            // The peer has not read what this process sent to it as a member.
             self.disconnect_peer(peer);
         }
         self.flush(peer);

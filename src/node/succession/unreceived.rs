@@ -26,14 +26,14 @@ const FRAME_HEAD: usize = 32;
 const MEMBERS_PER_TURN: usize = 64;
 
 /// The content of a record.
-struct Record<'a> {
+struct UnreceivedRecord<'a> {
     to: Vmid,
     is_first: bool,
     base: u64,
     frames: &'a [u8],
 }
 
-impl<'a> Record<'a> {
+impl<'a> UnreceivedRecord<'a> {
     fn encode<'b>(&self, space: &'b mut [u8; HEAD + PART]) -> &'b [u8] {
         let vmid = self.to.get().to_le_bytes();
         let is_first = u32::from(self.is_first).to_le_bytes();
@@ -46,11 +46,11 @@ impl<'a> Record<'a> {
         space.get(..place).or_broken(&[])
     }
 
-    fn decode(bytes: &'a [u8]) -> Option<Record<'a>> {
+    fn decode(bytes: &'a [u8]) -> Option<UnreceivedRecord<'a>> {
         let (vmid, rest) = bytes.split_first_chunk()?;
         let (is_first, rest) = rest.split_first_chunk()?;
         let (base, frames) = rest.split_first_chunk()?;
-        Some(Record {
+        Some(UnreceivedRecord {
             to: Vmid::new(u32::from_le_bytes(*vmid))?,
             is_first: u32::from_le_bytes(*is_first) != 0,
             base: u64::from_le_bytes(*base),
@@ -62,19 +62,19 @@ impl<'a> Record<'a> {
 impl<'m, P: Pal> Node<'m, P> {
     /// As the leader: appends to the log what members that have not rejoined have not received, as far as there is room.
     /// True if it was all.
-    pub(super) fn hand_on_unreceived(&self, log: &Log<'m, P::Stream>) -> bool {
+    pub(super) fn forward_unreceived(&self, log: &Log<'m, P::Stream>) -> bool {
         let (Some(tables), Some(heir)) = (self.leading(), self.leadership.heir()) else {
             return true;
         };
         let is_awaited =
             |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin.load(Ordering::SeqCst);
-        if log.handed_on.load(Ordering::SeqCst) == 0 && !self.peers.all().any(is_awaited) {
-            log.handed_on.store(u32::MAX, Ordering::SeqCst);
+        if log.forwarded_to.load(Ordering::SeqCst) == 0 && !self.peers.all().any(is_awaited) {
+            log.forwarded_to.store(u32::MAX, Ordering::SeqCst);
         }
         for _ in 0..MEMBERS_PER_TURN {
             // Under both locks: each later frame is computed by the heir.
             let tables = tables.lock();
-            let last = Vmid::new(log.handed_on.load(Ordering::SeqCst));
+            let last = Vmid::new(log.forwarded_to.load(Ordering::SeqCst));
             let Some(member) = tables.next_member(last) else {
                 return true;
             };
@@ -83,7 +83,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 && let Some((base, frames)) = sent.as_ref().and_then(|sent| sent.kept(member))
             {
                 let room = room_for(frames.len());
-                // Else it is lost to the next heir, as if this process had not had it.
+                // A longer record is lost to the next heir, as if this process had not had these frames.
                 if room < log.half() {
                     if log.room() < room {
                         return false;
@@ -93,9 +93,9 @@ impl<'m, P: Pal> Node<'m, P> {
                     records.finish();
                 }
             }
-            log.handed_on.store(member.get(), Ordering::SeqCst);
+            log.forwarded_to.store(member.get(), Ordering::SeqCst);
         }
-        // The rest in the next turn.
+        // The next turn forwards the rest.
         self.wake();
         false
     }
@@ -190,7 +190,7 @@ impl<'l, 'm, S: Stream> Records<'l, 'm, S> {
     }
 
     fn append(&mut self) {
-        let record = Record {
+        let record = UnreceivedRecord {
             to: self.to,
             is_first: self.is_first,
             base: self.base,
@@ -215,7 +215,7 @@ fn kept_frames(frames: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
 
 /// As the heir: takes what a record has. False if it is not as it must be.
 pub(super) fn take_unreceived(sent: &mut SentFrames<'_>, bytes: &[u8]) -> bool {
-    Record::decode(bytes).is_some_and(|record| {
+    UnreceivedRecord::decode(bytes).is_some_and(|record| {
         let base = record.is_first.then_some(record.base);
         sent.take_kept(record.to, base, record.frames)
     })

@@ -11,7 +11,7 @@ const VERSION: u8 = 1;
 /// The kind of a frame. A stream's writer sends the first three kinds after HELLO, its reader the
 /// others. The writer chooses the number of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FrameKind {
     /// The first frame. The stream field has the number of streams that this end reads at once.
     Hello,
     /// Opens a stream. The value is the VMID of the target, or 0 where the target is clear.
@@ -31,7 +31,7 @@ pub(super) enum Kind {
 pub enum Stop {
     /// The reader has closed it; or there is no reader.
     Closed,
-    /// It can't be opened at present. The writer may try again.
+    /// The stream can't be opened at present. The writer may try again.
     Busy,
     /// The process that listens there is not of this family.
     NotAllowed,
@@ -49,13 +49,13 @@ pub enum MuxError {
     NoHello,
     /// The stream number is higher than those that this end has.
     NoSuchStream,
-    /// It opens a stream that is open.
+    /// The frame opens a stream that is open.
     AlreadyOpen,
     /// The frame is for a stream that is not open or has ended.
     NotOpen,
-    /// It sends more than its credit.
+    /// The peer sends more than its credit.
     BeyondCredit,
-    /// It grants more credit than can be counted.
+    /// The peer grants more credit than can be counted.
     TooMuchCredit,
 }
 
@@ -95,36 +95,36 @@ impl Stop {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) kind: Kind,
+pub(super) struct MuxFrame {
+    pub(super) kind: FrameKind,
     pub(super) stream: u16,
     pub(super) value: u32,
 }
 
-impl Frame {
+impl MuxFrame {
     pub(super) fn bytes(self) -> [u8; FRAME] {
         let (kind, extra) = match self.kind {
-            Kind::Hello => (1, VERSION),
-            Kind::Open => (2, 0),
-            Kind::Data => (3, 0),
-            Kind::End => (4, 0),
-            Kind::Credit => (5, 0),
-            Kind::Stop => (6, 0),
+            FrameKind::Hello => (1, VERSION),
+            FrameKind::Open => (2, 0),
+            FrameKind::Data => (3, 0),
+            FrameKind::End => (4, 0),
+            FrameKind::Credit => (5, 0),
+            FrameKind::Stop => (6, 0),
         };
         let [low, high] = self.stream.to_le_bytes();
         let [a, b, c, d] = self.value.to_le_bytes();
         [kind, extra, low, high, a, b, c, d]
     }
 
-    pub(super) fn read(bytes: [u8; FRAME]) -> Result<Frame, MuxError> {
+    pub(super) fn read(bytes: [u8; FRAME]) -> Result<MuxFrame, MuxError> {
         let [kind, extra, low, high, a, b, c, d] = bytes;
         let kind = match (kind, extra) {
-            (1, VERSION) => Kind::Hello,
-            (2, 0) => Kind::Open,
-            (3, 0) => Kind::Data,
-            (4, 0) => Kind::End,
-            (5, 0) => Kind::Credit,
-            (6, 0) => Kind::Stop,
+            (1, VERSION) => FrameKind::Hello,
+            (2, 0) => FrameKind::Open,
+            (3, 0) => FrameKind::Data,
+            (4, 0) => FrameKind::End,
+            (5, 0) => FrameKind::Credit,
+            (6, 0) => FrameKind::Stop,
             _ => return Err(MuxError::Malformed),
         };
         let (stream, value) = (
@@ -132,12 +132,12 @@ impl Frame {
             u32::from_le_bytes([a, b, c, d]),
         );
         let is_sensible = match kind {
-            Kind::Data | Kind::Credit => value > 0,
-            Kind::Hello | Kind::End => value == 0,
-            Kind::Open | Kind::Stop => true,
+            FrameKind::Data | FrameKind::Credit => value > 0,
+            FrameKind::Hello | FrameKind::End => value == 0,
+            FrameKind::Open | FrameKind::Stop => true,
         };
         if is_sensible {
-            Ok(Frame {
+            Ok(MuxFrame {
                 kind,
                 stream,
                 value,

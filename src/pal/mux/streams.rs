@@ -9,17 +9,17 @@ bitflags! {
     /// The state of a stream that this end writes. If it is empty, the number is free.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct TxState: u8 {
-        /// It was opened here.
+        /// The stream was opened here.
         const OPENED = 1;
         /// The other end has received the OPEN, or will.
         const OPEN_SENT = 2;
         /// The other end has accepted it.
         const ACCEPTED = 4;
-        /// It was closed here.
+        /// The stream was closed here.
         const ENDED = 8;
         /// The END was sent.
         const END_SENT = 16;
-        /// It was closed at the other end.
+        /// The stream was closed at the other end.
         const STOPPED = 32;
     }
 }
@@ -28,11 +28,11 @@ bitflags! {
     /// The state of a stream that this end reads. If it is empty, the number is free.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct RxState: u8 {
-        /// It was opened at the other end.
+        /// The stream was opened at the other end.
         const OPENED = 1;
-        /// It was closed at the other end: the ring has the remaining bytes.
+        /// The stream was closed at the other end: the ring has the remaining bytes.
         const ENDED = 8;
-        /// It was closed here: further bytes are dropped.
+        /// The stream was closed here: further bytes are dropped.
         const STOPPED = 16;
         /// The STOP was sent.
         const STOP_SENT = 32;

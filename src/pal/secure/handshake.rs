@@ -13,7 +13,7 @@ use clatter::{Handshaker, KeyPair, NqHandshakeCore};
 use zeroize::Zeroizing;
 
 use super::record::Key;
-use super::{Breach, Family};
+use super::{Breach, HandshakeParameters};
 use crate::Vmid;
 
 /// The first bytes of every secure stream. The first four bytes are where a plain stream has its
@@ -38,7 +38,7 @@ type Noise = NqHandshakeCore<X25519, AesGcm, Blake2s, NoRng>;
 pub(super) struct Handshake(Noise);
 
 /// Returns the prologue. Both ends get the same keys only if they agree on it.
-fn prologue(family: &Family, opener: u32, accepter: Vmid) -> [u8; 34] {
+fn prologue(family: &HandshakeParameters, opener: u32, accepter: Vmid) -> [u8; 34] {
     let mut prologue = [0; 34];
     let parts = [
         &PROTOCOL[..],
@@ -52,7 +52,7 @@ fn prologue(family: &Family, opener: u32, accepter: Vmid) -> [u8; 34] {
     prologue
 }
 
-fn start(family: &Family, prologue: &[u8], initiator: bool) -> Result<Noise, Breach> {
+fn start(family: &HandshakeParameters, prologue: &[u8], initiator: bool) -> Result<Noise, Breach> {
     let mut secret = Zeroizing::new([0; 32]);
     (family.random)(secret.as_mut_slice()).map_err(|_| Breach::NoRandom)?;
     let secret = <X25519 as Dh>::PrivateKey::from_slice(secret.as_slice());
@@ -82,7 +82,7 @@ fn forget_key(noise: &mut Noise) {
 impl Handshake {
     /// Begins a handshake with `accepter`, and writes the first message.
     pub(super) fn begin(
-        family: &Family,
+        family: &HandshakeParameters,
         own: Vmid,
         accepter: Vmid,
         hello: &mut [u8],
@@ -114,7 +114,7 @@ impl Handshake {
 /// Processes the first message of a handshake with `own`: returns the sender, the key for
 /// receiving, and the answer. A repeated message is refused.
 pub(super) fn answer(
-    family: &Family,
+    family: &HandshakeParameters,
     own: Vmid,
     hello: &[u8],
     answer: &mut [u8; ANSWER],

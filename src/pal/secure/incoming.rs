@@ -5,13 +5,13 @@
 use super::error::TransferError;
 use super::handshake::{ANSWER, HELLO, MAGIC, answer};
 use super::record::{HEADER, Key, LONGEST, Opened, TAG, is_complete};
-use super::{Breach, Family};
+use super::{Breach, HandshakeParameters};
 use crate::Vmid;
 use crate::invariant::Count;
 use crate::pal::{Interest, StreamError};
 use crate::store::total;
 
-pub(super) struct Incoming {
+pub(super) struct IncomingRecords {
     stage: RxStage,
     key: Option<Key>,
     buffer: [u8; LONGEST],
@@ -58,9 +58,9 @@ enum RxStage {
     Broken(Option<Breach>),
 }
 
-impl Incoming {
-    pub(super) const fn new() -> Incoming {
-        Incoming {
+impl IncomingRecords {
+    pub(super) const fn new() -> IncomingRecords {
+        IncomingRecords {
             stage: RxStage::Hello,
             key: None,
             buffer: [0; LONGEST],
@@ -107,7 +107,7 @@ impl Incoming {
     /// Continues the handshake if it is not complete, then reads.
     pub(super) fn read(
         &mut self,
-        family: &Family,
+        family: &HandshakeParameters,
         own: Vmid,
         out: &mut [u8],
         mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,

@@ -29,7 +29,7 @@ pub use self::statistics::{Breach, SecureStatistics};
 pub use self::stream::SecureStream;
 
 use self::replays::FirstMessages;
-use self::statistics::Counters;
+use self::statistics::SecureCounters;
 use self::stream::translate;
 use crate::Vmid;
 use crate::pal::{AcceptError, ConnectError, Deadline, Event, Pal, ReadyList, StreamError};
@@ -39,12 +39,12 @@ use crate::pal::{AcceptError, ConnectError, Deadline, Event, Pal, ReadyList, Str
 pub struct SecurePal<P: Pal> {
     inner: P,
     own: Vmid,
-    family: Option<Family>,
-    counters: Counters,
+    family: Option<HandshakeParameters>,
+    counters: SecureCounters,
 }
 
 /// The parameters of the handshakes.
-struct Family {
+struct HandshakeParameters {
     key: FamilyKey,
     random: Random,
     first_messages: FirstMessages,
@@ -56,12 +56,12 @@ impl<P: Pal> SecurePal<P> {
         SecurePal {
             inner,
             own,
-            family: Some(Family {
+            family: Some(HandshakeParameters {
                 key,
                 random,
                 first_messages: FirstMessages::new(P::contended),
             }),
-            counters: Counters::new(),
+            counters: SecureCounters::new(),
         }
     }
 
@@ -72,7 +72,7 @@ impl<P: Pal> SecurePal<P> {
             inner,
             own,
             family: None,
-            counters: Counters::new(),
+            counters: SecureCounters::new(),
         }
     }
 

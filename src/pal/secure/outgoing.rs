@@ -7,13 +7,13 @@
 use super::error::TransferError;
 use super::handshake::{ANSWER, HELLO, Handshake};
 use super::record::{HEADER, Key, LONGEST, RECORD};
-use super::{Breach, Family};
+use super::{Breach, HandshakeParameters};
 use crate::Vmid;
 use crate::invariant::Count;
 use crate::pal::{Interest, StreamError};
 use crate::store::total;
 
-pub(super) struct Outgoing {
+pub(super) struct OutgoingRecords {
     stage: TxStage,
     handshake: Option<Handshake>,
     key: Option<Key>,
@@ -38,9 +38,9 @@ enum TxStage {
     Broken,
 }
 
-impl Outgoing {
-    pub(super) const fn new() -> Outgoing {
-        Outgoing {
+impl OutgoingRecords {
+    pub(super) const fn new() -> OutgoingRecords {
+        OutgoingRecords {
             stage: TxStage::New,
             handshake: None,
             key: None,
@@ -67,7 +67,7 @@ impl Outgoing {
     /// in one record.
     pub(super) fn write(
         &mut self,
-        family: &Family,
+        family: &HandshakeParameters,
         [own, peer]: [Vmid; 2],
         parts: &[&[u8]],
         pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,

@@ -77,15 +77,15 @@ impl SecureStatistics {
 }
 
 #[derive(Default)]
-pub(super) struct Counters {
+pub(super) struct SecureCounters {
     pub(super) handshakes: Counter,
     pub(super) ended: Counter,
     breaches: [Counter; Breach::ALL.len()],
 }
 
-impl Counters {
-    pub(super) const fn new() -> Counters {
-        Counters {
+impl SecureCounters {
+    pub(super) const fn new() -> SecureCounters {
+        SecureCounters {
             handshakes: Counter::new(),
             ended: Counter::new(),
             breaches: [const { Counter::new() }; Breach::ALL.len()],

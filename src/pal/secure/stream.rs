@@ -3,8 +3,8 @@
 use core::ops::Deref;
 
 use super::error::TransferError;
-use super::incoming::Incoming;
-use super::outgoing::Outgoing;
+use super::incoming::IncomingRecords;
+use super::outgoing::OutgoingRecords;
 use super::{Breach, SecurePal};
 use crate::Vmid;
 use crate::invariant::Count;
@@ -28,7 +28,7 @@ const END_TRIES: u32 = 8;
 pub struct SecureStream<P: Pal, R: Deref<Target = SecurePal<P>>> {
     pal: R,
     inner: P::Stream,
-    kind: Kind,
+    kind: Direction,
     /// The readiness of the inner stream that the next step needs.
     need: AtomicU8,
     /// The node's interest.
@@ -42,18 +42,18 @@ pub struct SecureStream<P: Pal, R: Deref<Target = SecurePal<P>>> {
     clippy::large_enum_variant,
     reason = "both have a buffer, there is nothing to put it into, and only wrappers without a key are plain"
 )]
-enum Kind {
+enum Direction {
     Plain,
-    Outgoing(Vmid, SpinLock<Outgoing>),
-    Incoming(SpinLock<Incoming>),
+    Outgoing(Vmid, SpinLock<OutgoingRecords>),
+    Incoming(SpinLock<IncomingRecords>),
 }
 
 /// Returns the interest in the inner stream where the node's interest is `asked`.
-fn inner_interest(kind: &Kind, asked: Interest, need: Interest) -> Interest {
+fn inner_interest(kind: &Direction, asked: Interest, need: Interest) -> Interest {
     let moves = match kind {
-        Kind::Plain => return asked,
-        Kind::Outgoing(..) => Interest::WRITE,
-        Kind::Incoming(_) => Interest::READ,
+        Direction::Plain => return asked,
+        Direction::Outgoing(..) => Interest::WRITE,
+        Direction::Incoming(_) => Interest::READ,
     };
     let mut interest = asked & Interest::HANG_UP;
     if asked.contains(moves) {
@@ -86,9 +86,9 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>> + Clone> SecureStream<P, R> {
     /// Makes the end of a stream that was opened to `peer`.
     pub(super) fn opened(pal: &R, inner: P::Stream, peer: Vmid) -> Self {
         let kind = || {
-            Kind::Outgoing(
+            Direction::Outgoing(
                 peer,
-                SpinLock::new(Rank::Token, P::contended, Outgoing::new()),
+                SpinLock::new(Rank::Token, P::contended, OutgoingRecords::new()),
             )
         };
         Self::new(pal, inner, kind, Interest::WRITE)
@@ -96,12 +96,22 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>> + Clone> SecureStream<P, R> {
 
     /// Makes the end of a stream that was accepted.
     pub(super) fn accepted(pal: &R, inner: P::Stream) -> Self {
-        let kind = || Kind::Incoming(SpinLock::new(Rank::Token, P::contended, Incoming::new()));
+        let kind = || {
+            Direction::Incoming(SpinLock::new(
+                Rank::Token,
+                P::contended,
+                IncomingRecords::new(),
+            ))
+        };
         Self::new(pal, inner, kind, Interest::READ)
     }
 
-    fn new(pal: &R, inner: P::Stream, kind: impl FnOnce() -> Kind, need: Interest) -> Self {
-        let kind = if pal.is_secure() { kind() } else { Kind::Plain };
+    fn new(pal: &R, inner: P::Stream, kind: impl FnOnce() -> Direction, need: Interest) -> Self {
+        let kind = if pal.is_secure() {
+            kind()
+        } else {
+            Direction::Plain
+        };
         SecureStream {
             pal: pal.clone(),
             inner,
@@ -135,7 +145,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
 
     /// Returns true if bytes can be read for which the inner stream will not be reported ready.
     pub(super) fn has_more(&self) -> bool {
-        matches!(self.kind, Kind::Incoming(_)) && self.need().contains(Interest::WRITE)
+        matches!(self.kind, Direction::Incoming(_)) && self.need().contains(Interest::WRITE)
     }
 
     /// Returns the token and interest of the watch of the inner stream; `None` if it is not
@@ -168,7 +178,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
     /// Records the node's interest.
     fn set_watch(&self, token: Token, interest: Interest) {
         let opened = match self.kind {
-            Kind::Outgoing(..) => OPENED_HERE,
+            Direction::Outgoing(..) => OPENED_HERE,
             _ => 0,
         };
         self.token.store(token.0 | opened, Ordering::SeqCst);
@@ -227,7 +237,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
     /// Reads, where `pull` reads the inner stream.
     fn read_by(
         &self,
-        incoming: &SpinLock<Incoming>,
+        incoming: &SpinLock<IncomingRecords>,
         buffer: &mut [u8],
         pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
     ) -> Result<usize, StreamError> {
@@ -261,7 +271,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
         until: Deadline,
     ) -> Result<usize, StreamError> {
         let pal = &self.pal.inner;
-        let Kind::Incoming(incoming) = &self.kind else {
+        let Direction::Incoming(incoming) = &self.kind else {
             return pal.read_waiting(&self.inner, event, buffer, until);
         };
         let mut has_waited = false;
@@ -278,17 +288,19 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
 impl<P: Pal, R: Deref<Target = SecurePal<P>> + Send + Sync> Stream for SecureStream<P, R> {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         match &self.kind {
-            Kind::Plain => self.inner.read(buffer),
-            Kind::Incoming(incoming) => self.read_by(incoming, buffer, |space| self.pull(space)),
-            Kind::Outgoing(..) => Err(StreamError::Closed),
+            Direction::Plain => self.inner.read(buffer),
+            Direction::Incoming(incoming) => {
+                self.read_by(incoming, buffer, |space| self.pull(space))
+            }
+            Direction::Outgoing(..) => Err(StreamError::Closed),
         }
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
         let (peer, outgoing) = match &self.kind {
-            Kind::Plain => return self.inner.write(parts),
-            Kind::Outgoing(peer, outgoing) => (*peer, outgoing),
-            Kind::Incoming(_) => return Err(StreamError::Closed),
+            Direction::Plain => return self.inner.write(parts),
+            Direction::Outgoing(peer, outgoing) => (*peer, outgoing),
+            Direction::Incoming(_) => return Err(StreamError::Closed),
         };
         let Some(family) = &self.pal.family else {
             return Err(StreamError::Closed);
@@ -316,7 +328,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>> + Send + Sync> Stream for SecureStr
 impl<P: Pal, R: Deref<Target = SecurePal<P>>> Drop for SecureStream<P, R> {
     /// Sends the closing record, if that is possible at once. Otherwise the end looks like a death.
     fn drop(&mut self) {
-        let Kind::Outgoing(_, outgoing) = &self.kind else {
+        let Direction::Outgoing(_, outgoing) = &self.kind else {
             return;
         };
         if let Some(mut outgoing) = outgoing.try_lock()

@@ -44,7 +44,7 @@ enum ClientPhase {
     Free,
     Open,
     Closing,
-    /// It was opened again before the server has confirmed the close: it is new after that.
+    /// The handle was opened again before the server has confirmed the close: it is new after that.
     Reopening,
 }
 

@@ -3,15 +3,15 @@
 use super::table::{client_key, handle_id, hash_client};
 use super::{ClientRecord, EMPTY, HandleRecord, Server, Value};
 use crate::store::{
-    Entry, Image, Loader, Malformed, NONE, Payer, Reader, Saver, Writer, hash64, list_length,
-    memory_sum,
+    Image, ImageEntry, ImageReader, ImageWriter, Loader, MalformedImage, NONE, Payer, Saver,
+    hash64, list_length, memory_sum,
 };
 
 /// The size of a handle without its value.
 const HANDLE: usize = memory_sum!(8_usize, 6 * 4, 1, Payer::SIZE, 8);
 
 impl HandleRecord<'_> {
-    fn save(&self, to: &mut Writer<'_>) {
+    fn save(&self, to: &mut ImageWriter<'_>) {
         let HandleRecord {
             id,
             clients,
@@ -37,9 +37,9 @@ impl HandleRecord<'_> {
         ((*owner_died, *payer), value.length).save(to);
     }
 
-    fn load(&mut self, from: &mut Reader<'_>) -> Result<(), Malformed> {
-        self.id = Entry::load(from)?;
-        let numbers: [u32; 6] = Entry::load(from)?;
+    fn load(&mut self, from: &mut ImageReader<'_>) -> Result<(), MalformedImage> {
+        self.id = ImageEntry::load(from)?;
+        let numbers: [u32; 6] = ImageEntry::load(from)?;
         [
             self.clients,
             self.queue_head,
@@ -48,11 +48,11 @@ impl HandleRecord<'_> {
             self.writer,
             self.revocations,
         ] = numbers;
-        ((self.owner_died, self.payer), self.value.length) = Entry::load(from)?;
+        ((self.owner_died, self.payer), self.value.length) = ImageEntry::load(from)?;
         let length = self.value.length;
         if self.value.bytes_mut(0, length).is_none() {
             self.value.length = 0;
-            return Err(Malformed);
+            return Err(MalformedImage);
         }
         Ok(())
     }
@@ -105,9 +105,9 @@ impl Image for Server<'_> {
         quotas.save(out);
     }
 
-    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), Malformed> {
+    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), MalformedImage> {
         from.rows(<((u32, u32), u64)>::SIZE, 1, &mut |_, from| {
-            let numbers: ((u32, u32), u64) = Entry::load(from)?;
+            let numbers: ((u32, u32), u64) = ImageEntry::load(from)?;
             (
                 (self.first_revoked, self.last_revoked),
                 self.last_revocation,
@@ -117,7 +117,7 @@ impl Image for Server<'_> {
         self.handle_slots.load(from)?;
         let handles = &mut self.handles;
         from.rows(HANDLE, handles.len(), &mut |index, from| {
-            handles.get_mut(index).ok_or(Malformed)?.load(from)
+            handles.get_mut(index).ok_or(MalformedImage)?.load(from)
         })?;
         from.bytes(|index, offset, length| {
             handles.get_mut(index)?.value.bytes_mut(offset, length)

@@ -81,8 +81,8 @@ struct ClientRecord {
     /// The server granted it more after it had revoked the lease to read: the confirmation of that
     /// revocation may still arrive.
     expects_stale_downgrade: bool,
-    /// It holds the lease to change the value, is the first to do so after the owner died, and has
-    /// not acknowledged that.
+    /// The client holds the lease to change the value, is the first to do so after the owner died,
+    /// and has not acknowledged that.
     owner_died_unacked: bool,
     /// The neighbours in the list of the clients of the same handle.
     next_of_handle: u32,

@@ -1,7 +1,7 @@
 //! Loads one slice of an image.
 
-use super::Malformed;
-use super::entry::{Entry, Reader};
+use super::MalformedImage;
+use super::entry::{ImageEntry, ImageReader};
 use super::saver::{HEAD, checksum};
 use crate::invariant::Count;
 use crate::store::copy;
@@ -21,14 +21,14 @@ impl<'b> Loader<'b> {
     /// Makes one that loads the slice.
     ///
     /// # Errors
-    /// [`Malformed`] if the bytes have no head, or another checksum.
-    pub(crate) fn new(slice: &'b [u8]) -> Result<Self, Malformed> {
-        let (head, body) = slice.split_at_checked(HEAD).ok_or(Malformed)?;
-        let (sum, words) = head.split_first_chunk::<8>().ok_or(Malformed)?;
-        let mut words = Reader::new(words);
-        let rest = slice.get(8..).ok_or(Malformed)?;
+    /// [`MalformedImage`] if the bytes have no head, or another checksum.
+    pub(crate) fn new(slice: &'b [u8]) -> Result<Self, MalformedImage> {
+        let (head, body) = slice.split_at_checked(HEAD).ok_or(MalformedImage)?;
+        let (sum, words) = head.split_first_chunk::<8>().ok_or(MalformedImage)?;
+        let mut words = ImageReader::new(words);
+        let rest = slice.get(8..).ok_or(MalformedImage)?;
         if u64::from_le_bytes(*sum) != checksum(rest) {
-            return Err(Malformed);
+            return Err(MalformedImage);
         }
         let part = u32::load(&mut words)?;
         let mut place = || u32::load(&mut words).map(|number| number as usize);
@@ -43,12 +43,12 @@ impl<'b> Loader<'b> {
     }
 
     /// # Errors
-    /// [`Malformed`] if the machine has no such part.
-    pub(crate) fn finish(&self) -> Result<(), Malformed> {
+    /// [`MalformedImage`] if the machine has no such part.
+    pub(crate) fn finish(&self) -> Result<(), MalformedImage> {
         if self.part < self.at {
             Ok(())
         } else {
-            Err(Malformed)
+            Err(MalformedImage)
         }
     }
 
@@ -61,25 +61,25 @@ impl<'b> Loader<'b> {
     /// Visits a part with `capacity` entries of at most that size.
     ///
     /// # Errors
-    /// [`Malformed`] if the slice does not fit to the part, or `load` refuses an entry.
+    /// [`MalformedImage`] if the slice does not fit to the part, or `load` refuses an entry.
     #[inline(never)]
     pub(crate) fn rows(
         &mut self,
         size: usize,
         capacity: usize,
-        load: &mut dyn FnMut(usize, &mut Reader<'_>) -> Result<(), Malformed>,
-    ) -> Result<(), Malformed> {
+        load: &mut dyn FnMut(usize, &mut ImageReader<'_>) -> Result<(), MalformedImage>,
+    ) -> Result<(), MalformedImage> {
         if !self.enters() {
             return Ok(());
         }
-        let end = self.first.checked_add(self.count).ok_or(Malformed)?;
-        let length = self.count.checked_mul(size).ok_or(Malformed)?;
+        let end = self.first.checked_add(self.count).ok_or(MalformedImage)?;
+        let length = self.count.checked_mul(size).ok_or(MalformedImage)?;
         if end > capacity || self.body.len() != length || self.offset != 0 {
-            return Err(Malformed);
+            return Err(MalformedImage);
         }
         let places = self.body.chunks_exact(size.max(1));
         for (index, place) in (self.first..end).zip(places) {
-            load(index, &mut Reader::new(place))?;
+            load(index, &mut ImageReader::new(place))?;
         }
         Ok(())
     }
@@ -88,9 +88,9 @@ impl<'b> Loader<'b> {
     ///
     /// # Errors
     /// As [`Loader::rows`].
-    pub(crate) fn table<T: Entry>(&mut self, table: &mut [T]) -> Result<(), Malformed> {
+    pub(crate) fn table<T: ImageEntry>(&mut self, table: &mut [T]) -> Result<(), MalformedImage> {
         self.rows(T::SIZE, table.len(), &mut |index, from| {
-            *table.get_mut(index).ok_or(Malformed)? = T::load(from)?;
+            *table.get_mut(index).ok_or(MalformedImage)? = T::load(from)?;
             Ok(())
         })
     }
@@ -98,17 +98,17 @@ impl<'b> Loader<'b> {
     /// Visits a part of byte strings. `get` returns the bytes of one from an offset on, of a given number.
     ///
     /// # Errors
-    /// [`Malformed`] if `get` returns none.
+    /// [`MalformedImage`] if `get` returns none.
     pub(crate) fn bytes<'t>(
         &mut self,
         get: impl FnOnce(usize, usize, usize) -> Option<&'t mut [u8]>,
-    ) -> Result<(), Malformed> {
+    ) -> Result<(), MalformedImage> {
         if !self.enters() {
             return Ok(());
         }
-        let to = get(self.first, self.offset, self.count).ok_or(Malformed)?;
+        let to = get(self.first, self.offset, self.count).ok_or(MalformedImage)?;
         if to.len() != self.body.len() || self.count != self.body.len() {
-            return Err(Malformed);
+            return Err(MalformedImage);
         }
         copy(to, self.body);
         Ok(())

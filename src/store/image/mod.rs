@@ -9,7 +9,7 @@ mod entry;
 mod loader;
 mod saver;
 
-pub(crate) use entry::{Entry, Reader, Writer, codes, entry, field_size};
+pub(crate) use entry::{ImageEntry, ImageReader, ImageWriter, codes, entry, field_size};
 pub(crate) use loader::Loader;
 pub use saver::ImageCursor;
 pub(crate) use saver::{Saver, checksum_of, seal};
@@ -19,15 +19,15 @@ pub const SMALLEST_SLICE: usize = 2048;
 
 /// These are not the bytes of an image, or not those of an image of a machine with such capacities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub struct MalformedImage;
 
-impl core::fmt::Display for Malformed {
+impl core::fmt::Display for MalformedImage {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("these bytes are no part of a leader's image")
     }
 }
 
-impl core::error::Error for Malformed {}
+impl core::error::Error for MalformedImage {}
 
 /// A machine that has an image.
 pub(crate) trait Image {
@@ -37,8 +37,8 @@ pub(crate) trait Image {
     /// Shows all parts to `from`, which loads one slice.
     ///
     /// # Errors
-    /// [`Malformed`] for bytes that no entry has.
-    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), Malformed>;
+    /// [`MalformedImage`] for bytes that no entry has.
+    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), MalformedImage>;
 
     /// Empties the places of the tables that were never used.
     fn clear_unused(&mut self);
@@ -64,7 +64,7 @@ macro_rules! image {
                         0_usize $(, $crate::store::field_size::<Self, _>(|of| &of.$field))*
                     );
                     out.rows(size, (1, 1), &|_, to| {
-                        $($crate::store::Entry::save($field, to);)*
+                        $($crate::store::ImageEntry::save($field, to);)*
                     });
                 )?
                 $($(out.table($table, $used);)*)?
@@ -74,7 +74,7 @@ macro_rules! image {
             fn load(
                 &mut self,
                 from: &mut $crate::store::Loader<'_>,
-            ) -> Result<(), $crate::store::Malformed> {
+            ) -> Result<(), $crate::store::MalformedImage> {
                 $(
                     let size = $crate::store::total!(
                         0_usize $(, $crate::store::field_size::<Self, _>(|of| &of.$field))*
@@ -82,13 +82,13 @@ macro_rules! image {
                 )?
                 let Self { $($($field,)*)? $($($table,)*)? $($($part,)*)? $($($omitted: _,)*)? } = self;
                 $(from.rows(size, 1, &mut |_, from| {
-                    $(*$field = $crate::store::Entry::load(from)?;)*
+                    $(*$field = $crate::store::ImageEntry::load(from)?;)*
                     Ok(())
                 })?;)?
                 $($(from.table($table)?;)*)?
                 $($($crate::store::Image::load($part, from)?;)*)?
                 $(if !$valid {
-                    return Err($crate::store::Malformed);
+                    return Err($crate::store::MalformedImage);
                 })?
                 Ok(())
             }
@@ -115,7 +115,7 @@ impl<T: Image> Image for super::Digested<T> {
         (**self).save(out);
     }
 
-    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), Malformed> {
+    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), MalformedImage> {
         (**self).load(from)
     }
 

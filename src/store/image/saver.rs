@@ -1,7 +1,7 @@
 //! Saves one slice of an image.
 
-use super::entry::{Entry, Writer};
-use super::{Malformed, SMALLEST_SLICE};
+use super::entry::{ImageEntry, ImageWriter};
+use super::{MalformedImage, SMALLEST_SLICE};
 use crate::invariant::{Count, OrBroken};
 use crate::store::{Digest, copy};
 use core::hash::Hasher;
@@ -155,7 +155,7 @@ impl<'b> Saver<'b> {
         &mut self,
         size: usize,
         (capacity, used): (usize, usize),
-        save: &dyn Fn(usize, &mut Writer<'_>),
+        save: &dyn Fn(usize, &mut ImageWriter<'_>),
     ) {
         let (fitting, number) = (self.fitting(size), self.number);
         let used = used.min(capacity);
@@ -170,7 +170,7 @@ impl<'b> Saver<'b> {
             let places = places.or_broken(&mut []).chunks_exact_mut(size.max(1));
             for (index, place) in (first..end).zip(places) {
                 place.fill(0);
-                save(index, &mut Writer::new(place));
+                save(index, &mut ImageWriter::new(place));
             }
         } else if self.part > self.cursor.part && self.next.is_none() && used > 0 {
             self.next = Some(self.cursor(0, 0, number));
@@ -180,7 +180,7 @@ impl<'b> Saver<'b> {
     }
 
     /// Visits a table.
-    pub(crate) fn table<T: Entry>(&mut self, table: &[T], used: usize) {
+    pub(crate) fn table<T: ImageEntry>(&mut self, table: &[T], used: usize) {
         self.rows(T::SIZE, (table.len(), used), &|index, to| {
             if let Some(entry) = table.get(index) {
                 entry.save(to);
@@ -222,7 +222,7 @@ impl<'b> Saver<'b> {
 }
 
 /// Returns the checksum that a slice begins with, which differs if the slice has changed, but for one in 2⁶⁴.
-pub(crate) fn checksum_of(slice: &[u8]) -> Result<u64, Malformed> {
-    let sum = slice.first_chunk().ok_or(Malformed)?;
+pub(crate) fn checksum_of(slice: &[u8]) -> Result<u64, MalformedImage> {
+    let sum = slice.first_chunk().ok_or(MalformedImage)?;
     Ok(u64::from_le_bytes(*sum))
 }

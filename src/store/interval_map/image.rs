@@ -1,11 +1,13 @@
 //! The image of a table of intervals: its nodes, each with the start of the one before it in its list. The tree, the lists
 //! and the small tables are made anew.
 
-use super::node::{MAX_INTERVAL, Node};
+use super::node::{IntervalNode, MAX_INTERVAL};
 use super::{IntervalMap, OwnerList};
 use crate::ID_MAX;
 use crate::invariant::Count;
-use crate::store::{Entry, Image, Loader, Malformed, NONE, Payer, Reader, Saver, Sum, entry};
+use crate::store::{
+    Image, ImageEntry, ImageReader, Loader, MalformedImage, NONE, Payer, Saver, Sum, entry,
+};
 
 /// A node: the first and the last number, the owner, 0 for a free one, the payer, and the start of the node before.
 #[derive(Clone, Copy, Default)]
@@ -26,7 +28,7 @@ entry!(NodeImage {
 });
 
 impl NodeImage {
-    fn of(node: &Node<'_>) -> NodeImage {
+    fn of(node: &IntervalNode<'_>) -> NodeImage {
         let (start, end, owner, payer) = node.content();
         if owner == 0 {
             return NodeImage::default();
@@ -36,14 +38,14 @@ impl NodeImage {
             end,
             owner,
             payer,
-            prev: node.prev.get().map_or(0, Node::start),
+            prev: node.prev.get().map_or(0, IntervalNode::start),
         }
     }
 
-    fn load_into(self, node: &Node<'_>) -> Result<(), Malformed> {
-        let length = self.end.checked_sub(self.start).ok_or(Malformed)?;
+    fn load_into(self, node: &IntervalNode<'_>) -> Result<(), MalformedImage> {
+        let length = self.end.checked_sub(self.start).ok_or(MalformedImage)?;
         if length >= MAX_INTERVAL || self.end > ID_MAX || (self.start == 0) != (self.owner == 0) {
-            return Err(Malformed);
+            return Err(MalformedImage);
         }
         node.set(self.start, self.end);
         node.owner.set(self.owner);
@@ -66,26 +68,25 @@ impl Image for IntervalMap<'_> {
         });
     }
 
-    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), Malformed> {
+    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), MalformedImage> {
         let tree = &mut self.tree;
         let loaded = &mut self.loaded;
         from.rows(<(usize, usize)>::SIZE, 1, &mut |_, from| {
-            (tree.peak, *loaded) = Entry::load(from)?;
+            (tree.peak, *loaded) = ImageEntry::load(from)?;
             Ok(())
         })?;
         let capacity = tree.capacity();
         let nodes = &mut tree.nodes;
-        from.rows(
-            NodeImage::SIZE,
-            capacity,
-            &mut |index, from: &mut Reader<'_>| {
-                while nodes.used() <= index {
-                    nodes.take().ok_or(Malformed)?;
-                }
-                let node = nodes.get(index).ok_or(Malformed)?;
-                NodeImage::load(from)?.load_into(node)
-            },
-        )
+        from.rows(NodeImage::SIZE, capacity, &mut |index,
+                                                   from: &mut ImageReader<
+            '_,
+        >| {
+            while nodes.used() <= index {
+                nodes.take().ok_or(MalformedImage)?;
+            }
+            let node = nodes.get(index).ok_or(MalformedImage)?;
+            NodeImage::load(from)?.load_into(node)
+        })
     }
 
     fn clear_unused(&mut self) {
@@ -127,7 +128,7 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Links a node behind the one that was before it in its list. `None` if another one is there.
-    fn link_loaded(&mut self, node: &'m Node<'m>) -> Option<()> {
+    fn link_loaded(&mut self, node: &'m IntervalNode<'m>) -> Option<()> {
         let number = self.list_number(node.owner.get());
         let start = node.loaded_prev.take();
         let prev = if start == 0 {

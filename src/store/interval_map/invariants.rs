@@ -2,7 +2,7 @@
 
 use super::IntervalMap;
 use super::full_blocks::{blocks_of, bounds};
-use super::node::Node;
+use super::node::IntervalNode;
 use super::owner_list::{OwnerList, is_same};
 use crate::invariant::Count;
 
@@ -19,7 +19,7 @@ impl IntervalMap<'_> {
         let counted = occupancy >= count && occupancy.div_ceil(2) <= count;
         let mut blocks = 0_usize;
         let mut highest = None;
-        let touched = |node: &Node<'_>| blocks_of(node.start(), node.end());
+        let touched = |node: &IntervalNode<'_>| blocks_of(node.start(), node.end());
         for block in self.tree.iter().flat_map(touched) {
             if highest < Some(block) {
                 highest = Some(block);

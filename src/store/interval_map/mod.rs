@@ -21,8 +21,8 @@ use core::hash::Hasher;
 use super::{Arena, Digest, NONE, Payer, Sum, Table, bytes_for, memory_sum};
 use crate::invariant::{Count, OrBroken};
 use full_blocks::{FullBlocks, block_of, blocks_of, bounds};
+use node::IntervalNode;
 pub(crate) use node::MAX_INTERVAL;
-use node::Node;
 pub(crate) use owner_list::OwnerCursor;
 use owner_list::{OwnerList, neighbours};
 use tree::Tree;
@@ -43,7 +43,7 @@ pub(crate) struct Interval {
 }
 
 impl Interval {
-    fn of(node: &Node<'_>, index: u32) -> Self {
+    fn of(node: &IntervalNode<'_>, index: u32) -> Self {
         Interval {
             index,
             start: node.start(),
@@ -54,7 +54,7 @@ impl Interval {
     }
 
     /// Returns true if the node still has it, or a part of it from its start on, with the same owner.
-    fn is_at(&self, node: &Node<'_>) -> bool {
+    fn is_at(&self, node: &IntervalNode<'_>) -> bool {
         node.start() == self.start && node.owner.get() == self.owner
     }
 
@@ -85,7 +85,7 @@ pub(crate) struct Gap<'m> {
     pub(crate) start: u32,
     pub(crate) end: u32,
     /// The node of the interval before it.
-    before: Option<&'m Node<'m>>,
+    before: Option<&'m IntervalNode<'m>>,
 }
 
 /// A table with a fixed number of intervals.
@@ -139,7 +139,7 @@ impl<'m> IntervalMap<'m> {
     /// reclaimed in it.
     pub(crate) fn digest(&self, digest: &mut Digest) {
         self.content
-            .digest(digest, self.tree.iter().map(Node::content));
+            .digest(digest, self.tree.iter().map(IntervalNode::content));
         let nodes = self.tree.iter();
         self.order.digest(
             digest,
@@ -266,7 +266,7 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Makes the node the one that is found first in its block. Returns its number.
-    fn set_hint(&mut self, node: &Node<'m>) -> u32 {
+    fn set_hint(&mut self, node: &IntervalNode<'m>) -> u32 {
         let index = self.tree.nodes.index_of(node);
         let bucket = self.bucket(node.start());
         if let Some(hint) = bucket.and_then(|bucket| self.hints.get_mut(bucket)) {
@@ -287,7 +287,7 @@ impl<'m> IntervalMap<'m> {
         if !self.tree.remove(node) {
             return;
         }
-        // What is left of the block is often the next that is looked up.
+        // The next look-up is often for the rest of the block.
         if let Some(neighbour) = neighbour
             && block_of(neighbour.start()) == blocks.start
         {

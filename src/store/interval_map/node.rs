@@ -12,12 +12,12 @@ use crate::ID_MAX;
 use crate::invariant::{Count, OrBroken};
 use crate::store::{NONE, Payer};
 
-type Link<'m> = Cell<Option<&'m Node<'m>>>;
+type Link<'m> = Cell<Option<&'m IntervalNode<'m>>>;
 
 /// An interval, in a tree by its start and in the list of its owner. A free node has no owner, is
 /// in no tree, and is linked into the free list by `left`.
 #[derive(Default)]
-pub(super) struct Node<'m> {
+pub(super) struct IntervalNode<'m> {
     pub(super) left: Link<'m>,
     right: Link<'m>,
     parent: Link<'m>,
@@ -34,22 +34,22 @@ pub(super) struct Node<'m> {
 // SAFETY: only methods of `IntervalMap` and its `Tree` that have the table to themselves (`&mut
 // self`) write to these cells. Methods that share it only read. The one reference that leaves the table, in
 // `Gap`, is private to this module, which compares its address and reads no cell through it.
-unsafe impl Sync for Node<'_> {}
+unsafe impl Sync for IntervalNode<'_> {}
 
 /// The nodes of a table. Those that were never used are not initialised: their memory is untouched.
 pub(super) struct Nodes<'m> {
-    room: &'m UnsafeCell<[MaybeUninit<Node<'m>>]>,
+    room: &'m UnsafeCell<[MaybeUninit<IntervalNode<'m>>]>,
     used: usize,
 }
 
 // SAFETY: only `take`, which needs `&mut self`, writes to the cell, and to a node that no reference leads to. The nodes that
-// were taken are shared references to `Node`, which is `Sync`.
+// were taken are shared references to `IntervalNode`, which is `Sync`.
 unsafe impl Send for Nodes<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Nodes<'_> {}
 
 impl<'m> Nodes<'m> {
-    pub(super) fn new(room: &'m mut [MaybeUninit<Node<'m>>]) -> Self {
+    pub(super) fn new(room: &'m mut [MaybeUninit<IntervalNode<'m>>]) -> Self {
         Nodes {
             room: UnsafeCell::from_mut(room),
             used: 0,
@@ -61,38 +61,38 @@ impl<'m> Nodes<'m> {
         self.used
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<&'m Node<'m>> {
-        let first = self.room.get().cast::<Node<'m>>();
+    pub(super) fn get(&self, index: usize) -> Option<&'m IntervalNode<'m>> {
+        let first = self.room.get().cast::<IntervalNode<'m>>();
         // SAFETY: the first `used` nodes are initialised, and never written to as a whole again.
         (index < self.used).then(|| unsafe { &*first.add(index) })
     }
 
     /// Returns true if the node is one of this table's. A reference leads to no other place than to a node.
-    pub(super) fn has(&self, node: &Node<'m>) -> bool {
-        let first = self.room.get().cast::<Node<'m>>();
+    pub(super) fn has(&self, node: &IntervalNode<'m>) -> bool {
+        let first = self.room.get().cast::<IntervalNode<'m>>();
         let offset = ptr::from_ref(node).addr().wrapping_sub(first.addr());
-        offset < self.used.wrapping_mul(size_of::<Node<'_>>())
+        offset < self.used.wrapping_mul(size_of::<IntervalNode<'_>>())
     }
 
     /// Returns the number of a node of this table, with which [`Nodes::get`] finds it.
-    pub(super) fn index_of(&self, node: &Node<'m>) -> u32 {
-        let first = self.room.get().cast::<Node<'m>>();
+    pub(super) fn index_of(&self, node: &IntervalNode<'m>) -> u32 {
+        let first = self.room.get().cast::<IntervalNode<'m>>();
         let offset = ptr::from_ref(node).addr().wrapping_sub(first.addr());
-        let index = offset.checked_div(size_of::<Node<'_>>());
+        let index = offset.checked_div(size_of::<IntervalNode<'_>>());
         index
             .and_then(|index| u32::try_from(index).ok())
             .or_broken(NONE)
     }
 
     /// Returns a node that was never used.
-    pub(super) fn take(&mut self) -> Option<&'m Node<'m>> {
+    pub(super) fn take(&mut self) -> Option<&'m IntervalNode<'m>> {
         let index = self.used;
         if index >= self.room.get().len() {
             return None;
         }
-        let first = self.room.get().cast::<Node<'m>>();
+        let first = self.room.get().cast::<IntervalNode<'m>>();
         // SAFETY: the node is within the room, and no reference leads to it, since it was not taken before.
-        unsafe { first.add(index).write(Node::default()) };
+        unsafe { first.add(index).write(IntervalNode::default()) };
         self.used.increment();
         self.get(index)
     }
@@ -106,7 +106,7 @@ const LENGTH_BITS: u32 = 5;
 const BLACK: u32 = 1 << 31;
 const _: () = assert!(ID_MAX < BLACK >> LENGTH_BITS);
 
-impl<'m> Node<'m> {
+impl<'m> IntervalNode<'m> {
     pub(super) fn start(&self) -> u32 {
         (self.bounds.get() & !BLACK) >> LENGTH_BITS
     }
@@ -153,7 +153,7 @@ impl<'m> Node<'m> {
     }
 
     /// Returns the node above it in the tree.
-    pub(super) fn parent(&self) -> Option<&'m Node<'m>> {
+    pub(super) fn parent(&self) -> Option<&'m IntervalNode<'m>> {
         self.parent.get()
     }
 
@@ -170,7 +170,7 @@ impl<'m> Node<'m> {
 /// Intervals in a tree by their start. With the links of `intrusive-collections` an insertion
 /// checks whether the interval is linked already, and has code to panic if so, which the static
 /// library must not have.
-pub(super) struct ByStart<'m>(DefaultPointerOps<&'m Node<'m>>);
+pub(super) struct ByStart<'m>(DefaultPointerOps<&'m IntervalNode<'m>>);
 
 impl ByStart<'_> {
     pub(super) fn new() -> Self {
@@ -180,7 +180,7 @@ impl ByStart<'_> {
 
 /// A node in the tree's terms.
 #[derive(Clone, Copy)]
-pub(super) struct At<'m>(&'m Node<'m>);
+pub(super) struct At<'m>(&'m IntervalNode<'m>);
 
 impl PartialEq for At<'_> {
     fn eq(&self, other: &Self) -> bool {
@@ -263,16 +263,16 @@ unsafe impl<'m> RBTreeOps for ByStart<'m> {
 // SAFETY: a link is a reference to the node itself.
 unsafe impl<'m> Adapter for ByStart<'m> {
     type LinkOps = Self;
-    type PointerOps = DefaultPointerOps<&'m Node<'m>>;
+    type PointerOps = DefaultPointerOps<&'m IntervalNode<'m>>;
 
     #[inline]
-    unsafe fn get_value(&self, at: At<'m>) -> *const Node<'m> {
+    unsafe fn get_value(&self, at: At<'m>) -> *const IntervalNode<'m> {
         at.0
     }
 
     #[inline]
-    unsafe fn get_link(&self, value: *const Node<'m>) -> At<'m> {
-        // SAFETY: only `Tree` leads here, with nodes that it has as `&'m Node<'m>`.
+    unsafe fn get_link(&self, value: *const IntervalNode<'m>) -> At<'m> {
+        // SAFETY: only `Tree` leads here, with nodes that it has as `&'m IntervalNode<'m>`.
         At(unsafe { &*value })
     }
 
@@ -296,17 +296,17 @@ impl<'a, 'm> KeyAdapter<'a> for ByStart<'m> {
     type Key = u32;
 
     #[inline]
-    fn get_key(&self, node: &'a Node<'m>) -> u32 {
+    fn get_key(&self, node: &'a IntervalNode<'m>) -> u32 {
         node.start()
     }
 }
 
 #[cfg(test)]
-impl<'m> Node<'m> {
+impl<'m> IntervalNode<'m> {
     /// Returns the number of black nodes on each way down from here; `None` if the ways differ, a
     /// red node is below a red one, or a child has another parent.
     pub(super) fn black_height(&self) -> Option<u32> {
-        let is_red = |node: &Node<'m>| node.bounds.get() & BLACK == 0;
+        let is_red = |node: &IntervalNode<'m>| node.bounds.get() & BLACK == 0;
         let below = |child: &Link<'m>| match child.get() {
             None => Some(0),
             Some(child) => {

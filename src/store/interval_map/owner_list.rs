@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use super::node::Node;
+use super::node::IntervalNode;
 use super::{Interval, IntervalMap};
 use crate::Vmid;
 use crate::invariant::Count;
@@ -11,8 +11,8 @@ use crate::store::Payer;
 /// The intervals of some owners, in a list.
 #[derive(Default)]
 pub(super) struct OwnerList<'m> {
-    pub(super) first: Option<&'m Node<'m>>,
-    pub(super) last: Option<&'m Node<'m>>,
+    pub(super) first: Option<&'m IntervalNode<'m>>,
+    pub(super) last: Option<&'m IntervalNode<'m>>,
     pub(super) length: usize,
 }
 
@@ -97,7 +97,7 @@ impl<'m> IntervalMap<'m> {
 
     /// Appends the interval to its owner's list.
     #[inline]
-    pub(super) fn link(&mut self, node: &'m Node<'m>) {
+    pub(super) fn link(&mut self, node: &'m IntervalNode<'m>) {
         let Some(list) = self.list_of(node.owner.get()) else {
             return;
         };
@@ -114,7 +114,7 @@ impl<'m> IntervalMap<'m> {
 
     /// Removes the interval from its owner's list.
     #[inline]
-    pub(super) fn unlink(&mut self, node: &'m Node<'m>) {
+    pub(super) fn unlink(&mut self, node: &'m IntervalNode<'m>) {
         let Some(list) = self.list_of(node.owner.get()) else {
             return;
         };
@@ -137,11 +137,17 @@ impl<'m> IntervalMap<'m> {
 }
 
 /// Returns the starts of two neighbours in a list; 0 for none.
-pub(super) fn neighbours(one: Option<&Node<'_>>, other: Option<&Node<'_>>) -> (u32, u32) {
-    let start = |node: Option<&Node<'_>>| node.map_or(0, Node::start);
+pub(super) fn neighbours(
+    one: Option<&IntervalNode<'_>>,
+    other: Option<&IntervalNode<'_>>,
+) -> (u32, u32) {
+    let start = |node: Option<&IntervalNode<'_>>| node.map_or(0, IntervalNode::start);
     (start(one), start(other))
 }
 
-pub(super) fn is_same<'m>(one: Option<&Node<'m>>, other: Option<&Node<'m>>) -> bool {
+pub(super) fn is_same<'m>(
+    one: Option<&IntervalNode<'m>>,
+    other: Option<&IntervalNode<'m>>,
+) -> bool {
     one.map(ptr::from_ref) == other.map(ptr::from_ref)
 }

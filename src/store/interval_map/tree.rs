@@ -5,7 +5,7 @@ use core::mem;
 use intrusive_collections::rbtree::CursorMut;
 use intrusive_collections::{Bound, RBTree};
 
-use super::node::{ByStart, Node, Nodes};
+use super::node::{ByStart, IntervalNode, Nodes};
 use super::{Gap, Interval};
 use crate::ID_MAX;
 use crate::invariant::Count;
@@ -14,7 +14,7 @@ use crate::store::{Arena, Steps, bytes_for};
 /// All intervals of a table.
 pub(super) struct Tree<'m> {
     by_start: RBTree<ByStart<'m>>,
-    free: Option<&'m Node<'m>>,
+    free: Option<&'m IntervalNode<'m>>,
     pub(super) nodes: Nodes<'m>,
     capacity: usize,
     count: usize,
@@ -24,7 +24,7 @@ pub(super) struct Tree<'m> {
 
 impl<'m> Tree<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Node<'_>>(capacity)
+        bytes_for::<IntervalNode<'_>>(capacity)
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Self {
@@ -66,12 +66,12 @@ impl<'m> Tree<'m> {
     }
 
     /// Iterates over all intervals, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Node<'m>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &IntervalNode<'m>> {
         self.by_start.iter()
     }
 
     /// Returns the interval with the highest start that is at most `number`.
-    pub(super) fn floor(&self, number: u32) -> Option<&'m Node<'m>> {
+    pub(super) fn floor(&self, number: u32) -> Option<&'m IntervalNode<'m>> {
         self.count_path();
         let cursor = self.by_start.upper_bound(Bound::Included(&number));
         cursor.clone_pointer()
@@ -113,8 +113,8 @@ impl<'m> Tree<'m> {
         &mut self,
         (start, end): (u32, u32),
         owner: u32,
-        before: Option<&'m Node<'m>>,
-    ) -> Option<&'m Node<'m>> {
+        before: Option<&'m IntervalNode<'m>>,
+    ) -> Option<&'m IntervalNode<'m>> {
         let node = if let Some(node) = self.free {
             self.free = node.left.take();
             node
@@ -137,7 +137,7 @@ impl<'m> Tree<'m> {
 
     /// Returns a cursor at the node, if it is in the tree.
     #[allow(unsafe_code)]
-    fn cursor_at(&mut self, node: &'m Node<'m>) -> Option<CursorMut<'_, ByStart<'m>>> {
+    fn cursor_at(&mut self, node: &'m IntervalNode<'m>) -> Option<CursorMut<'_, ByStart<'m>>> {
         // In this order: the node of another table may change at any time.
         if !self.nodes.has(node) || !node.is_linked() {
             return None;
@@ -148,14 +148,14 @@ impl<'m> Tree<'m> {
     }
 
     /// Returns the node of an interval that was found, if this tree has it.
-    pub(super) fn find(&self, interval: Interval) -> Option<&'m Node<'m>> {
+    pub(super) fn find(&self, interval: Interval) -> Option<&'m IntervalNode<'m>> {
         let node = self.nodes.get(interval.index as usize)?;
         interval.is_at(node).then_some(node)
     }
 
     /// Removes a node, if it is in this tree, and frees it. Its content stays. False if it is not in this tree.
     #[inline]
-    pub(super) fn remove(&mut self, node: &'m Node<'m>) -> bool {
+    pub(super) fn remove(&mut self, node: &'m IntervalNode<'m>) -> bool {
         let Some(mut cursor) = self.cursor_at(node) else {
             return false;
         };
@@ -190,7 +190,7 @@ impl<'m> Tree<'m> {
     }
 
     /// Returns the interval that starts with the number.
-    pub(super) fn starting(&self, number: u32) -> Option<&'m Node<'m>> {
+    pub(super) fn starting(&self, number: u32) -> Option<&'m IntervalNode<'m>> {
         self.by_start.find(&number).clone_pointer()
     }
 
@@ -198,7 +198,7 @@ impl<'m> Tree<'m> {
     /// tests.
     pub(super) fn check_invariants(&self) -> bool {
         let mut last = 0;
-        let is_behind = |node: &Node<'_>| {
+        let is_behind = |node: &IntervalNode<'_>| {
             let before = mem::replace(&mut last, node.end());
             before < node.start() && node.owner.get() != 0
         };
@@ -228,11 +228,11 @@ mod tests {
         assert!(!tree.remove(foreign));
         assert!(tree.insert((8, 9), 7, Some(foreign)).is_some());
         assert!(other.remove(foreign) && !other.remove(foreign));
-        // It is the very node that is inserted.
+        // The hint is the very node that is inserted.
         assert!(other.insert((5, 6), 7, Some(foreign)).is_some());
         for (tree, start) in [(tree, 8), (other, 5)] {
             assert!(tree.check_invariants() && is_balanced(&tree));
-            assert!(tree.iter().map(Node::start).eq([start]));
+            assert!(tree.iter().map(IntervalNode::start).eq([start]));
         }
     }
 
@@ -268,7 +268,7 @@ mod tests {
                 (model.len(), MOST - model.len())
             );
             let number = rng.u32(..900);
-            let found = tree.floor(number).map(Node::start);
+            let found = tree.floor(number).map(IntervalNode::start);
             let below = model.range(..=number).next_back();
             assert_eq!(found, below.map(|(start, _)| *start));
             let last = number + rng.u32(..40);

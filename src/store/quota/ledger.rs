@@ -269,7 +269,7 @@ impl<'m> Ledger<'m> {
         let count = number(count);
         self.add(account, table, count);
         if account == OF_LEADER {
-            // It may pay for a member without an account.
+            // The leader may pay for a member without an account.
             self.note_move(account, table, count);
         }
         if let Some(account) = self.accounts.get_mut(account as usize) {

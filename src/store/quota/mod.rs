@@ -18,7 +18,7 @@ mod tests;
 use ledger::{Account, Ledger};
 use pool::Pool;
 
-use super::{Arena, Digest, Image, Loader, Malformed, NONE, Saver};
+use super::{Arena, Digest, Image, Loader, MalformedImage, NONE, Saver};
 use crate::Vmid;
 use crate::invariant::{Count, OrBroken};
 
@@ -66,7 +66,7 @@ impl Image for Quotas<'_> {
         }
     }
 
-    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), Malformed> {
+    fn load(&mut self, from: &mut Loader<'_>) -> Result<(), MalformedImage> {
         match self.0.as_deref_mut() {
             Some(ledger) => ledger.load(from),
             None => Ok(()),

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::pair::{Moved, Side, TRIES, fill};
 use super::rules::Rule;
-use super::setup::Setup;
+use super::setup::CheckSetup;
 use super::violation::{Checked, broken};
 use crate::pal::{AcceptError, ConnectError, Interest, Pal, Token};
 
@@ -15,7 +15,7 @@ const BACKLOG: usize = 160;
 const BUSY: Duration = Duration::from_millis(200);
 
 /// A stream is opened, accepted, and carries bytes.
-pub(super) fn connect<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn connect<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     for _ in 0..3 {
         let open = pair.open()?;
@@ -25,7 +25,7 @@ pub(super) fn connect<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn nothing_to_accept<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn nothing_to_accept<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     for _ in 0..3 {
         pair.poll();
@@ -50,7 +50,7 @@ pub(super) fn nothing_to_accept<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn not_listening<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn not_listening<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let mut pair = setup.pair();
     // No process was ever there.
     pair.vmids[1] = setup.vmid();
@@ -88,7 +88,7 @@ pub(super) fn not_listening<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 }
 
 /// Streams are opened and not accepted, until there is no room; then each is accepted.
-pub(super) fn backlog<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn backlog<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let mut outs: heapless::Vec<(P::Stream, usize), BACKLOG> = heapless::Vec::new();
     let full = |opened: usize| {
@@ -185,7 +185,7 @@ pub(super) fn backlog<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 }
 
 /// A node ends with a stream in its backlog.
-pub(super) fn never_accepted<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn never_accepted<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const WATCHED: Token = Token(5);
     let pair = setup.pair();
     let absent = setup.pair();
@@ -240,7 +240,7 @@ pub(super) fn never_accepted<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 }
 
 /// A stream is written and dropped before it is accepted. Not where a stream takes no bytes before that.
-pub(super) fn ended_before_accept<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn ended_before_accept<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let mut out = None;
     let written = pair.until(|| {
@@ -309,7 +309,7 @@ pub(super) fn first_bytes() -> [u8; 3000] {
 }
 
 /// The function that a thread calls while it spins.
-pub(super) fn contended<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn contended<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const CALLS: u32 = 100;
     let pair = setup.pair();
     pair.enter(Rule::Contended, "Pal::contended");

@@ -9,7 +9,7 @@ use std::thread;
 use std::vec::Vec;
 
 use super::rules::Rule;
-use super::setup::Setup;
+use super::setup::CheckSetup;
 use super::violation::{Checked, broken};
 use crate::pal::{Deadline, Pal};
 use crate::testing::fault_injector::{FaultInjector, Faults};
@@ -34,7 +34,7 @@ fn at<E: core::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
 }
 
 /// The ways to use a platform that the family has in turn.
-pub(super) fn family<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+pub(super) fn family<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     // A platform that stays when it is dropped cannot be made twice.
     let kinds = [(Faults::NONE, "no"), (Faults::HARMLESS, "harmless")];
     for (faults, kind) in kinds.into_iter().skip(usize::from(!setup.drop_ends)) {

@@ -5,12 +5,12 @@ use core::time::Duration;
 use super::pair::{Open, Side, TRIES};
 use super::readiness::watch;
 use super::rules::Rule;
-use super::setup::Setup;
+use super::setup::CheckSetup;
 use super::violation::{Checked, broken};
 use crate::Vmid;
 use crate::pal::{Interest, Pal, READY_AT_ONCE, Token};
 
-pub(super) fn listener<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn listener<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const LISTENER: (Side, Token) = (Side::Two, Token::LISTENER);
     let pair = setup.pair();
     let before = "no report, since no stream waits to be accepted";
@@ -75,7 +75,7 @@ pub(super) fn listener<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 }
 
 /// More streams are ready than one wait reports.
-pub(super) fn in_turn<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn in_turn<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const STREAMS: usize = READY_AT_ONCE + 8;
     let pair = setup.pair();
     let mut all: heapless::Vec<Open<P::Stream>, STREAMS> = heapless::Vec::new();

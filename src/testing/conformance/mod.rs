@@ -59,7 +59,7 @@ pub use self::defects::{Defect, Defective};
 pub use self::rules::Rule;
 #[cfg(feature = "std")]
 pub use self::runner::{Check, Report, check};
-use self::setup::{Setup, Step};
+use self::setup::{CheckSetup, CheckStep};
 use self::violation::Checked;
 pub use self::violation::Violation;
 use crate::Vmid;
@@ -72,7 +72,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_VMID: u32 = 10;
 
 /// The name of a check, and its function.
-type Named<'a, P> = (&'static str, fn(&Setup<'a, P>) -> Checked);
+type Named<'a, P> = (&'static str, fn(&CheckSetup<'a, P>) -> Checked);
 
 /// The checks in one thread, the most basic ones first.
 fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 30] {
@@ -130,10 +130,10 @@ pub fn check_in_one_thread<P: Pal>(
     make: impl Fn(Vmid) -> P + Sync,
     mut on_violation: impl FnMut(&Violation),
 ) -> usize {
-    let step = Mutex::new(Step::NONE);
+    let step = Mutex::new(CheckStep::NONE);
     let bad_report = Mutex::new(None);
     let next = AtomicU32::new(FIRST_VMID);
-    let setup = Setup {
+    let setup = CheckSetup {
         make: &make,
         step: &step,
         bad_report: &bad_report,

@@ -6,7 +6,7 @@ use core::time::Duration;
 use spin::Mutex;
 
 use super::rules::Rule;
-use super::setup::{Setup, Step};
+use super::setup::{CheckSetup, CheckStep};
 use super::violation::{Checked, Violation, broken};
 use crate::Vmid;
 use crate::pal::fault::fault_count;
@@ -25,7 +25,7 @@ pub(super) struct Pair<'a, P: Pal> {
     pub(super) one: P,
     pub(super) two: P,
     pub(super) vmids: [Vmid; 2],
-    step: &'a Mutex<Step>,
+    step: &'a Mutex<CheckStep>,
     bad_report: &'a Mutex<Option<Violation>>,
     pub(super) patience: Duration,
     /// A thread is in [`Pal::wait`] of the second platform.
@@ -79,7 +79,7 @@ pub(super) fn mismatch(buffer: &[u8], from: usize) -> Option<usize> {
         .position(|(place, found)| *found != byte(place))
 }
 
-impl<'a, P: Pal> Setup<'a, P> {
+impl<'a, P: Pal> CheckSetup<'a, P> {
     /// Makes the platforms of two nodes.
     pub(super) fn pair(&self) -> Pair<'a, P> {
         Pair::new(self)
@@ -99,7 +99,7 @@ impl<P: Pal> Drop for Pair<'_, P> {
 
 impl<'a, P: Pal> Pair<'a, P> {
     /// Makes the platforms of two nodes.
-    fn new(setup: &Setup<'a, P>) -> Self {
+    fn new(setup: &CheckSetup<'a, P>) -> Self {
         let vmids = [setup.vmid(), setup.vmid()];
         Pair {
             one: (setup.make)(vmids[0]),
@@ -140,7 +140,7 @@ impl<'a, P: Pal> Pair<'a, P> {
 
     /// Records the call that is made next, and the rule that it breaks if it does not return.
     pub(super) fn enter(&self, rule: Rule, call: &'static str) {
-        *self.step.lock() = Step { rule, call };
+        *self.step.lock() = CheckStep { rule, call };
     }
 
     /// Exchanges the two nodes: streams that were opened lead from the second to the first.

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::pair::{Open, Pair, Side};
 use super::rules::Rule;
-use super::setup::Setup;
+use super::setup::CheckSetup;
 use super::violation::{Checked, broken};
 use crate::pal::{Interest, Pal, Token};
 
@@ -40,7 +40,7 @@ fn watched<P: Pal>(pair: &Pair<'_, P>) -> Checked<Open<P::Stream>> {
     Ok(open)
 }
 
-pub(super) fn readable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn readable<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = watched(&pair)?;
     let nothing = "no report of a stream without bytes";
@@ -57,7 +57,7 @@ pub(super) fn readable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn token<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn token<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let (first, second) = (watched(&pair)?, pair.open()?);
     let other = (Side::Two, Token(0));
@@ -82,7 +82,7 @@ pub(super) fn token<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn level<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn level<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = watched(&pair)?;
     pair.send(&open.out, 0, 10)?;
@@ -110,7 +110,7 @@ pub(super) fn level<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn interest<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn interest<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
     pair.send(&open.out, 0, 10)?;
@@ -136,7 +136,7 @@ pub(super) fn interest<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn empty_interest<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn empty_interest<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
     watch(&pair, &open.inward, INWARD, Interest::empty())?;
@@ -163,7 +163,7 @@ pub(super) fn empty_interest<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn writable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn writable<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
     watch(&pair, &open.out, OUT, Interest::WRITE)?;
@@ -200,7 +200,7 @@ pub(super) fn writable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn hang_up<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn hang_up<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     for interest in [Interest::READ, Interest::WRITE, Interest::HANG_UP] {
         let pair = setup.pair();
         let hung_up = Interest::HANG_UP;
@@ -231,7 +231,7 @@ pub(super) fn hang_up<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn rewatch<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn rewatch<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = watched(&pair)?;
     pair.send(&open.out, 0, 10)?;
@@ -255,7 +255,7 @@ pub(super) fn rewatch<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn unwatch<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn unwatch<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = watched(&pair)?;
     pair.send(&open.out, 0, 10)?;
@@ -264,7 +264,7 @@ pub(super) fn unwatch<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     pair.two.unwatch(&open.inward);
     let over = "no report after the end of the watch";
     pair.stays_quiet(INWARD, Interest::all(), Rule::Unwatch, over)?;
-    // It can be watched again.
+    // The stream can be watched again.
     let renamed = (Side::Two, Token(9));
     watch(&pair, &open.inward, renamed, Interest::READ)?;
     let again = "a report of the new watch";

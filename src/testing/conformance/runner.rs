@@ -12,7 +12,7 @@ use std::vec::Vec;
 use spin::Mutex;
 
 use super::rules::Rule;
-use super::setup::{Setup, Step};
+use super::setup::{CheckSetup, CheckStep};
 use super::violation::{Violation, broken};
 use super::{
     FIRST_VMID, Named, PATIENCE, family, in_one_thread, of_callers, threads, waiting_thread,
@@ -106,7 +106,7 @@ impl Check {
     /// if a call does not return.
     pub fn run<P: Pal + 'static>(self, make: impl Fn(Vmid) -> P + Send + Sync + 'static) -> Report {
         let make: &'static (dyn Fn(Vmid) -> P + Send + Sync) = Box::leak(Box::new(make));
-        let step: &'static Mutex<Step> = Box::leak(Box::new(Mutex::new(Step::NONE)));
+        let step: &'static Mutex<CheckStep> = Box::leak(Box::new(Mutex::new(CheckStep::NONE)));
         let bad_report: &'static Mutex<_> = Box::leak(Box::new(Mutex::new(None)));
         let next: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(FIRST_VMID)));
         let mut report = Report {
@@ -136,11 +136,11 @@ impl Check {
                 report.omitted.push((name, reason));
                 continue;
             }
-            *step.lock() = Step::NONE;
+            *step.lock() = CheckStep::NONE;
             let (sender, receiver) = channel();
             // The streams of some checks are all on the stack, and those of `secure` are long.
             let thread = thread::Builder::new().stack_size(STACK).spawn(move || {
-                let setup = Setup {
+                let setup = CheckSetup {
                     make,
                     step,
                     bad_report,
@@ -169,14 +169,14 @@ impl Check {
                     report.add(violation);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    let Step { rule, call } = *step.lock();
+                    let CheckStep { rule, call } = *step.lock();
                     let expected = "a call that returns";
                     let seen = format_args!("{call} has not returned after {limit:?}");
                     report.add(broken(rule, expected, seen));
                     reason = Some("a call did not return");
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    let Step { rule, call } = *step.lock();
+                    let CheckStep { rule, call } = *step.lock();
                     let expected = "a call that does not panic";
                     let seen = format_args!("a panic in {call}, or after it");
                     report.add(broken(rule, expected, seen));

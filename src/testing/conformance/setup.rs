@@ -16,13 +16,13 @@ use crate::pal::Pal;
     not(feature = "std"),
     allow(dead_code, reason = "there is no watchdog")
 )]
-pub(super) struct Step {
+pub(super) struct CheckStep {
     pub(super) rule: Rule,
     pub(super) call: &'static str,
 }
 
-impl Step {
-    pub(super) const NONE: Step = Step {
+impl CheckStep {
+    pub(super) const NONE: CheckStep = CheckStep {
         rule: Rule::Connect,
         call: "a function that makes a platform",
     };
@@ -30,9 +30,9 @@ impl Step {
 
 /// The source of the platforms of one check.
 #[cfg_attr(not(feature = "std"), allow(dead_code, reason = "there is no family"))]
-pub(super) struct Setup<'a, P: Pal> {
+pub(super) struct CheckSetup<'a, P: Pal> {
     pub(super) make: &'a (dyn Fn(Vmid) -> P + Sync),
-    pub(super) step: &'a Mutex<Step>,
+    pub(super) step: &'a Mutex<CheckStep>,
     /// A report that no wait may make.
     pub(super) bad_report: &'a Mutex<Option<Violation>>,
     pub(super) next: &'a AtomicU32,
@@ -45,7 +45,7 @@ pub(super) struct Setup<'a, P: Pal> {
     pub(super) is_only_one: bool,
 }
 
-impl<P: Pal> Setup<'_, P> {
+impl<P: Pal> CheckSetup<'_, P> {
     /// Returns a VMID that no other check has.
     pub(super) fn vmid(&self) -> Vmid {
         let number = self.next.fetch_add(1, Ordering::Relaxed);

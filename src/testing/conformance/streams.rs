@@ -3,11 +3,11 @@
 use super::connections::first_bytes;
 use super::pair::{Moved, byte, fill, mismatch};
 use super::rules::Rule;
-use super::setup::Setup;
+use super::setup::CheckSetup;
 use super::violation::{Checked, broken};
 use crate::pal::Pal;
 
-pub(super) fn would_block<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn would_block<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
     for _ in 0..10 {
@@ -25,7 +25,7 @@ pub(super) fn would_block<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 }
 
 /// Bytes in pieces of all sizes.
-pub(super) fn order<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn order<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
     let mut buffer = [0; 700];
@@ -67,7 +67,7 @@ pub(super) fn order<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     pair.receive(&open.inward, received, sent - received, Rule::Order)
 }
 
-pub(super) fn read_count<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn read_count<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const UNTOUCHED: u8 = 0xa5;
     let pair = setup.pair();
     let open = pair.open()?;
@@ -110,7 +110,7 @@ pub(super) fn read_count<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 }
 
 /// As many bytes arrive as the writes have returned, also where a write took only some.
-pub(super) fn write_count<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn write_count<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
     let mut sent = 0;
@@ -124,7 +124,7 @@ pub(super) fn write_count<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn end<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn end<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     for length in [0, 1, 3000] {
         let open = pair.open()?;
@@ -169,7 +169,7 @@ pub(super) fn end<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn reader_gone<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn reader_gone<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
     drop(open.inward);
@@ -196,7 +196,7 @@ pub(super) fn reader_gone<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     })
 }
 
-pub(super) fn independent<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn independent<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let unread = pair.open()?;
     let open = pair.open()?;

@@ -9,7 +9,7 @@ use std::{thread, vec};
 use super::pair::{Moved, Pair, Side, fill, mismatch};
 use super::readiness::watch;
 use super::rules::Rule;
-use super::setup::Setup;
+use super::setup::CheckSetup;
 use super::violation::{Checked, Violation, broken};
 use super::waits::{event, soon};
 use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Time, Token};
@@ -70,7 +70,7 @@ fn is_prompt(shortest: Duration, rule: Rule, expected: &str) -> Checked {
 
 pub(super) type Shared<P> = Arc<Pair<'static, P>>;
 
-pub(super) fn clock<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+pub(super) fn clock<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     let pair: Shared<P> = Arc::new(setup.pair());
     let last = Arc::new(Mutex::new(pair.one.now()));
     let threads = [0, 1].map(|_| {
@@ -100,7 +100,7 @@ pub(super) fn clock<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn wake_during<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+pub(super) fn wake_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     let pair: Shared<P> = Arc::new(setup.pair());
     let woken = "the wait of another thread ends, since Pal::wake was called";
     let mut shortest = Duration::MAX;
@@ -119,7 +119,7 @@ pub(super) fn wake_during<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checke
     is_prompt(shortest, Rule::WakeDuring, woken)
 }
 
-pub(super) fn event_wakes<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+pub(super) fn event_wakes<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     let pair: Shared<P> = Arc::new(setup.pair());
     let all = "the three threads that wait for the event wake when it is set";
     let mut shortest = Duration::MAX;
@@ -148,7 +148,7 @@ pub(super) fn event_wakes<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checke
 }
 
 /// The ends of [`Pal::wait_readable`] whose cause comes during the call.
-pub(super) fn wait_readable<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+pub(super) fn wait_readable<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     let pair: Shared<P> = Arc::new(setup.pair());
     if !pair.two.supports_caller_read() {
         return Ok(());
@@ -185,7 +185,7 @@ pub(super) fn wait_readable<P: Pal + 'static>(setup: &Setup<'static, P>) -> Chec
 }
 
 /// Threads write and read streams of their own at the same time.
-pub(super) fn transfer<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+pub(super) fn transfer<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     // One thread alone has done all of that before.
     move_bytes(setup).map_err(|violation| match violation.rule {
         Rule::Order | Rule::End | Rule::ReadCount | Rule::WriteCount => Violation {
@@ -196,7 +196,7 @@ pub(super) fn transfer<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
     })
 }
 
-fn move_bytes<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+fn move_bytes<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     const STREAMS: usize = 3;
     const LENGTH: usize = 100_000;
     let pair: Shared<P> = Arc::new(setup.pair());

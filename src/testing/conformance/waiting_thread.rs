@@ -9,7 +9,7 @@ use std::thread;
 use super::pair::{Open, Pair, Side};
 use super::readiness::watch;
 use super::rules::Rule;
-use super::setup::Setup;
+use super::setup::CheckSetup;
 use super::threads::{BEGINS, Shared, ends_soon, start};
 use super::violation::{Checked, broken};
 use super::waits::soon;
@@ -95,7 +95,7 @@ impl WaitingThread {
     }
 }
 
-pub(super) fn watch_during<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+pub(super) fn watch_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     const FIRST: Token = Token(21);
     const SECOND: Token = Token(22);
     let pair: Shared<P> = Arc::new(setup.pair());
@@ -122,7 +122,7 @@ pub(super) fn watch_during<P: Pal + 'static>(setup: &Setup<'static, P>) -> Check
 }
 
 /// A process connects, a reader makes room, and a stream is read, while a thread waits.
-pub(super) fn happens_during<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+pub(super) fn happens_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     const WRITES: Token = Token(31);
     let mut pair = setup.pair();
     let there = pair.open()?;
@@ -180,7 +180,7 @@ fn calls_return<P: Pal + 'static>(
 }
 
 /// Streams are dropped and others opened while a thread waits.
-pub(super) fn drop_during<P: Pal + 'static>(setup: &Setup<'static, P>) -> Checked {
+pub(super) fn drop_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     let pair: Shared<P> = Arc::new(setup.pair());
     let mut open = pair.open()?;
     watch(&pair, &open.inward, (Side::Two, Token(100)), Interest::READ)?;

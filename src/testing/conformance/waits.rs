@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::pair::{Moved, Pair, Side, Timer};
 use super::rules::Rule;
-use super::setup::Setup;
+use super::setup::CheckSetup;
 use super::violation::{Checked, broken};
 use crate::pal::fault::fault_count;
 use crate::pal::{Deadline, Event, Pal, ReadyList, Time};
@@ -44,7 +44,7 @@ pub(super) fn event<P: Pal>(pair: &Pair<'_, P>) -> Checked<P::Event> {
     event.map_err(|_| broken(Rule::EventState, "an event", format_args!("OutOfResources")))
 }
 
-pub(super) fn clock<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn clock<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     /// A clock may have ticks of some milliseconds; without `std` there is no other clock to compare with.
     const MOST_READS: u32 = 20_000_000;
     let pair = setup.pair();
@@ -81,7 +81,7 @@ pub(super) fn clock<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     }
     #[cfg(feature = "std")]
     {
-        // It may have jumped.
+        // The clock may have jumped.
         in_nanoseconds(last.since(start), Duration::ZERO, pair.elapsed(&timer))?;
         unit(&pair)?;
     }
@@ -116,7 +116,7 @@ fn unit<P: Pal>(pair: &Pair<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn event_state<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn event_state<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let (event, other) = (event(&pair)?, event(&pair)?);
     let is_one = |event: &P::Event, expected: bool, when: &str| {
@@ -154,7 +154,7 @@ pub(super) fn event_state<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn event_waits<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn event_waits<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let event = event(&pair)?;
     for until in [
@@ -183,7 +183,7 @@ pub(super) fn event_waits<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn wait_time<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn wait_time<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     for until in [
         Deadline::Now,
@@ -199,7 +199,7 @@ pub(super) fn wait_time<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     Ok(())
 }
 
-pub(super) fn wake_before<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn wake_before<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let until = pair.two.now() + pair.patience;
     for until in [until, Time(u64::MAX), until] {
@@ -215,7 +215,7 @@ pub(super) fn wake_before<P: Pal>(setup: &Setup<'_, P>) -> Checked {
 }
 
 /// The ends of [`Pal::wait_readable`] whose cause comes before the call.
-pub(super) fn wait_readable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn wait_readable<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     if !pair.two.supports_caller_read() {
         return Ok(());
@@ -262,7 +262,7 @@ pub(super) fn wait_readable<P: Pal>(setup: &Setup<'_, P>) -> Checked {
     ended_soon(&pair, &timer, Rule::WaitReadable, hung_up)
 }
 
-pub(super) fn read_waiting<P: Pal>(setup: &Setup<'_, P>) -> Checked {
+pub(super) fn read_waiting<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     if !pair.two.supports_caller_read() {
         return Ok(());

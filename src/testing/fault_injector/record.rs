@@ -27,7 +27,7 @@ pub enum Operation {
 /// The outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It succeeded.
+    /// The operation succeeded.
     Done,
     /// That many bytes were moved.
     Moved(usize),

@@ -29,7 +29,7 @@ pub struct FaultInjectorStream<'p, P: Pal> {
 /// The fault of one read or write.
 enum Fault {
     Fail(StreamError),
-    /// It moves at most that many bytes.
+    /// The read or write moves at most that many bytes.
     UpTo(usize),
 }
 

@@ -143,7 +143,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
         self.network.state.lock().unwatch(self.node, stream.end);
     }
 
-    /// It returns at once: within one thread nothing could become ready during the wait.
+    /// The wait returns at once: within one thread nothing could become ready during the wait.
     fn wait(&self, ready: &mut ReadyList, _until: Deadline) {
         self.network.state.lock().poll(self.node, ready);
         if ready.is_empty() {
@@ -151,7 +151,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
         }
     }
 
-    /// It does nothing: every wait returns at once.
+    /// The wake does nothing: every wait returns at once.
     fn wake(&self) {}
 
     fn wait_event(&self, event: &Flag, _until: Deadline) {

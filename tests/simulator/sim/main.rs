@@ -159,7 +159,7 @@ fn unwritable(path: &Path, error: &std::io::Error) -> ! {
 
 /// Runs one seed, and returns it if it fails.
 fn one(cli: &Cli, seed: u64) -> Option<u64> {
-    // Else the run would be over before it is known that its operations cannot be kept.
+    // The file is made first: else the run would be over before it is known that its operations cannot be kept.
     let record = cli.record_ops.as_deref().map(|path| {
         let file = File::create(path).unwrap_or_else(|error| unwritable(path, &error));
         (path, file)

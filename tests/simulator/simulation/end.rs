@@ -83,7 +83,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         return end_of_all(node, own, &program);
     }
     if own.shared(|shared| shared.is_crashing) {
-        // It has died already, in the middle of a step.
+        // The process has died already, in the middle of a step.
         return;
     }
     let crashes = with(|world| world.has(Fault::Crash)) && rng.u8(..3) == 0;

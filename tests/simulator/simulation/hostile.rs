@@ -36,7 +36,7 @@ const LOCKS: usize = 0;
 const WAITS: usize = 2;
 const PROCESSES: usize = 7;
 
-/// It has one stream to each of a few members at a time, and waits for nothing.
+/// The hostile process. It has one stream to each of a few members at a time, and waits for nothing.
 struct Hostile {
     pal: SimPal<false>,
     streams: Vec<(u32, SimStream)>,
@@ -123,7 +123,7 @@ impl Hostile {
             let length = frame(&mut bytes, rng);
             let _ = stream.write(&[&bytes[..length.max(1)]]);
         }
-        // It reads its answers or does not.
+        // The process reads its answers or does not.
         if rng.bool()
             && let Ok(back) = self.pal.accept()
         {
@@ -161,7 +161,7 @@ impl Hostile {
             }
         }
         if self.is_honest && !is_open {
-            // It comes back.
+            // The process comes back.
             self.streams.clear();
         }
         if let Ok(back) = self.pal.accept() {
@@ -243,7 +243,8 @@ impl Hostile {
         let Ok(stream) = self.pal.connect(vmid) else {
             return;
         };
-        // It sends its own VMID, 0, or one that it can't have; and not always all bytes of it.
+        // The process sends its own VMID, 0, or one that it can't have; and not always all bytes of
+        // it.
         let goes_as = [VMID, VMID, VMID, *VMIDS.end(), 0, to][rng.usize(..6)];
         let goes_as = if self.is_honest { VMID } else { goes_as };
         let vmid_bytes = goes_as.to_le_bytes();
@@ -325,7 +326,7 @@ fn growth(table: usize, number: u64, name: &[u8]) -> Message<'_> {
     match table {
         LOCKS => Message::FileLockSet(lock),
         1 => Message::FileLockSet(FileLock { path: name, ..lock }),
-        // It waits for its own locks.
+        // The process waits for its own locks.
         WAITS => Message::FileLockSet(FileLock {
             start: 0,
             end: u64::MAX,
@@ -358,7 +359,8 @@ fn message(rng: &mut Rng) -> Message<'static> {
     let vmid = rng.u32(2..10);
     let lock = FileLock {
         family: [LockFamily::Posix, LockFamily::Flock][rng.usize(..2)],
-        // It must not request a lock that conflicts with others: it would have the right to.
+        // The process must not request a lock that conflicts with others: it would have the right
+        // to.
         kind: LockKind::Unlock,
         start: rng.u64(..6),
         end: rng.u64(..8),
@@ -369,7 +371,7 @@ fn message(rng: &mut Rng) -> Message<'static> {
     };
     let code = SyncCode::ALL[rng.usize(..SyncCode::ALL.len())];
     let sync = Sync {
-        // It must not request a value that others use.
+        // The process must not request a value that others use.
         id: if code == SyncCode::RequestUpgrade {
             rng.u64(1000..)
         } else {

@@ -160,7 +160,8 @@ impl Plan {
     /// given again from then on.
     pub(crate) fn ids_end_at(&self) -> Option<usize> {
         let mut rng = Rng::with_seed(self.seed_of(0, 8));
-        // It takes thousands of calls, each of which waits for room in the log of an heir that is stopped.
+        // The use of all IDs takes thousands of calls, each of which waits for room in the log of an heir
+        // that is stopped.
         let has_time = !self.faults.has(Fault::Stop) && !self.faults.has(Fault::MemberStop);
         let is_one = self.config.wrap_ids && rng.u8(..) < 8 && has_time;
         is_one.then(|| rng.usize(..MAX_STEPS))

@@ -277,7 +277,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                 let is_late = world.network.now - own.born > nanoseconds(START_LIMIT);
                 let has_parent = own.is_leader || family.is_certain(parent);
                 let is_cut_off = error == Error::CutOff && world.faults().hold_up();
-                // It has no heir to turn to before it has joined.
+                // The process has no heir to turn to before it has joined.
                 let succession = &world.checks.succession;
                 // A leader that is leaving gives up a process whose stream stands still.
                 let has_waited = world.network.now - own.born > nanoseconds(SUCCESSION_LIMIT);

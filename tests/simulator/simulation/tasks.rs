@@ -38,7 +38,7 @@ fn coroutine(body: impl FnOnce() + Send + 'static) -> Coroutine<'static> {
 struct Task {
     coroutine: Coroutine<'static>,
     place: usize,
-    /// It passes the events on to its threads itself.
+    /// The coroutine passes the events on to its threads itself.
     has_threads: bool,
     until: u64,
     turns: usize,

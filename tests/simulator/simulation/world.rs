@@ -177,7 +177,7 @@ impl World {
                     ));
                     (1, vmid, Loss::Silent)
                 }
-                // It has stopped to use what it had.
+                // The process has stopped using its resources.
                 StreamEvent::Ended(vmid) => {
                     if self.checks.heartbeats.may_use(vmid) {
                         self.forget(vmid, false);

@@ -70,9 +70,9 @@ pub(super) enum Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     Led,
-    /// It has asked the new leader what the old one has taken.
+    /// The process has asked the new leader what the old one has taken.
     Rejoining,
-    /// It leads.
+    /// The process leads.
     Leads,
     Dead,
 }

@@ -17,7 +17,7 @@ pub(crate) fn fail(how: &str) {
         "stack" => {
             overflow(0);
         }
-        // It neither reads nor answers.
+        // The guest neither reads nor answers.
         "unresponsive" => stop(),
         _ => print_line!("nobody knows how to do that"),
     }

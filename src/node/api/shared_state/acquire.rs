@@ -1,7 +1,7 @@
 //! Acquiring sync handles.
 
+use super::call_queue::WaitKind;
 use super::slots::Slot;
-use super::wait_queue::WaitKind;
 use super::{SyncHandle, ValueStatus, misuse};
 use crate::error::{Errno, Error, Invalid};
 use crate::node::rpc::{Limits, Polled, Undo};

@@ -1,6 +1,7 @@
 //! Sync handles: values that several processes share.
 
 mod acquire;
+mod call_queue;
 mod guards;
 mod lease_limit;
 mod messages;
@@ -10,7 +11,6 @@ mod release;
 mod shared;
 mod slice;
 mod slots;
-mod wait_queue;
 mod when;
 
 pub use guards::{Reader, Writer};

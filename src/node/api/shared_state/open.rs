@@ -1,8 +1,8 @@
 //! Opening and closing sync handles.
 
 use super::SyncHandle;
+use super::call_queue::WaitKind;
 use super::slots::Slot;
-use super::wait_queue::WaitKind;
 use crate::error::{Error, Invalid, Resource};
 use crate::node::rpc::Limits;
 use crate::node::{Node, Wait};

@@ -1,8 +1,8 @@
 //! How a call waits for a sync handle, in the queue of its process.
 
 use super::SyncHandle;
+use super::call_queue::{WaitKind, WakeSet};
 use super::slots::Slot;
-use super::wait_queue::{WaitKind, WakeSet};
 use crate::error::{Error, Invalid};
 use crate::invariant::OrBroken;
 use crate::node::rpc::{ClaimedWaiter, Limits, Progress, WaitToken, Wake};
@@ -57,7 +57,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Wakes the calls that wait for the handle.
     pub(super) fn wake_slot(&self, slot: &Slot<'m>) {
-        self.wake_set(slot, slot.wait_queue.wakes());
+        self.wake_set(slot, slot.call_queue.wakes());
     }
 
     pub(super) fn wake_set(&self, slot: &Slot<'m>, wakes: WakeSet) {
@@ -74,10 +74,10 @@ impl<'m, P: Pal> Node<'m, P> {
 impl<'a, 'm, P: Pal> QueuedCall<'a, 'm, P> {
     /// Puts the call into the queue.
     fn enter(&mut self, waiter: ClaimedWaiter<'a, 'm, P>) {
-        let (links, wait_queue) = (&self.node.sync_handles.links, &self.slot.wait_queue);
+        let (links, call_queue) = (&self.node.sync_handles.links, &self.slot.call_queue);
         let mut client = self.slot.client.lock();
-        wait_queue.enqueue(links, waiter.token.name(), self.kind);
-        client.set_head_request(wait_queue.head_request(links));
+        call_queue.enqueue(links, waiter.token.name(), self.kind);
+        client.set_head_request(call_queue.head_request(links));
         self.waiter = Some(waiter);
     }
 
@@ -90,7 +90,7 @@ impl<'a, 'm, P: Pal> QueuedCall<'a, 'm, P> {
         let (node, slot) = (self.node, self.slot);
         let (found, wake, has_output) = {
             let mut client = slot.client.lock();
-            let is_first = slot.wait_queue.is_first(token.name());
+            let is_first = slot.call_queue.is_first(token.name());
             let found = if client.generation() == self.handle.generation && !client.is_free() {
                 poll(&mut client, is_first)
             } else {
@@ -121,9 +121,9 @@ impl<'a, 'm, P: Pal> QueuedCall<'a, 'm, P> {
         let links = &self.node.sync_handles.links;
         let next = {
             let mut client = slot.client.lock();
-            let was_first = slot.wait_queue.is_first(name);
-            slot.wait_queue.dequeue(links, name, kind);
-            let wants = slot.wait_queue.head_request(links);
+            let was_first = slot.call_queue.is_first(name);
+            slot.call_queue.dequeue(links, name, kind);
+            let wants = slot.call_queue.head_request(links);
             client.set_head_request(wants);
             // A call that acquired the handle to read lets the readers behind it in; one that gave
             // up lets any call in.
@@ -131,7 +131,7 @@ impl<'a, 'm, P: Pal> QueuedCall<'a, 'm, P> {
                 || wants == Some(SyncState::Shared) && !client.is_held(SyncState::Exclusive);
             let is_free = (was_first || kind == WaitKind::Upgrade) && can_go;
             if is_free {
-                slot.wait_queue.wakes().first
+                slot.call_queue.wakes().first
             } else {
                 0
             }

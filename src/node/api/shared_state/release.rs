@@ -75,7 +75,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let changes = client.change_count();
             change(&mut client);
             client.release(state);
-            let is_wanted = client.has_release_work() || slot.wait_queue.has_waiters();
+            let is_wanted = client.has_release_work() || slot.call_queue.has_waiters();
             (is_wanted, client.change_count() != changes)
         };
         if is_wanted {
@@ -91,7 +91,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let mut client = slot.client.lock();
             let yields = client.is_contended() && client.should_yield();
             client.update_release_work();
-            let mut wakes = slot.wait_queue.wakes();
+            let mut wakes = slot.call_queue.wakes();
             if client.is_in_use() {
                 // The first call in the queue waits for the last user.
                 wakes.first = 0;

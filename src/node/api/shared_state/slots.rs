@@ -1,6 +1,6 @@
 //! The handles of this process: their slots, their numbers, and the calls that wait for them.
 
-use super::wait_queue::{WaitLinks, WaitQueue};
+use super::call_queue::{CallQueue, WaitLinks};
 use crate::Vmid;
 use crate::invariant::Count;
 use crate::shared_state::Client;
@@ -13,7 +13,7 @@ use crate::store::{
 pub(in crate::node) struct Slot<'m> {
     pub(super) client: SpinLock<Client<'m>>,
     /// The calls that wait for the handle.
-    pub(super) wait_queue: WaitQueue,
+    pub(super) call_queue: CallQueue,
 }
 
 pub(super) struct SyncDirectory<'m> {
@@ -121,7 +121,7 @@ impl<'m> SyncHandles<'m> {
                     contended,
                     Client::from_buffer(memory.alloc_buffer(data)),
                 ),
-                wait_queue: WaitQueue::new(),
+                call_queue: CallQueue::new(),
             }),
             links: WaitLinks::new(arena, waiters),
             directory: SpinLock::new(

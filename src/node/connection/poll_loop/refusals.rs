@@ -33,7 +33,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Closes the connection of a peer that has not returned a delegation or a lease in time.
     pub(crate) fn disconnect_overdue(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        // It is disconnected already, and the worker reclaims what it has later.
+        // The peer is disconnected already, and the worker reclaims what it has later.
         if Self::kept_until(peer).is_some() {
             return;
         }

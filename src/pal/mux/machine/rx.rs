@@ -2,7 +2,7 @@
 
 use super::Mux;
 use crate::invariant::{Count, OrBroken};
-use crate::pal::mux::frame::{FRAME, Frame, Kind, MuxError, Stop};
+use crate::pal::mux::frame::{FRAME, FrameKind, MuxError, MuxFrame, Stop};
 use crate::pal::mux::streams::{RxStream, TxStream};
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
@@ -45,31 +45,31 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             self.head_length = self.head_length.plus(part.len());
             if self.head_length == FRAME {
                 self.head_length = 0;
-                self.handle_frame(Frame::read(self.head)?)?;
+                self.handle_frame(MuxFrame::read(self.head)?)?;
             }
         }
         Ok(())
     }
 
-    fn handle_frame(&mut self, frame: Frame) -> Result<(), MuxError> {
-        let Frame {
+    fn handle_frame(&mut self, frame: MuxFrame) -> Result<(), MuxError> {
+        let MuxFrame {
             kind,
             stream,
             value,
         } = frame;
         match (kind, self.peer_streams) {
-            (Kind::Hello, None) => {
+            (FrameKind::Hello, None) => {
                 self.peer_streams = Some(stream);
                 self.changed = true;
                 return Ok(());
             }
-            (Kind::Hello, Some(_)) => return Err(MuxError::Malformed),
+            (FrameKind::Hello, Some(_)) => return Err(MuxError::Malformed),
             (_, None) => return Err(MuxError::NoHello),
             (_, Some(_)) => {}
         }
         match kind {
-            Kind::Hello => Ok(()),
-            Kind::Open => {
+            FrameKind::Hello => Ok(()),
+            FrameKind::Open => {
                 self.rx_stream(stream)?.on_open()?;
                 // The queue has a slot for each stream, and a stream is opened again only when it
                 // is free.
@@ -77,18 +77,18 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
                     .push_back((stream, value))
                     .map_err(|_| MuxError::AlreadyOpen)
             }
-            Kind::Data => {
+            FrameKind::Data => {
                 let length = usize::try_from(value).map_err(|_| MuxError::Malformed)?;
                 self.rx_stream(stream)?.on_data(length)?;
                 self.incoming_data = Some((stream, length));
                 Ok(())
             }
-            Kind::End => self.rx_stream(stream)?.on_end(),
-            Kind::Credit => {
+            FrameKind::End => self.rx_stream(stream)?.on_end(),
+            FrameKind::Credit => {
                 self.changed = true;
                 self.tx_stream(stream)?.add_credit(value)
             }
-            Kind::Stop => {
+            FrameKind::Stop => {
                 self.changed = true;
                 self.tx_stream(stream)?.on_stop(Stop::read(value)?)
             }

@@ -2,21 +2,21 @@
 
 use super::Mux;
 use crate::invariant::{Count, OrBroken};
-use crate::pal::mux::frame::{FRAME, Frame, Kind};
+use crate::pal::mux::frame::{FRAME, FrameKind, MuxFrame};
 use crate::pal::mux::streams::{RxState, TxState};
 use crate::store::total;
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// Appends a frame to the buffer, if there is room for it and its data.
-    pub(super) fn queue_frame(&mut self, kind: Kind, stream: u16, value: u32) -> bool {
+    pub(super) fn queue_frame(&mut self, kind: FrameKind, stream: u16, value: u32) -> bool {
         let data = match kind {
-            Kind::Data => usize::try_from(value).unwrap_or(usize::MAX),
+            FrameKind::Data => usize::try_from(value).unwrap_or(usize::MAX),
             _ => 0,
         };
         if self.tx_buffer.room() < total!(data, FRAME) {
             return false;
         }
-        let frame = Frame {
+        let frame = MuxFrame {
             kind,
             stream,
             value,
@@ -35,7 +35,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
 
     fn queue_all_pending(&mut self) -> bool {
         if !self.hello_sent {
-            self.hello_sent = self.queue_frame(Kind::Hello, Self::COUNT, 0);
+            self.hello_sent = self.queue_frame(FrameKind::Hello, Self::COUNT, 0);
             if !self.hello_sent {
                 return false;
             }
@@ -53,11 +53,11 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         let ends = life.contains(TxState::ENDED) && !life.contains(TxState::END_SENT);
         let mut all = true;
         if opens {
-            all = self.queue_frame(Kind::Open, stream, to);
+            all = self.queue_frame(FrameKind::Open, stream, to);
             queued.set(TxState::OPEN_SENT, all);
         }
         if all && ends {
-            all = self.queue_frame(Kind::End, stream, 0);
+            all = self.queue_frame(FrameKind::End, stream, 0);
             queued.set(TxState::END_SENT, all);
         }
         if !queued.is_empty()
@@ -77,12 +77,12 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             (incoming.life, incoming.stop, incoming.pending_credit());
         let stops = life.contains(RxState::STOPPED) && !life.contains(RxState::STOP_SENT);
         if stops {
-            if !self.queue_frame(Kind::Stop, stream, stop.value()) {
+            if !self.queue_frame(FrameKind::Stop, stream, stop.value()) {
                 return false;
             }
         } else if pending_credit > 0 {
             let more = u32::try_from(pending_credit).or_broken(0);
-            if !self.queue_frame(Kind::Credit, stream, more) {
+            if !self.queue_frame(FrameKind::Credit, stream, more) {
                 return false;
             }
         } else {

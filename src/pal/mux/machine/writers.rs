@@ -3,7 +3,7 @@
 use super::Mux;
 use crate::invariant::Count;
 use crate::pal::StreamError;
-use crate::pal::mux::frame::{FRAME, Kind, Stop};
+use crate::pal::mux::frame::{FRAME, FrameKind, Stop};
 use crate::pal::mux::streams::{TxState, TxStream};
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
@@ -91,7 +91,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         let Ok(value) = u32::try_from(count) else {
             return Err(StreamError::WouldBlock);
         };
-        if count == 0 || !self.queue_frame(Kind::Data, stream, value) {
+        if count == 0 || !self.queue_frame(FrameKind::Data, stream, value) {
             return Err(StreamError::WouldBlock);
         }
         let mut left = count;

@@ -9,9 +9,9 @@ use libos_ipc::Id;
 pub(crate) enum State {
     Starting,
     Running,
-    /// It has begun to end, or the family takes it for dead.
+    /// The process has begun to end, or the family takes it for dead.
     Ending,
-    /// It was never started successfully.
+    /// The process was never started successfully.
     Failed,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Process {
     pub(crate) vmid: u32,
     pub(crate) pid: Id,
     pub(crate) state: State,
-    /// It is cut off from the leader.
+    /// The process is cut off from the leader.
     pub(crate) is_marked_dead: bool,
     /// The leader has confirmed its end.
     pub(crate) has_exited: bool,
@@ -83,7 +83,7 @@ impl Family {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.pid = pid;
             if process.state == State::Starting {
-                // It may have been cut off before it knew that it had started.
+                // The process may have been cut off before it knew that it had started.
                 process.state = if process.is_marked_dead {
                     State::Ending
                 } else {

@@ -6,7 +6,9 @@ use std::mem::MaybeUninit;
 use std::sync::Mutex;
 
 use libos_ipc::Config;
-use libos_ipc::leader::{ImageCursor, Leader, Malformed, Op, OpObserver, Outcome, SMALLEST_SLICE};
+use libos_ipc::leader::{
+    ImageCursor, Leader, MalformedImage, Op, OpObserver, Outcome, SMALLEST_SLICE,
+};
 use libos_ipc::store::Arena;
 use libos_ipc::testing::leader_capacities;
 
@@ -96,7 +98,7 @@ impl Drop for Replica<'_> {
 
 impl Replica<'_> {
     /// Loads the slices that have changed since they were loaded.
-    fn load_changes(&mut self, leader: &Leader<'_>) -> Result<(), Malformed> {
+    fn load_changes(&mut self, leader: &Leader<'_>) -> Result<(), MalformedImage> {
         let mut slice = [0; SMALLEST_SLICE];
         self.loaded.resize(leader.slices(slice.len()), 0);
         let mut cursor = Some(ImageCursor::START);
@@ -117,7 +119,7 @@ impl Replica<'_> {
 
     /// Begins to load the image, or loads the rest of it, and lets the leader that has it take the place of the mirror.
     fn load_image(&mut self, leader: &Leader<'_>) -> Result<(), String> {
-        let malformed = |Malformed| "the image is malformed".to_string();
+        let malformed = |MalformedImage| "the image is malformed".to_string();
         if !self.is_loading {
             self.loaded.clear();
         }

@@ -75,7 +75,7 @@ impl Disturbances {
             cuts: Upcoming::new(count(Fault::HeirCut, cuts), &mut rng),
             member_stops: count(Fault::MemberStop, member_stops),
             can_end: rng.bool(),
-            // Else nothing tells an heir that it is cut off.
+            // Without a revocation nothing tells an heir that it is cut off.
             revokes: rng.bool() || faults.has(Fault::HeirCut),
             parted: Vec::new(),
             rng,

@@ -46,7 +46,7 @@ impl Network {
         }
     }
 
-    /// So many bytes were written on the stream. If it is one of the leader's, the host may have waited for
+    /// Records that so many bytes were written on the stream. If it is one of the leader's, the host may have waited for
     /// that: it cuts the leader's ends of its streams with the other process, and keeps the other's silent.
     pub(super) fn sever_some_time(&mut self, pipe: usize, count: usize) {
         let Pipe { from, to, .. } = self.pipes[pipe];
@@ -133,7 +133,7 @@ impl Network {
     pub(crate) fn close(&mut self, end: End) {
         let pipe = &mut self.pipes[end.pipe];
         if std::mem::take(&mut pipe.is_held[end.side as usize]) {
-            // It was closed when its process was killed.
+            // The end was closed when its process was killed.
             let own = [pipe.from, pipe.to][end.side as usize];
             self.unwatch(own, end);
             self.free_if_unused(end.pipe);

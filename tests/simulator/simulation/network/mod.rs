@@ -72,13 +72,13 @@ struct Place {
     vmid: u32,
     is_listening: bool,
     is_honest: bool,
-    /// It is closing its streams, and is allowed to.
+    /// The process is closing its streams, and is allowed to.
     is_ending: bool,
     /// Its streams end without a last record: to its peers they look cut.
     is_cut_short: bool,
-    /// It was killed.
+    /// The process was killed.
     is_dead: bool,
-    /// It is stopped, and goes on at this time.
+    /// The process is stopped, and goes on at this time.
     stopped_until: u64,
     listener_watched: bool,
     backlog: VecDeque<usize>,
@@ -110,10 +110,10 @@ struct Pipe {
     is_truncated: bool,
     /// The first bytes: the VMID of the writer.
     vmid_bytes: Vec<u8>,
-    /// It is the log of a leader, from this time on.
+    /// The stream is the log of a leader, from this time on.
     is_log: bool,
     opened: u64,
-    /// It is a log that its writer has revoked, at the moment at which it did so.
+    /// The stream is a log that its writer has revoked, at the moment at which it did so.
     is_revoked: bool,
     /// A fault has ended it: its writer can write no more.
     is_ended: bool,

@@ -14,7 +14,7 @@ use super::Program;
 /// How a future is polled.
 #[derive(Clone, Copy)]
 pub(super) struct Polling {
-    /// It is dropped if it is not ready after so many polls.
+    /// The future is dropped if it is not ready after so many polls.
     pub(super) drop_after: Option<u8>,
 }
 

@@ -101,7 +101,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let began = now();
         let result = call(self.node, Wait::at_most(limit).or_until(interrupt));
         if self.own.is_dead() {
-            // It was killed in this call, or before.
+            // The process was killed in this call, or before.
             self.own.shared(|shared| shared.is_cut_off = true);
             return Err(Error::LeaderGone);
         }

@@ -64,7 +64,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             checks.family.born(vmid, pid, parent, group);
             if !is_known {
-                // It is in the group that its parent was in when the leader added it.
+                // The child is in the group that its parent was in when the leader added it.
                 checks.family.may_change_group(vmid);
             }
             world.check("vmids", given);
@@ -73,7 +73,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         self.give_files_to_child(identity.vmid, rng);
         if self.own.is_dead() {
-            // It was killed meanwhile, and starts nothing.
+            // The process was killed meanwhile, and starts nothing.
             return;
         }
         with(|world| {
@@ -100,7 +100,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if state() != Some(State::Failed) {
             return;
         }
-        // It may have failed after it was in the table: then it is a child like others.
+        // The child may have failed after it was in the table: then it is a child like others.
         for _ in 0..200 {
             if self.own.is_over() {
                 return;
@@ -242,7 +242,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             // Its pid may be another process's by now, or the ID of another process's thread.
             let is_same = vmid(world) == before;
             let is_there = seen.is_ok_and(|process| process.pid == exit.pid);
-            // It was so before this look if the process with the pid has not ended.
+            // The state was so before this look if the process with the pid has not ended.
             let is_new = seen.is_ok_and(|process| {
                 let process = world.checks.family.get(process.vmid.map_or(0, Vmid::get));
                 process.is_some_and(|process| !process.ends.contains(&(exit.code, exit.signal)))

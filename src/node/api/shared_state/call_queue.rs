@@ -66,7 +66,7 @@ impl<'m> WaitLinks<'m> {
 
 /// The waiting calls of one handle. The lock of the handle's client guards all fields. A call is
 /// known by the name of its waiter; 0 means none.
-pub(super) struct WaitQueue {
+pub(super) struct CallQueue {
     first: AtomicU32,
     last: AtomicU32,
     upgrader: AtomicU32,
@@ -84,9 +84,9 @@ pub(super) struct WakeSet {
     pub(super) observers: bool,
 }
 
-impl WaitQueue {
-    pub(super) fn new() -> WaitQueue {
-        WaitQueue {
+impl CallQueue {
+    pub(super) fn new() -> CallQueue {
+        CallQueue {
             first: AtomicU32::new(0),
             last: AtomicU32::new(0),
             upgrader: AtomicU32::new(0),
@@ -184,47 +184,47 @@ mod tests {
     const READ: WaitKind = WaitKind::Use(SyncState::Shared);
     const WRITE: WaitKind = WaitKind::Use(SyncState::Exclusive);
 
-    fn with(then: impl FnOnce(&WaitQueue, &WaitLinks<'_>)) {
+    fn with(then: impl FnOnce(&CallQueue, &WaitLinks<'_>)) {
         let mut memory = Box::new_uninit_slice(WaitLinks::bytes(8));
         let links = WaitLinks::new(&mut Arena::new(&mut memory), 8);
-        then(&WaitQueue::new(), &links);
+        then(&CallQueue::new(), &links);
     }
 
     /// Removes all calls from the queue and returns them in order.
-    fn order(wait_queue: &WaitQueue, links: &WaitLinks<'_>) -> Vec<(u32, Option<SyncState>)> {
+    fn order(call_queue: &CallQueue, links: &WaitLinks<'_>) -> Vec<(u32, Option<SyncState>)> {
         let mut order = Vec::new();
-        while wait_queue.wakes().first != 0 {
-            let name = wait_queue.wakes().first;
-            order.push((name, wait_queue.head_request(links)));
-            wait_queue.dequeue(links, name, READ);
+        while call_queue.wakes().first != 0 {
+            let name = call_queue.wakes().first;
+            order.push((name, call_queue.head_request(links)));
+            call_queue.dequeue(links, name, READ);
         }
-        assert!(!wait_queue.has_waiters() && get(&wait_queue.last) == 0);
+        assert!(!call_queue.has_waiters() && get(&call_queue.last) == 0);
         order
     }
 
     #[test]
     fn queued_calls_keep_the_order_of_their_arrival() {
         let (shared, exclusive) = (Some(SyncState::Shared), Some(SyncState::Exclusive));
-        with(|wait_queue, links| {
+        with(|call_queue, links| {
             for (name, kind) in [(3, READ), (1, WRITE), (8, READ), (2, READ)] {
-                wait_queue.enqueue(links, name, kind);
+                call_queue.enqueue(links, name, kind);
             }
-            assert!(wait_queue.is_first(3) && !wait_queue.is_first(1));
+            assert!(call_queue.is_first(3) && !call_queue.is_first(1));
             let expected = [(3, shared), (1, exclusive), (8, shared), (2, shared)];
-            assert_eq!(order(wait_queue, links), expected);
+            assert_eq!(order(call_queue, links), expected);
         });
     }
 
     #[test]
     fn dequeued_call_keeps_the_order_of_the_others() {
         for gone in [4, 5, 6] {
-            with(|wait_queue, links| {
+            with(|call_queue, links| {
                 for name in [4, 5, 6] {
-                    wait_queue.enqueue(links, name, WRITE);
+                    call_queue.enqueue(links, name, WRITE);
                 }
-                wait_queue.dequeue(links, gone, WRITE);
-                wait_queue.enqueue(links, 7, WRITE);
-                let names: Vec<u32> = order(wait_queue, links)
+                call_queue.dequeue(links, gone, WRITE);
+                call_queue.enqueue(links, 7, WRITE);
+                let names: Vec<u32> = order(call_queue, links)
                     .iter()
                     .map(|(name, _)| *name)
                     .collect();
@@ -236,16 +236,16 @@ mod tests {
 
     #[test]
     fn calls_that_do_not_use_the_handle_are_observers() {
-        with(|wait_queue, links| {
-            wait_queue.enqueue(links, 1, WaitKind::Change);
-            wait_queue.enqueue(links, 2, WaitKind::Upgrade);
-            assert!(wait_queue.has_waiters() && wait_queue.wakes().first == 0);
-            assert!(wait_queue.wakes().observers && wait_queue.wakes().upgrader == 2);
-            wait_queue.enqueue(links, 3, WRITE);
-            wait_queue.dequeue(links, 1, WaitKind::Change);
-            wait_queue.dequeue(links, 2, WaitKind::Upgrade);
-            assert!(!wait_queue.wakes().observers && wait_queue.wakes().upgrader == 0);
-            assert_eq!(order(wait_queue, links).len(), 1);
+        with(|call_queue, links| {
+            call_queue.enqueue(links, 1, WaitKind::Change);
+            call_queue.enqueue(links, 2, WaitKind::Upgrade);
+            assert!(call_queue.has_waiters() && call_queue.wakes().first == 0);
+            assert!(call_queue.wakes().observers && call_queue.wakes().upgrader == 2);
+            call_queue.enqueue(links, 3, WRITE);
+            call_queue.dequeue(links, 1, WaitKind::Change);
+            call_queue.dequeue(links, 2, WaitKind::Upgrade);
+            assert!(!call_queue.wakes().observers && call_queue.wakes().upgrader == 0);
+            assert_eq!(order(call_queue, links).len(), 1);
         });
     }
 }
