@@ -130,7 +130,6 @@ impl<'m, P: Pal> Node<'m, P> {
         self.reclaim_absent(old);
         // This process may hold messages for the old leader that it could not queue.
         self.send_all_client_messages();
-        self.send_dropped_locks();
         self.waiters.wake_for_room(us);
         // Some messages had no room in the queues of the old leader.
         tables.want_retry();
