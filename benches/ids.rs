@@ -156,7 +156,7 @@ impl<'m> Sides<'m> {
     }
 }
 
-/// The time of one operation of the work, which returns the number of operations.
+/// Returns the time of one operation of the work, which returns the number of operations.
 fn time(side: &mut Side<'_, '_>, work: &impl Fn(&mut Side<'_, '_>) -> u32) -> Duration {
     let start = Instant::now();
     let count = work(side);

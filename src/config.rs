@@ -172,17 +172,17 @@ impl Config {
     /// Whether the library is built with what a family needs to outlive its leader.
     pub(crate) const HAS_SUCCESSION: bool = cfg!(feature = "succession");
 
-    /// Whether this process goes on with another leader when its leader is gone.
+    /// Returns true if this process goes on with another leader when its leader is gone.
     pub(crate) const fn follows(&self) -> bool {
         Self::HAS_SUCCESSION && !matches!(self.heirs, Heirs::None)
     }
 
-    /// Whether this process may lead the family after its leader.
+    /// Returns true if this process may lead the family after its leader.
     pub(crate) const fn may_lead(&self) -> bool {
         self.follows() && matches!(self.driving, Driving::Worker)
     }
 
-    /// The limits of the tables of a leader with this configuration.
+    /// Returns the limits of the tables of a leader with this configuration.
     #[cfg_attr(static_library, inline(never))]
     pub(crate) const fn leader_capacities(&self) -> LeaderCapacities {
         let capacities = &self.capacities;
@@ -213,7 +213,7 @@ impl Config {
         }
     }
 
-    /// The number of members that share the leader's tables by quotas.
+    /// Returns the number of members that share the leader's tables by quotas.
     const fn members(&self) -> usize {
         match self.quota {
             Quota::Off => 0,

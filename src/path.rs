@@ -5,17 +5,18 @@ use crate::store::hash64;
 /// An odd number with well mixed bits: the golden ratio.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The hash of a path. Callers compute it once for each request.
+/// Returns the hash of a path. Callers compute it once for each request.
 pub(crate) fn hash_path(path: &[u8]) -> u64 {
     scan_path(path).0
 }
 
-/// Whether a path has a NUL.
+/// Returns true if a path has a NUL.
 pub(crate) fn has_nul(path: &[u8]) -> bool {
     scan_path(path).1
 }
 
-/// The hash of a path, and whether it has a NUL: both look at eight bytes at a time, because they are on the way of each lock.
+/// Returns the hash of a path, and whether it has a NUL: both look at eight bytes at a time, because they are on the
+/// way of each lock.
 #[cfg_attr(not(static_library), inline)]
 pub(crate) fn scan_path(path: &[u8]) -> (u64, bool) {
     const ONES: u64 = 0x0101_0101_0101_0101;

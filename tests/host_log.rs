@@ -30,7 +30,7 @@ fn streams() -> (HostStream, HostStream) {
     )
 }
 
-/// The two ends of a log.
+/// Returns the two ends of a log.
 fn log() -> (HostStream, HostStream) {
     let (mut writer, mut reader) = streams();
     assert_eq!(writer.begin_log(), Ok(SIZE as usize));
@@ -248,7 +248,7 @@ fn indexes_that_a_hostile_reader_makes_are_only_compared() {
     assert_eq!(writer.write(&[b"more than that"]), Ok(5));
 }
 
-/// The memory that the writer of a log has sent.
+/// Returns the memory that the writer of a log has sent.
 fn received(reader: &HostStream) -> File {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let (mut byte, mut space) = (

@@ -114,7 +114,7 @@ impl SilentLeader {
     }
 }
 
-/// The time from one thread's release until another thread holds the value.
+/// Returns the time from one thread's release until another thread holds the value.
 fn hand_over<G>(take: impl Fn() -> G + Sync, is_waited_for: impl Fn() -> bool) -> Duration {
     thread::scope(|scope| {
         let held = take();

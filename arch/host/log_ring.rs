@@ -81,12 +81,12 @@ impl Mapping {
         unsafe { AtomicU32::from_ptr(self.at(place).cast()) }
     }
 
-    /// The number that counts the published bytes, with [`CLOSED`].
+    /// Returns the number that counts the published bytes, with [`CLOSED`].
     fn tail(&self) -> &AtomicU32 {
         self.index(TAIL)
     }
 
-    /// The number that counts the bytes that were read.
+    /// Returns the number that counts the bytes that were read.
     fn head(&self) -> &AtomicU32 {
         self.index(HEAD)
     }
@@ -307,7 +307,7 @@ impl RingReader {
         }))
     }
 
-    /// Whether the writer has revoked what it has written.
+    /// Returns true if the writer has revoked what it has written.
     pub(super) fn is_revoked(&self) -> bool {
         self.mapping.revoked().load(Ordering::Acquire) != 0
     }

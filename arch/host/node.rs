@@ -66,7 +66,7 @@ impl HostNode {
         Self::start_with(base, identity, config, Box::new(NoEmbedder))
     }
 
-    /// As [`HostNode::start`], with the embedder's library OS.
+    /// Like [`HostNode::start`], with the embedder's library OS.
     ///
     /// # Errors
     /// As [`HostNode::start`].
@@ -82,7 +82,7 @@ impl HostNode {
 }
 
 impl<P: Pal> HostNode<P> {
-    /// As [`HostNode::start_with`], on a platform that listens already.
+    /// Like [`HostNode::start_with`], on a platform that listens already.
     ///
     /// # Errors
     /// If the configuration is inconsistent, or the system can't start a thread.

@@ -33,7 +33,7 @@ pub fn random(mut buffer: &mut [u8]) -> Result<(), OutOfResources> {
 }
 
 impl HostNode<SecureHost> {
-    /// As [`HostNode::start`], for the family with that key: all streams are secure.
+    /// Like [`HostNode::start`], for the family with that key: all streams are secure.
     ///
     /// # Errors
     /// As [`HostNode::start`].
@@ -46,8 +46,8 @@ impl HostNode<SecureHost> {
         Self::start_secure_with(base, identity, config, Some(key), Box::new(NoEmbedder))
     }
 
-    /// As [`HostNode::start_secure`], with the embedder's library OS. Without a key the streams are
-    /// plain, as with [`HostNode::start_with`]: for a program that chooses at run time.
+    /// Like [`HostNode::start_secure`], with the embedder's library OS. Without a key the streams
+    /// are plain, as with [`HostNode::start_with`]: for a program that chooses at run time.
     ///
     /// # Errors
     /// As [`HostNode::start`].
@@ -66,8 +66,8 @@ impl HostNode<SecureHost> {
         Self::over(Arc::new(pal), identity, config, embedder)
     }
 
-    /// As [`HostNode::start_secure_with`] with a key, at one of those addresses: Unix sockets, TCP, or the sockets of
-    /// virtual machines.
+    /// Like [`HostNode::start_secure_with`] with a key, at one of those addresses: Unix sockets, TCP, or the sockets
+    /// of virtual machines.
     ///
     /// # Errors
     /// As [`Host::listen_at`] and [`HostNode::over`].

@@ -83,7 +83,7 @@ impl HostStream {
         Ok(count)
     }
 
-    /// Whether the peer is on the same machine, and known to its kernel.
+    /// Returns true if the peer is on the same machine, and known to its kernel.
     fn is_unix(&self) -> bool {
         sockopt::socket_domain(&self.socket) == Ok(AddressFamily::UNIX)
     }

@@ -17,7 +17,7 @@ use bar::verdict;
 pub(crate) const WAIT: Wait<'static> = Wait::FOREVER;
 pub(crate) const REPETITIONS: usize = 9;
 
-/// The limits of a leader with many members.
+/// Returns the limits of a leader with many members.
 pub(crate) fn large() -> Config {
     Config {
         capacities: Capacities::LARGE,
@@ -25,7 +25,7 @@ pub(crate) fn large() -> Config {
     }
 }
 
-/// The median, the first figure (warming up) left out.
+/// Returns the median, the first figure (warming up) left out.
 pub(crate) fn median(mut figures: Vec<Duration>) -> Duration {
     figures.remove(0);
     figures.sort_unstable();

@@ -47,7 +47,7 @@ impl Child {
         self.process.kill()
     }
 
-    /// The processor time that the process has used, in clock ticks of 10 ms.
+    /// Returns the processor time that the process has used, in clock ticks of 10 ms.
     pub(crate) fn ticks(&self) -> Result<u32> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
         let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -56,7 +56,7 @@ impl Child {
     }
 }
 
-/// The time that the first core, or all, were idle, in clock ticks of 10 ms.
+/// Returns the time that the first core, or all, were idle, in clock ticks of 10 ms.
 pub(crate) fn idle_ticks(first_only: bool) -> Result<u32> {
     let stat = std::fs::read_to_string("/proc/stat")?;
     let line = if first_only { "cpu0 " } else { "cpu " };

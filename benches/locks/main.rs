@@ -76,7 +76,7 @@ pub(crate) fn lock(pid: Id, start: u64, kind: LockKind) -> FileLock<'static> {
     }
 }
 
-/// The offsets of the measured locks: between those of others, spread over the file.
+/// Returns the offsets of the measured locks: between those of others, spread over the file.
 pub(crate) fn places(held: u32) -> Vec<u64> {
     let mut random = fastrand::Rng::with_seed(1);
     (0..1024)

@@ -14,7 +14,7 @@ use crate::process::Family;
 
 const ROUND: Duration = Duration::from_millis(200);
 
-/// The rate of 8 clients beside that of one.
+/// Measures the rate of 8 clients beside that of one.
 pub(crate) fn at_once(pinned: bool) -> Result<()> {
     let family = Family::start(&large())?;
     let base = family.base().to_str().expect("UTF-8");

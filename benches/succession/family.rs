@@ -20,7 +20,7 @@ pub(crate) const CROWD: u32 = 10_000;
 /// The time in which a family must have an heir.
 const HEIR_LIMIT: Duration = Duration::from_secs(30);
 
-/// The limits of a process that may lead so many members.
+/// Returns the limits of a process that may lead so many members.
 fn leader_capacities(members: u32) -> Capacities {
     let members = members as usize;
     Capacities {
@@ -41,7 +41,7 @@ fn leader_capacities(members: u32) -> Capacities {
     }
 }
 
-/// The heirs as a member names them that only follows: the first leader, and nobody else.
+/// Returns the heirs as a member names them that only follows: the first leader, and nobody else.
 fn follower_heirs(heirs: Heirs) -> Heirs {
     match heirs {
         Heirs::None => Heirs::None,
@@ -49,7 +49,7 @@ fn follower_heirs(heirs: Heirs) -> Heirs {
     }
 }
 
-/// The limits of a process that only follows.
+/// Returns the limits of a process that only follows.
 fn follower_capacities(delegated_files: usize) -> Capacities {
     Capacities {
         peers: 32,

@@ -64,7 +64,7 @@ const LONGEST: u64 = 60_000_000_000;
 /// How many binary digits of a time make its class.
 const DIGITS: u32 = 8;
 
-/// The longest time of the class to which this one belongs.
+/// Returns the longest time of the class to which this one belongs.
 fn longest_like(nanoseconds: u64) -> u64 {
     let nanoseconds = nanoseconds.clamp(1, LONGEST);
     let below = (nanoseconds.ilog2() + 1).saturating_sub(DIGITS);
@@ -94,7 +94,7 @@ impl Latency {
         Duration::from_nanos(self.0.keys().next_back().copied().unwrap_or(0))
     }
 
-    /// The number of requests that took longer.
+    /// Returns the number of requests that took longer.
     pub(crate) fn slower_than(&self, time: Duration) -> u64 {
         let limit = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let slower = self.0.iter().filter(|(longest, _)| **longest > limit);
@@ -113,12 +113,12 @@ impl Latency {
         class.map_or(0, |(longest, _)| *longest)
     }
 
-    /// The same as a duration.
+    /// Returns the same as a duration.
     pub(crate) fn duration(&self, percent: u64) -> Duration {
         Duration::from_nanos(self.nanoseconds(percent))
     }
 
-    /// The same in microseconds.
+    /// Returns the same in microseconds.
     pub(crate) fn microseconds(&self, percent: u64) -> f64 {
         Duration::from_nanos(self.nanoseconds(percent)).as_secs_f64() * 1e6
     }

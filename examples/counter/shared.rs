@@ -44,7 +44,7 @@ impl Value {
         };
     }
 
-    /// The fault of the value, if it has one.
+    /// Returns the fault of the value, if it has one.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         if self.counter != self.by_worker.iter().sum::<u64>() {
             return Some("the counter is not the sum of the workers' increments");
@@ -67,7 +67,7 @@ impl Value {
     }
 }
 
-/// The place of an increment in the ring.
+/// Returns the place of an increment in the ring.
 fn place(number: u64) -> usize {
     usize::try_from(number % RING as u64).unwrap_or(0)
 }

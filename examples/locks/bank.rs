@@ -109,8 +109,8 @@ impl Bank {
         Ok(self.file.write_all_at(&bytes, self.entry_at(teller))?)
     }
 
-    /// The true balance of an account: with the transfers that a dead teller has committed, without
-    /// those that it has not. The caller holds a lock.
+    /// Returns the true balance of an account: with the transfers that a dead teller has committed,
+    /// without those that it has not. The caller holds a lock.
     pub(crate) fn balance(&self, account: u64) -> Result<i64> {
         let found = self.read(account)?;
         if found.transfer == 0 {
@@ -180,7 +180,7 @@ impl Bank {
         Ok(true)
     }
 
-    /// The sum of all accounts. The caller has locked the whole table.
+    /// Returns the sum of all accounts. The caller has locked the whole table.
     pub(crate) fn sum(&self) -> Result<i64> {
         (0..self.accounts)
             .map(|account| self.balance(account))

@@ -72,7 +72,7 @@ pub(crate) enum Attack {
 }
 
 impl Attack {
-    /// The number of processes that the attacker pretends to be.
+    /// Returns the number of processes that the attacker pretends to be.
     pub(crate) fn members(self, is_large: bool, is_quick: bool) -> usize {
         match self {
             Attack::Broadcast | Attack::BroadcastFifty => match (is_large, is_quick) {
@@ -210,7 +210,7 @@ impl Attacker<'_> {
         Raw::join(&self.options.base, *identity)
     }
 
-    /// The size of the attack at these limits.
+    /// Returns the size of the attack at these limits.
     fn size<T>(&self, default: T, quick: T, large: T) -> T {
         match (self.options.large, self.options.quick) {
             (false, _) => default,

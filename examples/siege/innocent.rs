@@ -85,7 +85,8 @@ impl Measured {
     }
 }
 
-/// The path of the file that the innocent locks at a time, which the attacker knows in advance.
+/// Returns the path of the file that the innocent locks at a time, which the attacker knows in
+/// advance.
 pub(crate) fn shared_file(ahead: u64) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -121,7 +121,7 @@ impl Raw {
         Raw::join_with(base, identity, 0)
     }
 
-    /// As [`Raw::join`], with those features.
+    /// Like [`Raw::join`], with those features.
     pub(crate) fn join_with(base: &Path, identity: Identity, features: u32) -> Result<Raw> {
         let address = address(base, identity.vmid);
         let _ = std::fs::remove_file(&address);
@@ -141,7 +141,7 @@ impl Raw {
         Ok(raw)
     }
 
-    /// The sequence number of the last request.
+    /// Returns the sequence number of the last request.
     pub(crate) fn seq(&self) -> u64 {
         self.seq
     }

@@ -103,7 +103,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// The measurement of a family in which something failed.
+/// Returns the measurement of a family in which something failed.
 fn failed(error: &anyhow::Error) -> Measured {
     Measured {
         refused: 1,

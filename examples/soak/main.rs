@@ -135,7 +135,7 @@ impl Options {
             }))
     }
 
-    /// The time between two deaths of leaders, if they are killed.
+    /// Returns the time between two deaths of leaders, if they are killed.
     fn leader_life(&self) -> Option<Duration> {
         self.kill_leader
             .then_some(Duration::from_millis(self.every))

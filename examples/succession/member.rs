@@ -64,7 +64,7 @@ impl Embedder<Host> for Os {
     }
 }
 
-/// The limits of every process, each of which may lead.
+/// Returns the limits of every process, each of which may lead.
 fn config() -> Config {
     may_lead(Config {
         capacities: Capacities {

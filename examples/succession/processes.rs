@@ -117,7 +117,7 @@ impl Process {
         }
     }
 
-    /// Whether it works, and is not about to end.
+    /// Returns true if it works, and is not about to end.
     pub(crate) fn works(&self) -> bool {
         self.place().is_some() && self.end.is_none() && self.status.is_none()
     }

@@ -309,7 +309,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether the parent of the process has reaped it, if it lives.
+    /// Returns true if the parent of the process has reaped it, if it lives.
     fn is_reaped(&self, process: &Process) -> bool {
         let parent = self
             .processes

@@ -14,7 +14,7 @@ const _: () = assert!(
     "the storage of the header holds an interrupt"
 );
 
-/// The limit of a call: `default` if the caller sets none.
+/// Returns the limit of a call: `default` if the caller sets none.
 ///
 /// # Safety
 /// `limit` is NULL or points to a whole limit, whose interrupt lives until the call has returned.
@@ -40,7 +40,7 @@ pub(super) unsafe fn wait_within(
     }
 }
 
-/// The interrupt in the caller's storage.
+/// Returns the interrupt in the caller's storage.
 ///
 /// # Errors
 /// [`Error::Invalid`] for NULL.

@@ -41,7 +41,8 @@ pub(super) fn with_copy(
     }
 }
 
-/// As [`with_copy`], with a buffer for the longest input: memory of the library OS; on the stack if it gives none.
+/// Like [`with_copy`], with a buffer for the longest input: memory of the library OS; on the stack if it gives
+/// none.
 #[inline(never)]
 fn with_long_copy(
     copy: &dyn Fn(&mut VecView<u8>) -> Result<(), Error>,
@@ -72,7 +73,7 @@ fn with_copy_on_stack(
     then(&bytes)
 }
 
-/// Whether the buffer has room for the longest input.
+/// Returns true if the buffer has room for the longest input.
 pub(super) fn is_long(bytes: &VecView<u8>) -> bool {
     bytes.capacity() >= MAX_LENGTH
 }

@@ -36,14 +36,14 @@ macro_rules! callback {
     };
 }
 
-/// The pid, parent and user of this process, as the library OS states them.
+/// Returns the pid, parent and user of this process, as the library OS states them.
 pub(super) fn this_process() -> libos_ipc_self {
     let mut this = libos_ipc_self::default();
     callback!(this_process(&raw mut this), ());
     this
 }
 
-/// Whether the library OS keeps a zombie with that pid.
+/// Returns true if the library OS keeps a zombie with that pid.
 pub(super) fn is_zombie(pid: Id) -> bool {
     callback!(is_zombie(pid), false)
 }

@@ -46,7 +46,7 @@ unsafe fn read_key(
     Ok(())
 }
 
-/// As [`file_key`].
+/// Like [`file_key`].
 ///
 /// # Safety
 /// `path` points to a string.
@@ -59,7 +59,8 @@ unsafe fn convert_path(path: *const c_char, key: &mut VecView<u8>) -> Option<Res
     unsafe { convert_in_long(path, key) }
 }
 
-/// As [`file_key`], with a buffer for the longest key, which is not part of the stack of what follows.
+/// Like [`file_key`], with a buffer for the longest key, which is not part of the stack of what
+/// follows.
 ///
 /// # Safety
 /// `path` points to a string.
@@ -148,7 +149,7 @@ unsafe fn get(
     status(node().and_then(|_| unsafe { with_key(path, source, &mut call) }))
 }
 
-/// The result of a look-up that found no conflicting lock.
+/// Returns the result of a look-up that found no conflicting lock.
 fn unlocked(asked: &libos_ipc_lock) -> libos_ipc_lock {
     libos_ipc_lock {
         kind: LockKind::Unlock.number(),

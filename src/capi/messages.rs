@@ -198,7 +198,7 @@ unsafe fn encode_sync(
     payload.extend_from_slice(&[0; 4]).map_err(|_| too_long(()))
 }
 
-/// The code of a message about sync handles.
+/// Returns the code of a message about sync handles.
 ///
 /// # Errors
 /// [`Error::Invalid`] for any other code.

@@ -61,7 +61,7 @@ const _: () = assert!(
     "the C structs are laid out for 64 bits"
 );
 
-/// The node, from `libos_ipc_init` on, also after `libos_ipc_terminate_worker`.
+/// Returns the node, from `libos_ipc_init` on, also after `libos_ipc_terminate_worker`.
 ///
 /// # Errors
 /// [`Error::Invalid`] before `libos_ipc_init`.
@@ -70,7 +70,7 @@ fn node_any_phase() -> Result<&'static CNode, Error> {
     state::NODE.get().ok_or(Error::Invalid(Invalid::NotStarted))
 }
 
-/// The node, from `libos_ipc_init` until `libos_ipc_terminate_worker`.
+/// Returns the node, from `libos_ipc_init` until `libos_ipc_terminate_worker`.
 ///
 /// # Errors
 /// [`Error::Invalid`] before `libos_ipc_init`, [`Error::ShuttingDown`] after `libos_ipc_exit` and `libos_ipc_terminate_worker`.
@@ -94,8 +94,8 @@ fn wait() -> Wait<'static> {
         .map_or(Wait::FOREVER, Wait::at_most)
 }
 
-/// The result of a call that releases something: success after the end of a process that joined, because its end has
-/// released everything.
+/// Returns the result of a call that releases something: success after the end of a process that joined, because its
+/// end has released everything.
 fn released(outcome: Result<(), Error>) -> Result<(), Error> {
     match outcome {
         Err(Error::ShuttingDown) if has_joined() => Ok(()),
@@ -103,7 +103,7 @@ fn released(outcome: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-/// Whether this process has joined, with `libos_ipc_join`.
+/// Returns true if this process has joined, with `libos_ipc_join`.
 fn has_joined() -> bool {
     node_any_phase().is_ok_and(|node| node.pid().is_some())
 }
@@ -132,7 +132,8 @@ fn log_limit(error: Error) {
     }
 }
 
-/// The limit that is the reason for an error. An answer of the leader has only an error number.
+/// Returns the limit that is the reason for an error. An answer of the leader has only an error
+/// number.
 fn reached(error: Error) -> Option<&'static str> {
     match error {
         Error::Full(limit) => Some(field_of(limit)),
@@ -151,7 +152,7 @@ fn reached(error: Error) -> Option<&'static str> {
     }
 }
 
-/// The member of the C structs that sets a limit.
+/// Returns the member of the C structs that sets a limit.
 fn field_of(limit: Resource) -> &'static str {
     match limit {
         Resource::Peers => "libos_ipc_limits.peers",

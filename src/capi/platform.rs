@@ -20,7 +20,7 @@ use crate::pal::{
 use crate::store::copy;
 
 impl libos_ipc_platform {
-    /// The first required member that the table does not have.
+    /// Returns the first required member that the table does not have.
     pub(super) fn first_missing(&self) -> Option<&'static str> {
         // One text: an array of texts takes more. The members that may be NULL have no name.
         const WIDTH: usize = 14;

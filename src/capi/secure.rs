@@ -85,7 +85,8 @@ mod family {
         }
     }
 
-    /// The platform of the node: with secure streams if the library OS has set a key, else with plain ones.
+    /// Returns the platform of the node: with secure streams if the library OS has set a key, else with
+    /// plain ones.
     pub(in crate::capi) fn pal(platform: CPlatform, own: Vmid) -> Result<CPal, Error> {
         let make = || match FAMILY.get() {
             Some(family) => SecurePal::new(platform, own, family.key.clone(), random),

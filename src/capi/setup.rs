@@ -144,7 +144,7 @@ pub extern "C" fn libos_ipc_init_ids() -> c_int {
     status(identity().map(|_| ()))
 }
 
-/// The leader of the family; 0 before the node is made.
+/// Returns the leader of the family; 0 before the node is made.
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_leader() -> u32 {
     node_any_phase().map_or(0, |node| node.leader().get())
@@ -214,7 +214,8 @@ fn construct<'s>(
     Ok(node)
 }
 
-/// The result of a function that starts a part of the library, which `libos_ipc_init` starts: success, also before `libos_ipc_init`.
+/// Returns the result of a function that starts a part of the library, which `libos_ipc_init` starts: success, also
+/// before `libos_ipc_init`.
 pub(super) fn init_part() -> c_int {
     match node() {
         Err(error @ Error::ShuttingDown) => status(Err(error)),

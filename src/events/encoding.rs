@@ -18,7 +18,7 @@ const BEGUN: u8 = 6;
 const ENDED: u8 = 7;
 const LEADER_CHANGED: u8 = 8;
 
-/// The error without the limits, for which an event has no room.
+/// Returns the error without the limits, for which an event has no room.
 pub(super) const fn limits_differ(limit: Resource) -> Error {
     Error::LimitsDiffer {
         limit,

@@ -16,8 +16,8 @@ use crate::wire::{FileLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
 impl LockTable<'_> {
-    /// As [`LockTable::try_set`], in the short way. Returns false, and changes nothing, if the request has to go the general
-    /// way.
+    /// Like [`LockTable::try_set`], in the short way. Returns false, and changes nothing, if the request has to go the
+    /// general way.
     #[inline]
     pub(crate) fn try_set_alone(&mut self, from: Vmid, lock: &FileLock<'_>, hash: u64) -> bool {
         // The general way also records who uses a file that several members have used.

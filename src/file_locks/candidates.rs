@@ -40,7 +40,7 @@ impl<'m> Candidates<'m> {
         self.count == 0
     }
 
-    /// The numbers that determine the order of the requests that come next.
+    /// Returns the numbers that determine the order of the requests that come next.
     pub(super) fn rounds(&self) -> (u32, u64) {
         (self.last_round, self.last_arrival)
     }
@@ -136,7 +136,7 @@ impl LockTable<'_> {
         }
     }
 
-    /// The candidate that is to be tried next.
+    /// Returns the candidate that is to be tried next.
     pub(super) fn first_candidate(&self) -> Option<u32> {
         (!self.candidates.is_empty()).then(|| self.candidates.at(0))
     }
@@ -184,7 +184,7 @@ impl LockTable<'_> {
         self.place_candidate(place, moved);
     }
 
-    /// The round and the arrival of a request.
+    /// Returns the round and the arrival of a request.
     fn turn(&self, slot: u32) -> (u32, u64) {
         let waiting = self.waits.at(slot);
         (waiting.round, waiting.arrival)

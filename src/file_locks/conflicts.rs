@@ -36,8 +36,8 @@ impl LockTable<'_> {
             .0
     }
 
-    /// As [`LockTable::find_conflict`]. If no lock at all overlaps the range of a write lock, it also returns the place
-    /// for that.
+    /// Like [`LockTable::find_conflict`]. If no lock at all overlaps the range of a write lock, it also returns the
+    /// place for that.
     pub(super) fn find_conflict_or_place(
         &self,
         file: u32,
@@ -86,8 +86,8 @@ impl LockTable<'_> {
         )
     }
 
-    /// As [`LockTable::grant`], for a caller that has looked up whether the owner has locks on the file, and perhaps
-    /// the place.
+    /// Like [`LockTable::grant`], for a caller that has looked up whether the owner has locks on the file, and
+    /// perhaps the place.
     pub(super) fn grant_to(
         &mut self,
         mine: Option<u32>,
@@ -125,7 +125,7 @@ impl LockTable<'_> {
         outcome
     }
 
-    /// As [`LockTable::release_range`], and serves the requests that waited for the range.
+    /// Like [`LockTable::release_range`], and serves the requests that waited for the range.
     #[inline]
     pub(super) fn unlock(&mut self, file: u32, owner: Owner, range: Range) -> Result<(), Errno> {
         self.release_range(file, owner, range)?;
@@ -134,7 +134,7 @@ impl LockTable<'_> {
         Ok(())
     }
 
-    /// The last of a holder's locks that overlaps the range.
+    /// Returns the last of a holder's locks that overlaps the range.
     pub(super) fn own(&self, holder: u32, range: Range) -> Option<u32> {
         let root = self.holder_at(holder).root;
         self.trees.last_own(root, range)
@@ -281,7 +281,7 @@ impl LockTable<'_> {
         Ok(())
     }
 
-    /// The number of slots for locks that are not reserved for delegations.
+    /// Returns the number of slots for locks that are not reserved for delegations.
     #[inline]
     pub(super) fn unreserved_slots(&self) -> usize {
         let left = self.trees.slots().remaining();
@@ -293,7 +293,7 @@ impl LockTable<'_> {
         self.insert_at(InsertPoint::UNKNOWN, holder, range, write, payer);
     }
 
-    /// As [`LockTable::insert`], at that place of the tree of the file.
+    /// Like [`LockTable::insert`], at that place of the tree of the file.
     fn insert_at(
         &mut self,
         place: InsertPoint,

@@ -64,7 +64,7 @@ impl<'m> DeadlockSearch<'m> {
         self.tries = TRIES;
     }
 
-    /// Whether this operation may try one more waiting request.
+    /// Returns true if this operation may try one more waiting request.
     pub(super) fn take_try(&mut self) -> bool {
         let is_left = self.tries > 0;
         if is_left {
@@ -117,8 +117,8 @@ struct Visit {
 }
 
 impl LockTable<'_> {
-    /// Whether the request waits for its own owner, through other processes that wait, as far as the
-    /// search gets with the steps that are left of this operation.
+    /// Returns true if the request waits for its own owner, through other processes that wait, as
+    /// far as the search gets with the steps that are left of this operation.
     pub(super) fn would_deadlock(&mut self, from: u32) -> bool {
         let owner = self.waits.at(from).owner;
         if !matches!(owner, Owner::Process { .. }) {

@@ -32,12 +32,12 @@ pub(super) const EMPTY_HOLDER: Holder = Holder {
 };
 
 impl Holder {
-    /// The key in the index of owners: of one owner's holders, the newest is the first.
+    /// Returns the key in the index of owners: of one owner's holders, the newest is the first.
     pub(super) fn by_owner(&self) -> ((u64, u8), Reverse<u64>) {
         (self.owner.key(), Reverse(self.since))
     }
 
-    /// The key in the index of owners and files.
+    /// Returns the key in the index of owners and files.
     pub(super) fn by_owner_and_file(&self) -> (u32, (u64, u8)) {
         (self.file, self.owner.key())
     }

@@ -7,8 +7,8 @@ use crate::invariant::Count;
 use crate::store::NONE;
 
 impl LockTable<'_> {
-    /// Whether every slot is accounted for, and no request waits that could be served. It is slow,
-    /// and meant for tests.
+    /// Returns true if every slot is accounted for, and no request waits that could be served. It
+    /// is slow, and meant for tests.
     pub fn check_invariants(&self) -> bool {
         let mut held = 0_usize;
         let mut in_files = 0_usize;
@@ -52,7 +52,7 @@ impl LockTable<'_> {
             && in_use == self.waits.slots.in_use()
     }
 
-    /// Whether the lock is held, conflicts with the request and lists it.
+    /// Returns true if the lock is held, conflicts with the request and lists it.
     fn is_blocked_by(&self, slot: u32, blocker: u32) -> bool {
         let waiting = self.waits.at(slot);
         let mine = self.find_holder(waiting.owner, waiting.file);

@@ -135,7 +135,7 @@ image!(LockTable<'_> {
 });
 
 impl<'m> LockTable<'m> {
-    /// The memory that the tables take, in bytes.
+    /// Returns the memory that the tables take, in bytes.
     pub const fn bytes(limits: &LockLimits) -> usize {
         memory_sum!(
             IntervalTrees::bytes(limits.locks),
@@ -221,29 +221,29 @@ impl<'m> LockTable<'m> {
         .fold(0, u64::wrapping_add)
     }
 
-    /// The number of locks that were removed so far. A request removes each lock that its owner has in
-    /// the range, which is the only work that no limit of the table bounds.
+    /// Returns the number of locks that were removed so far. A request removes each lock that its
+    /// owner has in the range, which is the only work that no limit of the table bounds.
     pub(crate) fn removed(&self) -> u64 {
         self.removed
     }
 
-    /// The number of locks that are held now, and the peak.
+    /// Returns the number of locks that are held now, and the peak.
     pub fn lock_usage(&self) -> (usize, usize) {
         (self.trees.slots().in_use(), self.trees.slots().peak())
     }
 
-    /// The number of requests that wait now, and the peak.
+    /// Returns the number of requests that wait now, and the peak.
     pub fn waiting_usage(&self) -> (usize, usize) {
         self.waits.usage()
     }
 
-    /// The number of files with locks or waiting requests now, and the peak.
+    /// Returns the number of files with locks or waiting requests now, and the peak.
     pub fn file_usage(&self) -> (usize, usize) {
         let idle = usize::from(self.idle_file != NONE);
         (self.file_slots.in_use().minus(idle), self.file_slots.peak())
     }
 
-    /// The number of references to open files now, and the peak.
+    /// Returns the number of references to open files now, and the peak.
     pub fn open_file_usage(&self) -> (usize, usize) {
         self.open_files.usage()
     }

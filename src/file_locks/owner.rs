@@ -45,7 +45,7 @@ impl ImageEntry for Owner {
 }
 
 impl Owner {
-    /// The owner of the lock that a member's request names.
+    /// Returns the owner of the lock that a member's request names.
     #[cfg_attr(static_library, inline(never))]
     pub const fn of(from: Vmid, lock: &FileLock<'_>) -> Owner {
         match lock.family {
@@ -58,7 +58,7 @@ impl Owner {
         }
     }
 
-    /// The key of the owner, by which owners are ordered.
+    /// Returns the key of the owner, by which owners are ordered.
     pub(super) const fn key(self) -> (u64, u8) {
         match self {
             Owner::Process { vmid, pid } => (number_of(vmid, pid), 0),
@@ -75,7 +75,7 @@ impl Owner {
         })
     }
 
-    /// The hash of a process.
+    /// Returns the hash of a process.
     pub(super) const fn hash_of(vmid: Vmid, pid: Id) -> u64 {
         hash64(number_of(vmid, pid))
     }
@@ -88,7 +88,7 @@ impl Owner {
     }
 }
 
-/// The number of a process: its VMID above the pid.
+/// Returns the number of a process: its VMID above the pid.
 const fn number_of(vmid: Vmid, pid: Id) -> u64 {
     ((vmid.get() as u64) << 32) | pid as u64
 }

@@ -59,18 +59,18 @@ image!(PathStore<'_> {
 });
 
 impl<'m> PathStore<'m> {
-    /// The number of chunks for that many files.
+    /// Returns the number of chunks for that many files.
     pub(super) const fn chunks_for(files: usize) -> usize {
         files.saturating_mul(CHUNKS_PER_PATH)
     }
 
-    /// The number of chunks that a path of that length takes.
+    /// Returns the number of chunks that a path of that length takes.
     const fn chunks_of(length: usize) -> usize {
         length.div_ceil(CHUNK_LENGTH)
     }
 
-    /// The number of chunks that a file with that path is charged for: those that its path takes, and at
-    /// least those that each file has on average.
+    /// Returns the number of chunks that a file with that path is charged for: those that its path
+    /// takes, and at least those that each file has on average.
     pub(super) fn cost_of(length: usize) -> usize {
         if length <= CHUNKS_PER_PATH * CHUNK_LENGTH {
             return CHUNKS_PER_PATH;
@@ -78,7 +78,7 @@ impl<'m> PathStore<'m> {
         Self::chunks_of(length)
     }
 
-    /// Whether the free chunks can hold the path.
+    /// Returns true if the free chunks can hold the path.
     pub(super) fn has_room(&self, path: &[u8]) -> bool {
         self.slots.remaining() >= Self::chunks_of(path.len())
     }
@@ -145,7 +145,7 @@ impl<'m> PathStore<'m> {
         }
     }
 
-    /// Whether the stored path is `path`.
+    /// Returns true if the stored path is `path`.
     #[inline]
     pub(super) fn is_path(&self, stored: StoredPath, path: &[u8]) -> bool {
         if path.is_empty() || path.len() > CHUNK_LENGTH || stored.length != path.len() {
@@ -196,7 +196,7 @@ impl<'m> PathStore<'m> {
         self.chunks.get(slot as usize)
     }
 
-    /// The number of chunks that were compared.
+    /// Returns the number of chunks that were compared.
     #[cfg(debug_assertions)]
     pub(super) fn steps(&self) -> u64 {
         self.steps.get()

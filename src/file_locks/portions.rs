@@ -15,7 +15,7 @@ impl LockTable<'_> {
         while !self.release_process_portion(vmid, pid) {}
     }
 
-    /// As [`LockTable::release_process`], but only a portion. Returns whether that was all.
+    /// Like [`LockTable::release_process`], but only a portion. Returns whether that was all.
     pub fn release_process_portion(&mut self, vmid: Vmid, pid: Id) -> bool {
         let owner = Owner::Process { vmid, pid };
         self.search.begin();
@@ -34,8 +34,8 @@ impl LockTable<'_> {
         while !self.close_open_file_portion(vmid, open_file) {}
     }
 
-    /// As [`LockTable::close_open_file`], but releases only a portion of the locks. Returns whether
-    /// the open file is closed: the member holds it until its last lock is released.
+    /// Like [`LockTable::close_open_file`], but releases only a portion of the locks. Returns
+    /// whether the open file is closed: the member holds it until its last lock is released.
     pub fn close_open_file_portion(&mut self, vmid: Vmid, open_file: u64) -> bool {
         self.search.begin();
         let is_all = !self.open_files.is_last_holder(open_file, vmid)
@@ -56,9 +56,9 @@ impl LockTable<'_> {
         }
     }
 
-    /// As [`LockTable::reclaim`], but only a portion: the caller begins with `u64::MAX`, and goes on
-    /// with what is returned until that is 0. `is_abandoned` says of a child that inherited an open
-    /// file from the member, and has not joined, that it will not come.
+    /// Like [`LockTable::reclaim`], but only a portion: the caller begins with `u64::MAX`, and goes
+    /// on with what is returned until that is 0. `is_abandoned` says of a child that inherited an
+    /// open file from the member, and has not joined, that it will not come.
     ///
     /// The slots of the waiting requests, of the references to open files, of the holders, of the locks
     /// and of the files are counted as if they were one table, which is gone through from its end to its start.

@@ -9,7 +9,7 @@ use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
 impl LockTable<'_> {
-    /// As [`LockTable::get`], but a request for a delegated file waits for its return: then the
+    /// Like [`LockTable::get`], but a request for a delegated file waits for its return: then the
     /// answer is `None`, and (`from`, `seq`) identifies the request.
     pub fn get_or_queue(
         &mut self,

@@ -41,7 +41,7 @@ impl Charge {
 }
 
 impl<'m> LockTable<'m> {
-    /// The memory of the quotas for a family of at most `members`, in bytes.
+    /// Returns the memory of the quotas for a family of at most `members`, in bytes.
     pub(crate) const fn quota_bytes(members: usize) -> usize {
         memory_sum!(Quotas::bytes(members), Quotas::bytes(members))
     }
@@ -53,13 +53,14 @@ impl<'m> LockTable<'m> {
         Quotas::new(arena, members, &tables)
     }
 
-    /// The number of requests that were refused because of a quota.
+    /// Returns the number of requests that were refused because of a quota.
     pub fn refused_by_quota(&self) -> u64 {
         let of_open_files = self.open_files.refused_by_quota();
         self.quotas.refused().wrapping_add(of_open_files)
     }
 
-    /// Whether the quota of the member allows that many more locks. If not, the refusal is counted.
+    /// Returns true if the quota of the member allows that many more locks. If not, the refusal is
+    /// counted.
     pub(super) fn may_add_locks(&mut self, charge: Charge, count: usize) -> bool {
         charge.is_paid || self.quotas.may_grow(charge.to, LOCKS, count)
     }
@@ -110,7 +111,7 @@ impl<'m> LockTable<'m> {
         self.change_file(file, |file| file.payer = user);
     }
 
-    /// As [`LockTable::recharge_file`], for an owner that has no lock on the file any more.
+    /// Like [`LockTable::recharge_file`], for an owner that has no lock on the file any more.
     pub(super) fn recharge_file_of(&mut self, owner: Owner, file: u32) {
         let of = self.file_at(file);
         let payer = of.payer;
@@ -126,7 +127,7 @@ impl<'m> LockTable<'m> {
         }
     }
 
-    /// The number of slots in which [`LockTable::reclaim_charge`] may find locks.
+    /// Returns the number of slots in which [`LockTable::reclaim_charge`] may find locks.
     pub(super) fn locks_to_reclaim(&self) -> u32 {
         if self.quotas.is_on() {
             self.trees.slots().high_water()
@@ -162,7 +163,7 @@ impl<'m> LockTable<'m> {
         files.filter(|file| file.is_in_table())
     }
 
-    /// Whether the charges agree with the tables. Slow: for tests.
+    /// Returns true if the charges agree with the tables. It is slow, and meant for tests.
     pub fn check_quotas(&self) -> bool {
         let locks = self.trees.slots().in_use();
         let in_use = [
@@ -174,7 +175,8 @@ impl<'m> LockTable<'m> {
         self.quotas.check(&in_use, &[WAITING]) && self.open_files.check_quotas()
     }
 
-    /// The number of locks, files, waiting requests and open files that the member pays for.
+    /// Returns the number of locks, files, waiting requests and open files that the member pays
+    /// for.
     pub fn charges_of(&self, vmid: Vmid) -> [usize; 4] {
         let of_table = |table| self.quotas.charge_of(vmid, table);
         let files = self.files_in_use();

@@ -30,7 +30,7 @@ impl Reach {
         second_holder: NONE,
     };
 
-    /// The reach of one lock.
+    /// Returns the reach of one lock.
     pub(super) const fn of(end: u64, holder: u32) -> Reach {
         Reach {
             end,
@@ -55,7 +55,7 @@ impl Reach {
         self
     }
 
-    /// Whether a lock of another holder than `mine` may reach that byte.
+    /// Returns true if a lock of another holder than `mine` may reach that byte.
     pub(super) fn extends_to(&self, byte: u64, mine: u32) -> bool {
         let (end, holder) = if self.holder == mine {
             (self.second_end, self.second_holder)

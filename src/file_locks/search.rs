@@ -7,8 +7,8 @@ use super::interval_tree::{InsertPoint, IntervalTrees, TreeKind, TreeLink};
 use crate::store::NONE;
 
 impl IntervalTrees<'_> {
-    /// The last lock of a holder's tree that overlaps `start..=end`. The locks of this tree do not
-    /// overlap each other.
+    /// Returns the last lock of a holder's tree that overlaps `start..=end`. The locks of this tree
+    /// do not overlap each other.
     pub(super) fn last_own(&self, root: u32, (start, end): Range) -> Option<u32> {
         let mut at = root;
         let mut last = NONE;
@@ -24,9 +24,9 @@ impl IntervalTrees<'_> {
         (last != NONE && self.at(last).end >= start).then_some(last)
     }
 
-    /// The first lock of a tree that overlaps `start..=end`, and the place of a lock with that range if none
-    /// does. The locks of this tree do not overlap each other: it is that of a holder, or of the write locks of
-    /// a file.
+    /// Returns the first lock of a tree that overlaps `start..=end`, and the place of a lock with that range if
+    /// none does. The locks of this tree do not overlap each other: it is that of a holder, or of the write
+    /// locks of a file.
     pub(super) fn first_of_disjoint(
         &self,
         tree: TreeKind,
@@ -47,8 +47,8 @@ impl IntervalTrees<'_> {
         (overlaps.then_some(first), InsertPoint(above))
     }
 
-    /// The first lock of a file's tree that overlaps `start..=end` and whose holder is not `mine`.
-    /// The search descends the tree once.
+    /// Returns the first lock of a file's tree that overlaps `start..=end` and whose holder is not
+    /// `mine`. The search descends the tree once.
     pub(super) fn first_overlapping(
         &self,
         root: u32,
@@ -79,7 +79,7 @@ impl IntervalTrees<'_> {
         None
     }
 
-    /// As `first_overlapping`, among the locks after `after` ([`NONE`]: all locks).
+    /// Like `first_overlapping`, among the locks after `after` ([`NONE`]: all locks).
     pub(super) fn next_overlapping(
         &self,
         root: u32,

@@ -39,7 +39,7 @@ impl LockTable<'_> {
         self.set_hashed(from, seq, lock, hash)
     }
 
-    /// As [`LockTable::set`] for a request that does not wait; `hash` is the [hash](hash_path) of
+    /// Like [`LockTable::set`] for a request that does not wait; `hash` is the [hash](hash_path) of
     /// the path. Returns false, and changes nothing, if the file's record locks are delegated and
     /// the request is for one of them.
     ///
@@ -83,7 +83,7 @@ impl LockTable<'_> {
         self.set_on_found_file(from, seq, lock, (slot, hash))
     }
 
-    /// As [`LockTable::set`], for a caller that has looked the slot of the file up already.
+    /// Like [`LockTable::set`], for a caller that has looked the slot of the file up already.
     #[inline(never)]
     pub(super) fn set_on_found_file(
         &mut self,
@@ -214,7 +214,7 @@ impl LockTable<'_> {
     }
 }
 
-/// The range of a lock. `None` if it ends before it starts.
+/// Returns the range of a lock. `None` if it ends before it starts.
 pub(super) fn range_of(lock: &FileLock<'_>) -> Option<Range> {
     match lock.family {
         LockFamily::Flock => Some((0, u64::MAX)),

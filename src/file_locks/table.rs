@@ -78,7 +78,7 @@ impl File {
         self.ref_count != FREE
     }
 
-    /// The number of places of its quota that the file takes.
+    /// Returns the number of places of its quota that the file takes.
     pub(super) fn cost(&self) -> usize {
         PathStore::cost_of(self.path.length())
     }
@@ -91,7 +91,7 @@ impl File {
         }
     }
 
-    /// The root of the tree of the locks of one kind.
+    /// Returns the root of the tree of the locks of one kind.
     pub(super) fn root_mut(&mut self, kind: SpaceKind, write: bool) -> &mut u32 {
         let [ranges, whole] = &mut self.spaces;
         let space = match kind {
@@ -132,7 +132,7 @@ impl LockTable<'_> {
         found.filter(|slot| *slot != self.idle_file)
     }
 
-    /// As `find_file_hashed`; it also finds the idle file.
+    /// Like `find_file_hashed`; it also finds the idle file.
     #[inline]
     pub(super) fn find_slot(&self, path: &[u8], hash: u64) -> Option<u32> {
         // A file is often the one that was used before.
@@ -263,7 +263,7 @@ impl LockTable<'_> {
     }
 }
 
-/// The order of a file in its bucket, compared with a file of that hash and path.
+/// Returns the order of a file in its bucket, compared with a file of that hash and path.
 pub(super) fn order_of_file(
     files: &Table<'_, File>,
     paths: &PathStore<'_>,

@@ -66,7 +66,7 @@ impl<'m> WaitQueue<'m> {
         (self.last_arrival, self.may_have_cycle).hash(digest);
     }
 
-    /// The number of entries that were visited.
+    /// Returns the number of entries that were visited.
     #[cfg(debug_assertions)]
     pub(super) fn steps(&self) -> u64 {
         let indexes = self.by_owner.steps().wrapping_add(self.by_sender.steps());
@@ -132,7 +132,8 @@ impl<'m> WaitQueue<'m> {
         slot == NONE || first.is_some_and(|first| first.is_queued() && first.prev == NONE)
     }
 
-    /// The first of the owner's requests that wait; [`WaitingRequest::next_of_owner`] leads on.
+    /// Returns the first of the owner's requests that wait; [`WaitingRequest::next_of_owner`] leads
+    /// on.
     pub(super) fn first_of(&self, owner: Owner) -> Option<u32> {
         self.by_owner.find(owner.hash(), |slot| {
             self.at(slot).owner.key().cmp(&owner.key())

@@ -23,7 +23,7 @@ pub struct Completion {
 }
 
 impl LockTable<'_> {
-    /// Whether the member may have one more request that waits.
+    /// Returns true if the member may have one more request that waits.
     pub(super) fn may_add_request(&mut self, from: Vmid) -> bool {
         !self.waits.is_full() && self.quotas.may_grow(from, WAITING, 1)
     }
@@ -143,12 +143,12 @@ impl LockTable<'_> {
         self.waits.last_completed = slot;
     }
 
-    /// Whether [`LockTable::take_completion`] has a result to return.
+    /// Returns true if [`LockTable::take_completion`] has a result to return.
     pub fn has_completions(&self) -> bool {
         self.waits.first_completed != NONE
     }
 
-    /// The oldest completed request. It stays until [`LockTable::take_completion`].
+    /// Returns the oldest completed request. It stays until [`LockTable::take_completion`].
     pub fn next_completion(&self) -> Option<Completion> {
         let waiting = self.waits.at(self.waits.first_completed);
         let RequestState::Completed(answer) = waiting.state else {

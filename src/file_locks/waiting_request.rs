@@ -69,7 +69,7 @@ impl LockCommand {
         matches!(self, LockCommand::Set { wait: true, .. })
     }
 
-    /// The answer for a result.
+    /// Returns the answer for a result.
     pub(super) fn answer(self, result: Result<(), Errno>) -> Answer<'static> {
         match self {
             LockCommand::Set { .. } => Answer::Status(result.map(|()| 0)),
@@ -178,18 +178,19 @@ pub(super) const FREE: WaitingRequest = WaitingRequest {
 };
 
 impl WaitingRequest {
-    /// The key in the index of senders: of several requests with one number, the newest is the first.
+    /// Returns the key in the index of senders: of several requests with one number, the newest is
+    /// the first.
     pub(super) fn by_sender(&self) -> (Vmid, u64, Reverse<u64>) {
         (self.from, self.seq, Reverse(self.arrival))
     }
 
-    /// Whether the request waits, and is in the indexes.
+    /// Returns true if the request waits, and is in the indexes.
     pub(super) fn is_queued(&self) -> bool {
         matches!(self.state, RequestState::Waiting | RequestState::Deferred)
     }
 
-    /// The open file that the request keeps in use. A query and an unlock keep none: their sender need
-    /// not have the open file.
+    /// Returns the open file that the request keeps in use. A query and an unlock keep none: their
+    /// sender need not have the open file.
     pub(super) fn kept_open_file(&self) -> Option<u64> {
         match (self.owner, self.command) {
             (

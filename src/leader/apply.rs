@@ -76,8 +76,8 @@ impl Leader<'_> {
         self.digest_with(Digest::new())
     }
 
-    /// The same digest, computed anew from all tables: slow, to check that [`Leader::digest`] misses no
-    /// change.
+    /// Returns the same digest, computed anew from all tables: slow, to check that [`Leader::digest`]
+    /// misses no change.
     pub fn digest_anew(&self) -> u64 {
         self.digest_with(Digest::anew())
     }

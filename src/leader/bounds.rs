@@ -38,7 +38,7 @@ const EACH_STARTING: u64 = 128;
 const TRIES: u64 = 64 * 600;
 
 impl Leader<'_> {
-    /// The number of table entries that the operations so far have visited.
+    /// Returns the number of table entries that the operations so far have visited.
     pub fn steps(&self) -> u64 {
         [
             self.ranges.steps(),

@@ -12,7 +12,8 @@ use crate::parts;
 use crate::wire::{Answer, FileLock, Holding, Message};
 
 impl Leader<'_> {
-    /// Whether the process with that VMID, 0 for none, is still to confirm the notice of the open file.
+    /// Returns true if the process with that VMID, 0 for none, is still to confirm the notice of the
+    /// open file.
     pub(super) fn is_unconfirmed(&self, vmid: u32, open_file: u64) -> bool {
         Vmid::new(vmid).is_some_and(|to| self.locks.is_notice_unconfirmed(to, open_file))
     }

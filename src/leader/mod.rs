@@ -78,7 +78,7 @@ pub struct Leader<'m> {
 }
 
 impl<'m> Leader<'m> {
-    /// The memory of the tables in bytes.
+    /// Returns the memory of the tables in bytes.
     pub const fn bytes(capacities: &LeaderCapacities) -> usize {
         memory_sum!(
             Ranges::shared_bytes(capacities.ranges, capacities.id_members),
@@ -166,14 +166,14 @@ impl<'m> Leader<'m> {
         self.roster.add(vmid);
     }
 
-    /// Whether a process may connect with that VMID. `is_known` demands that the VMID was given out or
-    /// announced; without it a process may also use one that was not given out yet. A VMID that was given out
-    /// is used by one process.
+    /// Returns true if a process may connect with that VMID. `is_known` demands that the VMID was given out
+    /// or announced; without it a process may also use one that was not given out yet. A VMID that was given
+    /// out is used by one process.
     pub fn admits(&self, vmid: Vmid, is_known: bool) -> bool {
         self.vmids.is_unused(vmid) || !is_known && self.vmids.is_ahead(vmid)
     }
 
-    /// Whether a process with that VMID was a [member](Leader::is_member), and has left.
+    /// Returns true if a process with that VMID was a [member](Leader::is_member), and has left.
     pub(crate) fn has_left(&self, vmid: Vmid) -> bool {
         !self.vmids.is_unused(vmid) && !self.vmids.is_ahead(vmid) && !self.roster.has(vmid)
     }
@@ -188,13 +188,14 @@ impl<'m> Leader<'m> {
         self.epoch
     }
 
-    /// Whether the process is connected with the leader, or was with the former leader and has neither come
-    /// back nor left since. False for all if the capacities have no roster.
+    /// Returns true if the process is connected with the leader, or was with the former leader and has
+    /// neither come back nor left since. False for all if the capacities have no roster.
     pub fn is_member(&self, vmid: Vmid) -> bool {
         self.roster.has(vmid)
     }
 
-    /// Whether that is a [member](Leader::is_member) that knows the extensions of the protocol.
+    /// Returns true if that is a [member](Leader::is_member) that knows the extensions of the
+    /// protocol.
     pub fn is_extended_member(&self, vmid: Vmid) -> bool {
         self.roster.is_extended(vmid)
     }
@@ -237,7 +238,7 @@ impl<'m> Leader<'m> {
         }
     }
 
-    /// Returns true if no slot of the tables was lost. Slow: for tests.
+    /// Returns true if no slot of the tables was lost. It is slow, and meant for tests.
     pub fn check_invariants(&mut self) -> bool {
         self.ranges.check_invariants()
             && self.pending_grants.quotas().check_quotas()
@@ -249,7 +250,7 @@ impl<'m> Leader<'m> {
     }
 
     /// Returns true if the charges of the members agree with the tables, and the quotas leave to each
-    /// member what they promise. Slow: for tests.
+    /// member what they promise. It is slow, and meant for tests.
     pub fn check_shares(&self) -> bool {
         self.ranges.check_quotas()
             && self.pending_grants.quotas().check_quotas()
@@ -289,7 +290,7 @@ impl<'m> Leader<'m> {
         &self.locks
     }
 
-    /// The leases of the shared values.
+    /// Returns the leases of the shared values.
     pub fn leases(&self) -> &Server<'m> {
         &self.leases
     }

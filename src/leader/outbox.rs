@@ -83,7 +83,7 @@ pub(super) enum MessageKind {
 }
 
 impl MessageKind {
-    /// The kind that comes after a message of this kind.
+    /// Returns the kind that comes after a message of this kind.
     fn next(self) -> MessageKind {
         match self {
             MessageKind::FileNotice => MessageKind::Recall,
@@ -168,8 +168,8 @@ impl Leader<'_> {
         }
     }
 
-    /// Whether [`Leader::poll_transmit`] returns a message, or an [`Op::ReleaseLocks`] has work to do,
-    /// which may make others.
+    /// Returns true if [`Leader::poll_transmit`] returns a message, or an [`Op::ReleaseLocks`] has
+    /// work to do, which may make others.
     ///
     /// [`Op::ReleaseLocks`]: super::Op::ReleaseLocks
     pub fn has_output(&self) -> bool {

@@ -71,7 +71,7 @@ impl<'m> Roster<'m> {
         }
     }
 
-    /// The number of table entries that were visited.
+    /// Returns the number of table entries that were visited.
     #[cfg(debug_assertions)]
     pub(super) fn steps(&self) -> u64 {
         self.by_vmid.steps()

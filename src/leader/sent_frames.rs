@@ -98,7 +98,7 @@ impl<'m> SentFrames<'m> {
         memory_sum!(queue, queue / 8)
     }
 
-    /// The memory for so many members with send queues of that length, in bytes.
+    /// Returns the memory for so many members with send queues of that length, in bytes.
     pub const fn bytes(members: usize, queue: usize) -> usize {
         let length = SentFrames::buffer(queue);
         memory_sum!(
@@ -243,7 +243,7 @@ impl<'m> SentFrames<'m> {
         }
     }
 
-    /// Whether no frame is dropped for a message of that length.
+    /// Returns true if no frame is dropped for a message of that length.
     pub fn has_room(&self, vmid: Vmid, length: usize) -> bool {
         let has_room = |member: &MemberFrames<'_>| {
             let kept = member.end.minus(member.start);

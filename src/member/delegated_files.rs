@@ -85,7 +85,7 @@ const fn limits(files: usize) -> LockLimits {
 }
 
 impl<'m> DelegatedFiles<'m> {
-    /// The memory for that many delegated files, in bytes.
+    /// Returns the memory for that many delegated files, in bytes.
     pub const fn bytes(files: usize) -> usize {
         memory_sum!(
             LockTable::bytes(&limits(files)),
@@ -267,8 +267,9 @@ impl<'m> DelegatedFiles<'m> {
         }
     }
 
-    /// The next file to return to the leader: its number. Its locks are written to `list`. The file stays
-    /// until [`DelegatedFiles::mark_sent`]; if the leader has no room for it, the caller polls again later.
+    /// Returns the next file to return to the leader: its number. Its locks are written to `list`. The file
+    /// stays until [`DelegatedFiles::mark_sent`]; if the leader has no room for it, the caller polls again
+    /// later.
     pub fn poll_transmit(&self, list: &mut DelegatedLockList) -> Option<u64> {
         if self.recalled == 0 {
             return None;
@@ -318,7 +319,7 @@ impl<'m> DelegatedFiles<'m> {
         u32::try_from(self.files.iter().position(is_match)?).ok()
     }
 
-    /// The number of delegated files now, and the peak.
+    /// Returns the number of delegated files now, and the peak.
     pub fn usage(&self) -> (usize, usize) {
         (self.held, self.peak_held)
     }

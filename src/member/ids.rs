@@ -78,7 +78,7 @@ impl Cursors {
 }
 
 impl<'m> OwnIds<'m> {
-    /// The memory for `capacity` ranges, in bytes.
+    /// Returns the memory for `capacity` ranges, in bytes.
     pub const fn bytes(capacity: usize) -> usize {
         bytes_for::<OwnRange>(capacity)
     }
@@ -133,7 +133,7 @@ impl<'m> OwnIds<'m> {
         Allocation::Id(id)
     }
 
-    /// Whether there is a range to allocate from, and none of its IDs is in use.
+    /// Returns true if there is a range to allocate from, and none of its IDs is in use.
     fn is_own_range_unused(&mut self) -> bool {
         let own = self.cursors.own;
         let range = own.and_then(|own| self.find_range(own.next));
@@ -271,7 +271,7 @@ impl<'m> OwnIds<'m> {
         self.remove(first)
     }
 
-    /// The number of IDs in use.
+    /// Returns the number of IDs in use.
     pub fn in_use(&self) -> usize {
         self.ranges()
             .iter()
@@ -279,17 +279,17 @@ impl<'m> OwnIds<'m> {
             .sum()
     }
 
-    /// The number of ranges that this process owns.
+    /// Returns the number of ranges that this process owns.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether this process owns no range.
+    /// Returns true if this process owns no range.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The most ranges that this process has owned at once.
+    /// Returns the most ranges that this process has owned at once.
     pub fn peak(&self) -> usize {
         self.peak
     }
@@ -298,12 +298,12 @@ impl<'m> OwnIds<'m> {
         self.table.get(..self.count).or_broken(&[])
     }
 
-    /// The index of the first range that ends at or after `id`.
+    /// Returns the index of the first range that ends at or after `id`.
     fn index_of(&self, id: Id) -> usize {
         self.ranges().partition_point(|range| range.end < id)
     }
 
-    /// Whether the ID is in use here.
+    /// Returns true if the ID is in use here.
     pub fn is_in_use(&self, id: Id) -> bool {
         let range = self.ranges().get(self.index_of(id));
         range.is_some_and(|range| range.start <= id && range.in_use & range.bit(id) != 0)
@@ -318,7 +318,7 @@ impl<'m> OwnIds<'m> {
             .filter(|range| range.start <= id)
     }
 
-    /// The number of further ranges that the transfers in progress may need.
+    /// Returns the number of further ranges that the transfers in progress may need.
     fn reserved_parts(&self) -> usize {
         self.ranges()
             .iter()

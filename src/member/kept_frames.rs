@@ -48,7 +48,8 @@ impl<'m> KeptFrames<'m> {
         if longest > LEAST { longest } else { LEAST }
     }
 
-    /// The memory for frames of at most that length, and the requests of so many waiters, in bytes.
+    /// Returns the memory for frames of at most that length, and the requests of so many waiters,
+    /// in bytes.
     pub const fn bytes(frame_length: usize, waiters: usize) -> usize {
         memory_sum!(
             KeptFrames::capacity(frame_length),
@@ -70,12 +71,12 @@ impl<'m> KeptFrames<'m> {
         }
     }
 
-    /// The number of counted frames that were sent.
+    /// Returns the number of counted frames that were sent.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Whether a frame of that length can be kept.
+    /// Returns true if a frame of that length can be kept.
     pub fn has_room(&self, length: usize) -> bool {
         length <= self.bytes.capacity().minus(self.end.minus(self.start))
     }
@@ -88,7 +89,7 @@ impl<'m> KeptFrames<'m> {
         });
     }
 
-    /// As [`KeptFrames::keep`], of a frame that `encode` writes. False if it can't be written.
+    /// Like [`KeptFrames::keep`], of a frame that `encode` writes. False if it can't be written.
     pub fn keep_with(
         &mut self,
         length: usize,
@@ -123,13 +124,13 @@ impl<'m> KeptFrames<'m> {
         }
     }
 
-    /// Whether the request `seq` was sent as a counted frame, and is not answered.
+    /// Returns true if the request `seq` was sent as a counted frame, and is not answered.
     pub fn is_counted(&mut self, seq: u64) -> bool {
         self.place(seq)
             .is_some_and(|place| place.seq == seq && place.is_counted)
     }
 
-    /// The number of counted requests that are not answered.
+    /// Returns the number of counted requests that are not answered.
     pub fn waiting(&self) -> u32 {
         let waiting = self
             .requests
@@ -164,12 +165,12 @@ impl<'m> KeptFrames<'m> {
         (is_half_full && self.marked <= self.proven && self.sent > self.proven).then_some(self.sent)
     }
 
-    /// As [`KeptFrames::mark_due`], at the end of this process: after the last frame.
+    /// Like [`KeptFrames::mark_due`], at the end of this process: after the last frame.
     pub fn mark_at_end(&self) -> Option<u64> {
         (self.marked < self.sent && !self.is_proven()).then_some(self.sent)
     }
 
-    /// Whether all frames are proven to have arrived.
+    /// Returns true if all frames are proven to have arrived.
     pub fn is_proven(&self) -> bool {
         self.proven >= self.sent
     }
@@ -192,7 +193,7 @@ impl<'m> KeptFrames<'m> {
         }
     }
 
-    /// Whether a successor that has applied that many frames can go on with what is kept.
+    /// Returns true if a successor that has applied that many frames can go on with what is kept.
     pub fn covers(&self, taken: u64) -> bool {
         taken >= self.proven && taken <= self.sent
     }

@@ -92,7 +92,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Self::new_in(pal, identity, config, memory, |node| node)
     }
 
-    /// As [`Node::new`]; `place` moves the node to its place, without a copy of it on the stack.
+    /// Like [`Node::new`]; `place` moves the node to its place, without a copy of it on the stack.
     pub(crate) fn new_in<R>(
         pal: P,
         identity: Identity,

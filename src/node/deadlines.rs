@@ -49,7 +49,7 @@ impl LeaderLimits {
 }
 
 impl LeaderLimits {
-    /// Whether an event of any kind may be outstanding.
+    /// Returns true if an event of any kind may be outstanding.
     #[inline]
     fn is_any_needed(&self) -> bool {
         let mut all = [&self.recalls, &self.revocations, &self.starts].into_iter();
@@ -62,14 +62,15 @@ impl LeaderLimits {
         self.sent_in_turn.store(0, Ordering::Relaxed);
     }
 
-    /// Whether one more portion of work on the tables may be done in this turn. It counts as many messages.
+    /// Returns true if one more portion of work on the tables may be done in this turn. It counts as many
+    /// messages.
     pub(in crate::node) fn take_portion(&self) -> bool {
         self.sent_in_turn
             .fetch_add(MESSAGES_PER_TURN / 2, Ordering::Relaxed)
             < MESSAGES_PER_TURN
     }
 
-    /// Whether one more message of the outbox may be handled in this turn.
+    /// Returns true if one more message of the outbox may be handled in this turn.
     pub(in crate::node) fn take_message(&self) -> bool {
         self.sent_in_turn.fetch_add(1, Ordering::Relaxed) < MESSAGES_PER_TURN
     }

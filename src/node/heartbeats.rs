@@ -69,7 +69,7 @@ impl Contact {
         self.is_cut_off.load(Ordering::SeqCst)
     }
 
-    /// The time at which this process must stop to use what it was given.
+    /// Returns the time at which this process must stop to use what it was given.
     fn until(&self) -> Time {
         Time(self.confirmed.load(Ordering::SeqCst)) + Duration::from_nanos(self.limit)
     }
@@ -82,7 +82,7 @@ fn nanoseconds(limit: Duration) -> u64 {
 
 /// # Members
 impl<'m, P: Pal> Node<'m, P> {
-    /// Whether this process was cut off from the leader.
+    /// Returns true if this process was cut off from the leader.
     pub(in crate::node) fn is_cut_off(&self) -> bool {
         P::MAY_BE_SECURE && self.contact.is_cut_off()
     }
@@ -138,8 +138,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Whether this process has written to the leader, and the leader has not even said whether it answers
-    /// heartbeats. If the host has cut the stream it never will.
+    /// Returns true if this process has written to the leader, and the leader has not even said whether it
+    /// answers heartbeats. If the host has cut the stream it never will.
     fn is_hello_unanswered(&self) -> bool {
         let has_written = self.contact.has_written.load(Ordering::SeqCst);
         has_written && !self.extended.load(Ordering::SeqCst)
@@ -259,7 +259,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.sync_handles.await_users();
     }
 
-    /// As [`Node::end_contact`], after the connection was closed: notifies the embedder if it was cut.
+    /// Like [`Node::end_contact`], after the connection was closed: notifies the embedder if it was
+    /// cut.
     pub(in crate::node) fn announce_end_of_contact(&self) {
         if self.is_cut_off() && !self.has_ended() && self.phase() == Phase::Running {
             self.announce_cut_off();
@@ -269,7 +270,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
 /// # The leader
 impl<'m, P: Pal> Node<'m, P> {
-    /// Whether this leader answers heartbeats.
+    /// Returns true if this leader answers heartbeats.
     pub(in crate::node) fn answers_heartbeats(&self) -> bool {
         P::MAY_BE_SECURE
             && self.leads()
@@ -292,14 +293,14 @@ impl<'m, P: Pal> Node<'m, P> {
         !matches!(self.put(peer, 0, &answer), Err(Error::Full(_)))
     }
 
-    /// The time at which what a peer had is reclaimed that was lost; none if it was not.
+    /// Returns the time at which what a peer had is reclaimed that was lost; none if it was not.
     pub(in crate::node) fn kept_until(peer: &PeerRef<'_, 'm, P::Stream>) -> Option<Time> {
         let until = || Time(peer.kept_until.load(Ordering::SeqCst));
         P::MAY_BE_SECURE.then(until).filter(|until| until.0 != 0)
     }
 
-    /// Whether a peer that is lost keeps what it has for now, since its process may still use it. The first
-    /// call closes its streams.
+    /// Returns true if a peer that is lost keeps what it has for now, since its process may still use it.
+    /// The first call closes its streams.
     pub(in crate::node) fn keeps_possessions(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,

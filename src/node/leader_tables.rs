@@ -38,7 +38,7 @@ impl<'m> LeaderTables<'m> {
         }
     }
 
-    /// Whether the leader has a message to send.
+    /// Returns true if the leader has a message to send.
     #[inline]
     pub(in crate::node) fn has_output(&self) -> bool {
         self.has_output.load(Ordering::SeqCst)

@@ -69,7 +69,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Whether the process has [ended](Node::exit) for the family.
+    /// Returns true if the process has [ended](Node::exit) for the family.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
     }
@@ -112,7 +112,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Whether a send queue still holds bytes that were accepted for sending.
+    /// Returns true if a send queue still holds bytes that were accepted for sending.
     fn unsent(&self) -> bool {
         self.peers.all().any(|peer| {
             // Another thread may have found the half locked and left its frame, so this flushes. It

@@ -186,7 +186,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.woken.load(Ordering::SeqCst)
     }
 
-    /// As [`Node::is_woken`], and clears the flag.
+    /// Like [`Node::is_woken`], and clears the flag.
     pub(crate) fn take_wake(&self) -> bool {
         self.woken.swap(false, Ordering::SeqCst)
     }

@@ -62,7 +62,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As [`Node::send_output`], of the leader alone.
+    /// Like [`Node::send_output`], of the leader alone.
     #[inline]
     pub(in crate::node) fn send_leader_output(
         &self,
@@ -77,7 +77,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As [`Node::send_leader_output`], if there is a message to send.
+    /// Like [`Node::send_leader_output`], if there is a message to send.
     #[inline(never)]
     fn send_each(&self, leader: &LeaderTables<'m>, sender: Sender) -> Retry {
         let mut retry = Retry::No;

@@ -26,7 +26,7 @@ impl Reclaim {
     const START: Reclaim = Reclaim::step(Reclaim::LOCKS);
     const DONE: Reclaim = Reclaim(0);
 
-    /// The beginning of a step.
+    /// Returns the beginning of a step.
     const fn step(step: u64) -> Reclaim {
         Reclaim((step << Reclaim::SHIFT) | Reclaim::REST)
     }
@@ -35,12 +35,12 @@ impl Reclaim {
         self.0 >> Reclaim::SHIFT == other.0 >> Reclaim::SHIFT
     }
 
-    /// Whether only the end itself is left.
+    /// Returns true if only the end itself is left.
     fn has_nothing(self) -> bool {
         self <= Reclaim::step(Reclaim::LEFT)
     }
 
-    /// The operation that reclaims the next portion.
+    /// Returns the operation that reclaims the next portion.
     fn op(self, owner: Vmid, leader: &mut Leader<'_>) -> Op<'static> {
         let left = self.0 & Reclaim::REST;
         match self.0 >> Reclaim::SHIFT {
@@ -162,12 +162,12 @@ impl<'m, P: Pal> Node<'m, P> {
         self.reclaim_until(peer.vmid(), &peer.reclaim_left, Reclaim::has_nothing)
     }
 
-    /// As [`Node::reclaim_possessions_of`], and then the end of the process is reported.
+    /// Like [`Node::reclaim_possessions_of`], and then the end of the process is reported.
     pub(in crate::node) fn reclaim_all_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         self.reclaim_all(peer.vmid(), &peer.reclaim_left)
     }
 
-    /// As [`Node::reclaim_all_of`], for a process that may have no connection.
+    /// Like [`Node::reclaim_all_of`], for a process that may have no connection.
     pub(in crate::node) fn reclaim_all(&self, vmid: Vmid, state: &AtomicReclaim) -> bool {
         self.reclaim_until(vmid, state, |left| left == Reclaim::DONE)
     }

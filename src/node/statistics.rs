@@ -91,8 +91,7 @@ impl<P: Pal> Node<'_, P> {
         self.waiters.all(self.pal.now())
     }
 
-    /// Whether the tables of the leader are consistent. Slow: for
-    /// tests and self-checks.
+    /// Returns true if the tables of the leader are consistent. Slow: for tests and self-checks.
     pub fn check_invariants(&self) -> bool {
         let leader = self.leading();
         leader.is_none_or(|leader| leader.lock().check_invariants())

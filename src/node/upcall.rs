@@ -157,8 +157,8 @@ impl<P: Pal> Node<'_, P> {
         self.upcalls.lock().push_back(upcall).is_ok()
     }
 
-    /// As [`Node::try_enqueue_upcall`], only in the worker and without any lock: runs queued calls
-    /// if it must, to make room.
+    /// Like [`Node::try_enqueue_upcall`], only in the worker and without any lock: runs queued
+    /// calls if it must, to make room.
     pub(crate) fn enqueue_upcall(&self, upcall: Upcall) {
         while !self.try_enqueue_upcall(upcall) {
             self.run_upcalls();

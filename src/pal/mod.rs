@@ -66,7 +66,7 @@ impl Add<Duration> for Time {
 
 impl Sub<Time> for Time {
     type Output = Duration;
-    /// As [`Time::since`].
+    /// Like [`Time::since`].
     fn sub(self, earlier: Time) -> Duration {
         self.since(earlier)
     }
@@ -217,7 +217,7 @@ pub trait Pal: Send + Sync {
         false
     }
 
-    /// As [`Pal::SUPPORTS_CALLER_READ`], for a platform that knows only when it runs.
+    /// Like [`Pal::SUPPORTS_CALLER_READ`], for a platform that knows only when it runs.
     fn supports_caller_read(&self) -> bool {
         Self::SUPPORTS_CALLER_READ
     }

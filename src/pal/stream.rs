@@ -35,10 +35,10 @@ pub trait Stream: Send + Sync {
     /// See [`StreamError`].
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError>;
 
-    /// The process that has opened an accepted stream, as the platform knows it without trusting that process: on Linux
-    /// its pid by `SO_PEERCRED` (`unix(7)`). None where that is not known, as by default. If more streams wait for their
-    /// VMIDs than [`Capacities::unidentified`](crate::Capacities::unidentified), the node closes one of the process that
-    /// has opened most of them, so that no process can keep out others. A wrapper forwards it.
+    /// Returns the process that has opened an accepted stream, as the platform knows it without trusting that process:
+    /// on Linux its pid by `SO_PEERCRED` (`unix(7)`). None where that is not known, as by default. If more streams wait
+    /// for their VMIDs than [`Capacities::unidentified`](crate::Capacities::unidentified), the node closes one of the
+    /// process that has opened most of them, so that no process can keep out others. A wrapper forwards it.
     fn opener(&self) -> Option<u32> {
         None
     }

@@ -21,7 +21,7 @@ use crate::wire::SyncState;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtocolViolation;
 
-/// The strength of a lease: 0 allows nothing, 1 reading, 2 changing.
+/// Returns the strength of a lease: 0 allows nothing, 1 reading, 2 changing.
 const fn strength(state: SyncState) -> u8 {
     match state {
         SyncState::None | SyncState::Invalid => 0,

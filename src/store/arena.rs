@@ -54,8 +54,8 @@ impl<const BYTES: usize> Default for Memory<BYTES> {
     }
 }
 
-/// The greatest number of bytes that a table of `count` elements of type `T` takes, alignment
-/// included.
+/// Returns the greatest number of bytes that a table of `count` elements of type `T` takes,
+/// alignment included.
 #[cfg(not(static_library))]
 pub(crate) const fn bytes_for<T>(count: usize) -> usize {
     count
@@ -271,7 +271,7 @@ impl<'m> Arena<'m> {
         table
     }
 
-    /// As [`Arena::alloc_table`], with elements that may not be had.
+    /// Like [`Arena::alloc_table`], with elements that may not be had.
     ///
     /// # Errors
     /// The first error of `make`.

@@ -75,7 +75,7 @@ impl<const BYTES: usize> ByteRing<BYTES> {
         self.length = self.length.minus(count);
     }
 
-    /// The place `count` bytes after the first one.
+    /// Returns the place `count` bytes after the first one.
     fn after_first(&self, count: usize) -> usize {
         self.first.plus(count).checked_rem(BYTES).or_broken(0)
     }

@@ -90,7 +90,7 @@ impl<'m> HashIndex<'m> {
         }
     }
 
-    /// The number of entries that were visited.
+    /// Returns the number of entries that were visited.
     #[cfg(debug_assertions)]
     pub(crate) fn steps(&self) -> u64 {
         self.steps.get()

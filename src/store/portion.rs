@@ -31,7 +31,7 @@ impl Portion {
         }
     }
 
-    /// Whether another entry may be ended.
+    /// Returns true if another entry may be ended.
     pub(crate) fn take_entry(&mut self) -> bool {
         take_one(&mut self.entries)
     }

@@ -103,7 +103,7 @@ impl<'m> SortedMap<'m> {
         true
     }
 
-    /// The number of entries that were visited.
+    /// Returns the number of entries that were visited.
     #[cfg(debug_assertions)]
     pub(crate) fn steps(&self) -> u64 {
         self.steps.get()

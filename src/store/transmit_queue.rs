@@ -106,12 +106,12 @@ impl<'m> TransmitQueue<'m> {
         self.list(self.deferred.first)
     }
 
-    /// Whether a slot is due.
+    /// Returns true if a slot is due.
     pub(crate) fn has_due(&self) -> bool {
         self.due.first != NONE
     }
 
-    /// Whether the slot is due or deferred.
+    /// Returns true if the slot is due or deferred.
     pub(crate) fn contains(&self, slot: u32) -> bool {
         self.link(slot).is_queued
     }

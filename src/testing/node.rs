@@ -23,7 +23,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self
     }
 
-    /// Whether the quotas of the leader's tables are consistent with the tables. Slow: for tests.
+    /// Returns true if the quotas of the leader's tables are consistent with the tables. Slow: for
+    /// tests.
     pub fn check_shares(&self) -> bool {
         let leader = self.leading();
         leader.is_none_or(|leader| leader.lock().check_shares())
@@ -67,9 +68,9 @@ impl<'m, P: Pal> Node<'m, P> {
         self.send_message(dest, message, wait)
     }
 
-    /// As [`Node::send`], but leaves the frame in the send queue until the next send, request or
-    /// [`Node::flush_to`] to the same peer, or until there is no more room: many frames go in
-    /// one write.
+    /// Like [`Node::send`], but leaves the frame in the send queue until the next send, request or
+    /// [`Node::flush_to`] to the same peer, or until there is no more room: many frames go in one
+    /// write.
     ///
     /// # Errors
     /// As [`Node::send`].

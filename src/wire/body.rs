@@ -310,7 +310,7 @@ impl<'a> FileLock<'a> {
         self.length_without_nul()
     }
 
-    /// As `length`, if the path has no NUL.
+    /// Like `length`, if the path has no NUL.
     #[inline]
     fn length_without_nul(&self) -> usize {
         total!(size_of::<layout::FileLock>(), self.path.len(), Self::TAIL)

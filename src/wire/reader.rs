@@ -26,7 +26,7 @@ impl<'m> FrameReader<'m> {
         FrameReader::with_buffer(Buffer::from_slice(buffer))
     }
 
-    /// As [`FrameReader::new`].
+    /// Like [`FrameReader::new`].
     pub(crate) const fn with_buffer(bytes: Buffer<'m>) -> Self {
         FrameReader {
             bytes,

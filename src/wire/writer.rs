@@ -25,7 +25,7 @@ impl<'m> FrameWriter<'m> {
         FrameWriter::with_buffer(Buffer::from_slice(buffer))
     }
 
-    /// As [`FrameWriter::new`].
+    /// Like [`FrameWriter::new`].
     pub(crate) const fn with_buffer(bytes: Buffer<'m>) -> Self {
         FrameWriter {
             bytes,

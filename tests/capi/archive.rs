@@ -20,7 +20,8 @@ const MAX_ALL: u64 = 220 * 1024;
 /// The same limit for the names of the C implementation, which a library OS that adds no calls of its own links.
 const MAX_SEED: u64 = 149 * 1024;
 
-/// The symbols of an object or archive, with their kind. The plugin of `nm` is off, because it misreads Rust objects.
+/// Returns the symbols of an object or archive, with their kind. The plugin of `nm` is off, because it misreads Rust
+/// objects.
 fn symbols(object: &Path) -> Vec<(char, String)> {
     let mut nm = Command::new("nm");
     nm.arg("--plugin=/nonexistent").arg(object);
@@ -60,7 +61,7 @@ fn a_linked_library_needs_nothing_of_an_operating_system() {
     }
 }
 
-/// The directory of the archives that `arch/c/archive.sh` ships.
+/// Returns the directory of the archives that `arch/c/archive.sh` ships.
 pub(super) fn shipped() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
@@ -103,7 +104,7 @@ fn a_plain_link_of_the_shipped_archives_takes_at_most_what_the_guide_states() {
     }
 }
 
-/// The global symbols that a shipped archive defines.
+/// Returns the global symbols that a shipped archive defines.
 fn defined(archive: &str) -> BTreeSet<String> {
     let symbols = symbols(&shipped().join(archive)).into_iter();
     let is_defined = |(kind, _): &(char, String)| kind.is_uppercase() && *kind != 'U';
@@ -177,7 +178,7 @@ fn is_panic(name: &str) -> bool {
     PANICS.iter().any(|part| name.contains(part))
 }
 
-/// The functions that each function of an object refers to, by symbol name.
+/// Returns the functions that each function of an object refers to, by symbol name.
 fn references(object: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let mut objdump = Command::new("objdump");
     objdump.args(["-dr", "--no-show-raw-insn"]).arg(object);
@@ -202,7 +203,7 @@ fn references(object: &Path) -> BTreeMap<String, BTreeSet<String>> {
     found
 }
 
-/// The call paths from functions of this crate to a panic, one path a line.
+/// Returns the call paths from functions of this crate to a panic, one path a line.
 fn panic_paths(object: &Path) -> String {
     let references = references(object);
     let callers = |name: &str| {
@@ -306,7 +307,7 @@ fn check_for_enclave(object: &Path) -> Size {
     size_of_object(object)
 }
 
-/// The size of an object, which must have no thread-local storage.
+/// Returns the size of an object, which must have no thread-local storage.
 fn size_of_object(object: &Path) -> Size {
     // Thread-local storage has sections of its own.
     let mut size = Command::new("size");

@@ -34,7 +34,7 @@ fn the_header_compiles_as_c_and_cpp_with_all_expected_names() {
     }
 }
 
-/// The declarations that cbindgen generates from the Rust code.
+/// Returns the declarations that cbindgen generates from the Rust code.
 fn generated(items: ItemType) -> String {
     let mut config = Config {
         language: Language::C,
@@ -58,7 +58,7 @@ fn generated(items: ItemType) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// The names of the declared functions.
+/// Returns the names of the declared functions.
 fn functions(declarations: &str) -> BTreeSet<String> {
     // The arguments may contain parentheses.
     let mut names = BTreeSet::new();
@@ -82,7 +82,8 @@ fn functions(declarations: &str) -> BTreeSet<String> {
     names
 }
 
-/// The functions that a header declares from the text `first` on, so without those of the headers that it includes.
+/// Returns the functions that a header declares from the text `first` on, so without those of the headers that it
+/// includes.
 fn declared_from(header: &str, first: &str) -> BTreeSet<String> {
     let mut preprocess = Command::new("cc");
     preprocess
@@ -92,12 +93,12 @@ fn declared_from(header: &str, first: &str) -> BTreeSet<String> {
     functions(&text[text.find(first).unwrap()..])
 }
 
-/// The functions of the library, under their names with the prefix.
+/// Returns the functions of the library, under their names with the prefix.
 pub(crate) fn declared() -> BTreeSet<String> {
     declared_from("include/libos_ipc.h", "enum libos_ipc_readiness")
 }
 
-/// The names of the C implementation.
+/// Returns the names of the C implementation.
 pub(crate) fn seed_names() -> BTreeSet<String> {
     declared_from("include/libos_ipc_seed.h", "libos_ipc_id_t IDTYPE")
 }
@@ -129,7 +130,7 @@ fn the_header_declares_each_function_as_the_rust_code_defines_it() {
     assert_eq!(without(declared()), without(functions(&declarations)));
 }
 
-/// The structs in the output of cbindgen, with their members.
+/// Returns the structs in the output of cbindgen, with their members.
 fn members(structs: &str) -> Vec<(&str, Vec<&str>)> {
     let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
     for line in structs.lines() {
@@ -210,7 +211,8 @@ fn the_header_lays_out_each_struct_as_the_rust_code_does() {
     compiles("cc", &["-std=c11", "-Wno-pedantic"], &source);
 }
 
-/// The numbers above the picture of a payload in `docs/protocol.md`: where each field begins, and where the last one ends.
+/// Returns the numbers above the picture of a payload in `docs/protocol.md`: where each field begins, and where the
+/// last one ends.
 fn pictured(document: &str, name: &str) -> Vec<usize> {
     let line = document.lines().find(|line| {
         let after = line.split_once(&format!("{name} ")).map(|(_, after)| after);

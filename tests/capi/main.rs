@@ -23,14 +23,15 @@ fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// The path for a file that a test creates.
+/// Returns the path for a file that a test creates.
 fn made(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
     std::fs::create_dir_all(&directory).unwrap();
     directory.join(name)
 }
 
-/// Whether a program is installed. If it is not, the test is skipped, or fails if `CI` is set.
+/// Returns true if a program is installed. If it is not, the test is skipped, or fails if `CI` is
+/// set.
 fn has(program: &str) -> bool {
     let is_there = Command::new(program).arg("--version").output().is_ok();
     if !is_there {
@@ -53,14 +54,14 @@ fn run(command: &mut Command) -> String {
     text
 }
 
-/// The static library, built without `std` as for an enclave.
+/// Returns the static library, built without `std` as for an enclave.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| build("target", "capi", ""))
 }
 
-/// The static library with secure streams, which a family without a key does not use, and with successions, built with the
-/// flags in `docs/security.md`.
+/// Returns the static library with secure streams, which a family without a key does not use, and with successions,
+/// built with the flags in `docs/security.md`.
 fn whole_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let flags = "--cfg aes_force_soft --cfg polyval_force_soft \
@@ -68,7 +69,8 @@ fn whole_library() -> &'static Path {
     LIBRARY.get_or_init(|| build("whole-target", "capi,secure,succession", flags))
 }
 
-/// The static library with the check of platforms: little is optimised, because that would take longer than the checks.
+/// Returns the static library with the check of platforms: little is optimised, because that would take longer than the
+/// checks.
 fn check_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {

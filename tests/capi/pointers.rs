@@ -2,7 +2,7 @@
 
 use super::file;
 
-/// The source files of `src/capi`: path and text.
+/// Returns the source files of `src/capi`: path and text.
 fn sources() -> Vec<(String, String)> {
     let read = |path: std::path::PathBuf| {
         let text = std::fs::read_to_string(&path).unwrap();

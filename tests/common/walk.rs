@@ -11,14 +11,14 @@ pub(crate) struct Walk<Step, Seen> {
 }
 
 impl<Step: Copy, Seen> Walk<Step, Seen> {
-    /// The state before the first step. `see` does all steps, from the first on.
+    /// Returns the state before the first step. `see` does all steps, from the first on.
     pub(crate) fn start(see: impl FnOnce(&[Step]) -> Seen) -> Self {
         let steps = Vec::new();
         let seen = see(&steps);
         Walk { steps, seen }
     }
 
-    /// The state after one more step.
+    /// Returns the state after one more step.
     pub(crate) fn and(&self, step: Step, see: impl FnOnce(&[Step]) -> Seen) -> Self {
         let steps = [&self.steps[..], &[step]].concat();
         let seen = see(&steps);
@@ -27,7 +27,7 @@ impl<Step: Copy, Seen> Walk<Step, Seen> {
 }
 
 impl<Step: Copy, Seen: Clone> Walk<Step, Seen> {
-    /// The state after all pending steps, one after the other.
+    /// Returns the state after all pending steps, one after the other.
     pub(crate) fn rest(
         &self,
         due: impl Fn(&Seen, &mut Vec<Step>),

@@ -103,7 +103,7 @@ pub(crate) fn host(base: &Path) -> impl Fn(Vmid) -> Host + Send + Sync + 'static
 
 type Net = Network<8, 200, 1024>;
 
-/// The network in memory.
+/// Returns the network in memory.
 fn loopback() -> impl Fn(Vmid) -> Resting + Send + Sync + 'static {
     static NETWORK: Net = Net::new();
     |vmid| Resting(NETWORK.join(vmid).expect("a place in the network"))
@@ -219,7 +219,8 @@ fn faulty(base: &Path) -> impl Fn(Vmid) -> &'static FaultInjector<Host> + Send +
     }
 }
 
-/// The platform of the guide. All members have one port, which the first of them gets from the system.
+/// Returns the platform of the guide. All members have one port, which the first of them gets from the
+/// system.
 fn tiny() -> impl Fn(Vmid) -> Tiny + Send + Sync + 'static {
     let first = Vmid::new(1).expect("a VMID");
     let port = Tiny::listen(first, 0).expect("a port").port;

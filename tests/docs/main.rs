@@ -60,7 +60,7 @@ impl Document {
         document
     }
 
-    /// The README, the changelog and all documents.
+    /// Returns the README, the changelog and all documents.
     fn all() -> Vec<Document> {
         let directories = ["docs", "docs/reports"].map(|directory| root().join(directory));
         let entries = directories.iter().flat_map(|it| it.read_dir().unwrap());
@@ -73,14 +73,14 @@ impl Document {
         paths.iter().map(|path| Document::read(path)).collect()
     }
 
-    /// The code spans, with a line end replaced by a blank.
+    /// Returns the code spans, with a line end replaced by a blank.
     fn code(&self) -> Vec<String> {
         let spans = self.prose.split('`').skip(1).step_by(2);
         let blanks = |span: &str| span.split_whitespace().collect::<Vec<_>>().join(" ");
         spans.map(blanks).collect()
     }
 
-    /// The lines of shell blocks, and the code spans of the text.
+    /// Returns the lines of shell blocks, and the code spans of the text.
     fn commands(&self) -> Vec<String> {
         let lines = self.blocks.iter().filter(|block| block.language == "sh");
         let lines = lines.flat_map(|block| block.text.lines().map(str::to_owned));

@@ -52,7 +52,7 @@ fn the_target_of_every_link_exists() {
     missing.none();
 }
 
-/// The anchor of a heading, as forges generate it.
+/// Returns the anchor of a heading, as forges generate it.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text
@@ -234,7 +234,7 @@ fn every_link_of_a_page_of_the_guide_leads_to_a_place_in_the_documentation() {
     }
 }
 
-/// The words of all source files, and their names.
+/// Returns the words of all source files, and their names.
 fn words_of_the_sources() -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     let mut directories: Vec<_> = [

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use super::{Document, root};
 
-/// The path of a built example. `cargo test` builds all examples; `cargo test --test docs` builds none.
+/// Returns the path of a built example. `cargo test` builds all examples; `cargo test --test docs`
+/// builds none.
 fn example(name: &str) -> Option<PathBuf> {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
@@ -27,7 +28,7 @@ fn example(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// The lines, with every number replaced by `#` and every unit of time by `s`.
+/// Returns the lines, with every number replaced by `#` and every unit of time by `s`.
 fn shape(text: &str) -> Vec<String> {
     let line = |line: &str| {
         let words = line.split_whitespace().map(shape_of_word);

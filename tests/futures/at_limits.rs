@@ -185,7 +185,7 @@ const CAUSES: [&str; 10] = [
     "EPERM",
 ];
 
-/// The results of all calls, of a member and then of the leader.
+/// Returns the results of all calls, of a member and then of the leader.
 fn results(config: Config) -> Vec<(String, Result<(), Error>)> {
     let family = Family::unjoined(2, config);
     let mut results = Vec::new();

@@ -65,7 +65,7 @@ impl Family {
         &self.nodes[0]
     }
 
-    /// The member with that VMID.
+    /// Returns the member with that VMID.
     pub(crate) fn member(&self, number: usize) -> &Member {
         &self.nodes[number - 1]
     }
@@ -143,7 +143,7 @@ impl<F: Future> Task<F> {
         task
     }
 
-    /// The future itself, for another task.
+    /// Returns the future itself, for another task.
     pub(crate) fn future(&mut self) -> Pin<&mut F> {
         self.future.as_mut()
     }

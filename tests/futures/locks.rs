@@ -24,7 +24,8 @@ fn write(node: &Member, range: (u64, u64)) -> FileLock<'static> {
     lock(node, LockKind::Write, range)
 }
 
-/// Whether another process could set a write lock on each byte of the range, found from the leader.
+/// Returns true if another process could set a write lock on each byte of the range, found from the
+/// leader.
 fn is_free(family: &Family, range: (u64, u64)) -> bool {
     let leader = family.leader();
     family

@@ -11,7 +11,7 @@ use crate::locks::lock;
 
 const BYTES: u64 = 12;
 
-/// The lock on each byte, as another process sees it.
+/// Returns the lock on each byte, as another process sees it.
 fn seen(family: &Family, node: &Member) -> Vec<Option<LockKind>> {
     let leader = family.leader();
     let owner = node.pid().unwrap().get();

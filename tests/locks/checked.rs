@@ -78,8 +78,8 @@ fn wish((process, file, write): (usize, usize, bool)) -> Wish {
     }
 }
 
-/// The waiting processes that no held lock blocks, and their files, in the order in which they have
-/// to be served.
+/// Returns the waiting processes that no held lock blocks, and their files, in the order in which
+/// they have to be served.
 fn expected_service_order(seen: &Seen) -> VecDeque<(usize, usize)> {
     let mut held = seen.held.clone();
     let mut waiting = seen.waiting.clone();
@@ -206,7 +206,7 @@ fn seen_after(steps: &[Step]) -> Seen {
     replay(steps, |_, seen| seen)
 }
 
-/// Whether every waiter is served when the others release all their locks, again and again.
+/// Returns true if every waiter is served when the others release all their locks, again and again.
 fn all_are_served(state: &State) -> bool {
     replay(&state.steps, |locks, mut seen| {
         while !seen.waiting.is_empty() {

@@ -20,7 +20,7 @@ const SINGLE: u64 = 1_500;
 /// The greatest number of visits of a portion of 64 entries.
 const PORTION: u64 = 64 * SINGLE;
 
-/// The number whose hash is `hash`: each step of the hash can be undone.
+/// Returns the number whose hash is `hash`: each step of the hash can be undone.
 fn number_of(hash: u64) -> u64 {
     // x ^ (x >> n) is undone by applying it until all bits are shifted out.
     let unshift =

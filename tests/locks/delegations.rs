@@ -15,7 +15,7 @@ use crate::edges::read;
 use crate::peer::{Peer, assert_closed};
 use crate::shares::{BUSY, Family, Member, WAIT, flock, ofd, unlock, waiting, write};
 
-/// The number of frames that the members send while `what` runs.
+/// Returns the number of frames that the members send while `what` runs.
 pub(crate) fn sent(members: &[&Member], what: impl FnOnce()) -> u64 {
     let count = || -> u64 {
         let sent = |member: &&Member| member.node.statistics().frames_out;
@@ -354,7 +354,7 @@ impl Rogue {
         self.0.send(message.code(), &frame[17..]);
     }
 
-    /// The code and the payload of the next frame.
+    /// Returns the code and the payload of the next frame.
     fn next(&mut self) -> (u8, Vec<u8>) {
         let mut header = [0; 17];
         self.0.from().read_exact(&mut header).unwrap();

@@ -40,7 +40,7 @@ fn steps_of(seen: &Seen, steps: &mut Vec<Step>) {
     }
 }
 
-/// Whether each member could get the delegation again, or holds it.
+/// Returns true if each member could get the delegation again, or holds it.
 fn no_slot_is_lost(mut world: World<'_>) -> bool {
     world
         .members
@@ -53,7 +53,8 @@ fn no_slot_is_lost(mut world: World<'_>) -> bool {
         })
 }
 
-/// Whether every request is granted once all messages are delivered and all locks are released.
+/// Returns true if every request is granted once all messages are delivered and all locks are
+/// released.
 fn all_are_served(family: &Family, state: &State) -> bool {
     let at_last = state.rest(steps_of, |steps| seen_after(family, steps));
     let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);

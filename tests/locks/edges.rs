@@ -52,7 +52,7 @@ pub(crate) fn now(locks: &LockTable<'_>) -> [usize; 5] {
     .map(|(now, _)| now)
 }
 
-/// The completions: member, request, answer.
+/// Returns the completions: member, request, answer.
 pub(crate) fn decided(locks: &mut LockTable<'_>) -> Vec<(u32, u64, Answer<'static>)> {
     let mut all = Vec::new();
     assert!(locks.has_output() || !locks.has_completions());

@@ -17,7 +17,7 @@ use crate::shares::{BUSY, Family, WAIT, flock, ofd, unlock, waiting};
 const LONG: Duration = Duration::from_secs(10);
 const TRIES: usize = 500;
 
-/// Whether another open file can take the lock.
+/// Returns true if another open file can take the lock.
 fn is_free(other: &HostNode, lock: FileLock<'static>) -> bool {
     match other.set_lock(&lock, WAIT) {
         Ok(()) => {

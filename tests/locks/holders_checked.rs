@@ -39,7 +39,7 @@ impl Descriptors {
         self.had.contains(&true) || self.sent.iter().flatten().any(|count| *count > 0)
     }
 
-    /// The possible next steps.
+    /// Returns the possible next steps.
     fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         let lives = |who: u32| !self.is_dead[who as usize] && (who != CHILD || self.has_joined);

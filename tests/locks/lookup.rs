@@ -19,7 +19,7 @@ fn own(lock: FileLock<'static>) -> FileLock<'static> {
     unlock(lock)
 }
 
-/// The first and the last byte of the returned lock, and whether it is a write lock.
+/// Returns the first and the last byte of the returned lock, and whether it is a write lock.
 fn named(locks: &LockTable<'_>, who: Vmid, lock: &FileLock<'_>) -> Option<(u64, u64, bool)> {
     let found = locks.get(who, lock).unwrap();
     found.map(|held| (held.start, held.end, held.write))

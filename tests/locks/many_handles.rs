@@ -16,7 +16,7 @@ const LIMITS: LockLimits = LockLimits {
     open_files: HANDLES as usize,
 };
 
-/// The shortest time of several rounds of locking and unlocking one open file.
+/// Returns the shortest time of several rounds of locking and unlocking one open file.
 fn time_of_locks(locks: &mut LockTable<'_>) -> Duration {
     let lock = FileLock {
         path: b"another",

@@ -49,7 +49,7 @@ fn sees(one: Owner, other: Owner) -> bool {
 }
 
 impl Wish {
-    /// Whether the two locks conflict.
+    /// Returns true if the two locks conflict.
     pub(crate) fn conflicts_with(&self, other: &Wish) -> bool {
         self.owner != other.owner
             && self.file == other.file
@@ -78,7 +78,7 @@ impl Model {
             .retain(|(file, _), (owner, _)| !fits(*file, *owner));
     }
 
-    /// The owners of the conflicting locks.
+    /// Returns the owners of the conflicting locks.
     pub(crate) fn conflicting_owners(&self, wish: &Wish) -> Vec<Owner> {
         self.held
             .iter()
@@ -95,7 +95,8 @@ impl Model {
             .collect()
     }
 
-    /// The lowest conflicting lock of each owner. It overlaps the range, and may begin before it.
+    /// Returns the lowest conflicting lock of each owner. It overlaps the range, and may begin
+    /// before it.
     pub(crate) fn lowest_conflicts(&self, wish: &Wish) -> Vec<Lowest> {
         let conflicts = |lock: bool| lock || wish.write;
         self.conflicting_owners(wish)
@@ -110,7 +111,7 @@ impl Model {
             .collect()
     }
 
-    /// The first byte of the owner's own first lock in the range.
+    /// Returns the first byte of the owner's own first lock in the range.
     pub(crate) fn first_own(&self, wish: &Wish) -> Option<usize> {
         self.first_of(wish.owner, wish, |_| true)
     }
@@ -123,7 +124,7 @@ impl Model {
         Some(at - before.take_while(|lock| **lock == bytes[at]).count())
     }
 
-    /// Whether a process that waited for this would wait for itself.
+    /// Returns true if a process that waited for this would wait for itself.
     pub(crate) fn is_deadlock(&self, wish: &Wish, waiting: &[Wish]) -> bool {
         let mut seen = BTreeSet::new();
         let mut next = vec![*wish];

@@ -139,7 +139,7 @@ impl Kernel {
         }
     }
 
-    /// The processes whose wait has ended, and the results.
+    /// Returns the processes whose wait has ended, and the results.
     pub(crate) fn served(&mut self) -> BTreeMap<usize, i32> {
         let mut served = BTreeMap::new();
         loop {
@@ -349,7 +349,7 @@ fn lock(
     }
 }
 
-/// The kernel's answer, with the pid that the table uses.
+/// Returns the kernel's answer, with the pid that the table uses.
 fn named_as_ours(mut theirs: Outcome, kernel: &Kernel) -> Outcome {
     if let Some(found) = &mut theirs.lock
         && let Some(at) = (FIRST_PID..)
@@ -361,9 +361,9 @@ fn named_as_ours(mut theirs: Outcome, kernel: &Kernel) -> Outcome {
     theirs
 }
 
-/// Whether `F_GETLK` returned a correct lock: the kernel's, where the conflicting locks have one
-/// owner or the first lock of each owner starts at the same byte; else one with the lowest start.
-/// If two owners were served in one step, their order is unknown.
+/// Returns true if `F_GETLK` returned a correct lock: the kernel's, where the conflicting locks
+/// have one owner or the first lock of each owner starts at the same byte; else one with the lowest
+/// start. If two owners were served in one step, their order is unknown.
 fn is_right_lock(
     ours: Option<Found>,
     theirs: Option<Found>,

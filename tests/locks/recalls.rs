@@ -57,7 +57,7 @@ fn recall(locks: &mut LockTable<'_>, seq: u64, name: u8) {
     assert_eq!(locks.set(member(9), seq, &lock), WAITS);
 }
 
-/// The recalls that are to be sent; none of them finds room.
+/// Returns the recalls that are to be sent; none of them finds room.
 fn round(locks: &mut LockTable<'_>) -> Vec<(u32, u64)> {
     let mut all = Vec::new();
     locks.resume_output();

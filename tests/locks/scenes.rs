@@ -66,7 +66,7 @@ impl Both<'_> {
         );
     }
 
-    /// The processes whose wait has ended since, all of them with their locks.
+    /// Returns the processes whose wait has ended since, all of them with their locks.
     fn served(&mut self) -> Vec<usize> {
         let ours = self.table.served();
         assert_eq!(ours, self.kernel.served());

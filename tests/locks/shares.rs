@@ -60,7 +60,7 @@ impl Family {
         }
     }
 
-    /// Whether no lock is held, noted or waited for.
+    /// Returns true if no lock is held, noted or waited for.
     pub(crate) fn is_clean(&self) -> bool {
         let pools = self.leader.statistics().pools;
         let used = [

@@ -100,7 +100,7 @@ impl<'m> Table<'m> {
         }
     }
 
-    /// The outcome of the order on the table; `None` if the process waits.
+    /// Returns the outcome of the order on the table; `None` if the process waits.
     pub(crate) fn obey(&mut self, process: usize, order: &Order) -> Option<Outcome> {
         let path = [b'f', order.file];
         let lock = self.message(process, order, &path);

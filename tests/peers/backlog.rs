@@ -12,7 +12,7 @@ use crate::leader::CLeader;
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 const MEMBERS: u32 = 500;
 
-/// The smallest limits of a member, since there are hundreds in this process.
+/// Returns the smallest limits of a member, since there are hundreds in this process.
 fn config() -> Config {
     Config {
         capacities: Capacities {

@@ -22,7 +22,7 @@ fn with_leader(test: impl FnOnce(&Path, &Node<'_, Host>)) {
     with_leader_of(128, test);
 }
 
-/// As [`with_leader`], with room for so many peers.
+/// Like [`with_leader`], with room for so many peers.
 fn with_leader_of(peers: usize, test: impl FnOnce(&Path, &Node<'_, Host>)) {
     let capacities = Capacities {
         peers,

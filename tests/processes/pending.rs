@@ -70,7 +70,7 @@ fn queued_now() -> u64 {
     queued.parse().unwrap()
 }
 
-/// As [`pending_after`], for a process that may have that many queued.
+/// Like [`pending_after`], for a process that may have that many queued.
 pub(crate) fn pending_at_limit(signals: &[How], queued: u64) -> (Vec<c_int>, Vec<c_int>) {
     loop {
         let others = queued_now();

@@ -34,8 +34,8 @@ const LOCK: Lock = Lock {
 };
 
 impl Lock {
-    /// The bytes as a process in C lays them out: the path begins in the struct's padding, and
-    /// reserved bytes end the frame.
+    /// Returns the bytes as a process in C lays them out: the path begins in the struct's padding,
+    /// and reserved bytes end the frame.
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend(self.family.to_le_bytes());

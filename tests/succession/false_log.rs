@@ -40,7 +40,7 @@ impl Heir {
         Heir::after(CONFIG, |_, _| ())
     }
 
-    /// As [`Heir::new`], with what others do before the leader states the key of its log.
+    /// Like [`Heir::new`], with what others do before the leader states the key of its log.
     fn after(config: Config, act: impl FnOnce(&Path, &HostNode)) -> Heir {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");

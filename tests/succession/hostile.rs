@@ -18,7 +18,7 @@ use crate::claims::{HELLO, bytes_of};
 use crate::family::{CONFIG, Family, LONG, vmid, wait_until};
 use crate::peer::Peer;
 
-/// The HELLO of a process that can lead this family. `features`: others that it has.
+/// Returns the HELLO of a process that can lead this family. `features`: others that it has.
 fn hello_of_an_heir(features: u32) -> Hello {
     let hash = (leader_capacities(&CONFIG).fingerprint() >> 40) as u32;
     Hello {
@@ -111,7 +111,7 @@ fn is_replaced(reason: DismissReason, act: impl FnOnce(&mut FalseHeir, &HostNode
     is_replaced_with(Hello::SHARES_LOGS, reason, act);
 }
 
-/// As [`is_replaced`], with those features of the false heir.
+/// Like [`is_replaced`], with those features of the false heir.
 fn is_replaced_with(
     features: u32,
     reason: DismissReason,

@@ -151,7 +151,7 @@ pub(crate) fn poll<T>(future: &mut Pin<&mut (impl Future<Output = T> + ?Sized)>)
 }
 
 impl Family {
-    /// The leader, which has joined.
+    /// Returns the leader, which has joined.
     pub(crate) fn new() -> Family {
         Family::with(CONFIG)
     }

@@ -303,7 +303,7 @@ fn wait_for_a_child_goes_on_if_the_leader_ends_before_there_is_room_to_reap_it()
     assert_eq!(ended.map(|ended| ended.code), Ok(0));
 }
 
-/// As [`Family::run`], but polls the future only when it is woken.
+/// Like [`Family::run`], but polls the future only when it is woken.
 fn run_when_woken<T>(family: &Family, future: impl Future<Output = T>) -> Option<T> {
     struct Flag(AtomicBool);
     impl Wake for Flag {

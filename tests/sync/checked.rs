@@ -48,8 +48,8 @@ fn pending_steps(seen: &Observed, steps: &mut Vec<Step>) {
     }
 }
 
-/// Whether every request is granted once all messages are delivered and all clients release their
-/// handles.
+/// Returns true if every request is granted once all messages are delivered and all clients release
+/// their handles.
 fn all_are_served(family: &Family, state: &State) -> bool {
     let at_last = state
         .rest(pending_steps, |steps| seen_after(family, steps))

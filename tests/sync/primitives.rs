@@ -185,7 +185,7 @@ mod semaphore {
     }
 }
 
-/// As `EOWNERDEAD` of a robust mutex, the death is known to the next that has the state.
+/// Like `EOWNERDEAD` of a robust mutex, the death is known to the next that has the state.
 #[test]
 fn change_that_no_other_process_has_seen_is_undone_by_a_death_and_reported() {
     let (family, nodes) = members(1);

@@ -73,7 +73,8 @@ fn receive_with(
     result
 }
 
-/// The receiver and the code of the next message, which is then marked as sent or put back for lack of room.
+/// Returns the receiver and the code of the next message, which is then marked as sent or put back for lack
+/// of room.
 fn next_message(server: &mut Server<'_>, was_sent: bool) -> Option<(u32, SyncCode)> {
     let next = server.poll_transmit().map(|(to, message)| match message {
         ServerMessage::Sync(code, _) => (to.get(), code),
@@ -297,7 +298,7 @@ fn end_of_a_client_keeps_the_messages_of_other_clients() {
     }
 }
 
-/// As [`receive_with`], from a client in C.
+/// Like [`receive_with`], from a client in C.
 fn on_message_from_c(
     server: &mut Server<'_>,
     process: u32,
@@ -440,7 +441,7 @@ fn handles_chosen_for_one_bucket_do_not_slow_each_other_down() {
     assert_eq!(server.handle_usage().0, 0);
 }
 
-/// The process whose revoked lease has been awaited for the longest time.
+/// Returns the process whose revoked lease has been awaited for the longest time.
 fn first_revoked(server: &Server<'_>) -> Option<u32> {
     server.first_revocation().map(|(_, process)| process.get())
 }

@@ -59,7 +59,7 @@ impl Family {
     }
 }
 
-/// The number of frames that a node sends while `what` runs.
+/// Returns the number of frames that a node sends while `what` runs.
 fn sent(node: &HostNode, what: impl FnOnce()) -> u64 {
     let before = node.statistics().frames_out;
     what();

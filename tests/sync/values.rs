@@ -102,7 +102,7 @@ fn slice_with_part_of_an_item_is_refused() {
     assert_eq!(*items.read_to(&mut other, WAIT).unwrap(), expected);
 }
 
-/// As `sem_close(3)`: the last close of a process counts.
+/// Like `sem_close(3)`: the last close of a process counts.
 #[test]
 fn value_that_a_process_opens_twice_stays_until_both_are_dropped() {
     let family = Family::new();

@@ -14,7 +14,7 @@ fn is_malformed(row: &Row) -> bool {
     !row[MALFORMED].is_empty()
 }
 
-/// The codes whose requests expect that answer.
+/// Returns the codes whose requests expect that answer.
 fn asking(expected: Expected) -> Vec<u8> {
     (0..=255)
         .filter(|code| Expected::of(*code) == Some(expected))

@@ -302,7 +302,7 @@ pub(crate) fn answer() -> impl Strategy<Value = (Expected, Answer<'static>)> {
     ]
 }
 
-/// The value, or any error number.
+/// Returns the value, or any error number.
 fn result<T: std::fmt::Debug>(
     value: impl Strategy<Value = T>,
 ) -> impl Strategy<Value = Result<T, Errno>> {

@@ -14,7 +14,7 @@ fn lock(start: u64, end: u64, write: bool) -> DelegatedLock {
     }
 }
 
-/// The payload of a returned delegation.
+/// Returns the payload of a returned delegation.
 fn payload(delegation: u64, count: u64, locks: &[(u64, u64, u32, i32)]) -> Vec<u8> {
     let mut payload = [delegation, count].map(u64::to_le_bytes).concat();
     for (start, end, pid, kind) in locks {

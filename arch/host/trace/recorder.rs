@@ -134,8 +134,8 @@ impl Recorder {
 }
 
 impl Drop for Recorder {
-    /// As [`Recorder::finish`], without its error. A forked process has no writer to wait for, and
-    /// leaves the file to its creator.
+    /// Like [`Recorder::finish`], without its error. A forked process has no writer to wait for,
+    /// and leaves the file to its creator.
     fn drop(&mut self) {
         if self.creator.is_this() {
             self.end();

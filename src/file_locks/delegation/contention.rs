@@ -69,7 +69,7 @@ image!(Contention<'_> {
 });
 
 impl<'m> Contention<'m> {
-    /// The length of the table, for a lock table with room for that many files.
+    /// Returns the length of the table, for a lock table with room for that many files.
     const fn length(files: usize) -> usize {
         if files == 0 { 0 } else { ENTRIES }
     }
@@ -92,7 +92,7 @@ impl<'m> Contention<'m> {
         digest.add_all(self.entries.iter());
     }
 
-    /// The number of entries that were visited.
+    /// Returns the number of entries that were visited.
     #[cfg(debug_assertions)]
     pub(super) fn steps(&self) -> u64 {
         self.steps.get()

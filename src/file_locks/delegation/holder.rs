@@ -39,7 +39,7 @@ impl LockTable<'_> {
         }
     }
 
-    /// The number of locks on the file.
+    /// Returns the number of locks on the file.
     pub(crate) fn lock_count(&self, file: u32) -> usize {
         self.file_at(file).locks
     }

@@ -19,7 +19,7 @@ image!(OverdueMembers<'_> {
 });
 
 impl<'m> OverdueMembers<'m> {
-    /// The length of the table, for a lock table with room for that many files.
+    /// Returns the length of the table, for a lock table with room for that many files.
     const fn length(files: usize) -> usize {
         if files == 0 { 0 } else { MEMBERS }
     }

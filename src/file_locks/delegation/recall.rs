@@ -39,8 +39,8 @@ impl LockTable<'_> {
         self.delegations.outbox.push(file);
     }
 
-    /// The next recall to send: the delegation holder, and the holder's number for the file. It stays
-    /// until [`LockTable::mark_recall_sent`].
+    /// Returns the next recall to send: the delegation holder, and the holder's number for the file.
+    /// It stays until [`LockTable::mark_recall_sent`].
     pub fn next_recall(&self) -> Option<(Vmid, u64)> {
         if !parts::DELEGATIONS {
             return None;
@@ -68,8 +68,8 @@ impl LockTable<'_> {
         self.open_files.resume_notices();
     }
 
-    /// Whether the leader has a completion, a recall or a notice about an open file to send, or
-    /// [locks to release](LockTable::has_releases).
+    /// Returns true if the leader has a completion, a recall or a notice about an open file to
+    /// send, or [locks to release](LockTable::has_releases).
     pub fn has_output(&self) -> bool {
         self.has_completions()
             || parts::DELEGATIONS && self.delegations.outbox.has_due()
@@ -77,12 +77,13 @@ impl LockTable<'_> {
             || self.has_releases()
     }
 
-    /// The number of the last recall. Later recalls have higher numbers.
+    /// Returns the number of the last recall. Later recalls have higher numbers.
     pub fn last_recall(&self) -> u64 {
         self.delegations.last_recall
     }
 
-    /// The oldest recall whose file has not been returned: its number, and the delegation holder.
+    /// Returns the oldest recall whose file has not been returned: its number, and the delegation
+    /// holder.
     pub fn first_recall(&self) -> Option<(u64, Vmid)> {
         let delegation = self.delegation_of(self.delegations.first_recalled)?;
         Some((delegation.recall, delegation.to))

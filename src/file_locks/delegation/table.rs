@@ -131,7 +131,7 @@ impl<'m> DelegationTable<'m> {
     }
 }
 
-/// The key of the file's delegation: its holder and its number.
+/// Returns the key of the file's delegation: its holder and its number.
 pub(super) fn delegation_key(files: &Table<'_, File>, file: u32) -> Option<(Vmid, u64)> {
     let delegation = files.get(file as usize)?.delegation?;
     Some((delegation.to, delegation.number))
@@ -163,7 +163,7 @@ impl LockTable<'_> {
         is_valid
     }
 
-    /// As [`LockTable::set`] for a lock of a process; but if the file's ranges are unused, the
+    /// Like [`LockTable::set`] for a lock of a process; but if the file's ranges are unused, the
     /// leader may delegate them to the member instead ([`SetOutcome::Delegated`]), which identifies
     /// the delegation by `number`.
     ///
@@ -241,7 +241,7 @@ impl LockTable<'_> {
             .map(|delegation| delegation.to)
     }
 
-    /// Whether the lock belongs to a delegated file's ranges.
+    /// Returns true if the lock belongs to a delegated file's ranges.
     pub fn is_delegated(&self, lock: &FileLock<'_>) -> bool {
         lock.family != LockFamily::Flock
             && self
@@ -304,12 +304,12 @@ impl LockTable<'_> {
         });
     }
 
-    /// The number of delegated files now, and the peak.
+    /// Returns the number of delegated files now, and the peak.
     pub fn delegation_usage(&self) -> (usize, usize) {
         (self.delegations.count, self.delegations.peak)
     }
 
-    /// The most files that can be delegated at once.
+    /// Returns the most files that can be delegated at once.
     pub fn delegation_limit(&self) -> usize {
         self.delegations.limit
     }

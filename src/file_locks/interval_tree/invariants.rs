@@ -13,7 +13,8 @@ impl IntervalTrees<'_> {
         most.checked_sub(left)
     }
 
-    /// As [`IntervalTrees::check`], with at most `most` locks in the tree: the links may be wrong. The ranks bound the depth.
+    /// Like [`IntervalTrees::check`], with at most `most` locks in the tree: the links may be wrong. The ranks bound
+    /// the depth.
     fn check_below(&self, tree: TreeKind, root: u32, above: u32, most: &mut usize) -> Option<()> {
         if root == NONE {
             return Some(());
@@ -58,7 +59,8 @@ mod tests {
 
     const CAPACITY: usize = 3;
 
-    /// The result of the check for a tree with 1 at its root, 0 on the left and 2 on the right.
+    /// Returns the result of the check for a tree with 1 at its root, 0 on the left and 2 on the
+    /// right.
     fn count_after(fault: fn(&mut IntervalTrees<'_>)) -> Option<usize> {
         let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(CAPACITY)];
         let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), CAPACITY);

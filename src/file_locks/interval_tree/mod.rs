@@ -116,7 +116,7 @@ impl RangeLock {
         }
     }
 
-    /// The reach of the lock and of the subtrees of these locks.
+    /// Returns the reach of the lock and of the subtrees of these locks.
     fn reach_over(&self, left: &RangeLock, right: &RangeLock) -> Reach {
         let own = Reach::EMPTY.extend(self.end, self.holder);
         [left, right].into_iter().fold(own, |reach, below| {
@@ -126,7 +126,7 @@ impl RangeLock {
         })
     }
 
-    /// The key of the lock in its trees. A holder has no two locks with the same start.
+    /// Returns the key of the lock in its trees. A holder has no two locks with the same start.
     #[inline]
     fn key(&self) -> (u64, u64) {
         (self.start, self.since)
@@ -188,7 +188,7 @@ impl<'m> IntervalTrees<'m> {
         &self.slots
     }
 
-    /// The number of locks that were visited.
+    /// Returns the number of locks that were visited.
     #[cfg(debug_assertions)]
     pub(super) fn steps(&self) -> u64 {
         self.steps.get()
@@ -257,12 +257,12 @@ impl<'m> IntervalTrees<'m> {
         }
     }
 
-    /// The order of two locks in the trees.
+    /// Returns the order of two locks in the trees.
     pub(super) fn order(&self, one: u32, other: u32) -> Ordering {
         self.at(one).key().cmp(&self.at(other).key())
     }
 
-    /// The child of the lock `at` whose subtree has, or would have, a lock with that key.
+    /// Returns the child of the lock `at` whose subtree has, or would have, a lock with that key.
     #[inline]
     fn child_toward(&self, tree: TreeKind, key: (u64, u64), at: u32) -> u32 {
         let lock = self.at(at);
@@ -289,7 +289,7 @@ impl<'m> IntervalTrees<'m> {
         }
     }
 
-    /// The reach of the subtree whose root this lock is.
+    /// Returns the reach of the subtree whose root this lock is.
     fn compute_reach(&self, lock: u32) -> Reach {
         let TreeLink { left, right, .. } = *self.link(TreeKind::File, lock);
         self.at(lock).reach_over(self.at(left), self.at(right))

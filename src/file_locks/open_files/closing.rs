@@ -25,7 +25,7 @@ impl OpenFileTable<'_> {
         held.filter(|slot| !self.at(*slot).is_closing())
     }
 
-    /// The reference that a close removes.
+    /// Returns the reference that a close removes.
     pub(super) fn find_removed_by_close(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
         let held = self.find_open(open_file, vmid);
         let slot = held.or_else(|| self.find_first_sent(open_file, vmid))?;

@@ -9,7 +9,7 @@ use crate::parts;
 use crate::store::hash64;
 
 impl OpenFileTable<'_> {
-    /// The first reference to the open file whose key is `key` or a higher one.
+    /// Returns the first reference to the open file whose key is `key` or a higher one.
     pub(super) fn first_from(&self, key: ReferenceKey) -> Option<u32> {
         let found = self.by_number.find_first(hash64(key.open_file), |slot| {
             if self.at(slot).key(slot) < key {
@@ -21,8 +21,8 @@ impl OpenFileTable<'_> {
         found.filter(|slot| self.at(*slot).open_file == key.open_file)
     }
 
-    /// The first of the member's references to the open file that `by` or a higher giver has sent;
-    /// the one that is not in transit, if there is one and `by` is 0.
+    /// Returns the first of the member's references to the open file that `by` or a higher giver
+    /// has sent; the one that is not in transit, if there is one and `by` is 0.
     pub(super) fn find_from(&self, open_file: u64, vmid: Vmid, by: u32) -> Option<u32> {
         let key = ReferenceKey {
             open_file,
@@ -34,7 +34,7 @@ impl OpenFileTable<'_> {
         found.filter(|slot| self.at(*slot).vmid == Some(vmid))
     }
 
-    /// The first reference to the open file.
+    /// Returns the first reference to the open file.
     pub(super) fn find_any(&self, open_file: u64) -> Option<u32> {
         self.first_from(ReferenceKey {
             open_file,
@@ -44,24 +44,24 @@ impl OpenFileTable<'_> {
         })
     }
 
-    /// The member's reference to the open file, unless that is in transit.
+    /// Returns the member's reference to the open file, unless that is in transit.
     pub(super) fn find_held(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
         self.find_sent(open_file, vmid, 0)
     }
 
-    /// The first reference to the open file that is in transit from `by` to the member.
+    /// Returns the first reference to the open file that is in transit from `by` to the member.
     pub(super) fn find_sent(&self, open_file: u64, vmid: Vmid, by: u32) -> Option<u32> {
         let found = self.find_from(open_file, vmid, by);
         found.filter(|slot| self.at(*slot).key(*slot).by == by)
     }
 
-    /// The first reference to the open file that is in transit to the member.
+    /// Returns the first reference to the open file that is in transit to the member.
     pub(super) fn find_first_sent(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
         self.find_from(open_file, vmid, 1)
             .filter(|_| parts::GIVEN_FILES)
     }
 
-    /// The next reference to the same open file.
+    /// Returns the next reference to the same open file.
     pub(super) fn next(&self, slot: u32) -> Option<u32> {
         let key = self.at(slot).key(slot);
         self.first_from(ReferenceKey {
@@ -70,13 +70,14 @@ impl OpenFileTable<'_> {
         })
     }
 
-    /// The member's next reference to the same open file.
+    /// Returns the member's next reference to the same open file.
     pub(super) fn next_of(&self, slot: u32, vmid: Vmid) -> Option<u32> {
         self.next(slot)
             .filter(|slot| self.at(*slot).vmid == Some(vmid))
     }
 
-    /// The first of the member's references to the open file whose notice is one of these. Visits those before it.
+    /// Returns the first of the member's references to the open file whose notice is one of these. Visits those
+    /// before it.
     pub(super) fn find_with_notice(
         &self,
         open_file: u64,
@@ -101,7 +102,7 @@ impl OpenFileTable<'_> {
         }
     }
 
-    /// As [`OpenFileTable::insert_into_index`], of a reference in transit.
+    /// Like [`OpenFileTable::insert_into_index`], of a reference in transit.
     #[inline(never)]
     pub(super) fn insert_sent(&mut self, slot: u32) {
         let in_transit = self.in_transit_with(slot);
@@ -127,7 +128,7 @@ impl OpenFileTable<'_> {
         }
     }
 
-    /// As [`OpenFileTable::remove_from_index`], of a reference in transit.
+    /// Like [`OpenFileTable::remove_from_index`], of a reference in transit.
     #[inline(never)]
     pub(super) fn remove_sent(&mut self, slot: u32) {
         let in_transit = self.in_transit_with(slot);
@@ -145,8 +146,8 @@ impl OpenFileTable<'_> {
             });
     }
 
-    /// The first reference in transit to the same member, if the open file is in transit with that in the
-    /// slot: it counts them all.
+    /// Returns the first reference in transit to the same member, if the open file is in transit with
+    /// that in the slot: it counts them all.
     pub(super) fn first_in_transit(&self, slot: u32) -> Option<u32> {
         let reference = self.at(slot);
         let vmid = reference.vmid?;
@@ -155,7 +156,8 @@ impl OpenFileTable<'_> {
             .then(|| self.find_first_sent(reference.open_file, vmid))?
     }
 
-    /// The number of references in transit to the same member, if the open file is in transit with that in the slot.
+    /// Returns the number of references in transit to the same member, if the open file is in transit with that in
+    /// the slot.
     fn in_transit_with(&self, slot: u32) -> u32 {
         let first = self.first_in_transit(slot);
         first.map_or(0, |first| self.at(first).in_transit)

@@ -88,8 +88,9 @@ impl LockTable<'_> {
         }
     }
 
-    /// Whether locks of an open file that is closed are still to be released, or requests to be resumed that
-    /// were deferred until the return of a delegation, or requests to be tried whose blocker was removed.
+    /// Returns true if locks of an open file that is closed are still to be released, or requests to be
+    /// resumed that were deferred until the return of a delegation, or requests to be tried whose blocker
+    /// was removed.
     pub fn has_releases(&self) -> bool {
         self.open_files.has_closed() || self.has_resuming() || self.is_serving
     }
@@ -106,13 +107,13 @@ impl LockTable<'_> {
         }
     }
 
-    /// The next notice to send: the member, and the open file that it was given. A notice stays until
-    /// [`LockTable::mark_notice_sent`].
+    /// Returns the next notice to send: the member, and the open file that it was given. A notice
+    /// stays until [`LockTable::mark_notice_sent`].
     pub fn next_notice(&self) -> Option<(Vmid, u64)> {
         self.open_files.next_notice()
     }
 
-    /// The next notice to send to that member, deferred or not.
+    /// Returns the next notice to send to that member, deferred or not.
     pub fn next_notice_for(&self, to: Vmid) -> Option<(Vmid, u64)> {
         self.open_files.next_notice_for(to)
     }
@@ -133,7 +134,8 @@ impl LockTable<'_> {
         self.open_files.confirm_notice(vmid, handle);
     }
 
-    /// Whether the member was given the open file, and has not confirmed the notice of that yet.
+    /// Returns true if the member was given the open file, and has not confirmed the notice of that
+    /// yet.
     pub fn is_notice_unconfirmed(&self, vmid: Vmid, handle: u64) -> bool {
         self.open_files.is_notice_unconfirmed(vmid, handle)
     }

@@ -85,7 +85,7 @@ impl<'m> OpenFileTable<'m> {
         }
     }
 
-    /// The number of entries that were visited.
+    /// Returns the number of entries that were visited.
     #[cfg(debug_assertions)]
     pub(super) fn steps(&self) -> u64 {
         self.steps.get().wrapping_add(self.by_number.steps())
@@ -143,7 +143,8 @@ impl<'m> OpenFileTable<'m> {
         true
     }
 
-    /// The reference in the slot, to change what neither a counter nor the outbox depends on.
+    /// Returns the reference in the slot, to change what neither a counter nor the outbox depends
+    /// on.
     fn at_mut(&mut self, slot: u32) -> Option<&mut Reference> {
         self.references.get_mut(slot as usize)
     }
@@ -225,7 +226,7 @@ impl<'m> OpenFileTable<'m> {
         has_room && self.add(vmid, reference)
     }
 
-    /// Whether the reference is the last one to its open file.
+    /// Returns true if the reference is the last one to its open file.
     pub(super) fn is_last(&self, slot: u32) -> bool {
         let open_file = self.at(slot).open_file;
         self.find_any(open_file) == Some(slot) && self.next(slot).is_none()
@@ -253,7 +254,7 @@ impl<'m> OpenFileTable<'m> {
         self.slots.high_water()
     }
 
-    /// Whether the counters agree with the table. It is slow, and meant for tests.
+    /// Returns true if the counters agree with the table. It is slow, and meant for tests.
     pub(super) fn check_invariants(&self) -> bool {
         let number = |matches: fn(&Reference) -> bool| {
             self.references
@@ -275,7 +276,8 @@ impl<'m> OpenFileTable<'m> {
             && (0..self.slots.high_water()).all(|slot| self.counts_transfers(slot))
     }
 
-    /// Whether the number of references in transit is right, if the one in the slot is the first of them.
+    /// Returns true if the number of references in transit is right, if the one in the slot is the first
+    /// of them.
     fn counts_transfers(&self, slot: u32) -> bool {
         if self.first_in_transit(slot) != Some(slot) {
             return true;

@@ -41,7 +41,7 @@ impl OpenFileTable<'_> {
         Some((reference.vmid?, reference.open_file))
     }
 
-    /// The next notice to send: the receiver and the open file.
+    /// Returns the next notice to send: the receiver and the open file.
     pub(super) fn next_notice(&self) -> Option<(Vmid, u64)> {
         if !self.has_notices() {
             return None;
@@ -49,7 +49,7 @@ impl OpenFileTable<'_> {
         self.outbox.due().find_map(|slot| self.notice_at(slot))
     }
 
-    /// The next notice for that member.
+    /// Returns the next notice for that member.
     pub(super) fn next_notice_for(&self, to: Vmid) -> Option<(Vmid, u64)> {
         if !parts::GIVEN_FILES {
             return None;
@@ -88,7 +88,7 @@ impl OpenFileTable<'_> {
         self.change_notices(handle, vmid, &UNCONFIRMED, NoticeState::Confirmed);
     }
 
-    /// Whether the member is still to confirm a notice of the open file.
+    /// Returns true if the member is still to confirm a notice of the open file.
     pub(super) fn is_notice_unconfirmed(&self, vmid: Vmid, handle: u64) -> bool {
         self.find_unconfirmed(vmid, handle).is_some()
     }

@@ -52,7 +52,7 @@ impl OpenFileTable<'_> {
         self.quotas.member(self.at(other).payer)
     }
 
-    /// Whether the charges agree with the table. Slow: for tests.
+    /// Whether the charges agree with the table. It is slow, and meant for tests.
     pub(in crate::file_locks) fn check_quotas(&self) -> bool {
         self.quotas.check(&[self.slots.in_use()], &[])
     }

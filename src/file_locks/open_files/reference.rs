@@ -126,7 +126,7 @@ impl Reference {
         self.state == HoldState::Closing
     }
 
-    /// Whether the open file is in transit to the member.
+    /// Returns true if the open file is in transit to the member.
     pub(super) fn is_sent(&self) -> bool {
         matches!(self.state, HoldState::Sent { .. })
     }

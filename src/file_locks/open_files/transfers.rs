@@ -63,7 +63,8 @@ impl OpenFileTable<'_> {
             )
     }
 
-    /// Whether the open file is in transit to the member so often that it is not sent once more.
+    /// Returns true if the open file is in transit to the member so often that it is not sent once
+    /// more.
     pub(super) fn is_in_transit_too_often(&self, open_file: u64, to: Vmid) -> bool {
         let first = self.find_first_sent(open_file, to);
         first.is_some_and(|first| self.at(first).in_transit >= MAX_IN_TRANSIT)

@@ -52,7 +52,7 @@ impl Grant {
         }
     }
 
-    /// The order of grants in an index.
+    /// Returns the order of grants in an index.
     fn order(&self, key: GrantKey, than: &Grant) -> Ordering {
         let key = |grant: &Grant| (grant.field(key), grant.number);
         key(self).cmp(&key(than))
@@ -132,7 +132,7 @@ impl<'m> Grants<'m> {
         self.quotas.on_left(vmid);
     }
 
-    /// Returns true if the charges agree with the table. Slow: for tests.
+    /// Returns true if the charges agree with the table. It is slow, and meant for tests.
     pub(in crate::leader) fn check_quotas(&self) -> bool {
         let charged = self.entries.iter().filter(|grant| grant.giver != 0);
         self.quotas.check(&[charged.count()], &[GRANTS])
@@ -143,7 +143,7 @@ impl<'m> Grants<'m> {
         self.quotas.charge_of(giver, GRANTS)
     }
 
-    /// The number of table entries that were visited.
+    /// Returns the number of table entries that were visited.
     #[cfg(debug_assertions)]
     pub(super) fn steps(&self) -> u64 {
         let steps = self.indexes.iter().map(HashIndex::steps);

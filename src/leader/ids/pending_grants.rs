@@ -57,7 +57,7 @@ impl<'m> PendingGrants<'m> {
         self.0.on_left(vmid);
     }
 
-    /// The number of table entries that were visited.
+    /// Returns the number of table entries that were visited.
     #[cfg(debug_assertions)]
     pub(in crate::leader) fn steps(&self) -> u64 {
         self.0.steps()

@@ -45,7 +45,7 @@ impl Ranges<'_> {
         self.quotas.on_left(vmid);
     }
 
-    /// Returns true if the charges agree with the table. Slow: for tests.
+    /// Returns true if the charges agree with the table. It is slow, and meant for tests.
     pub fn check_quotas(&self) -> bool {
         self.quotas.check(&[self.len()], &[RANGES])
     }

@@ -44,12 +44,12 @@ image!(Ranges<'_> {
 });
 
 impl<'m> Ranges<'m> {
-    /// The memory of a table of `capacity` ranges, in bytes.
+    /// Returns the memory of a table of `capacity` ranges, in bytes.
     pub const fn bytes(capacity: usize) -> usize {
         Self::shared_bytes(capacity, 0)
     }
 
-    /// The memory of a table of `capacity` ranges that `members` share, in bytes.
+    /// Returns the memory of a table of `capacity` ranges that `members` share, in bytes.
     pub const fn shared_bytes(capacity: usize, members: usize) -> usize {
         memory_sum!(IntervalMap::bytes(capacity), Quotas::bytes(members))
     }
@@ -154,7 +154,7 @@ impl<'m> Ranges<'m> {
         self.split_off(from, id, to, Some(to))
     }
 
-    /// As [`Ranges::change_owner`], but the ID is charged to the payer of the range, until
+    /// Like [`Ranges::change_owner`], but the ID is charged to the payer of the range, until
     /// [`Ranges::charge_receiver`]: `to` has not connected.
     ///
     /// # Errors
@@ -244,7 +244,7 @@ impl<'m> Ranges<'m> {
             .and_then(|interval| Vmid::new(interval.owner()))
     }
 
-    /// The number of table entries that were visited.
+    /// Returns the number of table entries that were visited.
     #[cfg(debug_assertions)]
     pub(in crate::leader) fn steps(&self) -> u64 {
         self.intervals.steps()
@@ -275,7 +275,7 @@ impl<'m> Ranges<'m> {
         self.intervals.peak()
     }
 
-    /// Returns true if no slot was lost: each is in the pool or in the tree. Slow: for tests.
+    /// Returns true if no slot was lost: each is in the pool or in the tree. It is slow, and meant for tests.
     pub fn check_invariants(&self) -> bool {
         self.intervals.check_invariants() && self.check_quotas()
     }

@@ -26,8 +26,8 @@ impl Ranges<'_> {
         self.reclaim_portion_but(owner, left, &|_| None)
     }
 
-    /// As [`Ranges::reclaim_portion`]. A range of one ID that `keep` returns a process for is that process's
-    /// from now on.
+    /// Like [`Ranges::reclaim_portion`]. A range of one ID that `keep` returns a process for is that
+    /// process's from now on.
     pub(in crate::leader) fn reclaim_portion_but(
         &mut self,
         owner: Vmid,

@@ -32,7 +32,8 @@ image!(Vmids<'_> {
 });
 
 impl<'m> Vmids<'m> {
-    /// The number of VMIDs that may be unused or in use, for a leader of that many ranges and processes.
+    /// Returns the number of VMIDs that may be unused or in use, for a leader of that many ranges and
+    /// processes.
     pub(in crate::leader) const fn capacity(ranges: usize, processes: usize) -> usize {
         let unused = memory_sum!(ranges.div_ceil(4), 16);
         memory_sum!(
@@ -69,18 +70,19 @@ impl<'m> Vmids<'m> {
         self.grants.digest(digest);
     }
 
-    /// The number of table entries that were visited.
+    /// Returns the number of table entries that were visited.
     #[cfg(debug_assertions)]
     pub(in crate::leader) fn steps(&self) -> u64 {
         self.grants.steps()
     }
 
-    /// Whether the VMID was not given out yet.
+    /// Returns true if the VMID was not given out yet.
     pub(in crate::leader) fn is_ahead(&self, vmid: Vmid) -> bool {
         self.next.is_some_and(|next| vmid >= next)
     }
 
-    /// Whether a process may connect with that VMID: it was given out or announced, and no process has used it.
+    /// Returns true if a process may connect with that VMID: it was given out or announced, and no process has
+    /// used it.
     pub(in crate::leader) fn is_unused(&self, vmid: Vmid) -> bool {
         let grant = self.find(vmid);
         grant.is_some_and(|grant| grant.to != USED_UP && grant.giver != vmid.get())
@@ -206,7 +208,7 @@ impl<'m> Vmids<'m> {
         self.grants.set(Grant { number, to, giver });
     }
 
-    /// As [`Vmids::set`], if the table has the VMID.
+    /// Like [`Vmids::set`], if the table has the VMID.
     fn change(&mut self, vmid: Vmid, giver: u32, to: u32) {
         if self.find(vmid).is_some() {
             self.set(vmid, giver, to);

@@ -147,13 +147,13 @@ impl<'m> Processes<'m> {
         self.quotas.digest(digest);
     }
 
-    /// The greatest number of entries.
+    /// Returns the greatest number of entries.
     #[cfg(debug_assertions)]
     pub(super) fn capacity(&self) -> u64 {
         self.entries.len() as u64
     }
 
-    /// The number of table entries that were visited.
+    /// Returns the number of table entries that were visited.
     #[cfg(debug_assertions)]
     pub(super) fn steps(&self) -> u64 {
         [
@@ -166,8 +166,8 @@ impl<'m> Processes<'m> {
         .fold(0, u64::wrapping_add)
     }
 
-    /// The number of entries before which all are that were ever used: slots are given out from the lowest
-    /// on. A look at all processes looks at these.
+    /// Returns the number of entries before which all are that were ever used: slots are given out from
+    /// the lowest on. A look at all processes looks at these.
     fn used(&self) -> usize {
         if parts::PROCESSES {
             self.by_pid.peak()
@@ -341,7 +341,7 @@ impl<'m> Processes<'m> {
         }
     }
 
-    /// Returns true if the tables are consistent. Slow: for tests.
+    /// Returns true if the tables are consistent. It is slow, and meant for tests.
     pub fn check_invariants(&self) -> bool {
         let used = self
             .entries

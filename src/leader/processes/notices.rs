@@ -27,7 +27,7 @@ pub(in crate::leader) enum DueNotice {
 }
 
 impl Entry {
-    /// Whether a notice about the process is due: to its parent, or to itself.
+    /// Returns true if a notice about the process is due: to its parent, or to itself.
     fn is_owing(&self) -> bool {
         self.notice_due || self.notice().is_some()
     }
@@ -92,21 +92,21 @@ impl Processes<'_> {
         }
     }
 
-    /// As [`Processes::update_outbox`], for the process with that pid.
+    /// Like [`Processes::update_outbox`], for the process with that pid.
     pub(super) fn update_outbox_of(&mut self, pid: Id) {
         if let Some(slot) = self.slot_of_pid(pid) {
             self.update_outbox(slot);
         }
     }
 
-    /// Returns true if a notice is due for exactly those processes that are in the queue. Slow: for tests.
+    /// Returns true if a notice is due for exactly those processes that are in the queue. It is slow, and meant for tests.
     pub(super) fn check_outbox(&self) -> bool {
         let entry = |slot: u32| self.entries.get(slot as usize);
         self.outbox
             .check_invariants(|slot| entry(slot).is_some_and(Entry::is_owing))
     }
 
-    /// Whether an exit notice or a notice about a relative is due.
+    /// Returns true if an exit notice or a notice about a relative is due.
     pub(in crate::leader) fn has_notices(&self) -> bool {
         parts::PROCESSES && self.outbox.has_due()
     }

@@ -15,7 +15,7 @@ pub(super) const PROCESSES: usize = 0;
 pub(super) const STARTS: usize = 1;
 
 impl Processes<'_> {
-    /// The memory of the quota for a family of at most `members`, in bytes.
+    /// Returns the memory of the quota for a family of at most `members`, in bytes.
     pub(in crate::leader) const fn quota_bytes(members: usize) -> usize {
         Quotas::bytes(members)
     }
@@ -30,7 +30,7 @@ impl Processes<'_> {
         self.quotas.charge_of(vmid, PROCESSES)
     }
 
-    /// Returns true if the charges agree with the table. Slow: for tests.
+    /// Returns true if the charges agree with the table. It is slow, and meant for tests.
     pub(in crate::leader) fn check_quotas(&self) -> bool {
         let entries = self.entries.iter();
         let starting = entries.filter(|entry| entry.life == Life::Starting).count();

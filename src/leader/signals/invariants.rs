@@ -4,7 +4,7 @@ use super::Signals;
 use crate::invariant::Count;
 
 impl Signals<'_> {
-    /// Returns true if the counts agree with the lists. Slow: for tests.
+    /// Returns true if the counts agree with the lists. It is slow, and meant for tests.
     pub(in crate::leader) fn check_invariants(&self) -> bool {
         let targets = || {
             let slots = self.targets.iter().enumerate();

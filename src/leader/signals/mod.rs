@@ -135,12 +135,12 @@ impl TargetMember {
         (self.first, self.last, self.sent) = (NONE, NONE, NONE);
     }
 
-    /// Whether a signal waits to be sent.
+    /// Returns true if a signal waits to be sent.
     fn is_waiting(&self) -> bool {
         self.pending != 0 || self.first != NONE
     }
 
-    /// Whether a signal can be sent.
+    /// Returns true if a signal can be sent.
     fn is_ready(&self) -> bool {
         let unanswered = self.unanswered.plus(self.sent_count);
         self.has_joined && self.is_waiting() && unanswered < MOST_UNANSWERED
@@ -292,13 +292,13 @@ impl<'m> Signals<'m> {
         self.outbox.digest(digest);
     }
 
-    /// The greatest number of signals that are queued one by one, and of targets.
+    /// Returns the greatest number of signals that are queued one by one, and of targets.
     #[cfg(debug_assertions)]
     pub(in crate::leader) fn capacity(&self) -> u64 {
         (self.queue.len() as u64).wrapping_add(self.targets.len() as u64)
     }
 
-    /// The number of table entries that were visited.
+    /// Returns the number of table entries that were visited.
     #[cfg(debug_assertions)]
     pub(in crate::leader) fn steps(&self) -> u64 {
         self.steps.get().wrapping_add(self.by_vmid.steps())

@@ -119,7 +119,7 @@ impl Signals<'_> {
         Vmid::new(target.vmid)
     }
 
-    /// Whether a signal or an answer to one is to be sent.
+    /// Returns true if a signal or an answer to one is to be sent.
     pub(in crate::leader) fn has_output(&self) -> bool {
         self.answers != NONE || self.outbox.has_due()
     }

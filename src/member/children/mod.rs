@@ -46,13 +46,13 @@ impl Child {
         self.presence == ChildPresence::Abandoned
     }
 
-    /// Whether this process sees the child's end without a leader: by the end of the connection, or by the child's own
-    /// report.
+    /// Returns true if this process sees the child's end without a leader: by the end of the connection, or by the
+    /// child's own report.
     fn is_in_sight(&self) -> bool {
         self.presence != ChildPresence::Unconnected || self.reported.is_some()
     }
 
-    /// Whether that pid is the child's, or none is named.
+    /// Returns true if that pid is the child's, or none is named.
     fn is_among(&self, pid: Option<Pid>) -> bool {
         pid.is_none_or(|pid| pid.get() == self.pid)
     }
@@ -103,7 +103,7 @@ pub struct Children<'m> {
 }
 
 impl<'m> Children<'m> {
-    /// The memory for a table of `capacity` children, in bytes.
+    /// Returns the memory for a table of `capacity` children, in bytes.
     pub const fn bytes(capacity: usize) -> usize {
         bytes_for::<Child>(memory_sum!(capacity, 1))
     }
@@ -139,7 +139,7 @@ impl<'m> Children<'m> {
         Ok(())
     }
 
-    /// The number of entries in use, with that of an imported zombie.
+    /// Returns the number of entries in use, with that of an imported zombie.
     fn used(&self) -> usize {
         self.count.plus(self.has_imported.into())
     }
@@ -319,30 +319,30 @@ impl<'m> Children<'m> {
         children.find(|child| child.pid == pid && !child.reap_sent)
     }
 
-    /// The VMID of the child with that pid, while its exit is not known.
+    /// Returns the VMID of the child with that pid, while its exit is not known.
     pub fn find_living(&self, pid: Id) -> Option<Vmid> {
         let mut children = self.all();
         let child = children.find(|child| child.pid == pid && child.end.is_none())?;
         child.vmid
     }
 
-    /// The exit that the child itself reported, if it did; else `exit`, for a child of which the
-    /// leader knows no more.
+    /// Returns the exit that the child itself reported, if it did; else `exit`, for a child of
+    /// which the leader knows no more.
     pub fn reported_exit(&self, exit: ChildExit) -> ChildExit {
         let mut children = self.all();
         let child = children.find(|child| child.pid == exit.pid.get());
         child.and_then(|child| child.reported).unwrap_or(exit)
     }
 
-    /// Whether the child, or any child if none is named, lives, or is being reaped: a thread that fails to reap
-    /// it makes it available again.
+    /// Returns true if the child, or any child if none is named, lives, or is being reaped: a thread that fails
+    /// to reap it makes it available again.
     pub fn has_living(&self, pid: Option<Pid>) -> bool {
         let mut entries = self.all();
         entries.any(|child| (child.end.is_none() || child.reaping) && child.is_among(pid))
     }
 
-    /// As [`Children::has_living`], of those whose ends this process sees without a leader: by the ends of their
-    /// connections, or by their own reports.
+    /// Like [`Children::has_living`], of those whose ends this process sees without a leader: by the ends of
+    /// their connections, or by their own reports.
     pub fn has_living_in_sight(&self, pid: Option<Pid>) -> bool {
         let is_living = |child: &Child| child.reaping || child.end.is_none() && child.is_in_sight();
         self.all()
@@ -377,7 +377,7 @@ impl<'m> Children<'m> {
         }
     }
 
-    /// The pid of the child with that VMID.
+    /// Returns the pid of the child with that VMID.
     pub fn pid_of(&self, vmid: Vmid) -> Option<Id> {
         let mut entries = self.all();
         entries
@@ -385,7 +385,7 @@ impl<'m> Children<'m> {
             .map(|child| child.pid)
     }
 
-    /// The number of children now, and the peak.
+    /// Returns the number of children now, and the peak.
     pub fn usage(&self) -> (usize, usize) {
         (self.count, self.peak)
     }

@@ -23,13 +23,13 @@ impl Children<'_> {
         children.find(|child| child.pid == pid && child.reaping)
     }
 
-    /// The number of exits for which this table had no room, if the leader may still have some of
-    /// them; else 0.
+    /// Returns the number of exits for which this table had no room, if the leader may still have
+    /// some of them; else 0.
     pub fn overflowed(&self) -> u64 {
         self.overflowed
     }
 
-    /// The number of zombies that were reaped here.
+    /// Returns the number of zombies that were reaped here.
     pub fn reaped(&self) -> u64 {
         self.reaped
     }
@@ -71,7 +71,7 @@ impl Children<'_> {
         true
     }
 
-    /// Whether the leader was sent the reaping of the claimed zombie.
+    /// Returns true if the leader was sent the reaping of the claimed zombie.
     pub fn is_reap_sent(&mut self, pid: Id) -> bool {
         self.claimed(pid).is_none_or(|child| child.reap_sent)
     }
@@ -101,14 +101,15 @@ impl Children<'_> {
         }
     }
 
-    /// Whether the child is known to be dead and was not reaped. The end of its connection alone does
-    /// not say so: a child that lives on may have lost it, and may connect again.
+    /// Returns true if the child is known to be dead and was not reaped. The end of its connection
+    /// alone does not say so: a child that lives on may have lost it, and may connect again.
     pub fn is_zombie(&self, pid: Id) -> bool {
         self.all()
             .any(|child| child.pid == pid && child.end.is_some())
     }
 
-    /// The zombie that died first of all whose order is above `after`, or of those the one with that pid.
+    /// Returns the zombie that died first of all whose order is above `after`, or of those the one with
+    /// that pid.
     fn first_zombie(&self, pid: Option<Pid>, after: u64) -> Option<ChildExit> {
         let mut first: Option<RecordedExit> = None;
         for child in self.all() {
@@ -124,12 +125,12 @@ impl Children<'_> {
         first.map(|end| end.exit)
     }
 
-    /// The zombie with that pid, or the one that died first if none is named.
+    /// Returns the zombie with that pid, or the one that died first if none is named.
     pub fn zombie(&self, pid: Option<Pid>) -> Option<ChildExit> {
         self.first_zombie(pid, 0)
     }
 
-    /// The zombie that died first after the one of `exit`, for a walk over all zombies.
+    /// Returns the zombie that died first after the one of `exit`, for a walk over all zombies.
     pub fn next_zombie(&self, after: Option<&ChildExit>) -> Option<ChildExit> {
         let is_after = |child: &&Child| {
             let end = child.end.filter(|_| !child.reaping);

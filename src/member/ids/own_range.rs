@@ -23,7 +23,7 @@ impl OwnRange {
         self.in_use == 0 && self.in_transfer == 0
     }
 
-    /// The first ID that is neither in use nor in transfer.
+    /// Returns the first ID that is neither in use nor in transfer.
     pub(super) fn first_free(&self) -> Option<Id> {
         let taken = self.in_use | self.in_transfer;
         let id = self.start.plus(taken.trailing_ones());
@@ -37,7 +37,7 @@ impl OwnRange {
         }
     }
 
-    /// The part from `start` to `end`; `None` if it is empty.
+    /// Returns the part from `start` to `end`; `None` if it is empty.
     pub(super) fn part(&self, start: Id, end: Id) -> Option<OwnRange> {
         let length = end.checked_sub(start)?.checked_add(1)?;
         // The part is in the range, which has at most 32 IDs: no shift is too long.

@@ -54,7 +54,7 @@ impl<P: Pal> Node<'_, P> {
         outcome
     }
 
-    /// As [`Node::abandon_child`]. If the worker can't try later, this does, for at most
+    /// Like [`Node::abandon_child`]. If the worker can't try later, this does, for at most
     /// [`Config::connect_limit`](crate::Config::connect_limit).
     #[cfg(feature = "capi")]
     pub(crate) fn abandon_child_patiently(&self, vmid: Vmid) -> Result<(), Error> {
@@ -148,8 +148,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Whether the process has opened a stream to this one; an outgoing stream alone does not
-    /// count.
+    /// Returns true if the process has opened a stream to this one; an outgoing stream alone does
+    /// not count.
     pub(crate) fn is_connected(&self, vmid: Vmid) -> bool {
         let peer = self.peers.find(vmid);
         peer.is_some_and(|peer| !peer.lacks_inbound())

@@ -44,7 +44,7 @@ impl<P: Pal> Node<'_, P> {
         self.wait_child_in(which, wait)
     }
 
-    /// As [`Node::wait_child`], but leaves the child a zombie (`WNOWAIT`).
+    /// Like [`Node::wait_child`], but leaves the child a zombie (`WNOWAIT`).
     ///
     /// # Errors
     /// As [`Node::wait_child`].
@@ -70,9 +70,9 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Whether the leader notifies parents of their children's ends. It does so after it has
-    /// reassigned the children of the dead process, so that the parent never sees a zombie before
-    /// its orphans.
+    /// Returns true if the leader notifies parents of their children's ends. It does so after it
+    /// has reassigned the children of the dead process, so that the parent never sees a zombie
+    /// before its orphans.
     pub(in crate::node) fn leader_reports_ends(&self) -> bool {
         self.is_known_process() && !self.leader_gone.load(Ordering::Acquire)
     }

@@ -44,7 +44,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.exit_as(exit, self.identity.parent_pid, wait)
     }
 
-    /// As [`Node::exit`], with the pid of the parent that the exit report names.
+    /// Like [`Node::exit`], with the pid of the parent that the exit report names.
     pub(crate) fn exit_as(
         &self,
         exit: Exit,
@@ -195,8 +195,8 @@ calls! {
         }
     }
 
-    /// As [`Node::send_end`], to the leader or its successor. If this process begins to lead meanwhile, it ends
-    /// as a leader does.
+    /// Like [`Node::send_end`], to the leader or its successor. If this process begins to lead meanwhile, it
+    /// ends as a leader does.
     fn send_end_to_leader(
         &self,
         leader: Vmid,

@@ -9,7 +9,8 @@ use crate::sync::Ordering;
 use crate::wire::PidKill;
 
 impl<P: Pal> Node<'_, P> {
-    /// Whether the leader's own process has ended: it gets no more signals for all processes.
+    /// Returns true if the leader's own process has ended: it gets no more signals for all
+    /// processes.
     pub(crate) fn own_has_left(&self) -> bool {
         let leader = self.leading();
         leader.is_some_and(|leader| leader.lock().processes().own_has_left())
@@ -104,7 +105,8 @@ impl<P: Pal> Node<'_, P> {
     }
 }
 
-/// Whether a member gets a signal for all that `from` has sent: it has neither ended, nor is it being started.
+/// Returns true if a member gets a signal for all that `from` has sent: it has neither ended, nor is it being
+/// started.
 fn gets_signals<S>(peer: &PeerRef<'_, '_, S>, leader: &Leader<'_>, from: Vmid) -> bool {
     let to = peer.vmid();
     let is_here = peer.is_member() && !peer.ended.load(Ordering::SeqCst);

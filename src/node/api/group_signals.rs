@@ -58,7 +58,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         }
     }
 
-    /// Whether the call can wait for one more answer. Other calls need waiters, too.
+    /// Returns true if the call can wait for one more answer. Other calls need waiters, too.
     fn has_room(&self) -> bool {
         let quarter = self.node.config.capacities.waiters / 4;
         let limit = quarter.clamp(1, MAX_PENDING);

@@ -98,7 +98,7 @@ impl<P: Pal> Node<'_, P> {
         self.take_for_in(Purpose::Own, wait)
     }
 
-    /// As [`Node::take_id`], for that purpose.
+    /// Like [`Node::take_id`], for that purpose.
     #[cfg(feature = "capi")]
     pub(crate) fn take_for(&self, purpose: Purpose, wait: Wait<'_>) -> Result<Id, Error> {
         self.take_for_in(purpose, wait)

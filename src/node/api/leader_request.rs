@@ -69,7 +69,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(answer.map_or(Outcome::NotForLeader, Outcome::Answer))
     }
 
-    /// As [`Node::apply_own_request`], for a request that changes the tables.
+    /// Like [`Node::apply_own_request`], for a request that changes the tables.
     #[inline(never)]
     fn apply_own_change(
         &self,

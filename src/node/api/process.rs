@@ -33,12 +33,12 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Whether the leader is known to have this crate's extensions.
+    /// Returns true if the leader is known to have this crate's extensions.
     pub(in crate::node) fn has_extensions(&self) -> bool {
         self.leads() || parts::EXTENSIONS && self.extended.load(Ordering::Acquire)
     }
 
-    /// The error of a call that needs the leader's extensions, if they are not known.
+    /// Returns the error of a call that needs the leader's extensions, if they are not known.
     pub(in crate::node) fn unsupported(&self) -> Error {
         if self.pid().is_some() {
             Error::Unsupported
@@ -48,8 +48,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Whether the leader has this process in its table: then the leader's statements about groups
-    /// and ends of children include this process.
+    /// Returns true if the leader has this process in its table: then the leader's statements about
+    /// groups and ends of children include this process.
     pub(in crate::node) fn is_known_process(&self) -> bool {
         self.has_extensions() && self.pid().is_some()
     }
@@ -67,7 +67,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.join_as(self.identity.pid, wait)
     }
 
-    /// As [`Node::join`], with a pid that this process owns; `None` allocates one.
+    /// Like [`Node::join`], with a pid that this process owns; `None` allocates one.
     pub(crate) fn join_as(&self, pid: Option<Pid>, wait: Wait<'_>) -> Result<Pid, Error> {
         self.join_in(pid, wait)
     }

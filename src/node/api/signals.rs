@@ -52,7 +52,7 @@ impl<P: Pal> Node<'_, P> {
         self.kill_as(self.pid_or_zero(), target, signal, wait)
     }
 
-    /// As [`Node::kill`], with the given sender.
+    /// Like [`Node::kill`], with the given sender.
     pub(crate) fn kill_as(
         &self,
         sender: Id,
@@ -63,15 +63,15 @@ impl<P: Pal> Node<'_, P> {
         self.kill_in(sender, target, signal, wait)
     }
 
-    /// Whether the signal is for a zombie of this process, or for the main thread of one: a zombie
-    /// can be signalled.
+    /// Returns true if the signal is for a zombie of this process, or for the main thread of one: a
+    /// zombie can be signalled.
     pub(in crate::node) fn is_for_zombie(&self, kill: &PidKill) -> bool {
         kill.is_for_main_thread() && self.children.lock().is_zombie(kill.pid)
     }
 
-    /// Whether no signal of this process to the target is pending at the leader, so that its owner
-    /// gets the signal directly. `forwarded` is the number of signals that were sent through the
-    /// leader.
+    /// Returns true if no signal of this process to the target is pending at the leader, so that
+    /// its owner gets the signal directly. `forwarded` is the number of signals that were sent
+    /// through the leader.
     pub(in crate::node) fn is_ordered(
         &self,
         kill: &PidKill,
@@ -106,7 +106,7 @@ impl<P: Pal> Node<'_, P> {
     }
 }
 
-/// Whether a request failed because its process does not own the ID, or is gone.
+/// Returns true if a request failed because its process does not own the ID, or is gone.
 pub(super) fn is_wrong_owner<T>(outcome: &Result<T, Error>) -> bool {
     matches!(
         outcome,

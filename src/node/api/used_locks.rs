@@ -20,7 +20,7 @@ impl UsedLocks {
         self.note_hashed(lock, hash_path(lock.path));
     }
 
-    /// As `note`, for a caller that has the hash of the path.
+    /// Like `note`, for a caller that has the hash of the path.
     #[cfg_attr(not(static_library), inline)]
     pub(in crate::node) fn note_hashed(&self, lock: &FileLock<'_>, hash: u64) {
         match lock.family {
@@ -33,17 +33,17 @@ impl UsedLocks {
         self.put(hash_of_open_file(open_file));
     }
 
-    /// Whether the process may have locked the file.
+    /// Returns true if the process may have locked the file.
     pub(in crate::node) fn may_have_file(&self, path: &[u8]) -> bool {
         self.has(hash_path(path))
     }
 
-    /// Whether the process may have locked the open file.
+    /// Returns true if the process may have locked the open file.
     pub(in crate::node) fn may_have_open_file(&self, open_file: u64) -> bool {
         self.has(hash_of_open_file(open_file))
     }
 
-    /// Whether the process has locked anything.
+    /// Returns true if the process has locked anything.
     pub(in crate::node) fn any(&self) -> bool {
         self.0.iter().any(|word| word.load(Ordering::Relaxed) != 0)
     }

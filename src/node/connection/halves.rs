@@ -86,7 +86,7 @@ pub(crate) struct TxHalf<'m, S> {
 }
 
 impl<S> TxHalf<'_, S> {
-    /// Whether the stream is open, and the peer can see whose it is.
+    /// Returns true if the stream is open, and the peer can see whose it is.
     pub(in crate::node) fn is_identified(&self) -> bool {
         self.stream.is_some() && self.vmid_sent >= VMID_LENGTH
     }

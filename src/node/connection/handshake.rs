@@ -145,8 +145,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Whether the peer is a leader that has opened no stream yet. If its end of the other stream is closed, it may have opened
-    /// one to say why.
+    /// Returns true if the peer is a leader that has opened no stream yet. If its end of the other stream is closed, it
+    /// may have opened one to say why.
     pub(super) fn may_be_refused(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         peer.lacks_inbound() && Some(peer.vmid()) == self.led_by()
     }
@@ -160,7 +160,8 @@ impl<'m, P: Pal> Node<'m, P> {
         leader.epoch() > 1 && leader.has_left(vmid) && !self.is_connected(vmid)
     }
 
-    /// Whether a process may connect with that VMID. Only the leader knows which VMIDs are used up.
+    /// Returns true if a process may connect with that VMID. Only the leader knows which VMIDs are
+    /// used up.
     fn admits(&self, vmid: Vmid) -> bool {
         let is_known = self.config.admission == Admission::Known;
         let Some(leader) = self.leading() else {
@@ -177,7 +178,8 @@ impl<'m, P: Pal> Node<'m, P> {
 /// The length of a frame with HELLO.
 const GREETING: usize = Hello::FRAME_LENGTH;
 
-/// Whether the first frame of a stream is HELLO, as far as it has arrived: a process in C sends none.
+/// Returns true if the first frame of a stream is HELLO, as far as it has arrived: a process in C
+/// sends none.
 fn is_greeting<S: Stream>(stream: &mut S) -> bool {
     let mut bytes = [0; GREETING];
     let read = checked_read(stream.read(&mut bytes), GREETING);

@@ -65,8 +65,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(if done { Retry::No } else { Retry::Soon })
     }
 
-    /// As [`Node::handle_member_message`], for the messages of the extensions. False if the frame stays in the
-    /// buffer.
+    /// Like [`Node::handle_member_message`], for the messages of the extensions. False if the frame stays in
+    /// the buffer.
     #[inline]
     pub(super) fn handle_extension(
         &self,

@@ -109,7 +109,7 @@ pub(crate) struct Peer<'m, S> {
 }
 
 impl<S> Peer<'_, S> {
-    /// Whether the peer knows the extensions of the protocol.
+    /// Returns true if the peer knows the extensions of the protocol.
     pub(crate) fn is_extended(&self) -> bool {
         parts::EXTENSIONS && self.extended.load(Ordering::SeqCst)
     }
@@ -127,16 +127,16 @@ impl<S> Peer<'_, S> {
         !self.lacks_inbound() || self.awaits_rejoin.load(Ordering::SeqCst)
     }
 
-    /// Whether the peer has a stream to this process, or the outgoing stream is open or will be
-    /// opened. The worker sees the end of either stream and then removes the peer; nothing would
-    /// remove a peer that has none.
+    /// Returns true if the peer has a stream to this process, or the outgoing stream is open or
+    /// will be opened. The worker sees the end of either stream and then removes the peer; nothing
+    /// would remove a peer that has none.
     pub(crate) fn has_connection(&self) -> bool {
         self.has_inbound.load(Ordering::SeqCst)
             || self.stream_wanted.load(Ordering::SeqCst)
             || !self.queue.lock().is_new
     }
 
-    /// Whether the peer's backlog was full at the last attempt to connect.
+    /// Returns true if the peer's backlog was full at the last attempt to connect.
     pub(crate) fn is_connecting(&self) -> bool {
         self.connecting.load(Ordering::SeqCst)
     }
@@ -147,8 +147,8 @@ impl<S> Peer<'_, S> {
             .then(|| Time(self.retry_at.load(Ordering::SeqCst)))
     }
 
-    /// Whether an answer can be queued; also true for a connection that is closing, whose answers
-    /// are dropped.
+    /// Returns true if an answer can be queued; also true for a connection that is closing, whose
+    /// answers are dropped.
     pub(crate) fn has_room(&self) -> bool {
         let queue = self.queue.lock();
         queue.closed || queue.room() >= crate::node::ANSWER_RESERVE
@@ -169,7 +169,8 @@ impl<S> Peer<'_, S> {
         self.max_frame.store(length, Ordering::SeqCst);
     }
 
-    /// Whether LIMITS of the peer has come. It sends that to its leader after it has got LIMITS of the leader.
+    /// Returns true if LIMITS of the peer has come. It sends that to its leader after it has got LIMITS of the
+    /// leader.
     pub(in crate::node) fn has_limits(&self) -> bool {
         self.max_frame() != UNKNOWN_LENGTH
     }
@@ -179,7 +180,7 @@ impl<S> Peer<'_, S> {
         self.max_frame.load(Ordering::SeqCst)
     }
 
-    /// Whether the peer accepts a frame of that length, as far as its limit is known.
+    /// Returns true if the peer accepts a frame of that length, as far as its limit is known.
     pub(in crate::node) fn accepts_length(&self, length: usize) -> bool {
         length <= self.max_frame() as usize
     }

@@ -51,7 +51,7 @@ impl<S> Drop for PeerRef<'_, '_, S> {
 }
 
 impl<'m, S> Peers<'m, S> {
-    /// The bytes of the table, without the buffers.
+    /// Returns the bytes of the table, without the buffers.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         memory_sum!(
             bytes_for::<Peer<'m, S>>(capacity),
@@ -344,7 +344,7 @@ impl<'m, S> Peers<'m, S> {
         self.find_by_key(index, generation)
     }
 
-    /// Whether any peer has a connection with this process, or will get one.
+    /// Returns true if any peer has a connection with this process, or will get one.
     pub(crate) fn is_any_connected(&self) -> bool {
         self.fill().0 > 0 && self.all().any(|peer| peer.has_connection())
     }

@@ -83,8 +83,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.poll_for(None, until)
     }
 
-    /// As [`Node::poll`], for a call that waits for `event`. If the event is set it does not wait:
-    /// the same thread may have set it just before.
+    /// Like [`Node::poll`], for a call that waits for `event`. If the event is set it does not
+    /// wait: the same thread may have set it just before.
     pub(crate) fn poll_for(&self, event: Option<&P::Event>, until: Deadline) -> bool {
         self.iterate(event, until, |until| until).is_some()
     }

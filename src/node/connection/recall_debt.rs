@@ -65,7 +65,7 @@ impl RecallDebt {
         before.wrapping_add(now.0.wrapping_sub(since).wrapping_mul(PARTS))
     }
 
-    /// Whether a file may be delegated to the member.
+    /// Returns true if a file may be delegated to the member.
     pub(in crate::node) fn allows_delegation(&self, now: Time) -> bool {
         self.paid_off(now).wrapping_sub(now.0) <= PARTS.wrapping_mul(FREE)
     }

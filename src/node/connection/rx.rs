@@ -183,8 +183,8 @@ impl<'m, P: Pal> Node<'m, P> {
         retry
     }
 
-    /// Whether a call that waits may handle the frame: an answer, the answer to a heartbeat, or a message
-    /// of the server of shared values. None of them calls the embedder.
+    /// Returns true if a call that waits may handle the frame: an answer, the answer to a heartbeat, or a
+    /// message of the server of shared values. None of them calls the embedder.
     fn is_for_caller(&self, peer: &PeerRef<'_, 'm, P::Stream>, code: u8) -> bool {
         match code {
             codes::RESP => true,

@@ -58,14 +58,15 @@ impl Share {
         }
     }
 
-    /// Whether the stream may be read. It may be read once, and not for frames that are left to the next
-    /// turn: that reads more of them at once.
+    /// Returns true if the stream may be read. It may be read once, and not for frames that are left to
+    /// the next turn: that reads more of them at once.
     pub(super) fn take_read(&mut self, turn: u64) -> bool {
         self.enter(turn);
         self.frames < FRAMES && !core::mem::replace(&mut self.has_read, true)
     }
 
-    /// Whether the peer has used up its share of frames; `is_alone`: no other peer needs the worker.
+    /// Returns true if the peer has used up its share of frames; `is_alone`: no other peer needs the
+    /// worker.
     #[inline]
     pub(super) fn is_used_up(&mut self, turns: &Turns, is_alone: bool) -> bool {
         self.enter(turns.number());
@@ -126,8 +127,8 @@ impl Turns {
         self.scans.store(0, Ordering::Relaxed);
     }
 
-    /// Whether one more look at all processes may be had in this turn: all peers together have the share of
-    /// one, because each look delays all others.
+    /// Returns true if one more look at all processes may be had in this turn: all peers together have the
+    /// share of one, because each look delays all others.
     pub(super) fn take_scan(&self, cost: Cost) -> bool {
         self.scans.fetch_add(cost.frames, Ordering::Relaxed) < FRAMES
     }
@@ -170,7 +171,7 @@ impl<P: Pal> Node<'_, P> {
         self.turns.number()
     }
 
-    /// Whether this node closes its streams, so that the shares do not matter any more.
+    /// Returns true if this node closes its streams, so that the shares do not matter any more.
     pub(super) fn is_closing(&self) -> bool {
         self.phase() >= Phase::Closing
     }

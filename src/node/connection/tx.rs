@@ -55,7 +55,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As [`Node::flush`], but does not notify the thread that shuts the node down.
+    /// Like [`Node::flush`], but does not notify the thread that shuts the node down.
     pub(crate) fn try_flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         for _ in 0..BATCHES_AT_ONCE {
             let Some(mut tx) = peer.tx.try_lock() else {
@@ -322,8 +322,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.finish_answer(peer, seq, answer, queued);
     }
 
-    /// As [`Node::answer`], of an answer to a leader that may change. A leader that sent more signals than it may
-    /// ([`MOST_UNANSWERED`](crate::leader::MOST_UNANSWERED)) loses its connection.
+    /// Like [`Node::answer`], of an answer to a leader that may change. A leader that sent more signals than it
+    /// may ([`MOST_UNANSWERED`](crate::leader::MOST_UNANSWERED)) loses its connection.
     #[inline(never)]
     fn answer_kept(
         &self,

@@ -57,8 +57,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Whether no slot is free for one more unidentified connection, and none of them has had its
-    /// time for the handshake.
+    /// Returns true if no slot is free for one more unidentified connection, and none of them has
+    /// had its time for the handshake.
     fn unidentified_are_recent(&self, state: &WorkerState<'m, P::Stream>) -> bool {
         if state.unidentified_count < state.unidentified.len() {
             return false;

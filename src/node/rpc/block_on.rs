@@ -226,7 +226,7 @@ calls! {
         outcome.or_broken(Err(Error::Invalid(Invalid::Internal)))
     }
 
-    /// As [`Node::wait_until`], for something that the leader does, or the one that follows it.
+    /// Like [`Node::wait_until`], for something that the leader does, or the one that follows it.
     fn wait_for_leader(
         &self,
         what: WaitReason,
@@ -248,7 +248,7 @@ calls! {
         }
     }
 
-    /// As [`Node::wait_for_leader`], for room in the queue of the leader.
+    /// Like [`Node::wait_for_leader`], for room in the queue of the leader.
     fn wait_for_room_at_leader(
         &self,
         limits: Limits<'_>,

@@ -125,7 +125,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
     }
 
-    /// As [`Waiters::wake`], for all waiters with the reason `what` for which `is_meant` returns
+    /// Like [`Waiters::wake`], for all waiters with the reason `what` for which `is_meant` returns
     /// true.
     pub(crate) fn wake_all(&self, what: WaitReason, is_meant: impl Fn(u32) -> bool) {
         for (slot, waiter) in self.in_use() {

@@ -30,7 +30,8 @@ pub(super) fn requested<'a>(message: &Message<'a>) -> Option<(FileLock<'a>, u64)
 }
 
 impl<'m, E: Event> Waiters<'m, E> {
-    /// The number of requests for locks whose future was dropped, and whose outcome is not known.
+    /// Returns the number of requests for locks whose future was dropped, and whose outcome is not
+    /// known.
     #[inline]
     pub(in crate::node) fn dropped_locks(&self) -> u32 {
         // The functions of the static library make no futures.
@@ -90,7 +91,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         answer
     }
 
-    /// The state of the dropped request in that slot.
+    /// Returns the state of the dropped request in that slot.
     fn dropped_lock(&self, slot: usize) -> Option<(DroppedLock, Time, WaitToken)> {
         let waiter = self.slots.get(slot)?;
         let state = waiter.state.lock();

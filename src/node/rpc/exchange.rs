@@ -29,7 +29,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.call_for_data(dest, message, &mut ReplyData::none(), wait)
     }
 
-    /// As [`Node::call`]; copies the data of the answer to `data`.
+    /// Like [`Node::call`]; copies the data of the answer to `data`.
     #[inline]
     pub(in crate::node) fn call_for_data(
         &self,

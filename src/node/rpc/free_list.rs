@@ -80,7 +80,7 @@ impl<'m> FreeList<'m> {
     }
 }
 
-/// The number of words with a bit for each slot.
+/// Returns the number of words with a bit for each slot.
 const fn words(capacity: usize) -> usize {
     capacity.div_ceil(u64::BITS as usize)
 }

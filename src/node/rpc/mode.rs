@@ -91,7 +91,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self
     }
 
-    /// Whether this form of a call may be dropped while it waits.
+    /// Returns true if this form of a call may be dropped while it waits.
     #[allow(clippy::unused_self)]
     pub(in crate::node) const fn is_polled(&self) -> bool {
         false
@@ -112,13 +112,13 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 impl<'m, P: Pal> Polled<'_, 'm, P> {
-    /// As [`Node::is_polled`].
+    /// Like [`Node::is_polled`].
     #[allow(clippy::unused_self)]
     pub(in crate::node) const fn is_polled(&self) -> bool {
         true
     }
 
-    /// The future of [`Node::exchange`].
+    /// Returns the future of [`Node::exchange`].
     pub(in crate::node) async fn exchange(
         &self,
         dest: Vmid,
@@ -132,7 +132,7 @@ impl<'m, P: Pal> Polled<'_, 'm, P> {
         poll_fn(|context| request.poll_step(Some(WakeTarget::of(context)), data)).await
     }
 
-    /// The future of [`Node::call_for_data`].
+    /// Returns the future of [`Node::call_for_data`].
     pub(in crate::node) async fn call_for_data(
         &self,
         dest: Vmid,
@@ -146,7 +146,7 @@ impl<'m, P: Pal> Polled<'_, 'm, P> {
         poll_fn(|context| request.poll_step(Some(WakeTarget::of(context)), data)).await
     }
 
-    /// The future of [`Node::call`].
+    /// Returns the future of [`Node::call`].
     pub(in crate::node) async fn call(
         &self,
         dest: Vmid,

@@ -181,7 +181,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As [`Node::send_own`], in a thread that makes a call: it returns when the heir can read the change.
+    /// Like [`Node::send_own`], in a thread that makes a call: it returns when the heir can read the
+    /// change.
     ///
     /// # Errors
     /// As [`Node::send_own`].

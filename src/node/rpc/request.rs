@@ -75,7 +75,7 @@ impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
         })
     }
 
-    /// As `begin`, of another process, and also while this one ends.
+    /// Like `begin`, of another process, and also while this one ends.
     ///
     /// # Errors
     /// As `begin`.

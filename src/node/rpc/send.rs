@@ -65,7 +65,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.post(dest, message, wait)
     }
 
-    /// As [`Node::send_message`], but leaves the frame in the send queue for now.
+    /// Like [`Node::send_message`], but leaves the frame in the send queue for now.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn queue_message(
         &self,
@@ -152,7 +152,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.put_frame(peer, seq, message, kept)
     }
 
-    /// As [`Node::put`]. `kept` says how the frame is kept; a leader's message to a member is not.
+    /// Like [`Node::put`]. `kept` says how the frame is kept; a leader's message to a member is
+    /// not.
     ///
     /// # Errors
     /// As [`Node::put`].
@@ -293,7 +294,7 @@ calls! {
         }
     }
 
-    /// As [`Node::send_message`], also for a leader whose own process has ended.
+    /// Like [`Node::send_message`], also for a leader whose own process has ended.
     fn post(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
         if self.follows() {
             return wait!(self.post_again(dest, message, wait));
@@ -304,7 +305,7 @@ calls! {
         Ok(())
     }
 
-    /// As [`Node::post`]; to the leader that follows if the leader has gone.
+    /// Like [`Node::post`]; to the leader that follows if the leader has gone.
     #[inline(never)]
     fn post_again(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
         // One limit for all attempts.
@@ -327,7 +328,7 @@ calls! {
         }
     }
 
-    /// As [`Node::post`], but leaves the frame in the send queue for now.
+    /// Like [`Node::post`], but leaves the frame in the send queue for now.
     fn post_later(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
         let peer = self.peer(dest)?;
         wait!(self.put_when_room(&peer, 0, message, wait))

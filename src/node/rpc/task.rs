@@ -82,7 +82,7 @@ impl Task {
         }
     }
 
-    /// As `clear`; returns the target, which the caller drops without a lock.
+    /// Like `clear`; returns the target, which the caller drops without a lock.
     #[cold]
     pub(super) fn take_target(&self) -> WakeTarget {
         self.is_polled.store(false, Ordering::SeqCst);

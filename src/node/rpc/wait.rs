@@ -53,17 +53,17 @@ impl Wait<'_> {
         }
     }
 
-    /// Whether there is neither a limit nor an interrupt.
+    /// Returns true if there is neither a limit nor an interrupt.
     pub(in crate::node) const fn is_forever(&self) -> bool {
         matches!(self.limit, Limit::Until(Deadline::Never)) && self.interrupt.is_none()
     }
 
-    /// Whether its end depends on the time at which the call begins.
+    /// Returns true if its end depends on the time at which the call begins.
     pub(in crate::node) const fn has_duration(&self) -> bool {
         matches!(self.limit, Limit::For(_))
     }
 
-    /// Whether it allows no waiting.
+    /// Returns true if it allows no waiting.
     pub(super) const fn is_zero(&self) -> bool {
         match self.limit {
             Limit::For(limit) => limit.is_zero(),
@@ -136,7 +136,7 @@ impl<'a> Limits<'a> {
         Limits::beginning(wait, || pal.now())
     }
 
-    /// As [`Limits::of`], for a caller that may know the time.
+    /// Like [`Limits::of`], for a caller that may know the time.
     pub(in crate::node) fn beginning(wait: Wait<'a>, now: impl FnOnce() -> Time) -> Limits<'a> {
         let until = match wait.limit {
             Limit::For(Duration::ZERO) => Deadline::Now,
@@ -157,7 +157,7 @@ impl<'a> Limits<'a> {
         }
     }
 
-    /// The same limits, but the end is not before `time`.
+    /// Returns the same limits, but the end is not before `time`.
     pub(in crate::node) fn not_before(self, time: Time) -> Limits<'a> {
         Limits {
             until: self.until.max(Deadline::At(time)),
@@ -165,7 +165,7 @@ impl<'a> Limits<'a> {
         }
     }
 
-    /// The same limits, but the end is not after `time`.
+    /// Returns the same limits, but the end is not after `time`.
     pub(in crate::node) fn not_after(self, time: Time) -> Limits<'a> {
         Limits {
             until: self.until.min(Deadline::At(time)),

@@ -27,7 +27,7 @@ pub enum WaitReason {
 }
 
 impl WaitReason {
-    /// Whether the wait lasts as long as other processes or threads like.
+    /// Returns true if the wait lasts as long as other processes or threads like.
     pub(super) fn is_open_ended(self) -> bool {
         matches!(self, WaitReason::Child | WaitReason::Members)
     }

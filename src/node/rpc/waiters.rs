@@ -143,7 +143,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         Ok(WaitToken::new(slot, state.seq))
     }
 
-    /// The event that is set when the wait ends or its caller must check again.
+    /// Returns the event that is set when the wait ends or its caller must check again.
     pub(crate) fn event(&self, claim: WaitToken) -> Option<&E> {
         self.slots.get(claim.slot()).map(|waiter| &waiter.event)
     }
@@ -229,8 +229,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         self.finish(claim, &mut ReplyData::none());
     }
 
-    /// As [`Waiters::release`]; copies the data of the answer before, as far as it fits, and stores
-    /// its whole length.
+    /// Like [`Waiters::release`]; copies the data of the answer before, as far as it fits, and
+    /// stores its whole length.
     pub(crate) fn finish(&self, claim: WaitToken, data: &mut ReplyData<'_>) {
         if let Some(waiter) = self.slots.get(claim.slot()) {
             self.free_waiter(claim, waiter, waiter.state.lock(), data);

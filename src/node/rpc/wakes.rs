@@ -65,7 +65,7 @@ impl<E: Event> Waiters<'_, E> {
         }
     }
 
-    /// Whether the waiter was notified since it was armed.
+    /// Returns true if the waiter was notified since it was armed.
     pub(in crate::node) fn is_woken(&self, token: WaitToken) -> bool {
         let waiter = self.slots.get(token.slot());
         waiter.is_some_and(|waiter| waiter.task.state.lock().is_woken)
@@ -138,7 +138,7 @@ impl<E: Event> Waiters<'_, E> {
         }
     }
 
-    /// Whether the time of the task has come. A later one is noted.
+    /// Returns true if the time of the task has come. A later one is noted.
     fn is_overdue(&self, task: &Task, now: Time) -> bool {
         if !task.is_polled.load(Ordering::SeqCst) {
             return false;

@@ -136,7 +136,8 @@ impl<'m> Following<'m> {
         }
     }
 
-    /// Whether this process waits for a leader, or has announced to the members that it leads, but not to all yet.
+    /// Returns true if this process waits for a leader, or has announced to the members that it leads, but not to
+    /// all yet.
     pub(super) fn is_in_succession(&self) -> bool {
         self.stage() != Stage::Led || self.walked.load(Ordering::SeqCst) != WALKED
     }
@@ -158,7 +159,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.leadership.following().filter(|_| !self.leads())
     }
 
-    /// Whether the leader has named an heir that can take over.
+    /// Returns true if the leader has named an heir that can take over.
     pub(in crate::node) fn has_heir(&self) -> bool {
         self.following()
             .is_some_and(|following| following.heir().is_some())
@@ -173,12 +174,13 @@ impl<'m, P: Pal> Node<'m, P> {
         (following.stage() == Stage::Led).then_some(epoch)
     }
 
-    /// Whether the family has ended for this process: its leader is gone, and no other one follows.
+    /// Returns true if the family has ended for this process: its leader is gone, and no other one
+    /// follows.
     pub(in crate::node) fn has_lost_leader(&self) -> bool {
         self.leader_gone.load(Ordering::SeqCst)
     }
 
-    /// Whether the leader is gone, and no other process has announced that it leads.
+    /// Returns true if the leader is gone, and no other process has announced that it leads.
     pub(in crate::node) fn is_orphaned(&self) -> bool {
         let following = self.leadership.following();
         following.is_some_and(|following| following.stage() == Stage::Orphaned)
@@ -192,19 +194,19 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// Whether this process follows the succession, or would if it did not lead.
+    /// Returns true if this process follows the succession, or would if it did not lead.
     #[inline]
     pub(in crate::node) fn follows(&self) -> bool {
         self.leadership.following().is_some()
     }
 
-    /// Whether a successor may come if the leader has ended.
+    /// Returns true if a successor may come if the leader has ended.
     pub(in crate::node) fn awaits_successor(&self) -> bool {
         self.follows() && !self.has_lost_leader()
     }
 
-    /// Whether a message is void: its sender led this process, and has ended. A process that has just joined may get the
-    /// first stream of its leader only after that, and the successor sends again what was on it.
+    /// Returns true if a message is void: its sender led this process, and has ended. A process that has just joined
+    /// may get the first stream of its leader only after that, and the successor sends again what was on it.
     pub(in crate::node) fn is_void(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -290,8 +292,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Whether a call to `dest` that has failed is to be made again, since another process leads by now, or
-    /// will.
+    /// Returns true if a call to `dest` that has failed is to be made again, since another process leads by
+    /// now, or will.
     pub(in crate::node) fn is_moved(
         &self,
         dest: Vmid,

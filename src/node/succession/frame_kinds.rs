@@ -5,7 +5,7 @@ use super::rejoin::REJOIN_SEQ;
 use crate::leader::{Op, Signals};
 use crate::wire::{KillTarget, Message, SyncCode, codes};
 
-/// Whether the leader executes the message as the leader, not as a process.
+/// Returns true if the leader executes the message as the leader, not as a process.
 pub(in crate::node) fn is_for_leader(message: &Message<'_>) -> bool {
     is_look_up(message) || is_counted(message)
 }
@@ -17,7 +17,7 @@ pub(super) fn is_look_up(message: &Message<'_>) -> bool {
     )
 }
 
-/// Whether the message changes the leader's state, so that its frame is counted.
+/// Returns true if the message changes the leader's state, so that its frame is counted.
 pub(super) fn is_counted(message: &Message<'_>) -> bool {
     match message {
         Message::PidKill(kill) => kill.target == KillTarget::All,
@@ -27,17 +27,17 @@ pub(super) fn is_counted(message: &Message<'_>) -> bool {
     }
 }
 
-/// Whether a member sends the message to another process than the leader, too.
+/// Returns true if a member sends the message to another process than the leader, too.
 pub(super) const fn is_for_parent(message: &Message<'_>) -> bool {
     matches!(message, Message::ChildExit(_))
 }
 
-/// Whether a leader sends the message to members, too.
+/// Returns true if a leader sends the message to members, too.
 pub(super) const fn is_for_members(message: &Message<'_>) -> bool {
     matches!(message, Message::PidKill(_))
 }
 
-/// Whether a frame of the leader is a counted message: one of its outbox that is no answer.
+/// Returns true if a frame of the leader is a counted message: one of its outbox that is no answer.
 pub(super) fn is_counted_from_leader(code: u8, seq: u64) -> bool {
     match code {
         codes::PID_KILL => Signals::is_forwarded(seq),
@@ -53,12 +53,13 @@ pub(super) fn is_counted_from_leader(code: u8, seq: u64) -> bool {
     }
 }
 
-/// Whether a frame is the answer to a request of a member, not to a question about the succession.
+/// Returns true if a frame is the answer to a request of a member, not to a question about the
+/// succession.
 pub(super) fn is_answer_to_request(code: u8, seq: u64) -> bool {
     code == codes::RESP && !matches!(seq, REJOIN_SEQ | WHO_LEADS_SEQ)
 }
 
-/// Whether only a leader sends frames of this kind to a member, and they are not counted.
+/// Returns true if only a leader sends frames of this kind to a member, and they are not counted.
 pub(super) const fn is_of_leader(code: u8) -> bool {
     matches!(
         code,

@@ -350,7 +350,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Whether the log has what the leader had for this process and it has not received.
+    /// Returns true if the log has what the leader had for this process and it has not received.
     pub(super) fn has_all_for_itself(&self, heir: &'m Heir<'m, P::Stream>) -> bool {
         let following = self.leadership.following();
         following.is_some_and(|following| {
@@ -373,7 +373,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Whether this process has a log of the leader, so that it may be the heir.
+    /// Returns true if this process has a log of the leader, so that it may be the heir.
     pub(super) fn has_log(&self) -> bool {
         self.leadership.heir().is_some_and(|heir| {
             heir.is_named.load(Ordering::SeqCst) || heir.is_reading.load(Ordering::SeqCst)

@@ -52,7 +52,7 @@ impl<'m, P: Pal> Node<'m, P> {
         all
     }
 
-    /// Whether all that was queued for the peer when the heir got the state is written.
+    /// Returns true if all that was queued for the peer when the heir got the state is written.
     pub(super) fn is_settled(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         if peer.unsettled.load(Ordering::SeqCst) == 0 {
             return true;

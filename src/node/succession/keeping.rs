@@ -143,7 +143,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As [`Node::kept`], of an answer.
+    /// Like [`Node::kept`], of an answer.
     #[inline(never)]
     pub(in crate::node) fn kept_answer(&self, to: Vmid, seq: u64) -> Option<Kept<'_, 'm>> {
         let following = self.leadership.following()?;
@@ -251,7 +251,7 @@ pub(in crate::node) fn keep_message(
     kept.keep_with(message.length(), |buffer| message.encode(seq, buffer))
 }
 
-/// As [`keep_message`], of an answer.
+/// Like [`keep_message`], of an answer.
 pub(in crate::node) fn keep_answer(
     kept: &mut KeptFrames<'_>,
     seq: u64,

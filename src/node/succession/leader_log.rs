@@ -123,7 +123,7 @@ impl<'m, S: Stream> Log<'m, S> {
         }
     }
 
-    /// The length of one of its two buffers.
+    /// Returns the length of one of its two buffers.
     pub(super) const fn half(&self) -> usize {
         self.half
     }
@@ -215,7 +215,7 @@ impl<'m, S: Stream> Log<'m, S> {
         Vmid::new(self.heir.load(Ordering::SeqCst))
     }
 
-    /// Whether the log names its reader as the heir.
+    /// Returns true if the log names its reader as the heir.
     pub(super) fn is_named(&self) -> bool {
         matches!(self.stage(), LogStage::Hot | LogStage::Resigned)
     }
@@ -260,12 +260,13 @@ impl<'m, S: Stream> Log<'m, S> {
         }
     }
 
-    /// The free bytes of the queue.
+    /// Returns the free bytes of the queue.
     pub(super) fn room(&self) -> usize {
         self.queue.lock().filling.room()
     }
 
-    /// Whether the queue has room for so many bytes, and then for the operations of threads that have found it nearly empty.
+    /// Returns true if the queue has room for so many bytes, and then for the operations of threads that have found it
+    /// nearly empty.
     pub(super) fn has_room_beside_ops(&self, length: usize) -> bool {
         let queue = self.queue.lock();
         let for_ops = queue.scratch.capacity().max(self.half / 4);
@@ -277,13 +278,14 @@ impl<'m, S: Stream> Log<'m, S> {
             && self.written.load(Ordering::SeqCst) >= self.appended.load(Ordering::SeqCst)
     }
 
-    /// Whether a queue of a peer may have a message whose operation is not appended. A thread that has taken bytes of
-    /// a queue looks at this first, and then at what was appended.
+    /// Returns true if a queue of a peer may have a message whose operation is not appended. A thread that has taken
+    /// bytes of a queue looks at this first, and then at what was appended.
     pub(super) fn is_queuing(&self) -> bool {
         self.queuing.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether the heir is named, and nothing is to be done for it or for those that wait for the log.
+    /// Returns true if the heir is named, and nothing is to be done for it or for those that wait for
+    /// the log.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.stage() == LogStage::Hot
@@ -295,8 +297,8 @@ impl<'m, S: Stream> Log<'m, S> {
             && !self.is_mark_due()
     }
 
-    /// Whether the leader has not resigned. If the heir is lost before it has the resignation, the leader goes on, and
-    /// writes then.
+    /// Returns true if the leader has not resigned. If the heir is lost before it has the resignation, the leader goes
+    /// on, and writes then.
     #[inline]
     pub(super) fn may_write(&self) -> bool {
         let has_resigned = self.stage() == LogStage::Resigned;
@@ -306,25 +308,27 @@ impl<'m, S: Stream> Log<'m, S> {
         !has_resigned
     }
 
-    /// The operations that were appended and not written, and the bytes of these.
+    /// Returns the operations that were appended and not written, and the bytes of these.
     pub(super) fn lag(&self) -> (u64, u64) {
         (self.unwritten_ops.load(Ordering::Relaxed), self.backlog())
     }
 
-    /// The bytes that were appended and not written.
+    /// Returns the bytes that were appended and not written.
     #[inline]
     pub(super) fn backlog(&self) -> u64 {
         let written = self.written.load(Ordering::SeqCst);
         self.appended.load(Ordering::SeqCst).wrapping_sub(written)
     }
 
-    /// Whether new operations have to wait. None is appended while the state goes to the heir.
+    /// Returns true if new operations have to wait. None is appended while the state goes to the
+    /// heir.
     #[inline]
     pub(super) fn is_nearly_full(&self) -> bool {
         self.backlog() > self.limit && self.stage() != LogStage::Filling
     }
 
-    /// Whether new operations have to wait for a process that is not named as the heir, and may never be.
+    /// Returns true if new operations have to wait for a process that is not named as the heir, and may
+    /// never be.
     pub(super) fn delays_for_nothing(&self) -> bool {
         !self.is_named() && self.is_nearly_full()
     }
@@ -350,7 +354,7 @@ impl<'m, S: Stream> Log<'m, S> {
         self.unread.fetch_add(cost, Ordering::SeqCst);
     }
 
-    /// Whether so much was written that the heir is to be asked to read.
+    /// Returns true if so much was written that the heir is to be asked to read.
     pub(super) fn is_mark_due(&self) -> bool {
         let most = match self.holds.load(Ordering::SeqCst) {
             0 => WRITES_PER_MARK,

@@ -98,7 +98,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Whether the log has room for further operations of any frame.
+    /// Returns true if the log has room for further operations of any frame.
     #[inline]
     pub(in crate::node) fn has_log_room(&self) -> bool {
         match self.leadership.log() {

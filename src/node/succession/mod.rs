@@ -134,19 +134,19 @@ impl<'m, S: Stream> Leadership<'m, S> {
         })
     }
 
-    /// The state of a process that follows the succession.
+    /// Returns the state of a process that follows the succession.
     #[inline]
     pub(in crate::node) const fn following(&self) -> Option<&'m Following<'m>> {
         if_built(self.following)
     }
 
-    /// The state of a process that may become heir.
+    /// Returns the state of a process that may become heir.
     #[inline]
     pub(in crate::node) const fn heir(&self) -> Option<&'m Heir<'m, S>> {
         if_built(self.heir)
     }
 
-    /// The log of a process that may lead a family that outlives it.
+    /// Returns the log of a process that may lead a family that outlives it.
     #[inline]
     pub(in crate::node) const fn log(&self) -> Option<&'m Log<'m, S>> {
         if_built(self.log)
@@ -172,7 +172,7 @@ impl<'m, P: Pal> Node<'m, P> {
         tables.filter(|_| !Config::HAS_SUCCESSION || self.leads_itself())
     }
 
-    /// Whether this process leads.
+    /// Returns true if this process leads.
     #[inline]
     pub(crate) fn leads(&self) -> bool {
         self.leading().is_some()
@@ -247,7 +247,8 @@ impl<'m, P: Pal> Node<'m, P> {
         heir.or_else(next)
     }
 
-    /// Whether this process waits for a leader, or leads and waits for the members of the leader before.
+    /// Returns true if this process waits for a leader, or leads and waits for the members of the leader
+    /// before.
     #[inline]
     pub(in crate::node) fn is_in_succession(&self) -> bool {
         self.leadership

@@ -19,7 +19,8 @@ pub(super) const WHO_LEADS_SEQ: u64 = u64::MAX - 1;
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// The processes that a newcomer asks: its parent, and the heir of the time when it was started.
+    /// Returns the processes that a newcomer asks: its parent, and the heir of the time when it was
+    /// started.
     fn advisers(&self, following: &Following<'m>) -> impl Iterator<Item = Vmid> + use<P> {
         let gone = following.old.load(Ordering::SeqCst);
         let us = self.identity.vmid;

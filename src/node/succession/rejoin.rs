@@ -108,8 +108,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.disconnect_peer(leader);
     }
 
-    /// Whether a leader has ended, and what it has written is read to the end: its successor may have only the last part
-    /// of it. It takes at most as long as calls wait for a successor.
+    /// Returns true if a leader has ended, and what it has written is read to the end: its successor may have only the
+    /// last part of it. It takes at most as long as calls wait for a successor.
     pub(in crate::node) fn awaits_rest_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         let Some(following) = self.following() else {
             return false;

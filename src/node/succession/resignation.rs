@@ -9,7 +9,7 @@ use crate::sync::Ordering;
 use crate::wire::{Message, Resignation};
 
 impl<P: Pal> Node<'_, P> {
-    /// Whether there is an heir that can take over, or no process that could become one.
+    /// Returns true if there is an heir that can take over, or no process that could become one.
     pub(in crate::node) fn await_heir(&self) -> bool {
         match self.log() {
             Some(log) => match log.stage() {
@@ -27,7 +27,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Whether there is an heir, or a process that could become one.
+    /// Returns true if there is an heir, or a process that could become one.
     pub(in crate::node) fn can_have_heir(&self) -> bool {
         self.log()
             .is_some_and(|log| log.stage() != LogStage::Off || self.choose_heir().is_some())
@@ -49,8 +49,8 @@ impl<P: Pal> Node<'_, P> {
         awaits.then_some(rejoin_by)
     }
 
-    /// Whether a process must be waited for that may have to lead before it can end: its leader has named it, or
-    /// gives it the state, and has not dismissed it.
+    /// Returns true if a process must be waited for that may have to lead before it can end: its leader has
+    /// named it, or gives it the state, and has not dismissed it.
     pub(in crate::node) fn may_have_to_lead(&self) -> bool {
         self.following().is_some_and(|following| {
             !self.has_lost_leader() && (following.stage() == Stage::Candidate || self.has_log())
@@ -96,7 +96,7 @@ impl<P: Pal> Node<'_, P> {
         true
     }
 
-    /// Whether this leader has resigned: it decides nothing any more.
+    /// Returns true if this leader has resigned: it decides nothing any more.
     #[inline]
     pub(in crate::node) fn is_resigning(&self) -> bool {
         self.leadership
@@ -104,19 +104,19 @@ impl<P: Pal> Node<'_, P> {
             .is_some_and(|log| log.stage() == LogStage::Resigned)
     }
 
-    /// Whether the heir has all that there will be, or was lost before it had.
+    /// Returns true if the heir has all that there will be, or was lost before it had.
     pub(in crate::node) fn has_resigned(&self) -> bool {
         !self.is_resigning() || self.has_handed_over()
     }
 
-    /// Whether the heir has all that there will be: from then on it leads.
+    /// Returns true if the heir has all that there will be: from then on it leads.
     pub(in crate::node) fn has_handed_over(&self) -> bool {
         self.log()
             .is_some_and(|log| log.stage() == LogStage::Resigned && log.is_written())
     }
 }
 
-/// Whether the heir has not left the family. The worker dismisses one that has.
+/// Returns true if the heir has not left the family. The worker dismisses one that has.
 fn is_heir_there<S: Stream>(log: &Log<'_, S>, tables: &Leader<'_>) -> bool {
     log.heir().is_some_and(|heir| tables.is_member(heir))
 }

@@ -18,7 +18,8 @@ pub(super) struct Filling<'m> {
 }
 
 impl<'m> Filling<'m> {
-    /// The slices whose checksums are remembered: more than there are of tables of that length.
+    /// Returns the slices whose checksums are remembered: more than there are of tables of that
+    /// length.
     const fn slices(tables: usize) -> usize {
         total!(tables / (SLICE / 2), 1)
     }

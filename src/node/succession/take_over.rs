@@ -73,8 +73,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.waiters.wake_for_room(self.identity.vmid);
     }
 
-    /// Whether nobody listens at the address of the leader any more. On secure streams the host could say so
-    /// of a leader that lives.
+    /// Returns true if nobody listens at the address of the leader any more. On secure streams the host
+    /// could say so of a leader that lives.
     fn is_leader_dead(&self, old: Vmid) -> bool {
         if self.pal.is_secure() {
             return false;

@@ -138,7 +138,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-/// The bytes of the log that records with frames of that length take.
+/// Returns the bytes of the log that records with frames of that length take.
 fn room_for(frames: usize) -> usize {
     let records = frames.checked_div(PART).or_broken(0).plus(1);
     let heads = records.checked_mul(HEAD + FRAME_HEAD);

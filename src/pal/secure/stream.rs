@@ -263,7 +263,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
         reported
     }
 
-    /// As [`Pal::read_waiting`].
+    /// Like [`Pal::read_waiting`].
     pub(super) fn read_waiting(
         &self,
         event: &P::Event,

@@ -10,7 +10,8 @@ const USES_PER_YIELD: u32 = 64;
 const USES_WITHOUT_REVOCATION: u32 = 64 * USES_PER_YIELD;
 
 impl Client<'_> {
-    /// Whether a call that releases the handle has more to do: to send a message, or to yield.
+    /// Returns true if a call that releases the handle has more to do: to send a message, or to
+    /// yield.
     #[inline]
     pub fn has_release_work(&self) -> bool {
         self.has_release_work
@@ -21,7 +22,7 @@ impl Client<'_> {
         self.has_release_work = self.poll_transmit().is_some() || self.is_contended();
     }
 
-    /// Whether the handle is contended.
+    /// Returns true if the handle is contended.
     pub fn is_contended(&self) -> bool {
         self.quick_revocations >= CONTENTION_THRESHOLD
     }

@@ -21,11 +21,11 @@ impl Client<'_> {
         }
     }
 
-    /// Whether the client can request that lease from a server in C now. Such a server expects a
-    /// client that requests a stronger lease to return the one it holds, and takes a return that
-    /// arrives then for the return of the lease it has just granted. So a client requests nothing
-    /// from it before the last request was granted, and returns the lease it holds before it
-    /// requests a stronger one.
+    /// Returns true if the client can request that lease from a server in C now. Such a server
+    /// expects a client that requests a stronger lease to return the one it holds, and takes a
+    /// return that arrives then for the return of the lease it has just granted. So a client
+    /// requests nothing from it before the last request was granted, and returns the lease it holds
+    /// before it requests a stronger one.
     fn can_request_from_c(&mut self, state: SyncState) -> bool {
         if strength(self.requested) > 0 || self.readers > 0 {
             return false;

@@ -6,7 +6,7 @@ use crate::store::copy;
 use crate::wire::{Sync, SyncCode, SyncState};
 
 impl Client<'_> {
-    /// The next outgoing message. It stays until [`Client::mark_sent`].
+    /// Returns the next outgoing message. It stays until [`Client::mark_sent`].
     #[inline]
     pub fn poll_transmit(&self) -> Option<ClientMessage> {
         if let Some((state, with_data)) = self.out_downgrade {
@@ -30,9 +30,9 @@ impl Client<'_> {
         })
     }
 
-    /// Whether the caller has to tell the server that the owner died ([`Server::on_owner_died`]),
-    /// before it sends the message of [`Client::poll_transmit`]: this process got the lease to
-    /// change the value, and has not used it.
+    /// Returns true if the caller has to tell the server that the owner died
+    /// ([`Server::on_owner_died`]), before it sends the message of [`Client::poll_transmit`]: this
+    /// process got the lease to change the value, and has not used it.
     ///
     /// [`Server::on_owner_died`]: crate::shared_state::Server::on_owner_died
     pub fn forwards_owner_death(&self) -> bool {
@@ -44,8 +44,8 @@ impl Client<'_> {
         self.out_owner_died = false;
     }
 
-    /// The payload of the message that [`Client::poll_transmit`] returned: the handle's number, and
-    /// the value if it goes along.
+    /// Returns the payload of the message that [`Client::poll_transmit`] returned: the handle's
+    /// number, and the value if it goes along.
     pub fn payload(&self, outgoing: ClientMessage) -> Sync<'_> {
         Sync {
             id: self.id,

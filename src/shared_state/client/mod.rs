@@ -125,7 +125,7 @@ impl<'m> Client<'m> {
         Client::from_buffer(Buffer::from_slice(data))
     }
 
-    /// As [`Client::new`].
+    /// Like [`Client::new`].
     pub(crate) fn from_buffer(data: Buffer<'m>) -> Client<'m> {
         Client {
             phase: ClientPhase::Free,
@@ -233,39 +233,39 @@ impl<'m> Client<'m> {
         self.is_extended = true;
     }
 
-    /// The generation of the slot: the number of handles opened here so far.
+    /// Returns the generation of the slot: the number of handles opened here so far.
     #[inline]
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// The handle's number.
+    /// Returns the handle's number.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Whether the handle is open.
+    /// Returns true if the handle is open.
     #[inline]
     pub fn is_open(&self) -> bool {
         matches!(self.phase, ClientPhase::Open | ClientPhase::Reopening)
     }
 
-    /// Whether the slot is free.
+    /// Returns true if the slot is free.
     pub fn is_free(&self) -> bool {
         self.phase == ClientPhase::Free
     }
 
-    /// Whether a thread of this process reads or changes the value.
+    /// Returns true if a thread of this process reads or changes the value.
     pub fn is_in_use(&self) -> bool {
         self.has_writer || self.readers > 0
     }
 
-    /// The lease that this process holds.
+    /// Returns the lease that this process holds.
     pub fn current(&self) -> SyncState {
         self.current
     }
 
-    /// The value, as far as this process knows it.
+    /// Returns the value, as far as this process knows it.
     #[inline]
     pub fn data(&self) -> &[u8] {
         self.data.initialized().get(..self.length).or_broken(&[])
@@ -294,12 +294,12 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// The number of deaths of owners that this process knows of.
+    /// Returns the number of deaths of owners that this process knows of.
     pub fn owner_deaths(&self) -> u32 {
         self.owner_deaths
     }
 
-    /// The number of those deaths that were reported to a caller.
+    /// Returns the number of those deaths that were reported to a caller.
     pub fn reported_deaths(&self) -> u32 {
         self.reported_deaths
     }
@@ -345,9 +345,9 @@ impl<'m> Client<'m> {
         true
     }
 
-    /// As [`Client::close`], at the end of the process. A server in C would end with a client that
-    /// holds a lease, so toward such a server the handle is closed even if it is in use, with the
-    /// value that was last released.
+    /// Like [`Client::close`], at the end of the process. A server in C would end with a client
+    /// that holds a lease, so toward such a server the handle is closed even if it is in use, with
+    /// the value that was last released.
     pub fn close_at_exit(&mut self) -> bool {
         if !self.is_extended {
             self.readers = 0;
@@ -357,8 +357,8 @@ impl<'m> Client<'m> {
         self.close()
     }
 
-    /// Whether the server is a process in C that has not confirmed the close. Such a server ends if
-    /// the connection ends before.
+    /// Returns true if the server is a process in C that has not confirmed the close. Such a server
+    /// ends if the connection ends before.
     pub fn awaits_c_server(&self) -> bool {
         self.is_closing() && !self.is_extended
     }
@@ -372,7 +372,7 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// Whether the server has not confirmed a close.
+    /// Returns true if the server has not confirmed a close.
     const fn is_closing(&self) -> bool {
         matches!(self.phase, ClientPhase::Closing | ClientPhase::Reopening)
     }

@@ -6,8 +6,8 @@ use crate::shared_state::strength;
 use crate::wire::SyncState;
 
 impl Client<'_> {
-    /// Whether a new call may use the handle before those that wait: a reader may overtake readers,
-    /// which it does not delay, and no call overtakes a writer.
+    /// Returns true if a new call may use the handle before those that wait: a reader may overtake
+    /// readers, which it does not delay, and no call overtakes a writer.
     #[inline]
     pub fn may_overtake(&self, state: SyncState) -> bool {
         let [readers, writers] = self.waiting;
@@ -120,7 +120,7 @@ impl Client<'_> {
         self.head_request = head;
     }
 
-    /// Whether the lease of this process suffices for the next call.
+    /// Returns true if the lease of this process suffices for the next call.
     pub(super) fn can_serve(&self) -> bool {
         let [readers, writers] = self.waiting;
         if self.is_upgrading {
@@ -134,13 +134,13 @@ impl Client<'_> {
         }
     }
 
-    /// Whether this process holds a lease that allows use in that state.
+    /// Returns true if this process holds a lease that allows use in that state.
     pub fn has_lease(&self, state: SyncState) -> bool {
         strength(self.current) >= strength(state)
     }
 
-    /// Whether a thread of this process holds the handle in that state and can release it. An
-    /// upgrading reader cannot.
+    /// Returns true if a thread of this process holds the handle in that state and can release it.
+    /// An upgrading reader cannot.
     #[inline]
     pub fn is_held(&self, state: SyncState) -> bool {
         match state {
@@ -150,8 +150,8 @@ impl Client<'_> {
         }
     }
 
-    /// The value, for the holder that may change it. It has `length` bytes from now on, or none if
-    /// there is no room for that many.
+    /// Returns the value, for the holder that may change it. It has `length` bytes from now on, or
+    /// none if there is no room for that many.
     #[inline]
     pub fn data_mut(&mut self, length: usize) -> &mut [u8] {
         self.change_count = self.change_count.wrapping_add(1);

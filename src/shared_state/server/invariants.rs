@@ -6,8 +6,8 @@ use crate::store::NONE;
 use crate::wire::SyncState;
 
 impl Server<'_> {
-    /// Whether no lease excludes another, no client waits for a lease that could be granted, and
-    /// the counts are right. It visits every client; for tests.
+    /// Returns true if no lease excludes another, no client waits for a lease that could be
+    /// granted, and the counts are right. It visits every client; for tests.
     pub fn check_invariants(&self) -> bool {
         let has_output = |index| self.client(index).has_output();
         self.outbox.check_invariants(has_output)
@@ -68,7 +68,7 @@ mod tests {
         Vmid::new(process).unwrap()
     }
 
-    /// Whether the check notices a fault that `wrong` makes after these requests.
+    /// Returns true if the check notices a fault that `wrong` makes after these requests.
     fn is_noticed(asked: &[(u32, SyncState)], wrong: impl FnOnce(&mut Server<'_>)) -> bool {
         let limits = LeaseLimits {
             handles: 1,

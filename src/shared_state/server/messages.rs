@@ -20,8 +20,8 @@ impl Server<'_> {
         self.on_message_with(from, code, sync, from != Vmid::LEADER)
     }
 
-    /// As [`Server::on_message`]. `has_limit` tells whether the client must return a revoked lease in time:
-    /// the process that leads needs not.
+    /// Like [`Server::on_message`]. `has_limit` tells whether the client must return a revoked lease in
+    /// time: the process that leads needs not.
     pub(crate) fn on_message_with(
         &mut self,
         from: Vmid,
@@ -39,10 +39,10 @@ impl Server<'_> {
         }
     }
 
-    /// As [`Server::on_message`], for a client that has not sent HELLO. A client in C that requests
-    /// the lease to change the value while it reads does not give its lease back before, even if
-    /// the server revokes it. So the server grants its request first, and the other clients give
-    /// their leases back.
+    /// Like [`Server::on_message`], for a client that has not sent HELLO. A client in C that
+    /// requests the lease to change the value while it reads does not give its lease back before,
+    /// even if the server revokes it. So the server grants its request first, and the other clients
+    /// give their leases back.
     ///
     /// # Errors
     /// As [`Server::on_message`].

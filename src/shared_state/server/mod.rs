@@ -181,8 +181,8 @@ pub struct Server<'m> {
 }
 
 impl<'m> Server<'m> {
-    /// The number of bytes of memory that a server takes, with `data` bytes for each handle's
-    /// value.
+    /// Returns the number of bytes of memory that a server takes, with `data` bytes for each
+    /// handle's value.
     pub const fn bytes(limits: &LeaseLimits, data: usize) -> usize {
         memory_sum!(
             bytes_for::<HandleRecord<'m>>(limits.handles),
@@ -204,8 +204,8 @@ impl<'m> Server<'m> {
         Self::shared(arena, limits, data, 0)
     }
 
-    /// As [`Server::new`], with tables that at most `members` of a family share: none of them gets
-    /// more than its quota (`docs/design.md`). 0 members: there are no quotas.
+    /// Like [`Server::new`], with tables that at most `members` of a family share: none of them
+    /// gets more than its quota (`docs/design.md`). 0 members: there are no quotas.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
@@ -263,8 +263,8 @@ impl<'m> Server<'m> {
         }
     }
 
-    /// As [`Server::reclaim`], but only a portion: the caller begins with `u64::MAX`, and goes on with
-    /// what is returned until that is 0.
+    /// Like [`Server::reclaim`], but only a portion: the caller begins with `u64::MAX`, and goes on
+    /// with what is returned until that is 0.
     pub fn reclaim_portion(&mut self, vmid: Vmid, left: u64) -> u64 {
         let mut portion = Portion::new();
         let mut slots = left.min(self.client_slots.high_water().into());
@@ -306,17 +306,17 @@ impl<'m> Server<'m> {
         self.steps.get().wrapping_add(indexes)
     }
 
-    /// Whether any process uses the handle.
+    /// Returns true if any process uses the handle.
     pub fn is_used(&self, id: u64) -> bool {
         self.find_handle(id).is_some()
     }
 
-    /// The number of handles in use: now, and at most so far.
+    /// Returns the number of handles in use: now, and at most so far.
     pub fn handle_usage(&self) -> (usize, usize) {
         (self.handle_slots.in_use(), self.handle_slots.peak())
     }
 
-    /// The number of clients: now, and at most so far.
+    /// Returns the number of clients: now, and at most so far.
     pub fn client_usage(&self) -> (usize, usize) {
         (self.client_slots.in_use(), self.client_slots.peak())
     }

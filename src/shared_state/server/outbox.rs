@@ -15,7 +15,7 @@ pub enum ServerMessage<'a> {
 }
 
 impl Server<'_> {
-    /// The next outgoing message and its receiver. It stays until [`Server::mark_sent`] or
+    /// Returns the next outgoing message and its receiver. It stays until [`Server::mark_sent`] or
     /// [`Server::requeue`].
     pub fn poll_transmit(&self) -> Option<(Vmid, ServerMessage<'_>)> {
         let client = self.client(self.outbox.due().next()?);
@@ -37,7 +37,7 @@ impl Server<'_> {
         Some((vmid, message_out))
     }
 
-    /// Whether [`Server::poll_transmit`] returns a message.
+    /// Returns true if [`Server::poll_transmit`] returns a message.
     pub fn has_output(&self) -> bool {
         self.outbox.has_due()
     }
@@ -82,7 +82,7 @@ impl Server<'_> {
 }
 
 impl ClientRecord {
-    /// Whether a message for the client is to be sent.
+    /// Returns true if a message for the client is to be sent.
     pub(super) fn has_output(&self) -> bool {
         self.out_owner_died
             || self.out_confirm.is_some()

@@ -10,18 +10,18 @@ pub(super) const HANDLES: usize = 0;
 pub(super) const CLIENTS: usize = 1;
 
 impl Server<'_> {
-    /// The memory of the quotas for a family of at most `members`, in bytes.
+    /// Returns the memory of the quotas for a family of at most `members`, in bytes.
     pub(crate) const fn quota_bytes(members: usize) -> usize {
         Quotas::bytes(members)
     }
 
-    /// The number of requests that were refused because of a quota.
+    /// Returns the number of requests that were refused because of a quota.
     pub fn refused_by_quota(&self) -> u64 {
         self.quotas.refused()
     }
 
-    /// Whether the quotas of the process allow one more client, and one more handle if that is new.
-    /// If not, the refusal is counted.
+    /// Returns true if the quotas of the process allow one more client, and one more handle if that
+    /// is new. If not, the refusal is counted.
     pub(super) fn may_add_client(&mut self, vmid: Vmid, is_new: bool) -> bool {
         self.quotas.may_grow(vmid, CLIENTS, 1)
             && (!is_new || self.quotas.may_grow(vmid, HANDLES, 1))
@@ -41,12 +41,12 @@ impl Server<'_> {
         self.update_handle(handle, |handle| handle.payer = next);
     }
 
-    /// The number of handles and of clients that the process pays for.
+    /// Returns the number of handles and of clients that the process pays for.
     pub fn charges_of(&self, vmid: Vmid) -> [usize; 2] {
         [HANDLES, CLIENTS].map(|table| self.quotas.charge_of(vmid, table))
     }
 
-    /// Whether the charges agree with the tables. Slow: for tests.
+    /// Returns true if the charges agree with the tables. It is slow, and meant for tests.
     pub fn check_quotas(&self) -> bool {
         let in_use = [self.handle_slots.in_use(), self.client_slots.in_use()];
         self.quotas.check(&in_use, &[])

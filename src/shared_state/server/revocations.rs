@@ -7,14 +7,14 @@ use crate::invariant::Count;
 use crate::store::NONE;
 
 impl Server<'_> {
-    /// The number of the last revocation. Later ones have higher numbers.
+    /// Returns the number of the last revocation. Later ones have higher numbers.
     pub fn last_revocation(&self) -> u64 {
         self.last_revocation
     }
 
-    /// The oldest revocation of a lease that was not returned and that another client waits for: its
-    /// number, and the process that holds the lease. Only a process that knows the extensions, and not the
-    /// leader's own.
+    /// Returns the oldest revocation of a lease that was not returned and that another client waits for:
+    /// its number, and the process that holds the lease. Only a process that knows the extensions, and not
+    /// the leader's own.
     pub fn first_revocation(&self) -> Option<(u64, Vmid)> {
         let client = self.client(self.first_revoked);
         Some((client.revocation, client.vmid?))
@@ -105,8 +105,8 @@ impl Server<'_> {
         self.update_client(index, |client| client.revoke_to = None);
     }
 
-    /// Whether the list contains exactly the revoked leases that others wait for, in the order of their
-    /// numbers. Slow: for tests.
+    /// Returns true if the list contains exactly the revoked leases that others wait for, in the order
+    /// of their numbers. It is slow, and meant for tests.
     pub(super) fn check_revocations(&self) -> bool {
         let mut listed = 0_usize;
         let (mut index, mut prev, mut number) = (self.first_revoked, NONE, 0);

@@ -155,7 +155,7 @@ pub(super) fn handle_id(handles: &Table<'_, HandleRecord<'_>>, handle: u32) -> u
     handles.get(handle as usize).map_or(0, |handle| handle.id)
 }
 
-/// The key of a client: its process, and the number of the handle.
+/// Returns the key of a client: its process, and the number of the handle.
 pub(super) fn client_key(
     clients: &Table<'_, ClientRecord>,
     handles: &Table<'_, HandleRecord<'_>>,

@@ -46,7 +46,7 @@ pub(super) struct FullBlocks<'m> {
 }
 
 impl<'m> FullBlocks<'m> {
-    /// The memory that the bits take, in bytes.
+    /// Returns the memory that the bits take, in bytes.
     pub(super) const fn bytes() -> usize {
         memory_sum!(
             bytes_for::<u64>(WORDS[0]),
@@ -70,7 +70,7 @@ impl<'m> FullBlocks<'m> {
         }
     }
 
-    /// Returns the number of full blocks. Slow: for tests.
+    /// Returns the number of full blocks. It is slow, and meant for tests.
     pub(super) fn count(&self) -> usize {
         let [lowest, ..] = &self.levels;
         let counts = lowest.iter().map(|word| word.count_ones() as usize);
@@ -108,7 +108,7 @@ impl<'m> FullBlocks<'m> {
         u32::try_from(lowest_clear_bit(at, word)).ok()
     }
 
-    /// As [`FullBlocks::next_not_full`], of all words.
+    /// Like [`FullBlocks::next_not_full`], of all words.
     #[cold]
     fn search_above(&self, block: u32) -> Option<u32> {
         let mut number = block as usize;

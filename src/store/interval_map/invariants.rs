@@ -8,7 +8,7 @@ use crate::invariant::Count;
 
 impl IntervalMap<'_> {
     /// Returns true if every interval is in the tree and in one list, and the tree's invariants
-    /// hold. Slow: for tests.
+    /// hold. It is slow, and meant for tests.
     pub(crate) fn check_invariants(&self) -> bool {
         let count = self.tree.len();
         let owner_lists = || self.owner_lists.iter().enumerate();

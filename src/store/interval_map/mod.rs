@@ -110,7 +110,7 @@ impl<'m> IntervalMap<'m> {
         memory_sum!(capacity / INTERVALS_PER_LIST, 1)
     }
 
-    /// The memory of a table of `capacity` intervals, in bytes.
+    /// Returns the memory of a table of `capacity` intervals, in bytes.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         memory_sum!(
             Tree::bytes(capacity),
@@ -163,7 +163,7 @@ impl<'m> IntervalMap<'m> {
         self.tree.peak()
     }
 
-    /// The number of intervals that were visited.
+    /// Returns the number of intervals that were visited.
     #[cfg(debug_assertions)]
     pub(crate) fn steps(&self) -> u64 {
         self.tree.steps()

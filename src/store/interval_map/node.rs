@@ -56,7 +56,7 @@ impl<'m> Nodes<'m> {
         }
     }
 
-    /// The number of nodes that were taken.
+    /// Returns the number of nodes that were taken.
     pub(super) fn used(&self) -> usize {
         self.used
     }

@@ -50,7 +50,7 @@ impl<'m> Tree<'m> {
         self.steps.count_many(height.plus(height));
     }
 
-    /// The number of nodes that were visited.
+    /// Returns the number of nodes that were visited.
     #[cfg(debug_assertions)]
     pub(super) fn steps(&self) -> u64 {
         self.steps.get()

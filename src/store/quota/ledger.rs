@@ -86,7 +86,7 @@ impl<'m> Ledger<'m> {
         }
     }
 
-    /// As [`Quotas::complete_image`](super::Quotas::complete_image).
+    /// Like [`Quotas::complete_image`](super::Quotas::complete_image).
     pub(super) fn complete_image(&mut self) -> bool {
         self.recent = (None, NONE);
         self.by_vmid.clear();
@@ -152,7 +152,7 @@ impl<'m> Ledger<'m> {
         account.charges.get(table).copied().or_broken(0)
     }
 
-    /// Whether the rule allows what was charged last, to that account.
+    /// Returns true if the rule allows what was charged last, to that account.
     fn is_within(&self, account: u32, table: usize) -> bool {
         let charge = self.charge(account, table);
         let pool = self.pools.get(table);

@@ -36,7 +36,7 @@ impl Payer {
     /// The payer of a free place, and of every place if there are no quotas.
     pub(crate) const NOBODY: Payer = Payer(NONE);
 
-    /// The number of the account.
+    /// Returns the number of the account.
     pub(crate) const fn account(self) -> u32 {
         self.0
     }
@@ -50,7 +50,8 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).or_broken(u32::MAX)
 }
 
-/// The member that is to pay for a place from now on: a user of it, or the leader if it has none.
+/// Returns the member that is to pay for a place from now on: a user of it, or the leader if it has
+/// none.
 pub(crate) fn payer_among(user: Option<Vmid>) -> Vmid {
     user.unwrap_or(Vmid::LEADER)
 }
@@ -87,7 +88,7 @@ impl<'m> Quotas<'m> {
         ledger.is_none_or(Ledger::complete_image)
     }
 
-    /// The memory of the quotas, in bytes; see [`Quotas::new`].
+    /// Returns the memory of the quotas, in bytes; see [`Quotas::new`].
     pub(crate) const fn bytes(members: usize) -> usize {
         if members == 0 {
             return 0;
@@ -110,7 +111,8 @@ impl<'m> Quotas<'m> {
         quotas
     }
 
-    /// Whether the member may have `count` more places of the table. If not, the refusal is counted.
+    /// Returns true if the member may have `count` more places of the table. If not, the refusal is
+    /// counted.
     #[inline]
     pub(crate) fn may_grow(&mut self, vmid: Vmid, table: usize, count: usize) -> bool {
         let may_grow = self.has_room(vmid, table, count);
@@ -120,7 +122,7 @@ impl<'m> Quotas<'m> {
         may_grow
     }
 
-    /// As [`Quotas::may_grow`], for a caller that can do without.
+    /// Like [`Quotas::may_grow`], for a caller that can do without.
     #[inline]
     pub(crate) fn has_room(&mut self, vmid: Vmid, table: usize, count: usize) -> bool {
         // The machines of members have no quotas.
@@ -128,8 +130,8 @@ impl<'m> Quotas<'m> {
         ledger.is_none_or(|ledger| ledger.has_room(vmid, table, count))
     }
 
-    /// Whether a place of that payer may be split in two: as long as shared places are free, also
-    /// beyond its quota. If not, the refusal is counted.
+    /// Returns true if a place of that payer may be split in two: as long as shared places are
+    /// free, also beyond its quota. If not, the refusal is counted.
     pub(crate) fn may_split(&mut self, payer: Payer, table: usize) -> bool {
         let Some(ledger) = self.0.as_deref() else {
             return true;
@@ -145,7 +147,7 @@ impl<'m> Quotas<'m> {
         may_split
     }
 
-    /// Whether that payer may have `count` more places. If not, the refusal is counted.
+    /// Returns true if that payer may have `count` more places. If not, the refusal is counted.
     pub(crate) fn payer_may_grow(&mut self, payer: Payer, table: usize, count: usize) -> bool {
         let Some(ledger) = self.0.as_deref() else {
             return true;
@@ -199,7 +201,8 @@ impl<'m> Quotas<'m> {
         }
     }
 
-    /// As [`Quotas::charge`], for places that the member [may have](Quotas::may_grow). A check reports if it may not.
+    /// Like [`Quotas::charge`], for places that the member [may have](Quotas::may_grow). A check reports if it may
+    /// not.
     pub(crate) fn charge_allowed(&mut self, vmid: Vmid, table: usize, count: usize) -> Payer {
         let payer = self.charge(vmid, table, count);
         if let Some(ledger) = self.0.as_deref_mut() {
@@ -225,12 +228,12 @@ impl<'m> Quotas<'m> {
         }
     }
 
-    /// Whether this machine has quotas.
+    /// Returns true if this machine has quotas.
     pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// The member with that account.
+    /// Returns the member with that account.
     pub(crate) fn member(&self, payer: Payer) -> Option<Vmid> {
         let ledger = self.0.as_deref()?;
         ledger.accounts.get(payer.0 as usize)?.vmid
@@ -271,7 +274,7 @@ impl<'m> Quotas<'m> {
         }
     }
 
-    /// Whether the places of that payer are charged to the member.
+    /// Returns true if the places of that payer are charged to the member.
     #[inline(never)]
     pub(crate) fn is_payer(&mut self, payer: Payer, vmid: Vmid) -> bool {
         let ledger = self.0.as_deref_mut();
@@ -291,7 +294,7 @@ impl<'m> Quotas<'m> {
         }
     }
 
-    /// The number of requests that were refused because of a quota.
+    /// Returns the number of requests that were refused because of a quota.
     pub(crate) fn refused(&self) -> u64 {
         self.0.as_deref().map_or(0, |ledger| ledger.refused)
     }
@@ -306,10 +309,10 @@ impl<'m> Quotas<'m> {
         }
     }
 
-    /// Whether the charges for each table add up to the places in use, the pools agree with the charges,
-    /// a member that has left pays only for what is in the first tables, and no member has got a place that the rule does
+    /// Returns true if the charges for each table add up to the places in use, the pools agree with the charges, a
+    /// member that has left pays only for what is in the first tables, and no member has got a place that the rule does
     /// not allow. The reserves of a table must be free as well, and a fair part of its pool for one more member, and no
-    /// member may have more than half of the pool, but for places that were moved. Slow: for tests.
+    /// member may have more than half of the pool, but for places that were moved. It is slow, and meant for tests.
     pub(crate) fn check(&self, in_use: &[usize], kept: &[usize]) -> bool {
         let Some(ledger) = self.0.as_deref() else {
             return true;
@@ -348,7 +351,7 @@ impl<'m> Quotas<'m> {
             && ledger.pools.iter().zip(in_use).enumerate().all(is_right)
     }
 
-    /// The number of places of the table that the member pays for.
+    /// Returns the number of places of the table that the member pays for.
     pub(crate) fn charge_of(&self, vmid: Vmid, table: usize) -> usize {
         let Some(ledger) = self.0.as_deref() else {
             return 0;

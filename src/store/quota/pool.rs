@@ -37,7 +37,7 @@ impl Pool {
         }
     }
 
-    /// Whether a member with that charge may have `count` more places.
+    /// Returns true if a member with that charge may have `count` more places.
     pub(super) fn may_grow(&self, charge: u32, count: u32) -> bool {
         let before = self.share(charge);
         let after = self.share(charge.plus(count));
@@ -49,7 +49,8 @@ impl Pool {
         after == 0 || is_first || needed.is_some_and(|needed| needed <= free.into())
     }
 
-    /// Whether the rule has allowed the last place of a member with that charge, if it was the last of all.
+    /// Returns true if the rule has allowed the last place of a member with that charge, if it was the last
+    /// of all.
     pub(super) fn is_within(&self, charge: u32) -> bool {
         let share = u64::from(self.share(charge));
         let needed = share.checked_mul(u64::from(self.sharers).plus(1));
@@ -64,7 +65,7 @@ impl Pool {
                 .is_some_and(|(needed, left)| needed <= left)
     }
 
-    /// The shared places of a member with that charge.
+    /// Returns the shared places of a member with that charge.
     pub(super) fn share(&self, charge: u32) -> u32 {
         charge.max(self.reserve).minus(self.reserve)
     }

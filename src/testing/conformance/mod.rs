@@ -74,7 +74,7 @@ const FIRST_VMID: u32 = 10;
 /// The name of a check, and its function.
 type Named<'a, P> = (&'static str, fn(&CheckSetup<'a, P>) -> Checked);
 
-/// The checks in one thread, the most basic ones first.
+/// Returns the checks in one thread, the most basic ones first.
 fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 30] {
     [
         ("clock", waits::clock),
@@ -113,7 +113,7 @@ fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 30] {
     ]
 }
 
-/// The checks of [`Pal::wait_readable`] in one thread.
+/// Returns the checks of [`Pal::wait_readable`] in one thread.
 fn of_callers<'a, P: Pal>() -> [Named<'a, P>; 2] {
     [
         ("wait for a readable stream", waits::wait_readable),

@@ -107,7 +107,7 @@ impl<P: Pal> Pair<'_, P> {
         })
     }
 
-    /// As [`Pair::open`]; `None` if the platform has no stream for it.
+    /// Like [`Pair::open`]; `None` if the platform has no stream for it.
     #[track_caller]
     pub(super) fn open_if_there_is_room(&self) -> Checked<Option<Open<P::Stream>>> {
         let (mut out, mut inward) = (None, None);

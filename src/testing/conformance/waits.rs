@@ -12,7 +12,8 @@ use crate::pal::{Deadline, Event, Pal, ReadyList, Time};
 /// A short wait.
 const SHORT: Duration = Duration::from_millis(20);
 
-/// The time in which a wait that ends at once has ended. Other processes may have the processor.
+/// Returns the time in which a wait that ends at once has ended. Other processes may have the
+/// processor.
 pub(super) fn soon<P: Pal>(pair: &Pair<'_, P>) -> Duration {
     pair.patience / 2
 }

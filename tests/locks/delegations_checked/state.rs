@@ -126,7 +126,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Whether nobody has or wants the file, and no message is in transit.
+    /// Returns true if nobody has or wants the file, and no message is in transit.
     pub(super) fn is_quiet(&self) -> bool {
         let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
         self.at.iter().all(is_idle)

@@ -278,7 +278,7 @@ impl World<'_> {
         }
     }
 
-    /// The number that the member would take next for a lock that it grants itself.
+    /// Returns the number that the member would take next for a lock that it grants itself.
     fn next_number(&mut self, who: usize) -> Option<u64> {
         let (member, write) = (&mut self.members[who], lock(LockKind::Write, false));
         let is_granted = member.set(vmid(who), &write) == Decision::Done(Ok(()));
@@ -334,7 +334,7 @@ fn answer(result: Result<u32, Errno>) -> Down {
     Down::Answer(Answered::Lock(result))
 }
 
-/// The world after these steps.
+/// Returns the world after these steps.
 pub(super) fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World<'_>) -> T) -> T {
     let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
     let mut memories = vec![vec![MaybeUninit::uninit(); DelegatedFiles::bytes(1)]; family.members];

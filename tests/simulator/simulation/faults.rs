@@ -200,7 +200,7 @@ impl Faults {
         }
     }
 
-    /// Whether the family has heirs, so that it may outlive its leader.
+    /// Returns true if the family has heirs, so that it may outlive its leader.
     pub(crate) fn have_heirs(self) -> bool {
         Faults::OF_HEIRS.into_iter().any(|fault| self.has(fault))
     }

@@ -210,7 +210,7 @@ impl Hostile {
         }
     }
 
-    /// The messages that start a process, or those that are needed before.
+    /// Returns the messages that start a process, or those that are needed before.
     fn start(&mut self) -> [Message<'static>; 2] {
         match (self.ids.pop(), self.vmids.pop()) {
             (Some(id), Some(owner)) if self.has_joined => [

@@ -130,7 +130,7 @@ impl Plan {
         }
     }
 
-    /// Whether the nodes take their streams for secure.
+    /// Returns true if the nodes take their streams for secure.
     pub(crate) fn is_secure(&self) -> bool {
         self.config.silence_limit.is_some()
     }
@@ -151,7 +151,7 @@ impl Plan {
         drawn.is_multiple_of(3)
     }
 
-    /// Whether the family may outlive its leader.
+    /// Returns true if the family may outlive its leader.
     pub(crate) fn follows(&self) -> bool {
         self.config.heirs != Heirs::None
     }

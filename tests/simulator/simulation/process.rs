@@ -76,12 +76,13 @@ impl Own {
         self.shared(|shared| shared.is_crashing || shared.is_cut_off) || self.is_dead()
     }
 
-    /// Whether the process was killed.
+    /// Returns true if the process was killed.
     pub(crate) fn is_dead(&self) -> bool {
         with(|world| world.network.is_dead(self.place))
     }
 
-    /// Whether it keeps the values that all share: the first process does, or all of a family that may outlive it.
+    /// Returns true if it keeps the values that all share: the first process does, or all of a family that may
+    /// outlive it.
     pub(crate) fn keeps_values(&self) -> bool {
         self.is_leader || with(|world| world.plan.follows())
     }

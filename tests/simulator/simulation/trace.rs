@@ -26,7 +26,7 @@ impl Trace {
         self.hash = mixed ^ mixed >> 29;
     }
 
-    /// As [`Trace::record`], for bytes.
+    /// Like [`Trace::record`], for bytes.
     pub(crate) fn record_bytes(&mut self, bytes: &[u8]) {
         for part in bytes.chunks(8) {
             let mut number = [0; 8];

@@ -82,7 +82,7 @@ pub(crate) fn pause(until: Option<u64>) {
     generator::yield_with(());
 }
 
-/// The time until which the coroutine that just paused waits.
+/// Returns the time until which the coroutine that just paused waits.
 pub(crate) fn paused_until() -> u64 {
     with(|world| world.paused_until)
 }
@@ -158,7 +158,7 @@ impl World {
         self.check("heartbeats", outcome);
     }
 
-    /// Whether the process may use what it has: it is not cut off, or was not for long.
+    /// Returns true if the process may use what it has: it is not cut off, or was not for long.
     pub(crate) fn may_use(&self, vmid: u32) -> bool {
         self.checks.family.is_certain(vmid) || self.checks.heartbeats.may_use(vmid)
     }
@@ -267,7 +267,8 @@ impl World {
         self.checks.calls.leader_ends(now, &self.checks.family);
     }
 
-    /// Whether the leader serves all members: its log takes bytes, and all have had the time to follow it.
+    /// Returns true if the leader serves all members: its log takes bytes, and all have had the time to
+    /// follow it.
     pub(crate) fn is_led(&self) -> bool {
         let now = self.network.now;
         let may_be_lost = |then| now < then + nanoseconds(SUCCESSION_LIMIT);

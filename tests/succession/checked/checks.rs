@@ -95,7 +95,7 @@ impl World<'_, '_> {
         }
     }
 
-    /// The state when nothing more can happen.
+    /// Returns the state when nothing more can happen.
     pub(super) fn at_last(&mut self) -> Option<&'static str> {
         let leader = usize::from(self.seen.has_taken_over);
         for (process, own) in self.seen.processes.iter().enumerate() {

@@ -22,7 +22,7 @@ pub(super) fn answer_of(seq: u64, answer: &Answer<'_>) -> Vec<u8> {
     bytes[..length].to_vec()
 }
 
-/// The frame of the process that the operation applies, unless it is another operation.
+/// Returns the frame of the process that the operation applies, unless it is another operation.
 pub(super) fn counted_frame(op: &Op<'_>) -> Option<(usize, Vec<u8>)> {
     match *op {
         Op::Request {
@@ -57,7 +57,7 @@ pub(super) fn outgoing_frame(outgoing: &Outgoing<'_>) -> Vec<u8> {
     }
 }
 
-/// The frames that are to be sent again.
+/// Returns the frames that are to be sent again.
 pub(super) fn resent(kept: &mut KeptFrames<'_>) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     while !kept.next_to_resend().is_empty() {
@@ -67,7 +67,7 @@ pub(super) fn resent(kept: &mut KeptFrames<'_>) -> Vec<Vec<u8>> {
     frames
 }
 
-/// The number of frames that are proven to have arrived.
+/// Returns the number of frames that are proven to have arrived.
 pub(super) fn proven(kept: &KeptFrames<'_>) -> u64 {
     (0..=kept.sent()).find(|taken| kept.covers(*taken)).unwrap()
 }

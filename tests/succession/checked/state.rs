@@ -169,14 +169,14 @@ impl Process {
 }
 
 impl Seen {
-    /// The leader whose tables hold for the process: 0 for the old one.
+    /// Returns the leader whose tables hold for the process: 0 for the old one.
     pub(super) fn leader_of(&self, process: usize) -> usize {
         let process = &self.processes[process];
         let follows_heir = process.epoch > 1 || process.stage == Stage::Rejoining;
         usize::from(follows_heir)
     }
 
-    /// Whether that leader takes frames at present.
+    /// Returns true if that leader takes frames at present.
     pub(super) fn leads(&self, leader: usize) -> bool {
         match leader {
             LEADER => self.is_old_alive && !self.is_logging,
@@ -184,7 +184,7 @@ impl Seen {
         }
     }
 
-    /// The processes that hold the thing, as far as they know.
+    /// Returns the processes that hold the thing, as far as they know.
     pub(super) fn holders(&self, thing: Thing) -> usize {
         let held = |process: &&Process| process.has(thing) == Has::Held;
         self.processes.iter().filter(held).count()

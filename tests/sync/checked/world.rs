@@ -453,7 +453,7 @@ impl World<'_> {
     }
 }
 
-/// The observed state after these steps.
+/// Returns the observed state after these steps.
 pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Observed {
     let limits = LeaseLimits {
         handles: family.handles,

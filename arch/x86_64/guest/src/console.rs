@@ -35,7 +35,7 @@ pub(crate) fn begin() {
     }
 }
 
-/// As [`print_line!`](crate::print_line).
+/// Like [`print_line!`](crate::print_line).
 pub fn line(text: fmt::Arguments<'_>) {
     if let Some(mut console) = console() {
         let _ = writeln!(console, "{text}");

@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 /// # Safety
-/// As the C function.
+/// Does what the C function of that name does.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     // SAFETY: the caller vouches for both; `rep movsb` touches nothing else.
@@ -14,7 +14,7 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut 
 }
 
 /// # Safety
-/// As the C function.
+/// Does what the C function of that name does.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     if (to as usize).wrapping_sub(from as usize) >= count {
@@ -31,7 +31,7 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut
 }
 
 /// # Safety
-/// As the C function.
+/// Does what the C function of that name does.
 #[unsafe(no_mangle)]
 #[allow(
     clippy::cast_possible_truncation,
@@ -47,7 +47,7 @@ unsafe extern "C" fn memset(to: *mut u8, value: i32, count: usize) -> *mut u8 {
 }
 
 /// # Safety
-/// As the C function.
+/// Does what the C function of that name does.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, count: usize) -> i32 {
     for at in 0..count {
@@ -62,7 +62,7 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, count: usize) -> 
 }
 
 /// # Safety
-/// As the C function.
+/// Does what the C function of that name does.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, count: usize) -> i32 {
     // SAFETY: as the caller vouches for.

@@ -43,7 +43,7 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// As [`Node::lock_sync`]; the future has the handle when it returns, not before.
+    /// Like [`Node::lock_sync`]; the future has the handle when it returns, not before.
     ///
     /// # Errors
     /// As [`Node::lock_sync`].
@@ -62,9 +62,9 @@ impl<'m, P: Pal> Node<'m, P> {
             .await
     }
 
-    /// As [`Node::lock_sync`], but only one thread of this process at a time uses the handle, even
-    /// to read. Calls `read` with the value if another process has changed it. A caller that cannot
-    /// report the death of an owner (`reports_owner_death` is false) leaves it to the next.
+    /// Like [`Node::lock_sync`], but only one thread of this process at a time uses the handle,
+    /// even to read. Calls `read` with the value if another process has changed it. A caller that
+    /// cannot report the death of an owner (`reports_owner_death` is false) leaves it to the next.
     #[cfg(feature = "capi")]
     pub(crate) fn lock_sync_alone(
         &self,
@@ -112,7 +112,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As [`Node::acquire_sync`], for a call that does not use the handle alone.
+    /// Like [`Node::acquire_sync`], for a call that does not use the handle alone.
     pub(super) fn acquire_sync_in<T>(
         &self,
         handle: SyncHandle,
@@ -175,8 +175,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.wait_sync_in(handle, seen, wait)
     }
 
-    /// The number of deaths of owners of the handle that this process knows of, and the number of
-    /// those that it has reported to a caller.
+    /// Returns the number of deaths of owners of the handle that this process knows of, and the
+    /// number of those that it has reported to a caller.
     pub(super) fn sync_owner_deaths(&self, handle: SyncHandle) -> Result<(u32, u32), Error> {
         let client = self.slot(handle)?.client.lock();
         if client.generation() == handle.generation {
@@ -246,7 +246,7 @@ fn error_of(take: Acquisition) -> Error {
 }
 
 impl<'m, P: Pal> Polled<'_, 'm, P> {
-    /// As [`Node::acquire_sync`], for a call that does not use the handle alone.
+    /// Like [`Node::acquire_sync`], for a call that does not use the handle alone.
     pub(super) async fn acquire_sync_in<T>(
         &self,
         handle: SyncHandle,

@@ -52,8 +52,8 @@ impl<'m> WaitLinks<'m> {
         WaitLinks(arena.alloc_table(waiters, link))
     }
 
-    /// Whether the call of that name is an observer; the answer for a call that has ended may be
-    /// either.
+    /// Returns true if the call of that name is an observer; the answer for a call that has ended
+    /// may be either.
     pub(super) fn is_observer(&self, name: u32) -> bool {
         self.of(name)
             .is_some_and(|link| get(&link.wants) == OBSERVES)
@@ -135,7 +135,7 @@ impl CallQueue {
         get(&self.first) == name
     }
 
-    /// The access that the first call in the queue wants.
+    /// Returns the access that the first call in the queue wants.
     pub(super) fn head_request(&self, links: &WaitLinks<'_>) -> Option<SyncState> {
         let link = links.of(get(&self.first))?;
         Some(if get(&link.wants) == WRITES {
@@ -145,7 +145,7 @@ impl CallQueue {
         })
     }
 
-    /// Whether any call waits.
+    /// Returns true if any call waits.
     #[inline]
     pub(super) fn has_waiters(&self) -> bool {
         get(&self.all) != 0

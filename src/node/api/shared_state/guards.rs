@@ -34,7 +34,7 @@ impl<'s, 'n, 'm, P: Pal, T> Reader<'s, 'n, 'm, P, T>
 where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
-    /// The guard of a value that was acquired to read.
+    /// Returns the guard of a value that was acquired to read.
     #[inline]
     pub(super) fn new(shared: &'s Shared<'n, 'm, P, T>, (value, status): (T, ValueStatus)) -> Self {
         Reader {
@@ -63,7 +63,7 @@ where
         }
     }
 
-    /// As [`Reader::upgrade`]. Dropping the future drops the reader.
+    /// Like [`Reader::upgrade`]. Dropping the future drops the reader.
     ///
     /// # Errors
     /// As [`Reader::upgrade`].
@@ -105,7 +105,7 @@ impl<P: Pal, T> Drop for Reader<'_, '_, '_, P, T> {
 }
 
 impl<'s, 'n, 'm, P: Pal, T: IntoBytes + Immutable> Writer<'s, 'n, 'm, P, T> {
-    /// The guard of a value that was acquired to change it.
+    /// Returns the guard of a value that was acquired to change it.
     #[inline]
     pub(super) fn new(shared: &'s Shared<'n, 'm, P, T>, (value, status): (T, ValueStatus)) -> Self {
         Writer {
@@ -116,7 +116,7 @@ impl<'s, 'n, 'm, P: Pal, T: IntoBytes + Immutable> Writer<'s, 'n, 'm, P, T> {
         }
     }
 
-    /// The value that the guard holds.
+    /// Returns the value that the guard holds.
     pub(in crate::node) const fn shared(&self) -> &'s Shared<'n, 'm, P, T> {
         self.shared
     }

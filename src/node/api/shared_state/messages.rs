@@ -347,7 +347,7 @@ fn result_of(outcome: Outcome) -> Result<(), RequestError> {
     }
 }
 
-/// The payload of the message that confirms a close.
+/// Returns the payload of the message that confirms a close.
 fn closed(id: u64) -> Sync<'static> {
     Sync {
         id,

@@ -31,7 +31,7 @@ pub struct SyncHandle {
 }
 
 impl SyncHandle {
-    /// The handle's number, which is the same in all processes.
+    /// Returns the handle's number, which is the same in all processes.
     pub const fn id(&self) -> u64 {
         self.id
     }

@@ -24,7 +24,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.open_handle(id, false)
     }
 
-    /// As [`Node::open_sync`]. If `shares` says so, a handle that this process has open is opened
+    /// Like [`Node::open_sync`]. If `shares` says so, a handle that this process has open is opened
     /// once more, and closes when all its openings are closed; one that is being closed is opened
     /// anew, and its first use waits for the end of the close.
     pub(super) fn open_handle(&self, id: Option<u64>, shares: bool) -> Result<SyncHandle, Error> {
@@ -76,7 +76,7 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// The handle that is open in that slot, if its generation matches.
+    /// Returns the handle that is open in that slot, if its generation matches.
     #[cfg(feature = "capi")]
     pub(crate) fn sync_at(&self, (slot_index, generation): (u32, u32)) -> Option<SyncHandle> {
         let client = self
@@ -116,7 +116,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.close_all_syncs_in(wait)
     }
 
-    /// Whether a connected leader in C has not confirmed a close.
+    /// Returns true if a connected leader in C has not confirmed a close.
     pub(in crate::node) fn awaits_c_server(&self) -> bool {
         let mut slots = self.sync_handles.slots.iter();
         !self.leader_gone.load(Ordering::SeqCst)

@@ -159,8 +159,8 @@ impl<P: Pal> Drop for QueuedCall<'_, '_, P> {
     }
 }
 
-/// The way in which the server's answer ends the wait; `None` if only other threads of this process
-/// can end it.
+/// Returns the way in which the server's answer ends the wait; `None` if only other threads of this
+/// process can end it.
 fn wake_source(client: &Client<'_>, kind: WaitKind, is_first: bool) -> Option<Wake> {
     let needs_server = match kind {
         WaitKind::Use(state) => is_first && !client.has_lease(state),

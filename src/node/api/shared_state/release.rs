@@ -31,7 +31,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.unlock_sync_with(handle, state, length, fill)
     }
 
-    /// As [`Node::unlock_sync`]. The new value has `length` bytes, and `fill` writes it in place,
+    /// Like [`Node::unlock_sync`]. The new value has `length` bytes, and `fill` writes it in place,
     /// once its length is known to fit.
     #[inline]
     pub(crate) fn unlock_sync_with(

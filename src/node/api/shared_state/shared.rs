@@ -70,15 +70,15 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 impl<P: Pal, T: ?Sized> Shared<'_, '_, P, T> {
-    /// The handle's number, by which other processes open it.
+    /// Returns the handle's number, by which other processes open it.
     pub fn id(&self) -> u64 {
         self.handle.id()
     }
 
-    /// The number of processes that this one knows to have died while they had the lease to change
-    /// the value. What such a process changed since another one last used the value is undone. A
-    /// process learns of a death when it acquires the value, at the latest: a caller that compares the
-    /// number before and after a call knows whether the value may be an older one.
+    /// Returns the number of processes that this one knows to have died while they had the lease to
+    /// change the value. What such a process changed since another one last used the value is undone.
+    /// A process learns of a death when it acquires the value, at the latest: a caller that compares
+    /// the number before and after a call knows whether the value may be an older one.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the handle was closed by [`Node::close_all_syncs`].
@@ -121,7 +121,7 @@ where
         Ok(Reader::new(self, acquired?))
     }
 
-    /// As [`Shared::read`]; the future has the value when it returns, not before.
+    /// Like [`Shared::read`]; the future has the value when it returns, not before.
     ///
     /// # Errors
     /// As [`Shared::read`].
@@ -146,7 +146,7 @@ where
         Ok(Writer::new(self, acquired?))
     }
 
-    /// As [`Shared::write`]; the future has the value when it returns, not before.
+    /// Like [`Shared::write`]; the future has the value when it returns, not before.
     ///
     /// # Errors
     /// As [`Shared::read`].

@@ -95,7 +95,7 @@ impl<'n, 'm, P: Pal, T> Shared<'n, 'm, P, [T]>
 where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
-    /// The largest number of items that the slice may have.
+    /// Returns the largest number of items that the slice may have.
     pub fn most_items(&self) -> usize {
         let limit = self.node.config.capacities.sync_data;
         limit.checked_div(size_of::<T>()).or_broken(0)
@@ -117,7 +117,7 @@ where
         self.reader(buffer, acquired)
     }
 
-    /// As [`Shared::read_to`]; the future has the slice when it returns, not before.
+    /// Like [`Shared::read_to`]; the future has the slice when it returns, not before.
     ///
     /// # Errors
     /// As [`Shared::read_to`].
@@ -148,7 +148,7 @@ where
         self.writer(buffer, acquired)
     }
 
-    /// As [`Shared::write_to`]; the future has the slice when it returns, not before.
+    /// Like [`Shared::write_to`]; the future has the slice when it returns, not before.
     ///
     /// # Errors
     /// As [`Shared::read_to`].
@@ -216,7 +216,7 @@ where
 }
 
 impl<P: Pal, T> SliceReader<'_, '_, '_, '_, P, T> {
-    /// As [`Reader::status`](crate::Reader::status).
+    /// Like [`Reader::status`](crate::Reader::status).
     pub fn status(&self) -> ValueStatus {
         self.status
     }
@@ -239,7 +239,7 @@ impl<P: Pal, T> Drop for SliceReader<'_, '_, '_, '_, P, T> {
 }
 
 impl<P: Pal, T: FromBytes + IntoBytes + Immutable> SliceWriter<'_, '_, '_, '_, P, T> {
-    /// As [`Writer::status`](crate::Writer::status).
+    /// Like [`Writer::status`](crate::Writer::status).
     pub fn status(&self) -> ValueStatus {
         self.status
     }

@@ -24,10 +24,10 @@ pub(super) struct SyncDirectory<'m> {
     count: u64,
 }
 
-/// The fresh number `count` of a process. It consists of: the highest bit, which no number of a
-/// process in C has; the length of the VMID in bytes, less one, in two bits; the VMID in that many
-/// bytes; the count in the rest. A VMID is never used twice, so no number is. `None` if the count
-/// has no room.
+/// Returns the fresh number `count` of a process. It consists of: the highest bit, which no number
+/// of a process in C has; the length of the VMID in bytes, less one, in two bits; the VMID in that
+/// many bytes; the count in the rest. A VMID is never used twice, so no number is. `None` if the
+/// count has no room.
 fn fresh_id(vmid: Vmid, count: u64) -> Option<u64> {
     let vmid = vmid.get();
     let bytes = 4_u32.minus(vmid.leading_zeros() / 8);
@@ -40,8 +40,8 @@ fn fresh_id(vmid: Vmid, count: u64) -> Option<u64> {
 }
 
 impl SyncDirectory<'_> {
-    /// The next fresh number of the process with that VMID that is not open here. `None` if all are
-    /// used up.
+    /// Returns the next fresh number of the process with that VMID that is not open here. `None` if
+    /// all are used up.
     pub(super) fn fresh_id(&mut self, vmid: Vmid) -> Option<u64> {
         // Each number skipped has a slot here, so the loop ends.
         loop {
@@ -145,7 +145,7 @@ impl<'m> SyncHandles<'m> {
         )
     }
 
-    /// The slot of the handle with that number, and its index.
+    /// Returns the slot of the handle with that number, and its index.
     pub(super) fn of_id(&self, id: u64) -> Option<(u32, &Slot<'m>)> {
         let index = self.directory.lock().find(id)?;
         Some((index, self.slots.get(index as usize)?))

@@ -76,9 +76,9 @@ impl<'s, 'n, 'm, P: Pal, T> ValueWait<'s, 'n, 'm, P, T> {
         })
     }
 
-    /// Whether the wait ends with what was acquired: a value that the predicate accepts, one of
-    /// another size, or the report of a death. A caller that may change the value is the last to
-    /// get that report.
+    /// Returns true if the wait ends with what was acquired: a value that the predicate accepts,
+    /// one of another size, or the report of a death. A caller that may change the value is the
+    /// last to get that report.
     fn accepts(
         &mut self,
         (value, status): &(Option<T>, ValueStatus),
@@ -157,7 +157,8 @@ where
         Ok(Reader::new(self, acquired?))
     }
 
-    /// As [`Shared::wait_for`]. The status is kept for the next call also if the future is dropped.
+    /// Like [`Shared::wait_for`]. The status is kept for the next call also if the future is
+    /// dropped.
     ///
     /// # Errors
     /// As [`Shared::read`].
@@ -196,7 +197,8 @@ where
         Ok(Writer::new(self, acquired?))
     }
 
-    /// As [`Shared::write_when`]. The status is kept for the next call also if the future is dropped.
+    /// Like [`Shared::write_when`]. The status is kept for the next call also if the future is
+    /// dropped.
     ///
     /// # Errors
     /// As [`Shared::wait_for`].

@@ -65,7 +65,7 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Whether this party was the last one, and has opened the barrier:
+    /// Returns true if this party was the last one, and has opened the barrier:
     /// `PTHREAD_BARRIER_SERIAL_THREAD`.
     pub const fn is_last(&self) -> bool {
         self.is_last
@@ -91,12 +91,12 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 impl<P: Pal> Barrier<'_, '_, P> {
-    /// The number by which other processes open it.
+    /// Returns the number by which other processes open it.
     pub fn id(&self) -> u64 {
         self.state.id()
     }
 
-    /// As [`Shared::owner_deaths`](crate::Shared::owner_deaths).
+    /// Like [`Shared::owner_deaths`](crate::Shared::owner_deaths).
     ///
     /// # Errors
     /// As there.
@@ -117,7 +117,7 @@ impl<P: Pal> Barrier<'_, '_, P> {
         Ok(arrival.is_last)
     }
 
-    /// As [`Barrier::wait`]. A dropped future may have arrived.
+    /// Like [`Barrier::wait`]. A dropped future may have arrived.
     ///
     /// # Errors
     /// As [`Barrier::wait`].
@@ -137,7 +137,7 @@ impl<P: Pal> Barrier<'_, '_, P> {
         self.count(self.state.write(wait)?, 0, 1)
     }
 
-    /// As [`Barrier::arrive`]. A dropped future has not arrived.
+    /// Like [`Barrier::arrive`]. A dropped future has not arrived.
     ///
     /// # Errors
     /// As [`Barrier::arrive`].
@@ -158,7 +158,7 @@ impl<P: Pal> Barrier<'_, '_, P> {
         Ok(())
     }
 
-    /// As [`Barrier::pass`].
+    /// Like [`Barrier::pass`].
     ///
     /// # Errors
     /// As [`Barrier::pass`].
@@ -178,7 +178,7 @@ impl<P: Pal> Barrier<'_, '_, P> {
         self.count(self.state.write(wait)?, 1, 0).map(drop)
     }
 
-    /// As [`Barrier::remove_party`]. A dropped future has removed nobody.
+    /// Like [`Barrier::remove_party`]. A dropped future has removed nobody.
     ///
     /// # Errors
     /// As [`Barrier::remove_party`].

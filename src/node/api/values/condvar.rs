@@ -48,7 +48,7 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 impl<P: Pal> Condvar<'_, '_, P> {
-    /// The number by which other processes open it.
+    /// Returns the number by which other processes open it.
     pub fn id(&self) -> u64 {
         self.count.id()
     }
@@ -74,7 +74,7 @@ impl<P: Pal> Condvar<'_, '_, P> {
         value.write(wait)
     }
 
-    /// As [`Condvar::wait`]. A dropped future gives the value back.
+    /// Like [`Condvar::wait`]. A dropped future gives the value back.
     ///
     /// # Errors
     /// As [`Condvar::wait`].
@@ -114,7 +114,7 @@ impl<P: Pal> Condvar<'_, '_, P> {
         Ok(guard)
     }
 
-    /// As [`Condvar::wait_while`]. A dropped future gives the value back.
+    /// Like [`Condvar::wait_while`]. A dropped future gives the value back.
     ///
     /// # Errors
     /// As [`Condvar::wait`].
@@ -145,7 +145,7 @@ impl<P: Pal> Condvar<'_, '_, P> {
         Ok(())
     }
 
-    /// As [`Condvar::notify_all`]. A dropped future has woken nobody.
+    /// Like [`Condvar::notify_all`]. A dropped future has woken nobody.
     ///
     /// # Errors
     /// As [`Condvar::notify_all`].

@@ -111,17 +111,17 @@ impl<P: Pal, T> Queue<'_, '_, P, T>
 where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
-    /// The number by which other processes open it.
+    /// Returns the number by which other processes open it.
     pub fn id(&self) -> u64 {
         self.value.id()
     }
 
-    /// The largest number of items.
+    /// Returns the largest number of items.
     pub const fn capacity(&self) -> u32 {
         self.empty.capacity
     }
 
-    /// As [`Shared::owner_deaths`](crate::Shared::owner_deaths).
+    /// Like [`Shared::owner_deaths`](crate::Shared::owner_deaths).
     ///
     /// # Errors
     /// As there.
@@ -139,7 +139,7 @@ where
             .map(drop)
     }
 
-    /// As [`Queue::push`]. A dropped future has added nothing.
+    /// Like [`Queue::push`]. A dropped future has added nothing.
     ///
     /// # Errors
     /// As [`Queue::push`].
@@ -157,7 +157,7 @@ where
         self.step(RingStep::Push(item.as_bytes()), false, wait)
     }
 
-    /// As [`Queue::try_push`]. A dropped future has added nothing.
+    /// Like [`Queue::try_push`]. A dropped future has added nothing.
     ///
     /// # Errors
     /// As [`Queue::push`].
@@ -176,7 +176,7 @@ where
         Ok(item)
     }
 
-    /// As [`Queue::pop`]. A dropped future has removed nothing.
+    /// Like [`Queue::pop`]. A dropped future has removed nothing.
     ///
     /// # Errors
     /// As [`Queue::pop`].
@@ -198,7 +198,7 @@ where
         Ok(popped.then_some(item))
     }
 
-    /// As [`Queue::try_pop`]. A dropped future has removed nothing.
+    /// Like [`Queue::try_pop`]. A dropped future has removed nothing.
     ///
     /// # Errors
     /// As [`Queue::pop`].

@@ -27,7 +27,8 @@ pub(in crate::node) enum RingStep<'i> {
 }
 
 impl RingStep<'_> {
-    /// The ring after the step and the place of the item; `None` if the ring is full or empty.
+    /// Returns the ring after the step and the place of the item; `None` if the ring is full or
+    /// empty.
     pub(super) fn on(&self, mut ring: Ring) -> Option<(Ring, u32)> {
         let first = ring.first;
         let place = match self {
@@ -68,8 +69,8 @@ impl Ring {
         (capacity > 0 && ring.offset(capacity)? <= limit).then_some(ring)
     }
 
-    /// The ring in a value, which other processes have written; this one without items if there is none yet. `None`
-    /// if it is that of another kind of queue.
+    /// Returns the ring in a value, which other processes have written; this one without items if there is none
+    /// yet. `None` if it is that of another kind of queue.
     pub(super) fn read(self, value: &[u8]) -> Option<Ring> {
         if value.is_empty() {
             return Some(self);
@@ -81,7 +82,7 @@ impl Ring {
         (is_same && is_whole && is_sound).then_some(ring)
     }
 
-    /// The offset of a place in the value.
+    /// Returns the offset of a place in the value.
     fn offset(self, place: u32) -> Option<usize> {
         let items = usize::try_from(place.checked_mul(self.size)?).ok()?;
         items.checked_add(size_of::<Ring>())

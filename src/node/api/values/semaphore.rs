@@ -74,12 +74,12 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 impl<P: Pal> Semaphore<'_, '_, P> {
-    /// The number by which other processes open it.
+    /// Returns the number by which other processes open it.
     pub fn id(&self) -> u64 {
         self.permits.id()
     }
 
-    /// As [`Shared::owner_deaths`](crate::Shared::owner_deaths).
+    /// Like [`Shared::owner_deaths`](crate::Shared::owner_deaths).
     ///
     /// # Errors
     /// As there.
@@ -103,7 +103,7 @@ impl<P: Pal> Semaphore<'_, '_, P> {
         }
     }
 
-    /// As [`Semaphore::acquire`]. A dropped future has taken no permit.
+    /// Like [`Semaphore::acquire`]. A dropped future has taken no permit.
     ///
     /// # Errors
     /// As [`Semaphore::acquire`].
@@ -126,7 +126,7 @@ impl<P: Pal> Semaphore<'_, '_, P> {
         Ok(self.take(self.permits.write(wait)?))
     }
 
-    /// As [`Semaphore::try_acquire`]. A dropped future has taken no permit.
+    /// Like [`Semaphore::try_acquire`]. A dropped future has taken no permit.
     ///
     /// # Errors
     /// As [`Semaphore::try_acquire`].
@@ -144,7 +144,7 @@ impl<P: Pal> Semaphore<'_, '_, P> {
         self.give(self.permits.write(wait)?)
     }
 
-    /// As [`Semaphore::release`]. A dropped future has released nothing.
+    /// Like [`Semaphore::release`]. A dropped future has released nothing.
     ///
     /// # Errors
     /// As [`Semaphore::release`].
@@ -152,7 +152,8 @@ impl<P: Pal> Semaphore<'_, '_, P> {
         self.give(self.permits.write_async(wait).await?)
     }
 
-    /// The number of free permits, which may have changed when the call returns: `sem_getvalue(3)`.
+    /// Returns the number of free permits, which may have changed when the call returns:
+    /// `sem_getvalue(3)`.
     ///
     /// # Errors
     /// As [`Shared::read`](crate::Shared::read).

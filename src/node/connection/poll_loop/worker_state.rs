@@ -148,7 +148,8 @@ impl<'m, S: Stream> WorkerState<'m, S> {
         chosen.map(|(index, _)| index)
     }
 
-    /// Whether a stream that claims the same VMID waits for the end of the peer that has it.
+    /// Returns true if a stream that claims the same VMID waits for the end of the peer that has
+    /// it.
     pub(in crate::node::connection) fn has_claim(&self, claimed: &UnidentifiedStream<S>) -> bool {
         let mut waiting = self.unidentified.iter().flatten();
         waiting.any(|other| other.length == VMID_LENGTH && other.vmid == claimed.vmid)

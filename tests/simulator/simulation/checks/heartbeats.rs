@@ -46,7 +46,7 @@ impl Heartbeats {
         self.lost.insert(vmid, Lost { until, is_silent });
     }
 
-    /// Whether the leader has lost the member, and it may use what it has.
+    /// Returns true if the leader has lost the member, and it may use what it has.
     pub(crate) fn may_use(&self, vmid: u32) -> bool {
         self.lost.contains_key(&vmid)
     }

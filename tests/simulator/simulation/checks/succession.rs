@@ -143,12 +143,12 @@ impl Succession {
         self.last_end = Some(now);
     }
 
-    /// Whether the process has begun to leave the family to its heir.
+    /// Returns true if the process has begun to leave the family to its heir.
     pub(crate) fn is_leaving(&self, who: u32) -> bool {
         self.leaving.contains(&who)
     }
 
-    /// Whether a leader has ended since that time.
+    /// Returns true if a leader has ended since that time.
     pub(crate) fn has_ended_since(&self, then: u64) -> bool {
         self.last_end.is_some_and(|last| last >= then)
     }

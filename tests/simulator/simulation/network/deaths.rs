@@ -128,7 +128,7 @@ impl Network {
         }
     }
 
-    /// Whether the heir can lead, and is another process than this one.
+    /// Returns true if the heir can lead, and is another process than this one.
     pub(super) fn has_heir_but(&self, place: usize) -> bool {
         let has_named = self
             .deaths
@@ -172,7 +172,7 @@ impl Network {
         others.map(|(_, op)| *op).max().unwrap_or_default()
     }
 
-    /// Whether a new stream between these is the leader's log.
+    /// Returns true if a new stream between these is the leader's log.
     pub(super) fn is_new_log(&mut self, from: usize, to: usize) -> bool {
         let Some(deaths) = &self.deaths else {
             return false;
@@ -201,7 +201,7 @@ impl Network {
         (is_open && pipe.is_log && pipe.from == deaths.leader).then_some(pipe)
     }
 
-    /// Whether the leader's log stands still or is full, so that the leader sends nothing.
+    /// Returns true if the leader's log stands still or is full, so that the leader sends nothing.
     pub(crate) fn is_log_still(&self) -> bool {
         let log = self.log();
         log.is_some_and(|log| log.last > self.now || log.bytes.len() >= self.room)
@@ -213,7 +213,8 @@ impl Network {
         Some((self.places[pipe.to].vmid, pipe.opened))
     }
 
-    /// Whether the leader has a log that it has not closed: it may leave the family to an heir that is dead already.
+    /// Returns true if the leader has a log that it has not closed: it may leave the family to an heir that is dead
+    /// already.
     pub(crate) fn may_hand_over(&self) -> bool {
         let log = self
             .deaths
@@ -225,7 +226,7 @@ impl Network {
         })
     }
 
-    /// Whether the process at that place leads.
+    /// Returns true if the process at that place leads.
     pub(super) fn leads(&self, place: usize) -> bool {
         let deaths = self.deaths.as_ref();
         deaths.is_some_and(|deaths| deaths.leader == place)
@@ -353,7 +354,7 @@ impl Network {
         }
     }
 
-    /// Whether no other process of the family is left.
+    /// Returns true if no other process of the family is left.
     pub(crate) fn is_alone(&self, place: usize) -> bool {
         let mut others = self
             .places
@@ -363,13 +364,14 @@ impl Network {
         others.all(|(_, other)| other.is_dead || !other.is_listening || !other.is_honest)
     }
 
-    /// Whether that process was killed, or listens no more.
+    /// Returns true if that process was killed, or listens no more.
     pub(crate) fn is_dead_or_gone(&self, vmid: u32) -> bool {
         let mut places = self.places.iter();
         places.all(|place| place.vmid != vmid || place.is_dead || !place.is_listening)
     }
 
-    /// Whether the process at that place was killed. What runs of it still is of no consequence.
+    /// Returns true if the process at that place was killed. What runs of it still is of no
+    /// consequence.
     pub(crate) fn is_dead(&self, place: usize) -> bool {
         self.places.get(place).is_some_and(|place| place.is_dead)
     }

@@ -156,7 +156,7 @@ impl Network {
         self.stream_events.push(event);
     }
 
-    /// Whether a process is stopped.
+    /// Returns true if a process is stopped.
     fn is_any_stopped(&self) -> bool {
         let mut places = self.places.iter();
         places.any(|place| place.stopped_until > self.now)
@@ -190,7 +190,7 @@ impl Network {
         self.stream_events.push(StreamEvent::Apart(leader, heir));
     }
 
-    /// Whether the streams between these two have ended, although neither was to end them.
+    /// Returns true if the streams between these two have ended, although neither was to end them.
     pub(super) fn is_parted(&self, one: usize, other: usize) -> bool {
         let disturbances = self.disturbances.as_ref();
         disturbances.is_some_and(|disturbances| {
@@ -199,7 +199,7 @@ impl Network {
         })
     }
 
-    /// As [`Network::is_parted`], of the processes with these VMIDs.
+    /// Like [`Network::is_parted`], of the processes with these VMIDs.
     pub(crate) fn are_parted(&self, one: u32, other: u32) -> bool {
         let place = |vmid| self.places.iter().position(|place| place.vmid == vmid);
         match (place(one), place(other)) {
@@ -214,7 +214,7 @@ impl Network {
         (until > self.now).then_some(until)
     }
 
-    /// As [`Network::stopped`], of the process that has written to a stream.
+    /// Like [`Network::stopped`], of the process that has written to a stream.
     pub(crate) fn stopped_writer(&self, end: End) -> Option<u64> {
         let pipe = &self.pipes[end.pipe];
         self.stopped(pipe.from)
@@ -227,13 +227,13 @@ impl Network {
         place.filter(|_| self.can_end())
     }
 
-    /// Whether the reader of a log knows that its writer has revoked it.
+    /// Returns true if the reader of a log knows that its writer has revoked it.
     pub(super) fn revokes_logs(&self) -> bool {
         let disturbances = self.disturbances.as_ref();
         disturbances.is_none_or(|disturbances| disturbances.revokes)
     }
 
-    /// Whether the platform can end a process for certain.
+    /// Returns true if the platform can end a process for certain.
     pub(crate) fn can_end(&self) -> bool {
         let disturbances = self.disturbances.as_ref();
         disturbances.is_some_and(|disturbances| disturbances.can_end)

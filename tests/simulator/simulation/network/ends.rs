@@ -79,7 +79,7 @@ impl Network {
         self.stream_events.push(StreamEvent::Severed(vmid));
     }
 
-    /// Whether both have opened a stream to the other, and neither has closed one.
+    /// Returns true if both have opened a stream to the other, and neither has closed one.
     fn is_connected(&self, one: usize, other: usize) -> bool {
         let is_there = |from, to| {
             let is_it = |pipe: &Pipe| {
@@ -97,8 +97,8 @@ impl Network {
         self.places[place].is_cut_short = true;
     }
 
-    /// Whether the stream belongs to its process itself, and not to a process that announces the
-    /// end of a VMID.
+    /// Returns true if the stream belongs to its process itself, and not to a process that
+    /// announces the end of a VMID.
     fn is_own(&self, pipe: usize) -> bool {
         let Pipe {
             from,
@@ -124,7 +124,7 @@ impl Network {
         one.is_honest && other.is_honest && self.cuts.insert(pair)
     }
 
-    /// Whether a stream between these two was ever broken or closed before its time.
+    /// Returns true if a stream between these two was ever broken or closed before its time.
     pub(crate) fn is_cut(&self, one: u32, other: u32) -> bool {
         self.cuts.contains(&(one.min(other), one.max(other)))
     }

@@ -290,7 +290,7 @@ impl Network {
             .ok_or(AcceptError::WouldBlock)
     }
 
-    /// The place that has opened the stream, as the kernel knows it.
+    /// Returns the place that has opened the stream, as the kernel knows it.
     pub(crate) fn opener(&self, end: End) -> Option<u32> {
         u32::try_from(self.pipes[end.pipe].from).ok()
     }

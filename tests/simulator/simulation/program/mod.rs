@@ -180,7 +180,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
     }
 
-    /// Whether this process leads.
+    /// Returns true if this process leads.
     pub(crate) fn leads(&self) -> bool {
         self.node.leader().get() == self.own.vmid
     }

@@ -91,7 +91,7 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         }
     }
 
-    /// As [`Program::call`]. A call that may wait for ever is repeated after an interrupt.
+    /// Like [`Program::call`]. A call that may wait for ever is repeated after an interrupt.
     fn finish<T>(
         &self,
         name: &'static str,
