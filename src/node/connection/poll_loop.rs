@@ -134,11 +134,12 @@ impl<'m, P: Pal> Node<'m, P> {
         until: Deadline,
         wait: fn(Deadline) -> Deadline,
     ) -> Option<Deadline> {
+        let now = || self.pal.now();
         if self.phase() >= Phase::Closing {
             if self.close_all(state) {
                 return None;
             }
-            self.waiters.wake_overdue(|| self.pal.now());
+            self.waiters.wake_overdue(now);
             let soon = Deadline::At(self.now() + RETRY);
             self.wait(state, wait(soon), false);
             return Some(soon);
@@ -164,7 +165,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.poll_contact(until);
         let until = self.poll_dropped_locks(until);
         let until = self.poll_succession(until);
-        let until = until.min(self.waiters.wake_overdue(|| self.pal.now()));
+        let until = until.min(self.waiters.wake_overdue(now));
         // Peers that were scheduled during this iteration wait for this thread alone, so it must
         // not sleep.
         let leader = self.leading();
