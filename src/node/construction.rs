@@ -194,6 +194,7 @@ impl<'m, P: Pal> Node<'m, P> {
             ),
             sync_handles,
             delegated_files,
+            recall_waits: AtomicBool::new(false),
             abandoned_retry_at: AtomicU64::new(0),
             abandoned_pause: AtomicU64::new(0),
             member_output_deferred: AtomicBool::new(false),

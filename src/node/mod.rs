@@ -114,6 +114,8 @@ pub struct Node<'m, P: Pal> {
     knows_inherited: AtomicBool,
     /// As a member: a message to the leader had no room, and the worker sends it when there is some.
     member_output_deferred: AtomicBool,
+    /// The worker waits for the table of delegated files, from which it takes what is recalled.
+    recall_waits: AtomicBool,
     /// The pid of this process; 0 before it joined.
     own_pid: AtomicU32,
     /// The number of signals that this process has sent through the leader and that may not have
