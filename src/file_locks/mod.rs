@@ -40,6 +40,7 @@ use crate::store::{
 };
 use candidates::Candidates;
 use deadlock::DeadlockSearch;
+pub use delegation::AwaitedBy;
 use delegation::DelegationTable;
 use holders::{EMPTY_HOLDER, Holder, hash_owner_and_file};
 use interval_tree::IntervalTrees;

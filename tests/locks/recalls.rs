@@ -2,7 +2,7 @@
 //! returns it accepts.
 
 use libos_ipc::Errno;
-use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
+use libos_ipc::file_locks::{AwaitedBy, LockLimits, LockTable, SetOutcome};
 use libos_ipc::wire::{
     Answer, DelegatedLock, DelegatedLockList, DelegatedLocks, Frame, HeldLock, LockFamily,
     LockKind, Message,
@@ -190,6 +190,49 @@ fn recall_is_repeated_each_round_until_it_is_sent() {
         assert_eq!(round(locks), []);
         recall(locks, 5, 2);
         assert_eq!(round(locks), [(3, 2)]);
+    });
+}
+
+#[test]
+fn recalled_file_is_awaited_by_others_as_soon_as_one_request_would_not_wait_for_a_lock() {
+    let many = LockLimits {
+        waiting: 70,
+        ..ROOM
+    };
+    with_table(many, |locks| {
+        let awaited_by = |locks: &mut LockTable<'_>, name: u8| {
+            locks.awaited_by(member(u32::from(name)), name.into())
+        };
+        for name in 2..=4 {
+            let number = name.into();
+            assert_eq!(
+                set_or_delegate(locks, u32::from(name), name, number),
+                DELEGATED
+            );
+            assert_eq!(awaited_by(locks, name), None);
+        }
+        let patient = |name: &'static [u8]| on(name, waiting(write(1, 0, 9)));
+        for seq in 1..=64 {
+            assert_eq!(locks.set(member(9), seq, &patient(&[2])), WAITS);
+            assert_eq!(awaited_by(locks, 2), Some(AwaitedBy::Waiters));
+        }
+        // The search is bounded.
+        assert_eq!(locks.set(member(9), 65, &patient(&[2])), WAITS);
+        assert_eq!(awaited_by(locks, 2), Some(AwaitedBy::Others));
+        assert_eq!(locks.set(member(9), 66, &patient(&[3])), WAITS);
+        recall(locks, 67, 3);
+        assert_eq!(awaited_by(locks, 3), Some(AwaitedBy::Others));
+        let query = on(&[4], write(1, 0, 9));
+        assert_eq!(locks.get_or_queue(member(9), 68, &query), None);
+        assert_eq!(awaited_by(locks, 4), Some(AwaitedBy::Others));
+        assert_eq!(locks.awaited_by(member(2), 3), None);
+        // The sender of so many requests is gone in more than one portion.
+        for number in 2..10 {
+            locks.reclaim(member(number));
+            while locks.has_releases() {
+                locks.release_portion();
+            }
+        }
     });
 }
 

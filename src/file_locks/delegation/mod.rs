@@ -8,4 +8,5 @@ mod overdue;
 mod recall;
 mod table;
 
+pub use table::AwaitedBy;
 pub(super) use table::{Delegation, DelegationTable};

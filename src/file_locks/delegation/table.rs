@@ -19,8 +19,8 @@ use core::hash::Hash;
 use crate::invariant::{Count, OrBroken};
 use crate::parts;
 use crate::store::{
-    Arena, Digest, Digested, HashIndex, NONE, Payer, Table, TransmitQueue, entry, hash64, image,
-    list_length, memory_sum,
+    Arena, Digest, Digested, HashIndex, NONE, Payer, Portion, Table, TransmitQueue, entry, hash64,
+    image, list_length, memory_sum,
 };
 use crate::wire::{DelegatedLocks, FileLock, LockFamily, LockKind};
 
@@ -52,6 +52,15 @@ entry!(Delegation {
     next,
     payer,
 });
+
+/// The requests that wait for the return of a delegated file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AwaitedBy {
+    /// All may wait for a lock (`F_SETLKW`).
+    Waiters,
+    /// There are or may be others among them.
+    Others,
+}
 
 /// The state of all delegations together.
 pub(in crate::file_locks) struct DelegationTable<'m> {
@@ -254,11 +263,22 @@ impl LockTable<'_> {
         self.find_delegation(to, number).is_some()
     }
 
-    /// Returns true if the member has the delegation with that number, and it was recalled.
-    pub fn is_recalled(&self, to: Vmid, number: u64) -> bool {
-        let file = self.find_delegation(to, number);
-        let delegation = file.and_then(|file| self.delegation_of(file));
-        delegation.is_some_and(|delegation| delegation.is_recalled)
+    /// Who waits for the return of the delegation with that number; None if the member does not have it, or if it was
+    /// not recalled. It looks at 64 of the requests at most.
+    #[cfg_attr(static_library, inline(never))]
+    pub fn awaited_by(&self, to: Vmid, number: u64) -> Option<AwaitedBy> {
+        let file = self.find_delegation(to, number)?;
+        let is_recalled = self.delegation_of(file)?.is_recalled;
+        let mut portion = Portion::new();
+        let mut slot = self.file_at(file).first_deferred;
+        while slot != NONE && portion.take_entry() && self.waits.at(slot).command.may_wait() {
+            slot = self.waits.at(slot).next;
+        }
+        is_recalled.then_some(if slot == NONE {
+            AwaitedBy::Waiters
+        } else {
+            AwaitedBy::Others
+        })
     }
 
     pub(in crate::file_locks) fn find_delegation(&self, to: Vmid, number: u64) -> Option<u32> {

@@ -21,11 +21,11 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Outcome {
         let from = peer.vmid();
         let mut tables = leader.lock();
-        let returns_recalled = match message {
+        let awaited_by = match message {
             Message::FileLockReturn { delegation, .. } => {
-                tables.locks().is_recalled(from, *delegation)
+                tables.locks().awaited_by(from, *delegation)
             }
-            _ => false,
+            _ => None,
         };
         let removed = tables.locks().removed();
         let other = tables.other(message);
@@ -41,8 +41,8 @@ impl<'m, P: Pal> Node<'m, P> {
             peer.reserve_reply(room_for_later(message));
         }
         drop(tables);
-        if returns_recalled {
-            peer.recall_debt.note_return(self.now());
+        if let Some(awaited_by) = awaited_by {
+            peer.recall_debt.note_return(self.now(), awaited_by);
         }
         self.follow_change(leader, message, other, &outcome);
         outcome
