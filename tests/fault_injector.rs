@@ -387,3 +387,11 @@ fn streams_of_the_host_are_wrapped_too() {
     one.wait(&mut ready, Deadline::Now);
     assert_eq!(ready.as_slice(), [(Token(1), Interest::HANG_UP)]);
 }
+
+#[test]
+fn opener_of_an_accepted_stream_is_known_as_to_the_platform_inside() {
+    let net = Net::new();
+    let (one, two) = pair(&net, Faults::NONE, 1);
+    let _out = connect(&&one);
+    assert!((&two).accept().unwrap().opener().is_some());
+}

@@ -224,6 +224,10 @@ impl<P: Pal> Stream for FaultInjectorStream<'_, P> {
             },
         )
     }
+
+    fn opener(&self) -> Option<u32> {
+        self.inner.read().as_ref()?.opener()
+    }
 }
 
 impl<P: Pal> Drop for FaultInjectorStream<'_, P> {

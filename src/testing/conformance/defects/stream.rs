@@ -108,6 +108,10 @@ impl<P: Pal> Stream for DefectiveStream<P> {
             _ => written,
         }
     }
+
+    fn opener(&self) -> Option<u32> {
+        self.inner.opener()
+    }
 }
 
 impl<P: Pal> Drop for DefectiveStream<P> {
