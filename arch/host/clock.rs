@@ -3,6 +3,7 @@
 use rustix::event::Timespec;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::invariant::OrBroken;
 use crate::pal::{Deadline, Time};
 
 const SECOND: u64 = 1_000_000_000;
@@ -17,8 +18,8 @@ pub(super) fn now() -> Time {
 /// Converts `time` for the kernel.
 pub(super) fn timespec(time: Time) -> Timespec {
     Timespec {
-        tv_sec: i64::try_from(time.0 / SECOND).unwrap_or(i64::MAX),
-        tv_nsec: i64::try_from(time.0 % SECOND).unwrap_or(0),
+        tv_sec: i64::try_from(time.0 / SECOND).or_broken(i64::MAX),
+        tv_nsec: i64::try_from(time.0 % SECOND).or_broken(0),
     }
 }
 

@@ -31,6 +31,7 @@ use crate::pal::{Deadline, Event};
 const SET: u32 = 1;
 const SLEEPING: u32 = 2;
 const POLLER: u32 = 4;
+const TWO_POLLERS: u32 = 2 * POLLER;
 
 /// The interval at which a poller reads the word if no descriptor is left for an eventfd.
 const RECHECK_INTERVAL: Timespec = Timespec {
@@ -175,7 +176,7 @@ impl HostEvent {
             let _ = rustix::io::read(eventfd, &mut [0_u8; 8]);
         }
         let word = self.word.load(Ordering::Acquire);
-        let others = word >= POLLER.saturating_mul(2);
+        let others = word >= TWO_POLLERS;
         if word & SET != 0 && others {
             self.signal_pollers();
         }

@@ -214,7 +214,7 @@ impl Proxy {
     fn read_line(&mut self, chunk: &mut [u8]) {
         match self.line.stream.read(chunk) {
             Ok(count) if count > 0 => {
-                let received = chunk.get(..count).unwrap_or(&[]);
+                let received = chunk.get(..count).or_broken(&[]);
                 if let Err(fault) = self.mux.receive(received) {
                     self.end = Some(ProxyEnd::Fault(fault));
                 }
@@ -241,7 +241,7 @@ impl Proxy {
         };
         match watched.stream.read(chunk) {
             Ok(count) if count > 0 => {
-                let received = chunk.get(..count).unwrap_or(&[]);
+                let received = chunk.get(..count).or_broken(&[]);
                 // The room was checked before.
                 let _ = self.mux.write(stream, &[received]);
             }

@@ -8,7 +8,7 @@
 //!
 //! A leader that has lost a member answers it no more. It keeps all that the member had for a quarter
 //! more than the limit, and only then reclaims it and reports the end of the process. An authenticated
-//! end of the stream frees it at once: a member ends its stream after it has stopped to use these things.
+//! end of the stream frees it at once: a member ends its stream after it has stopped using these things.
 //!
 //! This needs clocks that advance at about the same rate, and nothing else of them.
 
@@ -69,7 +69,7 @@ impl Contact {
         self.is_cut_off.load(Ordering::SeqCst)
     }
 
-    /// Returns the time at which this process must stop to use what it was given.
+    /// Returns the time at which this process must stop using what it was given.
     fn until(&self) -> Time {
         Time(self.confirmed.load(Ordering::SeqCst)) + Duration::from_nanos(self.limit)
     }

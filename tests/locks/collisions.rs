@@ -84,7 +84,7 @@ fn die(locks: &mut LockTable<'_>) {
 }
 
 #[test]
-fn hashes_are_undone() {
+fn path_whose_hash_was_chosen_has_that_hash() {
     for number in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
         assert_eq!(number_of(hash_of(number)), number);
     }

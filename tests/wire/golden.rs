@@ -69,13 +69,13 @@ fn messages_without_payload_have_the_golden_bytes() {
 }
 
 #[test]
-fn response() {
+fn response_has_the_expected_bytes() {
     is(Message::Response(&[]), &frame(17, 0, &[]));
     is(Message::Response(b"abc"), &frame(20, 0, &[(0, b"abc")]));
 }
 
 #[test]
-fn child_exit() {
+fn child_exit_has_the_expected_bytes() {
     let exit = ExitReport {
         parent_pid: 0x11,
         pid: 0x2222,
@@ -94,7 +94,7 @@ fn child_exit() {
 }
 
 #[test]
-fn ids() {
+fn ids_has_the_expected_bytes() {
     let range = IdRange {
         start: 0x0102,
         end: 0xFFFF_FFFE,
@@ -118,7 +118,7 @@ fn ids() {
 }
 
 #[test]
-fn pid_kill() {
+fn pid_kill_has_the_expected_bytes() {
     let targets = [
         KillTarget::Thread,
         KillTarget::Process,
@@ -145,7 +145,7 @@ fn pid_kill() {
 }
 
 #[test]
-fn pid_get_meta() {
+fn pid_get_meta_has_the_expected_bytes() {
     let codes = [
         MetaCode::Credentials,
         MetaCode::Executable,
@@ -165,7 +165,7 @@ fn pid_get_meta() {
 }
 
 #[test]
-fn sync() {
+fn sync_has_the_expected_bytes() {
     let kinds = [
         SyncCode::RequestUpgrade,
         SyncCode::RequestDowngrade,
@@ -211,7 +211,7 @@ fn sync() {
 }
 
 #[test]
-fn file_lock() {
+fn file_lock_has_the_expected_bytes() {
     for (family_number, family) in [(1, LockFamily::Posix), (2, LockFamily::Flock)] {
         for (number, kind) in (0..).zip([LockKind::Read, LockKind::Write, LockKind::Unlock]) {
             for (wait_number, wait) in [(0, false), (1, true)] {
@@ -254,7 +254,7 @@ fn file_lock() {
 }
 
 #[test]
-fn small_answers() {
+fn small_answers_have_the_expected_bytes() {
     let number: &[(usize, &[u8])] = &[(0, &[4, 3, 2, 1])];
     let minus_three: &[(usize, &[u8])] = &[(0, &[0xFD, 0xFF, 0xFF, 0xFF])];
     answers(Answer::Empty, Expected::StatusOrEmpty, &frame(17, 0, &[]));
@@ -294,7 +294,7 @@ fn small_answers() {
 }
 
 #[test]
-fn meta_answer() {
+fn meta_answer_has_the_expected_bytes() {
     let credentials = [0xE8, 3, 0, 0, 0xE9, 3, 0, 0];
     let fields: &[(usize, &[u8])] = &[(0, &[8]), (12, &credentials)];
     let answer = Answer::Meta(Ok(&credentials));
@@ -305,7 +305,7 @@ fn meta_answer() {
 }
 
 #[test]
-fn lock_answer() {
+fn lock_answer_has_the_expected_bytes() {
     for (write, kind) in [(false, 0), (true, 1)] {
         let held = HeldLock {
             family: LockFamily::Flock,
@@ -372,7 +372,7 @@ fn a_lock_answer_without_a_lock_ignores_the_other_fields() {
 }
 
 #[test]
-fn the_extensions_for_processes() {
+fn the_extensions_for_processes_have_the_expected_bytes() {
     let hello = Hello {
         version: 1,
         features: 0x0202,
@@ -456,7 +456,7 @@ fn the_extensions_for_processes() {
 }
 
 #[test]
-fn the_extensions_for_file_locks() {
+fn the_extensions_for_file_locks_have_the_expected_bytes() {
     let lock = FileLock {
         family: LockFamily::Ofd,
         kind: LockKind::Write,
@@ -545,7 +545,7 @@ fn the_extensions_for_file_locks() {
 }
 
 #[test]
-fn the_extensions_for_relatives() {
+fn the_extensions_for_relatives_have_the_expected_bytes() {
     is(
         Message::ProcessEnd(EndQuery {
             pid: 0x0101,
@@ -593,7 +593,7 @@ fn the_extension_for_sync_handles() {
 }
 
 #[test]
-fn the_extension_for_heartbeats() {
+fn the_extension_for_heartbeats_has_the_expected_bytes() {
     let beat = Heartbeat {
         sent_at: 0x0101,
         limit: 0x0202,
@@ -603,7 +603,7 @@ fn the_extension_for_heartbeats() {
 }
 
 #[test]
-fn the_extensions_for_fencing_numbers() {
+fn the_extensions_for_fencing_numbers_have_the_expected_bytes() {
     let block = Message::FencingBlock {
         holding: Holding::Lease,
         number: 0x0202,
@@ -648,7 +648,7 @@ fn the_extensions_for_fencing_numbers() {
 }
 
 #[test]
-fn the_extensions_for_heirs() {
+fn the_extensions_for_heirs_have_the_expected_bytes() {
     let heirs = HeirList {
         epoch: 0x0101,
         config: 0x0202,
@@ -681,7 +681,7 @@ fn the_extensions_for_heirs() {
 }
 
 #[test]
-fn the_extensions_for_a_new_leader() {
+fn the_extensions_for_a_new_leader_have_the_expected_bytes() {
     let resignation = Resignation {
         epoch: 0x0101,
         heir: 0x0202,
@@ -776,7 +776,7 @@ fn unknown_fields_of_limits_are_skipped() {
 }
 
 #[test]
-fn the_extensions_for_signals() {
+fn the_extensions_for_signals_have_the_expected_bytes() {
     let kill = PidKill {
         sender: 0x0101,
         pid: 0x0202,
@@ -799,7 +799,7 @@ fn the_extensions_for_signals() {
 }
 
 #[test]
-fn requests_and_their_answers() {
+fn requests_and_their_answers_have_the_expected_bytes() {
     let table = [
         (codes::GET_NEW_VMID, Expected::Vmid),
         (codes::ALLOC_ID_RANGE, Expected::IdRange),

@@ -11,7 +11,7 @@ use zerocopy::FromBytes;
 use super::pcapng::{Next, Packets, write_interface};
 use super::record::{BY_RECEIVER, BY_SENDER, Kind, Record, VERSION};
 use super::recorder::{begin, interface_name, write_entry};
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 
 /// The counts of a merged file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,7 +152,7 @@ fn write(entries: &[MergedRecord<'_>], origin: u64, to: &Path) -> io::Result<()>
     let mut interfaces: HashMap<u32, u32> = HashMap::new();
     for MergedRecord { record, bytes, .. } in entries {
         let sender = record.sender.get();
-        let next = u32::try_from(interfaces.len()).unwrap_or(u32::MAX);
+        let next = u32::try_from(interfaces.len()).or_broken(u32::MAX);
         let number = *interfaces.entry(sender).or_insert(next);
         if number == next {
             write_interface(&mut file, &interface_name(sender))?;

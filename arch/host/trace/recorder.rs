@@ -158,7 +158,7 @@ impl EntryQueue {
         let Ok(stated) = u32::try_from(length) else {
             return;
         };
-        if needed > BUFFER.saturating_sub(used) {
+        if needed > BUFFER.minus(used) {
             pending.lost.increment();
             return;
         }

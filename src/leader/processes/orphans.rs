@@ -328,7 +328,7 @@ impl Processes<'_> {
         if has_stopped {
             for at in 0..self.used() {
                 self.steps.count();
-                let member = self.entries.get(at).copied().unwrap_or(FREE_ENTRY);
+                let member = self.entries.get(at).copied().or_broken(FREE_ENTRY);
                 if member.is_alive() && member.group == group {
                     self.send_kernel_signal(&member, SIGHUP);
                     self.send_kernel_signal(&member, SIGCONT);

@@ -51,7 +51,7 @@ impl Signals<'_> {
         }
         (1_i32..)
             .zip(&target.once)
-            .filter(|(signal, _)| target.pending & signal_bit(*signal).unwrap_or(0) != 0)
+            .filter(|(signal, _)| signal_bit(*signal).is_some_and(|bit| target.pending & bit != 0))
             .min_by_key(|(_, once)| once.stamp)
     }
 
@@ -103,7 +103,7 @@ impl Signals<'_> {
             }
             None => {
                 if let Some(target) = self.find_target_mut(to) {
-                    target.pending &= !signal_bit(outgoing.kill.signal).unwrap_or(0);
+                    target.pending &= !signal_bit(outgoing.kill.signal).or_broken(0);
                 }
             }
         }

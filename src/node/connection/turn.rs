@@ -1,7 +1,8 @@
-//! The share of one peer in a turn of the worker: a turn reads each stream once, and handles a
-//! limited number of the peer's frames: fewer if many peers need the worker, since each waits for the
-//! shares of all others. The rest has its turn after the other peers. A peer that is served alone may go on with frames that take few steps each: a turn that finds nothing else
-//! to do takes as long as many of them.
+//! The share of one peer in a turn of the worker. A turn reads each stream once, and handles a limited
+//! number of the peer's frames: fewer if many peers need the worker, since each waits for the shares of
+//! all others. The other frames are handled after those of the other peers. A peer that is served alone
+//! may go on with frames that take few steps each: a turn that finds nothing else to do takes as long as
+//! many of them.
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 

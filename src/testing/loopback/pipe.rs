@@ -1,5 +1,6 @@
 //! One stream: two rings of bytes, one for each direction, with a writer's and a reader's end.
 
+use crate::invariant::Count;
 use crate::pal::{Interest, StreamError, Token};
 use crate::store::ByteRing;
 
@@ -92,7 +93,7 @@ impl<const BYTES: usize> Pipe<BYTES> {
         for part in parts {
             ring.push(part);
         }
-        match ring.len().saturating_sub(prev) {
+        match ring.len().minus(prev) {
             0 => Err(StreamError::WouldBlock),
             count => Ok(count),
         }
