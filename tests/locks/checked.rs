@@ -297,7 +297,7 @@ fn check(family: Family) {
 }
 
 #[test]
-fn three_processes_and_two_files() {
+fn locks_of_three_processes_on_two_files_are_right_in_every_order() {
     check(Family {
         processes: 3,
         files: 2,
@@ -305,7 +305,7 @@ fn three_processes_and_two_files() {
 }
 
 #[test]
-fn four_processes_and_one_file() {
+fn locks_of_four_processes_on_one_file_are_right_in_every_order() {
     check(Family {
         processes: 4,
         files: 1,
@@ -314,7 +314,7 @@ fn four_processes_and_one_file() {
 
 #[test]
 #[ignore = "takes a minute: cargo test --release --test locks three_files -- --ignored"]
-fn three_processes_and_three_files() {
+fn locks_of_three_processes_on_three_files_are_right_in_every_order() {
     check(Family {
         processes: 3,
         files: 3,

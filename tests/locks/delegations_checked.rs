@@ -159,7 +159,7 @@ fn check(family: Family) {
 }
 
 #[test]
-fn two_members_lock_twice() {
+fn files_that_two_members_lock_twice_are_delegated_right_in_every_order() {
     check(Family {
         members: 2,
         times: 2,
@@ -177,8 +177,8 @@ fn fencing_numbers_of_two_members_rise_also_with_a_delegation_and_after_it() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release --test locks three_members_lock -- --ignored"]
-fn three_members_lock_once() {
+#[ignore = "takes minutes: cargo test --release --test locks three_members -- --ignored"]
+fn files_that_three_members_lock_once_are_delegated_right_in_every_order() {
     check(Family {
         members: 3,
         times: 1,
