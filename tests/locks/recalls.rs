@@ -225,6 +225,8 @@ fn recalled_file_is_awaited_by_others_as_soon_as_one_request_would_not_wait_for_
         let query = on(&[4], write(1, 0, 9));
         assert_eq!(locks.get_or_queue(member(9), 68, &query), None);
         assert_eq!(awaited_by(locks, 4), Some(AwaitedBy::Others));
+        locks.cancel(member(9), 68);
+        assert_eq!(awaited_by(locks, 4), Some(AwaitedBy::Others));
         assert_eq!(locks.awaited_by(member(2), 3), None);
         // The sender of so many requests is gone in more than one portion.
         for number in 2..10 {

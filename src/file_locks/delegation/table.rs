@@ -58,7 +58,7 @@ entry!(Delegation {
 pub enum AwaitedBy {
     /// All may wait for a lock (`F_SETLKW`).
     Waiters,
-    /// There are or may be others among them.
+    /// There are or may be others among them, or there were: all that waited are cancelled.
     Others,
 }
 
@@ -263,18 +263,19 @@ impl LockTable<'_> {
         self.find_delegation(to, number).is_some()
     }
 
-    /// Who waits for the return of the delegation with that number; None if the member does not have it, or if it was
-    /// not recalled. It looks at 64 of the requests at most.
+    /// Returns who waits for the return of the delegation with that number; None if the member does not have it, or if
+    /// it was not recalled. It looks at 64 of the requests at most.
     #[cfg_attr(static_library, inline(never))]
     pub fn awaited_by(&self, to: Vmid, number: u64) -> Option<AwaitedBy> {
         let file = self.find_delegation(to, number)?;
         let is_recalled = self.delegation_of(file)?.is_recalled;
         let mut portion = Portion::new();
-        let mut slot = self.file_at(file).first_deferred;
+        let first = self.file_at(file).first_deferred;
+        let mut slot = first;
         while slot != NONE && portion.take_entry() && self.waits.at(slot).command.may_wait() {
             slot = self.waits.at(slot).next;
         }
-        is_recalled.then_some(if slot == NONE {
+        is_recalled.then_some(if slot == NONE && first != NONE {
             AwaitedBy::Waiters
         } else {
             AwaitedBy::Others
