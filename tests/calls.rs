@@ -320,7 +320,7 @@ fn a_leader_that_does_not_cancel_a_wait_is_disconnected() {
     let mut answers = leader.connect(2);
     let hello = [1_u32, 0, 0, 0].map(u32::to_le_bytes).concat();
     answers.write_all(&frame(0, 64, &hello)).unwrap();
-    until("it was heard", || member.statistics().frames_in == 1);
+    until("the frame has come", || member.statistics().frames_in == 1);
     let lock = |wait| FileLock {
         family: LockFamily::Flock,
         kind: LockKind::Write,
@@ -524,7 +524,7 @@ fn a_peer_that_does_not_read_fills_its_own_queue_only() {
     assert_eq!(
         friend.owner_of(1, WAIT),
         Ok(Some(vmid(3))),
-        "the others are heard"
+        "the requests of the others are answered"
     );
     // As soon as the peer reads, calls that wait for room continue, and every frame arrives whole.
     thread::scope(|scope| {

@@ -367,17 +367,17 @@ fn refuse_all<'w>(inner: &Inner<'w>, streams: &Mutex<Vec<Streams<'w>>>) {
         streams.push(Streams {
             from,
             to,
-            heard: Vec::new(),
+            received: Vec::new(),
         });
     }
     for stream in streams.iter_mut() {
         let mut bytes = [0; 500];
         while let Ok(length @ 1..) = stream.from.read(&mut bytes) {
-            stream.heard.extend(&bytes[..length]);
+            stream.received.extend(&bytes[..length]);
         }
         // After the VMID: length, sequence number, code.
         let mut at = 4;
-        while let Some(header) = stream.heard.get(at..at + 17) {
+        while let Some(header) = stream.received.get(at..at + 17) {
             let length = usize::try_from(u64::from_le_bytes(header[..8].try_into().unwrap()));
             if header[16] == codes::FILE_LOCK_SET {
                 let mut answer = [0; 21];
@@ -389,15 +389,15 @@ fn refuse_all<'w>(inner: &Inner<'w>, streams: &Mutex<Vec<Streams<'w>>>) {
             at += length.unwrap();
         }
         stream
-            .heard
-            .drain(4.min(at)..at.max(4).min(stream.heard.len()));
+            .received
+            .drain(4.min(at)..at.max(4).min(stream.received.len()));
     }
 }
 
 struct Streams<'w> {
     from: <Inner<'w> as Pal>::Stream,
     to: <Inner<'w> as Pal>::Stream,
-    heard: Vec<u8>,
+    received: Vec<u8>,
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl World<'_> {
     }
 
     /// A process starts another, or sends a descriptor to one.
-    fn hand_on(&mut self, from: usize, to: usize, rng: &mut fastrand::Rng) {
+    fn transfer(&mut self, from: usize, to: usize, rng: &mut fastrand::Rng) {
         let vmid = self.processes[from].0;
         let is_there = |(_, _, descriptors): &(Vmid, bool, Descriptors)| !descriptors.is_empty();
         if !is_there(&self.processes[to]) && rng.bool() {
@@ -218,7 +218,7 @@ fn run(seed: u64) {
         match (rng.u8(..20), handle) {
             (0..3, _) if world.processes[one].2.len() < 3 => world.open(one),
             (3, _) => world.die(one),
-            (4..8, _) => world.hand_on(one, other, &mut rng),
+            (4..8, _) => world.transfer(one, other, &mut rng),
             (8..10, _) => world.arrive(&mut rng),
             (10..12, Some(handle)) => world.close(one, handle),
             (_, Some(handle)) => world.lock(one, handle, &mut rng),

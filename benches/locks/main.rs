@@ -146,12 +146,12 @@ fn over_streams(pinned: bool) -> Result<()> {
     let _leader = Child::start(&["leader", base.to_str().expect("UTF-8")])?;
     // One member without delegations, and one that is alone with its file.
     let asking = member(&base, 2, 0)?;
-    let borrowing = member(&base, 3, Config::DEFAULT.capacities.delegated_files)?;
+    let delegating = member(&base, 3, Config::DEFAULT.capacities.delegated_files)?;
     let mut rows = [const { Vec::new() }; 3];
     for _ in 0..=REPETITIONS {
         rows[0].push(floor.round_trip(count)?);
         rows[1].push(set_and_clear(&asking, PATH, count) / 2);
-        rows[2].push(set_and_clear(&borrowing, b"/var/lib/accounts/index", 10 * count) / 2);
+        rows[2].push(set_and_clear(&delegating, b"/var/lib/accounts/index", 10 * count) / 2);
     }
     let [floor, ours, delegated] = rows.map(median);
     row("a lock request: bare ping-pong", floor, None);

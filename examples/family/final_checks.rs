@@ -13,23 +13,23 @@ use crate::processes::{Member, Processes};
 /// member transferred just before its death, so that the new owner does not know of it.
 pub(crate) fn table(leader: &FamilyNode, processes: &Processes) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
-    let mut unheard = 0;
+    let mut unreported = 0;
     for member in processes.members.iter().filter(|member| member.is_killed()) {
         let last = id_log::read(&member.log)?.pop();
-        let heard = processes
+        let last_gift = processes
             .transferred
             .iter()
             .rfind(|gift| gift.from == member.vmid);
         if let Some(last) = last
             && last.event == Event::Given
-            && heard.is_none_or(|gift| gift.id != last.id)
+            && last_gift.is_none_or(|gift| gift.id != last.id)
             && leader.owner_of(last.id, WAIT)?.is_some()
         {
-            unheard += 1;
+            unreported += 1;
         }
     }
     let left = leader.statistics().pools.ranges.now;
-    if left != unheard {
+    if left != unreported {
         wrong.push(format!(
             "{left} ID ranges are left, though all members gave back everything"
         ));

@@ -114,7 +114,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             Some(Command::Gone(vmid)) => member.others.retain(|other| *other != vmid),
             Some(Command::Stop) => {
                 working = false;
-                member.tell_progress()?;
+                member.report_progress()?;
                 send(&MemberMessage::Stopped)?;
             }
             Some(Command::Empty) => {
@@ -131,11 +131,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 member.step()?;
                 if options.ids.is_some_and(|ids| member.counts.taken >= ids) {
                     working = false;
-                    member.tell_progress()?;
+                    member.report_progress()?;
                     send(&MemberMessage::Done)?;
                 } else if said.elapsed() >= PROGRESS_INTERVAL {
                     said = Instant::now();
-                    member.tell_progress()?;
+                    member.report_progress()?;
                 }
             }
             None => bail!("the leader that started this member is gone"),
@@ -346,7 +346,7 @@ impl Member {
         Ok(())
     }
 
-    fn tell_progress(&self) -> Result<()> {
+    fn report_progress(&self) -> Result<()> {
         send(&MemberMessage::Progress(self.counts))
     }
 

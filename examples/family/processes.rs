@@ -186,7 +186,7 @@ impl Processes {
         self.living().all(|member| member.stage >= stage)
     }
 
-    pub(crate) fn tell_all(&mut self, command: Command) {
+    pub(crate) fn send_all(&mut self, command: Command) {
         for member in self.members.iter_mut().filter(|member| !member.is_killed()) {
             member.send(command);
         }
@@ -197,7 +197,7 @@ impl Processes {
         let member = self.member_mut(victim).context("no such member")?;
         member.killed = Some(crate::id_log::now());
         member.process.kill()?;
-        self.tell_all(Command::Gone(victim));
+        self.send_all(Command::Gone(victim));
         let member = self.member_mut(victim).context("no such member")?;
         member.input = None;
         member.exit = Some(member.process.wait()?);

@@ -247,7 +247,7 @@ impl<'a> Run<'a> {
             |processes| processes.all_at(Stage::Ready),
         )?;
         self.summary.print_line("all have joined");
-        self.processes.tell_all(Command::Go);
+        self.processes.send_all(Command::Go);
         let begin = Instant::now();
         let Run {
             options,
@@ -293,14 +293,14 @@ impl<'a> Run<'a> {
     /// Ends the work: no member releases IDs or leaves before all have stopped transferring IDs.
     /// Returns the faults at that point.
     fn stop(&mut self) -> Result<Vec<String>> {
-        self.processes.tell_all(Command::Stop);
+        self.processes.send_all(Command::Stop);
         self.processes.listen_until(
             "stopping",
             STEP_LIMIT,
             |_| (),
             |processes| processes.all_at(Stage::Stopped),
         )?;
-        self.processes.tell_all(Command::Empty);
+        self.processes.send_all(Command::Empty);
         self.processes.listen_until(
             "giving back",
             STEP_LIMIT,
@@ -311,7 +311,7 @@ impl<'a> Run<'a> {
         self.summary
             .print_line("all have stopped and given back what they had");
         let mut wrong = final_checks::table(&self.leader, &self.processes)?;
-        self.processes.tell_all(Command::Leave);
+        self.processes.send_all(Command::Leave);
         let all_left =
             |processes: &Processes| processes.members.iter().all(|member| member.output_ended);
         self.processes

@@ -29,8 +29,8 @@ fuzz_target!(|bytes: &[u8]| {
     honest.open(0, true);
     // One client whose server sends anything.
     let mut other_data = [0; 8];
-    let mut talked_to = Client::new(&mut other_data);
-    talked_to.open(0, true);
+    let mut flooded = Client::new(&mut other_data);
+    flooded.open(0, true);
     let mut has = None;
     let mut waits = None;
     for step in bytes.chunks_exact(3) {
@@ -62,8 +62,8 @@ fuzz_target!(|bytes: &[u8]| {
             }
             2 => {
                 if code.is_for_server() {
-                    use_it(&mut talked_to, write, length);
-                } else if talked_to.on_message(code, &Sync { id: 0, ..sync }).is_err() {
+                    use_it(&mut flooded, write, length);
+                } else if flooded.on_message(code, &Sync { id: 0, ..sync }).is_err() {
                     return;
                 }
             }
@@ -126,9 +126,9 @@ fn run(
                 server.on_owner_died(vmid(0), honest.id()).expect("it fits");
                 honest.mark_owner_death_sent();
             }
-            let heard = server.on_message(vmid(0), say.code, &honest.payload(say));
+            let handled = server.on_message(vmid(0), say.code, &honest.payload(say));
             honest.mark_sent(say);
-            match heard {
+            match handled {
                 Ok(()) => {}
                 Err(RequestError::NoRoom) => honest.on_no_room(),
                 Err(RequestError::Closed) => {
@@ -141,10 +141,10 @@ fn run(
                 Err(RequestError::ProtocolViolation) => panic!("{say:?}"),
             }
         }
-        while let Some((to, told)) = server.poll_transmit() {
+        while let Some((to, message)) = server.poll_transmit() {
             quiet = false;
             if to == vmid(0) {
-                match told {
+                match message {
                     ServerMessage::Sync(code, sync) => {
                         honest.on_message(code, &sync).expect("it fits")
                     }

@@ -163,7 +163,7 @@ impl LockTable<'_> {
 
     /// Removes and returns the oldest completed request.
     pub fn take_completion(&mut self) -> Option<Completion> {
-        let decided = self.next_completion()?;
+        let completion = self.next_completion()?;
         let slot = self.waits.first_completed;
         let next = self.waits.at(slot).next;
         self.waits.first_completed = next;
@@ -173,7 +173,7 @@ impl LockTable<'_> {
         self.waits
             .change(slot, |waiting| waiting.state = RequestState::Free);
         self.free_request(slot);
-        Some(decided)
+        Some(completion)
     }
 
     fn end_request(&mut self, slot: u32, errno: Errno) {

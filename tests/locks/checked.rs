@@ -155,8 +155,8 @@ fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
         }
     }
     let mut expected = expected_service_order(seen);
-    while let Some(decided) = locks.take_completion() {
-        let process = decided.from.get() as usize - 2;
+    while let Some(completion) = locks.take_completion() {
+        let process = completion.from.get() as usize - 2;
         let at = seen.waiting.iter().position(|(of, ..)| *of == process);
         let (_, file, write) = seen.waiting.remove(at.expect("it waits"));
         // Waiters of different files have no order.
@@ -164,7 +164,7 @@ fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
         if next.and_then(|next| expected.remove(next)) != Some((process, file)) {
             seen.wrong = Some("another order than that of arrival");
         }
-        if result_of(&decided).is_ok() {
+        if result_of(&completion).is_ok() {
             seen.held.insert((process, file), write);
         } else {
             seen.wrong = Some("an error for one that waited");
@@ -321,8 +321,8 @@ fn locks_of_three_processes_on_three_files_are_right_in_every_order() {
     });
 }
 
-fn result_of(decided: &Completion) -> Result<u32, Errno> {
-    match decided.answer {
+fn result_of(completion: &Completion) -> Result<u32, Errno> {
+    match completion.answer {
         Answer::Status(result) => result,
         other => panic!("{other:?}"),
     }

@@ -35,7 +35,7 @@ pub(crate) fn with_table(limits: LockLimits, test: impl FnOnce(&mut LockTable<'_
     for number in 2..10 {
         locks.reclaim(member(number));
     }
-    decided(&mut locks);
+    completions_of(&mut locks);
     assert_eq!(now(&locks), [0; 5]);
     assert!(locks.check_invariants());
 }
@@ -53,7 +53,7 @@ pub(crate) fn now(locks: &LockTable<'_>) -> [usize; 5] {
 }
 
 /// Returns the completions: member, request, answer.
-pub(crate) fn decided(locks: &mut LockTable<'_>) -> Vec<(u32, u64, Answer<'static>)> {
+pub(crate) fn completions_of(locks: &mut LockTable<'_>) -> Vec<(u32, u64, Answer<'static>)> {
     let mut all = Vec::new();
     assert!(locks.has_output() || !locks.has_completions());
     while locks.has_completions() {
@@ -137,7 +137,7 @@ fn usage_and_peak_of_every_pool_are_counted() {
         locks.release_process(member(2), 1);
         assert!(locks.has_completions() && locks.has_output());
         assert_eq!(fills(locks), [(2, 4), (1, 2), (1, 1), (2, 2)]);
-        assert_eq!(decided(locks), [(3, 5, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(3, 5, Answer::DONE)]);
         assert!(!locks.has_completions() && !locks.has_output());
         assert_eq!(fills(locks), [(2, 4), (1, 2), (0, 1), (2, 2)]);
         locks.reclaim(member(2));
@@ -173,7 +173,7 @@ fn refused_request_changes_nothing() {
         let free = waiting(unlock(write(1, 28, 29)));
         assert_eq!(locks.set(member(2), 7, &free), DONE, "nothing to wait for");
         locks.cancel(member(3), 5);
-        assert_eq!(decided(locks), [(3, 5, status(Errno::EINTR))]);
+        assert_eq!(completions_of(locks), [(3, 5, status(Errno::EINTR))]);
         assert_eq!(now(locks), before);
     });
 }
@@ -190,7 +190,7 @@ fn waiter_gets_enolck_if_there_is_no_slot_for_its_lock_when_it_is_served() {
         }
         assert_eq!(locks.set(member(2), 1, &unlock(write(1, 0, 9))), DONE);
         let completions = [(3, 3, Answer::DONE), (4, 4, status(Errno::ENOLCK))];
-        assert_eq!(decided(locks), completions);
+        assert_eq!(completions_of(locks), completions);
         assert_eq!(now(locks), [2, 2, 0, 0, 0]);
     });
 }
@@ -341,7 +341,7 @@ fn getlk_describes_the_conflicting_lock() {
             assert_eq!(set.is_err(), found.is_some(), "{lock:?}");
             locks.reclaim(member(3));
         }
-        assert_eq!(decided(locks), []);
+        assert_eq!(completions_of(locks), []);
     });
 }
 

@@ -307,9 +307,9 @@ fn lock(
         kernel.waiting.insert(process);
     }
     tally.waits += u64::from(ours.is_none());
-    let is_told =
+    let reports_deadlock =
         |outcome: Option<Outcome>| outcome.is_some_and(|outcome| outcome.errno == EDEADLK);
-    if is_told(ours) {
+    if reports_deadlock(ours) {
         tally.deadlocks += 1;
         if !is_deadlock {
             return Err("EDEADLK, and it is none".to_owned());
@@ -320,7 +320,7 @@ fn lock(
     } else if ours.is_none() && is_deadlock && order.what == Do::Posix {
         return Err("a wait for ever".to_owned());
     }
-    if ours.is_none() && is_told(theirs) {
+    if ours.is_none() && reports_deadlock(theirs) {
         tally.only_kernels += 1;
         table.interrupt(process);
         let ended = table.served();

@@ -4,7 +4,7 @@ use libos_ipc::Errno;
 use libos_ipc::file_locks::{LockLimits, LockTable};
 use libos_ipc::wire::{Answer, FileLock, LockKind};
 
-use crate::edges::{DONE, WAITS, decided, member, on, read, status, with_table};
+use crate::edges::{DONE, WAITS, completions_of, member, on, read, status, with_table};
 use crate::shares::{flock, ofd, unlock, waiting, write};
 
 const ROOM: LockLimits = LockLimits {
@@ -44,7 +44,7 @@ fn waiters_for_one_lock_are_served_in_order_of_arrival() {
         for (who, next) in [(2, 4), (4, 3), (3, 5)] {
             locks.release_process(member(who), 1);
             let completion = (next, u64::from(next), Answer::DONE);
-            assert_eq!(decided(locks), [completion]);
+            assert_eq!(completions_of(locks), [completion]);
         }
     });
 }
@@ -54,12 +54,12 @@ fn waiter_passes_an_earlier_waiter_that_is_still_blocked() {
     with_table(ROOM, |locks| {
         two_that_wait(locks);
         locks.release_process(member(3), 1);
-        assert_eq!(decided(locks), [(5, 5, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         // The first waiter now waits for this lock, too.
         locks.release_process(member(2), 1);
-        assert_eq!(decided(locks), []);
+        assert_eq!(completions_of(locks), []);
         gets(locks, 5, unlock(write(1, 19, 19)));
-        assert_eq!(decided(locks), [(4, 4, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(4, 4, Answer::DONE)]);
     });
 }
 
@@ -82,9 +82,9 @@ fn cancelled_waiter_does_not_affect_other_waiters() {
                 .map(|errno| (4, 4, status(errno)))
                 .into_iter()
                 .collect();
-            assert_eq!(decided(locks), completions);
+            assert_eq!(completions_of(locks), completions);
             locks.release_process(member(3), 1);
-            assert_eq!(decided(locks), [(5, 5, Answer::DONE)]);
+            assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         });
     }
 }
@@ -102,7 +102,7 @@ fn waiter_passes_waiters_that_it_does_not_conflict_with() {
             wants(locks, 4, first);
             wants(locks, 5, second);
             locks.release_process(member(3), 1);
-            assert_eq!(decided(locks), [(5, 5, Answer::DONE)]);
+            assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         });
     }
 }
@@ -114,12 +114,15 @@ fn chain_of_waiters_waits_for_held_locks_only() {
         gets(locks, 7, write(1, 30, 39));
         wants(locks, 6, write(1, 25, 39));
         locks.release_process(member(3), 1);
-        assert_eq!(decided(locks), [(5, 5, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         locks.release_process(member(7), 1);
         locks.release_process(member(2), 1);
-        assert_eq!(decided(locks), []);
+        assert_eq!(completions_of(locks), []);
         locks.release_process(member(5), 1);
-        assert_eq!(decided(locks), [(4, 4, Answer::DONE), (6, 6, Answer::DONE)]);
+        assert_eq!(
+            completions_of(locks),
+            [(4, 4, Answer::DONE), (6, 6, Answer::DONE)]
+        );
     });
 }
 
@@ -131,7 +134,7 @@ fn holder_that_blocks_an_earlier_waiter_is_served_before_it() {
         wants(locks, 4, write(1, 0, 19));
         wants(locks, 5, write(1, 19, 29));
         locks.release_process(member(3), 1);
-        assert_eq!(decided(locks), [(5, 5, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
     });
 }
 
@@ -148,9 +151,9 @@ fn wait_on_one_file_does_not_block_another_file() {
         let set = locks.set(member(2), 2, &on(b"b", waiting(write(1, 0, 9))));
         assert_eq!(set, WAITS);
         locks.release_process(member(3), 1);
-        assert_eq!(decided(locks), [(5, 5, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         locks.release_process(member(5), 1);
-        assert_eq!(decided(locks), [(7, 7, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(7, 7, Answer::DONE)]);
     });
 }
 
@@ -162,7 +165,10 @@ fn waiter_granted_a_weaker_lock_unblocks_other_waiters() {
         wants(locks, 4, read(1, 0, 9));
         wants(locks, 5, read(1, 0, 19));
         locks.release_process(member(3), 1);
-        assert_eq!(decided(locks), [(5, 5, Answer::DONE), (4, 4, Answer::DONE)]);
+        assert_eq!(
+            completions_of(locks),
+            [(5, 5, Answer::DONE), (4, 4, Answer::DONE)]
+        );
     });
 }
 
@@ -182,13 +188,16 @@ fn downgrade_grants_every_waiting_read_lock_and_no_write_lock() {
             wants(locks, 5, lock(5));
             wants(locks, 6, shared(lock(6)));
             gets(locks, 2, shared(lock(2)));
-            assert_eq!(decided(locks), [(4, 4, Answer::DONE), (6, 6, Answer::DONE)]);
+            assert_eq!(
+                completions_of(locks),
+                [(4, 4, Answer::DONE), (6, 6, Answer::DONE)]
+            );
             for who in [2, 4, 6] {
                 locks.reclaim(member(who));
             }
-            assert_eq!(decided(locks), [(3, 3, Answer::DONE)]);
+            assert_eq!(completions_of(locks), [(3, 3, Answer::DONE)]);
             locks.reclaim(member(3));
-            assert_eq!(decided(locks), [(5, 5, Answer::DONE)]);
+            assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         });
     }
 }
@@ -201,11 +210,11 @@ fn partial_unlock_grants_waiters_for_the_freed_bytes() {
         wants(locks, 4, write(1, 10, 19));
         wants(locks, 5, read(1, 15, 19));
         gets(locks, 2, unlock(write(1, 10, 19)));
-        assert_eq!(decided(locks), [(4, 4, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(4, 4, Answer::DONE)]);
         gets(locks, 2, read(1, 0, 9));
-        assert_eq!(decided(locks), []);
+        assert_eq!(completions_of(locks), []);
         locks.reclaim(member(4));
-        assert_eq!(decided(locks), [(5, 5, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
     });
 }
 
@@ -222,9 +231,9 @@ fn read_lock_never_waits_for_a_waiting_write_lock() {
         gets(locks, 5, read(1, 0, 9));
         locks.release_process(member(2), 1);
         locks.release_process(member(5), 1);
-        assert_eq!(decided(locks), []);
+        assert_eq!(completions_of(locks), []);
         locks.release_process(member(4), 1);
-        assert_eq!(decided(locks), [(3, 3, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(3, 3, Answer::DONE)]);
     });
 }
 
@@ -237,7 +246,7 @@ fn wait_of_an_open_file_is_not_part_of_a_deadlock_cycle() {
         let wanted = waiting(write(1, 0, 9));
         assert_eq!(locks.set(member(2), 2, &on(b"b", wanted)), WAITS);
         locks.cancel(member(2), 2);
-        assert_eq!(decided(locks), [(2, 2, status(Errno::EINTR))]);
+        assert_eq!(completions_of(locks), [(2, 2, status(Errno::EINTR))]);
     });
 }
 
@@ -254,23 +263,26 @@ fn closed_open_file_stays_until_its_waiting_requests_end() {
         assert_eq!(locks.set(member(5), 5, &waiting(ofd(8, 0, 9))), WAITS);
         locks.close_open_file(member(3), 7);
         locks.close_open_file(member(3), 7);
-        assert_eq!(decided(locks), []);
+        assert_eq!(completions_of(locks), []);
         // One request gets its lock, and the other still waits.
         gets(locks, 2, unlock(flock(1)));
-        assert_eq!(decided(locks), [(3, 2, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(3, 2, Answer::DONE)]);
         assert_eq!(locks.set(member(4), 6, &flock(4)), Err(Errno::EAGAIN));
         // When that request is cancelled, the open file has no holder any more.
         locks.cancel(member(3), 1);
-        assert_eq!(decided(locks), [(3, 1, status(Errno::EINTR))]);
+        assert_eq!(completions_of(locks), [(3, 1, status(Errno::EINTR))]);
         gets(locks, 4, flock(4));
         locks.reclaim(member(2));
-        assert_eq!(decided(locks), [(5, 5, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         // The lock that the request gets goes to the next waiter at once.
         assert_eq!(locks.set(member(3), 7, &waiting(ofd(7, 0, 9))), WAITS);
         assert_eq!(locks.set(member(6), 8, &waiting(ofd(6, 0, 9))), WAITS);
         locks.close_open_file(member(3), 7);
         locks.close_open_file(member(5), 8);
-        assert_eq!(decided(locks), [(3, 7, Answer::DONE), (6, 8, Answer::DONE)]);
+        assert_eq!(
+            completions_of(locks),
+            [(3, 7, Answer::DONE), (6, 8, Answer::DONE)]
+        );
         locks.close_open_file(member(6), 6);
         locks.close_open_file(member(4), 4);
         assert_eq!(locks.open_file_usage().0, 0);
@@ -304,9 +316,9 @@ fn full_wait_queue_refuses_a_conversion_and_keeps_the_old_lock() {
         let wanted = waiting(flock(2));
         assert_eq!(locks.set(member(2), 9, &wanted), Err(Errno::ENOLCK));
         locks.close_open_file(member(3), 3);
-        assert_eq!(decided(locks), []);
+        assert_eq!(completions_of(locks), []);
         locks.close_open_file(member(2), 2);
-        assert_eq!(decided(locks), [(4, 4, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(4, 4, Answer::DONE)]);
     });
 }
 
@@ -321,10 +333,10 @@ fn waiter_that_stays_blocked_gets_edeadlk_if_a_later_lock_has_closed_a_cycle() {
         wants(locks, 3, write(1, 0, 0));
         wants(locks, 2, on(b"/b", write(1, 9, 9)));
         gets(locks, 3, on(b"/b", read(1, 9, 9)));
-        assert_eq!(decided(locks), []);
+        assert_eq!(completions_of(locks), []);
         locks.release_process(member(4), 1);
-        assert_eq!(decided(locks), [(2, 2, status(Errno::EDEADLK))]);
+        assert_eq!(completions_of(locks), [(2, 2, status(Errno::EDEADLK))]);
         locks.release_process(member(2), 1);
-        assert_eq!(decided(locks), [(3, 3, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(3, 3, Answer::DONE)]);
     });
 }

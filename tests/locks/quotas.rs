@@ -5,7 +5,7 @@ use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{DelegatedLockList, DelegatedLocks, FileLock};
 
-use crate::edges::{DONE, WAITS, decided, member, on, read};
+use crate::edges::{DONE, WAITS, completions_of, member, on, read};
 use crate::shares::{ofd, unlock, waiting, write};
 
 const MEMBERS: usize = 4;
@@ -30,7 +30,7 @@ fn with_shared_table(test: impl FnOnce(&mut LockTable<'_>)) {
     for number in 1..5 {
         leaves(&mut locks, number);
     }
-    decided(&mut locks);
+    completions_of(&mut locks);
     assert!(locks.check_invariants());
     for number in 1..5 {
         assert_eq!(locks.charges_of(member(number)), [0; 4], "member {number}");
@@ -149,7 +149,7 @@ fn unlock_of_an_open_file_that_waits_for_a_delegation_counts_as_no_request_of_th
         assert!(locks.check_invariants());
         let list = DelegatedLockList::new();
         assert!(locks.return_delegation(holder, 7, list.locks()));
-        assert_eq!(decided(locks).len(), 2);
+        assert_eq!(completions_of(locks).len(), 2);
         locks.close_open_file(holder, 5);
         assert_eq!(locks.charges_of(holder), [0; 4]);
     });
@@ -313,7 +313,7 @@ fn charges_fit_the_tables_in_random_programs() {
                         leaves(locks, number);
                         delegations.retain(|(of, _)| *of != from);
                     }
-                    _ => drop(decided(locks)),
+                    _ => drop(completions_of(locks)),
                 }
                 assert!(locks.check_invariants(), "after request {seq}");
             }

@@ -8,7 +8,7 @@ use libos_ipc::wire::{
     LockKind, Message,
 };
 
-use crate::edges::{DONE, WAITS, decided, member, now, on, read, status, with_table};
+use crate::edges::{DONE, WAITS, completions_of, member, now, on, read, status, with_table};
 use crate::shares::{flock, ofd, unlock, waiting, write};
 
 const DELEGATED: Result<SetOutcome, Errno> = Ok(SetOutcome::Delegated(DelegatedLocks::MAX));
@@ -258,7 +258,7 @@ fn returned_delegation_is_recalled_no_more_and_others_still_are() {
             let mut left = vec![1, 2, 3];
             for number in order {
                 assert!(return_delegation(locks, 2, number, &[]));
-                assert_eq!(decided(locks), [(9, number, Answer::DONE)]);
+                assert_eq!(completions_of(locks), [(9, number, Answer::DONE)]);
                 left.retain(|other| *other != number);
                 let expected: Vec<_> = left.iter().map(|number| (2, *number)).collect();
                 assert_eq!(round(locks), expected, "{order:?}");
@@ -291,7 +291,7 @@ fn oldest_outstanding_recall_is_overdue_first() {
         assert_eq!(locks.first_recall(), Some((3, member(4))));
         assert!(return_delegation(locks, 4, 3, &[]));
         assert_eq!((locks.first_recall(), locks.last_recall()), (None, 3));
-        assert_eq!(decided(locks).len(), 3);
+        assert_eq!(completions_of(locks).len(), 3);
     });
 }
 
@@ -324,7 +324,7 @@ fn deferred_requests_are_answered_after_the_return() {
         assert_eq!(locks.set(member(6), 9, &a(unlock(write(1, 0, 9)))), DONE);
         assert_eq!(locks.waiting_usage().0, 7);
         locks.cancel(member(5), 8);
-        assert_eq!(decided(locks), [(5, 8, status(Errno::EINTR))]);
+        assert_eq!(completions_of(locks), [(5, 8, status(Errno::EINTR))]);
         assert_eq!(round(locks), [(2, 1)]);
         assert!(return_delegation(locks, 2, 1, &[(1, 0, 9, true)]));
         let found = HeldLock {
@@ -343,10 +343,10 @@ fn deferred_requests_are_answered_after_the_return() {
             (4, 5, status(Errno::EAGAIN)),
             (4, 6, Answer::DONE),
         ];
-        assert_eq!(decided(locks), completions);
+        assert_eq!(completions_of(locks), completions);
         assert_eq!(locks.waiting_usage().0, 1);
         locks.reclaim(member(2));
-        assert_eq!(decided(locks), [(5, 7, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(5, 7, Answer::DONE)]);
     });
 }
 
@@ -365,7 +365,7 @@ fn full_wait_queue_refuses_requests_for_a_delegated_file() {
         locks.reclaim(member(3));
         assert_eq!(locks.set(member(4), 3, &a), WAITS);
         locks.reclaim(member(2));
-        assert_eq!(decided(locks), [(4, 3, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(4, 3, Answer::DONE)]);
     });
 }
 
@@ -450,7 +450,7 @@ fn contend(locks: &mut LockTable<'_>, name: &[u8]) {
     assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), DELEGATED);
     assert_eq!(locks.set(member(3), 1, &lock), WAITS);
     assert!(return_delegation(locks, 2, 1, &[]));
-    assert_eq!(decided(locks), [(3, 1, Answer::DONE)]);
+    assert_eq!(completions_of(locks), [(3, 1, Answer::DONE)]);
     locks.release_process(member(3), 1);
 }
 
@@ -512,7 +512,7 @@ fn member_that_left_with_a_recalled_file_gets_no_delegation_when_it_comes_back()
         locks.reclaim(member(2));
         // A member that leaves with a file that nobody has asked for comes back as before.
         locks.reclaim(member(4));
-        assert_eq!(decided(locks), [(9, 1, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(9, 1, Answer::DONE)]);
         assert_eq!(set_or_delegate(locks, 2, b'c', 2), DONE);
         locks.reclaim(member(2));
         assert_eq!(set_or_delegate(locks, 4, b'c', 2), DELEGATED);
@@ -532,7 +532,7 @@ fn contended_file_is_not_delegated_after_contention_on_files_that_replace_it_in_
             if set == DELEGATED {
                 assert_eq!(locks.set(member(3), 1, &lock), WAITS);
                 assert!(return_delegation(locks, 2, 1, &[]));
-                assert_eq!(decided(locks), [(3, 1, Answer::DONE)]);
+                assert_eq!(completions_of(locks), [(3, 1, Answer::DONE)]);
             }
             locks.release_process(member(2), 1);
             locks.release_process(member(3), 1);

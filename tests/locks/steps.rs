@@ -6,7 +6,7 @@ use libos_ipc::leader::{Leader, LeaderCapacities, Op, Outcome, Presence};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LockKind, Message};
 
-use crate::edges::{DONE, WAITS, decided, member, on, read, status, with_table};
+use crate::edges::{DONE, WAITS, completions_of, member, on, read, status, with_table};
 use crate::shares::{ofd, unlock, waiting, write};
 
 const LIMITS: LockLimits = LockLimits {
@@ -108,7 +108,7 @@ fn unlock_tries_only_the_requests_that_it_can_unblock() {
         }
         assert!(!locks.has_completions());
         assert_eq!(set(locks, &on(b"2", unlock(write(HOLDER, 0, 0)))).0, DONE);
-        assert_eq!(decided(locks), [(2, 1, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(2, 1, Answer::DONE)]);
     });
 }
 
@@ -121,7 +121,7 @@ fn cancelling_a_request_does_not_visit_the_others() {
         let ((), released) = steps(locks, |locks| locks.release_process(member(2), 78));
         assert!(released < SINGLE, "{released} steps");
         assert_eq!(
-            decided(locks),
+            completions_of(locks),
             [(2, 77, status(Errno::EINTR)), (2, 78, status(Errno::ESRCH))]
         );
     });
@@ -156,7 +156,10 @@ fn requests_are_tried_in_order_of_arrival_whatever_blocked_them() {
             assert_eq!(set(locks, &lock).0, WAITS);
         }
         locks.release_process(member(2), 1);
-        let served: Vec<u64> = decided(locks).iter().map(|(_, seq, _)| *seq).collect();
+        let served: Vec<u64> = completions_of(locks)
+            .iter()
+            .map(|(_, seq, _)| *seq)
+            .collect();
         assert_eq!(served, (100..120).collect::<Vec<_>>());
     });
 }
@@ -208,7 +211,7 @@ fn end_of_a_process_with_many_locks_is_applied_in_portions() {
         }
         assert_eq!(portions, 313);
         // All wait for the whole file, so the first gets it with the last portion.
-        assert_eq!(decided(locks), [(2, 1, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(2, 1, Answer::DONE)]);
     });
 }
 
@@ -221,9 +224,9 @@ fn each_portion_grants_what_it_has_unblocked() {
             assert_eq!(set(locks, &behind).0, WAITS);
         }
         assert!(!locks.release_process_portion(member(2), 1));
-        assert_eq!(decided(locks).len(), 64);
+        assert_eq!(completions_of(locks).len(), 64);
         assert!(locks.release_process_portion(member(2), 1));
-        assert_eq!(decided(locks).len(), 36);
+        assert_eq!(completions_of(locks).len(), 36);
         locks.reclaim(member(2));
     });
 }
@@ -267,7 +270,7 @@ fn death_of_a_member_is_applied_in_portions() {
             (left, portions) = (next, portions + 1);
         }
         assert!((336..400).contains(&portions), "{portions} portions");
-        assert_eq!(decided(locks), [(3, 9, Answer::DONE)]);
+        assert_eq!(completions_of(locks), [(3, 9, Answer::DONE)]);
         assert_eq!((locks.open_file_usage().0, locks.lock_usage().0), (0, 1));
     });
 }
@@ -346,7 +349,7 @@ fn open_file_that_was_closed_during_a_wait_is_released_in_portions() {
         assert_eq!(locks.open_file_usage().0, 1);
         assert!(release_all(locks) >= 10);
         assert_eq!((locks.open_file_usage().0, locks.lock_usage().0), (0, 1));
-        let _ = decided(locks);
+        let _ = completions_of(locks);
     });
 }
 

@@ -162,14 +162,14 @@ impl<'m> Table<'m> {
 
     pub(crate) fn served(&mut self) -> BTreeMap<usize, i32> {
         let mut served = BTreeMap::new();
-        while let Some(decided) = self.locks.take_completion() {
-            let process = decided.from.get() as usize - 2;
+        while let Some(completions_of) = self.locks.take_completion() {
+            let process = completions_of.from.get() as usize - 2;
             let wish = self.waiting.remove(&process).expect("it waited");
-            if errno_of(&decided) == 0 {
+            if errno_of(&completions_of) == 0 {
                 assert!(self.model.conflicting_owners(&wish).is_empty(), "{wish:?}");
                 self.model.set(&wish, Some(wish.write));
             }
-            served.insert(process, errno_of(&decided));
+            served.insert(process, errno_of(&completions_of));
         }
         served
     }
@@ -200,8 +200,8 @@ fn found_of(held: &HeldLock) -> Found {
     }
 }
 
-fn errno_of(decided: &Completion) -> i32 {
-    match decided.answer {
+fn errno_of(completions_of: &Completion) -> i32 {
+    match completions_of.answer {
         Answer::Status(result) => result.err().map_or(0, Errno::get),
         other => panic!("{other:?}"),
     }

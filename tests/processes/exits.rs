@@ -263,7 +263,7 @@ fn orphans_get_the_first_process_as_parent() {
         .unwrap();
     assert_eq!((exit.pid, exit.code), (pid, 9));
     assert_eq!(exit.parent_pid, Some(family.first.pid));
-    until("the embedder heard of both", || {
+    until("the embedder was notified of both", || {
         family.first.ended().len() == 2
     });
     assert_eq!(family.first.ended(), [(parent_pid, 0, 0), (pid, 9, 0)]);
@@ -320,7 +320,9 @@ fn a_subreaper_gets_the_orphans_below_it() {
         Err(Error::NoChild)
     );
     assert_eq!(family.first.ended(), []);
-    until("the embedder heard of all", || reaper.ended().len() == 3);
+    until("the embedder was notified of all", || {
+        reaper.ended().len() == 3
+    });
 }
 
 #[test]
@@ -430,7 +432,7 @@ fn many_children_that_end_at_once_are_each_reported_once() {
     seen.sort_unstable();
     pids.sort_unstable();
     assert_eq!(seen, pids);
-    until("the embedder heard of all", || {
+    until("the embedder was notified of all", || {
         family.first.ended().len() == CHILDREN
     });
     until("all pids are free", || {

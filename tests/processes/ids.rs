@@ -8,7 +8,7 @@ use crate::family::{Family, Process, WAIT, until};
 use crate::members::UnresponsiveMember;
 
 /// The member transfers an ID to a process that is being started, and dies.
-fn hand_on_and_die(family: &Family, giver: Process, to: &Identity) -> Id {
+fn transfer_and_die(family: &Family, giver: Process, to: &Identity) -> Id {
     let id = giver.node.take_id(WAIT).unwrap();
     giver.node.transfer_id(id, to.vmid, WAIT).unwrap();
     let vmid = giver.vmid();
@@ -29,7 +29,7 @@ fn ids_transferred_to_a_child_before_it_joins_stay_with_the_child() {
     let family = Family::new();
     let giver = family.child();
     let identity = family.first.node.start_child(WAIT).unwrap();
-    let id = hand_on_and_die(&family, giver, &identity);
+    let id = transfer_and_die(&family, giver, &identity);
     let child = family.started(identity);
     child.node.accept_id(id).unwrap();
     let owner = family.first.node.owner_of(id, WAIT).unwrap();
@@ -46,13 +46,13 @@ fn ids_transferred_to_a_child_that_never_joins_are_freed() {
     // The parent abandons the child.
     let giver = family.child();
     let identity = first.start_child(WAIT).unwrap();
-    let id = hand_on_and_die(&family, giver, &identity);
+    let id = transfer_and_die(&family, giver, &identity);
     first.abandon_child(identity.vmid).unwrap();
     assert_eq!(first.owner_of(id, WAIT), Ok(None));
     // The parent has ended, and the child has not joined in time.
     let (giver, parent) = (family.child(), family.child());
     let identity = parent.node.start_child(WAIT).unwrap();
-    let id = hand_on_and_die(&family, giver, &identity);
+    let id = transfer_and_die(&family, giver, &identity);
     assert_eq!(first.owner_of(id, WAIT), Ok(Some(identity.vmid)));
     parent.die();
     until("the ID is free", || first.owner_of(id, WAIT) == Ok(None));

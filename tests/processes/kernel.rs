@@ -185,8 +185,8 @@ pub(crate) fn ends_of_parents() -> [String; 2] {
         read_byte(reaper_may);
         0
     });
-    let mut heard = [String::new(), String::new()];
-    let mut next = |who: usize, from| heard[who].push(char::from(read_byte(from)));
+    let mut received = [String::new(), String::new()];
+    let mut next = |who: usize, from| received[who].push(char::from(read_byte(from)));
     next(0, from_early);
     write_byte(let_parent, 0);
     next(0, from_early);
@@ -209,7 +209,7 @@ pub(crate) fn ends_of_parents() -> [String; 2] {
     ] {
         ends.into_iter().for_each(close);
     }
-    heard
+    received
 }
 
 /// Returns the results of `getpgid`, `getsid`, `setpgid`, `kill` with 0 and `waitpid` for a

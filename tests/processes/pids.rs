@@ -13,21 +13,21 @@ use crate::kernel::{alone, code_of, fork};
 
 /// Whether the pid is assigned again: of a living process, a zombie, a reaped process, and of the
 /// leader of a group, and of a session, each with and without a member.
-type Again = [bool; 7];
+type Reuse = [bool; 7];
 
 /// The expected result.
-const EXPECTED: Again = [false, false, true, false, true, false, true];
+const EXPECTED: Reuse = [false, false, true, false, true, false, true];
 
 /// Orders the results: for a living process; then for a zombie, a group and a session, while their
 /// pids are in use, and after that.
-fn in_order(living: bool, before: [bool; 3], after: [bool; 3]) -> Again {
+fn in_order(living: bool, before: [bool; 3], after: [bool; 3]) -> Reuse {
     let [zombie, group, session] = before;
     let [reaped, no_group, no_session] = after;
     [living, zombie, reaped, group, no_group, session, no_session]
 }
 
 /// Encodes the result as an exit code.
-fn code(again: Again) -> c_int {
+fn code(again: Reuse) -> c_int {
     let bits = again.iter();
     bits.fold(0, |bits, again| bits << 1 | c_int::from(*again))
 }
@@ -154,7 +154,7 @@ fn comes_next(pid: pid_t) -> Option<bool> {
 }
 
 /// Returns the kernel's results, in the first process of a PID space.
-fn kernel() -> Option<Again> {
+fn kernel() -> Option<Reuse> {
     let (living, zombie) = (child(|| ()), child(|| ()));
     let (group, in_group) = (child(|| ()), child(|| ()));
     // SAFETY: no memory is involved, here and below.

@@ -136,7 +136,7 @@ fn record_locks_pass_from_member_to_member() {
         pid: 2,
         ..LOCK
     };
-    assert_eq!(one.owner_of(1), 0, "the leader has heard of it");
+    assert_eq!(one.owner_of(1), 0, "the leader has handled it");
     assert_eq!(set(&mut two, &circle), -EDEADLK);
 
     // A member that ends without a message leaves no lock.

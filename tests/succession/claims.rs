@@ -183,15 +183,19 @@ fn leader_that_announces_itself_before_the_limit_sees_that_the_member_has_waited
 }
 
 #[test]
-fn of_two_successors_the_later_one_is_followed_in_whatever_order_they_are_heard() {
+fn later_of_two_successors_is_followed_in_whatever_order_their_announcements_come() {
     let led = Led::new();
     let listener = UnixListener::bind(format!("{}.8", led.base.display())).unwrap();
     let frames = || led.member.statistics().frames_in;
     let before = frames();
     let _later = announce(&led.base, 8, (5, 8, 8));
-    wait_until("the later one is heard", || frames() >= before + 2);
+    wait_until("the announcement of the later one has come", || {
+        frames() >= before + 2
+    });
     let ended = announce(&led.base, 7, (4, 6, 7));
-    wait_until("the one before it is heard", || frames() >= before + 4);
+    wait_until("the announcement of the one before has come", || {
+        frames() >= before + 4
+    });
     drop(ended);
     drop(led.leader);
     wait_until("the member rejoins the later one", || {

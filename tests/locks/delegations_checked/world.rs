@@ -188,11 +188,11 @@ impl World<'_> {
                 self.seen.unseen[who] = None;
             }
         }
-        while let Some(decided) = self.leader.take_completion() {
-            let Answer::Status(result) = decided.answer else {
+        while let Some(completion) = self.leader.take_completion() {
+            let Answer::Status(result) = completion.answer else {
                 panic!("nobody asks");
             };
-            self.seen.down[decided.from.get() as usize - 2].push_back(answer(result));
+            self.seen.down[completion.from.get() as usize - 2].push_back(answer(result));
         }
         while let Some((to, number)) = self.leader.next_recall() {
             self.seen.down[to.get() as usize - 2].push_back(Down::Recall(number));

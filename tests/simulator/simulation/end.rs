@@ -110,7 +110,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         };
         let long = Wait::at_most(LONG);
         let exited = node.exit(exit, long);
-        if exited.is_ok() && !own.is_dead() && !with(|world| world.faults().hold_up()) {
+        if exited.is_ok() && !own.is_dead() && !with(|world| world.faults().may_overrun()) {
             with(|world| world.checks.family.has_exited(own.vmid));
         }
         let exited = exited.and_then(|()| node.release_idle_ranges(long));
@@ -256,7 +256,7 @@ fn begin_end(world: &mut World, own: &Own, how: (u32, u32)) {
     }
     world.checks.family.ends(own.vmid, how);
     world.checks.heartbeats.ends(own.vmid);
-    if world.faults().hold_up() {
+    if world.faults().may_overrun() {
         // Its exit report may arrive too late.
         let without_word = (0, libos_ipc::leader::SIGPWR);
         world.checks.family.ends(own.vmid, without_word);

@@ -206,7 +206,7 @@ impl Faults {
     }
 
     /// Returns true if a wait may take longer than a limit of the library itself allows.
-    pub(crate) fn hold_up(self) -> bool {
+    pub(crate) fn may_overrun(self) -> bool {
         self.has(Fault::Stall) || self.has(Fault::Silence)
     }
 
@@ -218,7 +218,7 @@ impl Faults {
     /// Returns true if bytes may take any time.
     pub(crate) fn are_late(self) -> bool {
         let is_stopped = self.has(Fault::Stop) || self.has(Fault::MemberStop);
-        self.hold_up() || self.has(Fault::Delay) || is_stopped
+        self.may_overrun() || self.has(Fault::Delay) || is_stopped
     }
 }
 

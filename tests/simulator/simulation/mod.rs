@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         identity: Identity::LEADER,
         number: 0,
         made: 0,
-        born: 0,
+        started_at: 0,
     };
     tasks::run_all(first, faults.has(Fault::Hostile));
     let mut world = world::end().expect("begun above");

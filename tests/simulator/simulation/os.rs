@@ -127,7 +127,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             ));
             // A process that is ending loses its leader, too.
             let is_ending = !world.checks.family.is_certain(self.vmid);
-            let may_be = is_ending || world.faults().hold_up();
+            let may_be = is_ending || world.faults().may_overrun();
             let outcome = world.checks.heartbeats.reported(self.vmid, may_be);
             world.check("heartbeats", outcome);
         });

@@ -30,7 +30,7 @@ pub(crate) struct NewProcess {
     /// The time at which its identity was made, with what its parent knew of the family.
     pub(crate) made: u64,
     /// The time at which it was started.
-    pub(crate) born: u64,
+    pub(crate) started_at: u64,
 }
 
 /// The state that the threads of a process share.
@@ -58,7 +58,7 @@ pub(crate) struct Own {
     pub(crate) pid: Id,
     pub(crate) place: usize,
     pub(crate) made: u64,
-    pub(crate) born: u64,
+    pub(crate) started_at: u64,
     pub(crate) is_leader: bool,
     pub(crate) has_threads: bool,
     pub(crate) interrupts: [Interrupt; THREADS],
@@ -166,7 +166,7 @@ fn live_in<const READS: bool>(
         pid: identity.pid.map_or(0, Pid::get),
         place,
         made: birth.made,
-        born: birth.born,
+        started_at: birth.started_at,
         is_leader: identity.is_leader(),
         has_threads: READS,
         interrupts: [const { Interrupt::new() }; THREADS],
@@ -266,7 +266,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
             Ok(pid) => {
                 let pid = pid.get();
                 if own.is_leader {
-                    world.checks.family.born(own.vmid, pid, 0, pid);
+                    world.checks.family.started(own.vmid, pid, 0, pid);
                 }
                 world.checks.family.joined(own.vmid, pid);
                 let is_certain = world.checks.family.is_certain(own.vmid);
@@ -275,14 +275,14 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
             Err(error) => {
                 let family = &world.checks.family;
                 // Without its parent its time is limited.
-                let is_late = world.network.now - own.born > nanoseconds(START_LIMIT);
+                let is_late = world.network.now - own.started_at > nanoseconds(START_LIMIT);
                 let has_parent = own.is_leader || family.is_certain(parent);
-                let is_cut_off = error == Error::CutOff && world.faults().hold_up();
+                let is_cut_off = error == Error::CutOff && world.faults().may_overrun();
                 // The process has no heir to turn to before it has joined.
                 let succession = &world.checks.succession;
                 // A leader that is leaving gives up a process whose stream stands still.
-                let has_waited = world.network.now - own.born > nanoseconds(SUCCESSION_LIMIT);
-                let is_late_leader = has_waited && world.faults().hold_up();
+                let has_waited = world.network.now - own.started_at > nanoseconds(SUCCESSION_LIMIT);
+                let is_late_leader = has_waited && world.faults().may_overrun();
                 let is_leader_gone = error == Error::LeaderGone
                     && (succession.has_ended_since(own.made)
                         || succession.may_be_gone(family)

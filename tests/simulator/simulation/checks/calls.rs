@@ -44,7 +44,7 @@ impl Calls {
     pub(crate) fn new(faults: Faults) -> Calls {
         Calls {
             faults,
-            may_miss_leader: faults.have_heirs() && faults.hold_up(),
+            may_miss_leader: faults.have_heirs() && faults.may_overrun(),
             is_leader_gone: false,
             leader_ended: None,
             unled: BTreeMap::new(),
@@ -114,7 +114,7 @@ impl Calls {
                 true
             }
             Some(Error::LeaderGone | Error::ShuttingDown) => is_ending,
-            Some(Error::CutOff) => is_secure && (is_ending || self.faults.hold_up()),
+            Some(Error::CutOff) => is_secure && (is_ending || self.faults.may_overrun()),
             Some(_) => false,
         };
         if may_be {

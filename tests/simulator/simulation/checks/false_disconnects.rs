@@ -18,7 +18,7 @@ impl FalseDisconnects {
     pub(crate) fn new(faults: Faults) -> FalseDisconnects {
         FalseDisconnects {
             // A member disconnects a peer that is silent for too long, or for which it has no room.
-            may_close: faults.hold_up() || faults.has(Fault::Capacity),
+            may_close: faults.may_overrun() || faults.has(Fault::Capacity),
             has_hostile: faults.has(Fault::Hostile),
             may_be_log: faults.have_heirs(),
         }

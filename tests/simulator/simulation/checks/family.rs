@@ -44,7 +44,7 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    pub(crate) fn born(&mut self, vmid: u32, pid: Id, parent: u32, group: Id) {
+    pub(crate) fn started(&mut self, vmid: u32, pid: Id, parent: u32, group: Id) {
         let process = Process {
             vmid,
             pid,

@@ -33,7 +33,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    fn is_in_the_way(&self, other: &Claim) -> bool {
+    fn conflicts_with(&self, other: &Claim) -> bool {
         self.space == other.space
             && self.owner != other.owner
             && (self.write || other.write)
@@ -207,7 +207,7 @@ impl Files {
             |owner| matches!(owner, Owner::Handle(handle) if !self.holders.is_sure(handle));
         let mut all = self.maybe.iter();
         let is_right = all.any(|span| {
-            span.claim.is_in_the_way(claim) && (span.to >= began || is_lost(span.claim.owner))
+            span.claim.conflicts_with(claim) && (span.to >= began || is_lost(span.claim.owner))
         });
         if is_right || !claim.space.0 {
             return Ok(());
@@ -256,7 +256,7 @@ impl Files {
             let holders = self
                 .maybe
                 .iter()
-                .filter(|span| span.to >= began && span.claim.is_in_the_way(way));
+                .filter(|span| span.to >= began && span.claim.conflicts_with(way));
             for holder in holders {
                 let owner = holder.claim.owner;
                 if owner == claim.owner && way.owner != owner {

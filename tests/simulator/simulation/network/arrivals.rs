@@ -19,15 +19,15 @@ impl Network {
     /// An event is under way.
     pub(super) fn arrives(&mut self, pipe: usize, from: usize, to: usize, what: Arrival) {
         let mut then = self.now;
-        if self.strikes(self.rates.delay) {
+        if self.roll(self.rates.delay) {
             let most = [50 * MICROSECOND, MILLISECOND, 20 * MILLISECOND][self.rng.usize(..3)];
             then += self.rng.u64(..most);
         }
-        if self.strikes(self.rates.stall) {
+        if self.roll(self.rates.stall) {
             let most = [10, 500, 10_000][self.rng.usize(..3)] * MILLISECOND;
             then += self.rng.u64(..most);
         }
-        if self.strikes(self.rates.silence) {
+        if self.roll(self.rates.silence) {
             let span = [20, 1_000, 30_000][self.rng.usize(..3)] * MILLISECOND;
             self.silent.push((from, to, self.now + span));
         }

@@ -194,7 +194,7 @@ impl Network {
         }
     }
 
-    fn strikes(&mut self, rate: u16) -> bool {
+    fn roll(&mut self, rate: u16) -> bool {
         rate > 0 && self.rng.u16(..1024) < rate
     }
 
@@ -237,7 +237,7 @@ impl Network {
     }
 
     pub(crate) fn connect(&mut self, from: usize, vmid: u32) -> Result<End, ConnectError> {
-        if self.strikes(self.rates.busy) {
+        if self.roll(self.rates.busy) {
             return Err(ConnectError::Busy);
         }
         if self.is_dead(from) {
@@ -281,7 +281,7 @@ impl Network {
         if self.places[place].backlog.is_empty() {
             return Err(AcceptError::WouldBlock);
         }
-        if self.strikes(self.rates.busy / 4) {
+        if self.roll(self.rates.busy / 4) {
             return Err(AcceptError::Exhausted);
         }
         let pipe = self.places[place].backlog.pop_front();
@@ -379,10 +379,10 @@ impl Network {
         if count == 0 {
             return Err(StreamError::WouldBlock);
         }
-        if self.strikes(self.rates.block) {
+        if self.roll(self.rates.block) {
             return Err(self.hold_off());
         }
-        if self.strikes(self.rates.split) {
+        if self.roll(self.rates.split) {
             count = self.rng.usize(1..=count);
         }
         let death = self.dies_at_write(writer);
@@ -394,7 +394,7 @@ impl Network {
             Some(Part::Some) => count = self.rng.usize(1..=count),
             Some(Part::All) | None => {}
         }
-        let mut breaks = self.strikes(self.rates.disconnect);
+        let mut breaks = self.roll(self.rates.disconnect);
         if let Some(left) = &mut self.cut_after {
             *left = left.saturating_sub(count as u64);
             breaks |= *left == 0;
@@ -450,13 +450,13 @@ impl Network {
             };
         }
         let mut count = buffer.len().min(pipe.arrived);
-        if self.strikes(self.rates.block) {
+        if self.roll(self.rates.block) {
             return Err(self.hold_off());
         }
-        if self.strikes(self.rates.split) {
+        if self.roll(self.rates.split) {
             count = self.rng.usize(1..=count);
         }
-        if self.strikes(self.rates.disconnect) {
+        if self.roll(self.rates.disconnect) {
             self.break_off(end.pipe);
             return Err(StreamError::Closed);
         }

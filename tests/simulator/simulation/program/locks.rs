@@ -230,11 +230,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
             node.find_lock(&lock, wait)
         });
         if let Ok(Some(held)) = found {
-            let is_in_the_way = held.pid != self.own.pid
+            let conflicts = held.pid != self.own.pid
                 && held.start <= lock.end
                 && lock.start <= held.end
                 && (held.kind() == LockKind::Write || lock.kind == LockKind::Write);
-            if !is_in_the_way {
+            if !conflicts {
                 let what = Err(format!("{held:?} is said to be in the way of {lock:?}"));
                 with(|world| world.check("locks", what));
             }

@@ -140,8 +140,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             if result_is_ok {
                 let faults = world.faults();
-                let is_prompt =
-                    world.plan.is_secure() && !faults.hold_up() && !faults.has(Fault::Disconnect);
+                let is_prompt = world.plan.is_secure()
+                    && !faults.may_overrun()
+                    && !faults.has(Fault::Disconnect);
                 let outcome = world.checks.heartbeats.succeeded(&call, now, is_prompt);
                 world.check("heartbeats", outcome);
             }

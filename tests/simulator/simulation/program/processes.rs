@@ -62,7 +62,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 // process.
                 checks.signals.pid_is_reused(pid);
             }
-            checks.family.born(vmid, pid, parent, group);
+            checks.family.started(vmid, pid, parent, group);
             if !is_known {
                 // The child is in the group that its parent was in when the leader added it.
                 checks.family.may_change_group(vmid);
@@ -77,12 +77,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         }
         with(|world| {
-            let born = world.network.now;
+            let started_at = world.network.now;
             world.new_processes.push(NewProcess {
                 identity,
                 number,
                 made,
-                born,
+                started_at,
             });
         });
         self.await_child(&identity);
