@@ -10,7 +10,9 @@ use crate::file_locks::LockTable;
 use crate::parts;
 use crate::shared_state::{RequestError, Server};
 use crate::store::{Digest, HAS_REPLICAS};
-use crate::wire::{Answer, EndQuery, IdRange, Message, ProcessNote, SyncCode};
+use crate::wire::{
+    Answer, EndQuery, IdRange, Message, Process, ProcessNote, ProcessQuery, SyncCode,
+};
 
 impl Leader<'_> {
     /// Applies an operation: the only way in which the leader's state changes. Takes a bounded number of
@@ -239,21 +241,25 @@ impl Leader<'_> {
 
     /// Answers a request that changes nothing; none for any other message.
     pub fn look_up(&mut self, from: Vmid, message: &Message<'_>) -> Option<Answer<'static>> {
-        Some(match *message {
-            Message::GetIdOwner(id) => Answer::Owner(self.owner_of(id).map_or(0, Vmid::get)),
+        match message {
+            Message::GetIdOwner(id) => Some(Answer::Owner(self.owner_of(*id).map_or(0, Vmid::get))),
             Message::ProcessQuery(query) if parts::PROCESSES => {
-                let process = self.processes.query(&query).or_else(|errno| {
-                    // The ID of a thread is in a range of its process. Only that process knows
-                    // whether the ID is a thread's.
-                    let owner = self.ranges.owner_of(query.pid).ok_or(errno)?;
-                    self.processes.query_owner(&query, owner)
-                });
-                Answer::Process(process)
+                Some(Answer::Process(self.find_process(query)))
             }
             Message::ProcessEnd(EndQuery { pid, group }) if parts::PROCESSES => {
-                Answer::End(self.processes.find_child_exit(from, pid, group))
+                let end = self.processes.find_child_exit(from, *pid, *group);
+                Some(Answer::End(end))
             }
-            _ => return None,
+            _ => None,
+        }
+    }
+
+    fn find_process(&mut self, query: &ProcessQuery) -> Result<Process, Errno> {
+        self.processes.query(query).or_else(|errno| {
+            // The ID of a thread is in a range of its process. Only that process knows whether the ID is a
+            // thread's.
+            let owner = self.ranges.owner_of(query.pid).ok_or(errno)?;
+            self.processes.query_owner(query, owner)
         })
     }
 

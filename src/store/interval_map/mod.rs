@@ -179,14 +179,12 @@ impl<'m> IntervalMap<'m> {
         {
             return Some(Interval::of(node, hint));
         }
-        let index = self.search(number, bucket)?;
-        let node = self.tree.nodes.get(index as usize)?;
-        Some(Interval::of(node, index))
+        self.search(number, bucket)
     }
 
-    /// Returns the number of the node that contains `number`, and makes it the hint.
+    /// As [`IntervalMap::find`], in the tree. The interval becomes the hint.
     #[cfg_attr(not(static_library), inline(never))]
-    fn search(&mut self, number: u32, bucket: usize) -> Option<u32> {
+    fn search(&mut self, number: u32, bucket: usize) -> Option<Interval> {
         if *self.occupancy.get(bucket)? == 0 {
             return None;
         }
@@ -196,7 +194,7 @@ impl<'m> IntervalMap<'m> {
         }
         let index = self.tree.nodes.index_of(node);
         *self.hints.get_mut(bucket)? = index;
-        Some(index)
+        Some(Interval::of(node, index))
     }
 
     /// Returns the lowest free numbers from `from` on.
