@@ -57,8 +57,8 @@ impl<P: Pal> Drop for ClaimedWaiter<'_, '_, P> {
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Blocks until the machine has its result. `step` polls the machine, and never blocks; with an
-    /// error it ends the machine's wait, because one of `limits` is reached. The machine has claimed the
-    /// waiter just before, and that has cleared its event.
+    /// error it first ends the machine's wait, because one of `limits` is reached. The machine has claimed
+    /// the waiter just before, and that has cleared its event.
     pub(in crate::node) fn block_on(
         &self,
         token: WaitToken,
@@ -66,8 +66,9 @@ impl<'m, P: Pal> Node<'m, P> {
         mut reader: Option<&mut CallerRead<'_, '_, 'm, P>>,
         step: &mut dyn FnMut(Option<Error>) -> Progress,
     ) {
+        let mut reached = None;
         loop {
-            let (wake, limits) = match step(None) {
+            let (wake, limits) = match step(reached) {
                 Progress::Done => return,
                 Progress::Pending(wake) => (wake, limits),
                 Progress::Finishing(until) => {
@@ -75,12 +76,10 @@ impl<'m, P: Pal> Node<'m, P> {
                     (None, Limits { until, interrupt })
                 }
             };
-            if let Some(error) = limits.reached(&self.pal) {
+            reached = limits.reached(&self.pal);
+            if reached.is_some() {
                 if let Some(reader) = &mut reader {
                     reader.return_half();
-                }
-                if step(Some(error)) == Progress::Done {
-                    return;
                 }
                 continue;
             }
@@ -117,8 +116,9 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(target) = target {
             self.waiters.set_target(token, target);
         }
+        let mut reached = None;
         loop {
-            let limits = match step(None) {
+            let limits = match step(reached) {
                 Progress::Done => return Poll::Ready(()),
                 Progress::Pending(_) => limits,
                 Progress::Finishing(until) => Limits {
@@ -127,14 +127,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 },
             };
             limits.watch_interrupt(token);
-            let Some(error) = limits.reached(&self.pal) else {
+            reached = limits.reached(&self.pal);
+            if reached.is_none() {
                 if self.waiters.limit_task(token, limits.until) {
                     self.wake();
                 }
                 return Poll::Pending;
-            };
-            if step(Some(error)) == Progress::Done {
-                return Poll::Ready(());
             }
         }
     }

@@ -216,8 +216,10 @@ impl Call {
         may_wait: bool,
         data: &mut ReplyData<'_>,
     ) -> Option<Result<Answer<'static>, Error>> {
-        if let Some(error) = limit {
-            return self.interrupt(node, peer, error, data);
+        if let Some(error) = limit
+            && let Some(outcome) = self.interrupt(node, peer, error, data)
+        {
+            return Some(outcome);
         }
         if let (Some(peer), Some(message)) = (peer, message)
             && !self.is_sent()
