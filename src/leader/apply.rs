@@ -254,6 +254,7 @@ impl Leader<'_> {
         }
     }
 
+    /// Returns the process that a query asks for.
     fn find_process(&mut self, query: &ProcessQuery) -> Result<Process, Errno> {
         self.processes.query(query).or_else(|errno| {
             // The ID of a thread is in a range of its process. Only that process knows whether the ID is a

@@ -254,7 +254,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Delivers an answer to its waiter.
-    pub(crate) fn handle_answer(
+    fn handle_answer(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
@@ -263,21 +263,16 @@ impl<'m, P: Pal> Node<'m, P> {
         if self.leads() && Signals::is_forwarded(seq) {
             return self.handle_signal_answer(peer, seq, payload);
         }
-        match self.handle_rejoin_answer(peer, seq, payload) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(refusal) => {
-                self.fault(peer, refusal);
-                return Err(refusal);
-            }
+        if let Some(following) = self.following()
+            && self.handle_answer_as_follower(following, peer, seq, payload)?
+        {
+            return Ok(());
         }
-        self.note_answer(peer, seq);
-        let delivery = self.waiters.answer(peer.vmid(), seq, payload);
-        if let Delivery::Wrong = delivery {
-            self.fault(peer, Refusal::WrongAnswer);
-            return Err(Refusal::WrongAnswer);
+        match self.waiters.answer(peer.vmid(), seq, payload) {
+            Delivery::Done => {}
+            Delivery::Wrong => return Err(Refusal::WrongAnswer),
+            delivery => self.finish_delivery(&delivery),
         }
-        self.finish_delivery(&delivery);
         Ok(())
     }
 
@@ -289,7 +284,6 @@ impl<'m, P: Pal> Node<'m, P> {
         payload: &[u8],
     ) -> Result<(), Refusal> {
         let Ok(Answer::Status(result)) = Answer::decode(Expected::Status, payload) else {
-            self.fault(peer, Refusal::WrongAnswer);
             return Err(Refusal::WrongAnswer);
         };
         // The numbers of a success are reserved for the leader.

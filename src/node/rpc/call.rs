@@ -54,14 +54,14 @@ enum Step {
 }
 
 impl LateReply {
-    /// Returns the action on a late answer to the message. `is_extended`: the leader can cancel a
+    /// Returns the action on a late answer to the message. A leader without the extensions can't cancel a
     /// request.
-    pub(super) fn of(message: &Message<'_>, is_extended: bool) -> LateReply {
+    fn of<P: Pal>(node: &Node<'_, P>, message: &Message<'_>) -> LateReply {
         match message {
             Message::AllocIdRange => LateReply::ReleaseRange,
             Message::ChangeIdOwner { id, .. } => LateReply::TransferId(*id),
             Message::FileLockSet(lock) | Message::FileLockDelegate(lock)
-                if lock.kind != LockKind::Unlock && is_extended =>
+                if lock.kind != LockKind::Unlock && node.has_extensions() =>
             {
                 LateReply::Cancel
             }
@@ -85,7 +85,7 @@ impl Call {
     ) -> Result<Call, Error> {
         let code = message.code();
         let expected = Expected::of(code).ok_or(Error::Invalid(Invalid::Message))?;
-        let late = LateReply::of(message, node.has_extensions());
+        let late = LateReply::of(node, message);
         let what = (WaitReason::Answer(code), now);
         let is_open_ended = matches!(
             message,

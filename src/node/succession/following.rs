@@ -5,6 +5,8 @@ use super::frame_kinds::{
     is_counted_from_leader, is_for_leader, is_for_members, is_for_parent, is_of_leader,
 };
 use super::life_signs::LifeSigns;
+use super::newcomer::WHO_LEADS_SEQ;
+use super::rejoin::REJOIN_SEQ;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
@@ -290,6 +292,27 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             dest
         }
+    }
+
+    /// As a member: handles an answer, which may be one about the succession. Returns false if it is for a
+    /// waiter.
+    #[inline(never)]
+    pub(in crate::node) fn handle_answer_as_follower(
+        &self,
+        following: &Following<'m>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        payload: &[u8],
+    ) -> Result<bool, Refusal> {
+        match seq {
+            REJOIN_SEQ => self.handle_rejoin_answer(following, peer, payload)?,
+            WHO_LEADS_SEQ => self.handle_who_leads_answer(following, peer, payload)?,
+            _ => {
+                self.note_answer(following, peer, seq);
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns true if a call to `dest` that has failed is to be made again, since another process leads by

@@ -158,10 +158,13 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Records that an answer of the leader came: the frames before its request have arrived.
-    pub(in crate::node) fn note_answer(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64) {
-        if let Some(following) = self.following()
-            && Some(peer.vmid()) == self.led_by()
-        {
+    pub(super) fn note_answer(
+        &self,
+        following: &Following<'m>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+    ) {
+        if Some(peer.vmid()) == self.led_by() {
             following.kept.lock().on_answer(seq);
             self.notify_kept_room(peer);
         }

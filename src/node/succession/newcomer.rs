@@ -54,16 +54,13 @@ impl<'m, P: Pal> Node<'m, P> {
         until.min(Deadline::At(again))
     }
 
-    /// Handles the answer to `WHO_LEADS`. False if the answer is to something else.
+    /// Handles the answer to `WHO_LEADS`.
     pub(super) fn handle_who_leads_answer(
         &self,
+        following: &Following<'m>,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        seq: u64,
         payload: &[u8],
-    ) -> Result<bool, Refusal> {
-        let Some(following) = self.following().filter(|_| seq == WHO_LEADS_SEQ) else {
-            return Ok(false);
-        };
+    ) -> Result<(), Refusal> {
         let Ok(Answer::Leader(known)) = Answer::decode(Expected::Leader, payload) else {
             return Err(Refusal::WrongAnswer);
         };
@@ -79,6 +76,6 @@ impl<'m, P: Pal> Node<'m, P> {
             following.announced.store(known.vmid, Ordering::SeqCst);
             self.wake();
         }
-        Ok(true)
+        Ok(())
     }
 }

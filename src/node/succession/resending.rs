@@ -1,7 +1,7 @@
 //! A member sends again to the new leader what the old one has not taken.
 
 use super::following::{Following, Stage};
-use super::rejoin::{REJOIN_AGAIN, REJOIN_SEQ};
+use super::rejoin::REJOIN_AGAIN;
 use crate::counters::Refusal;
 use crate::error::Errno;
 use crate::invariant::Count;
@@ -12,22 +12,16 @@ use crate::sync::Ordering;
 use crate::wire::{Answer, Expected};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Handles the answer to REJOIN. False if the answer is to something else.
-    pub(in crate::node) fn handle_rejoin_answer(
+    /// Handles the answer to REJOIN.
+    pub(super) fn handle_rejoin_answer(
         &self,
+        following: &Following<'m>,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        seq: u64,
         payload: &[u8],
-    ) -> Result<bool, Refusal> {
-        if seq != REJOIN_SEQ {
-            return self.handle_who_leads_answer(peer, seq, payload);
-        }
-        let Some(following) = self.following() else {
-            return Ok(false);
-        };
+    ) -> Result<(), Refusal> {
         if following.stage() == Stage::Orphaned {
             // That process answers on a new stream, after this one has seen the end of its old one.
-            return Ok(true);
+            return Ok(());
         }
         if following.stage() != Stage::Rejoining || Some(peer.vmid()) != self.led_by() {
             return Err(Refusal::WrongAnswer);
@@ -66,7 +60,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Err(_) => self.end_succession(following),
         }
         self.wake();
-        Ok(true)
+        Ok(())
     }
 
     /// Returns how many frames of this process the old leader has taken, if its successor knows of `taken`. None if that
