@@ -44,7 +44,7 @@ mod error;
 pub mod events;
 mod fencing;
 mod heirs;
-// Only in the documentation. The tests of tests/docs run the programs in it.
+// This module is only in the documentation. The tests of tests/docs run the programs in it.
 #[cfg(all(doc, not(doctest), feature = "std"))]
 pub mod guide;
 mod identity;

@@ -106,7 +106,7 @@ fn outage(family: &mut Family, asker: &HostNode) -> Result<Duration> {
             .expect("there is a leader, or will be");
         Instant::now()
     };
-    // Any moment of the leader's work.
+    // The leader dies at any moment of its work.
     let at = Instant::now() + Duration::from_micros(fastrand::u64(..2_000));
     let mut last = ask();
     while last < at {

@@ -88,7 +88,7 @@ impl Attack {
             | Attack::Ids
             | Attack::QueuedSignals
             | Attack::Cancels => 8,
-            // One after another.
+            // The attacker makes these processes one after another.
             Attack::DeadlockDeath | Attack::SyncDeath | Attack::ChildrenDeath => 6,
             _ => 1,
         }

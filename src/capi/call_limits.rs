@@ -25,7 +25,7 @@ pub(super) unsafe fn wait_within(
     if limit.is_null() {
         return default;
     }
-    // SAFETY: the caller's promise. The members are a number and a pointer that may be NULL, so every bit pattern is a
+    // SAFETY: the caller keeps what `# Safety` requires. The members are a number and a pointer that may be NULL, so every bit pattern is a
     // valid value.
     let limit = unsafe { limit.read_unaligned() };
     let wait = match limit.timeout_ns {
@@ -33,7 +33,7 @@ pub(super) unsafe fn wait_within(
         u64::MAX => Wait::FOREVER,
         nanoseconds => Wait::at_most(Duration::from_nanos(nanoseconds)),
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     match unsafe { interrupt_at(limit.interrupt) } {
         Ok(interrupt) => wait.or_until(interrupt),
         Err(_) => wait,
@@ -52,7 +52,7 @@ unsafe fn interrupt_at<'a>(storage: *const libos_ipc_interrupt) -> Result<&'a In
     if storage.is_null() || !storage.is_aligned() {
         return Err(Error::Invalid(Invalid::CArgument));
     }
-    // SAFETY: the caller's promise. All members are atomic numbers: other threads may change them, and every bit
+    // SAFETY: the caller keeps what `# Safety` requires. All members are atomic numbers: other threads may change them, and every bit
     // pattern is a valid value.
     Ok(unsafe { &*storage.cast::<Interrupt>() })
 }

@@ -84,7 +84,7 @@ pub(super) fn is_long(bytes: &VecView<u8>) -> bool {
 /// The byte is readable. Another thread of the program may change it during the call.
 unsafe fn byte(from: *const c_void, at: usize) -> u8 {
     let from = from.cast::<u8>().wrapping_add(at);
-    // SAFETY: the caller's promise. The read is volatile, so the byte is read exactly once even if another thread
+    // SAFETY: the caller keeps what `# Safety` requires. The read is volatile, so the byte is read exactly once even if another thread
     // changes it.
     unsafe { from.read_volatile() }
 }
@@ -96,7 +96,7 @@ unsafe fn byte(from: *const c_void, at: usize) -> u8 {
 /// `from` points to as many bytes as `to` has.
 pub(super) unsafe fn copy_in(to: &mut [u8], from: *const c_void) {
     for (at, to) in to.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         *to = unsafe { byte(from, at) };
     }
 }
@@ -113,7 +113,7 @@ pub(super) unsafe fn read<T: FromBytes + IntoBytes>(from: *const T) -> Result<T,
         return Err(Error::Invalid(Invalid::CArgument));
     }
     let mut value = T::new_zeroed();
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     unsafe { copy_in(value.as_mut_bytes(), from.cast()) };
     Ok(value)
 }
@@ -124,7 +124,7 @@ pub(super) unsafe fn read<T: FromBytes + IntoBytes>(from: *const T) -> Result<T,
 /// `to` is NULL or points to room for a whole value.
 pub(super) unsafe fn write<T: IntoBytes + Immutable>(to: *mut T, value: T) {
     if !to.is_null() {
-        // SAFETY: the caller's promise. `IntoBytes` rules out padding, so no other memory of this process is copied.
+        // SAFETY: the caller keeps what `# Safety` requires. `IntoBytes` rules out padding, so no other memory of this process is copied.
         unsafe { to.write_unaligned(value) }
     }
 }
@@ -152,7 +152,7 @@ pub(super) unsafe fn append(
         return Err(too_long);
     }
     for at in 0..length {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         let byte = unsafe { byte(from, at) };
         bytes.push(byte).map_err(|_| too_long)?;
     }
@@ -174,7 +174,7 @@ pub(super) unsafe fn append_string(
         return Err(Error::Invalid(Invalid::CArgument));
     }
     for at in 0..crate::PATH_MAX {
-        // SAFETY: the caller's promise; no earlier byte was the NUL.
+        // SAFETY: the caller keeps what `# Safety` requires; no earlier byte was the NUL.
         let byte = unsafe { byte(from.cast(), at) };
         bytes.push(byte).map_err(|_| TOO_LONG)?;
         if byte == 0 {
@@ -191,7 +191,7 @@ pub(super) unsafe fn append_string(
 pub(super) unsafe fn copy_out(bytes: &[u8], to: *mut c_void, room: usize) {
     if !to.is_null() {
         let length = bytes.len().min(room);
-        // SAFETY: the caller's promise; `bytes` is memory of this library, so the two do not overlap.
+        // SAFETY: the caller keeps what `# Safety` requires; `bytes` is memory of this library, so the two do not overlap.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to.cast(), length) };
     }
 }

@@ -52,7 +52,7 @@ unsafe fn copy_payload(
         Layout::Fixed(length) => length,
         Layout::Sized { head, .. } | Layout::Path { head, .. } => head,
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     unsafe { append(bytes, data, head) }?;
     let rest = data.cast::<u8>().wrapping_add(head);
     let padding = match layout {
@@ -64,12 +64,12 @@ unsafe fn copy_payload(
             let size = bytes.get(size_at..).and_then(<[u8]>::first_chunk::<8>);
             let size = u64::from_le_bytes(*size.ok_or(Error::Invalid(Invalid::CArgument))?);
             let size = usize::try_from(size).map_err(|_| Error::Invalid(Invalid::CArgument))?;
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller keeps what `# Safety` requires.
             unsafe { append(bytes, rest.cast(), size) }?;
             padding
         }
         Layout::Path { padding, .. } => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller keeps what `# Safety` requires.
             unsafe { append_string(bytes, rest.cast()) }?;
             padding
         }
@@ -86,7 +86,7 @@ unsafe fn copy_payload(
 /// # Safety
 /// As for `payload`.
 unsafe fn inject(src: u32, code: u8, layout: Layout, data: *const c_void, seq: u64) -> c_int {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     status(unsafe { handle(src, code, layout, data, seq) })
 }
 
@@ -101,7 +101,7 @@ unsafe fn handle(
 ) -> Result<(), Error> {
     let node = node()?;
     with_copy(
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         &|payload| unsafe { copy_payload(payload, layout, data) },
         &mut |payload| node.inject_frame(vmid(src)?, &Frame { seq, code, payload }),
     )

@@ -192,7 +192,7 @@ pub(super) unsafe fn limits_at(limits: *const libos_ipc_limits) -> libos_ipc_lim
         limits
     };
     let mut limits = libos_ipc_limits::new_zeroed();
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     unsafe { copy_in(limits.as_mut_bytes(), from.cast()) };
     limits
 }

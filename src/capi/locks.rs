@@ -35,12 +35,12 @@ unsafe fn read_key(
 ) -> Result<(), Error> {
     if source == KeySource::Path
         && !path.is_null()
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         && let Some(converted) = unsafe { convert_path(path, key) }
     {
         return converted;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     unsafe { append_string(key, path) }?;
     key.pop();
     Ok(())
@@ -52,10 +52,10 @@ unsafe fn read_key(
 /// `path` points to a string.
 unsafe fn convert_path(path: *const c_char, key: &mut VecView<u8>) -> Option<Result<(), Error>> {
     if is_long(key) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         return unsafe { file_key(path, key) };
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     unsafe { convert_in_long(path, key) }
 }
 
@@ -67,7 +67,7 @@ unsafe fn convert_path(path: *const c_char, key: &mut VecView<u8>) -> Option<Res
 #[inline(never)]
 unsafe fn convert_in_long(path: *const c_char, key: &mut VecView<u8>) -> Option<Result<(), Error>> {
     let mut longest = Bytes::new();
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     let converted = unsafe { file_key(path, &mut longest) }?;
     Some(converted.and_then(|()| key.extend_from_slice(&longest).map_err(|_| TOO_LONG)))
 }
@@ -81,7 +81,7 @@ unsafe fn with_key(
     source: KeySource,
     then: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     with_copy(&|key| unsafe { read_key(path, source, key) }, then)
 }
 
@@ -112,16 +112,16 @@ unsafe fn set(
     limit: *const libos_ipc_call_limit,
 ) -> c_int {
     let mut call = |key: &[u8]| {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         let asked = unsafe { read(lock) }?;
         let lock = lock_of(&asked, key, waits)?;
         // A wait for a lock has no limit: it lasts as long as other processes hold the lock.
         let wait = if waits { Wait::FOREVER } else { wait() };
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         let wait = unsafe { wait_within(limit, wait) };
         node()?.set_lock(&lock, wait)
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     status(node().and_then(|_| unsafe { with_key(path, source, &mut call) }))
 }
 
@@ -135,17 +135,17 @@ unsafe fn get(
     limit: *const libos_ipc_call_limit,
 ) -> c_int {
     let mut call = |key: &[u8]| {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         let asked = unsafe { read(lock) }?;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         let wait = unsafe { wait_within(limit, wait()) };
         let found = node()?.find_lock(&lock_of(&asked, key, false)?, wait)?;
         let found = found.map_or_else(|| unlocked(&asked), |held| held_lock(&held));
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         unsafe { write(out, found) };
         Ok(())
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     status(node().and_then(|_| unsafe { with_key(path, source, &mut call) }))
 }
 

@@ -58,13 +58,13 @@ unsafe fn with_message(
     msg: *const libos_ipc_msg,
     then: &mut dyn FnMut(Head, &Message<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     let header = unsafe { read(msg.cast::<libos_ipc_msg_header>()) }?;
     let length = header.size.checked_sub(HEADER_LENGTH);
     let from = msg.cast::<u8>().wrapping_add(HEADER_LENGTH);
     let length = length.ok_or(Error::Invalid(Invalid::CArgument))?;
     with_copy(
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         &|payload| unsafe { append(payload, from.cast(), length) },
         &mut |payload| {
             then(
@@ -192,7 +192,7 @@ unsafe fn encode_sync(
     for part in parts {
         payload.extend_from_slice(part).map_err(|_| too_long(()))?;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     unsafe { append(payload, data, size) }?;
     // The padding at the end of the C struct.
     payload.extend_from_slice(&[0; 4]).map_err(|_| too_long(()))

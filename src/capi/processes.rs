@@ -177,6 +177,6 @@ fn allocate_metadata((length, ret_val): Found, data: &[u8]) -> Result<*mut c_voi
 /// # Safety
 /// `out` is NULL or points to room for a pointer.
 pub(super) unsafe fn write_pointer<T>(out: *mut *mut T, result: *mut c_void) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     unsafe { write(out.cast::<usize>(), result.expose_provenance()) };
 }

@@ -54,7 +54,7 @@ mod family {
     /// # Safety
     /// `key` is NULL or points to 32 bytes.
     pub(super) unsafe fn set(instance: u64, key: *const u8, random: Option<Random>) -> c_int {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         let key = unsafe { ffi_copy::read(key.cast::<[u8; 32]>()) };
         let (Ok(key), Some(random), Some(_)) = (key, random, state::platform()) else {
             return Errno::EINVAL.negated();

@@ -47,7 +47,7 @@ pub(super) unsafe fn set_ids(ids: libos_ipc_ids, heir: u32) -> Result<(), Error>
         });
     }
     let slot = &raw mut libos_ipc_process_ids;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps what `# Safety` requires.
     unsafe { slot.write(ids) };
     HEIR.store(heir, Ordering::Relaxed);
     Ok(())

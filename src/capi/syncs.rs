@@ -130,7 +130,7 @@ unsafe fn lock(
     let state = *state.ok_or(Error::Invalid(Invalid::SyncState))?;
     let handle = find_handle(node, handle)?;
     let value_status = node.lock_sync_alone(handle, state, reports_owner_death, wait, |new| {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps what `# Safety` requires.
         unsafe { copy_out(new, data, data_size) };
     })?;
     let mut what = 0;
@@ -266,7 +266,7 @@ unsafe fn unlock(
     let node = node()?;
     let handle = find_handle(node, handle)?;
     let length = (!data.is_null()).then_some(data_size);
-    // SAFETY: the caller's promise. `room` has `length` bytes.
+    // SAFETY: the caller keeps what `# Safety` requires. `room` has `length` bytes.
     let fill = |room: &mut [u8]| unsafe { copy_in(room, data) };
     let unlock = |state, length| node.unlock_sync_with(handle, state, length, fill);
     match unlock(SyncState::Exclusive, length) {

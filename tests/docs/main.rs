@@ -5,6 +5,7 @@ mod embedding;
 mod groups;
 mod names;
 mod output;
+mod rooms;
 
 use std::path::{Path, PathBuf};
 

@@ -435,7 +435,7 @@ fn invalid_return_of_a_delegation_costs_only_the_connection_of_its_sender() {
         write,
     };
     let returns: [(u64, &[DelegatedLock]); 4] = [
-        // An unknown delegation.
+        // The delegation is unknown.
         (6, &[]),
         // Two locks that conflict.
         (5, &[lock(1, 0, 9, true), lock(2, 9, 9, false)]),

@@ -34,7 +34,7 @@ fn a_process_gets_the_signals_of_each_sender_in_order() {
         family.first.node.kill(Target::Process(one.pid), 3, WAIT),
         Ok(())
     );
-    // To itself.
+    // A process signals itself.
     assert_eq!(one.node.kill(Target::Process(one.pid), 4, WAIT), Ok(()));
     assert_eq!(family.first.signals(), [2]);
     assert_eq!(one.signals(), [3, 4]);

@@ -324,7 +324,7 @@ fn logs_in_the_leaders_name_with_another_key_are_refused_before_and_after_the_le
             node.statistics().refused(Refusal::NotHeir) == 3
         });
     });
-    // The one with another key.
+    // The log with another key is refused.
     assert_closed(&mut early[0], "a false log");
     heir.applies(1);
     // The key is for one log.

@@ -163,7 +163,7 @@ calls! {
         }
         let us = self.identity.vmid;
         while !self.has_handed_over() {
-            // With room in the log for the resignation.
+            // The wait ends when the log has room for the resignation.
             wait!(self.wait_until(us, WaitReason::Members, limits, &mut || {
                 (self.has_log_room() && self.await_heir()).then_some(Ok(()))
             }))?;

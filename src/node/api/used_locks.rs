@@ -69,7 +69,7 @@ impl UsedLocks {
 }
 
 fn hash_of_open_file(open_file: u64) -> u64 {
-    // FNV-1a's step.
+    // This is a step of FNV-1a.
     let hash = (open_file ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0x0100_0000_01b3);
     hash ^ (hash >> 32)
 }
