@@ -247,7 +247,8 @@ fn readiness(flags: EventFlags) -> Interest {
     readiness
 }
 
-/// Kills the process that listens at the other end of the socket, if it is of that user. True if it is dead.
+/// Kills the process that listens at the other end of the socket, if it is of that user. Returns true if it
+/// is dead.
 fn end_listener(socket: &OwnedFd, user: Uid) -> bool {
     // The kernel keeps the number of the process that has begun to listen with the socket.
     let Ok(listener) = sockopt::socket_peercred(socket) else {

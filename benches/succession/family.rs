@@ -156,7 +156,7 @@ impl Family {
     }
 }
 
-/// Waits until the family of the member has an heir that is ready. False if it gets none.
+/// Waits until the family of the member has an heir that is ready. Returns false if it gets none.
 pub(crate) fn await_heir(member: &HostNode) -> bool {
     let until = Instant::now() + HEIR_LIMIT;
     while heir_of(member).is_none() {

@@ -151,8 +151,8 @@ struct Lines {
 }
 
 impl Lines {
-    /// Receives events until `enough` is true; it gets the state and the last signal. False if no
-    /// more events arrive.
+    /// Receives events until `enough` is true; it gets the state and the last signal. Returns false
+    /// if no more events arrive.
     fn until(&mut self, enough: impl Fn(&Lines, Option<i32>) -> bool) -> bool {
         let pid = self.pid;
         loop {

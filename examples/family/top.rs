@@ -55,7 +55,7 @@ impl Top {
         self.term.is_term()
     }
 
-    /// Shows one line of the program. True if the display shows it.
+    /// Shows one line of the program. Returns true if the display shows it.
     pub(crate) fn print_line(&self, line: &str) -> bool {
         if !self.is_live() {
             return false;

@@ -11,7 +11,8 @@ pub(crate) enum Core {
     Second,
 }
 
-/// Runs this process, and those that it starts, on one core only. False if there is only one.
+/// Runs this process, and those that it starts, on one core only. Returns false if there is only
+/// one.
 pub(crate) fn pin(core: Core) -> Result<bool> {
     // The parent of an attacker runs on the first core only, so the inherited set says nothing.
     let mut wanted = CpuSet::new();

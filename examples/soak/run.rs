@@ -354,8 +354,8 @@ impl Run<'_> {
         self.totals.report.add(report);
     }
 
-    /// Reaps a process whose output has ended, and checks its counts. False if it is too early for
-    /// that.
+    /// Reaps a process whose output has ended, and checks its counts. Returns false if it is too
+    /// early for that.
     fn reap(&mut self, ending: &Ending) -> Result<bool> {
         let Ending {
             gone,

@@ -62,7 +62,7 @@ impl RunLog {
         })
     }
 
-    /// Records a figure. False if the line has none.
+    /// Records a figure. Returns false if the line has none.
     fn record_figure(&self, who: &str, line: &str) -> bool {
         let words = line
             .strip_prefix(FIGURE)
@@ -89,7 +89,7 @@ impl RunLog {
         self.figures().get(&key).copied()
     }
 
-    /// Waits for a figure. False if it does not arrive within `limit`.
+    /// Waits for a figure. Returns false if it does not arrive within `limit`.
     pub(crate) fn wait_for(&self, who: &str, name: &str, limit: Duration) -> bool {
         let key = (who.to_owned(), name.to_owned());
         let is_missing = |figures: &mut Figures| !figures.contains_key(&key);

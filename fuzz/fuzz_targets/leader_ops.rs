@@ -77,7 +77,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Loads the image of the leader, each slice after a change. False if a slice was refused.
+/// Loads the image of the leader, each slice after a change. Returns false if a slice was refused.
 fn load(leader: &Leader<'_>, to: &mut Leader<'_>, change: impl Fn(&mut [u8])) -> bool {
     let mut cursor = Some(ImageCursor::START);
     while let Some(at) = cursor {

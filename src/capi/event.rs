@@ -60,7 +60,7 @@ impl CEvent {
         by_other
     }
 
-    /// Like [`CEvent::wait`], for the stream, too. True if the stream has ended the wait.
+    /// Like [`CEvent::wait`], for the stream, too. Returns true if the stream has ended the wait.
     pub(super) fn wait_or_readable(&self, stream: *mut c_void, until: u64) -> bool {
         self.wait(|event| {
             call!(self.table, wait_readable(stream, event, until), READABLE) == READABLE

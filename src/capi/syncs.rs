@@ -19,7 +19,8 @@ use crate::{SyncHandle, Wait};
 const UPDATED: u32 = 1;
 const OWNER_DIED: u32 = 2;
 
-/// Encodes a handle as a pointer that is never followed: its slot plus 1, and the generation of the slot. Never NULL.
+/// Encodes a handle as a pointer that is never followed: its slot plus 1, and the generation of the slot. It is never
+/// NULL.
 #[allow(
     clippy::cast_possible_truncation,
     reason = "a pointer has 64 bits, which `mod.rs` asserts"

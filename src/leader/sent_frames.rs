@@ -270,7 +270,7 @@ impl<'m> SentFrames<'m> {
     }
 
     /// Keeps frames that another process has kept for the member, instead of those here if there is a `base`, else
-    /// behind them. False if there is no room, or no such member.
+    /// behind them. Returns false if there is no room, or no such member.
     pub fn take_kept(&mut self, vmid: Vmid, base: Option<u64>, frames: &[u8]) -> bool {
         let Some(member) = self.find_mut(vmid) else {
             return false;

@@ -89,7 +89,8 @@ impl<'m> KeptFrames<'m> {
         });
     }
 
-    /// Like [`KeptFrames::keep`], of a frame that `encode` writes. False if it can't be written.
+    /// Like [`KeptFrames::keep`], of a frame that `encode` writes. Returns false if it can't be
+    /// written.
     pub fn keep_with(
         &mut self,
         length: usize,

@@ -187,7 +187,7 @@ impl<'m, P: Pal> Node<'m, P> {
         until.min(Deadline::At(next)).min(Deadline::At(end))
     }
 
-    /// Sends a heartbeat. False if there is no room for it.
+    /// Sends a heartbeat. Returns false if there is no room for it.
     fn send_heartbeat(&self, now: Time) -> bool {
         let leader = self.leader_vmid();
         let Some(peer) = self.peers.find(leader) else {
@@ -278,7 +278,7 @@ impl<'m, P: Pal> Node<'m, P> {
             && self.config.silence_limit.is_some()
     }
 
-    /// Answers a heartbeat of a member. False if there is no room for the answer.
+    /// Answers a heartbeat of a member. Returns false if there is no room for the answer.
     pub(in crate::node) fn answer_heartbeat(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,

@@ -48,7 +48,7 @@ impl<P: Pal> Node<'_, P> {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
     }
 
-    /// Changes the phase from `from` to `to`. False if the current phase is not `from`.
+    /// Changes the phase from `from` to `to`. Returns false if the current phase is not `from`.
     pub(super) fn change_phase(&self, from: Phase, to: Phase) -> bool {
         let (from, to) = (from as u8, to as u8);
         self.phase
@@ -74,11 +74,11 @@ impl<P: Pal> Node<'_, P> {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Leaves the family: new calls and waiting calls fail with [`Error::ShuttingDown`]; frames in
-    /// the send queues are sent, for at most `limit`; then all streams are closed and
-    /// [`Node::work`] returns. Blocks until that is done. True if all frames were sent; in a family that outlives
-    /// its leader, if the leader, or its successor, has handled them. A leader that has
-    /// [left](Node::leave) has nothing to send: its heir does.
+    /// Leaves the family: new calls and waiting calls fail with [`Error::ShuttingDown`]; frames in the send
+    /// queues are sent, for at most `limit`; then all streams are closed and [`Node::work`] returns. Blocks until
+    /// that is done. Returns true if all frames were sent; in a family that outlives its leader, if the leader,
+    /// or its successor, has handled them. A leader that has [left](Node::leave) has nothing to send: its heir
+    /// does.
     ///
     /// Sync handles are closed. A leader in C ends if a stream breaks while it answers that, so
     /// this call waits for its confirmations, too, within the same `limit`.

@@ -185,8 +185,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Queues a message for the peer. False if there is no room: then the worker gets a call when there may
-    /// be some.
+    /// Queues a message for the peer. Returns false if there is no room: then the worker gets a call when
+    /// there may be some.
     pub(in crate::node) fn transmit(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -250,8 +250,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Does what is left to do for a message to this process itself. False if that is impossible now: the
-    /// message is put back.
+    /// Does what is left to do for a message to this process itself. Returns false if that is impossible
+    /// now: the message is put back.
     #[cfg_attr(static_library, inline(never))]
     fn finish_here(&self, leader: &LeaderTables<'m>, id: OutgoingId, here: Here) -> bool {
         let us = self.identity.vmid;
@@ -288,7 +288,8 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: queues the notices of open files for a peer that has sent HELLO, before any other
-    /// answer. `is_first`: the peer has sent no HELLO before. False if there was no room for all notices.
+    /// answer. `is_first`: the peer has sent no HELLO before. Returns false if there was no room for all
+    /// notices.
     pub(in crate::node) fn send_given_files(
         &self,
         leader: &LeaderTables<'m>,

@@ -127,8 +127,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// As a leader: handles its own process's answer to a signal that came through an earlier leader. False if
-    /// the answer is to something else.
+    /// As a leader: handles its own process's answer to a signal that came through an earlier leader. Returns
+    /// false if the answer is to something else.
     fn answer_own_signal(&self, seq: u64, answer: &Answer<'_>) -> bool {
         if !Signals::is_forwarded(seq) {
             return false;

@@ -152,7 +152,8 @@ impl Signal {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// Queues a call to the embedder. False if the queue is full: the caller tries again later.
+    /// Queues a call to the embedder. Returns false if the queue is full: the caller tries again
+    /// later.
     pub(crate) fn try_enqueue_upcall(&self, upcall: Upcall) -> bool {
         self.upcalls.lock().push_back(upcall).is_ok()
     }

@@ -46,7 +46,7 @@ impl Portion {
     }
 }
 
-/// Takes one of what is left. False if there is none.
+/// Takes one of what is left. Returns false if there is none.
 fn take_one(left: &mut usize) -> bool {
     let is_any = *left > 0;
     if is_any {

@@ -71,7 +71,7 @@ impl<'m> SortedMap<'m> {
         entry.map_or(super::NONE, |entry| entry.slot)
     }
 
-    /// Adds a number with its slot. False if the number is in the map, or there is no room.
+    /// Adds a number with its slot. Returns false if the number is in the map, or there is no room.
     pub(crate) fn insert(&mut self, number: u32, slot: u32) -> bool {
         let Err(at) = self.find(number) else {
             return false;
@@ -90,7 +90,7 @@ impl<'m> SortedMap<'m> {
         true
     }
 
-    /// Removes the number. False if it was not in the map.
+    /// Removes the number. Returns false if it was not in the map.
     pub(crate) fn remove(&mut self, number: u32) -> bool {
         let Ok(at) = self.find(number) else {
             return false;

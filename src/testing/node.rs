@@ -85,8 +85,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Sends a message to every connected peer but `except`. Never blocks. Returns how many it was
-    /// accepted for, and how many had no room for it: none once this process has ended.
+    /// Sends a message to every connected peer but `except`. It never blocks. Returns how many it
+    /// was accepted for, and how many had no room for it: none once this process has ended.
     pub fn broadcast(&self, message: &Message<'_>, except: Option<Vmid>) -> (usize, usize) {
         self.broadcast_message(message, except)
     }

@@ -97,7 +97,7 @@ impl DelegatedLockList {
         self.0.clear();
     }
 
-    /// Adds a lock. False if there are [`DelegatedLocks::MAX`] already.
+    /// Adds a lock. Returns false if there are [`DelegatedLocks::MAX`] already.
     pub fn push(&mut self, lock: DelegatedLock) -> bool {
         let kind = if lock.write {
             LockKind::Write

@@ -48,7 +48,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what the kit says of each planted defect. False if it does not name the rule that is broken.
+/// Prints what the kit says of each planted defect. Returns false if it does not name the rule that is
+/// broken.
 fn check_defects() -> bool {
     let mut is_ok = true;
     println!(

@@ -89,7 +89,8 @@ fn a_lock_that_was_granted_when_the_future_is_dropped_is_released() {
     }
 }
 
-/// Requests the lock and drops the future after that many steps of the family. True if it was granted before.
+/// Requests the lock and drops the future after that many steps of the family. Returns true if it was granted
+/// before.
 fn set_and_drop(family: &Family, node: &Member, wanted: &FileLock<'_>, steps: usize) -> bool {
     let mut set = Task::waiting(node.set_lock_async(wanted, Wait::FOREVER));
     (0..steps).any(|step| {

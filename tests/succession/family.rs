@@ -86,7 +86,7 @@ pub(crate) fn is_heir_of(leader: &HostNode, member: &HostNode) {
     wait_until("the member is the heir", || leader.named_heir() == expected);
 }
 
-/// Ends a process that may lead. True if all that it had to send is sent.
+/// Ends a process that may lead. Returns true if all that it had to send is sent.
 pub(crate) fn ends(node: &HostNode) -> bool {
     node.exit(Exit::default(), long()).unwrap();
     node.leave(long()).unwrap();

@@ -70,7 +70,7 @@ pub fn merge(from: &[PathBuf], to: &Path) -> io::Result<Merged> {
     Ok(merged)
 }
 
-/// Adds the entries of a file. True if it ends in mid-entry.
+/// Adds the entries of a file. Returns true if it ends in mid-entry.
 fn read<'f>(
     bytes: &'f [u8],
     entries: &mut Vec<MergedRecord<'f>>,

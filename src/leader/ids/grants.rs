@@ -159,7 +159,7 @@ impl<'m> Grants<'m> {
         self.slot_of(key, value).map(|slot| self.at(slot))
     }
 
-    /// Adds a grant, in place of one with the same number. False if there is no room.
+    /// Adds a grant, in place of one with the same number. Returns false if there is no room.
     pub(super) fn set(&mut self, grant: Grant) -> bool {
         let known = self.slot_of(GrantKey::Number, grant.number);
         if let Some(slot) = known {

@@ -23,7 +23,7 @@ impl Ranges<'_> {
         }
     }
 
-    /// Charges a range of one ID to that member from now on. Never refused.
+    /// Charges a range of one ID to that member from now on. The charge is never refused.
     pub(in crate::leader) fn charge_single(&mut self, id: Id, to: Vmid) {
         if let Some(interval) = self.intervals.find(id)
             && interval.start() == interval.end()

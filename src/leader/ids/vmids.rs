@@ -183,7 +183,7 @@ impl<'m> Vmids<'m> {
     }
 
     /// Makes sure that there is room for a VMID: at the limit it removes the lowest one that nobody answers
-    /// for. False if there is none.
+    /// for. Returns false if there is none.
     fn make_room(&mut self) -> bool {
         if self.grants.has_room() {
             return true;

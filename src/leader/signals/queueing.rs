@@ -67,8 +67,8 @@ impl Signals<'_> {
         Ok(())
     }
 
-    /// Adds a signal whose sender waits for the target's answer. False if there is no room for
-    /// that: then it can only be pending.
+    /// Adds a signal whose sender waits for the target's answer. Returns false if there is no room
+    /// for that: then it can only be pending.
     pub(in crate::leader) fn add_awaited(
         &mut self,
         to: Vmid,

@@ -141,8 +141,8 @@ impl Signals<'_> {
         seq & FORWARDED != 0
     }
 
-    /// Handles a member's answer to a signal through the leader. False if no such signal was sent
-    /// to it.
+    /// Handles a member's answer to a signal through the leader. Returns false if no such signal
+    /// was sent to it.
     pub(in crate::leader) fn on_answer(
         &mut self,
         from: Vmid,

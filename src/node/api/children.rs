@@ -77,8 +77,8 @@ impl<P: Pal> Node<'_, P> {
         self.is_known_process() && !self.leader_gone.load(Ordering::Acquire)
     }
 
-    /// Handles a notice of how a child ended. False if there is no room to queue the call to the
-    /// embedder: the caller tries again.
+    /// Handles a notice of how a child ended. Returns false if there is no room to queue the call
+    /// to the embedder: the caller tries again.
     pub(crate) fn child_ended(&self, from: Vmid, exit: ChildExit) -> bool {
         if self.upcalls.lock().is_full() {
             return false;

@@ -10,7 +10,7 @@ use crate::sync::Ordering;
 use crate::wire::{Answer, DelegatedLockList, FileLock, Message};
 
 impl<P: Pal> Node<'_, P> {
-    /// Handles the leader's answer to a request for a delegation. True if it was granted.
+    /// Handles the leader's answer to a request for a delegation. Returns true if it was granted.
     pub(in crate::node) fn handle_delegation_answer(
         &self,
         number: u64,
@@ -40,7 +40,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Returns recalled delegations. False if there is no room to send all of them now.
+    /// Returns recalled delegations. Returns false if there is no room to send all of them now.
     pub(crate) fn try_return_files(&self) -> bool {
         let leader = self.leader_vmid();
         if self.leads() && !self.follows() {

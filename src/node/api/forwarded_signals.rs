@@ -91,8 +91,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Handles the answer of a member to a forwarded signal. False if no such signal was sent to
-    /// it.
+    /// Handles the answer of a member to a forwarded signal. Returns false if no such signal was
+    /// sent to it.
     pub(crate) fn signal_answered(&self, from: Vmid, seq: u64, result: Result<(), Errno>) -> bool {
         let Some(leader) = self.leading() else {
             return false;

@@ -11,7 +11,7 @@ use crate::wire::{Hello, Message};
 
 /// # The end of the leader
 impl<'m, P: Pal> Node<'m, P> {
-    /// Handles a HELLO: the leader answers it. False if there is no room for the answer.
+    /// Handles a HELLO: the leader answers it. Returns false if there is no room for the answer.
     pub(crate) fn handle_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
         let is_of_leader = Some(peer.vmid()) == self.led_by();
         if is_of_leader && hello.features & Hello::NO_ROOM != 0 {
@@ -156,7 +156,8 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 calls! {
-    /// Gives the family to the heir. False if there is none; then this process goes on leading.
+    /// Gives the family to the heir. Returns false if there is none; then this process goes on
+    /// leading.
     fn hand_over(&self, limits: Limits<'_>) -> Result<bool, Error> {
         if !self.follows() {
             return Ok(false);

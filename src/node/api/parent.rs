@@ -51,8 +51,8 @@ impl<P: Pal> Node<'_, P> {
         self.watch_parent_in(is_wanted, wait)
     }
 
-    /// Handles the leader's notice that the parent has ended, with the new parent. False if there
-    /// is no room to queue the call to the embedder: the worker tries again.
+    /// Handles the leader's notice that the parent has ended, with the new parent. Returns false if
+    /// there is no room to queue the call to the embedder: the worker tries again.
     pub(crate) fn parent_ended(&self, pid: Option<Pid>, vmid: Option<Vmid>) -> bool {
         if self.upcalls.lock().is_full() {
             return false;

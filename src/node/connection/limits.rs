@@ -65,7 +65,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Queues LIMITS for the peer, once. False if there is no room now.
+    /// Queues LIMITS for the peer, once. Returns false if there is no room now.
     pub(in crate::node) fn send_limits(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         if peer.limits_sent.load(Ordering::SeqCst) {
             return true;
@@ -78,8 +78,8 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
-    /// Handles LIMITS of a peer. False if there is no room to answer: the worker handles the frame
-    /// again later.
+    /// Handles LIMITS of a peer. Returns false if there is no room to answer: the worker handles
+    /// the frame again later.
     pub(crate) fn handle_limits(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,

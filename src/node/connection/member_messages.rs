@@ -65,8 +65,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(if done { Retry::No } else { Retry::Soon })
     }
 
-    /// Like [`Node::handle_member_message`], for the messages of the extensions. False if the frame stays in
-    /// the buffer.
+    /// Like [`Node::handle_member_message`], for the messages of the extensions. Returns false if the frame
+    /// stays in the buffer.
     #[inline]
     pub(super) fn handle_extension(
         &self,
@@ -151,8 +151,8 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
-    /// Reserves room for the answer, and queues the request for the embedder. False if there is no
-    /// room.
+    /// Reserves room for the answer, and queues the request for the embedder. Returns false if
+    /// there is no room.
     fn queue_upcall(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -177,8 +177,8 @@ impl<'m, P: Pal> Node<'m, P> {
         upcalls.push_back(upcall).is_ok()
     }
 
-    /// Handles a notice of the leader about the parent or a child. False if there is no room for
-    /// now.
+    /// Handles a notice of the leader about the parent or a child. Returns false if there is no
+    /// room for now.
     pub(in crate::node) fn handle_relative_note(
         &self,
         note: &RelativeNote,

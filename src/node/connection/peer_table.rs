@@ -319,7 +319,7 @@ impl<'m, S> Peers<'m, S> {
         }
     }
 
-    /// Schedules the peer for the worker. True if it was not scheduled already.
+    /// Schedules the peer for the worker. Returns true if it was not scheduled already.
     pub(crate) fn schedule(&self, peer: &Peer<'m, S>) -> bool {
         if peer.is_scheduled.swap(true, Ordering::SeqCst) {
             return false;

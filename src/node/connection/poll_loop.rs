@@ -296,7 +296,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Closes all streams, at the end. False if a call in another thread still holds one.
+    /// Closes all streams, at the end. Returns false if a call in another thread still holds one.
     fn close_all(&self, state: &mut WorkerState<'m, P::Stream>) -> bool {
         if self.phase() == Phase::Closed {
             return true;

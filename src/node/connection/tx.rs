@@ -202,7 +202,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.flush(peer);
     }
 
-    /// Opens the stream to the peer. False if that is not possible now.
+    /// Opens the stream to the peer. Returns false if that is not possible now.
     fn open(&self, peer: &PeerRef<'_, 'm, P::Stream>, tx: &mut TxHalf<'m, P::Stream>) -> bool {
         if peer.next_try().is_some_and(|next| self.now() < next) {
             return false;

@@ -93,7 +93,7 @@ impl<'a, 'n, 'm, P: Pal> CallerRead<'a, 'n, 'm, P> {
 
     /// Waits for bytes of the peer, and handles the answers among them. Gives the half back if a frame
     /// or an event is left for the worker. Only takes the half if the thread has not tried that before.
-    /// False if the thread does not have it.
+    /// Returns false if the thread does not have it.
     #[inline]
     pub(super) fn read(&mut self, limits: Limits<'_>, wake: Wake) -> bool {
         let Some(since) = self.since else {
@@ -121,8 +121,8 @@ impl<P: Pal> Drop for CallerRead<'_, '_, '_, P> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Waits for bytes on the peer's stream and handles the answers among them. False if a frame or
-    /// an event is left for the worker.
+    /// Waits for bytes on the peer's stream and handles the answers among them. Returns false if a
+    /// frame or an event is left for the worker.
     #[inline]
     fn read_answers(
         &self,

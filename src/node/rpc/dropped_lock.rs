@@ -41,7 +41,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         self.dropped_locks.load(Ordering::SeqCst)
     }
 
-    /// Reserves a reply buffer for a request for a lock that may be dropped. False if none is free.
+    /// Reserves a reply buffer for a request for a lock that may be dropped. Returns false if none
+    /// is free.
     pub(super) fn reserve_buffer(&self, token: WaitToken) -> bool {
         let Some(waiter) = self.slots.get(token.slot()) else {
             return false;
@@ -187,7 +188,8 @@ impl<P: Pal> Node<'_, P> {
         self.waiters.wake_for_room(self.leader_vmid());
     }
 
-    /// Sends the cancellations and unlocks of dropped requests. False if there is no room for one of them.
+    /// Sends the cancellations and unlocks of dropped requests. Returns false if there is no room for one
+    /// of them.
     pub(in crate::node) fn send_dropped_locks(&self) -> bool {
         if self.waiters.dropped_locks() == 0 {
             return true;
@@ -215,7 +217,7 @@ impl<P: Pal> Node<'_, P> {
         all
     }
 
-    /// Sends the unlock of a dropped request that was granted. False if there is no room.
+    /// Sends the unlock of a dropped request that was granted. Returns false if there is no room.
     fn send_unlock(&self, token: WaitToken) -> bool {
         // Another thread may be sending it.
         let Some((buffer, length)) = self.waiters.take_unlock(token) else {
@@ -245,8 +247,8 @@ impl<P: Pal> Node<'_, P> {
         sent
     }
 
-    /// Sends a message to the leader, which may be this process. False if there is no room. Without the
-    /// leader nothing is left to do.
+    /// Sends a message to the leader, which may be this process. Returns false if there is no room.
+    /// Without the leader nothing is left to do.
     fn send_to_leader(&self, seq: u64, message: &Message<'_>) -> bool {
         if self.leads() {
             if self.executes_kept_frames() {

@@ -77,7 +77,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.post_later(dest, message, wait)
     }
 
-    /// Sends a message to every connected peer but `except`. Never blocks. Returns the number of
+    /// Sends a message to every connected peer but `except`. It never blocks. Returns the number of
     /// peers that accepted it, and of those without room for it: none once this process has ended.
     pub(crate) fn broadcast_message(
         &self,

@@ -91,7 +91,7 @@ impl WaitToken {
         self.slot
     }
 
-    /// Returns the number of the waiter for [`Waiters::wake`]. Never 0.
+    /// Returns the number of the waiter for [`Waiters::wake`]. It is never 0.
     pub(crate) fn name(self) -> u32 {
         u32::try_from(self.slot.plus(1)).or_broken(u32::MAX)
     }

@@ -71,8 +71,8 @@ impl<E: Event> Waiters<'_, E> {
         waiter.is_some_and(|waiter| waiter.task.state.lock().is_woken)
     }
 
-    /// Has the worker wake the target at that time. True if no earlier time was known, so that the
-    /// worker may sleep for too long.
+    /// Has the worker wake the target at that time. Returns true if no earlier time was known, so
+    /// that the worker may sleep for too long.
     pub(in crate::node) fn limit_task(&self, token: WaitToken, until: Deadline) -> bool {
         let waiter = self.slots.get(token.slot());
         waiter.is_some_and(|waiter| self.limit(&waiter.task, until))

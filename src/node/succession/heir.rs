@@ -154,7 +154,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Reads the log as far as it has come, and as a turn of the worker allows. True if there were records.
+    /// Reads the log as far as it has come, and as a turn of the worker allows. Returns true if there were
+    /// records.
     fn read_log(&self, heir: &'m Heir<'m, P::Stream>) -> bool {
         let Some(mut reader) = heir.reader.try_lock() else {
             return false;

@@ -25,7 +25,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Sends the list of heirs to the members that have not got it. True if all have.
+    /// Sends the list of heirs to the members that have not got it. Returns true if all have.
     pub(super) fn announce_heirs(&self, log: &Log<'m, P::Stream>) -> bool {
         log.list_is_due.store(false, Ordering::SeqCst);
         let leader = self.present_leader();
@@ -69,7 +69,8 @@ impl<'m, P: Pal> Node<'m, P> {
         is_empty
     }
 
-    /// Names the process as the heir that has confirmed that it has the state. False if the log has no room for it.
+    /// Names the process as the heir that has confirmed that it has the state. Returns false if the log has no room
+    /// for it.
     pub(super) fn name_heir(
         &self,
         log: &Log<'m, P::Stream>,

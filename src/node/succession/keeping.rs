@@ -46,8 +46,8 @@ pub(in crate::node) struct Keeping<'f, 'm> {
 }
 
 impl Keeping<'_, '_> {
-    /// Records that the frame is the last one in the queue. True if the leader is to be asked for a MARK
-    /// ([`Node::mark_if_due`]).
+    /// Records that the frame is the last one in the queue. Returns true if the leader is to be asked
+    /// for a MARK ([`Node::mark_if_due`]).
     #[inline]
     pub(in crate::node) fn record(mut self, queue: &SendQueue<'_>, length: usize) -> bool {
         if self.is_counted {
@@ -178,8 +178,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Asks the leader to confirm what it has taken, when half of the room for kept frames is full. True if that was
-    /// queued.
+    /// Asks the leader to confirm what it has taken, when half of the room for kept frames is full. Returns true if
+    /// that was queued.
     #[cold]
     #[inline(never)]
     pub(in crate::node) fn mark_if_due(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
@@ -192,7 +192,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Self::ask_for_mark(following, peer, KeptFrames::mark_due)
     }
 
-    /// Queues a MARK with the number that `due` returns, if there is one and room for it. True if it was queued.
+    /// Queues a MARK with the number that `due` returns, if there is one and room for it. Returns true if it was
+    /// queued.
     pub(super) fn ask_for_mark(
         following: &Following<'m>,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -245,7 +246,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-/// Encodes a frame into the kept ones. False if it can't be encoded.
+/// Encodes a frame into the kept ones. Returns false if it can't be encoded.
 pub(in crate::node) fn keep_message(
     kept: &mut KeptFrames<'_>,
     seq: u64,

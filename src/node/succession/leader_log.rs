@@ -225,7 +225,7 @@ impl<'m, S: Stream> Log<'m, S> {
         self.heir().filter(|_| self.stage() == LogStage::Hot)
     }
 
-    /// Appends a record. False if there is no room.
+    /// Appends a record. Returns false if there is no room.
     pub(super) fn append(&self, message: &Message<'_>) -> bool {
         let mut queue = self.queue.lock();
         let is_appended = queue.filling.push(0, message).is_ok();
@@ -333,7 +333,7 @@ impl<'m, S: Stream> Log<'m, S> {
         !self.is_named() && self.is_nearly_full()
     }
 
-    /// Tells the platform that the log follows. False if the stream can't be used.
+    /// Tells the platform that the log follows. Returns false if the stream can't be used.
     pub(super) fn begin(&self, writer: &mut LogWriter<'m, S>) -> bool {
         if !self.is_shared.load(Ordering::SeqCst) {
             self.holds.store(0, Ordering::SeqCst);

@@ -37,7 +37,8 @@ impl<'m, P: Pal> Node<'m, P> {
         until
     }
 
-    /// Sends again what the member has not received. True if all is queued, or the member is gone.
+    /// Sends again what the member has not received. Returns true if all is queued, or the member
+    /// is gone.
     pub(super) fn resend(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         let Some(heir) = self.leadership.heir() else {
             return true;
@@ -80,8 +81,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the new leader: keeps a message for a member that has not rejoined yet. False if there is no room for it until
-    /// then; None if the member has rejoined.
+    /// As the new leader: keeps a message for a member that has not rejoined yet. Returns false if there is no room for
+    /// it until then; None if the member has rejoined.
     pub(in crate::node) fn keep_for_rejoin(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,

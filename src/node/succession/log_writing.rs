@@ -20,9 +20,10 @@ impl<'m, P: Pal> Node<'m, P> {
         self.leadership.log()
     }
 
-    /// Writes what was appended to the log until now. False if that is not possible at present: then no byte
-    /// must be written to a peer, and the worker writes the queues of the peers later. A process that is not
-    /// named as the heir yet delays nobody: it leads only if it reads its name, which comes after all these.
+    /// Writes what was appended to the log until now. Returns false if that is not possible at present: then
+    /// no byte must be written to a peer, and the worker writes the queues of the peers later. A process
+    /// that is not named as the heir yet delays nobody: it leads only if it reads its name, which comes
+    /// after all these.
     ///
     /// A leader that has resigned writes nothing more. A frame that was being handled may have changed the tables after
     /// the last record, so the heir knows nothing of it, and what was queued before that the heir sends itself.
@@ -162,7 +163,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Writes the log as far as its stream takes it. False if it takes no more at present, or is broken.
+    /// Writes the log as far as its stream takes it. Returns false if it takes no more at present, or is
+    /// broken.
     fn drain_log(&self, log: &Log<'m, P::Stream>, writer: &mut LogWriter<'m, P::Stream>) -> bool {
         let mut head = [0; LOG_HEAD];
         if writer.head_sent < LOG_HEAD {

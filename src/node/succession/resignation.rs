@@ -57,7 +57,7 @@ impl<P: Pal> Node<'_, P> {
         })
     }
 
-    /// Resigns in favour of the heir. False if there is none.
+    /// Resigns in favour of the heir. Returns false if there is none.
     pub(in crate::node) fn resign(&self) -> bool {
         let (Some(log), Some(tables)) = (self.log(), self.leading()) else {
             return false;

@@ -60,8 +60,8 @@ impl<'a> UnreceivedRecord<'a> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// As the leader: appends to the log what members that have not rejoined have not received, as far as there is room.
-    /// True if it was all.
+    /// As the leader: appends to the log what members that have not rejoined have not received, as far as there is
+    /// room. Returns true if it was all.
     pub(super) fn forward_unreceived(&self, log: &Log<'m, P::Stream>) -> bool {
         let (Some(tables), Some(heir)) = (self.leading(), self.leadership.heir()) else {
             return true;
@@ -101,7 +101,8 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader that has just given its state to the heir, under the lock of the tables: appends to the log what
-    /// waits in the queue of a member, which the state counts as given to it. False if that is not possible at present.
+    /// waits in the queue of a member, which the state counts as given to it. Returns false if that is not possible at
+    /// present.
     pub(super) fn hand_over_queue(
         &self,
         log: &Log<'m, P::Stream>,
@@ -213,7 +214,7 @@ fn kept_frames(frames: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     })
 }
 
-/// As the heir: takes what a record has. False if it is not as it must be.
+/// As the heir: takes what a record has. Returns false if it is not as it must be.
 pub(super) fn take_unreceived(sent: &mut SentFrames<'_>, bytes: &[u8]) -> bool {
     UnreceivedRecord::decode(bytes).is_some_and(|record| {
         let base = record.is_first.then_some(record.base);

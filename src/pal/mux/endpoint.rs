@@ -102,7 +102,8 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
         self.lock().mux.fault()
     }
 
-    /// Sends the remaining bytes, after the node has ended. False if not all were sent at `until`.
+    /// Sends the remaining bytes, after the node has ended. Returns false if not all were sent at
+    /// `until`.
     pub fn flush(&self, until: Time) -> bool {
         loop {
             let sent = self.send();
@@ -140,7 +141,7 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
         }
     }
 
-    /// Writes the pending frames. False if the channel takes no more bytes at present.
+    /// Writes the pending frames. Returns false if the channel takes no more bytes at present.
     fn write_pending(&self, tx: &mut ByteRing<CHUNK>) -> bool {
         loop {
             if tx.is_empty() {

@@ -155,7 +155,7 @@ impl OutgoingRecords {
         Some(count)
     }
 
-    /// Sends the closing record, which is empty. False if it could not be sent.
+    /// Sends the closing record, which is empty. Returns false if it could not be sent.
     pub(super) fn end(&mut self, push: impl FnMut(&[u8]) -> Result<usize, StreamError>) -> bool {
         self.from == self.to && self.seal(&[]).is_some() && self.push(push).is_ok()
     }

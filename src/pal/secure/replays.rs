@@ -39,7 +39,7 @@ impl FirstMessages {
         }
     }
 
-    /// Records the first message with that public key. False if it is a repeated one.
+    /// Records the first message with that public key. Returns false if it is a repeated one.
     pub(super) fn add(&self, key: &[u8]) -> bool {
         let Some(name) = key.first_chunk::<8>() else {
             return false;

@@ -27,8 +27,8 @@ impl Client<'_> {
         self.quick_revocations >= CONTENTION_THRESHOLD
     }
 
-    /// Counts a use of a contended handle. True if the user should yield now: on a single core
-    /// other processes cannot even request the lease before.
+    /// Counts a use of a contended handle. Returns true if the user should yield now: on a single
+    /// core other processes cannot even request the lease before.
     pub fn should_yield(&mut self) -> bool {
         self.uses_since_grant = self.uses_since_grant.wrapping_add(1);
         if self.uses_since_grant >= USES_WITHOUT_REVOCATION {

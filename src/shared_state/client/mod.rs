@@ -212,7 +212,7 @@ impl<'m> Client<'m> {
         self.change_count = self.change_count.wrapping_add(1);
     }
 
-    /// Undoes one opening, if another remains. False if the caller has to close the handle.
+    /// Undoes one opening, if another remains. Returns false if the caller has to close the handle.
     pub(crate) fn close_one(&mut self) -> bool {
         let is_shared = self.is_open() && self.openings > 1;
         if is_shared {
@@ -323,7 +323,7 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// Closes the handle. False if a thread of this process uses it.
+    /// Closes the handle. Returns false if a thread of this process uses it.
     pub fn close(&mut self) -> bool {
         if !self.is_open() || self.has_writer || self.readers > 0 {
             return false;

@@ -147,7 +147,7 @@ impl<'m> IntervalMap<'m> {
     }
 }
 
-/// Finds the last node of a list. False if the list has another length.
+/// Finds the last node of a list. Returns false if the list has another length.
 fn find_last(list: &mut OwnerList<'_>) -> bool {
     let mut next = list.first;
     for _ in 0..list.length {

@@ -214,7 +214,7 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Adds an interval from the start of free numbers that were just found to `end`, at most
-    /// [`MAX_INTERVAL`] long. It is charged to `payer`. False if the table is full.
+    /// [`MAX_INTERVAL`] long. It is charged to `payer`. Returns false if the table is full.
     #[inline]
     pub(crate) fn insert(&mut self, gap: Gap<'m>, end: u32, owner: u32, payer: Payer) -> bool {
         let Some(node) = self.tree.insert((gap.start, end), owner, gap.before) else {
@@ -237,7 +237,7 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Splits `interval` in two. The second one, from `at` on, which must be in it, gets `owner`, and takes
-    /// the place of `interval`. False if the table is full.
+    /// the place of `interval`. Returns false if the table is full.
     pub(crate) fn split(&mut self, interval: &mut Interval, at: u32, owner: u32) -> bool {
         let Some(node) = self.tree.find(*interval) else {
             return false;

@@ -153,7 +153,8 @@ impl<'m> Tree<'m> {
         interval.is_at(node).then_some(node)
     }
 
-    /// Removes a node, if it is in this tree, and frees it. Its content stays. False if it is not in this tree.
+    /// Removes a node, if it is in this tree, and frees it. Its content stays. Returns false if it is not in
+    /// this tree.
     #[inline]
     pub(super) fn remove(&mut self, node: &'m IntervalNode<'m>) -> bool {
         let Some(mut cursor) = self.cursor_at(node) else {

@@ -249,8 +249,8 @@ impl<'m> Quotas<'m> {
         }
     }
 
-    /// Charges places of the payer to a member from now on. Never refused: a member that this pushes
-    /// above its quota gets nothing more.
+    /// Charges places of the payer to a member from now on. The charge is never refused: a member
+    /// that this pushes above its quota gets nothing more.
     #[inline(never)]
     pub(crate) fn transfer(&mut self, from: Payer, to: Vmid, table: usize, count: usize) -> Payer {
         let payer = self.charge(to, table, count);

@@ -49,8 +49,8 @@ impl State {
         Some(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
-    /// Counts the bytes of an operation. True if they were the last before the cut, which occurs
-    /// once.
+    /// Counts the bytes of an operation. Returns true if they were the last before the cut, which
+    /// occurs once.
     pub(super) fn count(&mut self, result: Result<usize, StreamError>) -> bool {
         let moved = u64::try_from(result.unwrap_or(0)).unwrap_or(u64::MAX);
         self.moved = self.moved.saturating_add(moved);

@@ -154,7 +154,7 @@ pub(crate) fn crash<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
 }
 
 /// As a process of a family that may outlive its leader: some wait for their children, and some leaders for all
-/// others. True if the process is to leave then.
+/// others. Returns true if the process is to leave then.
 fn stay_a_while<const READS: bool>(program: &Program<'_, '_, READS>, rng: &mut Rng) -> bool {
     if !with(|world| world.plan.follows()) {
         return true;

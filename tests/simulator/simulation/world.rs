@@ -246,7 +246,7 @@ impl World {
         self.handle_stream_events();
     }
 
-    /// Ends the process with that VMID, if the platform can. True if it is dead.
+    /// Ends the process with that VMID, if the platform can. Returns true if it is dead.
     pub(crate) fn end_process(&mut self, vmid: u32) -> bool {
         if !self.network.can_end() {
             return false;

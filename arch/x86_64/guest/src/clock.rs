@@ -73,7 +73,7 @@ pub fn now() -> Time {
     Time(((u128::from(counts) * u128::from(pace)) >> 32) as u64)
 }
 
-/// Sets an interrupt at `until`, or before. False if that is past.
+/// Sets an interrupt at `until`, or before. Returns false if that is past.
 pub(crate) fn set(until: Time) -> bool {
     let now = now();
     if until <= now {

@@ -73,7 +73,8 @@ impl<'m, P: Pal> Node<'m, P> {
         all
     }
 
-    /// Queues the messages of all clients, as far as there is room. True if all were queued.
+    /// Queues the messages of all clients, as far as there is room. Returns true if all were
+    /// queued.
     pub(in crate::node) fn send_all_client_messages(&self) -> bool {
         let mut all = true;
         for (slot_index, slot) in (0..).zip(self.sync_handles.slots.iter()) {
@@ -193,8 +194,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// At the leader: handles a client's message. False if the caller has to process the frame
-    /// again later.
+    /// At the leader: handles a client's message. Returns false if the caller has to process the
+    /// frame again later.
     pub(crate) fn on_client_sync(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,

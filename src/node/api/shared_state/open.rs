@@ -15,8 +15,8 @@ use crate::sync::Ordering;
 impl<'m, P: Pal> Node<'m, P> {
     /// Opens a sync handle: the one with the given number, or one with a fresh number (`None`). A
     /// fresh number has its highest bit set and contains this process's VMID, so no other process
-    /// of the family ever gets it. Numbers that programs choose should leave that bit clear. Never
-    /// blocks and sends nothing: the leader learns of the handle at its first use.
+    /// of the family ever gets it. Numbers that programs choose should leave that bit clear. It
+    /// never blocks and sends nothing: the leader learns of the handle at its first use.
     ///
     /// # Errors
     /// [`Error::Full`] ([`Resource::SyncHandles`]) at the limit, or if this process has used up its fresh numbers (2^29 at least); [`Error::Invalid`] if this process has that number open, or has not finished closing it.

@@ -13,7 +13,7 @@ use crate::wire::SyncState;
 impl<'m, P: Pal> Node<'m, P> {
     /// Releases a handle that was acquired in that state, and stores `data` as the new value if it
     /// is given (after [`SyncState::Exclusive`] only; at most
-    /// [`Capacities::sync_data`](crate::Capacities::sync_data) bytes). Never blocks: the lease
+    /// [`Capacities::sync_data`](crate::Capacities::sync_data) bytes). It never blocks: the lease
     /// stays in this process until another one requests it.
     ///
     /// # Errors

@@ -158,7 +158,7 @@ impl<'m> SyncHandles<'m> {
         }
     }
 
-    /// Frees the slot if its handle is closed. True if it did.
+    /// Frees the slot if its handle is closed. Returns true if it did.
     pub(super) fn free_if_closed(&self, index: u32) -> bool {
         let mut directory = self.directory.lock();
         let Some(slot) = self.slots.get(index as usize) else {

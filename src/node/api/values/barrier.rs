@@ -74,8 +74,8 @@ impl Arrival {
 
 /// # Shared values: barriers
 impl<'m, P: Pal> Node<'m, P> {
-    /// Opens a barrier of so many parties: the one with that number, or a new one (`None`). Never
-    /// blocks.
+    /// Opens a barrier of so many parties: the one with that number, or a new one (`None`). It
+    /// never blocks.
     ///
     /// # Errors
     /// As [`Node::share`]; [`Error::Invalid`] for no parties.

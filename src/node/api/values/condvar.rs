@@ -36,7 +36,8 @@ pub struct Condvar<'n, 'm, P: Pal> {
 
 /// # Shared values: condition variables
 impl<'m, P: Pal> Node<'m, P> {
-    /// Opens a condition variable: the one with that number, or a new one (`None`). Never blocks.
+    /// Opens a condition variable: the one with that number, or a new one (`None`). It never
+    /// blocks.
     ///
     /// # Errors
     /// As [`Node::share`].

@@ -53,7 +53,7 @@ pub struct Queue<'n, 'm, P: Pal, T> {
 
 /// # Shared values: queues
 impl<'m, P: Pal> Node<'m, P> {
-    /// Opens a queue for so many items: the one with that number, or a new one (`None`). Never
+    /// Opens a queue for so many items: the one with that number, or a new one (`None`). It never
     /// blocks.
     ///
     /// # Errors

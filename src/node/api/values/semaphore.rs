@@ -57,7 +57,7 @@ pub struct Semaphore<'n, 'm, P: Pal> {
 /// # Shared values: semaphores
 impl<'m, P: Pal> Node<'m, P> {
     /// Opens a semaphore: the one with that number, or a new one (`None`). If it has never been
-    /// used, it has `permits` free ones. Never blocks.
+    /// used, it has `permits` free ones. It never blocks.
     ///
     /// # Errors
     /// As [`Node::share`].

@@ -96,8 +96,9 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Marks a peer broken to which no stream could be opened, unless a stream to or from it was
-    /// opened meanwhile. False if another thread, which may be opening the stream now, has locked
-    /// the half: the flag `unreachable` changes, and streams are opened, only under this lock.
+    /// opened meanwhile. Returns false if another thread, which may be opening the stream now, has
+    /// locked the half: the flag `unreachable` changes, and streams are opened, only under this
+    /// lock.
     fn judge_unreachable(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         if !peer.unreachable.load(Ordering::SeqCst) {
             return true;

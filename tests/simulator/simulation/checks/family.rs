@@ -128,7 +128,7 @@ impl Family {
         }
     }
 
-    /// The process is cut off. False if that makes no difference any more.
+    /// The process is cut off. Returns false if that makes no difference any more.
     pub(crate) fn mark_dead(&mut self, vmid: u32) -> bool {
         let Some(process) = self.processes.get_mut(&vmid) else {
             return false;

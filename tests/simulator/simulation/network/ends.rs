@@ -116,8 +116,8 @@ impl Network {
         own.starts_with(vmid_bytes) && !(vmid_bytes.is_empty() && has_other())
     }
 
-    /// Records that the connection of two processes was cut. False if that was recorded before, or
-    /// if one of them is hostile.
+    /// Records that the connection of two processes was cut. Returns false if that was recorded
+    /// before, or if one of them is hostile.
     fn cut(&mut self, one: usize, other: usize) -> bool {
         let (one, other) = (&self.places[one], &self.places[other]);
         let pair = (one.vmid.min(other.vmid), one.vmid.max(other.vmid));

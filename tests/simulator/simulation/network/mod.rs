@@ -331,7 +331,7 @@ impl Network {
         std::mem::take(&mut self.places[place].changed)
     }
 
-    /// Reports the ready streams. True if the process was woken besides.
+    /// Reports the ready streams. Returns true if the process was woken besides.
     pub(crate) fn look(&mut self, place: usize, ready: &mut ReadyList) -> bool {
         let at = &mut self.places[place];
         if at.listener_watched && !at.backlog.is_empty() {

@@ -222,7 +222,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Releases all that others may wait for. False if the messages can't be sent any more.
+    /// Releases all that others may wait for. Returns false if the messages can't be sent any more.
     pub(crate) fn release_all(&self) -> bool {
         self.release_files();
         self.release_all_ids();

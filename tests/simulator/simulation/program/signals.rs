@@ -56,7 +56,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Sends one signal to one process. False if that failed.
+    /// Sends one signal to one process. Returns false if that failed.
     fn signal(&self, rng: &mut Rng, to: OtherProcess, signal: i32) -> bool {
         with(|world| {
             // A process that is cut off does not know whether the leader has passed the signal on, and sends it directly.

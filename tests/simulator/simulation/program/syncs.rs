@@ -232,7 +232,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Closes all handles, at the end. False if the messages can't be sent.
+    /// Closes all handles, at the end. Returns false if the messages can't be sent.
     pub(super) fn close_syncs(&self) -> bool {
         if self.own.is_leader && !with(|world| world.plan.follows()) {
             return true;
