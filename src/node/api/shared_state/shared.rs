@@ -94,13 +94,23 @@ impl<P: Pal, T: ?Sized> Shared<'_, '_, P, T> {
         (value, status): (Option<V>, ValueStatus),
         cause: Invalid,
     ) -> Result<(V, ValueStatus), Error> {
-        let Some(value) = value else {
-            self.node.release_sync(self.handle, state, |client| {
-                client.restore_status((status.changed, status.owner_died));
-            })?;
-            return Err(Error::Invalid(cause));
-        };
-        Ok((value, status))
+        match value {
+            Some(value) => Ok((value, status)),
+            None => Err(self.release_unread(state, status, cause)),
+        }
+    }
+
+    /// Releases the value, which could not be read. Returns the error of the call.
+    // Apart, so that the value of the caller stays in registers.
+    #[cold]
+    fn release_unread(&self, state: SyncState, status: ValueStatus, cause: Invalid) -> Error {
+        let released = self.node.release_sync(self.handle, state, |client| {
+            client.restore_status((status.changed, status.owner_died));
+        });
+        match released {
+            Ok(()) => Error::Invalid(cause),
+            Err(error) => error,
+        }
     }
 }
 
@@ -114,11 +124,25 @@ where
     /// As [`Node::lock_sync`]; [`Error::Invalid`] if the value has another size.
     #[inline]
     pub fn read(&self, wait: Wait<'_>) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
-        let acquired =
-            self.node
-                .acquire_sync(self.handle, SyncState::Shared, false, wait, read_value)?;
-        let acquired = self.checked(SyncState::Shared, acquired, Invalid::ValueSize);
-        Ok(Reader::new(self, acquired?))
+        let acquired = self.acquire(SyncState::Shared, wait)?;
+        Ok(Reader::new(self, acquired))
+    }
+
+    /// Acquires the value and reads it.
+    // The status goes another way than the value: together they would be written in parts and read as a whole, which
+    // takes a processor longer than all the rest.
+    #[inline]
+    fn acquire(&self, state: SyncState, wait: Wait<'_>) -> Result<(T, ValueStatus), Error> {
+        let mut status = ValueStatus::default();
+        let read = |client: &mut Client<'m>| {
+            let value;
+            (value, status) = read_value(client);
+            value
+        };
+        let value = self
+            .node
+            .acquire_sync(self.handle, state, false, wait, read)?;
+        self.checked(state, (value, status), Invalid::ValueSize)
     }
 
     /// Like [`Shared::read`]; the future has the value when it returns, not before.
@@ -139,11 +163,8 @@ where
     /// As [`Shared::read`].
     #[inline]
     pub fn write(&self, wait: Wait<'_>) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
-        let acquired =
-            self.node
-                .acquire_sync(self.handle, SyncState::Exclusive, false, wait, read_value)?;
-        let acquired = self.checked(SyncState::Exclusive, acquired, Invalid::ValueSize);
-        Ok(Writer::new(self, acquired?))
+        let acquired = self.acquire(SyncState::Exclusive, wait)?;
+        Ok(Writer::new(self, acquired))
     }
 
     /// Like [`Shared::write`]; the future has the value when it returns, not before.
