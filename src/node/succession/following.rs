@@ -2,11 +2,10 @@
 //! over.
 
 use super::frame_kinds::{
-    is_counted_from_leader, is_for_leader, is_for_members, is_for_parent, is_of_leader,
+    REJOIN_SEQ, WHO_LEADS_SEQ, is_counted_from_leader, is_for_leader, is_for_members,
+    is_for_parent, is_of_leader,
 };
 use super::life_signs::LifeSigns;
-use super::newcomer::WHO_LEADS_SEQ;
-use super::rejoin::REJOIN_SEQ;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;

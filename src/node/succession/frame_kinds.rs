@@ -1,9 +1,13 @@
 //! The kinds of frames between a member and its leader.
 
-use super::newcomer::WHO_LEADS_SEQ;
-use super::rejoin::REJOIN_SEQ;
 use crate::leader::{Op, Signals};
 use crate::wire::{KillTarget, Message, SyncCode, codes};
+
+/// The sequence number of REJOIN: no call has it.
+pub(super) const REJOIN_SEQ: u64 = u64::MAX;
+
+/// The sequence number of `WHO_LEADS`: no call has it.
+pub(super) const WHO_LEADS_SEQ: u64 = u64::MAX - 1;
 
 /// Returns true if the leader executes the message as the leader, not as a process.
 pub(in crate::node) fn is_for_leader(message: &Message<'_>) -> bool {

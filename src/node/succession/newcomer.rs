@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use super::following::{Following, Stage};
+use super::frame_kinds::WHO_LEADS_SEQ;
 use super::rejoin::NOBODY;
 use crate::Vmid;
 use crate::counters::Refusal;
@@ -11,9 +12,6 @@ use crate::node::{Node, PeerRef};
 use crate::pal::{Deadline, Pal, Time};
 use crate::sync::Ordering;
 use crate::wire::{Answer, Expected, Message};
-
-/// The sequence number of `WHO_LEADS`: no call has it.
-pub(super) const WHO_LEADS_SEQ: u64 = u64::MAX - 1;
 
 /// The pause before it is asked again who leads.
 const ASK_AGAIN: Duration = Duration::from_millis(2);

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::following::{Following, Stage};
+use super::frame_kinds::REJOIN_SEQ;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
@@ -11,9 +12,6 @@ use crate::node::{Node, PeerRef, Phase};
 use crate::pal::{Deadline, Pal, Time};
 use crate::sync::Ordering;
 use crate::wire::{Dismissal, HeirList, Message, NewLeader, Rejoin};
-
-/// The sequence number of REJOIN: no call has it.
-pub(super) const REJOIN_SEQ: u64 = u64::MAX;
 
 /// The VMID for which calls wait until there is a leader: no process has it.
 pub(super) const NOBODY: Vmid = Vmid::HIGHEST;
