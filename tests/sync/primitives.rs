@@ -537,14 +537,16 @@ mod barrier {
         let (family, nodes) = members(2);
         let mine = nodes[0].open_barrier(None, 3).unwrap();
         let theirs = nodes[1].open_barrier(Some(mine.id()), 3).unwrap();
+        // Both have arrived before a party is removed: one that arrives later would be the last.
+        let arrivals = [&mine, &theirs].map(|barrier| barrier.arrive(WAIT).unwrap());
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| mine.wait(WAIT));
-            let arrival = theirs.arrive(WAIT).unwrap();
+            let waiting = scope.spawn(|| mine.pass(arrivals[0], WAIT));
             die_with(&family, mine.id());
             assert!(!waiting.is_finished());
             theirs.remove_party(WAIT).unwrap();
-            theirs.pass(arrival, WAIT).unwrap();
-            assert_eq!(waiting.join().unwrap(), Ok(false));
+            theirs.pass(arrivals[1], WAIT).unwrap();
+            assert_eq!(waiting.join().unwrap(), Ok(()));
+            assert!(arrivals.iter().all(|arrival| !arrival.is_last()));
         });
         let arrival = mine.arrive(WAIT).unwrap();
         assert!(theirs.arrive(WAIT).unwrap().is_last());
