@@ -62,8 +62,11 @@ impl<'m> Buffer<'m> {
     }
 
     /// Initialises the first `count` bytes, or all if the buffer has fewer, and returns them.
+    #[inline]
     pub(crate) fn prefix_mut(&mut self, count: usize) -> &mut [u8] {
-        self.initialize(count);
+        if count > self.initialized {
+            self.initialize(count);
+        }
         let count = count.min(self.initialized);
         self.initialized_mut().get_mut(..count).or_broken(&mut [])
     }

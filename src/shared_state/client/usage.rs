@@ -155,8 +155,8 @@ impl Client<'_> {
     #[inline]
     pub fn data_mut(&mut self, length: usize) -> &mut [u8] {
         self.change_count = self.change_count.wrapping_add(1);
-        let fits = length <= self.data.capacity();
-        let data = self.data.prefix_mut(if fits { length } else { 0 });
+        let data = self.data.prefix_mut(length);
+        let data = if data.len() == length { data } else { &mut [] };
         self.length = data.len();
         data
     }

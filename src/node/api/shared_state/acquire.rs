@@ -1,7 +1,7 @@
 //! Acquiring sync handles.
 
+use super::Opened;
 use super::call_queue::WaitKind;
-use super::slots::Slot;
 use super::{SyncHandle, ValueStatus, misuse};
 use crate::error::{Errno, Error, Invalid};
 use crate::node::rpc::{Limits, Polled, Undo};
@@ -38,9 +38,8 @@ impl<'m, P: Pal> Node<'m, P> {
         if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
             return Err(Error::Invalid(Invalid::SyncState));
         }
-        self.acquire_sync(handle, state, false, wait, |client| {
-            copy_value(client, data)
-        })
+        let read = |client: &mut Client<'m>| copy_value(client, data);
+        self.acquire_with_status(&self.opened(handle)?, state, wait, read)
     }
 
     /// Like [`Node::lock_sync`]; the future has the handle when it returns, not before.
@@ -58,7 +57,9 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Error::Invalid(Invalid::SyncState));
         }
         Polled(self)
-            .acquire_sync_in(handle, state, wait, |client| copy_value(client, data))
+            .acquire_sync_in(&self.opened(handle)?, state, wait, |client| {
+                copy_value(client, data)
+            })
             .await
     }
 
@@ -77,7 +78,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
             return Err(Error::Invalid(Invalid::SyncState));
         }
-        self.acquire_sync(handle, state, true, wait, |client| {
+        self.acquire_sync(&self.opened(handle)?, state, true, wait, |client| {
             let (changed, owner_died) = client.take_status();
             if changed {
                 read(client.data());
@@ -99,28 +100,53 @@ impl<'m, P: Pal> Node<'m, P> {
     #[inline(always)]
     pub(super) fn acquire_sync<T>(
         &self,
-        handle: SyncHandle,
+        opened: &Opened<'_, 'm>,
         state: SyncState,
         alone: bool,
         wait: Wait<'_>,
         mut read: impl FnMut(&mut Client<'m>) -> T,
     ) -> Result<T, Error> {
-        let (slot, value) = self.acquire_at_once(handle, state, alone, &mut read)?;
+        let value = self.acquire_at_once(opened, state, alone, &mut read)?;
         match value {
             Some(value) => Ok(value),
-            None => self.acquire_sync_slow(handle, slot, state, alone, wait, read),
+            None => self.acquire_sync_slow(opened, state, alone, wait, read),
         }
     }
 
     /// Like [`Node::acquire_sync`], for a call that does not use the handle alone.
     pub(super) fn acquire_sync_in<T>(
         &self,
-        handle: SyncHandle,
+        opened: &Opened<'_, 'm>,
         state: SyncState,
         wait: Wait<'_>,
         read: impl FnMut(&mut Client<'m>) -> T,
     ) -> Result<T, Error> {
-        self.acquire_sync(handle, state, false, wait, read)
+        self.acquire_sync(opened, state, false, wait, read)
+    }
+
+    /// Like [`Node::acquire_sync_in`]; `read` returns the status of the value as well.
+    // The status goes another way than the value: together they would be written in parts and read as a whole, which
+    // takes a processor longer than all the rest.
+    #[allow(
+        clippy::inline_always,
+        reason = "a stop in memory on the way costs as much as the rest"
+    )]
+    #[inline(always)]
+    pub(super) fn acquire_with_status<T>(
+        &self,
+        opened: &Opened<'_, 'm>,
+        state: SyncState,
+        wait: Wait<'_>,
+        mut read: impl FnMut(&mut Client<'m>) -> (T, ValueStatus),
+    ) -> Result<(T, ValueStatus), Error> {
+        let mut status = ValueStatus::default();
+        let read = |client: &mut Client<'m>| {
+            let value;
+            (value, status) = read(client);
+            value
+        };
+        let value = self.acquire_sync(opened, state, false, wait, read)?;
+        Ok((value, status))
     }
 
     /// Acquires the handle if the lease is here and nothing is in the way. Otherwise the call counts
@@ -132,15 +158,14 @@ impl<'m, P: Pal> Node<'m, P> {
     #[inline(always)]
     fn acquire_at_once<T>(
         &self,
-        handle: SyncHandle,
+        opened: &Opened<'_, 'm>,
         state: SyncState,
         alone: bool,
         read: &mut impl FnMut(&mut Client<'m>) -> T,
-    ) -> Result<(&Slot<'m>, Option<T>), Error> {
+    ) -> Result<Option<T>, Error> {
         self.check_running()?;
-        let slot = self.slot(handle)?;
-        let mut client = slot.client.lock();
-        if client.generation() != handle.generation {
+        let mut client = opened.slot.client.lock();
+        if client.generation() != opened.handle.generation {
             return Err(Error::Invalid(Invalid::HandleClosed));
         }
         self.check_contact()?;
@@ -148,10 +173,10 @@ impl<'m, P: Pal> Node<'m, P> {
         let passes_as = if alone { SyncState::Exclusive } else { state };
         let has_turn = client.may_overtake(passes_as) && !(alone && client.is_in_use());
         if client.acquire(state, has_turn) == Acquisition::Acquired {
-            return Ok((slot, Some(read(&mut client))));
+            return Ok(Some(read(&mut client)));
         }
         client.change_waiters(state, 1);
-        Ok((slot, None))
+        Ok(None)
     }
 
     /// Turns a handle that was acquired [`SyncState::Shared`] into [`SyncState::Exclusive`] without
@@ -214,6 +239,7 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 /// Copies the value as far as `data` has room. Returns its length and its status.
+#[inline]
 fn copy_value(client: &mut Client<'_>, data: &mut [u8]) -> (usize, ValueStatus) {
     let from = client.data();
     for (to, from) in data.iter_mut().zip(from) {
@@ -249,16 +275,16 @@ impl<'m, P: Pal> Polled<'_, 'm, P> {
     /// Like [`Node::acquire_sync`], for a call that does not use the handle alone.
     pub(super) async fn acquire_sync_in<T>(
         &self,
-        handle: SyncHandle,
+        opened: &Opened<'_, 'm>,
         state: SyncState,
         wait: Wait<'_>,
         mut read: impl FnMut(&mut Client<'m>) -> T,
     ) -> Result<T, Error> {
-        let (slot, value) = self.acquire_at_once(handle, state, false, &mut read)?;
+        let value = self.acquire_at_once(opened, state, false, &mut read)?;
         match value {
             Some(value) => Ok(value),
             None => {
-                self.acquire_sync_slow(handle, slot, state, false, wait, read)
+                self.acquire_sync_slow(opened, state, false, wait, read)
                     .await
             }
         }
@@ -270,8 +296,7 @@ calls! {
     #[cold]
     fn acquire_sync_slow<T>(
         &self,
-        handle: SyncHandle,
-        slot: &Slot<'m>,
+        opened: &Opened<'_, 'm>,
         state: SyncState,
         alone: bool,
         wait: Wait<'_>,
@@ -290,12 +315,13 @@ calls! {
                 other => Err(error_of(other)),
             })
         };
-        wait!(self.wait_for_slot(handle, slot, kind, limits, poll))
+        wait!(self.wait_for_slot(opened, kind, limits, poll))
     }
 
     fn upgrade_sync_in(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
-        let slot = self.slot(handle)?;
+        let opened = self.opened(handle)?;
+        let slot = opened.slot;
         {
             let mut client = slot.client.lock();
             if client.generation() != handle.generation || !client.is_held(SyncState::Shared) {
@@ -335,16 +361,16 @@ calls! {
                 other => Err(error_of(other)),
             })
         };
-        wait!(self.wait_for_slot(handle, slot, WaitKind::Upgrade, limits, poll))?;
+        wait!(self.wait_for_slot(&opened, WaitKind::Upgrade, limits, poll))?;
         upgrade.keep();
         Ok(())
     }
 
     fn wait_sync_in(&self, handle: SyncHandle, seen: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
-        let slot = self.slot(handle)?;
+        let opened = self.opened(handle)?;
         let limits = Limits::of(wait, &self.pal);
         let poll = |client: &mut Client<'m>, _| (client.change_count() != seen).then_some(Ok(()));
-        wait!(self.wait_for_slot(handle, slot, WaitKind::Change, limits, poll))
+        wait!(self.wait_for_slot(&opened, WaitKind::Change, limits, poll))
     }
 }

@@ -57,7 +57,11 @@ where
     /// As [`Node::upgrade_sync`](crate::Node::upgrade_sync), with the reader. If the error is `EDEADLK`, another process waits
     /// for the caller to drop the reader.
     pub fn upgrade(self, wait: Wait<'_>) -> Result<Writer<'s, 'n, 'm, P, T>, (Self, Error)> {
-        match self.shared.node.upgrade_sync(self.shared.handle, wait) {
+        match self
+            .shared
+            .node
+            .upgrade_sync(self.shared.opened.handle, wait)
+        {
             Ok(()) => Ok(self.upgraded()),
             Err(error) => Err((self, error)),
         }
@@ -71,7 +75,7 @@ where
         self,
         wait: Wait<'_>,
     ) -> Result<Writer<'s, 'n, 'm, P, T>, (Self, Error)> {
-        let (node, handle) = (self.shared.node, self.shared.handle);
+        let (node, handle) = (self.shared.node, self.shared.opened.handle);
         match Polled(node).upgrade_sync_in(handle, wait).await {
             Ok(()) => Ok(self.upgraded()),
             Err(error) => Err((self, error)),
@@ -100,7 +104,7 @@ impl<P: Pal, T> Drop for Reader<'_, '_, '_, P, T> {
         let shared = self.shared;
         let _ = shared
             .node
-            .release_sync(shared.handle, SyncState::Shared, |_| ());
+            .release_sync(&shared.opened, SyncState::Shared, |_| ());
     }
 }
 
@@ -135,7 +139,7 @@ impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
     /// As there.
     pub fn fencing_number(&self, wait: Wait<'_>) -> Result<Option<u64>, Error> {
         let shared = self.shared;
-        shared.node.sync_fencing_number(shared.handle, wait)
+        shared.node.sync_fencing_number(shared.opened.handle, wait)
     }
 
     /// [`Writer::fencing_number`] as a future.
@@ -144,7 +148,9 @@ impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
     /// As there.
     pub async fn fencing_number_async(&self, wait: Wait<'_>) -> Result<Option<u64>, Error> {
         let shared = self.shared;
-        let number = shared.node.sync_fencing_number_async(shared.handle, wait);
+        let number = shared
+            .node
+            .sync_fencing_number_async(shared.opened.handle, wait);
         number.await
     }
 }
@@ -170,7 +176,7 @@ impl<P: Pal, T: IntoBytes + Immutable> Drop for Writer<'_, '_, '_, P, T> {
     fn drop(&mut self) {
         let shared = self.shared;
         let state = SyncState::Exclusive;
-        let _ = shared.node.release_sync(shared.handle, state, |client| {
+        let _ = shared.node.release_sync(&shared.opened, state, |client| {
             if self.is_changed {
                 // `Node::share` has checked that there is room.
                 let _ = self.value.write_to(client.data_mut(size_of::<T>()));

@@ -17,6 +17,7 @@ pub use guards::{Reader, Writer};
 pub(super) use open::misuse;
 pub use shared::Shared;
 pub use slice::{SliceReader, SliceWriter};
+pub(in crate::node) use slots::Opened;
 pub(crate) use slots::SyncHandles;
 
 /// A sync handle that this process has opened.

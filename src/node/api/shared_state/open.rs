@@ -1,5 +1,6 @@
 //! Opening and closing sync handles.
 
+use super::Opened;
 use super::SyncHandle;
 use super::call_queue::WaitKind;
 use super::slots::Slot;
@@ -135,11 +136,11 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    #[inline]
     /// Locks the client of a handle.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the handle is closed.
+    #[inline]
     pub(in crate::node) fn sync_client(
         &self,
         handle: SyncHandle,
@@ -150,6 +151,12 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             Err(Error::Invalid(Invalid::HandleClosed))
         }
+    }
+
+    /// Returns the handle with its slot.
+    pub(super) fn opened(&self, handle: SyncHandle) -> Result<Opened<'_, 'm>, Error> {
+        let slot = self.slot(handle)?;
+        Ok(Opened { handle, slot })
     }
 
     pub(super) fn slot(&self, handle: SyncHandle) -> Result<&Slot<'m>, Error> {
@@ -178,7 +185,8 @@ pub(in crate::node::api) fn misuse(
 calls! {
     fn close_sync_in(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
-        let slot = self.slot(handle)?;
+        let opened = self.opened(handle)?;
+        let slot = opened.slot;
         let is_free = {
             let mut client = slot.client.lock();
             if client.generation() != handle.generation {
@@ -200,7 +208,7 @@ calls! {
         self.send_client_messages(handle.slot_index);
         let limits = Limits::of(wait, &self.pal);
         let never = |_: &mut Client<'m>, _| None;
-        let closed = self.wait_for_slot(handle, slot, WaitKind::Close, limits, never);
+        let closed = self.wait_for_slot(&opened, WaitKind::Close, limits, never);
         match wait!(closed) {
             // The slot is free, or holds a later handle. The thread that handled the confirmation
             // may not have freed it yet.

@@ -1,6 +1,6 @@
 //! How a call waits for a sync handle, in the queue of its process.
 
-use super::SyncHandle;
+use super::Opened;
 use super::call_queue::{WaitKind, WakeSet};
 use super::slots::Slot;
 use crate::error::{Error, Invalid};
@@ -18,8 +18,7 @@ type Ended = Option<Result<(), Error>>;
 /// The place of a call in the queue of a handle. The call leaves the queue when this is dropped.
 struct QueuedCall<'a, 'm, P: Pal> {
     node: &'a Node<'m, P>,
-    handle: SyncHandle,
-    slot: &'a Slot<'m>,
+    opened: Opened<'a, 'm>,
     kind: WaitKind,
     /// None if no waiter was free, so that the call is not in the queue.
     waiter: Option<ClaimedWaiter<'a, 'm, P>>,
@@ -74,8 +73,8 @@ impl<'m, P: Pal> Node<'m, P> {
 impl<'a, 'm, P: Pal> QueuedCall<'a, 'm, P> {
     /// Puts the call into the queue.
     fn enter(&mut self, waiter: ClaimedWaiter<'a, 'm, P>) {
-        let (links, call_queue) = (&self.node.sync_handles.links, &self.slot.call_queue);
-        let mut client = self.slot.client.lock();
+        let (links, call_queue) = (&self.node.sync_handles.links, &self.opened.slot.call_queue);
+        let mut client = self.opened.slot.client.lock();
         call_queue.enqueue(links, waiter.token.name(), self.kind);
         client.set_head_request(call_queue.head_request(links));
         self.waiter = Some(waiter);
@@ -87,11 +86,12 @@ impl<'a, 'm, P: Pal> QueuedCall<'a, 'm, P> {
         token: WaitToken,
         poll: &mut (impl FnMut(&mut Client<'m>, bool) -> Ended + ?Sized),
     ) -> Result<Result<(), Error>, Option<Wake>> {
-        let (node, slot) = (self.node, self.slot);
+        let (node, slot) = (self.node, self.opened.slot);
         let (found, wake, has_output) = {
             let mut client = slot.client.lock();
             let is_first = slot.call_queue.is_first(token.name());
-            let found = if client.generation() == self.handle.generation && !client.is_free() {
+            let found = if client.generation() == self.opened.handle.generation && !client.is_free()
+            {
                 poll(&mut client, is_first)
             } else {
                 Some(Err(Error::Invalid(Invalid::HandleClosed)))
@@ -100,7 +100,7 @@ impl<'a, 'm, P: Pal> QueuedCall<'a, 'm, P> {
             (found, wake, client.poll_transmit().is_some())
         };
         if has_output {
-            node.send_client_messages(self.handle.slot_index);
+            node.send_client_messages(self.opened.handle.slot_index);
         }
         match found {
             // The shutdown has closed the handle.
@@ -117,7 +117,7 @@ impl<'a, 'm, P: Pal> QueuedCall<'a, 'm, P> {
         let Some(waiter) = self.waiter.take() else {
             return;
         };
-        let (slot, kind, name) = (self.slot, self.kind, waiter.token.name());
+        let (slot, kind, name) = (self.opened.slot, self.kind, waiter.token.name());
         let links = &self.node.sync_handles.links;
         let next = {
             let mut client = slot.client.lock();
@@ -144,17 +144,18 @@ impl<P: Pal> Drop for QueuedCall<'_, '_, P> {
     fn drop(&mut self) {
         self.leave();
         let has_output = {
-            let mut client = self.slot.client.lock();
+            let mut client = self.opened.slot.client.lock();
             // The handle may have been closed meanwhile, and the slot opened again.
             if let WaitKind::Use(state) = self.kind
-                && client.generation() == self.handle.generation
+                && client.generation() == self.opened.handle.generation
             {
                 client.change_waiters(state, -1);
             }
             client.poll_transmit().is_some()
         };
         if has_output {
-            self.node.send_client_messages(self.handle.slot_index);
+            self.node
+                .send_client_messages(self.opened.handle.slot_index);
         }
     }
 }
@@ -178,8 +179,7 @@ calls! {
     /// queue.
     fn wait_for_slot<T>(
         &self,
-        handle: SyncHandle,
-        slot: &Slot<'m>,
+        opened: &Opened<'_, 'm>,
         kind: WaitKind,
         limits: Limits<'_>,
         mut poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
@@ -189,7 +189,7 @@ calls! {
             let polled = poll(client, is_first)?;
             Some(polled.map(|found| result = Some(found)))
         };
-        wait!(self.wait_in_queue(handle, slot, kind, limits, &mut poll))?;
+        wait!(self.wait_in_queue(opened, kind, limits, &mut poll))?;
         // The wait succeeds only with a result.
         result.ok_or(Error::Invalid(Invalid::Internal))
     }
@@ -197,21 +197,19 @@ calls! {
     /// The same without a result of `poll`.
     fn wait_in_queue(
         &self,
-        handle: SyncHandle,
-        slot: &Slot<'m>,
+        opened: &Opened<'_, 'm>,
         kind: WaitKind,
         limits: Limits<'_>,
         poll: &mut callback!(FnMut(&mut Client<'m>, bool) -> Ended),
     ) -> Result<(), Error> {
         let mut place = QueuedCall {
             node: self.node(),
-            handle,
-            slot,
+            opened: *opened,
             kind,
             waiter: None,
         };
         let server = self.leader_vmid();
-        let what = WaitReason::Handle(handle.id);
+        let what = WaitReason::Handle(opened.handle.id);
         let is_open_ended = kind != WaitKind::Close;
         let waiter = self.claim_waiter(server, what, limits, is_open_ended)?;
         let token = waiter.token;

@@ -1,6 +1,6 @@
 //! Releasing sync handles.
 
-use super::slots::Slot;
+use super::Opened;
 use super::{SyncHandle, misuse};
 use crate::error::{Error, Invalid};
 use crate::node::Node;
@@ -51,7 +51,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Err(Error::Invalid(Invalid::ValueLength));
             }
         }
-        self.release_sync(handle, state, |client| {
+        self.release_sync(&self.opened(handle)?, state, |client| {
             if let Some(length) = length {
                 fill(client.data_mut(length));
             }
@@ -62,15 +62,15 @@ impl<'m, P: Pal> Node<'m, P> {
     #[inline]
     pub(in crate::node) fn release_sync(
         &self,
-        handle: SyncHandle,
+        opened: &Opened<'_, 'm>,
         state: SyncState,
         change: impl FnOnce(&mut Client<'m>),
     ) -> Result<(), Error> {
-        let slot = self.slot(handle)?;
+        let Opened { handle, slot } = opened;
         let (is_wanted, has_changed) = {
             let mut client = slot.client.lock();
             if client.generation() != handle.generation || !client.is_held(state) {
-                return Err(misuse(&client, handle, Invalid::NotHeld));
+                return Err(misuse(&client, *handle, Invalid::NotHeld));
             }
             let changes = client.change_count();
             change(&mut client);
@@ -79,14 +79,15 @@ impl<'m, P: Pal> Node<'m, P> {
             (is_wanted, client.change_count() != changes)
         };
         if is_wanted {
-            self.wake_after_release(handle, slot, has_changed);
+            self.wake_after_release(opened, has_changed);
         }
         Ok(())
     }
 
     /// Wakes the calls that may proceed after a release, and sends what the release has queued.
     #[cold]
-    fn wake_after_release(&self, handle: SyncHandle, slot: &Slot<'m>, has_changed: bool) {
+    fn wake_after_release(&self, opened: &Opened<'_, 'm>, has_changed: bool) {
+        let Opened { handle, slot } = opened;
         let (has_output, yields, wakes) = {
             let mut client = slot.client.lock();
             let yields = client.is_contended() && client.should_yield();

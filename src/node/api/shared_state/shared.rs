@@ -6,8 +6,9 @@ use core::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::Opened;
+use super::ValueStatus;
 use super::guards::{Reader, Writer};
-use super::{SyncHandle, ValueStatus};
 use crate::error::{Error, Invalid};
 use crate::node::rpc::Polled;
 use crate::node::{Node, Wait};
@@ -34,7 +35,7 @@ use crate::wire::SyncState;
 /// ```
 pub struct Shared<'n, 'm, P: Pal, T: ?Sized> {
     pub(in crate::node) node: &'n Node<'m, P>,
-    pub(in crate::node) handle: SyncHandle,
+    pub(in crate::node) opened: Opened<'n, 'm>,
     value: PhantomData<T>,
 }
 
@@ -63,7 +64,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<Shared<'_, 'm, P, T>, Error> {
         Ok(Shared {
             node: self,
-            handle: self.open_handle(id, true)?,
+            opened: self.opened(self.open_handle(id, true)?)?,
             value: PhantomData,
         })
     }
@@ -72,7 +73,7 @@ impl<'m, P: Pal> Node<'m, P> {
 impl<P: Pal, T: ?Sized> Shared<'_, '_, P, T> {
     /// Returns the handle's number, by which other processes open it.
     pub fn id(&self) -> u64 {
-        self.handle.id()
+        self.opened.handle.id()
     }
 
     /// Returns the number of processes that this one knows to have died while they had the lease to
@@ -83,7 +84,7 @@ impl<P: Pal, T: ?Sized> Shared<'_, '_, P, T> {
     /// # Errors
     /// [`Error::Invalid`] if the handle was closed by [`Node::close_all_syncs`].
     pub fn owner_deaths(&self) -> Result<u32, Error> {
-        Ok(self.node.sync_owner_deaths(self.handle)?.0)
+        Ok(self.node.sync_owner_deaths(self.opened.handle)?.0)
     }
 
     /// Checks that the value which was acquired could be read: that it has the size of the type; else releases it.
@@ -104,7 +105,7 @@ impl<P: Pal, T: ?Sized> Shared<'_, '_, P, T> {
     // Apart, so that the value of the caller stays in registers.
     #[cold]
     fn release_unread(&self, state: SyncState, status: ValueStatus, cause: Invalid) -> Error {
-        let released = self.node.release_sync(self.handle, state, |client| {
+        let released = self.node.release_sync(&self.opened, state, |client| {
             client.restore_status((status.changed, status.owner_died));
         });
         match released {
@@ -129,20 +130,16 @@ where
     }
 
     /// Acquires the value and reads it.
-    // The status goes another way than the value: together they would be written in parts and read as a whole, which
-    // takes a processor longer than all the rest.
-    #[inline]
+    #[allow(
+        clippy::inline_always,
+        reason = "a stop in memory on the way costs as much as the rest"
+    )]
+    #[inline(always)]
     fn acquire(&self, state: SyncState, wait: Wait<'_>) -> Result<(T, ValueStatus), Error> {
-        let mut status = ValueStatus::default();
-        let read = |client: &mut Client<'m>| {
-            let value;
-            (value, status) = read_value(client);
-            value
-        };
-        let value = self
+        let acquired = self
             .node
-            .acquire_sync(self.handle, state, false, wait, read)?;
-        self.checked(state, (value, status), Invalid::ValueSize)
+            .acquire_with_status(&self.opened, state, wait, read_value)?;
+        self.checked(state, acquired, Invalid::ValueSize)
     }
 
     /// Like [`Shared::read`]; the future has the value when it returns, not before.
@@ -152,7 +149,7 @@ where
     pub async fn read_async(&self, wait: Wait<'_>) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
         let state = SyncState::Shared;
         let node = Polled(self.node);
-        let acquired = node.acquire_sync_in(self.handle, state, wait, read_value);
+        let acquired = node.acquire_sync_in(&self.opened, state, wait, read_value);
         let acquired = self.checked(state, acquired.await?, Invalid::ValueSize);
         Ok(Reader::new(self, acquired?))
     }
@@ -174,7 +171,7 @@ where
     pub async fn write_async(&self, wait: Wait<'_>) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
         let state = SyncState::Exclusive;
         let node = Polled(self.node);
-        let acquired = node.acquire_sync_in(self.handle, state, wait, read_value);
+        let acquired = node.acquire_sync_in(&self.opened, state, wait, read_value);
         let acquired = self.checked(state, acquired.await?, Invalid::ValueSize);
         Ok(Writer::new(self, acquired?))
     }
@@ -227,6 +224,6 @@ impl<P: Pal, T: ?Sized> Drop for Shared<'_, '_, P, T> {
     fn drop(&mut self) {
         // The handle is closed even if the message cannot be sent.
         let now = Wait::at_most(Duration::ZERO);
-        let _ = self.node.close_sync(self.handle, now);
+        let _ = self.node.close_sync(self.opened.handle, now);
     }
 }

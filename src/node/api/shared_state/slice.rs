@@ -113,7 +113,7 @@ where
     ) -> Result<SliceReader<'s, 'b, 'n, 'm, P, T>, Error> {
         let read = |client: &mut Client<'_>| read_items(client, buffer);
         let (node, state) = (self.node, SyncState::Shared);
-        let acquired = node.acquire_sync(self.handle, state, false, wait, read)?;
+        let acquired = node.acquire_with_status(&self.opened, state, wait, read)?;
         self.reader(buffer, acquired)
     }
 
@@ -128,7 +128,9 @@ where
     ) -> Result<SliceReader<'s, 'b, 'n, 'm, P, T>, Error> {
         let read = |client: &mut Client<'_>| read_items(client, buffer);
         let (node, state) = (Polled(self.node), SyncState::Shared);
-        let acquired = node.acquire_sync_in(self.handle, state, wait, read).await?;
+        let acquired = node
+            .acquire_sync_in(&self.opened, state, wait, read)
+            .await?;
         self.reader(buffer, acquired)
     }
 
@@ -144,7 +146,7 @@ where
     ) -> Result<SliceWriter<'s, 'b, 'n, 'm, P, T>, Error> {
         let read = |client: &mut Client<'_>| read_items(client, buffer);
         let (node, state) = (self.node, SyncState::Exclusive);
-        let acquired = node.acquire_sync(self.handle, state, false, wait, read)?;
+        let acquired = node.acquire_with_status(&self.opened, state, wait, read)?;
         self.writer(buffer, acquired)
     }
 
@@ -159,7 +161,9 @@ where
     ) -> Result<SliceWriter<'s, 'b, 'n, 'm, P, T>, Error> {
         let read = |client: &mut Client<'_>| read_items(client, buffer);
         let (node, state) = (Polled(self.node), SyncState::Exclusive);
-        let acquired = node.acquire_sync_in(self.handle, state, wait, read).await?;
+        let acquired = node
+            .acquire_sync_in(&self.opened, state, wait, read)
+            .await?;
         self.writer(buffer, acquired)
     }
 
@@ -234,7 +238,7 @@ impl<P: Pal, T> Drop for SliceReader<'_, '_, '_, '_, P, T> {
     fn drop(&mut self) {
         let shared = self.shared;
         let state = SyncState::Shared;
-        let _ = shared.node.release_sync(shared.handle, state, |_| ());
+        let _ = shared.node.release_sync(&shared.opened, state, |_| ());
     }
 }
 
@@ -295,7 +299,7 @@ impl<P: Pal, T: IntoBytes + Immutable> Drop for SliceWriter<'_, '_, '_, '_, P, T
     fn drop(&mut self) {
         let shared = self.shared;
         let state = SyncState::Exclusive;
-        let _ = shared.node.release_sync(shared.handle, state, |client| {
+        let _ = shared.node.release_sync(&shared.opened, state, |client| {
             if self.is_changed {
                 let bytes = self.as_bytes();
                 copy(client.data_mut(bytes.len()), bytes);

@@ -1,5 +1,6 @@
 //! The handles of this process: their slots, their numbers, and the calls that wait for them.
 
+use super::SyncHandle;
 use super::call_queue::{CallQueue, WaitLinks};
 use crate::Vmid;
 use crate::invariant::Count;
@@ -14,6 +15,13 @@ pub(in crate::node) struct Slot<'m> {
     pub(super) client: SpinLock<Client<'m>>,
     /// The calls that wait for the handle.
     pub(super) call_queue: CallQueue,
+}
+
+/// A handle that this process has opened, with its slot: a call that has both need not look for the slot.
+#[derive(Clone, Copy)]
+pub(in crate::node) struct Opened<'n, 'm> {
+    pub(in crate::node) handle: SyncHandle,
+    pub(super) slot: &'n Slot<'m>,
 }
 
 pub(super) struct SyncDirectory<'m> {

@@ -3,8 +3,9 @@
 //! A call that waits keeps a lease to read. So a process that is to change the value has to have the
 //! lease revoked first, and that wakes the call. No message is sent while nothing changes.
 
+use super::Opened;
 use super::guards::{Reader, Writer};
-use super::{Shared, SyncHandle, ValueStatus};
+use super::{Shared, ValueStatus};
 use crate::error::{Error, Invalid};
 use crate::invariant::Count;
 use crate::node::rpc::{Limits, Polled, Undo};
@@ -25,7 +26,7 @@ calls! {
     /// state.
     fn acquire_when<C>(
         &self,
-        handle: SyncHandle,
+        opened: &Opened<'_, 'm>,
         wanted: SyncState,
         wait: Wait<'_>,
         mut read: impl FnMut(&mut Client<'m>) -> C,
@@ -37,10 +38,10 @@ calls! {
             let state = if attempts > 0 { wanted } else { SyncState::Shared };
             // The count is read together with the value, so no change after it is missed.
             let look = |client: &mut Client<'m>| (read(client), client.change_count());
-            let looked = self.acquire_sync_in(handle, state, limits.wait(), look);
+            let looked = self.acquire_sync_in(opened, state, limits.wait(), look);
             let (copy, seen) = wait!(looked)?;
             let held = Undo::new(|| {
-                let _ = self.release_sync(handle, state, |_| ());
+                let _ = self.release_sync(opened, state, |_| ());
             });
             let is_accepted = accepts(&copy, state);
             if is_accepted && state == wanted {
@@ -53,7 +54,7 @@ calls! {
                 continue;
             }
             attempts = attempts.minus(u32::from(attempts > 0));
-            wait!(self.wait_sync_in(handle, seen, limits.wait()))?;
+            wait!(self.wait_sync_in(opened.handle, seen, limits.wait()))?;
         }
     }
 }
@@ -71,7 +72,7 @@ impl<'s, 'n, 'm, P: Pal, T> ValueWait<'s, 'n, 'm, P, T> {
     fn begin(shared: &'s Shared<'n, 'm, P, T>) -> Result<Self, Error> {
         Ok(ValueWait {
             shared,
-            reported: shared.node.sync_owner_deaths(shared.handle)?.1,
+            reported: shared.node.sync_owner_deaths(shared.opened.handle)?.1,
             has_seen_change: false,
         })
     }
@@ -87,7 +88,10 @@ impl<'s, 'n, 'm, P: Pal, T> ValueWait<'s, 'n, 'm, P, T> {
     ) -> bool {
         self.has_seen_change |= status.changed;
         let is_reported = || {
-            let deaths = self.shared.node.sync_owner_deaths(self.shared.handle);
+            let deaths = self
+                .shared
+                .node
+                .sync_owner_deaths(self.shared.opened.handle);
             deaths.is_ok_and(|(deaths, _)| deaths == self.reported)
         };
         if status.owner_died && (state == SyncState::Exclusive || !is_reported()) {
@@ -115,7 +119,7 @@ impl<P: Pal, T> Drop for ValueWait<'_, '_, '_, P, T> {
     fn drop(&mut self) {
         if self.has_seen_change {
             let shared = self.shared;
-            shared.node.restore_sync_change(shared.handle, true);
+            shared.node.restore_sync_change(shared.opened.handle, true);
         }
     }
 }
@@ -151,9 +155,9 @@ where
         wait: Wait<'_>,
         mut is_it: impl FnMut(&T) -> bool,
     ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
-        let (node, handle, state) = (self.node, self.handle, SyncState::Shared);
+        let (node, opened, state) = (self.node, &self.opened, SyncState::Shared);
         let acquired = when!(self, state, is_it, |read, accepts| node
-            .acquire_when(handle, state, wait, read, accepts));
+            .acquire_when(opened, state, wait, read, accepts));
         Ok(Reader::new(self, acquired?))
     }
 
@@ -167,9 +171,9 @@ where
         wait: Wait<'_>,
         mut is_it: impl FnMut(&T) -> bool,
     ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
-        let (node, handle, state) = (Polled(self.node), self.handle, SyncState::Shared);
+        let (node, opened, state) = (Polled(self.node), &self.opened, SyncState::Shared);
         let acquired = when!(self, state, is_it, |read, accepts| node
-            .acquire_when(handle, state, wait, read, accepts)
+            .acquire_when(opened, state, wait, read, accepts)
             .await);
         Ok(Reader::new(self, acquired?))
     }
@@ -191,9 +195,9 @@ where
         wait: Wait<'_>,
         mut is_it: impl FnMut(&T) -> bool,
     ) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
-        let (node, handle, state) = (self.node, self.handle, SyncState::Exclusive);
+        let (node, opened, state) = (self.node, &self.opened, SyncState::Exclusive);
         let acquired = when!(self, state, is_it, |read, accepts| node
-            .acquire_when(handle, state, wait, read, accepts));
+            .acquire_when(opened, state, wait, read, accepts));
         Ok(Writer::new(self, acquired?))
     }
 
@@ -207,9 +211,9 @@ where
         wait: Wait<'_>,
         mut is_it: impl FnMut(&T) -> bool,
     ) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
-        let (node, handle, state) = (Polled(self.node), self.handle, SyncState::Exclusive);
+        let (node, opened, state) = (Polled(self.node), &self.opened, SyncState::Exclusive);
         let acquired = when!(self, state, is_it, |read, accepts| node
-            .acquire_when(handle, state, wait, read, accepts)
+            .acquire_when(opened, state, wait, read, accepts)
             .await);
         Ok(Writer::new(self, acquired?))
     }

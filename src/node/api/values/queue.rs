@@ -5,8 +5,7 @@ use core::mem::size_of;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::super::SyncHandle;
-use super::super::shared_state::Shared;
+use super::super::shared_state::{Opened, Shared};
 use super::ring::{Ring, RingStep};
 use crate::error::{Error, Invalid};
 use crate::node::rpc::Polled;
@@ -82,7 +81,7 @@ calls! {
     /// the step can be taken. Returns whether it was.
     fn step_queue(
         &self,
-        handle: SyncHandle,
+        opened: &Opened<'_, 'm>,
         empty: Ring,
         mut step: RingStep<'_>,
         waits: bool,
@@ -94,9 +93,9 @@ calls! {
         let accepts = |ring: &Option<Ring>, _| {
             !waits || ring.is_none_or(|ring| step.on(ring).is_some())
         };
-        let ring = wait!(self.acquire_when(handle, state, wait, read, accepts))?;
+        let ring = wait!(self.acquire_when(opened, state, wait, read, accepts))?;
         let taken = ring.and_then(|ring| step.on(ring));
-        self.release_sync(handle, state, |client| {
+        self.release_sync(opened, state, |client| {
             if let Some((ring, place)) = taken {
                 step.copy(ring.write(client, place));
             }
@@ -210,8 +209,8 @@ where
     }
 
     fn step(&self, step: RingStep<'_>, waits: bool, wait: Wait<'_>) -> Result<bool, Error> {
-        let (node, handle) = (self.value.node, self.value.handle);
-        node.step_queue(handle, self.empty, step, waits, wait)
+        let (node, opened) = (self.value.node, &self.value.opened);
+        node.step_queue(opened, self.empty, step, waits, wait)
     }
 
     async fn step_async(
@@ -220,7 +219,7 @@ where
         waits: bool,
         wait: Wait<'_>,
     ) -> Result<bool, Error> {
-        let (node, handle) = (Polled(self.value.node), self.value.handle);
-        node.step_queue(handle, self.empty, step, waits, wait).await
+        let (node, opened) = (Polled(self.value.node), &self.value.opened);
+        node.step_queue(opened, self.empty, step, waits, wait).await
     }
 }
