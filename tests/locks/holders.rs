@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::FileLock;
-use libos_ipc::{ChildSelector, Config, Errno, Error, Exit, Identity, Quota, Vmid, Wait};
+use libos_ipc::{ChildSelector, Config, Errno, Error, Exit, Identity, Interrupt, Quota, Vmid};
 
 use crate::peer::{GET_ID_OWNER, frame};
 use crate::shares::{BUSY, Family, WAIT, flock, ofd, unlock, waiting};
@@ -345,12 +345,14 @@ fn close_does_not_end_a_wait_of_the_same_process() {
             // A cancelled request releases its reference, too.
             assert_eq!(one.node.set_lock(&held, WAIT), Ok(()));
             let shared_before = shared(&family);
+            let interrupt = Interrupt::new();
             thread::scope(|scope| {
-                let wait = Wait::at_most(Duration::from_millis(30));
+                let wait = WAIT.or_until(&interrupt);
                 let waits = scope.spawn(move || waiter.set_lock(&waiting(lock), wait));
                 family.until_waiting(1);
                 assert_eq!(waiter.close_open_file(8, WAIT), Ok(()));
-                assert_eq!(waits.join().unwrap(), Err(Error::TimedOut));
+                interrupt.raise(waiter);
+                assert_eq!(waits.join().unwrap(), Err(Error::Interrupted));
             });
             assert_eq!(shared(&family), shared_before);
             for (member, handle) in [(&one.node, 7), (&other.node, 9)] {

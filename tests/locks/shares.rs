@@ -177,8 +177,10 @@ fn read_lock_of_a_member_does_not_wait_for_a_waiting_write_lock() {
         let by_child = first.family == LockFamily::Posix;
         let again = if by_child { &child } else { &reader };
         assert_eq!(reader.node.set_lock(&shared(first), WAIT), Ok(()));
+        // It waits while the others make hundreds of requests.
+        let wait = Wait::at_most(LONG * 6);
         thread::scope(|scope| {
-            let served = scope.spawn(|| writer.node.set_lock(&waiting(wanted), WAIT));
+            let served = scope.spawn(|| writer.node.set_lock(&waiting(wanted), wait));
             family.until_waiting(1);
             for _ in 0..200 {
                 let lock = waiting(shared(passing));
