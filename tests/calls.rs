@@ -306,9 +306,36 @@ fn a_request_waits_for_room_with_the_waiter_of_its_answer() {
 /// the leader does not answer.
 #[test]
 fn a_leader_that_does_not_cancel_a_wait_is_disconnected() {
+    // The lock was granted at the last moment; it was not.
+    lock_that_is_cancelled(
+        LONG,
+        &[
+            (true, Some(0), Ok(())),
+            (true, Some(-4), Err(Error::TimedOut)),
+            (false, Some(0), Ok(())),
+            (
+                false,
+                Some(-11),
+                Err(Error::Refused {
+                    errno: Errno::EAGAIN,
+                    by: None,
+                }),
+            ),
+        ],
+    );
+    // The leader does not answer.
+    let limit = Duration::from_millis(300);
+    lock_that_is_cancelled(limit, &[(false, None, Err(Error::LeaderGone))]);
+}
+
+/// Requests locks whose time limit passes: each that waits or not, the status with which the leader answers the
+/// cancellation, if it does, and what becomes of the request.
+fn lock_that_is_cancelled(
+    recall_limit: Duration,
+    cases: &[(bool, Option<i32>, Result<(), Error>)],
+) {
     let stage = Stage::new();
     let leader = stage.bare(1);
-    let recall_limit = Duration::from_millis(300);
     let config = Config {
         recall_limit,
         ..Config::DEFAULT
@@ -332,21 +359,7 @@ fn a_leader_that_does_not_cancel_a_wait_is_disconnected() {
         path: b"file",
     };
     let soon = Wait::at_most(Duration::from_millis(20));
-    // The lock was granted at the last moment; it was not; and the leader does not answer.
-    for (wait, said, becomes) in [
-        (true, Some(0), Ok(())),
-        (true, Some(-4), Err(Error::TimedOut)),
-        (false, Some(0), Ok(())),
-        (
-            false,
-            Some(-11),
-            Err(Error::Refused {
-                errno: Errno::EAGAIN,
-                by: None,
-            }),
-        ),
-        (false, None, Err(Error::LeaderGone)),
-    ] {
+    for &(wait, said, becomes) in cases {
         let lock = lock(wait);
         let start = Instant::now();
         thread::scope(|scope| {
@@ -540,7 +553,11 @@ fn a_peer_that_does_not_read_fills_its_own_queue_only() {
 #[test]
 fn a_peer_that_reads_no_answers_does_not_block_other_peers() {
     let stage = Stage::new();
-    let leader = stage.leader();
+    let config = Config {
+        connect_limit: LONG * 2,
+        ..Config::DEFAULT
+    };
+    let leader = HostNode::start(&stage.base, Identity::LEADER, config).unwrap();
     let friend = stage.member(3, Config::DEFAULT);
     friend.take_id(WAIT).unwrap();
     // The new process sends a request, so an answer must be sent to it, but no process listens at
@@ -549,19 +566,14 @@ fn a_peer_that_reads_no_answers_does_not_block_other_peers() {
     asks.write_all(&2_u32.to_le_bytes()).unwrap();
     asks.write_all(&frame(1, 6, &7_u32.to_le_bytes())).unwrap();
     until("it is read", || leader.statistics().frames_in > 1);
-    // That is far sooner than the leader disconnects it.
-    let start = Instant::now();
+    // The leader disconnects it later than these may take.
     for _ in 0..20 {
         assert_eq!(friend.owner_of(1, WAIT), Ok(Some(vmid(3))));
     }
-    let took = start.elapsed();
-    assert!(took < Config::DEFAULT.connect_limit / 5, "{took:?}");
-    // When its own stream has ended it is disconnected.
+    assert_eq!(leader.statistics().pools.peers.now, 2);
+    // When its own stream has ended it is disconnected, before the time for connecting to it is over.
     drop(asks);
-    let start = Instant::now();
     until("it is gone", || leader.statistics().pools.peers.now == 1);
-    let took = start.elapsed();
-    assert!(took < Config::DEFAULT.connect_limit / 5, "{took:?}");
 }
 
 #[test]
