@@ -7,7 +7,7 @@ mod common;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{LONG, family};
 use libos_ipc::pal::{Deadline, Event, Pal, ReadyList, Stream};
@@ -26,18 +26,26 @@ fn wait_keeps_its_time_limit() {
     family.one.wait(&mut ReadyList::new(), Deadline::At(past));
 }
 
+/// The time in which rounds are made: all of them, unless the machine is busy.
+const ROUNDS_TIME: Duration = Duration::from_secs(5);
+
 #[test]
 fn no_wake_is_lost() {
     const ROUNDS: u32 = 20_000;
+    const THREADS: u32 = 2;
     let family = family();
     family.one.wake();
     family.one.wake();
     family.one.wait(&mut ReadyList::new(), Deadline::Never);
-    let (asked, done) = (AtomicU32::new(0), AtomicU32::new(0));
+    let (asked, done, working) = (
+        AtomicU32::new(0),
+        AtomicU32::new(0),
+        AtomicU32::new(THREADS),
+    );
     let mut lost = false;
-    let until = family.one.now() + LONG;
+    let enough = Instant::now() + ROUNDS_TIME;
     thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..THREADS {
             scope.spawn(|| {
                 for _ in 0..ROUNDS {
                     let mine = asked.fetch_add(1, Ordering::AcqRel) + 1;
@@ -45,10 +53,17 @@ fn no_wake_is_lost() {
                     while done.load(Ordering::Acquire) < mine {
                         thread::yield_now();
                     }
+                    if Instant::now() > enough {
+                        break;
+                    }
                 }
+                // The last wake ends the last wait.
+                working.fetch_sub(1, Ordering::AcqRel);
+                family.one.wake();
             });
         }
-        while done.load(Ordering::Acquire) < 2 * ROUNDS {
+        while working.load(Ordering::Acquire) > 0 {
+            let until = family.one.now() + LONG;
             family.one.wait(&mut ReadyList::new(), Deadline::At(until));
             lost |= family.one.now() >= until;
             // After a lost wake-up the other threads end, too.
@@ -111,15 +126,17 @@ fn no_set_is_lost() {
         let (_out, inward) = family.stream();
         let host = &family.two;
         let events = [host.event().unwrap(), host.event().unwrap()];
-        let turn = AtomicU32::new(0);
-        let until = host.now() + LONG;
+        let (turn, rounds) = (AtomicU32::new(0), AtomicU32::new(ROUNDS));
+        let enough = Instant::now() + ROUNDS_TIME;
         thread::scope(|scope| {
             let threads = [0, 1].map(|me| {
-                let (turn, inward) = (&turn, &inward);
+                let (turn, rounds, inward) = (&turn, &rounds, &inward);
                 let (mine, others, polls) = (&events[me], &events[1 - me], polls[me]);
                 scope.spawn(move || {
-                    for round in 0..ROUNDS {
+                    let mut round = 0;
+                    while round < rounds.load(Ordering::Acquire) {
                         let my_turn = 2 * round + u32::from(me == 1);
+                        let until = host.now() + LONG;
                         while turn.load(Ordering::Acquire) != my_turn {
                             if polls {
                                 host.wait_readable(inward, mine, Deadline::At(until));
@@ -128,6 +145,11 @@ fn no_set_is_lost() {
                             }
                             mine.clear();
                             assert!(host.now() < until, "a wake-up was lost");
+                        }
+                        round += 1;
+                        // The other thread sees this before it has had its turn in this round.
+                        if me == 0 && Instant::now() > enough {
+                            rounds.store(round, Ordering::Release);
                         }
                         turn.store(my_turn + 1, Ordering::Release);
                         others.set();
@@ -149,17 +171,18 @@ fn setting_an_event_wakes_all_waiters() {
     let family = family();
     let (_out, inward) = family.stream();
     let event = family.two.event().unwrap();
-    let round = AtomicU64::new(0);
+    let (round, rounds) = (AtomicU64::new(0), AtomicU64::new(ROUNDS));
     let barrier = Barrier::new(WAITERS + 1);
     let lost = AtomicBool::new(false);
-    let until = family.two.now() + LONG;
+    let enough = Instant::now() + ROUNDS_TIME;
     thread::scope(|scope| {
         for number in 0..WAITERS {
             let (family, inward, event) = (&family, &inward, &event);
-            let (round, barrier, lost) = (&round, &barrier, &lost);
+            let (round, rounds, barrier, lost) = (&round, &rounds, &barrier, &lost);
             scope.spawn(move || {
                 for mine in 1..=ROUNDS {
                     barrier.wait();
+                    let until = family.two.now() + LONG;
                     while round.load(Ordering::Acquire) < mine {
                         if number % 2 == 0 {
                             family.two.wait_event(event, Deadline::At(until));
@@ -172,11 +195,18 @@ fn setting_an_event_wakes_all_waiters() {
                         }
                     }
                     barrier.wait();
+                    if mine == rounds.load(Ordering::Acquire) {
+                        break;
+                    }
                 }
             });
         }
         for next in 1..=ROUNDS {
             event.clear();
+            // A busy machine makes fewer rounds. The others see this behind the barrier.
+            if Instant::now() > enough {
+                rounds.store(next, Ordering::Release);
+            }
             barrier.wait();
             // Sometimes they sleep already, sometimes not.
             for _ in 0..next % 64 {
@@ -185,6 +215,9 @@ fn setting_an_event_wakes_all_waiters() {
             round.store(next, Ordering::Release);
             event.set();
             barrier.wait();
+            if next == rounds.load(Ordering::Acquire) {
+                break;
+            }
         }
     });
     assert!(!lost.into_inner(), "a wake-up was lost");
