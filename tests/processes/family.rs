@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use libos_ipc::events::EventKind;
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::wire::MetaCode;
+use libos_ipc::wire::{MetaCode, codes};
 use libos_ipc::{
     ChildExit, Config, Embedder, Errno, Exit, Id, Identity, Metadata, MetadataReply, Node, Pid,
     Signal, SignalReply, Target, Vmid, Wait,
@@ -204,6 +205,32 @@ impl Family {
 
     pub(crate) fn child(&self) -> Process {
         self.child_of(&self.first)
+    }
+
+    /// Calls `then` while the leader's worker is busy with a question of `other`, so that no request is answered.
+    pub(crate) fn while_the_leader_is_busy<T>(
+        &self,
+        other: &Process,
+        then: impl FnOnce() -> T,
+    ) -> T {
+        std::thread::scope(|scope| {
+            // The worker waits until this is free.
+            let busy = self.first.os.path.lock();
+            let last = self.first.node.events().last();
+            let last = last.map_or(0, |event| event.number);
+            let asking = scope.spawn(|| other.node.credentials(self.first.pid, WAIT));
+            until("the leader is at it", || {
+                let mut events = self.first.node.events();
+                events.any(|event| {
+                    event.number > last
+                        && matches!(event.kind, EventKind::FrameIn(frame) if frame.code == codes::PID_GETMETA)
+                })
+            });
+            let outcome = then();
+            drop(busy);
+            assert!(asking.join().unwrap().is_ok());
+            outcome
+        })
     }
 }
 

@@ -4,9 +4,8 @@
 use std::thread;
 use std::time::Duration;
 
-use libos_ipc::events::EventKind;
 use libos_ipc::host::HostNode;
-use libos_ipc::wire::{ProcessState, codes};
+use libos_ipc::wire::ProcessState;
 use libos_ipc::{ChildSelector, Errno, Error, Interrupt, Pid, Target, Wait};
 
 use crate::family::{Family, NOW, WAIT, until};
@@ -139,21 +138,10 @@ fn a_wait_without_an_answer_in_time_leaves_the_child_for_the_next_wait() {
     let pid = child.pid;
     child.exit(5);
     let seen = parent.node.peek_child(ChildSelector::Any, WAIT).unwrap();
-    thread::scope(|scope| {
-        // The leader's worker is busy with a question until this is free.
-        let busy = family.first.os.path.lock();
-        let asking = scope.spawn(|| other.node.credentials(family.first.pid, WAIT));
-        until("the leader is at it", || {
-            let mut events = family.first.node.events();
-            events.any(|event| {
-                matches!(event.kind, EventKind::FrameIn(frame) if frame.code == codes::PID_GETMETA)
-            })
-        });
-        let late = parent.node.wait_child(ChildSelector::Pid(pid), NOW);
-        drop(busy);
-        assert!(asking.join().unwrap().is_ok());
-        assert_eq!(late, Err(Error::TimedOut));
+    let late = family.while_the_leader_is_busy(&other, || {
+        parent.node.wait_child(ChildSelector::Pid(pid), NOW)
     });
+    assert_eq!(late, Err(Error::TimedOut));
     // By now the leader may have reaped it: that is not lost.
     assert_eq!(parent.node.peek_child(ChildSelector::Any, WAIT), Ok(seen));
     assert_eq!(parent.node.wait_child(ChildSelector::Any, WAIT), Ok(seen));
