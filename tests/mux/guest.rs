@@ -81,7 +81,7 @@ pub(crate) fn run<T>(
     line: UnixStream,
     act: impl FnOnce(&Member<'_>) -> T,
 ) -> T {
-    let (done, is_sent) = run_anyhow(identity, line, act);
+    let (done, is_sent) = run_within(Duration::from_secs(20), identity, line, act);
     assert!(is_sent);
     done
 }
@@ -92,7 +92,16 @@ pub(crate) fn run_anyhow<T>(
     line: UnixStream,
     act: impl FnOnce(&Member<'_>) -> T,
 ) -> (T, bool) {
-    const LIMIT: Duration = Duration::from_secs(1);
+    run_within(Duration::from_secs(1), identity, line, act)
+}
+
+/// The same, with the time in which the bytes must be sent at the end.
+fn run_within<T>(
+    limit: Duration,
+    identity: Identity,
+    line: UnixStream,
+    act: impl FnOnce(&Member<'_>) -> T,
+) -> (T, bool) {
     let config = Config {
         driving: Driving::Caller,
         ..Config::DEFAULT
@@ -103,9 +112,9 @@ pub(crate) fn run_anyhow<T>(
     let os = Os;
     let node = node.with_embedder(&os);
     let done = act(&node);
-    let is_sent = node.shut_down(LIMIT);
+    let is_sent = node.shut_down(limit);
     drop(node);
-    let is_sent = terminal.flush(terminal.channel().now() + LIMIT) && is_sent;
+    let is_sent = terminal.flush(terminal.channel().now() + limit) && is_sent;
     assert_eq!(terminal.fault(), None);
     (done, is_sent)
 }

@@ -284,8 +284,9 @@ fn a_peer_that_never_reads_does_not_block_other_peers() {
         slowest = slowest.max(start.elapsed());
         asked += 1;
     }
+    // A leader that waits for the other peer waits until it gives it up, after 5 s.
     assert!(
-        slowest < Duration::from_secs(1),
+        slowest < Duration::from_secs(3),
         "a request took {slowest:?}"
     );
     assert!(
