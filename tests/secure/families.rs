@@ -369,7 +369,9 @@ mod host {
         let key = FamilyKey::generate(random).unwrap();
         let config = Config {
             heirs: Heirs::Any,
-            succession_limit: Duration::from_millis(300),
+            // Longer than a busy machine stops a process, and short, since the end of the test waits for it.
+            succession_limit: Duration::from_secs(3),
+            heir_patience: Duration::from_secs(5),
             ..Config::DEFAULT
         };
         let start = |identity| {
