@@ -47,6 +47,8 @@ static void start(void) {
     /* The same in all processes. */
     limits.peers = 16;
     limits.heirs = LIBOS_IPC_HEIRS_ANY;
+    /* A busy machine may stop the heir for a while. */
+    limits.heir_patience_ms = 10000;
     IS(libos_ipc_memory_size(&limits, true) <= sizeof(g_memory), 1);
     IS(libos_ipc_posix_platform(&platform, g_base, g_memory, sizeof(g_memory)), 0);
     IS(libos_ipc_setup(&platform, &callbacks, &limits), 0);
@@ -54,11 +56,14 @@ static void start(void) {
     IS(init_ipc_worker(), 0);
 }
 
+/* Joins the family. After this the leader knows the limits of the process, and may choose it as its heir. */
 static void join(IDTYPE vmid) {
+    IDTYPE owner;
     if (vmid != STARTING_VMID)
         g_process_ipc_ids = (struct libos_ipc_ids){vmid, STARTING_VMID, STARTING_VMID};
     start();
     IS(libos_ipc_join(0, 0, NULL), 0);
+    IS(ipc_get_id_owner(1, &owner), 0);
 }
 
 /* Waits until a process is ready to lead next. */

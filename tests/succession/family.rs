@@ -10,8 +10,10 @@ use tempfile::TempDir;
 /// Longer than any wait that succeeds.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
+/// An heir that a busy machine stops for a while is not dismissed.
 pub(crate) const CONFIG: Config = Config {
     heirs: Heirs::Any,
+    heir_patience: LONG,
     ..Config::DEFAULT
 };
 
@@ -71,11 +73,13 @@ impl Family {
         member
     }
 
-    /// Starts a child of the leader, which has joined when this returns.
+    /// Starts a child of the leader, which has joined when this returns. The leader knows its limits, too.
     pub(crate) fn process(&self, config: Config) -> HostNode {
         let identity = self.leader.start_child(long()).unwrap();
         let child = HostNode::start(&self.base, identity, config).unwrap();
         child.join(long()).unwrap();
+        // It has sent its limits before this.
+        child.owner_of(1, long()).unwrap();
         child
     }
 }

@@ -117,7 +117,10 @@ fn is_replaced_with(
     reason: DismissReason,
     act: impl FnOnce(&mut FalseHeir, &HostNode),
 ) {
-    let family = Family::new();
+    let family = Family::with(Config {
+        heir_patience: Duration::from_secs(1),
+        ..CONFIG
+    });
     let number = family.leader.new_vmid(crate::family::long()).unwrap().get();
     let mut heir = FalseHeir::join(&family, number, features);
     let member = family.member(CONFIG);
@@ -214,7 +217,8 @@ fn a_process_that_is_not_named_as_the_heir_yet_delays_no_call_for_long() {
         start.elapsed()
     });
     let slowest = slowest.max().unwrap();
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    // Far shorter than the patience, and longer than a busy machine stops a process.
+    assert!(slowest < LONG / 4, "{slowest:?}");
 }
 
 #[test]
@@ -362,12 +366,17 @@ fn new_leader_names_no_heir_while_a_member_is_about_to_rejoin_and_does_not_wait_
         family.leader.named_heir() == expected && second.statistics().succession.heir == expected
     });
     let Family { leader, _dir, .. } = family;
+    let end = Instant::now();
     drop(leader);
     let announcement = silent.accept_from(first.identity().vmid.get());
-    // The new leader alone has the frames of the dead one for the silent member.
-    let until = Instant::now() + Duration::from_millis(100);
-    while Instant::now() < until {
-        assert_eq!(first.named_heir(), None);
+    // The new leader alone has the frames of the dead one for the silent member. It waits for 250 ms, from a moment
+    // after that end.
+    let pause = Duration::from_millis(240);
+    while end.elapsed() < pause {
+        let named = first.named_heir();
+        if end.elapsed() < pause {
+            assert_eq!(named, None);
+        }
         std::thread::yield_now();
     }
     let expected = Some(second.identity().vmid);

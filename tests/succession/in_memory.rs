@@ -133,6 +133,8 @@ pub(crate) struct Family {
 fn start(net: &'static Net, identity: Identity, config: Config) -> Process {
     let config = Config {
         spin: Duration::ZERO,
+        // Here no heir is late unless the test says so.
+        heir_patience: Config::DEFAULT.heir_patience,
         ..config
     };
     let bytes = Process::memory(&identity, &config).total();

@@ -1,7 +1,7 @@
 //! Processes that end when their leader ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::{Error, Exit, Target, Vmid};
@@ -105,7 +105,9 @@ fn leader_that_begins_to_lead_and_leaves_at_once_hands_over() {
         assert!(ends(&family.leader));
         assert!(first.join().unwrap());
     });
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    // Nobody waits until it has waited long enough for another leader.
+    let took = begin.elapsed();
+    assert!(took < CONFIG.succession_limit * 4 / 5, "{took:?}");
     second.take_id(long()).unwrap();
     assert_eq!(second.leader(), second.identity().vmid);
 }
