@@ -372,6 +372,7 @@ mod host {
             // Longer than a busy machine stops a process, and short, since the end of the test waits for it.
             succession_limit: Duration::from_secs(3),
             heir_patience: Duration::from_secs(5),
+            silence_limit: Some(Duration::from_secs(30)),
             ..Config::DEFAULT
         };
         let start = |identity| {
