@@ -228,7 +228,7 @@ struct libos_ipc_callbacks {
      * its locks, leases and IDs to others. Calls for them return -ENOLINK from now on. Called once. */
     void (*cut_off)(void* context);
     /* Another process leads the family, this one if `leader` is its VMID (libos_ipc_limits.heirs). The calls go on.
-     * `epoch` is the number of the reign: 1 for the first leader. Called once for each. */
+     * `epoch` is 1 under the first leader, and one more after each succession. Called once for each. */
     void (*leader_changed)(void* context, libos_ipc_id_t leader, uint32_t epoch);
 };
 
@@ -422,7 +422,7 @@ struct libos_ipc_statistics {
     uint64_t platform_faults;     /* results that a function of the platform may not return: 0, or a defect of the
                                      platform. The stream was taken to be broken */
     uint64_t successions;         /* times that another process began to lead, this one included */
-    uint64_t epoch;               /* the number of the reign: 1 for the first leader */
+    uint64_t epoch;               /* 1 under the first leader, and one more after each succession */
     uint64_t heir;                /* the VMID of the process that leads next, if it is ready for it; else 0 */
     /* At the leader: operations, and their bytes, that have not been written for the process that leads next. */
     uint64_t heir_lag_messages, heir_lag_bytes;

@@ -38,7 +38,7 @@ pub enum Refusal {
     NotAllowed,
     /// The peer claims to lead the family, or to be about to, and was not named for that.
     NotHeir,
-    /// Its message is of a reign that has ended.
+    /// The message of the peer is of an epoch that has ended.
     StaleReign,
 }
 

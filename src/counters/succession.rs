@@ -11,7 +11,7 @@ use crate::pal::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SuccessionStatistics {
-    /// The number of the reign: 1 for the family's first leader, and one more after each succession.
+    /// The epoch: 1 under the family's first leader, and one more after each succession.
     pub epoch: u32,
     /// The process that leads next, if the leader has named one that has all of the leader's state.
     pub heir: Option<Vmid>,

@@ -44,7 +44,7 @@ pub enum EventKind {
     LeaderChanged {
         /// The leader.
         leader: Vmid,
-        /// The number of its reign.
+        /// The epoch of the leader: 1 for the first one.
         epoch: u32,
     },
     /// A connection was refused, or closed for a fault of the peer.

@@ -91,8 +91,8 @@ pub trait Embedder<P: Pal>: Sync {
     }
 
     /// Another process leads the family: this one, if `leader` is its VMID. The node calls this once for each
-    /// leader that it follows after the first, when its calls go on. `epoch` is the number of the
-    /// reign: 1 for the first leader.
+    /// leader that it follows after the first, when its calls go on. `epoch` is 1 under the first leader, and one
+    /// more after each succession.
     fn leader_changed(&self, node: &Node<'_, P>, leader: Vmid, epoch: u32) {
         let _ = (node, leader, epoch);
     }

@@ -87,7 +87,8 @@ pub const RESIGN: u8 = 81;
 pub const LEADER: u8 = 82;
 /// Member to new leader: the member asks how many of its frames the old leader has handled.
 pub const REJOIN: u8 = 83;
-/// Leader to heir: asks the heir to read the log stream now.
+/// Leader to heir: asks the heir to read the log stream now. Member to leader, and back: asks the leader to send the
+/// number back, which proves that the leader runs and has handled the member's frames before this one.
 pub const MARK: u8 = 86;
 /// Any process to another: asks which process leads the family.
 pub const WHO_LEADS: u8 = 87;

@@ -157,7 +157,8 @@ pub enum Message<'a> {
     Leader(NewLeader),
     /// The sender follows the receiver, and says how far it had come with the old leader.
     Rejoin(Rejoin),
-    /// Asks the heir to read the log stream now. The number is of the sender's choice.
+    /// From the leader: asks the heir to read the log stream now. From a member: asks the leader to send the same number
+    /// back, which the member has chosen.
     Mark(u64),
     /// Asks which process leads the family.
     WhoLeads,

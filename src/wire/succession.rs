@@ -11,7 +11,7 @@ use zerocopy::little_endian::U32;
 /// The members that may lead the family after the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HeirList {
-    /// The number of the reign: 1 for the first leader, and one more after each succession.
+    /// The epoch: 1 under the first leader, and one more after each succession.
     pub epoch: u32,
     /// The number of this list: each later list of the family has a higher one.
     pub config: u32,
@@ -82,14 +82,14 @@ impl HeirReady {
     }
 }
 
-/// The end of a reign: the leader leaves the family to its heir.
+/// The end of an epoch: the leader leaves the family to its heir.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Resignation {
-    /// The number of the reign that ends.
+    /// The epoch that ends.
     pub epoch: u32,
     /// The VMID of the heir, which leads from now on.
     pub heir: u32,
-    /// The number of the last operation of the reign.
+    /// The number of the last operation of the epoch.
     pub op: u64,
 }
 
@@ -115,7 +115,7 @@ impl Resignation {
 /// The process that leads the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NewLeader {
-    /// The number of its reign.
+    /// The epoch in which this process leads.
     pub epoch: u32,
     /// The number of the last list of heirs that it knows.
     pub config: u32,
@@ -149,7 +149,7 @@ impl NewLeader {
 /// A member's request to follow a new leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rejoin {
-    /// The number of the reign that it has followed.
+    /// The epoch of the leader that the member has followed.
     pub epoch: u32,
     /// The number of the last list of heirs that it knows.
     pub config: u32,
@@ -191,9 +191,9 @@ impl Rejoin {
 /// A new leader's answer to a member that wants to follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rejoined {
-    /// The number of the reign that the answering process follows, or of its own.
+    /// The epoch in which the answering process leads, or that of the leader which it follows.
     pub epoch: u32,
-    /// The number of counted frames of the member that the old leader had handled; an error if the
+    /// The number of counted frames of the member that the old leader had applied; an error if the
     /// member can't follow the answering process.
     pub taken: Result<u64, Errno>,
 }
@@ -221,7 +221,7 @@ impl Rejoined {
 pub struct Dismissal {
     /// The reason.
     pub reason: DismissReason,
-    /// The number of the leader's reign.
+    /// The epoch of the leader.
     pub epoch: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Processes that claim a role they do not have, or that speak of a reign that has ended: sockets that the test writes.
+//! Processes that claim a role they do not have, or that name an epoch that has ended: sockets that the test writes.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -131,11 +131,11 @@ calls! {
         }
         let message = Message::Hello(*hello);
         loop {
-            if self.reign().is_none() {
+            if self.current_epoch().is_none() {
                 // The look-up is answered when there is a leader again.
                 wait!(self.owner_of_in(1, wait))?;
             }
-            let reign = self.reign();
+            let epoch = self.current_epoch();
             match wait!(self.send_to(self.leader_vmid(), &message, wait)) {
                 // The leader has ended meanwhile. The next round waits for its successor, if there may be one.
                 Err(Error::LeaderGone | Error::NoSuchProcess) if self.awaits_successor() => {
@@ -176,7 +176,7 @@ calls! {
                 process => process?,
             };
             // A leader that is gone may not have taken the message, and its successor knows the pid from the parent.
-            if reign == self.reign() {
+            if epoch == self.current_epoch() {
                 return if process.vmid == Some(self.identity.vmid) {
                     Ok(())
                 } else {

@@ -47,7 +47,7 @@ pub(in crate::node) struct Following<'m> {
     pub(super) old: AtomicU32,
     /// The last leader that has ended.
     pub(super) ended: AtomicU32,
-    /// The number of the reign.
+    /// The epoch of the leader that the member follows.
     pub(super) epoch: AtomicU32,
     /// The number of the list of heirs.
     pub(super) config: AtomicU32,
@@ -55,7 +55,7 @@ pub(in crate::node) struct Following<'m> {
     pub(super) heir: AtomicU32,
     /// A process that has announced that it leads; 0 for none.
     pub(super) announced: AtomicU32,
-    /// The number of its reign; 0 if that is not known.
+    /// The epoch of that process; 0 if it is not known.
     pub(super) announced_epoch: AtomicU32,
     /// A frame of a leader has come.
     pub(super) has_answer: AtomicBool,
@@ -166,8 +166,8 @@ impl<'m, P: Pal> Node<'m, P> {
             .is_some_and(|following| following.heir().is_some())
     }
 
-    /// Returns the number of the reign; none while there is no leader.
-    pub(in crate::node) fn reign(&self) -> Option<u32> {
+    /// Returns the epoch of the present leader; none while there is no leader.
+    pub(in crate::node) fn current_epoch(&self) -> Option<u32> {
         let Some(following) = self.leadership.following() else {
             return Some(1);
         };

@@ -223,7 +223,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         // This process may lead since a moment ago.
         match self.leading() {
-            Some(tables) => self.poll_log(self.poll_reign(tables, until)),
+            Some(tables) => self.poll_log(self.poll_announcements(tables, until)),
             None => until,
         }
     }

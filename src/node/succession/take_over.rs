@@ -187,7 +187,11 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As a leader that has taken over: announces itself to the members, a portion in each turn of the worker, and sends
     /// again what they have not received. Returns when to run again, if before `until`.
-    pub(super) fn poll_reign(&self, tables: &LeaderTables<'m>, until: Deadline) -> Deadline {
+    pub(super) fn poll_announcements(
+        &self,
+        tables: &LeaderTables<'m>,
+        until: Deadline,
+    ) -> Deadline {
         let Some(following) = self.leadership.following() else {
             return until;
         };
