@@ -91,7 +91,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// table in which it uses it. On plain streams this always succeeds.
     ///
     /// # Errors
-    /// [`Error::CutOff`] if the leader was silent for too long, the error of [`Node::gone`] if the
+    /// [`Error::CutOff`] if the leader was silent for too long, the error of [`Node::gone_error`] if the
     /// connection with the leader has ended.
     #[inline]
     pub(in crate::node) fn check_contact(&self) -> Result<(), Error> {
@@ -107,7 +107,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn check_contact_now(&self) -> Result<(), Error> {
         let contact = &self.contact;
         if self.leader_gone.load(Ordering::SeqCst) || contact.is_cut_off() {
-            return Err(self.gone(self.leader_vmid()));
+            return Err(self.gone_error(self.leader_vmid()));
         }
         if contact.is_limited.load(Ordering::SeqCst) && self.pal.now() >= contact.until() {
             // The worker, whose wait ends at that time, does the rest.

@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use super::succession::{Put, keep_answer};
+use super::succession::{KeepOutcome, keep_answer};
 use super::{Node, PeerRef};
 use crate::Vmid;
 use crate::error::{Errno, Error};
@@ -158,7 +158,7 @@ impl<'m, P: Pal> Node<'m, P> {
             &too_long
         };
         let kept = if self.follows() {
-            self.kept_answer(peer.vmid(), seq)
+            self.answer_to_leader(peer.vmid(), seq)
         } else {
             None
         };
@@ -169,8 +169,8 @@ impl<'m, P: Pal> Node<'m, P> {
             let keep = |kept: &mut KeptFrames<'m>| keep_answer(kept, seq, answer);
             let keeping = match kept.map(|kept| kept.check(length, queue.closed, keep)) {
                 None => None,
-                Some(Ok(Put::Queue(keeping))) => Some(keeping),
-                Some(Ok(Put::Kept)) => return Ok(true),
+                Some(Ok(KeepOutcome::Queue(keeping))) => Some(keeping),
+                Some(Ok(KeepOutcome::Kept)) => return Ok(true),
                 // The leader has sent more signals than it may.
                 Some(Err(Error::Full(_))) => return Ok(false),
                 Some(Err(error)) => return Err(error),

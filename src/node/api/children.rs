@@ -287,7 +287,7 @@ calls! {
                         let is_in_vain =
                             self.has_lost_leader() && !children.has_living_in_sight(wanted);
                         return if is_in_vain {
-                            Err(self.gone(self.leader_vmid()))
+                            Err(self.gone_error(self.leader_vmid()))
                         } else {
                             Ok(None)
                         };

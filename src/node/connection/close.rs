@@ -131,7 +131,7 @@ impl<'m, P: Pal> Node<'m, P> {
             queue.filling.clear();
             queue.reserved = 0;
         }
-        // A member of the leader before this one has left, too, if this process can't reach it.
+        // Also a member of the previous leader that has not rejoined: it has left if this process can't reach it.
         let was_connected = peer.is_member();
         if was_connected && !self.reclaim_all_of(peer) {
             return Retry::Now;
@@ -145,7 +145,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.retry_output(peer);
         let was_leader = Some(vmid) == self.led_by();
         let succession = self.begin_succession(vmid);
-        let error = self.gone(vmid);
+        let error = self.gone_error(vmid);
         if was_leader && succession == Succession::None {
             self.leader_gone.store(true, Ordering::Release);
             self.log_leader_gone();

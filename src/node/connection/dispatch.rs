@@ -26,7 +26,7 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         frame: &Frame<'_>,
     ) -> Result<Retry, Refusal> {
-        self.note_sign_of_life(peer);
+        self.note_leader_frame(peer);
         // A process that has no leader yet asks this before it says HELLO to its leader.
         let is_early = frame.code == codes::WHO_LEADS && self.follows();
         if parts::PROCESSES && frame.code != codes::HELLO && !is_early && !peer.is_extended() {
@@ -57,7 +57,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         };
         if self.follows()
-            && let Some(retry) = self.set_aside(peer, frame, message)?
+            && let Some(retry) = self.drop_or_defer(peer, frame, message)?
         {
             return Ok(retry);
         }
@@ -79,9 +79,10 @@ impl<'m, P: Pal> Node<'m, P> {
         self.handle_as_member(peer, frame, message)
     }
 
-    /// Whether a message is not executed, since the leader changes: now, or at all.
+    /// Returns how the worker goes on with a message that is not executed because the leader changes: it drops a void
+    /// message, and handles a deferred one again later. None for a message that is executed now.
     #[inline(never)]
-    fn set_aside(
+    fn drop_or_defer(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         frame: &Frame<'_>,

@@ -9,7 +9,7 @@ use super::SendQueue;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::member::KeptFrames;
-use crate::node::succession::{Kept, Put, keep_answer};
+use crate::node::succession::{FrameToLeader, KeepOutcome, keep_answer};
 use crate::node::{Node, PeerRef, TxHalf};
 use crate::pal::fault::checked_write;
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError, Time};
@@ -314,7 +314,7 @@ impl<'m, P: Pal> Node<'m, P> {
         answer: &Answer<'_>,
     ) {
         if self.follows()
-            && let Some(kept) = self.kept_answer(peer.vmid(), seq)
+            && let Some(kept) = self.answer_to_leader(peer.vmid(), seq)
         {
             return self.answer_kept(peer, seq, answer, kept);
         }
@@ -330,7 +330,7 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
         answer: &Answer<'_>,
-        kept: Kept<'_, 'm>,
+        kept: FrameToLeader<'_, 'm>,
     ) {
         let length = answer.length();
         let mut is_mark_due = false;
@@ -338,9 +338,9 @@ impl<'m, P: Pal> Node<'m, P> {
             let mut queue = peer.queue.lock();
             let keep = |kept: &mut KeptFrames<'m>| keep_answer(kept, seq, answer);
             let keeping = match kept.check(length, queue.closed, keep) {
-                Ok(Put::Queue(keeping)) => keeping,
+                Ok(KeepOutcome::Queue(keeping)) => keeping,
                 // While there is no leader, or it is sent again what was not taken, the answer comes after that.
-                Ok(Put::Kept) => return,
+                Ok(KeepOutcome::Kept) => return,
                 Err(_) => {
                     drop(queue);
                     return self.disconnect_peer(peer);

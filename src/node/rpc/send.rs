@@ -9,7 +9,7 @@ use crate::invariant::Count;
 use crate::leader::Op;
 use crate::member::KeptFrames;
 use crate::node::connection::SendQueue;
-use crate::node::succession::{Kept, Put, keep_message};
+use crate::node::succession::{FrameToLeader, KeepOutcome, keep_message};
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::Pal;
 use crate::store::total;
@@ -113,7 +113,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if Some(dest) == self.led_by()
             && (self.leader_gone.load(Ordering::Acquire) || self.is_cut_off())
         {
-            return Err(self.gone(dest));
+            return Err(self.gone_error(dest));
         }
         self.peers.find_or_add(dest)
     }
@@ -136,7 +136,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// # Errors
     /// [`Error::Full`] ([`Resource::SendQueue`]) if there is none; the error of [`Node::check_length`],
-    /// [`Error::LimitsDiffer`] if the peer accepts no frame of this length, that of [`Node::gone`] if
+    /// [`Error::LimitsDiffer`] if the peer accepts no frame of this length, that of [`Node::gone_error`] if
     /// the connection is closing; [`Error::NoSuchProcess`] for a message to the leader if another process leads by now.
     pub(in crate::node) fn put(
         &self,
@@ -145,15 +145,15 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
     ) -> Result<(), Error> {
         let kept = if self.follows() {
-            self.kept(peer.vmid(), seq, message)?
+            self.frame_to_leader(peer.vmid(), seq, message)?
         } else {
             None
         };
         self.put_frame(peer, seq, message, kept)
     }
 
-    /// Like [`Node::put`]. `kept` says how the frame is kept; a leader's message to a member is
-    /// not.
+    /// Like [`Node::put`], for a caller that has made the [frame to the leader](Node::frame_to_leader) already. `None`
+    /// for a frame that is not kept, as a leader's message to a member is not.
     ///
     /// # Errors
     /// As [`Node::put`].
@@ -162,7 +162,7 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
         message: &Message<'_>,
-        kept: Option<Kept<'_, 'm>>,
+        kept: Option<FrameToLeader<'_, 'm>>,
     ) -> Result<(), Error> {
         let length = message.length();
         self.check_encoded_length(length)?;
@@ -178,11 +178,11 @@ impl<'m, P: Pal> Node<'m, P> {
             Some(kept) if Config::HAS_SUCCESSION => {
                 // A call that waited for room until the family ended would get no answer.
                 if self.leader_gone.load(Ordering::SeqCst) {
-                    return Err(self.gone(peer.vmid()));
+                    return Err(self.gone_error(peer.vmid()));
                 }
                 let keep = |kept: &mut KeptFrames<'m>| keep_message(kept, seq, message);
                 match kept.check(length, queue.closed, keep) {
-                    Ok(Put::Queue(keeping)) => Some(keeping),
+                    Ok(KeepOutcome::Queue(keeping)) => Some(keeping),
                     only_kept => {
                         drop(queue);
                         self.note_only_kept(peer);
@@ -202,7 +202,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// A frame to the leader was not queued, and kept at best.
+    /// Handles that a frame to the leader was not queued: it is kept, or was refused for lack of room.
     #[cold]
     #[inline(never)]
     fn note_only_kept(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
@@ -229,7 +229,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(if is_leader && self.awaits_successor() {
                 Error::NoSuchProcess
             } else {
-                self.gone(peer.vmid())
+                self.gone_error(peer.vmid())
             });
         }
         if queue.room() < total!(length, ANSWER_RESERVE) {
@@ -258,7 +258,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Returns the error of a call to a peer that is gone.
-    pub(crate) fn gone(&self, vmid: Vmid) -> Error {
+    pub(crate) fn gone_error(&self, vmid: Vmid) -> Error {
         if Some(vmid) == self.led_by() {
             if self.leader_is_full.load(Ordering::SeqCst) {
                 Error::Refused {

@@ -5,7 +5,7 @@ use super::frame_kinds::{
     REJOIN_SEQ, WHO_LEADS_SEQ, is_counted_from_leader, is_for_leader, is_for_members,
     is_for_parent, is_of_leader,
 };
-use super::life_signs::LifeSigns;
+use super::leader_liveness::LeaderLiveness;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
@@ -32,8 +32,8 @@ pub(in crate::node) enum Stage {
     Candidate = 4,
 }
 
-/// The new leader has announced itself to all members.
-pub(super) const WALKED: u32 = u32::MAX;
+/// The value of [`Following::announced_to`] when a new leader has announced itself to all members.
+pub(super) const ALL_MEMBERS: u32 = u32::MAX;
 
 /// The state of a member that follows the succession.
 pub(in crate::node) struct Following<'m> {
@@ -54,7 +54,7 @@ pub(in crate::node) struct Following<'m> {
     /// The heir that can take over now; 0 for none.
     pub(super) heir: AtomicU32,
     /// A process that has announced that it leads; 0 for none.
-    pub(super) announced: AtomicU32,
+    pub(super) announced_leader: AtomicU32,
     /// The epoch of that process; 0 if it is not known.
     pub(super) announced_epoch: AtomicU32,
     /// A frame of a leader has come.
@@ -70,16 +70,16 @@ pub(in crate::node) struct Following<'m> {
     /// The time at which this process connects with the process that is to lead, if that has not connected with it,
     /// and no call waits for it; 0 if it has connected.
     pub(super) connect_at: AtomicU64,
-    /// As a new leader: the last member to which this process has announced that it leads; [`WALKED`] after the last one.
-    pub(super) walked: AtomicU32,
+    /// As a new leader: the last member to which this process has announced that it leads; [`ALL_MEMBERS`] after the last one.
+    pub(super) announced_to: AtomicU32,
     /// As a new leader: the time at which the next members get the announcement at the latest.
-    pub(super) walk_at: AtomicU64,
+    pub(super) announce_next_at: AtomicU64,
     /// As a new leader: the time at which the last member has rejoined; at first that at which it began to lead.
     pub(super) rejoined_at: AtomicU64,
     /// As a new leader: the number of members to which something is sent again.
     pub(super) resending: AtomicU32,
     /// As the heir.
-    pub(super) life_signs: LifeSigns,
+    pub(super) liveness: LeaderLiveness,
     /// Room for one frame of this process itself, for the worker.
     pub(super) scratch: SpinLock<Option<Buffer<'m>>>,
 }
@@ -106,7 +106,7 @@ impl<'m> Following<'m> {
             epoch: AtomicU32::new(1),
             config: AtomicU32::new(0),
             heir: AtomicU32::new(0),
-            announced: AtomicU32::new(0),
+            announced_leader: AtomicU32::new(0),
             announced_epoch: AtomicU32::new(0),
             has_answer: AtomicBool::new(false),
             is_newcomer: AtomicBool::new(false),
@@ -114,11 +114,11 @@ impl<'m> Following<'m> {
             end_seen: AtomicU64::new(0),
             until: AtomicU64::new(0),
             connect_at: AtomicU64::new(0),
-            walked: AtomicU32::new(WALKED),
-            walk_at: AtomicU64::new(0),
+            announced_to: AtomicU32::new(ALL_MEMBERS),
+            announce_next_at: AtomicU64::new(0),
             rejoined_at: AtomicU64::new(0),
             resending: AtomicU32::new(0),
-            life_signs: LifeSigns::new(),
+            liveness: LeaderLiveness::new(),
             scratch: SpinLock::new(
                 Rank::KeptFrames,
                 contended,
@@ -140,7 +140,7 @@ impl<'m> Following<'m> {
     /// Returns true if this process waits for a leader, or has announced to the members that it leads, but not to
     /// all yet.
     pub(super) fn is_in_succession(&self) -> bool {
-        self.stage() != Stage::Led || self.walked.load(Ordering::SeqCst) != WALKED
+        self.stage() != Stage::Led || self.announced_to.load(Ordering::SeqCst) != ALL_MEMBERS
     }
 
     pub(super) fn set_stage(&self, stage: Stage) {
@@ -222,8 +222,8 @@ impl<'m, P: Pal> Node<'m, P> {
             && (is_counted_from_leader(frame.code, frame.seq) || is_of_leader(frame.code))
     }
 
-    /// Whether a message has to wait: the leader has resigned, its log is full, a member that rejoins comes first, or
-    /// this process is the heir and is to lead.
+    /// Returns true if a message has to wait: this process is a leader that has resigned or whose log is full, or a new
+    /// leader that still resends frames to the sender, or the heir, which does not lead yet.
     ///
     /// # Errors
     /// [`Refusal::WrongRole`] for a request to a new leader that the sender has not rejoined.

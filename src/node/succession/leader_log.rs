@@ -4,7 +4,7 @@
 //! operations. A queue of a peer is written only after all that was appended before
 //! ([`Node::flush_log`](crate::node::Node::flush_log)). What a stream has taken outlives the writer, so no confirmation is awaited.
 
-use super::slices::Filling;
+use super::transfer_progress::TransferProgress;
 use crate::Vmid;
 use crate::config::Capacities;
 use crate::leader::{Leader, Op, OpObserver, Outcome};
@@ -29,7 +29,7 @@ pub(super) enum LogStage {
     /// There is no heir.
     Off = 0,
     /// The state goes to the heir. Operations are not appended.
-    Filling = 1,
+    Transferring = 1,
     /// The heir has the state, and has not confirmed it. Operations are appended.
     Unconfirmed = 2,
     /// The heir is named to the members.
@@ -51,7 +51,7 @@ pub(super) struct LogWriter<'m, S> {
     pub(super) draining: FrameWriter<'m>,
     /// The bytes of the [head](super::log_key::log_head) that were written.
     pub(super) head_sent: usize,
-    pub(super) filling: Filling<'m>,
+    pub(super) transfer: TransferProgress<'m>,
 }
 
 /// The log of a leader.
@@ -135,7 +135,7 @@ impl<'m, S: Stream> Log<'m, S> {
             half,
             capacities.frame_length,
             RECORD_HEAD,
-            Filling::bytes(tables)
+            TransferProgress::bytes(tables)
         )
     }
 
@@ -190,7 +190,7 @@ impl<'m, S: Stream> Log<'m, S> {
                     stream: None,
                     draining: FrameWriter::with_buffer(arena.alloc_buffer(half)),
                     head_sent: 0,
-                    filling: Filling::new(arena, tables),
+                    transfer: TransferProgress::new(arena, tables),
                 },
             ),
         }
@@ -200,7 +200,7 @@ impl<'m, S: Stream> Log<'m, S> {
     pub(super) fn stage(&self) -> LogStage {
         match self.stage.load(Ordering::SeqCst) {
             0 => LogStage::Off,
-            1 => LogStage::Filling,
+            1 => LogStage::Transferring,
             2 => LogStage::Unconfirmed,
             3 => LogStage::Hot,
             _ => LogStage::Resigned,
@@ -324,7 +324,7 @@ impl<'m, S: Stream> Log<'m, S> {
     /// heir.
     #[inline]
     pub(super) fn is_nearly_full(&self) -> bool {
-        self.backlog() > self.limit && self.stage() != LogStage::Filling
+        self.backlog() > self.limit && self.stage() != LogStage::Transferring
     }
 
     /// Returns true if new operations have to wait for a process that is not named as the heir, and may

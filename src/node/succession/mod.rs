@@ -1,15 +1,13 @@
 //! The leader of the family, which may change while this process lives.
 
-mod filling;
 mod following;
 mod frame_kinds;
 mod heir;
 mod heir_list;
-mod heirs;
-mod keeping;
+mod heir_selection;
+mod kept_frames;
+mod leader_liveness;
 mod leader_log;
-mod leader_resends;
-mod life_signs;
 mod log_claim;
 mod log_key;
 mod log_reader;
@@ -17,22 +15,24 @@ mod log_writing;
 mod newcomer;
 mod own_frames;
 mod rejoin;
-mod resending;
+mod resend_to_leader;
+mod resend_to_members;
 mod resignation;
-mod slices;
 mod stall;
+mod state_transfer;
 mod take_over;
 #[cfg(any(test, feature = "testing"))]
 mod testing;
+mod transfer_progress;
 mod unreceived;
 
 pub(in crate::node) use frame_kinds::is_for_leader;
-pub(in crate::node) use keeping::{Kept, Put, keep_answer, keep_message};
-pub(in crate::node) use leader_resends::Resent;
+pub(in crate::node) use kept_frames::{FrameToLeader, KeepOutcome, keep_answer, keep_message};
 pub(in crate::node) use log_claim::LogClaim;
 pub(in crate::node) use log_key::LogKeyFrame;
 pub(in crate::node) use own_frames::undelegated;
 pub(in crate::node) use rejoin::Succession;
+pub(in crate::node) use resend_to_members::Resent;
 
 use following::{Following, Stage};
 use heir::Heir;

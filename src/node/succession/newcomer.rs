@@ -64,14 +64,16 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let is_awaited = following.is_newcomer.load(Ordering::SeqCst)
             && following.stage() == Stage::Orphaned
-            && following.announced.load(Ordering::SeqCst) == 0
+            && following.announced_leader.load(Ordering::SeqCst) == 0
             && self
                 .advisers(following)
                 .any(|adviser| adviser == peer.vmid());
         let gone = following.old.load(Ordering::SeqCst);
         if is_awaited && ![0, gone, NOBODY.get(), self.identity.vmid.get()].contains(&known.vmid) {
             following.announced_epoch.store(0, Ordering::SeqCst);
-            following.announced.store(known.vmid, Ordering::SeqCst);
+            following
+                .announced_leader
+                .store(known.vmid, Ordering::SeqCst);
             self.wake();
         }
         Ok(())

@@ -85,7 +85,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if announced.epoch <= following.epoch.load(Ordering::SeqCst) {
             return Err(Refusal::StaleReign);
         }
-        let is_awaited = following.announced.load(Ordering::SeqCst) != 0;
+        let is_awaited = following.announced_leader.load(Ordering::SeqCst) != 0;
         if is_awaited && announced.epoch < following.announced_epoch.load(Ordering::SeqCst) {
             // The streams of two successors are read in any order: this one has ended before the other one led.
             return Ok(true);
@@ -93,7 +93,9 @@ impl<'m, P: Pal> Node<'m, P> {
         following
             .announced_epoch
             .store(announced.epoch, Ordering::SeqCst);
-        following.announced.store(from.get(), Ordering::SeqCst);
+        following
+            .announced_leader
+            .store(from.get(), Ordering::SeqCst);
         peer.extended.store(true, Ordering::SeqCst);
         self.wake();
         Ok(true)
@@ -143,7 +145,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.read_log_now();
         let may_lead = self.has_log();
         let named = Vmid::new(following.heir.swap(0, Ordering::SeqCst)).filter(|vmid| *vmid != us);
-        let announced = Vmid::new(following.announced.load(Ordering::SeqCst));
+        let announced = Vmid::new(following.announced_leader.load(Ordering::SeqCst));
         let heir = announced.filter(|vmid| *vmid != gone).or(named);
         // An heir may be in a list that this process has not got.
         let may_come = following.config.load(Ordering::SeqCst) > 0
@@ -154,7 +156,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         following.is_newcomer.store(is_newcomer, Ordering::SeqCst);
         if announced == Some(gone) {
-            following.announced.store(0, Ordering::SeqCst);
+            following.announced_leader.store(0, Ordering::SeqCst);
         }
         // The end of a process that was to lead, and has not announced itself, is no reason to wait for longer.
         let seen = following.end_seen.swap(0, Ordering::SeqCst);
@@ -251,7 +253,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let limit = Time(following.until.load(Ordering::SeqCst));
         if self.now() >= limit {
-            let announced = Vmid::new(following.announced.swap(0, Ordering::SeqCst));
+            let announced = Vmid::new(following.announced_leader.swap(0, Ordering::SeqCst));
             if let Some(leader) = announced.and_then(|leader| self.peers.find(leader)) {
                 self.leave_leader(&leader);
             }
@@ -290,7 +292,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Asks the new leader what the old one has taken, as soon as the new one leads.
     fn poll_orphaned(&self, following: &Following<'m>, until: Deadline) -> Deadline {
-        let Some(leader) = Vmid::new(following.announced.load(Ordering::SeqCst)) else {
+        let Some(leader) = Vmid::new(following.announced_leader.load(Ordering::SeqCst)) else {
             let until = self.poll_connect(following, until);
             return self.ask_who_leads(following, until);
         };

@@ -21,7 +21,7 @@ impl<P: Pal> Node<'_, P> {
                 LogStage::Off => {
                     self.choose_heir().is_none() && self.members_awaited_until(log).is_none()
                 }
-                LogStage::Filling | LogStage::Unconfirmed | LogStage::Resigned => false,
+                LogStage::Transferring | LogStage::Unconfirmed | LogStage::Resigned => false,
             },
             None => true,
         }

@@ -17,17 +17,17 @@ use crate::wire::Message;
 const END_AGAIN: Duration = Duration::from_millis(1);
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// A frame of the leader has come.
+    /// Records a frame of the leader, which proves that the leader runs.
     #[inline]
-    pub(in crate::node) fn note_sign_of_life(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+    pub(in crate::node) fn note_leader_frame(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if let Some(following) = self.following()
             && Some(peer.vmid()) == self.led_by()
         {
             if !following.has_answer.load(Ordering::Relaxed) {
                 following.has_answer.store(true, Ordering::SeqCst);
             }
-            // A store takes longer than a look, and there is nearly never one to make.
-            for time in [&following.life_signs.asked, &following.life_signs.last] {
+            // A store takes longer than a load, and is nearly never needed.
+            for time in [&following.liveness.asked, &following.liveness.last] {
                 if time.load(Ordering::SeqCst) != 0 {
                     time.store(0, Ordering::SeqCst);
                 }
@@ -35,8 +35,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the heir: asks the leader for a sign of life from time to time, and has the platform end a leader
-    /// that has given none for [`Config::stall_limit`](crate::Config::stall_limit). Returns when to run again,
+    /// As the heir: sends the leader a MARK if no frame of it has come for a while, and has the platform end a leader
+    /// that does not answer within [`Config::stall_limit`](crate::Config::stall_limit). Returns when to run again,
     /// if before `until`.
     pub(super) fn watch_leader(&self, following: &Following<'m>, until: Deadline) -> Deadline {
         let limit = self.config.stall_limit;
@@ -44,30 +44,31 @@ impl<'m, P: Pal> Node<'m, P> {
         if limit.is_zero() || !is_heir || following.stage() != Stage::Led {
             return until;
         }
-        let life_signs = &following.life_signs;
+        let liveness = &following.liveness;
         let now = self.now();
         let leader = self.leader_vmid();
         let Some(peer) = self.peers.find(leader) else {
             return until;
         };
-        let asked = Time(life_signs.asked.load(Ordering::SeqCst));
+        let asked = Time(liveness.asked.load(Ordering::SeqCst));
         if asked.0 != 0 {
             if now < asked + limit {
                 return until.min(Deadline::At(asked + limit));
             }
             log_event!(warn, "the leader, process {leader}, has stopped");
             if self.pal.end(leader) {
-                // Its streams end, and what it has written comes before that: it may have dismissed this process.
+                // The leader's streams end. The bytes that it has written come before their ends: one may be the dismissal of
+                // this process.
                 peer.hung_up.store(true, Ordering::SeqCst);
                 self.disconnect_peer(&peer);
                 return until;
             }
             return until.min(Deadline::At(now + END_AGAIN));
         }
-        let mut last = Time(life_signs.last.load(Ordering::SeqCst));
+        let mut last = Time(liveness.last.load(Ordering::SeqCst));
         if last.0 == 0 {
             last = now;
-            life_signs.last.store(now.0, Ordering::SeqCst);
+            liveness.last.store(now.0, Ordering::SeqCst);
         }
         let pause = limit.checked_div(4).or_broken(Duration::ZERO);
         let next = last + pause;
@@ -75,7 +76,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return until.min(Deadline::At(next));
         }
         if self.put(&peer, 0, &Message::Mark(0)).is_ok() {
-            life_signs.asked.store(now.0.max(1), Ordering::SeqCst);
+            liveness.asked.store(now.0.max(1), Ordering::SeqCst);
             self.flush(&peer);
             return until.min(Deadline::At(now + limit));
         }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::following::{Following, Stage, WALKED};
+use super::following::{ALL_MEMBERS, Following, Stage};
 use super::log_reader::LogEnd;
 use super::rejoin::NOBODY;
 use crate::counters::Refusal;
@@ -43,7 +43,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(old) = Vmid::new(following.old.load(Ordering::SeqCst)) else {
             return until;
         };
-        if following.announced.load(Ordering::SeqCst) != 0 {
+        if following.announced_leader.load(Ordering::SeqCst) != 0 {
             self.abandon_candidacy(following);
             return Deadline::Now;
         }
@@ -124,7 +124,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // Later than any list that a member has: the last one was named to this process before all others.
         self.raise_config();
         following.heir.store(0, Ordering::SeqCst);
-        following.walked.store(0, Ordering::SeqCst);
+        following.announced_to.store(0, Ordering::SeqCst);
         following.rejoined_at.store(self.now().0, Ordering::SeqCst);
         self.record_new_leader(us, epoch);
         self.reclaim_absent(old);
@@ -195,8 +195,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(following) = self.leadership.following() else {
             return until;
         };
-        let mut last = following.walked.load(Ordering::SeqCst);
-        if last == WALKED {
+        let mut last = following.announced_to.load(Ordering::SeqCst);
+        if last == ALL_MEMBERS {
             return self.poll_resends(following, until);
         }
         if last == 0 {
@@ -208,7 +208,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let is_awaited =
             |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin.load(Ordering::SeqCst);
-        let next_at = Time(following.walk_at.load(Ordering::SeqCst));
+        let next_at = Time(following.announce_next_at.load(Ordering::SeqCst));
         let is_waiting = Vmid::new(last)
             .and_then(|last| self.peers.find(last))
             .is_some_and(is_awaited);
@@ -220,7 +220,7 @@ impl<'m, P: Pal> Node<'m, P> {
             left = next;
             let member = tables.lock().next_member(Vmid::new(last));
             let Some(member) = member else {
-                last = WALKED;
+                last = ALL_MEMBERS;
                 break;
             };
             last = member.get();
@@ -229,9 +229,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.announce_to(&peer);
             }
         }
-        following.walked.store(last, Ordering::SeqCst);
+        following.announced_to.store(last, Ordering::SeqCst);
         let next_at = self.now() + NEXT_MEMBERS;
-        following.walk_at.store(next_at.0, Ordering::SeqCst);
+        following
+            .announce_next_at
+            .store(next_at.0, Ordering::SeqCst);
         self.poll_resends(following, until);
         Deadline::Now
     }

@@ -33,7 +33,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // The leader may have ended before the wait was registered, so that nothing failed the
         // wait.
         if self.leader_gone.load(Ordering::SeqCst) {
-            return Some(self.gone(self.leader_vmid()));
+            return Some(self.gone_error(self.leader_vmid()));
         }
         if self.phase() != Phase::Running {
             return Some(Error::ShuttingDown);

@@ -53,7 +53,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.serve_again_at(state, peer, until);
             return Retry::No;
         }
-        if !self.judge_unreachable(peer) {
+        if !self.mark_broken_if_unreachable(peer) {
             return Retry::Soon;
         }
         if peer.broken.load(Ordering::SeqCst) {
@@ -99,7 +99,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// opened meanwhile. Returns false if another thread, which may be opening the stream now, has
     /// locked the half: the flag `unreachable` changes, and streams are opened, only under this
     /// lock.
-    fn judge_unreachable(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+    fn mark_broken_if_unreachable(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         if !peer.unreachable.load(Ordering::SeqCst) {
             return true;
         }

@@ -1,12 +1,14 @@
-//! The leader's state goes to a new heir in slices, a few in each turn of the worker, while the family works.
+//! State transfer: the leader sends its state to a new heir in slices, a few in each turn of the worker, while the family
+//! works.
 //!
-//! A slice that has changed since it was sent is sent again. When few change, the last round is made under
-//! the lock of the tables, so that all slices are of one moment; from then on the log goes on.
+//! The leader sends a slice again if it has changed since it was sent. When few slices change in a round, the leader makes
+//! the last round under the lock of the tables, so that all slices are of one moment. From then on it appends each operation
+//! to the log.
 
 use core::time::Duration;
 
 use super::leader_log::{Log, LogStage};
-use super::slices::{Filling, SLICE};
+use super::transfer_progress::{SLICE, TransferProgress};
 use crate::invariant::{Count, OrBroken};
 use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
@@ -20,51 +22,58 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 /// The slices that are made in one turn of the worker.
 const SLICES_PER_TURN: usize = 16;
 
-/// The rounds after which the last one is made even if many slices still change.
+/// The number of rounds after which the leader makes the last one even if many slices still change.
 const MOST_ROUNDS: usize = 8;
 
-/// A slice was sent, or did not change.
+/// The result of [`send_slice`].
 enum Sliced {
+    /// The slice was sent, or has not changed; others follow in this round.
     Next,
+    /// The same, of the last slice of the round.
     Last,
+    /// The log has no room for the slice.
     NoRoom,
 }
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Sends some slices of the state to the heir.
-    pub(super) fn poll_filling(&self, log: &Log<'m, P::Stream>, peer: &PeerRef<'_, 'm, P::Stream>) {
+    pub(super) fn poll_state_transfer(
+        &self,
+        log: &Log<'m, P::Stream>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+    ) {
         let Some(tables) = self.leading() else { return };
         let Some(mut writer) = log.writer.try_lock() else {
             return;
         };
-        let filling = &mut writer.filling;
+        let progress = &mut writer.transfer;
         for _ in 0..SLICES_PER_TURN {
             // Each slice under a lock of its own: others use the tables in between.
-            let sliced = send_slice(log, filling, &tables.lock());
+            let sliced = send_slice(log, progress, &tables.lock());
             match sliced {
                 Sliced::Next => {}
                 Sliced::NoRoom => return,
                 Sliced::Last => {
                     // Half of what the queue has room for: more may change until the last round.
                     let few = log.half().checked_div(SLICE + SLICE).or_broken(0);
-                    let is_last = filling.changed <= few || filling.round >= MOST_ROUNDS;
-                    filling.round.increment();
+                    let is_last = progress.changed <= few || progress.round >= MOST_ROUNDS;
+                    progress.round.increment();
                     if !is_last {
-                        filling.begin_round();
+                        progress.begin_round();
                         return;
                     }
                     // The queue has room for what has changed in so short a time, or the round is made again.
-                    filling.begin_round();
+                    progress.begin_round();
                     let tables = tables.lock();
                     loop {
-                        match send_slice(log, filling, &tables) {
+                        match send_slice(log, progress, &tables) {
                             Sliced::Next => {}
-                            Sliced::NoRoom => return filling.begin_round(),
+                            Sliced::NoRoom => return progress.begin_round(),
                             Sliced::Last => break,
                         }
                     }
                     if !log.append(&Message::State(&[])) {
-                        return filling.begin_round();
+                        return progress.begin_round();
                     }
                     log.expected_op.store(tables.ops(), Ordering::SeqCst);
                     log.expected_digest.store(tables.digest(), Ordering::SeqCst);
@@ -93,31 +102,33 @@ impl<'m, P: Pal> Node<'m, P> {
 /// Appends the next slice to the log, if it has changed since it was sent.
 fn send_slice<S: crate::pal::Stream>(
     log: &Log<'_, S>,
-    filling: &mut Filling<'_>,
+    progress: &mut TransferProgress<'_>,
     leader: &crate::leader::Leader<'_>,
 ) -> Sliced {
     if log.room() < total!(SLICE, SLICE) {
         return Sliced::NoRoom;
     }
-    let slice = filling.slice.prefix_mut(SLICE);
-    let Ok((length, next)) = leader.save_slice(filling.cursor, slice) else {
+    let slice = progress.slice.prefix_mut(SLICE);
+    let Ok((length, next)) = leader.save_slice(progress.cursor, slice) else {
         return Sliced::NoRoom;
     };
     let slice = slice.get(..length).or_broken(&[]);
     let checksum = crate::leader::Leader::slice_checksum(slice).or_broken(0);
-    let known = filling.checksums.get_mut(filling.cursor.number() as usize);
+    let known = progress
+        .checksums
+        .get_mut(progress.cursor.number() as usize);
     if known.as_ref().is_none_or(|known| **known != checksum) {
         if !log.append(&Message::State(slice)) {
             return Sliced::NoRoom;
         }
-        filling.changed.increment();
+        progress.changed.increment();
         if let Some(known) = known {
             *known = checksum;
         }
     }
     match next {
         Some(next) => {
-            filling.cursor = next;
+            progress.cursor = next;
             Sliced::Next
         }
         None => Sliced::Last,

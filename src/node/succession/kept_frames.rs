@@ -19,9 +19,9 @@ use crate::wire::{Answer, Message};
 /// the next one is.
 const ANSWERS_KEPT: usize = 4 * MOST_UNANSWERED as usize * Answer::DONE.length();
 
-/// How a frame to the leader is handled.
+/// A frame to the leader, before it is put into the leader's send queue: who leads, and whether a copy is kept.
 #[derive(Clone, Copy)]
-pub(in crate::node) struct Kept<'f, 'm> {
+pub(in crate::node) struct FrameToLeader<'f, 'm> {
     following: &'f Following<'m>,
     leader: &'f AtomicU32,
     to: Vmid,
@@ -30,22 +30,22 @@ pub(in crate::node) struct Kept<'f, 'm> {
     seq: u64,
 }
 
-/// The result of an attempt to put a frame to the leader into a queue.
-pub(in crate::node) enum Put<'f, 'm> {
-    /// The frame is to be queued, and then recorded.
-    Queue(Keeping<'f, 'm>),
-    /// The frame is kept, and is sent when there is a leader.
+/// The result of [`FrameToLeader::check`].
+pub(in crate::node) enum KeepOutcome<'f, 'm> {
+    /// The caller queues the frame, and then [records](KeepGuard::record) it.
+    Queue(KeepGuard<'f, 'm>),
+    /// There is no leader at present: the copy is kept, and is sent to the next leader.
     Kept,
 }
 
 /// The kept frames, locked until a frame is queued.
-pub(in crate::node) struct Keeping<'f, 'm> {
+pub(in crate::node) struct KeepGuard<'f, 'm> {
     kept: SpinLockGuard<'f, KeptFrames<'m>>,
     is_counted: bool,
     seq: u64,
 }
 
-impl Keeping<'_, '_> {
+impl KeepGuard<'_, '_> {
     /// Records that the frame is the last one in the queue. Returns true if the leader is to be asked
     /// for a MARK ([`Node::mark_if_due`]).
     #[inline]
@@ -62,7 +62,7 @@ impl Keeping<'_, '_> {
     }
 }
 
-impl<'f, 'm> Kept<'f, 'm> {
+impl<'f, 'm> FrameToLeader<'f, 'm> {
     /// Decides on a frame before it is put into the queue of the leader, which the caller has locked.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl<'f, 'm> Kept<'f, 'm> {
         length: usize,
         is_closed: bool,
         encode: impl FnOnce(&mut KeptFrames<'m>) -> bool,
-    ) -> Result<Put<'f, 'm>, Error> {
+    ) -> Result<KeepOutcome<'f, 'm>, Error> {
         let full = Error::Full(Resource::SendQueue);
         let mut kept = self.following.kept.lock();
         // The leader changes under this lock, and then the waiters of the frames that are kept follow.
@@ -87,7 +87,7 @@ impl<'f, 'm> Kept<'f, 'm> {
             return Err(full);
         }
         if self.following.stage() == Stage::Led && !is_closed {
-            return Ok(Put::Queue(Keeping {
+            return Ok(KeepOutcome::Queue(KeepGuard {
                 kept,
                 is_counted: self.is_counted,
                 seq: self.seq,
@@ -99,24 +99,24 @@ impl<'f, 'm> Kept<'f, 'm> {
         if self.seq != 0 {
             kept.note_request(self.seq, true);
         }
-        Ok(Put::Kept)
+        Ok(KeepOutcome::Kept)
     }
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Returns how a message to that process is kept: `None` if it is none for the leader, or this process
-    /// does not follow the succession.
+    /// Returns the message to that process as a frame to the leader: `None` if the message is not for the leader, or this
+    /// process does not follow the succession.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if another process leads by now, which may be this one: that process would not execute
     /// the message, even if it still reads its streams.
     #[inline(never)]
-    pub(in crate::node) fn kept(
+    pub(in crate::node) fn frame_to_leader(
         &self,
         to: Vmid,
         seq: u64,
         message: &Message<'_>,
-    ) -> Result<Option<Kept<'_, 'm>>, Error> {
+    ) -> Result<Option<FrameToLeader<'_, 'm>>, Error> {
         let Some(following) = self.leadership.following() else {
             return Ok(None);
         };
@@ -125,7 +125,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return Ok(None);
         }
         if Some(to) == self.led_by() {
-            return Ok(Some(Kept {
+            return Ok(Some(FrameToLeader {
                 following,
                 leader: &self.leadership.leader,
                 to,
@@ -143,11 +143,16 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Like [`Node::kept`], of an answer.
+    /// Returns an answer of this process to the leader's request `seq` as a frame to the leader: `None` if the process
+    /// that asked does not lead, or the request is not a forwarded signal.
     #[inline(never)]
-    pub(in crate::node) fn kept_answer(&self, to: Vmid, seq: u64) -> Option<Kept<'_, 'm>> {
+    pub(in crate::node) fn answer_to_leader(
+        &self,
+        to: Vmid,
+        seq: u64,
+    ) -> Option<FrameToLeader<'_, 'm>> {
         let following = self.leadership.following()?;
-        (Some(to) == self.led_by() && Signals::is_forwarded(seq)).then_some(Kept {
+        (Some(to) == self.led_by() && Signals::is_forwarded(seq)).then_some(FrameToLeader {
             following,
             leader: &self.leadership.leader,
             to,
@@ -215,7 +220,7 @@ impl<'m, P: Pal> Node<'m, P> {
         is_queued
     }
 
-    /// The leader has taken all frames up to that number.
+    /// Handles a MARK of the leader: it has handled all frames up to that number.
     pub(in crate::node) fn handle_mark(&self, peer: &PeerRef<'_, 'm, P::Stream>, number: u64) {
         if let Some(following) = self.following() {
             following.kept.lock().on_mark(number);

@@ -1,4 +1,4 @@
-//! The new leader sends to the members what the old one had for them.
+//! The new leader sends the members the frames of the old leader that they have not received.
 
 use super::following::Following;
 use super::take_over::PROBE_AGAIN;
@@ -8,7 +8,7 @@ use crate::pal::{Deadline, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message};
 
-/// A frame that a new leader has for a member that has not rejoined yet.
+/// The content of a frame that a new leader keeps for a member that has not rejoined yet.
 #[derive(Clone, Copy)]
 pub(in crate::node) enum Resent<'a> {
     Answer(&'a Answer<'a>),
@@ -72,7 +72,7 @@ impl<'m, P: Pal> Node<'m, P> {
         is_all
     }
 
-    /// The connection with a member ends, which may be sent something again.
+    /// Handles the end of the connection with a member: no frames are sent to it again any more.
     pub(in crate::node) fn end_resend(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if peer.is_resending.swap(false, Ordering::SeqCst)
             && let Some(following) = self.leadership.following()

@@ -1,4 +1,4 @@
-//! How far the leader's state was sent to a new heir.
+//! The progress of a state transfer to a new heir.
 
 use crate::leader::ImageCursor;
 use crate::store::{Arena, Buffer, Table, bytes_for, total};
@@ -6,18 +6,18 @@ use crate::store::{Arena, Buffer, Table, bytes_for, total};
 /// The length of a slice of the state in bytes.
 pub(super) const SLICE: usize = 4096;
 
-/// How far the state was sent.
-pub(super) struct Filling<'m> {
-    /// Those of the slices that were sent.
+/// The progress of a state transfer.
+pub(super) struct TransferProgress<'m> {
+    /// The checksums of the slices as they were sent; 0 for a slice that was not.
     pub(super) checksums: Table<'m, u64>,
     pub(super) slice: Buffer<'m>,
     pub(super) cursor: ImageCursor,
     pub(super) round: usize,
-    /// The slices of this round that have changed.
+    /// The number of slices that were sent in this round, because they had changed.
     pub(super) changed: usize,
 }
 
-impl<'m> Filling<'m> {
+impl<'m> TransferProgress<'m> {
     /// Returns the slices whose checksums are remembered: more than there are of tables of that
     /// length.
     const fn slices(tables: usize) -> usize {
@@ -25,12 +25,12 @@ impl<'m> Filling<'m> {
     }
 
     pub(super) const fn bytes(tables: usize) -> usize {
-        total!(bytes_for::<u64>(Filling::slices(tables)), SLICE)
+        total!(bytes_for::<u64>(TransferProgress::slices(tables)), SLICE)
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, tables: usize) -> Self {
-        Filling {
-            checksums: arena.alloc_filled(Filling::slices(tables), &0),
+        TransferProgress {
+            checksums: arena.alloc_filled(TransferProgress::slices(tables), &0),
             slice: arena.alloc_buffer(SLICE),
             cursor: ImageCursor::default(),
             round: 0,

@@ -1,4 +1,5 @@
-//! A leader chooses its heir, gives it the state, names it to the members, and dismisses an heir that does not follow.
+//! The leader selects its heir: it chooses a member, transfers the state to it, names it to the members, and dismisses an
+//! heir that does not read its log.
 
 use core::time::Duration;
 
@@ -28,8 +29,8 @@ const CANDIDATE_PATIENCE: Duration = Duration::from_millis(5);
 const MOST_DOUBLINGS: u32 = 6;
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// As a leader whose family outlives it: chooses an heir, gives it the state, names it to the members, and
-    /// dismisses one that does not follow. Returns when to run again, if before `until`.
+    /// As a leader whose family outlives it: goes on with the stage of its log (see [`LogStage`]). Returns when to run
+    /// again, if before `until`.
     pub(super) fn poll_log(&self, until: Deadline) -> Deadline {
         let Some(log) = self.log() else {
             return until;
@@ -86,8 +87,8 @@ impl<'m, P: Pal> Node<'m, P> {
             return until.min(Deadline::At(now + pause.max(SOON)));
         }
         match log.stage() {
-            LogStage::Filling => {
-                self.poll_filling(log, &peer);
+            LogStage::Transferring => {
+                self.poll_state_transfer(log, &peer);
                 Deadline::Now
             }
             LogStage::Hot => {
@@ -176,7 +177,7 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             log.reset(&mut writer);
             writer.stream = Some(stream);
-            writer.filling.begin();
+            writer.transfer.begin();
         }
         let is_shared = P::Stream::SHARES_LOGS && peer.shares_logs.load(Ordering::SeqCst);
         log.is_shared.store(is_shared, Ordering::SeqCst);
@@ -189,7 +190,7 @@ impl<'m, P: Pal> Node<'m, P> {
             log.has_overflowed.store(true, Ordering::SeqCst);
         }
         self.call_worker(&peer);
-        log.set_stage(LogStage::Filling);
+        log.set_stage(LogStage::Transferring);
         log_event!(debug, "process {heir} is to be the heir");
         Deadline::Now
     }

@@ -1,4 +1,4 @@
-//! A member sends again to the new leader what the old one has not taken.
+//! A member sends the new leader the counted frames that the old leader has not applied.
 
 use super::following::{Following, Stage};
 use super::rejoin::REJOIN_AGAIN;
@@ -53,7 +53,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Err(Errno::EAGAIN | Errno::EBUSY) => {
                 if is_newcomer {
-                    following.announced.store(0, Ordering::SeqCst);
+                    following.announced_leader.store(0, Ordering::SeqCst);
                 }
                 following.set_stage(Stage::Orphaned);
             }
@@ -63,8 +63,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// Returns how many frames of this process the old leader has taken, if its successor knows of `taken`. None if that
-    /// successor knows less than was answered.
+    /// Returns how many counted frames of this process the old leader has applied. `taken` is their number as its successor
+    /// knows it. None if the successor knows of fewer than the old leader has answered.
     pub(super) fn frames_taken(&self, kept: &KeptFrames<'m>, taken: Option<u64>) -> Option<u64> {
         // After the end of a process its leader takes nothing of it.
         let is_over = self.phase() >= Phase::Ending;
@@ -72,7 +72,8 @@ impl<'m, P: Pal> Node<'m, P> {
         covered.or(is_over.then_some(kept.sent()))
     }
 
-    /// Sends again what the old leader has not taken, as far as there is room. Afterwards the calls go on.
+    /// Sends the kept frames that the old leader has not applied, as far as there is room. When all are queued, the member
+    /// follows the new leader and its calls go on.
     pub(super) fn poll_resending(&self, following: &Following<'m>, until: Deadline) -> Deadline {
         let leader = self.leader_vmid();
         let Some(peer) = self.peers.find(leader) else {
@@ -104,7 +105,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return until.min(Deadline::At(self.now() + REJOIN_AGAIN));
         }
         // Its successor may have announced itself meanwhile.
-        let _ = following.announced.compare_exchange(
+        let _ = following.announced_leader.compare_exchange(
             leader.get(),
             0,
             Ordering::SeqCst,
