@@ -45,7 +45,7 @@ impl<P: Pal> Node<'_, P> {
             .delegated_files
             .set(self.delegated_files.lock().usage());
         pools.sync_handles.set(self.sync_handles.usage());
-        pools.send_queue.set((queues.now, queues.most));
+        pools.send_queue.set((queues.now, queues.peak));
         let mut statistics = self.counters.read(queues.accepted, pools, refused_by_quota);
         let (ops, bytes) = self.log_lag();
         statistics.succession.lag_ops = ops;

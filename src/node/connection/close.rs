@@ -74,56 +74,18 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         // The streams were closed before the first portion was reclaimed.
         let is_closed = rx.stream.is_none() && !peer.lacks_inbound();
-        // The frames that came before the end are handled, but not by a leader that has resigned: they are sent
-        // again to its heir.
-        while !faulty
-            && !is_closed
-            && !self.is_resigning()
-            && rx.last_reads < LAST_READS
-            && Self::kept_until(peer).is_none()
-        {
-            let read = self.read(&mut rx);
-            // No other process has the frames that a leader has written.
-            let is_counted = read != ReadOutcome::NotNow && !self.awaits_rest_of(peer);
-            rx.last_reads = rx.last_reads.plus(usize::from(is_counted));
-            let retry = self.handle_frames(peer, &mut rx, ReadingThread::Worker);
+        if !faulty && !is_closed {
+            let retry = self.handle_last_frames(peer, &mut rx, &mut tx);
             if retry != Retry::No {
-                // A node that closes makes no more calls to the embedder, so what a frame waits for
-                // may never come.
-                if self.is_closing() {
-                    rx.last_reads.increment();
-                }
-                self.pause_watch(peer, &rx, &tx);
                 return retry;
-            }
-            match read {
-                ReadOutcome::Some => {}
-                ReadOutcome::NotNow => {
-                    self.pause_watch(peer, &rx, &tx);
-                    return Retry::Now;
-                }
-                // The last bytes of the peer may not have arrived yet.
-                ReadOutcome::Nothing
-                    if peer.hung_up.load(Ordering::SeqCst) && !peer.lacks_inbound() =>
-                {
-                    // The incoming stream reports them, and its end. The end of this one is reported once more after
-                    // each change, so there is one: a member that polls all the time takes the processor from the
-                    // process that ends.
-                    if let Some(stream) = tx.stream.as_ref().filter(|_| !tx.is_muted) {
-                        self.pal.rewatch(stream, peer.outgoing(), Interest::empty());
-                    }
-                    tx.is_muted = true;
-                    return Retry::Soon;
-                }
-                ReadOutcome::Nothing | ReadOutcome::End => break,
             }
         }
         let is_reclaiming = is_closed && Self::kept_until(peer).is_none();
         if !is_reclaiming && self.keeps_possessions(peer, &mut rx, &mut tx) {
             return Retry::Soon;
         }
-        // The streams end before others get what the process had: it may live, and must not use a lock that
-        // is another's by then.
+        // The streams end before other processes get the locks and leases of the peer: its process may live, and must not
+        // use a lock that another process has by then.
         self.end_contact(peer, &rx);
         self.close_streams(&mut rx, &mut tx);
         {
@@ -139,6 +101,68 @@ impl<'m, P: Pal> Node<'m, P> {
         self.end_resend(peer);
         drop(tx);
         drop(rx);
+        self.finish_close(peer, was_connected);
+        if state.exhausted_until.take().is_some() {
+            self.pal.watch_listener(true);
+        }
+        self.notify_shutdown();
+        Retry::No
+    }
+
+    /// Handles the frames that the peer sent before the end of its stream. A leader that has resigned handles none of
+    /// them: the peer sends them again to its heir. Returns a retry if there may be more of them.
+    #[inline]
+    fn handle_last_frames(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        rx: &mut RxHalf<'m, P::Stream>,
+        tx: &mut TxHalf<'m, P::Stream>,
+    ) -> Retry {
+        while !self.is_resigning() && rx.last_reads < LAST_READS && Self::kept_until(peer).is_none()
+        {
+            let read = self.read(rx);
+            // The stream of a leader that has ended is read to its end: no other process has the leader's last frames.
+            let is_counted = read != ReadOutcome::NotNow && !self.awaits_rest_of(peer);
+            rx.last_reads = rx.last_reads.plus(usize::from(is_counted));
+            let retry = self.handle_frames(peer, rx, ReadingThread::Worker);
+            if retry != Retry::No {
+                // A node that closes makes no more calls to the embedder, so the room that a frame waits for may never
+                // come.
+                if self.is_closing() {
+                    rx.last_reads.increment();
+                }
+                self.pause_watch(peer, rx, tx);
+                return retry;
+            }
+            match read {
+                ReadOutcome::Some => {}
+                ReadOutcome::NotNow => {
+                    self.pause_watch(peer, rx, tx);
+                    return Retry::Now;
+                }
+                // The last bytes of the peer may not have arrived yet.
+                ReadOutcome::Nothing
+                    if peer.hung_up.load(Ordering::SeqCst) && !peer.lacks_inbound() =>
+                {
+                    // The incoming stream reports these bytes, and its end. The watch of the outgoing stream is changed
+                    // once, because its end is reported once more after each change: a member that polls all the time
+                    // takes the processor from the process that ends.
+                    if let Some(stream) = tx.stream.as_ref().filter(|_| !tx.is_muted) {
+                        self.pal.rewatch(stream, peer.outgoing(), Interest::empty());
+                    }
+                    tx.is_muted = true;
+                    return Retry::Soon;
+                }
+                ReadOutcome::Nothing | ReadOutcome::End => break,
+            }
+        }
+        Retry::No
+    }
+
+    /// Removes a peer whose streams are closed, and notifies the calls and tables that depend on the connection.
+    /// `was_connected`: the peer was a member, and its resources are reclaimed.
+    #[inline]
+    fn finish_close(&self, peer: &PeerRef<'_, 'm, P::Stream>, was_connected: bool) {
         let vmid = peer.vmid();
         self.peers.remove(peer);
         self.note_end_of(vmid);
@@ -153,11 +177,9 @@ impl<'m, P: Pal> Node<'m, P> {
             log_event!(debug, "process {vmid} is gone");
         }
         self.handle_parent_gone(vmid);
-        // A process that never opened a stream has not left: this process only tried to connect to
-        // it.
+        // A process that never opened a stream has not left: this process has only tried to connect to that process.
         if was_connected {
-            // The tables have changed before the calls fail, so that the callers find the child to be a
-            // zombie.
+            // The tables change before the calls fail, so that the callers find the child to be a zombie.
             self.handle_peer_gone(vmid);
         }
         // Calls that wait for children, or for all others to leave, check again.
@@ -165,7 +187,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if succession == Succession::None {
             self.waiters.fail(Some(vmid), error);
         } else {
-            // A call that is not kept makes its request again, of the next leader.
+            // A call whose request is not kept makes it again, of the next leader.
             self.waiters.fail(Some(vmid), Error::NoSuchProcess);
         }
         self.announce_end_of_contact();
@@ -174,11 +196,6 @@ impl<'m, P: Pal> Node<'m, P> {
         if self.leads() {
             self.pal.clean_up_after(vmid);
         }
-        if state.exhausted_until.take().is_some() {
-            self.pal.watch_listener(true);
-        }
-        self.notify_shutdown();
-        Retry::No
     }
 
     fn log_leader_gone(&self) {

@@ -3,6 +3,7 @@
 use super::turn::Share;
 use crate::invariant::Count;
 use crate::pal::Time;
+use crate::store::Buffer;
 use crate::wire::{FrameReader, FrameWriter, VMID_LENGTH};
 
 /// The incoming stream of a peer. Its lock is a token: the thread that holds it reads the stream,
@@ -26,7 +27,9 @@ pub(crate) struct RxHalf<'m, S> {
 
 /// The frames that were accepted for sending to a process. Its lock is a spinlock.
 pub(crate) struct SendQueue<'m> {
+    /// The frames that senders append; swapped with [`TxHalf::draining`] when that is empty.
     pub(crate) filling: FrameWriter<'m>,
+    /// The queue takes no more frames.
     pub(crate) closed: bool,
     /// The peer violated the protocol: its remaining frames are dropped.
     pub(crate) faulty: bool,
@@ -34,7 +37,8 @@ pub(crate) struct SendQueue<'m> {
     pub(crate) is_new: bool,
     /// The bytes that are reserved for answers of the embedder and of the leader.
     pub(crate) reserved: usize,
-    pub(in crate::node) most: usize,
+    /// The highest number of bytes so far in `filling`.
+    pub(in crate::node) peak: usize,
     /// The number of frames that were queued, for this peer and others in the same slot before.
     pub(super) accepted: u64,
 }
@@ -45,12 +49,25 @@ pub(crate) struct QueueUsage {
     /// The bytes in the fullest queue.
     pub(crate) now: usize,
     /// The highest number of bytes so far in any queue.
-    pub(crate) most: usize,
+    pub(crate) peak: usize,
     /// The number of frames that were queued.
     pub(crate) accepted: u64,
 }
 
-impl SendQueue<'_> {
+impl<'m> SendQueue<'m> {
+    /// Makes a closed queue.
+    pub(super) fn new(filling: Buffer<'m>) -> Self {
+        SendQueue {
+            filling: FrameWriter::with_buffer(filling),
+            closed: true,
+            faulty: false,
+            is_new: false,
+            reserved: 0,
+            peak: 0,
+            accepted: 0,
+        }
+    }
+
     /// Returns the free bytes, without the reserved ones.
     #[inline]
     pub(crate) fn room(&self) -> usize {
@@ -62,7 +79,7 @@ impl SendQueue<'_> {
     pub(crate) fn record_push(&mut self) {
         self.is_new = false;
         self.accepted.increment();
-        self.most = self.most.max(self.filling.unsent().len());
+        self.peak = self.peak.max(self.filling.unsent().len());
     }
 }
 
@@ -85,7 +102,20 @@ pub(crate) struct TxHalf<'m, S> {
     pub(crate) pause: u64,
 }
 
-impl<S> TxHalf<'_, S> {
+impl<'m, S> TxHalf<'m, S> {
+    /// Makes a half without a stream.
+    pub(super) fn new(draining: Buffer<'m>) -> Self {
+        TxHalf {
+            stream: None,
+            vmid_sent: 0,
+            draining: FrameWriter::with_buffer(draining),
+            blocked: false,
+            is_muted: false,
+            connecting_since: None,
+            pause: 0,
+        }
+    }
+
     /// Returns true if the stream is open, and the peer can see whose it is.
     pub(in crate::node) fn is_identified(&self) -> bool {
         self.stream.is_some() && self.vmid_sent >= VMID_LENGTH
@@ -104,8 +134,21 @@ impl<S> TxHalf<'_, S> {
     }
 }
 
-impl<S> RxHalf<'_, S> {
-    /// Closes the stream and forgets everything.
+impl<'m, S> RxHalf<'m, S> {
+    /// Makes a half without a stream. The buffer is as long as the longest frame.
+    pub(super) fn new(frames: Buffer<'m>) -> Self {
+        RxHalf {
+            stream: None,
+            frames: FrameReader::with_buffer(frames),
+            has_ended: false,
+            last_reads: 0,
+            share: Share::default(),
+            reads_paused: false,
+            is_traced: false,
+        }
+    }
+
+    /// Closes the stream and resets the state.
     pub(crate) fn reset(&mut self) {
         self.frames.clear();
         self.reads_paused = false;

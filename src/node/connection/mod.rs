@@ -4,7 +4,7 @@ mod adaptive_spin;
 mod close;
 mod dispatch;
 mod halves;
-mod handshake;
+mod identification;
 mod limits;
 mod member_messages;
 mod peer;

@@ -7,11 +7,11 @@ use crate::invariant::{Count, OrBroken};
 use crate::node::reclaim::AtomicReclaim;
 use crate::pal::{Time, Token};
 use crate::parts;
-use crate::store::SpinLock;
+use crate::store::{Contended, Rank, SpinLock};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The length of the longest frame that a peer accepts, before it is known.
-pub(super) const UNKNOWN_LENGTH: u32 = u32::MAX;
+const UNKNOWN_LENGTH: u32 = u32::MAX;
 
 /// No frame is longer.
 const LONGEST: u32 = UNKNOWN_LENGTH - 1;
@@ -61,14 +61,14 @@ pub(crate) struct Peer<'m, S> {
     pub(super) max_frame: AtomicU32,
     /// On the leader: the peer's `sync_data` differs, so it may not use sync handles.
     pub(crate) syncs_refused: AtomicBool,
-    /// On the leader: what is left to do to reclaim what a peer had whose process has ended.
+    /// On the leader: the work that is left to reclaim the resources of the peer's process, which has ended.
     pub(crate) reclaim_left: AtomicReclaim,
-    /// On the leader: what is left to do to reclaim what a child had that the peer abandons.
+    /// On the leader: the work that is left to reclaim the resources of a child that the peer abandons.
     pub(crate) reclaim_child: AtomicReclaim,
     /// On the leader: the limit of silence of the peer, in nanoseconds; 0 if it has stated none.
     pub(crate) silence_limit: AtomicU64,
-    /// On the leader: the streams of the peer were lost, and what its process has is reclaimed at this
-    /// time; 0 if they were not.
+    /// On the leader: the time at which the resources of the peer's process are reclaimed, because its streams were
+    /// lost; 0 if they were not.
     pub(crate) kept_until: AtomicU64,
     /// On the leader: the time for which the peer has made others wait for files delegated to it.
     pub(crate) recall_debt: RecallDebt,
@@ -89,26 +89,122 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) awaits_rejoin: AtomicBool,
     /// As a leader that has taken over: the peer's process had left the family before.
     pub(crate) has_left: AtomicBool,
-    /// On a leader that has taken over: it has announced to the peer that it leads.
+    /// On a leader that has taken over: this process has announced to the peer that it leads.
     pub(crate) is_announced_to: AtomicBool,
-    /// On a leader that has taken over: the peer is sent again what it has not received of the old leader.
+    /// On a leader that has taken over: the frames of the old leader that the peer has not received are being sent to it.
     pub(crate) is_resending: AtomicBool,
-    /// The number of counted messages of the old leader that the peer has received.
+    /// On a leader that has taken over: the number of counted messages of the old leader that the peer has received.
     pub(crate) rejoin_received: AtomicU64,
-    /// The number of frames that were sent to it again.
+    /// On a leader that has taken over: the number of these frames that were queued so far.
     pub(crate) resent: AtomicU64,
     /// On the leader: a message for the peer was put back, since its queue had no room.
     pub(crate) output_deferred: AtomicBool,
-    /// On the leader: the frame that is handled was applied to the tables, and what follows from it for this
-    /// process had no room yet.
+    /// On the leader: the first frame of the peer that is not handled yet was applied to the tables; its effects on this
+    /// process itself had no room yet.
     pub(crate) is_applied: AtomicBool,
-    /// How many more frames the frame that is handled counts as.
+    /// The number of frames that are charged to the peer for the present one, besides its usual cost.
     pub(crate) charge: AtomicU32,
     /// The number of the waiter whose call reads the incoming stream; 0 for none.
     pub(crate) reader: AtomicU32,
 }
 
+impl<'m, S> Peer<'m, S> {
+    /// Makes a free slot of the table of peers.
+    pub(super) fn new(
+        index: u32,
+        contended: Contended,
+        rx: RxHalf<'m, S>,
+        queue: SendQueue<'m>,
+        tx: TxHalf<'m, S>,
+    ) -> Self {
+        Peer {
+            index,
+            generation: AtomicU32::new(0),
+            vmid: AtomicU32::new(0),
+            rx: SpinLock::new(Rank::Token, contended, rx),
+            queue: SpinLock::new(Rank::SendQueue, contended, queue),
+            tx: SpinLock::new(Rank::Token, contended, tx),
+            is_scheduled: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            hung_up: AtomicBool::new(false),
+            reads_paused: AtomicBool::new(false),
+            room_wanted: AtomicBool::new(false),
+            stream_wanted: AtomicBool::new(false),
+            connecting: AtomicBool::new(false),
+            retry_at: AtomicU64::new(0),
+            unreachable: AtomicBool::new(false),
+            has_inbound: AtomicBool::new(false),
+            extended: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            lacks_hello: AtomicBool::new(false),
+            limits_sent: AtomicBool::new(false),
+            max_frame: AtomicU32::new(UNKNOWN_LENGTH),
+            syncs_refused: AtomicBool::new(false),
+            reclaim_left: AtomicReclaim::new(),
+            reclaim_child: AtomicReclaim::new(),
+            silence_limit: AtomicU64::new(0),
+            kept_until: AtomicU64::new(0),
+            recall_debt: RecallDebt::new(),
+            follows: AtomicBool::new(false),
+            can_lead: AtomicBool::new(false),
+            shares_logs: AtomicBool::new(false),
+            was_heir: AtomicBool::new(false),
+            heirs_config: AtomicU32::new(0),
+            unsettled: AtomicU32::new(0),
+            awaits_rejoin: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
+            is_announced_to: AtomicBool::new(false),
+            is_resending: AtomicBool::new(false),
+            rejoin_received: AtomicU64::new(0),
+            resent: AtomicU64::new(0),
+            output_deferred: AtomicBool::new(false),
+            is_applied: AtomicBool::new(false),
+            charge: AtomicU32::new(0),
+            reader: AtomicU32::new(0),
+        }
+    }
+}
+
 impl<S> Peer<'_, S> {
+    /// Clears the state of the peer that had the slot, for the next one.
+    pub(super) fn reset(&self) {
+        for flag in [
+            &self.broken,
+            &self.hung_up,
+            &self.reads_paused,
+            &self.room_wanted,
+            &self.stream_wanted,
+            &self.connecting,
+            &self.unreachable,
+            &self.has_inbound,
+            &self.extended,
+            &self.ended,
+            &self.lacks_hello,
+            &self.limits_sent,
+            &self.syncs_refused,
+            &self.follows,
+            &self.can_lead,
+            &self.shares_logs,
+            &self.was_heir,
+            &self.awaits_rejoin,
+            &self.has_left,
+            &self.is_announced_to,
+            &self.is_resending,
+            &self.output_deferred,
+            &self.is_applied,
+        ] {
+            flag.store(false, Ordering::Relaxed);
+        }
+        self.max_frame.store(UNKNOWN_LENGTH, Ordering::Relaxed);
+        self.heirs_config.store(0, Ordering::Relaxed);
+        self.unsettled.store(0, Ordering::Relaxed);
+        self.reclaim_left.clear();
+        self.reclaim_child.clear();
+        self.silence_limit.store(0, Ordering::Relaxed);
+        self.kept_until.store(0, Ordering::Relaxed);
+        self.recall_debt.clear();
+    }
+
     /// Returns true if the peer knows the extensions of the protocol.
     pub(crate) fn is_extended(&self) -> bool {
         parts::EXTENSIONS && self.extended.load(Ordering::SeqCst)

@@ -1,22 +1,19 @@
 //! The table of the processes that this node is connected to, found by VMID.
 
 use crate::invariant::{Count, OrBroken};
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::Ordering;
 use core::ops::Deref;
 
 use super::halves::{QueueUsage, RxHalf, SendQueue, TxHalf};
-use super::peer::{Peer, UNKNOWN_LENGTH};
-use super::recall_debt::RecallDebt;
+use super::peer::Peer;
 use super::stream_key::GENERATIONS;
-use super::turn::Share;
 use super::vmid_index::{Use, VmidIndex};
 use super::work_queue::WorkQueue;
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::node::reclaim::AtomicReclaim;
 use crate::store::{Arena, Contended, Rank, SortedMap, SpinLock, Table, bytes_for, memory_sum};
-use crate::wire::{FrameReader, FrameWriter};
 
+/// The table of peers.
 pub(crate) struct Peers<'m, S> {
     slots: Table<'m, Peer<'m, S>>,
     directory: SpinLock<VmidIndex<'m>>,
@@ -75,86 +72,11 @@ impl<'m, S> Peers<'m, S> {
         // The buffers come from the far end of the arena, so that the tables are adjacent.
         let buffers_of_one = memory_sum!(frame_length, send_queue & !1);
         let mut buffers = arena.split_off(capacity.saturating_mul(buffers_of_one));
-        let slots = arena.alloc_table(capacity, |index| Peer {
-            index: number(index),
-            generation: AtomicU32::new(0),
-            vmid: AtomicU32::new(0),
-            rx: SpinLock::new(
-                Rank::Token,
-                contended,
-                RxHalf {
-                    stream: None,
-                    frames: FrameReader::with_buffer(buffers.alloc_buffer(frame_length)),
-                    has_ended: false,
-                    last_reads: 0,
-                    share: Share::default(),
-                    reads_paused: false,
-                    is_traced: false,
-                },
-            ),
-            queue: SpinLock::new(
-                Rank::SendQueue,
-                contended,
-                SendQueue {
-                    filling: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)),
-                    closed: true,
-                    faulty: false,
-                    is_new: false,
-                    reserved: 0,
-                    most: 0,
-                    accepted: 0,
-                },
-            ),
-            tx: SpinLock::new(
-                Rank::Token,
-                contended,
-                TxHalf {
-                    stream: None,
-                    vmid_sent: 0,
-                    draining: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)),
-                    blocked: false,
-                    is_muted: false,
-                    connecting_since: None,
-                    pause: 0,
-                },
-            ),
-            is_scheduled: AtomicBool::new(false),
-            broken: AtomicBool::new(false),
-            hung_up: AtomicBool::new(false),
-            reads_paused: AtomicBool::new(false),
-            room_wanted: AtomicBool::new(false),
-            stream_wanted: AtomicBool::new(false),
-            connecting: AtomicBool::new(false),
-            retry_at: AtomicU64::new(0),
-            unreachable: AtomicBool::new(false),
-            has_inbound: AtomicBool::new(false),
-            extended: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            lacks_hello: AtomicBool::new(false),
-            limits_sent: AtomicBool::new(false),
-            max_frame: AtomicU32::new(UNKNOWN_LENGTH),
-            syncs_refused: AtomicBool::new(false),
-            reclaim_left: AtomicReclaim::new(),
-            reclaim_child: AtomicReclaim::new(),
-            silence_limit: AtomicU64::new(0),
-            kept_until: AtomicU64::new(0),
-            recall_debt: RecallDebt::new(),
-            follows: AtomicBool::new(false),
-            can_lead: AtomicBool::new(false),
-            shares_logs: AtomicBool::new(false),
-            was_heir: AtomicBool::new(false),
-            heirs_config: AtomicU32::new(0),
-            unsettled: AtomicU32::new(0),
-            awaits_rejoin: AtomicBool::new(false),
-            has_left: AtomicBool::new(false),
-            is_announced_to: AtomicBool::new(false),
-            is_resending: AtomicBool::new(false),
-            rejoin_received: AtomicU64::new(0),
-            resent: AtomicU64::new(0),
-            output_deferred: AtomicBool::new(false),
-            is_applied: AtomicBool::new(false),
-            charge: AtomicU32::new(0),
-            reader: AtomicU32::new(0),
+        let slots = arena.alloc_table(capacity, |index| {
+            let rx = RxHalf::new(buffers.alloc_buffer(frame_length));
+            let queue = SendQueue::new(buffers.alloc_buffer(send_queue / 2));
+            let tx = TxHalf::new(buffers.alloc_buffer(send_queue / 2));
+            Peer::new(number(index), contended, rx, queue, tx)
         });
         let directory = VmidIndex {
             by_vmid: SortedMap::new(arena, capacity),
@@ -277,41 +199,7 @@ impl<'m, S> Peers<'m, S> {
         }
         peer.vmid.store(0, Ordering::Relaxed);
         peer.generation.fetch_add(1, Ordering::Relaxed);
-        for flag in [
-            &peer.broken,
-            &peer.hung_up,
-            &peer.reads_paused,
-            &peer.room_wanted,
-            &peer.stream_wanted,
-            &peer.connecting,
-            &peer.unreachable,
-            &peer.has_inbound,
-            &peer.extended,
-            &peer.ended,
-            &peer.lacks_hello,
-            &peer.limits_sent,
-            &peer.syncs_refused,
-            &peer.follows,
-            &peer.can_lead,
-            &peer.shares_logs,
-            &peer.was_heir,
-            &peer.awaits_rejoin,
-            &peer.has_left,
-            &peer.is_announced_to,
-            &peer.is_resending,
-            &peer.output_deferred,
-            &peer.is_applied,
-        ] {
-            flag.store(false, Ordering::Relaxed);
-        }
-        peer.max_frame.store(UNKNOWN_LENGTH, Ordering::Relaxed);
-        peer.heirs_config.store(0, Ordering::Relaxed);
-        peer.unsettled.store(0, Ordering::Relaxed);
-        peer.reclaim_left.clear();
-        peer.reclaim_child.clear();
-        peer.silence_limit.store(0, Ordering::Relaxed);
-        peer.kept_until.store(0, Ordering::Relaxed);
-        peer.recall_debt.clear();
+        peer.reset();
         let free_count = directory.free_count;
         if let Some(free) = directory.free.get_mut(free_count) {
             *free = peer.index;
@@ -361,7 +249,7 @@ impl<'m, S> Peers<'m, S> {
         for peer in self.slots.iter() {
             let queue = peer.queue.lock();
             usage.now = usage.now.max(queue.filling.unsent().len());
-            usage.most = usage.most.max(queue.most);
+            usage.peak = usage.peak.max(queue.peak);
             usage.accepted = usage.accepted.plus(queue.accepted);
         }
         usage

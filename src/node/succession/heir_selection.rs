@@ -13,10 +13,10 @@ use crate::sync::Ordering;
 use crate::wire::{DismissReason, Dismissal, HeirReady, Message};
 use crate::{Heirs, Vmid};
 
-/// The pause before a log that could not be written is written again, and between two steps of the leader.
+/// The pause before the leader tries again to write its log, or to go on with the selection of its heir.
 const SOON: Duration = Duration::from_micros(500);
 
-/// The time without a member that rejoins after which a new leader chooses its heir although some are missing.
+/// A new leader waits this long for the next member to rejoin; then it chooses its heir although some have not rejoined.
 const REJOIN_PAUSE: Duration = Duration::from_millis(250);
 
 /// The pause before another heir is chosen after one was lost.
@@ -77,9 +77,8 @@ impl<'m, P: Pal> Node<'m, P> {
             return Deadline::Now;
         }
         self.mark_log_if_due(log);
-        let soon = until.min(Deadline::At(now + SOON));
         if is_blocked {
-            // The longer it lasts, the less often the log is tried.
+            // The longer the log is blocked, the less often it is tried.
             let pause = now
                 .since(Time(blocked_since))
                 .checked_div(8)
@@ -91,47 +90,63 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.poll_state_transfer(log, &peer);
                 Deadline::Now
             }
-            LogStage::Hot => {
-                let is_due = log.list_is_due.load(Ordering::SeqCst);
-                let has_all = !is_due || self.announce_heirs(log);
-                if !self.has_ended() {
-                    // A member that is stopped may not take the list for long.
-                    let has_time = now < Time(log.list_by.load(Ordering::SeqCst));
-                    let pause = if has_time { SOON } else { CHOOSE_AGAIN };
-                    let again = until.min(Deadline::At(now + pause));
-                    return if has_all { until } else { again };
-                }
-                self.wake_leaver(log);
-                match self.members_awaited_until(log) {
-                    Some(_) if !has_all => soon,
-                    Some(end) => until.min(Deadline::At(end)),
-                    None => until,
-                }
-            }
-            LogStage::Unconfirmed => {
-                let limit = Time(log.confirm_by.load(Ordering::SeqCst));
-                let is_confirmed = log.is_confirmed.load(Ordering::SeqCst);
-                // Only the leader has the frames that were queued for the heir before it got the state, so they are written first.
-                let has_all = self.forward_unreceived(log);
-                let may_name = is_confirmed && has_all && self.is_settled(&peer);
-                if now >= limit || may_name && !self.name_heir(log, &peer) {
-                    self.lose_heir(log, DismissReason::Slow);
-                    return Deadline::Now;
-                }
-                if may_name {
-                    Deadline::Now
-                } else if is_confirmed || !has_all {
-                    soon
-                } else {
-                    until.min(Deadline::At(limit))
-                }
-            }
+            LogStage::Unconfirmed => self.poll_unconfirmed_heir(log, &peer, now, until),
+            LogStage::Hot => self.poll_hot_heir(log, now, until),
             _ => until,
         }
     }
 
+    /// Names the heir when it has confirmed that it has the state. Dismisses it if it does not confirm in time.
+    #[inline]
+    fn poll_unconfirmed_heir(
+        &self,
+        log: &Log<'m, P::Stream>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        now: Time,
+        until: Deadline,
+    ) -> Deadline {
+        let limit = Time(log.confirm_by.load(Ordering::SeqCst));
+        let is_confirmed = log.is_confirmed.load(Ordering::SeqCst);
+        // Only the leader has the frames that were queued for the heir before it got the state, so they are written
+        // before the heir is named.
+        let has_all = self.forward_unreceived(log);
+        let may_name = is_confirmed && has_all && self.is_settled(peer);
+        if now >= limit || may_name && !self.name_heir(log, peer) {
+            self.lose_heir(log, DismissReason::Slow);
+            return Deadline::Now;
+        }
+        if may_name {
+            Deadline::Now
+        } else if is_confirmed || !has_all {
+            until.min(Deadline::At(now + SOON))
+        } else {
+            until.min(Deadline::At(limit))
+        }
+    }
+
+    /// Sends the list of heirs to the members that have not got it, and lets a leader that leaves go on when all have it.
+    #[inline]
+    fn poll_hot_heir(&self, log: &Log<'m, P::Stream>, now: Time, until: Deadline) -> Deadline {
+        let is_due = log.list_is_due.load(Ordering::SeqCst);
+        let has_all = !is_due || self.announce_heirs(log);
+        if !self.has_ended() {
+            // A member that is stopped may not take the list for long.
+            let has_time = now < Time(log.list_by.load(Ordering::SeqCst));
+            let pause = if has_time { SOON } else { CHOOSE_AGAIN };
+            let again = until.min(Deadline::At(now + pause));
+            return if has_all { until } else { again };
+        }
+        self.wake_leaver(log);
+        match self.members_awaited_until(log) {
+            Some(_) if !has_all => until.min(Deadline::At(now + SOON)),
+            Some(end) => until.min(Deadline::At(end)),
+            None => until,
+        }
+    }
+
+    /// Chooses an heir, if it is time to, and begins to transfer the state to it.
     fn poll_choice(&self, log: &Log<'m, P::Stream>, until: Deadline) -> Deadline {
-        // None was found, and no member has joined or rejoined since: a turn does not look at all of them again.
+        // None was found, and no member has joined or rejoined since: a turn does not search all of them again.
         if !log.is_choice_due.load(Ordering::SeqCst) && !self.has_ended() {
             return until;
         }
@@ -195,8 +210,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Deadline::Now
     }
 
-    /// Wakes a call that waits to leave, when it has to wait for no member any more: once, since without a worker this is
-    /// run by that call itself.
+    /// Wakes the call of [`Node::leave`](crate::Node::leave) when it need not wait for members any more: once, since
+    /// without a worker that call itself runs this.
     fn wake_leaver(&self, log: &Log<'m, P::Stream>) {
         let may_leave = self.await_heir();
         if may_leave != log.may_leave.swap(may_leave, Ordering::SeqCst) && may_leave {
@@ -204,9 +219,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As a new leader: the time until which it waits for members to rejoin before it chooses an heir. What the leader before
-    /// had for a member that has not rejoined is here alone: an heir that led before that member has got it could not go
-    /// on with it.
+    /// As a new leader: returns the time until which it waits for members to rejoin before it chooses an heir. It alone has
+    /// the frames of the previous leader for a member that has not rejoined: an heir that led before that member has received
+    /// them could not send them.
     fn rejoined_by(&self) -> Time {
         let is_awaited =
             |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin.load(Ordering::SeqCst);
@@ -249,8 +264,7 @@ impl<'m, P: Pal> Node<'m, P> {
             .map(|(_, vmid)| vmid)
     }
 
-    /// Dismisses the heir: first it learns so itself, then the members, and only then the leader goes on
-    /// without it.
+    /// Dismisses the heir. The heir is notified first, then the members, and only then the leader goes on without an heir.
     fn lose_heir(&self, log: &Log<'m, P::Stream>, reason: DismissReason) {
         let was_named = log.is_named();
         let Some(mut writer) = log.writer.try_lock() else {
@@ -308,7 +322,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.waiters.wake_for_room(self.identity.vmid);
     }
 
-    /// A member has joined, or follows again: it gets the list of heirs, and may be the next one.
+    /// Has the worker send the list of heirs to a member that has joined or rejoined, and choose an heir if there is none.
     pub(in crate::node) fn heirs_are_due(&self) {
         if let Some(log) = self.log() {
             log.list_is_due.store(true, Ordering::SeqCst);
@@ -317,7 +331,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A process has ended, or its connection has: as the leader, the worker looks whether the heir is there.
+    /// Records that a process or its connection has ended: as the leader, the worker checks that the heir is there.
     pub(in crate::node) fn note_end_of(&self, vmid: Vmid) {
         if let Some(log) = self.log().filter(|log| log.heir() == Some(vmid)) {
             log.has_heir_ended.store(true, Ordering::SeqCst);

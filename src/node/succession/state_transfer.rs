@@ -10,7 +10,7 @@ use core::time::Duration;
 use super::leader_log::{Log, LogStage};
 use super::transfer_progress::{SLICE, TransferProgress};
 use crate::invariant::{Count, OrBroken};
-use crate::node::{Node, PeerRef};
+use crate::node::{LeaderTables, Node, PeerRef};
 use crate::pal::Pal;
 use crate::store::total;
 use crate::sync::Ordering;
@@ -48,45 +48,23 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let progress = &mut writer.transfer;
         for _ in 0..SLICES_PER_TURN {
-            // Each slice under a lock of its own: others use the tables in between.
+            // The lock is taken for each slice, so that other threads use the tables in between.
             let sliced = send_slice(log, progress, &tables.lock());
             match sliced {
                 Sliced::Next => {}
                 Sliced::NoRoom => return,
                 Sliced::Last => {
-                    // Half of what the queue has room for: more may change until the last round.
+                    // Half of the slices that the queue has room for: more may change until the last round.
                     let few = log.half().checked_div(SLICE + SLICE).or_broken(0);
                     let is_last = progress.changed <= few || progress.round >= MOST_ROUNDS;
                     progress.round.increment();
+                    progress.begin_round();
                     if !is_last {
-                        progress.begin_round();
                         return;
                     }
-                    // The queue has room for what has changed in so short a time, or the round is made again.
-                    progress.begin_round();
-                    let tables = tables.lock();
-                    loop {
-                        match send_slice(log, progress, &tables) {
-                            Sliced::Next => {}
-                            Sliced::NoRoom => return progress.begin_round(),
-                            Sliced::Last => break,
-                        }
-                    }
-                    if !log.append(&Message::State(&[])) {
+                    if !self.make_last_round(log, progress, tables) {
                         return progress.begin_round();
                     }
-                    log.expected_op.store(tables.ops(), Ordering::SeqCst);
-                    log.expected_digest.store(tables.digest(), Ordering::SeqCst);
-                    let limit = self.now() + CONFIRM_LIMIT;
-                    log.confirm_by.store(limit.0, Ordering::SeqCst);
-                    log.set_stage(LogStage::Unconfirmed);
-                    // Under the lock of the tables: what is queued from now on, the heir computes itself.
-                    for peer in self.peers.all() {
-                        let is_handed_over = self.hand_over_queue(log, &tables, &peer);
-                        let unsettled = if is_handed_over { 0 } else { 2 };
-                        peer.unsettled.store(unsettled, Ordering::SeqCst);
-                    }
-                    drop(tables);
                     drop(writer);
                     self.flush_log();
                     if self.put(peer, 0, &Message::Mark(0)).is_ok() {
@@ -96,6 +74,40 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
         }
+    }
+
+    /// Sends the slices that have changed in the last round, and the end of the state, under the lock of the tables.
+    /// Returns false if the log has no room for them: then the round is made again.
+    #[inline]
+    fn make_last_round(
+        &self,
+        log: &Log<'m, P::Stream>,
+        progress: &mut TransferProgress<'m>,
+        tables: &LeaderTables<'m>,
+    ) -> bool {
+        let tables = tables.lock();
+        loop {
+            match send_slice(log, progress, &tables) {
+                Sliced::Next => {}
+                Sliced::NoRoom => return false,
+                Sliced::Last => break,
+            }
+        }
+        if !log.append(&Message::State(&[])) {
+            return false;
+        }
+        log.expected_op.store(tables.ops(), Ordering::SeqCst);
+        log.expected_digest.store(tables.digest(), Ordering::SeqCst);
+        let limit = self.now() + CONFIRM_LIMIT;
+        log.confirm_by.store(limit.0, Ordering::SeqCst);
+        log.set_stage(LogStage::Unconfirmed);
+        // Still under the lock of the tables: the heir computes each frame that is queued after this.
+        for peer in self.peers.all() {
+            let is_handed_over = self.hand_over_queue(log, &tables, &peer);
+            let unsettled = if is_handed_over { 0 } else { 2 };
+            peer.unsettled.store(unsettled, Ordering::SeqCst);
+        }
+        true
     }
 }
 

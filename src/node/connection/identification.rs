@@ -54,39 +54,16 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.refuse(Some(vmid), refusal);
         }
         if let Some(peer) = self.peers.find(vmid) {
-            // The process that had this VMID before may be gone, and only the end of its stream not
-            // have been read yet.
-            let kept_until = Self::kept_until(&peer);
-            if kept_until.is_some_and(|until| self.now() < until) {
-                return self.refuse(Some(vmid), Refusal::VmidTaken);
-            }
-            if peer.broken.load(Ordering::SeqCst) && !self.may_be_refused(&peer) {
-                if self.close(state, &peer) != Retry::No {
-                    // A call still holds one of its streams.
-                    return self.keep_unidentified(
-                        state,
-                        UnidentifiedStream::of(stream, vmid, self.now()),
-                    );
-                }
-            } else if !peer.lacks_inbound() {
-                let claimed = UnidentifiedStream::of(stream, vmid, self.now());
-                match self.read_to_end_of_stream(state, &peer) {
-                    StreamEnd::Closed => stream = claimed.stream,
-                    // The end may be behind these bytes. One stream waits to see it.
-                    StreamEnd::Unknown if !state.has_claim(&claimed) => {
-                        return self.keep_unidentified(state, claimed);
-                    }
-                    StreamEnd::Unknown | StreamEnd::Open => {
-                        return self.refuse(Some(vmid), Refusal::VmidTaken);
-                    }
-                }
-            }
+            let Some(claimed) = self.close_predecessor(state, &peer, stream) else {
+                return;
+            };
+            stream = claimed;
         }
         let Ok(peer) = self.peers.find_or_add(vmid) else {
             let leader = self.leading();
             if leader.is_some_and(|leader| leader.lock().processes().is_starting(vmid)) {
-                // The leader has let it start, so the connection of another process that has ended is
-                // about to be closed.
+                // The leader starts no more processes than it has room for, so the connection of another process that
+                // has ended is about to be closed.
                 let claimed = UnidentifiedStream::of(stream, vmid, self.now());
                 return self.keep_unidentified(state, claimed);
             }
@@ -105,7 +82,7 @@ impl<'m, P: Pal> Node<'m, P> {
         peer.rx.lock().stream = Some(stream);
         peer.has_inbound.store(true, Ordering::SeqCst);
         self.children.lock().note_connected(vmid);
-        // A member that rejoins was connected with the leader before this one.
+        // A member that rejoins was connected with the previous leader, so it is not connected anew.
         if let Some(leader) = self.leading() {
             if has_left {
                 Self::note_departed(&peer);
@@ -126,8 +103,50 @@ impl<'m, P: Pal> Node<'m, P> {
         self.receive(&peer);
     }
 
-    /// As the leader: notifies a process that this one has no room for it, so that it does not take the leader for gone. It has
-    /// no peer entry, so this is tried once: the new stream has room for the frame, unless its platform has a handshake.
+    /// Closes the connection of the process that had the VMID of the stream before, if that process is gone and only the
+    /// end of its stream was not read yet. Returns the stream; none if it was refused, or is kept as an unidentified
+    /// connection until the end is certain.
+    #[inline]
+    fn close_predecessor(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        stream: P::Stream,
+    ) -> Option<P::Stream> {
+        let vmid = peer.vmid();
+        let kept_until = Self::kept_until(peer);
+        if kept_until.is_some_and(|until| self.now() < until) {
+            self.refuse(Some(vmid), Refusal::VmidTaken);
+            return None;
+        }
+        if peer.broken.load(Ordering::SeqCst) && !self.may_be_refused(peer) {
+            if self.close(state, peer) != Retry::No {
+                // A call still holds one of the peer's streams.
+                let claimed = UnidentifiedStream::of(stream, vmid, self.now());
+                self.keep_unidentified(state, claimed);
+                return None;
+            }
+        } else if !peer.lacks_inbound() {
+            let claimed = UnidentifiedStream::of(stream, vmid, self.now());
+            return match self.read_to_end_of_stream(state, peer) {
+                StreamEnd::Closed => Some(claimed.stream),
+                // The end may be behind bytes that are not handled yet. One stream waits for it.
+                StreamEnd::Unknown if !state.has_claim(&claimed) => {
+                    self.keep_unidentified(state, claimed);
+                    None
+                }
+                StreamEnd::Unknown | StreamEnd::Open => {
+                    self.refuse(Some(vmid), Refusal::VmidTaken);
+                    None
+                }
+            };
+        }
+        Some(stream)
+    }
+
+    /// As the leader: sends a process a HELLO that says that this one has no room for it, so that it does not take the
+    /// leader for gone. The process has no entry in the table of peers, so this is tried once: the new stream has room for
+    /// the frame, unless its platform has a handshake.
     fn send_no_room(&self, vmid: Vmid) {
         let hello = Message::Hello(Hello {
             features: Hello::NO_ROOM,
@@ -145,13 +164,13 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Returns true if the peer is a leader that has opened no stream yet. If its end of the other stream is closed, it
-    /// may have opened one to say why.
+    /// Returns true if the peer is a leader that has opened no stream to this process yet. If the leader has closed the
+    /// stream from this process, it may be about to open one that says why.
     pub(super) fn may_be_refused(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         peer.lacks_inbound() && Some(peer.vmid()) == self.led_by()
     }
 
-    /// As a leader that has taken over: whether the process was a member of the leader before, and had left.
+    /// As a leader that has taken over: returns true if the process was a member of a previous leader, and has left.
     fn has_left(&self, vmid: Vmid) -> bool {
         let Some(leader) = self.leading().filter(|_| self.follows()) else {
             return false;
