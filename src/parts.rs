@@ -11,8 +11,8 @@ const IS_WHOLE: bool = !cfg!(seed_archive);
 pub(crate) const PROCESSES: bool = IS_WHOLE;
 /// Open files that one process gives to another.
 pub(crate) const GIVEN_FILES: bool = IS_WHOLE;
-/// The short way of a lock on a file that nobody else uses.
-pub(crate) const SHORT_WAY: bool = IS_WHOLE;
+/// The fast path of a lock on a file that nobody else uses.
+pub(crate) const FAST_PATH: bool = IS_WHOLE;
 /// Files whose locks a member grants itself.
 pub(crate) const DELEGATIONS: bool = IS_WHOLE;
 /// Fencing numbers.

@@ -158,9 +158,9 @@ impl From<StartError> for Error {
 }
 
 /// The most entries of a table: its indices have 32 bits, and some tables have more places than entries.
-const MOST_ENTRIES: usize = 1 << 28;
+const MAX_ENTRIES: usize = 1 << 28;
 /// The greatest length of a frame: its header has 32 bits for it, and the node adds to it.
-const MOST_BYTES: usize = 1 << 30;
+const MAX_BYTES: usize = 1 << 30;
 
 impl Config {
     /// Checks that the fields do not contradict each other, as [`Node::new`](crate::Node::new) does.
@@ -190,19 +190,14 @@ impl Config {
             ("events", limits.events),
         ] {
             let because = "the entries of a table are counted with 28 bits";
-            within(field, given, 0..=MOST_ENTRIES, because)?;
+            within(field, given, 0..=MAX_ENTRIES, because)?;
         }
         for (field, given) in [
             ("frame_length", limits.frame_length),
             ("send_queue", limits.send_queue),
             ("sync_data", limits.sync_data),
         ] {
-            within(
-                field,
-                given,
-                0..=MOST_BYTES,
-                "a length in bytes has 30 bits",
-            )?;
+            within(field, given, 0..=MAX_BYTES, "a length in bytes has 30 bits")?;
         }
         within(
             "frame_length",

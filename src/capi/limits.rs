@@ -6,7 +6,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::ffi_copy::{copy_in, write};
 use super::tables::libos_ipc_limits;
-use crate::node::MOST_SET_ASIDE;
+use crate::node::MAX_SET_ASIDE;
 use crate::store::total;
 use crate::{
     Admission, Adoption, Capacities, Config, Driving, Heirs, LeaseLimits, LockLimits, Quota, Vmid,
@@ -107,7 +107,7 @@ pub(super) fn config_of(limits: &libos_ipc_limits, is_leader: bool, driving: Dri
         peers => peers,
     };
     // The limit is for calls that other processes can make wait.
-    let waiters = total!(limits.waiters as usize, MOST_SET_ASIDE);
+    let waiters = total!(limits.waiters as usize, MAX_SET_ASIDE);
     Config {
         capacities: Capacities {
             peers: peers as usize,

@@ -7,12 +7,12 @@
 //! cover a whole file and have a space of their own: `fcntl` locks and `flock` locks never
 //! conflict.
 
-mod alone;
 mod candidates;
 mod conflicts;
 mod deadlock;
 mod delegation;
 mod digest;
+mod fast_path;
 mod holders;
 mod image;
 mod interval_tree;

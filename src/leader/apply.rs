@@ -21,21 +21,22 @@ impl Leader<'_> {
         self.ops = self.ops.wrapping_add(1);
         #[cfg(debug_assertions)]
         let before = (self.steps(), self.locks.removed());
-        let outcome = self.change_quickly(op);
+        let outcome = self.execute(op);
         #[cfg(debug_assertions)]
         self.assert_bound(op, before);
-        self.tell(op, &outcome);
+        self.notify_observers(op, &outcome);
         outcome
     }
 
-    /// Applies an operation, by the short way if there is one for it.
+    /// Executes an operation, on the fast path if it can take that.
     // A function of its own, so that the outcome is made where the caller of `apply` gets it: it is not copied.
     #[inline]
-    fn change_quickly(&mut self, op: &Op<'_>) -> Outcome {
-        // Most operations of the leader's own process. Such a one changes nothing else, makes no message, and is not counted.
+    fn execute(&mut self, op: &Op<'_>) -> Outcome {
+        // Most operations of the leader's own process take the fast path: they change nothing but the lock, make no message,
+        // and are not counted.
         if let Op::SetLock { from, lock, hash } = op
-            && parts::SHORT_WAY
-            && self.locks.try_set_alone(*from, lock, *hash)
+            && parts::FAST_PATH
+            && self.locks.try_set_fast(*from, lock, *hash)
         {
             return Outcome::Answer(Answer::DONE);
         }
@@ -53,15 +54,16 @@ impl Leader<'_> {
         outcome
     }
 
-    /// Tells the observers of an operation that was applied.
+    /// Calls the observers with an operation that was applied.
     #[inline]
-    fn tell(&self, op: &Op<'_>, outcome: &Outcome) {
+    fn notify_observers(&self, op: &Op<'_>, outcome: &Outcome) {
         for observer in self.observers.iter().flatten() {
             observer.applied(self, op, outcome);
         }
     }
 
-    /// Asserts that the operation has taken a bounded number of steps. Before it these were the steps, and the locks that were removed.
+    /// Asserts that the operation has taken a bounded number of steps. `steps` and `removed` are the counts of steps and of
+    /// removed locks before it.
     #[cfg(debug_assertions)]
     fn assert_bound(&self, op: &Op<'_>, (steps, removed): (u64, u64)) {
         let steps = self.steps().wrapping_sub(steps);

@@ -46,7 +46,7 @@ pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
 use roster::Roster;
 pub use sent_frames::SentFrames;
 pub use signals::OutgoingSignal;
-pub(crate) use signals::{MOST_UNANSWERED, QUEUED, SEND_DIRECTLY, Signals, is_signal};
+pub(crate) use signals::{MAX_UNANSWERED, QUEUED, SEND_DIRECTLY, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};
 
 /// The leader's answer to a member that gave an open file to another one, which has not confirmed

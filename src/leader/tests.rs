@@ -62,7 +62,7 @@ fn a_member_that_owes_the_most_answers_gets_its_next_signal_when_it_has_answered
         };
         let signals = &mut leader.processes.signals;
         let (mut pending, mut awaited) = (0, 0);
-        for count in 0..MOST_UNANSWERED {
+        for count in 0..MAX_UNANSWERED {
             if count % 16 == 0 {
                 assert!(signals.add_awaited(member, &KILL, requester));
             } else {

@@ -8,8 +8,8 @@ use crate::invariant::{Count, OrBroken};
 use crate::store::{Arena, Buffer, Table, bytes_for, copy, memory_sum, move_to_front};
 use crate::wire::TooSmall;
 
-/// The least length of the buffer in bytes.
-const LEAST: usize = 16 << 10;
+/// The minimum length of the buffer in bytes.
+const MIN_BUFFER: usize = 16 << 10;
 
 /// The length field with which a frame begins.
 const SIZE: usize = size_of::<u64>();
@@ -45,7 +45,11 @@ impl<'m> KeptFrames<'m> {
     /// Returns the length of the buffer.
     pub const fn capacity(frame_length: usize) -> usize {
         let longest = memory_sum!(frame_length, frame_length);
-        if longest > LEAST { longest } else { LEAST }
+        if longest > MIN_BUFFER {
+            longest
+        } else {
+            MIN_BUFFER
+        }
     }
 
     /// Returns the memory for frames of at most that length, and the requests of so many waiters,

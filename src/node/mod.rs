@@ -47,7 +47,7 @@ pub(crate) use lifecycle::Phase;
 pub(in crate::node) use outbox::Sender;
 pub use reply::{Metadata, MetadataReply, SignalReply};
 #[cfg(feature = "capi")]
-pub(crate) use rpc::MOST_SET_ASIDE;
+pub(crate) use rpc::MAX_SET_ASIDE;
 pub(crate) use rpc::ReplyData;
 pub(crate) use rpc::{Delivery, LateReply, Waiters};
 pub use rpc::{Interrupt, PendingCall, Request, Wait, WaitReason};

@@ -34,7 +34,7 @@ const GENERATIONS: u32 = (1 << 28) - 1;
 
 /// The most signals that a member has got through the leader and not answered. The next ones are pending at the leader. So
 /// a member knows how much room its answers need.
-pub(crate) const MOST_UNANSWERED: u32 = 32;
+pub(crate) const MAX_UNANSWERED: u32 = 32;
 
 /// The limits of the leader's signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,7 +143,7 @@ impl TargetMember {
     /// Returns true if a signal can be sent.
     fn is_ready(&self) -> bool {
         let unanswered = self.unanswered.plus(self.sent_count);
-        self.has_joined && self.is_waiting() && unanswered < MOST_UNANSWERED
+        self.has_joined && self.is_waiting() && unanswered < MAX_UNANSWERED
     }
 }
 

@@ -90,7 +90,7 @@ impl<P: Pal> Node<'_, P> {
     /// call](Node#errors-of-every-call).
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         // Most locks of the leader's process are set at once.
-        if parts::SHORT_WAY
+        if parts::FAST_PATH
             && self.waiters.dropped_locks() == 0
             && let Some(tables) = self.leading()
             && self.check_running().is_ok()

@@ -323,7 +323,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Like [`Node::answer`], of an answer to a leader that may change. A leader that sent more signals than it
-    /// may ([`MOST_UNANSWERED`](crate::leader::MOST_UNANSWERED)) loses its connection.
+    /// may ([`MAX_UNANSWERED`](crate::leader::MAX_UNANSWERED)) loses its connection.
     #[inline(never)]
     fn answer_kept(
         &self,

@@ -37,5 +37,5 @@ pub use wait::{Interrupt, Wait};
 pub use wait_reason::{PendingCall, WaitReason};
 pub(crate) use waiter::{LateReply, WaitToken};
 #[cfg(feature = "capi")]
-pub(crate) use waiters::MOST_SET_ASIDE;
+pub(crate) use waiters::MAX_SET_ASIDE;
 pub(crate) use waiters::Waiters;

@@ -24,7 +24,7 @@ use crate::Vmid;
 const SEQ_LIMIT: u64 = 1 << 32;
 
 /// The number of waiters that are set aside, in a table that has four times as many.
-pub(crate) const MOST_SET_ASIDE: usize = 16;
+pub(crate) const MAX_SET_ASIDE: usize = 16;
 
 pub(crate) struct Waiters<'m, E> {
     pub(super) slots: Table<'m, Waiter<'m, E>>,
@@ -102,7 +102,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         is_open_ended: bool,
     ) -> Result<WaitToken, Error> {
         let set_aside = if is_open_ended {
-            (self.slots.len() / 4).min(MOST_SET_ASIDE)
+            (self.slots.len() / 4).min(MAX_SET_ASIDE)
         } else {
             0
         };

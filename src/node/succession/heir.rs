@@ -18,8 +18,8 @@ use crate::wire::{FrameReader, HeirReady, Message};
 /// The length of the longest record, beyond that of a frame.
 const RECORD_HEAD: usize = 64;
 
-/// The least length of the buffer for records.
-const LEAST: usize = 64 << 10;
+/// The minimum length of the buffer for records.
+const MIN_BUFFER: usize = 64 << 10;
 
 /// The most reads of the log in one turn of the worker.
 const READS_PER_TURN: usize = 16;
@@ -47,7 +47,11 @@ pub(in crate::node) struct Heir<'m, S> {
 impl<'m, S: Stream> Heir<'m, S> {
     const fn buffer(capacities: &Capacities) -> usize {
         let longest = total!(capacities.frame_length, RECORD_HEAD);
-        if longest > LEAST { longest } else { LEAST }
+        if longest > MIN_BUFFER {
+            longest
+        } else {
+            MIN_BUFFER
+        }
     }
 
     pub(super) const fn bytes(capacities: &Capacities) -> usize {

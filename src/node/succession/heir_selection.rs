@@ -26,7 +26,7 @@ const CHOOSE_AGAIN: Duration = Duration::from_millis(20);
 const CANDIDATE_PATIENCE: Duration = Duration::from_millis(5);
 
 /// The most times that this pause is doubled, once for each heir that was lost before it was named.
-const MOST_DOUBLINGS: u32 = 6;
+const MAX_DOUBLINGS: u32 = 6;
 
 impl<'m, P: Pal> Node<'m, P> {
     /// As a leader whose family outlives it: goes on with the stage of its log (see [`LogStage`]). Returns when to run
@@ -303,10 +303,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         drop(writer);
         // A process that reads nothing is not filled again and again.
-        let losses = log
-            .losses
-            .fetch_add(1, Ordering::SeqCst)
-            .min(MOST_DOUBLINGS);
+        let losses = log.losses.fetch_add(1, Ordering::SeqCst).min(MAX_DOUBLINGS);
         let pause = CHOOSE_AGAIN
             .checked_mul(1 << losses)
             .or_broken(CHOOSE_AGAIN);

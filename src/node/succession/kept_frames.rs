@@ -5,7 +5,7 @@ use super::frame_kinds::{is_counted, is_for_members, is_for_parent, is_look_up};
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken};
-use crate::leader::{MOST_UNANSWERED, Signals};
+use crate::leader::{MAX_UNANSWERED, Signals};
 use crate::member::KeptFrames;
 use crate::node::connection::SendQueue;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef};
@@ -14,10 +14,10 @@ use crate::store::SpinLockGuard;
 use crate::sync::{AtomicU32, Ordering};
 use crate::wire::{Answer, Message};
 
-/// The bytes for answers that requests leave free among the kept frames. At most [`MOST_UNANSWERED`] answers come until a
+/// The bytes for answers that requests leave free among the kept frames. At most [`MAX_UNANSWERED`] answers come until a
 /// MARK finds room in the send queue, since none of them arrives meanwhile, as many until it is answered, and as many until
 /// the next one is.
-const ANSWERS_KEPT: usize = 4 * MOST_UNANSWERED as usize * Answer::DONE.length();
+const ANSWERS_KEPT: usize = 4 * MAX_UNANSWERED as usize * Answer::DONE.length();
 
 /// A frame to the leader, before it is put into the leader's send queue: who leads, and whether a copy is kept.
 #[derive(Clone, Copy)]

@@ -13,8 +13,8 @@ use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::wire::{FrameWriter, Message};
 
-/// The least length of the buffers of the log, together, in bytes.
-const LEAST: usize = 128 << 10;
+/// The minimum length of the two buffers of the log together, in bytes.
+const MIN_BUFFERS: usize = 128 << 10;
 
 /// The bytes of a record beside its operation's message: the head of a frame and that of the operation.
 const RECORD_HEAD: usize = 64;
@@ -115,7 +115,11 @@ impl<'m, S: Stream> Log<'m, S> {
     const fn half_for(capacities: &Capacities, tables: usize) -> usize {
         let longest = total!(capacities.frame_length, RECORD_HEAD);
         let two = total!(longest, longest);
-        let least = if two > LEAST / 2 { two } else { LEAST / 2 };
+        let least = if two > MIN_BUFFERS / 2 {
+            two
+        } else {
+            MIN_BUFFERS / 2
+        };
         if tables / 8 > least {
             tables / 8
         } else {
@@ -155,7 +159,7 @@ impl<'m, S: Stream> Log<'m, S> {
             written: AtomicU64::new(0),
             unwritten_ops: AtomicU64::new(0),
             half,
-            limit: (LEAST / 4) as u64,
+            limit: (MIN_BUFFERS / 4) as u64,
             has_overflowed: AtomicBool::new(false),
             queuing: AtomicU32::new(0),
             is_awaited: AtomicBool::new(false),

@@ -11,7 +11,7 @@ use crate::wire::Message;
 
 /// A thread that waits for the heir gives up after as many attempts if the clock has not moved: a clock that only the
 /// same thread moves, as in tests, does not end the wait.
-const MOST_ATTEMPTS_AT_A_TIME: u32 = 10_000;
+const MAX_ATTEMPTS_AT_A_TIME: u32 = 10_000;
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Returns the log, if this process may lead a family that outlives its leader.
@@ -144,7 +144,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut attempts = 0_u32;
         while !self.write_log(log) && must_wait(log) {
             let now = self.pal.now();
-            let is_standing = now == began && attempts >= MOST_ATTEMPTS_AT_A_TIME;
+            let is_standing = now == began && attempts >= MAX_ATTEMPTS_AT_A_TIME;
             if is_standing || now >= began + self.config.heir_patience {
                 break;
             }

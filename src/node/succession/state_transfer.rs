@@ -23,7 +23,7 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 const SLICES_PER_TURN: usize = 16;
 
 /// The number of rounds after which the leader makes the last one even if many slices still change.
-const MOST_ROUNDS: usize = 8;
+const MAX_ROUNDS: usize = 8;
 
 /// The result of [`send_slice`].
 enum Sliced {
@@ -56,7 +56,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 Sliced::Last => {
                     // Half of the slices that the queue has room for: more may change until the last round.
                     let few = log.half().checked_div(SLICE + SLICE).or_broken(0);
-                    let is_last = progress.changed <= few || progress.round >= MOST_ROUNDS;
+                    let is_last = progress.changed <= few || progress.round >= MAX_ROUNDS;
                     progress.round.increment();
                     progress.begin_round();
                     if !is_last {

@@ -47,7 +47,7 @@ pub(super) fn event<P: Pal>(pair: &Pair<'_, P>) -> Checked<P::Event> {
 
 pub(super) fn clock<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     /// A clock may have ticks of some milliseconds; without `std` there is no other clock to compare with.
-    const MOST_READS: u32 = 20_000_000;
+    const MAX_READS: u32 = 20_000_000;
     let pair = setup.pair();
     pair.enter(Rule::ClockStands, "Pal::now");
     let timer = pair.timer();
@@ -66,7 +66,7 @@ pub(super) fn clock<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
         last = now;
         reads += 1;
         let is_over = cfg!(feature = "std") && pair.elapsed(&timer) > pair.patience;
-        if is_over || !cfg!(feature = "std") && reads > MOST_READS {
+        if is_over || !cfg!(feature = "std") && reads > MAX_READS {
             let passed = last.since(start);
             let rule = if passed.is_zero() {
                 Rule::ClockStands

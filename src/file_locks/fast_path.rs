@@ -1,7 +1,7 @@
-//! The short way of a lock on a file that nobody else uses.
+//! The fast path of a lock on a file that nobody else uses.
 //!
 //! Most locks are set on a file without locks, and released as a whole before another process wants one. Then nothing has
-//! to be searched, and nobody waits. The tables are afterwards as if the request had gone the general way.
+//! to be searched, and nobody waits. The tables are afterwards as if the request had taken the slow path.
 
 use core::cmp::Reverse;
 use core::mem::replace;
@@ -16,11 +16,11 @@ use crate::wire::{FileLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
 impl LockTable<'_> {
-    /// Like [`LockTable::try_set`], in the short way. Returns false, and changes nothing, if the request has to go the
-    /// general way.
+    /// Like [`LockTable::try_set`], on the fast path. Returns false, and changes nothing, if the request has to take the
+    /// slow path.
     #[inline]
-    pub(crate) fn try_set_alone(&mut self, from: Vmid, lock: &FileLock<'_>, hash: u64) -> bool {
-        // The general way also records who uses a file that several members have used.
+    pub(crate) fn try_set_fast(&mut self, from: Vmid, lock: &FileLock<'_>, hash: u64) -> bool {
+        // The slow path also records which member uses a file that several members have used.
         let is_quiet = self.waits.usage().0 == 0
             && !self.open_files.has_closed()
             && self.delegations.contention.is_empty();
@@ -203,7 +203,7 @@ mod tests {
                 if lock.kind == LockKind::Unlock && some(4) > 0 {
                     (lock.start, lock.end) = (0, 20);
                 }
-                let is_short = short.try_set_alone(from, &lock, hash_path(lock.path));
+                let is_short = short.try_set_fast(from, &lock, hash_path(lock.path));
                 if !is_short {
                     let _ = short.set(from, seq, &lock);
                 }
