@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use libos_ipc::wire::{FileLock, LockFamily, LockKind, MetaCode};
+use libos_ipc::wire::{FileLock, LockKind, MetaCode};
 use libos_ipc::{ChildSelector, Config, Error, Exit, Heirs, Pid, Target, Wait};
 
 use crate::common::{Family, Member, vmid};
@@ -13,20 +13,16 @@ const SHORT: Wait<'static> = Wait::at_most(Duration::from_millis(10));
 /// A name and a call.
 type Call = (&'static str, fn(&Family, &Member) -> Result<(), Error>);
 
+/// Returns a request for a write lock, by each process on a file of its own.
 fn lock(node: &Member, wait: bool) -> FileLock<'static> {
     FileLock {
-        family: LockFamily::Posix,
-        kind: LockKind::Write,
-        start: 0,
-        end: 9,
-        pid: node.pid().map_or(0, Pid::get),
-        handle: 0,
         wait,
         path: if node.identity().is_leader() {
             b"one"
         } else {
             b"two"
         },
+        ..crate::locks::lock(node, LockKind::Write, (0, 9))
     }
 }
 

@@ -3,17 +3,18 @@
 use core::time::Duration;
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
-use libos_ipc::{Errno, Error, Resource, Wait};
+use libos_ipc::{Errno, Error, Pid, Resource, Wait};
 
 use crate::common::{Family, LONG, Member, Task};
 
+/// Returns a request of the node's process that waits.
 pub(crate) fn lock(node: &Member, kind: LockKind, (start, end): (u64, u64)) -> FileLock<'static> {
     FileLock {
         family: LockFamily::Posix,
         kind,
         start,
         end,
-        pid: node.pid().unwrap().get(),
+        pid: node.pid().map_or(0, Pid::get),
         handle: 0,
         wait: true,
         path: b"file",

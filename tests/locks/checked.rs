@@ -11,7 +11,7 @@ use libos_ipc::{Errno, Vmid};
 use stateright::{Checker, Model, Property};
 
 use crate::model::{Model as Field, Wish};
-use crate::shares::write;
+use crate::requests::write;
 use crate::walk::Walk;
 
 const LIMITS: LockLimits = LockLimits {

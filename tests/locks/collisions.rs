@@ -5,8 +5,8 @@ use libos_ipc::Errno;
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::wire::{FileLock, LockFamily};
 
-use crate::edges::{DONE, WAITS, member, on, with_table};
-use crate::shares::{ofd, unlock, waiting, write};
+use crate::edges::{DONE, WAITS, member, with_table};
+use crate::requests::{ofd, on, unlock, waiting, write};
 
 const COUNT: usize = 30_000;
 const LIMITS: LockLimits = LockLimits {

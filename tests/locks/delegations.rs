@@ -11,9 +11,10 @@ use libos_ipc::wire::{
 };
 use libos_ipc::{Config, Errno, Error, Exit, Id, Identity, Refusal, Resource};
 
-use crate::edges::read;
+use crate::host_family::Family;
 use crate::peer::{Peer, assert_closed};
-use crate::shares::{BUSY, Family, Member, WAIT, flock, ofd, unlock, waiting, write};
+use crate::requests::{BUSY, WAIT, flock, ofd, read, unlock, waiting, write};
+use crate::shares::Member;
 
 /// Returns the number of frames that the members send while `what` runs.
 pub(crate) fn sent(members: &[&Member], what: impl FnOnce()) -> u64 {
@@ -48,7 +49,7 @@ pub(crate) fn set(member: &Member, lock: &FileLock<'_>) {
 #[test]
 fn member_that_locks_a_file_alone_sends_no_frames() {
     let family = Family::new();
-    let one = family.member();
+    let one = family.member_with_pid();
     set(&one, &write(one.pid, 0, 9));
     assert_eq!(delegations(&family), 1);
     let frames = sent(&[&one], || {
@@ -73,7 +74,7 @@ fn member_that_locks_a_file_alone_sends_no_frames() {
 #[test]
 fn recalled_file_is_returned_with_its_locks() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     set(&one, &write(one.pid, 0, 9));
     set(&one, &read(one.pid, 20, 29));
     set(&one, &read(one.pid + 1, 25, 39));
@@ -97,7 +98,7 @@ fn recalled_file_is_returned_with_its_locks() {
 #[test]
 fn waiter_is_granted_the_lock_when_the_delegation_holder_unlocks() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     let (first, pid) = (&family.leader, family.leader.pid().unwrap());
     for (waiter, waiter_pid, path) in [(&two.node, two.pid, b"/a"), (first, pid.get(), b"/b")] {
         let lock = FileLock {
@@ -127,7 +128,7 @@ fn waiter_is_granted_the_lock_when_the_delegation_holder_unlocks() {
 #[test]
 fn deadlock_through_a_delegated_file_is_detected() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     let on = |member: &Member, path| FileLock {
         path,
         ..write(member.pid, 0, 0)
@@ -159,7 +160,7 @@ fn deadlock_through_a_delegated_file_is_detected() {
 #[test]
 fn exited_process_holds_no_locks_while_its_node_still_runs() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     set(&one, &write(one.pid, 0, 9));
     assert_eq!(delegations(&family), 1);
     one.node.exit(Exit::default(), WAIT).unwrap();
@@ -169,7 +170,11 @@ fn exited_process_holds_no_locks_while_its_node_still_runs() {
 #[test]
 fn delegation_of_a_dead_member_ends_and_can_be_granted_again() {
     let family = Family::new();
-    let (one, two, three) = (family.member(), family.member(), family.member());
+    let (one, two, three) = (
+        family.member_with_pid(),
+        family.member_with_pid(),
+        family.member_with_pid(),
+    );
     set(&one, &write(one.pid, 0, 9));
     assert_eq!(delegations(&family), 1);
     one.node.shut_down(Duration::ZERO);
@@ -189,7 +194,7 @@ fn delegation_of_a_dead_member_ends_and_can_be_granted_again() {
 #[test]
 fn contended_file_is_delegated_again_only_after_enough_uses_by_one_member() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     set(&one, &write(one.pid, 0, 9));
     set(&one, &unlock(write(one.pid, 0, 9)));
     for member in [&two, &one, &two] {
@@ -209,7 +214,7 @@ fn contended_file_is_delegated_again_only_after_enough_uses_by_one_member() {
 #[test]
 fn locks_beyond_the_delegation_limits_go_to_the_leader() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     // More locks than one return can carry.
     for at in 0..100 {
         set(&one, &write(one.pid, at * 2, at * 2));
@@ -250,7 +255,7 @@ fn locks_beyond_the_delegation_limits_go_to_the_leader() {
 #[test]
 fn ofd_lock_recalls_a_delegation_and_flock_does_not() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     set(&one, &write(one.pid, 0, 9));
     // A `flock` lock is no record lock, and recalls nothing.
     set(&two, &flock(7));
@@ -273,7 +278,7 @@ fn child_with_locked_file(parent: &Member) -> Identity {
 #[test]
 fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
     let family = Family::new();
-    let (parent, other) = (family.member(), family.member());
+    let (parent, other) = (family.member_with_pid(), family.member_with_pid());
     let kept = |wanted: FileLock<'static>| other.node.set_lock(&wanted, WAIT) == BUSY;
     let identity = child_with_locked_file(&parent);
     assert!(kept(flock(9)), "before it has joined");
@@ -296,7 +301,7 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
             start_limit: Duration::from_millis(100),
             ..Config::DEFAULT
         });
-        let (parent, other) = (family.member(), family.member());
+        let (parent, other) = (family.member_with_pid(), family.member_with_pid());
         let kept = |wanted: FileLock<'static>| other.node.set_lock(&wanted, WAIT) == BUSY;
         let identity = child_with_locked_file(&parent);
         assert!(kept(flock(9)));
@@ -310,7 +315,7 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
     }
     // Any member may transfer an open file to the child, not only its parent.
     let mine = other.node.start_child(WAIT).unwrap();
-    let third = family.member();
+    let third = family.member_with_pid();
     assert_eq!(third.node.give_open_file(mine.vmid, 7, WAIT), Ok(()));
     assert_eq!(third.node.close_open_file(7, WAIT), Ok(()));
     assert_eq!(family.leader.statistics().pools.lock_handles.now, 1);
@@ -372,7 +377,7 @@ fn member_that_does_not_return_a_delegation_in_time_is_disconnected() {
         recall_limit: limit,
         ..Config::DEFAULT
     });
-    let two = family.member();
+    let two = family.member_with_pid();
     let mut rogue = Rogue::with_delegation(&family);
     // The recall limit counts only while another member wants the file.
     assert_eq!(two.node.find_lock(&flock(1), WAIT), Ok(None));
@@ -390,7 +395,7 @@ fn member_that_does_not_return_a_delegation_in_time_is_disconnected() {
 fn member_that_returns_a_delegation_late_gets_no_other_for_a_while() {
     let late = Duration::from_millis(60);
     let family = Family::new();
-    let two = family.member();
+    let two = family.member_with_pid();
     let mut rogue = Rogue::with_delegation(&family);
     let delegate = |rogue: &mut Rogue, number, path| {
         let lock = FileLock {
@@ -418,7 +423,7 @@ fn member_that_returns_a_delegation_late_gets_no_other_for_a_while() {
     assert_eq!(delegate(&mut rogue, 6, b"/another"), 0);
     assert_eq!(delegations(&family), 0);
     // The late return is no reason to close its connection, and others are not affected.
-    let three = family.member();
+    let three = family.member_with_pid();
     let mut third = write(three.pid, 0, 9);
     third.path = b"/a/third";
     set(&three, &third);
@@ -445,7 +450,7 @@ fn invalid_return_of_a_delegation_costs_only_the_connection_of_its_sender() {
     ];
     for (delegation, locks) in returns {
         let family = Family::new();
-        let two = family.member();
+        let two = family.member_with_pid();
         let mut rogue = Rogue::with_delegation(&family);
         let mut list = DelegatedLockList::new();
         assert!(locks.iter().all(|lock| list.push(*lock)));
@@ -467,7 +472,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 #[test]
 fn a_path_that_no_frame_can_hold_is_refused_at_the_leader_as_at_a_member() {
     let family = Family::new();
-    let member = family.member();
+    let member = family.member_with_pid();
     let most = Config::default().capacities.frame_length;
     let paths = [b"/a\0b".to_vec(), vec![b'a'; most], vec![0]];
     for path in &paths {

@@ -2,10 +2,10 @@
 
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::store::Arena;
-use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
+use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily};
 use libos_ipc::{Errno, Error, Id, Resource, Vmid};
 
-use crate::shares::{flock, ofd, unlock, waiting, write};
+use crate::requests::{flock, ofd, on, read, unlock, waiting, write};
 
 pub(crate) const DONE: Result<SetOutcome, Errno> = Ok(SetOutcome::Done);
 pub(crate) const WAITS: Result<SetOutcome, Errno> = Ok(SetOutcome::Queued);
@@ -13,17 +13,6 @@ pub(crate) const WAITS: Result<SetOutcome, Errno> = Ok(SetOutcome::Queued);
 /// These tests use one member for each process.
 pub(crate) fn member(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
-}
-
-pub(crate) fn read(pid: Id, start: u64, end: u64) -> FileLock<'static> {
-    FileLock {
-        kind: LockKind::Read,
-        ..write(pid, start, end)
-    }
-}
-
-pub(crate) fn on<'a>(path: &'a [u8], lock: FileLock<'static>) -> FileLock<'a> {
-    FileLock { path, ..lock }
 }
 
 /// Runs a test on a new table. At the end all members leave, and the table has to be empty.

@@ -11,8 +11,9 @@ use libos_ipc::host::HostNode;
 use libos_ipc::wire::FileLock;
 use libos_ipc::{ChildSelector, Config, Errno, Error, Exit, Identity, Interrupt, Quota, Vmid};
 
+use crate::host_family::Family;
 use crate::peer::{GET_ID_OWNER, frame};
-use crate::shares::{BUSY, Family, WAIT, flock, ofd, unlock, waiting};
+use crate::requests::{BUSY, WAIT, flock, ofd, unlock, waiting};
 
 const LONG: Duration = Duration::from_secs(10);
 const TRIES: usize = 500;
@@ -38,7 +39,7 @@ fn shared(family: &Family) -> usize {
 #[test]
 fn closing_a_locked_open_file_frees_the_lock_before_close_returns() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     let leader = &family.leader;
     let pairs = [
         (&one.node, &two.node),
@@ -61,7 +62,11 @@ fn closing_a_locked_open_file_frees_the_lock_before_close_returns() {
 #[test]
 fn lock_stays_when_one_of_two_holders_closes() {
     let family = Family::new();
-    let (one, two, other) = (family.member(), family.member(), family.member());
+    let (one, two, other) = (
+        family.member_with_pid(),
+        family.member_with_pid(),
+        family.member_with_pid(),
+    );
     let pairs = [
         (&one.node, &two.node),
         (&family.leader, &two.node),
@@ -84,7 +89,7 @@ fn lock_stays_when_one_of_two_holders_closes() {
 #[test]
 fn inherited_open_file_is_held_before_its_process_joins() {
     let family = Family::new();
-    let (parent, other) = (family.member(), family.member());
+    let (parent, other) = (family.member_with_pid(), family.member_with_pid());
     for _ in 0..20 {
         assert_eq!(parent.node.set_lock(&flock(7), WAIT), Ok(()));
         let identity = parent.node.start_child(WAIT).unwrap();
@@ -106,10 +111,10 @@ fn inherited_open_file_is_held_before_its_process_joins() {
 #[test]
 fn transferred_open_file_is_held_after_the_giver_closes_or_dies() {
     let family = Family::new();
-    let (receiver, other) = (family.member(), family.member());
+    let (receiver, other) = (family.member_with_pid(), family.member_with_pid());
     for dies in [false, true] {
         for to in [&receiver.node, &family.leader] {
-            let giver = family.member();
+            let giver = family.member_with_pid();
             assert_eq!(giver.node.set_lock(&flock(7), WAIT), Ok(()));
             let vmid = to.identity().vmid;
             assert_eq!(giver.node.give_open_file(vmid, 7, WAIT), Ok(()));
@@ -139,7 +144,11 @@ fn transferred_open_file_is_held_after_the_giver_closes_or_dies() {
 #[test]
 fn receiver_that_closes_as_soon_as_the_giver_returns_leaves_no_lock() {
     let family = Family::new();
-    let (one, two, other) = (family.member(), family.member(), family.member());
+    let (one, two, other) = (
+        family.member_with_pid(),
+        family.member_with_pid(),
+        family.member_with_pid(),
+    );
     let leader = &family.leader;
     let pairs = [
         (&one.node, &two.node),
@@ -165,7 +174,7 @@ fn receiver_that_closes_as_soon_as_the_giver_returns_leaves_no_lock() {
 #[test]
 fn lock_set_by_a_child_stays_until_the_parent_closes() {
     let family = Family::new();
-    let (parent, other) = (family.member(), family.member());
+    let (parent, other) = (family.member_with_pid(), family.member_with_pid());
     for parent in [&parent.node, &family.leader] {
         for tries in 0..20 {
             let identity = parent.start_child(WAIT).unwrap();
@@ -189,7 +198,7 @@ fn lock_set_by_a_child_stays_until_the_parent_closes() {
 #[test]
 fn child_that_only_closes_an_inherited_open_file_releases_it() {
     let family = Family::new();
-    let (parent, other) = (family.member(), family.member());
+    let (parent, other) = (family.member_with_pid(), family.member_with_pid());
     for _ in 0..20 {
         let handles = [flock(7), ofd(8, 0, 9)];
         for lock in &handles {
@@ -224,7 +233,11 @@ fn child_that_only_closes_an_inherited_open_file_releases_it() {
 #[test]
 fn each_descriptor_in_transit_keeps_the_lock() {
     let family = Family::new();
-    let (one, two, other) = (family.member(), family.member(), family.member());
+    let (one, two, other) = (
+        family.member_with_pid(),
+        family.member_with_pid(),
+        family.member_with_pid(),
+    );
     let vmid = two.node.identity().vmid;
     let kept = || !is_free(&other.node, flock(9));
     assert_eq!(one.node.set_lock(&flock(7), WAIT), Ok(()));
@@ -263,8 +276,8 @@ fn each_descriptor_in_transit_keeps_the_lock() {
 #[test]
 fn process_that_never_joins_holds_its_open_files_until_it_is_abandoned() {
     let family = Family::new();
-    let other = family.member();
-    let parent = family.member();
+    let other = family.member_with_pid();
+    let parent = family.member_with_pid();
     assert_eq!(parent.node.set_lock(&flock(7), WAIT), Ok(()));
     let identity = parent.node.start_child(WAIT).unwrap();
     assert_eq!(parent.node.give_open_file(identity.vmid, 7, WAIT), Ok(()));
@@ -298,7 +311,11 @@ fn transfer_at_the_limit_of_open_files_is_refused_and_changes_nothing() {
     };
     config.capacities.locks.open_files = 2;
     let family = Family::with(config);
-    let (one, two, other) = (family.member(), family.member(), family.member());
+    let (one, two, other) = (
+        family.member_with_pid(),
+        family.member_with_pid(),
+        family.member_with_pid(),
+    );
     let full = Err(Error::Refused {
         errno: Errno::ENOLCK,
         by: None,
@@ -323,7 +340,11 @@ fn transfer_at_the_limit_of_open_files_is_refused_and_changes_nothing() {
 #[test]
 fn close_does_not_end_a_wait_of_the_same_process() {
     let family = Family::new();
-    let (one, two, other) = (family.member(), family.member(), family.member());
+    let (one, two, other) = (
+        family.member_with_pid(),
+        family.member_with_pid(),
+        family.member_with_pid(),
+    );
     for waiter in [&two.node, &family.leader] {
         for (held, lock, wanted) in [
             (flock(7), flock(8), flock(9)),
@@ -366,7 +387,7 @@ fn close_does_not_end_a_wait_of_the_same_process() {
 #[test]
 fn reaped_process_has_released_its_open_files() {
     let family = Family::new();
-    let (parent, other) = (family.member(), family.member());
+    let (parent, other) = (family.member_with_pid(), family.member_with_pid());
     for _ in 0..50 {
         let identity = parent.node.start_child(WAIT).unwrap();
         let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();

@@ -5,7 +5,7 @@ use libos_ipc::Errno;
 use libos_ipc::file_locks::{LockLimits, LockTable};
 
 use crate::edges::{DONE, member, with_table};
-use crate::shares::flock;
+use crate::requests::flock;
 
 /// The steps of three processes with one open file that one of them has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

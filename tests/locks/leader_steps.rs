@@ -7,8 +7,8 @@ use libos_ipc::leader::{Content, Leader, LeaderCapacities, Op, Outcome, Presence
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, DelegatedLockList, FileLock, Message};
 
-use crate::edges::{member, read};
-use crate::shares::{unlock, waiting, write};
+use crate::edges::member;
+use crate::requests::{read, unlock, waiting, write};
 
 const ALL: (u64, u64) = (0, u64::MAX);
 

@@ -5,8 +5,9 @@ use libos_ipc::wire::{DelegatedLockList, DelegatedLocks, FileLock, HeldLock, Loc
 use libos_ipc::{Errno, Id, Vmid};
 
 use crate::delegations::{delegations, held, sent, set};
-use crate::edges::{DONE, member, on, read, with_table};
-use crate::shares::{Family, WAIT, flock, ofd, unlock, write};
+use crate::edges::{DONE, member, with_table};
+use crate::host_family::Family;
+use crate::requests::{WAIT, flock, ofd, on, read, unlock, write};
 
 const ROOM: LockLimits = LockLimits {
     locks: 4 * DelegatedLocks::MAX,
@@ -145,7 +146,7 @@ fn ofd_getlk_with_unlck_names_the_first_own_lock() {
 #[test]
 fn delegation_holder_names_the_lowest_lock_and_returns_the_order_of_owners() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     let (first, second) = (one.pid, one.pid + 1);
     let ofd_asks = |frames: u64| {
         let asked = sent(&[&one], || {

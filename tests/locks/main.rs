@@ -16,6 +16,8 @@ mod edges;
 mod fencing;
 mod holders;
 mod holders_checked;
+#[path = "../common/host_family.rs"]
+mod host_family;
 mod kernel;
 mod leader_steps;
 mod lookup;
@@ -28,6 +30,7 @@ mod program;
 mod queues;
 mod quotas;
 mod recalls;
+mod requests;
 mod scenes;
 mod shares;
 mod steps;

@@ -6,7 +6,7 @@ use libos_ipc::file_locks::{LockLimits, LockTable};
 use libos_ipc::wire::{FileLock, LockKind};
 
 use crate::edges::{DONE, WAITS, member, with_table};
-use crate::shares::flock;
+use crate::requests::flock;
 
 const HANDLES: u64 = 8192;
 const LIMITS: LockLimits = LockLimits {

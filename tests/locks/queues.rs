@@ -4,8 +4,8 @@ use libos_ipc::Errno;
 use libos_ipc::file_locks::{LockLimits, LockTable};
 use libos_ipc::wire::{Answer, FileLock, LockKind};
 
-use crate::edges::{DONE, WAITS, completions_of, member, on, read, status, with_table};
-use crate::shares::{flock, ofd, unlock, waiting, write};
+use crate::edges::{DONE, WAITS, completions_of, member, status, with_table};
+use crate::requests::{flock, ofd, on, read, unlock, waiting, write};
 
 const ROOM: LockLimits = LockLimits {
     locks: 32,

@@ -5,8 +5,8 @@ use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{DelegatedLockList, DelegatedLocks, FileLock};
 
-use crate::edges::{DONE, WAITS, completions_of, member, on, read};
-use crate::shares::{ofd, unlock, waiting, write};
+use crate::edges::{DONE, WAITS, completions_of, member};
+use crate::requests::{ofd, on, read, unlock, waiting, write};
 
 const MEMBERS: usize = 4;
 const LIMITS: LockLimits = LockLimits {

@@ -8,8 +8,8 @@ use libos_ipc::wire::{
     LockKind, Message,
 };
 
-use crate::edges::{DONE, WAITS, completions_of, member, now, on, read, status, with_table};
-use crate::shares::{flock, ofd, unlock, waiting, write};
+use crate::edges::{DONE, WAITS, completions_of, member, now, status, with_table};
+use crate::requests::{flock, ofd, on, read, unlock, waiting, write};
 
 const DELEGATED: Result<SetOutcome, Errno> = Ok(SetOutcome::Delegated(DelegatedLocks::MAX));
 

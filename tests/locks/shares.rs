@@ -1,52 +1,29 @@
 //! Locks between the members of a family over real connections: waits, interrupts, deaths and
 //! limits.
 
-use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, HeldLock, LockFamily, LockKind};
-use libos_ipc::{Config, Errno, Error, Id, Identity, Interrupt, LockLimits, Quota, Wait};
-use tempfile::TempDir;
+use libos_ipc::{Config, Errno, Error, Id, Interrupt, LockLimits, Quota, Wait};
+
+use crate::host_family::Family;
+use crate::requests::{BUSY, WAIT, flock, ofd, unlock, waiting, write};
 
 const LONG: Duration = Duration::from_secs(10);
-pub(crate) const WAIT: Wait<'static> = Wait::at_most(LONG);
 
-pub(crate) struct Family {
-    _directory: TempDir,
-    pub(crate) base: PathBuf,
-    pub(crate) leader: HostNode,
-}
-
+/// A member, and the pid of its process.
 pub(crate) struct Member {
     pub(crate) node: HostNode,
     pub(crate) pid: Id,
 }
 
 impl Family {
-    pub(crate) fn new() -> Family {
-        Family::with(Config::DEFAULT)
-    }
-
-    pub(crate) fn with(config: Config) -> Family {
-        let directory = tempfile::tempdir().unwrap();
-        let base = directory.path().join("f");
-        let leader = HostNode::start(&base, Identity::LEADER, config).unwrap();
-        leader.join(WAIT).unwrap();
-        Family {
-            _directory: directory,
-            base,
-            leader,
-        }
-    }
-
-    pub(crate) fn member(&self) -> Member {
-        let identity = self.leader.start_child(WAIT).unwrap();
-        let node = HostNode::start(&self.base, identity, Config::DEFAULT).unwrap();
-        let pid = node.join(WAIT).unwrap();
-        let pid = pid.get();
+    pub(crate) fn member_with_pid(&self) -> Member {
+        let node = self.member();
+        let pid = node.pid().unwrap().get();
         Member { node, pid }
     }
 
@@ -73,56 +50,10 @@ impl Family {
     }
 }
 
-pub(crate) fn write(pid: Id, start: u64, end: u64) -> FileLock<'static> {
-    FileLock {
-        family: LockFamily::Posix,
-        kind: LockKind::Write,
-        start,
-        end,
-        pid,
-        handle: 0,
-        wait: false,
-        path: b"/data/accounts",
-    }
-}
-
-pub(crate) fn waiting(lock: FileLock<'static>) -> FileLock<'static> {
-    FileLock { wait: true, ..lock }
-}
-
-pub(crate) fn unlock(lock: FileLock<'static>) -> FileLock<'static> {
-    FileLock {
-        kind: LockKind::Unlock,
-        wait: false,
-        ..lock
-    }
-}
-
-pub(crate) fn flock(handle: u64) -> FileLock<'static> {
-    FileLock {
-        family: LockFamily::Flock,
-        handle,
-        ..write(0, 0, 0)
-    }
-}
-
-pub(crate) fn ofd(handle: u64, start: u64, end: u64) -> FileLock<'static> {
-    FileLock {
-        family: LockFamily::Ofd,
-        handle,
-        ..write(0, start, end)
-    }
-}
-
-pub(crate) const BUSY: Result<(), Error> = Err(Error::Refused {
-    errno: Errno::EAGAIN,
-    by: None,
-});
-
 #[test]
 fn waiter_is_granted_the_lock_between_any_two_members() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     let first = &family.leader;
     let pid = first.pid().unwrap();
     // Two members, and a member with the leader's own process, in both directions.
@@ -160,7 +91,7 @@ fn waiter_is_granted_the_lock_between_any_two_members() {
 #[test]
 fn read_lock_of_a_member_does_not_wait_for_a_waiting_write_lock() {
     let family = Family::new();
-    let [reader, writer, other, child] = [(); 4].map(|()| family.member());
+    let [reader, writer, other, child] = [(); 4].map(|()| family.member_with_pid());
     let shared = |lock| FileLock {
         kind: LockKind::Read,
         ..lock
@@ -201,7 +132,7 @@ fn read_lock_of_a_member_does_not_wait_for_a_waiting_write_lock() {
 #[test]
 fn downgrade_at_a_member_grants_read_locks_queued_behind_a_write_lock() {
     let family = Family::new();
-    let [one, two, three] = [(); 3].map(|()| family.member());
+    let [one, two, three] = [(); 3].map(|()| family.member_with_pid());
     let posix = |member: &Member| write(member.pid, 0, 9);
     let families = [
         [&one, &two, &three].map(posix),
@@ -233,7 +164,7 @@ fn downgrade_at_a_member_grants_read_locks_queued_behind_a_write_lock() {
 #[test]
 fn interrupted_or_timed_out_wait_ends_and_leaves_no_request() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     let first = &family.leader;
     assert_eq!(one.node.set_lock(&write(one.pid, 0, 9), WAIT), Ok(()));
     for (node, pid) in [(&two.node, two.pid), (first, first.pid().unwrap().get())] {
@@ -258,7 +189,7 @@ fn interrupted_or_timed_out_wait_ends_and_leaves_no_request() {
 #[test]
 fn cycle_of_waiting_members_gets_edeadlk() {
     let family = Family::new();
-    let members: Vec<Member> = (0..4).map(|_| family.member()).collect();
+    let members: Vec<Member> = (0..4).map(|_| family.member_with_pid()).collect();
     for (at, member) in (0..).zip(&members) {
         assert_eq!(
             member.node.set_lock(&write(member.pid, at, at), WAIT),
@@ -293,7 +224,7 @@ fn cycle_of_waiting_members_gets_edeadlk() {
 #[test]
 fn locks_of_a_dead_member_are_released() {
     let family = Family::new();
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     let locks = [write(one.pid, 0, 9), flock(7), ofd(8, 20, 29)];
     for lock in &locks {
         assert_eq!(one.node.set_lock(lock, WAIT), Ok(()));
@@ -327,7 +258,11 @@ fn locks_of_a_dead_member_are_released() {
 #[test]
 fn requests_of_a_dead_member_are_dropped() {
     let family = Family::new();
-    let (one, two, three) = (family.member(), family.member(), family.member());
+    let (one, two, three) = (
+        family.member_with_pid(),
+        family.member_with_pid(),
+        family.member_with_pid(),
+    );
     assert_eq!(one.node.set_lock(&write(one.pid, 0, 9), WAIT), Ok(()));
     let wanted = waiting(write(two.pid, 0, 9));
     thread::scope(|scope| {
@@ -345,7 +280,11 @@ fn requests_of_a_dead_member_are_dropped() {
 #[test]
 fn open_file_stays_locked_until_its_last_holder_closes_it() {
     let family = Family::new();
-    let (parent, child, other) = (family.member(), family.member(), family.member());
+    let (parent, child, other) = (
+        family.member_with_pid(),
+        family.member_with_pid(),
+        family.member_with_pid(),
+    );
     for (lock, wanted) in [(flock(7), flock(9)), (ofd(8, 0, 5), ofd(10, 5, 5))] {
         assert_eq!(parent.node.set_lock(&lock, WAIT), Ok(()));
         assert_eq!(child.node.hold_open_file(lock.handle, WAIT), Ok(()));
@@ -362,7 +301,7 @@ fn open_file_stays_locked_until_its_last_holder_closes_it() {
 #[test]
 fn process_that_never_locked_sends_nothing_when_it_closes() {
     let family = Family::new();
-    let member = family.member();
+    let member = family.member_with_pid();
     let sent = |node: &HostNode| node.statistics().frames_out;
     let before = sent(&member.node);
     for number in 0..20_u8 {
@@ -390,7 +329,7 @@ fn member_with_its_part_of_the_locks_is_refused_and_another_member_is_not() {
     config.capacities.peers = 3;
     config.capacities.locks.locks = 24;
     let family = Family::with(config);
-    let (hog, other) = (family.member(), family.member());
+    let (hog, other) = (family.member_with_pid(), family.member_with_pid());
     let taken = (0..24)
         .map(|at| hog.node.set_lock(&write(hog.pid, 2 * at, 2 * at), WAIT))
         .take_while(Result::is_ok);
@@ -416,7 +355,7 @@ fn request_at_a_limit_is_refused_and_changes_nothing() {
         open_files: 1,
     };
     let family = Family::with(config);
-    let (one, two) = (family.member(), family.member());
+    let (one, two) = (family.member_with_pid(), family.member_with_pid());
     let full = Err(Error::Refused {
         errno: Errno::ENOLCK,
         by: None,

@@ -6,8 +6,8 @@ use libos_ipc::leader::{Leader, LeaderCapacities, Op, Outcome, Presence};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LockKind, Message};
 
-use crate::edges::{DONE, WAITS, completions_of, member, on, read, status, with_table};
-use crate::shares::{ofd, unlock, waiting, write};
+use crate::edges::{DONE, WAITS, completions_of, member, status, with_table};
+use crate::requests::{ofd, on, read, unlock, waiting, write};
 
 const LIMITS: LockLimits = LockLimits {
     locks: 65_536,

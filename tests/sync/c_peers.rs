@@ -11,8 +11,8 @@ use libos_ipc::host::HostNode;
 use libos_ipc::wire::SyncState;
 use libos_ipc::{Config, Error, Identity, LeaseLimits, Refusal, Vmid, Wait};
 
+use crate::host_family::Family;
 use crate::peer::{Peer, assert_closed, frame};
-use crate::shared::Family;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 

@@ -7,6 +7,8 @@ mod c_peers;
 mod c_server;
 mod checked;
 mod client;
+#[path = "../common/host_family.rs"]
+mod host_family;
 mod no_room;
 mod owner_death;
 #[allow(dead_code, reason = "not all of it is needed here")]

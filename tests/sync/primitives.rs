@@ -9,7 +9,7 @@ use libos_ipc::host::HostNode;
 use libos_ipc::wire::SyncState;
 use libos_ipc::{Errno, Error, Invalid, Wait};
 
-use crate::shared::Family;
+use crate::host_family::Family;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(30));
 const SHORT: Wait<'static> = Wait::at_most(Duration::from_millis(20));

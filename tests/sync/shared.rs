@@ -1,7 +1,6 @@
 //! Shared values of real members over real sockets. The expected results follow from the calls of
 //! the test, or from `EOWNERDEAD` of robust mutexes.
 
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -11,42 +10,15 @@ use libos_ipc::{
     Capacities, Config, Errno, Error, Identity, Interrupt, Invalid, LeaseLimits, Pid, Quota,
     Refusal, Resource, ValueStatus, Wait,
 };
-use tempfile::TempDir;
+
+use crate::host_family::Family;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 const TIMES: u64 = 300;
 const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
 
-pub(crate) struct Family {
-    _directory: TempDir,
-    pub(crate) base: PathBuf,
-    pub(crate) leader: HostNode,
-}
-
 impl Family {
-    pub(crate) fn new() -> Family {
-        Family::with(Config::DEFAULT)
-    }
-
-    pub(crate) fn with(config: Config) -> Family {
-        let directory = tempfile::tempdir().unwrap();
-        let base = directory.path().join("f");
-        let leader = HostNode::start(&base, Identity::LEADER, config).unwrap();
-        leader.join(WAIT).unwrap();
-        Family {
-            _directory: directory,
-            base,
-            leader,
-        }
-    }
-
-    pub(crate) fn member(&self) -> HostNode {
-        let identity = self.leader.start_child(WAIT).unwrap();
-        let node = HostNode::start(&self.base, identity, Config::DEFAULT).unwrap();
-        node.join(WAIT).unwrap();
-        node
-    }
-
+    /// Waits until the leader serves no sync handle any more.
     fn until_clean(&self) {
         let used = || {
             let pools = self.leader.statistics().pools;

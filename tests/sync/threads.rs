@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use libos_ipc::host::HostNode;
 use libos_ipc::{Error, Wait};
 
-use crate::shared::Family;
+use crate::host_family::Family;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);

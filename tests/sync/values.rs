@@ -7,7 +7,7 @@ use std::time::Duration;
 use libos_ipc::host::HostNode;
 use libos_ipc::{Error, Interrupt, Invalid, Wait};
 
-use crate::shared::Family;
+use crate::host_family::Family;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 

@@ -12,7 +12,7 @@ use libos_ipc::wire::{Answer, DelegatedLock, DelegatedLockList, FileLock, LockKi
 
 use super::Family;
 use super::state::{Answered, At, Down, Seen, Step, Up};
-use crate::shares::write;
+use crate::requests::write;
 
 /// Room for one delegation, and for all locks that are requested without one.
 const LIMITS: LockLimits = LockLimits {
