@@ -77,7 +77,20 @@ fn words(kind: u8, detail: u8, code: u8, peer: Id, seq: u64, beside: u32) -> [u6
     ]
 }
 
+/// Returns the error with which a call has ended; none for numbers that no error has.
+fn read_error(detail: u8, beside: u32) -> Option<Error> {
+    Some(match ERRORS.get(usize::from(detail).checked_sub(1)?)? {
+        Error::Refused { .. } => Error::Refused {
+            errno: Errno::new(i32::try_from(beside).ok()?)?,
+            by: None,
+        },
+        Error::Invalid(_) => Error::Invalid(*Invalid::ALL.get(usize::try_from(beside).ok()?)?),
+        other => *other,
+    })
+}
+
 impl EventKind {
+    /// Returns the event that the two words are; none if they are no event.
     pub(super) fn read([a, b]: [u64; 2]) -> Option<EventKind> {
         let [kind, detail, code, p0, p1, p2, p3, _] = a.to_le_bytes();
         let peer = Vmid::new(u32::from_le_bytes([p0, p1, p2, p3]));
@@ -116,19 +129,7 @@ impl EventKind {
                 match (kind, detail) {
                     (BEGUN, _) => EventKind::CallBegun(call),
                     (ENDED, 0) => EventKind::CallEnded(call, Ok(())),
-                    (ENDED, detail) => {
-                        let error = match ERRORS.get(usize::from(detail).checked_sub(1)?)? {
-                            Error::Refused { .. } => Error::Refused {
-                                errno: Errno::new(i32::try_from(beside).ok()?)?,
-                                by: None,
-                            },
-                            Error::Invalid(_) => {
-                                Error::Invalid(*Invalid::ALL.get(usize::try_from(beside).ok()?)?)
-                            }
-                            other => *other,
-                        };
-                        EventKind::CallEnded(call, Err(error))
-                    }
+                    (ENDED, detail) => EventKind::CallEnded(call, Err(read_error(detail, beside)?)),
                     _ => return None,
                 }
             }

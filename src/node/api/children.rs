@@ -152,7 +152,43 @@ impl<P: Pal> Node<'_, P> {
     }
 }
 
-/// The least time of a call for its requests to the leader.
+/// The result of a search among the children that this process knows.
+enum Search {
+    /// A zombie was found.
+    Zombie(ChildExit),
+    /// A child lives, and its end will be reported.
+    Living,
+    /// There was no room for the ends of some children: the leader has them.
+    Missed,
+    /// No child that matches is known.
+    Unknown,
+}
+
+impl<P: Pal> Node<'_, P> {
+    /// Searches a child with that pid, or any child if none is named.
+    ///
+    /// # Errors
+    /// The error of the lost leader if nobody will report the end of the child.
+    fn search_children(&self, wanted: Option<Pid>) -> Result<Search, Error> {
+        let children = self.children.lock();
+        if let Some(exit) = children.zombie(wanted) {
+            return Ok(Search::Zombie(exit));
+        }
+        if children.overflowed() != 0 {
+            return Ok(Search::Missed);
+        }
+        if !children.has_living(wanted) {
+            return Ok(Search::Unknown);
+        }
+        // Nobody will report the end of a child that this process does not see.
+        if self.has_lost_leader() && !children.has_living_in_sight(wanted) {
+            return Err(self.gone_error(self.leader_vmid()));
+        }
+        Ok(Search::Living)
+    }
+}
+
+/// The minimum time of a call for its requests to the leader.
 const MIN_QUERY_TIME: Duration = Duration::from_secs(1);
 
 calls! {
@@ -276,26 +312,11 @@ calls! {
                     ChildSelector::Pid(wanted) => Some(wanted),
                     _ => None,
                 };
-                let missed = {
-                    let children = self.children.lock();
-                    if let Some(exit) = children.zombie(wanted) {
-                        return Ok(Some(exit));
-                    }
-                    let missed = children.overflowed();
-                    if missed == 0 && children.has_living(wanted) {
-                        // Nobody will report the end of a child that this process does not see.
-                        let is_in_vain =
-                            self.has_lost_leader() && !children.has_living_in_sight(wanted);
-                        return if is_in_vain {
-                            Err(self.gone_error(self.leader_vmid()))
-                        } else {
-                            Ok(None)
-                        };
-                    }
-                    missed
-                };
-                if missed != 0 {
-                    return wait!(self.fetch_zombie(which, wait));
+                match self.search_children(wanted)? {
+                    Search::Zombie(exit) => return Ok(Some(exit)),
+                    Search::Living => return Ok(None),
+                    Search::Missed => return wait!(self.fetch_zombie(which, wait)),
+                    Search::Unknown => {}
                 }
                 query.pid = Pid::number(wanted);
             }
@@ -333,14 +354,6 @@ calls! {
 
     /// Fetches a matching zombie from the leader, if this process had no room for it.
     fn fetch_zombie(
-        &self,
-        which: ChildSelector,
-        wait: Wait<'_>,
-    ) -> Result<Option<ChildExit>, Error> {
-        wait!(self.fetch_zombie_once(which, wait))
-    }
-
-    fn fetch_zombie_once(
         &self,
         which: ChildSelector,
         wait: Wait<'_>,

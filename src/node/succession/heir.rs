@@ -3,20 +3,18 @@
 use core::time::Duration;
 
 use super::log_reader::{LogEnd, LogReader, ReadStage};
-use super::unreceived::take_unreceived;
 use crate::config::Capacities;
 use crate::invariant::OrBroken;
-use crate::leader::{Op, SentFrames};
-use crate::log::log_event;
+use crate::leader::SentFrames;
 use crate::node::{Node, PeerRef};
 use crate::pal::fault::checked_read;
 use crate::pal::{Deadline, LogWriterEnd, Pal, Stream, StreamError, Time};
 use crate::store::{Arena, Contended, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
-use crate::wire::{FrameReader, HeirReady, Message};
+use crate::wire::FrameReader;
 
-/// The length of the longest record, beyond that of a frame.
-const RECORD_HEAD: usize = 64;
+/// The maximum length of a record beyond that of the frame in it.
+const RECORD_HEADER: usize = 64;
 
 /// The minimum length of the buffer for records.
 const MIN_BUFFER: usize = 64 << 10;
@@ -38,7 +36,7 @@ pub(in crate::node) struct Heir<'m, S> {
     /// A log stream is open.
     is_reading: AtomicBool,
     /// The log says that this process is the heir: it leads when the leader is gone.
-    is_named: AtomicBool,
+    pub(super) is_named: AtomicBool,
     /// The time at which the log is to be read again, and the pause before that in nanoseconds.
     read_at: AtomicU64,
     pause: AtomicU64,
@@ -46,7 +44,7 @@ pub(in crate::node) struct Heir<'m, S> {
 
 impl<'m, S: Stream> Heir<'m, S> {
     const fn buffer(capacities: &Capacities) -> usize {
-        let longest = total!(capacities.frame_length, RECORD_HEAD);
+        let longest = total!(capacities.frame_length, RECORD_HEADER);
         if longest > MIN_BUFFER {
             longest
         } else {
@@ -92,7 +90,7 @@ impl<'m, S: Stream> Heir<'m, S> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Reads a log from now on, whose key is the right one. Returns its stream if that is not possible now.
+    /// Begins to read a log whose key is the right one. Returns its stream if that is not possible now.
     pub(super) fn begin_to_read(
         &self,
         heir: &'m Heir<'m, P::Stream>,
@@ -148,7 +146,7 @@ impl<'m, P: Pal> Node<'m, P> {
         until.min(Deadline::At(next))
     }
 
-    /// The leader asks for the log to be read now.
+    /// Reads the log because the leader asks for it.
     pub(in crate::node) fn read_log_now(&self) {
         if let Some(heir) = self.leadership.heir()
             && heir.is_reading.load(Ordering::SeqCst)
@@ -195,104 +193,6 @@ impl<'m, P: Pal> Node<'m, P> {
         had_records
     }
 
-    fn handle_records(&self, heir: &'m Heir<'m, P::Stream>, reader: &mut LogReader<'m, P::Stream>) {
-        loop {
-            let (length, next) = match reader.frames.peek() {
-                Ok(Some(frame)) => {
-                    let message = frame.message().ok();
-                    let next = message
-                        .and_then(|message| self.handle_record(heir, &message, reader.stage));
-                    (frame.length(), next)
-                }
-                Ok(None) => return,
-                Err(_) => (0, None),
-            };
-            let Some(next) = next else {
-                log_event!(
-                    warn,
-                    "the log of the leader has a record that it can't have"
-                );
-                reader.stage = ReadStage::Broken;
-                return;
-            };
-            reader.stage = next;
-            reader.frames.skip(length);
-        }
-    }
-
-    /// Handles a record. Returns the stage after it; none if it is not as it must be.
-    fn handle_record(
-        &self,
-        heir: &'m Heir<'m, P::Stream>,
-        message: &Message<'_>,
-        stage: ReadStage,
-    ) -> Option<ReadStage> {
-        let tables = self.leadership.tables?;
-        match (*message, stage) {
-            (Message::State([]), ReadStage::State) => {
-                let ready = {
-                    let mut tables = tables.lock();
-                    tables.finish_load().ok()?;
-                    let mut sent = heir.sent.lock();
-                    if let Some(sent) = &mut *sent {
-                        sent.begin(&tables);
-                    }
-                    HeirReady {
-                        op: tables.ops(),
-                        digest: tables.digest(),
-                    }
-                };
-                let peer = self.peers.find(self.leader_vmid())?;
-                self.put(&peer, 0, &Message::HeirReady(ready)).ok()?;
-                self.call_worker(&peer);
-                Some(ReadStage::Operations)
-            }
-            (Message::State(slice), ReadStage::State) => {
-                tables.lock().load_slice(slice).ok()?;
-                Some(stage)
-            }
-            (Message::State(bytes), ReadStage::Operations) => {
-                let mut sent = heir.sent.lock();
-                take_unreceived(sent.as_mut()?, bytes).then_some(stage)
-            }
-            (Message::Log(bytes), ReadStage::Operations) => {
-                let mut request = None;
-                let decoded = Op::decode(bytes, &mut request);
-                let (op, _) = decoded.filter(|(_, length)| *length == bytes.len())?;
-                // The heir itself applies this, after the end of the log.
-                if let Op::Succeed { .. } = op {
-                    return None;
-                }
-                let mut tables = tables.lock();
-                let mut sent = heir.sent.lock();
-                if let Some(sent) = &mut *sent {
-                    sent.on_op(&tables, &op);
-                }
-                let outcome = tables.apply(&op);
-                if let Some(sent) = &mut *sent {
-                    sent.after_op(&tables, &op, &outcome);
-                }
-                Some(stage)
-            }
-            (Message::Heirs(list), ReadStage::Operations) => {
-                let [first, ..] = list.heirs;
-                let is_right = first == self.identity.vmid.get()
-                    && list.epoch == tables.lock().epoch()
-                    && self.handle_heirs(&list) == Ok(true);
-                heir.is_named.store(is_right, Ordering::SeqCst);
-                is_right.then_some(stage)
-            }
-            (Message::Resign(resignation), ReadStage::Operations) => {
-                let tables = tables.lock();
-                let is_right = resignation.heir == self.identity.vmid.get()
-                    && resignation.op == tables.ops()
-                    && resignation.epoch == tables.epoch();
-                is_right.then_some(ReadStage::Resigned)
-            }
-            _ => None,
-        }
-    }
-
     /// Reads what is left of the log of a leader that is gone.
     pub(super) fn drain_log_to_end(&self) -> LogEnd {
         let Some(heir) = self.leadership.heir() else {
@@ -324,15 +224,15 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// This process leads: it needs the log of the leader before no more.
+    /// Closes the log of the previous leader, because this process leads now.
     pub(super) fn close_read_log(&self, heir: &'m Heir<'m, P::Stream>) {
         if let Some(mut reader) = heir.reader.try_lock() {
             reader.close(&self.pal);
         }
     }
 
-    /// The platform reports the end of the log. If that proves the end of the leader, this process need not wait for the
-    /// end of its other streams.
+    /// Handles the platform's report that the log has ended. If that proves the end of the leader, this process need not
+    /// wait for the ends of the leader's other streams.
     pub(in crate::node) fn log_has_ended(&self) {
         let Some(heir) = self.leadership.heir() else {
             return;
@@ -355,7 +255,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Returns true if the log has what the leader had for this process and it has not received.
+    /// Returns true if the log has all frames of the leader for this process that it has not received.
     pub(super) fn has_all_for_itself(&self, heir: &'m Heir<'m, P::Stream>) -> bool {
         let following = self.leadership.following();
         following.is_some_and(|following| {
@@ -366,7 +266,7 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// This process is no heir any more.
+    /// Closes the log, because this process is no heir any more.
     pub(in crate::node) fn drop_log(&self) {
         let Some(heir) = self.leadership.heir() else {
             return;
@@ -385,7 +285,7 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// Handles a message of the heir, or for it.
+    /// Handles a MARK of the leader: it asks the heir to read the log, or answers a MARK of this process.
     pub(in crate::node) fn handle_mark_of_leader(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,

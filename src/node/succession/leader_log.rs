@@ -17,7 +17,7 @@ use crate::wire::{FrameWriter, Message};
 const MIN_BUFFERS: usize = 128 << 10;
 
 /// The bytes of a record beside its operation's message: the head of a frame and that of the operation.
-const RECORD_HEAD: usize = 64;
+const RECORD_HEADER: usize = 64;
 
 /// The number of writes after which the heir is asked to read, on a stream that may hold few writes.
 const WRITES_PER_MARK: u64 = 64;
@@ -113,7 +113,7 @@ impl<'m, S: Stream> Log<'m, S> {
     /// Returns the length of one of its two buffers: it has room for two records, and for what changes of tables
     /// of that length while all slices of them are made.
     const fn half_for(capacities: &Capacities, tables: usize) -> usize {
-        let longest = total!(capacities.frame_length, RECORD_HEAD);
+        let longest = total!(capacities.frame_length, RECORD_HEADER);
         let two = total!(longest, longest);
         let least = if two > MIN_BUFFERS / 2 {
             two
@@ -138,7 +138,7 @@ impl<'m, S: Stream> Log<'m, S> {
             half,
             half,
             capacities.frame_length,
-            RECORD_HEAD,
+            RECORD_HEADER,
             TransferProgress::bytes(tables)
         )
     }
@@ -150,7 +150,7 @@ impl<'m, S: Stream> Log<'m, S> {
         tables: usize,
     ) -> Self {
         let half = Log::<'m, S>::half_for(capacities, tables);
-        let longest = total!(capacities.frame_length, RECORD_HEAD);
+        let longest = total!(capacities.frame_length, RECORD_HEADER);
         Log {
             stage: AtomicU8::new(LogStage::Off as u8),
             heir: AtomicU32::new(0),

@@ -11,6 +11,7 @@ mod leader_log;
 mod log_claim;
 mod log_key;
 mod log_reader;
+mod log_records;
 mod log_writing;
 mod newcomer;
 mod own_frames;

@@ -196,9 +196,63 @@ pub(super) fn transfer<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Chec
     })
 }
 
+/// The number of streams that threads use at once, and the bytes that each carries.
+const STREAMS: usize = 3;
+const LENGTH: usize = 100_000;
+
+/// Writes the bytes of a stream, which begin with that of number `from`, until `limit` is over.
+fn write_all<P: Pal>(pair: &Pair<'_, P>, out: &P::Stream, from: usize, limit: Duration) -> Checked {
+    let timer = pair.timer();
+    let mut buffer = [0; 512];
+    let mut sent = 0;
+    while sent < LENGTH && pair.elapsed(&timer) < limit {
+        let part = &mut buffer[..(LENGTH - sent).min(512)];
+        fill(part, from + sent);
+        match pair.write(out, &[part])? {
+            Moved::Bytes(count) => sent += count,
+            Moved::Nothing => thread::yield_now(),
+            Moved::End => break,
+        }
+    }
+    Ok(())
+}
+
+/// Reads the bytes of a stream, which must begin with that of number `from`, until `limit` is over.
+fn read_all<P: Pal>(
+    pair: &Pair<'_, P>,
+    inward: &P::Stream,
+    from: usize,
+    limit: Duration,
+) -> Checked {
+    let timer = pair.timer();
+    let mut buffer = [0; 700];
+    let mut received = 0;
+    while received < LENGTH {
+        match pair.read(inward, &mut buffer)? {
+            Moved::Bytes(count) => {
+                if let Some(place) = mismatch(&buffer[..count], from + received) {
+                    return Err(broken(
+                        Rule::Threads,
+                        "the bytes of the stream, while other threads use other streams",
+                        format_args!("another byte at place {}", received + place),
+                    ));
+                }
+                received += count;
+            }
+            Moved::Nothing if pair.elapsed(&timer) < limit => thread::yield_now(),
+            _ => {
+                return Err(broken(
+                    Rule::Threads,
+                    "all bytes of a stream, while other threads use other streams",
+                    format_args!("{received} of {LENGTH} bytes in {limit:?}"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn move_bytes<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
-    const STREAMS: usize = 3;
-    const LENGTH: usize = 100_000;
     let pair: Shared<P> = Arc::new(setup.pair());
     let mut threads: Vec<Receiver<Checked>> = vec![];
     for number in 0..STREAMS {
@@ -206,49 +260,9 @@ fn move_bytes<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
         let from = number * 1000;
         let (writer, reader) = (Arc::clone(&pair), Arc::clone(&pair));
         let limit = pair.patience * 4;
-        threads.push(start(move || {
-            let timer = writer.timer();
-            let mut buffer = [0; 512];
-            let mut sent = 0;
-            while sent < LENGTH && writer.elapsed(&timer) < limit {
-                let part = &mut buffer[..(LENGTH - sent).min(512)];
-                fill(part, from + sent);
-                match writer.write(&open.out, &[part])? {
-                    Moved::Bytes(count) => sent += count,
-                    Moved::Nothing => thread::yield_now(),
-                    Moved::End => break,
-                }
-            }
-            Ok(())
-        }));
-        threads.push(start(move || {
-            let timer = reader.timer();
-            let mut buffer = [0; 700];
-            let mut received = 0;
-            while received < LENGTH {
-                match reader.read(&open.inward, &mut buffer)? {
-                    Moved::Bytes(count) => {
-                        if let Some(place) = mismatch(&buffer[..count], from + received) {
-                            return Err(broken(
-                                Rule::Threads,
-                                "the bytes of the stream, while other threads use other streams",
-                                format_args!("another byte at place {}", received + place),
-                            ));
-                        }
-                        received += count;
-                    }
-                    Moved::Nothing if reader.elapsed(&timer) < limit => thread::yield_now(),
-                    _ => {
-                        return Err(broken(
-                            Rule::Threads,
-                            "all bytes of a stream, while other threads use other streams",
-                            format_args!("{received} of {LENGTH} bytes in {limit:?}"),
-                        ));
-                    }
-                }
-            }
-            Ok(())
-        }));
+        let (out, inward) = (open.out, open.inward);
+        threads.push(start(move || write_all(&writer, &out, from, limit)));
+        threads.push(start(move || read_all(&reader, &inward, from, limit)));
     }
     // Meanwhile streams are opened and watched in this thread.
     let mut number = 0;
