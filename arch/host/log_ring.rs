@@ -91,7 +91,7 @@ impl Mapping {
         self.index(HEAD)
     }
 
-    /// Whether the writer has revoked what it has written.
+    /// Returns true if the writer has revoked what it has written.
     fn revoked(&self) -> &AtomicU32 {
         self.index(REVOKED)
     }
@@ -231,7 +231,7 @@ impl RingWriter {
         }))
     }
 
-    /// The reader is not to act upon what was written.
+    /// Revokes what was written: the reader must not act upon it.
     pub(super) fn revoke(&self) {
         // The end of the socket, by which the reader notices it, comes later.
         self.mapping.revoked().store(1, Ordering::Release);

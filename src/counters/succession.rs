@@ -58,19 +58,19 @@ impl SuccessionGauges {
         }
     }
 
-    /// The leader has named the heir, which has all of the leader's state, or has none any more.
+    /// Records the heir that the leader has named, which has all of the leader's state; none if there is none any more.
     pub(crate) fn set_heir(&self, heir: Option<Vmid>) {
         self.heir.set(Vmid::number(heir).into());
     }
 
-    /// The leader's stream has ended. A later call before [`SuccessionGauges::end_outage`] has no effect.
+    /// Records that the leader's stream has ended. A later call before [`SuccessionGauges::end_outage`] has no effect.
     pub(crate) fn begin_outage(&self, now: Time) {
         if self.outage_began.get() == 0 {
             self.outage_began.set(now.0.max(1));
         }
     }
 
-    /// Another process leads from now on.
+    /// Records that another process leads from now on.
     pub(crate) fn end_outage(&self, now: Time, epoch: u32) {
         self.epoch.set(epoch.into());
         let began = self.outage_began.get();

@@ -158,7 +158,7 @@ impl LockTable<'_> {
         self.complete(slot, locked);
     }
 
-    /// A held lock that conflicts with the request.
+    /// Returns a held lock that conflicts with the request.
     pub(super) fn find_blocker(&self, slot: u32) -> Option<u32> {
         let WaitingRequest {
             file,

@@ -74,7 +74,7 @@ impl Leader<'_> {
         );
     }
 
-    /// A digest of the state: two leaders with the same limits that have applied the same operations have
+    /// Returns a digest of the state: two leaders with the same limits that have applied the same operations have
     /// the same one. It goes only through tables that an operation since the last call may have changed.
     pub fn digest(&self) -> u64 {
         self.digest_with(Digest::new())

@@ -217,7 +217,7 @@ impl<'m> Leader<'m> {
         self.roster.given(vmid)
     }
 
-    /// Another process leads from now on.
+    /// Makes another process the leader.
     fn succeed(&mut self, to: Vmid) {
         self.epoch = self.epoch.wrapping_add(1);
         self.roster.remove(to);

@@ -7,7 +7,7 @@ use crate::{Id, Vmid};
 const GRANTS_PER_STEP: usize = 64;
 
 impl Leader<'_> {
-    /// A process that has left is not the one that uses its VMID from now on.
+    /// Forgets that a process with this VMID has left: another process uses the VMID from now on.
     pub(super) fn clear_departed(&mut self, vmid: Vmid) {
         self.departed.remove(vmid);
     }

@@ -310,7 +310,7 @@ impl<'m> DelegatedFiles<'m> {
             })
     }
 
-    /// The slot of the first file in use that matches.
+    /// Returns the slot of the first file in use that matches.
     fn find(&self, matches: impl Fn(&DelegatedFile) -> bool) -> Option<u32> {
         if !parts::DELEGATIONS {
             return None;

@@ -144,7 +144,7 @@ impl<'m> KeptFrames<'m> {
         u32::try_from(waiting.count()).or_broken(u32::MAX)
     }
 
-    /// The request `seq` is answered: the frames before it have arrived.
+    /// Handles the answer to the request `seq`: the frames before that request have arrived.
     pub fn on_answer(&mut self, seq: u64) {
         let Some(place) = self.place(seq).filter(|place| place.seq == seq) else {
             return;
@@ -156,7 +156,7 @@ impl<'m> KeptFrames<'m> {
         }
     }
 
-    /// The leader has answered a MARK.
+    /// Handles the answer to a MARK: the frames up to its number have arrived.
     pub fn on_mark(&mut self, number: u64) {
         if number <= self.marked {
             self.prove(number);
@@ -180,7 +180,7 @@ impl<'m> KeptFrames<'m> {
         self.proven >= self.sent
     }
 
-    /// A MARK with that number was sent.
+    /// Records that a MARK with that number was sent.
     pub fn record_mark(&mut self, number: u64) {
         self.marked = number;
     }
@@ -228,7 +228,7 @@ impl<'m> KeptFrames<'m> {
         self.frame_at(self.resend)
     }
 
-    /// The frame of [`KeptFrames::next_to_resend`] was sent.
+    /// Records that the frame of [`KeptFrames::next_to_resend`] was sent.
     pub fn mark_resent(&mut self) {
         self.resend = self.resend.plus(self.next_to_resend().len());
     }

@@ -104,7 +104,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// At a process that begins to lead: the limits of all that is outstanding begin anew.
+    /// At a process that begins to lead: begins the limits of all outstanding events anew.
     pub(in crate::node) fn enforce_all(&self) {
         let limits = self.leader_limits;
         for limits in [&limits.recalls, &limits.revocations, &limits.starts] {

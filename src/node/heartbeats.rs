@@ -117,7 +117,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// The first bytes of a stream to that peer, with HELLO among them, are written now.
+    /// Records that the first bytes of a stream to that peer, with HELLO among them, are written now.
     pub(in crate::node) fn note_first_write(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if P::MAY_BE_SECURE && self.contact.limit != 0 && Some(peer.vmid()) == self.led_by() {
             let now = self.now().0;
@@ -128,7 +128,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// The leader has announced that it answers heartbeats.
+    /// Begins to limit the leader's silence, because the leader has announced that it answers heartbeats.
     pub(in crate::node) fn limit_silence(&self) {
         if P::MAY_BE_SECURE
             && self.contact.limit != 0
@@ -215,13 +215,13 @@ impl<'m, P: Pal> Node<'m, P> {
         self.disconnect(self.leader_vmid());
     }
 
-    /// Another process leads, and has answered: the silence is counted from now on.
+    /// Counts the silence from now on, because another process leads and has answered.
     pub(in crate::node) fn renew_contact(&self) {
         let now = self.now().0;
         self.contact.confirmed.fetch_max(now, Ordering::SeqCst);
     }
 
-    /// The leader has answered a heartbeat.
+    /// Handles the leader's answer to a heartbeat.
     pub(in crate::node) fn handle_answered_heartbeat(&self, beat: &Heartbeat) {
         let contact = &self.contact;
         if !P::MAY_BE_SECURE || beat.sent_at > contact.sent.load(Ordering::SeqCst) {

@@ -153,7 +153,7 @@ impl<'m> Contention<'m> {
         }
     }
 
-    /// Whether no file was ever found contended.
+    /// Returns true if no file was ever found contended.
     pub(in crate::file_locks) fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -122,7 +122,7 @@ impl LockTable<'_> {
         self.drop_file_if_unused(file);
     }
 
-    /// Whether deferred requests are to be resumed.
+    /// Returns true if deferred requests are to be resumed.
     pub(in crate::file_locks) fn has_resuming(&self) -> bool {
         parts::DELEGATIONS && self.delegations.resuming.has_due()
     }

@@ -99,7 +99,7 @@ impl<'m> DelegationTable<'m> {
         )
     }
 
-    /// The number of entries that were visited.
+    /// Returns the number of entries that were visited.
     #[cfg(debug_assertions)]
     pub(in crate::file_locks) fn steps(&self) -> u64 {
         self.by_number.steps().wrapping_add(self.contention.steps())
@@ -132,7 +132,7 @@ impl<'m> DelegationTable<'m> {
         self.overdue.digest(digest);
     }
 
-    /// The number of lock slots that are reserved for returns.
+    /// Returns the number of lock slots that are reserved for returns.
     pub(in crate::file_locks) fn reserved(&self) -> usize {
         self.count
             .checked_mul(DelegatedLocks::MAX)
@@ -238,7 +238,7 @@ impl LockTable<'_> {
         self.delegation_of(file).is_some() || space.reads != NONE || space.writes != NONE
     }
 
-    /// The member that decides on that space of the file, if it is delegated.
+    /// Returns the member that decides on that space of the file, if it is delegated.
     pub(in crate::file_locks) fn delegation_holder(
         &self,
         file: u32,
@@ -294,7 +294,7 @@ impl LockTable<'_> {
             })
     }
 
-    /// The delegation of the file's record locks.
+    /// Returns the delegation of the file's record locks.
     pub(in crate::file_locks) fn delegation_of(&self, file: u32) -> Option<Delegation> {
         if parts::DELEGATIONS {
             self.file_at(file).delegation

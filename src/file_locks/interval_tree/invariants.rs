@@ -4,7 +4,7 @@ use super::{IntervalTrees, MAX_LEVELS, TreeKind, TreeLink};
 use crate::store::NONE;
 
 impl IntervalTrees<'_> {
-    /// The number of locks in the tree; `None` if the tree is not ordered and balanced. It is slow,
+    /// Returns the number of locks in the tree; `None` if the tree is not ordered and balanced. It is slow,
     /// and meant for tests.
     pub(in crate::file_locks) fn check(&self, tree: TreeKind, root: u32) -> Option<usize> {
         let most = self.slots.in_use();

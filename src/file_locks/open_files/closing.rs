@@ -32,7 +32,7 @@ impl OpenFileTable<'_> {
         Some(slot).filter(|slot| self.at(*slot).requests == 0)
     }
 
-    /// Whether a close removes the last reference to the open file.
+    /// Returns true if a close removes the last reference to the open file.
     pub(in crate::file_locks) fn is_last_holder(&self, open_file: u64, vmid: Vmid) -> bool {
         let slot = self.find_removed_by_close(open_file, vmid);
         slot.is_some_and(|slot| self.is_last(slot))
@@ -88,7 +88,7 @@ impl OpenFileTable<'_> {
         }
     }
 
-    /// Whether the locks of a closed open file are still to be released.
+    /// Returns true if locks of a closed open file are still to be released.
     pub(in crate::file_locks) fn has_closed(&self) -> bool {
         self.listed > 0
     }

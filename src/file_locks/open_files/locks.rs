@@ -95,7 +95,7 @@ impl LockTable<'_> {
         self.open_files.has_closed() || self.has_resuming() || self.is_serving
     }
 
-    /// Does a portion of that.
+    /// Releases a portion of these locks, or resumes or tries a portion of these requests.
     pub fn release_portion(&mut self) {
         self.search.begin();
         if self.is_serving {

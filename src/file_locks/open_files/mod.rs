@@ -232,7 +232,7 @@ impl<'m> OpenFileTable<'m> {
         self.find_any(open_file) == Some(slot) && self.next(slot).is_none()
     }
 
-    /// The open file of a reference that ends with the member: its own, or one that a child which
+    /// Returns the open file of a reference that ends with the member: its own, or one that a child which
     /// will not come has inherited from it.
     pub(super) fn reference_of(
         &self,

@@ -35,7 +35,7 @@ impl OpenFileTable<'_> {
         self.charge_to(slot, payer_among(user));
     }
 
-    /// The member that a reference to the open file is charged to, other than that of a member that
+    /// Returns the member that a reference to the open file is charged to, other than that of a member that
     /// has left.
     pub(in crate::file_locks) fn paying_member(&self, open_file: u64, left: Vmid) -> Option<Vmid> {
         let first = self.find_any(open_file)?;
@@ -52,7 +52,7 @@ impl OpenFileTable<'_> {
         self.quotas.member(self.at(other).payer)
     }
 
-    /// Whether the charges agree with the table. It is slow, and meant for tests.
+    /// Returns true if the charges agree with the table. It is slow, and meant for tests.
     pub(in crate::file_locks) fn check_quotas(&self) -> bool {
         self.quotas.check(&[self.slots.in_use()], &[])
     }

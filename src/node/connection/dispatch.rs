@@ -164,7 +164,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(retry)
     }
 
-    /// On the leader: a member announces the end of its process. A member that has sent HELLO has
+    /// On the leader: handles a member's announcement that its process ends. A member that has sent HELLO has
     /// ended with this message; a process in C ends when it closes its streams.
     fn process_ended(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) {
         if self.is_last_exit(peer, pid) {
@@ -174,14 +174,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// On the leader: whether the member, which has sent HELLO, ends with that process.
+    /// On the leader: returns true if the member, which has sent HELLO, ends with that process.
     fn is_last_exit(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) -> bool {
         self.leading().is_some_and(|leader| {
             peer.is_extended() && leader.lock().processes().is_running(peer.vmid(), pid)
         })
     }
 
-    /// On the leader: the first frame of the peer was no HELLO. So it is a process in C, which
+    /// On the leader: records that the first frame of the peer was no HELLO. So it is a process in C, which
     /// never announces that it runs.
     fn note_without_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         let Some(leader) = self.leading() else { return };

@@ -217,7 +217,7 @@ impl<S> Peer<'_, S> {
         !self.has_inbound.load(Ordering::SeqCst)
     }
 
-    /// On the leader: whether the peer is a member of the family. A member of the leader before this one may
+    /// On the leader: returns true if the peer is a member of the family. A member of the previous leader may
     /// have opened no stream to this process yet.
     pub(crate) fn is_member(&self) -> bool {
         !self.lacks_inbound() || self.awaits_rejoin.load(Ordering::SeqCst)

@@ -37,20 +37,20 @@ impl RecallDebt {
         }
     }
 
-    /// Another process gets the place in the table of peers.
+    /// Clears the debt, because another process gets the slot in the table of peers.
     pub(super) fn clear(&self) {
         self.outstanding.store(0, Ordering::Relaxed);
         self.paid_off.store(0, Ordering::Relaxed);
     }
 
-    /// A recall was sent to the member.
+    /// Records that a recall was sent to the member.
     pub(in crate::node) fn note_recall(&self, now: Time) {
         if self.outstanding.fetch_add(1, Ordering::Relaxed) == 0 {
             self.since.store(now.0, Ordering::Relaxed);
         }
     }
 
-    /// The member has returned a file that was recalled, and for which those requests waited.
+    /// Records that the member has returned a recalled file, for which these requests waited.
     pub(in crate::node) fn note_return(&self, now: Time, awaited_by: AwaitedBy) {
         let outstanding = self.outstanding.load(Ordering::Relaxed);
         // A leader before this one may have sent the recall.
@@ -67,7 +67,8 @@ impl RecallDebt {
         }
     }
 
-    /// When all is paid off, if the member returns a file now and the first nanoseconds do not count.
+    /// Returns the time at which the debt is paid off if the member returns a file now, and the first `grace` nanoseconds of
+    /// the wait do not count.
     #[inline(never)]
     fn paid_off(&self, now: Time, grace: u64) -> u64 {
         let before = self.paid_off.load(Ordering::Relaxed).max(now.0);

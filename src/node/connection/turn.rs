@@ -22,7 +22,7 @@ const FRAMES_AMONG_MANY: u32 = 4;
 /// steps. Another peer waits that long at most.
 const FRAMES_ALONE: u32 = 256;
 
-/// How many entries of the process table a query looks at in the time of one frame.
+/// The number of entries of the process table that a query visits in the time of one frame.
 const ENTRIES_PER_FRAME: usize = 128;
 
 /// The part of its share that a peer has used in a turn.
@@ -39,11 +39,11 @@ pub(crate) struct Share {
 /// The part of the share of its peer that a frame takes.
 #[derive(Clone, Copy)]
 pub(super) struct Cost {
-    /// As how many frames it counts.
+    /// The number of frames as which it counts.
     pub(super) frames: u32,
     /// The frame takes few steps, however full the tables are.
     pub(super) is_cheap: bool,
-    /// The frame may look at all processes.
+    /// The frame may scan the process table.
     pub(super) is_scan: bool,
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct Turns {
     /// The share of each peer, in frames: less than [`FRAMES`] if many peers need the worker, so that a round of
     /// all of them takes about as long as [`FRAMES_ALONE`] frames.
     frames: AtomicU32,
-    /// As how many frames the looks at all processes count that peers had in this turn.
+    /// The number of frames as which the scans of the process table in this turn count.
     scans: AtomicU32,
 }
 
@@ -128,8 +128,8 @@ impl Turns {
         self.scans.store(0, Ordering::Relaxed);
     }
 
-    /// Returns true if one more look at all processes may be had in this turn: all peers together have the
-    /// share of one, because each look delays all others.
+    /// Returns true if one more scan of the process table may run in this turn: all peers together have the
+    /// share of one, because each scan delays all others.
     pub(super) fn take_scan(&self, cost: Cost) -> bool {
         self.scans.fetch_add(cost.frames, Ordering::Relaxed) < FRAMES
     }

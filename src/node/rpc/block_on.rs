@@ -39,7 +39,7 @@ pub(in crate::node) struct ClaimedWaiter<'a, 'm, P: Pal> {
 }
 
 impl<P: Pal> ClaimedWaiter<'_, '_, P> {
-    /// From now on a wake ends the next [`Node::woken`]. A call that must wait for others to check
+    /// Arms the waiter: from now on a wake ends the next [`Node::woken`]. A call that must wait for others to check
     /// what it waits for calls this before.
     pub(in crate::node) fn arm(&self) {
         self.node.waiters.arm(self.token);

@@ -108,7 +108,7 @@ impl Call {
         })
     }
 
-    /// The request has reached this process itself, which answers it later.
+    /// Records that the request has reached this process itself, which answers it later.
     pub(super) fn mark_sent(&mut self) {
         self.step = Step::Sent;
     }

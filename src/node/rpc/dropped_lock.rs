@@ -110,8 +110,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
     }
 
-    /// The request was granted, so the unlock is to be sent. It gets a number of its own: the next leader may send the
-    /// answer to the request again.
+    /// Begins the unlock after a dropped request that was granted. The unlock gets a number of its own, because the next
+    /// leader may send the answer to the request again.
     fn begin_unlock(&self, token: WaitToken) {
         if let Some(waiter) = self.slots.get(token.slot()) {
             let mut state = waiter.state.lock();
@@ -134,14 +134,14 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
     }
 
-    /// The outcome of a dropped request is known, or its leader is gone.
+    /// Records that the outcome of a dropped request is known, or that its leader is gone.
     pub(super) fn count_dropped_lock_end(&self) {
         self.dropped_locks.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// The future of a request for a lock, which was sent, is dropped.
+    /// Handles that the future of a request for a lock, which was sent, is dropped.
     pub(super) fn drop_lock_request(&self, token: WaitToken, lock: (FileLock<'_>, u64)) {
         let delegation = lock.1;
         if let Some(answer) = self.waiters.drop_lock(token, lock, self.now()) {

@@ -14,7 +14,7 @@ impl<F: FnMut()> Undo<F> {
         }
     }
 
-    /// The call has succeeded: nothing is undone.
+    /// Keeps the step, because the call has succeeded.
     pub(in crate::node) fn keep(mut self) {
         self.is_done = true;
     }

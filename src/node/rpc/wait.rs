@@ -114,7 +114,7 @@ impl Interrupt {
         self.raised.store(false, Ordering::SeqCst);
     }
 
-    /// The call that waited with this interrupt waits no longer.
+    /// Forgets the waiter of the call that waited with this interrupt.
     pub(super) fn forget_waiter(&self) {
         self.slot.store(0, Ordering::SeqCst);
     }

@@ -24,9 +24,9 @@ pub(in crate::node) enum Stage {
     Led = 0,
     /// The leader is gone, and its heir has not announced that it leads.
     Orphaned = 1,
-    /// The member has asked the new leader what the old one has taken.
+    /// The member has asked the new leader how many of its frames the old one has applied.
     Rejoining = 2,
-    /// The member sends again what the old leader has not taken.
+    /// The member resends the frames that the old leader has not applied.
     Resending = 3,
     /// The member is the heir of a leader that is gone, and has not taken over yet.
     Candidate = 4,
@@ -43,7 +43,7 @@ pub(in crate::node) struct Following<'m> {
     pub(super) kept: SpinLock<KeptFrames<'m>>,
     /// The number of counted messages that came from the leader.
     pub(super) received: AtomicU64,
-    /// The leader before, while there is none.
+    /// The previous leader, while there is none.
     pub(super) old: AtomicU32,
     /// The last leader that has ended.
     pub(super) ended: AtomicU32,
@@ -57,9 +57,9 @@ pub(in crate::node) struct Following<'m> {
     pub(super) announced_leader: AtomicU32,
     /// The epoch of that process; 0 if it is not known.
     pub(super) announced_epoch: AtomicU32,
-    /// A frame of a leader has come.
+    /// A leader has sent a frame to this process.
     pub(super) has_answer: AtomicBool,
-    /// None had come when the leader was gone: its successor may know nothing of this process.
+    /// The leader had sent no frame when it ended: its successor may not know this process.
     pub(super) is_newcomer: AtomicBool,
     /// As a newcomer: the time at which it asks again who leads.
     pub(super) ask_at: AtomicU64,
@@ -78,7 +78,7 @@ pub(in crate::node) struct Following<'m> {
     pub(super) rejoined_at: AtomicU64,
     /// As a new leader: the number of members to which something is sent again.
     pub(super) resending: AtomicU32,
-    /// As the heir.
+    /// As the heir: what it knows of the leader's liveness.
     pub(super) liveness: LeaderLiveness,
     /// Room for one frame of this process itself, for the worker.
     pub(super) scratch: SpinLock<Option<Buffer<'m>>>,

@@ -67,7 +67,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// The leader states the key of the log that it is about to open.
+    /// Handles the key of the log that the leader is about to open.
     pub(in crate::node) fn expect_log(&self, key: &[u8]) -> Result<bool, Refusal> {
         let key = key.try_into().map(u64::from_le_bytes);
         let key = key.map_err(|_| Refusal::WrongRole)?;

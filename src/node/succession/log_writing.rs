@@ -70,9 +70,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A message is about to be put into the queue of a peer, under the lock of the tables, and its operation to be
-    /// appended. Nothing is written to a peer before [`Node::end_queuing`]: the heir must learn that the message was
-    /// queued before its receiver gets it.
+    /// Announces, under the lock of the tables, that a message is about to be put into the queue of a peer, and its
+    /// operation to be appended to the log. No thread writes to a peer before [`Node::end_queuing`]: the heir must learn
+    /// that the message was queued before its receiver gets it.
     #[inline]
     pub(in crate::node) fn begin_queuing(&self) {
         if let Some(log) = self.leadership.log() {
@@ -80,7 +80,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// The operation is appended, and the tables are unlocked.
+    /// Records that the operation is appended, and the tables are unlocked.
     #[inline]
     pub(in crate::node) fn end_queuing(&self) {
         if let Some(log) = self.leadership.log() {

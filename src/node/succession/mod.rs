@@ -229,7 +229,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: the operations and bytes that the heir's log stream has not taken.
+    /// As the leader: returns the number of operations and bytes that the heir's log stream has not taken.
     pub(in crate::node) fn log_lag(&self) -> (u64, u64) {
         self.log().filter(|_| self.leads()).map_or((0, 0), Log::lag)
     }

@@ -1,5 +1,5 @@
-//! A process whose leader dies before it has joined: it knows no heir, and a successor that knows nothing of it announces
-//! nothing to it. So it asks those whom it knows of who leads.
+//! A process whose leader dies before the process has joined. It knows no heir, and a successor that does not know it
+//! announces nothing to it. So it asks the processes that it knows which process leads.
 
 use core::time::Duration;
 

@@ -19,7 +19,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(heir) = self.leadership.heir() else {
             return;
         };
-        // Nobody else uses it before this process leads.
+        // No other thread uses the buffer before this process leads.
         let Some(sent) = heir.sent.lock().take() else {
             return;
         };
@@ -40,7 +40,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.finish_delivery(&delivery);
         }
         let Ok(message) = frame.message() else { return };
-        // The leader has violated the protocol if one of these fails; there is nobody left to blame.
+        // If one of these fails the old leader has violated the protocol, and its connection is closed already.
         match message {
             Message::Sync(code, sync) => drop(self.on_server_sync(code, &sync)),
             Message::SyncNote { id, note } => drop(self.on_server_sync_note(id, note)),
@@ -86,7 +86,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Executes the frames of this process that the old leader has not taken.
+    /// Executes the frames of this process that the old leader has not applied.
     pub(super) fn execute_own(
         &self,
         tables: &'m LeaderTables<'m>,

@@ -1,4 +1,5 @@
-//! A member whose leader is gone joins its successor, and asks it what the old leader has taken.
+//! A member whose leader is gone rejoins the family under the successor, and asks it how many of the member's frames the old
+//! leader has applied.
 
 use core::time::Duration;
 
@@ -19,8 +20,8 @@ pub(super) const NOBODY: Vmid = Vmid::HIGHEST;
 /// The pause before REJOIN is sent again to a leader that was not ready for it.
 pub(super) const REJOIN_AGAIN: Duration = Duration::from_millis(1);
 
-/// The longest time for which a member to which nobody waits for an answer leaves it to the process that is to lead
-/// to connect with it. All members at once would keep that process from the others.
+/// The time, in nanoseconds, after which a member connects with the process that is to lead at the latest, if none of its
+/// calls waits for an answer. If all members connected at once, that process would be slow to serve those with a call.
 const CONNECT_AT_LAST: u64 = 200_000_000;
 
 /// The result of the end of the connection with the leader.
@@ -126,7 +127,7 @@ impl<'m, P: Pal> Node<'m, P> {
         seen == 0 || now < Time(seen) + self.config.succession_limit
     }
 
-    /// The connection with a process has ended. If that was the leader, and it has named an heir, this
+    /// Handles the end of the connection with a process. If that was the leader, and it has named an heir, this
     /// process waits for the heir to lead, or is the heir.
     pub(in crate::node) fn begin_succession(&self, gone: Vmid) -> Succession {
         let Some(following) = self.following() else {
@@ -181,7 +182,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Succession::Awaited
     }
 
-    /// From now on that process leads, or is to lead. The calls to the leader before wait for it, if their
+    /// Makes that process the one that leads, or is to lead. The calls to the previous leader wait for it, if their
     /// requests are kept; the others make theirs again.
     pub(super) fn set_leader(&self, following: &Following<'m>, leader: Vmid, stage: Stage) {
         let old = self.leader_vmid();
@@ -220,7 +221,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A call waits for a leader: this process connects with the one that is to lead, if it has not yet.
+    /// Connects with the process that is to lead, if this process has not yet, because a call waits for a leader.
     pub(in crate::node) fn hurry_rejoin(&self) {
         if let Some(following) = self.following()
             && following.connect_at.swap(0, Ordering::SeqCst) != 0
@@ -270,7 +271,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// No successor has come: the family has ended for this process.
+    /// Ends the wait for a successor: the family has ended for this process.
     pub(super) fn end_succession(&self, following: &Following<'m>) {
         let leader = self.leader_vmid();
         self.leader_gone.store(true, Ordering::SeqCst);
@@ -332,7 +333,7 @@ impl<'m, P: Pal> Node<'m, P> {
         until
     }
 
-    /// The leader has dismissed this process: it is no heir, and follows nobody.
+    /// Handles the dismissal of this process by its leader.
     pub(in crate::node) fn handle_dismissal(&self, dismissal: Dismissal) -> Result<bool, Refusal> {
         if let Some(following) = self.following() {
             if dismissal.epoch < following.epoch.load(Ordering::SeqCst) {

@@ -104,12 +104,12 @@ impl<P: Pal> Node<'_, P> {
             .is_some_and(|log| log.stage() == LogStage::Resigned)
     }
 
-    /// Returns true if the heir has all that there will be, or was lost before it had.
+    /// Returns true if the heir has the whole log, or was lost before it had.
     pub(in crate::node) fn has_resigned(&self) -> bool {
         !self.is_resigning() || self.has_handed_over()
     }
 
-    /// Returns true if the heir has all that there will be: from then on it leads.
+    /// Returns true if the heir has the whole log: from then on it leads.
     pub(in crate::node) fn has_handed_over(&self) -> bool {
         self.log()
             .is_some_and(|log| log.stage() == LogStage::Resigned && log.is_written())

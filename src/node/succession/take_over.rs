@@ -60,7 +60,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// This process is not the heir: another one is to lead.
+    /// Gives up the candidacy, because this process is not the heir: another one is to lead.
     fn abandon_candidacy(&self, following: &Following<'m>) {
         self.drop_log();
         // This process may have read that it is the heir only after the end of the leader's
@@ -95,7 +95,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let taken = tables.lock().taken(us);
         let taken = self.frames_taken(&following.kept.lock(), taken);
         let Some(taken) = taken.filter(|_| self.has_all_for_itself(heir)) else {
-            // Others may have been answered, too: this process must not lead with an older state.
+            // The old leader has answered this process, and maybe others, in a later state than that of the log: this process
+            // must not lead with an older state.
             log_event!(
                 warn,
                 "the log of the leader does not fit what this process knows of it"
@@ -104,13 +105,13 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let broadcast = tables.lock().broadcast();
         self.close_read_log(heir);
-        // This process follows itself: it takes what the old leader had for it, gives its delegations back,
-        // and executes what the old leader has not taken.
+        // This process follows itself: it handles the old leader's messages for it, returns its delegations, and executes
+        // its own frames that the old leader has not applied.
         self.receive_own(following);
         self.delegated_files.lock().recall_all();
         self.try_return_files();
         tables.lock().apply(&Op::Succeed { to: us });
-        // From the first moment on there is a place for what the leader has for each member.
+        // Each member gets an entry in the table of peers before the tables have a message for it.
         self.adopt_members(tables);
         self.connect_newcomers(tables);
         if let Some(broadcast) = broadcast {
@@ -121,7 +122,8 @@ impl<'m, P: Pal> Node<'m, P> {
         following.set_stage(Stage::Led);
         let epoch = tables.lock().epoch();
         following.epoch.store(epoch, Ordering::SeqCst);
-        // Later than any list that a member has: the last one was named to this process before all others.
+        // The next list of heirs has a higher number than any that a member has: the last list went to this process, as the
+        // heir, before it went to any other member.
         self.raise_config();
         following.heir.store(0, Ordering::SeqCst);
         following.announced_to.store(0, Ordering::SeqCst);
@@ -186,7 +188,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As a leader that has taken over: announces itself to the members, a portion in each turn of the worker, and sends
-    /// again what they have not received. Returns when to run again, if before `until`.
+    /// them the frames of the old leader that they have not received. Returns when to run again, if before `until`.
     pub(super) fn poll_announcements(
         &self,
         tables: &LeaderTables<'m>,
@@ -238,9 +240,9 @@ impl<'m, P: Pal> Node<'m, P> {
         Deadline::Now
     }
 
-    /// The process had left when the leader before ended: that one knew of its exit, or had dismissed it. It asks the
-    /// successor to follow it, and the refusal ends its wait: without that it would wait for a leader for its whole limit.
-    /// Nothing else of it is executed.
+    /// Records that the process had left when the previous leader ended: that leader knew of its exit, or had dismissed it.
+    /// Such a process asks the successor to follow it, and the refusal ends its wait for a leader, which would last for its
+    /// whole limit otherwise. This process executes no other request of it.
     pub(in crate::node) fn note_departed(peer: &PeerRef<'_, 'm, P::Stream>) {
         peer.has_left.store(true, Ordering::SeqCst);
         peer.ended.store(true, Ordering::SeqCst);

@@ -120,7 +120,7 @@ pub struct Client<'m> {
 }
 
 impl<'m> Client<'m> {
-    /// A free slot. `data` is the memory for a handle's value, and limits its length.
+    /// Makes a free slot. `data` is the memory for a handle's value, and limits its length.
     pub fn new(data: &'m mut [u8]) -> Client<'m> {
         Client::from_buffer(Buffer::from_slice(data))
     }
@@ -271,7 +271,7 @@ impl<'m> Client<'m> {
         self.data.initialized().get(..self.length).or_broken(&[])
     }
 
-    /// Whether the value has changed, for a caller that has just acquired the handle, since the last
+    /// Returns whether the value has changed, for a caller that has just acquired the handle, since the last
     /// call of this function, and whether a process died while it held the lease to change it. All
     /// callers get the report of a death until one of them, or another process, has held the lease
     /// to change the value.
@@ -304,7 +304,7 @@ impl<'m> Client<'m> {
         self.reported_deaths
     }
 
-    /// A count that grows with each event that may let a waiting call proceed.
+    /// Returns a count that grows with each event that may let a waiting call proceed.
     pub fn change_count(&self) -> u64 {
         self.change_count
     }

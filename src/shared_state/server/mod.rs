@@ -196,7 +196,7 @@ impl<'m> Server<'m> {
         )
     }
 
-    /// A server without handles, in memory from `arena`, with `data` bytes for each handle's value.
+    /// Makes a server without handles, in memory from `arena`, with `data` bytes for each handle's value.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.

@@ -89,7 +89,7 @@ impl Server<'_> {
         }
     }
 
-    /// The process leads from now on: its leases have no limit.
+    /// Ends the limits of the leases of a process that leads from now on.
     pub(crate) fn end_limits_of(&mut self, vmid: Vmid) {
         for index in 0..self.client_slots.high_water() {
             if self.client(index).vmid == Some(vmid) {

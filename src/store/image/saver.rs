@@ -116,7 +116,7 @@ impl<'b> Saver<'b> {
         self.number
     }
 
-    /// How many entries of that size fit in a slice.
+    /// Returns how many entries of that size fit in a slice.
     fn fitting(&self, size: usize) -> usize {
         let room = self.room.minus(HEAD);
         room.checked_div(size).map_or(1, |fitting| fitting.max(1))

@@ -222,7 +222,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A count that grows whenever the value of the handle changes, or may soon change.
+    /// Returns a count that grows whenever the value of the handle changes, or may soon change.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the handle is closed.

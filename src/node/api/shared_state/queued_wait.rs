@@ -194,7 +194,7 @@ calls! {
         result.ok_or(Error::Invalid(Invalid::Internal))
     }
 
-    /// The same without a result of `poll`.
+    /// Like `wait_for_slot`, for a caller that keeps the result of `poll` itself.
     fn wait_in_queue(
         &self,
         opened: &Opened<'_, 'm>,

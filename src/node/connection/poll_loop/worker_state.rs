@@ -28,7 +28,7 @@ pub(crate) struct UnidentifiedStream<S> {
 }
 
 impl<S: Stream> UnidentifiedStream<S> {
-    /// A new stream.
+    /// Makes the state of a stream that was just accepted.
     pub(in crate::node::connection) fn new(stream: S, until: Time) -> Self {
         UnidentifiedStream {
             stream,
@@ -49,7 +49,7 @@ impl<S: Stream> UnidentifiedStream<S> {
         }
     }
 
-    /// A stream whose VMID is known, and which the worker tries again in a while.
+    /// Makes the state of a stream whose VMID is known, and which the worker tries to identify again in a while.
     pub(in crate::node::connection) fn of(stream: S, vmid: Vmid, until: Time) -> Self {
         UnidentifiedStream {
             vmid: vmid.get().to_le_bytes(),
