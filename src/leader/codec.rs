@@ -1,4 +1,4 @@
-//! The bytes of an operation, for a log: a head of 24 bytes, and after it one frame of the protocol
+//! The bytes of an operation, for a log: a header of 24 bytes, and after it one frame of the protocol
 //! if the operation has a message.
 
 use core::mem::size_of;
@@ -16,7 +16,7 @@ use crate::wire::{Frame, Message, ProcessNote, SyncCode, TooSmall};
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct OpHead {
+struct OpHeader {
     kind: u8,
     flag: u8,
     spare: U16,
@@ -25,8 +25,8 @@ struct OpHead {
     second: U64,
 }
 
-const HEAD: usize = size_of::<OpHead>();
-const _: () = assert!(HEAD == 24);
+const HEADER: usize = size_of::<OpHeader>();
+const _: () = assert!(HEADER == 24);
 
 /// The fields of an operation but its message: kind, flag, VMID and two numbers.
 type Fields = (u8, u8, u32, u64, u64);
@@ -105,18 +105,18 @@ const fn read_sync_code(number: u8) -> Option<SyncCode> {
 }
 
 /// Returns an operation that is about the counted frames of a member.
-fn read_counted(head: &OpHead) -> Option<Op<'static>> {
-    let vmid = Vmid::new(head.vmid.get())?;
-    Some(match head.kind {
+fn read_counted(header: &OpHeader) -> Option<Op<'static>> {
+    let vmid = Vmid::new(header.vmid.get())?;
+    Some(match header.kind {
         35 => Op::SignalAllRefused {
             from: vmid,
-            seq: head.first.get(),
-            errno: read_result(head.second.get())?.err()?,
+            seq: header.first.get(),
+            errno: read_result(header.second.get())?.err()?,
         },
         36 => Op::SyncRefused {
             from: vmid,
-            code: read_sync_code(head.flag)?,
-            id: head.first.get(),
+            code: read_sync_code(header.flag)?,
+            id: header.first.get(),
         },
         37 => Op::Succeed { to: vmid },
         _ => return None,
@@ -178,8 +178,8 @@ impl<'a> Op<'a> {
                 kill,
                 result,
             } => {
-                let head = (21, 0, from.get(), seq, result_field(result));
-                (head, Some((0, Message::PidKill(kill))))
+                let header = (21, 0, from.get(), seq, result_field(result));
+                (header, Some((0, Message::PidKill(kill))))
             }
             Op::SignalAnswered { from, seq, result } => {
                 ((23, 0, from.get(), seq, result_field(result)), None)
@@ -224,7 +224,7 @@ impl<'a> Op<'a> {
     /// [`TooSmall`] if the buffer is too small, or if no frame can hold the operation's message.
     pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, TooSmall> {
         let ((kind, flag, vmid, first, second), message) = self.fields();
-        let head = OpHead {
+        let header = OpHeader {
             kind,
             flag,
             spare: 0.into(),
@@ -232,13 +232,13 @@ impl<'a> Op<'a> {
             first: first.into(),
             second: second.into(),
         };
-        let (to, rest) = buffer.split_at_mut_checked(HEAD).ok_or(TooSmall)?;
+        let (to, rest) = buffer.split_at_mut_checked(HEADER).ok_or(TooSmall)?;
         let length = match message {
             Some((seq, message)) => message.encode(seq, rest)?,
             None => 0,
         };
-        head.write_to(to).map_err(|_| TooSmall)?;
-        Ok(HEAD.plus(length))
+        header.write_to(to).map_err(|_| TooSmall)?;
+        Ok(HEADER.plus(length))
     }
 
     /// Returns the operation at the beginning of the bytes, and its length; `request` gets its message if it is an
@@ -247,23 +247,23 @@ impl<'a> Op<'a> {
         bytes: &'b [u8],
         request: &'a mut Option<Message<'b>>,
     ) -> Option<(Op<'a>, usize)> {
-        let (head, rest) = OpHead::ref_from_prefix(bytes).ok()?;
-        let vmid = Vmid::new(head.vmid.get());
-        let (first, second) = (head.first.get(), head.second.get());
+        let (header, rest) = OpHeader::ref_from_prefix(bytes).ok()?;
+        let vmid = Vmid::new(header.vmid.get());
+        let (first, second) = (header.first.get(), header.second.get());
         let frame = || Frame::parse(rest, rest.len()).ok().flatten();
         let kill = || match frame()?.message().ok()? {
             Message::PidKill(kill) => Some(kill),
             _ => None,
         };
-        let has_frame = matches!(head.kind, 1 | 2 | 4 | 20 | 21 | 29);
-        let op = match head.kind {
+        let has_frame = matches!(header.kind, 1 | 2 | 4 | 20 | 21 | 29);
+        let op = match header.kind {
             1 => {
                 let frame = frame()?;
                 Op::Request {
                     from: vmid?,
                     seq: frame.seq,
                     message: request.insert(frame.message().ok()?),
-                    other: match head.flag {
+                    other: match header.flag {
                         0 => Presence::Absent,
                         1 => Presence::Connected,
                         2 => Presence::Extended,
@@ -296,7 +296,7 @@ impl<'a> Op<'a> {
             11 => Op::ConfirmGrants {
                 to: vmid?,
                 left: first,
-                allows_notices: read_flag(head.flag)?,
+                allows_notices: read_flag(header.flag)?,
             },
             12 => Op::Announce(vmid?),
             13 => Op::AllowReturn(vmid?),
@@ -322,7 +322,7 @@ impl<'a> Op<'a> {
                     from: vmid?,
                     code,
                     sync,
-                    is_extended: read_flag(head.flag)?,
+                    is_extended: read_flag(header.flag)?,
                 },
                 _ => return None,
             },
@@ -338,14 +338,14 @@ impl<'a> Op<'a> {
             },
             31 => Op::Transmitted {
                 id: read_id(second, vmid, first)?,
-                is_extended: read_flag(head.flag)?,
+                is_extended: read_flag(header.flag)?,
             },
             32 => Op::Requeued(read_id(second, vmid, first)?),
             33 => Op::RetryTransmit,
-            _ => read_counted(head)?,
+            _ => read_counted(header)?,
         };
         let length = if has_frame { frame()?.length() } else { 0 };
-        Some((op, HEAD.plus(length)))
+        Some((op, HEADER.plus(length)))
     }
 }
 

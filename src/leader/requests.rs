@@ -34,7 +34,7 @@ impl Leader<'_> {
         if !self.pending_grants.has_room(from) {
             return Err(Error::Full(Resource::Ranges));
         }
-        self.ranges.promise(from, id, to)?;
+        self.ranges.grant_pending(from, id, to)?;
         self.pending_grants.record(from, id, to);
         Ok(())
     }

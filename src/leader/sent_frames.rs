@@ -166,8 +166,8 @@ impl<'m> SentFrames<'m> {
         self.members.get_mut(self.by_vmid.get(vmid.get())? as usize)
     }
 
-    /// Keeps the message that an operation records as queued. The operation is applied afterwards.
-    pub fn on_op(&mut self, leader: &Leader<'_>, op: &Op<'_>) {
+    /// Keeps the message that an operation records as queued: the caller applies the operation afterwards.
+    pub fn before_op(&mut self, leader: &Leader<'_>, op: &Op<'_>) {
         let Op::Transmitted { id, is_extended } = *op else {
             return;
         };

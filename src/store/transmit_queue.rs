@@ -217,14 +217,14 @@ impl<'m> TransmitQueue<'m> {
         both.is_some_and(|(due, deferred)| due.checked_add(deferred) == Some(queued))
     }
 
-    /// Returns whether the slots for which `is_owing` is true, and no others, are in the lists. Slow: for
+    /// Returns whether the slots for which `is_due` is true, and no others, are in the lists. Slow: for
     /// tests.
-    pub(crate) fn check_invariants(&self, is_owing: impl Fn(u32) -> bool) -> bool {
+    pub(crate) fn check_invariants(&self, is_due: impl Fn(u32) -> bool) -> bool {
         let queued = self.due().chain(self.deferred()).count();
         let slots = (0..).zip(self.links.iter());
         let mut owing = 0_usize;
         for (slot, link) in slots {
-            if link.is_queued != is_owing(slot) {
+            if link.is_queued != is_due(slot) {
                 return false;
             }
             owing = owing.plus(usize::from(link.is_queued));
@@ -283,8 +283,8 @@ mod tests {
                 deferred,
                 "{step}"
             );
-            let is_owing = |slot| due.contains(&slot) || deferred.contains(&slot);
-            assert!(queue.check_invariants(is_owing), "step {step}");
+            let is_due = |slot| due.contains(&slot) || deferred.contains(&slot);
+            assert!(queue.check_invariants(is_due), "step {step}");
         }
     }
 }

@@ -16,7 +16,7 @@ fn any_bytes_are_no_operation_or_those_of_the_one_they_decode_to() {
         bytes[0] = rng.u8(..40);
         bytes[1] = rng.u8(..3);
         // The frame has a possible size and any code.
-        bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());
+        bytes[HEADER..HEADER + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());
         let length = rng.usize(..=bytes.len());
         let [mut request, mut reread] = [None; 2];
         let Some((op, length)) = Op::decode(&bytes[..length], &mut request) else {
@@ -83,8 +83,8 @@ fn any_operations_leave_two_leaders_alike_and_sound() {
             } else {
                 rng.u8(64..90)
             };
-            bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());
-            bytes[HEAD + 16] = code;
+            bytes[HEADER..HEADER + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());
+            bytes[HEADER + 16] = code;
             let mut request = None;
             let Some((op, _)) = Op::decode(&bytes, &mut request) else {
                 continue;

@@ -154,12 +154,17 @@ impl<'m> Ranges<'m> {
         self.split_off(from, id, to, Some(to))
     }
 
-    /// Like [`Ranges::change_owner`], but the ID is charged to the payer of the range, until
-    /// [`Ranges::charge_receiver`]: `to` has not connected.
+    /// Like [`Ranges::change_owner`], for a process that has not connected: the ID is charged to the payer of the range
+    /// until [`Ranges::charge_receiver`].
     ///
     /// # Errors
     /// As there.
-    pub(in crate::leader) fn promise(&mut self, from: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
+    pub(in crate::leader) fn grant_pending(
+        &mut self,
+        from: Vmid,
+        id: Id,
+        to: Vmid,
+    ) -> Result<(), Error> {
         self.split_off(from, id, to, None)
     }
 

@@ -27,8 +27,8 @@ pub(in crate::leader) enum DueNotice {
 }
 
 impl Entry {
-    /// Returns true if a notice about the process is due: to its parent, or to itself.
-    fn is_owing(&self) -> bool {
+    /// Returns true if a notice about the process is due: one to its parent, or one to the process itself.
+    fn is_notice_due(&self) -> bool {
         self.notice_due || self.notice().is_some()
     }
 
@@ -85,7 +85,11 @@ impl Processes<'_> {
     /// Notes whether a notice about the process in that slot is due. To be called after each change of what
     /// notices depend on.
     pub(super) fn update_outbox(&mut self, slot: u32) {
-        if self.entries.get(slot as usize).is_some_and(Entry::is_owing) {
+        if self
+            .entries
+            .get(slot as usize)
+            .is_some_and(Entry::is_notice_due)
+        {
             self.outbox.push(slot);
         } else {
             self.outbox.remove(slot);
@@ -103,7 +107,7 @@ impl Processes<'_> {
     pub(super) fn check_outbox(&self) -> bool {
         let entry = |slot: u32| self.entries.get(slot as usize);
         self.outbox
-            .check_invariants(|slot| entry(slot).is_some_and(Entry::is_owing))
+            .check_invariants(|slot| entry(slot).is_some_and(Entry::is_notice_due))
     }
 
     /// Returns true if an exit notice or a notice about a relative is due.

@@ -75,7 +75,7 @@ struct World<'m> {
 
 impl World<'_> {
     fn apply(&mut self, op: &Op<'_>) -> Outcome {
-        self.sent.on_op(&self.leader, op);
+        self.sent.before_op(&self.leader, op);
         let outcome = self.leader.apply(op);
         self.sent.after_op(&self.leader, op, &outcome);
         outcome

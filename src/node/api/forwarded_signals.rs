@@ -76,7 +76,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// As a new leader: goes on with the signal for all that was the last thing that the leader before has written.
+    /// As a new leader: goes on with a signal for all whose operations were the last ones in the log of the previous leader.
     pub(in crate::node) fn end_broadcast(&self, leader: &LeaderTables<'_>, broadcast: &Broadcast) {
         self.signal_members(&mut leader.lock(), broadcast);
         let us = self.identity.vmid;

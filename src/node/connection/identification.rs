@@ -186,7 +186,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = self.leading() else {
             return true;
         };
-        // A member of the leader before this one rejoins with the VMID that it has.
+        // A member of the previous leader rejoins with the VMID that it has.
         let is_awaited = |peer: PeerRef<'_, 'm, P::Stream>| {
             peer.awaits_rejoin.load(Ordering::SeqCst) && peer.lacks_inbound()
         };

@@ -53,7 +53,7 @@ impl RecallDebt {
     /// Records that the member has returned a recalled file, for which these requests waited.
     pub(in crate::node) fn note_return(&self, now: Time, awaited_by: AwaitedBy) {
         let outstanding = self.outstanding.load(Ordering::Relaxed);
-        // A leader before this one may have sent the recall.
+        // A previous leader may have sent the recall.
         if let Some(left) = outstanding.checked_sub(1) {
             // What waits for another file may be a request of any kind.
             let grace = match awaited_by {

@@ -16,7 +16,7 @@ use crate::wire::{FrameWriter, Message};
 /// The minimum length of the two buffers of the log together, in bytes.
 const MIN_BUFFERS: usize = 128 << 10;
 
-/// The bytes of a record beside its operation's message: the head of a frame and that of the operation.
+/// The bytes of a record beside its operation's message: the header of a frame and that of the operation.
 const RECORD_HEADER: usize = 64;
 
 /// The number of writes after which the heir is asked to read, on a stream that may hold few writes.
@@ -49,8 +49,8 @@ pub(super) struct LogQueue<'m> {
 pub(super) struct LogWriter<'m, S> {
     pub(super) stream: Option<S>,
     pub(super) draining: FrameWriter<'m>,
-    /// The bytes of the [head](super::log_key::log_head) that were written.
-    pub(super) head_sent: usize,
+    /// The bytes of the [header](super::log_key::log_header) that were written.
+    pub(super) header_sent: usize,
     pub(super) transfer: TransferProgress<'m>,
 }
 
@@ -193,7 +193,7 @@ impl<'m, S: Stream> Log<'m, S> {
                 LogWriter {
                     stream: None,
                     draining: FrameWriter::with_buffer(arena.alloc_buffer(half)),
-                    head_sent: 0,
+                    header_sent: 0,
                     transfer: TransferProgress::new(arena, tables),
                 },
             ),
@@ -371,7 +371,7 @@ impl<'m, S: Stream> Log<'m, S> {
     pub(super) fn reset(&self, writer: &mut LogWriter<'m, S>) {
         writer.stream = None;
         writer.draining.clear();
-        writer.head_sent = 0;
+        writer.header_sent = 0;
         let mut queue = self.queue.lock();
         queue.filling.clear();
         let appended = self.appended.load(Ordering::SeqCst);

@@ -25,15 +25,15 @@ pub(in crate::node) struct LogKeyFrame {
 }
 
 /// The first bytes of a log: the leader's VMID, and the frame with the key.
-pub(super) const LOG_HEAD: usize = VMID_LENGTH + KEY_FRAME;
+pub(super) const LOG_HEADER: usize = VMID_LENGTH + KEY_FRAME;
 
 /// Returns the first bytes of a log.
-pub(super) fn log_head(vmid: Vmid, key: u64) -> [u8; LOG_HEAD] {
-    let mut head = [0; LOG_HEAD];
-    let (first, frame) = head.split_at_mut(VMID_LENGTH);
+pub(super) fn log_header(vmid: Vmid, key: u64) -> [u8; LOG_HEADER] {
+    let mut header = [0; LOG_HEADER];
+    let (first, frame) = header.split_at_mut(VMID_LENGTH);
     copy(first, &vmid.get().to_le_bytes());
     let is_encoded = Message::Log(&key.to_le_bytes()).encode(0, frame).is_ok();
-    is_encoded.then_some(head).or_broken([0; LOG_HEAD])
+    is_encoded.then_some(header).or_broken([0; LOG_HEADER])
 }
 
 impl LogKeyFrame {

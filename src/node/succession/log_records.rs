@@ -121,7 +121,7 @@ fn apply_record<S: Stream>(
     let mut tables = tables.lock();
     let mut sent = heir.sent.lock();
     if let Some(sent) = &mut *sent {
-        sent.on_op(&tables, &op);
+        sent.before_op(&tables, &op);
     }
     let outcome = tables.apply(&op);
     if let Some(sent) = &mut *sent {

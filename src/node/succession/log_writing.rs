@@ -1,7 +1,7 @@
 //! A leader writes its log to the heir, and waits where the heir must be able to read it first.
 
 use super::leader_log::{Log, LogStage, LogWriter};
-use super::log_key::{LOG_HEAD, log_head};
+use super::log_key::{LOG_HEADER, log_header};
 use crate::invariant::{Count, OrBroken};
 use crate::node::Node;
 use crate::pal::fault::checked_write;
@@ -166,9 +166,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Writes the log as far as its stream takes it. Returns false if it takes no more at present, or is
     /// broken.
     fn drain_log(&self, log: &Log<'m, P::Stream>, writer: &mut LogWriter<'m, P::Stream>) -> bool {
-        let mut head = [0; LOG_HEAD];
-        if writer.head_sent < LOG_HEAD {
-            head = log_head(self.identity.vmid, log.key.load(Ordering::SeqCst));
+        let mut header = [0; LOG_HEADER];
+        if writer.header_sent < LOG_HEADER {
+            header = log_header(self.identity.vmid, log.key.load(Ordering::SeqCst));
         }
         loop {
             if writer.draining.is_empty() {
@@ -182,16 +182,16 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(stream) = &writer.stream else {
                 return false;
             };
-            let rest_of_head = head.get(writer.head_sent..).or_broken(&[]);
-            let bytes = if rest_of_head.is_empty() {
+            let rest_of_header = header.get(writer.header_sent..).or_broken(&[]);
+            let bytes = if rest_of_header.is_empty() {
                 writer.draining.unsent()
             } else {
-                rest_of_head
+                rest_of_header
             };
             match checked_write(stream.write(&[bytes]), bytes.len()) {
-                Ok(count) if !rest_of_head.is_empty() => {
-                    writer.head_sent = writer.head_sent.plus(count);
-                    if writer.head_sent == LOG_HEAD && !log.begin(writer) {
+                Ok(count) if !rest_of_header.is_empty() => {
+                    writer.header_sent = writer.header_sent.plus(count);
+                    if writer.header_sent == LOG_HEADER && !log.begin(writer) {
                         return false;
                     }
                 }

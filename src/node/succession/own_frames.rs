@@ -117,8 +117,8 @@ impl<'m, P: Pal> Node<'m, P> {
         *following.scratch.lock() = Some(scratch);
     }
 
-    /// Returns true if this process is about to lead, and executes what it has sent to the leader before: also what it
-    /// sent before its exit, which is under way.
+    /// Returns true if this process is about to lead and executes its own frames to the previous leader, also those that it
+    /// sent before an exit that is under way.
     pub(in crate::node) fn executes_kept_frames(&self) -> bool {
         let following = self.leadership.following();
         following.is_some_and(|following| following.stage() == Stage::Candidate)

@@ -188,7 +188,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let old = self.leader_vmid();
         let is_other = leader != NOBODY && leader != self.identity.vmid;
         let is_urgent = {
-            // No frame is kept for the leader before any more.
+            // From now on no frame is kept for the previous leader.
             let kept = following.kept.lock();
             let is_urgent = stage != Stage::Orphaned || !kept.is_proven();
             let connect_at = if is_urgent || !is_other {
@@ -280,7 +280,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // If this process was the heir, messages that the next leader was to decide wait no more.
         self.drop_log();
         // No leader confirms any more how the children ended that have said it themselves. The process that was to lead
-        // may live: only the leader before is gone.
+        // may live: only the previous leader is gone.
         let gone = Vmid::new(following.old.load(Ordering::SeqCst)).map_or(NOBODY, |old| old);
         self.handle_child_gone(gone);
         // Calls that wait for children, or for all others to leave, check again.

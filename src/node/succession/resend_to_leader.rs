@@ -31,9 +31,9 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let is_newcomer = following.is_newcomer.load(Ordering::SeqCst);
         let taken = match rejoined.taken {
-            // This process has joined no leader before, so nothing was taken.
+            // This process had not joined the old leader, so that leader has applied none of its frames.
             Err(Errno::EPERM) if is_newcomer => Ok(0),
-            // The peer was named as the leader by a process that did not know its end.
+            // A process that did not know the end of the peer has named the peer as the leader.
             Err(Errno::ESTALE) if is_newcomer => Err(Errno::EAGAIN),
             taken => taken,
         };

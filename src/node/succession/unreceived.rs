@@ -17,10 +17,10 @@ use crate::wire::{Message, whole_frames};
 /// The bytes of frames in one record, and those before them: the VMID, whether it is the member's first record, and the
 /// number of the counted messages before the frames.
 const PART: usize = 1024;
-const HEAD: usize = 16;
+const HEADER: usize = 16;
 
-/// The bytes of a record beside its content: the head of a frame.
-const FRAME_HEAD: usize = 32;
+/// The bytes of a record beside its content: the header of a frame.
+const FRAME_HEADER: usize = 32;
 
 /// The members that are looked at in one turn of the worker.
 const MEMBERS_PER_TURN: usize = 64;
@@ -34,7 +34,7 @@ struct UnreceivedRecord<'a> {
 }
 
 impl<'a> UnreceivedRecord<'a> {
-    fn encode<'b>(&self, space: &'b mut [u8; HEAD + PART]) -> &'b [u8] {
+    fn encode<'b>(&self, space: &'b mut [u8; HEADER + PART]) -> &'b [u8] {
         let vmid = self.to.get().to_le_bytes();
         let is_first = u32::from(self.is_first).to_le_bytes();
         let base = self.base.to_le_bytes();
@@ -142,7 +142,7 @@ impl<'m, P: Pal> Node<'m, P> {
 /// Returns the bytes of the log that records with frames of that length take.
 fn room_for(frames: usize) -> usize {
     let records = frames.checked_div(PART).or_broken(0).plus(1);
-    let heads = records.checked_mul(HEAD + FRAME_HEAD);
+    let heads = records.checked_mul(HEADER + FRAME_HEADER);
     frames.plus(heads.or_broken(usize::MAX))
 }
 
@@ -197,7 +197,7 @@ impl<'l, 'm, S: Stream> Records<'l, 'm, S> {
             base: self.base,
             frames: self.part.get(..self.length).or_broken(&[]),
         };
-        let mut space = [0; HEAD + PART];
+        let mut space = [0; HEADER + PART];
         if !self.log.append(&Message::State(record.encode(&mut space))) {
             self.log.has_overflowed.store(true, Ordering::SeqCst);
         }

@@ -175,7 +175,7 @@ impl World<'_, '_> {
         let mut request = None;
         let (op, _) = Op::decode(&record, &mut request).unwrap();
         let tables = &mut self.leaders[HEIR];
-        self.sent.on_op(tables, &op);
+        self.sent.before_op(tables, &op);
         let outcome = tables.apply(&op);
         self.sent.after_op(tables, &op, &outcome);
         self.note_applied(HEIR, &op, &outcome);
