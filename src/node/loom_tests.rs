@@ -85,7 +85,7 @@ fn loom_a_wait_has_one_outcome() {
                 }
                 (outcome, _) => panic!("{outcome:?}, and something else became of the answer"),
             }
-            assert_eq!(waiters.fill().0, 0, "the waiter is free");
+            assert_eq!(waiters.usage().0, 0, "the waiter is free");
             waiters
                 .claim(PEER, WHAT, None, LateReply::Drop, false)
                 .unwrap();
@@ -271,7 +271,7 @@ fn loom_a_peer_is_released_once() {
         if let Some(peer) = peers.find(PEER) {
             peers.remove(&peer);
         }
-        assert_eq!(peers.fill().0, 0);
+        assert_eq!(peers.usage().0, 0);
         let peer = peers.find_or_add(PEER);
         assert!(peer.is_ok(), "the place is free");
         assert!(
@@ -279,7 +279,7 @@ fn loom_a_peer_is_released_once() {
             "and there is one only"
         );
         drop(peer);
-        assert_eq!(peers.fill().0, 0, "nothing was sent to it");
+        assert_eq!(peers.usage().0, 0, "nothing was sent to it");
     });
 }
 
@@ -328,7 +328,7 @@ fn no_frame_is_left_behind(failures: &[ConnectError]) {
 fn loom_a_peer_that_does_not_listen_is_removed() {
     check(|| {
         let node = two_threads_send(&[ConnectError::NotListening; 8], drop);
-        assert_eq!(node.peers.fill().0, 0, "the peer is removed");
+        assert_eq!(node.peers.usage().0, 0, "the peer is removed");
     });
 }
 
@@ -407,7 +407,7 @@ fn loom_the_grant_of_a_handle_wakes_all_waiters() {
         use_it(&node);
         other.join().unwrap();
         worker.join().unwrap();
-        assert_eq!(node.waiters.fill().0, 0);
+        assert_eq!(node.waiters.usage().0, 0);
     });
 }
 
@@ -457,5 +457,5 @@ fn the_grant_of_a_handle_wakes_the_future(is_dropped: bool) {
             node.unlock_sync(handle, state, None).unwrap();
         }
     }
-    assert_eq!(node.waiters.fill().0, 0);
+    assert_eq!(node.waiters.usage().0, 0);
 }

@@ -38,8 +38,8 @@ impl<P: Pal> Node<'_, P> {
             pools.own_ranges.set((own.len(), own.peak()));
         }
         let queues = self.peers.queue_usage();
-        pools.peers.set(self.peers.fill());
-        pools.waiters.set(self.waiters.fill());
+        pools.peers.set(self.peers.usage());
+        pools.waiters.set(self.waiters.usage());
         pools.children.set(self.children.lock().usage());
         pools
             .delegated_files

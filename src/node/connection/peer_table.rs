@@ -234,11 +234,11 @@ impl<'m, S> Peers<'m, S> {
 
     /// Returns true if any peer has a connection with this process, or will get one.
     pub(crate) fn is_any_connected(&self) -> bool {
-        self.fill().0 > 0 && self.all().any(|peer| peer.has_connection())
+        self.usage().0 > 0 && self.all().any(|peer| peer.has_connection())
     }
 
     /// Returns the number of peers now, and the highest number so far.
-    pub(crate) fn fill(&self) -> (usize, usize) {
+    pub(crate) fn usage(&self) -> (usize, usize) {
         let directory = self.directory.lock();
         (directory.by_vmid.len(), directory.by_vmid.peak())
     }

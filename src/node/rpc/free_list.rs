@@ -74,7 +74,7 @@ impl<'m> FreeList<'m> {
     }
 
     /// Returns the number of slots in use now, and the highest number so far.
-    pub(super) fn fill(&self) -> (usize, usize) {
+    pub(super) fn usage(&self) -> (usize, usize) {
         let limit = self.stack.len();
         (limit.minus(self.free), limit.minus(self.least_free))
     }
@@ -117,7 +117,7 @@ mod tests {
                     next = slot + 1;
                 }
                 assert!(taken.iter().eq(&found), "{taken:?} {found:?}");
-                assert_eq!(list.fill().0, taken.len());
+                assert_eq!(list.usage().0, taken.len());
             }
         }
     }

@@ -364,7 +364,7 @@ impl<'m, E: Event> Waiters<'m, E> {
     }
 
     /// Returns the number of waiters in use now, and the highest number so far.
-    pub(crate) fn fill(&self) -> (usize, usize) {
-        self.free.lock().fill()
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        self.free.lock().usage()
     }
 }

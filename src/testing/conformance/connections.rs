@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::pair::{Moved, Side, TRIES, fill};
+use super::pair::{Moved, Pair, Side, TRIES, fill};
 use super::rules::Rule;
 use super::setup::CheckSetup;
 use super::violation::{Checked, broken};
@@ -87,17 +87,11 @@ pub(super) fn not_listening<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     ))
 }
 
-/// Streams are opened and not accepted, until there is no room; then each is accepted.
-pub(super) fn backlog<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
-    let pair = setup.pair();
-    let mut outs: heapless::Vec<(P::Stream, usize), BACKLOG> = heapless::Vec::new();
-    let full = |opened: usize| {
-        broken(
-            Rule::Backlog,
-            "Busy where the backlog is full: the process listens",
-            format_args!("NotListening after {opened} streams that were not accepted"),
-        )
-    };
+/// The streams that were opened, and how many bytes were written to each.
+type Opened<S> = heapless::Vec<(S, usize), BACKLOG>;
+
+/// Opens streams to the second node, which accepts none, until there is no room for more.
+fn fill_backlog<P: Pal>(pair: &Pair<'_, P>, outs: &mut Opened<P::Stream>) -> Checked {
     'opening: while !outs.is_full() {
         let timer = pair.timer();
         while pair.elapsed(&timer) < BUSY {
@@ -111,7 +105,16 @@ pub(super) fn backlog<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
                     continue 'opening;
                 }
                 Err(ConnectError::Busy) => pair.poll(),
-                Err(ConnectError::NotListening) => return Err(full(outs.len())),
+                Err(ConnectError::NotListening) => {
+                    return Err(broken(
+                        Rule::Backlog,
+                        "Busy where the backlog is full: the process listens",
+                        format_args!(
+                            "NotListening after {} streams that were not accepted",
+                            outs.len()
+                        ),
+                    ));
+                }
                 Err(ConnectError::NotAllowed) => {
                     return Err(broken(
                         Rule::Backlog,
@@ -123,6 +126,14 @@ pub(super) fn backlog<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
         }
         break;
     }
+    Ok(())
+}
+
+/// Streams are opened and not accepted, until there is no room; then each is accepted.
+pub(super) fn backlog<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
+    let pair = setup.pair();
+    let mut outs = Opened::new();
+    fill_backlog(&pair, &mut outs)?;
     // Each carries the VMID of its node and its number.
     // An attempt that was refused as `Busy` may have begun a stream, which carries nothing.
     let mut inwards: heapless::Vec<(P::Stream, [u8; 8], usize), { 2 * BACKLOG }> =
