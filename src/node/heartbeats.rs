@@ -293,7 +293,7 @@ impl<'m, P: Pal> Node<'m, P> {
         !matches!(self.put(peer, 0, &answer), Err(Error::Full(_)))
     }
 
-    /// Returns the time at which what a peer had is reclaimed that was lost; none if it was not.
+    /// Returns the time at which the resources of a lost peer are reclaimed; none if the peer was not lost.
     pub(in crate::node) fn kept_until(peer: &PeerRef<'_, 'm, P::Stream>) -> Option<Time> {
         let until = || Time(peer.kept_until.load(Ordering::SeqCst));
         P::MAY_BE_SECURE.then(until).filter(|until| until.0 != 0)

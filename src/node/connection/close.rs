@@ -1,4 +1,4 @@
-//! Closing connections, and freeing what the peer had.
+//! Closing connections: the last frames of the peer, the end of its streams, and the notice to all that depends on them.
 
 use crate::invariant::Count;
 use crate::sync::Ordering;

@@ -60,17 +60,17 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) heir: AtomicU32,
     /// The key with which it begins.
     pub(super) key: AtomicU64,
-    /// The bytes that were appended, and those that were written.
+    /// The number of bytes that were appended, and of those that were written.
     pub(super) appended: AtomicU64,
     pub(super) written: AtomicU64,
     /// The operations that were appended since all was written.
     pub(super) unwritten_ops: AtomicU64,
     half: usize,
-    /// The most bytes that wait to be written before new operations wait.
+    /// The number of bytes that may wait to be written; new operations wait while there are more.
     limit: u64,
     /// The log lost a record, since there was no room.
     pub(super) has_overflowed: AtomicBool,
-    /// The messages that are put into queues of peers and whose operations are not appended yet.
+    /// The number of messages that were put into the queues of peers, and whose operations are not appended yet.
     pub(super) queuing: AtomicU32,
     /// A queue of a peer waits until the log is written.
     pub(super) is_awaited: AtomicBool,
@@ -82,9 +82,9 @@ pub(in crate::node) struct Log<'m, S> {
     pub(super) is_choice_due: AtomicBool,
     /// The heir's process or its connection may have ended.
     pub(super) has_heir_ended: AtomicBool,
-    /// The heirs that were lost, one after another, before one was named.
+    /// The number of heirs that were lost, one after another, before one was named.
     pub(super) losses: AtomicU32,
-    /// Whether the heir's platform receives the log in another way than through the stream, and this one sends it so.
+    /// The platforms of this process and of the heir both carry the log in another way than through the stream.
     pub(super) is_shared: AtomicBool,
     /// The bytes that the stream holds, if writes of any length fill it alike; else 0.
     holds: AtomicU64,

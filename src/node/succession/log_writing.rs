@@ -91,8 +91,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Has the worker write the queues again when the log is written. A worker that knows of that is not woken again:
-    /// it looks at a blocked log from time to time.
+    /// Has the worker write the queues again when the log is written. The worker is woken only once for that: it tries a
+    /// blocked log again from time to time.
     fn await_log(&self, log: &Log<'m, P::Stream>) {
         if !log.is_awaited.swap(true, Ordering::SeqCst) {
             self.wake();

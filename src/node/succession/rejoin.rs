@@ -102,15 +102,16 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(true)
     }
 
-    /// Ends the connection with a leader that this process does not follow. The end of the streams shows that: the leader
-    /// would wait for it when it leaves.
+    /// Ends the connection with a leader that this process does not follow. Otherwise that leader would wait for this
+    /// process when it leaves.
     fn leave_leader(&self, leader: &PeerRef<'_, 'm, P::Stream>) {
         self.children.lock().lose_sight_of(leader.vmid());
         self.disconnect_peer(leader);
     }
 
-    /// Returns true if a leader has ended, and what it has written is read to the end: its successor may have only the
-    /// last part of it. It takes at most as long as calls wait for a successor.
+    /// Returns true if the peer is a leader that has ended and whose stream is not read to its end yet. Its successor may
+    /// have only the last of the frames that it has written, so the stream is read to the end, for as long as calls wait for
+    /// a successor at most.
     pub(in crate::node) fn awaits_rest_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         let Some(following) = self.following() else {
             return false;

@@ -1,7 +1,8 @@
-//! The frames that wait for members when an heir gets the state go to the heir, too: it can't compute them itself.
+//! The leader forwards the unreceived frames of each member to a new heir: those that were queued before the heir had the
+//! state. The heir can't compute them itself.
 //!
-//! They follow the state in the log, member by member, before the heir is named: first what is in the queues, then what the
-//! former leader had for members that have not rejoined.
+//! They follow the state in the log, member by member, before the leader names the heir: first the frames in the send
+//! queues, then those of the previous leader for members that have not rejoined.
 
 use super::frame_kinds::{is_answer_to_request, is_counted_from_leader};
 use super::leader_log::Log;
@@ -14,15 +15,17 @@ use crate::store::copy;
 use crate::sync::Ordering;
 use crate::wire::{Message, whole_frames};
 
-/// The bytes of frames in one record, and those before them: the VMID, whether it is the member's first record, and the
-/// number of the counted messages before the frames.
+/// The bytes of frames in one record.
 const PART: usize = 1024;
+
+/// The bytes of a record before the frames: the VMID, whether it is the member's first record, and the number of counted
+/// messages before the frames.
 const HEADER: usize = 16;
 
 /// The bytes of a record beside its content: the header of a frame.
 const FRAME_HEADER: usize = 32;
 
-/// The members that are looked at in one turn of the worker.
+/// The number of members whose frames are forwarded in one turn of the worker.
 const MEMBERS_PER_TURN: usize = 64;
 
 /// The content of a record.
@@ -60,8 +63,8 @@ impl<'a> UnreceivedRecord<'a> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// As the leader: appends to the log what members that have not rejoined have not received, as far as there is
-    /// room. Returns true if it was all.
+    /// As the leader: appends to the log the unreceived frames of members that have not rejoined, as far as there is room.
+    /// Returns true if these were all.
     pub(super) fn forward_unreceived(&self, log: &Log<'m, P::Stream>) -> bool {
         let (Some(tables), Some(heir)) = (self.leading(), self.leadership.heir()) else {
             return true;
@@ -72,7 +75,7 @@ impl<'m, P: Pal> Node<'m, P> {
             log.forwarded_to.store(u32::MAX, Ordering::SeqCst);
         }
         for _ in 0..MEMBERS_PER_TURN {
-            // Under both locks: each later frame is computed by the heir.
+            // Under both locks, because the heir computes each frame that is queued later.
             let tables = tables.lock();
             let last = Vmid::new(log.forwarded_to.load(Ordering::SeqCst));
             let Some(member) = tables.next_member(last) else {
@@ -83,7 +86,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 && let Some((base, frames)) = sent.as_ref().and_then(|sent| sent.kept(member))
             {
                 let room = room_for(frames.len());
-                // A longer record is lost to the next heir, as if this process had not had these frames.
+                // The next heir does not get more frames than the log has room for: it leads as if this process had not had
+                // them.
                 if room < log.half() {
                     if log.room() < room {
                         return false;
@@ -100,9 +104,9 @@ impl<'m, P: Pal> Node<'m, P> {
         false
     }
 
-    /// As the leader that has just given its state to the heir, under the lock of the tables: appends to the log what
-    /// waits in the queue of a member, which the state counts as given to it. Returns false if that is not possible at
-    /// present.
+    /// As the leader that has just sent its state to the heir, under the lock of the tables: appends to the log the frames
+    /// in the send queue of a member, which the state counts as given to the member. Returns false if that is not possible
+    /// at present.
     pub(super) fn hand_over_queue(
         &self,
         log: &Log<'m, P::Stream>,
@@ -214,7 +218,7 @@ fn kept_frames(frames: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     })
 }
 
-/// As the heir: takes what a record has. Returns false if it is not as it must be.
+/// As the heir: keeps the frames of a record. Returns false if no correct leader writes this record.
 pub(super) fn take_unreceived(sent: &mut SentFrames<'_>, bytes: &[u8]) -> bool {
     UnreceivedRecord::decode(bytes).is_some_and(|record| {
         let base = record.is_first.then_some(record.base);

@@ -41,7 +41,8 @@ impl<S: Stream> UnidentifiedStream<S> {
         }
     }
 
-    /// Notes which process has opened the stream: most streams have their VMID at once, and nobody asks that.
+    /// Records which process has opened the stream, for a stream that is kept. Most streams have their VMID at once, and need
+    /// no such system call.
     pub(in crate::node::connection) fn with_opener(self) -> Self {
         UnidentifiedStream {
             opener: self.opener.or_else(|| self.stream.opener()),
