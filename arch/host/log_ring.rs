@@ -5,8 +5,8 @@
 //! its end shows the end of the other process; nothing else is sent over it. What the writer has published in the ring
 //! outlives it, as what a socket has taken does.
 //!
-//! Neither side believes what the other one can write: its index is only compared with the own one, which is kept
-//! outside of the ring. Places in the ring come from the own index.
+//! Neither side trusts what the other one can write: each keeps its own index outside of the ring as well, takes places in
+//! the ring from that copy only, and compares it with the index of the other side.
 #![allow(
     unsafe_code,
     clippy::cast_ptr_alignment,
@@ -38,13 +38,16 @@ use crate::pal::StreamError;
 /// The bytes that the ring holds: a power of two.
 pub(super) const SIZE: u32 = 1 << 18;
 
-/// The places of the two indexes, in bytes: far enough from each other that no cache line is shared, even if the processor
-/// reads two lines at once. And that of the bytes.
+/// The place of the writer's index, the tail of the ring, in bytes.
 const TAIL: usize = 0;
+/// The place of the reader's index, the head of the ring: so far from the tail that they share no cache line, even if the
+/// processor reads two lines at once.
 const HEAD: usize = 128;
 /// The place of a number that is not 0 once the writer has revoked the log.
 const REVOKED: usize = 256;
+/// The place of the first byte of the log.
 const BYTES: usize = 4096;
+/// The length of the shared memory.
 const LENGTH: usize = BYTES + SIZE as usize;
 
 /// The bit of the writer's index that the reader sets when it reads no more. An index is counted modulo this number.
@@ -91,7 +94,7 @@ impl Mapping {
         self.index(HEAD)
     }
 
-    /// Returns true if the writer has revoked what it has written.
+    /// Returns the number that is not 0 once the writer has revoked the log.
     fn revoked(&self) -> &AtomicU32 {
         self.index(REVOKED)
     }
@@ -243,7 +246,7 @@ impl RingWriter {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut head = self.head.load(Ordering::Relaxed);
         if free(head, tail) < length {
-            // Not before the reader's copy of what it has read.
+            // The acquire makes the writer overwrite bytes only after the reader has copied them.
             let now = self.mapping.head().load(Ordering::Acquire);
             if distance(now, tail) > distance(head, tail) {
                 return Err(StreamError::Closed);
@@ -262,7 +265,7 @@ impl RingWriter {
             next = after(next, taken.len());
             room = room.wrapping_sub(taken.len());
         }
-        // The bytes come before the index. Once the reader has closed the ring, it is not as it was.
+        // The release publishes the bytes before the index. If the reader has closed the ring, the index has another value.
         self.mapping
             .tail()
             .compare_exchange(tail, next, Ordering::Release, Ordering::Relaxed)

@@ -20,12 +20,15 @@ use super::process::Creator;
 /// The greatest number of connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// A machine that vanishes sends no end of its streams. The kernel asks it after that time without a word, that often,
-/// and gives up the bytes that it has not confirmed for the last.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// The time without bytes from the peer after which the kernel sends the first keepalive probe: a machine that loses its
+/// power or its network does not end its connections.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+/// The time between two probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// The number of probes without an answer after which the kernel ends the connection.
 const KEEPALIVE_COUNT: u32 = 3;
-const UNCONFIRMED_LIMIT: u32 = 10_000;
+/// The time in milliseconds after which the kernel ends a connection whose peer does not acknowledge sent bytes.
+const USER_TIMEOUT: u32 = 10_000;
 
 /// An address of a virtual machine's sockets ([`vsock(7)`](https://man7.org/linux/man-pages/man7/vsock.7.html)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +97,10 @@ impl NetworkAddress {
             // A frame waits for no other, and a request is answered at once.
             sockopt::set_tcp_nodelay(socket, true)?;
             sockopt::set_socket_keepalive(socket, true)?;
-            sockopt::set_tcp_keepidle(socket, KEEPALIVE)?;
+            sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
             sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
             sockopt::set_tcp_keepcnt(socket, KEEPALIVE_COUNT)?;
-            sockopt::set_tcp_user_timeout(socket, UNCONFIRMED_LIMIT)?;
+            sockopt::set_tcp_user_timeout(socket, USER_TIMEOUT)?;
         }
         Ok(())
     }

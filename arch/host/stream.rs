@@ -1,4 +1,4 @@
-//! One end of a Unix socket.
+//! One end of a stream socket, over a Unix socket or a network, and of the log ring beside it.
 
 use std::io::IoSlice;
 #[cfg(feature = "succession")]
@@ -29,7 +29,7 @@ use crate::pal::{Deadline, Stream, StreamError};
 /// The greatest number of parts in one write, by the contract of [`Stream::write`].
 const PARTS: usize = 4;
 
-/// One end of a byte stream to another process on this machine.
+/// One end of a byte stream to another process, on this machine or on a network.
 #[derive(Debug)]
 pub struct HostStream {
     socket: OwnedFd,
@@ -38,7 +38,7 @@ pub struct HostStream {
     log: Option<LogHalf>,
 }
 
-/// An end of a log whose bytes do not go over the socket.
+/// An end of a log, whose bytes go through a ring in shared memory instead of the socket.
 #[cfg(feature = "succession")]
 #[derive(Debug)]
 enum LogHalf {
@@ -47,10 +47,10 @@ enum LogHalf {
     Reader(OnceLock<Option<RingReader>>),
 }
 
-/// The least number of the descriptor of a log's socket, if so many are allowed: the kernel's table of descriptors is as
-/// long as the highest number.
+/// The least number of the descriptor of a log's socket, if the limit of descriptors allows it. A higher one would make the
+/// kernel's table of descriptors longer.
 #[cfg(feature = "succession")]
-const HIGH: u64 = 4096;
+const MIN_LOG_DESCRIPTOR: u64 = 4096;
 
 /// Without NOSIGNAL a peer that closes its end would kill the embedder by SIGPIPE.
 const NEVER_WAITING: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
@@ -58,7 +58,7 @@ const NEVER_WAITING: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 /// The time for which one read may block: only bytes can end it before.
 const READ_LIMIT: Duration = Duration::from_millis(2);
 
-/// The time that the kernel may take for that: it rounds up to its ticks, of which there may be as
+/// The time that the kernel may take for [`READ_LIMIT`]: it rounds up to its ticks, of which there may be as
 /// few as a hundred a second. A read whose time limit is nearer does not block.
 const MAX_OVERSHOOT: Duration = Duration::from_millis(50);
 
@@ -88,13 +88,13 @@ impl HostStream {
         sockopt::socket_domain(&self.socket) == Ok(AddressFamily::UNIX)
     }
 
-    /// Has the kernel close this socket before others when the process dies: it closes the descriptor with the highest
-    /// number first, and with each stream that ends it wakes a process, which competes for a processor with the one that
-    /// dies. So the reader of a log notices the end first. It is only a matter of time, so it may fail.
+    /// Moves the socket to a high descriptor, so that the reader of the log notices first when this process dies: the kernel
+    /// closes the descriptor with the highest number first, and with each stream that ends it wakes a process, which competes
+    /// for a processor with the dying one. A failure only costs time, so it is ignored.
     #[cfg(feature = "succession")]
-    fn end_early(&mut self) {
+    fn move_to_high_descriptor(&mut self) {
         let most = getrlimit(Resource::Nofile).current;
-        let number = most.map_or(HIGH, |most| HIGH.min(most / 2));
+        let number = most.map_or(MIN_LOG_DESCRIPTOR, |most| MIN_LOG_DESCRIPTOR.min(most / 2));
         let number = i32::try_from(number).or_broken(0);
         if let Ok(copy) = fcntl_dupfd_cloexec(&self.socket, number) {
             self.socket = copy;
@@ -122,9 +122,9 @@ impl HostStream {
         }
         match self.read_socket(&mut [0]) {
             Err(error @ (StreamError::WouldBlock | StreamError::Interrupted)) => Err(error),
-            // Nothing is sent over the socket.
+            // The writer sends nothing over the socket, so a byte is a fault of the peer.
             Ok(1..) => Err(StreamError::Closed),
-            // The writer has ended. It may have written just before.
+            // The writer has ended. It may have written to the ring just before.
             Ok(0) | Err(StreamError::Closed) => ring.read(buffer),
         }
     }
@@ -200,7 +200,7 @@ impl Stream for HostStream {
         #[cfg(feature = "succession")]
         if let Some(LogHalf::Writer(ring)) = &self.log {
             return match ring.write(parts) {
-                // A process that has only ended has not closed the ring.
+                // A reader that was killed has not closed the ring: only its socket shows its end.
                 Err(StreamError::WouldBlock) if self.read_socket(&mut [0]) == Ok(0) => {
                     Err(StreamError::Closed)
                 }
@@ -232,7 +232,7 @@ impl Stream for HostStream {
         if self.is_unix()
             && let Some(ring) = RingWriter::send(self.socket.as_fd())?
         {
-            self.end_early();
+            self.move_to_high_descriptor();
             self.log = Some(LogHalf::Writer(ring));
             return Ok(log_ring::SIZE as usize);
         }

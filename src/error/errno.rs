@@ -5,8 +5,8 @@ use core::num::NonZeroU16;
 
 use crate::number::Number;
 
-/// A Linux error number, as `errno` has it: it is above 0, and Linux has none above 4,095. Any number can be made one with
-/// [`Errno::new`], which keeps those above 65,535 as 65,535; those that this crate uses, or a platform is likely to return,
+/// A Linux error number, as `errno` has it: it is above 0, and Linux has none above 4,095. [`Errno::new`] accepts any number
+/// above 0, and keeps those above 65,535 as 65,535. The numbers that this crate uses, or a platform is likely to return,
 /// have names.
 ///
 /// Its `Display` prints the name and the number, `EDEADLK (35)`, or `error 95` if it has no name here.
@@ -153,7 +153,7 @@ named! {
     ETIMEDOUT = 110,
     /// Connection refused.
     ECONNREFUSED = 111,
-    /// Done already.
+    /// Operation already in progress.
     EALREADY = 114,
     /// Stale handle.
     ESTALE = 116,

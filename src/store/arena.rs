@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::Buffer;
 use crate::error::{Error, Resource};
 
-/// Memory for one node as a `static`. It is all zero, so it takes no room in the image. It is not a
+/// Memory for one node as a `static`. It is all zero, so it takes no room in the program's file. It is not a
 /// `[u8]`, since a node that has used it leaves padding bytes, which must not be read.
 ///
 /// ```
@@ -110,12 +110,12 @@ assert_eq!(libos_ipc::store::Arena::new(&mut memory).remaining(), 64);
 )]
 pub struct Arena<'m> {
     rest: &'m mut [MaybeUninit<u8>],
-    /// Memory was asked for that was not left.
+    /// An allocation has found too little memory.
     is_exhausted: bool,
 }
 
-/// An allocation never fails at its place: if too little memory is left, it returns a table without
-/// elements, and a check returns the error once, after all allocations. So a machine is made in
+/// An allocation itself returns no error: if too little memory is left, it returns a table without
+/// elements, and [`Arena::check`] returns the error once, after all allocations. So a machine is made in
 /// its final place, without copies for errors.
 impl<'m> Arena<'m> {
     /// Makes an arena of this memory. The memory is best untouched: on a host, pages that are never
@@ -132,7 +132,7 @@ impl<'m> Arena<'m> {
         self.rest.len()
     }
 
-    /// Returns [`Error::Full`] if an allocation found too little memory. What was made of the arena must not be
+    /// Returns [`Error::Full`] if an allocation has found too little memory. The tables that were allocated from the arena must not be
     /// used then.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.is_exhausted {
@@ -271,7 +271,7 @@ impl<'m> Arena<'m> {
         table
     }
 
-    /// Like [`Arena::alloc_table`], with elements that may not be had.
+    /// Like [`Arena::alloc_table`], with a `make` that may fail.
     ///
     /// # Errors
     /// The first error of `make`.
@@ -291,27 +291,26 @@ impl<'m> Arena<'m> {
     }
 }
 
-/// Fills `length` bytes with copies of the first `done` ones.
+/// Fills `length` bytes with copies of the first `filled` ones.
 ///
 /// # Safety
-/// The bytes from `first` on must be the caller's. If there are any, the first `done` ones are copied also if they are
-/// not initialised.
-unsafe fn repeat(first: *mut u8, mut done: usize, length: usize) {
-    while done < length {
-        let count = done.min(length.wrapping_sub(done));
+/// The `length` bytes from `first` on must be the caller's. They need not be initialised: an uninitialised one is copied as such.
+unsafe fn repeat(first: *mut u8, mut filled: usize, length: usize) {
+    while filled < length {
+        let count = filled.min(length.wrapping_sub(filled));
         // SAFETY: both parts are within the bytes, and the second one begins at the end of the first one or behind it.
         unsafe {
             core::ptr::copy_nonoverlapping(
                 first.cast::<MaybeUninit<u8>>(),
-                first.add(done).cast(),
+                first.add(filled).cast(),
                 count,
             );
         };
-        done = done.wrapping_add(count);
+        filled = filled.wrapping_add(count);
     }
 }
 
-/// Makes a value in its place.
+/// Makes a value in the memory where it stays.
 // Not inlined: the compiler makes a value directly in the place that is an argument, and the stack frame of the caller has no
 // room for it.
 #[inline(never)]

@@ -3,10 +3,10 @@
 
 use crate::invariant::Count;
 
-/// How many entries one portion ends at most.
+/// The most entries that one portion removes.
 const ENTRIES: usize = 64;
 
-/// How many slots one portion looks at to find those of a member.
+/// The most slots that one portion visits to find the entries of a member.
 const SLOTS: usize = 1024;
 
 /// The work that a portion may still do.
@@ -16,6 +16,7 @@ pub(crate) struct Portion {
 }
 
 impl Portion {
+    /// Makes a portion with the limits above.
     pub(crate) fn new() -> Portion {
         Portion {
             entries: ENTRIES,
@@ -23,7 +24,7 @@ impl Portion {
         }
     }
 
-    /// Without limit.
+    /// Makes a portion without limits.
     pub(crate) fn whole() -> Portion {
         Portion {
             entries: usize::MAX,
@@ -31,22 +32,23 @@ impl Portion {
         }
     }
 
-    /// Returns true if another entry may be ended.
+    /// Counts an entry. Returns false if the portion may remove no more.
     pub(crate) fn take_entry(&mut self) -> bool {
         take_one(&mut self.entries)
     }
 
+    /// Counts a visited slot. Returns false if the portion may visit no more.
     pub(crate) fn take_slot(&mut self) -> bool {
         take_one(&mut self.slots)
     }
 
-    /// Records that the end of an entry has visited this many slots.
+    /// Counts the slots that the removal of an entry has visited.
     pub(crate) fn charge_slots(&mut self, slots: usize) {
         self.slots = self.slots.minus(slots.min(self.slots));
     }
 }
 
-/// Takes one of what is left. Returns false if there is none.
+/// Takes one from a count. Returns false if the count is 0.
 fn take_one(left: &mut usize) -> bool {
     let is_any = *left > 0;
     if is_any {

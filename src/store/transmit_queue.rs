@@ -1,4 +1,4 @@
-//! The order in which the slots of a table have something to transmit.
+//! The queue of the slots of a table that have something to transmit.
 
 use core::hash::Hasher;
 
@@ -163,7 +163,7 @@ impl<'m> TransmitQueue<'m> {
         self.change(slot, |link| *link = UNLINKED);
     }
 
-    /// Puts a slot that is due behind the others.
+    /// Puts a slot that is due behind the others. A deferred slot becomes due.
     pub(crate) fn rotate(&mut self, slot: u32) {
         if self.contains(slot) {
             self.remove(slot);
@@ -217,19 +217,19 @@ impl<'m> TransmitQueue<'m> {
         both.is_some_and(|(due, deferred)| due.checked_add(deferred) == Some(queued))
     }
 
-    /// Returns whether the slots for which `is_due` is true, and no others, are in the lists. Slow: for
-    /// tests.
-    pub(crate) fn check_invariants(&self, is_due: impl Fn(u32) -> bool) -> bool {
-        let queued = self.due().chain(self.deferred()).count();
+    /// Returns true if the slots for which `has_output` is true, and no others, are in the two lists. It is slow, and
+    /// meant for tests.
+    pub(crate) fn check_invariants(&self, has_output: impl Fn(u32) -> bool) -> bool {
+        let listed = self.due().chain(self.deferred()).count();
         let slots = (0..).zip(self.links.iter());
-        let mut owing = 0_usize;
+        let mut queued = 0_usize;
         for (slot, link) in slots {
-            if link.is_queued != is_due(slot) {
+            if link.is_queued != has_output(slot) {
                 return false;
             }
-            owing = owing.plus(usize::from(link.is_queued));
+            queued = queued.plus(usize::from(link.is_queued));
         }
-        queued == owing
+        listed == queued
     }
 }
 
@@ -283,8 +283,8 @@ mod tests {
                 deferred,
                 "{step}"
             );
-            let is_due = |slot| due.contains(&slot) || deferred.contains(&slot);
-            assert!(queue.check_invariants(is_due), "step {step}");
+            let is_queued = |slot| due.contains(&slot) || deferred.contains(&slot);
+            assert!(queue.check_invariants(is_queued), "step {step}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The image of a table of intervals: its nodes, each with the start of the one before it in its list. The tree, the lists
-//! and the small tables are made anew.
+//! The image of a table of intervals: its nodes, each with the start of the node before it in the list of its owner. The
+//! tree, the lists and the small tables are computed anew.
 
 use super::node::{IntervalNode, MAX_INTERVAL};
 use super::{IntervalMap, OwnerList};
@@ -99,7 +99,7 @@ impl Image for IntervalMap<'_> {
 }
 
 impl<'m> IntervalMap<'m> {
-    /// Makes what is not in an image. Returns false if the image was none.
+    /// Computes what an image leaves out. Returns false if the loaded image is not valid.
     pub(crate) fn complete_image(&mut self) -> bool {
         (self.content, self.order) = (Sum::default(), Sum::default());
         self.hints.fill(NONE);
@@ -127,7 +127,7 @@ impl<'m> IntervalMap<'m> {
         self.owner_lists.iter_mut().all(find_last)
     }
 
-    /// Links a node behind the one that was before it in its list. `None` if another one is there.
+    /// Links a node behind the one that precedes it in its list. `None` if another node follows that one already.
     fn link_loaded(&mut self, node: &'m IntervalNode<'m>) -> Option<()> {
         let number = self.list_number(node.owner.get());
         let start = node.loaded_prev.take();

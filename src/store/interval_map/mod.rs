@@ -4,8 +4,8 @@
 //! was last found there, so that most look-ups touch one node instead of a path of the tree: with
 //! 100,000 intervals a path is a dozen cache misses. A hint is used only if its node contains the
 //! number; nodes are never freed, so a stale hint does no harm. `occupancy` counts the intervals
-//! that touch a block, so that an empty block is recognised at once. Blocks share slots where there
-//! are more of them. `owner_lists` links the intervals of one owner, so that they are found without
+//! that touch a block, so that an empty block is recognised at once. If there are more blocks than entries
+//! of `hints` and `occupancy`, several blocks share an entry, their *bucket*. `owner_lists` links the intervals of one owner, so that they are found without
 //! a walk over all. `full` has the blocks without a free number, so that a free number is found
 //! without a walk, too.
 
@@ -92,8 +92,8 @@ pub(crate) struct Gap<'m> {
 pub(crate) struct IntervalMap<'m> {
     tree: Tree<'m>,
     hints: Table<'m, u32>,
-    /// With many buckets a bucket is shared by two blocks at most, and with few buckets there are
-    /// few intervals, so the count fits.
+    /// By bucket: the number of intervals that touch its blocks. With many buckets few blocks share one, and with
+    /// few buckets there are few intervals, so the count fits.
     occupancy: Table<'m, u16>,
     owner_lists: Table<'m, OwnerList<'m>>,
     full: FullBlocks<'m>,

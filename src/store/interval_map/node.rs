@@ -36,7 +36,7 @@ pub(super) struct IntervalNode<'m> {
 
 // SAFETY: only methods of `IntervalMap` and its `Tree` that have the table to themselves (`&mut
 // self`) write to these cells. Methods that share it only read. The one reference that leaves the table, in
-// `Gap`, is private to this module, which compares its address and reads no cell through it.
+// `Gap`, is private to `interval_map`, which compares its address before it reads a cell through it.
 unsafe impl Sync for IntervalNode<'_> {}
 
 /// The nodes of a table. Those that were never used are not initialised: their memory is untouched.

@@ -82,7 +82,7 @@ impl Image for Quotas<'_> {
 }
 
 impl<'m> Quotas<'m> {
-    /// Makes what is not in an image. Returns false if the image was none.
+    /// Computes what an image leaves out. Returns false if the loaded image is not valid.
     pub(crate) fn complete_image(&mut self) -> bool {
         let ledger = self.0.as_deref_mut();
         ledger.is_none_or(Ledger::complete_image)
@@ -310,7 +310,7 @@ impl<'m> Quotas<'m> {
     }
 
     /// Returns true if the charges for each table add up to the places in use, the pools agree with the charges, a
-    /// member that has left pays only for what is in the first tables, and no member has got a place that the rule does
+    /// member that has left pays only for places of the tables `kept`, and no member has got a place that the rule does
     /// not allow. The reserves of a table must be free as well, and a fair part of its pool for one more member, and no
     /// member may have more than half of the pool, but for places that were moved. It is slow, and meant for tests.
     pub(crate) fn check(&self, in_use: &[usize], kept: &[usize]) -> bool {
@@ -339,7 +339,7 @@ impl<'m> Quotas<'m> {
                 && free.is_some_and(is_fair)
                 && !has_most
         };
-        let has_nothing_left = |account: &Account| {
+        let pays_only_for_kept = |account: &Account| {
             let charges = account.charges.iter().enumerate();
             let mut charges = charges.filter(|(table, _)| !kept.contains(table));
             !account.has_left || charges.all(|(_, charge)| *charge == 0)
@@ -347,7 +347,7 @@ impl<'m> Quotas<'m> {
         let named = accounts.clone().filter(|account| account.vmid.is_some());
         !ledger.has_exceeded
             && named.count() == ledger.slots.in_use()
-            && accounts.clone().all(has_nothing_left)
+            && accounts.clone().all(pays_only_for_kept)
             && ledger.pools.iter().zip(in_use).enumerate().all(is_right)
     }
 
