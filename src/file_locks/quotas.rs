@@ -9,7 +9,7 @@
 use super::paths::PathStore;
 use super::{File, LockLimits, LockTable, Owner};
 use crate::Vmid;
-use crate::store::{Arena, NONE, Payer, Portion, Quotas, memory_sum, payer_among};
+use crate::store::{Arena, NONE, Payer, Portion, Quotas, memory_sum, payer_or_leader};
 
 pub(super) const LOCKS: usize = 0;
 pub(super) const FILES: usize = 1;
@@ -152,7 +152,7 @@ impl<'m> LockTable<'m> {
             return false;
         }
         let user = self.open_files.paying_member(open_file, vmid);
-        let payer = self.quotas.transfer(payer, payer_among(user), LOCKS, 1);
+        let payer = self.quotas.transfer(payer, payer_or_leader(user), LOCKS, 1);
         self.trees.set_payer(lock, payer);
         true
     }

@@ -1,6 +1,6 @@
 //! Digests of states. Two machines in the same state have the same digest.
 //!
-//! A digest is kept as the state changes, so that it is available after every operation. There are
+//! A digest is kept up to date as the state changes, so that it is available after every operation. There are
 //! two ways. A part of the state that is small, or seldom changes, is [`Digested`]: its digest is
 //! computed anew when the part may have changed since the last time. The entries of a large table
 //! that changes often add up to a [`Sum`].
@@ -12,15 +12,16 @@ use core::ops::{Deref, DerefMut};
 use super::hash64;
 use crate::invariant::Count;
 
-/// Whether a machine may have a second one that follows it, with which it compares digests: in a family with an heir, and
-/// in tests. In other builds nothing is kept for that.
+/// Whether a machine may have a replica, with which it compares digests: in a family with an heir, and in tests. In other
+/// builds no digest is kept.
 pub(crate) const HAS_REPLICAS: bool = cfg!(any(test, feature = "testing", feature = "succession"));
 
 /// Computes the digest of numbers. It depends neither on addresses nor on the processor's byte
 /// order.
 pub(crate) struct Digest {
     state: u64,
-    is_anew: bool,
+    /// Digests that are known are computed again.
+    recomputes: bool,
 }
 
 /// The state of an empty digest (the fraction of the golden ratio).
@@ -33,7 +34,7 @@ impl Digest {
     pub(crate) const fn new() -> Self {
         Digest {
             state: START,
-            is_anew: false,
+            recomputes: false,
         }
     }
 
@@ -41,7 +42,7 @@ impl Digest {
     pub(crate) const fn anew() -> Self {
         Digest {
             state: START,
-            is_anew: true,
+            recomputes: true,
         }
     }
 
@@ -130,14 +131,14 @@ impl<T> Digested<T> {
         let known = self
             .digest
             .get()
-            .filter(|_| HAS_REPLICAS && !digest.is_anew);
+            .filter(|_| HAS_REPLICAS && !digest.recomputes);
         let of_part = known.unwrap_or_else(|| {
             let mut of_part = Digest {
                 state: START,
                 ..*digest
             };
             compute(&self.part, &mut of_part);
-            if !digest.is_anew {
+            if !digest.recomputes {
                 self.digest.set(Some(of_part.state));
             }
             of_part.state
@@ -184,10 +185,10 @@ impl Sum {
 
     /// Adds the sum to `digest`; `things` are all values of the sum.
     pub(crate) fn digest<T: Hash>(&self, digest: &mut Digest, things: impl Iterator<Item = T>) {
-        let known = self.0.get().filter(|_| HAS_REPLICAS && !digest.is_anew);
+        let known = self.0.get().filter(|_| HAS_REPLICAS && !digest.recomputes);
         let sum = known.unwrap_or_else(|| {
             let sum = things.fold(0_u64, |sum, thing| sum.wrapping_add(Digest::of(&thing)));
-            if !digest.is_anew {
+            if !digest.recomputes {
                 self.0.set(Some(sum));
             }
             sum

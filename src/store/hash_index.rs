@@ -14,16 +14,16 @@ use crate::invariant::OrBroken;
 
 /// The side of a child.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Branch {
+enum Side {
     Left,
     Right,
 }
 
-impl Branch {
-    fn opposite(self) -> Branch {
+impl Side {
+    fn opposite(self) -> Side {
         match self {
-            Branch::Left => Branch::Right,
-            Branch::Right => Branch::Left,
+            Side::Left => Side::Right,
+            Side::Right => Side::Left,
         }
     }
 }
@@ -43,17 +43,17 @@ const LEAF: TreeNode = TreeNode {
 };
 
 impl TreeNode {
-    fn child(&self, side: Branch) -> u32 {
+    fn child(&self, side: Side) -> u32 {
         match side {
-            Branch::Left => self.left,
-            Branch::Right => self.right,
+            Side::Left => self.left,
+            Side::Right => self.right,
         }
     }
 
-    fn set_child(&mut self, side: Branch, child: u32) {
+    fn set_child(&mut self, side: Side, child: u32) {
         match side {
-            Branch::Left => self.left = child,
-            Branch::Right => self.right = child,
+            Side::Left => self.left = child,
+            Side::Right => self.right = child,
         }
     }
 }
@@ -62,10 +62,10 @@ impl TreeNode {
 const MAX_HEIGHT: usize = 48;
 
 /// The nodes from the root of a bucket to a place in its tree, each with the side of the next one.
-type NodePath = Vec<(u32, Branch), MAX_HEIGHT>;
+type NodePath = Vec<(u32, Side), MAX_HEIGHT>;
 
-fn push(path: &mut NodePath, node: u32, side: Branch) {
-    // No tree is higher.
+fn push(path: &mut NodePath, node: u32, side: Side) {
+    // The path has room, since no tree is higher.
     let _ = path.push((node, side));
 }
 
@@ -213,9 +213,9 @@ impl<'m> HashIndex<'m> {
     /// Adds a node to the path. Returns its child on the side of the key that `order` compares with.
     fn step(&self, path: &mut NodePath, at: u32, order: &dyn Fn(u32) -> Ordering) -> u32 {
         let side = if order(at) == Ordering::Greater {
-            Branch::Left
+            Side::Left
         } else {
-            Branch::Right
+            Side::Right
         };
         push(path, at, side);
         self.node(at).child(side)
@@ -248,11 +248,11 @@ impl<'m> HashIndex<'m> {
             return self.attach(bucket, &mut path, removed.left, depth);
         }
         // The next slot in the order takes the place of the removed one.
-        push(&mut path, slot, Branch::Right);
+        push(&mut path, slot, Side::Right);
         let mut next = removed.right;
         let mut subtree = self.node(next);
         while subtree.left != NONE {
-            push(&mut path, next, Branch::Left);
+            push(&mut path, next, Side::Left);
             next = subtree.left;
             subtree = self.node(next);
         }
@@ -282,27 +282,27 @@ impl<'m> HashIndex<'m> {
     fn balance(&mut self, root: u32) -> u32 {
         let TreeNode { left, right, .. } = self.node(root);
         let (left_height, right_height) = (self.height(left), self.height(right));
-        let high = match left_height.abs_diff(right_height) {
+        let higher = match left_height.abs_diff(right_height) {
             0 | 1 => {
                 let below = left_height.max(right_height);
                 self.change(root, |node| node.height = below.wrapping_add(1));
                 return root;
             }
-            _ if left_height > right_height => Branch::Left,
-            _ => Branch::Right,
+            _ if left_height > right_height => Side::Left,
+            _ => Side::Right,
         };
-        let child = self.node(root).child(high);
+        let child = self.node(root).child(higher);
         let below = self.node(child);
-        let (inner, outer) = (below.child(high.opposite()), below.child(high));
+        let (inner, outer) = (below.child(higher.opposite()), below.child(higher));
         if self.height(inner) > self.height(outer) {
-            let child = self.lift(child, high.opposite());
-            self.change(root, |node| node.set_child(high, child));
+            let child = self.rotate_up(child, higher.opposite());
+            self.change(root, |node| node.set_child(higher, child));
         }
-        self.lift(root, high)
+        self.rotate_up(root, higher)
     }
 
     /// Rotates the child on that side to the root. Returns the new root.
-    fn lift(&mut self, root: u32, side: Branch) -> u32 {
+    fn rotate_up(&mut self, root: u32, side: Side) -> u32 {
         let up = self.node(root).child(side);
         let inner = self.node(up).child(side.opposite());
         self.change(root, |node| node.set_child(side, inner));

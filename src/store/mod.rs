@@ -33,15 +33,15 @@ pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
 pub(crate) use digest::{Digest, Digested, HAS_REPLICAS, Sum};
 pub(crate) use hash_index::HashIndex;
 pub(crate) use image::{
-    Image, ImageEntry, ImageReader, ImageWriter, Loader, Saver, checksum_of, codes, entry,
-    field_size, image, list_length, seal,
+    Image, ImageEntry, ImageReader, ImageWriter, Loader, Saver, codes, entry, field_size, image,
+    list_length, seal, stored_checksum,
 };
 pub use image::{ImageCursor, MalformedImage, SMALLEST_SLICE};
 pub(crate) use interval_map::{Interval, IntervalMap, MAX_INTERVAL, OwnerCursor};
 pub(crate) use lock::{Contended, SpinLock, SpinLockGuard, acquire};
 pub(crate) use once::Once;
 pub(crate) use portion::Portion;
-pub(crate) use quota::{Payer, Quotas, payer_among};
+pub(crate) use quota::{Payer, Quotas, payer_or_leader};
 pub(crate) use rank::{Rank, assert_none_held};
 pub(crate) use slab::{NONE, SlotAllocator, hash64};
 pub(crate) use sorted_map::SortedMap;

@@ -61,7 +61,7 @@ impl<T> Once<T> {
         Some(outcome)
     }
 
-    /// Sets the value; false if it was set before.
+    /// Sets the value. Returns false if it was set before, or another caller is initialising it.
     pub(crate) fn set(&self, value: T) -> bool {
         self.try_init(|slot| Ok::<_, ()>(slot.write(value)))
             .is_some()

@@ -12,8 +12,10 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// before, so the memory of the others stays untouched.
 pub(crate) struct SlotAllocator<'m> {
     next_free: Table<'m, u32>,
+    /// The first slot of the free list.
     free: u32,
-    fresh: usize,
+    /// The highest slot that was ever in use, plus one.
+    high_water: usize,
     in_use: usize,
     peak: usize,
 }
@@ -27,12 +29,13 @@ impl<'m> SlotAllocator<'m> {
         SlotAllocator {
             next_free: arena.alloc_filled(capacity, &NONE),
             free: NONE,
-            fresh: 0,
+            high_water: 0,
             in_use: 0,
             peak: 0,
         }
     }
 
+    /// Returns a slot that is in use from now on.
     #[cfg_attr(not(static_library), inline)]
     pub(crate) fn alloc(&mut self) -> Option<u32> {
         let slot = if let Some(next) = self.next_free.get(self.free as usize) {
@@ -40,11 +43,11 @@ impl<'m> SlotAllocator<'m> {
             self.free = *next;
             slot
         } else {
-            if self.fresh >= self.next_free.len() {
+            if self.high_water >= self.next_free.len() {
                 return None;
             }
-            let slot = u32::try_from(self.fresh).ok()?;
-            self.fresh.increment();
+            let slot = u32::try_from(self.high_water).ok()?;
+            self.high_water.increment();
             slot
         };
         self.in_use.increment();
@@ -52,6 +55,7 @@ impl<'m> SlotAllocator<'m> {
         Some(slot)
     }
 
+    /// Frees a slot that is in use.
     #[cfg_attr(not(static_library), inline)]
     pub(crate) fn free(&mut self, slot: u32) {
         if let Some(next) = self.next_free.get_mut(slot as usize) {
@@ -63,7 +67,7 @@ impl<'m> SlotAllocator<'m> {
 
     /// Adds the free slots, in the order in which they are used again.
     pub(crate) fn digest(&self, digest: &mut Digest) {
-        digest.write_usize(self.fresh);
+        digest.write_usize(self.high_water);
         digest.write_usize(self.in_use);
         digest.write_usize(self.peak);
         let mut free = self.free;
@@ -88,24 +92,24 @@ impl<'m> SlotAllocator<'m> {
 
     /// Returns the number of the highest slot that was ever in use, plus one.
     pub(crate) fn high_water(&self) -> u32 {
-        u32::try_from(self.fresh).or_broken(NONE)
+        u32::try_from(self.high_water).or_broken(NONE)
     }
 }
 
 image!(SlotAllocator<'_> {
-    fields { free, fresh, in_use, peak }
-    tables { next_free: *fresh => NONE }
-    valid { *in_use <= *peak && *peak <= *fresh && *fresh <= next_free.len() }
+    fields { free, high_water, in_use, peak }
+    tables { next_free: *high_water => NONE }
+    valid { *in_use <= *peak && *peak <= *high_water && *high_water <= next_free.len() }
 });
 
 impl SlotAllocator<'_> {
-    /// Returns true if as many slots are free as are not in use, for numbers that may be wrong.
+    /// Returns true if the free list has all slots that were in use and are not. The numbers of a loaded image may be wrong.
     pub(crate) fn is_valid(&self) -> bool {
         let next = |slot: u32| {
             let next = self.next_free.get(slot as usize)?;
-            Some(*next).filter(|_| (slot as usize) < self.fresh)
+            Some(*next).filter(|_| (slot as usize) < self.high_water)
         };
-        let free = self.fresh.checked_sub(self.in_use);
+        let free = self.high_water.checked_sub(self.in_use);
         free.is_some_and(|free| list_length(self.free, free, next) == Some(free))
     }
 }

@@ -28,8 +28,8 @@ pub(crate) struct SortedMap<'m> {
     steps: Steps,
 }
 
-/// How many entries lie in a line of a processor's cache: so many are moved in one step.
-const MOVED_AT_ONCE: usize = 8;
+/// The number of entries in a cache line: so many are moved in one step.
+const ENTRIES_PER_LINE: usize = 8;
 
 impl<'m> SortedMap<'m> {
     pub(crate) const fn bytes(capacity: usize) -> usize {
@@ -80,7 +80,7 @@ impl<'m> SortedMap<'m> {
         let Some(tail) = self.entries.get_mut(at..count) else {
             return false;
         };
-        self.steps.count_many(tail.len() / MOVED_AT_ONCE);
+        self.steps.count_many(tail.len() / ENTRIES_PER_LINE);
         make_gap(tail);
         if let Some(entry) = tail.first_mut() {
             *entry = MapEntry { number, slot };
@@ -96,7 +96,7 @@ impl<'m> SortedMap<'m> {
             return false;
         };
         if let Some(tail) = self.entries.get_mut(at..self.count) {
-            self.steps.count_many(tail.len() / MOVED_AT_ONCE);
+            self.steps.count_many(tail.len() / ENTRIES_PER_LINE);
             close_gap(tail);
         }
         self.count.decrement();
@@ -109,7 +109,7 @@ impl<'m> SortedMap<'m> {
         self.steps.get()
     }
 
-    /// Returns true if the numbers rise, and the slots are below `slots`, for entries that may be wrong.
+    /// Returns true if the numbers rise, and the slots are below `slots`. The entries of a loaded image may be wrong.
     pub(crate) fn is_valid(&self, slots: usize) -> bool {
         self.entries.get(..self.count).is_some_and(|used| {
             used.is_sorted_by(|one, other| one.number < other.number)

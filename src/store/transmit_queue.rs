@@ -194,7 +194,7 @@ impl<'m> TransmitQueue<'m> {
         self.due.last = deferred.last;
     }
 
-    /// Returns true if the two lists have all slots that are queued, for links that may be wrong.
+    /// Returns true if the two lists have all slots that are queued. The links of a loaded image may be wrong.
     pub(crate) fn is_valid(&self) -> bool {
         let queued = self.links.iter().filter(|link| link.is_queued).count();
         let is_list = |ends: Ends, most: usize| {

@@ -3,7 +3,7 @@
 
 use super::{OpenFileTable, ReferenceKey};
 use crate::Vmid;
-use crate::store::{Payer, payer_among};
+use crate::store::{Payer, payer_or_leader};
 
 pub(super) const OPEN_FILES: usize = 0;
 
@@ -32,7 +32,7 @@ impl OpenFileTable<'_> {
             return;
         }
         let user = reference.vmid.filter(|_| !reference.is_unjoined());
-        self.charge_to(slot, payer_among(user));
+        self.charge_to(slot, payer_or_leader(user));
     }
 
     /// Returns the member that a reference to the open file is charged to, other than that of a member that

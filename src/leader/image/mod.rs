@@ -67,7 +67,7 @@ impl Leader<'_> {
     /// # Errors
     /// [`MalformedImage`] if the bytes are too short for a slice.
     pub fn slice_checksum(slice: &[u8]) -> Result<u64, MalformedImage> {
-        crate::store::checksum_of(slice)
+        crate::store::stored_checksum(slice)
     }
 
     /// Gives a slice that was changed the checksum of its bytes: for tests.

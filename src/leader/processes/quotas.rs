@@ -7,7 +7,7 @@
 
 use super::{Entry, Life, Processes};
 use crate::leader::Ranges;
-use crate::store::{Payer, Quotas, payer_among};
+use crate::store::{Payer, Quotas, payer_or_leader};
 use crate::{Id, Vmid};
 
 pub(super) const PROCESSES: usize = 0;
@@ -82,9 +82,9 @@ impl Processes<'_> {
         } else {
             None
         };
-        self.charge_to(slot, payer_among(user));
+        self.charge_to(slot, payer_or_leader(user));
         if entry.life == Life::Dead {
-            ranges.charge_single(entry.pid, payer_among(user));
+            ranges.charge_single(entry.pid, payer_or_leader(user));
         }
         !is_starting && may_search
     }
@@ -95,7 +95,7 @@ impl Processes<'_> {
             return;
         };
         if self.quotas.is_on() {
-            let user = payer_among(self.find_named_by(pid, Payer::NOBODY));
+            let user = payer_or_leader(self.find_named_by(pid, Payer::NOBODY));
             self.charge_to(slot, user);
             ranges.charge_single(pid, user);
         }

@@ -83,10 +83,10 @@ impl Image for Server<'_> {
             quotas,
         } = self;
         let numbers = ((*first_revoked, *last_revoked), *last_revocation);
-        out.rows(<((u32, u32), u64)>::SIZE, (1, 1), &|_, to| numbers.save(to));
+        out.entries(<((u32, u32), u64)>::SIZE, (1, 1), &|_, to| numbers.save(to));
         handle_slots.save(out);
         let used = (handles.len(), handle_slots.high_water() as usize);
-        out.rows(HANDLE, used, &|index, to| {
+        out.entries(HANDLE, used, &|index, to| {
             if let Some(handle) = handles.get(index) {
                 handle.save(to);
             }
@@ -106,7 +106,7 @@ impl Image for Server<'_> {
     }
 
     fn load(&mut self, from: &mut Loader<'_>) -> Result<(), MalformedImage> {
-        from.rows(<((u32, u32), u64)>::SIZE, 1, &mut |_, from| {
+        from.entries(<((u32, u32), u64)>::SIZE, 1, &mut |_, from| {
             let numbers: ((u32, u32), u64) = ImageEntry::load(from)?;
             (
                 (self.first_revoked, self.last_revoked),
@@ -116,7 +116,7 @@ impl Image for Server<'_> {
         })?;
         self.handle_slots.load(from)?;
         let handles = &mut self.handles;
-        from.rows(HANDLE, handles.len(), &mut |index, from| {
+        from.entries(HANDLE, handles.len(), &mut |index, from| {
             handles.get_mut(index).ok_or(MalformedImage)?.load(from)
         })?;
         from.bytes(|index, offset, length| {

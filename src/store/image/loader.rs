@@ -2,7 +2,7 @@
 
 use super::MalformedImage;
 use super::entry::{ImageEntry, ImageReader};
-use super::saver::{HEAD, checksum};
+use super::saver::{HEADER_LENGTH, compute_checksum};
 use crate::invariant::Count;
 use crate::store::copy;
 
@@ -18,30 +18,34 @@ pub(crate) struct Loader<'b> {
 }
 
 impl<'b> Loader<'b> {
-    /// Makes one that loads the slice.
+    /// Makes a loader of the slice.
     ///
     /// # Errors
-    /// [`MalformedImage`] if the bytes have no head, or another checksum.
+    /// [`MalformedImage`] if the bytes are shorter than a header, or have another checksum than it states.
     pub(crate) fn new(slice: &'b [u8]) -> Result<Self, MalformedImage> {
-        let (head, body) = slice.split_at_checked(HEAD).ok_or(MalformedImage)?;
-        let (sum, words) = head.split_first_chunk::<8>().ok_or(MalformedImage)?;
+        let (header, body) = slice
+            .split_at_checked(HEADER_LENGTH)
+            .ok_or(MalformedImage)?;
+        let (sum, words) = header.split_first_chunk::<8>().ok_or(MalformedImage)?;
         let mut words = ImageReader::new(words);
         let rest = slice.get(8..).ok_or(MalformedImage)?;
-        if u64::from_le_bytes(*sum) != checksum(rest) {
+        if u64::from_le_bytes(*sum) != compute_checksum(rest) {
             return Err(MalformedImage);
         }
         let part = u32::load(&mut words)?;
-        let mut place = || u32::load(&mut words).map(|number| number as usize);
+        let mut next = || u32::load(&mut words).map(|number| number as usize);
         Ok(Loader {
             part,
-            first: place()?,
-            offset: place()?,
-            count: place()?,
+            first: next()?,
+            offset: next()?,
+            count: next()?,
             body,
             at: 0,
         })
     }
 
+    /// Checks that the slice was loaded.
+    ///
     /// # Errors
     /// [`MalformedImage`] if the machine has no such part.
     pub(crate) fn finish(&self) -> Result<(), MalformedImage> {
@@ -52,7 +56,8 @@ impl<'b> Loader<'b> {
         }
     }
 
-    fn enters(&mut self) -> bool {
+    /// Goes on to the next part. Returns true if the slice belongs to the one that is visited now.
+    fn enter_part(&mut self) -> bool {
         let at = self.at;
         self.at.increment();
         at == self.part
@@ -63,13 +68,13 @@ impl<'b> Loader<'b> {
     /// # Errors
     /// [`MalformedImage`] if the slice does not fit to the part, or `load` refuses an entry.
     #[inline(never)]
-    pub(crate) fn rows(
+    pub(crate) fn entries(
         &mut self,
         size: usize,
         capacity: usize,
         load: &mut dyn FnMut(usize, &mut ImageReader<'_>) -> Result<(), MalformedImage>,
     ) -> Result<(), MalformedImage> {
-        if !self.enters() {
+        if !self.enter_part() {
             return Ok(());
         }
         let end = self.first.checked_add(self.count).ok_or(MalformedImage)?;
@@ -87,9 +92,9 @@ impl<'b> Loader<'b> {
     /// Visits a table.
     ///
     /// # Errors
-    /// As [`Loader::rows`].
+    /// As [`Loader::entries`].
     pub(crate) fn table<T: ImageEntry>(&mut self, table: &mut [T]) -> Result<(), MalformedImage> {
-        self.rows(T::SIZE, table.len(), &mut |index, from| {
+        self.entries(T::SIZE, table.len(), &mut |index, from| {
             *table.get_mut(index).ok_or(MalformedImage)? = T::load(from)?;
             Ok(())
         })
@@ -103,7 +108,7 @@ impl<'b> Loader<'b> {
         &mut self,
         get: impl FnOnce(usize, usize, usize) -> Option<&'t mut [u8]>,
     ) -> Result<(), MalformedImage> {
-        if !self.enters() {
+        if !self.enter_part() {
             return Ok(());
         }
         let to = get(self.first, self.offset, self.count).ok_or(MalformedImage)?;

@@ -3,7 +3,7 @@
 //! A machine is a list of *parts*, which have numbers in the order in which [`Image::save`] visits them. A part is a
 //! table, or a group of plain fields, which counts as a table with one entry. Entries of one table have one size,
 //! so a slice has always the same place in its table: it can be saved and loaded again when it has changed. Tables that other
-//! fields determine, such as indexes, are left out, and made anew when the image is complete.
+//! fields determine, such as indexes, are left out, and computed anew when all slices are loaded.
 
 mod entry;
 mod loader;
@@ -12,7 +12,7 @@ mod saver;
 pub(crate) use entry::{ImageEntry, ImageReader, ImageWriter, codes, entry, field_size};
 pub(crate) use loader::Loader;
 pub use saver::ImageCursor;
-pub(crate) use saver::{Saver, checksum_of, seal};
+pub(crate) use saver::{Saver, seal, stored_checksum};
 
 /// A slice has at least this length, so that the longest entry fits.
 pub const SMALLEST_SLICE: usize = 2048;
@@ -46,8 +46,8 @@ pub(crate) trait Image {
 
 /// Implements [`Image`] for a struct. It names all fields, so that a new one does not compile before it is named:
 /// `fields` are saved as one part, `tables` each as one, with the number of entries that were ever used and an unused
-/// entry, and `parts` are images of their own. `omitted` fields are capacities, or are computed from the others. Counts that
-/// are not `valid` are refused, so that they lead out of no table.
+/// entry, and `parts` are images of their own. `omitted` fields are capacities, or are computed from the others. The image is
+/// refused unless `valid` is true: it checks that no count is greater than its table.
 macro_rules! image {
     ($type:ty {
         $(fields { $($field:ident),* $(,)? })?
@@ -63,7 +63,7 @@ macro_rules! image {
                     let size = $crate::store::total!(
                         0_usize $(, $crate::store::field_size::<Self, _>(|of| &of.$field))*
                     );
-                    out.rows(size, (1, 1), &|_, to| {
+                    out.entries(size, (1, 1), &|_, to| {
                         $($crate::store::ImageEntry::save($field, to);)*
                     });
                 )?
@@ -81,7 +81,7 @@ macro_rules! image {
                     );
                 )?
                 let Self { $($($field,)*)? $($($table,)*)? $($($part,)*)? $($($omitted: _,)*)? } = self;
-                $(from.rows(size, 1, &mut |_, from| {
+                $(from.entries(size, 1, &mut |_, from| {
                     $(*$field = $crate::store::ImageEntry::load(from)?;)*
                     Ok(())
                 })?;)?
@@ -125,7 +125,7 @@ impl<T: Image> Image for super::Digested<T> {
 }
 
 /// Follows a list of slots from `first` on, and returns its length. `None` if the list has more than `most` slots, as
-/// one without an end, or if `next` is `None` for one of them.
+/// a circular one has, or if `next` is `None` for one of them.
 pub(crate) fn list_length(
     first: u32,
     most: usize,

@@ -32,12 +32,12 @@ impl ImageCursor {
     }
 }
 
-/// The head of a slice: a checksum of what follows, the part, the first entry, the offset in it, and the number of
-/// entries or bytes.
-pub(super) const HEAD: usize = 24;
+/// The length of a slice's header: a checksum of what follows, the part, the first entry, the offset in it, and the number
+/// of entries or bytes.
+pub(super) const HEADER_LENGTH: usize = 24;
 
-/// Returns the checksum of a slice without its first eight bytes.
-pub(super) fn checksum(bytes: &[u8]) -> u64 {
+/// Computes the checksum of a slice from the bytes after the first eight.
+pub(super) fn compute_checksum(bytes: &[u8]) -> u64 {
     let mut digest = Digest::new();
     digest.write(bytes);
     digest.finish()
@@ -46,7 +46,7 @@ pub(super) fn checksum(bytes: &[u8]) -> u64 {
 /// Writes the checksum to the start of a slice.
 pub(crate) fn seal(slice: &mut [u8]) {
     if let Some((sum, rest)) = slice.split_at_mut_checked(8) {
-        copy(sum, &checksum(rest).to_le_bytes());
+        copy(sum, &compute_checksum(rest).to_le_bytes());
     }
 }
 
@@ -55,8 +55,8 @@ fn quotient(number: usize, by: usize) -> usize {
     number.checked_div(by).or_broken(0)
 }
 
-/// Returns the number of parts of at most that length that something is cut into: one if it is empty.
-fn parts_of(length: usize, most: usize) -> usize {
+/// Returns the number of slices for so many entries or bytes, if a slice has at most `most` of them: one if there are none.
+fn slices_for(length: usize, most: usize) -> usize {
     let rest = length.max(1).minus(1);
     rest.checked_div(most).or_broken(0).plus(1)
 }
@@ -65,8 +65,9 @@ fn parts_of(length: usize, most: usize) -> usize {
 pub(crate) struct Saver<'b> {
     cursor: ImageCursor,
     out: &'b mut [u8],
-    /// The length of a buffer.
+    /// The longest slice, in bytes.
     room: usize,
+    /// The length of the slice that was saved, in bytes.
     length: usize,
     /// The part that is visited next, and the number of its first slice.
     part: u32,
@@ -75,7 +76,7 @@ pub(crate) struct Saver<'b> {
 }
 
 impl<'b> Saver<'b> {
-    /// Makes one that saves the slice at `cursor` to `out`. `None` if `out` is too small.
+    /// Makes a saver of the slice at `cursor`, which it writes to `out`. `None` if `out` is too small.
     pub(crate) fn new(cursor: ImageCursor, out: &'b mut [u8]) -> Option<Self> {
         let room = out.len();
         (room >= SMALLEST_SLICE).then_some(Saver {
@@ -89,7 +90,7 @@ impl<'b> Saver<'b> {
         })
     }
 
-    /// Makes one that counts the slices of that length, and saves none.
+    /// Makes a saver that only counts the slices, which have at most `room` bytes.
     pub(crate) fn counter(room: usize) -> Saver<'static> {
         Saver {
             cursor: ImageCursor {
@@ -117,9 +118,9 @@ impl<'b> Saver<'b> {
     }
 
     /// Returns how many entries of that size fit in a slice.
-    fn fitting(&self, size: usize) -> usize {
-        let room = self.room.minus(HEAD);
-        room.checked_div(size).map_or(1, |fitting| fitting.max(1))
+    fn entries_per_slice(&self, size: usize) -> usize {
+        let room = self.room.minus(HEADER_LENGTH);
+        room.checked_div(size).map_or(1, |count| count.max(1))
     }
 
     fn cursor(&self, first: usize, offset: usize, number: usize) -> ImageCursor {
@@ -132,8 +133,9 @@ impl<'b> Saver<'b> {
         }
     }
 
+    /// Writes the header of the slice, and returns the place of its body.
     fn begin(&mut self, count: usize, bytes: usize) -> Option<&mut [u8]> {
-        self.length = HEAD.plus(bytes);
+        self.length = HEADER_LENGTH.plus(bytes);
         let ImageCursor {
             part,
             first,
@@ -141,9 +143,9 @@ impl<'b> Saver<'b> {
             ..
         } = self.cursor;
         let count = u32::try_from(count).ok()?;
-        let head = [0, 0, part, first, offset, count];
-        let (to, rest) = self.out.split_at_mut_checked(HEAD)?;
-        for (to, word) in to.chunks_exact_mut(4).zip(head) {
+        let header = [0, 0, part, first, offset, count];
+        let (to, rest) = self.out.split_at_mut_checked(HEADER_LENGTH)?;
+        for (to, word) in to.chunks_exact_mut(4).zip(header) {
             copy(to, &word.to_le_bytes());
         }
         rest.get_mut(..bytes)
@@ -151,13 +153,13 @@ impl<'b> Saver<'b> {
 
     /// Visits a part with `capacity` entries of at most that size, of which the first `used` are saved.
     #[inline(never)]
-    pub(crate) fn rows(
+    pub(crate) fn entries(
         &mut self,
         size: usize,
         (capacity, used): (usize, usize),
         save: &dyn Fn(usize, &mut ImageWriter<'_>),
     ) {
-        let (fitting, number) = (self.fitting(size), self.number);
+        let (fitting, number) = (self.entries_per_slice(size), self.number);
         let used = used.min(capacity);
         if self.part == self.cursor.part {
             let first = used.min(self.cursor.first as usize);
@@ -175,13 +177,13 @@ impl<'b> Saver<'b> {
         } else if self.part > self.cursor.part && self.next.is_none() && used > 0 {
             self.next = Some(self.cursor(0, 0, number));
         }
-        self.number = number.plus(parts_of(capacity, fitting));
+        self.number = number.plus(slices_for(capacity, fitting));
         self.part.increment();
     }
 
     /// Visits a table.
     pub(crate) fn table<T: ImageEntry>(&mut self, table: &[T], used: usize) {
-        self.rows(T::SIZE, (table.len(), used), &|index, to| {
+        self.entries(T::SIZE, (table.len(), used), &|index, to| {
             if let Some(entry) = table.get(index) {
                 entry.save(to);
             }
@@ -196,8 +198,8 @@ impl<'b> Saver<'b> {
         (capacity, used): (usize, usize),
         get: &dyn Fn(usize) -> &'t [u8],
     ) {
-        let (fitting, number) = (self.fitting(1), self.number);
-        let each = parts_of(longest, fitting);
+        let (fitting, number) = (self.entries_per_slice(1), self.number);
+        let each = slices_for(longest, fitting);
         let (first, offset) = (self.cursor.first as usize, self.cursor.offset as usize);
         if self.part == self.cursor.part && first < used {
             let left = get(first).get(offset..).map_or(&[][..], |left| left);
@@ -221,8 +223,8 @@ impl<'b> Saver<'b> {
     }
 }
 
-/// Returns the checksum that a slice begins with, which differs if the slice has changed, but for one in 2⁶⁴.
-pub(crate) fn checksum_of(slice: &[u8]) -> Result<u64, MalformedImage> {
+/// Returns the checksum that a slice begins with. It changes with the slice, but for one change in 2⁶⁴.
+pub(crate) fn stored_checksum(slice: &[u8]) -> Result<u64, MalformedImage> {
     let sum = slice.first_chunk().ok_or(MalformedImage)?;
     Ok(u64::from_le_bytes(*sum))
 }

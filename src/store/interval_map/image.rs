@@ -59,9 +59,9 @@ impl Image for IntervalMap<'_> {
     fn save(&self, out: &mut Saver<'_>) {
         let nodes = &self.tree.nodes;
         let counts = (self.peak(), nodes.used());
-        out.rows(<(usize, usize)>::SIZE, (1, 1), &|_, to| counts.save(to));
+        out.entries(<(usize, usize)>::SIZE, (1, 1), &|_, to| counts.save(to));
         let size = (self.tree.capacity(), nodes.used());
-        out.rows(NodeImage::SIZE, size, &|index, to| {
+        out.entries(NodeImage::SIZE, size, &|index, to| {
             if let Some(node) = nodes.get(index) {
                 NodeImage::of(node).save(to);
             }
@@ -71,18 +71,18 @@ impl Image for IntervalMap<'_> {
     fn load(&mut self, from: &mut Loader<'_>) -> Result<(), MalformedImage> {
         let tree = &mut self.tree;
         let loaded = &mut self.loaded;
-        from.rows(<(usize, usize)>::SIZE, 1, &mut |_, from| {
+        from.entries(<(usize, usize)>::SIZE, 1, &mut |_, from| {
             (tree.peak, *loaded) = ImageEntry::load(from)?;
             Ok(())
         })?;
         let capacity = tree.capacity();
         let nodes = &mut tree.nodes;
-        from.rows(NodeImage::SIZE, capacity, &mut |index,
-                                                   from: &mut ImageReader<
+        from.entries(NodeImage::SIZE, capacity, &mut |index,
+                                                      from: &mut ImageReader<
             '_,
         >| {
             while nodes.used() <= index {
-                nodes.take().ok_or(MalformedImage)?;
+                nodes.alloc().ok_or(MalformedImage)?;
             }
             let node = nodes.get(index).ok_or(MalformedImage)?;
             NodeImage::load(from)?.load_into(node)
@@ -134,7 +134,7 @@ impl<'m> IntervalMap<'m> {
         let prev = if start == 0 {
             None
         } else {
-            Some(self.tree.starting(start)?)
+            Some(self.tree.find_start(start)?)
         };
         let list = self.owner_lists.get_mut(number?)?;
         list.length.increment();

@@ -45,8 +45,8 @@ pub(super) struct Nodes<'m> {
     used: usize,
 }
 
-// SAFETY: only `take`, which needs `&mut self`, writes to the cell, and to a node that no reference leads to. The nodes that
-// were taken are shared references to `IntervalNode`, which is `Sync`.
+// SAFETY: only `alloc`, which needs `&mut self`, writes to the cell, and to a node that no reference leads to. The nodes that
+// were allocated are shared references to `IntervalNode`, which is `Sync`.
 unsafe impl Send for Nodes<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Nodes<'_> {}
@@ -59,7 +59,7 @@ impl<'m> Nodes<'m> {
         }
     }
 
-    /// Returns the number of nodes that were taken.
+    /// Returns the number of nodes that were ever allocated.
     pub(super) fn used(&self) -> usize {
         self.used
     }
@@ -88,13 +88,13 @@ impl<'m> Nodes<'m> {
     }
 
     /// Returns a node that was never used.
-    pub(super) fn take(&mut self) -> Option<&'m IntervalNode<'m>> {
+    pub(super) fn alloc(&mut self) -> Option<&'m IntervalNode<'m>> {
         let index = self.used;
         if index >= self.room.get().len() {
             return None;
         }
         let first = self.room.get().cast::<IntervalNode<'m>>();
-        // SAFETY: the node is within the room, and no reference leads to it, since it was not taken before.
+        // SAFETY: the node is within the room, and no reference leads to it, since it was not allocated before.
         unsafe { first.add(index).write(IntervalNode::default()) };
         self.used.increment();
         self.get(index)
@@ -126,7 +126,7 @@ impl<'m> IntervalNode<'m> {
     }
 
     /// Sets the content of a free node, which is in no tree and so red.
-    pub(super) fn begin(&self, start: u32, end: u32, owner: u32) {
+    pub(super) fn init(&self, start: u32, end: u32, owner: u32) {
         self.bounds.set((start << LENGTH_BITS) | end.minus(start));
         self.owner.set(owner);
     }
@@ -135,13 +135,14 @@ impl<'m> IntervalNode<'m> {
         self.set(self.start(), end);
     }
 
+    /// Changes the first and the last number, and keeps the colour.
     pub(super) fn set(&self, start: u32, end: u32) {
         let color = self.bounds.get() & BLACK;
         self.bounds
             .set(color | (start << LENGTH_BITS) | end.minus(start));
     }
 
-    /// Takes the node out of all trees and lists, which are made anew.
+    /// Takes the node out of the tree and its list, which the caller makes anew.
     pub(super) fn reset_links(&self) {
         for link in [
             &self.left,
@@ -181,32 +182,32 @@ impl ByStart<'_> {
     }
 }
 
-/// A node in the tree's terms.
+/// A node, as the link type of `intrusive-collections`.
 #[derive(Clone, Copy)]
-pub(super) struct At<'m>(&'m IntervalNode<'m>);
+pub(super) struct NodeLink<'m>(&'m IntervalNode<'m>);
 
-impl PartialEq for At<'_> {
+impl PartialEq for NodeLink<'_> {
     fn eq(&self, other: &Self) -> bool {
         ptr::eq(self.0, other.0)
     }
 }
 
-impl Eq for At<'_> {}
+impl Eq for NodeLink<'_> {}
 
 // SAFETY: only `Tree::insert` and `Tree::rebuild` link a node. The first one takes a new one or one from the
 // free list of that very tree. Only `Tree::remove` puts nodes there, each when it has just unlinked it, and
 // `rebuild`, which has made the tree empty. So `acquire_link` rightly reports every node as free.
 unsafe impl<'m> LinkOps for ByStart<'m> {
-    type LinkPtr = At<'m>;
+    type LinkPtr = NodeLink<'m>;
 
     #[inline]
-    unsafe fn acquire_link(&mut self, at: At<'m>) -> bool {
+    unsafe fn acquire_link(&mut self, at: NodeLink<'m>) -> bool {
         debug_assert!(!at.0.is_linked(), "a free interval is in no tree");
         true
     }
 
     #[inline]
-    unsafe fn release_link(&mut self, at: At<'m>) {
+    unsafe fn release_link(&mut self, at: NodeLink<'m>) {
         at.0.parent.set(None);
         at.0.bounds.set(at.0.bounds.get() & !BLACK);
     }
@@ -215,22 +216,22 @@ unsafe impl<'m> LinkOps for ByStart<'m> {
 // SAFETY: each getter returns the value that was last set, and nothing here panics.
 unsafe impl<'m> RBTreeOps for ByStart<'m> {
     #[inline]
-    unsafe fn left(&self, at: At<'m>) -> Option<At<'m>> {
-        at.0.left.get().map(At)
+    unsafe fn left(&self, at: NodeLink<'m>) -> Option<NodeLink<'m>> {
+        at.0.left.get().map(NodeLink)
     }
 
     #[inline]
-    unsafe fn right(&self, at: At<'m>) -> Option<At<'m>> {
-        at.0.right.get().map(At)
+    unsafe fn right(&self, at: NodeLink<'m>) -> Option<NodeLink<'m>> {
+        at.0.right.get().map(NodeLink)
     }
 
     #[inline]
-    unsafe fn parent(&self, at: At<'m>) -> Option<At<'m>> {
-        at.0.parent.get().map(At)
+    unsafe fn parent(&self, at: NodeLink<'m>) -> Option<NodeLink<'m>> {
+        at.0.parent.get().map(NodeLink)
     }
 
     #[inline]
-    unsafe fn color(&self, at: At<'m>) -> Color {
+    unsafe fn color(&self, at: NodeLink<'m>) -> Color {
         if at.0.bounds.get() & BLACK == 0 {
             Color::Red
         } else {
@@ -239,22 +240,22 @@ unsafe impl<'m> RBTreeOps for ByStart<'m> {
     }
 
     #[inline]
-    unsafe fn set_left(&mut self, at: At<'m>, left: Option<At<'m>>) {
+    unsafe fn set_left(&mut self, at: NodeLink<'m>, left: Option<NodeLink<'m>>) {
         at.0.left.set(left.map(|left| left.0));
     }
 
     #[inline]
-    unsafe fn set_right(&mut self, at: At<'m>, right: Option<At<'m>>) {
+    unsafe fn set_right(&mut self, at: NodeLink<'m>, right: Option<NodeLink<'m>>) {
         at.0.right.set(right.map(|right| right.0));
     }
 
     #[inline]
-    unsafe fn set_parent(&mut self, at: At<'m>, parent: Option<At<'m>>) {
+    unsafe fn set_parent(&mut self, at: NodeLink<'m>, parent: Option<NodeLink<'m>>) {
         at.0.parent.set(parent.map(|parent| parent.0));
     }
 
     #[inline]
-    unsafe fn set_color(&mut self, at: At<'m>, color: Color) {
+    unsafe fn set_color(&mut self, at: NodeLink<'m>, color: Color) {
         let bounds = at.0.bounds.get() & !BLACK;
         at.0.bounds.set(match color {
             Color::Red => bounds,
@@ -269,14 +270,14 @@ unsafe impl<'m> Adapter for ByStart<'m> {
     type PointerOps = DefaultPointerOps<&'m IntervalNode<'m>>;
 
     #[inline]
-    unsafe fn get_value(&self, at: At<'m>) -> *const IntervalNode<'m> {
+    unsafe fn get_value(&self, at: NodeLink<'m>) -> *const IntervalNode<'m> {
         at.0
     }
 
     #[inline]
-    unsafe fn get_link(&self, value: *const IntervalNode<'m>) -> At<'m> {
+    unsafe fn get_link(&self, value: *const IntervalNode<'m>) -> NodeLink<'m> {
         // SAFETY: only `Tree` leads here, with nodes that it has as `&'m IntervalNode<'m>`.
-        At(unsafe { &*value })
+        NodeLink(unsafe { &*value })
     }
 
     #[inline]

@@ -45,8 +45,8 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Continues a search over at most `steps` intervals, and removes those of the owner from the
-    /// table; `on_removed` gets the payer of each. An interval of one number that `keep` returns a process for
-    /// becomes that process's. True once all intervals are removed that were there
+    /// table; `on_removed` gets the payer of each. If `keep` returns a process for an interval of one number, that
+    /// process becomes its owner instead. Returns true once all intervals are removed that were there
     /// when the search began.
     pub(crate) fn remove_next(
         &mut self,
@@ -86,6 +86,7 @@ impl<'m> IntervalMap<'m> {
         cursor.left == 0
     }
 
+    /// Returns the number of the list with the owner's intervals. Several owners may share a list.
     pub(super) fn list_number(&self, owner: u32) -> Option<usize> {
         (owner as usize).checked_rem(self.owner_lists.len())
     }

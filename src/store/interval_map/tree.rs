@@ -1,4 +1,4 @@
-//! Intervals in a red-black tree by their start, and the slots for them.
+//! Intervals in a red-black tree by their start, and the nodes for them.
 
 use core::mem;
 
@@ -11,7 +11,7 @@ use crate::ID_MAX;
 use crate::invariant::Count;
 use crate::store::{Arena, Steps, bytes_for};
 
-/// All intervals of a table.
+/// All intervals of a table, and its free nodes.
 pub(super) struct Tree<'m> {
     by_start: RBTree<ByStart<'m>>,
     free: Option<&'m IntervalNode<'m>>,
@@ -119,9 +119,9 @@ impl<'m> Tree<'m> {
             self.free = node.left.take();
             node
         } else {
-            self.nodes.take()?
+            self.nodes.alloc()?
         };
-        node.begin(start, end, owner);
+        node.init(start, end, owner);
         if let Some(before) = before
             && let Some(mut cursor) = self.cursor_at(before)
         {
@@ -191,12 +191,12 @@ impl<'m> Tree<'m> {
     }
 
     /// Returns the interval that starts with the number.
-    pub(super) fn starting(&self, number: u32) -> Option<&'m IntervalNode<'m>> {
+    pub(super) fn find_start(&self, number: u32) -> Option<&'m IntervalNode<'m>> {
         self.by_start.find(&number).clone_pointer()
     }
 
-    /// Returns true if all intervals are in order, have owners, and do not overlap. Slow: for
-    /// tests.
+    /// Returns true if all intervals are in order, have owners, and do not overlap. It is slow, and
+    /// meant for tests.
     pub(super) fn check_invariants(&self) -> bool {
         let mut last = 0;
         let is_behind = |node: &IntervalNode<'_>| {

@@ -8,16 +8,16 @@ use crate::store::{
     Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for, entry, hash64, image, memory_sum,
 };
 
-/// The most tables of one machine.
+/// The greatest number of tables of one machine.
 const MAX_TABLES: usize = 4;
 
 #[derive(Clone, Copy, Hash)]
 pub(super) struct Account {
     /// `None` for a free account.
     pub(super) vmid: Option<Vmid>,
-    /// The member is gone: its account is freed with its last charge.
+    /// The member has left: its account is freed with its last charge.
     pub(super) has_left: bool,
-    /// The number of places in each table.
+    /// By table: the number of places that are charged to the account.
     pub(super) charges: [u32; MAX_TABLES],
 }
 
@@ -107,6 +107,7 @@ impl<'m> Ledger<'m> {
         sum.is_some() && self.pools.iter().all(has_sharers)
     }
 
+    /// Returns the account of the member, and keeps it for the next call.
     #[inline]
     pub(super) fn find(&mut self, vmid: Vmid) -> Option<u32> {
         let (member, account) = self.recent;
@@ -123,12 +124,14 @@ impl<'m> Ledger<'m> {
         Some(found)
     }
 
+    /// Like [`Ledger::find`], without a change of what is kept.
     pub(super) fn account_of(&self, vmid: Vmid) -> Option<u32> {
         self.by_vmid.find(hash_vmid(vmid), |slot| {
             member_of(&self.accounts, slot).cmp(&Some(vmid))
         })
     }
 
+    /// Returns the account of the member, a new one if it has none, and that of the leader if all are in use.
     pub(super) fn find_or_add(&mut self, vmid: Vmid) -> u32 {
         if let Some(found) = self.find(vmid) {
             return found;
@@ -147,14 +150,15 @@ impl<'m> Ledger<'m> {
         slot
     }
 
-    pub(super) fn charge(&self, account: u32, table: usize) -> u32 {
+    /// Returns the number of places of the table that are charged to the account.
+    pub(super) fn charge_of(&self, account: u32, table: usize) -> u32 {
         let account = self.accounts.get(account as usize).or_broken(&FREE);
         account.charges.get(table).copied().or_broken(0)
     }
 
     /// Returns true if the rule allows what was charged last, to that account.
     fn is_within(&self, account: u32, table: usize) -> bool {
-        let charge = self.charge(account, table);
+        let charge = self.charge_of(account, table);
         let pool = self.pools.get(table);
         pool.is_none_or(|pool| pool.is_within(charge))
     }
@@ -198,7 +202,7 @@ impl<'m> Ledger<'m> {
     #[inline(never)]
     pub(super) fn has_room(&mut self, vmid: Vmid, table: usize, count: usize) -> bool {
         let charge = match self.find(vmid) {
-            Some(account) => self.charge(account, table),
+            Some(account) => self.charge_of(account, table),
             None => 0,
         };
         let pool = self.pools.get(table);
@@ -273,7 +277,7 @@ impl<'m> Ledger<'m> {
             self.note_move(account, table, count);
         }
         if let Some(account) = self.accounts.get_mut(account as usize) {
-            // Another process with the VMID may have come.
+            // Another process with the VMID may have connected.
             account.has_left = false;
         }
         Payer(account)

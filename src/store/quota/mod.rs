@@ -52,7 +52,7 @@ fn number(count: usize) -> u32 {
 
 /// Returns the member that is to pay for a place from now on: a user of it, or the leader if it has
 /// none.
-pub(crate) fn payer_among(user: Option<Vmid>) -> Vmid {
+pub(crate) fn payer_or_leader(user: Option<Vmid>) -> Vmid {
     user.unwrap_or(Vmid::LEADER)
 }
 
@@ -136,7 +136,7 @@ impl<'m> Quotas<'m> {
         let Some(ledger) = self.0.as_deref() else {
             return true;
         };
-        let charge = ledger.charge(payer.0, table);
+        let charge = ledger.charge_of(payer.0, table);
         let may_split = ledger
             .pools
             .get(table)
@@ -152,7 +152,7 @@ impl<'m> Quotas<'m> {
         let Some(ledger) = self.0.as_deref() else {
             return true;
         };
-        let charge = ledger.charge(payer.0, table);
+        let charge = ledger.charge_of(payer.0, table);
         let pool = ledger.pools.get(table);
         let may_grow = pool.is_none_or(|pool| pool.may_grow(charge, number(count)));
         if !may_grow {
@@ -357,6 +357,6 @@ impl<'m> Quotas<'m> {
             return 0;
         };
         let account = ledger.account_of(vmid);
-        account.map_or(0, |account| ledger.charge(account, table) as usize)
+        account.map_or(0, |account| ledger.charge_of(account, table) as usize)
     }
 }

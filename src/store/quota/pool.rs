@@ -1,4 +1,4 @@
-//! The rule for one table.
+//! The rule by which the members share one table.
 
 use super::number;
 use crate::invariant::{Count, OrBroken};
@@ -49,8 +49,8 @@ impl Pool {
         after == 0 || is_first || needed.is_some_and(|needed| needed <= free.into())
     }
 
-    /// Returns true if the rule has allowed the last place of a member with that charge, if it was the last
-    /// of all.
+    /// Returns true if the rule allows the last place of a member with that charge, if that place was charged after all
+    /// others.
     pub(super) fn is_within(&self, charge: u32) -> bool {
         let share = u64::from(self.share(charge));
         let needed = share.checked_mul(u64::from(self.sharers).plus(1));
@@ -65,11 +65,12 @@ impl Pool {
                 .is_some_and(|(needed, left)| needed <= left)
     }
 
-    /// Returns the shared places of a member with that charge.
+    /// Returns the number of shared places that a member with that charge uses.
     pub(super) fn share(&self, charge: u32) -> u32 {
         charge.max(self.reserve).minus(self.reserve)
     }
 
+    /// Records that the charge of a member has changed.
     pub(super) fn change(&mut self, before: u32, after: u32) {
         let (before, after) = (self.share(before), self.share(after));
         self.used = self.used.plus(after).minus(before);
