@@ -1,11 +1,11 @@
-//! Translates the kernel's errors into those of streams, with advice.
+//! Converts the kernel's errors to those of streams, and has advice for a process or a system that has run out of something.
 
 use rustix::io::Errno;
 
 use crate::pal::StreamError;
 
 /// Returns what to do if the process or the system has run out of something; nothing for any other error.
-pub(super) fn exhausted(error: Errno) -> &'static str {
+pub(super) fn exhaustion_advice(error: Errno) -> &'static str {
     match error {
         Errno::MFILE => {
             ": the process has no descriptors left; raise its limit (`raise_descriptor_limit`)"
@@ -38,15 +38,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_system_has_no_more_of_comes_with_advice() {
+    fn error_of_an_exhausted_resource_comes_with_advice() {
         for (errno, advice) in [
             (Errno::MFILE, "raise_descriptor_limit"),
             (Errno::NFILE, "fs.file-max"),
             (Errno::NOSPC, "max_user_watches"),
             (Errno::NOMEM, "memory"),
         ] {
-            assert!(exhausted(errno).contains(advice), "{errno:?}");
+            assert!(exhaustion_advice(errno).contains(advice), "{errno:?}");
         }
-        assert_eq!(exhausted(Errno::PIPE), "");
+        assert_eq!(exhaustion_advice(Errno::PIPE), "");
     }
 }

@@ -87,7 +87,7 @@ impl HostEvent {
             return;
         }
         let until = until.time().map(clock::timespec);
-        // With a bit set the time limit is a point on the clock, not a span, so nothing has to be
+        // The time limit of a wait with a bit set is a point on the clock, not a span, so nothing has to be
         // computed.
         let _ = futex::wait_bitset(
             &self.word,
@@ -98,26 +98,28 @@ impl HostEvent {
         );
     }
 
-    /// Sleeps until `stream` is readable or hung up, the event is set, or `until` is reached.
+    /// Sleeps until `stream` is readable or hung up, the event is set, or `until` is reached. Returns true if it is the stream
+    /// that has ended the wait.
     pub(super) fn wait_readable(&self, stream: BorrowedFd<'_>, until: Deadline) -> bool {
         if self.is_set() {
             return false;
         }
         let eventfd = self.eventfd();
-        let woken = if self.word.fetch_add(POLLER, Ordering::AcqRel) & SET != 0 {
+        let is_readable = if self.word.fetch_add(POLLER, Ordering::AcqRel) & SET != 0 {
             false
         } else {
             loop {
-                if let Some(woken) = self.poll(stream, eventfd, until) {
-                    break woken;
+                if let Some(is_readable) = self.poll(stream, eventfd, until) {
+                    break is_readable;
                 }
             }
         };
         self.word.fetch_sub(POLLER, Ordering::AcqRel);
-        woken
+        is_readable
     }
 
-    /// Polls once in a thread that is counted; `None` if it ended without a reason.
+    /// Polls once, in a thread that is counted as a poller. Returns true if the stream is ready, false if the event is set or
+    /// the time is over, and `None` if the poll ended for another reason.
     fn poll(
         &self,
         stream: BorrowedFd<'_>,
@@ -136,8 +138,8 @@ impl HostEvent {
             left => left,
         };
         let found = poll(&mut fds, slice.as_ref());
-        let [stream, rung] = &fds;
-        if eventfd.is_some() && !rung.revents().is_empty() {
+        let [stream, signalled] = &fds;
+        if eventfd.is_some() && !signalled.revents().is_empty() {
             self.drain();
         }
         if self.is_set() {
@@ -149,7 +151,7 @@ impl HostEvent {
         match found {
             Ok(0) if slice == left => Some(false),
             Ok(_) | Err(Errno::INTR) => None,
-            // This was never observed. The reader will find the fault of the stream.
+            // The kernel is not expected to fail here. The caller reads the stream, and finds its fault if it has one.
             Err(_) => Some(true),
         }
     }
@@ -171,6 +173,7 @@ impl HostEvent {
         }
     }
 
+    /// Makes the eventfd unreadable again, unless other pollers have to see that the event is set.
     fn drain(&self) {
         if let Some(eventfd) = self.eventfd.get() {
             let _ = rustix::io::read(eventfd, &mut [0_u8; 8]);

@@ -10,8 +10,8 @@ use rustix::fs::{FlockOperation, Mode, fchmod};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags, accept_with, bind, listen, shutdown};
 
-use super::address::{Base, explain, identity, new_socket, remove_stale, umask};
-use super::process::Creator;
+use super::creator::Creator;
+use super::socket_file::{Base, device_and_inode, explain, new_socket, remove_stale, umask_error};
 use super::stream::HostStream;
 use crate::Vmid;
 
@@ -50,7 +50,7 @@ impl Listener {
         }
         let found = std::fs::symlink_metadata(&path)
             .map_err(|error| explain(&error, "cannot find", &path))?;
-        let file = identity(&found);
+        let file = device_and_inode(&found);
         let listener = Listener {
             socket,
             path,
@@ -58,13 +58,13 @@ impl Listener {
             creator: Creator::this(),
         };
         if found.mode() & CONNECT != CONNECT {
-            return Err(umask(
+            return Err(umask_error(
                 &listener.path,
                 found.mode(),
                 "no process could connect",
             ));
         }
-        if !base.holds(&listener.path, file) {
+        if !base.contains_socket(&listener.path, file) {
             return Err(Error::other(format!(
                 "{} is in another directory than a moment ago: take one that nobody replaces",
                 listener.path.display()
@@ -86,7 +86,9 @@ impl Listener {
         if !self.creator.is_this() {
             return;
         }
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.file) {
+        if std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| device_and_inode(&found) == self.file)
+        {
             let _ = std::fs::remove_file(&self.path);
         }
         // No further connection is possible.

@@ -30,8 +30,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 
+use super::creator::Creator;
 use super::errors::stream_error;
-use super::process::Creator;
 use crate::invariant::OrBroken;
 use crate::pal::StreamError;
 

@@ -22,9 +22,9 @@
 //! kernel does not report one case: if a member is killed while such a copy lives, its connections
 //! stay open, and it counts as alive until the copy ends, too.
 
-mod address;
 mod addresses;
 mod clock;
+mod creator;
 mod errors;
 mod event;
 mod listener;
@@ -33,10 +33,10 @@ mod log_ring;
 mod network;
 mod node;
 mod pal;
-mod process;
 mod proxy;
 #[cfg(feature = "secure")]
 mod secure;
+mod socket_file;
 mod stream;
 #[cfg(feature = "trace")]
 pub mod trace;
@@ -52,9 +52,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
 
-use self::address::Base;
 pub use self::addresses::Addresses;
-use self::errors::exhausted;
+use self::errors::exhaustion_advice;
 pub use self::event::HostEvent;
 use self::listener::Listener;
 use self::network::NetworkListener;
@@ -64,6 +63,7 @@ use self::pal::WAKE;
 pub use self::proxy::{Proxy, ProxyEnd};
 #[cfg(feature = "secure")]
 pub use self::secure::{SecureHost, random};
+use self::socket_file::Base;
 pub use self::stream::HostStream;
 use crate::Vmid;
 use crate::pal::Token;
@@ -71,12 +71,12 @@ use crate::pal::Token;
 /// The host platform of one member.
 #[derive(Debug)]
 pub struct Host {
-    place: Transport,
+    transport: Transport,
     allows_plain: bool,
     epoll: OwnedFd,
     waker: OwnedFd,
     /// A wake is pending, so another one needs no system call.
-    wake_asked: AtomicBool,
+    wake_pending: AtomicBool,
 }
 
 /// Where a member listens, and finds its peers.
@@ -85,7 +85,7 @@ enum Transport {
     Unix {
         base: Base,
         listener: Listener,
-        us: Uid,
+        user: Uid,
     },
     Network {
         addresses: Addresses,
@@ -101,10 +101,10 @@ impl Transport {
         }
     }
 
-    /// Returns true if the process at the other end may be of the family. A network does not tell.
+    /// Returns true if the process at the other end may be a member. On a network the kernel does not know, so any may.
     fn admits(&self, stream: &HostStream) -> bool {
         match self {
-            Transport::Unix { us, .. } => stream.peer_is(*us),
+            Transport::Unix { user, .. } => stream.peer_is(*user),
             Transport::Network { .. } => true,
         }
     }
@@ -127,7 +127,7 @@ impl Host {
         Host::over(Transport::Unix {
             base,
             listener,
-            us: geteuid(),
+            user: geteuid(),
         })
     }
 
@@ -154,9 +154,9 @@ impl Host {
         self
     }
 
-    fn over(place: Transport) -> Result<Host> {
+    fn over(transport: Transport) -> Result<Host> {
         let failed = |error: Errno| {
-            let (advice, error) = (exhausted(error), Error::from(error));
+            let (advice, error) = (exhaustion_advice(error), Error::from(error));
             Error::new(
                 error.kind(),
                 format!("cannot watch streams: {error}{advice}"),
@@ -165,7 +165,7 @@ impl Host {
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
         let token = EventData::new_u64(Token::LISTENER.0);
-        epoll::add(&epoll, place.listener(), token, EventFlags::IN).map_err(failed)?;
+        epoll::add(&epoll, transport.listener(), token, EventFlags::IN).map_err(failed)?;
         // The watch of the eventfd is edge-triggered: each write is reported once, so it never has
         // to be read empty.
         epoll::add(
@@ -176,17 +176,17 @@ impl Host {
         )
         .map_err(failed)?;
         Ok(Host {
-            place,
+            transport,
             allows_plain: false,
             epoll,
             waker,
-            wake_asked: AtomicBool::new(false),
+            wake_pending: AtomicBool::new(false),
         })
     }
 
     /// Returns the path of this member's Unix socket; `None` on a network.
     pub fn path(&self) -> Option<&Path> {
-        match &self.place {
+        match &self.transport {
             Transport::Unix { listener, .. } => Some(listener.path()),
             Transport::Network { .. } => None,
         }
@@ -197,8 +197,8 @@ impl Host {
     /// path leads now. If it is not private, other users can disturb the family, but not join it:
     /// each connection is checked. True on a network, which has no directory.
     pub fn directory_is_private(&self) -> bool {
-        match &self.place {
-            Transport::Unix { base, us, .. } => base.directory_is_private(*us),
+        match &self.transport {
+            Transport::Unix { base, user, .. } => base.directory_is_private(*user),
             Transport::Network { .. } => true,
         }
     }

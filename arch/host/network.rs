@@ -14,8 +14,8 @@ use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, getpeername, getsockname, sockopt};
 use rustix::net::{Shutdown, bind, connect, listen, shutdown, socket_with};
 
-use super::errors::exhausted;
-use super::process::Creator;
+use super::creator::Creator;
+use super::errors::exhaustion_advice;
 
 /// The greatest number of connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -117,7 +117,7 @@ impl NetworkAddress {
             (_, Errno::ACCESS | Errno::PERM) => {
                 ": this user may not listen there; take ports above 1023"
             }
-            (_, error) => exhausted(error),
+            (_, error) => exhaustion_advice(error),
         };
         let kind = Error::from(error).kind();
         Error::new(

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::Host;
-use super::process::Creator;
+use super::creator::Creator;
 use crate::node::NoEmbedder;
 use crate::pal::Pal;
 use crate::{Config, Driving, Embedder, Identity, Node};
@@ -23,12 +23,13 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_millis(500);
 /// A [`Node`] on this host: its memory is allocated once, at the start, and its worker runs in a
 /// thread of its own. All is released when it is dropped. `P` is the host, or a wrapper of it.
 pub struct HostNode<P: Pal + 'static = Host> {
-    node: ManuallyDrop<Arc<Owned<P>>>,
+    node: ManuallyDrop<Arc<OwnedNode<P>>>,
     worker: Option<JoinHandle<()>>,
     creator: Creator,
 }
 
-struct Owned<P: Pal + 'static> {
+/// A node with the memory and the embedder that it borrows.
+struct OwnedNode<P: Pal + 'static> {
     node: ManuallyDrop<Node<'static, P>>,
     memory: *mut [MaybeUninit<u8>],
     embedder: *mut LibraryOs<P>,
@@ -39,11 +40,11 @@ type LibraryOs<P> = dyn Embedder<P> + Send;
 
 // SAFETY: the pointers are only used to free their targets, by the thread that drops the last
 // reference; they may be freed in any thread.
-unsafe impl<P: Pal> Send for Owned<P> {}
+unsafe impl<P: Pal> Send for OwnedNode<P> {}
 // SAFETY: as above; everything else in it is shared as a `Node` may be.
-unsafe impl<P: Pal> Sync for Owned<P> {}
+unsafe impl<P: Pal> Sync for OwnedNode<P> {}
 
-impl<P: Pal> Drop for Owned<P> {
+impl<P: Pal> Drop for OwnedNode<P> {
     fn drop(&mut self) {
         // SAFETY: the node is dropped once, here, and not used after; memory and embedder came from
         // `Box::into_raw` and their only user, the node, is gone.
@@ -95,7 +96,7 @@ impl<P: Pal> HostNode<P> {
         let bytes = Node::<P>::memory(&identity, &config).total();
         let memory = Box::into_raw(Box::<[u8]>::new_uninit_slice(bytes));
         // SAFETY: fresh from `into_raw`, so valid and exclusively owned here; it is freed only
-        // after the node that borrows it was dropped (`Owned::drop`), and no reference that a node
+        // after the node that borrows it was dropped (`OwnedNode::drop`), and no reference that a node
         // returns outlives it.
         let node = match Node::new(pal, identity, config, unsafe { &mut *memory }) {
             Ok(node) => node,
@@ -108,7 +109,7 @@ impl<P: Pal> HostNode<P> {
         let embedder = Box::into_raw(embedder);
         // SAFETY: as with the memory; it is only ever used through this shared reference.
         let node = node.with_embedder(unsafe { &*embedder });
-        let node = Arc::new(Owned {
+        let node = Arc::new(OwnedNode {
             node: ManuallyDrop::new(node),
             memory,
             embedder,

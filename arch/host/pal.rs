@@ -21,14 +21,14 @@ use crate::pal::{
 /// The token of the epoll set's report of [`Pal::wake`].
 pub(super) const WAKE: u64 = Token::LISTENER.0 - 1;
 
-/// A shorter wait is exact to the nanosecond, which takes one system call more: `epoll` counts in
+/// A wait that is shorter than this is exact to the nanosecond, which takes one system call more: `epoll` counts in
 /// milliseconds. A longer wait sleeps in `epoll` until less than this is left.
-const EXACT: Timespec = Timespec {
+const EXACT_BELOW: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
 };
-/// The longest time limit of epoll, about 24 days. A wait may end early.
-const LONGEST: Timespec = Timespec {
+/// The longest time limit for epoll, about 23 days: a wait may end early.
+const MAX_TIMEOUT: Timespec = Timespec {
     tv_sec: 2_000_000,
     tv_nsec: 0,
 };
@@ -41,7 +41,7 @@ impl Pal for Host {
     const MAY_BE_SECURE: bool = false;
 
     fn requires_secure(&self) -> bool {
-        matches!(self.place, Transport::Network { .. }) && !self.allows_plain
+        matches!(self.transport, Transport::Network { .. }) && !self.allows_plain
     }
 
     fn event(&self) -> core::result::Result<HostEvent, OutOfResources> {
@@ -49,7 +49,7 @@ impl Pal for Host {
     }
 
     fn connect(&self, peer: Vmid) -> core::result::Result<HostStream, ConnectError> {
-        let socket = match &self.place {
+        let socket = match &self.transport {
             Transport::Unix { base, .. } => base.connect(peer).map_err(connect_error)?,
             Transport::Network { addresses, .. } => {
                 let address = addresses.on_network(peer);
@@ -58,7 +58,7 @@ impl Pal for Host {
             }
         };
         let stream = HostStream::new(socket);
-        if self.place.admits(&stream) {
+        if self.transport.admits(&stream) {
             Ok(stream)
         } else {
             Err(ConnectError::NotAllowed)
@@ -66,9 +66,9 @@ impl Pal for Host {
     }
 
     fn end(&self, peer: Vmid) -> bool {
-        match &self.place {
-            Transport::Unix { base, us, .. } => match base.connect(peer) {
-                Ok(socket) => end_listener(&socket, *us),
+        match &self.transport {
+            Transport::Unix { base, user, .. } => match base.connect(peer) {
+                Ok(socket) => end_listener(&socket, *user),
                 Err(error) => connect_error(error) == ConnectError::NotListening,
             },
             // The peer may be on another machine.
@@ -77,7 +77,7 @@ impl Pal for Host {
     }
 
     fn clean_up_after(&self, peer: Vmid) {
-        if let Transport::Unix { base, .. } = &self.place {
+        if let Transport::Unix { base, .. } = &self.transport {
             base.clean_up_after(peer);
         }
     }
@@ -86,19 +86,19 @@ impl Pal for Host {
         // A thread that waits for an answer reads with a blocking call; all other reads request not
         // to wait.
         let socket = loop {
-            match accept_with(self.place.listener(), SocketFlags::CLOEXEC) {
+            match accept_with(self.transport.listener(), SocketFlags::CLOEXEC) {
                 Ok(socket) => break socket,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => return Err(AcceptError::WouldBlock),
                 Err(_) => return Err(AcceptError::Exhausted),
             }
         };
-        if let Transport::Network { listener, .. } = &self.place {
+        if let Transport::Network { listener, .. } = &self.transport {
             // A connection that has ended meanwhile takes no options: the node reads its end.
             let _ = listener.address.prepare(&socket);
         }
         let stream = HostStream::new(socket);
-        if self.place.admits(&stream) {
+        if self.transport.admits(&stream) {
             stream
                 .allow_blocking()
                 .map_err(|_| AcceptError::Exhausted)?;
@@ -116,11 +116,11 @@ impl Pal for Host {
         };
         let token = EventData::new_u64(Token::LISTENER.0);
         // The listener is in the set, and a change needs no memory, so this can't fail.
-        let _ = epoll::modify(&self.epoll, self.place.listener(), token, flags);
+        let _ = epoll::modify(&self.epoll, self.transport.listener(), token, flags);
     }
 
     fn stop_listening(&self) {
-        match &self.place {
+        match &self.transport {
             Transport::Unix { listener, .. } => listener.close(),
             Transport::Network { listener, .. } => listener.close(),
         }
@@ -149,29 +149,29 @@ impl Pal for Host {
 
     fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         let mut space = [const { MaybeUninit::uninit() }; READY_AT_ONCE];
-        let mut limit = clock::left(until).map(|left| left.min(LONGEST));
+        let mut limit = clock::left(until).map(|left| left.min(MAX_TIMEOUT));
         let events = loop {
-            let exact = limit.filter(|limit| *limit > NO_TIME && *limit < EXACT);
+            let exact = limit.filter(|limit| *limit > NO_TIME && *limit < EXACT_BELOW);
             if let Some(exact) = exact {
                 let mut set = [PollFd::new(&self.epoll, PollFlags::IN)];
                 let _ = poll(&mut set, Some(&exact));
                 limit = Some(NO_TIME);
             }
-            let most = limit.and_then(|limit| limit.checked_sub(EXACT).max(Some(NO_TIME)));
+            let most = limit.and_then(|limit| limit.checked_sub(EXACT_BELOW).max(Some(NO_TIME)));
             // An error is an interruption: an early return, which the caller allows for.
             let Ok((events, _)) = epoll::wait(&self.epoll, &mut space[..], most.as_ref()) else {
                 return;
             };
-            if !events.is_empty() || limit.is_none_or(|limit| limit < EXACT) {
+            if !events.is_empty() || limit.is_none_or(|limit| limit < EXACT_BELOW) {
                 break events;
             }
-            limit = clock::left(until).map(|left| left.min(LONGEST));
+            limit = clock::left(until).map(|left| left.min(MAX_TIMEOUT));
         };
         for event in events {
             let (data, flags) = (event.data.u64(), event.flags);
             if data == WAKE {
                 // A wake before this point ends this wait; a later one writes again.
-                self.wake_asked.swap(false, Ordering::AcqRel);
+                self.wake_pending.swap(false, Ordering::AcqRel);
             } else {
                 let _ = ready.push((Token(data), readiness(flags)));
             }
@@ -179,7 +179,7 @@ impl Pal for Host {
     }
 
     fn wake(&self) {
-        if !self.wake_asked.swap(true, Ordering::AcqRel) {
+        if !self.wake_pending.swap(true, Ordering::AcqRel) {
             // The write could fail only after 2^64 wakes.
             let _ = rustix::io::write(&self.waker, &1_u64.to_ne_bytes());
         }
@@ -206,7 +206,7 @@ impl Pal for Host {
                 return read;
             }
         }
-        // The wait takes longer: from now on the event ends it at once.
+        // A blocking read would not see the event. From now on the event ends the wait at once.
         self.wait_readable(stream, event, until);
         stream.read(buffer)
     }
@@ -223,7 +223,7 @@ const NO_TIME: Timespec = Timespec {
 
 fn epoll_flags(interest: Interest) -> EventFlags {
     if interest.is_empty() {
-        // The kernel reports a hang-up even for an empty interest, again and again. In this way it
+        // The kernel reports a hang-up even for an empty interest, again and again. With this flag it
         // does so once at most, and each change of the interest takes one call.
         return EventFlags::ONESHOT;
     }
@@ -263,13 +263,9 @@ fn end_listener(socket: &OwnedFd, user: Uid) -> bool {
     if pidfd_send_signal(&process, Signal::KILL).is_err() {
         return false;
     }
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
     // The descriptor of a process is readable when it has ended.
     let mut ended = [PollFd::new(&process, PollFlags::IN)];
-    poll(&mut ended, Some(&now)).is_ok_and(|count| count > 0)
+    poll(&mut ended, Some(&NO_TIME)).is_ok_and(|count| count > 0)
 }
 
 fn connect_error(error: Errno) -> ConnectError {

@@ -16,10 +16,10 @@ use rustix::process::Uid;
 use rustix::process::{Resource, getrlimit};
 
 use super::clock;
+use super::creator::Creator;
 use super::errors::stream_error;
 #[cfg(feature = "succession")]
 use super::log_ring::{self, RingReader, RingWriter};
-use super::process::Creator;
 #[cfg(feature = "succession")]
 use crate::invariant::OrBroken;
 #[cfg(feature = "succession")]

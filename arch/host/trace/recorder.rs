@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::pcapng::{write_interface, write_packet, write_section};
 use super::record::{RECORD_LENGTH, Record};
 use crate::Vmid;
-use crate::host::process::Creator;
+use crate::host::creator::Creator;
 use crate::pal::Time;
 
 /// The greatest number of bytes that wait to be written. Entries that find no room are lost, and

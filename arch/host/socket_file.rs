@@ -1,4 +1,4 @@
-//! The addresses of members: one socket file each, `{base}.{vmid}`.
+//! The socket files at which members listen, `{base}.{vmid}`: their paths, and the removal of those that dead processes left.
 
 use std::ffi::{OsStr, OsString};
 use std::format;
@@ -18,29 +18,30 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::Uid;
 
-use super::errors::exhausted;
-use super::process::Creator;
+use super::creator::Creator;
+use super::errors::exhaustion_advice;
 use crate::Vmid;
 use crate::invariant::Count;
 
 /// The greatest length of a Unix socket's path, in bytes.
 const PATH_LIMIT: usize = 107;
 /// The length of a dot and the longest VMID, in bytes.
-const SUFFIX: usize = 11;
+const SUFFIX_LENGTH: usize = 11;
 
-/// The addresses of a family. They differ in the VMID at their end.
+/// The paths of a family's socket files. They differ in the VMID at their end.
 #[derive(Debug)]
 pub(super) struct Base {
     path: PathBuf,
     /// The directory of the sockets, as it was found at the start, wherever `path` leads later.
     directory: OwnedFd,
-    /// Members whose connections have ended, and whose socket files were still in use then. The oldest give way.
+    /// Members whose connections have ended, and whose socket files were still in use then. If there are too many, the
+    /// oldest is dropped.
     ended: Mutex<Vec<Vmid>>,
     creator: Creator,
 }
 
-/// The kernel may close the connections of a process that dies before its listening socket, and a process that was cut
-/// off may go on for a while.
+/// The greatest number of members in [`Base::ended`]: the kernel may close the connections of a process that dies before
+/// its listening socket, and a process that was cut off may go on for a while.
 const MAX_ENDED: usize = 64;
 
 impl Base {
@@ -48,8 +49,8 @@ impl Base {
     /// unreachable later. Makes the directory if it is missing.
     pub(super) fn new(base: &Path) -> Result<Base> {
         let length = base.as_os_str().len();
-        if length.saturating_add(SUFFIX) > PATH_LIMIT {
-            let most = PATH_LIMIT.saturating_sub(SUFFIX);
+        if length.saturating_add(SUFFIX_LENGTH) > PATH_LIMIT {
+            let most = PATH_LIMIT.saturating_sub(SUFFIX_LENGTH);
             return Err(invalid(format!(
                 "{} has {length} bytes, too many for a Unix socket's path: take one of at most {most}",
                 base.display()
@@ -88,7 +89,7 @@ impl Base {
             let made = std::fs::metadata(directory)?.mode();
             if made & 0o700 != 0o700 {
                 let _ = std::fs::remove_dir(directory);
-                return Err(umask(directory, made, "nobody could listen in it"));
+                return Err(umask_error(directory, made, "nobody could listen in it"));
             }
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -98,7 +99,7 @@ impl Base {
         // directory. It is used if it is short enough.
         let path = std::path::absolute(base)
             .ok()
-            .filter(|path| path.as_os_str().len().saturating_add(SUFFIX) <= PATH_LIMIT)
+            .filter(|path| path.as_os_str().len().saturating_add(SUFFIX_LENGTH) <= PATH_LIMIT)
             .unwrap_or_else(|| base.to_path_buf());
         Ok(Base {
             path,
@@ -110,21 +111,23 @@ impl Base {
 
     /// Returns true if the directory belongs to this user and no other user can add or remove files
     /// in it.
-    pub(super) fn directory_is_private(&self, us: Uid) -> bool {
+    pub(super) fn directory_is_private(&self, user: Uid) -> bool {
         fstat(&self.directory)
-            .is_ok_and(|found| found.st_uid == us.as_raw() && found.st_mode & 0o022 == 0)
+            .is_ok_and(|found| found.st_uid == user.as_raw() && found.st_mode & 0o022 == 0)
     }
 
     /// Returns true if that socket file is in the directory. It is not if the path leads to another
     /// directory by now.
-    pub(super) fn holds(&self, path: &Path, file: (u64, u64)) -> bool {
+    pub(super) fn contains_socket(&self, path: &Path, file: (u64, u64)) -> bool {
         let name = path.file_name().unwrap_or_default();
         statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|found| (found.st_dev, found.st_ino) == file)
     }
 
+    /// Returns the path of the member's socket file.
     pub(super) fn path(&self, vmid: Vmid) -> PathBuf {
-        let mut path = OsString::with_capacity(self.path.as_os_str().len().saturating_add(SUFFIX));
+        let mut path =
+            OsString::with_capacity(self.path.as_os_str().len().saturating_add(SUFFIX_LENGTH));
         path.push(&self.path);
         path.push(format!(".{vmid}"));
         PathBuf::from(path)
@@ -153,7 +156,7 @@ impl Base {
         Ok(directory)
     }
 
-    /// Removes the socket file of a member whose connection has ended, if the process is dead; else later.
+    /// Removes the socket file of a member whose connection has ended, now if the process is dead, or else at a later call.
     pub(super) fn clean_up_after(&self, vmid: Vmid) {
         let Ok(mut ended) = self.ended.lock() else {
             return;
@@ -167,8 +170,8 @@ impl Base {
         ended.retain(|vmid| !self.remove_left_over(*vmid));
     }
 
-    /// Removes the socket file of a process, if that is dead. Returns false if it is to be tried again: the process may
-    /// be about to die. Does not block.
+    /// Removes the socket file of a process, if the process is dead. Returns false if the caller has to try again: the
+    /// process may be about to die. It does not block.
     fn remove_left_over(&self, vmid: Vmid) -> bool {
         let path = self.path(vmid);
         let Ok(address) = self.address(vmid) else {
@@ -183,6 +186,7 @@ impl Base {
         remove_stale(&path, &address).is_ok()
     }
 
+    /// Returns the address of the member's socket.
     pub(super) fn address(&self, vmid: Vmid) -> rustix::io::Result<SocketAddrUnix> {
         SocketAddrUnix::new(self.path(vmid))
     }
@@ -206,7 +210,8 @@ pub(super) fn new_socket() -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-pub(super) fn identity(file: &Metadata) -> (u64, u64) {
+/// Returns the device and the inode, which identify a file.
+pub(super) fn device_and_inode(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
@@ -224,9 +229,8 @@ pub(super) fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> 
             ),
         ));
     }
-    // A datagram socket can't connect to a stream socket: the error is one if a process holds that
-    // socket, even before it listens, and another if no process does. No process notices the
-    // attempt.
+    // A datagram socket can't connect to a stream socket. The error is `CONNREFUSED` if no process has that socket, and
+    // another one if a process has it, even before it listens. No process notices the attempt.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
         .map_err(|error| explain(&error.into(), "cannot listen at", path))?;
@@ -234,7 +238,7 @@ pub(super) fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> 
         Err(Errno::NOENT) => Ok(()),
         Err(Errno::CONNREFUSED) => {
             let now = std::fs::symlink_metadata(path);
-            if now.is_ok_and(|now| identity(&now) == identity(&before)) {
+            if now.is_ok_and(|now| device_and_inode(&now) == device_and_inode(&before)) {
                 std::fs::remove_file(path)
                     .map_err(|error| explain(&error, "cannot remove the left-over socket", path))?;
             }
@@ -251,7 +255,7 @@ pub(super) fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> 
 }
 
 /// Makes the error of a umask that removes a necessary right of a new file or directory.
-pub(super) fn umask(path: &Path, mode: u32, so: &str) -> Error {
+pub(super) fn umask_error(path: &Path, mode: u32, so: &str) -> Error {
     let mode = mode & 0o777;
     Error::new(
         ErrorKind::PermissionDenied,
@@ -287,7 +291,7 @@ pub(super) fn explain(error: &Error, what: &str, path: &Path) -> Error {
         Some(Errno::NOTDIR | Errno::EXIST) => {
             ": a file has the name of the directory; remove it, or take another base path"
         }
-        Some(error) => exhausted(error),
+        Some(error) => exhaustion_advice(error),
         None => "",
     };
     Error::new(
@@ -303,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_host_refuses_for_a_socket_comes_with_advice() {
+    fn refusal_of_a_socket_by_the_host_comes_with_advice() {
         for (errno, advice) in [
             (Errno::MFILE, "raise its limit"),
             (Errno::NFILE, "fs.file-max"),

@@ -1,4 +1,4 @@
-//! A check that an object is used in the process that created it, and not in a forked copy.
+//! The process that created an object: a check that the object is not used in a forked copy of that process.
 
 use rustix::process::{Pid, getpid};
 
