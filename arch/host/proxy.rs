@@ -24,11 +24,11 @@ use crate::pal::{
     AcceptError, ConnectError, Deadline, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
 };
 
-/// The number of streams at once, in each direction.
+/// The greatest number of streams at once, in each direction.
 const STREAMS: usize = 128;
-/// The number of bytes of a stream that are kept for a peer that does not read.
+/// The greatest number of bytes of a stream that are kept for a peer that does not read.
 const WINDOW: usize = 2 * 1024;
-/// The number of bytes that are read at once.
+/// The greatest number of bytes that are read at once.
 const CHUNK: usize = 16 * 1024;
 /// The time in which peers may read the last bytes of a member that has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 const RETRY_ACCEPT: Duration = Duration::from_millis(100);
 
 /// The token of the channel.
-const LINE: Token = Token(u64::MAX >> 1);
+const CHANNEL: Token = Token(u64::MAX >> 1);
 
 /// Returns the token of a stream that the family writes.
 fn family_token(stream: u16) -> Token {
@@ -64,9 +64,9 @@ pub enum ProxyEnd {
 impl fmt::Display for ProxyEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ProxyEnd::Closed => f.write_str("the line was closed"),
-            ProxyEnd::Fault(fault) => write!(f, "the line is cut: {fault}"),
-            ProxyEnd::WrongVmid => f.write_str("the line is cut: it spoke as another process"),
+            ProxyEnd::Closed => f.write_str("the channel was closed"),
+            ProxyEnd::Fault(fault) => write!(f, "the channel is cut: {fault}"),
+            ProxyEnd::WrongVmid => f.write_str("the channel is cut: it spoke as another process"),
         }
     }
 }
@@ -75,7 +75,7 @@ impl fmt::Display for ProxyEnd {
 pub struct Proxy {
     host: Host,
     member: Vmid,
-    line: WatchedStream,
+    channel: WatchedStream,
     mux: Box<Mux<STREAMS, WINDOW>>,
     /// Streams that the family writes, by their numbers on the channel.
     from_family: Vec<Option<WatchedStream>>,
@@ -83,8 +83,8 @@ pub struct Proxy {
     /// bytes of the VMID at their beginning.
     from_member: Vec<Option<(WatchedStream, usize)>>,
     listens: bool,
-    /// The process is out of descriptors, and tries again at this time.
-    exhausted_until: Option<Time>,
+    /// The time at which a process that is out of descriptors accepts streams again.
+    retry_accept_at: Option<Time>,
     end: Option<ProxyEnd>,
 }
 
@@ -96,7 +96,7 @@ struct WatchedStream {
 }
 
 impl WatchedStream {
-    /// Watches a stream; none if there is no memory for the watch.
+    /// Watches a stream. `None` if there is no memory for the watch.
     fn new(
         host: &Host,
         stream: HostStream,
@@ -125,19 +125,20 @@ impl Proxy {
     ///
     /// # Errors
     /// As [`Host::listen`].
-    pub fn new(base: &Path, member: Vmid, line: UnixStream) -> io::Result<Proxy> {
+    pub fn new(base: &Path, member: Vmid, channel: UnixStream) -> io::Result<Proxy> {
         let host = Host::listen(base, member)?;
-        let line = WatchedStream::new(&host, HostStream::new(line.into()), LINE, Interest::READ)
+        let stream = HostStream::new(channel.into());
+        let channel = WatchedStream::new(&host, stream, CHANNEL, Interest::READ)
             .ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Proxy {
             host,
             member,
-            line,
+            channel,
             mux: Box::new(Mux::new()),
             from_family: (0..STREAMS).map(|_| None).collect(),
             from_member: (0..STREAMS).map(|_| None).collect(),
             listens: true,
-            exhausted_until: None,
+            retry_accept_at: None,
             end: None,
         })
     }
@@ -158,7 +159,7 @@ impl Proxy {
                 }
             }
             ready.clear();
-            let until = last.or(self.exhausted_until);
+            let until = last.or(self.retry_accept_at);
             self.host
                 .wait(&mut ready, until.map_or(Deadline::Never, Deadline::At));
             for (token, readiness) in &ready {
@@ -167,12 +168,13 @@ impl Proxy {
         }
     }
 
+    /// Handles a stream that is ready.
     fn on_ready(&mut self, token: Token, readiness: Interest, chunk: &mut [u8]) {
         if token == Token::LISTENER {
             self.accept();
-        } else if token == LINE {
+        } else if token == CHANNEL {
             if readiness.intersects(Interest::READ | Interest::HANG_UP) {
-                self.read_line(chunk);
+                self.read_channel(chunk);
             }
         } else if let Ok(stream) = u16::try_from(token.0 >> 1) {
             if token == family_token(stream) {
@@ -180,7 +182,7 @@ impl Proxy {
             } else if readiness.contains(Interest::HANG_UP) {
                 self.close_from_member(stream);
             } else if let Some(Some((watched, _))) = self.from_member.get_mut(usize::from(stream)) {
-                // The member's stream accepts more bytes, which `update` writes.
+                // The peer accepts more bytes of the member's stream, which `update` writes.
                 watched.set_interest(&self.host, Interest::HANG_UP);
             }
         }
@@ -204,15 +206,15 @@ impl Proxy {
                 Err(AcceptError::NotAllowed) => {}
                 Err(AcceptError::WouldBlock) => return,
                 Err(AcceptError::Exhausted) => {
-                    self.exhausted_until = Some(self.host.now() + RETRY_ACCEPT);
+                    self.retry_accept_at = Some(self.host.now() + RETRY_ACCEPT);
                     return;
                 }
             }
         }
     }
 
-    fn read_line(&mut self, chunk: &mut [u8]) {
-        match self.line.stream.read(chunk) {
+    fn read_channel(&mut self, chunk: &mut [u8]) {
+        match self.channel.stream.read(chunk) {
             Ok(count) if count > 0 => {
                 let received = chunk.get(..count).or_broken(&[]);
                 if let Err(fault) = self.mux.receive(received) {
@@ -224,9 +226,10 @@ impl Proxy {
         }
     }
 
+    /// Handles the end of the channel.
     fn hang_up(&mut self) {
         self.mux.hang_up();
-        self.host.unwatch(&self.line.stream);
+        self.host.unwatch(&self.channel.stream);
         self.end = Some(ProxyEnd::Closed);
     }
 
@@ -274,8 +277,8 @@ impl Proxy {
         for (stream, _) in (0..).zip(0..STREAMS) {
             self.write_family(stream);
         }
-        self.write_line();
-        // The bytes that were written have made room.
+        self.write_channel();
+        // The bytes that were written to the channel have made room for others.
         for (stream, place) in (0..).zip(&mut self.from_family) {
             let Some(watched) = place else { continue };
             if self.mux.stopped(stream).is_some() {
@@ -289,8 +292,8 @@ impl Proxy {
             }
         }
         let now = || self.host.now();
-        self.exhausted_until = self.exhausted_until.filter(|until| now() < *until);
-        let listens = self.mux.can_open() && self.exhausted_until.is_none();
+        self.retry_accept_at = self.retry_accept_at.filter(|until| now() < *until);
+        let listens = self.mux.can_open() && self.retry_accept_at.is_none();
         if listens != self.listens {
             self.host.watch_listener(listens);
             self.listens = listens;
@@ -365,20 +368,20 @@ impl Proxy {
         }
     }
 
-    fn write_line(&mut self) {
+    fn write_channel(&mut self) {
         if self.end.is_some() {
             return;
         }
         loop {
             let bytes = self.mux.poll_transmit();
             if bytes.is_empty() {
-                return self.line.set_interest(&self.host, Interest::READ);
+                return self.channel.set_interest(&self.host, Interest::READ);
             }
-            match self.line.stream.write(&[bytes]) {
+            match self.channel.stream.write(&[bytes]) {
                 Ok(count) => self.mux.mark_sent(count),
                 Err(StreamError::WouldBlock) => {
                     let both = Interest::READ | Interest::WRITE;
-                    return self.line.set_interest(&self.host, both);
+                    return self.channel.set_interest(&self.host, both);
                 }
                 Err(StreamError::Interrupted) => {}
                 // The reader is gone. The proxy still reads to the end what the member sent before.

@@ -8,7 +8,7 @@ use crate::wire::{VMID_LENGTH, frame_size};
 /// The longest frame that is reassembled. A stream that announces a longer one is shown as bytes.
 pub(super) const LONGEST: usize = 1 << 20;
 
-/// The content of some bytes.
+/// A piece of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
     /// The VMID of the stream's opener, the first bytes of the stream.
@@ -19,20 +19,21 @@ pub(super) enum Piece<'a> {
     NoFrame(&'a [u8]),
 }
 
-/// The state of one stream.
+/// The state of the extraction from one stream.
 #[derive(Debug, Default)]
 pub(super) struct Framer {
     vmid: Option<u32>,
-    /// The beginning of an incomplete part.
+    /// The beginning of an incomplete piece.
     partial: Vec<u8>,
-    broken: bool,
+    /// The stream has announced an impossible size, so it has no more frames.
+    is_broken: bool,
 }
 
 impl Framer {
-    /// Processes the bytes that were moved, and calls `each` for every part that is complete.
-    pub(super) fn take(&mut self, mut bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
+    /// Processes bytes that were read or written, and calls `each` for every piece that is complete.
+    pub(super) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
         while !bytes.is_empty() {
-            if self.broken {
+            if self.is_broken {
                 each(Piece::NoFrame(bytes));
                 return;
             }
@@ -50,7 +51,7 @@ impl Framer {
         }
     }
 
-    /// Completes the incomplete part, up to its end. Returns the bytes after it.
+    /// Completes the incomplete piece, up to its end. Returns the bytes after it.
     fn gather<'b>(&mut self, bytes: &'b [u8], each: &mut impl FnMut(Piece<'_>)) -> &'b [u8] {
         let whole = match (self.vmid, frame_size(&self.partial, LONGEST)) {
             (None, _) => VMID_LENGTH,
@@ -77,7 +78,7 @@ impl Framer {
             }
             Ok(_) => {}
             Err(_) => {
-                self.broken = true;
+                self.is_broken = true;
                 each(Piece::NoFrame(&self.partial));
                 self.partial = Vec::new();
             }
@@ -102,14 +103,14 @@ mod tests {
         buffer[..length].to_vec()
     }
 
-    /// The parts that were found: whether each is a frame, and its bytes.
+    /// The pieces that were found: whether each is a frame, and its bytes.
     type Found = Vec<(bool, Vec<u8>)>;
 
     fn pieces(bytes: &[u8], at_once: usize) -> (Found, Option<u32>, Vec<u8>) {
         let (mut found, mut from) = (Vec::new(), None);
         let mut framer = Framer::default();
         for part in bytes.chunks(at_once) {
-            framer.take(part, |piece| match piece {
+            framer.push(part, |piece| match piece {
                 Piece::Vmid(vmid) => from = Some(vmid),
                 Piece::Frame(bytes) => found.push((true, bytes.to_vec())),
                 Piece::NoFrame(bytes) => found.push((false, bytes.to_vec())),

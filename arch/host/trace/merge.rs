@@ -8,9 +8,9 @@ use std::vec::Vec;
 
 use zerocopy::FromBytes;
 
+use super::entry_header::{BY_RECEIVER, BY_SENDER, EntryHeader, Kind, VERSION};
 use super::pcapng::{Next, Packets, write_interface};
-use super::record::{BY_RECEIVER, BY_SENDER, Kind, Record, VERSION};
-use super::recorder::{begin, interface_name, write_entry};
+use super::recorder::{begin_file, interface_name, write_entry};
 use crate::invariant::{Count, OrBroken};
 
 /// The counts of a merged file.
@@ -30,8 +30,8 @@ pub struct Merged {
 }
 
 /// An entry of a file.
-struct MergedRecord<'f> {
-    record: Record,
+struct MergedEntry<'f> {
+    header: EntryHeader,
     bytes: &'f [u8],
     /// The entry is the second one of a frame that both ends recorded.
     is_duplicate: bool,
@@ -56,12 +56,12 @@ pub fn merge(from: &[PathBuf], to: &Path) -> io::Result<Merged> {
     }
     merged.seen_twice = merge_pairs(&mut entries);
     entries.retain(|entry| !entry.is_duplicate);
-    entries.sort_by_key(|entry| entry.record.time());
+    entries.sort_by_key(|entry| entry.header.time());
     for entry in &entries {
-        if entry.record.is(Kind::Frame) {
+        if entry.header.is(Kind::Frame) {
             merged.frames.increment();
-        } else if entry.record.is(Kind::Lost) {
-            merged.lost = merged.lost.saturating_add(entry.record.index.get());
+        } else if entry.header.is(Kind::Lost) {
+            merged.lost = merged.lost.saturating_add(entry.header.index.get());
         } else {
             merged.others.increment();
         }
@@ -73,7 +73,7 @@ pub fn merge(from: &[PathBuf], to: &Path) -> io::Result<Merged> {
 /// Adds the entries of a file. Returns true if it ends in mid-entry.
 fn read<'f>(
     bytes: &'f [u8],
-    entries: &mut Vec<MergedRecord<'f>>,
+    entries: &mut Vec<MergedEntry<'f>>,
     origin: &mut Option<u64>,
 ) -> Result<bool, &'static str> {
     let mut packets = Packets::new(bytes);
@@ -83,14 +83,14 @@ fn read<'f>(
             Next::End => return Ok(false),
             Next::CutOff => return Ok(true),
         };
-        let (record, bytes) =
-            Record::read_from_prefix(packet.data).map_err(|_| "an entry is too short")?;
-        if record.version != VERSION {
+        let (header, bytes) =
+            EntryHeader::read_from_prefix(packet.data).map_err(|_| "an entry is too short")?;
+        if header.version != VERSION {
             return Err("an entry of another version");
         }
-        origin.get_or_insert(packet.time.saturating_sub(record.time()));
-        entries.push(MergedRecord {
-            record,
+        origin.get_or_insert(packet.time.saturating_sub(header.time()));
+        entries.push(MergedEntry {
+            header,
             bytes,
             is_duplicate: false,
         });
@@ -99,45 +99,45 @@ fn read<'f>(
 
 /// Finds for each received frame the sent one, and merges the two entries. Returns the number of
 /// pairs.
-fn merge_pairs(entries: &mut [MergedRecord<'_>]) -> usize {
+fn merge_pairs(entries: &mut [MergedEntry<'_>]) -> usize {
     // Two members may have had several streams, so several frames have the same number. The
     // earliest equal one is used.
     let mut sent: HashMap<(u32, u32, u64), Vec<usize>> = HashMap::new();
-    let key = |record: &Record| {
+    let key = |header: &EntryHeader| {
         (
-            record.sender.get(),
-            record.receiver.get(),
-            record.index.get(),
+            header.sender.get(),
+            header.receiver.get(),
+            header.index.get(),
         )
     };
     for (at, entry) in entries.iter().enumerate() {
-        if entry.record.is(Kind::Frame) && entry.record.seen == BY_SENDER {
-            sent.entry(key(&entry.record)).or_default().push(at);
+        if entry.header.is(Kind::Frame) && entry.header.seen == BY_SENDER {
+            sent.entry(key(&entry.header)).or_default().push(at);
         }
     }
     let mut found = 0_usize;
     for at in 0..entries.len() {
-        let Some(&MergedRecord { record, bytes, .. }) = entries.get(at) else {
+        let Some(&MergedEntry { header, bytes, .. }) = entries.get(at) else {
             continue;
         };
-        if record.seen != BY_RECEIVER || !record.is(Kind::Frame) {
+        if header.seen != BY_RECEIVER || !header.is(Kind::Frame) {
             continue;
         }
-        let Some(candidates) = sent.get_mut(&key(&record)) else {
+        let Some(candidates) = sent.get_mut(&key(&header)) else {
             continue;
         };
         let fits = |other: &usize| {
             entries
                 .get(*other)
-                .is_some_and(|other| other.bytes == bytes && other.record.sent <= record.received)
+                .is_some_and(|other| other.bytes == bytes && other.header.sent <= header.received)
         };
         let Some(place) = candidates.iter().position(fits) else {
             continue;
         };
         let other = candidates.remove(place);
         if let Some(other) = entries.get_mut(other) {
-            other.record.seen = BY_SENDER | BY_RECEIVER;
-            other.record.received = record.received;
+            other.header.seen = BY_SENDER | BY_RECEIVER;
+            other.header.received = header.received;
             found.increment();
         }
         if let Some(entry) = entries.get_mut(at) {
@@ -147,17 +147,17 @@ fn merge_pairs(entries: &mut [MergedRecord<'_>]) -> usize {
     found
 }
 
-fn write(entries: &[MergedRecord<'_>], origin: u64, to: &Path) -> io::Result<()> {
-    let mut file = begin(File::create(to)?)?;
+fn write(entries: &[MergedEntry<'_>], origin: u64, to: &Path) -> io::Result<()> {
+    let mut file = begin_file(File::create(to)?)?;
     let mut interfaces: HashMap<u32, u32> = HashMap::new();
-    for MergedRecord { record, bytes, .. } in entries {
-        let sender = record.sender.get();
+    for MergedEntry { header, bytes, .. } in entries {
+        let sender = header.sender.get();
         let next = u32::try_from(interfaces.len()).or_broken(u32::MAX);
         let number = *interfaces.entry(sender).or_insert(next);
         if number == next {
             write_interface(&mut file, &interface_name(sender))?;
         }
-        write_entry(&mut file, number, origin, record, bytes)?;
+        write_entry(&mut file, number, origin, header, bytes)?;
     }
     file.flush()
 }

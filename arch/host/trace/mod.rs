@@ -11,10 +11,10 @@
 //!
 //! `docs/debugging.md` documents the file and its use.
 
+mod entry_header;
 mod framer;
 mod merge;
 mod pcapng;
-mod record;
 mod recorder;
 mod stream;
 
@@ -23,8 +23,8 @@ use std::sync::Arc;
 use crate::Vmid;
 use crate::pal::{AcceptError, ConnectError, Deadline, Pal, StreamError};
 
+use self::entry_header::RecordedEnd;
 pub use self::merge::{Merged, merge};
-use self::record::RecordedEnd;
 use self::recorder::EntryQueue;
 pub use self::recorder::{Recorder, Recording};
 pub use self::stream::TracedStream;

@@ -37,14 +37,14 @@ const PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
 /// The header of every block. The length stands again after its content.
 #[derive(FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
 #[repr(C)]
-struct BlockHead {
+struct BlockHeader {
     kind: U32,
     /// The length of the whole block.
     length: U32,
 }
 
-/// The length of a block beside its content, in bytes.
-const FRAME: usize = size_of::<BlockHead>() + size_of::<U32>();
+/// The length of a block without its content, in bytes.
+const BLOCK_OVERHEAD: usize = size_of::<BlockHeader>() + size_of::<U32>();
 
 #[derive(FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
 #[repr(C)]
@@ -67,7 +67,7 @@ struct Interface {
 
 #[derive(FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
 #[repr(C)]
-struct PacketHead {
+struct PacketHeader {
     interface: U32,
     time_high: U32,
     time_low: U32,
@@ -77,12 +77,12 @@ struct PacketHead {
 
 #[derive(IntoBytes, Unaligned, Immutable)]
 #[repr(C)]
-struct OptionHead {
+struct OptionHeader {
     code: U16,
     length: U16,
 }
 
-/// Begins a file of this application.
+/// Writes the section header, which begins a file of this application.
 pub(super) fn write_section(to: &mut impl Write, application: &str) -> io::Result<()> {
     let section = Section {
         byte_order: BYTE_ORDER.into(),
@@ -114,7 +114,7 @@ pub(super) fn write_packet(
 ) -> io::Result<()> {
     let length = length_of(&parts)?;
     let [low, high] = zerocopy::transmute!(U64::new(time));
-    let head = PacketHead {
+    let header = PacketHeader {
         interface: interface.into(),
         time_high: high,
         time_low: low,
@@ -122,18 +122,18 @@ pub(super) fn write_packet(
         length: length.into(),
     };
     let [first, second] = parts;
-    write_block(to, PACKET, &[head.as_bytes(), first, second])
+    write_block(to, PACKET, &[header.as_bytes(), first, second])
 }
 
 /// Returns the options of a block, with the mark of their end.
 fn options(all: &[(u16, &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (code, value) in all.iter().copied().chain([(0, [].as_slice())]) {
-        let head = OptionHead {
+        let header = OptionHeader {
             code: code.into(),
             length: u16::try_from(value.len()).unwrap_or(u16::MAX).into(),
         };
-        bytes.extend_from_slice(head.as_bytes());
+        bytes.extend_from_slice(header.as_bytes());
         bytes.extend(value.iter().take(usize::from(u16::MAX)));
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
     }
@@ -143,12 +143,12 @@ fn options(all: &[(u16, &[u8])]) -> Vec<u8> {
 fn write_block(to: &mut impl Write, kind: u32, parts: &[&[u8]]) -> io::Result<()> {
     let contents = length_of(parts)? as usize;
     let padded = contents.next_multiple_of(ALIGNMENT);
-    let length = u32::try_from(padded.saturating_add(FRAME)).map_err(|_| too_long())?;
-    let head = BlockHead {
+    let length = u32::try_from(padded.saturating_add(BLOCK_OVERHEAD)).map_err(|_| too_long())?;
+    let header = BlockHeader {
         kind: kind.into(),
         length: length.into(),
     };
-    to.write_all(head.as_bytes())?;
+    to.write_all(header.as_bytes())?;
     for part in parts {
         to.write_all(part)?;
     }
@@ -190,14 +190,14 @@ pub(super) enum Next<'f> {
 pub(super) struct Packets<'f> {
     rest: &'f [u8],
     /// The section header was read.
-    begun: bool,
+    has_section: bool,
 }
 
 impl<'f> Packets<'f> {
     pub(super) fn new(file: &'f [u8]) -> Self {
         Packets {
             rest: file,
-            begun: false,
+            has_section: false,
         }
     }
 
@@ -208,32 +208,36 @@ impl<'f> Packets<'f> {
     pub(super) fn next(&mut self) -> Result<Next<'f>, &'static str> {
         loop {
             if self.rest.is_empty() {
-                return Ok(if self.begun { Next::End } else { Next::CutOff });
+                return Ok(if self.has_section {
+                    Next::End
+                } else {
+                    Next::CutOff
+                });
             }
-            let Ok((head, _)) = BlockHead::ref_from_prefix(self.rest) else {
+            let Ok((header, _)) = BlockHeader::ref_from_prefix(self.rest) else {
                 return Ok(Next::CutOff);
             };
-            if !self.begun && head.kind != SECTION {
+            if !self.has_section && header.kind != SECTION {
                 return Err("it is not a pcapng file");
             }
-            let length = head.length.get() as usize;
-            if length < FRAME || !length.is_multiple_of(ALIGNMENT) {
+            let length = header.length.get() as usize;
+            if length < BLOCK_OVERHEAD || !length.is_multiple_of(ALIGNMENT) {
                 return Err("a block has a length that cannot be");
             }
             let Some((block, after)) = self.rest.split_at_checked(length) else {
                 return Ok(Next::CutOff);
             };
-            let (head, contents) =
-                BlockHead::ref_from_prefix(block).map_err(|_| "a block is short")?;
+            let (header, contents) =
+                BlockHeader::ref_from_prefix(block).map_err(|_| "a block is short")?;
             self.rest = after;
-            match head.kind.get() {
+            match header.kind.get() {
                 SECTION => {
                     let section = Section::ref_from_prefix(contents);
                     let (section, _) = section.map_err(|_| "the section is short")?;
                     if section.byte_order != BYTE_ORDER {
                         return Err("it is not in little endian");
                     }
-                    self.begun = true;
+                    self.has_section = true;
                 }
                 PACKET => return packet(contents).map(Next::Packet),
                 _ => {}
@@ -244,10 +248,10 @@ impl<'f> Packets<'f> {
 
 fn packet(contents: &[u8]) -> Result<Packet<'_>, &'static str> {
     let short = "a packet is short";
-    let (head, rest) = PacketHead::ref_from_prefix(contents).map_err(|_| short)?;
-    let time: U64 = zerocopy::transmute!([head.time_low, head.time_high]);
+    let (header, rest) = PacketHeader::ref_from_prefix(contents).map_err(|_| short)?;
+    let time: U64 = zerocopy::transmute!([header.time_low, header.time_high]);
     Ok(Packet {
         time: time.get(),
-        data: rest.get(..head.kept.get() as usize).ok_or(short)?,
+        data: rest.get(..header.kept.get() as usize).ok_or(short)?,
     })
 }

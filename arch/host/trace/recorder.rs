@@ -14,8 +14,8 @@ use std::vec::Vec;
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::entry_header::{EntryHeader, HEADER_LENGTH};
 use super::pcapng::{write_interface, write_packet, write_section};
-use super::record::{RECORD_LENGTH, Record};
 use crate::Vmid;
 use crate::host::creator::Creator;
 use crate::pal::Time;
@@ -66,9 +66,9 @@ struct Pending {
     /// The number of frames without room since the last entry.
     lost: u64,
     /// The writer sleeps until there is an entry.
-    asleep: bool,
+    is_asleep: bool,
     /// No more entries are accepted.
-    closed: bool,
+    is_closed: bool,
     /// The recording member, and the time of day at time 0 of its clock.
     origin: Option<(Vmid, u64)>,
 }
@@ -92,8 +92,8 @@ impl Recorder {
             .name("ipc trace".into())
             .spawn(move || {
                 let recorded = writer.write_to(file);
-                // A file that can't be written costs no more time.
-                writer.pending().closed = true;
+                // After an error no more entries are copied for a file that can't be written.
+                writer.pending().is_closed = true;
                 recorded
             })?;
         Ok(Recorder {
@@ -124,7 +124,7 @@ impl Recorder {
 
     fn end(&mut self) -> Option<io::Result<Recording>> {
         let thread = self.thread.take()?;
-        self.shared.pending().closed = true;
+        self.shared.pending().is_closed = true;
         self.shared.changed.notify_all();
         let recorded = thread
             .join()
@@ -147,12 +147,12 @@ impl Drop for Recorder {
 
 impl EntryQueue {
     /// Adds an entry for the writer, if there is room.
-    pub(super) fn write(&self, record: &Record, bytes: &[u8]) {
+    pub(super) fn write(&self, header: &EntryHeader, bytes: &[u8]) {
         let mut pending = self.0.pending();
-        if pending.closed {
+        if pending.is_closed {
             return;
         }
-        let length = total!(RECORD_LENGTH, bytes.len());
+        let length = total!(HEADER_LENGTH, bytes.len());
         let needed = total!(length, LENGTH);
         let used = pending.entries.len();
         let Ok(stated) = u32::try_from(length) else {
@@ -163,10 +163,11 @@ impl EntryQueue {
             return;
         }
         pending.entries.extend_from_slice(stated.as_bytes());
-        pending.entries.extend_from_slice(record.as_bytes());
+        pending.entries.extend_from_slice(header.as_bytes());
         pending.entries.extend_from_slice(bytes);
         let half = BUFFER / 2;
-        let wake = mem::take(&mut pending.asleep) || used < half && pending.entries.len() >= half;
+        let wake =
+            mem::take(&mut pending.is_asleep) || used < half && pending.entries.len() >= half;
         drop(pending);
         if wake {
             self.0.changed.notify_all();
@@ -183,31 +184,31 @@ impl RecorderState {
     /// empty.
     fn gather(&self, batch: &mut Vec<u8>) -> Batch {
         let mut pending = self.pending();
-        pending.asleep = true;
+        pending.is_asleep = true;
         let mut pending = self
             .changed
             .wait_while(pending, |pending| {
-                pending.entries.is_empty() && pending.lost == 0 && !pending.closed
+                pending.entries.is_empty() && pending.lost == 0 && !pending.is_closed
             })
             .unwrap_or_else(PoisonError::into_inner);
-        pending.asleep = false;
+        pending.is_asleep = false;
         let (mut pending, _) = self
             .changed
             .wait_timeout_while(pending, GATHER, |pending| {
-                pending.entries.len() < BUFFER / 2 && !pending.closed
+                pending.entries.len() < BUFFER / 2 && !pending.is_closed
             })
             .unwrap_or_else(PoisonError::into_inner);
         mem::swap(&mut pending.entries, batch);
         Batch {
             lost: mem::take(&mut pending.lost),
-            is_last: pending.closed,
+            is_last: pending.is_closed,
             origin: pending.origin,
         }
     }
 
     /// Writes the file until the recorder is closed.
     fn write_to(&self, file: File) -> io::Result<Recording> {
-        let mut file = begin(file)?;
+        let mut file = begin_file(file)?;
         let mut batch = Vec::with_capacity(BUFFER);
         let mut recorded = Recording::default();
         let (mut begun, mut last) = (false, 0);
@@ -223,16 +224,16 @@ impl RecorderState {
                     begun = true;
                 }
                 let mut rest = batch.as_slice();
-                while let Some((record, bytes, after)) = next_entry(rest) {
+                while let Some((header, bytes, after)) = next_entry(rest) {
                     rest = after;
-                    last = record.time();
-                    write_entry(&mut file, 0, origin, &record, bytes)?;
+                    last = header.time();
+                    write_entry(&mut file, 0, origin, &header, bytes)?;
                     recorded.entries.increment();
                 }
                 if lost > 0 {
                     recorded.lost = recorded.lost.saturating_add(lost);
-                    let record = Record::lost(us.get(), lost, last);
-                    write_entry(&mut file, 0, origin, &record, &[])?;
+                    let header = EntryHeader::lost(us.get(), lost, last);
+                    write_entry(&mut file, 0, origin, &header, &[])?;
                 }
             }
             batch.clear();
@@ -244,7 +245,7 @@ impl RecorderState {
     }
 }
 
-/// Data about a batch of entries.
+/// The facts about a batch of entries that its bytes do not have.
 struct Batch {
     lost: u64,
     is_last: bool,
@@ -252,15 +253,15 @@ struct Batch {
 }
 
 /// Returns the first entry of the buffer, and the bytes after it.
-fn next_entry(bytes: &[u8]) -> Option<(Record, &[u8], &[u8])> {
+fn next_entry(bytes: &[u8]) -> Option<(EntryHeader, &[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH>()?;
     let (entry, after) = rest.split_at_checked(u32::from_ne_bytes(*length) as usize)?;
-    let (record, bytes) = Record::read_from_prefix(entry).ok()?;
-    Some((record, bytes, after))
+    let (header, bytes) = EntryHeader::read_from_prefix(entry).ok()?;
+    Some((header, bytes, after))
 }
 
 /// Begins an empty pcapng file.
-pub(super) fn begin(file: File) -> io::Result<BufWriter<File>> {
+pub(super) fn begin_file(file: File) -> io::Result<BufWriter<File>> {
     let mut file = BufWriter::new(file);
     write_section(&mut file, concat!("libos-ipc ", env!("CARGO_PKG_VERSION")))?;
     Ok(file)
@@ -277,9 +278,9 @@ pub(super) fn write_entry(
     file: &mut impl Write,
     interface: u32,
     origin: u64,
-    record: &Record,
+    header: &EntryHeader,
     bytes: &[u8],
 ) -> io::Result<()> {
-    let time = origin.saturating_add(record.time());
-    write_packet(file, interface, time, [record.as_bytes(), bytes])
+    let time = origin.saturating_add(header.time());
+    write_packet(file, interface, time, [header.as_bytes(), bytes])
 }

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::entry_header::{Kind, RecordedEnd};
 use super::framer::{Framer, Piece};
-use super::record::{Kind, RecordedEnd};
 use super::recorder::EntryQueue;
 use crate::invariant::Count;
 use crate::pal::{LogWriterEnd, Pal, Stream, StreamError, Time};
@@ -27,20 +27,21 @@ struct Trace {
 }
 
 impl Trace {
-    fn take(&mut self, time: Time, bytes: &[u8]) {
+    /// Records the frames that these bytes complete.
+    fn record(&mut self, time: Time, bytes: &[u8]) {
         let Trace {
             queue,
             end,
             framer,
             next,
         } = self;
-        framer.take(bytes, |piece| {
+        framer.push(bytes, |piece| {
             let (kind, bytes) = match piece {
                 Piece::Vmid(vmid) => return end.comes_from(vmid),
                 Piece::Frame(bytes) => (Kind::Frame, bytes),
                 Piece::NoFrame(bytes) => (Kind::NoFrame, bytes),
             };
-            queue.write(&end.record(kind, *next, time), bytes);
+            queue.write(&end.header(kind, *next, time), bytes);
             next.increment();
         });
     }
@@ -70,7 +71,7 @@ impl<P: Pal> TracedStream<P> {
             && let Some(bytes) = buffer.get(..count)
         {
             let mut trace = trace.lock().unwrap_or_else(PoisonError::into_inner);
-            trace.take(self.pal.now(), bytes);
+            trace.record(self.pal.now(), bytes);
         }
     }
 }
@@ -96,7 +97,7 @@ impl<P: Pal> Stream for TracedStream<P> {
         let mut left = count;
         for part in parts {
             let taken = part.get(..left).unwrap_or(part);
-            trace.take(time, taken);
+            trace.record(time, taken);
             left = left.minus(taken.len());
         }
         Ok(count)
@@ -131,8 +132,8 @@ impl<P: Pal> Drop for TracedStream<P> {
         // The sender records the part that it has sent, so only the receiver records a frame that
         // was cut off.
         if !bytes.is_empty() && !trace.end.is_sender() {
-            let record = trace.end.record(Kind::CutOff, trace.next, self.pal.now());
-            trace.queue.write(&record, bytes);
+            let header = trace.end.header(Kind::CutOff, trace.next, self.pal.now());
+            trace.queue.write(&header, bytes);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The header of an entry of the file, before the frame's own bytes. `docs/debugging.md` has the
-//! table.
+//! The header of an entry of the file, which precedes the frame's own bytes. `docs/debugging.md` has the
+//! table of its fields.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -23,14 +23,14 @@ pub(super) enum Kind {
     Lost = 3,
 }
 
-/// The ends that have recorded the frame: bits of [`Record::seen`].
+/// The ends that have recorded the frame: bits of [`EntryHeader::seen`].
 pub(super) const BY_SENDER: u8 = 1;
 pub(super) const BY_RECEIVER: u8 = 2;
 
 /// The header of an entry.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
 #[repr(C)]
-pub(super) struct Record {
+pub(super) struct EntryHeader {
     pub(super) version: u8,
     pub(super) kind: u8,
     pub(super) seen: u8,
@@ -49,11 +49,11 @@ pub(super) struct Record {
 }
 
 /// The length of the header, in bytes.
-pub(super) const RECORD_LENGTH: usize = size_of::<Record>();
-const _: () = assert!(RECORD_LENGTH == 40);
+pub(super) const HEADER_LENGTH: usize = size_of::<EntryHeader>();
+const _: () = assert!(HEADER_LENGTH == 40);
 
-impl Record {
-    /// Returns the earliest of its times.
+impl EntryHeader {
+    /// Returns the earliest of the recorded times.
     pub(super) fn time(&self) -> u64 {
         if self.seen & BY_SENDER != 0 {
             self.sent.get()
@@ -66,9 +66,9 @@ impl Record {
         self.kind == kind as u8
     }
 
-    /// Makes the entry of `count` frames of the member `us` that were not recorded.
-    pub(super) fn lost(us: u32, count: u64, time: u64) -> Record {
-        Record {
+    /// Makes the header of the entry for `count` frames of the member `us` that were not recorded.
+    pub(super) fn lost(us: u32, count: u64, time: u64) -> EntryHeader {
+        EntryHeader {
             version: VERSION,
             kind: Kind::Lost as u8,
             seen: BY_SENDER,
@@ -119,14 +119,14 @@ impl RecordedEnd {
         self.sender = vmid;
     }
 
-    /// Makes entry `index` of this stream, recorded at this end.
-    pub(super) fn record(&self, kind: Kind, index: u64, time: Time) -> Record {
+    /// Makes the header of entry `index` of this stream, recorded at this end.
+    pub(super) fn header(&self, kind: Kind, index: u64, time: Time) -> EntryHeader {
         let (sent, received) = if self.is_sender() {
             (time.0, 0)
         } else {
             (0, time.0)
         };
-        Record {
+        EntryHeader {
             version: VERSION,
             kind: kind as u8,
             seen: self.seen,
