@@ -29,7 +29,7 @@ pub unsafe extern "C" fn libos_ipc_wait(
         Wait::at_most(Duration::ZERO)
     };
     let ended = match wait_for(which, id, options, wait) {
-        // Pid 0 says that no child has ended.
+        // The struct with pid 0 means that no child has ended.
         Err(Error::TimedOut) if options & WNOHANG != 0 => Ok(libos_ipc_cld_exit::default()),
         ended => ended.map(|ended| exit_of(&ended)),
     };

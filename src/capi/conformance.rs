@@ -17,14 +17,15 @@ use crate::pal::{AcceptError, ConnectError, Pal};
 use crate::testing::conformance::{Check, Report};
 use crate::{Vmid, forward_pal};
 
-/// The platform of the process, as that of each node of a check: streams to any of them lead to this process.
-struct Only {
+/// The one platform of the process, as the platform of each node of a check: a stream to any of the nodes leads to this
+/// process.
+struct OnePlatform {
     inner: &'static CPlatform,
     listens_as: Vmid,
     nodes: &'static Mutex<BTreeSet<u32>>,
 }
 
-impl Pal for Only {
+impl Pal for OnePlatform {
     type Stream = CStream;
     type Event = CEvent;
 
@@ -105,7 +106,7 @@ pub unsafe extern "C" fn libos_ipc_check_platform(
         if let Ok(mut nodes) = nodes.lock() {
             nodes.insert(node.get());
         }
-        Only {
+        OnePlatform {
             inner: platform,
             listens_as,
             nodes,

@@ -15,10 +15,10 @@ use crate::invariant::Count;
 /// The longest path or message that is read through a pointer, in bytes.
 pub(super) const MAX_LENGTH: usize = 4352;
 
-/// The longest one for which a call takes little stack. Few are longer.
+/// The longest path or message for which a call takes little stack. Few are longer.
 const SHORT_LENGTH: usize = 256;
 
-/// A string is longer than its limit.
+/// The error for a string that is longer than its limit.
 pub(super) const TOO_LONG: Error = Error::Refused {
     errno: Errno::ENAMETOOLONG,
     by: None,
@@ -27,8 +27,8 @@ pub(super) const TOO_LONG: Error = Error::Refused {
 /// Bytes that were copied from the caller's memory.
 pub(super) type Bytes = Vec<u8, MAX_LENGTH>;
 
-/// Makes the call `then` with what `copy` appends to an empty buffer. It is a short one, if that suffices: one for the
-/// longest input is half of the stack that a call uses.
+/// Makes the call `then` with the bytes that `copy` appends to an empty buffer. The buffer is short if they fit: one for the
+/// longest input takes half of the stack that a call uses.
 pub(super) fn with_copy(
     copy: &dyn Fn(&mut VecView<u8>) -> Result<(), Error>,
     then: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
@@ -41,8 +41,8 @@ pub(super) fn with_copy(
     }
 }
 
-/// Like [`with_copy`], with a buffer for the longest input: memory of the library OS; on the stack if it gives
-/// none.
+/// Like [`with_copy`], with a buffer for the longest input. The library OS provides its memory; if it provides none, the
+/// buffer is on the stack.
 #[inline(never)]
 fn with_long_copy(
     copy: &dyn Fn(&mut VecView<u8>) -> Result<(), Error>,
@@ -159,7 +159,7 @@ pub(super) unsafe fn append(
     Ok(())
 }
 
-/// Appends a string and its NUL, which the function searches for while it copies.
+/// Appends a string and its NUL. It searches for the NUL while it copies.
 ///
 /// # Errors
 /// [`Error::Invalid`] for NULL, [`TOO_LONG`] if there is no NUL within `PATH_MAX` bytes, or within the room.

@@ -1,4 +1,4 @@
-//! Messages that the library OS received itself. They are handled as if a stream had delivered them.
+//! Messages that the library OS received itself. The node handles them as if a stream had delivered them.
 
 use core::ffi::{c_int, c_void};
 
@@ -14,27 +14,27 @@ use crate::wire::{Expected, Frame, codes};
 enum Layout {
     /// A payload of constant length, in bytes.
     Fixed(usize),
-    /// A head, data whose length is in the head at `size_at`, and padding.
+    /// Fields of constant length, data whose length is in the fields at `size_at`, and padding.
     Sized {
-        head: usize,
+        fields: usize,
         size_at: usize,
         padding: usize,
     },
-    /// A head, a path that ends with NUL, and padding.
-    Path { head: usize, padding: usize },
+    /// Fields of constant length, a path that ends with NUL, and padding.
+    Path { fields: usize, padding: usize },
 }
 
 const SYNC: Layout = Layout::Sized {
-    head: 20,
+    fields: 20,
     size_at: 8,
     padding: 4,
 };
 const LOCK: Layout = Layout::Path {
-    head: 41,
+    fields: 41,
     padding: 7,
 };
 const META: Layout = Layout::Sized {
-    head: 12,
+    fields: 12,
     size_at: 0,
     padding: 0,
 };
@@ -48,13 +48,13 @@ unsafe fn copy_payload(
     layout: Layout,
     data: *const c_void,
 ) -> Result<(), Error> {
-    let head = match layout {
+    let fields = match layout {
         Layout::Fixed(length) => length,
-        Layout::Sized { head, .. } | Layout::Path { head, .. } => head,
+        Layout::Sized { fields, .. } | Layout::Path { fields, .. } => fields,
     };
     // SAFETY: the caller keeps what `# Safety` requires.
-    unsafe { append(bytes, data, head) }?;
-    let rest = data.cast::<u8>().wrapping_add(head);
+    unsafe { append(bytes, data, fields) }?;
+    let rest = data.cast::<u8>().wrapping_add(fields);
     let padding = match layout {
         Layout::Fixed(_) => 0,
         Layout::Sized {
@@ -81,17 +81,19 @@ unsafe fn copy_payload(
     Ok(())
 }
 
-/// Handles a message as if the process `src` had sent it over its stream.
+/// Handles a message as if the process `src` had sent it over its stream. Returns 0 or a negative error number.
 ///
 /// # Safety
-/// As for `payload`.
+/// As for [`copy_payload`].
 unsafe fn inject(src: u32, code: u8, layout: Layout, data: *const c_void, seq: u64) -> c_int {
     // SAFETY: the caller keeps what `# Safety` requires.
     status(unsafe { handle(src, code, layout, data, seq) })
 }
 
+/// Like [`inject`], with a result.
+///
 /// # Safety
-/// As for `inject`.
+/// As for [`copy_payload`].
 unsafe fn handle(
     src: u32,
     code: u8,
@@ -152,7 +154,7 @@ pub unsafe extern "C" fn libos_ipc_response_callback(
             Some(Expected::IdRange) => Layout::Fixed(8),
             Some(Expected::Lock) => Layout::Fixed(48),
             Some(Expected::Meta) => META,
-            // A C process answers these with an empty payload.
+            // The layout of a C process: an empty payload.
             Some(
                 Expected::StatusOrEmpty
                 | Expected::Process

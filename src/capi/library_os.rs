@@ -145,7 +145,7 @@ impl Embedder<CPal> for LibraryOs {
 /// The longest metadata whose answer takes little stack. Few paths are longer.
 const SHORT_METADATA: usize = 256;
 
-/// Asks the library OS, and copies the answer to `short` if it fits. Returns its length.
+/// Asks the library OS for metadata, and copies its beginning to `short`. Returns the whole length.
 // Not inlined: the buffer is not part of the stack of the answer.
 #[inline(never)]
 fn ask_metadata(pid: Pid, what: MetaCode, short: &mut [u8]) -> Result<usize, Errno> {

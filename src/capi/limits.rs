@@ -100,6 +100,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
     }
 }
 
+/// Returns the configuration of a node with these limits.
 pub(super) fn config_of(limits: &libos_ipc_limits, is_leader: bool, driving: Driving) -> Config {
     let peers = match limits.peers {
         0 if is_leader => PEERS_OF_LEADER,

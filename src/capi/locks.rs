@@ -59,8 +59,7 @@ unsafe fn convert_path(path: *const c_char, key: &mut VecView<u8>) -> Option<Res
     unsafe { convert_in_long(path, key) }
 }
 
-/// Like [`file_key`], with a buffer for the longest key, which is not part of the stack of what
-/// follows.
+/// Like [`file_key`], with a buffer for the longest key, which is not part of the stack of the call that follows.
 ///
 /// # Safety
 /// `path` points to a string.
@@ -102,6 +101,8 @@ fn lock_of<'k>(asked: &libos_ipc_lock, key: &'k [u8], wait: bool) -> Result<File
     })
 }
 
+/// Sets or removes a lock. Returns 0 or a negative error number.
+///
 /// # Safety
 /// `path` and `lock` are NULL or point to a string and a whole lock, and `limit` is as for [`wait_within`].
 unsafe fn set(
@@ -125,6 +126,8 @@ unsafe fn set(
     status(node().and_then(|_| unsafe { with_key(path, source, &mut call) }))
 }
 
+/// Looks for a conflicting lock, and writes it to `out`. Returns 0 or a negative error number.
+///
 /// # Safety
 /// `path`, `lock` and `limit` are as for `set`, and `out` is NULL or points to room for a lock.
 unsafe fn get(

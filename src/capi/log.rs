@@ -10,7 +10,7 @@ use crate::log::Text;
 /// The length of the longest line, without the NUL.
 const LONGEST: usize = 254;
 
-/// A line of text in C, cut to its capacity.
+/// A line of text as a C string, which is cut at its capacity.
 struct Line {
     /// The bytes behind the text are 0.
     bytes: [u8; LONGEST + 1],

@@ -45,7 +45,7 @@ pub unsafe extern "C" fn libos_ipc_init_response(msg: *mut libos_ipc_msg, seq: u
 }
 
 /// The code and the sequence number of a message of the library OS.
-type Head = (u8, u64);
+type CodeAndSeq = (u8, u64);
 
 /// Makes the call `then` with a message of the library OS, copied from its memory.
 ///
@@ -56,7 +56,7 @@ type Head = (u8, u64);
 /// `msg` is NULL or points to a message of the length that its header states.
 unsafe fn with_message(
     msg: *const libos_ipc_msg,
-    then: &mut dyn FnMut(Head, &Message<'_>) -> Result<(), Error>,
+    then: &mut dyn FnMut(CodeAndSeq, &Message<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     // SAFETY: the caller keeps what `# Safety` requires.
     let header = unsafe { read(msg.cast::<libos_ipc_msg_header>()) }?;
@@ -103,7 +103,8 @@ fn send(node: &CNode, dest: Vmid, seq: u64, message: &Message<'_>) -> Result<(),
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_send_message(dest: u32, msg: *mut libos_ipc_msg) -> c_int {
-    let mut call = |(_, seq): Head, message: &Message<'_>| send(node()?, vmid(dest)?, seq, message);
+    let mut call =
+        |(_, seq): CodeAndSeq, message: &Message<'_>| send(node()?, vmid(dest)?, seq, message);
     // SAFETY: the header requires NULL or a whole message.
     status(node().and_then(|_| unsafe { with_message(msg, &mut call) }))
 }
@@ -114,7 +115,7 @@ pub unsafe extern "C" fn libos_ipc_send_msg_and_get_response(
     msg: *mut libos_ipc_msg,
     resp: *mut *mut c_void,
 ) -> c_int {
-    let mut call = |_: Head, message: &Message<'_>| {
+    let mut call = |_: CodeAndSeq, message: &Message<'_>| {
         let answer = exchange(vmid(dest)?, message, resp.is_null())?;
         // SAFETY: the header requires NULL or room for a pointer.
         unsafe { write_pointer(resp, answer) };
@@ -157,7 +158,7 @@ fn exchange(dest: Vmid, message: &Message<'_>, unwanted: bool) -> Result<*mut c_
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c_int {
-    let mut call = |_: Head, message: &Message<'_>| {
+    let mut call = |_: CodeAndSeq, message: &Message<'_>| {
         let (_, missed) = node()?.broadcast_message(message, Vmid::new(exclude_vmid));
         if missed == 0 {
             return Ok(());

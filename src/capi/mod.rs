@@ -86,7 +86,7 @@ fn check_running() -> Result<(), Error> {
     node_any_phase()?.check_running()
 }
 
-/// How long a call may wait for an answer: `libos_ipc_limits.call_limit_ms`.
+/// Returns how long a call may wait for an answer: `libos_ipc_limits.call_limit_ms`.
 fn wait() -> Wait<'static> {
     state::SETUP
         .get()

@@ -22,7 +22,7 @@ use crate::store::copy;
 impl libos_ipc_platform {
     /// Returns the first required member that the table does not have.
     pub(super) fn first_missing(&self) -> Option<&'static str> {
-        // One text: an array of texts takes more. The members that may be NULL have no name.
+        // One text takes less memory than an array of texts. The members that may be NULL have no name.
         const WIDTH: usize = 14;
         const NAMES: &str = concat!(
             "              ", // context
@@ -71,7 +71,7 @@ impl libos_ipc_platform {
         (!memory.is_null()).then_some(memory)
     }
 
-    /// Frees memory.
+    /// Frees memory of the library OS.
     ///
     /// # Safety
     /// The library OS allocated `memory` and gave it to the library.
@@ -132,11 +132,11 @@ impl Stream for CStream {
         let mut parts = parts.iter().copied().filter(|part| !part.is_empty());
         let bytes = match (parts.next(), parts.next()) {
             (Some(first), Some(second)) if first.len() < JOINED => {
-                // A VMID goes out together with the greeting behind it: a leader that has no room for this process answers
-                // only a greeting. What does not fit is written next.
-                if let Some((head, tail)) = joined.split_at_mut_checked(first.len()) {
-                    copy(head, first);
-                    copy(tail, second);
+                // A VMID goes out together with the HELLO behind it: a leader that has no room for this process answers
+                // only a HELLO. The next write has the bytes that do not fit.
+                if let Some((to_first, to_second)) = joined.split_at_mut_checked(first.len()) {
+                    copy(to_first, first);
+                    copy(to_second, second);
                 }
                 let length = first.len().plus(second.len()).min(JOINED);
                 joined.get(..length).or_broken(first)
@@ -153,7 +153,7 @@ impl Stream for CStream {
     }
 }
 
-/// The most bytes that are copied to be written at once.
+/// The greatest number of bytes of two parts that are copied together, so that one call writes them.
 const JOINED: usize = 64;
 
 fn deadline(until: Deadline) -> u64 {
@@ -241,7 +241,7 @@ impl Pal for CPlatform {
             report_fault(PlatformFault::ReadyCount);
         }
         for found in found.iter().take(count) {
-            // A bit that does not exist is passed on to the node, which reports the fault.
+            // A bit that no interest has goes to the node, which reports the fault.
             let bits = u8::try_from(found.readiness).map_or(u8::MAX, |bits| bits);
             let readiness = Interest::from_bits_retain(bits);
             let _ = ready.push((Token(found.token), readiness));

@@ -35,8 +35,8 @@ pub unsafe extern "C" fn libos_ipc_join(pid: u32, parent_pid: u32, own_pid: *mut
     status(joined.map(|pid| unsafe { write(own_pid, pid) }))
 }
 
-/// Gives a pid a range of its own at the leader, which requires that of a pid: the range stays allocated until the
-/// process is reaped.
+/// Gives a pid an ID range of its own at the leader, as the leader requires: the range stays allocated until the process is
+/// reaped.
 fn separate(node: &CNode, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
     let us = node.identity().vmid;
     let separated = match node.transfer_id(pid, us, wait) {
@@ -45,8 +45,8 @@ fn separate(node: &CNode, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
         transferred => transferred,
     };
     match separated {
-        // The leader refuses that for a pid in its table, which is separate. If the ID belongs to another process,
-        // joining fails.
+        // The leader refuses the change for a pid in its table, which has its own range already. If the ID belongs to
+        // another process, joining fails.
         Err(Error::Invalid(_) | Error::Refused { .. } | Error::NoSuchProcess) => Ok(()),
         separated => separated,
     }

@@ -36,7 +36,7 @@ pub extern "C" fn libos_ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_
     status(node.send_message(parent, &notice, wait()))
 }
 
-/// Sends a signal. `None` is process 0, which no process is.
+/// Sends a signal. A target of `None` is process 0, which does not exist.
 fn kill(sender: u32, target: Option<Target>, signal: c_int, wait: Wait<'_>) -> c_int {
     let killed = node().and_then(|node| {
         let target = target.ok_or(Error::NoSuchProcess)?;
@@ -61,6 +61,7 @@ fn kill(sender: u32, target: Option<Target>, signal: c_int, wait: Wait<'_>) -> c
     }
 }
 
+/// Returns the process as a target; `None` for pid 0.
 fn process(pid: u32) -> Option<Target> {
     Pid::new(pid).map(Target::Process)
 }
@@ -124,12 +125,12 @@ pub unsafe extern "C" fn libos_ipc_pid_getmeta(
     code: u32,
     out: *mut *mut libos_ipc_pid_retmeta,
 ) -> c_int {
-    let answer = ask_metadata(pid, code);
+    let answer = request_metadata(pid, code);
     // SAFETY: the header requires NULL or room for a pointer.
     status(answer.map(|answer| unsafe { write_pointer(out, answer) }))
 }
 
-fn ask_metadata(pid: u32, code: u32) -> Result<*mut c_void, Error> {
+fn request_metadata(pid: u32, code: u32) -> Result<*mut c_void, Error> {
     let known = MetaCode::ALL.iter().find(|known| known.number() == code);
     let code = *known.ok_or(Error::Invalid(Invalid::CArgument))?;
     let node = node()?;
@@ -138,38 +139,41 @@ fn ask_metadata(pid: u32, code: u32) -> Result<*mut c_void, Error> {
 }
 
 /// The length of metadata, and the status of the answer.
-type Found = (usize, c_int);
+type LengthAndStatus = (usize, c_int);
 
 /// The longest metadata whose request takes little stack. Few paths are longer; they are requested twice.
 const SHORT_METADATA: usize = 256;
 
-/// Writes the metadata to the room, as far as they fit.
-type Ask<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<Found, Error>;
+/// A request that writes the metadata to a buffer, as far as they fit.
+type MetadataRequest<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<LengthAndStatus, Error>;
 
-/// Allocates a result that the caller frees, with the metadata that `ask` finds.
-pub(super) fn with_metadata(ask: Ask<'_>) -> Result<*mut c_void, Error> {
+/// Allocates a result that the caller frees, with the metadata that `request` returns.
+pub(super) fn with_metadata(request: MetadataRequest<'_>) -> Result<*mut c_void, Error> {
     let mut data = [0; SHORT_METADATA];
-    match ask(&mut data)? {
-        (length, _) if length > data.len() => with_long_metadata(ask),
+    match request(&mut data)? {
+        (length, _) if length > data.len() => with_long_metadata(request),
         found => allocate_metadata(found, &data),
     }
 }
 
 #[inline(never)]
-fn with_long_metadata(ask: Ask<'_>) -> Result<*mut c_void, Error> {
+fn with_long_metadata(request: MetadataRequest<'_>) -> Result<*mut c_void, Error> {
     let mut data = [0; PATH_MAX];
-    allocate_metadata(ask(&mut data)?, &data)
+    allocate_metadata(request(&mut data)?, &data)
 }
 
-fn allocate_metadata((length, ret_val): Found, data: &[u8]) -> Result<*mut c_void, Error> {
+fn allocate_metadata(
+    (length, ret_val): LengthAndStatus,
+    data: &[u8],
+) -> Result<*mut c_void, Error> {
     let data = data
         .get(..length)
         .ok_or(Error::Invalid(Invalid::CArgument))?;
-    let head = libos_ipc_pid_retmeta {
+    let fields = libos_ipc_pid_retmeta {
         datasize: data.len(),
         ret_val,
     };
-    allocate(&[head.as_bytes(), data])
+    allocate(&[fields.as_bytes(), data])
 }
 
 /// Writes the address of a result through a pointer.

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::state::SETUP;
 
-/// Set by the first panic. A panic while the events are logged then does not log them again.
+/// True from the first panic on. A second panic, while the events are logged, does not log them again.
 static FATAL: AtomicBool = AtomicBool::new(false);
 
 /// Handles a fault of the library: it logs the last events, and the `fatal` callback ends the process.

@@ -16,8 +16,8 @@ use crate::pal::{Deadline, Time};
 use crate::sync::{AtomicU32, Ordering};
 use crate::{Config, Driving, Identity, Node, StartError, Vmid};
 
-/// How long `libos_ipc_terminate_worker` may take to send queued messages.
-const LEAVE_LIMIT: Duration = Duration::from_millis(500);
+/// The time for which `libos_ipc_terminate_worker` waits until queued messages are sent.
+const SHUTDOWN_LIMIT: Duration = Duration::from_millis(500);
 
 static LIBRARY_OS: LibraryOs = LibraryOs;
 
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn libos_ipc_setup(
         None => Errno::EALREADY.negated(),
         Some(Err(errno)) => errno.negated(),
         Some(Ok(_)) => {
-            // The setup is set once, so this is, too.
+            // `SETUP` is initialised once, so the sink is set once, too.
             crate::log::c::SINK.set(super::log::write_line);
             0
         }
@@ -170,7 +170,7 @@ fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
         Driving::Caller
     };
     let config = config_of(&setup.limits, identity.is_leader(), driving);
-    // Before the platform listens, so that the library OS can set the key and try again.
+    // The check comes before the platform listens, so that the library OS can set the key and try again.
     let is_secure = !config.require_secure || super::secure::has_key();
     CNode::check_start(&identity, &config, platform.memory_size, is_secure).map_err(not_made)?;
     let listening = call!(
@@ -245,7 +245,7 @@ pub extern "C" fn libos_ipc_init_worker() -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_terminate_worker() {
     if let Ok(node) = node_any_phase() {
-        node.shut_down(LEAVE_LIMIT);
+        node.shut_down(SHUTDOWN_LIMIT);
     }
 }
 

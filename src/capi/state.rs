@@ -23,6 +23,7 @@ unsafe impl Sync for Setup {}
 pub(super) static SETUP: Once<Setup> = Once::new();
 pub(super) static NODE: Once<CNode> = Once::new();
 
+/// Returns the platform, from `libos_ipc_setup` on.
 pub(super) fn platform() -> Option<&'static libos_ipc_platform> {
     SETUP.get().map(|setup| &setup.platform)
 }

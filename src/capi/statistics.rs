@@ -60,8 +60,8 @@ pub struct libos_ipc_statistics {
     pub last_outage_ns: u64,
 }
 
-/// Tables of copies from [`Statistics`] to the C struct take a third of the code of an assignment to each member. These are
-/// the offsets of the members: the one to copy to, and the one to copy from.
+/// Makes a table of copies from [`Statistics`] to the C struct: the offsets of the members to copy to and to copy from. A
+/// table takes a third of the code of an assignment to each member.
 macro_rules! copies {
     ($target:ty = $source:ty: $($to:ident = $($from:ident).+,)*) => {
         [$({

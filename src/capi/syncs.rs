@@ -35,10 +35,10 @@ fn to_pointer(handle: SyncHandle) -> *mut c_void {
 ///
 /// # Errors
 /// [`Error::Invalid`] if no handle with this slot and generation is open.
-fn find_handle(node: &CNode, name: *mut libos_ipc_sync_handle) -> Result<SyncHandle, Error> {
-    let name = name.addr() as u64;
-    let numbers = u32::try_from(name >> 32).ok().zip(
-        u32::try_from(name & u64::from(u32::MAX))
+fn find_handle(node: &CNode, pointer: *mut libos_ipc_sync_handle) -> Result<SyncHandle, Error> {
+    let code = pointer.addr() as u64;
+    let numbers = u32::try_from(code >> 32).ok().zip(
+        u32::try_from(code & u64::from(u32::MAX))
             .ok()
             .and_then(|slot| slot.checked_sub(1)),
     );
@@ -116,6 +116,8 @@ fn report(what: &str, outcome: Result<(), Error>) {
     }
 }
 
+/// Locks a sync handle and copies its value to `data`. Returns the bits of `enum libos_ipc_sync_news`.
+///
 /// # Safety
 /// `data` is NULL or points to `data_size` bytes of room.
 unsafe fn lock(
@@ -134,14 +136,14 @@ unsafe fn lock(
         // SAFETY: the caller keeps what `# Safety` requires.
         unsafe { copy_out(new, data, data_size) };
     })?;
-    let mut what = 0;
+    let mut news = 0;
     if value_status.changed {
-        what |= UPDATED;
+        news |= UPDATED;
     }
     if value_status.owner_died {
-        what |= OWNER_DIED;
+        news |= OWNER_DIED;
     }
-    Ok(what)
+    Ok(news)
 }
 
 #[unsafe(no_mangle)]
@@ -155,7 +157,7 @@ pub unsafe extern "C" fn libos_ipc_sync_lock(
     // SAFETY: the header requires NULL or room for `data_size` bytes.
     let locked = unsafe { lock(handle, state, data, data_size, true, wait()) };
     // SAFETY: the header requires NULL or room for a number.
-    status(locked.map(|what| unsafe { write(news, what) }))
+    status(locked.map(|bits| unsafe { write(news, bits) }))
 }
 
 #[unsafe(no_mangle)]
@@ -173,7 +175,7 @@ pub unsafe extern "C" fn libos_ipc_sync_lock_within(
         lock(handle, state, data, data_size, true, wait)
     };
     // SAFETY: the header requires NULL or room for a number.
-    status(locked.map(|what| unsafe { write(news, what) }))
+    status(locked.map(|bits| unsafe { write(news, bits) }))
 }
 
 #[unsafe(no_mangle)]
@@ -257,6 +259,8 @@ pub unsafe extern "C" fn libos_ipc_sync_unlock(
     );
 }
 
+/// Unlocks a sync handle. If it is locked to be changed, its value becomes `data`.
+///
 /// # Safety
 /// `data` is NULL or points to `data_size` bytes.
 unsafe fn unlock(

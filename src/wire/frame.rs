@@ -104,8 +104,8 @@ pub(super) fn begin(
         seq: seq.into(),
         code,
     };
-    let (head, payload) = frame.split_at_mut_checked(HEADER_LENGTH).ok_or(TooSmall)?;
-    header.write_to(head).map_err(|_| TooSmall)?;
+    let (to, payload) = frame.split_at_mut_checked(HEADER_LENGTH).ok_or(TooSmall)?;
+    header.write_to(to).map_err(|_| TooSmall)?;
     Ok(payload)
 }
 
@@ -114,18 +114,18 @@ pub(super) fn begin(
 #[inline]
 pub(super) fn fill(
     payload: &mut [u8],
-    head: &(impl IntoBytes + zerocopy::Immutable),
+    fields: &(impl IntoBytes + zerocopy::Immutable),
     data: &[u8],
 ) -> Result<(), TooSmall> {
-    fill_bytes(payload, head.as_bytes(), data)
+    fill_bytes(payload, fields.as_bytes(), data)
 }
 
 // Each kind of message calls it.
 #[cfg_attr(not(static_library), inline)]
 #[cfg_attr(static_library, inline(never))]
-fn fill_bytes(payload: &mut [u8], head: &[u8], data: &[u8]) -> Result<(), TooSmall> {
-    let (to, rest) = payload.split_at_mut_checked(head.len()).ok_or(TooSmall)?;
-    copy(to, head);
+fn fill_bytes(payload: &mut [u8], fields: &[u8], data: &[u8]) -> Result<(), TooSmall> {
+    let (to, rest) = payload.split_at_mut_checked(fields.len()).ok_or(TooSmall)?;
+    copy(to, fields);
     let (to, spare) = rest.split_at_mut_checked(data.len()).ok_or(TooSmall)?;
     copy(to, data);
     if !spare.is_empty() {

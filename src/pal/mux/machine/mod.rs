@@ -34,9 +34,9 @@ pub struct Mux<const STREAMS: usize, const WINDOW: usize> {
     all_queued: bool,
     /// The number of streams that the other end reads; none before its HELLO.
     peer_streams: Option<u16>,
-    /// The frame of which a part was received.
-    head: [u8; FRAME],
-    head_length: usize,
+    /// The frame of which a part was received, and the length of that part.
+    header: [u8; FRAME],
+    header_length: usize,
     /// The stream whose data follow, and the number of bytes that are left.
     incoming_data: Option<(u16, usize)>,
     /// The other end has accepted or refused a stream since [`Mux::take_changed`].
@@ -67,8 +67,8 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             hello_sent: false,
             all_queued: false,
             peer_streams: None,
-            head: [0; FRAME],
-            head_length: 0,
+            header: [0; FRAME],
+            header_length: 0,
             incoming_data: None,
             changed: false,
             hung_up: false,

@@ -37,15 +37,15 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
                 self.incoming_data = (left > 0).then_some((stream, left));
                 continue;
             }
-            let missing = self.head.get_mut(self.head_length..).or_broken(&mut []);
+            let missing = self.header.get_mut(self.header_length..).or_broken(&mut []);
             let (missing, _) = missing.split_at_mut(bytes.len().min(missing.len()));
             let (part, rest) = bytes.split_at(missing.len());
             missing.copy_from_slice(part);
             bytes = rest;
-            self.head_length = self.head_length.plus(part.len());
-            if self.head_length == FRAME {
-                self.head_length = 0;
-                self.handle_frame(MuxFrame::read(self.head)?)?;
+            self.header_length = self.header_length.plus(part.len());
+            if self.header_length == FRAME {
+                self.header_length = 0;
+                self.handle_frame(MuxFrame::read(self.header)?)?;
             }
         }
         Ok(())
