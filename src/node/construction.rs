@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::api::{OwnerCache, Parent, SyncHandles, UsedLocks};
-use super::connection::{AdaptiveSpin, NO_LIMIT, Peers, Turns, WorkerState};
+use super::connection::{AdaptiveSpin, NO_LIMIT, Peers, PollIterations, WorkerState};
 use super::deadlines::LeaderLimits;
 use super::heartbeats::Contact;
 use super::rpc::Waiters;
@@ -200,7 +200,7 @@ impl<'m, P: Pal> Node<'m, P> {
             member_output_deferred: AtomicBool::new(false),
             leader_limits,
             contact: Contact::new(&config, !identity.is_leader() && pal.is_secure()),
-            turns: Turns::new(),
+            iterations: PollIterations::new(),
             upcalls,
             owners,
             forwarded: AtomicU32::new(0),

@@ -15,9 +15,9 @@ use crate::{Vmid, parts};
 /// them share the latest time.
 const MARKS: usize = 16;
 
-/// How many messages of the outbox, besides answers, are handled in one turn of the worker. Each may cost a
+/// How many messages of the outbox, besides answers, are handled in one poll iteration. Each may cost a
 /// write to another stream.
-const MESSAGES_PER_TURN: u32 = 32;
+const MESSAGES_PER_ITERATION: u32 = 32;
 
 /// The state of the leader's node beside the leader's tables.
 pub(in crate::node) struct LeaderLimits {
@@ -29,10 +29,10 @@ pub(in crate::node) struct LeaderLimits {
     pub(in crate::node) starts: EventLimits,
     /// The rest of the work of reclaiming the resources of the start whose time has passed.
     pub(in crate::node) overdue_start: AtomicReclaim,
-    /// How many messages of the outbox, besides answers, were handled in this turn of the worker.
-    sent_in_turn: AtomicU32,
-    /// The turn in which the last signal for all came from a peer.
-    pub(in crate::node) broadcast_turn: AtomicU64,
+    /// How many messages of the outbox, besides answers, were handled in this poll iteration.
+    sent_in_iteration: AtomicU32,
+    /// The poll iteration in which the last signal for all came from a peer.
+    pub(in crate::node) broadcast_iteration: AtomicU64,
 }
 
 impl LeaderLimits {
@@ -42,8 +42,8 @@ impl LeaderLimits {
             revocations: EventLimits::new(contended),
             starts: EventLimits::new(contended),
             overdue_start: AtomicReclaim::new(),
-            sent_in_turn: AtomicU32::new(0),
-            broadcast_turn: AtomicU64::new(0),
+            sent_in_iteration: AtomicU32::new(0),
+            broadcast_iteration: AtomicU64::new(0),
         }
     }
 }
@@ -57,22 +57,22 @@ impl LeaderLimits {
         parts::EXTENSIONS && all.any(|limits| limits.is_needed.load(Ordering::SeqCst))
     }
 
-    /// Begins a turn of the worker.
-    pub(in crate::node) fn begin_turn(&self) {
-        self.sent_in_turn.store(0, Ordering::Relaxed);
+    /// Begins a poll iteration.
+    pub(in crate::node) fn begin_iteration(&self) {
+        self.sent_in_iteration.store(0, Ordering::Relaxed);
     }
 
-    /// Returns true if one more portion of work on the tables may be done in this turn. It counts as many
+    /// Returns true if one more portion of work on the tables may be done in this poll iteration. It counts as many
     /// messages.
     pub(in crate::node) fn take_portion(&self) -> bool {
-        self.sent_in_turn
-            .fetch_add(MESSAGES_PER_TURN / 2, Ordering::Relaxed)
-            < MESSAGES_PER_TURN
+        self.sent_in_iteration
+            .fetch_add(MESSAGES_PER_ITERATION / 2, Ordering::Relaxed)
+            < MESSAGES_PER_ITERATION
     }
 
-    /// Returns true if one more message of the outbox may be handled in this turn.
+    /// Returns true if one more message of the outbox may be handled in this poll iteration.
     pub(in crate::node) fn take_message(&self) -> bool {
-        self.sent_in_turn.fetch_add(1, Ordering::Relaxed) < MESSAGES_PER_TURN
+        self.sent_in_iteration.fetch_add(1, Ordering::Relaxed) < MESSAGES_PER_ITERATION
     }
 }
 

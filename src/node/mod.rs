@@ -29,7 +29,7 @@ use crate::events::EventRing;
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Deadline, Pal};
 use crate::store::{SpinLock, assert_none_held};
-use connection::{Turns, WorkerState};
+use connection::{PollIterations, WorkerState};
 use deadlines::LeaderLimits;
 use heartbeats::Contact;
 use succession::Leadership;
@@ -144,7 +144,7 @@ pub struct Node<'m, P: Pal> {
     parent: SpinLock<Parent>,
     /// As a member: the contact with the leader.
     contact: Contact,
-    turns: Turns,
+    iterations: PollIterations,
     used_locks: UsedLocks,
     pub(crate) worker: SpinLock<WorkerState<'m, P::Stream>>,
     pub(crate) stopped: P::Event,

@@ -16,8 +16,8 @@ use crate::wire::{Answer, ExitReport, Message};
 /// The thread that runs the sending loop.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Sender {
-    /// The worker, once in a turn. It alone may read streams and call the embedder for a message.
-    Turn,
+    /// The worker, once in a poll iteration. It alone may read streams and call the embedder for a message.
+    Worker,
     /// A thread that handles a frame. The worker writes what it queues, together with what follows from
     /// other frames.
     Frame,
@@ -39,14 +39,14 @@ enum Here {
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Queues the messages of the machines for their receivers. As the leader: as far as there is room and as a
-    /// turn of the worker allows; the worker goes on in its next turn. What has no room delays nothing else.
+    /// poll iteration allows; the worker goes on in the next one. What has no room delays nothing else.
     /// Returns when the worker is to go on.
     #[inline]
     pub(in crate::node) fn send_output(&self, sender: Sender) -> Retry {
         let Some(leader) = self.leading() else {
             return self.send_member_output();
         };
-        if sender != Sender::Turn {
+        if sender != Sender::Worker {
             return self.send_leader_output(leader, sender);
         }
         leader.retry_if_wanted();
@@ -136,13 +136,13 @@ impl<'m, P: Pal> Node<'m, P> {
                     .recalls
                     .is_needed
                     .store(true, Ordering::SeqCst);
-                if sender != Sender::Turn {
+                if sender != Sender::Worker {
                     self.wake();
                 }
             }
         }
         self.write_output(unwritten, sender);
-        if retry != Retry::No && sender != Sender::Turn {
+        if retry != Retry::No && sender != Sender::Worker {
             self.wake();
         }
         retry
@@ -232,7 +232,7 @@ impl<'m, P: Pal> Node<'m, P> {
         match outgoing.content {
             Content::Answer(seq, answer) => Some(Here::Answer(seq, answer)),
             // The worker of this process makes its own calls to the embedder.
-            Content::Exit(exit) => (sender == Sender::Turn).then_some(Here::Exit(exit)),
+            Content::Exit(exit) => (sender == Sender::Worker).then_some(Here::Exit(exit)),
             Content::Signal(signal) => {
                 let reply = SignalReply { to: us, seq: 0 };
                 let is_full = Signal::read(us, &signal.kill)

@@ -14,8 +14,8 @@ mod limits;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;
+mod peer_shares;
 mod succession;
-mod turns;
 mod unidentified;
 mod upgrade;
 mod values;

@@ -189,7 +189,7 @@ const fn room_for_later(message: &Message<'_>) -> usize {
 const LOCKS_PER_FRAME: u64 = 64;
 
 /// Charges the sender of a request that has removed many locks: each lock beyond the first 64 counts as
-/// a frame of the sender's share in a turn.
+/// a frame of the sender's share in a poll iteration.
 fn charge_for_locks<S>(peer: &PeerRef<'_, '_, S>, removed: u64) {
     if let Some(more) = removed.checked_sub(LOCKS_PER_FRAME) {
         let frames = u32::try_from(more).or_broken(u32::MAX);

@@ -2,8 +2,8 @@
 
 use crate::sync::Ordering;
 
+use super::peer_share::FRAMES;
 use super::poll_loop::Retry;
-use super::turn::FRAMES;
 #[cfg(feature = "capi")]
 use crate::Vmid;
 use crate::counters::Refusal;
@@ -225,10 +225,10 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Retry {
         let from = peer.vmid();
         let result = if is_signal(kill.signal) {
-            // Each costs time for every member, so the worker handles one in a turn.
-            let turn = self.turn();
-            let last = &self.leader_limits.broadcast_turn;
-            if last.load(Ordering::Relaxed) == turn {
+            // Each costs time for every member, so the worker handles one in a poll iteration.
+            let iteration = self.iteration();
+            let last = &self.leader_limits.broadcast_iteration;
+            if last.load(Ordering::Relaxed) == iteration {
                 return Retry::Now;
             }
             let reply = SignalReply { to: from, seq: 0 };
@@ -239,7 +239,7 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 return Retry::Now;
             }
-            last.store(turn, Ordering::Relaxed);
+            last.store(iteration, Ordering::Relaxed);
             peer.charge.store(FRAMES, Ordering::Relaxed);
             self.forward_to_all((from, seq), kill)
         } else {

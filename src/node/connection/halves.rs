@@ -1,6 +1,6 @@
 //! The two one-way streams with a process, each with its buffer.
 
-use super::turn::Share;
+use super::peer_share::Share;
 use crate::invariant::Count;
 use crate::pal::Time;
 use crate::store::Buffer;
@@ -17,7 +17,7 @@ pub(crate) struct RxHalf<'m, S> {
     /// The number of reads since the connection is closing, or since another stream claims the
     /// VMID of the peer.
     pub(crate) last_reads: usize,
-    /// The part of its share that the peer has used in this turn of the worker.
+    /// The part of its share that the peer has used in this poll iteration.
     pub(crate) share: Share,
     /// The reads are paused until the peer reads its answers.
     pub(crate) reads_paused: bool,

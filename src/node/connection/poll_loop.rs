@@ -1,7 +1,7 @@
 //! The poll loop, which moves the bytes of a node: in a thread of its own, or called by the
 //! embedder.
 //!
-//! The worker never blocks on one peer. In a turn it reads each stream once and handles a limited
+//! The worker never blocks on one peer. In a poll iteration it reads each stream once and handles a limited
 //! number of frames of each peer, so that a busy peer takes no time from others. Frames that a peer does not read wait in the
 //! queue of that peer. If the queue of a peer is full, the worker does not read its requests.
 
@@ -116,7 +116,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(state) = self.worker.try_lock() else {
             return (self.phase() != Phase::Closed).then_some(until);
         };
-        self.begin_turn();
+        self.begin_iteration();
         let mut iteration = Iteration {
             node: self,
             state,
@@ -180,7 +180,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let may_spin = retry == Retry::No;
         self.wait(state, wait(until), may_spin);
         check_ready(state.ready);
-        self.turns
+        self.iterations
             .set_ready(state.ready.len(), self.peers.scheduled());
         let mut next = 0_usize;
         while let Some(&(token, readiness)) = state.ready.get(next) {
@@ -287,7 +287,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     if peer.lacks_inbound() {
                         self.accept_last(state);
                     }
-                    // The worker serves it in its next turn, without a wake.
+                    // The worker serves it in its next poll iteration, without a wake.
                     peer.broken.store(true, Ordering::SeqCst);
                     self.peers.schedule(&peer);
                 }

@@ -3,8 +3,8 @@
 use crate::store::assert_none_held;
 use crate::sync::Ordering;
 
+use super::peer_share::Cost;
 use super::poll_loop::{Retry, incoming_interest};
-use super::turn::Cost;
 use crate::counters::Refusal;
 use crate::invariant::Count;
 use crate::node::{Node, PeerRef, RxHalf};
@@ -15,7 +15,7 @@ use crate::wire::{Expected, Frame, codes};
 /// The thread that reads a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum ReadingThread {
-    /// The worker, which handles all frames, as far as the peer's share of the turn goes.
+    /// The worker, which handles all frames, as far as the peer's share of the poll iteration goes.
     Worker,
     /// A call that waits for an answer. It handles the frames of [`Node::is_for_caller`] and leaves the
     /// first other one to the worker, so that a thread that waits never calls the embedder.
@@ -27,7 +27,7 @@ pub(in crate::node) enum ReadingThread {
 pub(super) enum ReadOutcome {
     Some,
     Nothing,
-    /// The stream was read in this turn already, or the buffer has no room.
+    /// The stream was read in this poll iteration already, or the buffer has no room.
     NotNow,
     End,
 }
@@ -50,13 +50,13 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Reads, once in a turn.
+    /// Reads, once in a poll iteration.
     pub(super) fn read(&self, rx: &mut RxHalf<'m, P::Stream>) -> ReadOutcome {
         let Some(stream) = &rx.stream else {
             return ReadOutcome::Nothing;
         };
         let space = rx.frames.space();
-        if space.is_empty() || !self.is_closing() && !rx.share.take_read(self.turn()) {
+        if space.is_empty() || !self.is_closing() && !rx.share.take_read(self.iteration()) {
             return ReadOutcome::NotNow;
         }
         assert_none_held();
@@ -102,7 +102,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Handles the complete frames in the buffer. The worker stops at the end of the peer's share of this
-    /// turn, and a caller at the first frame that is not for it.
+    /// poll iteration, and a caller at the first frame that is not for it.
     pub(in crate::node) fn handle_frames(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -110,8 +110,8 @@ impl<'m, P: Pal> Node<'m, P> {
         reader: ReadingThread,
     ) -> Retry {
         let is_caller = reader == ReadingThread::Caller;
-        // No other peer was served in this turn.
-        let is_alone = !is_caller && self.turns.serve(peer.index);
+        // No other peer was served in this poll iteration.
+        let is_alone = !is_caller && self.iterations.serve(peer.index);
         let mut handled = 0_usize;
         let retry = loop {
             let frame = match rx.frames.peek() {
@@ -146,8 +146,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 let cost = self.cost_of(frame.code);
                 if !self.is_closing()
-                    && (rx.share.is_used_up(&self.turns, is_alone)
-                        || cost.is_scan && !self.turns.take_scan(cost))
+                    && (rx.share.is_used_up(&self.iterations, is_alone)
+                        || cost.is_scan && !self.iterations.take_scan(cost))
                 {
                     break Retry::Now;
                 }

@@ -19,7 +19,7 @@ const RECORD_HEADER: usize = 64;
 /// The minimum length of the buffer for records.
 const MIN_BUFFER: usize = 64 << 10;
 
-/// The most reads of the log in one turn of the worker.
+/// The most reads of the log in one poll iteration.
 const READS_PER_TURN: usize = 16;
 
 /// The pause before the log is read again: the shorter one while records come.
@@ -156,7 +156,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Reads the log as far as it has come, and as a turn of the worker allows. Returns true if there were
+    /// Reads the log as far as it has come, and as a poll iteration allows. Returns true if there were
     /// records.
     fn read_log(&self, heir: &'m Heir<'m, P::Stream>) -> bool {
         let Some(mut reader) = heir.reader.try_lock() else {

@@ -146,7 +146,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Chooses an heir, if it is time to, and begins to transfer the state to it.
     fn poll_choice(&self, log: &Log<'m, P::Stream>, until: Deadline) -> Deadline {
-        // None was found, and no member has joined or rejoined since: a turn does not search all of them again.
+        // None was found, and no member has joined or rejoined since: a poll iteration does not search all of them again.
         if !log.is_choice_due.load(Ordering::SeqCst) && !self.has_ended() {
             return until;
         }

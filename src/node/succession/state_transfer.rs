@@ -1,4 +1,4 @@
-//! State transfer: the leader sends its state to a new heir in slices, a few in each turn of the worker, while the family
+//! State transfer: the leader sends its state to a new heir in slices, a few in each poll iteration, while the family
 //! works.
 //!
 //! The leader sends a slice again if it has changed since it was sent. When few slices change in a round, the leader makes
@@ -19,7 +19,7 @@ use crate::wire::Message;
 /// The time in which the heir must confirm the state.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
-/// The slices that are made in one turn of the worker.
+/// The slices that are made in one poll iteration.
 const SLICES_PER_TURN: usize = 16;
 
 /// The number of rounds after which the leader makes the last one even if many slices still change.

@@ -187,7 +187,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As a leader that has taken over: announces itself to the members, a portion in each turn of the worker, and sends
+    /// As a leader that has taken over: announces itself to the members, a portion in each poll iteration, and sends
     /// them the frames of the old leader that they have not received. Returns when to run again, if before `until`.
     pub(super) fn poll_announcements(
         &self,

@@ -25,7 +25,7 @@ const HEADER: usize = 16;
 /// The bytes of a record beside its content: the header of a frame.
 const FRAME_HEADER: usize = 32;
 
-/// The number of members whose frames are forwarded in one turn of the worker.
+/// The number of members whose frames are forwarded in one poll iteration.
 const MEMBERS_PER_TURN: usize = 64;
 
 /// The content of a record.
@@ -99,7 +99,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             log.forwarded_to.store(member.get(), Ordering::SeqCst);
         }
-        // The next turn forwards the rest.
+        // The next poll iteration forwards the rest.
         self.wake();
         false
     }

@@ -1,4 +1,4 @@
-//! The peers that the worker serves in a turn, before it looks at the streams.
+//! The peers that the worker serves in a poll iteration, before it looks at the streams.
 
 use super::worker_state::Round;
 use super::{RETRY, Retry, WorkerState};
@@ -33,7 +33,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             self.run_upcalls();
         }
-        let retry = self.send_output(Sender::Turn);
+        let retry = self.send_output(Sender::Worker);
         // The calls to the embedder that this and other threads have queued.
         self.run_upcalls();
         if state.round.left > 0 {

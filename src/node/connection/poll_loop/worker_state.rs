@@ -1,4 +1,4 @@
-//! The state that the poll loop keeps from one turn to the next.
+//! The state that the poll loop keeps from one poll iteration to the next.
 
 use core::cmp::Reverse;
 

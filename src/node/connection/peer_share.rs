@@ -1,7 +1,7 @@
-//! The share of one peer in a turn of the worker. A turn reads each stream once, and handles a limited
+//! The share of one peer in a poll iteration of the worker, which reads each stream once, and handles a limited
 //! number of the peer's frames: fewer if many peers need the worker, since each waits for the shares of
 //! all others. The other frames are handled after those of the other peers. A peer that is served alone
-//! may go on with frames that take few steps each: a turn that finds nothing else to do takes as long as
+//! may go on with frames that take few steps each: a poll iteration that finds nothing else to do takes as long as
 //! many of them.
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -11,25 +11,25 @@ use crate::node::{Node, Phase};
 use crate::pal::Pal;
 use crate::wire::codes;
 
-/// How many frames of one peer a turn handles. A frame that costs as much as several counts as
+/// How many frames of one peer a poll iteration handles. A frame that costs as much as several counts as
 /// several.
 pub(super) const FRAMES: u32 = 32;
 
-/// How many frames of a peer a turn handles at least, however many peers need the worker.
+/// How many frames of a peer a poll iteration handles at least, however many peers need the worker.
 const FRAMES_AMONG_MANY: u32 = 4;
 
-/// How many frames of a peer a turn handles if no other peer needs the worker and each frame takes few
+/// How many frames of a peer a poll iteration handles if no other peer needs the worker and each frame takes few
 /// steps. Another peer waits that long at most.
 const FRAMES_ALONE: u32 = 256;
 
 /// The number of entries of the process table that a query visits in the time of one frame.
 const ENTRIES_PER_FRAME: usize = 128;
 
-/// The part of its share that a peer has used in a turn.
+/// The part of its share that a peer has used in a poll iteration.
 #[derive(Default)]
 pub(crate) struct Share {
-    /// The number of the turn.
-    turn: u64,
+    /// The number of the poll iteration.
+    iteration: u64,
     frames: u32,
     has_read: bool,
     /// A frame was handled that may take many steps.
@@ -48,33 +48,33 @@ pub(super) struct Cost {
 }
 
 impl Share {
-    /// Begins a new share if the turn is a new one.
+    /// Begins a new share if the poll iteration is a new one.
     #[inline]
-    fn enter(&mut self, turn: u64) {
-        if self.turn != turn {
+    fn enter(&mut self, iteration: u64) {
+        if self.iteration != iteration {
             *self = Share {
-                turn,
+                iteration,
                 ..Share::default()
             };
         }
     }
 
     /// Returns true if the stream may be read. It may be read once, and not for frames that are left to
-    /// the next turn: that reads more of them at once.
-    pub(super) fn take_read(&mut self, turn: u64) -> bool {
-        self.enter(turn);
+    /// the next poll iteration: that reads more of them at once.
+    pub(super) fn take_read(&mut self, iteration: u64) -> bool {
+        self.enter(iteration);
         self.frames < FRAMES && !core::mem::replace(&mut self.has_read, true)
     }
 
     /// Returns true if the peer has used up its share of frames; `is_alone`: no other peer needs the
     /// worker.
     #[inline]
-    pub(super) fn is_used_up(&mut self, turns: &Turns, is_alone: bool) -> bool {
-        self.enter(turns.number());
+    pub(super) fn is_used_up(&mut self, iterations: &PollIterations, is_alone: bool) -> bool {
+        self.enter(iterations.number());
         let most = if is_alone && !self.has_costly_frame {
             FRAMES_ALONE
         } else {
-            turns.frames.load(Ordering::Relaxed)
+            iterations.frames.load(Ordering::Relaxed)
         };
         self.frames >= most
     }
@@ -87,11 +87,11 @@ impl Share {
     }
 }
 
-/// The turns of the worker. Only the worker changes them.
-pub(crate) struct Turns {
-    /// The number of the turn.
+/// The poll iterations of the worker. Only the worker changes them.
+pub(crate) struct PollIterations {
+    /// The number of the poll iteration.
     number: AtomicU64,
-    /// The peers that were served in this turn, and in the turn before: [`NOBODY`], the index of the
+    /// The peers that were served in this poll iteration, and in the one before: [`NOBODY`], the index of the
     /// only peer, or [`SEVERAL`].
     served: AtomicU32,
     served_before: AtomicU32,
@@ -100,16 +100,16 @@ pub(crate) struct Turns {
     /// The share of each peer, in frames: less than [`FRAMES`] if many peers need the worker, so that a round of
     /// all of them takes about as long as [`FRAMES_ALONE`] frames.
     frames: AtomicU32,
-    /// The number of frames as which the scans of the process table in this turn count.
+    /// The number of frames as which the scans of the process table in this poll iteration count.
     scans: AtomicU32,
 }
 
 const NOBODY: u32 = u32::MAX;
 const SEVERAL: u32 = u32::MAX - 1;
 
-impl Turns {
-    pub(in crate::node) fn new() -> Turns {
-        Turns {
+impl PollIterations {
+    pub(in crate::node) fn new() -> PollIterations {
+        PollIterations {
             number: AtomicU64::new(0),
             served: AtomicU32::new(NOBODY),
             served_before: AtomicU32::new(NOBODY),
@@ -128,7 +128,7 @@ impl Turns {
         self.scans.store(0, Ordering::Relaxed);
     }
 
-    /// Returns true if one more scan of the process table may run in this turn: all peers together have the
+    /// Returns true if one more scan of the process table may run in this poll iteration: all peers together have the
     /// share of one, because each scan delays all others.
     pub(super) fn take_scan(&self, cost: Cost) -> bool {
         self.scans.fetch_add(cost.frames, Ordering::Relaxed) < FRAMES
@@ -148,8 +148,8 @@ impl Turns {
         self.frames.store(frames, Ordering::Relaxed);
     }
 
-    /// Records that the peer with that index is served. Returns whether it is the only one, in this turn
-    /// so far and in the turn before, and no more than one stream was ready.
+    /// Records that the peer with that index is served. Returns whether it is the only one, in this poll iteration
+    /// so far and in the one before, and no more than one stream was ready.
     pub(super) fn serve(&self, peer: u32) -> bool {
         let is_only = |served| served == NOBODY || served == peer;
         let is_alone = is_only(self.served.load(Ordering::Relaxed));
@@ -162,14 +162,15 @@ impl Turns {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// Begins a turn of the worker.
-    pub(super) fn begin_turn(&self) {
-        self.turns.begin();
-        self.leader_limits.begin_turn();
+    /// Begins a poll iteration.
+    pub(super) fn begin_iteration(&self) {
+        self.iterations.begin();
+        self.leader_limits.begin_iteration();
     }
 
-    pub(in crate::node) fn turn(&self) -> u64 {
-        self.turns.number()
+    /// Returns the number of the poll iteration.
+    pub(in crate::node) fn iteration(&self) -> u64 {
+        self.iterations.number()
     }
 
     /// Returns true if this node closes its streams, so that the shares do not matter any more.

@@ -1,4 +1,4 @@
-//! The share of one peer in a turn of the leader's worker.
+//! The share of one peer in a poll iteration of the leader.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -12,12 +12,12 @@ use libos_ipc::{Capacities, Config, Driving, Identity, Node, Wait};
 
 use crate::peer::{ALLOC_ID_RANGE, GET_ID_OWNER, Peer, RELEASE_ID_RANGE, connect, frame, pair};
 
-/// The most frames of one peer in a turn.
+/// The most frames of one peer in a poll iteration.
 const SHARE: u64 = 32;
 const PID_KILL: u8 = 7;
 const ALL: u32 = 3;
 
-/// Runs a test with a leader whose worker is the test: each call of `poll` is a turn.
+/// Runs a test with a leader whose worker is the test: each call of `poll` is a poll iteration.
 fn with_leader(test: impl FnOnce(&Path, &Node<'_, Host>)) {
     with_leader_of(128, test);
 }
@@ -47,8 +47,8 @@ fn with_config(capacities: Capacities, test: impl FnOnce(&Path, &Node<'_, Host>)
     test(&base, &node);
 }
 
-/// One turn. Returns how many frames it handled.
-fn turn(leader: &Node<'_, Host>) -> u64 {
+/// Runs one poll iteration. Returns how many frames it handled.
+fn iterate(leader: &Node<'_, Host>) -> u64 {
     let before = leader.statistics().frames_in;
     leader.poll(Deadline::Now);
     leader.statistics().frames_in - before
@@ -61,11 +61,11 @@ fn flood(peer: &mut Peer, frames: usize) {
 }
 
 #[test]
-fn flooding_peers_have_32_frames_a_turn_and_another_is_served_in_the_first() {
+fn flooding_peers_have_32_frames_per_iteration_and_another_is_served_in_the_first() {
     with_leader(|base, leader| {
         let mut peers: Vec<Peer> = (2..6).map(|vmid| Peer::join(base, vmid)).collect();
         for _ in 0..8 {
-            turn(leader);
+            iterate(leader);
         }
         let innocent = peers.pop().unwrap();
         let mut innocent = innocent;
@@ -73,13 +73,13 @@ fn flooding_peers_have_32_frames_a_turn_and_another_is_served_in_the_first() {
             flood(peer, 500);
         }
         let seq = innocent.send(GET_ID_OWNER, &1_u32.to_le_bytes());
-        assert!((1..=3 * SHARE + 1).contains(&turn(leader)));
-        // The answer is there after one turn, or two if the first one opened the stream.
-        turn(leader);
+        assert!((1..=3 * SHARE + 1).contains(&iterate(leader)));
+        // The answer is there after one poll iteration, or two if the first one opened the stream.
+        iterate(leader);
         assert_eq!(innocent.answer_to(seq), [0; 4]);
         let mut left = 1_500 - 6 * SHARE;
         while left > 0 {
-            let handled = turn(leader);
+            let handled = iterate(leader);
             assert!(handled <= 3 * SHARE, "{handled} frames");
             left = left.saturating_sub(handled);
         }
@@ -87,11 +87,11 @@ fn flooding_peers_have_32_frames_a_turn_and_another_is_served_in_the_first() {
 }
 
 #[test]
-fn sixty_flooding_peers_have_four_frames_a_turn_each() {
+fn sixty_flooding_peers_have_four_frames_per_iteration_each() {
     with_leader(|base, leader| {
         let mut peers: Vec<Peer> = (2..63).map(|vmid| Peer::join(base, vmid)).collect();
         while leader.statistics().pools.peers.now < 61 {
-            turn(leader);
+            iterate(leader);
         }
         let mut innocent = peers.pop().unwrap();
         for peer in &mut peers {
@@ -100,49 +100,49 @@ fn sixty_flooding_peers_have_four_frames_a_turn_each() {
         let seq = innocent.send(GET_ID_OWNER, &1_u32.to_le_bytes());
         let mut handled = 0;
         while handled < 6_001 {
-            let now = turn(leader);
-            assert!(now <= 61 * 4, "{now} frames in a turn");
+            let now = iterate(leader);
+            assert!(now <= 61 * 4, "{now} frames in an iteration");
             handled += now;
         }
-        turn(leader);
+        iterate(leader);
         assert_eq!(innocent.answer_to(seq), [0; 4]);
     });
 }
 
 #[test]
-fn peer_that_is_served_alone_has_256_cheap_frames_a_turn_until_another_comes() {
+fn peer_that_is_served_alone_has_256_cheap_frames_per_iteration_until_another_comes() {
     with_leader(|base, leader| {
         let mut peer = Peer::join(base, 2);
         let mut innocent = Peer::join(base, 3);
         for _ in 0..8 {
-            turn(leader);
+            iterate(leader);
         }
         flood(&mut peer, 3_000);
-        let most = (0..8).map(|_| turn(leader)).max().unwrap();
+        let most = (0..8).map(|_| iterate(leader)).max().unwrap();
         assert!((SHARE + 1..=8 * SHARE).contains(&most), "{most} frames");
         let seq = innocent.send(GET_ID_OWNER, &1_u32.to_le_bytes());
-        turn(leader);
+        iterate(leader);
         assert_eq!(innocent.answer_to(seq), [0; 4]);
-        // Both are served in the turn of the answer, and so the next turn is short again.
-        assert!(turn(leader) <= SHARE + 1);
+        // Both are served in the iteration of the answer, and so the next one is short again.
+        assert!(iterate(leader) <= SHARE + 1);
     });
 }
 
 #[test]
-fn stream_that_claims_the_vmid_of_a_flooding_peer_takes_no_more_of_a_turn() {
+fn stream_that_claims_the_vmid_of_a_flooding_peer_takes_no_more_of_an_iteration() {
     with_leader(|base, leader| {
         let mut peer = Peer::join(base, 2);
-        turn(leader);
-        turn(leader);
+        iterate(leader);
+        iterate(leader);
         flood(&mut peer, 2_000);
         for _ in 0..20 {
             let claims: Vec<_> = (0..20).map(|_| connect(base, 2)).collect();
-            let handled = turn(leader);
+            let handled = iterate(leader);
             assert!(handled <= SHARE, "{handled} frames");
             drop(claims);
         }
         // The peer keeps its place.
-        while turn(leader) > 0 {}
+        while iterate(leader) > 0 {}
         assert_eq!(leader.statistics().pools.peers.now, 1);
     });
 }
@@ -155,20 +155,20 @@ fn worker_sleeps_while_a_child_waits_for_the_place_of_another_peer() {
         let child = leader.start_child(wait).unwrap();
         let other = Peer::join(base, 100);
         while leader.statistics().pools.peers.now < 1 {
-            turn(leader);
+            iterate(leader);
         }
         // The child sends a frame behind its VMID, which nothing reads yet.
         let mut stream = connect(base, child.vmid.get());
         let request = frame(1, GET_ID_OWNER, &1_u32.to_le_bytes());
         stream.write_all(&request).unwrap();
         for _ in 0..8 {
-            turn(leader);
+            iterate(leader);
         }
         assert_ne!(leader.poll_once(), Some(Deadline::Now));
         drop(other);
         let before = leader.statistics().frames_in;
         while leader.statistics().frames_in == before {
-            turn(leader);
+            iterate(leader);
         }
     });
 }
@@ -177,15 +177,15 @@ fn worker_sleeps_while_a_child_waits_for_the_place_of_another_peer() {
 fn peer_that_comes_back_takes_its_place_when_the_old_stream_was_read_to_its_end() {
     with_leader(|base, leader| {
         let mut peer = Peer::join(base, 2);
-        turn(leader);
-        turn(leader);
+        iterate(leader);
+        iterate(leader);
         flood(&mut peer, 1_000);
         drop(peer);
         let mut peer = Peer::join(base, 2);
         let seq = peer.send(GET_ID_OWNER, &1_u32.to_le_bytes());
         let before = leader.statistics().frames_in;
         for _ in 0..400 {
-            turn(leader);
+            iterate(leader);
         }
         assert_eq!(peer.answer_to(seq), [0; 4]);
         assert_eq!(leader.statistics().frames_in - before, 1_001);
@@ -193,11 +193,11 @@ fn peer_that_comes_back_takes_its_place_when_the_old_stream_was_read_to_its_end(
 }
 
 #[test]
-fn signals_for_all_are_handled_one_a_turn_and_sent_to_32_peers_a_turn() {
+fn signals_for_all_are_handled_one_per_iteration_and_sent_to_32_peers_per_iteration() {
     with_leader(|base, leader| {
         let mut peers: Vec<Peer> = (2..102).map(|vmid| Peer::join(base, vmid)).collect();
         while leader.statistics().pools.peers.now < 100 {
-            turn(leader);
+            iterate(leader);
         }
         // The sender, the pid, the ID, the signal and the target.
         let mut kill: Vec<u8> = Vec::new();
@@ -207,23 +207,23 @@ fn signals_for_all_are_handled_one_a_turn_and_sent_to_32_peers_a_turn() {
         for peer in &mut peers[..3] {
             peer.to.write_all(&frame(0, PID_KILL, &kill)).unwrap();
         }
-        let (mut handled, mut turns) = (0, 0);
+        let (mut handled, mut iterations) = (0, 0);
         let start = leader.statistics().frames_out;
         while handled < 3 || leader.statistics().frames_out - start < 100 {
             let before = leader.statistics().frames_out;
-            let now = turn(leader);
-            assert!(now <= 1, "{now} signals for all in a turn");
+            let now = iterate(leader);
+            assert!(now <= 1, "{now} signals for all in an iteration");
             let sent = leader.statistics().frames_out - before;
             // The senders are served besides.
             assert!(sent <= SHARE + 3, "{sent} frames sent");
-            (handled, turns) = (handled + now, turns + 1);
-            assert!(turns < 1_000);
+            (handled, iterations) = (handled + now, iterations + 1);
+            assert!(iterations < 1_000);
         }
     });
 }
 
 #[test]
-fn looks_at_all_processes_by_many_peers_take_the_share_of_one_in_a_turn() {
+fn looks_at_all_processes_by_many_peers_take_the_share_of_one_in_an_iteration() {
     const PEERS: u32 = 20;
     with_config(
         Capacities {
@@ -237,7 +237,7 @@ fn looks_at_all_processes_by_many_peers_take_the_share_of_one_in_a_turn() {
                 peer.to.write_all(&frame(0, HELLO, &hello())).unwrap();
             }
             for _ in 0..8 {
-                turn(leader);
+                iterate(leader);
             }
             for code_and_length in [(PROCESS_QUERY, 24), (PROCESS_CHANGE, 12), (PROCESS_END, 8)] {
                 let (code, length) = code_and_length;
@@ -247,7 +247,7 @@ fn looks_at_all_processes_by_many_peers_take_the_share_of_one_in_a_turn() {
                 }
                 let mut left = 2 * u64::from(PEERS);
                 while left > 0 {
-                    let handled = turn(leader);
+                    let handled = iterate(leader);
                     assert!(handled <= 1, "{handled} frames with code {code}");
                     left -= handled;
                 }
@@ -293,13 +293,13 @@ fn request_that_removes_many_locks_counts_as_many_frames() {
         with_leader(|base, leader| {
             let mut peer = Peer::join(base, 2);
             for _ in 0..8 {
-                turn(leader);
+                iterate(leader);
             }
             for byte in (0..locks).map(u64::from) {
                 let seq = peer.send(FILE_LOCK_SET, &lock(WRITE, (2 * byte, 2 * byte)));
                 // The answer may open the stream.
                 for _ in 0..2 {
-                    turn(leader);
+                    iterate(leader);
                 }
                 assert_eq!(peer.answer_to(seq), [0; 4]);
             }
@@ -309,11 +309,11 @@ fn request_that_removes_many_locks_counts_as_many_frames() {
             let all = [unlock, release.repeat(CHEAP as usize)].concat();
             peer.to.write_all(&all).unwrap();
             let all_frames = u64::from(CHEAP) + 1;
-            let first = turn(leader);
+            let first = iterate(leader);
             assert_eq!(leader.statistics().pools.locks.now, 0);
-            // The locks are released at once, and the frames behind that have their turn later.
+            // The locks are released at once, and the frames behind that are handled later.
             assert_eq!(first, if is_dear { 1 } else { all_frames }, "{locks} locks");
-            assert_eq!(first + turn(leader), all_frames);
+            assert_eq!(first + iterate(leader), all_frames);
         });
     }
 }
@@ -323,7 +323,7 @@ fn leader_that_shuts_down_among_many_signals_for_all_closes_its_streams() {
     with_leader(|base, leader| {
         let mut peers: Vec<Peer> = (2..10).map(|vmid| Peer::join(base, vmid)).collect();
         for _ in 0..8 {
-            turn(leader);
+            iterate(leader);
         }
         let mut kill: Vec<u8> = Vec::new();
         for number in [0, 0, 0, 10, ALL] {
@@ -333,7 +333,7 @@ fn leader_that_shuts_down_among_many_signals_for_all_closes_its_streams() {
         for peer in &mut peers {
             peer.to.write_all(&kills).unwrap();
         }
-        turn(leader);
+        iterate(leader);
         leader.shut_down(Duration::from_millis(10));
         let mut iterations = 0;
         while leader.poll(Deadline::Now) {
@@ -348,8 +348,8 @@ fn leader_waits_without_polling_for_the_second_end_of_a_peer_that_has_closed_one
     with_leader(|base, leader| {
         let mut peer = Peer::join(base, 2);
         let seq = peer.send(GET_ID_OWNER, &1_u32.to_le_bytes());
-        turn(leader);
-        turn(leader);
+        iterate(leader);
+        iterate(leader);
         assert_eq!(peer.answer_to(seq), [0; 4]);
         peer.from().shutdown(Shutdown::Both).unwrap();
         let end = Instant::now() + Duration::from_millis(50);
@@ -362,48 +362,48 @@ fn leader_waits_without_polling_for_the_second_end_of_a_peer_that_has_closed_one
         assert!(iterations < 60, "{iterations} poll iterations in 50 ms");
         peer.to.shutdown(Shutdown::Both).unwrap();
         while leader.statistics().pools.peers.now > 0 {
-            turn(leader);
+            iterate(leader);
         }
     });
 }
 
 #[test]
-fn streams_of_newcomers_are_accepted_16_a_turn() {
+fn streams_of_newcomers_are_accepted_16_per_iteration() {
     with_leader(|base, leader| {
         let mut streams: Vec<_> = (2..102).map(|vmid| connect(base, vmid)).collect();
-        let mut turns = 0;
+        let mut iterations = 0;
         while leader.statistics().accepted < 100 {
             let before = leader.statistics().accepted;
-            turn(leader);
+            iterate(leader);
             let accepted = leader.statistics().accepted - before;
             assert!(accepted <= 16, "{accepted} streams accepted");
-            turns += 1;
-            assert!(turns < 1_000);
+            iterations += 1;
+            assert!(iterations < 1_000);
         }
         streams.clear();
     });
 }
 
 #[test]
-fn ends_of_many_peers_are_handled_32_a_turn_and_others_are_served_meanwhile() {
+fn ends_of_many_peers_are_handled_32_per_iteration_and_others_are_served_meanwhile() {
     with_leader(|base, leader| {
         let mut peers: Vec<Peer> = (2..103).map(|vmid| Peer::join(base, vmid)).collect();
         while leader.statistics().pools.peers.now < 101 {
-            turn(leader);
+            iterate(leader);
         }
         let mut other = peers.pop().unwrap();
         peers.clear();
         flood(&mut other, 4);
         let mut frames = 0;
-        for turns in 0.. {
+        for iterations in 0.. {
             let before = leader.statistics().disconnects;
             if before == 100 {
                 break;
             }
-            frames += turn(leader);
+            frames += iterate(leader);
             let ended = leader.statistics().disconnects - before;
             assert!(ended <= SHARE, "{ended} ends handled");
-            assert!(turns < 1_000);
+            assert!(iterations < 1_000);
             assert!(frames == 4 || leader.statistics().disconnects <= 2 * SHARE);
         }
         assert_eq!(leader.statistics().pools.peers.now, 1);
@@ -422,16 +422,16 @@ fn ranges_of_a_member_that_died_are_reclaimed_in_portions_before_its_end_is_hand
             .write_all(&frame(1, ALLOC_ID_RANGE, &[]).repeat(200))
             .unwrap();
         while ranges() < before + 200 {
-            turn(leader);
+            iterate(leader);
         }
         drop(hoarder);
         let mut portions = 0;
         while leader.statistics().disconnects == 0 {
             let now = ranges();
             flood(&mut other, 1);
-            let handled = turn(leader);
+            let handled = iterate(leader);
             let freed = now - ranges();
-            assert!(freed <= 64, "{freed} ranges in a turn");
+            assert!(freed <= 64, "{freed} ranges in an iteration");
             portions += usize::from(freed > 0);
             assert_eq!(handled, 1, "the other member was not served");
         }
@@ -440,7 +440,7 @@ fn ranges_of_a_member_that_died_are_reclaimed_in_portions_before_its_end_is_hand
 }
 
 #[test]
-fn starts_whose_time_has_passed_are_abandoned_one_a_turn() {
+fn starts_whose_time_has_passed_are_abandoned_one_per_iteration() {
     with_leader(|base, leader| {
         let wait = Wait::at_most(Duration::from_secs(20));
         leader.join(wait).unwrap();
@@ -456,17 +456,17 @@ fn starts_whose_time_has_passed_are_abandoned_one_a_turn() {
                 parent.shut_down(Duration::ZERO);
             });
             while !parent.is_finished() {
-                turn(leader);
+                iterate(leader);
             }
         });
         while leader.statistics().disconnects == 0 {
-            turn(leader);
+            iterate(leader);
         }
         let all = running();
         assert!(all > 40, "{all} processes");
         while running() > all - 40 {
             let before = running();
-            turn(leader);
+            iterate(leader);
             assert!(before - running() <= 1, "{} abandoned", before - running());
         }
     });
@@ -493,15 +493,15 @@ fn ids_of_a_child_that_its_parent_abandons_are_reclaimed_in_portions() {
                 parent.shut_down(Duration::from_secs(20));
             });
             while !is_full.load(Ordering::SeqCst) {
-                turn(leader);
+                iterate(leader);
             }
             let full = ranges();
             while !parent.is_finished() || leader.statistics().disconnects == 0 {
                 let before = ranges();
-                turn(leader);
+                iterate(leader);
                 let freed = before.saturating_sub(ranges());
                 // A portion when the peer is served, one when it is ready, and the pid of the child.
-                assert!(freed <= 129, "{freed} ranges in a turn");
+                assert!(freed <= 129, "{freed} ranges in an iteration");
             }
             assert!(full >= ranges() + 200);
         });
