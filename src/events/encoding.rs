@@ -1,4 +1,4 @@
-//! How an event is packed into the words of the ring.
+//! Packs an event into the words of the ring.
 
 use super::ring::EventRing;
 use super::{Call, EventKind, FrameInfo};
@@ -8,7 +8,7 @@ use crate::invariant::{Count, OrBroken};
 use crate::wire::Answer;
 use crate::{Id, Vmid, parts};
 
-// The kinds, in the first byte of an event's words.
+// The kinds of events, in the first byte of an event's words.
 const FRAME_IN: u8 = 1;
 const FRAME_OUT: u8 = 2;
 const CONNECTED: u8 = 3;
@@ -27,15 +27,15 @@ pub(super) const fn limits_differ(limit: Resource) -> Error {
     }
 }
 
-/// The place of [`Error::Refused`] with any number, which is encoded beside it.
+/// Stands in [`ERRORS`] for [`Error::Refused`] with any number, which is encoded in the second word.
 const ANY_REFUSED: Error = Error::Refused {
     errno: Errno::EPERM,
     by: None,
 };
-/// The place of [`Error::Invalid`] with any cause, whose number is encoded beside it.
+/// Stands in [`ERRORS`] for [`Error::Invalid`] with any cause, whose number is encoded in the second word.
 const ANY_INVALID: Error = Error::Invalid(Invalid::AtPeer);
 
-/// The errors with which a call can end.
+/// The errors with which a call can end. The index in this table, plus one, is the code of an error in an event.
 pub(super) const ERRORS: [Error; 26] = [
     Error::Platform,
     Error::NoSuchProcess,
@@ -65,44 +65,44 @@ pub(super) const ERRORS: [Error; 26] = [
     ANY_REFUSED,
 ];
 
-/// The greatest value in the 24 bits beside a sequence number.
-pub(super) const MAX_DETAIL: u32 = (1 << 24) - 1;
+/// The greatest value in the low 24 bits of the second word, below the sequence number.
+pub(super) const MAX_LOW: u32 = (1 << 24) - 1;
 
 /// Packs the parts of an event into its words.
 #[inline]
-fn words(kind: u8, detail: u8, code: u8, peer: Id, seq: u64, beside: u32) -> [u64; 2] {
+fn words(kind: u8, detail: u8, code: u8, peer: Id, seq: u64, low: u32) -> [u64; 2] {
     [
         u64::from(peer) << 24 | u64::from(code) << 16 | u64::from(detail) << 8 | u64::from(kind),
-        (seq & 0xffff_ffff) << 24 | u64::from(beside),
+        (seq & 0xffff_ffff) << 24 | u64::from(low),
     ]
 }
 
-/// Returns the error with which a call has ended; none for numbers that no error has.
-fn read_error(detail: u8, beside: u32) -> Option<Error> {
+/// Decodes the error with which a call has ended. `None` for numbers that no error has.
+fn read_error(detail: u8, low: u32) -> Option<Error> {
     Some(match ERRORS.get(usize::from(detail).checked_sub(1)?)? {
         Error::Refused { .. } => Error::Refused {
-            errno: Errno::new(i32::try_from(beside).ok()?)?,
+            errno: Errno::new(i32::try_from(low).ok()?)?,
             by: None,
         },
-        Error::Invalid(_) => Error::Invalid(*Invalid::ALL.get(usize::try_from(beside).ok()?)?),
+        Error::Invalid(_) => Error::Invalid(*Invalid::ALL.get(usize::try_from(low).ok()?)?),
         other => *other,
     })
 }
 
 impl EventKind {
-    /// Returns the event that the two words are; none if they are no event.
+    /// Decodes the two words of an event. `None` if they are no event.
     pub(super) fn read([a, b]: [u64; 2]) -> Option<EventKind> {
         let [kind, detail, code, p0, p1, p2, p3, _] = a.to_le_bytes();
         let peer = Vmid::new(u32::from_le_bytes([p0, p1, p2, p3]));
         let seq = u32::try_from(b >> 24).unwrap_or(u32::MAX);
-        let beside = u32::try_from(b & u64::from(MAX_DETAIL)).unwrap_or(MAX_DETAIL);
+        let low = u32::try_from(b & u64::from(MAX_LOW)).unwrap_or(MAX_LOW);
         Some(match kind {
             FRAME_IN | FRAME_OUT => {
                 let frame = FrameInfo {
                     peer: peer?,
                     code,
                     seq,
-                    length: beside,
+                    length: low,
                 };
                 if kind == FRAME_IN {
                     EventKind::FrameIn(frame)
@@ -129,7 +129,7 @@ impl EventKind {
                 match (kind, detail) {
                     (BEGUN, _) => EventKind::CallBegun(call),
                     (ENDED, 0) => EventKind::CallEnded(call, Ok(())),
-                    (ENDED, detail) => EventKind::CallEnded(call, Err(read_error(detail, beside)?)),
+                    (ENDED, detail) => EventKind::CallEnded(call, Err(read_error(detail, low)?)),
                     _ => return None,
                 }
             }
@@ -140,13 +140,13 @@ impl EventKind {
 impl EventRing<'_> {
     #[inline]
     pub(crate) fn frame_in(&self, peer: Vmid, code: u8, seq: u64, length: usize) {
-        let length = u32::try_from(length).unwrap_or(MAX_DETAIL).min(MAX_DETAIL);
+        let length = u32::try_from(length).unwrap_or(MAX_LOW).min(MAX_LOW);
         self.add(words(FRAME_IN, 0, code, peer.get(), seq, length));
     }
 
     #[inline]
     pub(crate) fn frame_out(&self, peer: Vmid, code: u8, seq: u64, length: usize) {
-        let length = u32::try_from(length).unwrap_or(MAX_DETAIL).min(MAX_DETAIL);
+        let length = u32::try_from(length).unwrap_or(MAX_LOW).min(MAX_LOW);
         self.add(words(FRAME_OUT, 0, code, peer.get(), seq, length));
     }
 
@@ -193,18 +193,16 @@ impl EventRing<'_> {
             Ok(_) => return self.add(words(ENDED, 0, code, peer.get(), seq, 0)),
             Err(error) => *error,
         };
-        let (known, beside) = match error {
-            Error::Refused { errno, .. } => {
-                (ANY_REFUSED, errno.get().cast_unsigned().min(MAX_DETAIL))
-            }
+        let (known, low) = match error {
+            Error::Refused { errno, .. } => (ANY_REFUSED, errno.get().cast_unsigned().min(MAX_LOW)),
             Error::Invalid(cause) => (ANY_INVALID, u32::from(cause as u8)),
             Error::LimitsDiffer { limit, .. } => (limits_differ(limit), 0),
             other => (other, 0),
         };
-        let place = ERRORS.iter().position(|error| *error == known);
-        // 0 is a call that has succeeded, and no place of an error.
-        let place = place.map_or(usize::MAX, |place| place.plus(1));
-        let detail = u8::try_from(place).or_broken(u8::MAX);
-        self.add(words(ENDED, detail, code, peer.get(), seq, beside));
+        let index = ERRORS.iter().position(|error| *error == known);
+        // The code 0 stands for a call that has succeeded.
+        let code_of_error = index.map_or(usize::MAX, |index| index.plus(1));
+        let detail = u8::try_from(code_of_error).or_broken(u8::MAX);
+        self.add(words(ENDED, detail, code, peer.get(), seq, low));
     }
 }

@@ -9,7 +9,7 @@ mod encoding;
 mod ring;
 
 pub(crate) use self::ring::EventRing;
-use self::ring::VALUE;
+use self::ring::VALUE_MASK;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
@@ -118,7 +118,7 @@ impl Iterator for Events<'_> {
                 continue;
             };
             // The upper bits are those of the latest time that is not after `now`.
-            let ago = self.now.0.wrapping_sub(time) & VALUE;
+            let ago = self.now.0.wrapping_sub(time) & VALUE_MASK;
             return Some(EventRecord {
                 number,
                 time: Time(self.now.0.wrapping_sub(ago)),

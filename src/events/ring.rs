@@ -1,26 +1,28 @@
-//! The last events, in a ring of words to which any thread writes without waiting.
+//! The last events of a node, in a ring of words to which any thread writes without waiting.
 //!
 //! A thread that adds an event takes a number, which determines the slot, and stores three words
 //! there. Each word has the low bits of the lap, that is of how often the ring has wrapped, so a
 //! reader sees whether words belong together: it leaves out a slot whose words do not all have the
 //! lap of the expected number, since the slot is being written. Nothing depends on the order of
-//! stores. A mixed event goes unnoticed only if a thread sleeps in the middle of an event for
-//! exactly a multiple of 256 laps, and then it is one event.
+//! stores. A reader takes words of two events for one only if a thread sleeps in the middle of an event for
+//! exactly a multiple of 256 laps.
 
 use crate::pal::Time;
 use crate::parts;
 use crate::store::{Arena, Table, bytes_for};
 use crate::sync::{AtomicU64, Ordering};
 
-/// The number of bits of a word beside its lap.
+/// The number of bits of a word without those of its lap.
 const VALUE_BITS: u32 = 56;
-pub(super) const VALUE: u64 = (1 << VALUE_BITS) - 1;
+/// The bits of a word without those of its lap.
+pub(super) const VALUE_MASK: u64 = (1 << VALUE_BITS) - 1;
 
-/// The words of an event beside its time.
+/// The words of an event without its time.
 pub(super) type Words = [u64; 2];
 
 type Slot = [AtomicU64; 3];
 
+/// The ring of the last events. Each slot has three words: the time and the two words of an event.
 pub(crate) struct EventRing<'m> {
     slots: Table<'m, Slot>,
     /// The number of the next event.
@@ -89,7 +91,7 @@ impl<'m> EventRing<'m> {
             return;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let time = self.clock.load(Ordering::Relaxed) & VALUE;
+        let time = self.clock.load(Ordering::Relaxed) & VALUE_MASK;
         let Some((lap, [first, second, third])) = self.lap_and_slot(number) else {
             return;
         };
@@ -112,10 +114,10 @@ impl<'m> EventRing<'m> {
         let mut values = [0; 3];
         for (value, word) in values.iter_mut().zip(place) {
             let word = word.load(Ordering::Relaxed);
-            if word & !VALUE != lap {
+            if word & !VALUE_MASK != lap {
                 return None;
             }
-            *value = word & VALUE;
+            *value = word & VALUE_MASK;
         }
         let [time, a, b] = values;
         Some((time, [a, b]))
@@ -150,11 +152,11 @@ mod tests {
         // These are more laps than the bits of a lap can count.
         for number in 1..=8 * 300_u64 {
             ring.set_time(Time(number * 10));
-            ring.add([number, VALUE - number]);
+            ring.add([number, VALUE_MASK - number]);
             // The capacity 5 is rounded up to 8.
             let first = number.saturating_sub(7).max(1);
             let expected: Vec<_> = (first..=number)
-                .map(|number| (number * 10, [number, VALUE - number]))
+                .map(|number| (number * 10, [number, VALUE_MASK - number]))
                 .collect();
             assert_eq!(all(&ring), expected);
         }
@@ -182,7 +184,7 @@ mod tests {
                     scope.spawn(move || {
                         for number in 0..100_000 {
                             let word = thread << 40 | number;
-                            ring.add([word, word ^ VALUE]);
+                            ring.add([word, word ^ VALUE_MASK]);
                         }
                     })
                 })
@@ -191,7 +193,7 @@ mod tests {
                 let mut seen = 0_u64;
                 while !over.load(Ordering::Relaxed) {
                     for (_, [a, b]) in all(&ring) {
-                        assert_eq!(a ^ b, VALUE);
+                        assert_eq!(a ^ b, VALUE_MASK);
                         seen += 1;
                     }
                 }
@@ -204,7 +206,7 @@ mod tests {
             reading.join().unwrap();
         });
         // A thread that slept in the middle of one of its last events has overwritten a newer one.
-        (0..8).for_each(|number| ring.add([number, number ^ VALUE]));
+        (0..8).for_each(|number| ring.add([number, number ^ VALUE_MASK]));
         assert_eq!(all(&ring).len(), 8);
     }
 }
@@ -229,11 +231,11 @@ mod loom_tests {
             let ring = Arc::new(EventRing::new(&mut Arena::new(memory), 1));
             let adding = [1_u64, 2].map(|word| {
                 let ring = Arc::clone(&ring);
-                thread::spawn(move || ring.add([word, word ^ VALUE]))
+                thread::spawn(move || ring.add([word, word ^ VALUE_MASK]))
             });
             for number in ring.numbers() {
                 if let Some((_, [a, b])) = ring.get(number) {
-                    assert_eq!(a ^ b, VALUE);
+                    assert_eq!(a ^ b, VALUE_MASK);
                 }
             }
             for thread in adding {
@@ -241,7 +243,7 @@ mod loom_tests {
             }
             let last = ring.get(ring.numbers().start);
             // One of two concurrent events may overwrite the other, but not partly.
-            assert!(last.is_none_or(|(_, [a, b])| a ^ b == VALUE));
+            assert!(last.is_none_or(|(_, [a, b])| a ^ b == VALUE_MASK));
         });
     }
 }

@@ -2,7 +2,7 @@ use std::vec::Vec;
 
 use core::mem::MaybeUninit;
 
-use super::encoding::{ERRORS, MAX_DETAIL, limits_differ};
+use super::encoding::{ERRORS, MAX_LOW, limits_differ};
 use super::*;
 use crate::error::{ByteCount, Errno, Resource};
 use crate::store::Arena;
@@ -72,7 +72,7 @@ fn each_event_reads_back_as_recorded() {
         peer,
         code: 255,
         seq: u32::MAX,
-        length: MAX_DETAIL,
+        length: MAX_LOW,
     };
     expected.push(EventKind::FrameIn(frame));
     ring.frame_out(Vmid::LEADER, 0, 0, 17);

@@ -1,4 +1,4 @@
-//! The calls on a node that tests and benchmarks make beside those of an embedder.
+//! The calls on a node that only tests and benchmarks make.
 
 use crate::error::Error;
 use crate::leader::{LeaderCapacities, OpObserver};
@@ -23,8 +23,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self
     }
 
-    /// Returns true if the quotas of the leader's tables are consistent with the tables. Slow: for
-    /// tests.
+    /// Returns true if the quotas of the leader's tables are consistent with the tables. It is slow, and meant
+    /// for tests.
     pub fn check_shares(&self) -> bool {
         let leader = self.leading();
         leader.is_none_or(|leader| leader.lock().check_shares())
@@ -63,7 +63,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] if there is no room and `wait` is zero, [`Error::TimedOut`] or
     /// [`Error::Interrupted`] as `wait` says, [`Error::NoSuchProcess`] if the peer is known to be
-    /// gone. That it was accepted does not mean that it arrived.
+    /// gone.
     pub fn send(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
         self.send_message(dest, message, wait)
     }

@@ -6,7 +6,7 @@
 //! must stay correct and make progress with any [`Faults`] but `disconnect` and `cut_after`, and
 //! stay correct with these.
 
-mod record;
+mod operation_log;
 mod state;
 mod stream;
 
@@ -14,7 +14,7 @@ use spin::Mutex;
 
 use crate::Vmid;
 use crate::pal::{AcceptError, ConnectError, Deadline, Event, Interest, Pal, ReadyList};
-pub use record::{LOG_LENGTH, LogEntry, Operation, OperationLog, Outcome};
+pub use operation_log::{LOG_LENGTH, LogEntry, Operation, OperationLog, Outcome};
 use state::State;
 pub use stream::FaultInjectorStream;
 
@@ -87,7 +87,7 @@ impl<P: Pal> FaultInjector<P> {
 
     /// Returns the last [`LOG_LENGTH`] operations, oldest first.
     pub fn log(&self) -> OperationLog {
-        self.state.lock().records.all()
+        self.state.lock().log.all()
     }
 
     /// Returns the number of bytes that this node has read and written.
@@ -96,7 +96,7 @@ impl<P: Pal> FaultInjector<P> {
     }
 
     fn record(&self, operation: Operation, asked: usize, outcome: Outcome) {
-        self.state.lock().records.add(LogEntry {
+        self.state.lock().log.add(LogEntry {
             operation,
             asked,
             outcome,

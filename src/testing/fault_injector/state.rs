@@ -1,19 +1,19 @@
-//! The shared state of the streams of one fault injector.
+//! The state that the streams of one fault injector share.
 
 use heapless::Vec;
 
-use super::record::LogRing;
+use super::operation_log::LogRing;
 use crate::invariant::Count;
 use crate::pal::{Interest, READY_AT_ONCE, StreamError, Token};
 
 /// The greatest number of broken streams that are reported to the node. Further ones fail at their
 /// next read or write.
-const BROKEN: usize = READY_AT_ONCE;
+const MAX_REPORTED: usize = READY_AT_ONCE;
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) rng: Rng,
-    pub(super) records: LogRing,
+    pub(super) log: LogRing,
     /// The number of bytes that all streams have read and written.
     pub(super) moved: u64,
     /// The number of bytes after which a stream breaks.
@@ -21,14 +21,14 @@ pub(super) struct State {
     /// The number of streams that were opened.
     opened: u64,
     /// The watches on broken streams with an interest.
-    pub(super) broken: Vec<(Token, Interest), BROKEN>,
+    pub(super) broken: Vec<(Token, Interest), MAX_REPORTED>,
 }
 
 impl State {
     pub(super) const fn new(seed: u64, cut: Option<u64>) -> State {
         State {
             rng: Rng(seed),
-            records: LogRing::new(),
+            log: LogRing::new(),
             moved: 0,
             cut,
             opened: 0,

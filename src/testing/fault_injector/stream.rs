@@ -4,14 +4,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::{Mutex, RwLock};
 
-use super::record::{LogEntry, Operation, Outcome};
+use super::operation_log::{LogEntry, Operation, Outcome};
 use super::{FaultInjector, Faults};
 use crate::pal::{Deadline, Interest, OutOfResources, Pal, Stream, StreamError, Token};
 
 /// The greatest number of parts in the contract of [`Stream::write`].
 const PARTS: usize = 4;
 
-/// A stream of a [`FaultInjector`] node.
+/// A stream of a [`FaultInjector`].
 #[derive(Debug)]
 pub struct FaultInjectorStream<'p, P: Pal> {
     pal: &'p FaultInjector<P>,
@@ -22,8 +22,8 @@ pub struct FaultInjectorStream<'p, P: Pal> {
     inner: RwLock<Option<P::Stream>>,
     /// The node's watch, whether the stream is broken or not.
     watch: Mutex<Option<(Token, Interest)>>,
-    /// The inner PAL watches the stream.
-    watched_inside: AtomicBool,
+    /// True while the inner PAL watches the stream.
+    is_watched_inside: AtomicBool,
 }
 
 /// The fault of one read or write.
@@ -41,11 +41,11 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
             broken: AtomicBool::new(false),
             inner: RwLock::new(Some(inner)),
             watch: Mutex::new(None),
-            watched_inside: AtomicBool::new(false),
+            is_watched_inside: AtomicBool::new(false),
         }
     }
 
-    /// Reads or writes `asked` bytes by `transfer`, which gets the greatest number of bytes.
+    /// Reads or writes `asked` bytes with faults. `transfer` gets the inner stream and the greatest number of bytes to move.
     fn transfer(
         &self,
         operation: Operation,
@@ -67,7 +67,7 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
                 result
             }
         };
-        self.pal.state.lock().records.add(LogEntry {
+        self.pal.state.lock().log.add(LogEntry {
             operation,
             asked,
             outcome: Outcome::of_move(result),
@@ -127,7 +127,7 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
         if self.broken.load(Ordering::Acquire)
             && let Some(mut inner) = self.inner.try_write()
             && let Some(stream) = inner.take()
-            && self.watched_inside.swap(false, Ordering::AcqRel)
+            && self.is_watched_inside.swap(false, Ordering::AcqRel)
         {
             self.pal.inner.unwatch(&stream);
         }
@@ -137,7 +137,7 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
         let mut watch = self.watch.lock();
         if let Some(inner) = &*self.inner.read() {
             self.pal.inner.watch(inner, token, interest)?;
-            self.watched_inside.store(true, Ordering::Release);
+            self.is_watched_inside.store(true, Ordering::Release);
         }
         *watch = Some((token, interest));
         self.report_if_broken(token, interest);
@@ -171,7 +171,7 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
         };
         self.pal.state.lock().retract(token);
         if let Some(inner) = &*self.inner.read()
-            && self.watched_inside.swap(false, Ordering::AcqRel)
+            && self.is_watched_inside.swap(false, Ordering::AcqRel)
         {
             self.pal.inner.unwatch(inner);
         }
@@ -179,14 +179,14 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
     }
 
     pub(super) fn wait_readable(&self, event: &P::Event, until: Deadline) -> bool {
-        let woken = match &*self.inner.read() {
+        let is_readable = match &*self.inner.read() {
             Some(inner) if !self.broken.load(Ordering::Acquire) => {
                 self.pal.inner.wait_readable(inner, event, until)
             }
             _ => true,
         };
         self.close_if_broken();
-        woken
+        is_readable
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Watch {
 
 #[derive(Debug)]
 pub(super) struct Pipe<const BYTES: usize> {
-    /// The place of the node that has opened it.
+    /// The index of the node that has opened it.
     pub(super) opener: usize,
     pub(super) writer_open: bool,
     pub(super) reader_open: bool,
@@ -56,7 +56,7 @@ impl<const BYTES: usize> Pipe<BYTES> {
         }
     }
 
-    /// Opens both ends of the empty pipe, as the node at the place `opener`.
+    /// Opens both ends of the empty pipe, as the node with the index `opener`.
     pub(super) fn open(&mut self, opener: usize) {
         self.opener = opener;
         self.writer_open = true;

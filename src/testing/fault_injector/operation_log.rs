@@ -1,4 +1,4 @@
-//! The log of the last operations, for the diagnosis of a failed run.
+//! The log of a fault injector's last operations, for the diagnosis of a failed run.
 
 use core::fmt;
 
@@ -103,7 +103,7 @@ impl<'r> IntoIterator for &'r OperationLog {
 
 impl fmt::Display for OperationLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter().try_for_each(|record| writeln!(f, "{record}"))
+        self.iter().try_for_each(|entry| writeln!(f, "{entry}"))
     }
 }
 
@@ -116,8 +116,8 @@ impl LogRing {
         LogRing(HistoryBuf::new())
     }
 
-    pub(super) fn add(&mut self, record: LogEntry) {
-        self.0.write(record);
+    pub(super) fn add(&mut self, entry: LogEntry) {
+        self.0.write(entry);
     }
 
     pub(super) fn all(&self) -> OperationLog {
