@@ -2,19 +2,19 @@
 
 use core::time::Duration;
 
-use super::pair::{Moved, Pair, Side, TRIES, fill};
+use super::pair::{Moved, Pair, Side, TRIES};
 use super::rules::Rule;
 use super::setup::CheckSetup;
 use super::violation::{Checked, broken};
 use crate::pal::{AcceptError, ConnectError, Interest, Pal, Token};
 
-/// The most streams that the check of a full backlog opens.
+/// The greatest number of streams that the check of a full backlog opens.
 const BACKLOG: usize = 160;
 
-/// The time after which a peer that is busy all the time has a full backlog.
+/// The time after which a peer that is always busy is taken for one with a full backlog.
 const BUSY: Duration = Duration::from_millis(200);
 
-/// A stream is opened, accepted, and carries bytes.
+/// Checks that a stream is opened, accepted, and carries bytes.
 pub(super) fn connect<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     for _ in 0..3 {
@@ -25,11 +25,12 @@ pub(super) fn connect<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that `accept` returns no stream if none was opened.
 pub(super) fn nothing_to_accept<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     for _ in 0..3 {
         pair.poll();
-        pair.enter(Rule::Accept, "Pal::accept without a stream");
+        pair.note_call(Rule::Accept, "Pal::accept without a stream");
         let seen = match pair.two.accept() {
             Err(AcceptError::WouldBlock) => continue,
             Err(error) => error,
@@ -50,6 +51,7 @@ pub(super) fn nothing_to_accept<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that a process that does not exist refuses a stream.
 pub(super) fn not_listening<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let mut pair = setup.pair();
     // No process was ever there.
@@ -62,7 +64,7 @@ pub(super) fn not_listening<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
         if let Some(stream) = &opened {
             return Ok((pair.write(stream, &[&hello])? == Moved::End).then_some(true));
         }
-        pair.enter(Rule::Connect, "Pal::connect to no process");
+        pair.note_call(Rule::Connect, "Pal::connect to no process");
         Ok(match pair.one.connect(pair.vmids[1]) {
             Err(ConnectError::NotListening) => Some(true),
             Err(ConnectError::Busy) => None,
@@ -95,7 +97,7 @@ fn fill_backlog<P: Pal>(pair: &Pair<'_, P>, outs: &mut Opened<P::Stream>) -> Che
     'opening: while !outs.is_full() {
         let timer = pair.timer();
         while pair.elapsed(&timer) < BUSY {
-            pair.enter(
+            pair.note_call(
                 Rule::Connect,
                 "Pal::connect while streams wait to be accepted",
             );
@@ -129,13 +131,13 @@ fn fill_backlog<P: Pal>(pair: &Pair<'_, P>, outs: &mut Opened<P::Stream>) -> Che
     Ok(())
 }
 
-/// Streams are opened and not accepted, until there is no room; then each is accepted.
+/// Checks a full backlog: streams are opened and not accepted until there is no room, and then each is accepted.
 pub(super) fn backlog<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let mut outs = Opened::new();
     fill_backlog(&pair, &mut outs)?;
-    // Each carries the VMID of its node and its number.
-    // An attempt that was refused as `Busy` may have begun a stream, which carries nothing.
+    // Each stream carries the VMID of its node and its number. An attempt that was refused as `Busy` may have begun
+    // a stream, which carries nothing.
     let mut inwards: heapless::Vec<(P::Stream, [u8; 8], usize), { 2 * BACKLOG }> =
         heapless::Vec::new();
     let opened = outs.len();
@@ -195,7 +197,7 @@ pub(super) fn backlog<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     pair.open().map(drop)
 }
 
-/// A node ends with a stream in its backlog.
+/// Checks that a stream is closed if its node ends before it has accepted the stream.
 pub(super) fn never_accepted<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const WATCHED: Token = Token(5);
     let pair = setup.pair();
@@ -204,7 +206,7 @@ pub(super) fn never_accepted<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let [_, there] = absent.vmids;
     let mut out = None;
     let opened = pair.until(|| {
-        pair.enter(Rule::Connect, "Pal::connect");
+        pair.note_call(Rule::Connect, "Pal::connect");
         match pair.one.connect(there) {
             Ok(stream) => out = Some(stream),
             Err(ConnectError::Busy) => {}
@@ -223,7 +225,7 @@ pub(super) fn never_accepted<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
         return Ok(()); // Streams to a node that does not accept are not opened here.
     };
     let watched = pair.one.watch(&out, WATCHED, Interest::HANG_UP);
-    pair.enter(Rule::NeverAccepted, "the drop of a platform");
+    pair.note_call(Rule::NeverAccepted, "the drop of a platform");
     drop(absent);
     if watched.is_ok() {
         pair.await_report(
@@ -250,7 +252,8 @@ pub(super) fn never_accepted<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     })
 }
 
-/// A stream is written and dropped before it is accepted. Not where a stream takes no bytes before that.
+/// Checks that a stream which is written and dropped before it is accepted still carries its bytes. The check is not made on
+/// a platform whose streams take no bytes before they are accepted.
 pub(super) fn ended_before_accept<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let mut out = None;
@@ -313,17 +316,11 @@ pub(super) fn ended_before_accept<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked 
     ))
 }
 
-pub(super) fn first_bytes() -> [u8; 3000] {
-    let mut bytes = [0; 3000];
-    fill(&mut bytes, 0);
-    bytes
-}
-
-/// The function that a thread calls while it spins.
+/// Checks that the function that a spinning thread calls returns soon.
 pub(super) fn contended<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const CALLS: u32 = 100;
     let pair = setup.pair();
-    pair.enter(Rule::Contended, "Pal::contended");
+    pair.note_call(Rule::Contended, "Pal::contended");
     let timer = pair.timer();
     for attempts in 0..CALLS {
         P::contended(attempts);

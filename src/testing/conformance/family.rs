@@ -28,12 +28,12 @@ type OverFaults<'p, P> = &'p FaultInjector<P>;
 /// The calls that a process makes on its node.
 type Act<'a, P> = &'a dyn for<'n, 'm, 'p> Fn(&'n Node<'m, OverFaults<'p, P>>) -> Result<()>;
 
-/// Returns the text of an error.
+/// Returns a function that makes the text of an error in the call `what`.
 fn at<E: core::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
     move |error| format!("{what}: {error}")
 }
 
-/// The ways to use a platform that the family has in turn.
+/// Checks that a family works over the platform, without faults and then with harmless ones.
 pub(super) fn family<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     // A platform that stays when it is dropped cannot be made twice.
     let kinds = [(Faults::NONE, "no"), (Faults::HARMLESS, "harmless")];
@@ -89,7 +89,7 @@ fn run<P: Pal + 'static>(
             let exit = leader.wait_child(ChildSelector::Any, wait);
             statuses.push(exit.map(|exit| exit.code));
         }
-        // A child states the cause of its failure. Its exit status only follows from the cause, so it is looked at afterwards.
+        // A child states the cause of its failure, and its exit status follows from the cause, so the causes are read first.
         while !statuses.is_empty() {
             leader.poll(Deadline::Now);
             match ends.recv_timeout(Duration::from_millis(1)) {

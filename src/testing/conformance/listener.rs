@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::pair::{Open, Side, TRIES};
+use super::pair::{Side, StreamEnds, TRIES};
 use super::readiness::watch;
 use super::rules::Rule;
 use super::setup::CheckSetup;
@@ -10,6 +10,7 @@ use super::violation::{Checked, broken};
 use crate::Vmid;
 use crate::pal::{Interest, Pal, READY_AT_ONCE, Token};
 
+/// Checks that the listener is reported while a stream waits to be accepted.
 pub(super) fn listener<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const LISTENER: (Side, Token) = (Side::Two, Token::LISTENER);
     let pair = setup.pair();
@@ -42,7 +43,7 @@ pub(super) fn listener<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
         let on = "a report, since it is turned on again";
         pair.await_report(LISTENER, Interest::READ, Rule::WatchListener, on)?;
     }
-    // A secure stream says nothing before it is accepted.
+    // A secure stream carries nothing before it is accepted.
     let accepted = pair.until(|| {
         let hello = Vmid::get(pair.vmids[0]).to_le_bytes();
         if let Some(out) = &out {
@@ -74,11 +75,11 @@ pub(super) fn listener<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
-/// More streams are ready than one wait reports.
+/// Checks that each ready stream is reported in turn if more are ready than one wait reports.
 pub(super) fn in_turn<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const STREAMS: usize = READY_AT_ONCE + 8;
     let pair = setup.pair();
-    let mut all: heapless::Vec<Open<P::Stream>, STREAMS> = heapless::Vec::new();
+    let mut all: heapless::Vec<StreamEnds<P::Stream>, STREAMS> = heapless::Vec::new();
     for number in 0..STREAMS {
         let Some(open) = pair.open_if_there_is_room()? else {
             break;

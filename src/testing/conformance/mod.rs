@@ -72,10 +72,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_VMID: u32 = 10;
 
 /// The name of a check, and its function.
-type Named<'a, P> = (&'static str, fn(&CheckSetup<'a, P>) -> Checked);
+type NamedCheck<'a, P> = (&'static str, fn(&CheckSetup<'a, P>) -> Checked);
 
 /// Returns the checks in one thread, the most basic ones first.
-fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 30] {
+fn single_thread_checks<'a, P: Pal>() -> [NamedCheck<'a, P>; 30] {
     [
         ("clock", waits::clock),
         ("state of an event", waits::event_state),
@@ -114,7 +114,7 @@ fn in_one_thread<'a, P: Pal>() -> [Named<'a, P>; 30] {
 }
 
 /// Returns the checks of [`Pal::wait_readable`] in one thread.
-fn of_callers<'a, P: Pal>() -> [Named<'a, P>; 2] {
+fn caller_read_checks<'a, P: Pal>() -> [NamedCheck<'a, P>; 2] {
     [
         ("wait for a readable stream", waits::wait_readable),
         ("wait and read", waits::read_waiting),
@@ -144,7 +144,10 @@ pub fn check_in_one_thread<P: Pal>(
         is_only_one: false,
     };
     let mut count = 0;
-    for (_, run) in in_one_thread().into_iter().chain(of_callers()) {
+    for (_, run) in single_thread_checks()
+        .into_iter()
+        .chain(caller_read_checks())
+    {
         count += 1;
         let run = run(&setup);
         let run = bad_report.lock().take().map_or(run, Err);

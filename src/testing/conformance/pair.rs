@@ -12,7 +12,7 @@ use crate::Vmid;
 use crate::pal::fault::fault_count;
 use crate::pal::{Deadline, Interest, Pal, READY_AT_ONCE, ReadyList, Token};
 
-/// Measures time: by the host's clock, without `std` by the platform's.
+/// Measures time by the host's clock, and without `std` by the platform's.
 pub(super) struct Timer {
     #[cfg(feature = "std")]
     start: std::time::Instant,
@@ -28,13 +28,13 @@ pub(super) struct Pair<'a, P: Pal> {
     step: &'a Mutex<CheckStep>,
     bad_report: &'a Mutex<Option<Violation>>,
     pub(super) patience: Duration,
-    /// A thread is in [`Pal::wait`] of the second platform.
-    pub(super) is_two_waited: AtomicBool,
+    /// True while a thread is in [`Pal::wait`] of the second platform.
+    pub(super) is_waiting_on_two: AtomicBool,
     is_only_one: bool,
 }
 
 /// Both ends of a stream.
-pub(super) struct Open<S> {
+pub(super) struct StreamEnds<S> {
     pub(super) out: S,
     pub(super) inward: S,
 }
@@ -43,7 +43,7 @@ pub(super) struct Open<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moved {
     Bytes(usize),
-    /// Nothing at present.
+    /// No byte at present.
     Nothing,
     /// The end of the stream.
     End,
@@ -56,7 +56,7 @@ pub(super) enum Side {
     Two,
 }
 
-/// The most calls in a row that may do nothing although they could: some platforms fail at random.
+/// The greatest number of calls in a row that may do nothing although they could: some platforms fail at random.
 pub(super) const TRIES: usize = 40;
 
 /// Returns the byte at that place of a stream.
@@ -72,7 +72,7 @@ pub(super) fn fill(buffer: &mut [u8], from: usize) {
     }
 }
 
-/// Returns the first byte that is not the one of a stream.
+/// Returns the place in the buffer of the first byte that differs from those of a stream from the place `from` on.
 pub(super) fn mismatch(buffer: &[u8], from: usize) -> Option<usize> {
     (from..)
         .zip(buffer)
@@ -86,12 +86,12 @@ impl<'a, P: Pal> CheckSetup<'a, P> {
     }
 }
 
-/// A platform that all checks share keeps no stream for the next one.
+/// Accepts the streams that are left at a platform that all checks share, so that the next check does not get them.
 impl<P: Pal> Drop for Pair<'_, P> {
     fn drop(&mut self) {
         for _ in 0..if self.is_only_one { TRIES } else { 0 } {
             self.poll();
-            self.enter(Rule::Accept, "Pal::accept");
+            self.note_call(Rule::Accept, "Pal::accept");
             drop(self.two.accept());
         }
     }
@@ -108,7 +108,7 @@ impl<'a, P: Pal> Pair<'a, P> {
             step: setup.step,
             bad_report: setup.bad_report,
             patience: setup.patience,
-            is_two_waited: AtomicBool::new(false),
+            is_waiting_on_two: AtomicBool::new(false),
             is_only_one: setup.is_only_one,
         }
     }
@@ -139,7 +139,7 @@ impl<'a, P: Pal> Pair<'a, P> {
     }
 
     /// Records the call that is made next, and the rule that it breaks if it does not return.
-    pub(super) fn enter(&self, rule: Rule, call: &'static str) {
+    pub(super) fn note_call(&self, rule: Rule, call: &'static str) {
         *self.step.lock() = CheckStep { rule, call };
     }
 
@@ -160,7 +160,7 @@ impl<'a, P: Pal> Pair<'a, P> {
     /// Waits once, and returns the report.
     pub(super) fn wait_for(&self, side: Side, span: Duration) -> ReadyList {
         let pal = self.pal(side);
-        if self.is_only_one && self.is_two_waited.load(Ordering::SeqCst) {
+        if self.is_only_one && self.is_waiting_on_two.load(Ordering::SeqCst) {
             return ReadyList::new();
         }
         let until = if span.is_zero() {
@@ -168,7 +168,7 @@ impl<'a, P: Pal> Pair<'a, P> {
         } else {
             Deadline::At(pal.now() + span)
         };
-        self.enter(Rule::WaitTime, "Pal::wait with a time limit");
+        self.note_call(Rule::WaitTime, "Pal::wait with a time limit");
         let mut ready = ReadyList::new();
         let faults = fault_count();
         pal.wait(&mut ready, until);
@@ -202,14 +202,14 @@ impl<'a, P: Pal> Pair<'a, P> {
     /// Lets both platforms move bytes.
     pub(super) fn poll(&self) {
         self.wait_for(Side::One, Duration::ZERO);
-        if !self.is_two_waited.load(Ordering::SeqCst) {
+        if !self.is_waiting_on_two.load(Ordering::SeqCst) {
             self.wait_for(Side::Two, Duration::ZERO);
         }
         #[cfg(feature = "std")]
         std::thread::sleep(Duration::from_micros(20));
     }
 
-    /// Repeats `attempt` until it returns a result, in the time that a check may take.
+    /// Repeats `attempt` until it returns a result. `None` if it returns none in the time that a check may take.
     pub(super) fn until<T>(
         &self,
         mut attempt: impl FnMut() -> Checked<Option<T>>,
@@ -233,7 +233,7 @@ impl<'a, P: Pal> Pair<'a, P> {
             Side::One => Side::Two,
             Side::Two => Side::One,
         };
-        if other == Side::One || !self.is_two_waited.load(Ordering::SeqCst) {
+        if other == Side::One || !self.is_waiting_on_two.load(Ordering::SeqCst) {
             self.wait_for(other, Duration::ZERO);
         }
         let of_token = ready.iter().filter(|(reported, _)| *reported == token);

@@ -2,13 +2,13 @@
 
 use core::time::Duration;
 
-use super::pair::{Open, Pair, Side};
+use super::pair::{Pair, Side, StreamEnds};
 use super::rules::Rule;
 use super::setup::CheckSetup;
 use super::violation::{Checked, broken};
 use crate::pal::{Interest, Pal, Token};
 
-/// Tokens with the highest bits that a node uses, so that a platform that cuts them is found.
+/// Tokens with the highest bits that a node uses, so that the checks find a platform that cuts them off.
 const FIRST: Token = Token((1 << 61) | (1 << 32) | 1);
 const SECOND: Token = Token((1 << 61) | (1 << 32) | 2);
 const OUT: (Side, Token) = (Side::One, FIRST);
@@ -22,7 +22,7 @@ pub(super) fn watch<P: Pal>(
     (side, token): (Side, Token),
     interest: Interest,
 ) -> Checked {
-    pair.enter(Rule::Token, "Pal::watch");
+    pair.note_call(Rule::Token, "Pal::watch");
     pair.pal(side).watch(stream, token, interest).map_err(|_| {
         broken(
             Rule::Token,
@@ -32,17 +32,18 @@ pub(super) fn watch<P: Pal>(
     })
 }
 
-/// Opens a stream whose reading end is watched for bytes.
+/// Opens a stream and watches its reading end for bytes.
 #[track_caller]
-fn watched<P: Pal>(pair: &Pair<'_, P>) -> Checked<Open<P::Stream>> {
+fn open_watched<P: Pal>(pair: &Pair<'_, P>) -> Checked<StreamEnds<P::Stream>> {
     let open = pair.open()?;
     watch(pair, &open.inward, INWARD, Interest::READ)?;
     Ok(open)
 }
 
+/// Checks that bytes and the end of a stream are reported.
 pub(super) fn readable<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
-    let open = watched(&pair)?;
+    let open = open_watched(&pair)?;
     let nothing = "no report of a stream without bytes";
     let read = Interest::READ | Interest::HANG_UP;
     pair.stays_quiet(INWARD, read, Rule::Readable, nothing)?;
@@ -57,9 +58,10 @@ pub(super) fn readable<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that a report has the token of its watch.
 pub(super) fn token<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
-    let (first, second) = (watched(&pair)?, pair.open()?);
+    let (first, second) = (open_watched(&pair)?, pair.open()?);
     let other = (Side::Two, Token(0));
     watch(&pair, &second.inward, other, Interest::READ)?;
     let mine = "a report with the token of the watch";
@@ -82,9 +84,10 @@ pub(super) fn token<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that a stream is reported until it is no longer ready.
 pub(super) fn level<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
-    let open = watched(&pair)?;
+    let open = open_watched(&pair)?;
     pair.send(&open.out, 0, 10)?;
     let first = "READ, since bytes have arrived";
     pair.await_report(INWARD, Interest::READ, Rule::Readable, first)?;
@@ -110,6 +113,7 @@ pub(super) fn level<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that no readiness is reported that the watch is not interested in.
 pub(super) fn interest<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
@@ -136,6 +140,7 @@ pub(super) fn interest<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that nothing but one hang-up is reported for an empty interest.
 pub(super) fn empty_interest<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
@@ -163,6 +168,7 @@ pub(super) fn empty_interest<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that room for bytes is reported.
 pub(super) fn writable<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
@@ -200,6 +206,7 @@ pub(super) fn writable<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that a hang-up is reported for each of the three interests.
 pub(super) fn hang_up<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     for interest in [Interest::READ, Interest::WRITE, Interest::HANG_UP] {
         let pair = setup.pair();
@@ -231,9 +238,10 @@ pub(super) fn hang_up<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that a changed watch has its new token and its new interest.
 pub(super) fn rewatch<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
-    let open = watched(&pair)?;
+    let open = open_watched(&pair)?;
     pair.send(&open.out, 0, 10)?;
     let first = "READ, since bytes have arrived";
     pair.await_report(INWARD, Interest::READ, Rule::Readable, first)?;
@@ -255,9 +263,10 @@ pub(super) fn rewatch<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that a watch that has ended, and a dropped stream, are not reported.
 pub(super) fn unwatch<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
-    let open = watched(&pair)?;
+    let open = open_watched(&pair)?;
     pair.send(&open.out, 0, 10)?;
     let bytes = "READ, since bytes have arrived";
     pair.await_report(INWARD, Interest::READ, Rule::Readable, bytes)?;
@@ -271,7 +280,7 @@ pub(super) fn unwatch<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     pair.await_report(renamed, Interest::READ, Rule::Token, again)?;
     pair.two.unwatch(&open.inward);
     // A new stream may have the place, or the descriptor, of one that was dropped.
-    let Open { out, inward } = open;
+    let StreamEnds { out, inward } = open;
     drop((out, inward));
     let second = pair.open()?;
     let third = (Side::Two, Token(10));

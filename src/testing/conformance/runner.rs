@@ -15,7 +15,8 @@ use super::rules::Rule;
 use super::setup::{CheckSetup, CheckStep};
 use super::violation::{Violation, broken};
 use super::{
-    FIRST_VMID, Named, PATIENCE, family, in_one_thread, of_callers, threads, waiting_thread,
+    FIRST_VMID, NamedCheck, PATIENCE, caller_read_checks, family, single_thread_checks, threads,
+    waiting_thread,
 };
 use crate::Vmid;
 use crate::pal::Pal;
@@ -121,10 +122,10 @@ impl Check {
                 None if needs_threads && !self.has_threads => {
                     Some("the platform is for one thread")
                 }
-                None if self.is_only_one && [ENDS, FAMILY].contains(&name) => {
+                None if self.is_only_one && [BACKLOG_AT_END, FAMILY].contains(&name) => {
                     Some("the process has one platform only")
                 }
-                None if name == ENDS && !self.drop_ends => {
+                None if name == BACKLOG_AT_END && !self.drop_ends => {
                     Some("the platform stays when it is dropped")
                 }
                 None if name == FAMILY && !self.has_family => Some("it is turned off"),
@@ -190,28 +191,31 @@ impl Check {
 /// The stack of a check's thread, in bytes. Pages that are not used take no memory.
 const STACK: usize = 64 << 20;
 
+/// The names of the checks that the runner treats in another way.
 const CLOCK: &str = "clock";
-const ENDS: &str = "backlog of a node that ends";
+const BACKLOG_AT_END: &str = "backlog of a node that ends";
 const FAMILY: &str = "family";
 
-/// All checks, and whether they need several threads.
-fn checks<P: Pal + 'static>() -> impl Iterator<Item = (Named<'static, P>, bool)> {
-    let before: [Named<'static, P>; 3] = [
+/// Returns all checks, and whether they need several threads.
+fn checks<P: Pal + 'static>() -> impl Iterator<Item = (NamedCheck<'static, P>, bool)> {
+    let before: [NamedCheck<'static, P>; 3] = [
         ("clock in threads", threads::clock),
         ("wake during a wait", threads::wake_during),
         ("set during a wait", threads::event_wakes),
     ];
-    let after: [Named<'static, P>; 5] = [
+    let after: [NamedCheck<'static, P>; 5] = [
         ("watch during a wait", waiting_thread::watch_during),
         ("drop during a wait", waiting_thread::drop_during),
         ("what happens during a wait", waiting_thread::happens_during),
         ("ends of a wait for a stream", threads::wait_readable),
         ("streams of several threads", threads::transfer),
     ];
-    let one = in_one_thread().into_iter().map(|named| (named, false));
+    let one = single_thread_checks()
+        .into_iter()
+        .map(|named| (named, false));
     // A platform for one thread is not asked to wait for a stream.
-    let callers = of_callers().into_iter().map(|named| (named, true));
-    let family: Named<'static, P> = (FAMILY, family::family);
+    let callers = caller_read_checks().into_iter().map(|named| (named, true));
+    let family: NamedCheck<'static, P> = (FAMILY, family::family);
     one.chain(before.map(|named| (named, true)))
         .chain(callers)
         .chain(after.map(|named| (named, true)))

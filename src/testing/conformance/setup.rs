@@ -28,12 +28,12 @@ impl CheckStep {
     };
 }
 
-/// The source of the platforms of one check.
+/// The source of a check's platforms, and the settings of the checks.
 #[cfg_attr(not(feature = "std"), allow(dead_code, reason = "there is no family"))]
 pub(super) struct CheckSetup<'a, P: Pal> {
     pub(super) make: &'a (dyn Fn(Vmid) -> P + Sync),
     pub(super) step: &'a Mutex<CheckStep>,
-    /// A report that no wait may make.
+    /// The violation of a wait whose report no wait may make.
     pub(super) bad_report: &'a Mutex<Option<Violation>>,
     pub(super) next: &'a AtomicU32,
     pub(super) patience: Duration,

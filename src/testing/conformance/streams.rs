@@ -1,12 +1,12 @@
 //! Checks of the bytes of streams.
 
-use super::connections::first_bytes;
 use super::pair::{Moved, byte, fill, mismatch};
 use super::rules::Rule;
 use super::setup::CheckSetup;
 use super::violation::{Checked, broken};
 use crate::pal::Pal;
 
+/// Checks that reads and writes do not block.
 pub(super) fn would_block<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
@@ -24,7 +24,7 @@ pub(super) fn would_block<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     pair.fill_up(&open.out, 0).map(drop)
 }
 
-/// Bytes in pieces of all sizes.
+/// Checks that bytes arrive in order, in pieces of all sizes.
 pub(super) fn order<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
@@ -67,6 +67,7 @@ pub(super) fn order<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     pair.receive(&open.inward, received, sent - received, Rule::Order)
 }
 
+/// Checks that a read takes no more bytes than its buffer has, and leaves the others.
 pub(super) fn read_count<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const UNTOUCHED: u8 = 0xa5;
     let pair = setup.pair();
@@ -109,7 +110,7 @@ pub(super) fn read_count<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     })
 }
 
-/// As many bytes arrive as the writes have returned, also where a write took only some.
+/// Checks that as many bytes arrive as the writes have returned, also if a write took only some of its bytes.
 pub(super) fn write_count<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
@@ -124,6 +125,14 @@ pub(super) fn write_count<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Returns the first bytes of a stream.
+fn first_bytes() -> [u8; 3000] {
+    let mut bytes = [0; 3000];
+    fill(&mut bytes, 0);
+    bytes
+}
+
+/// Checks that the end of a stream comes after its last bytes, and stays.
 pub(super) fn end<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     for length in [0, 1, 3000] {
@@ -169,6 +178,7 @@ pub(super) fn end<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that a write to a stream without a reader fails.
 pub(super) fn reader_gone<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let open = pair.open()?;
@@ -196,13 +206,14 @@ pub(super) fn reader_gone<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     })
 }
 
+/// Checks that a full stream stops no other one.
 pub(super) fn independent<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let unread = pair.open()?;
     let open = pair.open()?;
     pair.fill_up(&unread.out, 0)?;
     for round in 0..20 {
-        // The words of the violation would be those of another rule.
+        // The violation of a transfer would name another rule.
         let carried = pair
             .send(&open.out, round * 100, 100)
             .and_then(|()| pair.receive(&open.inward, round * 100, 100, Rule::Independent));

@@ -14,8 +14,8 @@ use super::violation::{Checked, Violation, broken};
 use super::waits::{event, soon};
 use crate::pal::{Deadline, Event, Interest, Pal, ReadyList, Time, Token};
 
-/// The time after which another thread has begun to wait. If it has not, a check finds less.
-pub(super) const BEGINS: Duration = Duration::from_millis(30);
+/// The time after which another thread has probably begun to wait. If it has not, a check finds fewer faults.
+pub(super) const WAIT_BEGINS: Duration = Duration::from_millis(30);
 
 /// Starts a thread. A thread whose call does not return stays behind.
 pub(super) fn start<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
@@ -41,8 +41,8 @@ pub(super) fn ends_soon<T, P: Pal>(
     })
 }
 
-/// Returns the ends of a long wait.
-fn long<P: Pal>(pal: &P, pair: &Pair<'_, P>) -> [Deadline; 3] {
+/// Returns the time limits of long waits.
+fn long_deadlines<P: Pal>(pal: &P, pair: &Pair<'_, P>) -> [Deadline; 3] {
     let after = pal.now() + pair.patience * 4;
     [
         Deadline::At(after),
@@ -51,13 +51,13 @@ fn long<P: Pal>(pal: &P, pair: &Pair<'_, P>) -> [Deadline; 3] {
     ]
 }
 
-/// The time in which at least one of several waits has to end. A wait that looks for its end from time to time is
-/// later.
+/// The time in which at least one of several waits has to end. A platform that polls for the end of a wait from time to
+/// time takes longer.
 const PROMPT: Duration = Duration::from_millis(200);
 
-/// Checks the shortest time that a wait took to end: other processes may have delayed some of them.
+/// Checks the shortest time that several waits took to end: other processes may have delayed some of them.
 #[track_caller]
-fn is_prompt(shortest: Duration, rule: Rule, expected: &str) -> Checked {
+fn check_prompt(shortest: Duration, rule: Rule, expected: &str) -> Checked {
     if shortest < PROMPT {
         return Ok(());
     }
@@ -70,6 +70,7 @@ fn is_prompt(shortest: Duration, rule: Rule, expected: &str) -> Checked {
 
 pub(super) type Shared<P> = Arc<Pair<'static, P>>;
 
+/// Checks that the clock goes back in no thread.
 pub(super) fn clock<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     let pair: Shared<P> = Arc::new(setup.pair());
     let last = Arc::new(Mutex::new(pair.one.now()));
@@ -100,32 +101,34 @@ pub(super) fn clock<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked
     Ok(())
 }
 
+/// Checks that a wake ends the wait of another thread.
 pub(super) fn wake_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     let pair: Shared<P> = Arc::new(setup.pair());
     let woken = "the wait of another thread ends, since Pal::wake was called";
     let mut shortest = Duration::MAX;
-    for until in long(&pair.two, &pair) {
-        pair.enter(Rule::WakeDuring, "Pal::wait");
+    for until in long_deadlines(&pair.two, &pair) {
+        pair.note_call(Rule::WakeDuring, "Pal::wait");
         let waiting = {
             let pair = Arc::clone(&pair);
             start(move || pair.two.wait(&mut ReadyList::new(), until))
         };
-        thread::sleep(BEGINS);
+        thread::sleep(WAIT_BEGINS);
         let timer = pair.timer();
         pair.two.wake();
         ends_soon(&pair, &waiting, Rule::WakeDuring, woken)?;
         shortest = shortest.min(pair.elapsed(&timer));
     }
-    is_prompt(shortest, Rule::WakeDuring, woken)
+    check_prompt(shortest, Rule::WakeDuring, woken)
 }
 
+/// Checks that setting an event wakes all threads that wait for it.
 pub(super) fn event_wakes<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     let pair: Shared<P> = Arc::new(setup.pair());
     let all = "the three threads that wait for the event wake when it is set";
     let mut shortest = Duration::MAX;
     // The same event is set again and again.
     let event = Arc::new(event(&pair)?);
-    for until in long(&pair.two, &pair) {
+    for until in long_deadlines(&pair.two, &pair) {
         let threads = [0, 1, 2].map(|_| {
             let (pair, event) = (Arc::clone(&pair), Arc::clone(&event));
             start(move || {
@@ -134,8 +137,8 @@ pub(super) fn event_wakes<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> C
                 }
             })
         });
-        thread::sleep(BEGINS);
-        pair.enter(Rule::EventWakesAll, "Event::set");
+        thread::sleep(WAIT_BEGINS);
+        pair.note_call(Rule::EventWakesAll, "Event::set");
         let timer = pair.timer();
         event.set();
         for thread in &threads {
@@ -144,16 +147,16 @@ pub(super) fn event_wakes<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> C
         shortest = shortest.min(pair.elapsed(&timer));
         event.clear();
     }
-    is_prompt(shortest, Rule::EventWakesAll, all)
+    check_prompt(shortest, Rule::EventWakesAll, all)
 }
 
-/// The ends of [`Pal::wait_readable`] whose cause comes during the call.
+/// Checks the ends of [`Pal::wait_readable`] whose cause comes during the call.
 pub(super) fn wait_readable<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     let pair: Shared<P> = Arc::new(setup.pair());
     if !pair.two.supports_caller_read() {
         return Ok(());
     }
-    for until in long(&pair.two, &pair) {
+    for until in long_deadlines(&pair.two, &pair) {
         let event = Arc::new(event(&pair)?);
         let open = pair.open()?;
         let (out, inward) = (open.out, Arc::new(open.inward));
@@ -161,16 +164,16 @@ pub(super) fn wait_readable<P: Pal + 'static>(setup: &CheckSetup<'static, P>) ->
             let (pair, event, inward) =
                 (Arc::clone(&pair), Arc::clone(&event), Arc::clone(&inward));
             let waiting = start(move || pair.two.wait_readable(&inward, &event, until));
-            thread::sleep(BEGINS);
+            thread::sleep(WAIT_BEGINS);
             waiting
         };
-        pair.enter(Rule::WaitReadableEvent, "Pal::wait_readable");
+        pair.note_call(Rule::WaitReadableEvent, "Pal::wait_readable");
         let waiting = wait();
         event.set();
         let set = "the wait of another thread ends, since the event is set";
         ends_soon(&pair, &waiting, Rule::WaitReadableEvent, set)?;
         event.clear();
-        pair.enter(Rule::WaitReadable, "Pal::wait_readable");
+        pair.note_call(Rule::WaitReadable, "Pal::wait_readable");
         let waiting = wait();
         pair.send(&out, 0, 10)?;
         let bytes = "the wait of another thread ends, since bytes arrive";
@@ -184,9 +187,9 @@ pub(super) fn wait_readable<P: Pal + 'static>(setup: &CheckSetup<'static, P>) ->
     Ok(())
 }
 
-/// Threads write and read streams of their own at the same time.
+/// Checks that threads can write and read streams of their own at the same time.
 pub(super) fn transfer<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
-    // One thread alone has done all of that before.
+    // Earlier checks have done the same in one thread, so a fault in the bytes is one of several threads.
     move_bytes(setup).map_err(|violation| match violation.rule {
         Rule::Order | Rule::End | Rule::ReadCount | Rule::WriteCount => Violation {
             rule: Rule::Threads,

@@ -1,6 +1,6 @@
 //! Opening streams between two platforms, and moving bytes through them.
 
-use super::pair::{Moved, Open, Pair, TRIES, fill, mismatch};
+use super::pair::{Moved, Pair, StreamEnds, TRIES, fill, mismatch};
 use super::rules::Rule;
 use super::violation::{Checked, Violation, broken};
 use crate::pal::fault::fault_count;
@@ -10,7 +10,7 @@ impl<P: Pal> Pair<'_, P> {
     /// Reads once.
     #[track_caller]
     pub(super) fn read(&self, stream: &P::Stream, buffer: &mut [u8]) -> Checked<Moved> {
-        self.enter(Rule::WouldBlock, "Stream::read");
+        self.note_call(Rule::WouldBlock, "Stream::read");
         let faults = fault_count();
         let read = stream.read(buffer);
         Self::check_read(read, buffer.len(), faults)
@@ -42,7 +42,7 @@ impl<P: Pal> Pair<'_, P> {
     /// Writes once.
     #[track_caller]
     pub(super) fn write(&self, stream: &P::Stream, parts: &[&[u8]]) -> Checked<Moved> {
-        self.enter(Rule::WouldBlock, "Stream::write");
+        self.note_call(Rule::WouldBlock, "Stream::write");
         let offered: usize = parts.iter().map(|part| part.len()).sum();
         let faults = fault_count();
         let written = stream.write(parts);
@@ -67,7 +67,7 @@ impl<P: Pal> Pair<'_, P> {
     /// Tries to connect once.
     #[track_caller]
     pub(super) fn try_connect(&self) -> Checked<Option<P::Stream>> {
-        self.enter(Rule::Connect, "Pal::connect");
+        self.note_call(Rule::Connect, "Pal::connect");
         match self.one.connect(self.vmids[1]) {
             Ok(stream) => Ok(Some(stream)),
             Err(ConnectError::Busy) => Ok(None),
@@ -82,7 +82,7 @@ impl<P: Pal> Pair<'_, P> {
     /// Tries to accept once.
     #[track_caller]
     pub(super) fn try_accept(&self) -> Checked<Option<P::Stream>> {
-        self.enter(Rule::Accept, "Pal::accept");
+        self.note_call(Rule::Accept, "Pal::accept");
         match self.two.accept() {
             Ok(stream) => Ok(Some(stream)),
             Err(AcceptError::WouldBlock) => Ok(None),
@@ -97,7 +97,7 @@ impl<P: Pal> Pair<'_, P> {
     /// Opens a stream from the first node to the second. It begins with the VMID of the first, like all
     /// streams of nodes.
     #[track_caller]
-    pub(super) fn open(&self) -> Checked<Open<P::Stream>> {
+    pub(super) fn open(&self) -> Checked<StreamEnds<P::Stream>> {
         self.open_if_there_is_room()?.ok_or_else(|| {
             broken(
                 Rule::Connect,
@@ -109,7 +109,7 @@ impl<P: Pal> Pair<'_, P> {
 
     /// Like [`Pair::open`]; `None` if the platform has no stream for it.
     #[track_caller]
-    pub(super) fn open_if_there_is_room(&self) -> Checked<Option<Open<P::Stream>>> {
+    pub(super) fn open_if_there_is_room(&self) -> Checked<Option<StreamEnds<P::Stream>>> {
         let (mut out, mut inward) = (None, None);
         // A wrapper may exchange keys first, which takes reads and writes at both ends.
         let mut sent = 0;
@@ -155,7 +155,7 @@ impl<P: Pal> Pair<'_, P> {
             ));
         }
         Ok(opened.and_then(|()| {
-            Some(Open {
+            Some(StreamEnds {
                 out: out?,
                 inward: inward?,
             })

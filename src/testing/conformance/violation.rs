@@ -47,7 +47,7 @@ pub(super) fn broken(rule: Rule, expected: &str, seen: fmt::Arguments<'_>) -> Vi
         expected: String::new(),
         seen: String::new(),
     };
-    // A text that is too long is cut.
+    // A text that is too long is cut off.
     let _ = fmt::write(&mut violation.expected, format_args!("{expected}"));
     let _ = fmt::write(&mut violation.seen, seen);
     violation

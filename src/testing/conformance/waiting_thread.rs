@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use super::pair::{Open, Pair, Side};
+use super::pair::{Pair, Side, StreamEnds};
 use super::readiness::watch;
 use super::rules::Rule;
 use super::setup::CheckSetup;
-use super::threads::{BEGINS, Shared, ends_soon, start};
+use super::threads::{Shared, WAIT_BEGINS, ends_soon, start};
 use super::violation::{Checked, broken};
 use super::waits::soon;
 use crate::pal::{Deadline, Interest, Pal, ReadyList, Token};
@@ -33,7 +33,7 @@ impl WaitingThread {
         let is_over = Arc::new(AtomicBool::new(false));
         let ended = Arc::new(AtomicU64::new(0));
         let (sender, reports) = channel();
-        pair.is_two_waited.store(true, Ordering::SeqCst);
+        pair.is_waiting_on_two.store(true, Ordering::SeqCst);
         let done = {
             let (pair, is_over) = (Arc::clone(pair), Arc::clone(&is_over));
             let ended = Arc::clone(&ended);
@@ -46,12 +46,12 @@ impl WaitingThread {
                     for report in ready {
                         let _ = sender.send((report, ended));
                     }
-                    // A stream stays ready, and this thread shall not take the processor.
+                    // A stream may stay ready all the time: the pause leaves the processor to other threads.
                     thread::sleep(Duration::from_millis(1));
                 }
             })
         };
-        thread::sleep(BEGINS);
+        thread::sleep(WAIT_BEGINS);
         WaitingThread {
             is_over,
             ended,
@@ -90,11 +90,12 @@ impl WaitingThread {
         self.is_over.store(true, Ordering::SeqCst);
         pair.two.wake();
         if self.done.recv_timeout(soon(pair)).is_ok() {
-            pair.is_two_waited.store(false, Ordering::SeqCst);
+            pair.is_waiting_on_two.store(false, Ordering::SeqCst);
         }
     }
 }
 
+/// Checks that a watch, and a change of a watch, take effect for a wait under way.
 pub(super) fn watch_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     const FIRST: Token = Token(21);
     const SECOND: Token = Token(22);
@@ -108,10 +109,10 @@ pub(super) fn watch_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> 
     });
     waiter.end(&pair);
     watched?;
-    // Without an interest nothing is reported, until the interest changes during a wait.
+    // The stream is not reported without an interest in it, until the interest changes during a wait.
     pair.two.rewatch(&open.inward, FIRST, Interest::HANG_UP);
     let waiter = WaitingThread::start(&pair);
-    pair.enter(Rule::RewatchDuring, "Pal::rewatch");
+    pair.note_call(Rule::RewatchDuring, "Pal::rewatch");
     pair.two.rewatch(&open.inward, SECOND, Interest::READ);
     let changed = "a report of a ready stream whose interest changes during a wait";
     let report = (SECOND, Interest::READ);
@@ -121,7 +122,7 @@ pub(super) fn watch_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> 
     rewatched
 }
 
-/// A process connects, a reader makes room, and a stream is read, while a thread waits.
+/// Checks that a wait under way reports a new stream and new room, and that other calls return meanwhile.
 pub(super) fn happens_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     const WRITES: Token = Token(31);
     let mut pair = setup.pair();
@@ -142,7 +143,7 @@ pub(super) fn happens_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -
             waiter.expect(&pair, (WRITES, Interest::WRITE), Rule::Writable, room)?;
             // Then nothing is ready, and the next wait lasts.
             pair.two.rewatch(&there.out, WRITES, Interest::HANG_UP);
-            thread::sleep(BEGINS);
+            thread::sleep(WAIT_BEGINS);
         }
         let out = pair.until(|| pair.try_connect())?;
         let opened = "a report of the listener during the wait, since a stream was opened";
@@ -158,12 +159,12 @@ pub(super) fn happens_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -
     result
 }
 
-/// Calls of the second platform return, although a thread waits there.
+/// Checks that calls of the second platform return although a thread waits there.
 fn calls_return<P: Pal + 'static>(
     pair: &Shared<P>,
-    Open { out, inward }: Open<P::Stream>,
+    StreamEnds { out, inward }: StreamEnds<P::Stream>,
 ) -> Checked {
-    pair.enter(Rule::Threads, "a call during a wait of another thread");
+    pair.note_call(Rule::Threads, "a call during a wait of another thread");
     let done = {
         let pair = Arc::clone(pair);
         start(move || {
@@ -179,7 +180,7 @@ fn calls_return<P: Pal + 'static>(
     Ok(())
 }
 
-/// Streams are dropped and others opened while a thread waits.
+/// Checks that the tokens of dropped streams are not reported while a thread waits.
 pub(super) fn drop_during<P: Pal + 'static>(setup: &CheckSetup<'static, P>) -> Checked {
     let pair: Shared<P> = Arc::new(setup.pair());
     let mut open = pair.open()?;

@@ -12,7 +12,7 @@ use crate::pal::{Deadline, Event, Pal, ReadyList, Time};
 /// A short wait.
 const SHORT: Duration = Duration::from_millis(20);
 
-/// Returns the time in which a wait that ends at once has ended. Other processes may have the
+/// Returns the time in which a wait that ends at once must have ended: long, since other processes may have the
 /// processor.
 pub(super) fn soon<P: Pal>(pair: &Pair<'_, P>) -> Duration {
     pair.patience / 2
@@ -37,19 +37,21 @@ pub(super) fn ended_soon<P: Pal>(
     ))
 }
 
+/// Makes an event that is ready to wait for.
 #[track_caller]
 pub(super) fn event<P: Pal>(pair: &Pair<'_, P>) -> Checked<P::Event> {
-    pair.enter(Rule::EventState, "Pal::event");
+    pair.note_call(Rule::EventState, "Pal::event");
     let event = pair.two.event();
     let event = event.and_then(|event| event.prepare().map(|()| event));
     event.map_err(|_| broken(Rule::EventState, "an event", format_args!("OutOfResources")))
 }
 
+/// Checks that the clock goes on, never goes back, and counts nanoseconds.
 pub(super) fn clock<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     /// A clock may have ticks of some milliseconds; without `std` there is no other clock to compare with.
     const MAX_READS: u32 = 20_000_000;
     let pair = setup.pair();
-    pair.enter(Rule::ClockStands, "Pal::now");
+    pair.note_call(Rule::ClockStands, "Pal::now");
     let timer = pair.timer();
     let start = pair.one.now();
     let mut last = start;
@@ -83,16 +85,16 @@ pub(super) fn clock<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     #[cfg(feature = "std")]
     {
         // The clock may have jumped.
-        in_nanoseconds(last.since(start), Duration::ZERO, pair.elapsed(&timer))?;
-        unit(&pair)?;
+        check_span(last.since(start), Duration::ZERO, pair.elapsed(&timer))?;
+        check_unit(&pair)?;
     }
     Ok(())
 }
 
-/// Compares a time of the clock with the bounds that the host's says. A tick may take 20 ms, and a simulated clock
-/// may be late.
+/// Compares a span of the platform's clock with the bounds that the host's clock sets. A tick may take 20 ms, and a
+/// simulated clock may be late.
 #[cfg(feature = "std")]
-fn in_nanoseconds(passed: Duration, least: Duration, most: Duration) -> Checked {
+fn check_span(passed: Duration, least: Duration, most: Duration) -> Checked {
     const TICK: Duration = Duration::from_millis(20);
     if passed <= most * 2 + TICK && (passed + TICK) * 4 >= least {
         return Ok(());
@@ -104,23 +106,24 @@ fn in_nanoseconds(passed: Duration, least: Duration, most: Duration) -> Checked 
     ))
 }
 
-/// Compares the clock with the host's.
+/// Checks that the clock counts nanoseconds, as the host's does.
 #[cfg(feature = "std")]
-fn unit<P: Pal>(pair: &Pair<'_, P>) -> Checked {
+fn check_unit<P: Pal>(pair: &Pair<'_, P>) -> Checked {
     let start = (pair.timer(), pair.one.now(), pair.timer());
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(10));
         let least = pair.elapsed(&start.2);
         let passed = pair.one.now().since(start.1);
-        in_nanoseconds(passed, least, pair.elapsed(&start.0))?;
+        check_span(passed, least, pair.elapsed(&start.0))?;
     }
     Ok(())
 }
 
+/// Checks that an event keeps its own state.
 pub(super) fn event_state<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let (event, other) = (event(&pair)?, event(&pair)?);
-    let is_one = |event: &P::Event, expected: bool, when: &str| {
+    let check_state = |event: &P::Event, expected: bool, when: &str| {
         let is_set = event.is_set();
         if is_set == expected {
             return Ok(());
@@ -128,14 +131,14 @@ pub(super) fn event_state<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
         let seen = if is_set { "set" } else { "clear" };
         Err(broken(Rule::EventState, when, format_args!("it is {seen}")))
     };
-    let is = |expected, when| is_one(&event, expected, when);
+    let is = |expected, when| check_state(&event, expected, when);
     is(false, "a new event is clear")?;
     for _ in 0..3 {
         event.set();
         is(true, "set after it was set")?;
         event.set();
         is(true, "set after it was set twice")?;
-        pair.enter(
+        pair.note_call(
             Rule::EventSetBefore,
             "Pal::wait_event of an event that is set",
         );
@@ -149,12 +152,13 @@ pub(super) fn event_state<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
         is(false, "clear although another event is set")?;
         event.set();
         event.clear();
-        is_one(&other, true, "set although another event was cleared")?;
+        check_state(&other, true, "set although another event was cleared")?;
         other.clear();
     }
     Ok(())
 }
 
+/// Checks that a wait for an event ends at its time limit, or at once if the event is set.
 pub(super) fn event_waits<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let event = event(&pair)?;
@@ -163,7 +167,7 @@ pub(super) fn event_waits<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
         Deadline::At(Time(0)),
         Deadline::At(pair.two.now() + SHORT),
     ] {
-        pair.enter(Rule::EventTime, "Pal::wait_event with a time limit");
+        pair.note_call(Rule::EventTime, "Pal::wait_event with a time limit");
         let timer = pair.timer();
         pair.two.wait_event(&event, until);
         let over = "a wait that ends at its time limit";
@@ -171,7 +175,7 @@ pub(super) fn event_waits<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     }
     for until in [pair.two.now() + pair.patience, Time(u64::MAX)] {
         event.set();
-        pair.enter(
+        pair.note_call(
             Rule::EventSetBefore,
             "Pal::wait_event of an event that is set",
         );
@@ -184,6 +188,7 @@ pub(super) fn event_waits<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that a wait ends at its time limit.
 pub(super) fn wait_time<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     for until in [
@@ -191,7 +196,7 @@ pub(super) fn wait_time<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
         Deadline::At(Time(0)),
         Deadline::At(pair.two.now() + SHORT),
     ] {
-        pair.enter(Rule::WaitTime, "Pal::wait with a time limit");
+        pair.note_call(Rule::WaitTime, "Pal::wait with a time limit");
         let timer = pair.timer();
         pair.two.wait(&mut ReadyList::new(), until);
         let over = "a wait that ends at its time limit";
@@ -200,13 +205,14 @@ pub(super) fn wait_time<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
+/// Checks that a wake ends the next wait.
 pub(super) fn wake_before<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     let until = pair.two.now() + pair.patience;
     for until in [until, Time(u64::MAX), until] {
         pair.wait_for(Side::Two, Duration::ZERO);
         pair.two.wake();
-        pair.enter(Rule::WakeBefore, "Pal::wait after Pal::wake");
+        pair.note_call(Rule::WakeBefore, "Pal::wait after Pal::wake");
         let timer = pair.timer();
         pair.two.wait(&mut ReadyList::new(), Deadline::At(until));
         let at_once = "a wait that ends at once, since Pal::wake was called before";
@@ -215,7 +221,7 @@ pub(super) fn wake_before<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     Ok(())
 }
 
-/// The ends of [`Pal::wait_readable`] whose cause comes before the call.
+/// Checks the ends of [`Pal::wait_readable`] whose cause comes before the call.
 pub(super) fn wait_readable<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     if !pair.two.supports_caller_read() {
@@ -224,7 +230,7 @@ pub(super) fn wait_readable<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let open = pair.open()?;
     let event = event(&pair)?;
     let wait = |rule, until, expected: &str| {
-        pair.enter(rule, "Pal::wait_readable");
+        pair.note_call(rule, "Pal::wait_readable");
         let timer = pair.timer();
         let is_readable = pair.two.wait_readable(&open.inward, &event, until);
         ended_soon(&pair, &timer, rule, expected).map(|()| is_readable)
@@ -257,12 +263,13 @@ pub(super) fn wait_readable<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     drop(open.out);
     pair.poll();
     let hung_up = "a wait that ends at once, since the writer has dropped its end";
-    pair.enter(Rule::WaitReadable, "Pal::wait_readable after a hang-up");
+    pair.note_call(Rule::WaitReadable, "Pal::wait_readable after a hang-up");
     let timer = pair.timer();
     pair.two.wait_readable(&open.inward, &event, far());
     ended_soon(&pair, &timer, Rule::WaitReadable, hung_up)
 }
 
+/// Checks the ends of [`Pal::read_waiting`].
 pub(super) fn read_waiting<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
     if !pair.two.supports_caller_read() {
@@ -272,7 +279,7 @@ pub(super) fn read_waiting<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let event = event(&pair)?;
     let read = |until: Deadline| {
         let mut buffer = [0; 64];
-        pair.enter(Rule::ReadWaiting, "Pal::read_waiting");
+        pair.note_call(Rule::ReadWaiting, "Pal::read_waiting");
         let (timer, faults) = (pair.timer(), fault_count());
         let read = pair
             .two

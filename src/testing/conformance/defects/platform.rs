@@ -22,13 +22,13 @@ pub struct Defective<P: Pal> {
     pub(super) inner: Arc<P>,
     pub(super) state: Arc<State>,
     /// The watches that take effect for the next wait.
-    late: Mutex<Vec<Late<P>>>,
+    delayed: Mutex<Vec<DelayedWatch<P>>>,
     /// An event that is never set.
     unset: Option<P::Event>,
 }
 
 /// A change of a watch: the stream, its watch, and whether it is a new one.
-type Late<P> = (Arc<<P as Pal>::Stream>, (Token, Interest), bool);
+type DelayedWatch<P> = (Arc<<P as Pal>::Stream>, (Token, Interest), bool);
 
 impl<P: Pal> Defective<P> {
     /// Adds the defect to a platform.
@@ -53,11 +53,11 @@ impl<P: Pal> Defective<P> {
                 old: Mutex::default(),
                 buffer: Mutex::default(),
             }),
-            late: Mutex::default(),
+            delayed: Mutex::default(),
         }
     }
 
-    pub(super) fn is(&self, defect: Defect) -> bool {
+    pub(super) fn has(&self, defect: Defect) -> bool {
         self.state.defect == defect
     }
 
@@ -76,7 +76,7 @@ impl<P: Pal> Defective<P> {
 
 impl<P: Pal> Drop for Defective<P> {
     fn drop(&mut self) {
-        if self.is(Defect::ListenerStays) {
+        if self.has(Defect::ListenerStays) {
             core::mem::forget(Arc::clone(&self.inner));
         }
     }
@@ -100,7 +100,7 @@ impl<P: Pal> Pal for Defective<P> {
         Ok(DefectiveEvent {
             inner: self.inner.event()?,
             defect: self.state.defect,
-            is_set: if self.is(Defect::EventsShareState) {
+            is_set: if self.has(Defect::EventsShareState) {
                 Arc::clone(&self.state.is_set)
             } else {
                 Arc::default()
@@ -111,13 +111,13 @@ impl<P: Pal> Pal for Defective<P> {
     }
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
-        if self.is(Defect::FullIsAbsent) && self.state.streams.load(Ordering::SeqCst) >= 120 {
+        if self.has(Defect::FullIsAbsent) && self.state.streams.load(Ordering::SeqCst) >= 120 {
             return Err(ConnectError::NotListening);
         }
-        let wait = self.is(Defect::ConnectWaits);
+        let wait = self.has(Defect::ConnectWaits);
         let _guard = wait.then(|| lock(&self.state.wait));
         match self.inner.connect(peer) {
-            Err(ConnectError::NotListening) if self.is(Defect::AbsentIsBusy) => {
+            Err(ConnectError::NotListening) if self.has(Defect::AbsentIsBusy) => {
                 Err(ConnectError::Busy)
             }
             stream => Ok(self.stream(stream?)),
@@ -126,14 +126,14 @@ impl<P: Pal> Pal for Defective<P> {
 
     fn accept(&self) -> Result<Self::Stream, AcceptError> {
         let mut stream = self.stream(self.inner.accept()?);
-        stream.is_empty = self.is(Defect::EarlyBytesAreLost) && self.has_ended(&stream.inner);
+        stream.is_empty = self.has(Defect::EarlyBytesAreLost) && self.has_ended(&stream.inner);
         Ok(stream)
     }
 
     fn watch_listener(&self, on: bool) {
         self.state.listens.store(on, Ordering::SeqCst);
         self.inner
-            .watch_listener(on || self.is(Defect::ListenerIsReported));
+            .watch_listener(on || self.has(Defect::ListenerIsReported));
     }
 
     fn watch(
@@ -144,9 +144,9 @@ impl<P: Pal> Pal for Defective<P> {
     ) -> Result<(), OutOfResources> {
         stream.token.store(token.0, Ordering::SeqCst);
         lock(&self.state.watches).insert(token.0, interest);
-        if self.is(Defect::WatchIsLate) && self.state.is_waiting.load(Ordering::SeqCst) {
-            let late = (Arc::clone(&stream.inner), (token, interest), true);
-            lock(&self.late).push(late);
+        if self.has(Defect::WatchIsLate) && self.state.is_waiting.load(Ordering::SeqCst) {
+            let delayed = (Arc::clone(&stream.inner), (token, interest), true);
+            lock(&self.delayed).push(delayed);
             return Ok(());
         }
         self.inner
@@ -155,7 +155,7 @@ impl<P: Pal> Pal for Defective<P> {
 
     fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
         let old = stream.token.load(Ordering::SeqCst);
-        let token = if self.is(Defect::RewatchKeepsToken) {
+        let token = if self.has(Defect::RewatchKeepsToken) {
             Token(old)
         } else {
             token
@@ -163,9 +163,9 @@ impl<P: Pal> Pal for Defective<P> {
         lock(&self.state.watches).remove(&old);
         stream.token.store(token.0, Ordering::SeqCst);
         lock(&self.state.watches).insert(token.0, interest);
-        if self.is(Defect::RewatchIsLate) && self.state.is_waiting.load(Ordering::SeqCst) {
-            let late = (Arc::clone(&stream.inner), (token, interest), false);
-            lock(&self.late).push(late);
+        if self.has(Defect::RewatchIsLate) && self.state.is_waiting.load(Ordering::SeqCst) {
+            let delayed = (Arc::clone(&stream.inner), (token, interest), false);
+            lock(&self.delayed).push(delayed);
             return;
         }
         self.inner
@@ -173,30 +173,30 @@ impl<P: Pal> Pal for Defective<P> {
     }
 
     fn unwatch(&self, stream: &Self::Stream) {
-        if self.is(Defect::UnwatchIsIgnored) {
+        if self.has(Defect::UnwatchIsIgnored) {
             return;
         }
         let token = stream.token.load(Ordering::SeqCst);
         *lock(&self.state.old) = Some(Token(token));
         lock(&self.state.watches).remove(&token);
-        if self.is(Defect::UnwatchEndsAll) {
+        if self.has(Defect::UnwatchEndsAll) {
             lock(&self.state.watches).clear();
         }
         lock(&self.state.muted).remove(&token);
         lock(&self.state.reported).remove(&token);
-        lock(&self.late).retain(|(late, ..)| !Arc::ptr_eq(late, &stream.inner));
+        lock(&self.delayed).retain(|(delayed, ..)| !Arc::ptr_eq(delayed, &stream.inner));
         self.inner.unwatch(&stream.inner);
     }
 
     fn wait(&self, ready: &mut ReadyList, until: Deadline) {
-        for (stream, (token, interest), is_new) in lock(&self.late).drain(..) {
+        for (stream, (token, interest), is_new) in lock(&self.delayed).drain(..) {
             if is_new {
                 let _ = self.inner.watch(&stream, token, interest);
             } else {
                 self.inner.rewatch(&stream, token, interest);
             }
         }
-        let until = if self.is(Defect::WaitIgnoresTime) {
+        let until = if self.has(Defect::WaitIgnoresTime) {
             Deadline::Never
         } else {
             until
@@ -225,7 +225,7 @@ impl<P: Pal> Pal for Defective<P> {
             _ => false,
         };
         self.state.is_woken.store(true, Ordering::SeqCst);
-        if !is_lost && !self.is(Defect::WakeIsLate) {
+        if !is_lost && !self.has(Defect::WakeIsLate) {
             self.inner.wake();
         }
     }
@@ -250,23 +250,23 @@ impl<P: Pal> Pal for Defective<P> {
             Defect::SetIsLost => event.inner.clear(),
             _ => {}
         }
-        let until = if self.is(Defect::EventWaitIgnoresTime) {
+        let until = if self.has(Defect::EventWaitIgnoresTime) {
             Deadline::Never
         } else {
             until
         };
         self.inner.wait_event(&event.inner, until);
-        if self.is(Defect::EventResets) {
+        if self.has(Defect::EventResets) {
             event.clear();
         }
     }
 
     fn wait_readable(&self, stream: &Self::Stream, event: &Self::Event, until: Deadline) -> bool {
         let event = match &self.unset {
-            Some(unset) if self.is(Defect::WaitReadableIgnoresEvent) => unset,
+            Some(unset) if self.has(Defect::WaitReadableIgnoresEvent) => unset,
             _ => &event.inner,
         };
-        let until = if self.is(Defect::WaitReadableIgnoresTime) {
+        let until = if self.has(Defect::WaitReadableIgnoresTime) {
             Deadline::Never
         } else {
             until
@@ -283,7 +283,7 @@ impl<P: Pal> Pal for Defective<P> {
     ) -> Result<usize, StreamError> {
         self.wait_readable(stream, event, until);
         match stream.read(buffer) {
-            Ok(0) if self.is(Defect::ReadWaitingHasNoEnd) => Err(StreamError::WouldBlock),
+            Ok(0) if self.has(Defect::ReadWaitingHasNoEnd) => Err(StreamError::WouldBlock),
             read => read,
         }
     }

@@ -19,7 +19,7 @@ pub struct DefectiveStream<P: Pal> {
     pub(super) token: AtomicU64,
     /// The bytes that were read before they were asked for.
     pub(super) ahead: Mutex<Vec<u8>>,
-    /// The bytes are lost.
+    /// The stream reads as ended: its bytes are lost.
     pub(super) is_empty: bool,
 }
 

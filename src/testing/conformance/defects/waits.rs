@@ -1,4 +1,4 @@
-//! The results of the waits of a platform with a defect.
+//! The waits of a platform with a defect, and their reports.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -33,7 +33,7 @@ impl<P: Pal> Defective<P> {
         }
     }
 
-    /// Looks once a second whether it was woken.
+    /// Waits in steps of a second, and ends only between two steps if it was woken.
     pub(super) fn wait_in_steps(&self, ready: &mut ReadyList, until: Deadline) {
         while !self.state.is_woken.swap(false, Ordering::SeqCst) {
             let step = Deadline::At(self.inner.now() + Duration::from_secs(1));
@@ -86,13 +86,13 @@ impl<P: Pal> Defective<P> {
                 let _ = ready.push((token, readiness));
             }
         }
-        if self.is(Defect::EdgeTriggered) && ready.is_empty() {
+        if self.has(Defect::EdgeTriggered) && ready.is_empty() {
             let mut probe = ReadyList::new();
             self.inner.wait(&mut probe, Deadline::Now);
             let still: BTreeSet<_> = probe.iter().map(|(token, _)| token.0).collect();
             lock(&state.reported).retain(|token| still.contains(token));
         }
-        if self.is(Defect::OldToken)
+        if self.has(Defect::OldToken)
             && !ready.is_empty()
             && let Some(old) = *lock(&state.old)
         {
