@@ -44,18 +44,18 @@ static struct {
     struct stream streams[STREAMS];
     size_t used; /* slots that were ever used */
     uint64_t generation;
-    bool listens; /* `wait` reports the listener */
+    bool watches_listener; /* `wait` reports the listener */
     int listener, wake_fd;
     atomic_bool woken; /* `wake_fd` is readable, or will be at once */
     atomic_bool wake_wanted; /* `wake` was called: `wait` returns. Else it polls what has changed. */
-    bool polls;
+    bool polls;                  /* a thread polls a copy of the table */
     char base[sizeof(((struct sockaddr_un*)NULL)->sun_path)];
     struct sockaddr_un address; /* of the listener */
     pid_t owner;                /* the process that made the platform: not a fork of it */
     pthread_t worker;
     bool has_worker;
     void (*run)(void* argument);
-} g = {.lock = PTHREAD_MUTEX_INITIALIZER, .listener = -1, .wake_fd = -1, .listens = true};
+} g = {.lock = PTHREAD_MUTEX_INITIALIZER, .listener = -1, .wake_fd = -1, .watches_listener = true};
 
 struct event {
     atomic_bool is_set;
@@ -98,7 +98,8 @@ static int new_socket(void) {
     return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 
-/* Only processes of the same user may be members. An abstract socket has no mode that would keep others out. */
+/* Returns true if the process at the other end has the same user, as a member must. An abstract socket has no mode that
+ * would keep other users out. */
 static bool is_ours(int fd) {
     struct ucred peer;
     socklen_t size = sizeof(peer);
@@ -109,7 +110,7 @@ static int fd_of(void* stream) {
     return ((struct stream*)stream)->fd;
 }
 
-/* Makes a stream of a socket, or closes the socket. */
+/* Makes a stream of a socket and returns 0, or closes the socket and returns -errno. */
 static int new_stream(int fd, void** stream) {
     int error = is_ours(fd) ? -EMFILE : -EACCES;
     size_t slot = 0;
@@ -206,7 +207,8 @@ static void platform_wake(void* context) {
     end_poll();
 }
 
-static void watch_again(struct stream* stream, uint64_t token, uint32_t interest) {
+/* Changes the watch of a stream; interest 0 ends it. */
+static void set_watch(struct stream* stream, uint64_t token, uint32_t interest) {
     pthread_mutex_lock(&g.lock);
     stream->token = token;
     stream->interest = interest;
@@ -218,16 +220,16 @@ static void watch_again(struct stream* stream, uint64_t token, uint32_t interest
 }
 
 static void platform_rewatch(void* context, void* stream, uint64_t token, uint32_t interest) {
-    watch_again(stream, token, interest);
+    set_watch(stream, token, interest);
 }
 
 static int platform_watch(void* context, void* stream, uint64_t token, uint32_t interest) {
-    watch_again(stream, token, interest);
+    set_watch(stream, token, interest);
     return 0;
 }
 
 static void platform_unwatch(void* context, void* stream) {
-    watch_again(stream, 0, 0);
+    set_watch(stream, 0, 0);
 }
 
 static void platform_close(void* context, void* stream) {
@@ -241,7 +243,7 @@ static void platform_close(void* context, void* stream) {
 
 static void platform_watch_listener(void* context, bool on) {
     pthread_mutex_lock(&g.lock);
-    g.listens = on;
+    g.watches_listener = on;
     bool polls = g.polls;
     pthread_mutex_unlock(&g.lock);
     if (polls)
@@ -259,7 +261,7 @@ static uint32_t readiness(short found) {
            (found & (POLLRDHUP | POLLHUP | POLLERR) ? LIBOS_IPC_HANG_UP : 0u);
 }
 
-/* Polls once. False if only the table has changed meanwhile. */
+/* Polls once. Returns false if nothing but a change of the table has ended the poll. */
 static bool poll_once(struct libos_ipc_ready* ready, size_t capacity, uint64_t until, size_t* reported) {
     /* Only one thread at a time calls this. */
     static struct pollfd fds[STREAMS + 2];
@@ -274,7 +276,7 @@ static bool poll_once(struct libos_ipc_ready* ready, size_t capacity, uint64_t u
         generation[slot] = g.streams[slot].generation;
     }
     fds[streams] = (struct pollfd){g.wake_fd, POLLIN, 0};
-    fds[streams + 1] = (struct pollfd){g.listens ? g.listener : -1, POLLIN, 0};
+    fds[streams + 1] = (struct pollfd){g.watches_listener ? g.listener : -1, POLLIN, 0};
     g.polls = true;
     pthread_mutex_unlock(&g.lock);
     struct timespec span;
@@ -290,7 +292,7 @@ static bool poll_once(struct libos_ipc_ready* ready, size_t capacity, uint64_t u
     bool is_woken = atomic_exchange(&g.wake_wanted, false);
     pthread_mutex_lock(&g.lock);
     g.polls = false;
-    if (found > 0 && fds[streams + 1].revents && g.listens && *reported < capacity)
+    if (found > 0 && fds[streams + 1].revents && g.watches_listener && *reported < capacity)
         ready[(*reported)++] = (struct libos_ipc_ready){LIBOS_IPC_LISTENER, LIBOS_IPC_READ, 0};
     /* Each call begins at another stream, so that no stream is always last. */
     first++;

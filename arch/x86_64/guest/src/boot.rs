@@ -163,17 +163,19 @@ struct StartInfo {
     command_line: u64,
 }
 
-/// The greatest length of the command line.
+/// The greatest length of the command line, in bytes.
 const COMMAND_LINE: usize = 4096;
 const START_MAGIC: u32 = 0x336e_c578;
 
+/// Initialises the machine, and runs the guest's program.
+///
 /// # Safety
 /// The code above calls this once.
 unsafe extern "C" fn begin(info: *const StartInfo) -> ! {
-    crate::console::begin();
-    crate::faults::begin();
-    crate::interrupts::begin();
-    crate::clock::begin();
+    crate::console::init();
+    crate::faults::init();
+    crate::interrupts::init();
+    crate::clock::init();
     // SAFETY: the PVH protocol puts its address into `ebx`, which the code above has passed on; all
     // memory below 4 GiB is mapped where it is.
     let info = unsafe { info.as_ref() }.filter(|info| info.magic == START_MAGIC);
@@ -190,7 +192,7 @@ unsafe extern "C" fn begin(info: *const StartInfo) -> ! {
     let bytes = if length == 0 {
         &[]
     } else {
-        // SAFETY: that much was just read.
+        // SAFETY: the loop above has just read that many bytes.
         unsafe { slice::from_raw_parts(text, length) }
     };
     let command_line = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());

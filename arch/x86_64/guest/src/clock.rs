@@ -12,20 +12,23 @@ use crate::interrupts::{self, TIMER_SET_TO};
 /// The rate of the timer, in counts a second.
 const TIMER_RATE: u64 = 1_193_182;
 const SECOND: u64 = 1_000_000_000;
-/// The longest time that the timer can be set to.
-const LONGEST: u16 = u16::MAX;
-/// The time of the measurement, in counts: 10 ms.
-const MEASURED: u16 = 11_932;
+/// The longest time that the timer can be set to, in its counts.
+const MAX_COUNTS: u16 = u16::MAX;
+/// The time of the measurement, in counts of the timer: 10 ms.
+const MEASURED_COUNTS: u16 = 11_932;
 const TIMER: u16 = 0x40;
 const TIMER_COMMAND: u16 = 0x43;
-/// Counter 0, low byte and high byte, one interrupt at the end.
+/// The command for counter 0, with a low byte and a high byte, and one interrupt at the end.
 const ONCE: u8 = 0b0011_0000;
+/// The command that keeps the value of counter 0 for the next reads.
 const LATCH: u8 = 0;
 
+/// The value of the time-stamp counter at the start of this program.
 static START: AtomicU64 = AtomicU64::new(0);
-/// The nanoseconds of one count of the processor, in units of 2^-32.
-static PACE: AtomicU64 = AtomicU64::new(0);
+/// The nanoseconds of one count of the time-stamp counter, in units of 2^-32.
+static NANOSECONDS_PER_COUNT: AtomicU64 = AtomicU64::new(0);
 
+/// Returns the value of the time-stamp counter.
 fn counts() -> u64 {
     // SAFETY: every x86-64 processor has the counter, and reading it is not disabled.
     unsafe { _rdtsc() }
@@ -33,7 +36,7 @@ fn counts() -> u64 {
 
 fn set_timer(count: u16) {
     let [low, high] = count.to_le_bytes();
-    // SAFETY: the ports of the timer; its interrupt only ends a sleep.
+    // SAFETY: these are the ports of the timer, and its interrupt only ends a sleep.
     unsafe {
         Port::new(TIMER_COMMAND).write(ONCE);
         Port::new(TIMER).write(low);
@@ -41,6 +44,7 @@ fn set_timer(count: u16) {
     }
 }
 
+/// Returns the counts that the timer has still to run.
 fn timer() -> u16 {
     // SAFETY: as above.
     unsafe {
@@ -50,16 +54,16 @@ fn timer() -> u16 {
     }
 }
 
-pub(crate) fn begin() {
-    set_timer(LONGEST);
+pub(crate) fn init() {
+    set_timer(MAX_COUNTS);
     let (first, from) = (timer(), counts());
     let (mut last, mut to) = (first, from);
-    while first.wrapping_sub(last) < MEASURED {
+    while first.wrapping_sub(last) < MEASURED_COUNTS {
         (last, to) = (timer(), counts());
     }
     let span = u64::from(first.wrapping_sub(last)) * SECOND / TIMER_RATE;
-    let pace = (span << 32).checked_div(to.wrapping_sub(from)).unwrap_or(1);
-    PACE.store(pace, Ordering::Relaxed);
+    let per_count = (span << 32).checked_div(to.wrapping_sub(from)).unwrap_or(1);
+    NANOSECONDS_PER_COUNT.store(per_count, Ordering::Relaxed);
     START.store(from, Ordering::Relaxed);
     interrupts::allow(interrupts::TIMER);
 }
@@ -67,14 +71,14 @@ pub(crate) fn begin() {
 /// Returns the time since the start of this program.
 pub fn now() -> Time {
     let counts = counts().wrapping_sub(START.load(Ordering::Relaxed));
-    let pace = PACE.load(Ordering::Relaxed);
+    let per_count = NANOSECONDS_PER_COUNT.load(Ordering::Relaxed);
     // 2^64 nanoseconds are 584 years.
     #[allow(clippy::cast_possible_truncation)]
-    Time(((u128::from(counts) * u128::from(pace)) >> 32) as u64)
+    Time(((u128::from(counts) * u128::from(per_count)) >> 32) as u64)
 }
 
-/// Sets an interrupt at `until`, or before. Returns false if that is past.
-pub(crate) fn set(until: Time) -> bool {
+/// Sets the timer to interrupt at `until`, or before. Returns false if `until` is past.
+pub(crate) fn set_alarm(until: Time) -> bool {
     let now = now();
     if until <= now {
         return false;
@@ -84,10 +88,10 @@ pub(crate) fn set(until: Time) -> bool {
     if now < set_to && set_to <= until {
         return true;
     }
-    let longest = u64::from(LONGEST) * SECOND / TIMER_RATE;
+    let longest = u64::from(MAX_COUNTS) * SECOND / TIMER_RATE;
     let span = (until.0 - now.0).min(longest);
     let count = (span * TIMER_RATE / SECOND).max(1);
-    set_timer(u16::try_from(count).unwrap_or(LONGEST));
+    set_timer(u16::try_from(count).unwrap_or(MAX_COUNTS));
     TIMER_SET_TO.store(now.0 + span, Ordering::Relaxed);
     true
 }

@@ -28,7 +28,7 @@ impl Write for Console {
     }
 }
 
-pub(crate) fn begin() {
+pub(crate) fn init() {
     if let Some(Console(mut port)) = console() {
         // A machine without the port prints nothing.
         let _ = port.init(Config::default());

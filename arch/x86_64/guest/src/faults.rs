@@ -1,4 +1,4 @@
-//! Faults of the processor, and panics: they are printed on the console, then the machine is
+//! Faults of the processor, and panics: each is printed on the console, and then the machine is
 //! switched off.
 
 use core::arch::global_asm;
@@ -17,7 +17,7 @@ use x86_64::structures::tss::TaskStateSegment;
 
 use crate::{POWER_OFF_FAULT, power_off, print_line};
 
-/// Faults have a stack of their own, since the other stack may be at fault.
+/// The size of the stack for faults. It is a stack of its own, since the program's stack may be at fault.
 const STACK: usize = 16 * 1024;
 const STACK_INDEX: u16 = 0;
 
@@ -32,7 +32,7 @@ static TSS: Once<TaskStateSegment> = Once::new();
 static GDT: Once<(GlobalDescriptorTable, [SegmentSelector; 2])> = Once::new();
 static IDT: Once<InterruptDescriptorTable> = Once::new();
 
-/// The stack as the entries below leave it.
+/// The registers of a fault, as the entries below push them.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct TrapFrame {
@@ -100,7 +100,7 @@ unsafe extern "C" {
     static guest_fault_entries: u8;
 }
 
-pub(crate) fn begin() {
+pub(crate) fn init() {
     let tss = TSS.call_once(|| {
         let mut tss = TaskStateSegment::new();
         let stack = VirtAddr::from_ptr(FAULT_STACK.0.get()) + STACK as u64;
@@ -155,7 +155,7 @@ fn table() -> InterruptDescriptorTable {
         simd_floating_point = 19,
         virtualization = 20
     );
-    crate::interrupts::enter_into(&mut table);
+    crate::interrupts::add_entries(&mut table);
     table
 }
 
@@ -212,7 +212,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     power_off(POWER_OFF_FAULT)
 }
 
-/// The precompiled `core` refers to it and never calls it: panics end the machine.
+/// The precompiled `core` refers to this symbol. It is never called, because a panic ends the machine.
 // SAFETY: no other object defines the name in a program without Rust's runtime.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}

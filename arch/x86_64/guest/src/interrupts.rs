@@ -34,8 +34,8 @@ const CONTROLLERS: [Controller; 2] = [
     },
 ];
 
-/// The processor's own controller, which forwards the PC's interrupts: the register that switches
-/// it on and the one for its pin 0, each with its value.
+/// The registers of the processor's own controller, which forwards the PC's interrupts, each with its value: the one that
+/// switches it on, and the one for its pin 0.
 const ON: (usize, u32) = (0xfee0_00f0, 0x1ff);
 const PIN: (usize, u32) = (0xfee0_0350, 0x700);
 
@@ -73,7 +73,8 @@ unsafe extern "C" {
     static guest_interrupt: u8;
 }
 
-pub(crate) fn enter_into(table: &mut InterruptDescriptorTable) {
+/// Adds the entries of all interrupts to the table.
+pub(crate) fn add_entries(table: &mut InterruptDescriptorTable) {
     for number in 0..COUNT {
         let entry = if number == TIMER {
             &raw const guest_timer_interrupt
@@ -87,12 +88,12 @@ pub(crate) fn enter_into(table: &mut InterruptDescriptorTable) {
 }
 
 fn write(port: u16, value: u8) {
-    // SAFETY: a port of the interrupt controllers; they only raise the vectors that this module
+    // SAFETY: this is a port of the interrupt controllers, which only raise the vectors that this module
     // has entries for.
     unsafe { Port::new(port).write(value) }
 }
 
-pub(crate) fn begin() {
+pub(crate) fn init() {
     for controller in CONTROLLERS {
         write(controller.command, 0x11);
         write(controller.data, controller.first);
@@ -111,7 +112,7 @@ pub(crate) fn begin() {
 /// Allows the interrupt with that number to end a [`sleep`].
 pub(crate) fn allow(interrupt: u8) {
     if let Some(controller) = CONTROLLERS.get(usize::from(interrupt / 8)) {
-        // SAFETY: reads the mask of the interrupt controller.
+        // SAFETY: this reads the mask of the interrupt controller.
         let mask: u8 = unsafe { Port::new(controller.data).read() };
         write(controller.data, mask & !(1 << (interrupt % 8)));
     }

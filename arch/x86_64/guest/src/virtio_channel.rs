@@ -117,10 +117,10 @@ struct Device {
     transmit_buffers: &'static mut Buffers,
     /// A filled buffer: its number, the number of bytes that were read, and its length.
     received: Option<(usize, usize, usize)>,
-    /// The buffers of the device, by their tokens in the queue.
+    /// By the token in the queue: the number of a buffer that the device transmits, and the number of its bytes.
     transmitting: [Option<(usize, usize)>; BUFFERS],
-    /// The last write was partial.
-    blocked: bool,
+    /// The last write has found no free buffer.
+    is_blocked: bool,
 }
 
 // SAFETY: the device's pointers lead to statics and to the device, which any thread may use.
@@ -128,7 +128,7 @@ unsafe impl Send for Device {}
 
 impl VirtioChannel {
     /// Finds the console among the devices on the command line (`virtio_mmio.device=…`, as QEMU's
-    /// `microvm` writes it), and opens it. To be called once.
+    /// `microvm` writes it), and opens it. The program calls this once.
     ///
     /// # Errors
     /// See [`ChannelError`].
@@ -142,7 +142,7 @@ impl VirtioChannel {
             (transport.device_type() == DeviceType::Console).then_some((transport, interrupt))
         });
         let (transport, interrupt) = { consoles }.next().ok_or(ChannelError::NoConsole)?;
-        *DEVICE.lock() = Some(Device::begin(transport)?);
+        *DEVICE.lock() = Some(Device::init(transport)?);
         interrupts::allow(interrupt);
         Ok(())
     }
@@ -165,7 +165,7 @@ bitflags! {
 }
 
 impl Device {
-    fn begin(mut transport: MmioTransport<'static>) -> Result<Device, ChannelError> {
+    fn init(mut transport: MmioTransport<'static>) -> Result<Device, ChannelError> {
         transport.begin_init(Features::VERSION_1);
         let mut device = Device {
             receive: Queue::new(&mut transport, RECEIVE, false, false)?,
@@ -178,7 +178,7 @@ impl Device {
             transmit_buffers: unsafe { &mut *TRANSMIT_BUFFERS.0.get() },
             received: None,
             transmitting: [None; BUFFERS],
-            blocked: false,
+            is_blocked: false,
         };
         device.transmit.set_dev_notify(false);
         device.transport.finish_init();
@@ -260,10 +260,10 @@ impl Device {
             transmitting.all(|(other, _)| other != number)
         };
         let number = (0..BUFFERS).find(is_free);
-        if self.blocked != number.is_none() {
+        if self.is_blocked != number.is_none() {
             // If no buffer is free, an interrupt is enabled for the next free one.
-            self.blocked = number.is_none();
-            self.transmit.set_dev_notify(self.blocked);
+            self.is_blocked = number.is_none();
+            self.transmit.set_dev_notify(self.is_blocked);
         }
         let Some(number) = number else {
             return Ok(0);
@@ -280,15 +280,17 @@ impl Device {
         Ok(count)
     }
 
-    /// Returns true if there is work, so that the program must not sleep.
+    /// Returns true if bytes can be moved, so that the program must not sleep.
     fn has_work(&mut self) -> bool {
-        // From now on new work raises an interrupt.
+        // From now on the device raises an interrupt when it has bytes or a free buffer.
         self.transport.ack_interrupt();
-        self.received.is_some() || self.receive.can_pop() || self.blocked && self.transmit.can_pop()
+        self.received.is_some()
+            || self.receive.can_pop()
+            || self.is_blocked && self.transmit.can_pop()
     }
 }
 
-/// The device violates its standard, so the program can't continue.
+/// Returns the result, or panics if the device violates its standard, because the program can't go on then.
 fn expect_device<T>(outcome: Result<T, ChannelError>) -> T {
     match outcome {
         Ok(done) => done,
@@ -313,7 +315,7 @@ impl ByteChannel for VirtioChannel {
 
     fn wait(&self, until: Deadline) {
         let has_work = DEVICE.lock().as_mut().is_some_and(Device::has_work);
-        if !has_work && until.time().is_none_or(clock::set) {
+        if !has_work && until.time().is_none_or(clock::set_alarm) {
             interrupts::sleep();
         }
     }
