@@ -169,7 +169,7 @@ impl Config {
 }
 
 impl Config {
-    /// Whether the library is built with what a family needs to outlive its leader.
+    /// True if the library is built with the feature `succession`, by which a family outlives its leader.
     pub(crate) const HAS_SUCCESSION: bool = cfg!(feature = "succession");
 
     /// Returns true if this process goes on with another leader when its leader is gone.

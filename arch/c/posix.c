@@ -48,7 +48,7 @@ static struct {
     int listener, wake_fd;
     atomic_bool woken; /* `wake_fd` is readable, or will be at once */
     atomic_bool wake_wanted; /* `wake` was called: `wait` returns. Else it polls what has changed. */
-    bool polls;                  /* a thread polls a copy of the table */
+    bool polls; /* a thread polls a copy of the table */
     char base[sizeof(((struct sockaddr_un*)NULL)->sun_path)];
     struct sockaddr_un address; /* of the listener */
     pid_t owner;                /* the process that made the platform: not a fork of it */

@@ -1,4 +1,4 @@
-//! Where the members of a family are reached.
+//! The addresses of the members of a family: Unix sockets, TCP or vsock.
 
 use std::fmt;
 use std::format;
@@ -14,8 +14,8 @@ use crate::Vmid;
 
 /// The addresses of the members of a family, by their VMIDs.
 ///
-/// As text it is what comes first here: `unix:/run/family`, or the path alone; `tcp:127.0.0.1:40000`;
-/// `vsock:1:40000`. A command line can pass it on to a child.
+/// It is written as text as `unix:/run/family` (the path alone is read, too), `tcp:127.0.0.1:40000` or `vsock:1:40000`. A
+/// command line can pass it on to a child. The two maps have no such text.
 ///
 /// A member's own address has to be one at which this machine can listen.
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Sockets over a network: TCP, and those between virtual machines and their host.
+//! Sockets on a network: TCP, and vsock between virtual machines and their host.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -80,8 +80,8 @@ impl NetworkAddress {
             Err(error) => return Err(error),
         }
         self.prepare(&socket)?;
-        // Where no process listens at a port of the range from which the kernel takes those of connections, a
-        // socket can be connected to itself.
+        // The kernel may give the socket the very port that it connects to, if no process listens there: then the socket is
+        // connected to itself.
         if matches!(self, NetworkAddress::Tcp(_)) {
             let (own, peer) = (getsockname(&socket), getpeername(&socket));
             if peer.is_ok() && own.map(Some) == peer {
@@ -141,7 +141,7 @@ impl NetworkListener {
         let socket = address.new_socket().map_err(failed)?;
         match address {
             NetworkAddress::Tcp(tcp) => {
-                // The connections of a process that ended a moment ago may still be there.
+                // Connections of a process that has just ended may still occupy the port.
                 sockopt::set_socket_reuseaddr(&socket, true).map_err(failed)?;
                 bind(&socket, &tcp).map_err(failed)?;
             }

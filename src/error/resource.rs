@@ -1,4 +1,4 @@
-//! The resources of which a node has a limited number.
+//! The bounded resources of a node.
 
 use core::fmt;
 

@@ -7,8 +7,8 @@ use core::mem::MaybeUninit;
 /// The number of bytes that are initialised at once: a page of most machines.
 const CHUNK: usize = 4096;
 
-/// A buffer whose bytes are initialised, that is set to zero, only when they are first needed: a
-/// generous limit costs address space only.
+/// A buffer whose bytes are set to zero only when they are first needed. So a generous limit costs only
+/// address space.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer<'m> {
     /// The first `initialized` bytes are initialised, and stay so.

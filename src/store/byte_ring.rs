@@ -1,4 +1,4 @@
-//! A ring of bytes.
+//! A ring buffer of bytes.
 
 use crate::invariant::{Count, OrBroken};
 
@@ -49,7 +49,7 @@ impl<const BYTES: usize> ByteRing<BYTES> {
         bytes.len()
     }
 
-    /// Removes the oldest bytes to `buffer`, as many as fit, and returns their number.
+    /// Moves the oldest bytes to `buffer`, as many as fit, and returns their number.
     pub(crate) fn pull(&mut self, buffer: &mut [u8]) -> usize {
         let count = buffer.len().min(self.length);
         let (buffer, _) = buffer.split_at_mut(count);
@@ -75,7 +75,7 @@ impl<const BYTES: usize> ByteRing<BYTES> {
         self.length = self.length.minus(count);
     }
 
-    /// Returns the place `count` bytes after the first one.
+    /// Returns the index in the ring that is `count` bytes after the first one.
     fn after_first(&self, count: usize) -> usize {
         self.first.plus(count).checked_rem(BYTES).or_broken(0)
     }

@@ -1,5 +1,5 @@
-//! Moves of slice elements that cannot panic. Those of `core` panic if lengths do not match, and
-//! the static library must have no code that panics.
+//! Functions that copy, move and sort the elements of slices without code for a panic, which those of `core` have: the static
+//! library must have none.
 #![allow(unsafe_code)]
 
 use core::ptr;
@@ -12,8 +12,7 @@ pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
     unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), count) }
 }
 
-/// Moves the bytes from `start` to before `end` to the front. It does nothing if the range is not
-/// in the slice.
+/// Moves the bytes of `start..end` to the front. It does nothing if the range is not in the slice.
 pub(crate) fn move_to_front(bytes: &mut [u8], start: usize, end: usize) {
     let Some(part) = bytes.get(start..end) else {
         return;
@@ -24,8 +23,8 @@ pub(crate) fn move_to_front(bytes: &mut [u8], start: usize, end: usize) {
     unsafe { ptr::copy(to.wrapping_add(start), to, count) }
 }
 
-/// Moves all elements one place up. The last one is dropped; the first one stays in its place as
-/// well, to be overwritten.
+/// Copies each element to the next place. The last element is lost; the first one is there twice, and the caller
+/// overwrites its old place.
 pub(crate) fn make_gap<T: Copy>(things: &mut [T]) {
     if let Some(most) = things.len().checked_sub(1) {
         let first = things.as_mut_ptr();
@@ -34,8 +33,7 @@ pub(crate) fn make_gap<T: Copy>(things: &mut [T]) {
     }
 }
 
-/// Moves all elements one place down. The first one is dropped; the last one stays in its place as
-/// well.
+/// Copies each element to the place before. The first element is lost; the last one is there twice.
 pub(crate) fn close_gap<T: Copy>(things: &mut [T]) {
     if let Some(most) = things.len().checked_sub(1) {
         let first = things.as_mut_ptr();

@@ -10,7 +10,7 @@ pub(crate) type Contended = fn(u32);
 /// The number of attempts before each call of the contention hook.
 const TRIES: u32 = 64;
 
-/// Calls `try_lock` until it returns a guard, and `contended` now and then.
+/// Calls `try_lock` until it returns a guard, and `contended` after every [`TRIES`] attempts.
 pub(crate) fn acquire<G>(contended: Contended, try_lock: impl Fn() -> Option<G>) -> G {
     let mut attempts = 0_u32;
     loop {
@@ -97,7 +97,7 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
-    //! The same for the model checker.
+    //! The spinlock for the model checker: a mutex of loom.
     use super::super::rank::Rank;
     use super::Contended;
     use loom::sync::{Mutex, MutexGuard};

@@ -1,4 +1,4 @@
-//! Counts how many entries of a table an operation visits, so that tests can assert its bound.
+//! Counts the entries of a table that an operation visits, so that tests can assert the bound of the operation.
 
 #[cfg(debug_assertions)]
 use core::cell::Cell;

@@ -17,7 +17,7 @@ pub(crate) use saver::{Saver, seal, stored_checksum};
 /// A slice has at least this length, so that the longest entry fits.
 pub const SMALLEST_SLICE: usize = 2048;
 
-/// These are not the bytes of an image, or not those of an image of a machine with such capacities.
+/// The error for bytes that are no image, or no image of a machine with these capacities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedImage;
 

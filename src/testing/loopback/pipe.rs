@@ -37,8 +37,9 @@ pub(super) struct Pipe<const BYTES: usize> {
     pub(super) reader_watch: Option<Watch>,
     /// The next pipe in the same backlog, or the next free one.
     pub(super) next: Option<usize>,
+    /// The bytes of the writer's end.
     forward: ByteRing<BYTES>,
-    /// Only wrappers use it, for a handshake.
+    /// The bytes of the reader's end. Only wrappers of the platform write any, for a handshake.
     backward: ByteRing<BYTES>,
 }
 

@@ -71,7 +71,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         Some(place)
     }
 
-    /// Closes the listener, and the streams that were not accepted. Other streams of the node may
+    /// Removes a node: closes its listener and the streams that it has not accepted. Its other streams may
     /// live longer, but are not watched, so that the slot can be reused.
     pub(super) fn leave(&mut self, place: usize) {
         while let Some(end) = self.nodes.get(place).and_then(|node| node.watched_first) {
