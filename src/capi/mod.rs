@@ -14,8 +14,8 @@ mod callbacks;
 mod children;
 #[cfg(all(feature = "testing", feature = "std"))]
 mod conformance;
+mod diagnostics;
 mod event;
-mod events;
 mod ffi_copy;
 mod ids;
 mod inbound;

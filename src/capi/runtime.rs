@@ -12,7 +12,7 @@ static FATAL: AtomicBool = AtomicBool::new(false);
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     if !FATAL.swap(true, Ordering::Relaxed) {
-        super::events::libos_ipc_dump_events();
+        super::diagnostics::libos_ipc_dump_events();
     }
     if let Some(setup) = SETUP.get()
         && let Some(fatal) = setup.callbacks.fatal

@@ -70,7 +70,7 @@ impl Image for IntervalMap<'_> {
 
     fn load(&mut self, from: &mut Loader<'_>) -> Result<(), MalformedImage> {
         let tree = &mut self.tree;
-        let loaded = &mut self.loaded;
+        let loaded = &mut self.loaded_nodes;
         from.entries(<(usize, usize)>::SIZE, 1, &mut |_, from| {
             (tree.peak, *loaded) = ImageEntry::load(from)?;
             Ok(())
@@ -90,7 +90,7 @@ impl Image for IntervalMap<'_> {
     }
 
     fn clear_unused(&mut self) {
-        for index in self.loaded..self.tree.nodes.used() {
+        for index in self.loaded_nodes..self.tree.nodes.used() {
             if let Some(node) = self.tree.nodes.get(index) {
                 node.owner.set(0);
             }

@@ -102,7 +102,7 @@ pub(crate) struct IntervalMap<'m> {
     /// The sum over the starts of all neighbours in the lists.
     order: Sum,
     /// The number of nodes in the image that was loaded.
-    loaded: usize,
+    loaded_nodes: usize,
 }
 
 impl<'m> IntervalMap<'m> {
@@ -131,7 +131,7 @@ impl<'m> IntervalMap<'m> {
             full: FullBlocks::new(arena),
             content: Sum::default(),
             order: Sum::default(),
-            loaded: 0,
+            loaded_nodes: 0,
         }
     }
 

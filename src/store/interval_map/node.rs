@@ -22,7 +22,7 @@ type Link<'m> = Cell<Option<&'m IntervalNode<'m>>>;
 #[repr(C)]
 pub(super) struct IntervalNode<'m> {
     /// From the top bit: the colour in the tree, the start, and the length less one.
-    bounds: Cell<u32>,
+    packed: Cell<u32>,
     pub(super) owner: Cell<u32>,
     pub(super) left: Link<'m>,
     right: Link<'m>,
@@ -111,12 +111,12 @@ const _: () = assert!(ID_MAX < BLACK >> LENGTH_BITS);
 
 impl<'m> IntervalNode<'m> {
     pub(super) fn start(&self) -> u32 {
-        (self.bounds.get() & !BLACK) >> LENGTH_BITS
+        (self.packed.get() & !BLACK) >> LENGTH_BITS
     }
 
     pub(super) fn end(&self) -> u32 {
         // A start is at most `ID_MAX`, so the sum fits.
-        let length = self.bounds.get() & (MAX_INTERVAL - 1);
+        let length = self.packed.get() & (MAX_INTERVAL - 1);
         self.start().wrapping_add(length)
     }
 
@@ -127,7 +127,7 @@ impl<'m> IntervalNode<'m> {
 
     /// Sets the content of a free node, which is in no tree and so red.
     pub(super) fn init(&self, start: u32, end: u32, owner: u32) {
-        self.bounds.set((start << LENGTH_BITS) | end.minus(start));
+        self.packed.set((start << LENGTH_BITS) | end.minus(start));
         self.owner.set(owner);
     }
 
@@ -137,8 +137,8 @@ impl<'m> IntervalNode<'m> {
 
     /// Changes the first and the last number, and keeps the colour.
     pub(super) fn set(&self, start: u32, end: u32) {
-        let color = self.bounds.get() & BLACK;
-        self.bounds
+        let color = self.packed.get() & BLACK;
+        self.packed
             .set(color | (start << LENGTH_BITS) | end.minus(start));
     }
 
@@ -153,7 +153,7 @@ impl<'m> IntervalNode<'m> {
         ] {
             link.set(None);
         }
-        self.bounds.set(self.bounds.get() & !BLACK);
+        self.packed.set(self.packed.get() & !BLACK);
     }
 
     /// Returns the node above it in the tree.
@@ -167,7 +167,7 @@ impl<'m> IntervalNode<'m> {
 
     /// Returns true if the node is in a tree. A root is never red, so a red node without a parent is in no tree.
     pub(super) fn is_linked(&self) -> bool {
-        self.parent.get().is_some() || self.bounds.get() & BLACK != 0
+        self.parent.get().is_some() || self.packed.get() & BLACK != 0
     }
 }
 
@@ -209,7 +209,7 @@ unsafe impl<'m> LinkOps for ByStart<'m> {
     #[inline]
     unsafe fn release_link(&mut self, at: NodeLink<'m>) {
         at.0.parent.set(None);
-        at.0.bounds.set(at.0.bounds.get() & !BLACK);
+        at.0.packed.set(at.0.packed.get() & !BLACK);
     }
 }
 
@@ -232,7 +232,7 @@ unsafe impl<'m> RBTreeOps for ByStart<'m> {
 
     #[inline]
     unsafe fn color(&self, at: NodeLink<'m>) -> Color {
-        if at.0.bounds.get() & BLACK == 0 {
+        if at.0.packed.get() & BLACK == 0 {
             Color::Red
         } else {
             Color::Black
@@ -256,10 +256,10 @@ unsafe impl<'m> RBTreeOps for ByStart<'m> {
 
     #[inline]
     unsafe fn set_color(&mut self, at: NodeLink<'m>, color: Color) {
-        let bounds = at.0.bounds.get() & !BLACK;
-        at.0.bounds.set(match color {
-            Color::Red => bounds,
-            Color::Black => bounds | BLACK,
+        let packed = at.0.packed.get() & !BLACK;
+        at.0.packed.set(match color {
+            Color::Red => packed,
+            Color::Black => packed | BLACK,
         });
     }
 }
@@ -310,7 +310,7 @@ impl<'m> IntervalNode<'m> {
     /// Returns the number of black nodes on each way down from here; `None` if the ways differ, a
     /// red node is below a red one, or a child has another parent.
     pub(super) fn black_height(&self) -> Option<u32> {
-        let is_red = |node: &IntervalNode<'m>| node.bounds.get() & BLACK == 0;
+        let is_red = |node: &IntervalNode<'m>| node.packed.get() & BLACK == 0;
         let below = |child: &Link<'m>| match child.get() {
             None => Some(0),
             Some(child) => {
