@@ -5,9 +5,9 @@
 //! 100,000 intervals a path is a dozen cache misses. A hint is used only if its node contains the
 //! number; nodes are never freed, so a stale hint does no harm. `occupancy` counts the intervals
 //! that touch a block, so that an empty block is recognised at once. If there are more blocks than entries
-//! of `hints` and `occupancy`, several blocks share an entry, their *bucket*. `owner_lists` links the intervals of one owner, so that they are found without
-//! a walk over all. `full` has the blocks without a free number, so that a free number is found
-//! without a walk, too.
+//! of `hints` and `occupancy`, several blocks share an entry, their *bucket*. `owner_lists` links the
+//! intervals of one owner, so that they are found without a walk over all. `full` has the blocks without a
+//! free number, so that a free number is found without a walk, too.
 
 mod full_blocks;
 mod image;
