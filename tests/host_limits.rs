@@ -1,8 +1,13 @@
-//! The host platform when the process has no descriptors left, or a peer no room. It is a test of
-//! its own, because the limit is that of the whole process.
+//! The host platform when the process has no descriptors left, or a peer no room. These tests have a process of their
+//! own, and run one after another, because the limit is that of the whole process.
 #![cfg(feature = "std")]
 #![allow(missing_docs)]
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -11,8 +16,12 @@ use libos_ipc::host::{Host, raise_descriptor_limit};
 use libos_ipc::pal::{AcceptError, ConnectError, Deadline, Event, Pal, Stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+/// Locked by a test that changes the limit.
+static LIMIT: Mutex<()> = Mutex::new(());
+
 #[test]
 fn exhausted_descriptors_give_another_error_than_a_missing_listener() {
+    let _limit = LIMIT.lock().unwrap();
     let dir = tempfile::TempDir::new().unwrap();
     let base = dir.path().join("family");
     let limit = raise_descriptor_limit().unwrap();
@@ -69,4 +78,52 @@ fn exhausted_descriptors_give_another_error_than_a_missing_listener() {
 
     setrlimit(Resource::Nofile, before).unwrap();
     assert!(host.accept().is_ok());
+}
+
+/// Runs as a process of its own, until it is killed.
+#[test]
+fn listener() {
+    if let Ok(base) = std::env::var("LISTENER_BASE") {
+        let _host = Host::listen(Path::new(&base), Vmid::new(2).unwrap()).unwrap();
+        println!("listening");
+        loop {
+            thread::park();
+        }
+    }
+}
+
+#[test]
+fn a_process_that_cannot_be_killed_for_want_of_descriptors_is_not_called_dead() {
+    let _limit = LIMIT.lock().unwrap();
+    let dir = tempfile::TempDir::new().unwrap();
+    let base = dir.path().join("family");
+    let two = Vmid::new(2).unwrap();
+    let host = Host::listen(&base, Vmid::LEADER).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "listener", "--nocapture"])
+        .env("LISTENER_BASE", &base)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("listening")));
+
+    let before = getrlimit(Resource::Nofile);
+    let current = Some(64);
+    setrlimit(Resource::Nofile, Rlimit { current, ..before }).unwrap();
+    let mut files = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        files.push(file);
+    }
+    // With each round one descriptor more is free.
+    let mut refused = 0;
+    while !host.end(two) {
+        refused += 1;
+        files.pop().unwrap();
+    }
+    setrlimit(Resource::Nofile, before).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // One round had no descriptor for the connection, and one none for the process.
+    assert!(refused >= 2, "{refused}");
 }

@@ -257,11 +257,13 @@ fn end_listener(socket: &OwnedFd, user: Uid) -> bool {
     if listener.uid != user || listener.pid == getpid() {
         return false;
     }
-    let Ok(process) = pidfd_open(listener.pid, PidfdFlags::empty()) else {
-        return true;
+    // Only ESRCH says that it is dead: without a descriptor this process does not know.
+    let process = match pidfd_open(listener.pid, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(error) => return error == Errno::SRCH,
     };
-    if pidfd_send_signal(&process, Signal::KILL).is_err() {
-        return false;
+    if let Err(error) = pidfd_send_signal(&process, Signal::KILL) {
+        return error == Errno::SRCH;
     }
     // The descriptor of a process is readable when it has ended.
     let mut ended = [PollFd::new(&process, PollFlags::IN)];
