@@ -3,11 +3,12 @@
 //! `family` leads, starts its members, kills one of them while it works, and prints at the end
 //! whether all checks passed. `family --serve BASE` only leads: members of any kind join it.
 //!
-//! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] is what they say
-//! to each other besides the family's own protocol; [`holds`] finds out whether an ID was ever held
-//! twice; [`world`] and [`process`] are the world of processes that comes after, [`os`] is what each
-//! of them answers; [`platform`] is what they stand on, and records; [`key`] makes the streams secure; [`summary`] is what you see,
-//! [`top`] what you see of those who work, and [`look`] where it comes from; [`serve`] is the leader by itself.
+//! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] has the messages between
+//! them that are not of the family's protocol; [`id_log`] finds out whether an ID ever had two owners;
+//! [`world`] runs the process tree that comes after, [`process`] is one of its processes, and [`os`] its
+//! library OS; [`platform`] is the platform of all of them, which may record; [`key`] hands over the key of
+//! secure streams; [`summary`] prints the result, [`top`] the rates and waits of the members from each
+//! [`snapshot`]; [`final_checks`] are those of the leader at the end; [`serve`] is the leader by itself.
 
 #[path = "../common/mod.rs"]
 mod common;

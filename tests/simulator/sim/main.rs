@@ -40,7 +40,7 @@ pub(crate) struct Cli {
     /// Do these steps alone, as a shrunk seed names them
     #[arg(long, value_name = "STEPS", requires = "seed", value_parser = Only::parse)]
     only: Option<Only>,
-    /// Print the account of the seed
+    /// Print the trace of the seed
     #[arg(long, short, requires = "seed")]
     verbose: bool,
     /// Record the operations that the leader of the seed applies in this file

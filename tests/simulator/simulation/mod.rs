@@ -1,7 +1,9 @@
 //! A whole family in simulated time: real nodes, whose streams, clock and threads follow from the
 //! seed.
 //!
-//! [`run`] is one run. A [`Plan`] follows from the seed: limits, faults, and the steps of each process. [`tasks`] schedules the threads, and [`network`] moves the bytes. [`process`], [`program`] and [`end`] are the processes, [`hostile`] is the hostile one; [`checks`] holds the promises that every run must keep.
+//! [`run`] runs one seed. A [`Plan`] follows from the seed: limits, faults, and the steps of each process. [`tasks`] schedules the
+//! threads, and [`network`] moves the bytes. [`process`] is a process, [`program`] its steps and [`end`] its end; [`hostile`] is the
+//! hostile member; [`checks`] has the invariants that every run must keep.
 
 mod checks;
 mod end;
