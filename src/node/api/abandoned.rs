@@ -41,8 +41,8 @@ impl<P: Pal> Node<'_, P> {
             }
             None if vmid == self.identity.vmid || self.is_connected(vmid) => Ok(()),
             None => {
-                let unborn = self.children.lock().remove_abandoned(vmid);
-                if let Some(pid) = unborn {
+                let pid = self.children.lock().remove_abandoned(vmid);
+                if let Some(pid) = pid {
                     self.forget_child(pid);
                 }
                 self.reclaim_absent(vmid);
@@ -82,10 +82,10 @@ impl<P: Pal> Node<'_, P> {
         let mut outcome = Ok(());
         loop {
             let next = self.children.lock().claim_abandoned();
-            let Some(unborn) = next else {
+            let Some(abandoned) = next else {
                 return outcome;
             };
-            let reported = match unborn {
+            let reported = match abandoned {
                 AbandonedChild { pid: Some(pid), .. } if self.is_known_process() => {
                     self.send_reap(pid)
                 }
@@ -94,7 +94,7 @@ impl<P: Pal> Node<'_, P> {
             let is_for_later = matches!(reported, Err(Error::Full(_) | Error::Platform));
             self.children
                 .lock()
-                .finish_abandoned(unborn.vmid, !is_for_later);
+                .finish_abandoned(abandoned.vmid, !is_for_later);
             if is_for_later {
                 self.retry_abandoned_later();
                 return outcome;
@@ -128,7 +128,7 @@ impl<P: Pal> Node<'_, P> {
         };
         if self.now() >= at {
             self.abandoned_retry_at.store(0, Ordering::SeqCst);
-            // A leader that is gone needs no report.
+            // A leader that has ended needs no report.
             let _ = self.report_abandoned();
         }
         match due() {
@@ -142,7 +142,7 @@ impl<P: Pal> Node<'_, P> {
         let now = Wait::at_most(Duration::ZERO);
         let reap = Message::ProcessReap(pid);
         match self.led_by() {
-            // The leader is told also while this process ends.
+            // The leader gets the message also while this process ends.
             Some(leader) => self.post(leader, &reap, now),
             None => self.send_own(&reap),
         }

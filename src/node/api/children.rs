@@ -61,11 +61,11 @@ impl<P: Pal> Node<'_, P> {
         limits.not_before(self.pal.now() + MIN_QUERY_TIME).wait()
     }
 
-    /// Tells the leader that the parent has reaped the child.
+    /// Reports to the leader that this process has reaped the child.
     pub(crate) fn forget_child(&self, pid: Id) {
         if parts::PROCESSES && self.has_extensions() {
-            // Without room it stays a zombie until this process ends: the worker, which may be the
-            // caller, waits for no peer. Without the leader no process asks for the pid any more.
+            // If the queue has no room, the child stays a zombie until this process ends: the worker, which
+            // may be the caller, waits for no peer. Without the leader no process asks for the pid any more.
             let _ = self.send_reap(pid);
         }
     }
@@ -83,14 +83,14 @@ impl<P: Pal> Node<'_, P> {
         if self.upcalls.lock().is_full() {
             return false;
         }
-        // A process that is to lead and does not yet speaks for itself, as any child.
+        // A process that is to lead, and does not lead yet, reports its own end only, as any child does.
         let by_leader = parts::PROCESSES && from == self.leader_vmid() && !self.is_orphaned();
         let exit = if by_leader {
             self.as_child_reported(exit)
         } else {
             exit
         };
-        let news = {
+        let outcome = {
             let mut children = self.children.lock();
             if by_leader && self.leader_reports_ends() {
                 children.record_exit(exit)
@@ -98,7 +98,7 @@ impl<P: Pal> Node<'_, P> {
                 children.record_reported_exit(from, exit, !self.leader_reports_ends())
             }
         };
-        match news {
+        match outcome {
             // A child without room here is a zombie at the leader until a thread fetches it.
             ExitOutcome::Recorded | ExitOutcome::NoRoom => self.child_is_zombie(exit),
             ExitOutcome::Ignored => {}
@@ -144,8 +144,8 @@ impl<P: Pal> Node<'_, P> {
         }
         if counts {
             loop {
-                let untold = self.children.lock().next_unannounced(us);
-                let Some(exit) = untold else { break };
+                let unannounced = self.children.lock().next_unannounced(us);
+                let Some(exit) = unannounced else { break };
                 self.child_is_zombie(exit);
             }
         }
@@ -165,7 +165,7 @@ enum Search {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// Searches a child with that pid, or any child if none is named.
+    /// Searches for a child with that pid, or for any child (`None`).
     ///
     /// # Errors
     /// The error of the lost leader if nobody will report the end of the child.

@@ -16,13 +16,13 @@ impl<P: Pal> Node<'_, P> {
         number: u64,
         answer: &Answer<'_>,
     ) -> bool {
-        let most = match answer {
-            Answer::Status(Ok(most)) => usize::try_from(*most).ok().filter(|most| *most > 0),
+        let max_locks = match answer {
+            Answer::Status(Ok(max)) => usize::try_from(*max).ok().filter(|max| *max > 0),
             _ => None,
         };
-        self.delegated_files.lock().handle_answer(number, most);
+        self.delegated_files.lock().handle_answer(number, max_locks);
         self.return_files();
-        most.is_some()
+        max_locks.is_some()
     }
 
     /// Handles the recall of a delegation.
@@ -33,7 +33,7 @@ impl<P: Pal> Node<'_, P> {
         self.return_files();
     }
 
-    /// Returns recalled delegations now, or as soon as there is room to send it.
+    /// Returns recalled delegations now, or as soon as there is room to send them.
     fn return_files(&self) {
         if !self.try_return_files() {
             self.defer_member_output();
@@ -88,7 +88,7 @@ impl<P: Pal> Node<'_, P> {
         all
     }
 
-    /// On the leader: closes the connection of a member that has not returned a delegation in time.
+    /// As the leader: closes the connection of a member that has not returned a delegation in time.
     /// Returns when to run again, if before `until`.
     pub(crate) fn poll_recalls(&self, until: Deadline) -> Deadline {
         let limit = self.config.recall_limit;
@@ -104,8 +104,8 @@ fn decided(result: Result<(), Errno>) -> Result<(), Error> {
 }
 
 calls! {
-    /// Sets a lock on a file that is delegated to this process, or that can be. None if the leader
-    /// must decide.
+    /// Sets a lock on a file that is delegated to this process, or that can be. Returns `None` if the
+    /// leader must decide.
     fn set_delegated(
         &self,
         leader: Vmid,
@@ -115,7 +115,7 @@ calls! {
         let us = self.identity.vmid;
         loop {
             if self.recall_waits.load(Ordering::Relaxed) {
-                // If both share a processor, a thread that locks in a loop would leave the table to the worker by chance only.
+                // If both threads share a processor, one that locks in a loop would leave the table to the worker by chance only.
                 P::contended(0);
             }
             let decision = {

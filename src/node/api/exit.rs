@@ -12,7 +12,7 @@ use crate::{Id, Pid, Vmid};
 /// How a process ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exit {
-    /// The user of the process.
+    /// The user ID of the process.
     pub uid: u32,
     /// Its exit code.
     pub code: u32,
@@ -54,7 +54,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.exit_in(exit, parent_pid, wait)
     }
 
-    /// As the leader: ends its own process, with that notice to its parent.
+    /// As the leader: ends its own process, with `notice` to its parent.
     pub(in crate::node) fn end_as_leader(&self, leader: &LeaderTables<'m>, notice: &Message<'_>) {
         self.ended.store(true, Ordering::SeqCst);
         self.record_own_exit(leader, notice);

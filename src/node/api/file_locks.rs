@@ -11,8 +11,8 @@ use crate::{Id, Vmid, parts};
 
 /// The pause between requests to a leader that can't cancel a wait, at first and at most, in
 /// milliseconds.
-const ASK_AGAIN: u64 = 1;
-const ASK_AGAIN_AT_LAST: u64 = 50;
+const FIRST_PAUSE: u64 = 1;
+const LONGEST_PAUSE: u64 = 50;
 
 /// Returns the first and the last byte of the range that `struct flock` describes with `l_start`
 /// (counted from the start of the file) and `l_len`, as [`FileLock`] has them. `fcntl(2)`,
@@ -124,8 +124,8 @@ impl<P: Pal> Node<'_, P> {
         self.find_lock_in(lock, wait)
     }
 
-    /// Releases all locks of a process (of the kind of `F_SETLK`) on all files, when it exits.
-    /// Sends nothing if this process never set one.
+    /// Releases all record locks (`F_SETLK`) of a process on all files, when it exits. Blocks for the
+    /// leader's answer; sends nothing if this process never set a lock.
     ///
     /// # Errors
     /// As [every call](Node#errors-of-every-call).
@@ -133,8 +133,9 @@ impl<P: Pal> Node<'_, P> {
         self.clear_locks_in(pid, wait)
     }
 
-    /// Releases the locks of a process on a file after it has closed a descriptor of that file, as
-    /// `fcntl(2)` requires. Sends nothing if this process never set one there.
+    /// Releases the record locks of a process on a file after it has closed a descriptor of that file, as
+    /// `fcntl(2)` requires. Blocks for the leader's answer; sends nothing if this process never set a
+    /// lock there.
     ///
     /// # Errors
     /// As [`Node::set_lock`].
@@ -209,7 +210,7 @@ calls! {
             wait: false,
             ..*lock
         };
-        let mut pause = ASK_AGAIN;
+        let mut pause = FIRST_PAUSE;
         loop {
             let message = Message::FileLockSet(now);
             let outcome = done(wait!(self.call(leader, &message, limits.wait()))?);
@@ -218,7 +219,7 @@ calls! {
             }
             let time = Duration::from_millis(pause);
             wait!(self.pause(leader, limits, time))?;
-            pause = pause.saturating_mul(2).min(ASK_AGAIN_AT_LAST);
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }
     }
 

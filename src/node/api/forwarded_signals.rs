@@ -1,4 +1,4 @@
-//! On the leader: the signals that members send through it.
+//! The signals that members send through the leader, at the leader.
 
 use crate::Vmid;
 use crate::error::Errno;
@@ -16,8 +16,8 @@ impl<P: Pal> Node<'_, P> {
         leader.is_some_and(|leader| leader.lock().processes().own_has_left())
     }
 
-    /// Forwards a signal to every member but the sender, which has sent it with that sequence number. Returns
-    /// the result for the sender: `ESRCH` if there is no other member.
+    /// As the leader: forwards a signal to every member but the sender `from`, whose request has the sequence number
+    /// `seq`. Returns the result for the sender: `ESRCH` if there is no other member.
     pub(crate) fn forward_to_all(
         &self,
         (from, seq): (Vmid, u64),
@@ -62,8 +62,8 @@ impl<P: Pal> Node<'_, P> {
         result
     }
 
-    /// Makes a signal for all pending for the members after the last one that has it: in the order in which a successor
-    /// goes on.
+    /// Makes a signal for all pending for each member after `broadcast.last`, in the order of VMIDs: a successor of
+    /// this leader goes on after the last member in the log.
     fn signal_members(&self, leader: &mut Leader<'_>, broadcast: &Broadcast) {
         let Broadcast { from, kill, .. } = *broadcast;
         let mut last = broadcast.last;
@@ -76,7 +76,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// As a new leader: goes on with a signal for all whose operations were the last ones in the log of the previous leader.
+    /// As a new leader: completes a signal for all, whose first operations were the last ones in the log of the previous
+    /// leader.
     pub(in crate::node) fn end_broadcast(&self, leader: &LeaderTables<'_>, broadcast: &Broadcast) {
         self.signal_members(&mut leader.lock(), broadcast);
         let us = self.identity.vmid;
@@ -91,7 +92,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Handles the answer of a member to a forwarded signal. Returns false if no such signal was
+    /// As the leader: handles the answer of a member to a forwarded signal. Returns false if no such signal was
     /// sent to it.
     pub(crate) fn signal_answered(&self, from: Vmid, seq: u64, result: Result<(), Errno>) -> bool {
         let Some(leader) = self.leading() else {

@@ -29,25 +29,24 @@ const MAX_PENDING: usize = if cfg!(loom) {
 struct PendingKill<'n, 'm, P: Pal> {
     kill: PidKill,
     request: Request<'n, 'm, P>,
-    /// The member that was asked; none if it is signalled through the leader.
+    /// The member that the signal was sent to; `None` if it was sent through the leader.
     owner: Option<Vmid>,
 }
 
 /// A call that signals a group.
 pub(in crate::node) struct GroupKill<'n, 'm, P: Pal> {
     node: &'n Node<'m, P>,
-    asked: [Option<PendingKill<'n, 'm, P>>; MAX_PENDING],
+    /// The signals whose answers the call waits for.
+    pending: [Option<PendingKill<'n, 'm, P>>; MAX_PENDING],
     /// The signals for members that could not be reached: the leader is asked to send them.
     unreached: heapless::Vec<PidKill, MAX_PENDING>,
     /// The time limit for room to send signals through the leader, for all of them together.
     leader_wait: Wait<'n>,
     /// The result of `kill(2)`: success if any member could be signalled.
     outcome: Result<(), Error>,
-    /// A member was not signalled, since there was no room for that in time.
+    /// The error of the call if there was no room in time to signal a member.
     cut_short: Option<Error>,
 }
-
-impl<P: Pal> Node<'_, P> {}
 
 impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
     /// Merges the outcome for one member into that of the call.
@@ -62,11 +61,11 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
     fn has_room(&self) -> bool {
         let quarter = self.node.config.capacities.waiters / 4;
         let limit = quarter.clamp(1, MAX_PENDING);
-        self.asked.iter().flatten().count() < limit
+        self.pending.iter().flatten().count() < limit
     }
 
     fn keep(&mut self, kill: PidKill, request: Request<'n, 'm, P>, owner: Option<Vmid>) {
-        if let Some(place) = self.asked.iter_mut().find(|place| place.is_none()) {
+        if let Some(place) = self.pending.iter_mut().find(|place| place.is_none()) {
             *place = Some(PendingKill {
                 kill,
                 request,
@@ -80,17 +79,17 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
     /// requests.
     fn poll_answers(&mut self, first: Option<WaitToken>) {
         for at in 0..MAX_PENDING {
-            let place = self.asked.get_mut(at);
+            let place = self.pending.get_mut(at);
             let answered = place.and_then(|place| {
-                let asked = place.as_mut()?;
-                let others = first.filter(|first| asked.request.token() != Some(*first));
+                let pending = place.as_mut()?;
+                let others = first.filter(|first| pending.request.token() != Some(*first));
                 let target = others.map(|first| WakeTarget::Waiter(first.name()));
-                let polled = asked.request.poll_step(target, &mut ReplyData::none());
+                let polled = pending.request.poll_step(target, &mut ReplyData::none());
                 let Poll::Ready(outcome) = polled else {
                     return None;
                 };
-                let asked = place.take()?;
-                Some((asked.kill, asked.owner, outcome))
+                let pending = place.take()?;
+                Some((pending.kill, pending.owner, outcome))
             });
             match answered {
                 None => {}
@@ -116,17 +115,17 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
 
     /// Returns the waiter of the first request without an answer.
     fn first_request(&self) -> Option<WaitToken> {
-        let mut waiting = self.asked.iter().flatten();
-        waiting.find_map(|asked| asked.request.token())
+        let mut waiting = self.pending.iter().flatten();
+        waiting.find_map(|pending| pending.request.token())
     }
 }
 
-/// A call that is dropped waits no longer. The members without an answer are signalled, but the signals may
-/// still be pending.
+/// A dropped call waits for no answer. Its signals are sent; those that went through the leader may still be
+/// pending there, so later ones must not overtake them.
 impl<P: Pal> Drop for GroupKill<'_, '_, P> {
     fn drop(&mut self) {
-        let mut waiting = self.asked.iter().flatten();
-        if waiting.any(|asked| asked.owner.is_none()) {
+        let mut waiting = self.pending.iter().flatten();
+        if waiting.any(|pending| pending.owner.is_none()) {
             self.node.note_forwarded();
         }
     }
@@ -169,7 +168,7 @@ calls! {
         };
         let mut call = GroupKill {
             node: self.node(),
-            asked: [const { None }; MAX_PENDING],
+            pending: [const { None }; MAX_PENDING],
             unreached: heapless::Vec::new(),
             leader_wait: limits.not_after(answer_deadline).wait(),
             outcome: Err(Error::NoSuchProcess),
@@ -243,11 +242,11 @@ calls! {
         owner: Vmid,
     ) -> () {
         if !call.has_room() {
-            return wait!(self.kill_member_via_leader(call, kill));
+            return wait!(self.kill_member_without_answer(call, kill));
         }
         match call.node.begin_call(owner, &Message::PidKill(kill)) {
             Ok(request) => call.keep(kill, request, Some(owner)),
-            Err(Error::Full(_)) => wait!(self.kill_member_via_leader(call, kill)),
+            Err(Error::Full(_)) => wait!(self.kill_member_without_answer(call, kill)),
             Err(_) => wait!(self.kill_member_at_leader(call, kill)),
         }
     }
@@ -256,20 +255,20 @@ calls! {
     /// signal of this process is pending at the leader.
     fn kill_member_at_leader(&self, call: &mut GroupKill<'_, 'm, P>, kill: PidKill) -> () {
         if !call.has_room() {
-            return wait!(self.kill_member_via_leader(call, kill));
+            return wait!(self.kill_member_without_answer(call, kill));
         }
         match call
             .node
             .begin_call(self.leader_vmid(), &through_leader(kill))
         {
             Ok(request) => call.keep(kill, request, None),
-            Err(Error::Full(_)) => wait!(self.kill_member_via_leader(call, kill)),
+            Err(Error::Full(_)) => wait!(self.kill_member_without_answer(call, kill)),
             Err(error) => call.note(Err(error)),
         }
     }
 
     /// Asks the leader to signal a member, without an answer.
-    fn kill_member_via_leader(&self, call: &mut GroupKill<'_, 'm, P>, kill: PidKill) -> () {
+    fn kill_member_without_answer(&self, call: &mut GroupKill<'_, 'm, P>, kill: PidKill) -> () {
         let message = through_leader(kill);
         let pending = Undo::new(|| self.note_forwarded());
         let sent = wait!(self.send_to(self.leader_vmid(), &message, call.leader_wait));
@@ -303,7 +302,7 @@ calls! {
             call.poll_answers(None);
             wait!(self.kill_unreached(call));
             let Some(first) = call.first_request() else {
-                if call.asked.iter().flatten().next().is_none() {
+                if call.pending.iter().flatten().next().is_none() {
                     break;
                 }
                 // This process has answered its own request at once.

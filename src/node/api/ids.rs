@@ -24,7 +24,7 @@ impl<P: Pal> Node<'_, P> {
         self.new_vmid_in(wait)
     }
 
-    /// At the leader: admits a process that will connect with a VMID which the leader has not given out, for
+    /// As the leader: admits a process that will connect with a VMID which the leader has not given out, for
     /// example a program in C that its launcher has numbered. Needed with [`Admission::Known`] only. VMIDs
     /// should be announced in about rising order: if very many are announced that no process uses, the
     /// lowest are not admitted any more.

@@ -100,8 +100,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Returns the request instead of one for a signal that is to come after others for the same member, if that has not
-    /// rejoined: those others wait for it, so this one must go the same way.
+    /// Returns the request that replaces one for a signal, if the signal is for a member that has not rejoined: earlier
+    /// signals for the member wait at the leader, so this one must be queued behind them.
     fn in_order<'a>(&self, message: &Message<'a>, to: Option<Vmid>) -> Option<Message<'a>> {
         let Message::KillOrdered { kill, .. } = *message else {
             return None;
@@ -125,8 +125,8 @@ impl<'m, P: Pal> Node<'m, P> {
         checked
     }
 
-    /// As the leader: does what follows from a request that has changed the tables, which are unlocked. `other` is the
-    /// other process that it is about.
+    /// As the leader: sends the messages of a request that has changed the tables, and does the rest of its work. The
+    /// tables are unlocked. `other` is the process that the request is about.
     #[inline]
     fn follow_change(
         &self,
@@ -155,7 +155,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: returns how the process is connected with this one that a request is about, if it is about one.
+    /// As the leader: returns how the process `other`, which a request is about, is connected with this one. A
+    /// request about no process has `None`.
     #[inline]
     fn presence(&self, other: Option<Vmid>, message: &Message<'_>) -> Presence {
         other.map_or(Presence::Absent, |other| self.presence_of(other, message))

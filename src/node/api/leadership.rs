@@ -1,4 +1,5 @@
-//! The duties of the leader: it answers HELLO, sends notifications, and leaves last.
+//! The duties of the leader: it answers HELLO, abandons processes that are started and never join, ends its own
+//! process, and leaves last or hands the family over.
 
 use crate::config::Config;
 use crate::error::Error;
@@ -58,8 +59,8 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
-    /// As the leader: abandons a process that is being started, whose parent has ended, and that has not joined in
-    /// time: one, of whose resources it reclaims a portion, since others are served before the next. Returns when to
+    /// As the leader: abandons one process that is being started, whose parent has ended, and that has not joined in
+    /// time. Reclaims one portion of its resources: the worker serves others before the next portion. Returns when to
     /// check again, if before `until`.
     pub(crate) fn poll_starts(&self, until: Deadline) -> Deadline {
         let Some(leader) = self.leading() else {
@@ -67,14 +68,14 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let limits = &self.leader_limits.starts;
         // If a leader that closes abandoned a start, its resources would not be reclaimed any more.
-        if !limits.is_needed.load(Ordering::SeqCst) || self.phase() >= Phase::Closing {
+        if !limits.is_armed.load(Ordering::SeqCst) || self.phase() >= Phase::Closing {
             return until;
         }
         let now = self.pal.now();
         let (overdue, parent) = {
             let mut leader = leader.lock();
             let Some((first, vmid)) = leader.processes().first_orphaned_start() else {
-                limits.is_needed.store(false, Ordering::SeqCst);
+                limits.is_armed.store(false, Ordering::SeqCst);
                 return until;
             };
             let last = leader.processes().last_orphaned_start();
@@ -92,7 +93,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             (vmid, leader.processes().parent_of_start(vmid))
         };
-        // Only at the end: a parent that asks again finds nothing of it.
+        // Only after all is reclaimed: a parent that is notified, and asks the leader, finds nothing of the process.
         if self.reclaim_all(overdue, &self.leader_limits.overdue_start)
             && let Some(parent) = parent
         {
@@ -101,7 +102,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Deadline::Now
     }
 
-    /// On the leader: ends its own process for the family, and reclaims all its resources.
+    /// As the leader: ends its own process for the family, and reclaims all its resources.
     pub(in crate::node) fn end_own_process(&self, leader: &LeaderTables<'m>) {
         let us = self.identity.vmid;
         self.release_all_ids(|range| {

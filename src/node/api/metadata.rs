@@ -10,7 +10,8 @@ use crate::{Pid, Vmid};
 
 /// # Metadata
 impl<P: Pal> Node<'_, P> {
-    /// Returns the user and group of a pid, anywhere in the family.
+    /// Returns the user ID and the group ID of a process anywhere in the family, in this order. Blocks for the answer of
+    /// that process.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] with the error of its
@@ -19,8 +20,8 @@ impl<P: Pal> Node<'_, P> {
         self.credentials_in(pid, wait)
     }
 
-    /// Reads the path of a pid's executable, working directory or root, anywhere in the family.
-    /// Returns the path's length; the path is at the start of `path`, without its NUL.
+    /// Reads the path of a process's executable, working directory or root directory, anywhere in the family. Blocks for
+    /// the answer of that process. Returns the path's length in bytes; the path is at the start of `path`, without its NUL.
     ///
     /// # Errors
     /// As [`Node::credentials`]; [`Error::Invalid`] if `what` is no path or the path is longer than

@@ -17,8 +17,8 @@ pub(crate) struct Parent {
     /// The connection with the parent is closed. The leader, if it can, reports whether the parent
     /// has ended.
     has_gone: bool,
-    /// The embedder was notified that the process which started this one is gone.
-    is_left: bool,
+    /// The embedder was notified that the process which started this one has left.
+    is_departure_reported: bool,
 }
 
 impl Parent {
@@ -28,7 +28,7 @@ impl Parent {
             pid,
             is_watched: false,
             has_gone: false,
-            is_left: false,
+            is_departure_reported: false,
         }
     }
 }
@@ -74,7 +74,7 @@ impl<P: Pal> Node<'_, P> {
     /// Handles the end of a connection with a process that may have been the parent, or the leader.
     pub(crate) fn handle_parent_gone(&self, vmid: Vmid) {
         let counts = !self.leader_reports_ends();
-        let (is_told, has_left) = {
+        let (is_notified, has_left) = {
             let mut parent = self.parent.lock();
             parent.has_gone |= parent.vmid == Some(vmid);
             let ends = counts && parent.has_gone && parent.vmid.is_some();
@@ -82,11 +82,11 @@ impl<P: Pal> Node<'_, P> {
                 parent.vmid = None;
                 parent.pid = None;
             }
-            let has_left = Some(vmid) == self.identity.parent && !parent.is_left;
-            parent.is_left |= has_left;
+            let has_left = Some(vmid) == self.identity.parent && !parent.is_departure_reported;
+            parent.is_departure_reported |= has_left;
             (ends && parent.is_watched, has_left)
         };
-        if is_told {
+        if is_notified {
             self.enqueue_upcall(Upcall::ParentEnded(None));
         }
         if has_left {

@@ -151,7 +151,7 @@ impl CallQueue {
         get(&self.all) != 0
     }
 
-    /// All calls that may proceed.
+    /// Returns the calls that may proceed.
     pub(super) fn wakes(&self) -> WakeSet {
         WakeSet {
             first: get(&self.first),

@@ -44,8 +44,8 @@ where
         }
     }
 
-    /// Whether another process has changed the value since this one last used it, and whether one
-    /// died while it held it to change.
+    /// Returns whether another process has changed the value since this one last used it, and whether a
+    /// process died while it held the value to change it.
     pub fn status(&self) -> ValueStatus {
         self.status
     }
@@ -125,8 +125,8 @@ impl<'s, 'n, 'm, P: Pal, T: IntoBytes + Immutable> Writer<'s, 'n, 'm, P, T> {
         self.shared
     }
 
-    /// Whether another process has changed the value since this one last used it, and whether one
-    /// died while it held it to change.
+    /// Returns whether another process has changed the value since this one last used it, and whether a
+    /// process died while it held the value to change it.
     pub fn status(&self) -> ValueStatus {
         self.status
     }
@@ -136,7 +136,7 @@ impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
     /// Returns a fencing number, as [`Node::sync_fencing_number`](crate::Node::sync_fencing_number).
     ///
     /// # Errors
-    /// As there.
+    /// As [`Node::sync_fencing_number`](crate::Node::sync_fencing_number).
     pub fn fencing_number(&self, wait: Wait<'_>) -> Result<Option<u64>, Error> {
         let shared = self.shared;
         shared.node.sync_fencing_number(shared.opened.handle, wait)
@@ -145,7 +145,7 @@ impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
     /// [`Writer::fencing_number`] as a future.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Writer::fencing_number`].
     pub async fn fencing_number_async(&self, wait: Wait<'_>) -> Result<Option<u64>, Error> {
         let shared = self.shared;
         let number = shared

@@ -5,14 +5,14 @@ use crate::node::Node;
 use crate::pal::{Deadline, Pal};
 
 impl<P: Pal> Node<'_, P> {
-    /// At the leader, after each operation that may revoke leases: has the worker enforce their limit.
+    /// As the leader, after each operation that may revoke leases: has the worker enforce their limit.
     pub(in crate::node) fn note_revocations(&self, leader: &Leader<'_>) {
         if self.config.lease_limit.is_some() && leader.leases().first_revocation().is_some() {
             self.enforce(&self.leader_limits.revocations);
         }
     }
 
-    /// At the leader: closes the connection of a member that has not returned a lease in time. Returns
+    /// As the leader: closes the connection of a member that has not returned a lease in time. Returns
     /// when to run again, if before `until`.
     pub(crate) fn poll_revocations(&self, until: Deadline) -> Deadline {
         let Some(limit) = self.config.lease_limit else {

@@ -20,7 +20,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// False if some message has no room at present.
+    /// Like [`Node::send_client_messages`], now only. Returns false if some message has no room at present.
     fn try_send_client_messages(&self, slot_index: u32) -> bool {
         let Some(slot) = self.sync_handles.slots.get(slot_index as usize) else {
             return true;
@@ -84,7 +84,7 @@ impl<'m, P: Pal> Node<'m, P> {
         all
     }
 
-    /// At the leader: handles a message of this process itself about a handle.
+    /// As the leader: handles a message of this process itself about a handle.
     ///
     /// # Errors
     /// [`Error::NotLeader`] if this process is not the leader, [`Error::Invalid`] if the message violates the protocol, [`Error::Refused`] (`ENOMEM`) if there is no room for the handle.
@@ -120,7 +120,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.send_output(Sender::Call);
     }
 
-    /// At the leader: passes the messages of its own client to the server.
+    /// As the leader: passes the messages of its own client to the server.
     fn exchange_locally(&self, slot: &Slot<'m>) {
         let Some(leader) = self.leading() else { return };
         let us = self.identity.vmid;
@@ -158,7 +158,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// At the leader: delivers a message to its own client, under the lock of the tables. Returns the slot, for
+    /// As the leader: delivers a message to its own client, under the lock of the tables. Returns the slot, for
     /// [`Node::on_local_delivery`].
     pub(in crate::node) fn deliver_locally(
         &self,
@@ -194,7 +194,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// At the leader: handles a client's message. Returns false if the caller has to process the
+    /// As the leader: handles a client's message. Returns false if the caller has to process the
     /// frame again later.
     pub(crate) fn on_client_sync(
         &self,
@@ -238,7 +238,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(true)
     }
 
-    /// At the leader: handles the note of a client that an owner died.
+    /// As the leader: handles the note of a client that an owner died.
     pub(crate) fn on_client_sync_note(
         &self,
         from: Vmid,
@@ -302,7 +302,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// At the leader: reclaims the leases of a process that has ended.
+    /// As the leader: reclaims the leases of a process that has ended.
     pub(crate) fn reclaim_leases(&self, vmid: Vmid) {
         let Some(leader) = self.leading() else { return };
         let mut left = u64::MAX;

@@ -37,7 +37,7 @@ impl SyncHandle {
         self.id
     }
 
-    /// Its slot in this process, and the generation of that slot. Other processes have other slots.
+    /// Returns the handle's slot in this process, and the generation of that slot. Other processes have other slots.
     #[cfg(feature = "capi")]
     pub(crate) const fn slot_and_generation(&self) -> (u32, u32) {
         (self.slot_index, self.generation)

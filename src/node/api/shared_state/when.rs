@@ -124,14 +124,14 @@ impl<P: Pal, T> Drop for ValueWait<'_, '_, '_, P, T> {
     }
 }
 
-/// The text of both forms: `$acquire` runs [`Node::acquire_when`] with the watch.
+/// The body of each call and of its future: `$acquire` runs [`Node::acquire_when`] with the two closures.
 macro_rules! when {
     ($self:ident, $state:expr, $is_it:ident, |$read:ident, $accepts:ident| $acquire:expr) => {{
-        let mut watch = ValueWait::begin($self)?;
+        let mut value_wait = ValueWait::begin($self)?;
         let $read = super::shared::read_value;
-        let $accepts = |copy: &_, state| watch.accepts(copy, state, &mut $is_it);
+        let $accepts = |copy: &_, state| value_wait.accepts(copy, state, &mut $is_it);
         let acquired = $acquire?;
-        watch.end($state, acquired)
+        value_wait.end($state, acquired)
     }};
 }
 
@@ -182,7 +182,8 @@ where
     /// value that the predicate has accepted: a monitor, as a mutex with a condition variable. The
     /// call sleeps as [`Shared::wait_for`], and misses no value that stays.
     ///
-    /// An owner's death that nobody has handled ends the wait, too, as there.
+    /// The death of an owner ends the wait, too, as in [`Shared::wait_for`], until a caller has acquired the value to
+    /// change it after the death.
     ///
     /// If several processes wait, a change wakes them all; they get the value in the order in which
     /// their requests arrive at the leader, and those whose predicate is not fulfilled any more

@@ -99,7 +99,7 @@ impl<P: Pal> Barrier<'_, '_, P> {
     /// Like [`Shared::owner_deaths`](crate::Shared::owner_deaths).
     ///
     /// # Errors
-    /// As there.
+    /// As [`Shared::owner_deaths`](crate::Shared::owner_deaths).
     pub fn owner_deaths(&self) -> Result<u32, Error> {
         self.state.owner_deaths()
     }
@@ -178,7 +178,7 @@ impl<P: Pal> Barrier<'_, '_, P> {
         self.count(self.state.write(wait)?, 1, 0).map(drop)
     }
 
-    /// Like [`Barrier::remove_party`]. A dropped future has removed nobody.
+    /// Like [`Barrier::remove_party`]. A dropped future has removed no party.
     ///
     /// # Errors
     /// As [`Barrier::remove_party`].

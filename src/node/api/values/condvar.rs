@@ -17,7 +17,7 @@ use crate::pal::Pal;
 /// # Order
 /// A notification wakes all waiters; they get the value in the order in which their requests reach
 /// the leader. There is no way to wake only one, because the shared state behind it has to be taken
-/// from all that wait. A notification between the begin of a wait and its sleep is not lost. A wait
+/// from all that wait. A notification between the beginning of a wait and its sleep is not lost. A wait
 /// may end without a notification, as with `pthread_cond_wait`, so callers check the condition again.
 ///
 /// # Death

@@ -123,7 +123,7 @@ where
     /// Like [`Shared::owner_deaths`](crate::Shared::owner_deaths).
     ///
     /// # Errors
-    /// As there.
+    /// As [`Shared::owner_deaths`](crate::Shared::owner_deaths).
     pub fn owner_deaths(&self) -> Result<u32, Error> {
         self.value.owner_deaths()
     }

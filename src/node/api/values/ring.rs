@@ -8,7 +8,7 @@ use crate::invariant::OrBroken;
 use crate::shared_state::Client;
 use crate::store::copy;
 
-/// The begin of the value: the items follow.
+/// The header of the value. The items follow it.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(in crate::node) struct Ring {
@@ -56,7 +56,7 @@ impl RingStep<'_> {
 }
 
 impl Ring {
-    /// A ring without items; `None` if it has no place, or if the value is longer than `limit`.
+    /// Makes a ring without items; `None` if `capacity` is 0, or if the value would be longer than `limit`.
     pub(super) fn new(capacity: u32, size: usize, limit: usize) -> Option<Ring> {
         let size = u32::try_from(size).ok()?;
         let (first, length) = (0, 0);
@@ -69,8 +69,8 @@ impl Ring {
         (capacity > 0 && ring.offset(capacity)? <= limit).then_some(ring)
     }
 
-    /// Returns the ring in a value, which other processes have written; this one without items if there is none
-    /// yet. `None` if it is that of another kind of queue.
+    /// Returns the ring in a value, which other processes have written; `self`, which is empty, if no process has
+    /// written the value yet. `None` if the value is that of a queue with another capacity or item size.
     pub(super) fn read(self, value: &[u8]) -> Option<Ring> {
         if value.is_empty() {
             return Some(self);

@@ -82,7 +82,7 @@ impl<P: Pal> Semaphore<'_, '_, P> {
     /// Like [`Shared::owner_deaths`](crate::Shared::owner_deaths).
     ///
     /// # Errors
-    /// As there.
+    /// As [`Shared::owner_deaths`](crate::Shared::owner_deaths).
     pub fn owner_deaths(&self) -> Result<u32, Error> {
         self.permits.owner_deaths()
     }
