@@ -1,4 +1,5 @@
-//! Heartbeats on secure streams, so that no two processes use the same thing after the host has cut a stream.
+//! Heartbeats on secure streams, so that no two processes use the same lock, lease or ID after the host has cut a
+//! stream.
 //!
 //! A member sends the leader a heartbeat four times in each limit of silence, with the time at which it
 //! sent it, and the leader sends it back. The member uses what it was given (delegated files, leases,
@@ -8,9 +9,9 @@
 //!
 //! A leader that has lost a member answers it no more. It keeps all that the member had for a quarter
 //! more than the limit, and only then reclaims it and reports the end of the process. An authenticated
-//! end of the stream frees it at once: a member ends its stream after it has stopped using these things.
+//! end of the stream frees it at once: a member ends its stream after it has stopped using what it was given.
 //!
-//! This needs clocks that advance at about the same rate, and nothing else of them.
+//! The clocks of the leader and its members must advance at about the same rate; nothing else is assumed of them.
 
 use core::time::Duration;
 
@@ -44,7 +45,7 @@ pub(in crate::node) struct Contact {
     next: AtomicU64,
     /// The leader may have given to others what this process had.
     is_cut_off: AtomicBool,
-    /// The embedder was notified of that.
+    /// The embedder was notified that this process is cut off.
     is_announced: AtomicBool,
 }
 
@@ -138,8 +139,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Returns true if this process has written to the leader, and the leader has not even said whether it
-    /// answers heartbeats. If the host has cut the stream it never will.
+    /// Returns true if this process has sent HELLO to the leader, and the leader's HELLO has not come, which states
+    /// whether it answers heartbeats. If the host has cut the stream it never comes.
     fn is_hello_unanswered(&self) -> bool {
         let has_written = self.contact.has_written.load(Ordering::SeqCst);
         has_written && !self.extended.load(Ordering::SeqCst)
@@ -205,7 +206,8 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
-    /// Notifies the embedder, once, and closes the connection with the leader. For the worker.
+    /// In the worker: notifies the embedder, once, that this process is cut off, and closes the connection with the
+    /// leader.
     fn announce_cut_off(&self) {
         if self.contact.is_announced.swap(true, Ordering::SeqCst) {
             return;
@@ -231,9 +233,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// The connection with a peer is about to be closed. If it is that with the leader, this process
-    /// uses from now on nothing any more that the leader has given it: the leader may reclaim it as soon
-    /// as the stream has ended.
+    /// Stops this process from using what the leader has given it, if the peer is the leader: the connection is about to
+    /// be closed, and the leader may reclaim what it has given as soon as the stream has ended.
     pub(in crate::node) fn end_contact(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -293,15 +294,15 @@ impl<'m, P: Pal> Node<'m, P> {
         !matches!(self.put(peer, 0, &answer), Err(Error::Full(_)))
     }
 
-    /// Returns the time at which the resources of a lost peer are reclaimed; none if the peer was not lost.
+    /// Returns the time at which the resources of a lost peer are reclaimed; `None` if the peer was not lost.
     pub(in crate::node) fn kept_until(peer: &PeerRef<'_, 'm, P::Stream>) -> Option<Time> {
         let until = || Time(peer.kept_until.load(Ordering::SeqCst));
         P::MAY_BE_SECURE.then(until).filter(|until| until.0 != 0)
     }
 
-    /// Returns true if a peer that is lost keeps what it has for now, since its process may still use it.
-    /// The first call closes its streams.
-    pub(in crate::node) fn keeps_possessions(
+    /// As the leader: returns true if a lost peer keeps its resources for now, since its process may still use them. The
+    /// first call closes its streams.
+    pub(in crate::node) fn keeps_resources(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         rx: &mut RxHalf<'m, P::Stream>,

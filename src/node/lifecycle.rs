@@ -89,7 +89,7 @@ impl<P: Pal> Node<'_, P> {
         self.shut_down_in(limit)
     }
 
-    /// Ends the calls, and has the worker send what is left.
+    /// Ends the waiting calls, and has the worker send the frames in the send queues.
     fn begin_shutdown(&self) {
         self.advance_phase(Phase::Flushing);
         self.waiters.fail(None, Error::ShuttingDown);
@@ -113,7 +113,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Returns true if a send queue still holds bytes that were accepted for sending.
-    fn unsent(&self) -> bool {
+    fn has_unsent(&self) -> bool {
         self.peers.all().any(|peer| {
             // Another thread may have found the half locked and left its frame, so this flushes. It
             // does not notify the thread that shuts down, which is the caller: that thread would
@@ -161,9 +161,9 @@ calls! {
             let is_over = self.phase() != Phase::Flushing;
             is_flushed = self.has_handed_over()
                 || !is_over
-                    && !self.unsent()
+                    && !self.has_unsent()
                     && !self.awaits_c_server()
-                    && self.has_leader_all();
+                    && self.has_leader_handled_all();
             is_over || is_flushed
         }));
         self.advance_phase(Phase::Closing);

@@ -1,5 +1,5 @@
-//! The leader's node reclaims what a process had that is gone, in portions: between them the leader's
-//! tables are free, and the worker serves others.
+//! The leader's node reclaims the resources of a process that is gone, in portions: between two portions the
+//! leader's tables are unlocked, and the worker serves others.
 
 use crate::leader::{Leader, Op, Outcome};
 use crate::node::{LeaderTables, Node, PeerRef, Phase, Sender};
@@ -7,16 +7,17 @@ use crate::pal::Pal;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::{Id, Vmid};
 
-/// The work that is left to reclaim the resources of a process: first its file locks, then its leases, its
-/// children, the IDs that it gave away and its own ones. The last step is its end itself: it is reported
-/// when all that the process had is free. The step is in the upper bits, the rest of that step in the lower ones.
+/// The work that remains to reclaim the resources of a process: first its file locks, then its leases, its
+/// children, the IDs that it gave to processes which have not connected, and its own IDs. The last step reports the
+/// end of the process, when all its resources are free. The step is in the upper bits, the rest of that step in the
+/// lower ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Reclaim(u64);
 
 impl Reclaim {
     const SHIFT: u32 = 60;
     const REST: u64 = (1 << Reclaim::SHIFT) - 1;
-    const LEFT: u64 = 1;
+    const END: u64 = 1;
     const RANGES: u64 = 2;
     const GRANTS: u64 = 3;
     const CHILDREN: u64 = 4;
@@ -35,9 +36,9 @@ impl Reclaim {
         self.0 >> Reclaim::SHIFT == other.0 >> Reclaim::SHIFT
     }
 
-    /// Returns true if only the end itself is left.
-    fn has_nothing(self) -> bool {
-        self <= Reclaim::step(Reclaim::LEFT)
+    /// Returns true if all resources are free, and only the end of the process remains to be reported.
+    fn has_freed_all(self) -> bool {
+        self <= Reclaim::step(Reclaim::END)
     }
 
     /// Returns the operation that reclaims the next portion.
@@ -59,7 +60,7 @@ impl Reclaim {
         }
     }
 
-    /// Returns the work that is left after a portion with this `rest`.
+    /// Returns the work that remains after a portion that leaves this `rest` of its step.
     fn after(self, rest: u64) -> Reclaim {
         let step = self.0 >> Reclaim::SHIFT;
         match step.checked_sub(1) {
@@ -70,7 +71,7 @@ impl Reclaim {
     }
 }
 
-/// The work that is left to reclaim the resources of one process. Only the worker changes it.
+/// The work that remains to reclaim the resources of one process. Only the worker changes it.
 pub(crate) struct AtomicReclaim {
     /// The VMID of the process; 0 if nothing was begun.
     of: AtomicU32,
@@ -104,7 +105,7 @@ impl AtomicReclaim {
     }
 }
 
-/// Returns the work that is left after an operation that did a portion.
+/// Returns the rest of a step after an operation that did a portion of it.
 pub(in crate::node) fn remaining(outcome: Outcome) -> u64 {
     match outcome {
         Outcome::Remaining(left) => left,
@@ -113,7 +114,7 @@ pub(in crate::node) fn remaining(outcome: Outcome) -> u64 {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// On the leader: reclaims a portion of what a process had that is gone. Returns what is left.
+    /// As the leader: reclaims a portion of the resources of a process that is gone. Returns the work that remains.
     fn reclaim_portion(&self, leader: &LeaderTables<'m>, vmid: Vmid, left: Reclaim) -> Reclaim {
         let (outcome, has_orphans) = {
             let mut leader = leader.lock();
@@ -130,12 +131,12 @@ impl<'m, P: Pal> Node<'m, P> {
         self.send_output(Sender::Call);
         let next = left.after(remaining(outcome));
         if self.config.keep_ranges_of_dead && next == Reclaim::step(Reclaim::RANGES) {
-            return Reclaim::step(Reclaim::LEFT);
+            return Reclaim::step(Reclaim::END);
         }
         next
     }
 
-    /// On the leader: reclaims all that a process had which is gone, portion by portion.
+    /// As the leader: reclaims all resources of a process that is gone, portion by portion.
     pub(in crate::node) fn reclaim_process(&self, leader: &LeaderTables<'m>, vmid: Vmid) {
         let mut left = Reclaim::START;
         while left != Reclaim::DONE {
@@ -143,9 +144,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// On the leader: reclaims all that a process had which has ended without a connection.
+    /// As the leader: reclaims all resources of a process that has no connection and has ended, or never comes.
     pub(crate) fn reclaim_absent(&self, vmid: Vmid) {
-        // If the leader itself closes, the others live on, so nothing is released.
+        // If the leader itself closes, the members live on, so nothing is released.
         if let Some(leader) = self.leading()
             && self.phase() < Phase::Closing
         {
@@ -153,16 +154,13 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// On the leader: reclaims a portion of all that a peer had whose process has ended, before its end is
-    /// reported. Returns whether that was all; the worker serves others before it calls again.
-    pub(in crate::node) fn reclaim_possessions_of(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-    ) -> bool {
-        self.reclaim_until(peer.vmid(), &peer.reclaim_left, Reclaim::has_nothing)
+    /// As the leader: reclaims a portion of the resources of a peer whose process has ended, before the end is
+    /// reported. Returns true if all are free; else the worker serves others before it calls this again.
+    pub(in crate::node) fn reclaim_resources_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        self.reclaim_until(peer.vmid(), &peer.reclaim_left, Reclaim::has_freed_all)
     }
 
-    /// Like [`Node::reclaim_possessions_of`], and then the end of the process is reported.
+    /// Like [`Node::reclaim_resources_of`], and then reports the end of the process.
     pub(in crate::node) fn reclaim_all_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         self.reclaim_all(peer.vmid(), &peer.reclaim_left)
     }
@@ -172,8 +170,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.reclaim_until(vmid, state, |left| left == Reclaim::DONE)
     }
 
-    /// As the leader: reclaims a portion of what a child had that the peer abandons before it has connected. Returns
-    /// whether that was all; the end of the child is not reported yet.
+    /// As the leader: reclaims a portion of the resources of a child that the peer abandons before it has connected.
+    /// Returns true if all are free; the end of the child is not reported yet.
     pub(in crate::node) fn reclaim_abandoned(
         &self,
         leader: &LeaderTables<'m>,
@@ -183,7 +181,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let child = leader.lock().starting_child(peer.vmid(), pid);
         child.is_none_or(|child| {
             self.is_connected(child)
-                || self.reclaim_until(child, &peer.reclaim_child, Reclaim::has_nothing)
+                || self.reclaim_until(child, &peer.reclaim_child, Reclaim::has_freed_all)
         })
     }
 

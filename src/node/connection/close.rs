@@ -81,7 +81,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         let is_reclaiming = is_closed && Self::kept_until(peer).is_none();
-        if !is_reclaiming && self.keeps_possessions(peer, &mut rx, &mut tx) {
+        if !is_reclaiming && self.keeps_resources(peer, &mut rx, &mut tx) {
             return Retry::Soon;
         }
         // The streams end before other processes get the locks and leases of the peer: its process may live, and must not

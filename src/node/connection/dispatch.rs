@@ -123,7 +123,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // The resources of a member that ends are free before its parent learns of the end.
         if let Message::ChildExit(exit) = message
             && self.is_last_exit(peer, exit.pid)
-            && !self.reclaim_possessions_of(peer)
+            && !self.reclaim_resources_of(peer)
         {
             return Ok(Retry::Now);
         }
@@ -164,7 +164,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(retry)
     }
 
-    /// On the leader: handles a member's announcement that its process ends. A member that has sent HELLO has
+    /// As the leader: handles a member's announcement that its process ends. A member that has sent HELLO has
     /// ended with this message; a process in C ends when it closes its streams.
     fn process_ended(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) {
         if self.is_last_exit(peer, pid) {
@@ -174,14 +174,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// On the leader: returns true if the member, which has sent HELLO, ends with that process.
+    /// As the leader: returns true if the member, which has sent HELLO, ends with that process.
     fn is_last_exit(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) -> bool {
         self.leading().is_some_and(|leader| {
             peer.is_extended() && leader.lock().processes().is_running(peer.vmid(), pid)
         })
     }
 
-    /// On the leader: records that the first frame of the peer was no HELLO. So it is a process in C, which
+    /// As the leader: records that the first frame of the peer was no HELLO. So it is a process in C, which
     /// never announces that it runs.
     fn note_without_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         let Some(leader) = self.leading() else { return };
@@ -215,7 +215,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// On the leader: handles a signal for all processes but the sender.
+    /// As the leader: handles a signal for all processes but the sender.
     fn handle_kill_all(
         &self,
         leader: &LeaderTables<'m>,
@@ -277,7 +277,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// On the leader: handles the answer of a member to a forwarded signal.
+    /// As the leader: handles the answer of a member to a forwarded signal.
     fn handle_signal_answer(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,

@@ -231,7 +231,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// At the end of this node: returns true if the leader, or its successor, has handled all frames. If not, asks it to
     /// confirm that. After the end of its process nothing matters that is left.
-    pub(in crate::node) fn has_leader_all(&self) -> bool {
+    pub(in crate::node) fn has_leader_handled_all(&self) -> bool {
         let Some(following) = self.following() else {
             return true;
         };
