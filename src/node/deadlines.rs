@@ -19,7 +19,8 @@ const MARKS: usize = 16;
 /// write to another stream.
 const MESSAGES_PER_ITERATION: u32 = 32;
 
-/// The state of the leader's node beside the leader's tables.
+/// The time limits that the leader's worker enforces, and what its node counts in a poll iteration. It is beside the
+/// leader's tables, which have no clock.
 pub(in crate::node) struct LeaderLimits {
     /// Recalls of delegated files.
     pub(in crate::node) recalls: EventLimits,
@@ -27,7 +28,7 @@ pub(in crate::node) struct LeaderLimits {
     pub(in crate::node) revocations: EventLimits,
     /// Processes that are being started and have lost their parent.
     pub(in crate::node) starts: EventLimits,
-    /// The rest of the work of reclaiming the resources of the start whose time has passed.
+    /// The work that remains to reclaim the resources of the start whose time has passed.
     pub(in crate::node) overdue_start: AtomicReclaim,
     /// How many messages of the outbox, besides answers, were handled in this poll iteration.
     sent_in_iteration: AtomicU32,
@@ -51,10 +52,10 @@ impl LeaderLimits {
 impl LeaderLimits {
     /// Returns true if an event of any kind may be outstanding.
     #[inline]
-    fn is_any_needed(&self) -> bool {
+    fn is_any_armed(&self) -> bool {
         let mut all = [&self.recalls, &self.revocations, &self.starts].into_iter();
         // All of them are for processes that know the extensions.
-        parts::EXTENSIONS && all.any(|limits| limits.is_needed.load(Ordering::SeqCst))
+        parts::EXTENSIONS && all.any(|limits| limits.is_armed.load(Ordering::SeqCst))
     }
 
     /// Begins a poll iteration.
@@ -62,8 +63,8 @@ impl LeaderLimits {
         self.sent_in_iteration.store(0, Ordering::Relaxed);
     }
 
-    /// Returns true if one more portion of work on the tables may be done in this poll iteration. It counts as many
-    /// messages.
+    /// Returns true if one more portion of work on the tables may be done in this poll iteration. A portion counts as half
+    /// of the messages of an iteration.
     pub(in crate::node) fn take_portion(&self) -> bool {
         self.sent_in_iteration
             .fetch_add(MESSAGES_PER_ITERATION / 2, Ordering::Relaxed)
@@ -76,17 +77,17 @@ impl LeaderLimits {
     }
 }
 
-/// The time limits of one kind of events, and whether the worker has to look at them.
+/// The time limits of one kind of events.
 pub(in crate::node) struct EventLimits {
-    /// There may be an event that is outstanding.
-    pub(in crate::node) is_needed: AtomicBool,
+    /// The worker checks the limits: an event may be outstanding.
+    pub(in crate::node) is_armed: AtomicBool,
     pub(in crate::node) deadlines: SpinLock<Deadlines>,
 }
 
 impl EventLimits {
     fn new(contended: Contended) -> Self {
         EventLimits {
-            is_needed: AtomicBool::new(false),
+            is_armed: AtomicBool::new(false),
             deadlines: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
         }
     }
@@ -97,14 +98,14 @@ impl EventLimits {
 pub(in crate::node) type Outstanding = (Option<(u64, Vmid)>, u64);
 
 impl<P: Pal> Node<'_, P> {
-    /// At the leader: has the worker enforce the limits of a kind of events, one of which is outstanding now.
+    /// As the leader: has the worker enforce the limits of a kind of events, one of which is outstanding now.
     pub(in crate::node) fn enforce(&self, limits: &EventLimits) {
-        if parts::EXTENSIONS && !limits.is_needed.swap(true, Ordering::SeqCst) {
+        if parts::EXTENSIONS && !limits.is_armed.swap(true, Ordering::SeqCst) {
             self.wake();
         }
     }
 
-    /// At a process that begins to lead: begins the limits of all outstanding events anew.
+    /// As a new leader: begins the limits of all outstanding events anew.
     pub(in crate::node) fn enforce_all(&self) {
         let limits = self.leader_limits;
         for limits in [&limits.recalls, &limits.revocations, &limits.starts] {
@@ -115,7 +116,7 @@ impl<P: Pal> Node<'_, P> {
     /// Enforces the limits of all kinds of events, in the worker. Returns when to run again, if before `until`.
     #[inline]
     pub(in crate::node) fn poll_limits(&self, until: Deadline) -> Deadline {
-        if self.leader_limits.is_any_needed() {
+        if self.leader_limits.is_any_armed() {
             self.poll_each_limit(until)
         } else {
             until
@@ -129,7 +130,7 @@ impl<P: Pal> Node<'_, P> {
         self.poll_starts(until)
     }
 
-    /// At the leader: closes the connection of the member whose event is the oldest outstanding one, if its time
+    /// As the leader: closes the connection of the member whose event is the oldest outstanding one, if its time
     /// is over. Returns when to run again, if before `until`.
     pub(in crate::node) fn disconnect_late(
         &self,
@@ -141,7 +142,7 @@ impl<P: Pal> Node<'_, P> {
         let Some(leader) = self.leading() else {
             return until;
         };
-        if !limits.is_needed.load(Ordering::SeqCst) {
+        if !limits.is_armed.load(Ordering::SeqCst) {
             return until;
         }
         let now = self.pal.now();
@@ -149,7 +150,7 @@ impl<P: Pal> Node<'_, P> {
             let leader = leader.lock();
             let (first, last) = outstanding(&leader);
             if first.is_none() {
-                limits.is_needed.store(false, Ordering::SeqCst);
+                limits.is_armed.store(false, Ordering::SeqCst);
             }
             (first, last)
         };

@@ -1,4 +1,5 @@
-//! The sending loop: it queues what the machines of this process have to say for its receivers.
+//! The sending loop: it takes the messages that the state machines of this process have for others, and puts each into
+//! the send queue of its receiver.
 
 use super::connection::Retry;
 use super::reply::SignalReply;
@@ -25,14 +26,14 @@ pub(in crate::node) enum Sender {
     Call,
 }
 
-/// The rest of the work for a message to this process itself, after the tables are unlocked.
+/// The rest of the work for a message of the leader to its own process, after the tables are unlocked.
 #[derive(Clone, Copy)]
-enum Here {
+enum OwnDelivery {
     Nothing,
     Answer(u64, Answer<'static>),
     Exit(ExitReport),
     /// Calls that wait for a change of the process table check again.
-    Relative,
+    ProcessTable,
     /// The sync handle in this slot has got a message.
     Sync(u32),
 }
@@ -106,16 +107,16 @@ impl<'m, P: Pal> Node<'m, P> {
                 break;
             }
             if to == self.identity.vmid {
-                let here = self.deliver_here(&outgoing, sender);
-                tables.apply(&done(id, here.is_some(), false));
+                let delivery = self.deliver_to_own(&outgoing, sender);
+                tables.apply(&transmitted_or_requeued(id, delivery.is_some(), false));
                 drop(tables);
-                if !here.is_some_and(|here| self.finish_here(leader, id, here)) {
+                if !delivery.is_some_and(|delivery| self.finish_own(leader, id, delivery)) {
                     leader.want_retry();
                     retry = retry.min(Retry::Soon);
                 }
                 continue;
             }
-            // A process that is gone needs no message.
+            // A process that has left gets no message.
             let peer = unwritten.take().or_else(|| self.peers.find(to));
             let is_extended = |peer: &PeerRef<'_, 'm, _>| peer.is_extended();
             self.begin_queuing();
@@ -123,7 +124,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 .as_ref()
                 .is_none_or(|peer| self.transmit(peer, &outgoing));
             let is_extended = peer.as_ref().is_some_and(is_extended);
-            tables.apply(&done(id, is_sent, is_extended));
+            tables.apply(&transmitted_or_requeued(id, is_sent, is_extended));
             drop(tables);
             self.end_queuing();
             unwritten = peer;
@@ -134,7 +135,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 // The worker enforces the time limit of the recall.
                 self.leader_limits
                     .recalls
-                    .is_needed
+                    .is_armed
                     .store(true, Ordering::SeqCst);
                 if sender != Sender::Worker {
                     self.wake();
@@ -148,8 +149,8 @@ impl<'m, P: Pal> Node<'m, P> {
         retry
     }
 
-    /// As a member: queues for the leader what had no room before: returns of delegated files, and messages of
-    /// the clients of shared values.
+    /// As a member: queues for the leader the messages that had no room before: returns of delegated files, messages of
+    /// the clients of shared values, and unlocks of dropped requests.
     #[inline(never)]
     fn send_member_output(&self) -> Retry {
         let deferred = &self.member_output_deferred;
@@ -164,7 +165,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Retry::Soon
     }
 
-    /// As a member: leaves to the worker what has no room now. The machines keep it as state.
+    /// As a member: has the worker send the messages that have no room now. The state machines keep them as state.
     pub(in crate::node) fn defer_member_output(&self) {
         self.member_output_deferred.store(true, Ordering::SeqCst);
         self.wake();
@@ -225,53 +226,54 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Delivers a message to this process itself, under the lock of the tables. None if there is no room.
+    /// As the leader: delivers a message to its own process, under the lock of the tables. Returns `None` if there is no
+    /// room.
     #[cfg_attr(static_library, inline(never))]
-    fn deliver_here(&self, outgoing: &Outgoing<'_>, sender: Sender) -> Option<Here> {
+    fn deliver_to_own(&self, outgoing: &Outgoing<'_>, sender: Sender) -> Option<OwnDelivery> {
         let us = self.identity.vmid;
         match outgoing.content {
-            Content::Answer(seq, answer) => Some(Here::Answer(seq, answer)),
+            Content::Answer(seq, answer) => Some(OwnDelivery::Answer(seq, answer)),
             // The worker of this process makes its own calls to the embedder.
-            Content::Exit(exit) => (sender == Sender::Worker).then_some(Here::Exit(exit)),
+            Content::Exit(exit) => (sender == Sender::Worker).then_some(OwnDelivery::Exit(exit)),
             Content::Signal(signal) => {
                 let reply = SignalReply { to: us, seq: 0 };
                 let is_full = Signal::read(us, &signal.kill)
                     .is_ok_and(|signal| !self.try_enqueue_upcall(Upcall::Signal(signal, reply)));
-                (!is_full).then_some(Here::Nothing)
+                (!is_full).then_some(OwnDelivery::Nothing)
             }
             Content::Sync(message) => {
                 let slot = self.deliver_locally(message);
-                Some(slot.map_or(Here::Nothing, Here::Sync))
+                Some(slot.map_or(OwnDelivery::Nothing, OwnDelivery::Sync))
             }
             // The leader's own process has no parent: a child that it inherited is abandoned.
-            Content::Message(Message::ProcessNote(_)) => Some(Here::Relative),
+            Content::Message(Message::ProcessNote(_)) => Some(OwnDelivery::ProcessTable),
             // The leader's own process needs no notice of what it does in its own tables.
-            Content::Message(_) => Some(Here::Nothing),
+            Content::Message(_) => Some(OwnDelivery::Nothing),
         }
     }
 
-    /// Does what is left to do for a message to this process itself. Returns false if that is impossible
-    /// now: the message is put back.
+    /// As the leader: does the rest of the work for a message to its own process. Returns false if that is impossible
+    /// now: the message is requeued.
     #[cfg_attr(static_library, inline(never))]
-    fn finish_here(&self, leader: &LeaderTables<'m>, id: OutgoingId, here: Here) -> bool {
+    fn finish_own(&self, leader: &LeaderTables<'m>, id: OutgoingId, delivery: OwnDelivery) -> bool {
         let us = self.identity.vmid;
-        match here {
-            Here::Nothing => {}
-            Here::Relative => self.waiters.wake_for_room(us),
-            Here::Answer(seq, answer) => {
+        match delivery {
+            OwnDelivery::Nothing => {}
+            OwnDelivery::ProcessTable => self.waiters.wake_for_room(us),
+            OwnDelivery::Answer(seq, answer) => {
                 if seq != 0 {
                     let delivery = self.waiters.answer_here(us, seq, &answer);
                     self.finish_delivery(&delivery);
                 }
             }
-            Here::Exit(exit) => {
+            OwnDelivery::Exit(exit) => {
                 let exit = ChildExit::of(&exit);
                 if exit.is_some_and(|exit| !self.child_ended(us, exit)) {
                     leader.lock().apply(&Op::Requeued(id));
                     return false;
                 }
             }
-            Here::Sync(slot_index) => self.on_local_delivery(slot_index),
+            OwnDelivery::Sync(slot_index) => self.on_local_delivery(slot_index),
         }
         true
     }
@@ -308,7 +310,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.begin_queuing();
             let is_sent = self.transmit(peer, &notice);
             if is_sent {
-                tables.apply(&done(notice.id, true, true));
+                tables.apply(&transmitted_or_requeued(notice.id, true, true));
             }
             drop(tables);
             self.end_queuing();
@@ -319,7 +321,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-/// As the leader: confirms in portions what was given to a process that is connected.
+/// As the leader: confirms in portions the IDs and open files that were given to a process which is connected now.
 pub(in crate::node) fn confirm_grants(leader: &LeaderTables<'_>, to: Vmid, allows_notices: bool) {
     let mut left = u64::MAX;
     while left > 0 {
@@ -335,8 +337,8 @@ pub(in crate::node) fn confirm_grants(leader: &LeaderTables<'_>, to: Vmid, allow
     }
 }
 
-/// Returns the operation that records the fate of a message.
-fn done(id: OutgoingId, is_sent: bool, is_extended: bool) -> Op<'static> {
+/// Returns the operation that records whether a message was queued for its receiver.
+fn transmitted_or_requeued(id: OutgoingId, is_sent: bool, is_extended: bool) -> Op<'static> {
     if is_sent {
         Op::Transmitted { id, is_extended }
     } else {
