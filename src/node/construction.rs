@@ -111,8 +111,8 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// Checks what a node is made of, and returns the memory that it needs. `is_secure` is whether the streams are
-    /// secure, or need not be.
+    /// Checks the configuration and the memory of a node, and returns the memory that it needs. `is_secure` is true if
+    /// the streams are secure, or need not be.
     ///
     /// # Errors
     /// As [`Node::new`].
@@ -251,13 +251,13 @@ fn new_delegated_files<'m>(
     identity: &Identity,
     limits: &Capacities,
 ) -> Result<&'m SpinLock<DelegatedFiles<'m>>, Error> {
-    let most = if identity.is_leader() {
+    let max_files = if identity.is_leader() {
         0
     } else {
         limits.max_delegated_files()
     };
     let files = arena.alloc_with(|arena| {
-        let files = DelegatedFiles::make(arena, most);
+        let files = DelegatedFiles::make(arena, max_files);
         SpinLock::new(Rank::DelegatedFiles, contended, files)
     })?;
     Ok(files)

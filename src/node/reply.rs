@@ -39,11 +39,11 @@ impl SignalReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Metadata<'a> {
-    /// Its user and group.
+    /// The user ID and the group ID of the process.
     Credentials {
-        /// The user.
+        /// The user ID.
         uid: u32,
-        /// The group.
+        /// The group ID.
         gid: u32,
     },
     /// The path that the peer requested, at most [`PATH_MAX`] bytes with its NUL.
@@ -127,7 +127,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// As a leader: handles its own process's answer to a signal that came through an earlier leader. Returns
+    /// As the leader: handles its own process's answer to a signal that came through an earlier leader. Returns
     /// false if the answer is to something else.
     fn answer_own_signal(&self, seq: u64, answer: &Answer<'_>) -> bool {
         if !Signals::is_forwarded(seq) {
@@ -140,7 +140,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Puts the reply into the send queue of the peer, which keeps `room` bytes for it. Returns false if the
-    /// answer is invalid, or the peer has asked for more than it may: it is to be disconnected.
+    /// answer is invalid, or the peer has made more requests than it may: then the caller disconnects it.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if the peer is gone.

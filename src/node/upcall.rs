@@ -63,26 +63,26 @@ pub trait Embedder<P: Pal>: Sync {
         let _ = reply.send(node, Err(Errno::ENOSYS));
     }
 
-    /// Answers a request for metadata of a pid of this process. `ESRCH` if there is no such pid,
-    /// `ENOENT` if the library OS does not have it.
+    /// Answers a request for metadata of a pid of this process. The error number is `ESRCH` if there is no such pid,
+    /// and `ENOENT` if the library OS does not have the metadata.
     fn metadata(&self, node: &Node<'_, P>, pid: Pid, what: MetaCode, reply: MetadataReply) {
         let _ = (pid, what);
         let _ = reply.send(node, Err(Errno::ENOSYS));
     }
 
-    /// A child has ended. The node calls this once for each child; [`Node::wait_child`] reaps the
+    /// Reports that a child has ended. The node calls this once for each child; [`Node::wait_child`] reaps the
     /// child.
     fn child_ended(&self, node: &Node<'_, P>, exit: &ChildExit) {
         let _ = (node, exit);
     }
 
-    /// The parent of this process has ended. The node calls this once for each parent, if
+    /// Reports that the parent of this process has ended. The node calls this once for each parent, if
     /// [`Node::watch_parent`] was called before. `parent` is the pid of the new parent, if there is one.
     fn parent_ended(&self, node: &Node<'_, P>, parent: Option<Pid>) {
         let _ = (node, parent);
     }
 
-    /// This process was cut off from the leader, which may have given to others what this process had:
+    /// Reports that this process was cut off from the leader, which may have given to others what this process had:
     /// locks, leases, IDs ([`Config::silence_limit`](crate::Config::silence_limit)). Its calls for
     /// them fail with [`Error::CutOff`](crate::Error::CutOff). It has left the family: it cannot come back under its VMID. The
     /// node calls this once.
@@ -90,19 +90,19 @@ pub trait Embedder<P: Pal>: Sync {
         let _ = node;
     }
 
-    /// Another process leads the family: this one, if `leader` is its VMID. The node calls this once for each
+    /// Reports that another process leads the family: this one, if `leader` is its VMID. The node calls this once for each
     /// leader that it follows after the first, when its calls go on. `epoch` is 1 under the first leader, and one
     /// more after each succession.
     fn leader_changed(&self, node: &Node<'_, P>, leader: Vmid, epoch: u32) {
         let _ = (node, leader, epoch);
     }
 
-    /// A process has opened a stream to this one. On the leader this is called for every member.
+    /// Reports that a process has opened a stream to this one. The leader's node calls this for every member.
     fn member_joined(&self, node: &Node<'_, P>, vmid: Vmid) {
         let _ = (node, vmid);
     }
 
-    /// The connection with a process is closed. For the process that started this one the node also
+    /// Reports that the connection with a process is closed. For the process that started this one the node also
     /// calls this if that process never opened a stream.
     fn member_left(&self, node: &Node<'_, P>, vmid: Vmid) {
         let _ = (node, vmid);
