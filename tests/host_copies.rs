@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{LONG, base, family, look, vmid};
+use common::{LONG, base, family, poll_ready, vmid};
 use copy::Copy;
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::pal::{AcceptError, ConnectError, Interest, Pal, Stream, StreamError, Token};
@@ -33,7 +33,7 @@ fn bytes_written_before_the_close_are_read() {
     let _copy = Copy::fork();
     drop(out);
     let all = Interest::READ | Interest::HANG_UP;
-    assert_eq!(look(&family.two).as_slice(), [(Token(7), all)]);
+    assert_eq!(poll_ready(&family.two).as_slice(), [(Token(7), all)]);
     let mut buffer = [0; 16];
     assert_eq!(inward.read(&mut buffer), Ok(8));
     assert_eq!(&buffer[..8], b"the last");
@@ -49,7 +49,7 @@ fn a_write_to_a_stream_closed_by_its_reader_fails() {
     let _copy = Copy::fork();
     drop(inward);
     let gone = [(Token(7), Interest::HANG_UP)];
-    assert_eq!(look(&family.one).as_slice(), gone);
+    assert_eq!(poll_ready(&family.one).as_slice(), gone);
     assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
 }
 
@@ -62,7 +62,7 @@ fn a_closed_stream_is_not_reported_any_more() {
     drop(out);
     family.two.unwatch(&inward);
     drop(inward);
-    assert!(look(&family.two).is_empty());
+    assert!(poll_ready(&family.two).is_empty());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{base, family, look, vmid, wait};
+use common::{base, family, poll_ready, vmid, wait};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::pal::{AcceptError, ConnectError, Interest, Pal, Stream, StreamError, Token};
 use libos_ipc::{Config, Identity, Vmid, Wait};
@@ -31,7 +31,7 @@ fn bytes_arrive_in_order_and_the_end_is_reported() {
     let mut buffer = [0; 16];
     assert_eq!(inward.read(&mut buffer), Err(StreamError::WouldBlock));
     family.two.watch(&inward, Token(7), Interest::READ).unwrap();
-    assert!(look(&family.two).is_empty());
+    assert!(poll_ready(&family.two).is_empty());
 
     assert_eq!(out.write(&[b"he", b"", b"ll", b"o"]), Ok(5));
     assert_eq!(out.write(&[b", you"]), Ok(5));
@@ -48,7 +48,7 @@ fn bytes_arrive_in_order_and_the_end_is_reported() {
     assert_eq!(&buffer[..10], b"hello, you");
     assert_eq!(inward.read(&mut buffer), Ok(0));
     family.two.unwatch(&inward);
-    assert!(look(&family.two).is_empty());
+    assert!(poll_ready(&family.two).is_empty());
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_full_stream_would_block_until_it_is_read() {
         }
     }
     family.one.watch(&out, Token(1), Interest::WRITE).unwrap();
-    assert!(look(&family.one).is_empty());
+    assert!(poll_ready(&family.one).is_empty());
     let mut buffer = [0; 16384];
     let mut received = 0;
     while let Ok(count) = inward.read(&mut buffer) {
@@ -121,7 +121,7 @@ fn a_stream_that_is_never_accepted_is_hung_up() {
     let family = family();
     let out = family.one.connect(vmid(2)).unwrap();
     family.one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
-    assert!(look(&family.one).is_empty());
+    assert!(poll_ready(&family.one).is_empty());
     drop(family.two);
     assert_eq!(
         wait(&family.one).as_slice(),
@@ -153,7 +153,7 @@ fn a_stale_socket_is_replaced_and_one_in_use_is_kept() {
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(error.to_string().contains("live process"), "{error}");
     // The process did not notice the attempt.
-    assert!(look(&host).is_empty());
+    assert!(poll_ready(&host).is_empty());
     let other = Host::listen(&base(&dir), vmid(1)).unwrap();
     other.connect(vmid(9)).unwrap();
 
@@ -350,22 +350,22 @@ fn a_stream_without_interest_reports_only_the_hang_up() {
         .watch(&inward, Token(2), Interest::empty())
         .unwrap();
     out.write(&[b"bytes"]).unwrap();
-    assert!(look(&family.two).is_empty());
+    assert!(poll_ready(&family.two).is_empty());
     for _ in 0..3 {
         family.two.rewatch(&inward, Token(3), Interest::READ);
-        assert_eq!(look(&family.two).as_slice(), [(Token(3), Interest::READ)]);
+        assert_eq!(poll_ready(&family.two).as_slice(), [(Token(3), Interest::READ)]);
         family.two.rewatch(&inward, Token(2), Interest::empty());
-        assert!(look(&family.two).is_empty());
+        assert!(poll_ready(&family.two).is_empty());
     }
     drop(out);
-    let reports = (0..5).filter(|_| !look(&family.two).is_empty()).count();
+    let reports = (0..5).filter(|_| !poll_ready(&family.two).is_empty()).count();
     assert!(
         reports <= 1,
         "a hang-up nobody asked for was reported {reports} times"
     );
     family.two.rewatch(&inward, Token(4), Interest::READ);
     let all = Interest::READ | Interest::HANG_UP;
-    assert_eq!(look(&family.two).as_slice(), [(Token(4), all)]);
+    assert_eq!(poll_ready(&family.two).as_slice(), [(Token(4), all)]);
 }
 
 #[test]
@@ -373,10 +373,10 @@ fn a_listener_that_is_not_watched_is_not_reported() {
     let family = family();
     family.two.watch_listener(false);
     let _out = family.one.connect(vmid(2)).unwrap();
-    assert!(look(&family.two).is_empty());
+    assert!(poll_ready(&family.two).is_empty());
     family.two.watch_listener(true);
     assert_eq!(
-        look(&family.two).as_slice(),
+        poll_ready(&family.two).as_slice(),
         [(Token::LISTENER, Interest::READ)]
     );
 }
@@ -396,7 +396,7 @@ fn every_one_of_many_ready_streams_is_reported() {
     // Nothing is read: all stay ready, and each is still reported in turn.
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..10 {
-        seen.extend(look(&family.two).iter().map(|(token, _)| token.0));
+        seen.extend(poll_ready(&family.two).iter().map(|(token, _)| token.0));
     }
     assert_eq!(seen.len(), streams.len());
 }

@@ -20,7 +20,7 @@ fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
 
-fn look<P: Pal>(node: &P) -> ReadyList {
+fn poll_ready<P: Pal>(node: &P) -> ReadyList {
     let mut ready = ReadyList::new();
     node.wait(&mut ready, Deadline::Never);
     ready
@@ -67,36 +67,36 @@ fn readiness_matches_the_state_of_the_stream() {
     let net = Net::new();
     let (one, two) = two(&net);
     let out = one.connect(vmid(2)).unwrap();
-    assert_eq!(look(&two).as_slice(), [(Token::LISTENER, Interest::READ)]);
+    assert_eq!(poll_ready(&two).as_slice(), [(Token::LISTENER, Interest::READ)]);
     two.watch_listener(false);
-    assert!(look(&two).is_empty());
+    assert!(poll_ready(&two).is_empty());
     let inward = two.accept().unwrap();
     assert_eq!(two.accept().err(), Some(AcceptError::WouldBlock));
 
     one.watch(&out, Token(1), Interest::WRITE).unwrap();
     two.watch(&inward, Token(2), Interest::READ).unwrap();
-    assert_eq!(look(&one).as_slice(), [(Token(1), Interest::WRITE)]);
-    assert!(look(&two).is_empty());
+    assert_eq!(poll_ready(&one).as_slice(), [(Token(1), Interest::WRITE)]);
+    assert!(poll_ready(&two).is_empty());
     assert_eq!(out.write(&[&[7; 20]]), Ok(16));
     assert_eq!(out.write(&[&[7; 20]]), Err(StreamError::WouldBlock));
-    assert!(look(&one).is_empty());
+    assert!(poll_ready(&one).is_empty());
     for _ in 0..2 {
-        assert_eq!(look(&two).as_slice(), [(Token(2), Interest::READ)]);
+        assert_eq!(poll_ready(&two).as_slice(), [(Token(2), Interest::READ)]);
     }
     two.rewatch(&inward, Token(3), Interest::empty());
-    assert!(look(&two).is_empty());
+    assert!(poll_ready(&two).is_empty());
     two.rewatch(&inward, Token(3), Interest::HANG_UP);
-    assert!(look(&two).is_empty());
+    assert!(poll_ready(&two).is_empty());
     drop(out);
-    assert_eq!(look(&two).as_slice(), [(Token(3), Interest::HANG_UP)]);
+    assert_eq!(poll_ready(&two).as_slice(), [(Token(3), Interest::HANG_UP)]);
     two.rewatch(&inward, Token(3), Interest::READ);
     let all = Interest::READ | Interest::HANG_UP;
-    assert_eq!(look(&two).as_slice(), [(Token(3), all)]);
+    assert_eq!(poll_ready(&two).as_slice(), [(Token(3), all)]);
     // Bytes written before the end can still be read.
     assert_eq!(inward.read(&mut [0; 20]), Ok(16));
     assert_eq!(inward.read(&mut [0; 20]), Ok(0));
     two.unwatch(&inward);
-    assert!(look(&two).is_empty());
+    assert!(poll_ready(&two).is_empty());
 }
 
 #[test]
@@ -107,15 +107,15 @@ fn a_writer_sees_that_its_reader_has_closed() {
         let (out, inward) = stream(&one, &two, 2);
         one.watch(&out, Token(1), interest).unwrap();
         drop(inward);
-        assert!(look(&one)[0].1.contains(Interest::HANG_UP));
+        assert!(poll_ready(&one)[0].1.contains(Interest::HANG_UP));
         assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
     }
     // The same holds for a stream that was never accepted.
     let out = one.connect(vmid(2)).unwrap();
     one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
-    assert!(look(&one).is_empty());
+    assert!(poll_ready(&one).is_empty());
     drop(two);
-    assert_eq!(look(&one).as_slice(), [(Token(1), Interest::HANG_UP)]);
+    assert_eq!(poll_ready(&one).as_slice(), [(Token(1), Interest::HANG_UP)]);
     assert_eq!(one.connect(vmid(2)).err(), Some(ConnectError::NotListening));
 }
 
@@ -139,7 +139,7 @@ fn pipes_and_nodes_are_reused() {
         heir.watch(&inward2, Token(2), Interest::READ).unwrap();
         drop(inward);
         drop(out);
-        assert_eq!(look(&heir)[0].0, Token(2));
+        assert_eq!(poll_ready(&heir)[0].0, Token(2));
     }
 }
 
@@ -154,7 +154,7 @@ fn every_one_of_many_ready_streams_is_reported() {
     }
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..2 {
-        let ready = look(&two);
+        let ready = poll_ready(&two);
         assert!(ready.is_full());
         seen.extend(ready.iter().map(|(token, _)| token.0));
     }
@@ -163,7 +163,7 @@ fn every_one_of_many_ready_streams_is_reported() {
     for (_, inward) in &streams[..50] {
         inward.read(&mut [0; 4]).unwrap();
     }
-    let mut left: Vec<_> = look(&two).iter().map(|(token, _)| token.0).collect();
+    let mut left: Vec<_> = poll_ready(&two).iter().map(|(token, _)| token.0).collect();
     left.sort_unstable();
     assert_eq!(left, (50..100).collect::<Vec<_>>());
 }

@@ -187,7 +187,7 @@ fn addresses_as_text_are_read_again() {
 
 /// Streams that others could read and change are used only if the embedder asks for them.
 #[test]
-fn a_node_on_a_network_needs_secure_streams_or_leave_for_plain_ones() {
+fn a_node_on_a_network_needs_secure_streams_or_the_permission_for_plain_ones() {
     let (_, one, two) = pair(tcp).unwrap();
     let memory = || vec![std::mem::MaybeUninit::uninit(); 4 << 20];
     let made = Node::new(one, Identity::LEADER, Config::DEFAULT, &mut memory()).err();

@@ -42,10 +42,10 @@ pub(crate) fn command(role: &str, base: &Path, identity: &Identity) -> Result<Co
     Ok(command)
 }
 
-/// Starts a process.
+/// Starts the program.
 ///
 /// # Errors
-/// Starts the program. The error gives advice if the system refuses, or has run out of something.
+/// The error gives advice if the system refuses, or has run out of something.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     command.spawn().map_err(|error| {
         let advice = match error.raw_os_error().map(Errno::from_raw_os_error) {
@@ -81,10 +81,10 @@ pub(crate) fn read_lines<T>(
     thread::spawn(move || {
         for line in BufReader::new(output).lines() {
             // A line that is not text is not from a process of this program.
-            let said = line
+            let message = line
                 .map_err(anyhow::Error::from)
                 .and_then(|line| line.parse());
-            if !on_line(Some(said)) {
+            if !on_line(Some(message)) {
                 return;
             }
         }
@@ -104,8 +104,8 @@ pub(crate) fn send(line: &impl fmt::Display) {
     let _ = print_line(&mut stdout().lock(), line);
 }
 
-/// Returns a flag that becomes true when the process that started this one closes its standard
-/// input, or ends. `line` is called for every line before that.
+/// Returns a flag that becomes true when the process that started this one closes the standard
+/// input of this one, or ends. `line` is called for every line before that.
 pub(crate) fn over(mut line: impl FnMut() + Send + 'static) -> Arc<AtomicBool> {
     let over = Arc::new(AtomicBool::new(false));
     thread::spawn({

@@ -14,7 +14,7 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 /// Memory and descriptors of this process.
 pub(crate) struct Resources {
     time: Duration,
-    next_look: Duration,
+    next_sample: Duration,
     pub(crate) memory: u64,
     pub(crate) descriptors: usize,
     /// The greatest memory in the first and in the last quarter of the time.
@@ -29,7 +29,7 @@ impl Resources {
         let descriptors = descriptors()?;
         Ok(Resources {
             time,
-            next_look: Duration::ZERO,
+            next_sample: Duration::ZERO,
             memory: memory()?,
             descriptors,
             early: 0,
@@ -38,11 +38,11 @@ impl Resources {
         })
     }
 
-    pub(crate) fn look(&mut self, elapsed: Duration) -> Result<()> {
-        if elapsed < self.next_look {
+    pub(crate) fn sample(&mut self, elapsed: Duration) -> Result<()> {
+        if elapsed < self.next_sample {
             return Ok(());
         }
-        self.next_look = elapsed + SAMPLE_INTERVAL;
+        self.next_sample = elapsed + SAMPLE_INTERVAL;
         (self.memory, self.descriptors) = (memory()?, descriptors()?);
         if elapsed < self.time / 4 {
             self.early = self.early.max(self.memory);

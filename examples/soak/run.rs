@@ -340,7 +340,7 @@ impl Run<'_> {
                 self.ending.push(ending);
             }
         }
-        self.resources.look(self.begin.elapsed())?;
+        self.resources.sample(self.begin.elapsed())?;
         let living = self.places.iter().flatten().count();
         self.view
             .show(self.begin.elapsed(), living, &self.totals, &self.resources);

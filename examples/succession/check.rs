@@ -1,16 +1,17 @@
-//! Finds out from what all processes have reported whether something was lost, or was in two hands.
+//! Finds out from the reports of all processes whether a change, a signal or an exit was lost, or two processes had a
+//! resource at the same time.
 
 use std::collections::BTreeMap;
 
 use crate::common::{HumanCount, SIGPWR};
-use crate::intervals::{Intervals, Thing};
+use crate::intervals::{Intervals, Resource};
 use crate::processes::{End, Process};
 use crate::record::Event;
 
 /// Checks all that the processes have reported, prints how much that was, and returns the faults. A run that
 /// was not completed is only checked for what must never happen.
 pub(crate) fn check(processes: &[Process], is_complete: bool) -> Vec<String> {
-    let mut wrong = hands(processes);
+    let mut wrong = exclusive_use(processes);
     let (changes, faults) = value(processes, is_complete);
     wrong.extend(faults);
     let (signals, faults) = signals(processes, is_complete);
@@ -30,21 +31,21 @@ fn number(count: usize) -> HumanCount {
     HumanCount(count as u64)
 }
 
-/// Nothing was in two hands.
-fn hands(processes: &[Process]) -> Vec<String> {
+/// Checks that no two processes had a resource at the same time.
+fn exclusive_use(processes: &[Process]) -> Vec<String> {
     let mut intervals = Intervals::default();
     for process in processes {
         let number = process.number;
         for entry in &process.entries {
             let time = entry.time;
             match entry.event {
-                Event::Joined { pid, .. } => intervals.begin(Thing::Id(pid), number, time),
-                Event::Took { id } => intervals.begin(Thing::Id(id), number, time),
-                Event::GivesBack { id } => intervals.end(Thing::Id(id), number, time),
-                Event::Locked { file } => intervals.begin(Thing::File(file), number, time),
-                Event::Unlocks { file } => intervals.end(Thing::File(file), number, time),
-                Event::Acquired {} => intervals.begin(Thing::Value, number, time),
-                Event::LetsGo {} => intervals.end(Thing::Value, number, time),
+                Event::Joined { pid, .. } => intervals.begin(Resource::Id(pid), number, time),
+                Event::Took { id } => intervals.begin(Resource::Id(id), number, time),
+                Event::GivesBack { id } => intervals.end(Resource::Id(id), number, time),
+                Event::Locked { file } => intervals.begin(Resource::File(file), number, time),
+                Event::Unlocks { file } => intervals.end(Resource::File(file), number, time),
+                Event::Acquired {} => intervals.begin(Resource::Value, number, time),
+                Event::LetsGo {} => intervals.end(Resource::Value, number, time),
                 Event::Ends { .. } => intervals.end_all(number, time),
                 _ => {}
             }
@@ -61,7 +62,7 @@ fn hands(processes: &[Process]) -> Vec<String> {
     intervals.faults()
 }
 
-/// The value has every change once. Returns their number.
+/// Checks that the value has every change once. Returns the number of changes.
 fn value(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
     let mut wrong = Vec::new();
     let values: Vec<&Vec<u64>> = processes

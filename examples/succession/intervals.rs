@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 /// Something that one process has at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Thing {
+pub(crate) enum Resource {
     Id(u64),
     File(u64),
     Value,
 }
 
-/// The time in which a process had a thing. It had it for certain between these two.
+/// The time in which a process had a resource. It had it for certain between these two.
 #[derive(Clone, Copy, Debug)]
 struct Interval {
     begin: u64,
@@ -22,32 +22,32 @@ struct Interval {
 /// All these times.
 #[derive(Default)]
 pub(crate) struct Intervals {
-    of: BTreeMap<Thing, Vec<Interval>>,
-    open: BTreeMap<(Thing, usize), u64>,
+    of: BTreeMap<Resource, Vec<Interval>>,
+    open: BTreeMap<(Resource, usize), u64>,
     wrong: Vec<String>,
 }
 
 impl Intervals {
-    pub(crate) fn begin(&mut self, thing: Thing, process: usize, time: u64) {
-        if self.open.insert((thing, process), time).is_some() {
+    pub(crate) fn begin(&mut self, resource: Resource, process: usize, time: u64) {
+        if self.open.insert((resource, process), time).is_some() {
             self.wrong
-                .push(format!("process {process} got {thing:?} twice"));
+                .push(format!("process {process} got {resource:?} twice"));
         }
     }
 
-    pub(crate) fn end(&mut self, thing: Thing, process: usize, time: u64) {
-        match self.open.remove(&(thing, process)) {
-            Some(begin) => self.push(thing, begin, time, process),
+    pub(crate) fn end(&mut self, resource: Resource, process: usize, time: u64) {
+        match self.open.remove(&(resource, process)) {
+            Some(begin) => self.push(resource, begin, time, process),
             None => self.wrong.push(format!(
-                "process {process} gave {thing:?} back, which it did not have"
+                "process {process} gave {resource:?} back, which it did not have"
             )),
         }
     }
 
-    fn push(&mut self, thing: Thing, begin: u64, end: u64, process: usize) {
+    fn push(&mut self, resource: Resource, begin: u64, end: u64, process: usize) {
         // A process that was killed may have got something afterwards, before it was dead.
         let end = end.max(begin);
-        self.of.entry(thing).or_default().push(Interval {
+        self.of.entry(resource).or_default().push(Interval {
             begin,
             end,
             process,
@@ -62,19 +62,19 @@ impl Intervals {
             .filter(|(_, of)| *of == process)
             .copied()
             .collect();
-        for (thing, _) in open {
-            self.end(thing, process, time);
+        for (resource, _) in open {
+            self.end(resource, process, time);
         }
     }
 
-    /// Returns how often a thing was given to a process, for each kind: IDs, locks, the value.
+    /// Returns how often a resource was given to a process, for each kind: IDs, locks, the value.
     pub(crate) fn counts(&self) -> [usize; 3] {
         let mut counts = [0; 3];
-        for (thing, intervals) in &self.of {
-            let kind = match thing {
-                Thing::Id(_) => 0,
-                Thing::File(_) => 1,
-                Thing::Value => 2,
+        for (resource, intervals) in &self.of {
+            let kind = match resource {
+                Resource::Id(_) => 0,
+                Resource::File(_) => 1,
+                Resource::Value => 2,
             };
             counts[kind] += intervals.len();
         }
@@ -83,13 +83,13 @@ impl Intervals {
 
     /// Returns what two processes had at the same time.
     pub(crate) fn faults(mut self) -> Vec<String> {
-        for (thing, intervals) in &mut self.of {
+        for (resource, intervals) in &mut self.of {
             intervals.sort_by_key(|interval| (interval.begin, interval.end));
             for pair in intervals.windows(2) {
                 let [first, second] = pair else { continue };
                 if first.end > second.begin {
                     self.wrong.push(format!(
-                        "{thing:?} was in two hands: process {} had it at {}, and until {}; process {} at {}",
+                        "{resource:?} was in two hands: process {} had it at {}, and until {}; process {} at {}",
                         first.process, first.begin, first.end, second.process, second.begin
                     ));
                 }

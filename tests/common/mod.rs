@@ -42,7 +42,7 @@ impl Family {
 }
 
 /// Returns the ready streams.
-pub(crate) fn look(host: &Host) -> ReadyList {
+pub(crate) fn poll_ready(host: &Host) -> ReadyList {
     let mut ready = ReadyList::new();
     host.wait(&mut ready, Deadline::Now);
     ready

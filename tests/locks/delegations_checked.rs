@@ -63,7 +63,7 @@ fn all_are_served(family: &Family, state: &State) -> bool {
 }
 
 fn seen_after(family: &Family, steps: &[Step]) -> Seen {
-    replay(family, steps, |mut world| world.look())
+    replay(family, steps, |mut world| world.observe())
 }
 
 impl Model for Family {

@@ -362,7 +362,7 @@ fn obey(files: &mut Vec<Vec<File>>, directory: &Path, order: &[u8; ORDER_LENGTH]
 }
 
 #[test]
-fn waiting_process_is_told_apart_from_a_running_one() {
+fn waiting_process_is_distinguished_from_a_running_one() {
     let directory = tempfile::tempdir().unwrap();
     let mut one = Process::start(directory.path());
     let mut other = Process::start(directory.path());

@@ -383,7 +383,7 @@ fn a_stream_that_is_not_read_does_not_block_other_streams() {
 }
 
 #[test]
-fn frames_without_room_on_a_full_line_are_sent_later() {
+fn frames_without_room_on_a_full_channel_are_sent_later() {
     let mut end = Mux::<64, 16>::new();
     end.receive(&frame(1, 64, 0)).unwrap();
     let big = end.open(1).unwrap();

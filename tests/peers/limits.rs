@@ -328,7 +328,7 @@ fn a_process_for_which_the_leader_has_no_room_is_refused_with_that_cause() {
 }
 
 #[test]
-fn a_process_that_joins_is_told_that_the_table_of_processes_is_full() {
+fn a_process_that_joins_is_refused_at_a_full_table_of_processes() {
     let family = Family::new(Config {
         quota: libos_ipc::Quota::Off,
         ..config(|limits| limits.processes = 2)

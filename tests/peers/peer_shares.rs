@@ -223,7 +223,7 @@ fn signals_for_all_are_handled_one_per_iteration_and_sent_to_32_peers_per_iterat
 }
 
 #[test]
-fn looks_at_all_processes_by_many_peers_take_the_share_of_one_in_an_iteration() {
+fn scans_of_all_processes_by_many_peers_take_the_share_of_one_in_an_iteration() {
     const PEERS: u32 = 20;
     with_config(
         Capacities {

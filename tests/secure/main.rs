@@ -44,7 +44,7 @@ fn member(net: &Net, number: u32) -> SecurePal<Plain<'_>> {
     SecurePal::new(net.join(vmid(number)).unwrap(), vmid(number), key(), random)
 }
 
-fn look<P: Pal>(node: &P) -> ReadyList {
+fn poll_ready<P: Pal>(node: &P) -> ReadyList {
     let mut ready = ReadyList::new();
     node.wait(&mut ready, Deadline::Never);
     ready

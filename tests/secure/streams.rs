@@ -5,7 +5,7 @@ use libos_ipc::pal::{Deadline, Interest, Pal, ReadyList, Stream, StreamError, To
 use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use proptest::prelude::*;
 
-use super::{Net, Plain, assert_breaches, key, look, member, random, vmid};
+use super::{Net, Plain, assert_breaches, key, poll_ready, member, random, vmid};
 
 /// The faults that every stream must tolerate.
 const HARMLESS: Faults = Faults {
@@ -45,7 +45,7 @@ fn transfer<P: Pal>(from: &P, to: &P, total: usize, at_once: usize, at_most: usi
     let (mut out, mut sent, mut received) = (Some(out), 0, Vec::new());
     let (mut out_end, mut buffer) = (None, vec![0; at_most]);
     for _ in 0..1_000_000 {
-        let (writable, readable) = (look(from), look(to));
+        let (writable, readable) = (poll_ready(from), poll_ready(to));
         if let Some(stream) = &out
             && !writable.is_empty()
         {
@@ -145,8 +145,8 @@ fn a_plain_stream_is_that_of_the_platform_below() {
     let inward = (&&two).accept().unwrap();
     (&&two).watch(&inward, Token(2), Interest::READ).unwrap();
     (&&one).watch(&out, Token(1), Interest::WRITE).unwrap();
-    assert_eq!(look(&&two).as_slice(), [(Token(2), Interest::READ)]);
-    assert_eq!(look(&&one).as_slice(), [(Token(1), Interest::WRITE)]);
+    assert_eq!(poll_ready(&&two).as_slice(), [(Token(2), Interest::READ)]);
+    assert_eq!(poll_ready(&&one).as_slice(), [(Token(1), Interest::WRITE)]);
     let mut buffer = [0; 20];
     assert_eq!(inward.read(&mut buffer), Ok(8));
     assert_eq!(&buffer[..8], b"as it is");
@@ -237,14 +237,14 @@ fn bytes_read_ahead_are_reported_until_they_are_read() {
         .unwrap();
     two.watch(&inward, Token(2), Interest::READ).unwrap();
     let vmid = 1_u32.to_le_bytes();
-    assert_eq!(look(one).as_slice(), [(Token(1), Interest::WRITE)]);
+    assert_eq!(poll_ready(one).as_slice(), [(Token(1), Interest::WRITE)]);
     assert_eq!(out.write(&[&vmid, b"abcd"]), Err(StreamError::WouldBlock));
     // The stream waits for the answer now, and is not reported ready before.
-    assert!(look(one).is_empty());
-    assert_eq!(look(two).as_slice(), [(Token(2), Interest::READ)]);
+    assert!(poll_ready(one).is_empty());
+    assert_eq!(poll_ready(two).as_slice(), [(Token(2), Interest::READ)]);
     assert_eq!(inward.read(&mut [0; 4]), Err(StreamError::WouldBlock));
-    assert!(look(two).is_empty());
-    assert_eq!(look(one).as_slice(), [(Token(1), Interest::WRITE)]);
+    assert!(poll_ready(two).is_empty());
+    assert_eq!(poll_ready(one).as_slice(), [(Token(1), Interest::WRITE)]);
     assert_eq!(out.write(&[&vmid, b"abcd"]), Ok(8));
     assert_eq!(out.write(&[b"efgh"]), Ok(4));
     let mut buffer = [0; 5];
@@ -252,26 +252,26 @@ fn bytes_read_ahead_are_reported_until_they_are_read() {
     assert_eq!(buffer[..4], vmid);
     // The inner stream is empty.
     for _ in 0..2 {
-        assert_eq!(look(two).as_slice(), [(Token(2), Interest::READ)]);
+        assert_eq!(poll_ready(two).as_slice(), [(Token(2), Interest::READ)]);
     }
     let event = two.event().unwrap();
     assert!(two.wait_readable(&inward, &event, Deadline::Never));
     two.rewatch(&inward, Token(3), Interest::empty());
-    assert!(look(two).is_empty());
+    assert!(poll_ready(two).is_empty());
     two.rewatch(&inward, Token(3), Interest::READ);
-    assert_eq!(look(two).as_slice(), [(Token(3), Interest::READ)]);
+    assert_eq!(poll_ready(two).as_slice(), [(Token(3), Interest::READ)]);
     assert_eq!(inward.read(&mut buffer), Ok(5));
     assert_eq!(&buffer, b"abcde");
-    assert_eq!(look(two).as_slice(), [(Token(3), Interest::READ)]);
+    assert_eq!(poll_ready(two).as_slice(), [(Token(3), Interest::READ)]);
     assert_eq!(inward.read(&mut buffer), Ok(3));
-    assert!(look(two).is_empty());
+    assert!(poll_ready(two).is_empty());
     assert_eq!(inward.read(&mut buffer), Err(StreamError::WouldBlock));
     // The end, which was read together with the bytes before it, is reported as well.
     assert_eq!(out.write(&[b"!"]), Ok(1));
     drop(out);
     assert_eq!(inward.read(&mut buffer[..1]), Ok(1));
     let all = Interest::READ | Interest::HANG_UP;
-    assert_eq!(look(two).as_slice(), [(Token(3), all)]);
+    assert_eq!(poll_ready(two).as_slice(), [(Token(3), all)]);
     assert_eq!(inward.read(&mut buffer), Ok(0));
     assert_eq!(inward.read(&mut buffer), Ok(0));
 }

@@ -16,7 +16,7 @@ mod world;
 
 use stateright::{Checker, Model, Property};
 
-use state::{HEIR, Has, LEADER, PROCESSES, Process, Seen, Stage, State, Step, Thing};
+use state::{HEIR, Has, LEADER, PROCESSES, Process, Seen, Stage, State, Step, Resource};
 use world::seen_after;
 
 /// A mistake of a node that the check has to find.
@@ -47,7 +47,7 @@ enum Bug {
 struct Family {
     /// The number of requests of each process.
     requests: [usize; PROCESSES],
-    things: &'static [Thing],
+    resources: &'static [Resource],
     /// The heir begins with an image of the leader's tables, instead of the operations that led to them.
     has_image: bool,
     bug: Bug,
@@ -62,12 +62,12 @@ impl Family {
         if own.stage == Stage::Dead || must_wait {
             return;
         }
-        for &thing in self.things {
-            let may_ask = own.left > 0 && (thing != Thing::Value || process != LEADER);
-            match own.has(thing) {
-                Has::No if may_ask => steps.push(Step::Acquire { process, thing }),
-                Has::Held if own.left > 0 || thing == Thing::Value => {
-                    steps.push(Step::Release { process, thing });
+        for &resource in self.resources {
+            let may_ask = own.left > 0 && (resource != Resource::Value || process != LEADER);
+            match own.has(resource) {
+                Has::No if may_ask => steps.push(Step::Acquire { process, resource }),
+                Has::Held if own.left > 0 || resource == Resource::Value => {
+                    steps.push(Step::Release { process, resource });
                 }
                 _ => {}
             }
@@ -153,7 +153,7 @@ impl Model for Family {
                 (HEIR..PROCESSES).all(follows)
             }),
         ];
-        if self.things.contains(&Thing::File) {
+        if self.resources.contains(&Resource::File) {
             properties.push(Property::sometimes(
                 "a delegation outlives the leader",
                 |_, state: &State| {
@@ -169,12 +169,12 @@ impl Model for Family {
 /// Checks all states, and says how many there are.
 fn check(family: &Family) {
     let Family {
-        requests, things, ..
+        requests, resources, ..
     } = *family;
     let start = std::time::Instant::now();
     let checker = family.clone().checker().threads(2).spawn_bfs().join();
     println!(
-        "{requests:?} requests for {things:?}: {} states in {:?}",
+        "{requests:?} requests for {resources:?}: {} states in {:?}",
         checker.unique_state_count(),
         start.elapsed()
     );
@@ -186,10 +186,10 @@ fn check(family: &Family) {
 }
 
 /// The family whose processes make so many requests: the leader, the heir, and two members.
-const fn family(requests: [usize; PROCESSES], things: &'static [Thing]) -> Family {
+const fn family(requests: [usize; PROCESSES], resources: &'static [Resource]) -> Family {
     Family {
         requests,
-        things,
+        resources,
         has_image: false,
         bug: Bug::None,
     }
@@ -197,32 +197,32 @@ const fn family(requests: [usize; PROCESSES], things: &'static [Thing]) -> Famil
 
 #[test]
 fn lock_that_two_members_request_has_one_holder_under_both_leaders() {
-    check(&family([0, 0, 2, 2], &[Thing::Lock]));
+    check(&family([0, 0, 2, 2], &[Resource::Lock]));
 }
 
 #[test]
 fn delegated_file_that_two_members_lock_has_one_holder_under_both_leaders() {
-    check(&family([0, 0, 2, 2], &[Thing::File]));
+    check(&family([0, 0, 2, 2], &[Resource::File]));
 }
 
 #[test]
 fn ids_of_two_members_differ_under_both_leaders() {
-    check(&family([0, 0, 2, 2], &[Thing::Id]));
+    check(&family([0, 0, 2, 2], &[Resource::Id]));
 }
 
 #[test]
 fn value_of_two_members_has_one_owner_and_loses_nothing_under_both_leaders() {
-    check(&family([0, 0, 2, 2], &[Thing::Value]));
+    check(&family([0, 0, 2, 2], &[Resource::Value]));
 }
 
 #[test]
-fn things_of_the_dead_leader_and_of_its_heir_are_those_of_processes_like_others() {
-    check(&family([1, 1, 1, 0], &[Thing::Id, Thing::Lock]));
+fn resources_of_the_dead_leader_are_free_and_those_of_its_heir_stay() {
+    check(&family([1, 1, 1, 0], &[Resource::Id, Resource::Lock]));
 }
 
 #[test]
 fn heir_that_has_loaded_an_image_leads_as_one_that_has_applied_all() {
-    let family = family([0, 1, 1, 0], &[Thing::Lock]);
+    let family = family([0, 1, 1, 0], &[Resource::Lock]);
     check(&Family {
         has_image: true,
         ..family
@@ -231,40 +231,40 @@ fn heir_that_has_loaded_an_image_leads_as_one_that_has_applied_all() {
 
 #[test]
 #[ignore = "takes a minute: cargo test --release --test succession checked -- --ignored"]
-fn all_things_of_two_members_are_theirs_under_both_leaders() {
+fn all_resources_of_two_members_stay_theirs_under_both_leaders() {
     check(&family(
         [0, 0, 2, 2],
-        &[Thing::Id, Thing::Lock, Thing::Value],
+        &[Resource::Id, Resource::Lock, Resource::Value],
     ));
 }
 
 #[test]
 #[ignore = "takes a minute: cargo test --release --test succession checked -- --ignored"]
-fn things_of_all_processes_are_theirs_under_both_leaders() {
+fn resources_of_all_processes_stay_theirs_under_both_leaders() {
     check(&family(
         [1, 1, 1, 1],
-        &[Thing::Id, Thing::Lock, Thing::Value],
+        &[Resource::Id, Resource::Lock, Resource::Value],
     ));
 }
 
 /// Every planted bug, in a family that is as small as can be, and what is found.
 #[test]
 fn each_mistake_of_a_node_is_found() {
-    const EACH: [(Bug, [usize; PROCESSES], Thing); 9] = [
-        (Bug::AnswerBeforeLog, [0, 0, 1, 0], Thing::Id),
-        (Bug::MessageBeforeLog, [0, 0, 1, 1], Thing::Value),
-        (Bug::OwnCallsNotLogged, [1, 0, 1, 0], Thing::Lock),
-        (Bug::TakenIgnored, [0, 0, 1, 0], Thing::Id),
-        (Bug::KeptFrameLost, [0, 0, 1, 0], Thing::Id),
-        (Bug::ReceivedForgotten, [0, 0, 1, 1], Thing::Value),
-        (Bug::NothingSentAgain, [0, 0, 1, 0], Thing::Lock),
-        (Bug::DeadLeaderKept, [1, 0, 1, 0], Thing::Lock),
-        (Bug::NoProbe, [0, 1, 1, 0], Thing::Lock),
+    const EACH: [(Bug, [usize; PROCESSES], Resource); 9] = [
+        (Bug::AnswerBeforeLog, [0, 0, 1, 0], Resource::Id),
+        (Bug::MessageBeforeLog, [0, 0, 1, 1], Resource::Value),
+        (Bug::OwnCallsNotLogged, [1, 0, 1, 0], Resource::Lock),
+        (Bug::TakenIgnored, [0, 0, 1, 0], Resource::Id),
+        (Bug::KeptFrameLost, [0, 0, 1, 0], Resource::Id),
+        (Bug::ReceivedForgotten, [0, 0, 1, 1], Resource::Value),
+        (Bug::NothingSentAgain, [0, 0, 1, 0], Resource::Lock),
+        (Bug::DeadLeaderKept, [1, 0, 1, 0], Resource::Lock),
+        (Bug::NoProbe, [0, 1, 1, 0], Resource::Lock),
     ];
-    for (bug, requests, thing) in &EACH {
+    for (bug, requests, resource) in &EACH {
         let family = Family {
             bug: *bug,
-            ..family(*requests, std::slice::from_ref(thing))
+            ..family(*requests, std::slice::from_ref(resource))
         };
         let checker = family.clone().checker().spawn_bfs().join();
         let found = checker.discovery("nothing is wrong");

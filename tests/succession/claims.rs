@@ -110,7 +110,7 @@ fn announce(base: &Path, from: u32, (epoch, config, vmid): (u32, u32, u32)) -> U
 }
 
 #[test]
-fn lists_of_heirs_and_dismissals_of_an_earlier_reign_are_refused() {
+fn lists_of_heirs_and_dismissals_of_an_earlier_epoch_are_refused() {
     let stale = [
         list(3, 4, 8),
         list(2, 6, 8),
@@ -130,7 +130,7 @@ fn lists_of_heirs_and_dismissals_of_an_earlier_reign_are_refused() {
 }
 
 #[test]
-fn process_that_was_not_named_or_leads_no_later_reign_is_refused_as_leader() {
+fn process_that_was_not_named_or_leads_in_no_later_epoch_is_refused_as_leader() {
     let mut led = Led::new();
     let claims = [
         (8, 4, 8, Refusal::NotHeir),

@@ -254,7 +254,7 @@ fn a_member_that_was_not_chosen_is_refused_as_heir_and_as_leader() {
 }
 
 #[test]
-fn rejoin_of_a_process_that_is_no_member_of_before_is_answered_with_an_error() {
+fn rejoin_of_a_process_that_was_no_member_of_the_previous_leader_is_answered_with_an_error() {
     let family = Family::new();
     let mut peer = Peer::join(&family.base, 50);
     let hello = Message::Hello(Hello::NO_PROCESS);
@@ -317,7 +317,7 @@ fn a_log_that_somebody_else_writes_in_the_leaders_name_is_refused() {
 }
 
 #[test]
-fn members_are_told_who_the_heir_is_and_when_it_is_taken_off() {
+fn members_are_notified_of_the_heir_and_of_its_dismissal() {
     let family = Family::new();
     let mut peer = Peer::join(&family.base, 50);
     peer.to.write_all(&bytes_of(0, &HELLO)).unwrap();

@@ -377,7 +377,7 @@ mod condvar {
     use super::*;
 
     #[test]
-    fn notification_between_the_begin_of_a_wait_and_its_sleep_is_not_lost() {
+    fn notification_between_the_beginning_of_a_wait_and_its_sleep_is_not_lost() {
         let (_family, nodes) = members(2);
         let ids = (
             nodes[0].share::<u32>(None).unwrap().id(),

@@ -196,11 +196,11 @@ fn answers() -> Vec<(&'static str, Expected, Answer<'static>)> {
 }
 
 /// Parses a whole frame.
-fn with_frame<T>(bytes: &[u8], look: impl FnOnce(Frame<'_>) -> T) -> T {
+fn with_frame<T>(bytes: &[u8], read: impl FnOnce(Frame<'_>) -> T) -> T {
     let mut buffer = bytes.to_vec();
     let mut reader = FrameReader::new(&mut buffer);
     reader.mark_filled(bytes.len());
-    look(reader.peek().unwrap().unwrap())
+    read(reader.peek().unwrap().unwrap())
 }
 
 #[test]

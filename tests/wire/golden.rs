@@ -584,7 +584,7 @@ fn the_extensions_for_relatives_have_the_expected_bytes() {
 }
 
 #[test]
-fn the_extension_for_sync_handles() {
+fn the_extension_for_sync_handles_has_the_expected_bytes() {
     let note = SyncNote::NoRoom;
     is(
         Message::SyncNote { id: 0x0101, note },

@@ -28,7 +28,7 @@ fn answered(answer: &Answer<'_>, seq: u64) -> Vec<u8> {
 }
 
 /// Parses a whole frame, with a reader that has room for exactly that frame.
-fn with_frame<T>(bytes: &[u8], look: impl FnOnce(Frame<'_>) -> T) -> T {
+fn with_frame<T>(bytes: &[u8], read: impl FnOnce(Frame<'_>) -> T) -> T {
     let mut buffer = bytes.to_vec();
     let mut reader = FrameReader::new(&mut buffer);
     reader.mark_filled(bytes.len());
@@ -37,5 +37,5 @@ fn with_frame<T>(bytes: &[u8], look: impl FnOnce(Frame<'_>) -> T) -> T {
         .expect("a good header")
         .expect("a whole frame");
     assert_eq!(frame.length(), bytes.len());
-    look(frame)
+    read(frame)
 }

@@ -289,7 +289,7 @@ impl World<'_> {
     }
 
     /// Returns all that is visible at the end. It changes the machines.
-    pub(super) fn look(&mut self) -> Seen {
+    pub(super) fn observe(&mut self) -> Seen {
         for who in 0..self.members.len() {
             if self.seen.at[who] != At::Dead {
                 self.seen.next_numbers[who] = self.next_number(who);

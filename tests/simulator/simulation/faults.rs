@@ -96,7 +96,7 @@ impl Fault {
         (
             Fault::Cut,
             "cut",
-            "the streams are secure; the host ends those of the leader with a member, who hears nothing of it",
+            "the streams are secure; the host ends those of the leader with a member, which does not see that",
         ),
         (
             Fault::LeaderDeath,
@@ -128,7 +128,7 @@ pub(crate) struct Faults(u32);
 impl Faults {
     pub(crate) const NONE: Faults = Faults(0);
     /// All but `member-stop`: a member that is stopped may have lost two leaders when it goes on, and not all checks allow
-    /// for that, so it is so only if somebody asks for it.
+    /// for that, so the fault has to be named.
     pub(crate) const ALL: Faults = Faults((1 << Fault::ALL.len()) - 1).without(Fault::MemberStop);
     /// Those of a family with heirs.
     const OF_HEIRS: [Fault; 4] = [

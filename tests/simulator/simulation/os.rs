@@ -17,7 +17,8 @@ pub(crate) struct Os {
 }
 
 impl Os {
-    fn look<const READS: bool>(node: &Node<'_, SimPal<READS>>) {
+    /// Checks the tables of the leader.
+    fn check_leader<const READS: bool>(node: &Node<'_, SimPal<READS>>) {
         if node.leader() != node.identity().vmid {
             return;
         }
@@ -116,7 +117,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             let outcome = checks.exits.reported(&checks.family, self.vmid, exit);
             world.check("exits", outcome);
         });
-        Os::look(node);
+        Os::check_leader(node);
     }
 
     fn cut_off(&self, _: &Node<'_, SimPal<READS>>) {
@@ -150,10 +151,10 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
     }
 
     fn member_joined(&self, node: &Node<'_, SimPal<READS>>, _: Vmid) {
-        Os::look(node);
+        Os::check_leader(node);
     }
 
     fn member_left(&self, node: &Node<'_, SimPal<READS>>, _: Vmid) {
-        Os::look(node);
+        Os::check_leader(node);
     }
 }

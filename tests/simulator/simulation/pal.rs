@@ -97,15 +97,15 @@ impl Drop for SimStream {
 }
 
 impl<const READS: bool> SimPal<READS> {
-    /// Waits until `look` returns a value or the time is reached.
+    /// Waits until `poll` returns a value or the time is reached.
     fn wait_for<T>(
         until: Deadline,
-        mut look: impl FnMut(&mut super::world::World) -> Option<T>,
+        mut poll: impl FnMut(&mut super::world::World) -> Option<T>,
     ) -> Option<T> {
         loop {
             let (found, is_time) = with(|world| {
                 let is_time = until.is_over(|| Time(world.network.now));
-                (look(world), is_time)
+                (poll(world), is_time)
             });
             if found.is_some() || is_time {
                 return found;
@@ -165,7 +165,7 @@ impl<const READS: bool> Pal for SimPal<READS> {
         // Other coroutines run even if there is something to do at once.
         pause(Some(0));
         Self::wait_for(until, |world| {
-            let woken = world.network.look(self.0, ready);
+            let woken = world.network.poll_ready(self.0, ready);
             (woken || !ready.is_empty()).then_some(())
         });
     }

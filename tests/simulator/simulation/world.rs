@@ -333,8 +333,8 @@ impl World {
         }
     }
 
-    /// A parent hears that a child has died which has not joined. With small tables it may have had no room for a stream
-    /// of the leader, which was lost with that.
+    /// Records that a parent was notified of the death of a child which has not joined. With small tables the child may
+    /// have had no room for a stream of the leader, which took that for its death.
     pub(crate) fn died_at_start(&mut self, pid: libos_ipc::Id) {
         let child = self.checks.family.of_pid(pid).map(|child| child.vmid);
         let child = child.filter(|vmid| self.checks.family.is_starting(*vmid));

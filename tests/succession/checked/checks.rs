@@ -3,11 +3,11 @@
 use libos_ipc::wire::{LockKind, SyncState};
 
 use super::frames::proven;
-use super::state::{HEIR, Has, LEADER, PROCESSES, Stage, Thing};
+use super::state::{HEIR, Has, LEADER, PROCESSES, Stage, Resource};
 use super::world::{HANDLE, World, lock, vmid};
 
 impl World<'_, '_> {
-    pub(super) fn look(&mut self) {
+    pub(super) fn observe(&mut self) {
         self.seen.digests = [0; 2];
         if self.seen.is_old_alive {
             self.seen.digests[LEADER] = self.leaders[LEADER].digest();
@@ -45,7 +45,7 @@ impl World<'_, '_> {
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
             self.wrong("two processes have one ID");
         }
-        if self.seen.holders(Thing::Lock) > 1 || self.seen.holders(Thing::File) > 1 {
+        if self.seen.holders(Resource::Lock) > 1 || self.seen.holders(Resource::File) > 1 {
             self.wrong("two processes hold a lock");
         }
         let exclusive = SyncState::Exclusive.number();
@@ -80,8 +80,8 @@ impl World<'_, '_> {
             || own
                 .delegation
                 .is_some_and(|number| locks.has_delegation(member, number));
-        if own.has(Thing::Lock) == Has::Held && !has_lock(false)
-            || own.has(Thing::File) == Has::Held && !has_file
+        if own.has(Resource::Lock) == Has::Held && !has_lock(false)
+            || own.has(Resource::File) == Has::Held && !has_file
         {
             wrong = Some("the heir does not know the holder of a lock");
         }
@@ -111,10 +111,10 @@ impl World<'_, '_> {
                 return Some("a message never arrives");
             }
             // One that has made all its requests keeps its lock.
-            for (thing, has) in &own.has {
+            for (resource, has) in &own.has {
                 let waits = matches!(has, Has::Wanted | Has::Releasing);
-                let is_lock = matches!(thing, Thing::Lock | Thing::File) && *has == Has::Wanted;
-                if waits && !(is_lock && self.seen.holders(*thing) > 0) {
+                let is_lock = matches!(resource, Resource::Lock | Resource::File) && *has == Has::Wanted;
+                if waits && !(is_lock && self.seen.holders(*resource) > 0) {
                     return Some("a process waits for ever");
                 }
             }

@@ -3,7 +3,7 @@
 use libos_ipc::member::Decision;
 use libos_ipc::wire::{Answer, DelegatedLockList, Expected, FileLock, LockKind, Message};
 
-use super::state::{Call, Has, Stage, Thing};
+use super::state::{Call, Has, Stage, Resource};
 use super::world::{World, lock, vmid};
 
 impl World<'_, '_> {
@@ -21,7 +21,7 @@ impl World<'_, '_> {
                 if result.is_err() {
                     self.wrong("a lock is refused without reason");
                 }
-                self.process(process).has.insert(Thing::File, Has::Held);
+                self.process(process).has.insert(Resource::File, Has::Held);
             }
             Decision::Request(number) => {
                 let message = Message::FileLockDelegate(FileLock {
@@ -32,7 +32,7 @@ impl World<'_, '_> {
             }
             Decision::Forward => {
                 self.return_files(process);
-                let call = Call::Lock(Thing::File);
+                let call = Call::Lock(Resource::File);
                 self.request(process, call, &Message::FileLockSet(lock));
             }
         }
@@ -43,14 +43,14 @@ impl World<'_, '_> {
         let lock = lock(LockKind::Unlock, true);
         match self.machines[process].files.set(vmid(process), &lock) {
             Decision::Done(Ok(())) => {
-                self.process(process).has.insert(Thing::File, Has::No);
+                self.process(process).has.insert(Resource::File, Has::No);
             }
             Decision::Forward => {
                 self.return_files(process);
                 self.process(process)
                     .has
-                    .insert(Thing::File, Has::Releasing);
-                let call = Call::Unlock(Thing::File);
+                    .insert(Resource::File, Has::Releasing);
+                let call = Call::Unlock(Resource::File);
                 self.request(process, call, &Message::FileLockSet(lock));
             }
             other => panic!("{other:?}"),
@@ -81,6 +81,6 @@ impl World<'_, '_> {
         if most.is_some() {
             return self.lock_file(process);
         }
-        self.process(process).has.insert(Thing::File, Has::Held);
+        self.process(process).has.insert(Resource::File, Has::Held);
     }
 }

@@ -5,21 +5,21 @@ use libos_ipc::shared_state::Acquisition;
 use libos_ipc::wire::{Answer, Expected, LockKind, Message, SyncState};
 
 use super::frames::{frame_of, with_frame};
-use super::state::{Call, Has, LEADER, Stage, Thing};
+use super::state::{Call, Has, LEADER, Stage, Resource};
 use super::world::{World, lock};
 
 impl World<'_, '_> {
-    pub(super) fn acquire(&mut self, process: usize, thing: Thing) {
+    pub(super) fn acquire(&mut self, process: usize, resource: Resource) {
         self.process(process).left -= 1;
-        self.process(process).has.insert(thing, Has::Wanted);
-        match thing {
-            Thing::Id => self.request(process, Call::Range, &Message::AllocIdRange),
-            Thing::Lock => {
+        self.process(process).has.insert(resource, Has::Wanted);
+        match resource {
+            Resource::Id => self.request(process, Call::Range, &Message::AllocIdRange),
+            Resource::Lock => {
                 let message = Message::FileLockSet(lock(LockKind::Write, false));
-                self.request(process, Call::Lock(thing), &message);
+                self.request(process, Call::Lock(resource), &message);
             }
-            Thing::File => self.lock_file(process),
-            Thing::Value => {
+            Resource::File => self.lock_file(process),
+            Resource::Value => {
                 let client = &mut self.machines[process].client;
                 client.change_waiters(SyncState::Exclusive, 1);
                 self.poll_value(process);
@@ -27,27 +27,27 @@ impl World<'_, '_> {
         }
     }
 
-    pub(super) fn release(&mut self, process: usize, thing: Thing) {
-        match thing {
-            Thing::Id => {
+    pub(super) fn release(&mut self, process: usize, resource: Resource) {
+        match resource {
+            Resource::Id => {
                 self.process(process).left -= 1;
                 let id = self.process(process).id.take().unwrap();
                 let ids = &mut self.machines[process].ids;
                 // Its other IDs go back, too.
                 let range = ids.release(id).unwrap().or_else(|| ids.take_idle_range());
-                self.process(process).has.insert(thing, Has::No);
+                self.process(process).has.insert(resource, Has::No);
                 let message = Message::ReleaseIdRange(range.unwrap());
                 self.send(process, 0, &message);
             }
-            Thing::Lock => {
+            Resource::Lock => {
                 self.process(process).left -= 1;
-                self.process(process).has.insert(thing, Has::Releasing);
+                self.process(process).has.insert(resource, Has::Releasing);
                 let message = Message::FileLockSet(lock(LockKind::Unlock, false));
-                self.request(process, Call::Unlock(thing), &message);
+                self.request(process, Call::Unlock(resource), &message);
             }
-            Thing::File => self.unlock_file(process),
-            Thing::Value => {
-                self.process(process).has.insert(thing, Has::No);
+            Resource::File => self.unlock_file(process),
+            Resource::Value => {
+                self.process(process).has.insert(resource, Has::No);
                 self.seen.value += 1;
                 let client = &mut self.machines[process].client;
                 client.data_mut(1)[0] = self.seen.value;
@@ -99,14 +99,14 @@ impl World<'_, '_> {
 
     /// Goes on with a call that waits for the value.
     fn poll_value(&mut self, process: usize) {
-        if self.seen.processes[process].has(Thing::Value) == Has::Wanted {
+        if self.seen.processes[process].has(Resource::Value) == Has::Wanted {
             let client = &mut self.machines[process].client;
             match client.acquire(SyncState::Exclusive, true) {
                 Acquisition::Acquired => {
                     client.change_waiters(SyncState::Exclusive, -1);
                     let value = client.data().first().copied().unwrap_or(0);
                     let (_, owner_died) = client.take_status();
-                    self.process(process).has.insert(Thing::Value, Has::Held);
+                    self.process(process).has.insert(Resource::Value, Has::Held);
                     if value != self.seen.value {
                         self.wrong("a value that was released is lost");
                     }
@@ -165,16 +165,16 @@ impl World<'_, '_> {
                     return self.wrong("the range has no ID");
                 };
                 self.process(process).id = Some(id);
-                self.process(process).has.insert(Thing::Id, Has::Held);
+                self.process(process).has.insert(Resource::Id, Has::Held);
             }
-            Call::Lock(thing) | Call::Unlock(thing) => {
+            Call::Lock(resource) | Call::Unlock(resource) => {
                 let result = Answer::decode(Expected::Status, payload);
                 if result != Ok(Answer::Status(Ok(0))) {
                     self.wrong("a lock is refused without reason");
                 }
                 let is_lock = matches!(call, Call::Lock(_));
                 let has = if is_lock { Has::Held } else { Has::No };
-                self.process(process).has.insert(thing, has);
+                self.process(process).has.insert(resource, has);
             }
             Call::Delegate(number) => self.receive_delegation(process, number, payload),
             Call::Rejoin => self.go_on(process, payload),

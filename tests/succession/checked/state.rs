@@ -10,9 +10,9 @@ pub(super) const PROCESSES: usize = 4;
 pub(super) const LEADER: usize = 0;
 pub(super) const HEIR: usize = 1;
 
-/// A thing that one process has at a time.
+/// A resource that one process has at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Thing {
+pub(super) enum Resource {
     Id,
     /// The lock of a file that is never delegated.
     Lock,
@@ -23,10 +23,10 @@ pub(super) enum Thing {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A process asks for the thing.
-    Acquire { process: usize, thing: Thing },
+    /// A process asks for the resource.
+    Acquire { process: usize, resource: Resource },
     /// A process gives it back.
-    Release { process: usize, thing: Thing },
+    Release { process: usize, resource: Resource },
     /// The leader of the process takes its next frame, and queues the answer.
     Take { process: usize },
     /// The old leader logs the message that it has just queued.
@@ -46,7 +46,7 @@ pub(super) enum Step {
     Rejoin { process: usize },
 }
 
-/// Whether a process has a thing.
+/// Whether a process has a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Has {
     No,
@@ -59,8 +59,8 @@ pub(super) enum Has {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Call {
     Range,
-    Lock(Thing),
-    Unlock(Thing),
+    Lock(Resource),
+    Unlock(Resource),
     /// The lock of a file, which may be delegated with that number.
     Delegate(u64),
     Rejoin,
@@ -83,7 +83,7 @@ pub(super) struct Process {
     pub(super) stage: Stage,
     /// The number of the leader that it follows.
     pub(super) epoch: u32,
-    pub(super) has: BTreeMap<Thing, Has>,
+    pub(super) has: BTreeMap<Resource, Has>,
     /// The number of requests that it may still make.
     pub(super) left: usize,
     pub(super) id: Option<u32>,
@@ -141,8 +141,8 @@ impl Process {
         Process {
             stage,
             epoch: 1,
-            has: [Thing::Id, Thing::Lock, Thing::File, Thing::Value]
-                .map(|thing| (thing, Has::No))
+            has: [Resource::Id, Resource::Lock, Resource::File, Resource::Value]
+                .map(|resource| (resource, Has::No))
                 .into(),
             left: requests,
             id: None,
@@ -163,8 +163,8 @@ impl Process {
         }
     }
 
-    pub(super) fn has(&self, thing: Thing) -> Has {
-        self.has[&thing]
+    pub(super) fn has(&self, resource: Resource) -> Has {
+        self.has[&resource]
     }
 }
 
@@ -184,9 +184,9 @@ impl Seen {
         }
     }
 
-    /// Returns the processes that hold the thing, as far as they know.
-    pub(super) fn holders(&self, thing: Thing) -> usize {
-        let held = |process: &&Process| process.has(thing) == Has::Held;
+    /// Returns the processes that hold the resource, as far as they know.
+    pub(super) fn holders(&self, resource: Resource) -> usize {
+        let held = |process: &&Process| process.has(resource) == Has::Held;
         self.processes.iter().filter(held).count()
     }
 }

@@ -15,7 +15,7 @@ use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 
 use super::Family;
 use super::frames::LONGEST;
-use super::state::{HEIR, LEADER, PROCESSES, Process, Seen, Stage, Step, Thing};
+use super::state::{HEIR, LEADER, PROCESSES, Process, Seen, Stage, Step, Resource};
 
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     ranges: 8,
@@ -46,7 +46,7 @@ const LOCKS_TO_DELEGATE: usize = 64;
 
 fn capacities(family: &Family) -> LeaderCapacities {
     let mut capacities = CAPACITIES;
-    if family.things.contains(&Thing::File) {
+    if family.resources.contains(&Resource::File) {
         capacities.locks.locks = LOCKS_TO_DELEGATE;
     }
     capacities
@@ -108,8 +108,8 @@ impl World<'_, '_> {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Acquire { process, thing } => self.acquire(process, thing),
-            Step::Release { process, thing } => self.release(process, thing),
+            Step::Acquire { process, resource } => self.acquire(process, resource),
+            Step::Release { process, resource } => self.release(process, resource),
             Step::Take { process } => {
                 let frame = self.process(process).up.pop_front().unwrap();
                 self.take(process, &frame);
@@ -210,7 +210,7 @@ pub(super) fn seen_after(family: &Family, steps: &[Step], is_last: bool) -> Seen
     for step in steps {
         world.step(*step);
     }
-    world.look();
+    world.observe();
     world.check();
     if is_last && let Some(wrong) = world.at_last() {
         world.wrong(wrong);

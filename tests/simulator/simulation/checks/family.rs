@@ -121,7 +121,7 @@ impl Family {
         }
     }
 
-    /// The process has said how it ends, and the leader has confirmed it.
+    /// Records that the process has reported how it ends, and that the leader has confirmed it.
     pub(crate) fn has_exited(&mut self, vmid: u32) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.has_exited = true;

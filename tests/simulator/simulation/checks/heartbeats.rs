@@ -40,7 +40,7 @@ pub(crate) struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// The leader has lost the member. `is_silent`: it hears nothing of that.
+    /// Records that the leader has lost the member. `is_silent`: the member sees no end of its streams.
     pub(crate) fn lost(&mut self, vmid: u32, now: u64, is_silent: bool) {
         let until = now + nanoseconds(SILENCE_LIMIT);
         self.lost.insert(vmid, Lost { until, is_silent });

@@ -81,11 +81,11 @@ impl Deaths {
             is_certain: rng.bool(),
             rng,
         };
-        deaths.begin_reign(leader);
+        deaths.begin_epoch(leader);
         deaths
     }
 
-    fn begin_reign(&mut self, leader: usize) {
+    fn begin_epoch(&mut self, leader: usize) {
         self.leader = leader;
         self.log = None;
         self.has_named_heir = false;
@@ -162,7 +162,7 @@ impl Network {
     pub(crate) fn is_led_by(&mut self, leader: usize) {
         self.revealed.clear();
         if let Some(deaths) = &mut self.deaths {
-            deaths.begin_reign(leader);
+            deaths.begin_epoch(leader);
         }
     }
 

@@ -115,8 +115,8 @@ fn writes(rng: &mut Rng) -> u32 {
 }
 
 impl Network {
-    /// The process has written something to another one. If it leads, it, its heir or the other one may be stopped now, or
-    /// it may be cut off from its heir.
+    /// Disturbs a process that has written to another one. If the writer leads, it, its heir or the reader may be stopped
+    /// now, or the writer may be cut off from its heir.
     pub(super) fn disturb(&mut self, writer: usize, reader: usize) {
         if !self.leads(writer) || self.is_dead(writer) {
             return;
@@ -144,7 +144,7 @@ impl Network {
             && let Some(disturbances) = &mut self.disturbances
             && let Some(cut) = disturbances.next_cut()
         {
-            self.part(writer, heir, cut);
+            self.cut_between(writer, heir, cut);
         }
     }
 
@@ -162,8 +162,8 @@ impl Network {
         places.any(|place| place.stopped_until > self.now)
     }
 
-    /// Ends streams between a leader and its heir: what was written arrives, and nobody can write more.
-    fn part(&mut self, leader: usize, heir: usize, cut: Cut) {
+    /// Ends streams between a leader and its heir: what was written arrives, and no later write succeeds.
+    fn cut_between(&mut self, leader: usize, heir: usize, cut: Cut) {
         let is_between = |pipe: &Pipe| {
             let ends = (pipe.from, pipe.to);
             (ends == (leader, heir) || ends == (heir, leader)) && !pipe.is_ended && !pipe.broken

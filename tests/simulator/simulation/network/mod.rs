@@ -326,13 +326,13 @@ impl Network {
         self.places[place].changed
     }
 
-    /// The process is about to poll. Returns true if its state has changed.
+    /// Clears the flag that the state of the process has changed, before the process polls. Returns the flag.
     pub(crate) fn take_changed(&mut self, place: usize) -> bool {
         std::mem::take(&mut self.places[place].changed)
     }
 
     /// Reports the ready streams. Returns true if the process was woken besides.
-    pub(crate) fn look(&mut self, place: usize, ready: &mut ReadyList) -> bool {
+    pub(crate) fn poll_ready(&mut self, place: usize, ready: &mut ReadyList) -> bool {
         let at = &mut self.places[place];
         if at.listener_watched && !at.backlog.is_empty() {
             let _ = ready.push((Token::LISTENER, Interest::READ));

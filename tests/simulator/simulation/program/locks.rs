@@ -235,7 +235,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 && lock.start <= held.end
                 && (held.kind() == LockKind::Write || lock.kind == LockKind::Write);
             if !conflicts {
-                let what = Err(format!("{held:?} is said to be in the way of {lock:?}"));
+                let what = Err(format!("{held:?} was reported to conflict with {lock:?}"));
                 with(|world| world.check("locks", what));
             }
         }

@@ -49,7 +49,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 self.use_ids_up();
             }
             self.step(step);
-            self.look();
+            self.check_node();
         }
     }
 
@@ -158,7 +158,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// Checks after every step: no pool exceeds its limit, and the invariants of the leader's
     /// tables hold.
-    fn look(&self) {
+    fn check_node(&self) {
         let statistics = self.node.statistics();
         let leads = self.leads();
         let shares = !leads || self.node.check_shares();

@@ -306,7 +306,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let fits =
                 answer.vmid == Vmid::new(process.vmid) && answer.state == ProcessState::Running;
             let outcome = if is_certain && !fits {
-                Err(format!("{process:?} is said to be {answer:?}"))
+                Err(format!("{process:?} was reported as {answer:?}"))
             } else {
                 Ok(())
             };
