@@ -190,7 +190,8 @@ impl Side<'_, '_> {
         u32::try_from(ids.len()).expect("not that many")
     }
 
-    /// The free IDs are above the held ranges on both sides.
+    /// Allocates and releases ranges again and again, and returns how often. The free IDs are above the held ranges
+    /// on both sides.
     fn alloc_and_release(&mut self, free: IdRange) -> u32 {
         const TIMES: u32 = 10_000;
         for _ in 0..TIMES {
@@ -245,7 +246,7 @@ impl Side<'_, '_> {
     }
 }
 
-/// A range above all held ranges; the search wraps round now and then.
+/// Allocates a range above all held ranges; the search wraps round now and then.
 fn alloc(ranges: &mut Ranges<'_>) -> IdRange {
     match ranges.alloc(owner(1)) {
         Alloc::Range(range) => range,
@@ -257,7 +258,7 @@ fn owner(number: u32) -> Vmid {
     Vmid::new(number % 64 + 2).expect("not 0")
 }
 
-/// A hundred thousand IDs from 1 to `highest`, spread evenly.
+/// Returns a hundred thousand IDs from 1 to `highest`, spread evenly.
 fn random(highest: Id) -> Vec<Id> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     (0..100_000)

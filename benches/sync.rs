@@ -83,7 +83,7 @@ fn member(base: &Path, vmid: u32) -> Result<HostNode> {
     Ok(node)
 }
 
-/// A value that no other process uses, beside a mutex.
+/// Measures a value that no other process uses, beside a mutex.
 fn uncontended() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("f");
@@ -168,7 +168,7 @@ fn contend(base: &Path, vmid: u32, alternates: bool) -> Result<()> {
     Ok(())
 }
 
-/// Two members that change the value: alternately, or as often as each can.
+/// Measures two members that change the value: alternately, or as often as each can.
 fn hand_over(pinned: bool, alternates: bool) -> Result<()> {
     let message = Message::Sync(
         SyncCode::ConfirmUpgrade,
@@ -333,7 +333,7 @@ fn ping_pong(pinned: bool) -> Result<()> {
     Ok(())
 }
 
-/// One member changes the value, and many read it.
+/// Measures one member that changes the value, while many read it.
 fn fan_out() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("f");

@@ -44,7 +44,7 @@ fn start(base: &Path, identity: Identity) -> Result<(HostNode, Receiver<i32>)> {
     Ok((node, signals))
 }
 
-/// The first process: the leader.
+/// Runs the first process: the leader.
 fn first() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("family"); // process N listens at family.N
@@ -72,7 +72,7 @@ fn first() -> Result<()> {
     Ok(())
 }
 
-/// The children: `one` ends at once, `two` waits for a signal.
+/// Runs a child: `one` ends at once, `two` waits for a signal.
 fn child(name: &str, base: &Path, identity: Identity) -> Result<()> {
     let (node, signals) = start(base, identity)?;
     println!("{name}: I am process {}", node.pid().ok_or("no pid")?);

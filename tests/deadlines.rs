@@ -324,7 +324,7 @@ fn a_child_is_abandoned_at_a_c_leader_when_the_backlog_has_room() {
     });
 }
 
-/// A lock of a process on some bytes of a file.
+/// Returns a lock of a process on some bytes of a file.
 fn lock_on(kind: LockKind, start: u64, end: u64) -> FileLock<'static> {
     FileLock {
         family: LockFamily::Posix,

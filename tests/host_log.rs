@@ -38,7 +38,7 @@ fn log() -> (HostStream, HostStream) {
     (writer, reader)
 }
 
-/// All that can be read until the end.
+/// Returns all that can be read until the end.
 fn read_to_end(reader: &HostStream) -> Vec<u8> {
     let (mut all, mut buffer) = (Vec::new(), [0; 1000]);
     loop {
@@ -175,7 +175,7 @@ fn a_log_of_a_writer_without_memory_to_share_goes_over_the_socket() {
     assert_eq!(read_to_end(&reader), b"records");
 }
 
-/// A writer that makes the ring itself, of that length and with those seals.
+/// Returns a writer that makes the ring itself, of that length and with those seals.
 fn hostile(length: u64, seals: SealFlags) -> (UnixStream, File, HostStream) {
     let (one, other) = UnixStream::pair().unwrap();
     let mut reader = HostStream::over(OwnedFd::from(other));

@@ -353,12 +353,17 @@ fn a_stream_without_interest_reports_only_the_hang_up() {
     assert!(poll_ready(&family.two).is_empty());
     for _ in 0..3 {
         family.two.rewatch(&inward, Token(3), Interest::READ);
-        assert_eq!(poll_ready(&family.two).as_slice(), [(Token(3), Interest::READ)]);
+        assert_eq!(
+            poll_ready(&family.two).as_slice(),
+            [(Token(3), Interest::READ)]
+        );
         family.two.rewatch(&inward, Token(2), Interest::empty());
         assert!(poll_ready(&family.two).is_empty());
     }
     drop(out);
-    let reports = (0..5).filter(|_| !poll_ready(&family.two).is_empty()).count();
+    let reports = (0..5)
+        .filter(|_| !poll_ready(&family.two).is_empty())
+        .count();
     assert!(
         reports <= 1,
         "a hang-up nobody asked for was reported {reports} times"

@@ -128,7 +128,7 @@ impl Family<'_> {
         assert_eq!(self.charges_of(number), [0; 3], "of {number}");
     }
 
-    /// How many ranges, IDs of processes that have not come, and VMIDs the member pays for.
+    /// Returns how many ranges, IDs of processes that have not come, and VMIDs the member pays for.
     fn charges_of(&self, number: u32) -> [usize; 3] {
         self.leader.id_charges_of(member(number))
     }

@@ -67,7 +67,10 @@ fn readiness_matches_the_state_of_the_stream() {
     let net = Net::new();
     let (one, two) = two(&net);
     let out = one.connect(vmid(2)).unwrap();
-    assert_eq!(poll_ready(&two).as_slice(), [(Token::LISTENER, Interest::READ)]);
+    assert_eq!(
+        poll_ready(&two).as_slice(),
+        [(Token::LISTENER, Interest::READ)]
+    );
     two.watch_listener(false);
     assert!(poll_ready(&two).is_empty());
     let inward = two.accept().unwrap();

@@ -71,7 +71,7 @@ impl World<'_> {
         self.processes[place].2.insert(self.next_handle, vec![file]);
     }
 
-    /// A lock that does not wait.
+    /// Requests a lock without waiting.
     fn lock(&mut self, place: usize, handle: u64, rng: &mut fastrand::Rng) {
         let (vmid, has_come, descriptors) = &mut self.processes[place];
         // A process that makes a request has joined.
@@ -135,7 +135,7 @@ impl World<'_> {
         self.locks.close_open_file(*vmid, handle);
     }
 
-    /// A process starts another, or sends a descriptor to one.
+    /// Lets a process start another, or send a descriptor to one.
     fn transfer(&mut self, from: usize, to: usize, rng: &mut fastrand::Rng) {
         let vmid = self.processes[from].0;
         let is_there = |(_, _, descriptors): &(Vmid, bool, Descriptors)| !descriptors.is_empty();

@@ -218,7 +218,7 @@ fn change_by_a_thread_wakes_the_waiting_thread_of_the_same_process() {
     }
 }
 
-/// By how much a wait of the standard library ends after `limit`.
+/// Returns by how much a wait of the standard library ends after `limit`.
 fn standard_lateness(limit: Duration) -> Duration {
     let (state, changed) = (Mutex::new(()), Condvar::new());
     let start = Instant::now();

@@ -37,7 +37,7 @@ pub(crate) fn row(what: &str, figure: Duration, beside: Option<Duration>) {
     print_row(what, figure, &ratio.unwrap_or_default());
 }
 
-/// A row with a bar for the ratio, if there is one.
+/// Prints a row with a bar for the ratio, if there is one.
 pub(crate) fn judged_row(what: &str, figure: Duration, beside: Duration, bar: Option<Bar>) {
     let ratio = ratio(figure, beside);
     let verdict = bar.map(|bar| verdict(ratio, bar)).unwrap_or_default();

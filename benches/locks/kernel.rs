@@ -69,7 +69,7 @@ impl Kernel {
     }
 }
 
-/// A process that holds that many locks.
+/// Runs a process that holds that many locks.
 pub(crate) fn hold(path: &str, held: u32) -> Result<()> {
     let file = open(Path::new(path))?;
     for number in 0..held {

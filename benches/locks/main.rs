@@ -166,7 +166,7 @@ fn over_streams(pinned: bool) -> Result<()> {
     Ok(())
 }
 
-/// A member that can hold that many delegations.
+/// Starts a member that can hold that many delegations.
 fn member(base: &Path, vmid: u32, delegated_files: usize) -> Result<HostNode> {
     let vmid = Vmid::new(vmid).expect("not 0");
     let identity = Identity {

@@ -48,7 +48,7 @@ pub(crate) fn leader(base: &str, config: Config) -> Result<HostNode> {
     )
 }
 
-/// A member that has many pids, and prints them.
+/// Runs a member that has many pids, and prints them.
 pub(crate) fn target(base: &str) -> Result<()> {
     let identity = Identity::child(Vmid::new(3).expect("not 0"), Vmid::LEADER);
     let node = HostNode::start_with(Path::new(base), identity, large(), Box::new(willing()))?;

@@ -14,7 +14,7 @@ use crate::common::process::{ready, wait_for_the_end};
 use crate::common::{Bar, REPETITIONS, WAIT, judged_row, large, median, row};
 use crate::process::Family;
 
-/// The bench has no secrets, so the key is constant.
+/// Returns the key of the family. The bench has no secrets, so the key is constant.
 fn key() -> FamilyKey {
     FamilyKey::new(1, &[1; 32])
 }

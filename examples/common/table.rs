@@ -7,7 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table};
 
 const COLUMNS: usize = 80;
 
-/// A table whose first `names` columns are names, and the others numbers.
+/// Returns a table whose first `names` columns are names, and the others numbers.
 pub(crate) fn table<const N: usize>(header: [&str; N], names: usize) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);

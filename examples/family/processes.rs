@@ -282,7 +282,7 @@ impl Processes {
 }
 
 impl Drop for Processes {
-    /// No process survives, however this ends.
+    /// Kills the processes, so that none survives, however this ends.
     fn drop(&mut self) {
         for member in &mut self.members {
             if member.exit.is_none() {

@@ -140,7 +140,7 @@ impl Top {
 }
 
 impl Drop for Top {
-    /// The last display stays, and further output comes after it.
+    /// Keeps the last display, so that further output comes after it.
     fn drop(&mut self) {
         let _ = self.term.show_cursor();
         let _ = self.term.flush();

@@ -11,7 +11,7 @@ pub(crate) fn pids(vmid: u32, buckets: u64, count: usize) -> Vec<u32> {
         .collect()
 }
 
-/// The mixing function of the leader's tables (the finaliser of `SplitMix64`).
+/// Returns the hash that the leader's tables use (the finaliser of `SplitMix64`).
 fn hash64(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

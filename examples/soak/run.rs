@@ -261,7 +261,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether a process in that place may lead.
+    /// Returns the role that a process in that place has when the leader ends.
     fn succession(&self, place: usize) -> Succession {
         match &self.deaths {
             None => Succession::None,

@@ -171,7 +171,7 @@ impl RunningProcess {
 }
 
 impl Drop for RunningProcess {
-    /// No process survives, however this ends.
+    /// Kills the processes, so that none survives, however this ends.
     fn drop(&mut self) {
         if let Ok(None) = self.process.try_wait() {
             let _ = self.process.kill();

@@ -109,7 +109,7 @@ fn value(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
     (last.iter().sum(), wrong)
 }
 
-/// Every signal that was accepted was delivered, once. Returns their number.
+/// Checks that every signal that was accepted was delivered, once. Returns their number.
 fn signals(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
     /// The signals of one process to another: those that it tried to send, those that were accepted, and those
     /// that came.
@@ -178,7 +178,7 @@ fn signals(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
     (count, wrong)
 }
 
-/// Every end was reported to the parent once, and reaped once, as it was. Returns their number.
+/// Checks that every end was reported to the parent once, and reaped once, as it was. Returns their number.
 fn ends(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
     let mut wrong = Vec::new();
     let mut count = 0;

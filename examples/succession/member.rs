@@ -92,7 +92,7 @@ fn start(options: &Options) -> Result<HostNode> {
     Ok(node)
 }
 
-/// A process that joins, takes an ID, and ends.
+/// Runs a process that joins, takes an ID, and ends.
 pub(crate) fn brief(options: &Options) -> Result<u8> {
     let node = start(options)?;
     let id = node.take_id(WAIT).context("taking an ID")?.into();

@@ -154,7 +154,7 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// No process survives, however this ends.
+    /// Kills the processes, so that none survives, however this ends.
     fn drop(&mut self) {
         if self.status.is_none() {
             let _ = self.child.kill();

@@ -127,7 +127,7 @@ impl<P: Pal> Node<'_, P> {
 }
 
 impl<P: Pal> Polled<'_, '_, P> {
-    /// The future of [`Node::await_shutdown`].
+    /// Waits as [`Node::await_shutdown`], in a future.
     async fn await_shutdown(&self, until: Time, mut is_done: impl FnMut() -> bool) {
         let _task = ShutdownTask(self);
         poll_fn(|context| {

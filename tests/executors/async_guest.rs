@@ -135,7 +135,7 @@ async fn join(guest: Guest, node: &'static Node<'static, Host>) {
     guest.done.record(joined.map(drop).map_err(Into::into));
 }
 
-/// The first activity of the member: IDs.
+/// Runs the first activity of the member: IDs.
 #[task]
 async fn look_up(guest: Guest) {
     let work = async {
@@ -150,7 +150,7 @@ async fn look_up(guest: Guest) {
     guest.done.record(work.await);
 }
 
-/// The second activity of the member, and one of the leader: both count in the same shared value.
+/// Runs the second activity of the member, and one of the leader: both count in the same shared value.
 #[task(pool_size = 2)]
 async fn count(guest: Guest, node: &'static Node<'static, Host>) {
     let work = async {
@@ -165,7 +165,7 @@ async fn count(guest: Guest, node: &'static Node<'static, Host>) {
     guest.done.record(work.await);
 }
 
-/// The third activity of the member, and one of the leader: both lock the same bytes of a file.
+/// Runs the third activity of the member, and one of the leader: both lock the same bytes of a file.
 #[task(pool_size = 2)]
 async fn lock_file(guest: Guest, node: &'static Node<'static, Host>) {
     let work = async {
@@ -181,7 +181,7 @@ async fn lock_file(guest: Guest, node: &'static Node<'static, Host>) {
     guest.done.record(work.await);
 }
 
-/// A time limit ends a future, and a dropped one holds no lock.
+/// Checks that a time limit ends a future, and that a dropped one holds no lock.
 #[task]
 async fn give_up(guest: Guest) {
     let work = async {
@@ -208,7 +208,7 @@ async fn give_up(guest: Guest) {
     guest.done.record(work.await);
 }
 
-/// The end of the member, and then of the family.
+/// Ends the member, and then the family.
 #[task]
 async fn end(guest: Guest) {
     let work = async {

@@ -109,7 +109,7 @@ fn lock(node: HostedNode, kind: LockKind) -> FileLock<'static> {
     }
 }
 
-/// A timeout of tokio drops the future of a call, which then holds no lock.
+/// Checks that a timeout of tokio, which drops the future of a call, leaves no lock behind.
 async fn give_up(leader: HostedNode, member: HostedNode) -> Result<()> {
     leader
         .set_lock_async(&lock(leader, LockKind::Write), WAIT)

@@ -29,7 +29,7 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// A family with processes 1, the leader, to `count`, which have joined.
+    /// Makes a family with processes 1, the leader, to `count`, which have joined.
     pub(crate) fn new(count: u32) -> Family {
         let family = Family::unjoined(count, Config::DEFAULT);
         for node in &family.nodes {
@@ -99,7 +99,7 @@ impl Family {
         self.nodes.iter().flat_map(calls).collect()
     }
 
-    /// Nothing is left of any call, in any process.
+    /// Checks that nothing is left of any call, in any process.
     pub(crate) fn assert_idle(&self) {
         self.settle();
         for node in &self.nodes {
@@ -136,7 +136,7 @@ impl<F: Future> Task<F> {
         }
     }
 
-    /// A task that was polled once, and waits.
+    /// Returns a task that was polled once, and waits.
     pub(crate) fn waiting(future: F) -> Task<F> {
         let mut task = Task::new(future);
         assert!(task.poll().is_none(), "it does not wait");

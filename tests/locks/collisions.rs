@@ -30,12 +30,12 @@ fn number_of(hash: u64) -> u64 {
     unshift(number, 30)
 }
 
-/// A path of 8 bytes whose hash is `hash`.
+/// Returns a path of 8 bytes whose hash is `hash`.
 fn path_in_bucket(hash: u64) -> [u8; 8] {
     (number_of(number_of(hash)) ^ 8).to_le_bytes()
 }
 
-/// A path of 16 bytes whose hash is `hash`; there is one for each `number`.
+/// Returns a path of 16 bytes whose hash is `hash`; there is one for each `number`.
 fn path_with_hash(hash: u64, number: u64) -> [u8; 16] {
     let last = number_of(number_of(hash)) ^ hash_of(16 ^ number);
     let mut path = [0; 16];
@@ -66,7 +66,7 @@ fn set(locks: &mut LockTable<'_>, seq: u64, lock: &FileLock<'_>) -> Result<SetOu
     bounded(locks, SINGLE, |locks| locks.set(member(2), seq, lock))
 }
 
-/// The death of member 2, in portions.
+/// Applies the death of member 2, in portions.
 fn die(locks: &mut LockTable<'_>) {
     let mut left = u64::MAX;
     while left > 0 {

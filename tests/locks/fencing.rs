@@ -111,7 +111,7 @@ impl Family {
         })
     }
 
-    /// The member has got this number for a lock that it holds now.
+    /// Checks the number that the member has got for a lock that it holds now.
     fn got(&mut self, member: usize, lock: &FileLock<'_>, number: u64) {
         let file = FILES.iter().position(|path| *path == lock.path).unwrap();
         self.drawn += 1;
@@ -128,7 +128,7 @@ impl Family {
         }
     }
 
-    /// The leader handles the next request of a member.
+    /// Lets the leader handle the next request of a member.
     fn serve(&mut self, at: usize) {
         let Some(request) = self.members[at].requests.pop_front() else {
             return;
@@ -195,7 +195,7 @@ impl Family {
         }
     }
 
-    /// A member handles the next message of the leader.
+    /// Lets a member handle the next message of the leader.
     fn receive(&mut self, at: usize) {
         let member = &mut self.members[at];
         match member.replies.pop_front() {
@@ -221,7 +221,7 @@ impl Family {
         }
     }
 
-    /// A member sets or releases a lock.
+    /// Lets a member set or release a lock.
     fn lock(&mut self, at: usize, lock: FileLock<'static>) {
         let member = &mut self.members[at];
         match member.files.set(vmid(at as u32 + 2), &lock) {
@@ -236,7 +236,7 @@ impl Family {
         }
     }
 
-    /// A member asks for a number.
+    /// Lets a member ask for a number.
     fn draw(&mut self, at: usize, lock: FileLock<'static>) {
         let member = &mut self.members[at];
         match member.files.fencing_number(vmid(at as u32 + 2), &lock) {

@@ -403,7 +403,7 @@ fn reaped_process_has_released_its_open_files() {
     }
 }
 
-/// A leader in C, up to the question of member 2 for the owner of an ID: it skips unknown messages.
+/// Answers as a leader in C, up to the question of member 2 for the owner of an ID: it skips unknown messages.
 fn answer_as_in_c(listener: &UnixListener, base: &Path) {
     let (mut from, _) = listener.accept().unwrap();
     let mut said = [0; 4];

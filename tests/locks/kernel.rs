@@ -224,8 +224,7 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// A process that waits for a lock does not see the end of its input, and would stay for ever,
-    /// so it is killed.
+    /// Kills the process: one that waits for a lock does not see the end of its input, and would stay for ever.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -74,9 +74,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A program of processes that contend for a few bytes of one file: several wait, and the holders
-/// take further locks, also through other open files, release parts of their locks, or downgrade
-/// them.
+/// Returns a program of processes that contend for a few bytes of one file: several wait, and the holders take further
+/// locks, also through other open files, release parts of their locks, or downgrade them.
 fn contention() -> impl Strategy<Value = Vec<Step>> {
     let families = prop_oneof![
         2 => Just([Do::Posix; 2]),

@@ -14,12 +14,12 @@ const ROOM: LockLimits = LockLimits {
     open_files: 8,
 };
 
-/// The member gets the lock at once.
+/// Requests the lock for the member, which gets it at once.
 fn gets(locks: &mut LockTable<'_>, who: u32, lock: FileLock<'_>) {
     assert_eq!(locks.set(member(who), 0, &lock), DONE, "{who}: {lock:?}");
 }
 
-/// The member waits for the lock; the request has the member's number.
+/// Requests the lock for the member, which waits; the request has the member's number.
 fn wants(locks: &mut LockTable<'_>, who: u32, lock: FileLock<'static>) {
     let set = locks.set(member(who), who.into(), &waiting(lock));
     assert_eq!(set, WAITS, "{who}: {lock:?}");

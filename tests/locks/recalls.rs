@@ -21,7 +21,7 @@ const ROOM: LockLimits = LockLimits {
     open_files: 8,
 };
 
-/// The member requests the file of that name, under that number.
+/// Requests the file of that name for the member, under that number.
 fn set_or_delegate(
     locks: &mut LockTable<'_>,
     who: u32,
@@ -31,7 +31,7 @@ fn set_or_delegate(
     locks.set_or_delegate(member(who), 1, &on(&[name], write(1, 0, 9)), number)
 }
 
-/// The member returns the file with these locks: process, first and last byte, write lock.
+/// Returns the member's delegation with these locks: process, first and last byte, write lock.
 fn return_delegation(
     locks: &mut LockTable<'_>,
     who: u32,
@@ -444,7 +444,7 @@ fn return_with_too_many_locks_is_refused() {
     });
 }
 
-/// Two members contend for the file; the second made the last request.
+/// Lets two members contend for the file; the second made the last request.
 fn contend(locks: &mut LockTable<'_>, name: &[u8]) {
     let lock = on(name, write(1, 0, 9));
     assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), DELEGATED);

@@ -35,8 +35,8 @@ fn on_both(scene: impl FnOnce(&mut Both<'_>)) {
 }
 
 impl Both<'_> {
-    /// A process makes a request through its open file of that number. Returns the error number, 0
-    /// for success, or `None` if it waits.
+    /// Makes a request of a process through its open file of that number. Returns the error number, 0 for success, or
+    /// `None` if it waits.
     fn asks(&mut self, process: usize, handle: u8, lock: Order) -> Option<i32> {
         let order = Order { handle, ..lock };
         let ours = self.table.obey(process, &order);
@@ -49,7 +49,7 @@ impl Both<'_> {
         ours.map(|outcome| outcome.errno)
     }
 
-    /// The process gets the lock at once, though the request may wait.
+    /// Makes a request of the process, which gets the lock at once, though the request may wait.
     fn gets(&mut self, process: usize, handle: u8, lock: Order) {
         assert_eq!(
             self.asks(process, handle, lock),
@@ -75,7 +75,7 @@ impl Both<'_> {
     }
 }
 
-/// A request for the first ten bytes, which waits if it has to.
+/// Returns a request for the first ten bytes, which waits if it has to.
 fn lock(what: Do, kind: u8) -> Order {
     Order {
         what,

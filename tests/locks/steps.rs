@@ -314,7 +314,7 @@ fn answer_to_a_release_of_many_locks_comes_after_the_last_portion() {
     }
 }
 
-/// The locks of an open file are released in portions, each of which is followed by what it serves.
+/// Releases the locks of an open file in portions, each of which is followed by what it serves.
 fn release_all(locks: &mut LockTable<'_>) -> usize {
     let mut portions = 0;
     while locks.has_releases() {

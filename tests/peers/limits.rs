@@ -49,7 +49,7 @@ impl Family {
         self.directory.path().join("f")
     }
 
-    /// A member that has not joined.
+    /// Starts a member that has not joined.
     fn member(&self, config: Config, path: &str) -> HostNode {
         let identity = self.leader.start_child(WAIT).unwrap();
         let os = Box::new(Os(CString::new(path).unwrap()));

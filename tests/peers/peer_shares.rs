@@ -261,7 +261,7 @@ const PROCESS_CHANGE: u8 = 67;
 const PROCESS_QUERY: u8 = 68;
 const PROCESS_END: u8 = 101;
 
-/// The version, no features, no pid and no parent.
+/// Returns a HELLO with the version, no features, no pid and no parent.
 fn hello() -> Vec<u8> {
     [1_u32, 0, 0, 0]
         .iter()
@@ -273,7 +273,7 @@ const FILE_LOCK_SET: u8 = 15;
 const WRITE: u32 = 1;
 const UNLOCK: u32 = 2;
 
-/// A request about a record lock of process 1, as a process in C lays it out.
+/// Returns a request about a record lock of process 1, as a process in C lays it out.
 fn lock(kind: u32, (first, last): (u64, u64)) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend([1, kind].iter().flat_map(|word| word.to_le_bytes()));

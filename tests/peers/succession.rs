@@ -12,7 +12,7 @@ use libos_ipc::{Config, Identity, Refusal, Wait};
 
 use crate::peer::Peer;
 
-/// One message of each code that a family with a fixed leader has no use for.
+/// Returns one message of each code that a family with a fixed leader has no use for.
 fn of_succession() -> [Message<'static>; 10] {
     [
         Message::Heirs(HeirList {

@@ -7,7 +7,7 @@ use libos_ipc::{Config, Id, Identity};
 use crate::family::{Family, Process, WAIT, until};
 use crate::members::UnresponsiveMember;
 
-/// The member transfers an ID to a process that is being started, and dies.
+/// Lets the member transfer an ID to a process that is being started, and die.
 fn transfer_and_die(family: &Family, giver: Process, to: &Identity) -> Id {
     let id = giver.node.take_id(WAIT).unwrap();
     giver.node.transfer_id(id, to.vmid, WAIT).unwrap();

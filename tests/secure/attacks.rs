@@ -71,7 +71,7 @@ impl<'p, 'n> Middle<'p, 'n> {
         }
     }
 
-    /// The first process writes `what`.
+    /// Lets the first process write `what`.
     fn says(&self, what: &[u8]) -> Result<usize, StreamError> {
         self.out.as_ref().unwrap().write(&[what])
     }
@@ -130,7 +130,7 @@ impl<'p, 'n> Middle<'p, 'n> {
         records
     }
 
-    /// The host cuts the stream; returns the resulting error.
+    /// Cuts the stream as the host; returns the resulting error.
     fn cut(&mut self) -> Option<StreamError> {
         self.far = None;
         self.read()

@@ -338,7 +338,7 @@ mod host {
         assert_eq!(plain_leader.statistics().pools.peers.now, 0);
     }
 
-    /// The host between two processes: it forwards the bytes, with one bit flipped if requested.
+    /// Forwards the bytes between two processes as the host, with one bit flipped if requested.
     fn forward(mut from: UnixStream, mut to: UnixStream, flip: Option<usize>) {
         let (mut at, mut buffer) = (0, [0; 4096]);
         while let Ok(count @ 1..) = from.read(&mut buffer) {

@@ -5,7 +5,7 @@ use libos_ipc::pal::{Deadline, Interest, Pal, ReadyList, Stream, StreamError, To
 use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use proptest::prelude::*;
 
-use super::{Net, Plain, assert_breaches, key, poll_ready, member, random, vmid};
+use super::{Net, Plain, assert_breaches, key, member, poll_ready, random, vmid};
 
 /// The faults that every stream must tolerate.
 const HARMLESS: Faults = Faults {

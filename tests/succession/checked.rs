@@ -16,7 +16,7 @@ mod world;
 
 use stateright::{Checker, Model, Property};
 
-use state::{HEIR, Has, LEADER, PROCESSES, Process, Seen, Stage, State, Step, Resource};
+use state::{HEIR, Has, LEADER, PROCESSES, Process, Resource, Seen, Stage, State, Step};
 use world::seen_after;
 
 /// A mistake of a node that the check has to find.
@@ -169,7 +169,9 @@ impl Model for Family {
 /// Checks all states, and says how many there are.
 fn check(family: &Family) {
     let Family {
-        requests, resources, ..
+        requests,
+        resources,
+        ..
     } = *family;
     let start = std::time::Instant::now();
     let checker = family.clone().checker().threads(2).spawn_bfs().join();
@@ -185,7 +187,7 @@ fn check(family: &Family) {
     checker.assert_properties();
 }
 
-/// The family whose processes make so many requests: the leader, the heir, and two members.
+/// Returns the family whose processes make so many requests: the leader, the heir, and two members.
 const fn family(requests: [usize; PROCESSES], resources: &'static [Resource]) -> Family {
     Family {
         requests,

@@ -81,7 +81,7 @@ impl Led {
         led
     }
 
-    /// The leader names an heir, and the member knows it.
+    /// Lets the leader name an heir, and checks that the member knows it.
     fn names(&mut self, config: u32, heir: u32) {
         send(&mut self.leader, &list(3, config, heir));
         wait_until("the heir is known", || {
@@ -204,7 +204,7 @@ fn later_of_two_successors_is_followed_in_whatever_order_their_announcements_com
     drop(listener);
 }
 
-/// A family with an heir.
+/// Makes a family with an heir.
 fn family_with_heir() -> (Family, HostNode) {
     let family = Family::new();
     let heir = family.member(CONFIG);

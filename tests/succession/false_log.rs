@@ -94,7 +94,7 @@ impl Heir {
         self.record(&Message::Log(&bytes[..length]));
     }
 
-    /// The heir closes the log.
+    /// Waits until the heir closes the log.
     fn closes(&mut self) {
         match self.log.read(&mut [0]) {
             Ok(0) => {}
@@ -103,7 +103,7 @@ impl Heir {
         }
     }
 
-    /// The heir applies what comes in the log.
+    /// Waits until the heir applies what comes in the log.
     fn applies(&mut self, operations: u64) {
         self.operation(&Op::Connected(vmid(3)));
         wait_until("the heir has all", || {

@@ -21,7 +21,7 @@ fn has_all(family: &Family, heir: &HostNode) {
     });
 }
 
-/// One random operation of a member.
+/// Makes one random operation of a member.
 fn work(node: &HostNode, ids: &mut Vec<u32>, rng: &mut fastrand::Rng) {
     let soon = Wait::at_most(Duration::from_millis(5));
     match rng.u8(..8) {

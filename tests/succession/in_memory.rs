@@ -173,7 +173,7 @@ impl Family {
         Rc::clone(node.unwrap())
     }
 
-    /// A child of that process, which has not joined.
+    /// Starts a child of that process, which has not joined.
     pub(crate) fn starting(&mut self, parent: &Process, config: Config) -> Rc<Process> {
         let identity = self.run(parent.start_child_async(long())).unwrap();
         let child = Rc::new(start(self.net, identity, config));
@@ -181,7 +181,7 @@ impl Family {
         child
     }
 
-    /// A child of that process, which has joined.
+    /// Starts a child of that process, which has joined.
     pub(crate) fn child(&mut self, parent: &Process, config: Config) -> Rc<Process> {
         let child = self.starting(parent, config);
         self.run(child.join_async(long())).unwrap();
@@ -223,12 +223,12 @@ impl Family {
         }
     }
 
-    /// That process becomes the heir.
+    /// Runs the family until that process is the heir.
     pub(crate) fn is_heir(&self, heir: &Process) {
         self.is_heir_of(&self.node(1), heir);
     }
 
-    /// That process becomes the heir of that leader.
+    /// Runs the family until that process is the heir of that leader.
     pub(crate) fn is_heir_of(&self, leader: &Process, heir: &Process) {
         let expected = Some(heir.identity().vmid);
         for _ in 0..20_000 {
@@ -241,7 +241,7 @@ impl Family {
         panic!("{expected:?} is not the heir");
     }
 
-    /// The leader is gone.
+    /// Ends the leader, without a word to the others.
     pub(crate) fn end_leader(&mut self) {
         drop(self.nodes.remove(0));
     }

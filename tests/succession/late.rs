@@ -28,7 +28,7 @@ const VALUE: [u8; 500] = [7; 500];
 
 type Read = Pin<Box<dyn Future<Output = Result<[u8; 500], Error>>>>;
 
-/// A family of a leader with values, and a member that reads them.
+/// Makes a family of a leader with values, and a member that reads them.
 fn with_reads_of(ids: Range<u64>) -> (Family, Rc<Process>, Vec<Read>) {
     let mut family = Family::with(SHORT_QUEUES);
     let leader = family.node(1);

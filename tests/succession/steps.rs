@@ -191,7 +191,7 @@ fn signal_of_a_leader_that_dies_after_its_call_waits_at_the_heir_for_a_child_tha
     assert_eq!(heir.statistics().pools.queued_signals.now, 1);
 }
 
-/// A lock of the open file 7: `flock(2)` without waiting.
+/// Returns a lock of the open file 7: `flock(2)` without waiting.
 fn flock(node: &Process, kind: LockKind) -> FileLock<'static> {
     FileLock {
         family: LockFamily::Flock,

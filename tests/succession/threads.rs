@@ -12,12 +12,12 @@ use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 use crate::family::{CONFIG, FOLLOWER, long};
 use crate::in_memory::{Family, PalCall, Process, during, poll, when_this_thread_waits};
 
-/// A process for the rest of the test.
+/// Keeps a process for the rest of the test.
 fn leaked(process: Rc<Process>) -> &'static Process {
     Box::leak(Box::new(process))
 }
 
-/// A lock of the first ten bytes of a file.
+/// Returns a lock of the first ten bytes of a file.
 fn lock_of(node: &Process, kind: LockKind) -> FileLock<'static> {
     FileLock {
         family: LockFamily::Posix,

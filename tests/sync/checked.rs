@@ -24,7 +24,7 @@ struct Family {
     in_c: bool,
 }
 
-/// The steps that happen sooner or later.
+/// Adds the steps that happen sooner or later.
 fn pending_steps(seen: &Observed, steps: &mut Vec<Step>) {
     for process in 0..seen.activity.len() {
         if seen.activity[process] == Activity::Dead {

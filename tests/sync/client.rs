@@ -46,13 +46,13 @@ pub(super) fn revoke(client: &mut Client<'_>, state: SyncState) {
     receive(client, SyncCode::RequestDowngrade, state, &[]).unwrap();
 }
 
-/// A call begins to wait, and cannot acquire the handle yet.
+/// Begins the wait of a call that cannot acquire the handle yet.
 pub(super) fn wait(client: &mut Client<'_>, state: SyncState) {
     client.change_waiters(state, 1);
     assert_eq!(client.acquire(state, true), Acquisition::Pending);
 }
 
-/// A wait ends: the call acquires the handle.
+/// Ends the wait of a call, which acquires the handle.
 pub(super) fn taken(client: &mut Client<'_>, state: SyncState) {
     assert_eq!(client.acquire(state, true), Acquisition::Acquired);
     client.change_waiters(state, -1);

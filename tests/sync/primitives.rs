@@ -16,7 +16,7 @@ const SHORT: Wait<'static> = Wait::at_most(Duration::from_millis(20));
 const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
 const TURNS: u32 = 60;
 
-/// A family with members.
+/// Makes a family with members.
 fn members(count: usize) -> (Family, Vec<HostNode>) {
     let family = Family::new();
     let nodes = (0..count).map(|_| family.member()).collect();

@@ -14,7 +14,7 @@ pub(crate) fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
 
-/// A frame with any code and payload.
+/// Returns a frame with any code and payload.
 pub(crate) fn frame(seq: u64, code: u8, payload: &[u8]) -> Vec<u8> {
     let size = (HEADER_LENGTH + payload.len()) as u64;
     [

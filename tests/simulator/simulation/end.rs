@@ -18,7 +18,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(500);
 const SETTLED_AT_LAST: Duration = Duration::from_mins(2);
 
-/// The process could not join, or was cut off at once.
+/// Ends a process that could not join, or was cut off at once.
 pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     with(|world| {
         if world.plan.follows() && world.checks.family.is_starting(own.vmid) {
@@ -65,7 +65,7 @@ fn shut_down<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, limit: Dur
     flushed
 }
 
-/// The process ends, as a thread of it has decided or since it has done all its steps.
+/// Ends the process, as a thread of it has decided or since it has done all its steps.
 pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     let seed = with(|world| world.plan.seed_of(own.number, 7));
     let mut rng = Rng::with_seed(seed);
@@ -142,8 +142,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     }
 }
 
-/// The process dies in the middle of something. Peers cannot tell that from a cut, if the streams are
-/// secure.
+/// Lets the process die in the middle of something. Peers cannot tell that from a cut, if the streams are secure.
 pub(crate) fn crash<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     with(|world| {
         if world.plan.is_secure() {
@@ -153,8 +152,8 @@ pub(crate) fn crash<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     die(node, own);
 }
 
-/// As a process of a family that may outlive its leader: some wait for their children, and some leaders for all
-/// others. Returns true if the process is to leave then.
+/// Stays for a while in a family that may outlive its leader: some processes wait for their children, and some leaders
+/// for all others. Returns true if the process is to leave then.
 fn stay_a_while<const READS: bool>(program: &Program<'_, '_, READS>, rng: &mut Rng) -> bool {
     if !with(|world| world.plan.follows()) {
         return true;
@@ -180,7 +179,7 @@ fn await_all<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     }
 }
 
-/// The process leaves the family, which it may lead: another process leads then.
+/// Lets the process leave the family, which it may lead: another process leads then.
 fn leave<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, led: bool) {
     if own.is_dead() {
         return;
@@ -223,7 +222,7 @@ fn leave<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, led: bool) {
     });
 }
 
-/// The process dies without an exit report.
+/// Lets the process die without an exit report.
 fn die<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     if with(|world| world.leader == own.vmid && world.plan.follows()) {
         with(|world| world.kill(own.place));
@@ -292,7 +291,7 @@ fn await_kept_signals<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     }
 }
 
-/// The first process waits for all that become its children, and nothing is left.
+/// Waits, as the first process, for all that become its children, and checks that nothing is left.
 fn end_of_all<const READS: bool>(
     node: &SimNode<'_, READS>,
     own: &Own,

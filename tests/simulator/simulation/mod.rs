@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
 }
 
-/// All steps that a run has, whether it reaches them or not.
+/// Returns all steps that a run has, whether it reaches them or not.
 pub(crate) fn steps(options: &Options) -> Vec<StepName> {
     let plan = Plan::draw(options.clone());
     let threads = |process| {

@@ -203,7 +203,7 @@ impl<const READS: bool> Pal for SimPal<READS> {
         Time(with(|world| world.network.now))
     }
 
-    /// Other coroutines run: one of them may have what this one waits for.
+    /// Runs other coroutines: one of them may have what this one waits for.
     fn contended(attempts: u32) {
         // A leader's own call waits for a log that stands still, as long as the heir may take to read.
         let span = (u64::from(attempts) + 1) * CONTENDED;

@@ -147,7 +147,7 @@ impl World {
         self.checks.forget(vmid, pid, had_given_back);
     }
 
-    /// The time has advanced: members that were cut off have lost what they had.
+    /// Records, when the time has advanced, that members which were cut off have lost what they had.
     pub(crate) fn handle_lapses(&mut self) {
         let now = self.network.now;
         while let Some(vmid) = self.checks.heartbeats.next_lapsed(now) {
@@ -216,7 +216,7 @@ impl World {
         }
     }
 
-    /// The process was killed.
+    /// Records that the process was killed.
     fn is_killed(&mut self, vmid: u32) {
         let is_leader = vmid == self.leader;
         let who = if is_leader { ", the leader," } else { "" };
@@ -235,7 +235,7 @@ impl World {
         self.checks.heartbeats.ends(vmid);
     }
 
-    /// The process has no leader any more.
+    /// Records that the process has no leader any more.
     pub(crate) fn loses_leader(&mut self, vmid: u32) {
         self.mark_dead(vmid, Loss::Closed);
     }
@@ -258,7 +258,7 @@ impl World {
         true
     }
 
-    /// The leader dies, or has left.
+    /// Records that the leader dies, or has left.
     pub(crate) fn leader_ends(&mut self, vmid: u32) {
         let (heir, now) = (self.network.heir(), self.network.now);
         self.log(format_args!("the leader v{vmid} ends; its heir: {heir:?}"));
@@ -275,7 +275,7 @@ impl World {
         !self.network.is_log_still() && !self.checks.calls.leader_ended.is_some_and(may_be_lost)
     }
 
-    /// A process has applied an operation to tables of a leader, as the leader or as its heir.
+    /// Records that a process has applied an operation to tables of a leader, as the leader or as its heir.
     pub(crate) fn has_applied(
         &mut self,
         vmid: u32,

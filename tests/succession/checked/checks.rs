@@ -3,7 +3,7 @@
 use libos_ipc::wire::{LockKind, SyncState};
 
 use super::frames::proven;
-use super::state::{HEIR, Has, LEADER, PROCESSES, Stage, Resource};
+use super::state::{HEIR, Has, LEADER, PROCESSES, Resource, Stage};
 use super::world::{HANDLE, World, lock, vmid};
 
 impl World<'_, '_> {
@@ -113,7 +113,8 @@ impl World<'_, '_> {
             // One that has made all its requests keeps its lock.
             for (resource, has) in &own.has {
                 let waits = matches!(has, Has::Wanted | Has::Releasing);
-                let is_lock = matches!(resource, Resource::Lock | Resource::File) && *has == Has::Wanted;
+                let is_lock =
+                    matches!(resource, Resource::Lock | Resource::File) && *has == Has::Wanted;
                 if waits && !(is_lock && self.seen.holders(*resource) > 0) {
                     return Some("a process waits for ever");
                 }

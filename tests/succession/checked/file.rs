@@ -3,7 +3,7 @@
 use libos_ipc::member::Decision;
 use libos_ipc::wire::{Answer, DelegatedLockList, Expected, FileLock, LockKind, Message};
 
-use super::state::{Call, Has, Stage, Resource};
+use super::state::{Call, Has, Resource, Stage};
 use super::world::{World, lock, vmid};
 
 impl World<'_, '_> {

@@ -5,7 +5,7 @@ use libos_ipc::shared_state::Acquisition;
 use libos_ipc::wire::{Answer, Expected, LockKind, Message, SyncState};
 
 use super::frames::{frame_of, with_frame};
-use super::state::{Call, Has, LEADER, Stage, Resource};
+use super::state::{Call, Has, LEADER, Resource, Stage};
 use super::world::{World, lock};
 
 impl World<'_, '_> {

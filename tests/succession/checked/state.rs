@@ -141,9 +141,14 @@ impl Process {
         Process {
             stage,
             epoch: 1,
-            has: [Resource::Id, Resource::Lock, Resource::File, Resource::Value]
-                .map(|resource| (resource, Has::No))
-                .into(),
+            has: [
+                Resource::Id,
+                Resource::Lock,
+                Resource::File,
+                Resource::Value,
+            ]
+            .map(|resource| (resource, Has::No))
+            .into(),
             left: requests,
             id: None,
             delegation: None,

@@ -15,7 +15,7 @@ use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 
 use super::Family;
 use super::frames::LONGEST;
-use super::state::{HEIR, LEADER, PROCESSES, Process, Seen, Stage, Step, Resource};
+use super::state::{HEIR, LEADER, PROCESSES, Process, Resource, Seen, Stage, Step};
 
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     ranges: 8,
@@ -66,7 +66,7 @@ pub(super) fn place(vmid: Vmid) -> usize {
     vmid.get() as usize - 1
 }
 
-/// A lock on the file that the leader never delegates, or on the one that it may.
+/// Returns a lock on the file that the leader never delegates, or on the one that it may.
 pub(super) fn lock(kind: LockKind, is_delegable: bool) -> FileLock<'static> {
     FileLock {
         family: LockFamily::Posix,

@@ -292,7 +292,7 @@ impl<'m, P: Pal> Polled<'_, 'm, P> {
 }
 
 calls! {
-    /// The slow path: the lease is elsewhere, or the handle is in use.
+    /// Acquires the handle on the slow path: the lease is elsewhere, or the handle is in use.
     #[cold]
     fn acquire_sync_slow<T>(
         &self,

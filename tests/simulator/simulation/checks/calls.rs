@@ -51,14 +51,14 @@ impl Calls {
         }
     }
 
-    /// The leader has died, or begins to leave.
+    /// Records that the leader has died, or begins to leave.
     pub(crate) fn leader_ends(&mut self, now: u64, family: &Family) {
         for process in family.all() {
             self.unled.entry(process.vmid).or_insert(now);
         }
     }
 
-    /// A process follows a leader, which has ended meanwhile, too, if `has_ended`.
+    /// Records that a process follows a leader, which has ended meanwhile, too, if `has_ended`.
     pub(crate) fn follows(&mut self, who: u32, has_ended: bool, now: u64) {
         if has_ended {
             self.unled.insert(who, now);

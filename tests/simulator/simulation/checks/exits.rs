@@ -22,7 +22,7 @@ pub(crate) struct Exits {
 }
 
 impl Exits {
-    /// A parent's embedder is notified of a death.
+    /// Records that a parent's embedder is notified of a death, and checks that this is its only notification.
     pub(crate) fn reported(
         &mut self,
         family: &Family,
@@ -40,7 +40,7 @@ impl Exits {
         Ok(())
     }
 
-    /// A parent has reaped a child.
+    /// Records that a parent has reaped a child, and checks that no other parent has.
     pub(crate) fn reaped(
         &mut self,
         family: &Family,
@@ -62,17 +62,17 @@ impl Exits {
         }
     }
 
-    /// A process that is cut off has reaped a child.
+    /// Records that a process that is cut off has reaped a child.
     pub(crate) fn may_be_reaped_as(&mut self, family: &Family, exit: &ChildExit) {
         self.may_be_reaped.extend(as_it_ended(family, exit));
     }
 
-    /// A process that has ended meanwhile, or timed out, was about to reap this child.
+    /// Records that a process that has ended meanwhile, or timed out, was about to reap this child.
     pub(crate) fn may_be_reaped(&mut self, vmid: u32) {
         self.may_be_reaped.insert(vmid);
     }
 
-    /// A call of that process begins to wait for a child.
+    /// Records that a call of that process begins to wait for a child.
     pub(crate) fn wait_begins(&mut self, vmid: u32) {
         *self.waiting.entry(vmid).or_default() += 1;
     }

@@ -103,7 +103,7 @@ impl Family {
         }
     }
 
-    /// The process begins to end, in this way.
+    /// Records that the process begins to end, in this way.
     pub(crate) fn ends(&mut self, vmid: u32, end: (u32, u32)) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.state = State::Ending;
@@ -111,7 +111,7 @@ impl Family {
         }
     }
 
-    /// The process dies without a word, or has ended before.
+    /// Records that the process dies without an exit report, or has ended before.
     pub(crate) fn is_killed(&mut self, vmid: u32) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.state = State::Ending;
@@ -128,7 +128,7 @@ impl Family {
         }
     }
 
-    /// The process is cut off. Returns false if that makes no difference any more.
+    /// Records that the process is cut off. Returns false if that makes no difference any more.
     pub(crate) fn mark_dead(&mut self, vmid: u32) -> bool {
         let Some(process) = self.processes.get_mut(&vmid) else {
             return false;
@@ -149,7 +149,7 @@ impl Family {
         mattered
     }
 
-    /// The parent of the process takes it for dead.
+    /// Records that the parent of the process takes it for dead.
     pub(crate) fn may_have_died(&mut self, pid: Id) {
         let vmid = self.by_pid.get(&pid);
         if let Some(process) = vmid.and_then(|vmid| self.processes.get_mut(vmid)) {
@@ -164,7 +164,7 @@ impl Family {
         }
     }
 
-    /// The process may be in another group than the known one.
+    /// Records that the process may be in another group than the known one.
     pub(crate) fn may_change_group(&mut self, vmid: u32) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.is_group_known = false;

@@ -85,7 +85,7 @@ struct Clears {
 }
 
 impl Files {
-    /// A lock is requested.
+    /// Records that a lock is requested.
     pub(crate) fn asks(&mut self, claim: &Claim, waits: bool) {
         let span = || Span {
             claim: claim.clone(),
@@ -97,8 +97,8 @@ impl Files {
         }
     }
 
-    /// The answer of the request has arrived. If the process is cut off, the request may still wait
-    /// at the leader.
+    /// Records that the answer of the request has arrived. If the process is cut off, the request may still wait at the
+    /// leader.
     pub(crate) fn answered(&mut self, asked: &Claim, now: u64, is_certain: bool) {
         let until = if is_certain { now } else { now + SEEN_LATE };
         let is_it = |claim: &Claim| claim.owner == asked.owner && claim.space == asked.space;
@@ -107,7 +107,7 @@ impl Files {
         }
     }
 
-    /// The lock was granted, after a request at `began`.
+    /// Records that the lock was granted, after a request at `began`, and checks that no conflicting lock is held.
     pub(crate) fn given(&mut self, claim: &Claim, began: u64) -> Result<(), String> {
         let waits = |span: &Span| span.claim.owner == claim.owner && span.to == u64::MAX;
         self.may_have_closed |= self.waits.iter().any(waits);
@@ -130,8 +130,8 @@ impl Files {
         Ok(())
     }
 
-    /// The owner, which got the lock after a request at `began` and has not released it since, has got
-    /// this fencing number for it.
+    /// Checks the fencing number of an owner, which got the lock after a request at `began` and has not released it
+    /// since.
     pub(crate) fn fenced(&mut self, claim: &Claim, began: u64, number: u64) -> Result<(), String> {
         if self.may_be_cleared(claim.owner, began) {
             return Ok(());
@@ -146,14 +146,14 @@ impl Files {
         Ok(())
     }
 
-    /// The bytes are about to be unlocked.
+    /// Records that the bytes are about to be unlocked.
     pub(crate) fn clear(&mut self, space: Space, owner: Owner, bytes: Range<usize>) {
         if let Some(own) = self.held.get_mut(&(space, owner)) {
             own[bytes].fill(None);
         }
     }
 
-    /// The bytes were unlocked: they are not held any more.
+    /// Records that the bytes were unlocked: they are not held any more.
     pub(crate) fn cleared(&mut self, space: Space, owner: Owner, bytes: &Range<usize>, now: u64) {
         for span in &mut self.maybe {
             let claim = &span.claim;
@@ -164,7 +164,7 @@ impl Files {
         }
     }
 
-    /// The process has released all, or begun to.
+    /// Forgets the locks of a process that has released all, or begun to.
     pub(crate) fn forget(&mut self, vmid: u32, now: u64) {
         let mut gone = vec![Owner::Process(vmid)];
         for handle in self.holders.forget(vmid) {
@@ -180,8 +180,7 @@ impl Files {
         }
     }
 
-    /// The process is about to close an open file: unless another process holds it, its locks are
-    /// free.
+    /// Records that the process is about to close an open file: unless another process holds it, its locks are free.
     pub(crate) fn closes(&mut self, vmid: u32, handle: u64) {
         self.holders.closes(vmid, handle);
         if !self.holders.is_held(handle) {
@@ -189,7 +188,7 @@ impl Files {
         }
     }
 
-    /// The open file was closed: the locks of its last holder are free now.
+    /// Records that the open file was closed: the locks of its last holder are free now.
     pub(crate) fn closed(&mut self, handle: u64, now: u64) {
         if !self.holders.is_held(handle) && self.holders.is_sure(handle) {
             for span in &mut self.maybe {
@@ -200,8 +199,8 @@ impl Files {
         }
     }
 
-    /// A lock that does not wait was refused, after a request at `began`: a conflicting lock may be
-    /// held. Only `flock` locks, which are for whole files, are known well enough for this check.
+    /// Checks the refusal of a lock that does not wait, after a request at `began`: a conflicting lock may be held.
+    /// Only `flock` locks, which are for whole files, are known well enough for this check.
     pub(crate) fn refused(&self, claim: &Claim, began: u64) -> Result<(), String> {
         let is_lost =
             |owner| matches!(owner, Owner::Handle(handle) if !self.holders.is_sure(handle));
@@ -215,18 +214,18 @@ impl Files {
         Err(format!("{claim:?} was refused, and no lock conflicts"))
     }
 
-    /// The process begins to release all its record locks.
+    /// Records that the process begins to release all its record locks.
     pub(crate) fn clear_begins(&mut self, vmid: u32) {
         self.held.retain(|(_, of), _| *of != Owner::Process(vmid));
         self.release_begins(Owner::Process(vmid));
     }
 
-    /// A call begins that may release locks of the owner.
+    /// Records that a call begins that may release locks of the owner.
     pub(crate) fn release_begins(&mut self, owner: Owner) {
         self.clears.entry(owner).or_default().under_way += 1;
     }
 
-    /// The call that may release locks of the owner was done, and releases nothing more.
+    /// Records that the call that may release locks of the owner was done, and releases nothing more.
     pub(crate) fn release_done(&mut self, owner: Owner) {
         self.clears.entry(owner).or_default().under_way -= 1;
     }

@@ -60,19 +60,19 @@ impl Heartbeats {
         Some(vmid)
     }
 
-    /// The process ends, or has closed its streams.
+    /// Forgets the process, which ends, or has closed its streams.
     pub(crate) fn forget(&mut self, vmid: u32) {
         self.lost.remove(&vmid);
     }
 
-    /// The process has begun to end, so it may know nothing.
+    /// Records that the process has begun to end, so it may know nothing.
     pub(crate) fn ends(&mut self, vmid: u32) {
         self.lost.remove(&vmid);
         self.lapsed.remove(&vmid);
     }
 
-    /// The library OS is notified that its process is cut off. `may_be`: it is, or a fault delays
-    /// heartbeats.
+    /// Records that the library OS is notified that its process is cut off, and checks that this is its only
+    /// notification. `may_be`: the process is cut off, or a fault delays heartbeats.
     pub(crate) fn reported(&mut self, vmid: u32, may_be: bool) -> Result<(), String> {
         if !self.reported.insert(vmid) {
             return Err(format!("v{vmid} is notified twice that it is cut off"));

@@ -64,12 +64,12 @@ impl Holders {
         self.unsure.insert(handle);
     }
 
-    /// The process holds it from now on.
+    /// Records that the process holds the open file from now on.
     pub(crate) fn has(&mut self, vmid: u32, handle: u64) {
         self.had.entry(handle).or_default().insert(vmid);
     }
 
-    /// The process is about to close it.
+    /// Records that the process is about to close the open file.
     pub(crate) fn closes(&mut self, vmid: u32, handle: u64) {
         if let Some(had) = self.had.get_mut(&handle) {
             had.remove(&vmid);
@@ -91,7 +91,7 @@ impl Holders {
         Some(handle)
     }
 
-    /// The descriptor could not be sent.
+    /// Records that the descriptor could not be sent.
     pub(crate) fn takes_back(&mut self, to: u32, handle: u64) {
         let at = self.sent.iter().position(|sent| *sent == (to, handle));
         if let Some(at) = at {
@@ -99,7 +99,7 @@ impl Holders {
         }
     }
 
-    /// The process has ended, or may have. Returns the open files that it held.
+    /// Forgets a process that has ended, or may have. Returns the open files that it held.
     pub(crate) fn forget(&mut self, vmid: u32) -> Vec<u64> {
         let mut lost = Vec::new();
         for (handle, had) in &mut self.had {

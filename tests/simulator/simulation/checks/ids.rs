@@ -26,7 +26,7 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    /// The leader has given this range to `owner`.
+    /// Records that the leader has given this range to `owner`, and checks that the IDs were free.
     pub(crate) fn allocated(&mut self, range: IdRange, owner: u32, now: u64) -> Result<(), String> {
         if range.start < 1 || range.end < range.start || range.end - range.start >= 32 {
             return Err(format!("v{owner} gets {range:?}"));
@@ -49,7 +49,7 @@ impl Ids {
         (!own.is_empty()).then(|| own[choice % own.len()].0)
     }
 
-    /// From now on the owner of these IDs is uncertain.
+    /// Forgets the owner of these IDs: it is uncertain from now on.
     pub(crate) fn forget(&mut self, range: IdRange) {
         self.ranges.remove(&range.start);
         for id in range.start..=range.end {
@@ -57,14 +57,15 @@ impl Ids {
         }
     }
 
-    /// The process has ended, or may have.
+    /// Forgets the IDs of a process that has ended, or may have.
     pub(crate) fn forget_all_of(&mut self, owner: u32) {
         self.ranges.retain(|_, (_, of)| *of != owner);
         self.owners.retain(|_, (of, _)| *of != owner);
         self.taken.retain(|_, of| *of != owner);
     }
 
-    /// The leader has answered that the ID of `from`'s range went to `to`, or stayed.
+    /// Records the leader's answer that the ID of `from`'s range went to `to`, or stayed, and checks that the parts of the
+    /// range had no other owner.
     pub(crate) fn changed(
         &mut self,
         range: IdRange,
@@ -85,7 +86,7 @@ impl Ids {
         Ok(())
     }
 
-    /// The leader has answered that the ID had this owner at some time since `asked`.
+    /// Checks the leader's answer to a look-up: the ID had this owner at some time since `asked`.
     pub(crate) fn looked_up(&self, id: Id, owner: u32, asked: u64) -> Result<(), String> {
         match self.owners.get(&id) {
             Some((known, since)) if *since < asked && owner != *known => Err(format!(
@@ -95,7 +96,7 @@ impl Ids {
         }
     }
 
-    /// A process allocates an ID.
+    /// Records that a process allocates an ID, and checks that no other process has it.
     pub(crate) fn taken(&mut self, id: Id, by: u32, now: u64) -> Result<(), String> {
         if let Some(other) = self.taken.insert(id, by) {
             return Err(format!("v{by} takes {id}, which v{other} has taken"));
@@ -115,13 +116,13 @@ impl Ids {
         (!own.is_empty()).then(|| own[choice % own.len()])
     }
 
-    /// The ID is about to be released or transferred.
+    /// Records that the ID is about to be released or transferred.
     pub(crate) fn release(&mut self, id: Id) {
         self.taken.remove(&id);
         self.owners.remove(&id);
     }
 
-    /// A parent has reaped the process.
+    /// Records that a parent has reaped the process.
     pub(crate) fn reaped(&mut self, pid: Id, family: &Family) {
         let process = family.of_pid(pid);
         self.reaped.extend(process.map(|process| process.vmid));

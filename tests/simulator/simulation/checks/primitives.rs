@@ -59,7 +59,7 @@ impl Primitives {
         item
     }
 
-    /// The push has failed.
+    /// Records that the push has failed.
     pub(crate) fn is_not_pushed(&mut self, item: u64) {
         self.not_popped.remove(&item);
     }

@@ -66,35 +66,34 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// The signal is sent, possibly that many times: again if the connection broke meanwhile.
+    /// Records that the signal is sent, possibly that many times: again if the connection broke meanwhile.
     pub(crate) fn tries(&mut self, target: Id, signal: i32, times: u32) {
         *self.tried.entry((target, signal)).or_default() += times;
     }
 
-    /// The members of a group are not known for certain: any of them may receive the signal.
+    /// Records that the members of a group are not known for certain: any of them may receive the signal.
     pub(crate) fn tries_group(&mut self, signal: i32) {
         self.to_groups.insert(signal);
     }
 
-    /// A thread sends a signal, to any of several members if none is named.
+    /// Records that a thread sends a signal, to any of several members if none is named.
     pub(crate) fn sends(&mut self, sender: Id, thread: usize, to: Option<u32>, signal: i32) {
         self.order.sends(sender, thread, to, signal);
     }
 
-    /// The call of the thread ended before the result of its signal was known.
+    /// Records that the call of the thread ended before the result of its signal was known.
     pub(crate) fn cut_short(&mut self, sender: Id, thread: usize) {
         self.order.cut_short(sender, thread);
     }
 
-    /// The sender's pid belongs to another process from now on, and the order of two senders is not
-    /// known.
+    /// Records that the sender's pid belongs to another process from now on, and the order of two senders is not known.
     pub(crate) fn pid_is_reused(&mut self, sender: Id) {
         for thread in 0..2 {
             self.order.cut_short(sender, thread);
         }
     }
 
-    /// The answer was 0. `was_running` tells whether the target ran before the call.
+    /// Records that the answer was 0. `was_running` tells whether the target ran before the call.
     pub(crate) fn succeeded(
         &mut self,
         family: &Family,
@@ -167,7 +166,7 @@ impl Signals {
         self.order.delivered(vmid, sender, signal)
     }
 
-    /// A signal for all is sent. Returns its number, if one is left.
+    /// Records that a signal for all is sent. Returns its number, if one is left.
     pub(crate) fn begin_broadcast(&mut self, family: &Family, sender: u32) -> Option<i32> {
         let count = i32::try_from(self.broadcasts.len()).ok()?;
         let signal = Some(FOR_ALL + count).filter(|signal| *signal < REAL_TIME)?;

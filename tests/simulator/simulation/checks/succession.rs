@@ -35,7 +35,7 @@ pub(crate) struct Succession {
 }
 
 impl Succession {
-    /// A process knows that another leads, which may be itself. Checks **leaders**.
+    /// Records that a process knows that another leads, which may be itself. Checks **leaders**.
     pub(crate) fn follows(&mut self, who: u32, leader: u32, epoch: u32) -> Result<(), String> {
         let known = *self.leaders.entry(epoch).or_insert(leader);
         if known != leader {
@@ -51,7 +51,7 @@ impl Succession {
         }
     }
 
-    /// A process knows that another leads. Checks **rejoins**.
+    /// Checks **rejoins**, when a process knows that another leads.
     pub(crate) fn rejoins(&self, who: u32, leader: u32, epoch: u32) -> Result<(), String> {
         let is_last = self.leaders.keys().max() == Some(&epoch);
         if !is_last || who == leader || self.members.contains(&who) {
@@ -62,17 +62,17 @@ impl Succession {
         ))
     }
 
-    /// A process is connected with the leader for the first time.
+    /// Records that a process is connected with the leader for the first time.
     pub(crate) fn joins(&mut self, who: u32) {
         self.members.insert(who);
     }
 
-    /// The leader has applied an operation.
+    /// Records that the leader has applied an operation.
     pub(crate) fn applied(&mut self, op: u64, digest: u64) {
         self.digests.insert(op, digest);
     }
 
-    /// The heir has applied an operation. Checks **replicas**.
+    /// Checks **replicas**, when the heir has applied an operation.
     pub(crate) fn replayed(&self, who: u32, op: u64, digest: u64) -> Result<(), String> {
         match self.digests.get(&op) {
             Some(leader) if *leader != digest => Err(format!(
@@ -85,7 +85,7 @@ impl Succession {
         }
     }
 
-    /// A process knows that it is the heir of this leader, or that it is no heir.
+    /// Records that a process knows that it is the heir of this leader, or that it is no heir.
     pub(crate) fn sees_heir(&mut self, who: u32, of: Option<u32>, now: u64) {
         match of {
             Some(leader) => self.heirs.insert(who, (leader, now)),
@@ -93,7 +93,7 @@ impl Succession {
         };
     }
 
-    /// A leader has died, or leaves. `heir` has an open log, since that time.
+    /// Records that a leader has died, or leaves. `heir` has an open log, since that time.
     pub(crate) fn ended(&mut self, leader: u32, heir: Option<(u32, u64)>, now: u64) {
         let heir = heir.filter(|(heir, since)| {
             let known = self.heirs.get(heir);
@@ -105,7 +105,8 @@ impl Succession {
         self.last_end = Some(now);
     }
 
-    /// A process begins to lead a family with these members, after another one, which may be dead. Checks **leaders**.
+    /// Records that a process begins to lead a family with these members, after another one, which may be dead. Checks
+    /// **leaders**.
     pub(crate) fn leads(
         &mut self,
         vmid: u32,
@@ -125,9 +126,9 @@ impl Succession {
         Err(format!("v{vmid} leads in epoch {epoch}, as v{known} does"))
     }
 
-    /// A leader begins with that operation. Checks **logged**: the one before has let no other process know of a later one.
-    /// A leader that dies while it dismisses its heir may have written to that heir alone, which does not lead if it knows
-    /// more than its log says. What a leader that has resigned applies is void.
+    /// Checks **logged**, when a leader begins with that operation: the one before has let no other process
+    /// know of a later one. A leader that dies while it dismisses its heir may have written to that heir alone, which
+    /// does not lead if it knows more than its log says. What a leader that has resigned applies is void.
     pub(crate) fn is_logged(&self, before: u32, op: u64, revealed: u64) -> Result<(), String> {
         if op > revealed || self.leaving.contains(&before) {
             return Ok(());
@@ -137,7 +138,7 @@ impl Succession {
         ))
     }
 
-    /// The leader leaves the family to its heir.
+    /// Records that the leader leaves the family to its heir.
     pub(crate) fn leaves(&mut self, who: u32, now: u64) {
         self.leaving.insert(who);
         self.last_end = Some(now);

@@ -95,7 +95,7 @@ impl Values {
         }
     }
 
-    /// A thread requests the value, and waits.
+    /// Records that a thread requests the value, and waits.
     pub(crate) fn waits(
         &mut self,
         at: usize,
@@ -121,14 +121,14 @@ impl Values {
         self.all[at].waiting.push(waiting);
     }
 
-    /// The process is cut off: nobody lets it pass any more.
+    /// Records that the process is cut off, so none of its threads waits for a value any more.
     pub(crate) fn is_cut_off(&mut self, pid: Id) {
         for value in &mut self.all {
             value.waiting.retain(|waiting| waiting.who.0 != pid);
         }
     }
 
-    /// The thread waits no more.
+    /// Records that the thread waits no more.
     pub(crate) fn stop_waiting(&mut self, at: usize, who: Who) {
         self.all[at].waiting.retain(|waiting| waiting.who != who);
     }
@@ -176,12 +176,12 @@ impl Values {
         Ok(())
     }
 
-    /// A call of that process to acquire the value has ended without it.
+    /// Records that a call of that process to acquire the value has ended without it.
     pub(crate) fn cut_short(&mut self, at: usize, pid: Id) {
         self.all[at].late.insert(pid);
     }
 
-    /// A thread acquires the value. Checks `leases`, and exclusive access.
+    /// Records that a thread acquires the value. Checks `leases`, and exclusive access.
     pub(crate) fn taken(&mut self, at: usize, who: Who, write: bool) -> Result<(), String> {
         let value = &mut self.all[at];
         let by_other = value.writer.is_some_and(|writer| writer != who);
@@ -201,17 +201,17 @@ impl Values {
         Ok(())
     }
 
-    /// The leader has no room to keep this value.
+    /// Records that the leader has no room to keep this value.
     pub(crate) fn is_not_kept(&mut self, at: usize) {
         self.all[at].is_not_kept = true;
     }
 
-    /// The process keeps the value open to its end.
+    /// Records that the process keeps the value open to its end.
     pub(crate) fn keeps(&mut self, at: usize, pid: Id) {
         self.all[at].keepers.insert(pid);
     }
 
-    /// The process has ended, or is about to. Without another one the value is not kept.
+    /// Records that the process has ended, or is about to. Unless another one keeps the value, it is not kept any more.
     pub(crate) fn keeps_no_more(&mut self, pid: Id) {
         for value in &mut self.all {
             if value.keepers.remove(&pid) && value.keepers.is_empty() {
@@ -220,7 +220,7 @@ impl Values {
         }
     }
 
-    /// A thread sees the value. Checks `values`.
+    /// Records that a thread sees the value. Checks `values`.
     pub(crate) fn seen(&mut self, at: usize, pid: Id, stamp: Stamp) -> Result<(), String> {
         let value = &mut self.all[at];
         let begins_anew = value.is_not_kept && stamp == Stamp::default();
@@ -238,15 +238,15 @@ impl Values {
         Ok(())
     }
 
-    /// A thread that reads the value can change it now. Checks `leases`, and exclusive access.
+    /// Records that a thread that reads the value can change it now. Checks `leases`, and exclusive access.
     pub(crate) fn upgraded(&mut self, at: usize, who: Who) -> Result<(), String> {
         // The process had the report when it acquired the value to read it.
         self.all[at].orphan_of = None;
         self.taken(at, who, true)
     }
 
-    /// A thread gets a report of deaths. Checks `owner-died`: each process that acquires the value
-    /// gets one, until a process has held it to change it.
+    /// Records that a thread gets a report of deaths. Checks `owner-died`: each process that acquires the value gets
+    /// one, until a process has held it to change it.
     pub(crate) fn on_report(
         &mut self,
         at: usize,
@@ -274,7 +274,7 @@ impl Values {
         }
     }
 
-    /// A thread releases the value, perhaps with a change. Returns the new value.
+    /// Records that a thread releases the value, perhaps with a change. Returns the new value.
     pub(crate) fn given(&mut self, at: usize, who: Who, changed: bool) -> Stamp {
         let value = &mut self.all[at];
         value.readers.remove(&who);

@@ -16,7 +16,7 @@ pub(super) enum Arrival {
 pub(super) type Coming = (u64, u64, usize, u32, Arrival);
 
 impl Network {
-    /// An event is under way.
+    /// Adds an event that is under way.
     pub(super) fn arrives(&mut self, pipe: usize, from: usize, to: usize, what: Arrival) {
         let mut then = self.now;
         if self.roll(self.rates.delay) {

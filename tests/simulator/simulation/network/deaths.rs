@@ -119,7 +119,7 @@ impl Deaths {
 }
 
 impl Network {
-    /// The leader writes to a member. If it announces its heir, that one can lead.
+    /// Notes that the leader writes to a member. If it announces its heir, that one can lead.
     pub(super) fn note_frame(&mut self, bytes: &[u8]) {
         if let Some(deaths) = &mut self.deaths
             && bytes.get(CODE) == Some(&codes::HEIRS)
@@ -137,7 +137,7 @@ impl Network {
         has_named && self.log().is_some_and(|log| log.to != place)
     }
 
-    /// A member is stopped, and there is an heir: the death that waits for that comes soon.
+    /// Hastens the death that waits for a stopped member: a member is stopped, and there is an heir.
     pub(super) fn hasten_death(&mut self) {
         if let Some(deaths) = &mut self.deaths
             && deaths.await_stops
@@ -147,7 +147,7 @@ impl Network {
         }
     }
 
-    /// From now on the leader and its heirs die at times.
+    /// Lets the leader and its heirs die at times from now on.
     pub(crate) fn let_leaders_die(&mut self, faults: Faults, rng: Rng, leader: usize) {
         self.disturbances = Disturbances::new(faults, rng.clone());
         self.deaths = Some(Deaths::new(rng, leader, faults));
@@ -158,7 +158,7 @@ impl Network {
         self.deaths.as_ref().map(|deaths| deaths.leader)
     }
 
-    /// Another process leads.
+    /// Records that another process leads.
     pub(crate) fn is_led_by(&mut self, leader: usize) {
         self.revealed.clear();
         if let Some(deaths) = &mut self.deaths {
@@ -183,7 +183,7 @@ impl Network {
             })
     }
 
-    /// The stream is the leader's log.
+    /// Records that the stream is the leader's log.
     pub(super) fn begin_log(&mut self, pipe: usize) {
         if let Some(deaths) = &mut self.deaths {
             deaths.log = Some(pipe);
@@ -232,7 +232,7 @@ impl Network {
         deaths.is_some_and(|deaths| deaths.leader == place)
     }
 
-    /// The writer of a log revokes it: the reader knows so at once.
+    /// Revokes a log, as its writer: the reader knows so at once.
     pub(crate) fn revoke_log(&mut self, end: End) {
         self.pipes[end.pipe].is_revoked = self.revokes_logs();
     }
@@ -252,7 +252,7 @@ impl Network {
         }
     }
 
-    /// The log of the leader takes some bytes. Returns the time for which it then stands still.
+    /// Notes that the log of the leader takes some bytes. Returns the time for which it then stands still.
     pub(super) fn log_delay(&mut self, pipe: usize, count: usize) -> u64 {
         let Some(deaths) = &mut self.deaths else {
             return 0;
@@ -277,7 +277,7 @@ impl Network {
         }
     }
 
-    /// The stream ends, and nobody dies: its writer can write no more, and its reader gets what was written.
+    /// Ends the stream, although nobody dies: its writer can write no more, and its reader gets what was written.
     pub(super) fn end_stream(&mut self, pipe: usize) {
         let log = &mut self.pipes[pipe];
         log.is_ended = true;
@@ -286,7 +286,7 @@ impl Network {
         self.arrives(pipe, from, to, super::Arrival::Closed(Side::Writer));
     }
 
-    /// A process writes. Returns how much it writes before it dies, if it dies.
+    /// Draws whether a process that writes dies. Returns how much it writes before it dies, if it dies.
     pub(super) fn dies_at_write(&mut self, from: usize) -> Option<Part> {
         let deaths = self.deaths.as_mut()?;
         if deaths.leader != from {
@@ -313,7 +313,7 @@ impl Network {
         Some(part)
     }
 
-    /// The process dies at this moment: its streams end, and nobody listens for it.
+    /// Kills the process at this moment: its streams end, and nobody listens for it.
     pub(crate) fn kill(&mut self, place: usize) {
         if self.places[place].is_dead {
             return;

@@ -33,7 +33,7 @@ impl Upcoming {
         }
     }
 
-    /// The leader writes. Whether one is due now.
+    /// Counts a write of the leader. Returns true if a disturbance is due now.
     fn is_due(&mut self, rng: &mut Rng) -> bool {
         let Some(left) = self.left.checked_sub(1) else {
             return false;

@@ -92,7 +92,7 @@ impl Network {
         !is_ending && is_there(one, other) && is_there(other, one)
     }
 
-    /// The process dies: its streams get no last record.
+    /// Cuts the streams of a process that dies: they get no last record.
     pub(crate) fn cut_short(&mut self, place: usize) {
         self.places[place].is_cut_short = true;
     }
@@ -194,7 +194,7 @@ impl Network {
         }
     }
 
-    /// The stream may become another one when no process has an end of it.
+    /// Frees the stream for another one, if no process has an end of it.
     fn free_if_unused(&mut self, pipe: usize) {
         let unused = &self.pipes[pipe];
         if unused.closed == [true; 2] && unused.is_held == [false; 2] {

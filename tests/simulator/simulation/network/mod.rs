@@ -221,7 +221,7 @@ impl Network {
         self.places[place].vmid
     }
 
-    /// From now on the process may close its streams.
+    /// Allows the process to close its streams from now on.
     pub(crate) fn may_end(&mut self, place: usize) {
         self.places[place].is_ending = true;
     }

@@ -328,7 +328,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
     }
 
-    /// A child inherits some open files.
+    /// Gives a child some open files, which it inherits.
     pub(super) fn give_files_to_child(&self, child: Vmid, rng: &mut Rng) {
         let file = rng.usize(..FILES.len());
         for _ in 0..rng.usize(..3) {
@@ -384,7 +384,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 }
 
-/// All bytes were unlocked.
+/// Records that all bytes were unlocked.
 fn cleared(space: Space, owner: Owner) {
     with(|world| {
         let now = world.checks.tick();

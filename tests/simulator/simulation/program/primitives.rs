@@ -50,7 +50,7 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         self.node.open_barrier(Some(BARRIER), PLACES)
     }
 
-    /// The leader opens the values once more than it closes them, and so keeps them alive.
+    /// Opens the values once more at the leader than it closes them, and so keeps them alive.
     pub(super) fn begin_primitives(&self) {
         if !self.own.is_leader || self.thread != 0 {
             return;
@@ -238,7 +238,7 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         }
     }
 
-    /// The leader looks at what is left, when it is the only process.
+    /// Checks what is left of the values, when the leader is the only process.
     pub(crate) fn end_primitives(&self) {
         if !with(|world| world.checks.primitives.are_kept()) {
             return;
@@ -271,7 +271,7 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
     }
 }
 
-/// How long a call waits: for ever, if another process certainly ends the wait.
+/// Returns how long a call waits: for ever, if another process certainly ends the wait.
 fn patience() -> Duration {
     let is_safe = with(|world| !DEADLY.iter().any(|fault| world.has(*fault)));
     if is_safe { LONG } else { SHORT }

@@ -188,9 +188,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
         Some(exit)
     }
 
-    /// A wait that the leader did not answer in time, or a future that was dropped, has left a zombie that the
-    /// leader may have reaped: this process sees it the next time, but a process that inherits its children does
-    /// not.
+    /// Records that a wait which the leader did not answer in time, or a future that was dropped, has left a zombie
+    /// that the leader may have reaped: this process sees it the next time, but a process that inherits its children
+    /// does not.
     fn note_unanswered(&self, error: Error) {
         let has_ended = is_cut_off(error);
         // A connection that is about to break may have lost the answer.

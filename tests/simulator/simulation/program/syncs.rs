@@ -18,7 +18,7 @@ use super::ids::nothing;
 const SHORT: Duration = Duration::from_millis(20);
 
 impl<const READS: bool> Program<'_, '_, READS> {
-    /// The leader keeps the values alive, or every process does.
+    /// Keeps the values alive, at the leader or at every process.
     pub(super) fn begin_syncs(&self) {
         if self.own.keeps_values() && self.thread == 0 {
             for at in 0..HANDLES {
