@@ -61,7 +61,7 @@ pub enum Admission {
     #[default]
     Any,
     /// Only a VMID that was given out, or that [`Node::announce`](crate::Node::announce) has announced: for
-    /// families whose members are not trusted. A member can't make itself many with numbers of its own.
+    /// families whose members are not trusted. A member can't pose as many with numbers of its own.
     Known,
 }
 

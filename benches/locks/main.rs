@@ -4,7 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-mod fight;
+mod contention;
 mod kernel;
 
 use std::io::Result;
@@ -38,11 +38,11 @@ fn main() -> Result<ExitCode> {
     println!("\npinned to one core");
     at_the_leader()?;
     over_streams(true)?;
-    fight::measure()?;
+    contention::measure()?;
     unpin()?;
     println!("\nunpinned");
     over_streams(false)?;
-    fight::measure()?;
+    contention::measure()?;
     Ok(common::bar::finish())
 }
 
@@ -58,7 +58,7 @@ fn play(role: &[String]) -> Result<()> {
         }
         "echo" => floor::echo(&role[1], role[2].parse().expect("a number")),
         "holder" => kernel::hold(&role[1], role[2].parse().expect("a number")),
-        "fighter" => fight::fighter(role),
+        "contender" => contention::contender(role),
         role => panic!("no role {role}"),
     }
 }

@@ -23,9 +23,9 @@ const IDS: usize = 256;
 const MEMBERS: [u32; 3] = [1, 10, 100];
 
 /// An embedder that accepts every signal, and answers with a long path.
-struct Willing(CString);
+struct AcceptAll(CString);
 
-impl Embedder<Host> for Willing {
+impl Embedder<Host> for AcceptAll {
     fn signal(&self, node: &Node<'_, Host>, _: &Signal, reply: SignalReply) {
         let _ = reply.send(node, Ok(()));
     }
@@ -35,8 +35,8 @@ impl Embedder<Host> for Willing {
     }
 }
 
-fn willing() -> Willing {
-    Willing(CString::new("p".repeat(4000)).expect("no NUL"))
+fn accept_all() -> AcceptAll {
+    AcceptAll(CString::new("p".repeat(4000)).expect("no NUL"))
 }
 
 pub(crate) fn leader(base: &str, config: Config) -> Result<HostNode> {
@@ -44,14 +44,14 @@ pub(crate) fn leader(base: &str, config: Config) -> Result<HostNode> {
         Path::new(base),
         Identity::LEADER,
         config,
-        Box::new(willing()),
+        Box::new(accept_all()),
     )
 }
 
 /// Runs a member that has many pids, and prints them.
 pub(crate) fn target(base: &str) -> Result<()> {
     let identity = Identity::child(Vmid::new(3).expect("not 0"), Vmid::LEADER);
-    let node = HostNode::start_with(Path::new(base), identity, large(), Box::new(willing()))?;
+    let node = HostNode::start_with(Path::new(base), identity, large(), Box::new(accept_all()))?;
     let ids: Vec<String> = (0..IDS)
         .map(|_| node.take_id(WAIT).expect("there are IDs").to_string())
         .collect();
@@ -74,7 +74,7 @@ pub(crate) fn crowd(base: &str, first: u32, count: u32) -> Result<()> {
     let mut members = Vec::new();
     for vmid in first..first + count {
         let identity = Identity::child(Vmid::new(vmid).expect("not 0"), Vmid::LEADER);
-        let node = HostNode::start_with(Path::new(base), identity, config, Box::new(willing()))?;
+        let node = HostNode::start_with(Path::new(base), identity, config, Box::new(accept_all()))?;
         node.owner_of(1, WAIT).expect("the leader answers");
         members.push(node);
     }

@@ -41,11 +41,11 @@ fn exclusive_use(processes: &[Process]) -> Vec<String> {
             match entry.event {
                 Event::Joined { pid, .. } => intervals.begin(Resource::Id(pid), number, time),
                 Event::Took { id } => intervals.begin(Resource::Id(id), number, time),
-                Event::GivesBack { id } => intervals.end(Resource::Id(id), number, time),
+                Event::ReleasesId { id } => intervals.end(Resource::Id(id), number, time),
                 Event::Locked { file } => intervals.begin(Resource::File(file), number, time),
                 Event::Unlocks { file } => intervals.end(Resource::File(file), number, time),
                 Event::Acquired {} => intervals.begin(Resource::Value, number, time),
-                Event::LetsGo {} => intervals.end(Resource::Value, number, time),
+                Event::ReleasesValue {} => intervals.end(Resource::Value, number, time),
                 Event::Ends { .. } => intervals.end_all(number, time),
                 _ => {}
             }

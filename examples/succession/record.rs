@@ -80,16 +80,16 @@ events!(
     Outage { leader, last, first },
     /// The process has got an ID.
     Took { id },
-    /// The process is going to give the ID back.
-    GivesBack { id },
+    /// The process is going to release the ID.
+    ReleasesId { id },
     /// The process has got the lock of a file.
     Locked { file },
     /// The process is going to unlock the file.
     Unlocks { file },
     /// The process has got the shared value to change it.
     Acquired {},
-    /// The process is going to let the value go.
-    LetsGo {},
+    /// The process is going to release the value.
+    ReleasesValue {},
     /// The process has changed the value so many times; of these so many were given to others.
     Changed { count, given },
     /// The process is going to send a signal to a process, 0 for all.

@@ -169,7 +169,7 @@ impl<'a> Work<'a> {
     fn release_one(&mut self) -> Result<()> {
         if !self.held.is_empty() {
             let id = self.held.swap_remove(fastrand::usize(..self.held.len()));
-            report(Event::GivesBack { id: id.into() });
+            report(Event::ReleasesId { id: id.into() });
             self.node.release_id(id, WAIT)?;
         }
         Ok(())
@@ -274,7 +274,7 @@ impl<'a> Work<'a> {
             );
             value.by_place[self.place] += 1;
             value.sum += 1;
-            report(Event::LetsGo {});
+            report(Event::ReleasesValue {});
             drop(value);
             self.changes += 1;
             let (count, given) = (self.changes, self.given);

@@ -18,7 +18,7 @@ pub(crate) const EXCLUSIVE: i32 = 3;
 
 /// A message to a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Said {
+pub(crate) struct ServerMessage {
     pub(crate) to: u32,
     pub(crate) code: u8,
     pub(crate) id: u64,
@@ -59,7 +59,7 @@ impl CServer {
         id: u64,
         state: i32,
         data: &[u8],
-    ) -> Result<Vec<Said>, &'static str> {
+    ) -> Result<Vec<ServerMessage>, &'static str> {
         let at = match self.handles.iter().position(|handle| handle.id == id) {
             Some(at) => at,
             None if code == REQUEST_UPGRADE => {
@@ -73,7 +73,7 @@ impl CServer {
             None => return Err("a handle that it does not know"),
         };
         let handle = &mut self.handles[at];
-        let mut said = Vec::new();
+        let mut messages = Vec::new();
         let place = handle.leases.iter().position(|lease| lease.client == from);
         match (code, place) {
             (REQUEST_UPGRADE, place) => {
@@ -112,7 +112,7 @@ impl CServer {
                     handle.data = data.to_vec();
                 }
                 handle.leases.remove(place);
-                said.push(Said {
+                messages.push(ServerMessage {
                     to: from,
                     code: CONFIRM_CLOSE,
                     id,
@@ -122,11 +122,11 @@ impl CServer {
             }
             _ => return Err("a client that it does not know, or a message that is not a client's"),
         }
-        handle.process(&mut said);
+        handle.process(&mut messages);
         if handle.leases.is_empty() {
             self.handles.remove(at);
         }
-        Ok(said)
+        Ok(messages)
     }
 
     /// Returns true if a client has a lease of that handle.
@@ -142,7 +142,7 @@ impl Handle {
     }
 
     /// Grants the possible requests, and revokes conflicting leases.
-    fn process(&mut self, said: &mut Vec<Said>) {
+    fn process(&mut self, messages: &mut Vec<ServerMessage>) {
         let id = self.id;
         for at in 0..self.leases.len() {
             let (readers, writers) = (self.count(SHARED), self.count(EXCLUSIVE));
@@ -158,7 +158,7 @@ impl Handle {
             if is_granted {
                 lease.state = lease.client_wish;
                 lease.client_wish = NONE;
-                said.push(Said {
+                messages.push(ServerMessage {
                     to: lease.client,
                     code: CONFIRM_UPGRADE,
                     id,
@@ -179,7 +179,7 @@ impl Handle {
             let is_asked = lease.server_wish != NONE && lease.server_wish <= wish;
             if lease.state >= from && !is_asked {
                 lease.server_wish = wish;
-                said.push(Said {
+                messages.push(ServerMessage {
                     to: lease.client,
                     code: REQUEST_DOWNGRADE,
                     id,

@@ -64,7 +64,7 @@ impl Raw {
         (kind, u16::from_le_bytes([low, high]), value)
     }
 
-    fn hear_kind(&mut self, kind: u8) -> (u16, u32) {
+    fn receive_kind(&mut self, kind: u8) -> (u16, u32) {
         loop {
             let (received, stream, value) = self.receive_frame();
             if received == kind {
@@ -80,13 +80,13 @@ fn a_member_cannot_use_the_vmid_of_another() {
     let (identity, line, proxy) = family.behind_line();
     let mut raw = Raw::new(line);
     raw.send_frame(OPEN, 0, 1);
-    raw.hear_kind(CREDIT);
+    raw.receive_kind(CREDIT);
     // One stream begins with its own VMID, byte by byte; the next with another's.
     for byte in identity.vmid.get().to_le_bytes() {
         raw.write(0, &[byte]);
     }
     raw.send_frame(OPEN, 1, 1);
-    raw.hear_kind(CREDIT);
+    raw.receive_kind(CREDIT);
     raw.write(1, &identity.vmid.get().to_le_bytes()[..1]);
     raw.write(1, &[1, 0, 0]);
     assert_eq!(proxy.join().unwrap(), ProxyEnd::WrongVmid);
@@ -127,7 +127,7 @@ fn connecting_to_an_absent_peer_is_refused() {
     let mut raw = Raw::new(line);
     for (stream, nobody) in [(0, 0), (1, 77), (2, u32::MAX)] {
         raw.send_frame(OPEN, stream, nobody);
-        assert_eq!(raw.hear_kind(STOP), (stream, 0));
+        assert_eq!(raw.receive_kind(STOP), (stream, 0));
     }
     drop(raw);
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
@@ -157,7 +157,7 @@ fn an_unresponsive_member_takes_bounded_memory_and_stays_connected() {
         .map(|_| outsider.connect(identity.vmid).unwrap())
         .collect();
     for _ in &streams {
-        let (stream, _) = raw.hear_kind(OPEN);
+        let (stream, _) = raw.receive_kind(OPEN);
         raw.send_frame(CREDIT, stream, 1000);
     }
     // The streams are not read: each takes as much as its socket and the credit hold.
@@ -178,7 +178,7 @@ fn an_unresponsive_member_takes_bounded_memory_and_stays_connected() {
     }
     // Its frames are handled all the same.
     raw.send_frame(OPEN, 0, 99);
-    raw.hear_kind(CREDIT);
+    raw.receive_kind(CREDIT);
     raw.write(0, &identity.vmid.get().to_le_bytes());
     let accepted = loop {
         if let Ok(stream) = outsider.accept() {
@@ -213,7 +213,7 @@ fn a_peer_that_does_not_read_does_not_block_other_peers() {
     while received < 1 << 20 {
         // Each stream gets as much as its credit allows; only the good one is waited for.
         while credit[1] == 0 {
-            let (stream, more) = raw.hear_kind(CREDIT);
+            let (stream, more) = raw.receive_kind(CREDIT);
             credit[usize::from(stream)] += more as usize;
         }
         for stream in [to_unresponsive, to_good] {
@@ -248,7 +248,7 @@ fn last_bytes_of_a_machine_arrive_although_it_takes_no_answer() {
     let outsider = outsider(&family, 99);
     for stream in 0..STREAMS {
         raw.send_frame(OPEN, stream, 99);
-        raw.hear_kind(CREDIT);
+        raw.receive_kind(CREDIT);
     }
     // These are more bytes than one read of the channel; the first frames grant credit for more,
     // which is not used.

@@ -197,7 +197,7 @@ impl State {
                 let owner = self.owners.get(&numbers(payload)[0]);
                 owner.copied().unwrap_or(0).to_le_bytes().to_vec()
             }
-            9 | 11 | 13 => return self.hear_sync(from, code, payload),
+            9 | 11 | 13 => return self.on_sync(from, code, payload),
             2 | 4 | 64 => return Ok(()),
             _ => {
                 self.served.unknown += 1;
@@ -207,20 +207,20 @@ impl State {
         self.send(from, &frame(seq, 0, &answer))
     }
 
-    fn hear_sync(&mut self, from: u32, code: u8, payload: &[u8]) -> Result<(), String> {
+    fn on_sync(&mut self, from: u32, code: u8, payload: &[u8]) -> Result<(), String> {
         let id = u64::from_le_bytes(payload[..8].try_into().unwrap());
         let state = i32::from_le_bytes(payload[16..20].try_into().unwrap());
         let data = &payload[20..payload.len() - 4];
-        for said in self.syncs.on_message(from, code, id, state, data)? {
+        for message in self.syncs.on_message(from, code, id, state, data)? {
             let payload = [
-                &said.id.to_le_bytes()[..],
-                &(said.data.len() as u64).to_le_bytes(),
-                &said.state.to_le_bytes(),
-                &said.data,
+                &message.id.to_le_bytes()[..],
+                &(message.data.len() as u64).to_le_bytes(),
+                &message.state.to_le_bytes(),
+                &message.data,
                 &[0; 4],
             ]
             .concat();
-            self.send(said.to, &frame(0, said.code, &payload))?;
+            self.send(message.to, &frame(0, message.code, &payload))?;
         }
         Ok(())
     }

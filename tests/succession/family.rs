@@ -85,7 +85,7 @@ impl Family {
 }
 
 /// Waits until that member is the heir of that leader.
-pub(crate) fn is_heir_of(leader: &HostNode, member: &HostNode) {
+pub(crate) fn await_heir_of(leader: &HostNode, member: &HostNode) {
     let expected = Some(member.identity().vmid);
     wait_until("the member is the heir", || leader.named_heir() == expected);
 }

@@ -224,12 +224,12 @@ impl Family {
     }
 
     /// Runs the family until that process is the heir.
-    pub(crate) fn is_heir(&self, heir: &Process) {
-        self.is_heir_of(&self.node(1), heir);
+    pub(crate) fn await_heir(&self, heir: &Process) {
+        self.await_heir_of(&self.node(1), heir);
     }
 
     /// Runs the family until that process is the heir of that leader.
-    pub(crate) fn is_heir_of(&self, leader: &Process, heir: &Process) {
+    pub(crate) fn await_heir_of(&self, leader: &Process, heir: &Process) {
         let expected = Some(heir.identity().vmid);
         for _ in 0..20_000 {
             if leader.named_heir() == expected {

@@ -3,7 +3,7 @@
 use libos_ipc::host::HostNode;
 use libos_ipc::{Error, Identity};
 
-use crate::family::{CONFIG, Family, ends, is_heir_of, long, vmid, wait_until};
+use crate::family::{CONFIG, Family, await_heir_of, ends, long, vmid, wait_until};
 
 /// Joins as that process. Returns the node, which is a member of the family of that leader.
 fn joins(family: &std::path::Path, child: Identity, leader: &HostNode) -> HostNode {
@@ -20,7 +20,7 @@ fn joins(family: &std::path::Path, child: Identity, leader: &HostNode) -> HostNo
 fn child_of_a_member_joins_the_successor_of_the_leader_with_which_it_was_started() {
     let family = Family::new();
     let heir = family.member(CONFIG);
-    is_heir_of(&family.leader, &heir);
+    await_heir_of(&family.leader, &heir);
     let parent = family.process(CONFIG);
     let child = parent.start_child(long()).unwrap();
     assert_eq!(child.leader, Some(vmid(1)));
@@ -35,7 +35,7 @@ fn child_of_a_member_joins_the_successor_of_the_leader_with_which_it_was_started
 fn child_of_the_dead_leader_joins_its_heir() {
     let family = Family::new();
     let heir = family.member(CONFIG);
-    is_heir_of(&family.leader, &heir);
+    await_heir_of(&family.leader, &heir);
     let child = family.leader.start_child(long()).unwrap();
     assert_eq!(child.heir, Some(heir.identity().vmid));
     let read: Identity = child.to_string().parse().unwrap();
@@ -51,7 +51,7 @@ fn child_of_the_dead_leader_joins_its_heir() {
 fn child_joins_after_two_successions_that_its_parent_has_seen() {
     let family = Family::new();
     let [first, second, parent] = [(); 3].map(|()| family.process(CONFIG));
-    is_heir_of(&family.leader, &first);
+    await_heir_of(&family.leader, &first);
     let child = parent.start_child(long()).unwrap();
     let Family {
         leader, base, _dir, ..
@@ -73,7 +73,7 @@ fn process_that_joins_while_its_leader_dies_joins_the_successor() {
     for round in 0..20 {
         let family = Family::new();
         let heir = family.member(CONFIG);
-        is_heir_of(&family.leader, &heir);
+        await_heir_of(&family.leader, &heir);
         let child = family.leader.start_child(long()).unwrap();
         let Family {
             leader, base, _dir, ..
@@ -116,7 +116,7 @@ fn process_that_nobody_can_advise_gets_an_error() {
 fn child_whose_leader_leaves_before_it_runs_joins_the_next_one_while_the_old_node_is_there() {
     let family = Family::new();
     let heir = family.process(CONFIG);
-    is_heir_of(&family.leader, &heir);
+    await_heir_of(&family.leader, &heir);
     let identity = heir.start_child(long()).unwrap();
     assert!(ends(&family.leader));
     joins(&family.base, identity, &heir);

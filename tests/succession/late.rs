@@ -62,7 +62,7 @@ fn member_that_gets_the_last_bytes_of_a_dead_leader_late_reads_them_before_it_fo
 {
     let (mut family, member, mut reads) = with_reads_of(100..106);
     let heir = family.child(&family.node(1), SHORT_QUEUES);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     Family::delay(Some(&member));
     for read in &mut reads {
         assert_eq!(poll(&mut read.as_mut()), None, "the leader has not sent it");
@@ -86,7 +86,7 @@ fn member_that_is_stopped_while_two_leaders_die_gets_an_answer_of_the_one_betwee
     let heir = family.child(&leader, CONFIG);
     let next = family.child(&leader, CONFIG);
     let member = family.child(&leader, FOLLOWER);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let lock = |node: &Process, kind| FileLock {
         family: LockFamily::Posix,
         kind,
@@ -114,7 +114,7 @@ fn member_that_is_stopped_while_two_leaders_die_gets_an_answer_of_the_one_betwee
     let unlock = lock(&next, LockKind::Unlock);
     family.run(next.set_lock_async(&unlock, long())).unwrap();
     assert_eq!(heir.named_heir(), None);
-    family.is_heir_of(&heir, &next);
+    family.await_heir_of(&heir, &next);
     drop(heir);
     family.end_leader();
     family.pass(Duration::from_millis(100));
@@ -129,7 +129,7 @@ fn call_to_the_process_of_a_leader_that_is_just_ending_finds_no_such_process() {
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
     let member = family.child(&leader, FOLLOWER);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let pid = leader.pid().unwrap();
     drop(leader);
     Family::delay(Some(&member));
@@ -155,7 +155,7 @@ fn leader_sleeps_while_a_member_does_not_take_the_list_of_heirs() {
         let _ = poll(&mut pin!(signal));
     }
     let heir = family.child(&leader, CONFIG);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let at_once = (0..100).filter(|_| leader.poll_once() == Some(Deadline::Now));
     assert!(
         at_once.count() < 50,
@@ -174,7 +174,7 @@ fn member_follows_that_was_stopped_before_there_was_an_heir(leaves: bool) {
     }
     (0..100).for_each(|_| family.settle());
     let heir = family.child(&leader, SHORT_QUEUES);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     if leaves {
         let exits = leader.exit_async(Exit::default(), long());
         family.run(exits).unwrap();
@@ -205,7 +205,7 @@ fn process_that_gets_the_first_stream_of_its_leader_after_the_end_of_that_follow
     let mut family = Family::new();
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let child = family.starting(&heir, FOLLOWER);
     let vmid = child.identity().vmid;
     family
@@ -235,7 +235,7 @@ fn process_that_gets_the_first_stream_of_its_leader_late_is_no_heir_before() {
     family.pass(Duration::from_secs(4));
     Family::delay(None);
     family.run(joins).unwrap();
-    family.is_heir(&child);
+    family.await_heir(&child);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn process_that_its_leader_took_for_dead_before_it_joined_is_no_member_of_the_ne
     let mut family = Family::new();
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let child = family.starting(&heir, FOLLOWER);
     Family::delay(Some(&child));
     let mut joins = pin!(child.join_async(long()));
@@ -272,7 +272,7 @@ fn unlock_of_a_dropped_request_is_not_taken_for_answered_by_the_answer_to_the_re
     let leader = family.node(1);
     let heir = family.child(&leader, UNDELEGATED);
     let [member, other] = [(); 2].map(|()| family.child(&leader, follower(UNDELEGATED)));
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let lock = |node: &Process| FileLock {
         family: LockFamily::Posix,
         kind: LockKind::Write,

@@ -6,13 +6,13 @@ use std::time::Instant;
 use libos_ipc::host::HostNode;
 use libos_ipc::{Error, Exit, Target, Vmid};
 
-use crate::family::{CONFIG, FOLLOWER, Family, LONG, ends, is_heir_of, long, wait_until};
+use crate::family::{CONFIG, FOLLOWER, Family, LONG, await_heir_of, ends, long, wait_until};
 
 #[test]
 fn shut_down_of_a_leader_that_has_handed_the_family_over_finds_that_all_is_sent() {
     let family = Family::new();
     let heir = family.process(CONFIG);
-    is_heir_of(&family.leader, &heir);
+    await_heir_of(&family.leader, &heir);
     assert!(ends(&family.leader));
     heir.take_id(long()).unwrap();
 }
@@ -44,11 +44,11 @@ fn family_goes_on_when_all_processes_that_may_lead_leave_one_after_another_at_on
 fn heir_that_ends_first_is_replaced_before_it_has_left() {
     let family = Family::new();
     let [heir, next] = [(); 2].map(|()| family.process(CONFIG));
-    is_heir_of(&family.leader, &heir);
+    await_heir_of(&family.leader, &heir);
     heir.exit(Exit::default(), long()).unwrap();
     heir.leave(long()).unwrap();
     assert_ne!(family.leader.named_heir(), Some(heir.identity().vmid));
-    is_heir_of(&family.leader, &next);
+    await_heir_of(&family.leader, &next);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn leader_without_an_heir_does_not_wait_for_a_process_that_had_left_before_it_le
     let identity = parent.start_child(long()).unwrap();
     let child = HostNode::start(&family.base, identity, CONFIG).unwrap();
     child.join(long()).unwrap();
-    is_heir_of(&family.leader, &child);
+    await_heir_of(&family.leader, &child);
     parent.exit(Exit::default(), long()).unwrap();
     assert!(ends(&family.leader));
     wait_until("the child leads", || {
@@ -76,7 +76,7 @@ fn changes_of_a_member_that_shuts_down_without_a_leader_reach_the_next_one() {
     for _ in 0..10 {
         let family = Family::new();
         let [heir, member] = [(); 2].map(|()| family.process(CONFIG));
-        is_heir_of(&family.leader, &heir);
+        await_heir_of(&family.leader, &heir);
         let id = heir.take_id(long()).unwrap();
         let given = member.take_id(long()).unwrap();
         let Family { leader, _dir, .. } = family;
@@ -98,7 +98,7 @@ fn changes_of_a_member_that_shuts_down_without_a_leader_reach_the_next_one() {
 fn leader_that_begins_to_lead_and_leaves_at_once_hands_over() {
     let family = Family::new();
     let [first, second] = [(); 2].map(|()| family.process(CONFIG));
-    is_heir_of(&family.leader, &first);
+    await_heir_of(&family.leader, &first);
     let begin = Instant::now();
     std::thread::scope(|scope| {
         let first = scope.spawn(|| ends(&first));
@@ -134,7 +134,7 @@ fn answer_of_a_leader_that_leaves_is_known_to_its_heir_however_close_to_its_end_
         let family = Family::new();
         let members = [(); 4].map(|()| family.process(CONFIG));
         let [first, second, ..] = &members;
-        is_heir_of(&family.leader, first);
+        await_heir_of(&family.leader, first);
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let askers = members[2..]
@@ -142,7 +142,7 @@ fn answer_of_a_leader_that_leaves_is_known_to_its_heir_however_close_to_its_end_
                 .map(|node| scope.spawn(|| asks_all_the_time(node, &is_over)))
                 .collect::<Vec<_>>();
             assert!(ends(&family.leader));
-            is_heir_of(first, second);
+            await_heir_of(first, second);
             assert!(ends(first));
             wait_until("the second one leads", || {
                 members[3].leader() == second.identity().vmid
@@ -164,7 +164,7 @@ fn answer_of_a_leader_that_leaves_is_known_to_its_heir_however_close_to_its_end_
 fn process_that_only_answers_signals_follows_the_heir_however_many_they_were() {
     let family = Family::new();
     let [heir, sender, silent] = [(); 3].map(|()| family.process(CONFIG));
-    is_heir_of(&family.leader, &heir);
+    await_heir_of(&family.leader, &heir);
     let before = silent.statistics().frames_out;
     for count in 1..=2_000 {
         sender.kill(Target::All, 10, long()).unwrap();

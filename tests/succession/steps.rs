@@ -19,7 +19,7 @@ fn exit_of_an_heir_that_its_leader_has_not_taken_reaches_the_parent() {
     let mut family = Family::new();
     let parent = family.child(&family.node(1), FOLLOWER);
     let heir = family.child(&parent, CONFIG);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let exit = Exit {
         code: 7,
         ..Exit::default()
@@ -39,7 +39,7 @@ fn exit_of_a_member_whose_leader_ends_meanwhile_waits_for_the_next_leader() {
     let heir = family.child(&family.node(1), CONFIG);
     let parent = family.child(&family.node(1), FOLLOWER);
     let child = family.child(&parent, FOLLOWER);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let exit = Exit {
         code: 7,
         ..Exit::default()
@@ -60,7 +60,7 @@ fn process_whose_leader_leaves_before_it_has_taken_its_hello_joins_the_next_lead
     let heir = family.child(&leader, CONFIG);
     let child = family.starting(&heir, FOLLOWER);
     family.run(child.owner_of_async(1, long())).unwrap();
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let exit = leader.exit_async(Exit::default(), long());
     family.run(exit).unwrap();
     let mut joins = pin!(child.join_async(long()));
@@ -83,7 +83,7 @@ fn leader_is_the_one_that_has_ended_until_its_heir_leads() {
     let mut family = Family::new();
     let heir = family.child(&family.node(1), CONFIG);
     let member = family.child(&family.node(1), FOLLOWER);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     family.end_leader();
     for _ in 0..10 {
         member.poll_once();
@@ -123,7 +123,7 @@ fn with_a_lock_that_is_to_be_requested(
     let mut family = Family::new();
     let heir: &Process = Box::leak(Box::new(family.child(&family.node(1), CONFIG)));
     let holder = family.child(&family.node(1), FOLLOWER);
-    family.is_heir(heir);
+    family.await_heir(heir);
     let lock = |node: &Process, wait| FileLock {
         family: LockFamily::Posix,
         kind: LockKind::Write,
@@ -181,7 +181,7 @@ fn signal_of_a_leader_that_dies_after_its_call_waits_at_the_heir_for_a_child_tha
     let mut family = Family::new();
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let child = family.run(leader.start_child_async(long())).unwrap();
     let target = Target::Process(child.pid.unwrap());
     family.run(leader.kill_async(target, 40, long())).unwrap();
@@ -211,7 +211,7 @@ fn lock_of_a_leader_that_dies_after_its_call_stays_with_the_other_holder_of_the_
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
     let holder = family.child(&leader, FOLLOWER);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let gives = leader.give_open_file_async(holder.identity().vmid, 7, long());
     family.run(gives).unwrap();
     leader
@@ -233,7 +233,7 @@ fn calls_of_a_leader_end_while_its_heir_reads_nothing_and_the_clock_stands_still
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
     let other = family.child(&leader, CONFIG);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     for _ in 0..60 {
         leader
             .set_lock(&flock(&leader, LockKind::Write), long())
@@ -251,7 +251,7 @@ fn message_for_the_leader_is_not_queued_for_a_process_that_led_before() {
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
     let member = family.child(&leader, FOLLOWER);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     drop(leader);
     family.end_leader();
     family.run(member.take_id_async(long())).unwrap();
@@ -266,7 +266,7 @@ fn signal_for_all_that_a_leader_queues_by_itself_goes_to_its_members() {
     let mut family = Family::new();
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let kill = Message::PidKill(PidKill {
         sender: 1,
         pid: 0,
@@ -286,7 +286,7 @@ fn wait_for_a_child_goes_on_if_the_leader_ends_before_there_is_room_to_reap_it()
     let heir = family.child(&leader, CONFIG);
     let parent = family.child(&leader, FOLLOWER);
     let child = family.child(&parent, FOLLOWER);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let exit = child.exit_async(Exit::default(), long());
     family.run(exit).unwrap();
     let now = Wait::at_most(Duration::ZERO);
@@ -330,7 +330,7 @@ fn leader_that_leaves_is_woken_when_another_heir_can_lead() {
     let mut family = Family::new();
     let leader = family.node(1);
     let [heir, _other] = [(); 2].map(|()| family.child(&leader, CONFIG));
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let exit = leader.exit_async(Exit::default(), long());
     family.run(exit).unwrap();
     (0..100).for_each(|_| family.settle());

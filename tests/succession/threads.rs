@@ -43,7 +43,7 @@ fn call_of_a_leader_waits_until_the_heir_that_another_thread_dismisses_can_not_l
     let mut family = Family::new();
     let leader = leaked(family.node(1));
     let heir = family.child(leader, CONFIG);
-    family.is_heir(&heir);
+    family.await_heir(&heir);
     let seen = Rc::new(Cell::new(None));
     let now_seen = Rc::clone(&seen);
     // The heir does not know yet that it is dismissed, and may lead if this process dies now.
@@ -78,7 +78,7 @@ fn lock_whose_future_is_dropped_while_the_end_of_the_leader_is_noticed_is_cancel
     let mut family = Family::new();
     let heir = leaked(family.child(&family.node(1), CONFIG));
     let holder = family.child(&family.node(1), FOLLOWER);
-    family.is_heir(heir);
+    family.await_heir(heir);
     let held = lock_of(&holder, LockKind::Write);
     family.run(holder.set_lock_async(&held, long())).unwrap();
     let wanted = Box::leak(Box::new(lock_of(heir, LockKind::Write)));

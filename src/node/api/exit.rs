@@ -122,7 +122,7 @@ calls! {
             signal: exit.signal,
         });
         let is_led = self.has_extensions();
-        // One look at who leads: this process may begin to lead at any time.
+        // The leader is looked up once, because this process may begin to lead at any time.
         match self.led_by() {
             None => {
                 self.close_unused_syncs();

@@ -1,4 +1,4 @@
-//! How a call waits for a sync handle, in the queue of its process.
+//! The waits of calls for a sync handle, in the queue of their process.
 
 use super::Opened;
 use super::call_queue::{WaitKind, WakeSet};
@@ -80,7 +80,8 @@ impl<'a, 'm, P: Pal> QueuedCall<'a, 'm, P> {
         self.waiter = Some(waiter);
     }
 
-    /// Polls the call. An error says how the wait may end.
+    /// Polls the call. Returns its outcome. The error, while there is none, is the way in which the server's answer can
+    /// end the wait.
     fn poll(
         &self,
         token: WaitToken,

@@ -16,12 +16,12 @@ const TIME: Duration = Duration::from_secs(1);
 
 /// Locks and unlocks as fast as possible, by the kernel or by the family, and prints the number of
 /// rounds.
-pub(crate) fn fighter(role: &[String]) -> Result<()> {
+pub(crate) fn contender(role: &[String]) -> Result<()> {
     let path = Path::new(&role[2]);
     let count = if role[1] == "kernel" {
         let file = kernel::open(path)?;
         ready()?;
-        fight(|kind| match kind {
+        contend(|kind| match kind {
             LockKind::Unlock => kernel::set(&file, libc::F_UNLCK, 0, true),
             _ => kernel::set(&file, libc::F_WRLCK, 0, true),
         })?
@@ -34,7 +34,7 @@ pub(crate) fn fighter(role: &[String]) -> Result<()> {
         let node = HostNode::start(path, identity, Config::DEFAULT)?;
         let pid = node.join(WAIT).expect("there is a leader");
         ready()?;
-        let count = fight(|kind| {
+        let count = contend(|kind| {
             let wanted = FileLock {
                 wait: true,
                 ..lock(pid.get(), 0, kind)
@@ -48,7 +48,7 @@ pub(crate) fn fighter(role: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn fight(set: impl Fn(LockKind) -> Result<()>) -> Result<u32> {
+fn contend(set: impl Fn(LockKind) -> Result<()>) -> Result<u32> {
     // Both processes start together, so that neither has the lock to itself for long.
     std::io::stdin().read_line(&mut String::new())?;
     let start = Instant::now();
@@ -63,16 +63,16 @@ fn fight(set: impl Fn(LockKind) -> Result<()>) -> Result<u32> {
 
 fn rounds(role: &str, path: &Path) -> Result<u32> {
     let path = path.to_str().expect("UTF-8");
-    let mut fighters = [
-        Child::start(&["fighter", role, path, "2"])?,
-        Child::start(&["fighter", role, path, "3"])?,
+    let mut contenders = [
+        Child::start(&["contender", role, path, "2"])?,
+        Child::start(&["contender", role, path, "3"])?,
     ];
-    for fighter in &mut fighters {
-        fighter.tell("go")?;
+    for contender in &mut contenders {
+        contender.tell("go")?;
     }
     let mut sum = 0;
-    for fighter in &mut fighters {
-        sum += fighter.line()?.parse::<u32>().expect("a number");
+    for contender in &mut contenders {
+        sum += contender.line()?.parse::<u32>().expect("a number");
     }
     Ok(sum)
 }
