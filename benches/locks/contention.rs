@@ -83,7 +83,15 @@ pub(crate) fn measure() -> Result<()> {
     let _leader = Child::start(&["leader", base.to_str().expect("UTF-8")])?;
     let theirs = TIME / rounds("kernel", &directory.path().join("file"))?;
     let ours = TIME / rounds("family", &base)?;
-    row("two fight for a lock, each turn: the kernel", theirs, None);
-    row("two fight for a lock, each turn: ours", ours, Some(theirs));
+    row(
+        "two contend for a lock, each turn: the kernel",
+        theirs,
+        None,
+    );
+    row(
+        "two contend for a lock, each turn: ours",
+        ours,
+        Some(theirs),
+    );
     Ok(())
 }

@@ -41,13 +41,13 @@ pub(crate) struct Options {
     /// The file of its ID log
     #[arg(long)]
     pub(crate) log: PathBuf,
-    /// Where chance begins
+    /// The seed of the random choices
     #[arg(long)]
     pub(crate) seed: u64,
-    /// Where to record what is sent and comes
+    /// Where to record the frames that are sent and received
     #[arg(long)]
     pub(crate) traces: Option<PathBuf>,
-    /// Tell what is seen of this member in mid-work
+    /// Send snapshots of this member while it works
     #[arg(long)]
     pub(crate) watched: bool,
     /// How many IDs to take; as many as there is time for if not given

@@ -25,13 +25,13 @@ pub(crate) const HELLO: i32 = 10;
 pub(crate) struct Options {
     #[command(flatten)]
     process: ProcessOptions,
-    /// Where to record what is sent and comes
+    /// Where to record the frames that are sent and received
     #[arg(long)]
     traces: Option<PathBuf>,
     /// How many generations come after this one
     #[arg(long)]
     below: u32,
-    /// Where chance begins
+    /// The seed of the random choices
     #[arg(long)]
     seed: u64,
     /// The key comes on the standard input

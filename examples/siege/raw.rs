@@ -174,7 +174,7 @@ impl Raw {
         self.unsent.extend(payload);
     }
 
-    /// Writes as much as the leader takes now. Returns false if something is left.
+    /// Writes as much as the leader takes now. Returns false if bytes remain.
     pub(crate) fn send(&mut self) -> Result<bool> {
         let mut sent = 0;
         let outcome = loop {

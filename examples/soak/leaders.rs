@@ -59,8 +59,8 @@ pub(crate) fn capacities(members: u32) -> Capacities {
     }
 }
 
-/// A process that does nothing but lead: the first one prepares a child, which is the first process of this
-/// program. At the end of its standard input it leaves, as the last one, and prints what it has left over.
+/// Runs a process that does nothing but lead. The first one prepares a child, which is the first process of this
+/// program. At the end of its standard input it leaves, as the last process, and prints the faults that its tables show.
 pub(crate) fn run(options: &Options) -> Result<u8> {
     raise_descriptor_limit().context("raising the limit of descriptors")?;
     let wait = Wait::at_most(LIMIT);

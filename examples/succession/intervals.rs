@@ -1,4 +1,4 @@
-//! Times at which processes had something that only one may have.
+//! The times at which processes had a resource that only one may have.
 
 use std::collections::BTreeMap;
 

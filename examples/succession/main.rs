@@ -3,8 +3,8 @@
 //!
 //! The parts: [`run`] is the supervisor, which is no member, starts the [`processes`] and kills
 //! leaders; [`member`] is a process, and [`work`] what it does while it lives; [`record`] is what
-//! a process reports of every answer; [`check`] finds out from all reports whether something was lost
-//! or was in two hands.
+//! a process reports of every answer; [`check`] checks all reports: no change is lost, and no two
+//! processes have a resource at the same time; [`intervals`] are the times at which they had it.
 
 mod check;
 #[path = "../common/mod.rs"]

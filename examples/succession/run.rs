@@ -123,7 +123,7 @@ impl Run<'_> {
         })
     }
 
-    /// Waits until something is so.
+    /// Waits until `is_so` returns true for this run.
     fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {
         let until = Instant::now() + LIMIT;
         while !is_so(self) {

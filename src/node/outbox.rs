@@ -51,7 +51,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.send_leader_output(leader, sender);
         }
         leader.retry_if_wanted();
-        // A call may have left something to the worker just before this process led, or while it began to.
+        // A call may have deferred messages to the worker just before this process led, or while it began to.
         let as_member = if self.follows() {
             self.send_member_output()
         } else {

@@ -176,7 +176,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Does what is left to do after an answer was delivered.
+    /// Does the rest of the work for an answer that was delivered.
     #[inline]
     pub(in crate::node) fn finish_delivery(&self, delivery: &Delivery) {
         match *delivery {

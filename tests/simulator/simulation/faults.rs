@@ -181,8 +181,8 @@ impl Faults {
     pub(crate) fn draw(self, rng: &mut Rng) -> Faults {
         let drawn = Faults(self.0 & rng.u32(..));
         // A leader whose streams may break, or are secure, has no successor after its death. A member whose streams
-        // stand still is dismissed, and may not know that when its leader dies: not all checks allow for that, so it is so
-        // only if somebody asks for it.
+        // stand still is dismissed, and may not know that when its leader dies: not all checks allow for that, so these
+        // faults come together only if a list names them.
         let is_alone = drawn.has(Fault::Cut) || drawn.has(Fault::Hostile);
         // Half of all families have heirs.
         let has_no_heir = self.has(Fault::LeaderDeath) && !drawn.has(Fault::LeaderDeath);

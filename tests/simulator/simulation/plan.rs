@@ -15,7 +15,7 @@ pub(crate) const MAX_MEMBERS: usize = 12;
 const MAX_STEPS: usize = 24;
 /// The time in which a process must join after its parent has died.
 pub(crate) const START_LIMIT: Duration = Duration::from_mins(1);
-/// How long a member uses what it has without hearing from the leader, on secure streams.
+/// How long a member uses what it has after the leader's last sign of life, on secure streams.
 pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a member waits for another leader.
 pub(crate) const SUCCESSION_LIMIT: Duration = Duration::from_secs(5);

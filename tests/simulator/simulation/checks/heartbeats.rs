@@ -85,7 +85,7 @@ impl Heartbeats {
         ))
     }
 
-    /// Checks that those whose time is over know it.
+    /// Checks that each member whose time is over was notified.
     pub(crate) fn are_reported(&self, now: u64) -> Result<(), String> {
         let late = self.lapsed.iter().find(|(vmid, lost)| {
             let is_over = lost.until + nanoseconds(SOON) < now;

@@ -82,7 +82,7 @@ impl Disturbances {
         })
     }
 
-    /// Returns who is stopped now, if somebody is: true for the leader, and for how long.
+    /// Returns the stop of a process that is due now, if one is: whether it is that of the leader, and how long it takes.
     fn next_stop(&mut self) -> Option<(bool, u64)> {
         if !self.stops.is_due(&mut self.rng) {
             return None;
