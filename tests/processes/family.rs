@@ -41,7 +41,8 @@ pub(crate) struct Os {
     pub(crate) threads: Arc<Mutex<Vec<Id>>>,
     /// The answer to every signal, if it is not success.
     pub(crate) refuses: Arc<Mutex<Option<Errno>>>,
-    pub(crate) puts_off: Arc<Mutex<bool>>,
+    /// The library OS answers signals later.
+    pub(crate) defers_replies: Arc<Mutex<bool>>,
     pub(crate) path: Arc<Mutex<Option<CString>>>,
 }
 
@@ -64,7 +65,7 @@ impl Embedder<Host> for Os {
         if signal.signal != 0 {
             self.notes.lock().signals.push(*signal);
         }
-        if *self.puts_off.lock() {
+        if *self.defers_replies.lock() {
             self.notes.lock().later.push(reply);
         } else {
             let _ = reply.send(node, Ok(()));

@@ -159,7 +159,7 @@ fn errors_of_kill_are_those_of_the_man_page() {
 fn a_signal_can_be_answered_later() {
     let family = Family::new();
     let child = family.child();
-    *child.os.puts_off.lock() = true;
+    *child.os.defers_replies.lock() = true;
     let node = &family.first.node;
     thread::scope(|scope| {
         let calls: Vec<_> = (0..8)
@@ -200,7 +200,7 @@ fn a_process_that_dies_while_it_is_signalled_is_a_zombie_or_gone() {
     let family = Family::new();
     let child = family.child();
     let (pid, other) = (child.pid, family.child());
-    *child.os.puts_off.lock() = true;
+    *child.os.defers_replies.lock() = true;
     thread::scope(|scope| {
         let parents = scope.spawn(|| family.first.node.kill(Target::Process(pid), 9, WAIT));
         let others = scope.spawn(|| other.node.kill(Target::Process(pid), 9, WAIT));

@@ -45,7 +45,7 @@ image!(Processes<'_> {
         last_orphaned,
         stopped,
         own,
-        own_has_left,
+        own_has_ended,
     }
     tables {
         entries: by_pid.peak() => FREE_ENTRY,
@@ -81,7 +81,7 @@ pub struct Processes<'m> {
     /// The process that leads.
     pub(super) own: Vmid,
     /// The process that leads has ended, though its node may still serve the others.
-    own_has_left: bool,
+    own_has_ended: bool,
     quotas: Quotas<'m>,
     steps: Steps,
 }
@@ -118,7 +118,7 @@ impl<'m> Processes<'m> {
             outbox: TransmitQueue::new(arena, capacity),
             signals: Digested::new(Signals::new(arena, &capacities.signals)),
             own: Vmid::LEADER,
-            own_has_left: false,
+            own_has_ended: false,
             quotas: Quotas::new(
                 arena,
                 capacities.members,
@@ -142,7 +142,7 @@ impl<'m> Processes<'m> {
             .hash(digest);
         self.stopped.hash(digest);
         self.outbox.digest(digest);
-        (self.own, self.own_has_left, self.peak()).hash(digest);
+        (self.own, self.own_has_ended, self.peak()).hash(digest);
         self.signals.digest(digest, Signals::digest);
         self.quotas.digest(digest);
     }

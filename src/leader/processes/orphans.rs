@@ -30,7 +30,7 @@ impl Processes<'_> {
     /// Records that a member is gone. Its process is a zombie from now on, its children are
     /// orphans.
     pub(in crate::leader) fn on_death(&mut self, vmid: Vmid, ranges: &mut Ranges<'_>) {
-        self.own_has_left |= vmid == self.own;
+        self.own_has_ended |= vmid == self.own;
         let Some(slot) = self.slot_of(vmid) else {
             self.signals.remove_target(vmid, |_| Err(Errno::ESRCH));
             return;

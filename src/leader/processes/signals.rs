@@ -86,13 +86,13 @@ impl Processes<'_> {
     }
 
     /// Returns true if the process that leads has ended. Its node may still serve the others.
-    pub(crate) fn own_has_left(&self) -> bool {
-        self.own_has_left
+    pub(crate) fn has_own_process_ended(&self) -> bool {
+        self.own_has_ended
     }
 
     /// Records that another process leads, which lives.
     pub(in crate::leader) fn set_own(&mut self, own: Vmid) {
-        (self.own, self.own_has_left) = (own, false);
+        (self.own, self.own_has_ended) = (own, false);
     }
 }
 

@@ -219,13 +219,13 @@ fn process_that_succeeds_leads_and_the_others_keep_their_counts() {
         leader.apply(&Op::Succeed { to: vmid(heir) });
         assert_eq!((leader.own(), leader.epoch()), (vmid(heir), 2));
         leader.apply(&Op::Left(Vmid::LEADER));
-        assert!(!leader.processes().own_has_left());
+        assert!(!leader.processes().has_own_process_ended());
         assert_eq!(counts(leader, heir), None);
         // Its stream to the new leader is another one.
         leader.apply(&Op::Connected(vmid(other)));
         assert_eq!(counts(leader, other), Some((1, 0)));
         leader.apply(&Op::Left(vmid(heir)));
-        assert!(leader.processes().own_has_left());
+        assert!(leader.processes().has_own_process_ended());
     });
 }
 

@@ -11,9 +11,9 @@ use crate::wire::PidKill;
 impl<P: Pal> Node<'_, P> {
     /// Returns true if the leader's own process has ended: it gets no more signals for all
     /// processes.
-    pub(crate) fn own_has_left(&self) -> bool {
+    pub(crate) fn has_own_process_ended(&self) -> bool {
         let leader = self.leading();
-        leader.is_some_and(|leader| leader.lock().processes().own_has_left())
+        leader.is_some_and(|leader| leader.lock().processes().has_own_process_ended())
     }
 
     /// As the leader: forwards a signal to every member but the sender `from`, whose request has the sequence number
@@ -31,8 +31,8 @@ impl<P: Pal> Node<'_, P> {
             // Under one lock, so that a process that joins at this moment gets the signal exactly
             // once.
             let mut leader = leader.lock();
-            let is_first_there = from != us && !leader.processes().own_has_left();
-            let is_any_there = is_first_there
+            let is_own_process_there = from != us && !leader.processes().has_own_process_ended();
+            let is_any_there = is_own_process_there
                 || leader.processes().has_any_except(from)
                 || self
                     .peers
@@ -84,7 +84,7 @@ impl<P: Pal> Node<'_, P> {
         let is_for_us = broadcast.from != us && broadcast.last < Some(us);
         if is_for_us
             && broadcast.kill.signal != 0
-            && !self.own_has_left()
+            && !self.has_own_process_ended()
             && let Ok(signal) = Signal::read(us, &broadcast.kill)
         {
             let reply = SignalReply { to: us, seq: 0 };

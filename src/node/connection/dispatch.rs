@@ -232,7 +232,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Retry::Now;
             }
             let reply = SignalReply { to: from, seq: 0 };
-            let is_for_us = kill.signal != 0 && !self.own_has_left();
+            let is_for_us = kill.signal != 0 && !self.has_own_process_ended();
             if is_for_us
                 && let Ok(signal) = Signal::read(from, kill)
                 && !self.try_enqueue_upcall(Upcall::Signal(signal, reply))
