@@ -84,7 +84,7 @@ impl<'s, 'n, 'm, P: Pal, T> ValueWait<'s, 'n, 'm, P, T> {
         &mut self,
         (value, status): &(Option<T>, ValueStatus),
         state: SyncState,
-        is_it: &mut impl FnMut(&T) -> bool,
+        predicate: &mut impl FnMut(&T) -> bool,
     ) -> bool {
         self.has_seen_change |= status.changed;
         let is_reported = || {
@@ -97,7 +97,7 @@ impl<'s, 'n, 'm, P: Pal, T> ValueWait<'s, 'n, 'm, P, T> {
         if status.owner_died && (state == SyncState::Exclusive || !is_reported()) {
             return true;
         }
-        value.as_ref().is_none_or(is_it)
+        value.as_ref().is_none_or(predicate)
     }
 
     /// Ends the wait with the value, whose status contains all that the call has seen.
@@ -126,10 +126,10 @@ impl<P: Pal, T> Drop for ValueWait<'_, '_, '_, P, T> {
 
 /// The body of each call and of its future: `$acquire` runs [`Node::acquire_when`] with the two closures.
 macro_rules! when {
-    ($self:ident, $state:expr, $is_it:ident, |$read:ident, $accepts:ident| $acquire:expr) => {{
+    ($self:ident, $state:expr, $predicate:ident, |$read:ident, $accepts:ident| $acquire:expr) => {{
         let mut value_wait = ValueWait::begin($self)?;
         let $read = super::shared::read_value;
-        let $accepts = |copy: &_, state| value_wait.accepts(copy, state, &mut $is_it);
+        let $accepts = |copy: &_, state| value_wait.accepts(copy, state, &mut $predicate);
         let acquired = $acquire?;
         value_wait.end($state, acquired)
     }};
@@ -139,7 +139,7 @@ impl<'n, 'm, P: Pal, T> Shared<'n, 'm, P, T>
 where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
-    /// Waits until the predicate `is_it` accepts the value, and acquires it to read. The call
+    /// Waits until `predicate` accepts the value, and acquires it to read. The call
     /// sleeps, and evaluates the predicate whenever a process has released the value after changing
     /// it; so it may miss a value that is soon changed again.
     ///
@@ -153,10 +153,10 @@ where
     pub fn wait_for(
         &self,
         wait: Wait<'_>,
-        mut is_it: impl FnMut(&T) -> bool,
+        mut predicate: impl FnMut(&T) -> bool,
     ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
         let (node, opened, state) = (self.node, &self.opened, SyncState::Shared);
-        let acquired = when!(self, state, is_it, |read, accepts| node
+        let acquired = when!(self, state, predicate, |read, accepts| node
             .acquire_when(opened, state, wait, read, accepts));
         Ok(Reader::new(self, acquired?))
     }
@@ -169,16 +169,16 @@ where
     pub async fn wait_for_async(
         &self,
         wait: Wait<'_>,
-        mut is_it: impl FnMut(&T) -> bool,
+        mut predicate: impl FnMut(&T) -> bool,
     ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
         let (node, opened, state) = (Polled(self.node), &self.opened, SyncState::Shared);
-        let acquired = when!(self, state, is_it, |read, accepts| node
+        let acquired = when!(self, state, predicate, |read, accepts| node
             .acquire_when(opened, state, wait, read, accepts)
             .await);
         Ok(Reader::new(self, acquired?))
     }
 
-    /// Waits until the predicate `is_it` accepts the value, and acquires it to change it, with the
+    /// Waits until `predicate` accepts the value, and acquires it to change it, with the
     /// value that the predicate has accepted: a monitor, as a mutex with a condition variable. The
     /// call sleeps as [`Shared::wait_for`], and misses no value that stays.
     ///
@@ -194,10 +194,10 @@ where
     pub fn write_when(
         &self,
         wait: Wait<'_>,
-        mut is_it: impl FnMut(&T) -> bool,
+        mut predicate: impl FnMut(&T) -> bool,
     ) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
         let (node, opened, state) = (self.node, &self.opened, SyncState::Exclusive);
-        let acquired = when!(self, state, is_it, |read, accepts| node
+        let acquired = when!(self, state, predicate, |read, accepts| node
             .acquire_when(opened, state, wait, read, accepts));
         Ok(Writer::new(self, acquired?))
     }
@@ -210,10 +210,10 @@ where
     pub async fn write_when_async(
         &self,
         wait: Wait<'_>,
-        mut is_it: impl FnMut(&T) -> bool,
+        mut predicate: impl FnMut(&T) -> bool,
     ) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
         let (node, opened, state) = (Polled(self.node), &self.opened, SyncState::Exclusive);
-        let acquired = when!(self, state, is_it, |read, accepts| node
+        let acquired = when!(self, state, predicate, |read, accepts| node
             .acquire_when(opened, state, wait, read, accepts)
             .await);
         Ok(Writer::new(self, acquired?))
