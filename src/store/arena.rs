@@ -115,7 +115,7 @@ pub struct Arena<'m> {
 }
 
 /// An allocation itself returns no error: if too little memory is left, it returns a table without
-/// elements, and [`Arena::check`] returns the error once, after all allocations. So a machine is made in
+/// elements, and `Arena::check` returns the error once, after all allocations. So a machine is made in
 /// its final place, without copies for errors.
 impl<'m> Arena<'m> {
     /// Makes an arena of this memory. The memory is best untouched: on a host, pages that are never
