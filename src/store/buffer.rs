@@ -64,19 +64,23 @@ impl<'m> Buffer<'m> {
     /// Initialises the first `count` bytes, or all if the buffer has fewer, and returns them.
     #[inline]
     pub(crate) fn prefix_mut(&mut self, count: usize) -> &mut [u8] {
-        if count > self.initialized {
-            self.initialize(count);
-        }
+        self.initialize(count);
         let count = count.min(self.initialized);
         self.initialized_mut().get_mut(..count).or_broken(&mut [])
     }
 
     /// Ensures that at least the first `count` bytes are initialised, or all if the buffer has
     /// fewer.
+    #[inline]
     pub(crate) fn initialize(&mut self, count: usize) {
-        if count <= self.initialized {
-            return;
+        if count > self.initialized {
+            self.initialize_more(count);
         }
+    }
+
+    /// Initialises bytes up to `count`, and a chunk more.
+    #[cold]
+    fn initialize_more(&mut self, count: usize) {
         let end = count.saturating_add(CHUNK - 1).min(self.capacity());
         for byte in self
             .memory

@@ -86,7 +86,7 @@ pub(crate) fn run<T>(
     done
 }
 
-/// The same, with the result whether all its bytes were sent.
+/// Like [`run`], but returns whether all its bytes were sent.
 pub(crate) fn run_anyhow<T>(
     identity: Identity,
     line: UnixStream,
@@ -95,7 +95,7 @@ pub(crate) fn run_anyhow<T>(
     run_within(Duration::from_secs(1), identity, line, act)
 }
 
-/// The same, with the time in which the bytes must be sent at the end.
+/// Like [`run_anyhow`], with the time in which the bytes must be sent at the end.
 fn run_within<T>(
     limit: Duration,
     identity: Identity,

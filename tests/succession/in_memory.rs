@@ -223,12 +223,12 @@ impl Family {
         }
     }
 
-    /// Runs the family until that process is the heir.
+    /// Runs the family until the first leader has named `heir` as its heir.
     pub(crate) fn await_heir(&self, heir: &Process) {
         self.await_heir_of(&self.node(1), heir);
     }
 
-    /// Runs the family until that process is the heir of that leader.
+    /// Runs the family until `leader` has named `heir` as its heir, and the members know it.
     pub(crate) fn await_heir_of(&self, leader: &Process, heir: &Process) {
         let expected = Some(heir.identity().vmid);
         for _ in 0..20_000 {

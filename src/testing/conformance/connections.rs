@@ -90,10 +90,10 @@ pub(super) fn not_listening<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
 }
 
 /// The streams that were opened, and how many bytes were written to each.
-type Opened<S> = heapless::Vec<(S, usize), BACKLOG>;
+type OpenedStreams<S> = heapless::Vec<(S, usize), BACKLOG>;
 
 /// Opens streams to the second node, which accepts none, until there is no room for more.
-fn fill_backlog<P: Pal>(pair: &Pair<'_, P>, outs: &mut Opened<P::Stream>) -> Checked {
+fn fill_backlog<P: Pal>(pair: &Pair<'_, P>, outs: &mut OpenedStreams<P::Stream>) -> Checked {
     'opening: while !outs.is_full() {
         let timer = pair.timer();
         while pair.elapsed(&timer) < BUSY {
@@ -134,7 +134,7 @@ fn fill_backlog<P: Pal>(pair: &Pair<'_, P>, outs: &mut Opened<P::Stream>) -> Che
 /// Checks a full backlog: streams are opened and not accepted until there is no room, and then each is accepted.
 pub(super) fn backlog<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     let pair = setup.pair();
-    let mut outs = Opened::new();
+    let mut outs = OpenedStreams::new();
     fill_backlog(&pair, &mut outs)?;
     // Each stream carries the VMID of its node and its number. An attempt that was refused as `Busy` may have begun
     // a stream, which carries nothing.

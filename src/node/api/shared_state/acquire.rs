@@ -1,4 +1,8 @@
 //! Acquiring sync handles.
+#![allow(
+    clippy::inline_always,
+    reason = "a stop in memory on the way costs as much as the rest"
+)]
 
 use super::Opened;
 use super::call_queue::WaitKind;
@@ -93,10 +97,6 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    #[allow(
-        clippy::inline_always,
-        reason = "a stop in memory on the way costs as much as the rest"
-    )]
     #[inline(always)]
     pub(super) fn acquire_sync<T>(
         &self,
@@ -127,10 +127,6 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Like [`Node::acquire_sync_in`]; `read` returns the status of the value as well.
     // The status goes another way than the value: together they would be written in parts and read as a whole, which
     // takes a processor longer than all the rest.
-    #[allow(
-        clippy::inline_always,
-        reason = "a stop in memory on the way costs as much as the rest"
-    )]
     #[inline(always)]
     pub(super) fn acquire_with_status<T>(
         &self,
@@ -151,10 +147,6 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Acquires the handle if the lease is here and nothing is in the way. Otherwise the call counts
     /// as one that waits.
-    #[allow(
-        clippy::inline_always,
-        reason = "a stop in memory on the way costs as much as the rest"
-    )]
     #[inline(always)]
     fn acquire_at_once<T>(
         &self,
@@ -203,22 +195,15 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns the number of deaths of owners of the handle that this process knows of, and the
     /// number of those that it has reported to a caller.
     pub(super) fn sync_owner_deaths(&self, handle: SyncHandle) -> Result<(u32, u32), Error> {
-        let client = self.slot(handle)?.client.lock();
-        if client.generation() == handle.generation {
-            Ok((client.owner_deaths(), client.reported_deaths()))
-        } else {
-            Err(Error::Invalid(Invalid::HandleClosed))
-        }
+        let client = self.sync_client(handle)?;
+        Ok((client.owner_deaths(), client.reported_deaths()))
     }
 
     /// Keeps the information that the value has changed for the next caller, after a call that saw
     /// it has failed.
     pub(super) fn restore_sync_change(&self, handle: SyncHandle, is_changed: bool) {
-        if let Ok(slot) = self.slot(handle) {
-            let mut client = slot.client.lock();
-            if client.generation() == handle.generation {
-                client.restore_status((is_changed, false));
-            }
+        if let Ok(mut client) = self.sync_client(handle) {
+            client.restore_status((is_changed, false));
         }
     }
 

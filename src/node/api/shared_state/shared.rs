@@ -6,9 +6,8 @@ use core::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::Opened;
-use super::ValueStatus;
 use super::guards::{Reader, Writer};
+use super::{Opened, ValueStatus};
 use crate::error::{Error, Invalid};
 use crate::node::rpc::Polled;
 use crate::node::{Node, Wait};

@@ -85,7 +85,7 @@ impl Succession {
         }
     }
 
-    /// Records that a process knows that it is the heir of this leader, or that it is no heir.
+    /// Records whose heir a process finds itself to be: that of the leader `of`, or of none.
     pub(crate) fn sees_heir(&mut self, who: u32, of: Option<u32>, now: u64) {
         match of {
             Some(leader) => self.heirs.insert(who, (leader, now)),
