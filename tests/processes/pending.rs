@@ -70,8 +70,22 @@ fn queued_now() -> u64 {
     queued.parse().unwrap()
 }
 
+/// Makes this process one of a user that has no other process, if it may do that: the kernel counts the queued signals
+/// of all processes of a user.
+fn become_another_user() -> bool {
+    // SAFETY: no memory is involved.
+    unsafe {
+        // The number of the user is one that a container has, too.
+        let user = 60_000 + libc::getpid().cast_unsigned() % 5_000;
+        libc::geteuid() == 0 && libc::setresuid(user, user, user) == 0
+    }
+}
+
 /// Like [`pending_after`], for a process that may have that many queued.
 pub(crate) fn pending_at_limit(signals: &[How], queued: u64) -> (Vec<c_int>, Vec<c_int>) {
+    if code_of(fork(|| i32::from(become_another_user()))) == 1 {
+        return pending_after(signals, Some(queued));
+    }
     loop {
         let others = queued_now();
         let outcome = pending_after(signals, Some(others + queued));
@@ -92,6 +106,7 @@ pub(crate) fn pending_after(signals: &[How], queued: Option<u64>) -> (Vec<c_int>
     let child = fork(|| {
         close(go[1]);
         if let Some(queued) = queued {
+            become_another_user();
             let limit = libc::rlimit {
                 rlim_cur: queued,
                 rlim_max: queued,
