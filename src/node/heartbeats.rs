@@ -289,14 +289,16 @@ impl<'m, P: Pal> Node<'m, P> {
             self.counters.rejected_oneway.add(1);
             return true;
         }
-        peer.silence_limit.fetch_max(beat.limit, Ordering::SeqCst);
+        peer.member
+            .silence_limit
+            .fetch_max(beat.limit, Ordering::SeqCst);
         let answer = Message::Heartbeat(*beat);
         !matches!(self.put(peer, 0, &answer), Err(Error::Full(_)))
     }
 
     /// Returns the time at which the resources of a lost peer are reclaimed; `None` if the peer was not lost.
     pub(in crate::node) fn kept_until(peer: &PeerRef<'_, 'm, P::Stream>) -> Option<Time> {
-        let until = || Time(peer.kept_until.load(Ordering::SeqCst));
+        let until = || Time(peer.member.kept_until.load(Ordering::SeqCst));
         P::MAY_BE_SECURE.then(until).filter(|until| until.0 != 0)
     }
 
@@ -319,14 +321,14 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.now() < until;
         }
         let ours = self.config.silence_limit.map_or(0, nanoseconds);
-        let limit = ours.max(peer.silence_limit.load(Ordering::SeqCst));
-        let has_stopped = rx.has_ended || peer.ended.load(Ordering::SeqCst);
+        let limit = ours.max(peer.member.silence_limit.load(Ordering::SeqCst));
+        let has_stopped = rx.has_ended || peer.member.ended.load(Ordering::SeqCst);
         if !self.pal.is_secure() || limit == 0 || has_stopped {
             return false;
         }
         self.close_streams(rx, tx);
         let until = self.now() + Duration::from_nanos(limit) + Duration::from_nanos(limit / 4);
-        peer.kept_until.store(until.0, Ordering::SeqCst);
+        peer.member.kept_until.store(until.0, Ordering::SeqCst);
         log_event!(
             warn,
             "process {} is lost, and may not know it: it keeps what it has until it does",

@@ -130,7 +130,7 @@ impl<'m, P: Pal> Node<'m, P> {
             unwritten = peer;
             if matches!(id, OutgoingId::Recall(..)) {
                 if let Some(peer) = unwritten.as_ref().filter(|_| is_sent) {
-                    peer.recall_debt.note_recall(self.now());
+                    peer.member.recall_debt.note_recall(self.now());
                 }
                 // The worker enforces the time limit of the recall.
                 self.leader_limits
@@ -220,7 +220,7 @@ impl<'m, P: Pal> Node<'m, P> {
             })
         };
         has_room() || {
-            peer.output_deferred.store(true, Ordering::SeqCst);
+            peer.member.output_deferred.store(true, Ordering::SeqCst);
             // A thread that makes room after this sees the flag.
             has_room()
         }
@@ -280,8 +280,8 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As the leader: handles that there may be room in the queue of a peer, or that the peer is gone.
     pub(in crate::node) fn retry_output(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        if peer.output_deferred.load(Ordering::SeqCst)
-            && peer.output_deferred.swap(false, Ordering::SeqCst)
+        if peer.member.output_deferred.load(Ordering::SeqCst)
+            && peer.member.output_deferred.swap(false, Ordering::SeqCst)
             && let Some(leader) = self.leading()
         {
             leader.want_retry();

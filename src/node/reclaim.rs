@@ -157,12 +157,16 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As the leader: reclaims a portion of the resources of a peer whose process has ended, before the end is
     /// reported. Returns true if all are free; else the worker serves others before it calls this again.
     pub(in crate::node) fn reclaim_resources_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        self.reclaim_until(peer.vmid(), &peer.reclaim_left, Reclaim::has_freed_all)
+        self.reclaim_until(
+            peer.vmid(),
+            &peer.member.reclaim_left,
+            Reclaim::has_freed_all,
+        )
     }
 
     /// Like [`Node::reclaim_resources_of`], and then reports the end of the process.
     pub(in crate::node) fn reclaim_all_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        self.reclaim_all(peer.vmid(), &peer.reclaim_left)
+        self.reclaim_all(peer.vmid(), &peer.member.reclaim_left)
     }
 
     /// Like [`Node::reclaim_all_of`], for a process that may have no connection.
@@ -181,7 +185,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let child = leader.lock().starting_child(peer.vmid(), pid);
         child.is_none_or(|child| {
             self.is_connected(child)
-                || self.reclaim_until(child, &peer.reclaim_child, Reclaim::has_freed_all)
+                || self.reclaim_until(child, &peer.member.reclaim_child, Reclaim::has_freed_all)
         })
     }
 

@@ -110,6 +110,6 @@ impl<P: Pal> Node<'_, P> {
 /// started.
 fn gets_signals<S>(peer: &PeerRef<'_, '_, S>, leader: &Leader<'_>, from: Vmid) -> bool {
     let to = peer.vmid();
-    let is_here = peer.is_member() && !peer.ended.load(Ordering::SeqCst);
+    let is_here = peer.is_member() && !peer.member.ended.load(Ordering::SeqCst);
     to != from && is_here && !leader.processes().is_starting(to)
 }

@@ -42,7 +42,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         drop(tables);
         if let Some(awaited_by) = awaited_by {
-            peer.recall_debt.note_return(self.now(), awaited_by);
+            peer.member.recall_debt.note_return(self.now(), awaited_by);
         }
         self.follow_change(leader, message, other, &outcome);
         outcome
@@ -107,7 +107,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return None;
         };
         let peer = to.and_then(|to| self.peers.find(to))?;
-        let always = peer.awaits_rejoin.load(Ordering::SeqCst);
+        let always = peer.awaits_rejoin();
         always.then_some(Message::KillOrdered { kill, always })
     }
 

@@ -128,7 +128,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let connected = || self.peers.all().filter(|peer| peer.has_connection());
         let has_left = |peer: PeerRef<'_, 'm, P::Stream>| {
-            peer.has_left.load(Ordering::SeqCst)
+            peer.rejoin.has_left.load(Ordering::SeqCst)
                 || !peer.is_member() && leader.lock().has_left(peer.vmid())
         };
         if connected().all(has_left) {

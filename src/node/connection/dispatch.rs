@@ -39,7 +39,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // A peer whose process has ended only sends these, to learn whether the leader, or its successor,
         // knows of the end.
         let is_question = frame.code == codes::GET_ID_OWNER || frame.code == codes::REJOIN;
-        if peer.ended.load(Ordering::SeqCst) && !is_question {
+        if peer.member.ended.load(Ordering::SeqCst) && !is_question {
             return Ok(Retry::No);
         }
         // A message is large: it stays where it was decoded.
@@ -104,7 +104,7 @@ impl<'m, P: Pal> Node<'m, P> {
         frame: &Frame<'_>,
         message: &Message<'_>,
     ) -> Result<Retry, Refusal> {
-        if peer.is_applied.load(Ordering::Relaxed) {
+        if peer.member.is_applied.load(Ordering::Relaxed) {
             return self.handle_as_member(peer, frame, message);
         }
         let plain;
@@ -113,7 +113,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // returns files late.
             Message::FileLockDelegate(lock)
                 if !self.config.capacities.fits_delegation()
-                    || !peer.recall_debt.allows_delegation(self.now()) =>
+                    || !peer.member.recall_debt.allows_delegation(self.now()) =>
             {
                 plain = Message::FileLockSet(FileLock { handle: 0, ..*lock });
                 &plain
@@ -153,7 +153,9 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<Retry, Refusal> {
         let retry = self.handle_member_message(peer, frame.seq, message)?;
         if Op::is_change(message) {
-            peer.is_applied.store(retry != Retry::No, Ordering::Relaxed);
+            peer.member
+                .is_applied
+                .store(retry != Retry::No, Ordering::Relaxed);
         }
         if retry == Retry::No {
             self.count_received(peer, frame.code, frame.seq);
@@ -168,7 +170,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// ended with this message; a process in C ends when it closes its streams.
     fn process_ended(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) {
         if self.is_last_exit(peer, pid) {
-            peer.ended.store(true, Ordering::SeqCst);
+            peer.member.ended.store(true, Ordering::SeqCst);
             self.note_end_of(peer.vmid());
             while !self.reclaim_all_of(peer) {}
         }

@@ -87,7 +87,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if has_left {
                 Self::note_departed(&peer);
             }
-            if Config::HAS_SUCCESSION && (has_left || peer.awaits_rejoin.load(Ordering::SeqCst)) {
+            if Config::HAS_SUCCESSION && (has_left || peer.awaits_rejoin()) {
                 self.announce_to(&peer);
             } else {
                 leader.lock().apply(&Op::Connected(vmid));
@@ -187,9 +187,8 @@ impl<'m, P: Pal> Node<'m, P> {
             return true;
         };
         // A member of the previous leader rejoins with the VMID that it has.
-        let is_awaited = |peer: PeerRef<'_, 'm, P::Stream>| {
-            peer.awaits_rejoin.load(Ordering::SeqCst) && peer.lacks_inbound()
-        };
+        let is_awaited =
+            |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin() && peer.lacks_inbound();
         self.peers.find(vmid).is_some_and(is_awaited) || leader.lock().admits(vmid, is_known)
     }
 }

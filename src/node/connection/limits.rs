@@ -118,7 +118,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 warn,
                 "sync_data is {ours} here and {theirs} at process {who}: it can't use sync handles"
             );
-            peer.syncs_refused.store(true, Ordering::SeqCst);
+            peer.member.syncs_refused.store(true, Ordering::SeqCst);
             // The peer may have got leases before its limits were known.
             self.reclaim_leases(who);
         }

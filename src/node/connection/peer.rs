@@ -1,10 +1,10 @@
 //! A process that this node is connected to.
 
 use super::halves::{RxHalf, SendQueue, TxHalf};
-use super::recall_debt::RecallDebt;
+use super::member_state::MemberState;
+use super::rejoin_state::RejoinState;
 use super::stream_key::StreamKey;
 use crate::invariant::{Count, OrBroken};
-use crate::node::reclaim::AtomicReclaim;
 use crate::pal::{Time, Token};
 use crate::parts;
 use crate::store::{Contended, Rank, SpinLock};
@@ -51,61 +51,20 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) has_inbound: AtomicBool,
     /// The peer has sent HELLO, so it knows the extensions of this crate.
     pub(crate) extended: AtomicBool,
-    /// On the leader: the peer's process has ended, so its later messages are ignored.
-    pub(crate) ended: AtomicBool,
     /// The peer's first frame was no HELLO: it is a process in C.
     pub(crate) lacks_hello: AtomicBool,
     /// LIMITS of this process was queued for the peer.
     pub(crate) limits_sent: AtomicBool,
     /// The longest frame that the peer accepts, from its LIMITS; [`UNKNOWN_LENGTH`] before that.
     pub(super) max_frame: AtomicU32,
-    /// On the leader: the peer's `sync_data` differs, so it may not use sync handles.
-    pub(crate) syncs_refused: AtomicBool,
-    /// On the leader: the work that is left to reclaim the resources of the peer's process, which has ended.
-    pub(crate) reclaim_left: AtomicReclaim,
-    /// On the leader: the work that is left to reclaim the resources of a child that the peer abandons.
-    pub(crate) reclaim_child: AtomicReclaim,
-    /// On the leader: the limit of silence of the peer, in nanoseconds; 0 if it has stated none.
-    pub(crate) silence_limit: AtomicU64,
-    /// On the leader: the time at which the resources of the peer's process are reclaimed, because its streams were
-    /// lost; 0 if they were not.
-    pub(crate) kept_until: AtomicU64,
-    /// On the leader: the time for which the peer has made others wait for files delegated to it.
-    pub(crate) recall_debt: RecallDebt,
-    /// On the leader: the peer follows the succession of leaders.
-    pub(crate) follows: AtomicBool,
-    /// On the leader: the peer can lead, with tables like those of this process.
-    pub(crate) can_lead: AtomicBool,
-    /// On the leader: the peer's platform receives a log in another way than through the stream.
-    pub(crate) shares_logs: AtomicBool,
-    /// On the leader: the peer was chosen as heir since it connected.
-    pub(crate) was_heir: AtomicBool,
-    /// On the leader: the number of the last list of heirs that was queued for the peer.
-    pub(crate) heirs_config: AtomicU32,
-    /// On the leader: how often the queue of the peer must be written until all is written that was queued
-    /// before the heir had the state.
-    pub(crate) unsettled: AtomicU32,
-    /// On a leader that has taken over: the peer is a member of the family that has not rejoined it yet.
-    pub(crate) awaits_rejoin: AtomicBool,
-    /// As a leader that has taken over: the peer's process had left the family before.
-    pub(crate) has_left: AtomicBool,
-    /// On a leader that has taken over: this process has announced to the peer that it leads.
-    pub(crate) is_announced_to: AtomicBool,
-    /// On a leader that has taken over: the frames of the old leader that the peer has not received are being sent to it.
-    pub(crate) is_resending: AtomicBool,
-    /// On a leader that has taken over: the number of counted messages of the old leader that the peer has received.
-    pub(crate) rejoin_received: AtomicU64,
-    /// On a leader that has taken over: the number of these frames that were queued so far.
-    pub(crate) resent: AtomicU64,
-    /// On the leader: a message for the peer was put back, since its queue had no room.
-    pub(crate) output_deferred: AtomicBool,
-    /// On the leader: the first frame of the peer that is not handled yet was applied to the tables; its effects on this
-    /// process itself had no room yet.
-    pub(crate) is_applied: AtomicBool,
     /// The number of frames that are charged to the peer for the present one, besides its usual cost.
     pub(crate) charge: AtomicU32,
     /// The number of the waiter whose call reads the incoming stream; 0 for none.
     pub(crate) reader: AtomicU32,
+    /// What this process knows of the peer as the leader.
+    pub(crate) member: MemberState,
+    /// What this process knows of the peer as a leader that has taken over.
+    pub(crate) rejoin: RejoinState,
 }
 
 impl<'m, S> Peer<'m, S> {
@@ -135,32 +94,13 @@ impl<'m, S> Peer<'m, S> {
             unreachable: AtomicBool::new(false),
             has_inbound: AtomicBool::new(false),
             extended: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
             lacks_hello: AtomicBool::new(false),
             limits_sent: AtomicBool::new(false),
             max_frame: AtomicU32::new(UNKNOWN_LENGTH),
-            syncs_refused: AtomicBool::new(false),
-            reclaim_left: AtomicReclaim::new(),
-            reclaim_child: AtomicReclaim::new(),
-            silence_limit: AtomicU64::new(0),
-            kept_until: AtomicU64::new(0),
-            recall_debt: RecallDebt::new(),
-            follows: AtomicBool::new(false),
-            can_lead: AtomicBool::new(false),
-            shares_logs: AtomicBool::new(false),
-            was_heir: AtomicBool::new(false),
-            heirs_config: AtomicU32::new(0),
-            unsettled: AtomicU32::new(0),
-            awaits_rejoin: AtomicBool::new(false),
-            has_left: AtomicBool::new(false),
-            is_announced_to: AtomicBool::new(false),
-            is_resending: AtomicBool::new(false),
-            rejoin_received: AtomicU64::new(0),
-            resent: AtomicU64::new(0),
-            output_deferred: AtomicBool::new(false),
-            is_applied: AtomicBool::new(false),
             charge: AtomicU32::new(0),
             reader: AtomicU32::new(0),
+            member: MemberState::new(),
+            rejoin: RejoinState::new(),
         }
     }
 }
@@ -178,31 +118,14 @@ impl<S> Peer<'_, S> {
             &self.unreachable,
             &self.has_inbound,
             &self.extended,
-            &self.ended,
             &self.lacks_hello,
             &self.limits_sent,
-            &self.syncs_refused,
-            &self.follows,
-            &self.can_lead,
-            &self.shares_logs,
-            &self.was_heir,
-            &self.awaits_rejoin,
-            &self.has_left,
-            &self.is_announced_to,
-            &self.is_resending,
-            &self.output_deferred,
-            &self.is_applied,
         ] {
             flag.store(false, Ordering::Relaxed);
         }
         self.max_frame.store(UNKNOWN_LENGTH, Ordering::Relaxed);
-        self.heirs_config.store(0, Ordering::Relaxed);
-        self.unsettled.store(0, Ordering::Relaxed);
-        self.reclaim_left.clear();
-        self.reclaim_child.clear();
-        self.silence_limit.store(0, Ordering::Relaxed);
-        self.kept_until.store(0, Ordering::Relaxed);
-        self.recall_debt.clear();
+        self.member.clear();
+        self.rejoin.clear();
     }
 
     /// Returns true if the peer knows the extensions of the protocol.
@@ -217,10 +140,15 @@ impl<S> Peer<'_, S> {
         !self.has_inbound.load(Ordering::SeqCst)
     }
 
-    /// On the leader: returns true if the peer is a member of the family. A member of the previous leader may
+    /// As a leader that has taken over: returns true if the peer is a member of the family that has not rejoined it yet.
+    pub(crate) fn awaits_rejoin(&self) -> bool {
+        self.rejoin.is_awaited.load(Ordering::SeqCst)
+    }
+
+    /// As the leader: returns true if the peer is a member of the family. A member of the previous leader may
     /// have opened no stream to this process yet.
     pub(crate) fn is_member(&self) -> bool {
-        !self.lacks_inbound() || self.awaits_rejoin.load(Ordering::SeqCst)
+        !self.lacks_inbound() || self.awaits_rejoin()
     }
 
     /// Returns true if the peer has a stream to this process, or the outgoing stream is open or

@@ -146,9 +146,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
         };
-        if tx.draining.is_empty() && peer.unsettled.load(Ordering::Relaxed) != 0 {
-            let before = peer.unsettled.load(Ordering::SeqCst);
-            peer.unsettled
+        if tx.draining.is_empty() && peer.member.unsettled.load(Ordering::Relaxed) != 0 {
+            let before = peer.member.unsettled.load(Ordering::SeqCst);
+            peer.member
+                .unsettled
                 .store(before.checked_sub(1).or_broken(0), Ordering::SeqCst);
         }
         if has_room {

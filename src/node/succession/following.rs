@@ -242,12 +242,12 @@ impl<'m, P: Pal> Node<'m, P> {
         if is_early && (is_for_leader(message) || matches!(message, Message::Hello(_))) {
             return Ok(true);
         }
-        let awaits_rejoin = self.leads() && peer.awaits_rejoin.load(Ordering::SeqCst);
+        let awaits_rejoin = self.leads() && peer.awaits_rejoin();
         if !awaits_rejoin || !is_for_leader(message) {
             return Ok(false);
         }
         // The answer comes after what the member has not received of the old leader.
-        if peer.is_resending.load(Ordering::SeqCst) {
+        if peer.rejoin.is_resending.load(Ordering::SeqCst) {
             Ok(true)
         } else {
             Err(Refusal::WrongRole)

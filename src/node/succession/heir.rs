@@ -20,7 +20,7 @@ const RECORD_HEADER: usize = 64;
 const MIN_BUFFER: usize = 64 << 10;
 
 /// The most reads of the log in one poll iteration.
-const READS_PER_TURN: usize = 16;
+const READS_PER_ITERATION: usize = 16;
 
 /// The pause before the log is read again: the shorter one while records come.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
@@ -163,7 +163,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return false;
         };
         let mut had_records = false;
-        for _ in 0..READS_PER_TURN {
+        for _ in 0..READS_PER_ITERATION {
             if reader.stage == ReadStage::Broken || reader.has_ended {
                 break;
             }

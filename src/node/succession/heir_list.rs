@@ -33,9 +33,9 @@ impl<'m, P: Pal> Node<'m, P> {
         let list = Message::Heirs(self.heir_list(first));
         let mut all = true;
         for peer in self.peers.all() {
-            let follows = peer.follows.load(Ordering::SeqCst) && peer.is_member();
-            let has_list = peer.heirs_config.load(Ordering::SeqCst) >= leader.config;
-            if !follows || has_list || peer.awaits_rejoin.load(Ordering::SeqCst) {
+            let follows = peer.member.follows.load(Ordering::SeqCst) && peer.is_member();
+            let has_list = peer.member.heirs_config.load(Ordering::SeqCst) >= leader.config;
+            if !follows || has_list || peer.awaits_rejoin() {
                 continue;
             }
             // The messages queued before the heir had the state are written before the member relies on the heir.
@@ -43,7 +43,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 all = false;
                 continue;
             }
-            peer.heirs_config.store(leader.config, Ordering::SeqCst);
+            peer.member
+                .heirs_config
+                .store(leader.config, Ordering::SeqCst);
             self.peers.schedule(&peer);
         }
         if !all {
@@ -54,7 +56,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Returns true if all that was queued for the peer when the heir got the state is written.
     pub(super) fn is_settled(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        if peer.unsettled.load(Ordering::SeqCst) == 0 {
+        if peer.member.unsettled.load(Ordering::SeqCst) == 0 {
             return true;
         }
         let Some(tx) = peer.tx.try_lock() else {
@@ -64,7 +66,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let is_empty = tx.draining.is_empty() && queue.filling.is_empty();
         self.unlock_tx(peer, tx, queue);
         if is_empty {
-            peer.unsettled.store(0, Ordering::SeqCst);
+            peer.member.unsettled.store(0, Ordering::SeqCst);
         }
         is_empty
     }

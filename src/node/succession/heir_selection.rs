@@ -62,7 +62,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let now = self.now();
         let blocked_since = log.blocked_since.load(Ordering::SeqCst);
-        if peer.ended.load(Ordering::SeqCst) {
+        if peer.member.ended.load(Ordering::SeqCst) {
             self.lose_heir(log, DismissReason::Left);
             return Deadline::Now;
         }
@@ -179,7 +179,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !is_open {
             return until.min(Deadline::At(now + SOON));
         }
-        peer.was_heir.store(true, Ordering::SeqCst);
+        peer.member.was_heir.store(true, Ordering::SeqCst);
         let Ok(stream) = self.pal.connect(heir) else {
             let again = now + CHOOSE_AGAIN;
             log.choose_at.store(again.0, Ordering::SeqCst);
@@ -194,7 +194,7 @@ impl<'m, P: Pal> Node<'m, P> {
             writer.stream = Some(stream);
             writer.transfer.begin();
         }
-        let is_shared = P::Stream::SHARES_LOGS && peer.shares_logs.load(Ordering::SeqCst);
+        let is_shared = P::Stream::SHARES_LOGS && peer.member.shares_logs.load(Ordering::SeqCst);
         log.is_shared.store(is_shared, Ordering::SeqCst);
         log.heir.store(heir.get(), Ordering::SeqCst);
         log.key.store(key, Ordering::SeqCst);
@@ -223,8 +223,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// the frames of the previous leader for a member that has not rejoined: an heir that led before that member has received
     /// them could not send them.
     fn rejoined_by(&self) -> Time {
-        let is_awaited =
-            |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin.load(Ordering::SeqCst);
+        let is_awaited = |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin();
         match self.leadership.following() {
             Some(following) if self.peers.all().any(is_awaited) => {
                 Time(following.rejoined_at.load(Ordering::SeqCst)) + REJOIN_PAUSE
@@ -236,20 +235,20 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns the member that is to be the heir, if there is one that can be.
     pub(in crate::node) fn choose_heir(&self) -> Option<Vmid> {
         let can_lead = |peer: &PeerRef<'_, 'm, P::Stream>| {
-            peer.can_lead.load(Ordering::SeqCst)
+            peer.member.can_lead.load(Ordering::SeqCst)
                 && peer.is_member()
                 // The peer has got the ordinary stream of this process, and can't take the log for
                 // that.
                 && peer.has_limits()
-                && !peer.awaits_rejoin.load(Ordering::SeqCst)
-                && !peer.ended.load(Ordering::SeqCst)
+                && !peer.awaits_rejoin()
+                && !peer.member.ended.load(Ordering::SeqCst)
                 && !peer.broken.load(Ordering::SeqCst)
         };
         if let Heirs::Listed(list) = self.config.heirs {
             let find = |was_heir: bool| {
                 list.into_iter().flatten().find(|vmid| {
                     self.peers.find(*vmid).is_some_and(|peer| {
-                        can_lead(&peer) && peer.was_heir.load(Ordering::SeqCst) == was_heir
+                        can_lead(&peer) && peer.member.was_heir.load(Ordering::SeqCst) == was_heir
                     })
                 })
             };
@@ -259,7 +258,7 @@ impl<'m, P: Pal> Node<'m, P> {
             .all()
             .filter(|peer| can_lead(peer))
             // One that was heir before did not follow: another one comes first.
-            .map(|peer| (peer.was_heir.load(Ordering::SeqCst), peer.vmid()))
+            .map(|peer| (peer.member.was_heir.load(Ordering::SeqCst), peer.vmid()))
             .min()
             .map(|(_, vmid)| vmid)
     }
@@ -346,7 +345,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         if log.stage() != LogStage::Unconfirmed || log.heir() != Some(peer.vmid()) {
             // The peer may have been dismissed meanwhile.
-            return if peer.was_heir.load(Ordering::SeqCst) {
+            return if peer.member.was_heir.load(Ordering::SeqCst) {
                 Ok(true)
             } else {
                 Err(Refusal::NotHeir)

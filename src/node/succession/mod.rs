@@ -310,9 +310,9 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn note_follower(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) {
         let follows = hello.features & Hello::FOLLOWS_SUCCESSION != 0;
         let can_lead = follows && hello.tables() == Some(self.tables_hash());
-        peer.follows.store(follows, Ordering::SeqCst);
-        peer.can_lead.store(can_lead, Ordering::SeqCst);
+        peer.member.follows.store(follows, Ordering::SeqCst);
+        peer.member.can_lead.store(can_lead, Ordering::SeqCst);
         let shares_logs = hello.features & Hello::SHARES_LOGS != 0;
-        peer.shares_logs.store(shares_logs, Ordering::SeqCst);
+        peer.member.shares_logs.store(shares_logs, Ordering::SeqCst);
     }
 }

@@ -23,7 +23,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let mut until = until;
         for peer in self.peers.all() {
-            if !peer.is_resending.load(Ordering::SeqCst) {
+            if !peer.rejoin.is_resending.load(Ordering::SeqCst) {
                 continue;
             }
             if self.resend(&peer) {
@@ -43,8 +43,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(heir) = self.leadership.heir() else {
             return true;
         };
-        let received = peer.rejoin_received.load(Ordering::SeqCst);
-        let skip = usize::try_from(peer.resent.load(Ordering::SeqCst)).or_broken(0);
+        let received = peer.rejoin.received.load(Ordering::SeqCst);
+        let skip = usize::try_from(peer.rejoin.resent.load(Ordering::SeqCst)).or_broken(0);
         // Under the lock: a message that another thread has for the member comes after these.
         let sent = heir.sent.lock();
         let Some(frames) = sent.as_ref() else {
@@ -59,10 +59,12 @@ impl<'m, P: Pal> Node<'m, P> {
             queue.record_push();
             is_all
         });
-        peer.resent.store(skip.plus(count) as u64, Ordering::SeqCst);
+        peer.rejoin
+            .resent
+            .store(skip.plus(count) as u64, Ordering::SeqCst);
         if is_all {
-            peer.awaits_rejoin.store(false, Ordering::SeqCst);
-            peer.is_resending.store(false, Ordering::SeqCst);
+            peer.rejoin.is_awaited.store(false, Ordering::SeqCst);
+            peer.rejoin.is_resending.store(false, Ordering::SeqCst);
         }
         drop(sent);
         if is_all {
@@ -74,7 +76,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Handles the end of the connection with a member: no frames are sent to it again any more.
     pub(in crate::node) fn end_resend(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        if peer.is_resending.swap(false, Ordering::SeqCst)
+        if peer.rejoin.is_resending.swap(false, Ordering::SeqCst)
             && let Some(following) = self.leadership.following()
         {
             following.resending.fetch_sub(1, Ordering::SeqCst);
@@ -89,13 +91,13 @@ impl<'m, P: Pal> Node<'m, P> {
         seq: u64,
         content: Resent<'_>,
     ) -> Option<bool> {
-        if !peer.awaits_rejoin.load(Ordering::SeqCst) {
+        if !peer.awaits_rejoin() {
             return None;
         }
         let heir = self.leadership.heir()?;
         let mut sent = heir.sent.lock();
         let frames = sent.as_mut()?;
-        if !peer.awaits_rejoin.load(Ordering::SeqCst) {
+        if !peer.awaits_rejoin() {
             return None;
         }
         match content {

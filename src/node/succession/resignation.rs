@@ -45,7 +45,7 @@ impl<P: Pal> Node<'_, P> {
         let following = self.leadership.following()?;
         let rejoin_by = Time(following.until.load(Ordering::SeqCst));
         let mut peers = self.peers.all();
-        let awaits = now < rejoin_by && peers.any(|peer| peer.awaits_rejoin.load(Ordering::SeqCst));
+        let awaits = now < rejoin_by && peers.any(|peer| peer.awaits_rejoin());
         awaits.then_some(rejoin_by)
     }
 

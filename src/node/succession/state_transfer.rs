@@ -20,7 +20,7 @@ use crate::wire::Message;
 const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
 
 /// The slices that are made in one poll iteration.
-const SLICES_PER_TURN: usize = 16;
+const SLICES_PER_ITERATION: usize = 16;
 
 /// The number of rounds after which the leader makes the last one even if many slices still change.
 const MAX_ROUNDS: usize = 8;
@@ -47,7 +47,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return;
         };
         let progress = &mut writer.transfer;
-        for _ in 0..SLICES_PER_TURN {
+        for _ in 0..SLICES_PER_ITERATION {
             // The lock is taken for each slice, so that other threads use the tables in between.
             let sliced = send_slice(log, progress, &tables.lock());
             match sliced {
@@ -105,7 +105,7 @@ impl<'m, P: Pal> Node<'m, P> {
         for peer in self.peers.all() {
             let is_handed_over = self.hand_over_queue(log, &tables, &peer);
             let unsettled = if is_handed_over { 0 } else { 2 };
-            peer.unsettled.store(unsettled, Ordering::SeqCst);
+            peer.member.unsettled.store(unsettled, Ordering::SeqCst);
         }
         true
     }

@@ -155,8 +155,8 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             // The limits of both leaders are the same, so there is room.
             if let Ok(peer) = self.peers.find_or_add(member) {
-                peer.awaits_rejoin.store(true, Ordering::SeqCst);
-                peer.is_announced_to.store(false, Ordering::SeqCst);
+                peer.rejoin.is_awaited.store(true, Ordering::SeqCst);
+                peer.rejoin.is_announced.store(false, Ordering::SeqCst);
                 // The member answers the limits of its leader alone.
                 peer.limits_sent.store(false, Ordering::SeqCst);
                 peer.extended.store(true, Ordering::SeqCst);
@@ -208,8 +208,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.announce_to(&peer);
             }
         }
-        let is_awaited =
-            |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin.load(Ordering::SeqCst);
+        let is_awaited = |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin();
         let next_at = Time(following.announce_next_at.load(Ordering::SeqCst));
         let is_waiting = Vmid::new(last)
             .and_then(|last| self.peers.find(last))
@@ -244,17 +243,16 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Such a process asks the successor to follow it, and the refusal ends its wait for a leader, which would last for its
     /// whole limit otherwise. This process executes no other request of it.
     pub(in crate::node) fn note_departed(peer: &PeerRef<'_, 'm, P::Stream>) {
-        peer.has_left.store(true, Ordering::SeqCst);
-        peer.ended.store(true, Ordering::SeqCst);
+        peer.rejoin.has_left.store(true, Ordering::SeqCst);
+        peer.member.ended.store(true, Ordering::SeqCst);
         peer.extended.store(true, Ordering::SeqCst);
-        peer.is_announced_to.store(false, Ordering::SeqCst);
+        peer.rejoin.is_announced.store(false, Ordering::SeqCst);
     }
 
     /// Announces to a member that this process leads, once.
     pub(in crate::node) fn announce_to(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        let is_awaited =
-            peer.awaits_rejoin.load(Ordering::SeqCst) || peer.has_left.load(Ordering::SeqCst);
-        if !is_awaited || peer.is_announced_to.swap(true, Ordering::SeqCst) {
+        let is_awaited = peer.awaits_rejoin() || peer.rejoin.has_left.load(Ordering::SeqCst);
+        if !is_awaited || peer.rejoin.is_announced.swap(true, Ordering::SeqCst) {
             return;
         }
         let hello = Message::Hello(self.own_hello());
@@ -282,10 +280,11 @@ impl<'m, P: Pal> Node<'m, P> {
         let taken = self.rejoin(peer, rejoin, epoch);
         self.answer(peer, seq, &answer(epoch, taken));
         if taken.is_ok() {
-            peer.rejoin_received
+            peer.rejoin
+                .received
                 .store(rejoin.received, Ordering::SeqCst);
-            peer.resent.store(0, Ordering::SeqCst);
-            peer.is_resending.store(true, Ordering::SeqCst);
+            peer.rejoin.resent.store(0, Ordering::SeqCst);
+            peer.rejoin.is_resending.store(true, Ordering::SeqCst);
             following.resending.fetch_add(1, Ordering::SeqCst);
             self.wake();
         }
@@ -318,11 +317,11 @@ impl<'m, P: Pal> Node<'m, P> {
             });
         };
         let member = peer.vmid();
-        if peer.has_left.load(Ordering::SeqCst) {
+        if peer.rejoin.has_left.load(Ordering::SeqCst) {
             // Not as one that was never a member, which goes on.
             return Err(Errno::ESRCH);
         }
-        if !peer.awaits_rejoin.load(Ordering::SeqCst) || peer.is_resending.load(Ordering::SeqCst) {
+        if !peer.awaits_rejoin() || peer.rejoin.is_resending.load(Ordering::SeqCst) {
             return Err(Errno::EPERM);
         }
         if rejoin.epoch >= epoch {

@@ -26,7 +26,7 @@ const HEADER: usize = 16;
 const FRAME_HEADER: usize = 32;
 
 /// The number of members whose frames are forwarded in one poll iteration.
-const MEMBERS_PER_TURN: usize = 64;
+const MEMBERS_PER_ITERATION: usize = 64;
 
 /// The content of a record.
 struct UnreceivedRecord<'a> {
@@ -69,12 +69,11 @@ impl<'m, P: Pal> Node<'m, P> {
         let (Some(tables), Some(heir)) = (self.leading(), self.leadership.heir()) else {
             return true;
         };
-        let is_awaited =
-            |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin.load(Ordering::SeqCst);
+        let is_awaited = |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin();
         if log.forwarded_to.load(Ordering::SeqCst) == 0 && !self.peers.all().any(is_awaited) {
             log.forwarded_to.store(u32::MAX, Ordering::SeqCst);
         }
-        for _ in 0..MEMBERS_PER_TURN {
+        for _ in 0..MEMBERS_PER_ITERATION {
             // Under both locks, because the heir computes each frame that is queued later.
             let tables = tables.lock();
             let last = Vmid::new(log.forwarded_to.load(Ordering::SeqCst));
@@ -113,7 +112,7 @@ impl<'m, P: Pal> Node<'m, P> {
         tables: &Leader<'_>,
         peer: &PeerRef<'_, 'm, P::Stream>,
     ) -> bool {
-        if peer.awaits_rejoin.load(Ordering::SeqCst) {
+        if peer.awaits_rejoin() {
             return false;
         }
         // A thread that handles a frame of the member may have applied its request, and may not have queued the answer yet.

@@ -210,7 +210,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if code != SyncCode::ConfirmDowngrade && !peer.has_room() {
             return Ok(false);
         }
-        let result = if peer.syncs_refused.load(Ordering::SeqCst) {
+        let result = if peer.member.syncs_refused.load(Ordering::SeqCst) {
             let (from, id) = (peer.vmid(), sync.id);
             let refused = leader.lock().apply(&Op::SyncRefused { from, code, id });
             result_of(refused)
