@@ -84,7 +84,7 @@ impl fmt::Display for MemberMessage {
         match self {
             MemberMessage::Ready => f.write_str("ready"),
             MemberMessage::Progress(counts) => write!(f, "progress {counts}"),
-            MemberMessage::Snapshot(look) => write!(f, "look {look}"),
+            MemberMessage::Snapshot(snapshot) => write!(f, "snapshot {snapshot}"),
             MemberMessage::Gave { id, to } => write!(f, "gave {id} {to}"),
             MemberMessage::Done => f.write_str("done"),
             MemberMessage::Stopped => f.write_str("stopped"),
@@ -102,7 +102,7 @@ impl FromStr for MemberMessage {
         Ok(match first {
             "ready" => MemberMessage::Ready,
             "progress" => MemberMessage::Progress(rest.parse()?),
-            "look" => MemberMessage::Snapshot(Box::new(rest.parse()?)),
+            "snapshot" => MemberMessage::Snapshot(Box::new(rest.parse()?)),
             "gave" => MemberMessage::Gave {
                 id: number(&mut words)?,
                 to: vmid(&mut words)?,

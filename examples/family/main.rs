@@ -17,6 +17,7 @@ mod figures;
 mod final_checks;
 mod id_log;
 mod key;
+mod ledger;
 mod member;
 mod os;
 mod platform;

@@ -110,25 +110,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     send(&format!("ready {pid} {}", children.len()));
-    let mut ears = Lines {
+    let mut printer = EventPrinter {
         pid,
         events,
         ended: 0,
     };
     ensure!(
-        ears.until(|_, signal| signal == Some(GO)),
+        printer.until(|_, signal| signal == Some(GO)),
         "nobody says when to begin"
     );
     signal_others(&node, pid)?;
     send(&format!("done {pid}"));
     ensure!(
-        ears.until(|_, signal| signal == Some(TERM)),
+        printer.until(|_, signal| signal == Some(TERM)),
         "nobody says when to end"
     );
     wait_for_all(&node, pid)?;
     // The notices may arrive only now.
-    let all = |ears: &Lines, _| ears.ended == children.len();
-    ensure!(all(&ears, None) || ears.until(all), "children are missing");
+    let all = |printer: &EventPrinter, _| printer.ended == children.len();
+    ensure!(
+        all(&printer, None) || printer.until(all),
+        "children are missing"
+    );
     for mut process in children {
         let _ = process.wait();
     }
@@ -143,17 +146,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Receives the events of this process, and prints them.
-struct Lines {
+struct EventPrinter {
     pid: Pid,
     events: Receiver<Event>,
     /// The number of children that have ended.
     ended: usize,
 }
 
-impl Lines {
-    /// Receives events until `enough` is true; it gets the state and the last signal. Returns false
+impl EventPrinter {
+    /// Receives events until `is_last` returns true; it gets the state and the last signal. Returns false
     /// if no more events arrive.
-    fn until(&mut self, enough: impl Fn(&Lines, Option<i32>) -> bool) -> bool {
+    fn until(&mut self, is_last: impl Fn(&EventPrinter, Option<i32>) -> bool) -> bool {
         let pid = self.pid;
         loop {
             let signal = match self.events.recv() {
@@ -170,7 +173,7 @@ impl Lines {
                 }
                 Ok(Event::LeaderLeft) | Err(_) => return false,
             };
-            if enough(self, signal) {
+            if is_last(self, signal) {
                 return true;
             }
         }

@@ -33,7 +33,7 @@ pub(crate) struct Member {
     pub(crate) log: PathBuf,
     pub(crate) stage: Stage,
     pub(crate) counts: Counts,
-    pub(crate) look: Option<Snapshot>,
+    pub(crate) snapshot: Option<Snapshot>,
     pub(crate) report: Option<Report>,
     pub(crate) exit: Option<ExitStatus>,
     /// The time at which it was killed, if it was.
@@ -157,7 +157,7 @@ impl Processes {
             log: start.log,
             stage: Stage::Started,
             counts: Counts::default(),
-            look: None,
+            snapshot: None,
             report: None,
             exit: None,
             killed: None,
@@ -248,7 +248,7 @@ impl Processes {
         match word.with_context(|| format!("what member {from} said"))? {
             MemberMessage::Ready => member.stage = Stage::Ready,
             MemberMessage::Progress(counts) => member.counts = counts,
-            MemberMessage::Snapshot(look) => member.look = Some(*look),
+            MemberMessage::Snapshot(snapshot) => member.snapshot = Some(*snapshot),
             MemberMessage::Done => member.stage = Stage::Done,
             MemberMessage::Stopped => member.stage = Stage::Stopped,
             MemberMessage::Emptied => member.stage = Stage::Emptied,

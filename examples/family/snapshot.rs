@@ -25,7 +25,7 @@ const WAITS: usize = 4;
 /// A snapshot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Snapshot {
-    pub(crate) glance: Rates,
+    pub(crate) rates: Rates,
     /// The longest first.
     pub(crate) waits: Vec<ReportedCall>,
 }
@@ -63,7 +63,7 @@ impl SnapshotSource {
     }
 
     /// Returns the figures since the last snapshot, and the present waits.
-    pub(crate) fn look(&mut self, node: &FamilyNode, latency: &Latency) -> Snapshot {
+    pub(crate) fn take(&mut self, node: &FamilyNode, latency: &Latency) -> Snapshot {
         let (now, statistics) = (Instant::now(), node.statistics());
         let span = now.duration_since(self.at).as_secs_f64().max(1e-3);
         #[allow(
@@ -72,7 +72,7 @@ impl SnapshotSource {
             clippy::cast_sign_loss
         )]
         let rate = |count: u64| (count as f64 / span) as u64;
-        let glance = Rates {
+        let rates = Rates {
             requests: rate(latency.requests()),
             p50: latency.nanoseconds(50),
             p99: latency.nanoseconds(99),
@@ -85,7 +85,7 @@ impl SnapshotSource {
         let mut waits: Vec<ReportedCall> = node.pending_calls().map(ReportedCall::from).collect();
         waits.sort_by_key(|wait| std::cmp::Reverse(wait.waited));
         waits.truncate(WAITS);
-        Snapshot { glance, waits }
+        Snapshot { rates, waits }
     }
 }
 
@@ -100,14 +100,14 @@ impl Watcher {
     pub(crate) fn start(node: Arc<FamilyNode>, latency: Arc<Mutex<Latency>>) -> Watcher {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let mut looker = SnapshotSource::new(&node);
+            let mut source = SnapshotSource::new(&node);
             while stopped.recv_timeout(SNAPSHOT_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let latency = std::mem::take(&mut *lock(&latency));
-                let look = looker.look(&node, &latency);
+                let snapshot = source.take(&node, &latency);
                 // If the reader is gone, the member's other messages report that.
                 let _ = print_line(
                     &mut stdout().lock(),
-                    &MemberMessage::Snapshot(Box::new(look)),
+                    &MemberMessage::Snapshot(Box::new(snapshot)),
                 );
             }
         });
@@ -128,7 +128,7 @@ pub(crate) fn lock(latency: &Mutex<Latency>) -> std::sync::MutexGuard<'_, Latenc
 impl fmt::Display for Snapshot {
     /// The figures, then the waits: `1200000 GET_ID_OWNER of member 1;…`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} / ", self.glance)?;
+        write!(f, "{} / ", self.rates)?;
         for ReportedCall { waited, what } in &self.waits {
             write!(f, "{} {what};", waited.as_nanos())?;
         }
@@ -139,7 +139,7 @@ impl fmt::Display for Snapshot {
 impl FromStr for Snapshot {
     type Err = Error;
     fn from_str(line: &str) -> Result<Self> {
-        let (glance, waits) = line.split_once('/').context("a look has two parts")?;
+        let (rates, waits) = line.split_once('/').context("a snapshot has two parts")?;
         let parse = |text: &str| {
             let (waited, what) = text.split_once(' ').context("a wait has two parts")?;
             Ok(ReportedCall {
@@ -149,7 +149,7 @@ impl FromStr for Snapshot {
         };
         let waits = waits.trim_start().split_terminator(';');
         Ok(Snapshot {
-            glance: glance.parse()?,
+            rates: rates.parse()?,
             waits: waits.map(parse).collect::<Result<_>>()?,
         })
     }

@@ -31,7 +31,7 @@ pub(crate) struct Top {
     term: Term,
     begin: Instant,
     next: Instant,
-    looker: Option<SnapshotSource>,
+    source: Option<SnapshotSource>,
     words: RefCell<VecDeque<String>>,
 }
 
@@ -41,7 +41,7 @@ impl Top {
             term: Term::buffered_stdout(),
             begin: Instant::now(),
             next: Instant::now(),
-            looker: None,
+            source: None,
             words: RefCell::default(),
         };
         if top.is_live() {
@@ -75,11 +75,11 @@ impl Top {
             return;
         }
         self.next = now + if self.is_live() { LIVE } else { PLAIN };
-        let looker = self
-            .looker
+        let source = self
+            .source
             .get_or_insert_with(|| SnapshotSource::new(leader));
-        let look = looker.look(leader, &Latency::default());
-        let picture = self.picture(processes, leader, &look, done);
+        let snapshot = source.take(leader, &Latency::default());
+        let picture = self.picture(processes, leader, &snapshot, done);
         // If the output fails, the work continues.
         let _ = self.draw(&picture);
     }
@@ -104,7 +104,7 @@ impl Top {
         &self,
         processes: &Processes,
         leader: &FamilyNode,
-        look: &Snapshot,
+        snapshot: &Snapshot,
         done: u64,
     ) -> String {
         let mut text = format!(
@@ -118,10 +118,10 @@ impl Top {
         } else {
             usize::MAX
         };
-        let _ = writeln!(text, "{}", members(processes, look, room.max(3)));
+        let _ = writeln!(text, "{}", members(processes, snapshot, room.max(3)));
         let _ = writeln!(text, "{}", pools(leader));
         text += "longest waits\n";
-        let waits = waits(processes, look);
+        let waits = waits(processes, snapshot);
         for index in 0..WAITS {
             // The number of lines is constant, so that nothing jumps.
             match waits.get(index) {
@@ -149,14 +149,14 @@ impl Drop for Top {
 
 /// Returns the longest waits of all processes, with their processes.
 fn waits(processes: &Processes, leader: &Snapshot) -> Vec<(String, ReportedCall)> {
-    let of = |name: String, look: &Snapshot| -> Vec<_> {
-        let waits = look.waits.iter();
+    let of = |name: String, snapshot: &Snapshot| -> Vec<_> {
+        let waits = snapshot.waits.iter();
         waits.map(|wait| (name.clone(), wait.clone())).collect()
     };
     let mut all = of("member 1".to_owned(), leader);
     for member in processes.living() {
-        if let Some(look) = &member.look {
-            all.extend(of(format!("member {}", member.vmid), look));
+        if let Some(snapshot) = &member.snapshot {
+            all.extend(of(format!("member {}", member.vmid), snapshot));
         }
     }
     all.sort_by_key(|(_, wait)| std::cmp::Reverse(wait.waited));
@@ -180,22 +180,27 @@ fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
         "to\nsend",
     ];
     let mut table = table(header, 2);
-    table.add_row(row("1", "leads", None, &leader.glance));
+    table.add_row(row("1", "leads", None, &leader.rates));
     let mut members: Vec<&Member> = processes.members.iter().collect();
     if members.len() > room {
-        let slowness = |member: &&Member| member.look.as_ref().map_or(0, |look| look.glance.p99);
+        let slowness = |member: &&Member| {
+            member
+                .snapshot
+                .as_ref()
+                .map_or(0, |snapshot| snapshot.rates.p99)
+        };
         members.sort_by_key(|member| std::cmp::Reverse(slowness(member)));
     }
     let nothing = Snapshot::default();
     for member in members.iter().take(room) {
-        let look = member.look.as_ref().unwrap_or(&nothing);
-        let glance = if member.is_killed() {
-            &nothing.glance
+        let snapshot = member.snapshot.as_ref().unwrap_or(&nothing);
+        let rates = if member.is_killed() {
+            &nothing.rates
         } else {
-            &look.glance
+            &snapshot.rates
         };
         let taken = Some(member.counts.taken);
-        table.add_row(row(&member.vmid.to_string(), does(member), taken, glance));
+        table.add_row(row(&member.vmid.to_string(), does(member), taken, rates));
     }
     if let Some(more) = members.len().checked_sub(room).filter(|more| *more > 0) {
         table.add_row([format!("and {more}"), "faster".to_owned()]);
@@ -215,7 +220,7 @@ fn does(member: &Member) -> &'static str {
     }
 }
 
-fn row(name: &str, does: &str, taken: Option<u64>, glance: &Rates) -> Vec<Cell> {
+fn row(name: &str, does: &str, taken: Option<u64>, rates: &Rates) -> Vec<Cell> {
     let Rates {
         requests,
         p50,
@@ -224,7 +229,7 @@ fn row(name: &str, does: &str, taken: Option<u64>, glance: &Rates) -> Vec<Cell> 
         frames_out,
         waiters,
         queued,
-    } = *glance;
+    } = *rates;
     let latency = |nanoseconds| match nanoseconds {
         0 => String::new(),
         some => span(Duration::from_nanos(some)),

@@ -1,7 +1,6 @@
 //! A small process tree: children and grandchildren that signal each other, end and are reaped, and
 //! one that is killed. The run checks that all of that was reported as it happened.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, PipeReader, pipe};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
@@ -9,12 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use libos_ipc::{ChildSelector, Error, Id, MetaCode, PATH_MAX, Pid, Target, Vmid};
+use libos_ipc::{ChildExit, ChildSelector, Error, Id, MetaCode, PATH_MAX, Pid, Target, Vmid, Wait};
 use rustix::process::{Pid as HostPid, Signal as HostSignal, kill_process};
 
 use crate::WAIT;
 use crate::common::{fit, table};
 use crate::key::Key;
+use crate::ledger::Ledger;
 use crate::os::Event;
 use crate::platform::FamilyNode;
 use crate::process::{GO, HELLO, TERM, start};
@@ -24,56 +24,6 @@ use crate::summary::Summary;
 const CHILDREN: u32 = 8;
 const LIMIT: Duration = Duration::from_secs(30);
 const SIGPWR: u32 = 30;
-
-/// All that the processes have reported.
-#[derive(Default)]
-struct Ledger {
-    /// The parent and the host process of each process.
-    up: BTreeMap<Id, (Id, i32)>,
-    /// The number of children that each has started.
-    ready: BTreeMap<Id, u32>,
-    done: BTreeSet<Id>,
-    /// The number of times that a signal was sent, and delivered: by sender, receiver, number.
-    sent: BTreeMap<(Id, Id, i32), u32>,
-    got: BTreeMap<(Id, Id, i32), u32>,
-    /// The exit code and signal of each process.
-    exits: BTreeMap<Id, (u32, u32)>,
-    /// The exit reports that parents got.
-    reported: BTreeMap<Id, Vec<(Id, u32, u32)>>,
-    reaped: BTreeMap<Id, Vec<Id>>,
-}
-
-impl Ledger {
-    fn record(&mut self, line: &str) -> Result<()> {
-        let words: Vec<_> = line.split(' ').collect();
-        let number =
-            |at: usize| -> Result<u32> { Ok(words.get(at).context("too short")?.parse()?) };
-        match words[0] {
-            "up" => {
-                let host = i32::try_from(number(3)?)?;
-                self.up.insert(number(1)?, (number(2)?, host));
-            }
-            "ready" => drop(self.ready.insert(number(1)?, number(2)?)),
-            "done" => drop(self.done.insert(number(1)?)),
-            "sent" => {
-                let key = (number(1)?, number(2)?, i32::try_from(number(3)?)?);
-                *self.sent.entry(key).or_default() += 1;
-            }
-            "got" => {
-                let key = (number(1)?, number(2)?, i32::try_from(number(3)?)?);
-                *self.got.entry(key).or_default() += 1;
-            }
-            "exits" => drop(self.exits.insert(number(1)?, (number(2)?, 0))),
-            "ended" => {
-                let by = (number(1)?, number(3)?, number(4)?);
-                self.reported.entry(number(2)?).or_default().push(by);
-            }
-            "reaped" => self.reaped.entry(number(2)?).or_default().push(number(1)?),
-            _ => bail!("{line:?} is nothing a process says"),
-        }
-        Ok(())
-    }
-}
 
 /// Runs the process tree, whose first process is this one, and returns the faults.
 pub(crate) fn run(
@@ -86,78 +36,36 @@ pub(crate) fn run(
     summary: &Summary,
 ) -> Result<Vec<String>> {
     let pid = first.join(WAIT)?.get();
+    let (reader, writer) = pipe()?;
     let mut world = World {
         first,
         events,
         pid,
         ledger: Ledger::default(),
-        lines: mpsc::channel().1,
+        lines: listen(reader),
     };
-    let (reader, writer) = pipe()?;
-    world.lines = listen(reader);
-    let mut processes = Vec::new();
     let children = members.min(CHILDREN);
+    let mut processes = Vec::new();
     for _ in 0..children {
         processes.push(start(first, base, traces, key, 1, writer.try_clone()?)?.1);
     }
     drop(writer);
-    world.listen_until("starting", |ledger| {
-        let started = children + ledger.ready.values().sum::<u32>();
-        ledger.ready.len() == started as usize && ledger.up.len() == ledger.ready.len()
-    })?;
-    let mut own = world.ledger.up.iter().filter(|(_, up)| up.0 == pid);
-    let victim = *own.next().context("no children")?.0;
+    let victim = world.await_start(children)?;
     let count = world.ledger.up.len();
     summary.print_line(&format!(
         "{count} processes, children and grandchildren of the first; {victim} is going to be killed"
     ));
     first.kill(Target::All, GO, WAIT)?;
     world.listen_until("signalling", |ledger| ledger.done.len() == count)?;
-    // The group is that of the child which leads it, and its children.
-    let leader_of_group = Pid::new(victim).context("process 0")?;
-    first.kill(Target::Group(Some(leader_of_group)), HELLO, WAIT)?;
-    let group: Vec<Id> = world
-        .ledger
-        .up
-        .iter()
-        .filter(|(member, (parent, _))| **member == victim || *parent == victim)
-        .map(|(member, _)| *member)
-        .collect();
-    for member in &group {
-        *world.ledger.sent.entry((pid, *member, HELLO)).or_default() += 1;
-    }
-    world.listen_until("signalling a group", |ledger| {
-        let got = |member: &Id| ledger.got.contains_key(&(pid, *member, HELLO));
-        group.iter().all(got)
-    })?;
+    world.signal_group(victim)?;
     listing(first)?;
-    let host = world.ledger.up[&victim].1;
-    let host = HostPid::from_raw(host).context("a host process")?;
-    kill_process(host, HostSignal::KILL)?;
-    world.ledger.exits.insert(victim, (0, SIGPWR));
-    // Its children have a new parent: this process.
-    let since = Instant::now();
-    let wait = libos_ipc::Wait::at_most(LIMIT);
-    let died = first.wait_child(ChildSelector::Pid(leader_of_group), wait)?;
+    let (after, died) = world.kill_by_host(victim)?;
     summary.print_line(&format!(
-        "{victim} was killed by the host; its parent knew after {:.1?}: signal {}",
-        since.elapsed(),
+        "{victim} was killed by the host; its parent knew after {after:.1?}: signal {}",
         died.signal
     ));
-    world.ledger.reaped.entry(victim).or_default().push(pid);
     first.kill(Target::All, TERM, WAIT)?;
-    loop {
-        match first.wait_child(ChildSelector::Any, wait) {
-            Ok(exit) => world
-                .ledger
-                .reaped
-                .entry(exit.pid.get())
-                .or_default()
-                .push(pid),
-            Err(Error::NoChild) => break,
-            Err(error) => return Err(error).context("waiting for children"),
-        }
-    }
+    world.reap_all()?;
     for mut process in processes {
         process.wait()?;
     }
@@ -166,7 +74,7 @@ pub(crate) fn run(
     while let Ok(line) = world.lines.recv() {
         world.ledger.record(&line)?;
     }
-    first.leave(wait)?;
+    first.leave(Wait::at_most(LIMIT))?;
     world.take_events();
     Ok(world.final_faults(victim))
 }
@@ -205,6 +113,66 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Waits until the children of this process have started theirs. Returns one of them.
+    fn await_start(&mut self, children: u32) -> Result<Pid> {
+        self.listen_until("starting", |ledger| {
+            let started = children + ledger.ready.values().sum::<u32>();
+            ledger.ready.len() == started as usize && ledger.up.len() == ledger.ready.len()
+        })?;
+        let mut own = self.ledger.up.iter().filter(|(_, up)| up.0 == self.pid);
+        let (child, _) = own.next().context("no children")?;
+        Pid::new(*child).context("process 0")
+    }
+
+    /// Sends a signal to the group that the child leads: the child and its own children.
+    fn signal_group(&mut self, leader: Pid) -> Result<()> {
+        self.first.kill(Target::Group(Some(leader)), HELLO, WAIT)?;
+        let leader = leader.get();
+        let members = self.ledger.up.iter();
+        let members = members.filter(|(member, up)| **member == leader || up.0 == leader);
+        let group: Vec<Id> = members.map(|(member, _)| *member).collect();
+        let from = self.pid;
+        for member in &group {
+            *self.ledger.sent.entry((from, *member, HELLO)).or_default() += 1;
+        }
+        self.listen_until("signalling a group", |ledger| {
+            let got = |member: &Id| ledger.got.contains_key(&(from, *member, HELLO));
+            group.iter().all(got)
+        })
+    }
+
+    /// Has the host kill the child, and reaps it. Returns the time after which this process knew. The children of the child
+    /// have a new parent then: this process.
+    fn kill_by_host(&mut self, child: Pid) -> Result<(Duration, ChildExit)> {
+        let (_, host) = self.ledger.up[&child.get()];
+        let host = HostPid::from_raw(host).context("a host process")?;
+        kill_process(host, HostSignal::KILL)?;
+        self.ledger.exits.insert(child.get(), (0, SIGPWR));
+        let since = Instant::now();
+        let selector = ChildSelector::Pid(child);
+        let died = self.first.wait_child(selector, Wait::at_most(LIMIT))?;
+        let after = since.elapsed();
+        self.record_reaped(child);
+        Ok((after, died))
+    }
+
+    /// Reaps all children of this process.
+    fn reap_all(&mut self) -> Result<()> {
+        let wait = Wait::at_most(LIMIT);
+        loop {
+            match self.first.wait_child(ChildSelector::Any, wait) {
+                Ok(exit) => self.record_reaped(exit.pid),
+                Err(Error::NoChild) => return Ok(()),
+                Err(error) => return Err(error).context("waiting for children"),
+            }
+        }
+    }
+
+    fn record_reaped(&mut self, child: Pid) {
+        let reaped = &mut self.ledger.reaped;
+        reaped.entry(child.get()).or_default().push(self.pid);
+    }
+
     /// Records the events of this process: it is notified of each child's end, although it may have
     /// reaped the child before.
     fn take_events(&mut self) {
@@ -239,9 +207,9 @@ impl World<'_> {
         }
     }
 
-    fn final_faults(&self, victim: Id) -> Vec<String> {
+    fn final_faults(&self, victim: Pid) -> Vec<String> {
         let mut wrong = Vec::new();
-        let ledger = &self.ledger;
+        let (ledger, victim) = (&self.ledger, victim.get());
         for (key, sent) in &ledger.sent {
             let got = ledger.got.get(key).copied().unwrap_or(0);
             if got != *sent {
