@@ -46,9 +46,9 @@ impl Child {
         self.presence == ChildPresence::Abandoned
     }
 
-    /// Returns true if this process sees the child's end without a leader: by the end of the connection, or by the
+    /// Returns true if this process observes the child's end without a leader: by the end of the connection, or by the
     /// child's own report.
-    fn is_in_sight(&self) -> bool {
+    fn is_observed(&self) -> bool {
         self.presence != ChildPresence::Unconnected || self.reported.is_some()
     }
 
@@ -208,7 +208,7 @@ impl<'m> Children<'m> {
 
     /// Records that this process ends its connection with another one, which lives. If that is a child, its end is not
     /// known.
-    pub fn lose_sight_of(&mut self, vmid: Vmid) {
+    pub fn note_unconnected(&mut self, vmid: Vmid) {
         self.set_presence(vmid, ChildPresence::Unconnected);
     }
 
@@ -285,8 +285,8 @@ impl<'m> Children<'m> {
         counts: bool,
     ) -> Option<ChildExit> {
         let is_match = |child: &&mut Child| {
-            // A child of which this process has lost sight, and that has said nothing, may live.
-            child.vmid == Some(vmid) && child.end.is_none() && child.is_in_sight()
+            // A child without a connection to this process, and that has not reported its end, may live.
+            child.vmid == Some(vmid) && child.end.is_none() && child.is_observed()
         };
         let child = self.all_mut().find(is_match)?;
         child.presence = ChildPresence::Gone;
@@ -341,10 +341,10 @@ impl<'m> Children<'m> {
         entries.any(|child| (child.end.is_none() || child.reaping) && child.is_among(pid))
     }
 
-    /// Like [`Children::has_living`], of those whose ends this process sees without a leader: by the ends of
+    /// Like [`Children::has_living`], of those whose ends this process observes without a leader: by the ends of
     /// their connections, or by their own reports.
-    pub fn has_living_in_sight(&self, pid: Option<Pid>) -> bool {
-        let is_living = |child: &Child| child.reaping || child.end.is_none() && child.is_in_sight();
+    pub fn has_living_observed(&self, pid: Option<Pid>) -> bool {
+        let is_living = |child: &Child| child.reaping || child.end.is_none() && child.is_observed();
         self.all()
             .any(|child| is_living(child) && child.is_among(pid))
     }

@@ -181,7 +181,7 @@ impl<P: Pal> Node<'_, P> {
             return Ok(Search::Unknown);
         }
         // Nobody will report the end of a child that this process does not see.
-        if self.has_lost_leader() && !children.has_living_in_sight(wanted) {
+        if self.has_lost_leader() && !children.has_living_observed(wanted) {
             return Err(self.gone_error(self.leader_vmid()));
         }
         Ok(Search::Living)

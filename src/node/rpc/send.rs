@@ -210,7 +210,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if self.mark_if_due(peer) {
             self.call_worker(peer);
         }
-        self.hurry_rejoin();
+        self.connect_with_successor();
     }
 
     /// Puts a frame of that length into the queue of the peer.

@@ -19,7 +19,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(2);
 impl<'m, P: Pal> Node<'m, P> {
     /// Returns the processes that a newcomer asks: its parent, and the heir of the time when it was
     /// started.
-    fn advisers(&self, following: &Following<'m>) -> impl Iterator<Item = Vmid> + use<P> {
+    fn informants(&self, following: &Following<'m>) -> impl Iterator<Item = Vmid> + use<P> {
         let gone = following.old.load(Ordering::SeqCst);
         let us = self.identity.vmid;
         [self.identity.parent, self.identity.heir]
@@ -40,8 +40,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let again = now + ASK_AGAIN;
         following.ask_at.store(again.0, Ordering::SeqCst);
-        for adviser in self.advisers(following) {
-            let Ok(peer) = self.peers.find_or_add(adviser) else {
+        for informant in self.informants(following) {
+            let Ok(peer) = self.peers.find_or_add(informant) else {
                 continue;
             };
             // A full queue has the questions of before.
@@ -66,8 +66,8 @@ impl<'m, P: Pal> Node<'m, P> {
             && following.stage() == Stage::Orphaned
             && following.announced_leader.load(Ordering::SeqCst) == 0
             && self
-                .advisers(following)
-                .any(|adviser| adviser == peer.vmid());
+                .informants(following)
+                .any(|informant| informant == peer.vmid());
         let gone = following.old.load(Ordering::SeqCst);
         if is_awaited && ![0, gone, NOBODY.get(), self.identity.vmid.get()].contains(&known.vmid) {
             following.announced_epoch.store(0, Ordering::SeqCst);

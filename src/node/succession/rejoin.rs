@@ -105,7 +105,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Ends the connection with a leader that this process does not follow. Otherwise that leader would wait for this
     /// process when it leaves.
     fn leave_leader(&self, leader: &PeerRef<'_, 'm, P::Stream>) {
-        self.children.lock().lose_sight_of(leader.vmid());
+        self.children.lock().note_unconnected(leader.vmid());
         self.disconnect_peer(leader);
     }
 
@@ -223,7 +223,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Connects with the process that is to lead, if this process has not yet, because a call waits for a leader.
-    pub(in crate::node) fn hurry_rejoin(&self) {
+    pub(in crate::node) fn connect_with_successor(&self) {
         if let Some(following) = self.following()
             && following.connect_at.swap(0, Ordering::SeqCst) != 0
         {
@@ -240,7 +240,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if self.now() < Time(at) {
             return until.min(Deadline::At(Time(at)));
         }
-        self.hurry_rejoin();
+        self.connect_with_successor();
         until
     }
 

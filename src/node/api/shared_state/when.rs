@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// How often a call that wants to change the value acquires it without having read it before: at
 /// first, and when it is woken for the first time. If only one process waits, this saves it a
 /// request. Calls that went on so would wake each other for ever.
-const BLIND_ATTEMPTS: u32 = 2;
+const ATTEMPTS_WITHOUT_READING: u32 = 2;
 
 calls! {
     /// Acquires the handle in the state `wanted` when `accepts` says so of what `read` has copied
@@ -33,13 +33,13 @@ calls! {
         mut accepts: impl FnMut(&C, SyncState) -> bool,
     ) -> Result<C, Error> {
         let limits = Limits::of(wait, &self.pal);
-        let mut attempts = BLIND_ATTEMPTS;
+        let mut attempts = ATTEMPTS_WITHOUT_READING;
         loop {
             let state = if attempts > 0 { wanted } else { SyncState::Shared };
             // The count is read together with the value, so no change after it is missed.
-            let look = |client: &mut Client<'m>| (read(client), client.change_count());
-            let looked = self.acquire_sync_in(opened, state, limits.wait(), look);
-            let (copy, seen) = wait!(looked)?;
+            let read_with_count = |client: &mut Client<'m>| (read(client), client.change_count());
+            let acquired = self.acquire_sync_in(opened, state, limits.wait(), read_with_count);
+            let (copy, seen) = wait!(acquired)?;
             let held = Undo::new(|| {
                 let _ = self.release_sync(opened, state, |_| ());
             });
