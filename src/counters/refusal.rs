@@ -96,7 +96,7 @@ impl fmt::Display for Refusal {
             Refusal::PeersFull => "no room for one more peer",
             Refusal::NotAllowed => "not of this family",
             Refusal::NotHeir => "claim to lead without having been named heir",
-            Refusal::StaleReign => "message of a reign that has ended",
+            Refusal::StaleReign => "message of an epoch that has ended",
         })
     }
 }
