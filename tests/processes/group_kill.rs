@@ -1,5 +1,6 @@
 //! Signals for a group, and for all: every member is reached, whatever another does.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -43,19 +44,19 @@ fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
             .set_group(Some(other.pid), unresponsive.pid, WAIT)
             .unwrap();
     }
-    // Long enough for an answer of those that do answer.
-    let short = Wait::at_most(Duration::from_secs(1));
+    // Each is long enough for an answer of those that do answer, unless the machine is busy, and shorter than the time
+    // after which the other one counts as signalled.
+    let tries = [1, 4, 4].map(|seconds| Wait::at_most(Duration::from_secs(seconds)));
     for (signal, process) in [(10, &sender), (12, first), (40, &others[3])] {
-        let outcome = process
-            .node
-            .kill(Target::Group(unresponsive.pid), signal, short);
-        assert_eq!(outcome, Ok(()), "some could be signalled");
+        let group = Target::Group(unresponsive.pid);
+        let is_ok = |wait| process.node.kill(group, signal, wait) == Ok(());
+        assert!(tries.into_iter().any(is_ok), "some could be signalled");
         for other in &others {
             until("it is signalled", || other.signals().contains(&signal));
         }
     }
     // The member that did not answer gets all signals, too.
-    let mut came = Vec::new();
+    let mut came = BTreeSet::new();
     until("it comes", || {
         for from in [first.vmid(), sender.vmid(), others[3].vmid()] {
             came.extend(bare.signal_from(from).map(|came| came.signal));

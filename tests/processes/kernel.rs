@@ -95,12 +95,12 @@ pub(crate) fn own_group_is_that_of_the_call() -> bool {
     code_of(parent) == 0
 }
 
-fn write_byte(end: c_int, byte: u8) {
+pub(crate) fn write_byte(end: c_int, byte: u8) {
     // SAFETY: one byte is there.
     assert_eq!(unsafe { libc::write(end, (&raw const byte).cast(), 1) }, 1);
 }
 
-fn read_byte(end: c_int) -> u8 {
+pub(crate) fn read_byte(end: c_int) -> u8 {
     let mut byte = 0_u8;
     // SAFETY: room for one byte.
     assert_eq!(unsafe { libc::read(end, (&raw mut byte).cast(), 1) }, 1);

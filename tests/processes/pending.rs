@@ -6,7 +6,7 @@ use std::ptr::null_mut;
 
 use libc::{c_int, pid_t, sigset_t};
 
-use crate::kernel::{alone, await_byte, close, code_of, fork, pipe};
+use crate::kernel::{alone, await_byte, close, code_of, fork, pipe, read_byte, write_byte};
 
 /// The call that sends a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,34 +70,46 @@ fn queued_now() -> u64 {
     queued.parse().unwrap()
 }
 
-/// Makes this process one of a user that has no other process, if it may do that: the kernel counts the queued signals
-/// of all processes of a user.
+/// Like [`pending_after`], for a process that may have that many queued.
+pub(crate) fn pending_at_limit(signals: &[How], queued: u64) -> (Vec<c_int>, Vec<c_int>) {
+    let mut before = None;
+    loop {
+        let others = queued_now();
+        let limit = QueueLimit { queued, others };
+        let (outcome, is_alone) = pending_with(signals, Some(limit));
+        // The signals of other programs of this user come and go: they disturb no two tries alike.
+        if is_alone || queued_now() == others && before.as_ref() == Some(&outcome) {
+            return outcome;
+        }
+        before = Some(outcome);
+    }
+}
+
+/// How many signals a process may have queued.
+#[derive(Clone, Copy)]
+struct QueueLimit {
+    queued: u64,
+    /// The number of those of other processes of this user, which count, too.
+    others: u64,
+}
+
+/// Sends the signals to a process that has blocked all of them. Returns the result of each call, and the pending signals
+/// at the end, by number.
+pub(crate) fn pending_after(signals: &[How]) -> (Vec<c_int>, Vec<c_int>) {
+    pending_with(signals, None).0
+}
+
+/// Makes the caller, which has one thread, a process of a user that has no other one. Returns false if it may not.
 fn become_another_user() -> bool {
     // SAFETY: no memory is involved.
     unsafe {
-        // The number of the user is one that a container has, too.
-        let user = 60_000 + libc::getpid().cast_unsigned() % 5_000;
-        libc::geteuid() == 0 && libc::setresuid(user, user, user) == 0
+        let user = 40_000 + libc::getpid() % 20_000;
+        libc::syscall(libc::SYS_setresuid, user, user, user) == 0
     }
 }
 
-/// Like [`pending_after`], for a process that may have that many queued.
-pub(crate) fn pending_at_limit(signals: &[How], queued: u64) -> (Vec<c_int>, Vec<c_int>) {
-    if code_of(fork(|| i32::from(become_another_user()))) == 1 {
-        return pending_after(signals, Some(queued));
-    }
-    loop {
-        let others = queued_now();
-        let outcome = pending_after(signals, Some(others + queued));
-        if queued_now() == others {
-            return outcome;
-        }
-    }
-}
-
-/// Sends the signals to a process that has blocked all of them, and may have that many queued.
-/// Returns the result of each call, and the pending signals at the end, by number.
-pub(crate) fn pending_after(signals: &[How], queued: Option<u64>) -> (Vec<c_int>, Vec<c_int>) {
+/// Like [`pending_after`], with a limit. Returns also whether no signals of other processes counted.
+fn pending_with(signals: &[How], limit: Option<QueueLimit>) -> ((Vec<c_int>, Vec<c_int>), bool) {
     let _alone = alone();
     let (go, out) = (pipe(), pipe());
     let (set, mut before) = (all(), MaybeUninit::uninit());
@@ -105,19 +117,19 @@ pub(crate) fn pending_after(signals: &[How], queued: Option<u64>) -> (Vec<c_int>
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, before.as_mut_ptr()) };
     let child = fork(|| {
         close(go[1]);
-        if let Some(queued) = queued {
-            become_another_user();
+        let mut is_alone = false;
+        if let Some(QueueLimit { queued, others }) = limit {
+            is_alone = become_another_user();
+            let most = if is_alone { queued } else { queued + others };
             let limit = libc::rlimit {
-                rlim_cur: queued,
-                rlim_max: queued,
+                rlim_cur: most,
+                rlim_max: most,
             };
             // SAFETY: a limit.
             unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const limit) };
         }
         // The copy is ready.
-        let zero = 0_u8;
-        // SAFETY: one byte.
-        unsafe { libc::write(out[1], (&raw const zero).cast(), 1) };
+        write_byte(out[1], u8::from(is_alone));
         await_byte(go[0]);
         let now = libc::timespec {
             tv_sec: 0,
@@ -136,7 +148,7 @@ pub(crate) fn pending_after(signals: &[How], queued: Option<u64>) -> (Vec<c_int>
     // SAFETY: the set from before.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
     close(out[1]);
-    assert!(await_byte(out[0]));
+    let is_alone = read_byte(out[0]) == 1;
     let said = signals.iter().map(|how| send(child, child, *how)).collect();
     close(go[1]);
     let mut pending = Vec::new();
@@ -148,7 +160,7 @@ pub(crate) fn pending_after(signals: &[How], queued: Option<u64>) -> (Vec<c_int>
     code_of(child);
     close(go[0]);
     close(out[0]);
-    (said, pending)
+    ((said, pending), is_alone)
 }
 
 /// Returns the results of the calls for a zombie that leads a group of its own: for itself, its

@@ -60,7 +60,7 @@ fn signals_pending_for_a_starting_process_are_those_the_kernel_keeps_for_a_proce
         let sent: Vec<How> = (0..rng.usize(1..12))
             .map(|_| How::Process(SIGNALS[rng.usize(..SIGNALS.len())]))
             .collect();
-        let (said, pending) = pending_after(&sent, None);
+        let (said, pending) = pending_after(&sent);
         let (own_said, kept) = kept_after(&family, &sent);
         assert_eq!(own_said, said, "{sent:?}");
         assert_eq!(counted(kept.clone()), counted(pending), "{sent:?}");
