@@ -117,8 +117,14 @@ fn is_replaced_with(
     reason: DismissReason,
     act: impl FnOnce(&mut FalseHeir, &HostNode),
 ) {
+    // A busy machine may stop a process for a while: the patience ends before the act only where the act is to do
+    // nothing.
+    let heir_patience = match reason {
+        DismissReason::Slow => Duration::from_secs(2),
+        _ => LONG,
+    };
     let family = Family::with(Config {
-        heir_patience: Duration::from_secs(1),
+        heir_patience,
         ..CONFIG
     });
     let number = family.leader.new_vmid(crate::family::long()).unwrap().get();
