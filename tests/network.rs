@@ -2,6 +2,7 @@
 #![cfg(feature = "std")]
 #![allow(missing_docs)]
 
+use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -252,13 +253,17 @@ fn family_works<P: Pal + 'static>(start: impl Fn(Identity) -> HostNode<P>) {
 
 #[test]
 fn a_family_works_over_plain_tcp_if_it_is_allowed() {
-    let (addresses, one, two) = pair(tcp).unwrap();
-    drop((one, two));
+    let (_, one, two) = pair(tcp).unwrap();
+    let hosts = RefCell::new(vec![two, one]);
     family_works(|identity| {
-        let host = Host::listen_at(&addresses, identity.vmid)
-            .unwrap()
-            .allow_plain();
-        HostNode::over(host, identity, Config::DEFAULT, Box::new(NoEmbedder)).unwrap()
+        let host = hosts.borrow_mut().pop().unwrap();
+        HostNode::over(
+            host.allow_plain(),
+            identity,
+            Config::DEFAULT,
+            Box::new(NoEmbedder),
+        )
+        .unwrap()
     });
 }
 
