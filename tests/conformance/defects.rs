@@ -11,7 +11,7 @@ use crate::platforms::check_defect;
 /// Most of a check's time goes to waits for what a defect prevents, so many run at the same time.
 const AT_ONCE: usize = 8;
 /// How often a defect is looked for, each time with more patience: on a busy machine another rule may seem to be broken.
-const TRIES: u32 = 3;
+const TRIES: u32 = 5;
 
 /// Checks a platform with each defect, and returns the first rule that is reported for each.
 pub(crate) fn findings() -> Vec<(Defect, Option<Rule>)> {

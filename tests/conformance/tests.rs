@@ -7,12 +7,19 @@ mod platforms;
 #[allow(dead_code, reason = "only its platform is used")]
 mod tiny_pal;
 
+use std::time::Duration;
+
 use libos_ipc::testing::conformance::{Check, Defect, check_in_one_thread};
 
 /// Checks the platform of that name.
 fn conforms(name: &str) {
     let platform = platforms::named(&[String::from(name)]).expect("a platform of the list")[0];
-    match platform.check(Check::default()) {
+    // A busy machine needs longer than the default.
+    let check = Check {
+        patience: Duration::from_secs(30),
+        ..Check::default()
+    };
+    match platform.check(check) {
         Ok(report) => assert!(report.is_ok(), "{name}: {report}"),
         Err(reason) => println!("skipped: {reason}"),
     }

@@ -316,21 +316,24 @@ pub(super) fn ended_before_accept<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked 
     ))
 }
 
-/// Checks that the function that a spinning thread calls returns soon.
+/// Checks that the function that a spinning thread calls returns soon. Other threads may run meanwhile, so the quickest of
+/// many calls counts.
 pub(super) fn contended<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const CALLS: u32 = 100;
+    const SOON: Duration = Duration::from_millis(50);
     let pair = setup.pair();
     pair.note_call(Rule::Contended, "Pal::contended");
-    let timer = pair.timer();
+    let mut quickest = Duration::MAX;
     for attempts in 0..CALLS {
+        let timer = pair.timer();
         P::contended(attempts);
+        quickest = quickest.min(pair.elapsed(&timer));
     }
-    let took = pair.elapsed(&timer);
-    if took > pair.patience.min(Duration::from_secs(5)) {
+    if quickest > SOON {
         return Err(broken(
             Rule::Contended,
             "a call of some microseconds",
-            format_args!("{CALLS} calls took {took:?}"),
+            format_args!("the quickest of {CALLS} calls took {quickest:?}"),
         ));
     }
     Ok(())

@@ -254,12 +254,17 @@ impl<P: Pal> Pair<'_, P> {
         };
         let mut buffer = [0; LENGTH];
         let (mut sent, mut refused) = (0, 0);
+        fill(&mut buffer, from);
         while refused < TRIES {
-            let (first, second) = buffer.split_at_mut(1000);
-            fill(first, from + sent);
-            fill(second, from + sent + 1000);
+            let (first, second) = buffer.split_at(1000);
             match self.write(out, &[first, &[], second])? {
-                Moved::Bytes(count) => (sent, refused) = (sent + count, 0),
+                Moved::Bytes(count) => {
+                    (sent, refused) = (sent + count, 0);
+                    // A platform may take a little each time. If that took long, a stream that nobody reads might end.
+                    buffer.copy_within(count.., 0);
+                    let rest = LENGTH - count;
+                    fill(&mut buffer[rest..], from + sent + rest);
+                }
                 Moved::Nothing => {
                     refused += 1;
                     self.poll();
