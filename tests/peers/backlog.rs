@@ -13,7 +13,7 @@ use libos_ipc::{Capacities, Config, Embedder, Identity, LeaseLimits, Vmid, Wait,
 use crate::leader::CLeader;
 
 /// Longer than a busy machine needs for all of them.
-const LONG: Duration = Duration::from_mins(2);
+const LONG: Duration = Duration::from_mins(10);
 const MEMBERS: u32 = 500;
 
 /// The host's platform, with the number of its attempts to connect.
