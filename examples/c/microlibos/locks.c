@@ -79,12 +79,14 @@ int ml_flock(int fd, int operation) {
     return result;
 }
 
-/* Programs count while no other thread of theirs waits for anything. */
+/* Programs count while no other thread of theirs waits for anything. The first process, which leads, counts the requests that
+ * wait in the table of locks; another one the calls that have begun, whose requests may still be under way. */
 int ml_lock_waiters(int fd) {
     struct libos_ipc_statistics statistics;
     (void)fd;
     int result = libos_ipc_get_statistics(&statistics);
-    return result < 0 ? result : (int)statistics.waiters.now;
+    bool leads = g_process_ipc_ids.self_vmid == STARTING_VMID;
+    return result < 0 ? result : (int)(leads ? statistics.waiting_for_locks.now : statistics.waiters.now);
 }
 
 int ml_messages(void) {

@@ -9,12 +9,16 @@
 _Thread_local struct thread* g_self;
 struct os g_os = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
+/* No call begins after request(): threads_await_calls() would not wait for it. */
 static void set_in_call(bool in_call) {
     pthread_mutex_lock(&g_os.lock);
-    g_self->in_call = in_call;
+    bool leaves = in_call && g_os.request != NONE;
+    g_self->in_call = in_call && !leaves;
     if (g_os.request != NONE)
         pthread_cond_broadcast(&g_os.changed);
     pthread_mutex_unlock(&g_os.lock);
+    if (leaves)
+        thread_leave();
 }
 
 void threads_await_calls(void) {
