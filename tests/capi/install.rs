@@ -12,6 +12,8 @@ use super::{file, has, library, run};
 static INSTALLING: Mutex<()> = Mutex::new(());
 
 fn install(variables: &[String]) {
+    // Other tests make the archives in the same directory, from two builds of the library that replace each other.
+    super::archive::shipped();
     let _one_at_a_time = INSTALLING.lock().unwrap();
     // The library is built already, in a target directory that is not the usual one.
     let target = library().parent().and_then(Path::parent).unwrap();

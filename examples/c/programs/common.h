@@ -21,7 +21,8 @@ static inline int lock_bytes(int fd, int command, int type, int start, int lengt
     return ml_lock(fd, command, &lock);
 }
 
-/* Waits, without a sleep, until `count` calls wait for a lock of the file. */
+/* Waits, without a sleep, until `count` calls wait for a lock of the file. One look is not enough: while other programs of
+   the host lock files, the kernel lists a lock twice, or not at all. */
 static inline void await_waiters(int fd, int count) {
     while (ml_lock_waiters(fd) != count)
         ;

@@ -63,7 +63,8 @@ static void crowd(const char* name) {
     ml_say("close: %d", ml_close(other));
     say_end("child", ml_fork(child, "", 0));
     ml_say("thread: %d", ml_join(ml_thread(one, NULL)));
-    ml_say("waiting: %d", ml_lock_waiters(g_file));
+    await_waiters(g_file, THREADS);
+    ml_say("all wait still");
     step_done(go[1]);
     for (int i = 0; i < THREADS; i++)
         granted += ml_join(tids[i]) == 0;
