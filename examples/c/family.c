@@ -128,8 +128,8 @@ uint64_t count(struct sync_handle* handle, unsigned int rounds) {
 
 void await(atomic_uint* what, unsigned int enough, const char* name) {
     for (int i = 0; *what < enough; i++) {
-        if (i == 20000) {
-            fprintf(stderr, "process %u: FAILED: no %s after 20 s\n", g_process.pid, name);
+        if (i == 60000) {
+            fprintf(stderr, "process %u: FAILED: no %s after 60 s\n", g_process.pid, name);
             exit(1);
         }
         nanosleep(&(struct timespec){0, 1000000}, NULL);

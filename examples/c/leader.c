@@ -43,7 +43,7 @@ static IDTYPE start_child(const char* base, const char* program) {
 static void check_metadata(IDTYPE pid) {
     struct libos_ipc_pid_retmeta* answer = NULL;
     int result = -ESRCH;
-    for (int i = 0; result == -ESRCH && i < 20000; i++) {
+    for (int i = 0; result == -ESRCH && i < 60000; i++) {
         result = ipc_pid_getmeta(pid, PID_META_EXEC, &answer);
         if (result == -ESRCH)
             usleep(1000);
@@ -72,7 +72,7 @@ static void* run(void* unused) {
 
     /* The counter tells when the others have finished. */
     uint64_t total = 0, expected = (uint64_t)ROUNDS * (g_count + 1);
-    for (int i = 0; total < expected && i < 20000; i++) {
+    for (int i = 0; total < expected && i < 60000; i++) {
         total = count(counter, 0);
         usleep(1000);
     }

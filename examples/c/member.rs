@@ -11,7 +11,7 @@ use libos_ipc::{
     MetadataReply, Node, Pid, Signal, SignalReply, SyncState, Target, Wait,
 };
 
-const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(60));
 /// As in `family.h`.
 const COUNTER: u64 = 0x5eed;
 const ROUNDS: u32 = 500;
@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     lock.kind = LockKind::Unlock;
     node.set_lock(&lock, WAIT)?;
     println!("process {pid}: has counted, in Rust, and waits for a signal");
-    signals.recv_timeout(Duration::from_secs(20))?;
+    signals.recv_timeout(Duration::from_secs(60))?;
     node.close_sync(counter, WAIT)?;
     let exit = Exit {
         code: pid % 100,

@@ -14,7 +14,7 @@ pub(crate) const SIGPWR: u32 = 30;
 const MAX_LISTED: usize = 20;
 
 /// The time in which the leader must have released the resources of the members that left.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs the leader's side of a program, which collects faults, and prints them, or `ok`.
 pub(crate) fn lead(program: &str, run: impl FnOnce(&mut Vec<String>) -> Result<()>) -> ExitCode {

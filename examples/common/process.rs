@@ -127,7 +127,7 @@ pub(crate) fn end<P: Pal>(node: &Node<'_, P>, exit: Exit, wait: Wait<'_>) -> Res
     node.release_idle_ranges(wait)?;
     node.leave(wait)?;
     ensure!(
-        node.shut_down(Duration::from_secs(5)),
+        node.shut_down(Duration::from_secs(20)),
         "something was not sent"
     );
     Ok(())

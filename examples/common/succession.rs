@@ -1,12 +1,19 @@
 //! Which process leads the family, and which would lead it next.
 
+use std::time::Duration;
+
 use libos_ipc::pal::Pal;
 use libos_ipc::{Config, Heirs, Node, Vmid};
+
+/// How long an heir may read nothing. A busy machine may stop it for a while, and a family whose leader is killed just after it
+/// has dismissed its heir is lost.
+const HEIR_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Returns the configuration of a member that may lead after the leader.
 pub(crate) fn may_lead(config: Config) -> Config {
     Config {
         heirs: Heirs::Any,
+        heir_patience: HEIR_PATIENCE,
         ..config
     }
 }

@@ -351,7 +351,7 @@ impl Member {
     }
 
     fn leave(self) -> Result<()> {
-        let all_sent = self.node.shut_down(Duration::from_secs(5));
+        let all_sent = self.node.shut_down(Duration::from_secs(20));
         ensure!(all_sent, "something was not sent until the end");
         let ending = Ending::from(self.node.statistics());
         send(&MemberMessage::Report(Box::new(Report {

@@ -35,7 +35,7 @@ const STEP_LIMIT: Duration = Duration::from_secs(30);
 const WORK_LIMIT: Duration = Duration::from_secs(600);
 
 /// The time in which the leader must detect the end of a member.
-const NOTICE_LIMIT: Duration = Duration::from_secs(5);
+const NOTICE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The context identifier of this machine for the sockets of virtual machines.
 const THIS_MACHINE: u32 = 1;

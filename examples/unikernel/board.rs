@@ -1,7 +1,12 @@
 //! The definitions that the guests and the host's processes share. Compiled into both.
 
+use core::time::Duration;
+
 use libos_ipc::{FileLock, Id, LockFamily, LockKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Longer than any wait that succeeds, on a busy machine, too, where QEMU runs the guests by software.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The ID of the shared board in all processes.
 pub(crate) const BOARD: u64 = 1;

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -14,11 +14,10 @@ use libos_ipc::{
 };
 
 use crate::board::{
-    BOARD, Board, FIRST, GUESTS, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step,
+    BOARD, Board, FIRST, GUESTS, INCREMENTS, LIMIT, MEMBER, lock_of_ledger, own_bytes, step,
 };
 
-/// Longer than any wait that succeeds.
-pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
+pub(crate) const WAIT: Wait<'static> = Wait::at_most(LIMIT);
 
 const SIGUSR1: i32 = 10;
 
@@ -74,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     drop(member);
     node.exit(Exit::default(), WAIT)?;
     ensure!(
-        node.shut_down(Duration::from_secs(5)),
+        node.shut_down(LIMIT),
         "something was not sent"
     );
     Ok(())
@@ -106,7 +105,7 @@ impl Member<'_> {
             self.lock(LockKind::Unlock, own, false)?;
         }
         for _ in 0..options.survivors {
-            let signal = signals.recv_timeout(Duration::from_secs(20));
+            let signal = signals.recv_timeout(LIMIT);
             println!("signal {} came", signal.context("no signal of a guest")?);
         }
         Ok(())

@@ -14,7 +14,7 @@ use libos_ipc::{
     Target, Wait,
 };
 
-use crate::board::{BOARD, Board, GUESTS, INCREMENTS, MEMBER, PARTIES, exit_code, step};
+use crate::board::{BOARD, Board, GUESTS, INCREMENTS, LIMIT, MEMBER, PARTIES, exit_code, step};
 use crate::log::RunLog;
 use crate::machine::{self, Machine};
 use crate::member::WAIT;
@@ -140,7 +140,7 @@ fn wait_for(
 ) -> Result<()> {
     let begin = Instant::now();
     let glance = Wait::at_most(Duration::from_millis(200));
-    while begin.elapsed() < Duration::from_secs(20) {
+    while begin.elapsed() < LIMIT {
         match board.wait_for(glance, |board| board.steps[party] >= step) {
             Ok(_) => return Ok(()),
             Err(Error::TimedOut) if is_gone()? => bail!("party {party} has ended before its time"),
@@ -148,7 +148,7 @@ fn wait_for(
             Err(error) => return Err(error).context("reading the board"),
         }
     }
-    bail!("party {party} did not come as far as step {step} in 20 s")
+    bail!("party {party} did not come as far as step {step} in {LIMIT:?}")
 }
 
 /// Checks that a guest does not respond, fills all queues to it, and ends it. No other process
@@ -161,7 +161,7 @@ fn check_unresponsive(
     log: &RunLog,
 ) -> Result<()> {
     ensure!(
-        log.wait_for(&machine.name, "failing", Duration::from_secs(20)),
+        log.wait_for(&machine.name, "failing", LIMIT),
         "the guest does not stop reading"
     );
     let ask = |pid, limit| {

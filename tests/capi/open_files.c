@@ -94,7 +94,7 @@ static void end_child(struct child child) {
 /* The leader sees the end of a process later than its parent on the host does. */
 static void wait_until_free(uint64_t other) {
     for (int tries = 0; lock(other, 1) != 0; tries++) {
-        IS(tries < 5000, 1);
+        IS(tries < 60000, 1);
         usleep(1000);
     }
 }

@@ -76,7 +76,7 @@ static void start(const char* base) {
 
 /* Moves bytes until the counter is at least `enough`. */
 static void turn_until(const int* count, int enough) {
-    uint64_t end = g_platform.now(NULL) + 20000000000;
+    uint64_t end = g_platform.now(NULL) + 60000000000;
     while (*count < enough && g_platform.now(NULL) < end)
         libos_ipc_turn(end);
     check(*count < enough ? -ETIMEDOUT : 0, "something that was to come");

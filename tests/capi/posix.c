@@ -59,7 +59,7 @@ static void events(void) {
     while (atomic_load(&g_sets) < ROUNDS) {
         p.event_clear(p.context, g_ping);
         if (p.event_is_set(p.context, g_ping)) {
-            uint64_t until = in_seconds(5);
+            uint64_t until = in_seconds(60);
             p.event_wait(p.context, g_ping, until);
             IS(p.now(p.context) < until, 1);
         }
@@ -92,7 +92,7 @@ static void wakes(void) {
     struct libos_ipc_ready ready[4];
     IS(pthread_create(&thread, NULL, wake_often, NULL), 0);
     while (atomic_load(&g_waits) >= 0) {
-        uint64_t until = in_seconds(5);
+        uint64_t until = in_seconds(60);
         IS(p.wait(p.context, ready, 4, until), 0);
         IS(p.now(p.context) < until, 1);
         int seen = atomic_load(&g_waits);
@@ -122,7 +122,7 @@ static void signals(void) {
         p.event_clear(p.context, g_ping);
         p.wait(p.context, ready, 4, 0);
         while (!p.event_is_set(p.context, g_pong))
-            p.event_wait(p.context, g_pong, in_seconds(5));
+            p.event_wait(p.context, g_pong, in_seconds(60));
         p.event_clear(p.context, g_pong);
     }
     IS(setitimer(ITIMER_REAL, &off, NULL), 0);
@@ -138,14 +138,14 @@ static void connect_to_self(void) {
     char byte = 'x';
     IS(p.connect(p.context, 2, &out), -ENOENT);
     IS(p.connect(p.context, 7, &out), 0);
-    IS(p.wait(p.context, ready, 4, in_seconds(5)), 1);
+    IS(p.wait(p.context, ready, 4, in_seconds(60)), 1);
     IS(ready[0].token == LIBOS_IPC_LISTENER, 1);
     IS(p.accept(p.context, &in), 0);
     IS(p.accept(p.context, &in), -EAGAIN);
     IS(p.watch(p.context, in, 42, LIBOS_IPC_READ), 0);
     IS(p.read(p.context, in, &byte, 1), -EAGAIN);
     IS(p.write(p.context, out, &byte, 1), 1);
-    IS(p.wait(p.context, ready, 4, in_seconds(5)), 1);
+    IS(p.wait(p.context, ready, 4, in_seconds(60)), 1);
     IS(ready[0].token, 42);
     IS(p.read(p.context, in, &byte, 1), 1);
     /* A forked process keeps a copy of each descriptor. The end of the stream arrives all the same. */
@@ -158,7 +158,7 @@ static void connect_to_self(void) {
         _exit(read(hold[0], &byte, 1) != 0);
     }
     p.close(p.context, out);
-    IS(p.wait(p.context, ready, 4, in_seconds(5)), 1);
+    IS(p.wait(p.context, ready, 4, in_seconds(60)), 1);
     IS(ready[0].readiness & LIBOS_IPC_HANG_UP, LIBOS_IPC_HANG_UP);
     IS(p.read(p.context, in, &byte, 1), 0);
     p.unwatch(p.context, in);

@@ -161,7 +161,7 @@ static IDTYPE group(IDTYPE pid) {
 
 static void wait_until_running(IDTYPE pid) {
     struct libos_ipc_process process;
-    for (int tries = 0; tries < 20000; tries++) {
+    for (int tries = 0; tries < 120000; tries++) {
         IS(libos_ipc_get_process(pid, &process), 0);
         if (process.state == LIBOS_IPC_RUNNING)
             return;

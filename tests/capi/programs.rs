@@ -170,7 +170,7 @@ fn leader_with_the_seed_archive_serves_a_member_in_rust_as_one_in_c_does() {
         Error::Unsupported
     );
     member.exit(Exit::default(), wait).unwrap();
-    assert!(member.shut_down(Duration::from_secs(5)));
+    assert!(member.shut_down(Duration::from_secs(20)));
     drop(leader.stdin.take());
     assert!(leader.wait().unwrap().success());
 }
@@ -189,8 +189,8 @@ fn member_with_the_seed_archive_gets_a_signal_that_another_member_sends_to_all()
     member.join(wait).unwrap();
     member.kill(Target::All, 10, wait).unwrap();
     assert!(in_c.wait().unwrap().success());
-    assert!(member.shut_down(Duration::from_secs(5)));
-    assert!(leader.shut_down(Duration::from_secs(5)));
+    assert!(member.shut_down(Duration::from_secs(20)));
+    assert!(leader.shut_down(Duration::from_secs(20)));
 }
 
 #[test]

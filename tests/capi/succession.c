@@ -49,6 +49,7 @@ static void start(void) {
     limits.heirs = LIBOS_IPC_HEIRS_ANY;
     /* A busy machine may stop the heir for a while. */
     limits.heir_patience_ms = 10000;
+    limits.succession_limit_ms = 60000;
     IS(libos_ipc_memory_size(&limits, true) <= sizeof(g_memory), 1);
     IS(libos_ipc_posix_platform(&platform, g_base, g_memory, sizeof(g_memory)), 0);
     IS(libos_ipc_setup(&platform, &callbacks, &limits), 0);

@@ -13,17 +13,16 @@ mod os;
 mod work;
 
 use core::fmt;
-use core::time::Duration;
 
 use libos_ipc::pal::mux::{MuxEndpoint, MuxPal};
 use libos_ipc::{Config, Driving, Error, Exit, Identity, Memory, Node, Vmid, Wait};
 use libos_ipc_guest::{Start, VirtioChannel, clock, image_memory, print_line, program};
 use static_cell::StaticCell;
 
+use crate::board::LIMIT;
 use crate::os::Os;
 
-/// Longer than any wait that succeeds.
-const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
+const WAIT: Wait<'static> = Wait::at_most(LIMIT);
 
 const CONFIG: Config = Config {
     driving: Driving::Caller,
@@ -133,10 +132,10 @@ fn live(start: Start) -> Result<(), Failed> {
     };
     node.exit(exit, WAIT)
         .doing("saying how this process ends")?;
-    if !node.shut_down(Duration::from_secs(5)) {
+    if !node.shut_down(LIMIT) {
         return Err(Failed::because("something was not sent"));
     }
-    if !TERMINAL.flush(clock::now() + Duration::from_secs(5)) {
+    if !TERMINAL.flush(clock::now() + LIMIT) {
         return Err(Failed::because("the line does not take what was sent"));
     }
     print_line!("ended with {}", exit.code);

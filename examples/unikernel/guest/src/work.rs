@@ -6,7 +6,7 @@ use libos_ipc::pal::Deadline;
 use libos_ipc::{Errno, Error, LockKind, Pid, Shared, Target, Vmid};
 use libos_ipc_guest::{clock, print_line};
 
-use crate::board::{BOARD, Board, FIRST, MEMBER, lock_of_ledger, own_bytes, step};
+use crate::board::{BOARD, Board, FIRST, LIMIT, MEMBER, lock_of_ledger, own_bytes, step};
 use crate::{Failed, Line, Member, OS, WAIT, While, activities, fault};
 
 const SIGUSR1: i32 = 10;
@@ -174,7 +174,7 @@ impl Guest<'_> {
     }
 
     fn await_signal(&self, signal: i32) -> Result<(), Failed> {
-        let until = clock::now() + Duration::from_secs(20);
+        let until = clock::now() + LIMIT;
         while !OS.has_come(signal) {
             if clock::now() >= until {
                 return Err(Failed::because("the signal did not come"));
