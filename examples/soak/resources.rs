@@ -17,7 +17,7 @@ pub(crate) struct Resources {
     next_sample: Duration,
     pub(crate) memory: u64,
     pub(crate) descriptors: usize,
-    /// The greatest memory in the first and in the last quarter of the time.
+    /// The greatest memory in the first quarter of the time, or that of the first sample, and the greatest in the last quarter.
     early: u64,
     late: u64,
     /// The number of descriptors before the first process.
@@ -44,7 +44,8 @@ impl Resources {
         }
         self.next_sample = elapsed + SAMPLE_INTERVAL;
         (self.memory, self.descriptors) = (memory()?, descriptors()?);
-        if elapsed < self.time / 4 {
+        // The first processes start before the first sample, which takes longer than a quarter on a busy machine.
+        if self.early == 0 || elapsed < self.time / 4 {
             self.early = self.early.max(self.memory);
         } else if elapsed > self.time / 4 * 3 {
             self.late = self.late.max(self.memory);

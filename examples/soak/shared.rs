@@ -19,7 +19,7 @@ pub(crate) const PARTS: u64 = 4;
 pub(crate) const PART: u64 = 4;
 
 /// The time in which a process whose locks are free must be dead.
-const DYING_LIMIT: Duration = Duration::from_secs(1);
+const DYING_LIMIT: Duration = Duration::from_secs(10);
 
 /// The number of processes that share one value.
 pub(crate) const SHARERS: u32 = 50;
