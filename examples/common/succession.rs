@@ -6,8 +6,8 @@ use libos_ipc::pal::Pal;
 use libos_ipc::{Config, Heirs, Node, Vmid};
 
 /// How long an heir may read nothing. A busy machine may stop it for a while, and a family whose leader is killed just after it
-/// has dismissed its heir is lost.
-const HEIR_PATIENCE: Duration = Duration::from_secs(5);
+/// has dismissed its heir is lost. Calls wait for the heir meanwhile, so it is less than their limits.
+const HEIR_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Returns the configuration of a member that may lead after the leader.
 pub(crate) fn may_lead(config: Config) -> Config {

@@ -365,6 +365,9 @@ static int member(char** arguments) {
     if (!strcmp(role, "unjoined")) {
         g_pid = identity.pid;
         IS(init_id_ranges(g_pid), 0);
+        /* The parent has accepted the stream of this process when it answers. A notice on a stream that waits to be accepted
+         * may come after the leader's report that the process has died. */
+        IS(ipc_kill_process(g_pid, identity.parent_pid, 0), 0);
         IS(ipc_cld_exit_send(5, 0), 0);
         /* The leader sees this process. */
         release_id(g_pid);
