@@ -27,6 +27,7 @@ use libos_ipc::{
     Config, Driving, Error, Exit, FileLock, Identity, LockFamily, LockKind, Node, Pid, Vmid, Wait,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 const ROUNDS: u64 = 200;
@@ -111,8 +112,11 @@ impl Guest {
         let time = until.left(|| now).map(Timespec::try_from).transpose()?;
         let mut descriptors =
             [self.leader, self.member].map(|node| PollFd::new(node.pal(), PollFlags::IN));
-        poll(&mut descriptors, time.as_ref())?;
-        Ok(())
+        match poll(&mut descriptors, time.as_ref()) {
+            // After a signal the nodes are looked at once more, for nothing.
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
