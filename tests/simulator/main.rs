@@ -21,17 +21,18 @@ fn options(seed: u64, faults: &str) -> Options {
     }
 }
 
-/// Prints the seed if the run panics.
+/// Prints how to repeat a run if it panics: its seed and its faults.
 struct Running<'a>(u64, &'a str);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("to see it: {}", again(self.0, self.1));
+            println!("to repeat it: {}", again(self.0, self.1));
         }
     }
 }
 
+/// Returns the command that repeats the run.
 fn again(seed: u64, faults: &str) -> String {
     format!("cargo run --release --example sim -- --seed {seed} --faults {faults}")
 }
@@ -46,7 +47,8 @@ fn start() -> u64 {
     start
 }
 
-fn keeps_its_promises(seeds: std::ops::Range<u64>, faults: &str) {
+/// Runs each seed with about half of these faults, and checks that it passes all checks.
+fn run_seeds(seeds: std::ops::Range<u64>, faults: &str) {
     for seed in seeds {
         let _running = Running(seed, faults);
         let violation = run(&options(seed, faults)).violation;
@@ -55,15 +57,15 @@ fn keeps_its_promises(seeds: std::ops::Range<u64>, faults: &str) {
 }
 
 #[test]
-fn families_without_faults_keep_their_promises() {
+fn families_without_faults_pass_all_checks() {
     let start = start();
-    keeps_its_promises(start..start + 150, "none");
+    run_seeds(start..start + 150, "none");
 }
 
 #[test]
-fn families_with_faults_keep_their_promises() {
+fn families_with_faults_pass_all_checks() {
     let start = start();
-    keeps_its_promises(start..start + 300, "all");
+    run_seeds(start..start + 300, "all");
 }
 
 /// Each of these seeds has once found a fault: an answer that stayed at the leader until another
@@ -94,7 +96,7 @@ fn seeds_that_once_failed_pass() {
         120_104_443,
         723_569_217_501,
     ] {
-        keeps_its_promises(seed..seed + 1, "all");
+        run_seeds(seed..seed + 1, "all");
     }
 }
 
@@ -108,11 +110,11 @@ fn seeds_with_a_dead_leader_that_once_failed_pass() {
         165, 24, 2_262, 2_612, 2_762, 3_102, 2_587, 15_026, 2_546, 18_218, 2_213, 5_126, 9_471,
         4_606, 14_401,
     ] {
-        keeps_its_promises(seed..seed + 1, "leader-death");
+        run_seeds(seed..seed + 1, "leader-death");
     }
 }
 
-/// An heir that learnt from its log that it is the heir only after the end of its leader's other streams, and led although its
+/// The faults that each of these seeds has once found: an heir that learnt from its log that it is the heir only after the end of its leader's other streams, and led although its
 /// leader lived; a new leader that had to return its own leases in time; an ID that a dying leader had given to another
 /// process, which its successor did not know; and a process that polled without a pause while it waited for the VMID of its
 /// leader's first stream; an heir that had its leader ended, and did not read that it was dismissed; and the answer of a new
@@ -122,20 +124,20 @@ fn seeds_with_a_dead_leader_that_once_failed_pass() {
 /// leader that overtook an earlier one for a member that was stopped.
 #[test]
 fn seeds_with_an_heir_cut_off_or_stopped_that_once_failed_pass() {
-    keeps_its_promises(5_566..5_567, "split,block,delay,leader-death,stop,heir-cut");
-    keeps_its_promises(1_408..1_409, "stop");
-    keeps_its_promises(975..976, "split,block,delay,stall,silence,leader-death");
-    keeps_its_promises(3_000_951..3_000_952, "stop,stall,silence");
-    keeps_its_promises(3_000_735..3_000_736, "stop,stall,silence");
+    run_seeds(5_566..5_567, "split,block,delay,leader-death,stop,heir-cut");
+    run_seeds(1_408..1_409, "stop");
+    run_seeds(975..976, "split,block,delay,stall,silence,leader-death");
+    run_seeds(3_000_951..3_000_952, "stop,stall,silence");
+    run_seeds(3_000_735..3_000_736, "stop,stall,silence");
     for seed in [3_005_501, 3_004_304, 3_003_793, 3_006_434] {
-        keeps_its_promises(seed..seed + 1, "leader-death,heir-cut,stall");
+        run_seeds(seed..seed + 1, "leader-death,heir-cut,stall");
     }
-    keeps_its_promises(80_022_390..80_022_391, "leader-death,member-stop");
+    run_seeds(80_022_390..80_022_391, "leader-death,member-stop");
     for seed in [237, 322, 391, 548] {
-        keeps_its_promises(seed..seed + 1, "leader-death,split");
+        run_seeds(seed..seed + 1, "leader-death,split");
     }
-    keeps_its_promises(950..951, "crash,stop,heir-cut");
-    keeps_its_promises(815..816, "all,-disconnect,-stall,-silence,-hostile,-cut");
+    run_seeds(950..951, "crash,stop,heir-cut");
+    run_seeds(815..816, "all,-disconnect,-stall,-silence,-hostile,-cut");
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn operations_recorded_in_a_directory_that_is_not_there_fail_before_the_seed_run
         .output()
         .unwrap();
     assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("a directory that is there"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("a directory that is there"), "{stderr}");
     assert!(output.stdout.is_empty(), "{output:?}");
 }

@@ -18,7 +18,7 @@ use clap::Parser;
 
 use simulation::{Fault, Faults, MAX_MEMBERS, Only, Options};
 
-/// Run families of real nodes in simulated time, with faults, and check all that they promise.
+/// Run families of real nodes in simulated time, with faults, and check all that they guarantee.
 #[derive(Parser)]
 #[command(name = "sim", version, after_long_help = after_help())]
 pub(crate) struct Cli {

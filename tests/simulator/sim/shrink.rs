@@ -87,6 +87,7 @@ pub(crate) fn report(options: &Options, shrinks: bool) {
     println!("again: {}", again(&small));
 }
 
+/// Returns the command that repeats the run.
 fn again(options: &Options) -> String {
     format!("{COMMAND} {}", arguments(options).join(" "))
 }
@@ -123,7 +124,7 @@ fn shrink(mut options: Options, check: &str) -> Options {
 }
 
 /// Omits smaller and smaller parts, as long as the rest still fails.
-fn leave_out(mut all: Vec<StepName>, does: impl Fn(&[StepName]) -> bool) -> Vec<StepName> {
+fn leave_out(mut all: Vec<StepName>, fails: impl Fn(&[StepName]) -> bool) -> Vec<StepName> {
     let mut length = all.len().div_ceil(2).max(1);
     loop {
         let mut at = 0;
@@ -131,7 +132,7 @@ fn leave_out(mut all: Vec<StepName>, does: impl Fn(&[StepName]) -> bool) -> Vec<
         while at < all.len() {
             let end = (at + length).min(all.len());
             let rest: Vec<_> = [&all[..at], &all[end..]].concat();
-            if does(&rest) {
+            if fails(&rest) {
                 all = rest;
             } else {
                 at = end;

@@ -39,8 +39,10 @@ const PROCESSES: usize = 7;
 /// The hostile process. It has one stream to each of a few members at a time, and waits for nothing.
 struct Hostile {
     pal: SimPal<false>,
+    /// The streams that it has opened, with the VMIDs of their peers.
     streams: Vec<(u32, SimStream)>,
-    taken: Vec<SimStream>,
+    /// The streams that it has accepted.
+    accepted: Vec<SimStream>,
     /// The number of requests as a hog.
     requests: u64,
     /// The bytes that the hog has read from the last stream that it has accepted, and whether it has read the
@@ -57,11 +59,11 @@ struct Hostile {
 }
 
 /// Runs it from its start to its end.
-pub(crate) fn live(place: usize) {
+pub(crate) fn run(place: usize) {
     let mut hostile = Hostile {
         pal: SimPal(place),
         streams: Vec::new(),
-        taken: Vec::new(),
+        accepted: Vec::new(),
         requests: 0,
         unread: Vec::new(),
         is_opened: false,
@@ -81,7 +83,7 @@ pub(crate) fn live(place: usize) {
     let favourite = usize::try_from(choice / 8 % TABLES as u64).unwrap_or(0);
     for step in with(|world| world.plan.steps(HOSTILE, 0)) {
         let mut rng = Rng::with_seed(step.seed);
-        if with(|world| world.finish) {
+        if with(|world| world.is_finishing) {
             break;
         }
         if is_hog && (hostile.is_honest || rng.bool()) {
@@ -128,10 +130,10 @@ impl Hostile {
             && let Ok(back) = self.pal.accept()
         {
             let _ = back.read(&mut [0; 100]);
-            self.taken.push(back);
+            self.accepted.push(back);
         }
         if rng.u8(..8) == 0 {
-            self.taken.clear();
+            self.accepted.clear();
         }
     }
 
@@ -150,8 +152,8 @@ impl Hostile {
             let requests = match table % TABLES {
                 PROCESSES => &self.start()[..],
                 // A request can wait only for a lock.
-                WAITS => &[growth(LOCKS, 0, b""), growth(WAITS, self.requests, b"")],
-                table => &[growth(table, self.requests, name.as_bytes())],
+                WAITS => &[table_request(LOCKS, 0, b""), table_request(WAITS, self.requests, b"")],
+                table => &[table_request(table, self.requests, name.as_bytes())],
             };
             for message in requests {
                 let mut bytes = [0; 300];
@@ -165,11 +167,11 @@ impl Hostile {
             self.streams.clear();
         }
         if let Ok(back) = self.pal.accept() {
-            self.taken.push(back);
+            self.accepted.push(back);
             self.unread.clear();
             self.is_opened = false;
         }
-        for back in &self.taken {
+        for back in &self.accepted {
             let mut bytes = [0; 1000];
             if let Ok(count) = back.read(&mut bytes) {
                 self.unread.extend(&bytes[..count]);
@@ -232,6 +234,7 @@ impl Hostile {
         }
     }
 
+    /// Opens a stream to that member, and perhaps greets it.
     fn connect(&mut self, to: u32, rng: &mut Rng) {
         self.streams.retain(|(of, _)| *of != to);
         if to == 1 {
@@ -245,9 +248,9 @@ impl Hostile {
         };
         // The process sends its own VMID, 0, or one that it can't have; and not always all bytes of
         // it.
-        let goes_as = [VMID, VMID, VMID, *VMIDS.end(), 0, to][rng.usize(..6)];
-        let goes_as = if self.is_honest { VMID } else { goes_as };
-        let vmid_bytes = goes_as.to_le_bytes();
+        let claimed_vmid = [VMID, VMID, VMID, *VMIDS.end(), 0, to][rng.usize(..6)];
+        let claimed_vmid = if self.is_honest { VMID } else { claimed_vmid };
+        let vmid_bytes = claimed_vmid.to_le_bytes();
         let is_whole = rng.u8(..8) > 0 || self.is_honest;
         let length = if is_whole { 4 } else { rng.usize(1..4) };
         // Without these bytes, the next ones might happen to be the VMID of a member.
@@ -269,6 +272,7 @@ impl Hostile {
     }
 }
 
+/// Returns a greeting of this version without features.
 fn hello(pid: u32, parent: u32) -> Hello {
     Hello {
         version: Hello::VERSION,
@@ -278,6 +282,7 @@ fn hello(pid: u32, parent: u32) -> Hello {
     }
 }
 
+/// Writes the frame of the message, and returns its length in bytes.
 fn encode(message: &Message<'_>, seq: u64, bytes: &mut [u8]) -> usize {
     let mut writer = FrameWriter::new(bytes);
     let _ = writer.push(seq, message);
@@ -312,7 +317,7 @@ fn frame(bytes: &mut [u8; 300], rng: &mut Rng) -> usize {
 
 /// Makes a request that takes a place in a table, and that no other process can notice: the hog has
 /// files, open files and values of its own.
-fn growth(table: usize, number: u64, name: &[u8]) -> Message<'_> {
+fn table_request(table: usize, number: u64, name: &[u8]) -> Message<'_> {
     let lock = FileLock {
         family: LockFamily::Posix,
         kind: LockKind::Write,

@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let first = NewProcess {
         identity: Identity::LEADER,
         number: 0,
-        made: 0,
+        made_at: 0,
         started_at: 0,
     };
     tasks::run_all(first, faults.has(Fault::Hostile));

@@ -10,6 +10,7 @@ use libos_ipc::{LeaseLimits, LockLimits};
 
 const FORMAT: &[u8] = b"operations of libos-ipc, 6\n";
 
+/// Returns the capacities in the order of the file.
 fn numbers(capacities: &LeaderCapacities) -> [u64; 17] {
     let LeaderCapacities {
         ranges,
@@ -47,6 +48,7 @@ fn numbers(capacities: &LeaderCapacities) -> [u64; 17] {
     .map(|number| number as u64)
 }
 
+/// Takes the capacities off the file. None if it ends too early.
 fn read_capacities(file: &mut &[u8]) -> Option<LeaderCapacities> {
     let mut number = || usize::try_from(take_number(file)?).ok();
     Some(LeaderCapacities {
@@ -145,6 +147,7 @@ pub(crate) fn replay(file: &[u8]) -> Result<Replayed, String> {
     })
 }
 
+/// Takes so many bytes off the file. None if it is shorter.
 fn take<const N: usize>(file: &mut &[u8]) -> Option<[u8; N]> {
     let (bytes, rest) = file.split_first_chunk()?;
     *file = rest;

@@ -6,10 +6,10 @@ use libos_ipc::{
     Vmid,
 };
 
-use super::checks::{FOREIGN, SIGPWR, bounds, path_of, user_of};
+use super::checks::{FOREIGN, SIGPWR, check_bounds, path_of, uid_of};
 use super::hostile;
 use super::pal::SimPal;
-use super::process::{fair, sound};
+use super::process::{check_shares, check_invariants};
 use super::world::with;
 
 pub(crate) struct Os {
@@ -23,12 +23,12 @@ impl Os {
             return;
         }
         let pools = node.statistics().pools;
-        let shares = node.check_shares();
-        let check_invariants = !shares || node.check_invariants();
+        let shares_fit = node.check_shares();
+        let invariants_hold = !shares_fit || node.check_invariants();
         with(|world| {
-            world.check("bounds", bounds(&pools));
-            world.check("shares", fair(shares));
-            world.check("soundness", sound(check_invariants));
+            world.check("bounds", check_bounds(&pools));
+            world.check("shares", check_shares(shares_fit));
+            world.check("soundness", check_invariants(invariants_hold));
         });
     }
 }
@@ -52,7 +52,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                 let (signals, family) = (&mut checks.signals, &checks.family);
                 // Without a leader, a signal that it may have forwarded is sent again, directly.
                 let is_leader_gone = checks.succession.may_be_gone(family);
-                let outcome = signals.delivered(family, self.vmid, own, number);
+                let outcome = signals.record_delivery(family, self.vmid, own, number);
                 let outcome =
                     outcome.or_else(|what| if is_leader_gone { Ok(()) } else { Err(what) });
                 let check = if matches!(signal.target, Target::All) {
@@ -69,7 +69,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                     && !may_be_twice
                 {
                     let signals = &mut world.checks.signals;
-                    let outcome = signals.in_order(self.vmid, sender.get(), number);
+                    let outcome = signals.check_order(self.vmid, sender.get(), number);
                     world.check("order", outcome);
                 }
             });
@@ -91,7 +91,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
         }
         let pid = pid.get();
         if what == MetaCode::Credentials {
-            let (uid, gid) = (user_of(pid), user_of(pid) + 1);
+            let (uid, gid) = (uid_of(pid), uid_of(pid) + 1);
             let _ = reply.send(node, Ok(Metadata::Credentials { uid, gid }));
             return;
         }
@@ -104,7 +104,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
         with(|world| {
             world.log(format_args!("v{} hears of {exit:?}", self.vmid));
             if exit.signal == SIGPWR {
-                world.died_at_start(exit.pid.get());
+                world.record_death_at_start(exit.pid.get());
             }
             let checks = &mut world.checks;
             // In a family that has ended a process takes a child for dead with which it has no connection any more.
@@ -112,9 +112,9 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                 && checks.false_disconnects.may_close
                 && checks.succession.may_be_gone(&checks.family)
             {
-                checks.family.may_have_died(exit.pid.get());
+                checks.family.record_possible_death(exit.pid.get());
             }
-            let outcome = checks.exits.reported(&checks.family, self.vmid, exit);
+            let outcome = checks.exits.record_report(&checks.family, self.vmid, exit);
             world.check("exits", outcome);
         });
         Os::check_leader(node);
@@ -128,8 +128,8 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             ));
             // A process that is ending loses its leader, too.
             let is_ending = !world.checks.family.is_certain(self.vmid);
-            let may_be = is_ending || world.faults().may_overrun();
-            let outcome = world.checks.heartbeats.reported(self.vmid, may_be);
+            let may_be_cut_off = is_ending || world.faults().may_overrun();
+            let outcome = world.checks.heartbeats.record_report(self.vmid, may_be_cut_off);
             world.check("heartbeats", outcome);
         });
     }
@@ -142,10 +142,10 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             let has_ended =
                 world.network.is_dead_or_gone(leader) || world.checks.succession.is_leaving(leader);
             let now = world.network.now;
-            world.checks.calls.follows(vmid, has_ended, now);
-            let outcome = world.checks.succession.follows(vmid, leader, epoch);
+            world.checks.calls.record_leader(vmid, has_ended, now);
+            let outcome = world.checks.succession.record_follower(vmid, leader, epoch);
             world.check("leaders", outcome);
-            let outcome = world.checks.succession.rejoins(vmid, leader, epoch);
+            let outcome = world.checks.succession.check_rejoin(vmid, leader, epoch);
             world.check("rejoins", outcome);
         });
     }

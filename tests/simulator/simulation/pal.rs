@@ -32,7 +32,7 @@ pub(crate) struct SimEvent {
 impl Event for SimEvent {
     fn set(&self) {
         self.is_set.store(true, Ordering::Relaxed);
-        with(|world| world.network.stir(self.place));
+        with(|world| world.network.mark_changed(self.place));
     }
 
     fn clear(&self) {

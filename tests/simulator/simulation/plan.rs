@@ -37,7 +37,7 @@ pub(crate) struct Options {
     pub(crate) records_ops: bool,
 }
 
-/// A step: the number of its process (in the order of their starts), of its thread, and its place.
+/// A step: the number of its process (in the order of their starts), of its thread, and its place in the thread.
 pub(crate) type StepName = (usize, usize, usize);
 
 /// Some steps of a run.
@@ -84,6 +84,7 @@ impl std::fmt::Display for Only {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
     pub(crate) thread: usize,
+    /// The place of the step in its thread, from 0 on.
     pub(crate) at: usize,
     pub(crate) seed: u64,
 }
@@ -113,7 +114,7 @@ impl Plan {
         let mut members = members;
         if faults.have_heirs() {
             // Drawn after all others, so that they do not depend on it.
-            succeed(&mut config, &mut rng);
+            add_heirs(&mut config, &mut rng);
             members = members.max(rng.usize(3..=8));
             if faults.has(Fault::Stop) {
                 config.stall_limit = Duration::from_millis([0, 10, 50, 200][rng.usize(..4)]);
@@ -135,16 +136,17 @@ impl Plan {
         self.config.silence_limit.is_some()
     }
 
-    /// Returns the seed of a part of a process.
-    pub(crate) fn seed_of(&self, process: usize, what: u64) -> u64 {
-        let mut rng = Rng::with_seed(self.seed ^ (process as u64) << 32 ^ what);
+    /// Returns the seed of a part of a process: 1 whether it has threads, 2 and 3 the steps of each thread, 7 its end, 8
+    /// the use of all IDs, and 9 the deaths of leaders, or what the hostile member does.
+    pub(crate) fn seed_of(&self, process: usize, part: u64) -> u64 {
+        let mut rng = Rng::with_seed(self.seed ^ (process as u64) << 32 ^ part);
         rng.u64(..)
     }
 
     /// Returns true if a process has threads, and a worker besides.
     pub(crate) fn has_threads(&self, process: usize) -> bool {
         let drawn = self.seed_of(process, 1);
-        if self.follows() {
+        if self.has_heirs() {
             // A process without a worker never leads.
             return !drawn.is_multiple_of(4);
         }
@@ -152,7 +154,7 @@ impl Plan {
     }
 
     /// Returns true if the family may outlive its leader.
-    pub(crate) fn follows(&self) -> bool {
+    pub(crate) fn has_heirs(&self) -> bool {
         self.config.heirs != Heirs::None
     }
 
@@ -249,8 +251,8 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
     }
 }
 
-/// Makes a family that may outlive its leader.
-fn succeed(config: &mut Config, rng: &mut Rng) {
+/// Configures heirs, so that the family may outlive its leader.
+fn add_heirs(config: &mut Config, rng: &mut Rng) {
     let mut listed = [None; 4];
     let mut vmids: Vec<u32> = (2..9).collect();
     rng.shuffle(&mut vmids);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use libos_ipc::pal::{Deadline, Time};
 use libos_ipc::{Config, Driving, Error, Id, Identity, Interrupt, Node, Pid, SyncHandle, Wait};
 
-use super::checks::{HANDLES, LONG, Lineage, Mirror, MirrorMemory};
+use super::checks::{HANDLES, LONG, TableObserver, Mirror, MirrorMemory};
 use super::end::{end, fail};
 use super::faults::Fault;
 use super::os::Os;
@@ -28,8 +28,8 @@ pub(crate) struct NewProcess {
     /// The number of the process, in the order of starts; its steps have this number.
     pub(crate) number: usize,
     /// The time at which its identity was made, with what its parent knew of the family.
-    pub(crate) made: u64,
-    /// The time at which it was started.
+    pub(crate) made_at: u64,
+    /// The time at which it was started, in nanoseconds as all simulated time.
     pub(crate) started_at: u64,
 }
 
@@ -44,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) dropped: [bool; THREADS],
     /// Whether a thread works on the locks of each file.
     pub(crate) busy_files: [bool; 4],
+    /// The open handle of each shared value.
     pub(crate) syncs: [Option<SyncHandle>; HANDLES],
     /// The process ends before it has done all its steps.
     pub(crate) is_crashing: bool,
@@ -52,26 +53,45 @@ pub(crate) struct Shared {
 }
 
 /// A process, as its threads see it.
-pub(crate) struct Own {
+pub(crate) struct OwnProcess {
     pub(crate) number: usize,
     pub(crate) vmid: u32,
     pub(crate) pid: Id,
     pub(crate) place: usize,
-    pub(crate) made: u64,
+    pub(crate) made_at: u64,
     pub(crate) started_at: u64,
-    pub(crate) is_leader: bool,
+    /// The process is the first one, which leads at the start.
+    pub(crate) is_first: bool,
     pub(crate) has_threads: bool,
     pub(crate) interrupts: [Interrupt; THREADS],
     shared: Mutex<Shared>,
 }
 
-impl Own {
+impl OwnProcess {
+    /// Returns the process before it joins.
+    fn new(new_process: &NewProcess, place: usize, has_threads: bool) -> OwnProcess {
+        let identity = &new_process.identity;
+        OwnProcess {
+            number: new_process.number,
+            vmid: identity.vmid.get(),
+            pid: identity.pid.map_or(0, Pid::get),
+            place,
+            made_at: new_process.made_at,
+            started_at: new_process.started_at,
+            is_first: identity.is_leader(),
+            has_threads,
+            interrupts: [const { Interrupt::new() }; THREADS],
+            shared: Mutex::default(),
+        }
+    }
+
+    /// Changes what the threads of the process share.
     pub(crate) fn shared<T>(&self, change: impl FnOnce(&mut Shared) -> T) -> T {
         let shared = self.shared.lock();
         change(&mut shared.unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Returns true if it must do nothing more.
+    /// Returns true if the process must do nothing more.
     pub(crate) fn is_over(&self) -> bool {
         self.shared(|shared| shared.is_crashing || shared.is_cut_off) || self.is_dead()
     }
@@ -81,10 +101,10 @@ impl Own {
         with(|world| world.network.is_dead(self.place))
     }
 
-    /// Returns true if it keeps the values that all share: the first process does, or all of a family that may
+    /// Returns true if the process keeps the values that all share: the first process does, or all of a family that may
     /// outlive it.
     pub(crate) fn keeps_values(&self) -> bool {
-        self.is_leader || with(|world| world.plan.follows())
+        self.is_first || with(|world| world.plan.has_heirs())
     }
 }
 
@@ -96,26 +116,27 @@ thread_local! {
 }
 
 /// Runs a process from its start to its end.
-pub(crate) fn live(birth: &NewProcess, place: usize, has_threads: bool) {
+pub(crate) fn run(new_process: &NewProcess, place: usize, has_threads: bool) {
     let mut memory = MEMORY.with_borrow_mut(Vec::pop).unwrap_or_default();
     if has_threads {
-        live_in::<true>(birth, place, &mut memory);
+        run_in::<true>(new_process, place, &mut memory);
     } else {
-        live_in::<false>(birth, place, &mut memory);
+        run_in::<false>(new_process, place, &mut memory);
     }
     MEMORY.with_borrow_mut(|all| all.push(memory));
     with(|world| {
         world.network.leave(place);
-        world.log(format_args!("v{} is gone", birth.identity.vmid));
+        world.log(format_args!("v{} is gone", new_process.identity.vmid));
     });
 }
 
-fn live_in<const READS: bool>(
-    birth: &NewProcess,
+/// Runs a process in this memory, which is enlarged if it is too small.
+fn run_in<const READS: bool>(
+    new_process: &NewProcess,
     place: usize,
     memory: &mut Box<[MaybeUninit<u8>]>,
 ) {
-    let identity = birth.identity;
+    let identity = new_process.identity;
     let driving = if READS {
         Driving::Worker
     } else {
@@ -132,27 +153,27 @@ fn live_in<const READS: bool>(
     let os = Os {
         vmid: identity.vmid.get(),
     };
-    let follows = with(|world| world.plan.follows());
-    if follows && identity.is_leader() {
+    let has_heirs = with(|world| world.plan.has_heirs());
+    if has_heirs && identity.is_leader() {
         with(|world| {
-            let rng = fastrand::Rng::with_seed(world.plan.seed_of(birth.number, 9));
+            let rng = fastrand::Rng::with_seed(world.plan.seed_of(new_process.number, 9));
             let faults = world.faults();
-            world.network.let_leaders_die(faults, rng, place);
+            world.network.schedule_deaths(faults, rng, place);
         });
     }
-    let lineage = Lineage {
+    let table_observer = TableObserver {
         vmid: identity.vmid.get(),
         place,
     };
     let mut mirror_memory = identity.is_leader().then(|| MirrorMemory::new(&config));
     let mirror = mirror_memory
         .as_mut()
-        .map(|memory| Mirror::new(memory, &config, lineage));
+        .map(|memory| Mirror::new(memory, &config, table_observer));
     let node = Node::new(SimPal::<READS>(place), identity, config, memory);
     let node = match node {
         Ok(node) => match &mirror {
             Some(mirror) => node.with_embedder(&os).with_op_observer(mirror),
-            None if follows => node.with_embedder(&os).with_op_observer(&lineage),
+            None if has_heirs => node.with_embedder(&os).with_op_observer(&table_observer),
             None => node.with_embedder(&os),
         },
         Err(error) => {
@@ -160,43 +181,35 @@ fn live_in<const READS: bool>(
             return with(|world| world.check("calls", what));
         }
     };
-    let mut own = Own {
-        number: birth.number,
-        vmid: identity.vmid.get(),
-        pid: identity.pid.map_or(0, Pid::get),
-        place,
-        made: birth.made,
-        started_at: birth.started_at,
-        is_leader: identity.is_leader(),
-        has_threads: READS,
-        interrupts: [const { Interrupt::new() }; THREADS],
-        shared: Mutex::default(),
-    };
+    join_and_run(&node, OwnProcess::new(new_process, place, READS));
+}
+
+/// Lets a process join, do its steps and end.
+fn join_and_run<const READS: bool>(node: &SimNode<'_, READS>, mut own: OwnProcess) {
     // Each call may wait, and then other threads of the process move the bytes.
     let mut joined = None;
-    in_threads(&node, &own, |node, own| joined = join(node, own));
-    if let Some(pid) = joined {
-        own.pid = pid;
-        let (node, own) = (&node, &own);
-        let thread = |thread| {
-            Box::new(move || Program { node, own, thread }.run()) as Box<dyn FnOnce() + Send + '_>
-        };
-        if READS {
-            let mut threads = vec![thread(0), thread(1)];
-            serve_while(node, own, &mut threads);
-        } else {
-            thread(0)();
-        }
-        in_threads(node, own, end);
+    with_worker(node, &own, |node, own| joined = join(node, own));
+    let Some(pid) = joined else {
+        return with_worker(node, &own, fail);
+    };
+    own.pid = pid;
+    let own = &own;
+    let thread = |thread| {
+        Box::new(move || Program { node, own, thread }.run()) as Box<dyn FnOnce() + Send + '_>
+    };
+    if READS {
+        let mut threads = vec![thread(0), thread(1)];
+        serve_while(node, own, &mut threads);
     } else {
-        in_threads(&node, &own, fail);
+        thread(0)();
     }
+    with_worker(node, own, end);
 }
 
 /// Runs threads, and a worker as long as they run.
 fn serve_while<'t, const READS: bool>(
     node: &'t SimNode<'_, READS>,
-    own: &'t Own,
+    own: &'t OwnProcess,
     bodies: &mut Vec<Box<dyn FnOnce() + Send + 't>>,
 ) {
     let running = std::sync::atomic::AtomicUsize::new(bodies.len());
@@ -220,9 +233,9 @@ fn serve_while<'t, const READS: bool>(
 }
 
 /// Runs a function that may wait, with a worker if the process has one.
-fn in_threads<const READS: bool>(
+fn with_worker<const READS: bool>(
     node: &SimNode<'_, READS>,
-    own: &Own,
+    own: &OwnProcess,
     body: impl FnOnce(&SimNode<'_, READS>, &Own) + Send,
 ) {
     if READS {
@@ -242,16 +255,17 @@ pub(crate) fn idle<const READS: bool>(node: &SimNode<'_, READS>, span: Duration)
     }
 }
 
+/// Returns the simulated time in nanoseconds.
 pub(crate) fn now() -> u64 {
     with(|world| world.network.now)
 }
 
-/// Converts a duration to simulated time.
+/// Converts a duration to simulated time, which is counted in nanoseconds.
 pub(crate) fn nanoseconds(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Joins the family. None if that fails.
+/// Joins the family, and returns the pid. None if that fails.
 fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
     let joined = node.join(Wait::at_most(LONG));
     let parent = node.identity().parent.map_or(0, libos_ipc::Vmid::get);
@@ -265,10 +279,10 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
             _ if world.network.is_dead(own.place) => None,
             Ok(pid) => {
                 let pid = pid.get();
-                if own.is_leader {
-                    world.checks.family.started(own.vmid, pid, 0, pid);
+                if own.is_first {
+                    world.checks.family.record_start(own.vmid, pid, 0, pid);
                 }
-                world.checks.family.joined(own.vmid, pid);
+                world.checks.family.record_join(own.vmid, pid);
                 let is_certain = world.checks.family.is_certain(own.vmid);
                 is_certain.then_some(pid)
             }
@@ -276,7 +290,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                 let family = &world.checks.family;
                 // Without its parent its time is limited.
                 let is_late = world.network.now - own.started_at > nanoseconds(START_LIMIT);
-                let has_parent = own.is_leader || family.is_certain(parent);
+                let has_parent = own.is_first || family.is_certain(parent);
                 let is_cut_off = error == Error::CutOff && world.faults().may_overrun();
                 // The process has no heir to turn to before it has joined.
                 let succession = &world.checks.succession;
@@ -284,9 +298,9 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                 let has_waited = world.network.now - own.started_at > nanoseconds(SUCCESSION_LIMIT);
                 let is_late_leader = has_waited && world.faults().may_overrun();
                 let is_leader_gone = error == Error::LeaderGone
-                    && (succession.has_ended_since(own.made)
+                    && (succession.has_ended_since(own.made_at)
                         || succession.may_be_gone(family)
-                        || is_late_leader && world.plan.follows());
+                        || is_late_leader && world.plan.has_heirs());
                 let may_fail = !has_parent && is_late
                     || is_cut_off
                     || is_leader_gone
@@ -297,7 +311,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                 }
                 if is_cut_off {
                     // The leader gives it up when its streams end.
-                    world.loses_leader(own.vmid);
+                    world.record_leader_loss(own.vmid);
                 }
                 None
             }
@@ -305,9 +319,9 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
     })
 }
 
-/// Checks that the leader's tables are shared as their quotas promise.
-pub(crate) fn fair(shares: bool) -> Result<(), String> {
-    if shares {
+/// Checks that the leader's tables are shared as their quotas demand.
+pub(crate) fn check_shares(shares_fit: bool) -> Result<(), String> {
+    if shares_fit {
         Ok(())
     } else {
         Err("the charges of the members do not fit the tables".into())
@@ -315,8 +329,8 @@ pub(crate) fn fair(shares: bool) -> Result<(), String> {
 }
 
 /// Checks the invariants of the leader's tables.
-pub(crate) fn sound(check_invariants: bool) -> Result<(), String> {
-    if check_invariants {
+pub(crate) fn check_invariants(invariants_hold: bool) -> Result<(), String> {
+    if invariants_hold {
         return Ok(());
     }
     Err("the leader's tables don't hold together".to_owned())

@@ -13,10 +13,10 @@ use super::world::{paused_until, with};
 
 /// The stack of a coroutine, in words of 8 bytes.
 const STACK: usize = 0x8000;
-/// The greatest number of scheduling steps in a run.
+/// The greatest number of turns in a run. In a turn one coroutine runs until it would wait.
 const MAX_TURNS: usize = 200_000;
-/// The longest simulated time of a step, in nanoseconds.
-const TURN: u64 = 4_000;
+/// The longest simulated time of a turn, in nanoseconds.
+const LONGEST_TURN: u64 = 4_000;
 
 type Coroutine<'a> = Generator<'a, (), ()>;
 
@@ -40,6 +40,7 @@ struct Task {
     place: usize,
     /// The coroutine passes the events on to its threads itself.
     has_threads: bool,
+    /// The time in nanoseconds until which it waits at most.
     until: u64,
     turns: usize,
 }
@@ -55,14 +56,14 @@ impl Task {
         }
     }
 
-    fn of(birth: NewProcess) -> Task {
-        let (vmid, number) = (birth.identity.vmid.get(), birth.number);
+    fn of(new_process: NewProcess) -> Task {
+        let (vmid, number) = (new_process.identity.vmid.get(), new_process.number);
         let (place, has_threads) = with(|world| {
             let place = world.network.join(vmid, true);
             (place, world.plan.has_threads(number))
         });
         Task::new(place, has_threads, move || {
-            process::live(&birth, place, has_threads);
+            process::run(&new_process, place, has_threads);
         })
     }
 }
@@ -72,7 +73,7 @@ pub(crate) fn run_all(first: NewProcess, has_hostile: bool) {
     let mut tasks = vec![Task::of(first)];
     if has_hostile {
         let place = with(|world| world.network.join(hostile::VMID, false));
-        tasks.push(Task::new(place, false, move || hostile::live(place)));
+        tasks.push(Task::new(place, false, move || hostile::run(place)));
     }
     for turn in 0.. {
         let Some(at) = next(&tasks, turn) else { break };
@@ -101,16 +102,15 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
         if tasks.is_empty() || world.violation.is_some() {
             return None;
         }
-        // A coroutine that only polls (which is no violation) gets there as well.
-        let slower = 1;
-        let spent = world.network.rng.u64(..TURN) * slower;
+        // Each turn takes some time, so that a coroutine that only polls reaches its time limit, too.
+        let spent = world.network.rng.u64(..LONGEST_TURN);
         let now = world.network.now + spent;
         world.network.advance(now);
         world.handle_lapses();
         loop {
             let network = &mut world.network;
             let can_go_on = |network: &Network, task: &Task| {
-                let is_due = task.until <= network.now || network.is_stirred(task.place);
+                let is_due = task.until <= network.now || network.is_changed(task.place);
                 is_due && network.stopped(task.place).is_none()
             };
             let able = tasks.iter().filter(|task| can_go_on(network, task));
@@ -150,18 +150,18 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
     })
 }
 
-/// Runs a process's threads, and `server` if it is given, until all are done. To be called within
-/// the process's own coroutine.
+/// Runs a process's threads until all are done. To be called within the process's own coroutine.
 pub(crate) fn run_threads(place: usize, bodies: Vec<Box<dyn FnOnce() + Send + '_>>) {
     struct Thread<'a> {
         coroutine: Coroutine<'a>,
         until: u64,
-        is_stirred: bool,
+        /// The state of the process has changed since the thread last ran.
+        is_changed: bool,
     }
     let thread = |body| Thread {
         coroutine: Gn::<()>::new_opt(STACK, body),
         until: 0,
-        is_stirred: true,
+        is_changed: true,
     };
     let mut threads: Vec<_> = bodies.into_iter().map(thread).collect();
     loop {
@@ -169,12 +169,12 @@ pub(crate) fn run_threads(place: usize, bodies: Vec<Box<dyn FnOnce() + Send + '_
             super::world::pause(Some(until));
         }
         let (able, until) = with(|world| {
-            let is_stirred = world.network.take_changed(place);
+            let is_changed = world.network.take_changed(place);
             for thread in &mut threads {
-                thread.is_stirred |= is_stirred;
+                thread.is_changed |= is_changed;
             }
             let now = world.network.now;
-            let able = |thread: &Thread<'_>| thread.is_stirred || thread.until <= now;
+            let able = |thread: &Thread<'_>| thread.is_changed || thread.until <= now;
             let count = threads.iter().filter(|thread| able(thread)).count();
             let until = threads.iter().map(|thread| thread.until).min();
             if count == 0 {
@@ -192,7 +192,7 @@ pub(crate) fn run_threads(place: usize, bodies: Vec<Box<dyn FnOnce() + Send + '_
             continue;
         };
         let thread = &mut threads[at];
-        thread.is_stirred = false;
+        thread.is_changed = false;
         thread.coroutine.resume();
         thread.until = paused_until();
         if thread.coroutine.is_done() {

@@ -2,6 +2,7 @@
 
 use std::fmt::Arguments;
 
+/// The trace of one run.
 #[derive(Default)]
 pub(crate) struct Trace {
     hash: u64,

@@ -20,11 +20,12 @@ thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
 }
 
-/// A broken promise.
+/// A check that has failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
     /// The name of the check that found it.
     pub(crate) check: &'static str,
+    /// What the check has found, as text.
     pub(crate) what: String,
 }
 
@@ -49,17 +50,17 @@ pub(crate) struct World {
     pub(crate) ops: Option<Vec<u8>>,
     /// The processes to start.
     pub(crate) new_processes: Vec<NewProcess>,
-    /// The IDs that were handed over, and their receivers.
-    pub(crate) handed: Vec<(u32, libos_ipc::Id)>,
+    /// The IDs that were transferred_ids over, and their receivers.
+    pub(crate) transferred_ids: Vec<(u32, libos_ipc::Id)>,
     /// The number of processes started so far.
     pub(crate) started: usize,
     /// The first process has done its steps: no process starts anything new.
-    pub(crate) finish: bool,
+    pub(crate) is_finishing: bool,
     /// The VMID of the leader.
     pub(crate) leader: u32,
-    /// The place of the process that runs.
+    /// The place of the process that runs; `usize::MAX` while none does.
     pub(crate) running: usize,
-    /// The time until which the coroutine that pauses now waits at most.
+    /// The time in nanoseconds until which the coroutine that pauses now waits at most.
     paused_until: u64,
 }
 
@@ -72,12 +73,12 @@ pub(crate) fn with<T>(change: impl FnOnce(&mut World) -> T) -> T {
     })
 }
 
-/// Suspends the coroutine until an event at its place, or until the clock reaches `until`.
+/// Suspends the coroutine until an event at its place, or until the clock reaches `until` (in nanoseconds).
 pub(crate) fn pause(until: Option<u64>) {
     with(|world| world.paused_until = until.unwrap_or(u64::MAX));
     #[expect(
         deprecated,
-        reason = "a wait is far below where a scope could be handed down to"
+        reason = "a wait is far below where a scope could be transferred_ids down to"
     )]
     generator::yield_with(());
 }
@@ -98,9 +99,9 @@ pub(crate) fn begin(plan: Plan, network: Network, options: &Options) {
         violation: None,
         ops: options.records_ops.then(Vec::new),
         new_processes: Vec::new(),
-        handed: Vec::new(),
+        transferred_ids: Vec::new(),
         started: 0,
-        finish: false,
+        is_finishing: false,
         leader: 1,
         running: usize::MAX,
         paused_until: 0,
@@ -141,10 +142,10 @@ impl World {
     }
 
     /// Drops all certain facts about what the process held.
-    pub(crate) fn forget(&mut self, vmid: u32, had_given_back: bool) {
+    pub(crate) fn forget(&mut self, vmid: u32, has_released_all: bool) {
         let pid = self.checks.family.pid_of(vmid);
         self.checks.heartbeats.forget(vmid);
-        self.checks.forget(vmid, pid, had_given_back);
+        self.checks.forget(vmid, pid, has_released_all);
     }
 
     /// Records, when the time has advanced, that members which were cut off have lost what they had.
@@ -154,7 +155,7 @@ impl World {
             self.log(format_args!("v{vmid} must not use any more what it had"));
             self.forget(vmid, false);
         }
-        let outcome = self.checks.heartbeats.are_reported(now);
+        let outcome = self.checks.heartbeats.check_reports(now);
         self.check("heartbeats", outcome);
     }
 
@@ -185,7 +186,7 @@ impl World {
                     continue;
                 }
                 StreamEvent::Killed(vmid) => {
-                    self.is_killed(vmid);
+                    self.record_kill(vmid);
                     continue;
                 }
                 StreamEvent::Stopped(vmid, until) => {
@@ -193,13 +194,13 @@ impl World {
                     self.log(format_args!("v{vmid} is stopped for {span:?}"));
                     continue;
                 }
-                StreamEvent::Apart(one, other) => {
+                StreamEvent::HeirCut(one, other) => {
                     self.log(format_args!("streams between v{one} and v{other} end"));
                     continue;
                 }
                 StreamEvent::Closed(one, other) => {
                     self.log(format_args!("v{one} gives v{other} up"));
-                    let outcome = self.checks.false_disconnects.closed(one, other);
+                    let outcome = self.checks.false_disconnects.check_close(one, other);
                     self.check("false-disconnects", outcome);
                     // A member that closes its stream itself uses nothing any more.
                     let is_leader = one == self.leader;
@@ -217,26 +218,26 @@ impl World {
     }
 
     /// Records that the process was killed.
-    fn is_killed(&mut self, vmid: u32) {
+    fn record_kill(&mut self, vmid: u32) {
         let is_leader = vmid == self.leader;
-        let who = if is_leader { ", the leader," } else { "" };
-        self.log(format_args!("v{vmid}{who} is killed"));
+        let role = if is_leader { ", the leader," } else { "" };
+        self.log(format_args!("v{vmid}{role} is killed"));
         if is_leader {
-            self.leader_ends(vmid);
+            self.record_leader_end(vmid);
         }
         let family = &mut self.checks.family;
         if family.is_starting(vmid) {
-            family.failed(vmid);
+            family.record_failure(vmid);
         } else {
-            family.is_killed(vmid);
+            family.record_kill(vmid);
         }
         self.forget(vmid, false);
         self.checks.family.mark_dead(vmid);
-        self.checks.heartbeats.ends(vmid);
+        self.checks.heartbeats.record_end(vmid);
     }
 
     /// Records that the process has no leader any more.
-    pub(crate) fn loses_leader(&mut self, vmid: u32) {
+    pub(crate) fn record_leader_loss(&mut self, vmid: u32) {
         self.mark_dead(vmid, Loss::Closed);
     }
 
@@ -259,12 +260,12 @@ impl World {
     }
 
     /// Records that the leader dies, or has left.
-    pub(crate) fn leader_ends(&mut self, vmid: u32) {
+    pub(crate) fn record_leader_end(&mut self, vmid: u32) {
         let (heir, now) = (self.network.heir(), self.network.now);
         self.log(format_args!("the leader v{vmid} ends; its heir: {heir:?}"));
-        self.checks.succession.ended(vmid, heir, now);
+        self.checks.succession.record_leader_end(vmid, heir, now);
         self.checks.calls.leader_ended = Some(now);
-        self.checks.calls.leader_ends(now, &self.checks.family);
+        self.checks.calls.record_leader_end(now, &self.checks.family);
     }
 
     /// Returns true if the leader serves all members: its log takes bytes, and all have had the time to
@@ -272,11 +273,11 @@ impl World {
     pub(crate) fn is_led(&self) -> bool {
         let now = self.network.now;
         let may_be_lost = |then| now < then + nanoseconds(SUCCESSION_LIMIT);
-        !self.network.is_log_still() && !self.checks.calls.leader_ended.is_some_and(may_be_lost)
+        !self.network.is_log_blocked() && !self.checks.calls.leader_ended.is_some_and(may_be_lost)
     }
 
     /// Records that a process has applied an operation to tables of a leader, as the leader or as its heir.
-    pub(crate) fn has_applied(
+    pub(crate) fn record_op(
         &mut self,
         vmid: u32,
         place: usize,
@@ -292,50 +293,50 @@ impl World {
             self.log(format_args!("v{vmid} leads, in epoch {}", leader.epoch()));
             let is_dead = self.network.is_dead_or_gone(self.leader);
             let revealed = self.network.revealed_to_others(place);
-            self.network.is_led_by(place);
+            self.network.record_leader(place);
             let members = |vmid| Vmid::new(vmid).is_some_and(|vmid| leader.is_member(vmid));
             let numbers = self.checks.family.all().map(|process| process.vmid);
             let members = numbers.filter(|vmid| members(*vmid)).collect();
             let succession = &mut self.checks.succession;
-            let outcome = succession.leads(vmid, leader.epoch(), (self.leader, is_dead), members);
+            let outcome = succession.record_leader(vmid, leader.epoch(), (self.leader, is_dead), members);
             let before = std::mem::replace(&mut self.leader, vmid);
             self.check("leaders", outcome);
             let logged = self
                 .checks
                 .succession
-                .is_logged(before, leader.ops(), revealed);
+                .check_logged(before, leader.ops(), revealed);
             self.check("logged", logged);
         }
         let (number, digest) = (leader.ops(), leader.digest());
         if vmid == self.leader {
             self.network.applied = number;
             if let Op::Connected(member) = op {
-                self.checks.succession.joins(member.get());
+                self.checks.succession.record_member(member.get());
             }
-            self.checks.succession.applied(number, digest);
+            self.checks.succession.record_op(number, digest);
             // Others may get what that process had. It may live: a leader that leaves gives members up, too.
             if let Op::ReclaimLocks { owner, .. } = op
-                && self.plan.follows()
+                && self.plan.has_heirs()
             {
                 let owner = owner.get();
                 if self.checks.family.is_certain(owner)
                     && !self.network.is_cut(vmid, owner)
-                    && !self.network.are_parted(vmid, owner)
+                    && !self.network.is_heir_cut(vmid, owner)
                 {
-                    let outcome = self.checks.false_disconnects.closed(vmid, owner);
+                    let outcome = self.checks.false_disconnects.check_close(vmid, owner);
                     self.check("false-disconnects", outcome);
                 }
                 self.mark_dead(owner, Loss::Cut);
             }
         } else {
-            let outcome = self.checks.succession.replayed(vmid, number, digest);
+            let outcome = self.checks.succession.check_replica(vmid, number, digest);
             self.check("replicas", outcome);
         }
     }
 
     /// Records that a parent was notified of the death of a child which has not joined. With small tables the child may
     /// have had no room for a stream of the leader, which took that for its death.
-    pub(crate) fn died_at_start(&mut self, pid: libos_ipc::Id) {
+    pub(crate) fn record_death_at_start(&mut self, pid: libos_ipc::Id) {
         let child = self.checks.family.of_pid(pid).map(|child| child.vmid);
         let child = child.filter(|vmid| self.checks.family.is_starting(*vmid));
         if let Some(vmid) = child.filter(|_| self.has(Fault::Capacity)) {
@@ -349,15 +350,15 @@ impl World {
             self.log(format_args!("v{vmid} is dead for the family"));
             if self.plan.is_secure() && how != Loss::Closed {
                 let pid = self.checks.family.pid_of(vmid);
-                self.checks.values.is_cut_off(pid);
+                self.checks.values.record_cut_off(pid);
                 let heartbeats = &mut self.checks.heartbeats;
-                heartbeats.lost(vmid, self.network.now, how == Loss::Silent);
+                heartbeats.record_loss(vmid, self.network.now, how == Loss::Silent);
             } else {
                 self.forget(vmid, false);
             }
         } else {
             if how == Loss::Silent && self.checks.family.is_starting(vmid) {
-                self.checks.heartbeats.lost(vmid, self.network.now, true);
+                self.checks.heartbeats.record_loss(vmid, self.network.now, true);
             }
             // A process that has not joined may have open files, too.
             let now = self.checks.tick();

@@ -21,7 +21,8 @@ const GRACE: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) name: &'static str,
-    pub(crate) who: u32,
+    /// The VMID of the caller.
+    pub(crate) vmid: u32,
     /// The start of the call, in simulated time.
     pub(crate) began: u64,
     pub(crate) limit: Duration,
@@ -52,23 +53,23 @@ impl Calls {
     }
 
     /// Records that the leader has died, or begins to leave.
-    pub(crate) fn leader_ends(&mut self, now: u64, family: &Family) {
+    pub(crate) fn record_leader_end(&mut self, now: u64, family: &Family) {
         for process in family.all() {
             self.unled.entry(process.vmid).or_insert(now);
         }
     }
 
-    /// Records that a process follows a leader, which has ended meanwhile, too, if `has_ended`.
-    pub(crate) fn follows(&mut self, who: u32, has_ended: bool, now: u64) {
+    /// Records that a process knows of a new leader, which has ended meanwhile, too, if `has_ended`.
+    pub(crate) fn record_leader(&mut self, vmid: u32, has_ended: bool, now: u64) {
         if has_ended {
-            self.unled.insert(who, now);
+            self.unled.insert(vmid, now);
         } else {
-            self.unled.remove(&who);
+            self.unled.remove(&vmid);
         }
     }
 
     /// Checks that a call may end with this result now.
-    pub(crate) fn ended(
+    pub(crate) fn check_end(
         &self,
         call: &Call,
         error: Option<Error>,
@@ -78,7 +79,7 @@ impl Calls {
         let took = Duration::from_nanos(now - call.began);
         let is_secure = self.faults.has(Fault::Cut);
         let is_late = self.faults.are_late() || self.faults.may_break();
-        let process = family.get(call.who);
+        let process = family.get(call.vmid);
         // A request that is to be cancelled may have to wait for the next leader, as may one of a process that has lost its own.
         let has_lost_leader = process.is_some_and(|process| process.is_marked_dead);
         let outage = match self.leader_ended {
@@ -87,13 +88,13 @@ impl Calls {
             _ => Duration::ZERO,
         };
         if took > call.limit + GRACE + outage && !is_late {
-            return Err(format!("v{}'s {} took {took:?}", call.who, call.name));
+            return Err(format!("v{}'s {} took {took:?}", call.vmid, call.name));
         }
         let is_ending = process.is_some_and(|process| process.state == State::Ending);
         let is_tight = self.faults.has(Fault::Capacity);
-        let unled = self.unled.get(&call.who).copied().or(self.leader_ended);
+        let unled = self.unled.get(&call.vmid).copied().or(self.leader_ended);
         let has_waited = unled.is_some_and(|then| now >= then + nanoseconds(SUCCESSION_LIMIT));
-        let may_be = match error {
+        let is_allowed = match error {
             None => true,
             Some(Error::TimedOut) => call.limit < LONG && took >= call.limit,
             Some(Error::Interrupted) => call.was_interrupted,
@@ -117,14 +118,14 @@ impl Calls {
             Some(Error::CutOff) => is_secure && (is_ending || self.faults.may_overrun()),
             Some(_) => false,
         };
-        if may_be {
+        if is_allowed {
             return Ok(());
         }
         let Call {
-            name, who, limit, ..
+            name, vmid, limit, ..
         } = call;
         Err(format!(
-            "v{who}'s {name} ({limit:?} at most) says {error:?} after {took:?}"
+            "v{vmid}'s {name} ({limit:?} at most) says {error:?} after {took:?}"
         ))
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Exits {
 
 impl Exits {
     /// Records that a parent's embedder is notified of a death, and checks that this is its only notification.
-    pub(crate) fn reported(
+    pub(crate) fn record_report(
         &mut self,
         family: &Family,
         parent: u32,
@@ -33,7 +33,7 @@ impl Exits {
             // To a process that is ending or cut off, all others are dead.
             return Ok(());
         }
-        let child = as_it_ended(family, exit)?;
+        let child = check_exit_report(family, exit)?;
         if !self.reported.insert((child, parent)) {
             return Err(format!("v{parent} gets the report of {exit:?} twice"));
         }
@@ -41,13 +41,13 @@ impl Exits {
     }
 
     /// Records that a parent has reaped a child, and checks that no other parent has.
-    pub(crate) fn reaped(
+    pub(crate) fn record_reap(
         &mut self,
         family: &Family,
         parent: u32,
         exit: &ChildExit,
     ) -> Result<(), String> {
-        let child = as_it_ended(family, exit)?;
+        let child = check_exit_report(family, exit)?;
         let before = self.reaped.insert(child, parent);
         // The process may have died before another could know that it had reaped this child.
         let died = |vmid| {
@@ -63,21 +63,22 @@ impl Exits {
     }
 
     /// Records that a process that is cut off has reaped a child.
-    pub(crate) fn may_be_reaped_as(&mut self, family: &Family, exit: &ChildExit) {
-        self.may_be_reaped.extend(as_it_ended(family, exit));
+    pub(crate) fn record_uncertain_reap_of(&mut self, family: &Family, exit: &ChildExit) {
+        self.may_be_reaped.extend(check_exit_report(family, exit));
     }
 
     /// Records that a process that has ended meanwhile, or timed out, was about to reap this child.
-    pub(crate) fn may_be_reaped(&mut self, vmid: u32) {
+    pub(crate) fn record_uncertain_reap(&mut self, vmid: u32) {
         self.may_be_reaped.insert(vmid);
     }
 
     /// Records that a call of that process begins to wait for a child.
-    pub(crate) fn wait_begins(&mut self, vmid: u32) {
+    pub(crate) fn begin_wait(&mut self, vmid: u32) {
         *self.waiting.entry(vmid).or_default() += 1;
     }
 
-    pub(crate) fn wait_ends(&mut self, vmid: u32) {
+    /// Records that the call of that process has returned.
+    pub(crate) fn end_wait(&mut self, vmid: u32) {
         *self.waiting.entry(vmid).or_default() -= 1;
     }
 
@@ -88,7 +89,7 @@ impl Exits {
     }
 
     /// Checks at the end of the run that all processes are reaped.
-    pub(crate) fn all_reaped(&self, family: &Family) -> Result<(), String> {
+    pub(crate) fn check_all_reaped(&self, family: &Family) -> Result<(), String> {
         let missing = family.all().find(|process| {
             // A process that has not joined when its parent ends is abandoned.
             let counts =
@@ -109,7 +110,7 @@ impl Exits {
 }
 
 /// Returns the VMID of the child, and checks its exit report.
-fn as_it_ended(family: &Family, exit: &ChildExit) -> Result<u32, String> {
+fn check_exit_report(family: &Family, exit: &ChildExit) -> Result<u32, String> {
     let end = (exit.code, exit.signal);
     let ended = |process: &&Process| process.pid == exit.pid.get() && process.ends.contains(&end);
     // The leader frees the pid of a child before the call that reaps it returns, so another process may

@@ -8,9 +8,10 @@ use libos_ipc::{Refusal, Statistics};
 use super::super::faults::{Fault, Faults};
 
 pub(crate) struct FalseDisconnects {
+    /// A member may close a connection, without a fault of its peer.
     pub(crate) may_close: bool,
     has_hostile: bool,
-    /// Leaders write logs.
+    /// A leader may write a log to its heir.
     may_be_log: bool,
 }
 
@@ -24,7 +25,8 @@ impl FalseDisconnects {
         }
     }
 
-    pub(crate) fn closed(&self, one: u32, other: u32) -> Result<(), String> {
+    /// Checks that a process may close its connection with another, neither of which is ending.
+    pub(crate) fn check_close(&self, one: u32, other: u32) -> Result<(), String> {
         if self.may_close {
             return Ok(());
         }
@@ -32,7 +34,7 @@ impl FalseDisconnects {
     }
 
     /// Checks the reasons for which a member has refused peers.
-    pub(crate) fn refused(&self, who: u32, statistics: &Statistics) -> Result<(), String> {
+    pub(crate) fn check_refusals(&self, vmid: u32, statistics: &Statistics) -> Result<(), String> {
         if self.has_hostile {
             return Ok(());
         }
@@ -55,7 +57,7 @@ impl FalseDisconnects {
             .chain(faults)
             .find(|fault| statistics.refused(*fault) > 0)
         {
-            Some(fault) => Err(format!("v{who} has refused a process: {fault}")),
+            Some(fault) => Err(format!("v{vmid} has refused a process: {fault}")),
             None => Ok(()),
         }
     }

@@ -35,7 +35,7 @@ pub(crate) struct Process {
 }
 
 /// The signal of a process that died without an exit report.
-pub(crate) const SIGPWR: u32 = 30;
+pub(crate) use libos_ipc::leader::SIGPWR;
 
 #[derive(Default)]
 pub(crate) struct Family {
@@ -44,7 +44,8 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    pub(crate) fn started(&mut self, vmid: u32, pid: Id, parent: u32, group: Id) {
+    /// Records that the parent has announced the process to the leader, in that group.
+    pub(crate) fn record_start(&mut self, vmid: u32, pid: Id, parent: u32, group: Id) {
         let process = Process {
             vmid,
             pid,
@@ -78,7 +79,8 @@ impl Family {
         self.processes.values()
     }
 
-    pub(crate) fn joined(&mut self, vmid: u32, pid: Id) {
+    /// Records that the process has joined.
+    pub(crate) fn record_join(&mut self, vmid: u32, pid: Id) {
         self.by_pid.insert(pid, vmid);
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.pid = pid;
@@ -96,15 +98,16 @@ impl Family {
         }
     }
 
-    pub(crate) fn failed(&mut self, vmid: u32) {
+    /// Records that the process could not be started, or could not join.
+    pub(crate) fn record_failure(&mut self, vmid: u32) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.state = State::Failed;
             process.ends.push((0, SIGPWR));
         }
     }
 
-    /// Records that the process begins to end, in this way.
-    pub(crate) fn ends(&mut self, vmid: u32, end: (u32, u32)) {
+    /// Records that the process begins to end, with that code and signal.
+    pub(crate) fn record_end(&mut self, vmid: u32, end: (u32, u32)) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.state = State::Ending;
             process.ends.push(end);
@@ -112,7 +115,7 @@ impl Family {
     }
 
     /// Records that the process dies without an exit report, or has ended before.
-    pub(crate) fn is_killed(&mut self, vmid: u32) {
+    pub(crate) fn record_kill(&mut self, vmid: u32) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.state = State::Ending;
             if !process.has_exited {
@@ -122,7 +125,7 @@ impl Family {
     }
 
     /// Records that the process has reported how it ends, and that the leader has confirmed it.
-    pub(crate) fn has_exited(&mut self, vmid: u32) {
+    pub(crate) fn record_exit(&mut self, vmid: u32) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.has_exited = true;
         }
@@ -150,14 +153,15 @@ impl Family {
     }
 
     /// Records that the parent of the process takes it for dead.
-    pub(crate) fn may_have_died(&mut self, pid: Id) {
+    pub(crate) fn record_possible_death(&mut self, pid: Id) {
         let vmid = self.by_pid.get(&pid);
         if let Some(process) = vmid.and_then(|vmid| self.processes.get_mut(vmid)) {
             process.ends.push((0, SIGPWR));
         }
     }
 
-    pub(crate) fn in_group(&mut self, vmid: u32, group: Id) {
+    /// Records that the process is in that group.
+    pub(crate) fn record_group(&mut self, vmid: u32, group: Id) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.group = group;
             process.is_group_known = true;
@@ -165,7 +169,7 @@ impl Family {
     }
 
     /// Records that the process may be in another group than the known one.
-    pub(crate) fn may_change_group(&mut self, vmid: u32) {
+    pub(crate) fn record_group_change(&mut self, vmid: u32) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.is_group_known = false;
         }

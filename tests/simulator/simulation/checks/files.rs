@@ -13,7 +13,22 @@ use super::holders::Holders;
 pub(crate) const BYTES: usize = 6;
 
 /// The locks of a file, those of `flock` separate from the others.
-pub(crate) type Space = (bool, usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Space {
+    pub(crate) is_flock: bool,
+    /// The number of the file.
+    pub(crate) file: usize,
+}
+
+impl Space {
+    /// Returns the space of the record locks of a file, and those of its open files.
+    pub(crate) fn fcntl(file: usize) -> Space {
+        Space {
+            is_flock: false,
+            file,
+        }
+    }
+}
 
 /// The owner of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,29 +57,29 @@ impl Claim {
     }
 }
 
-/// A claim, and the time until which it may have been held.
-struct Span {
+/// A claim, and the tick until which it may have been held, or may have waited.
+struct TimedClaim {
     claim: Claim,
-    to: u64,
+    until: u64,
 }
 
 /// For each byte, whether it is locked, and whether for writing.
 type Held = [Option<bool>; BYTES];
 
-/// The time for which a lock may survive, at a leader that has ended or is cut off, in steps.
-const SEEN_LATE: u64 = 1_000;
+/// The time for which the leader may keep a lock of a process that has ended or is cut off, in ticks.
+const SURVIVAL_LIMIT: u64 = 1_000;
 
 #[derive(Default)]
 pub(crate) struct Files {
     /// The bytes that each owner holds for certain, by space, and whether for writing.
     held: BTreeMap<(Space, Owner), Held>,
     /// The locks that may be held.
-    maybe: Vec<Span>,
+    maybe: Vec<TimedClaim>,
     /// The requests that wait.
-    waits: Vec<Span>,
+    waits: Vec<TimedClaim>,
     /// A process got a lock while another thread of it waited. That may close a cycle, although no
     /// request of it waits for the lock. The kernel does not detect that cycle either (`fcntl(2)`).
-    may_have_closed: bool,
+    may_have_closed_cycle: bool,
     /// The calls that release locks of an owner: those of a process that release all its record locks, and
     /// those of any process that may release a lock of an open file.
     clears: BTreeMap<Owner, Clears>,
@@ -80,37 +95,37 @@ pub(crate) struct Files {
 #[derive(Default)]
 struct Clears {
     under_way: usize,
-    /// The time at which the last of them returned.
+    /// The tick at which the last of them returned.
     returned: u64,
 }
 
 impl Files {
     /// Records that a lock is requested.
-    pub(crate) fn asks(&mut self, claim: &Claim, waits: bool) {
-        let span = || Span {
+    pub(crate) fn record_request(&mut self, claim: &Claim, waits: bool) {
+        let timed = || TimedClaim {
             claim: claim.clone(),
-            to: u64::MAX,
+            until: u64::MAX,
         };
-        self.maybe.push(span());
+        self.maybe.push(timed());
         if waits {
-            self.waits.push(span());
+            self.waits.push(timed());
         }
     }
 
-    /// Records that the answer of the request has arrived. If the process is cut off, the request may still wait at the
+    /// Records that the answer to the request has arrived. If the process is cut off, the request may still wait at the
     /// leader.
-    pub(crate) fn answered(&mut self, asked: &Claim, now: u64, is_certain: bool) {
-        let until = if is_certain { now } else { now + SEEN_LATE };
+    pub(crate) fn record_answer(&mut self, asked: &Claim, now: u64, is_certain: bool) {
+        let until = if is_certain { now } else { now + SURVIVAL_LIMIT };
         let is_it = |claim: &Claim| claim.owner == asked.owner && claim.space == asked.space;
-        for span in self.waits.iter_mut().filter(|span| is_it(&span.claim)) {
-            span.to = span.to.min(until);
+        for timed in self.waits.iter_mut().filter(|timed| is_it(&timed.claim)) {
+            timed.until = timed.until.min(until);
         }
     }
 
     /// Records that the lock was granted, after a request at `began`, and checks that no conflicting lock is held.
-    pub(crate) fn given(&mut self, claim: &Claim, began: u64) -> Result<(), String> {
-        let waits = |span: &Span| span.claim.owner == claim.owner && span.to == u64::MAX;
-        self.may_have_closed |= self.waits.iter().any(waits);
+    pub(crate) fn record_grant(&mut self, claim: &Claim, began: u64) -> Result<(), String> {
+        let waits = |timed: &TimedClaim| timed.claim.owner == claim.owner && timed.until == u64::MAX;
+        self.may_have_closed_cycle |= self.waits.iter().any(waits);
         if self.may_be_cleared(claim.owner, began) {
             return Ok(());
         }
@@ -132,7 +147,7 @@ impl Files {
 
     /// Checks the fencing number of an owner, which got the lock after a request at `began` and has not released it
     /// since.
-    pub(crate) fn fenced(&mut self, claim: &Claim, began: u64, number: u64) -> Result<(), String> {
+    pub(crate) fn check_fencing_number(&mut self, claim: &Claim, began: u64, number: u64) -> Result<(), String> {
         if self.may_be_cleared(claim.owner, began) {
             return Ok(());
         }
@@ -147,19 +162,19 @@ impl Files {
     }
 
     /// Records that the bytes are about to be unlocked.
-    pub(crate) fn clear(&mut self, space: Space, owner: Owner, bytes: Range<usize>) {
+    pub(crate) fn begin_unlock(&mut self, space: Space, owner: Owner, bytes: Range<usize>) {
         if let Some(own) = self.held.get_mut(&(space, owner)) {
             own[bytes].fill(None);
         }
     }
 
     /// Records that the bytes were unlocked: they are not held any more.
-    pub(crate) fn cleared(&mut self, space: Space, owner: Owner, bytes: &Range<usize>, now: u64) {
-        for span in &mut self.maybe {
-            let claim = &span.claim;
+    pub(crate) fn end_unlock(&mut self, space: Space, owner: Owner, bytes: &Range<usize>, now: u64) {
+        for timed in &mut self.maybe {
+            let claim = &timed.claim;
             let is_whole = bytes.start <= claim.bytes.start && claim.bytes.end <= bytes.end;
             if claim.space == space && claim.owner == owner && is_whole {
-                span.to = span.to.min(now);
+                timed.until = timed.until.min(now);
             }
         }
     }
@@ -173,27 +188,27 @@ impl Files {
             }
         }
         self.held.retain(|(_, of), _| !gone.contains(of));
-        for span in self.maybe.iter_mut().chain(&mut self.waits) {
-            if gone.contains(&span.claim.owner) && span.to == u64::MAX {
-                span.to = now + SEEN_LATE;
+        for timed in self.maybe.iter_mut().chain(&mut self.waits) {
+            if gone.contains(&timed.claim.owner) && timed.until == u64::MAX {
+                timed.until = now + SURVIVAL_LIMIT;
             }
         }
     }
 
     /// Records that the process is about to close an open file: unless another process holds it, its locks are free.
-    pub(crate) fn closes(&mut self, vmid: u32, handle: u64) {
-        self.holders.closes(vmid, handle);
+    pub(crate) fn begin_close(&mut self, vmid: u32, handle: u64) {
+        self.holders.remove_holder(vmid, handle);
         if !self.holders.is_held(handle) {
             self.held.retain(|(_, of), _| *of != Owner::Handle(handle));
         }
     }
 
     /// Records that the open file was closed: the locks of its last holder are free now.
-    pub(crate) fn closed(&mut self, handle: u64, now: u64) {
+    pub(crate) fn end_close(&mut self, handle: u64, now: u64) {
         if !self.holders.is_held(handle) && self.holders.is_sure(handle) {
-            for span in &mut self.maybe {
-                if span.claim.owner == Owner::Handle(handle) {
-                    span.to = span.to.min(now);
+            for timed in &mut self.maybe {
+                if timed.claim.owner == Owner::Handle(handle) {
+                    timed.until = timed.until.min(now);
                 }
             }
         }
@@ -201,37 +216,37 @@ impl Files {
 
     /// Checks the refusal of a lock that does not wait, after a request at `began`: a conflicting lock may be held.
     /// Only `flock` locks, which are for whole files, are known well enough for this check.
-    pub(crate) fn refused(&self, claim: &Claim, began: u64) -> Result<(), String> {
+    pub(crate) fn check_refusal(&self, claim: &Claim, began: u64) -> Result<(), String> {
         let is_lost =
             |owner| matches!(owner, Owner::Handle(handle) if !self.holders.is_sure(handle));
         let mut all = self.maybe.iter();
-        let is_right = all.any(|span| {
-            span.claim.conflicts_with(claim) && (span.to >= began || is_lost(span.claim.owner))
+        let is_right = all.any(|timed| {
+            timed.claim.conflicts_with(claim) && (timed.until >= began || is_lost(timed.claim.owner))
         });
-        if is_right || !claim.space.0 {
+        if is_right || !claim.space.is_flock {
             return Ok(());
         }
         Err(format!("{claim:?} was refused, and no lock conflicts"))
     }
 
     /// Records that the process begins to release all its record locks.
-    pub(crate) fn clear_begins(&mut self, vmid: u32) {
+    pub(crate) fn begin_clear(&mut self, vmid: u32) {
         self.held.retain(|(_, of), _| *of != Owner::Process(vmid));
-        self.release_begins(Owner::Process(vmid));
+        self.begin_release(Owner::Process(vmid));
     }
 
     /// Records that a call begins that may release locks of the owner.
-    pub(crate) fn release_begins(&mut self, owner: Owner) {
+    pub(crate) fn begin_release(&mut self, owner: Owner) {
         self.clears.entry(owner).or_default().under_way += 1;
     }
 
     /// Records that the call that may release locks of the owner was done, and releases nothing more.
-    pub(crate) fn release_done(&mut self, owner: Owner) {
+    pub(crate) fn end_release(&mut self, owner: Owner) {
         self.clears.entry(owner).or_default().under_way -= 1;
     }
 
-    /// That call has returned.
-    pub(crate) fn release_returned(&mut self, owner: Owner, now: u64) {
+    /// Records that the call has returned.
+    pub(crate) fn record_release_return(&mut self, owner: Owner, now: u64) {
         self.clears.entry(owner).or_default().returned = now;
     }
 
@@ -243,19 +258,19 @@ impl Files {
 
     /// Returns true if a request for `claim` that has waited since `began` may be in a cycle that
     /// is not detected.
-    pub(crate) fn is_undetected_cycle(&self, claim: &Claim, began: u64) -> bool {
-        self.may_have_closed && self.may_be_cycle(claim, began).is_ok()
+    pub(crate) fn may_be_undetected_cycle(&self, claim: &Claim, began: u64) -> bool {
+        self.may_have_closed_cycle && self.check_deadlock(claim, began).is_ok()
     }
 
     /// Checks that the request for `claim` at `began` may have closed a cycle.
-    pub(crate) fn may_be_cycle(&self, claim: &Claim, began: u64) -> Result<(), String> {
+    pub(crate) fn check_deadlock(&self, claim: &Claim, began: u64) -> Result<(), String> {
         let mut seen = vec![claim.owner];
         let mut ways = vec![claim];
         while let Some(way) = ways.pop() {
             let holders = self
                 .maybe
                 .iter()
-                .filter(|span| span.to >= began && span.claim.conflicts_with(way));
+                .filter(|timed| timed.until >= began && timed.claim.conflicts_with(way));
             for holder in holders {
                 let owner = holder.claim.owner;
                 if owner == claim.owner && way.owner != owner {
@@ -265,8 +280,8 @@ impl Files {
                     continue;
                 }
                 seen.push(owner);
-                let theirs = |span: &&Span| span.claim.owner == owner && span.to >= began;
-                ways.extend(self.waits.iter().filter(theirs).map(|span| &span.claim));
+                let theirs = |timed: &&TimedClaim| timed.claim.owner == owner && timed.until >= began;
+                ways.extend(self.waits.iter().filter(theirs).map(|timed| &timed.claim));
             }
         }
         Err(format!("EDEADLK for {claim:?}, and there is no cycle"))
@@ -279,7 +294,7 @@ mod tests {
 
     fn claim(vmid: u32) -> Claim {
         Claim {
-            space: (false, 0),
+            space: Space::fcntl(0),
             owner: Owner::Process(vmid),
             bytes: 0..2,
             write: true,
@@ -294,9 +309,9 @@ mod tests {
         });
         let mut files = Files::default();
         // Another process unlocks it, and its call is cut short.
-        files.release_begins(shared.owner);
-        assert_eq!(files.given(&shared, 1), Ok(()));
-        assert_eq!(files.given(&other, 2), Ok(()));
+        files.begin_release(shared.owner);
+        assert_eq!(files.record_grant(&shared, 1), Ok(()));
+        assert_eq!(files.record_grant(&other, 2), Ok(()));
     }
 
     #[test]
@@ -306,19 +321,19 @@ mod tests {
         // threads has its own.
         for is_next_first in [false, true] {
             let mut files = Files::default();
-            files.clear_begins(7);
+            files.begin_clear(7);
             if is_next_first {
-                assert_eq!(files.given(&claim(3), 2), Ok(()));
-                assert_eq!(files.given(&claim(7), 1), Ok(()));
+                assert_eq!(files.record_grant(&claim(3), 2), Ok(()));
+                assert_eq!(files.record_grant(&claim(7), 1), Ok(()));
             } else {
-                assert_eq!(files.given(&claim(7), 1), Ok(()));
-                assert_eq!(files.given(&claim(3), 2), Ok(()));
+                assert_eq!(files.record_grant(&claim(7), 1), Ok(()));
+                assert_eq!(files.record_grant(&claim(3), 2), Ok(()));
             }
-            files.release_done(Owner::Process(7));
-            files.release_returned(Owner::Process(7), 4);
-            assert_eq!(files.given(&claim(7), 3), Ok(()), "it was asked for before");
+            files.end_release(Owner::Process(7));
+            files.record_release_return(Owner::Process(7), 4);
+            assert_eq!(files.record_grant(&claim(7), 3), Ok(()), "it was asked for before");
             assert!(
-                files.given(&claim(7), 5).is_err(),
+                files.record_grant(&claim(7), 5).is_err(),
                 "nobody has dropped this one"
             );
         }

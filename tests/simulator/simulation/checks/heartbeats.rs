@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::plan::SILENCE_LIMIT;
+use super::super::process::nanoseconds;
 use super::calls::Call;
 
 /// The calls that give a process something.
@@ -20,7 +21,7 @@ const GRANTS: [&str; 5] = [
 /// The calls that the leader answers whatever the process does that was cut off.
 const LOOK_UPS: [&str; 3] = ["owner_of", "alloc_range", "new_vmid"];
 /// The time in which such a call ends, and a notification comes.
-const SOON: Duration = Duration::from_secs(1);
+const PROMPT_LIMIT: Duration = Duration::from_secs(1);
 
 /// A member that the leader has lost.
 struct Lost {
@@ -41,7 +42,7 @@ pub(crate) struct Heartbeats {
 
 impl Heartbeats {
     /// Records that the leader has lost the member. `is_silent`: the member sees no end of its streams.
-    pub(crate) fn lost(&mut self, vmid: u32, now: u64, is_silent: bool) {
+    pub(crate) fn record_loss(&mut self, vmid: u32, now: u64, is_silent: bool) {
         let until = now + nanoseconds(SILENCE_LIMIT);
         self.lost.insert(vmid, Lost { until, is_silent });
     }
@@ -66,18 +67,18 @@ impl Heartbeats {
     }
 
     /// Records that the process has begun to end, so it may know nothing.
-    pub(crate) fn ends(&mut self, vmid: u32) {
+    pub(crate) fn record_end(&mut self, vmid: u32) {
         self.lost.remove(&vmid);
         self.lapsed.remove(&vmid);
     }
 
     /// Records that the library OS is notified that its process is cut off, and checks that this is its only
-    /// notification. `may_be`: the process is cut off, or a fault delays heartbeats.
-    pub(crate) fn reported(&mut self, vmid: u32, may_be: bool) -> Result<(), String> {
+    /// notification. `may_be_cut_off`: the process is cut off, or a fault delays heartbeats.
+    pub(crate) fn record_report(&mut self, vmid: u32, may_be_cut_off: bool) -> Result<(), String> {
         if !self.reported.insert(vmid) {
             return Err(format!("v{vmid} is notified twice that it is cut off"));
         }
-        if may_be {
+        if may_be_cut_off {
             return Ok(());
         }
         Err(format!(
@@ -86,9 +87,9 @@ impl Heartbeats {
     }
 
     /// Checks that each member whose time is over was notified.
-    pub(crate) fn are_reported(&self, now: u64) -> Result<(), String> {
+    pub(crate) fn check_reports(&self, now: u64) -> Result<(), String> {
         let late = self.lapsed.iter().find(|(vmid, lost)| {
-            let is_over = lost.until + nanoseconds(SOON) < now;
+            let is_over = lost.until + nanoseconds(PROMPT_LIMIT) < now;
             lost.is_silent && is_over && !self.reported.contains(vmid)
         });
         match late {
@@ -98,22 +99,18 @@ impl Heartbeats {
     }
 
     /// Checks a call that has ended without an error.
-    pub(crate) fn succeeded(&self, call: &Call, now: u64, is_prompt: bool) -> Result<(), String> {
+    pub(crate) fn check_success(&self, call: &Call, now: u64, is_prompt: bool) -> Result<(), String> {
         let Call {
-            name, who, began, ..
+            name, vmid, began, ..
         } = *call;
         let is_over = |lost: &Lost| lost.until < began;
-        if GRANTS.contains(&name) && self.lapsed.get(&who).is_some_and(is_over) {
-            return Err(format!("v{who}'s {name} succeeds after its time is over"));
+        if GRANTS.contains(&name) && self.lapsed.get(&vmid).is_some_and(is_over) {
+            return Err(format!("v{vmid}'s {name} succeeds after its time is over"));
         }
-        if is_prompt && LOOK_UPS.contains(&name) && now - began > nanoseconds(SOON) {
+        if is_prompt && LOOK_UPS.contains(&name) && now - began > nanoseconds(PROMPT_LIMIT) {
             let took = Duration::from_nanos(now - began);
-            return Err(format!("v{who}'s {name} takes {took:?}"));
+            return Err(format!("v{vmid}'s {name} takes {took:?}"));
         }
         Ok(())
     }
-}
-
-fn nanoseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

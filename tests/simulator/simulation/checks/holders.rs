@@ -25,7 +25,7 @@ fn file_of(handle: u64) -> usize {
 
 impl Holders {
     /// Returns an open file of the process that no other call uses: one that it holds, or a new
-    /// one. [`Holders::done`] releases it.
+    /// one. [`Holders::release`] releases it.
     pub(crate) fn take(&mut self, vmid: u32, file: usize, choice: usize) -> Option<u64> {
         let mut all: Vec<u64> = self.of(vmid, file).collect();
         if all.len() < OPENED {
@@ -38,7 +38,7 @@ impl Holders {
         self.busy.insert(handle).then_some(handle)
     }
 
-    pub(crate) fn done(&mut self, handle: u64) {
+    pub(crate) fn release(&mut self, handle: u64) {
         self.busy.remove(&handle);
     }
 
@@ -60,28 +60,28 @@ impl Holders {
         !self.unsure.contains(&handle)
     }
 
-    pub(crate) fn is_unsure(&mut self, handle: u64) {
+    pub(crate) fn mark_unsure(&mut self, handle: u64) {
         self.unsure.insert(handle);
     }
 
     /// Records that the process holds the open file from now on.
-    pub(crate) fn has(&mut self, vmid: u32, handle: u64) {
+    pub(crate) fn add_holder(&mut self, vmid: u32, handle: u64) {
         self.had.entry(handle).or_default().insert(vmid);
     }
 
     /// Records that the process is about to close the open file.
-    pub(crate) fn closes(&mut self, vmid: u32, handle: u64) {
+    pub(crate) fn remove_holder(&mut self, vmid: u32, handle: u64) {
         if let Some(had) = self.had.get_mut(&handle) {
             had.remove(&vmid);
         }
     }
 
-    pub(crate) fn sends(&mut self, to: u32, handle: u64) {
+    pub(crate) fn record_transfer(&mut self, to: u32, handle: u64) {
         self.sent.push((to, handle));
     }
 
     /// Returns a descriptor that is under way to the process and that no other call uses.
-    pub(crate) fn next_sent(&mut self, to: u32) -> Option<u64> {
+    pub(crate) fn next_transfer(&mut self, to: u32) -> Option<u64> {
         let (sent, busy) = (&mut self.sent, &mut self.busy);
         let at = sent
             .iter()
@@ -92,7 +92,7 @@ impl Holders {
     }
 
     /// Records that the descriptor could not be sent.
-    pub(crate) fn takes_back(&mut self, to: u32, handle: u64) {
+    pub(crate) fn withdraw_transfer(&mut self, to: u32, handle: u64) {
         let at = self.sent.iter().position(|sent| *sent == (to, handle));
         if let Some(at) = at {
             self.sent.remove(at);

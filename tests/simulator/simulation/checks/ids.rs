@@ -15,19 +15,19 @@ use super::family::{Family, State};
 /// way that may change its owner.
 #[derive(Default)]
 pub(crate) struct Ids {
-    /// The owner of an ID, and since when that is certain.
+    /// The owner of an ID, and the tick since when that is certain.
     owners: BTreeMap<Id, (u32, u64)>,
     /// The ranges that their owners may release.
     ranges: BTreeMap<Id, (IdRange, u32)>,
     /// The IDs in use, with their processes.
     taken: BTreeMap<Id, u32>,
-    /// The pids that were reaped.
+    /// The VMIDs of the processes that were reaped.
     reaped: BTreeSet<u32>,
 }
 
 impl Ids {
     /// Records that the leader has given this range to `owner`, and checks that the IDs were free.
-    pub(crate) fn allocated(&mut self, range: IdRange, owner: u32, now: u64) -> Result<(), String> {
+    pub(crate) fn record_range(&mut self, range: IdRange, owner: u32, now: u64) -> Result<(), String> {
         if range.start < 1 || range.end < range.start || range.end - range.start >= 32 {
             return Err(format!("v{owner} gets {range:?}"));
         }
@@ -66,7 +66,7 @@ impl Ids {
 
     /// Records the leader's answer that the ID of `from`'s range went to `to`, or stayed, and checks that the parts of the
     /// range had no other owner.
-    pub(crate) fn changed(
+    pub(crate) fn record_owner_change(
         &mut self,
         range: IdRange,
         id: Id,
@@ -80,14 +80,14 @@ impl Ids {
         ];
         for (start, end, owner) in parts {
             if let Some(owner) = owner.filter(|_| start <= end) {
-                self.allocated(IdRange { start, end }, owner, now)?;
+                self.record_range(IdRange { start, end }, owner, now)?;
             }
         }
         Ok(())
     }
 
     /// Checks the leader's answer to a look-up: the ID had this owner at some time since `asked`.
-    pub(crate) fn looked_up(&self, id: Id, owner: u32, asked: u64) -> Result<(), String> {
+    pub(crate) fn check_owner(&self, id: Id, owner: u32, asked: u64) -> Result<(), String> {
         match self.owners.get(&id) {
             Some((known, since)) if *since < asked && owner != *known => Err(format!(
                 "v{owner} is the reported owner of {id}, which v{known} owns"
@@ -97,7 +97,7 @@ impl Ids {
     }
 
     /// Records that a process allocates an ID, and checks that no other process has it.
-    pub(crate) fn taken(&mut self, id: Id, by: u32, now: u64) -> Result<(), String> {
+    pub(crate) fn record_allocation(&mut self, id: Id, by: u32, now: u64) -> Result<(), String> {
         if let Some(other) = self.taken.insert(id, by) {
             return Err(format!("v{by} takes {id}, which v{other} has taken"));
         }
@@ -110,26 +110,26 @@ impl Ids {
     }
 
     /// Returns an ID that this process has allocated.
-    pub(crate) fn taken_by(&self, by: u32, choice: usize) -> Option<Id> {
+    pub(crate) fn allocated_by(&self, by: u32, choice: usize) -> Option<Id> {
         let own = self.taken.iter().filter(|(_, of)| **of == by);
         let own: Vec<_> = own.map(|(id, _)| *id).collect();
         (!own.is_empty()).then(|| own[choice % own.len()])
     }
 
     /// Records that the ID is about to be released or transferred.
-    pub(crate) fn release(&mut self, id: Id) {
+    pub(crate) fn begin_release(&mut self, id: Id) {
         self.taken.remove(&id);
         self.owners.remove(&id);
     }
 
     /// Records that a parent has reaped the process.
-    pub(crate) fn reaped(&mut self, pid: Id, family: &Family) {
+    pub(crate) fn record_reap(&mut self, pid: Id, family: &Family) {
         let process = family.of_pid(pid);
         self.reaped.extend(process.map(|process| process.vmid));
     }
 
     /// Checks that the ID may be allocated.
-    pub(crate) fn is_no_pid(&self, id: Id, family: &Family, exits: &Exits) -> Result<(), String> {
+    pub(crate) fn check_no_pid(&self, id: Id, family: &Family, exits: &Exits) -> Result<(), String> {
         for process in family
             .all()
             .filter(|process| process.state != State::Failed)

@@ -3,8 +3,8 @@
 use libos_ipc::Id;
 use libos_ipc::wire::MetaCode;
 
-/// Returns the user of a pid. Its group is one more.
-pub(crate) fn user_of(pid: Id) -> u32 {
+/// Returns the user ID of a pid. The group ID is one more.
+pub(crate) fn uid_of(pid: Id) -> u32 {
     1000 + pid
 }
 
@@ -17,14 +17,16 @@ pub(crate) fn path_of(pid: Id, what: MetaCode) -> Option<String> {
     }
 }
 
-pub(crate) fn credentials(pid: Id, reported: (u32, u32)) -> Result<(), String> {
-    if reported == (user_of(pid), user_of(pid) + 1) {
+/// Checks the reported user and group ID of a pid.
+pub(crate) fn check_credentials(pid: Id, reported: (u32, u32)) -> Result<(), String> {
+    if reported == (uid_of(pid), uid_of(pid) + 1) {
         return Ok(());
     }
     Err(format!("the process entry of {pid} is {reported:?}"))
 }
 
-pub(crate) fn path(pid: Id, what: MetaCode, reported: Option<&[u8]>) -> Result<(), String> {
+/// Checks the reported path of a pid.
+pub(crate) fn check_path(pid: Id, what: MetaCode, reported: Option<&[u8]>) -> Result<(), String> {
     let path = path_of(pid, what);
     if reported == path.as_ref().map(String::as_bytes) {
         return Ok(());

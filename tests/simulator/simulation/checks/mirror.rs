@@ -12,17 +12,17 @@ use libos_ipc::leader::{
 use libos_ipc::store::Arena;
 use libos_ipc::testing::leader_capacities;
 
-use super::lineage::Lineage;
+use super::table_observer::TableObserver;
 use crate::simulation::op_log::OpLog;
 use crate::simulation::world::with;
 
 thread_local! {
-    /// Memory of mirrors that are gone: it is used again.
+    /// The memory of mirrors that were dropped, for reuse.
     static MEMORY: RefCell<Vec<Box<[MaybeUninit<u8>]>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Once in about so many operations the digest is also computed anew, to show that it is kept rightly. The digest itself
-/// chooses them, because few runs have as many operations.
+/// Once in about so many operations the digest is also computed anew, to check the one that is kept. The digest itself
+/// chooses the operations, because few runs have as many.
 const ANEW_EVERY: u64 = 1000;
 
 /// The image is loaded about once in so many operations, in two steps.
@@ -53,7 +53,7 @@ impl Drop for MirrorMemory {
 }
 
 /// The second leader.
-pub(crate) struct Mirror<'m>(Mutex<Replica<'m>>, Lineage);
+pub(crate) struct Mirror<'m>(Mutex<Replica<'m>>, TableObserver);
 
 struct Replica<'m> {
     leader: Leader<'m>,
@@ -67,7 +67,7 @@ struct Replica<'m> {
 }
 
 impl<'m> Mirror<'m> {
-    pub(crate) fn new(memory: &'m mut MirrorMemory, config: &Config, lineage: Lineage) -> Self {
+    pub(crate) fn new(memory: &'m mut MirrorMemory, config: &Config, table_observer: TableObserver) -> Self {
         let capacities = leader_capacities(config);
         let mut arena = Arena::new(&mut memory.0);
         let [leader, loading] = [(); 2].map(|()| {
@@ -83,7 +83,7 @@ impl<'m> Mirror<'m> {
             bytes: Box::new([0; LONGEST_OP]),
             log: records.then(|| OpLog::new(&capacities)),
         });
-        Mirror(replica, lineage)
+        Mirror(replica, table_observer)
     }
 }
 

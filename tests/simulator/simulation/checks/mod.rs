@@ -1,5 +1,7 @@
-//! One small check for each promise. A check knows the requests and the answers, but not how they
-//! came about. It leaves out what is uncertain, for instance about a process that is cut off.
+//! One small check for each guarantee. A check knows the requests and the answers, but not how they
+//! came about. A method `record_…` records an event, and checks that it may have happened if it returns a result;
+//! `begin_…` records that a call begins that may have an effect, and `check_…` checks only. Their times are ticks of
+//! [`Checks::tick`], if the simulated time is not named. It leaves out what is uncertain, for instance about a process that is cut off.
 
 mod calls;
 mod exits;
@@ -9,7 +11,7 @@ mod files;
 mod heartbeats;
 mod holders;
 mod ids;
-mod lineage;
+mod table_observer;
 mod metadata;
 mod mirror;
 mod order;
@@ -25,10 +27,10 @@ use libos_ipc::Id;
 pub(crate) use calls::{Call, LONG};
 pub(crate) use family::{SIGPWR, State};
 pub(crate) use files::{BYTES, Claim, Owner, Space};
-pub(crate) use lineage::Lineage;
-pub(crate) use metadata::{credentials, path, path_of, user_of};
+pub(crate) use table_observer::TableObserver;
+pub(crate) use metadata::{check_credentials, check_path, path_of, uid_of};
 pub(crate) use mirror::{Mirror, MirrorMemory};
-pub(crate) use pools::{bounds, left_over};
+pub(crate) use pools::{check_bounds, check_left_over};
 pub(crate) use primitives::PLACES;
 pub(crate) use signals::{FOREIGN, group_signal_of, signal_of};
 pub(crate) use values::{HANDLES, Stamp};
@@ -72,14 +74,14 @@ impl Checks {
         }
     }
 
-    /// Returns a moment later than all before.
+    /// Returns a time of the clock of the checks that is later than all before.
     pub(crate) fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
     }
 
     /// Drops all certain facts about what the process held.
-    pub(crate) fn forget(&mut self, vmid: u32, pid: Id, had_given_back: bool) {
+    pub(crate) fn forget(&mut self, vmid: u32, pid: Id, has_released_all: bool) {
         let now = self.tick();
         self.ids.forget_all_of(vmid);
         self.files.forget(vmid, now);
@@ -93,9 +95,9 @@ impl Checks {
         for child in starting {
             self.files.forget(child, now);
         }
-        if !had_given_back {
-            self.primitives.died();
-            self.values.died(pid, self.family.is_marked_dead(vmid));
+        if !has_released_all {
+            self.primitives.record_death();
+            self.values.record_death(pid, self.family.is_marked_dead(vmid));
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use libos_ipc::{Pools, Usage};
 
-fn all(pools: &Pools) -> [(&'static str, Usage); 17] {
+/// Returns the usage of each pool, with its name in messages.
+fn named_usages(pools: &Pools) -> [(&'static str, Usage); 17] {
     [
         ("peers", pools.peers),
         ("waiters", pools.waiters),
@@ -24,26 +25,27 @@ fn all(pools: &Pools) -> [(&'static str, Usage); 17] {
     ]
 }
 
-pub(crate) fn bounds(pools: &Pools) -> Result<(), String> {
-    let above = all(pools)
+/// Checks that no pool exceeds its limit.
+pub(crate) fn check_bounds(pools: &Pools) -> Result<(), String> {
+    let above = named_usages(pools)
         .into_iter()
-        .find(|(_, fill)| fill.peak > fill.limit || fill.now > fill.peak);
+        .find(|(_, usage)| usage.peak > usage.limit || usage.now > usage.peak);
     match above {
-        Some((name, fill)) => Err(format!("{name}: {fill:?}")),
+        Some((name, usage)) => Err(format!("{name}: {usage:?}")),
         None => Ok(()),
     }
 }
 
 /// Checks the leader's pools, but for those of `kept`. The leader opens its own handles once and keeps them to the
 /// end.
-pub(crate) fn left_over(pools: &Pools, kept: &[&str]) -> Result<(), String> {
-    let is_left = |(name, fill): &(&str, Usage)| match *name {
+pub(crate) fn check_left_over(pools: &Pools, kept: &[&str]) -> Result<(), String> {
+    let is_left = |(name, usage): &(&str, Usage)| match *name {
         "sync handles" => false,
         name if kept.contains(&name) => false,
-        _ => fill.now > 0,
+        _ => usage.now > 0,
     };
-    match all(pools).into_iter().find(is_left) {
-        Some((name, fill)) => Err(format!("{name}: {fill:?}")),
+    match named_usages(pools).into_iter().find(is_left) {
+        Some((name, usage)) => Err(format!("{name}: {usage:?}")),
         None => Ok(()),
     }
 }

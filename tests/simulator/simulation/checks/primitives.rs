@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::values::Who;
+use super::values::Caller;
 
 /// The permits of the semaphore. The barrier has as many parties, and the queue and the monitor have as much room.
 pub(crate) const PLACES: u32 = 2;
@@ -15,22 +15,26 @@ pub(crate) const PLACES: u32 = 2;
 pub(crate) struct Primitives {
     /// The leader keeps the values; else no process uses them.
     are_kept: bool,
+    /// A process has died.
     has_died: bool,
-    items: BTreeMap<u64, Who>,
+    /// The items, and the threads that pushed them.
+    items: BTreeMap<u64, Caller>,
     not_popped: BTreeSet<u64>,
-    last_popped: BTreeMap<Who, u64>,
+    last_popped: BTreeMap<Caller, u64>,
+    /// The threads that have a permit.
     inside: u32,
     /// The permits that could not be released.
     lost: u32,
     /// The threads inside of the monitor, and those that could not record that they have left.
     entered: u32,
     not_left: u32,
+    /// The arrivals at the barrier, and the number of times that it has opened.
     arrived: u32,
     opened: u32,
 }
 
 impl Primitives {
-    pub(crate) fn keep(&mut self) {
+    pub(crate) fn mark_kept(&mut self) {
         self.are_kept = true;
     }
 
@@ -38,7 +42,7 @@ impl Primitives {
         self.are_kept
     }
 
-    pub(crate) fn died(&mut self) {
+    pub(crate) fn record_death(&mut self) {
         self.has_died = true;
     }
 
@@ -52,25 +56,25 @@ impl Primitives {
     }
 
     /// Returns a new item for a thread to push.
-    pub(crate) fn item(&mut self, who: Who) -> u64 {
+    pub(crate) fn new_item(&mut self, caller: Caller) -> u64 {
         let item = self.items.len() as u64 + 1;
-        self.items.insert(item, who);
+        self.items.insert(item, caller);
         self.not_popped.insert(item);
         item
     }
 
     /// Records that the push has failed.
-    pub(crate) fn is_not_pushed(&mut self, item: u64) {
+    pub(crate) fn record_failed_push(&mut self, item: u64) {
         self.not_popped.remove(&item);
     }
 
     /// Checks `queues`.
-    pub(crate) fn popped(&mut self, item: u64) -> Result<(), String> {
-        let Some(who) = self.items.get(&item) else {
+    pub(crate) fn record_pop(&mut self, item: u64) -> Result<(), String> {
+        let Some(caller) = self.items.get(&item) else {
             return Err(format!("{item} is popped, and no process has pushed it"));
         };
         let was_left = self.not_popped.remove(&item);
-        let last = self.last_popped.insert(*who, item);
+        let last = self.last_popped.insert(*caller, item);
         let in_order = last.is_none_or(|last| last < item);
         self.check(was_left, || {
             format!("{item} is popped twice, or without a push")
@@ -79,14 +83,14 @@ impl Primitives {
     }
 
     /// Checks `queues` at the end.
-    pub(crate) fn all_popped(&self) -> Result<(), String> {
+    pub(crate) fn check_all_popped(&self) -> Result<(), String> {
         self.check(self.not_popped.is_empty(), || {
             format!("{:?} are lost", self.not_popped)
         })
     }
 
     /// Checks `semaphores`.
-    pub(crate) fn acquired(&mut self) -> Result<(), String> {
+    pub(crate) fn record_acquire(&mut self) -> Result<(), String> {
         self.inside += 1;
         let inside = self.inside;
         self.check(inside <= PLACES, || {
@@ -94,16 +98,16 @@ impl Primitives {
         })
     }
 
-    pub(crate) fn releases(&mut self) {
+    pub(crate) fn begin_release(&mut self) {
         self.inside -= 1;
     }
 
-    pub(crate) fn is_not_released(&mut self) {
+    pub(crate) fn record_failed_release(&mut self) {
         self.lost += 1;
     }
 
     /// Checks `semaphores` at the end.
-    pub(crate) fn all_released(&self, free: u32) -> Result<(), String> {
+    pub(crate) fn check_all_released(&self, free: u32) -> Result<(), String> {
         let expected = PLACES.checked_sub(self.lost);
         self.check(expected == Some(free), || {
             format!(
@@ -114,7 +118,7 @@ impl Primitives {
     }
 
     /// Checks `condvars`.
-    pub(crate) fn entered(&mut self) -> Result<(), String> {
+    pub(crate) fn record_entry(&mut self) -> Result<(), String> {
         self.entered += 1;
         let entered = self.entered;
         self.check(entered <= PLACES, || {
@@ -122,16 +126,16 @@ impl Primitives {
         })
     }
 
-    pub(crate) fn leaves(&mut self) {
+    pub(crate) fn begin_leave(&mut self) {
         self.entered -= 1;
     }
 
-    pub(crate) fn has_not_left(&mut self) {
+    pub(crate) fn record_failed_leave(&mut self) {
         self.not_left += 1;
     }
 
     /// Checks `condvars` at the end.
-    pub(crate) fn all_left(&self, inside: u32) -> Result<(), String> {
+    pub(crate) fn check_all_left(&self, inside: u32) -> Result<(), String> {
         self.check(inside == self.not_left, || {
             format!(
                 "{inside} are inside of the monitor at the end, and not {}",
@@ -141,7 +145,7 @@ impl Primitives {
     }
 
     /// Checks `barriers` at an arrival. Returns the number of times that the barrier had opened.
-    pub(crate) fn arrived(&mut self, is_last: bool) -> Result<u32, String> {
+    pub(crate) fn record_arrival(&mut self, is_last: bool) -> Result<u32, String> {
         let opened = self.opened;
         self.arrived += 1;
         self.opened += u32::from(is_last);
@@ -153,7 +157,7 @@ impl Primitives {
     }
 
     /// Checks `barriers` when a thread passes.
-    pub(crate) fn passed(&self, opened_at_arrival: u32) -> Result<(), String> {
+    pub(crate) fn check_pass(&self, opened_at_arrival: u32) -> Result<(), String> {
         self.check(self.opened > opened_at_arrival, || {
             "a thread passes the closed barrier".to_owned()
         })

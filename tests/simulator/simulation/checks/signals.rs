@@ -53,9 +53,9 @@ struct Broadcast {
 
 #[derive(Default)]
 pub(crate) struct Signals {
-    /// The number of attempts.
+    /// The number of attempts to send each signal, by the target.
     tried: BTreeMap<(Id, i32), u32>,
-    /// The number of successful sends.
+    /// The number of successful sends of each signal, by the VMID of the target.
     sent: BTreeMap<(u32, i32), u32>,
     /// Signals sent successfully to a process that had not joined. Equal ones are merged.
     kept: BTreeSet<(u32, i32)>,
@@ -67,34 +67,35 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Records that the signal is sent, possibly that many times: again if the connection broke meanwhile.
-    pub(crate) fn tries(&mut self, target: Id, signal: i32, times: u32) {
+    pub(crate) fn record_attempt(&mut self, target: Id, signal: i32, times: u32) {
         *self.tried.entry((target, signal)).or_default() += times;
     }
 
     /// Records that the members of a group are not known for certain: any of them may receive the signal.
-    pub(crate) fn tries_group(&mut self, signal: i32) {
+    pub(crate) fn record_group_attempt(&mut self, signal: i32) {
         self.to_groups.insert(signal);
     }
 
     /// Records that a thread sends a signal, to any of several members if none is named.
-    pub(crate) fn sends(&mut self, sender: Id, thread: usize, to: Option<u32>, signal: i32) {
-        self.order.sends(sender, thread, to, signal);
+    pub(crate) fn record_send(&mut self, sender: Id, thread: usize, to: Option<u32>, signal: i32) {
+        self.order.record_send(sender, thread, to, signal);
     }
 
     /// Records that the call of the thread ended before the result of its signal was known.
-    pub(crate) fn cut_short(&mut self, sender: Id, thread: usize) {
-        self.order.cut_short(sender, thread);
+    pub(crate) fn record_unknown_result(&mut self, sender: Id, thread: usize) {
+        self.order.record_unknown_result(sender, thread);
     }
 
     /// Records that the sender's pid belongs to another process from now on, and the order of two senders is not known.
-    pub(crate) fn pid_is_reused(&mut self, sender: Id) {
+    pub(crate) fn record_pid_reuse(&mut self, sender: Id) {
         for thread in 0..2 {
-            self.order.cut_short(sender, thread);
+            self.order.record_unknown_result(sender, thread);
         }
     }
 
-    /// Records that the answer was 0. `was_running` tells whether the target ran before the call.
-    pub(crate) fn succeeded(
+    /// Records that the signal was sent without an error. `was_running`: the target ran before the call; `is_tight`:
+    /// the tables may be full.
+    pub(crate) fn record_success(
         &mut self,
         family: &Family,
         target: Id,
@@ -120,7 +121,8 @@ impl Signals {
         }
     }
 
-    pub(crate) fn delivered(
+    /// Records that a signal is delivered, and checks that it was sent so often.
+    pub(crate) fn record_delivery(
         &mut self,
         family: &Family,
         vmid: u32,
@@ -162,8 +164,8 @@ impl Signals {
     }
 
     /// Checks that a signal comes after those that its sender's thread has sent before it.
-    pub(crate) fn in_order(&mut self, vmid: u32, sender: Id, signal: i32) -> Result<(), String> {
-        self.order.delivered(vmid, sender, signal)
+    pub(crate) fn check_order(&mut self, vmid: u32, sender: Id, signal: i32) -> Result<(), String> {
+        self.order.record_delivery(vmid, sender, signal)
     }
 
     /// Records that a signal for all is sent. Returns its number, if one is left.
@@ -185,14 +187,15 @@ impl Signals {
         Some(signal)
     }
 
-    pub(crate) fn broadcast_done(&mut self, signal: i32, now: u64) {
+    /// Records that the leader has answered that the signal for all was forwarded.
+    pub(crate) fn end_broadcast(&mut self, signal: i32, now: u64) {
         if let Some(broadcast) = self.broadcasts.get_mut(&signal) {
             broadcast.done = Some(now);
         }
     }
 
     /// Returns a member that has not received a signal for all that was sent before `until`.
-    pub(crate) fn missing(&self, family: &Family, until: u64) -> Option<(u32, i32)> {
+    pub(crate) fn missing_broadcast(&self, family: &Family, until: u64) -> Option<(u32, i32)> {
         let sent = self
             .broadcasts
             .iter()
@@ -204,7 +207,7 @@ impl Signals {
     }
 
     /// Checks that a process that begins to end has received all that were sent before `until`.
-    pub(crate) fn has_got_all(&self, family: &Family, vmid: u32, until: u64) -> Result<(), String> {
+    pub(crate) fn check_broadcasts(&self, family: &Family, vmid: u32, until: u64) -> Result<(), String> {
         for (signal, broadcast) in &self.broadcasts {
             let is_due = broadcast.done.is_some_and(|done| done < until);
             let is_meant = broadcast.all.contains(&vmid) && family.is_certain(vmid);
@@ -216,7 +219,7 @@ impl Signals {
     }
 
     /// Returns a signal that was successfully sent to this process and was delivered less often.
-    pub(crate) fn not_come(&self, vmid: u32) -> Option<i32> {
+    pub(crate) fn missing_signal(&self, vmid: u32) -> Option<i32> {
         let mut of_it = self.kept.range((vmid, 0)..(vmid + 1, 0));
         let missing = of_it.find(|key| {
             let sent = self.sent.get(key).copied().unwrap_or(1);
@@ -226,7 +229,7 @@ impl Signals {
     }
 
     /// Checks that all signals were delivered, when all processes have ended.
-    pub(crate) fn all_delivered(&self, family: &Family) -> Result<(), String> {
+    pub(crate) fn check_all_delivered(&self, family: &Family) -> Result<(), String> {
         for ((vmid, signal), succeeded) in &self.sent {
             let times = self.delivered.get(&(*vmid, *signal));
             let times = times.copied().unwrap_or(0);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::family::Family;
 
-/// The heir of a leader that has died.
+/// The time between the death of a leader and the succession of the next.
 #[derive(Clone, Copy)]
 struct Outage {
     /// The heir that knew that it was the heir.
@@ -24,77 +24,77 @@ pub(crate) struct Succession {
     digests: BTreeMap<u64, u64>,
     /// The heirs that know that they are, their leaders, and since when that is known.
     heirs: BTreeMap<u32, (u32, u64)>,
-    /// The leader that has died, if none has followed it.
+    /// The outage since a leader has died, if none has followed it.
     outage: Option<Outage>,
     /// The processes that have begun to leave.
     leaving: BTreeSet<u32>,
     /// The members of the last leader, since it leads.
     members: BTreeSet<u32>,
-    /// The times at which a leader has died or left.
+    /// The time at which a leader has last died or left.
     last_end: Option<u64>,
 }
 
 impl Succession {
     /// Records that a process knows that another leads, which may be itself. Checks **leaders**.
-    pub(crate) fn follows(&mut self, who: u32, leader: u32, epoch: u32) -> Result<(), String> {
+    pub(crate) fn record_follower(&mut self, vmid: u32, leader: u32, epoch: u32) -> Result<(), String> {
         let known = *self.leaders.entry(epoch).or_insert(leader);
         if known != leader {
             return Err(format!(
-                "v{who} follows v{leader} in epoch {epoch}, which v{known} leads"
+                "v{vmid} follows v{leader} in epoch {epoch}, which v{known} leads"
             ));
         }
-        match self.seen.insert(who, epoch) {
+        match self.seen.insert(vmid, epoch) {
             Some(before) if before >= epoch => Err(format!(
-                "v{who} follows v{leader} in epoch {epoch} after epoch {before}"
+                "v{vmid} follows v{leader} in epoch {epoch} after epoch {before}"
             )),
             _ => Ok(()),
         }
     }
 
     /// Checks **rejoins**, when a process knows that another leads.
-    pub(crate) fn rejoins(&self, who: u32, leader: u32, epoch: u32) -> Result<(), String> {
+    pub(crate) fn check_rejoin(&self, vmid: u32, leader: u32, epoch: u32) -> Result<(), String> {
         let is_last = self.leaders.keys().max() == Some(&epoch);
-        if !is_last || who == leader || self.members.contains(&who) {
+        if !is_last || vmid == leader || self.members.contains(&vmid) {
             return Ok(());
         }
         Err(format!(
-            "v{who} follows v{leader}, of which it is no member: it had left before"
+            "v{vmid} follows v{leader}, of which it is no member: it had left before"
         ))
     }
 
     /// Records that a process is connected with the leader for the first time.
-    pub(crate) fn joins(&mut self, who: u32) {
-        self.members.insert(who);
+    pub(crate) fn record_member(&mut self, vmid: u32) {
+        self.members.insert(vmid);
     }
 
     /// Records that the leader has applied an operation.
-    pub(crate) fn applied(&mut self, op: u64, digest: u64) {
+    pub(crate) fn record_op(&mut self, op: u64, digest: u64) {
         self.digests.insert(op, digest);
     }
 
     /// Checks **replicas**, when the heir has applied an operation.
-    pub(crate) fn replayed(&self, who: u32, op: u64, digest: u64) -> Result<(), String> {
+    pub(crate) fn check_replica(&self, vmid: u32, op: u64, digest: u64) -> Result<(), String> {
         match self.digests.get(&op) {
             Some(leader) if *leader != digest => Err(format!(
-                "v{who} is in another state than the leader after operation {op}"
+                "v{vmid} is in another state than the leader after operation {op}"
             )),
             Some(_) => Ok(()),
             None => Err(format!(
-                "v{who} has operation {op}, which the leader has not applied"
+                "v{vmid} has operation {op}, which the leader has not applied"
             )),
         }
     }
 
     /// Records whose heir a process finds itself to be: that of the leader `of`, or of none.
-    pub(crate) fn sees_heir(&mut self, who: u32, of: Option<u32>, now: u64) {
+    pub(crate) fn record_heir(&mut self, vmid: u32, of: Option<u32>, now: u64) {
         match of {
-            Some(leader) => self.heirs.insert(who, (leader, now)),
-            None => self.heirs.remove(&who),
+            Some(leader) => self.heirs.insert(vmid, (leader, now)),
+            None => self.heirs.remove(&vmid),
         };
     }
 
     /// Records that a leader has died, or leaves. `heir` has an open log, since that time.
-    pub(crate) fn ended(&mut self, leader: u32, heir: Option<(u32, u64)>, now: u64) {
+    pub(crate) fn record_leader_end(&mut self, leader: u32, heir: Option<(u32, u64)>, now: u64) {
         let heir = heir.filter(|(heir, since)| {
             let known = self.heirs.get(heir);
             known.is_some_and(|(of, seen)| *of == leader && seen > since)
@@ -107,7 +107,7 @@ impl Succession {
 
     /// Records that a process begins to lead a family with these members, after another one, which may be dead. Checks
     /// **leaders**.
-    pub(crate) fn leads(
+    pub(crate) fn record_leader(
         &mut self,
         vmid: u32,
         epoch: u32,
@@ -129,7 +129,7 @@ impl Succession {
     /// Checks **logged**, when a leader begins with that operation: the one before has let no other process
     /// know of a later one. A leader that dies while it dismisses its heir may have written to that heir alone, which
     /// does not lead if it knows more than its log says. What a leader that has resigned applies is void.
-    pub(crate) fn is_logged(&self, before: u32, op: u64, revealed: u64) -> Result<(), String> {
+    pub(crate) fn check_logged(&self, before: u32, op: u64, revealed: u64) -> Result<(), String> {
         if op > revealed || self.leaving.contains(&before) {
             return Ok(());
         }
@@ -139,14 +139,14 @@ impl Succession {
     }
 
     /// Records that the leader leaves the family to its heir.
-    pub(crate) fn leaves(&mut self, who: u32, now: u64) {
-        self.leaving.insert(who);
+    pub(crate) fn record_leaving(&mut self, vmid: u32, now: u64) {
+        self.leaving.insert(vmid);
         self.last_end = Some(now);
     }
 
     /// Returns true if the process has begun to leave the family to its heir.
-    pub(crate) fn is_leaving(&self, who: u32) -> bool {
-        self.leaving.contains(&who)
+    pub(crate) fn is_leaving(&self, vmid: u32) -> bool {
+        self.leaving.contains(&vmid)
     }
 
     /// Returns true if a leader has ended since that time.
@@ -154,7 +154,7 @@ impl Succession {
         self.last_end.is_some_and(|last| last >= then)
     }
 
-    /// Checks that a process may have lost its leader.
+    /// Returns true if the leader may have ended without an heir that can follow it.
     pub(crate) fn may_be_gone(&self, family: &Family) -> bool {
         match self.outage {
             Some(Outage { heir, .. }) => heir.is_none_or(|heir| !family.is_certain(heir)),

@@ -9,6 +9,7 @@ use libos_ipc::{Id, SyncHandle};
 
 use super::super::faults::Faults;
 
+/// The number of shared values.
 pub(crate) const HANDLES: usize = 2;
 /// The number of times that a waiting call may be overtaken.
 const MAX_OVERTAKES: u32 = 100;
@@ -36,7 +37,7 @@ impl Stamp {
     }
 }
 
-/// The state of a handle, as far as the checks know it.
+/// The state of a shared value, as far as the checks know it.
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 struct Value {
@@ -61,8 +62,8 @@ struct Value {
     /// Processes that may have got the lease after their call had ended, and with it a report of a
     /// death that no thread has seen yet.
     late: BTreeSet<Id>,
-    readers: BTreeSet<Who>,
-    writer: Option<Who>,
+    readers: BTreeSet<Caller>,
+    writer: Option<Caller>,
     /// The processes that have ever requested to change the value, and may be able to without a new
     /// request.
     requesters: BTreeSet<Id>,
@@ -70,20 +71,23 @@ struct Value {
 }
 
 /// A thread of a process.
-pub(crate) type Who = (Id, usize);
+pub(crate) type Caller = (Id, usize);
 
 struct Waiting {
-    who: Who,
+    caller: Caller,
     /// The handle of the call. Another thread may close it and open the value again; the call then
     /// fails, and does not wait for the new handle.
     handle: SyncHandle,
     write: bool,
+    /// The tick of the request.
     since: u64,
-    passed: u32,
+    /// The number of later requests of other processes that were served before it.
+    overtaken: u32,
 }
 
 pub(crate) struct Values {
     all: [Value; HANDLES],
+    /// Bytes may take any time.
     are_late: bool,
 }
 
@@ -96,15 +100,15 @@ impl Values {
     }
 
     /// Records that a thread requests the value, and waits.
-    pub(crate) fn waits(
+    pub(crate) fn begin_wait(
         &mut self,
         at: usize,
-        (who, handle): (Who, SyncHandle),
+        (caller, handle): (Caller, SyncHandle),
         (write, is_cut_off): (bool, bool),
         since: u64,
     ) {
         if write {
-            self.all[at].requesters.insert(who.0);
+            self.all[at].requesters.insert(caller.0);
             self.all[at].may_be_again |= is_cut_off;
         }
         // A process that is cut off may wait for ever.
@@ -112,25 +116,25 @@ impl Values {
             return;
         }
         let waiting = Waiting {
-            who,
+            caller,
             handle,
             write,
             since,
-            passed: 0,
+            overtaken: 0,
         };
         self.all[at].waiting.push(waiting);
     }
 
     /// Records that the process is cut off, so none of its threads waits for a value any more.
-    pub(crate) fn is_cut_off(&mut self, pid: Id) {
+    pub(crate) fn record_cut_off(&mut self, pid: Id) {
         for value in &mut self.all {
-            value.waiting.retain(|waiting| waiting.who.0 != pid);
+            value.waiting.retain(|waiting| waiting.caller.0 != pid);
         }
     }
 
     /// Records that the thread waits no more.
-    pub(crate) fn stop_waiting(&mut self, at: usize, who: Who) {
-        self.all[at].waiting.retain(|waiting| waiting.who != who);
+    pub(crate) fn end_wait(&mut self, at: usize, caller: Caller) {
+        self.all[at].waiting.retain(|waiting| waiting.caller != caller);
     }
 
     /// Returns true if a thread waits to change the value.
@@ -140,21 +144,21 @@ impl Values {
 
     /// Checks that no waiting thread is overtaken for ever, and that threads of one process do not
     /// overtake each other at all.
-    pub(crate) fn passes(
+    pub(crate) fn check_overtaking(
         &mut self,
         at: usize,
-        (who, handle): (Who, SyncHandle),
+        (caller, handle): (Caller, SyncHandle),
         write: bool,
         asked: u64,
         is_led: bool,
     ) -> Result<(), String> {
         for waiting in &self.all[at].waiting {
-            let (pid, since) = (waiting.who.0, waiting.since);
-            let is_before = pid == who.0 && waiting.who != who && since < asked;
+            let (pid, since) = (waiting.caller.0, waiting.since);
+            let is_before = pid == caller.0 && waiting.caller != caller && since < asked;
             if is_before && waiting.handle == handle && (write || waiting.write) {
                 return Err(format!(
-                    "{:?} waits for handle {at}, and {who:?} overtakes it",
-                    waiting.who
+                    "{:?} waits for handle {at}, and {caller:?} overtakes it",
+                    waiting.caller
                 ));
             }
         }
@@ -164,12 +168,12 @@ impl Values {
             return Ok(());
         }
         for waiting in &mut self.all[at].waiting {
-            let is_other = waiting.who.0 != who.0 && waiting.since < asked;
-            waiting.passed += u32::from(is_other && (write || waiting.write));
-            if waiting.passed > MAX_OVERTAKES {
+            let is_other = waiting.caller.0 != caller.0 && waiting.since < asked;
+            waiting.overtaken += u32::from(is_other && (write || waiting.write));
+            if waiting.overtaken > MAX_OVERTAKES {
                 return Err(format!(
                     "{:?} is overtaken for ever at handle {at}",
-                    waiting.who
+                    waiting.caller
                 ));
             }
         }
@@ -177,42 +181,42 @@ impl Values {
     }
 
     /// Records that a call of that process to acquire the value has ended without it.
-    pub(crate) fn cut_short(&mut self, at: usize, pid: Id) {
+    pub(crate) fn record_unfinished_call(&mut self, at: usize, pid: Id) {
         self.all[at].late.insert(pid);
     }
 
     /// Records that a thread acquires the value. Checks `leases`, and exclusive access.
-    pub(crate) fn taken(&mut self, at: usize, who: Who, write: bool) -> Result<(), String> {
+    pub(crate) fn record_acquire(&mut self, at: usize, caller: Caller, write: bool) -> Result<(), String> {
         let value = &mut self.all[at];
-        let by_other = value.writer.is_some_and(|writer| writer != who);
-        let read_by_other = value.readers.iter().any(|reader| *reader != who);
+        let by_other = value.writer.is_some_and(|writer| writer != caller);
+        let read_by_other = value.readers.iter().any(|reader| *reader != caller);
         if by_other || write && read_by_other {
             return Err(format!(
-                "{who:?} acquires handle {at}, which {:?} and {:?} hold",
+                "{caller:?} acquires handle {at}, which {:?} and {:?} hold",
                 value.writer, value.readers
             ));
         }
         if write {
-            value.readers.remove(&who);
-            value.writer = Some(who);
+            value.readers.remove(&caller);
+            value.writer = Some(caller);
         } else {
-            value.readers.insert(who);
+            value.readers.insert(caller);
         }
         Ok(())
     }
 
     /// Records that the leader has no room to keep this value.
-    pub(crate) fn is_not_kept(&mut self, at: usize) {
+    pub(crate) fn record_not_kept(&mut self, at: usize) {
         self.all[at].is_not_kept = true;
     }
 
     /// Records that the process keeps the value open to its end.
-    pub(crate) fn keeps(&mut self, at: usize, pid: Id) {
+    pub(crate) fn add_keeper(&mut self, at: usize, pid: Id) {
         self.all[at].keepers.insert(pid);
     }
 
     /// Records that the process has ended, or is about to. Unless another one keeps the value, it is not kept any more.
-    pub(crate) fn keeps_no_more(&mut self, pid: Id) {
+    pub(crate) fn remove_keeper(&mut self, pid: Id) {
         for value in &mut self.all {
             if value.keepers.remove(&pid) && value.keepers.is_empty() {
                 value.is_not_kept = true;
@@ -221,7 +225,7 @@ impl Values {
     }
 
     /// Records that a thread sees the value. Checks `values`.
-    pub(crate) fn seen(&mut self, at: usize, pid: Id, stamp: Stamp) -> Result<(), String> {
+    pub(crate) fn record_read(&mut self, at: usize, pid: Id, stamp: Stamp) -> Result<(), String> {
         let value = &mut self.all[at];
         let begins_anew = value.is_not_kept && stamp == Stamp::default();
         if stamp != value.now && !value.maybe.contains(&stamp) && !begins_anew {
@@ -239,15 +243,15 @@ impl Values {
     }
 
     /// Records that a thread that reads the value can change it now. Checks `leases`, and exclusive access.
-    pub(crate) fn upgraded(&mut self, at: usize, who: Who) -> Result<(), String> {
+    pub(crate) fn record_upgrade(&mut self, at: usize, caller: Caller) -> Result<(), String> {
         // The process had the report when it acquired the value to read it.
         self.all[at].orphan_of = None;
-        self.taken(at, who, true)
+        self.record_acquire(at, caller, true)
     }
 
     /// Records that a thread gets a report of deaths. Checks `owner-died`: each process that acquires the value gets
     /// one, until a process has held it to change it.
-    pub(crate) fn on_report(
+    pub(crate) fn record_report(
         &mut self,
         at: usize,
         pid: Id,
@@ -275,16 +279,16 @@ impl Values {
     }
 
     /// Records that a thread releases the value, perhaps with a change. Returns the new value.
-    pub(crate) fn given(&mut self, at: usize, who: Who, changed: bool) -> Stamp {
+    pub(crate) fn record_release(&mut self, at: usize, caller: Caller, changed: bool) -> Stamp {
         let value = &mut self.all[at];
-        value.readers.remove(&who);
-        if value.writer == Some(who) {
+        value.readers.remove(&caller);
+        if value.writer == Some(caller) {
             value.writer = None;
             if changed {
                 value.unseen.push(value.now);
                 value.now = Stamp {
                     version: value.now.version + 1,
-                    writer: who.0,
+                    writer: caller.0,
                 };
             }
         }
@@ -293,11 +297,11 @@ impl Values {
 
     /// Returns the value that a process writes that is cut off or of which another thread has died:
     /// other processes may see the value or not, and the release may arrive or not.
-    pub(crate) fn given_by_cut_off(&mut self, at: usize, who: Who) -> Stamp {
+    pub(crate) fn record_uncertain_release(&mut self, at: usize, caller: Caller) -> Stamp {
         let value = &mut self.all[at];
-        let pid = who.0;
-        value.readers.remove(&who);
-        if value.writer == Some(who) {
+        let pid = caller.0;
+        value.readers.remove(&caller);
+        if value.writer == Some(caller) {
             value.writer = None;
         }
         if value.orphan_of == Some(pid) {
@@ -315,11 +319,12 @@ impl Values {
         stamp
     }
 
-    pub(crate) fn died(&mut self, pid: Id, is_cut_off: bool) {
-        self.keeps_no_more(pid);
+    /// Records that the process has died, or is cut off.
+    pub(crate) fn record_death(&mut self, pid: Id, is_cut_off: bool) {
+        self.remove_keeper(pid);
         for value in &mut self.all {
             value.readers.retain(|(of, _)| *of != pid);
-            value.waiting.retain(|waiting| waiting.who.0 != pid);
+            value.waiting.retain(|waiting| waiting.caller.0 != pid);
             if value.writer.is_some_and(|(of, _)| of == pid) {
                 value.writer = None;
                 // The last messages of a process that is cut off may have arrived or not.

@@ -11,7 +11,8 @@ impl Vmids {
         self.0.last().copied().unwrap_or(1)
     }
 
-    pub(crate) fn given(&mut self, vmid: u32, floor: u32) -> Result<(), String> {
+    /// Records that the leader has given this VMID, after a request at which `floor` was the highest one.
+    pub(crate) fn record_vmid(&mut self, vmid: u32, floor: u32) -> Result<(), String> {
         if !self.0.insert(vmid) {
             return Err(format!("VMID {vmid} is given twice"));
         }

@@ -9,15 +9,19 @@ const MILLISECOND: u64 = 1_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Arrival {
+    /// So many bytes.
     Bytes(usize),
+    /// The news that this end was closed.
     Closed(Side),
 }
 
-pub(super) type Coming = (u64, u64, usize, u32, Arrival);
+/// An event under way: the time of its arrival in nanoseconds, its number, its stream, the generation of the stream, and
+/// what arrives.
+pub(super) type Scheduled = (u64, u64, usize, u32, Arrival);
 
 impl Network {
     /// Adds an event that is under way.
-    pub(super) fn arrives(&mut self, pipe: usize, from: usize, to: usize, what: Arrival) {
+    pub(super) fn schedule(&mut self, pipe: usize, from: usize, to: usize, what: Arrival) {
         let mut then = self.now;
         if self.roll(self.rates.delay) {
             let most = [50 * MICROSECOND, MILLISECOND, 20 * MILLISECOND][self.rng.usize(..3)];
@@ -42,12 +46,12 @@ impl Network {
         let is_forward = self.pipes[pipe].from == from;
         let sent = &mut self.pipes[pipe];
         if is_forward {
-            then = then.max(sent.last);
-            sent.last = then;
+            then = then.max(sent.last_arrival);
+            sent.last_arrival = then;
         }
         let generation = sent.generation;
         if then <= self.now {
-            self.arrive(pipe, generation, what);
+            self.deliver(pipe, generation, what);
         } else {
             self.order += 1;
             self.arrivals
@@ -55,7 +59,8 @@ impl Network {
         }
     }
 
-    fn arrive(&mut self, pipe: usize, generation: u32, what: Arrival) {
+    /// Lets an event arrive, unless the stream is another one by now.
+    fn deliver(&mut self, pipe: usize, generation: u32, what: Arrival) {
         let at = &mut self.pipes[pipe];
         if at.generation != generation {
             return;
@@ -88,7 +93,7 @@ impl Network {
             && *then <= self.now
         {
             if let Some(Reverse((_, _, pipe, generation, what))) = self.arrivals.pop() {
-                self.arrive(pipe, generation, what);
+                self.deliver(pipe, generation, what);
             }
         }
         let now = self.now;

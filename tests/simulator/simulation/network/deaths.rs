@@ -9,10 +9,10 @@ use super::disturbances::Disturbances;
 use super::{End, Fault, Faults, Network, Pipe, Place, Side, StreamEvent};
 
 /// The most deaths of a run.
-const MOST: u32 = 3;
+const MAX_DEATHS: u32 = 3;
 
 /// The most writes of a leader before its death, while a member is stopped.
-const SOON: u32 = 100;
+const MAX_WRITES_BEFORE_DEATH: u32 = 100;
 
 /// The place of the code in a frame.
 const CODE: usize = 16;
@@ -33,18 +33,19 @@ pub(super) enum Part {
     All,
 }
 
-/// A death.
+/// A death to come.
 #[derive(Clone, Copy)]
 struct Death {
     victim: Victim,
     part: Part,
-    /// The writes of the leader before.
+    /// The number of writes of the leader before it.
     left: u32,
 }
 
-/// The deaths to come, and what they are about.
+/// The deaths to come, and the state of the leader that they depend on.
 pub(super) struct Deaths {
     rng: Rng,
+    /// The number of deaths after the next one.
     left: u32,
     next: Option<Death>,
     /// A leader dies when a member is stopped, and there is an heir: some members go on after two deaths.
@@ -55,19 +56,19 @@ pub(super) struct Deaths {
     leader: usize,
     /// The log's stream, which is the latest one.
     log: Option<usize>,
-    /// The bytes after which the log ends, although nobody dies.
+    /// The number of bytes after which the log ends, although no process dies.
     log_left: Option<u32>,
     /// The platform knows that a process has died from the end of its log.
     is_certain: bool,
-    /// The rate of writes of the log after which it stands still for a while.
+    /// The number of writes of the log, of 1024, after which it stands still for a while.
     stalls: u16,
 }
 
 impl Deaths {
     pub(super) fn new(mut rng: Rng, leader: usize, faults: Faults) -> Deaths {
         let await_stops = faults.has(Fault::MemberStop);
-        let drawn = rng.u32(..=MOST);
-        let left = if await_stops { MOST } else { drawn };
+        let drawn = rng.u32(..=MAX_DEATHS);
+        let left = if await_stops { MAX_DEATHS } else { drawn };
         let are_deadly = faults.has(Fault::LeaderDeath);
         let mut deaths = Deaths {
             left: if are_deadly { left } else { 0 },
@@ -143,12 +144,12 @@ impl Network {
             && deaths.await_stops
             && let Some(death) = &mut deaths.next
         {
-            death.left = death.left.min(deaths.rng.u32(..SOON));
+            death.left = death.left.min(deaths.rng.u32(..MAX_WRITES_BEFORE_DEATH));
         }
     }
 
-    /// Lets the leader and its heirs die at times from now on.
-    pub(crate) fn let_leaders_die(&mut self, faults: Faults, rng: Rng, leader: usize) {
+    /// Lets the leader and its heirs die from now on, at writes that are drawn.
+    pub(crate) fn schedule_deaths(&mut self, faults: Faults, rng: Rng, leader: usize) {
         self.disturbances = Disturbances::new(faults, rng.clone());
         self.deaths = Some(Deaths::new(rng, leader, faults));
     }
@@ -159,7 +160,7 @@ impl Network {
     }
 
     /// Records that another process leads.
-    pub(crate) fn is_led_by(&mut self, leader: usize) {
+    pub(crate) fn record_leader(&mut self, leader: usize) {
         self.revealed.clear();
         if let Some(deaths) = &mut self.deaths {
             deaths.begin_epoch(leader);
@@ -202,9 +203,9 @@ impl Network {
     }
 
     /// Returns true if the leader's log stands still or is full, so that the leader sends nothing.
-    pub(crate) fn is_log_still(&self) -> bool {
+    pub(crate) fn is_log_blocked(&self) -> bool {
         let log = self.log();
-        log.is_some_and(|log| log.last > self.now || log.bytes.len() >= self.room)
+        log.is_some_and(|log| log.last_arrival > self.now || log.bytes.len() >= self.capacity)
     }
 
     /// Returns the heir, or the process that is to become heir, and since when its log is open.
@@ -277,17 +278,17 @@ impl Network {
         }
     }
 
-    /// Ends the stream, although nobody dies: its writer can write no more, and its reader gets what was written.
+    /// Ends the stream, although no process dies: its writer can write no more, and its reader gets what was written.
     pub(super) fn end_stream(&mut self, pipe: usize) {
         let log = &mut self.pipes[pipe];
         log.is_ended = true;
         let (from, to) = (log.from, log.to);
         self.places[from].changed = true;
-        self.arrives(pipe, from, to, super::Arrival::Closed(Side::Writer));
+        self.schedule(pipe, from, to, super::Arrival::Closed(Side::Writer));
     }
 
     /// Draws whether a process that writes dies. Returns how much it writes before it dies, if it dies.
-    pub(super) fn dies_at_write(&mut self, from: usize) -> Option<Part> {
+    pub(super) fn draw_death_at_write(&mut self, from: usize) -> Option<Part> {
         let deaths = self.deaths.as_mut()?;
         if deaths.leader != from {
             return None;
@@ -313,7 +314,7 @@ impl Network {
         Some(part)
     }
 
-    /// Kills the process at this moment: its streams end, and nobody listens for it.
+    /// Kills the process at this moment: its streams end, and it listens no more.
     pub(crate) fn kill(&mut self, place: usize) {
         if self.places[place].is_dead {
             return;
@@ -342,7 +343,7 @@ impl Network {
     }
 
     /// Returns why a killed process can't connect. It gives other processes up, but does not lead.
-    pub(super) fn refusal_for_the_dead(&self, to: u32) -> ConnectError {
+    pub(super) fn connect_error_of_killed(&self, to: u32) -> ConnectError {
         let is_dead = |place: &Place| place.vmid == to && place.is_dead;
         let leader = self.leader();
         if leader.is_some_and(|leader| self.places[leader].vmid == to)

@@ -7,8 +7,8 @@ use super::{End, Fault, Faults, Network, Pipe, StreamEvent};
 
 const MILLISECOND: u64 = 1_000_000;
 
-/// How long a member is stopped that does not lead, at most.
-const LONGEST_OF_MEMBERS: u64 = 2000 * MILLISECOND;
+/// The longest time for which a member is stopped that does not lead, in nanoseconds.
+const MAX_MEMBER_STOP: u64 = 2000 * MILLISECOND;
 
 /// The streams between a leader and its heir that end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub(super) struct Disturbances {
     can_end: bool,
     /// The reader of a log knows at once that its writer has revoked it.
     revokes: bool,
-    /// The places of the processes whose streams have ended.
-    parted: Vec<(usize, usize)>,
+    /// The places of each leader and heir whose streams were cut.
+    heir_cuts: Vec<(usize, usize)>,
 }
 
 impl Disturbances {
@@ -77,7 +77,7 @@ impl Disturbances {
             can_end: rng.bool(),
             // Without a revocation nothing tells an heir that it is cut off.
             revokes: rng.bool() || faults.has(Fault::HeirCut),
-            parted: Vec::new(),
+            heir_cuts: Vec::new(),
             rng,
         })
     }
@@ -98,7 +98,7 @@ impl Disturbances {
             return None;
         }
         self.member_stops = left;
-        Some(self.rng.u64(..LONGEST_OF_MEMBERS))
+        Some(self.rng.u64(..MAX_MEMBER_STOP))
     }
 
     /// Returns which streams end now, if some do.
@@ -148,6 +148,7 @@ impl Network {
         }
     }
 
+    /// Stops the process for that time, in nanoseconds.
     fn stop(&mut self, place: usize, span: u64) {
         let until = self.now + span;
         let stopped = &mut self.places[place];
@@ -179,7 +180,7 @@ impl Network {
         if cut != Cut::Log
             && let Some(disturbances) = &mut self.disturbances
         {
-            disturbances.parted.push((leader, heir));
+            disturbances.heir_cuts.push((leader, heir));
         }
         for at in 0..self.pipes.len() {
             if is_cut(&self.pipes[at]) && self.pipes[at].closed == [false; 2] {
@@ -187,23 +188,23 @@ impl Network {
             }
         }
         let (leader, heir) = (self.places[leader].vmid, self.places[heir].vmid);
-        self.stream_events.push(StreamEvent::Apart(leader, heir));
+        self.stream_events.push(StreamEvent::HeirCut(leader, heir));
     }
 
     /// Returns true if the streams between these two have ended, although neither was to end them.
-    pub(super) fn is_parted(&self, one: usize, other: usize) -> bool {
+    pub(super) fn is_heir_cut_at(&self, one: usize, other: usize) -> bool {
         let disturbances = self.disturbances.as_ref();
         disturbances.is_some_and(|disturbances| {
-            let parted = &disturbances.parted;
-            parted.contains(&(one, other)) || parted.contains(&(other, one))
+            let cuts = &disturbances.heir_cuts;
+            cuts.contains(&(one, other)) || cuts.contains(&(other, one))
         })
     }
 
-    /// Like [`Network::is_parted`], of the processes with these VMIDs.
-    pub(crate) fn are_parted(&self, one: u32, other: u32) -> bool {
+    /// Like [`Network::is_heir_cut_at`], of the processes with these VMIDs.
+    pub(crate) fn is_heir_cut(&self, one: u32, other: u32) -> bool {
         let place = |vmid| self.places.iter().position(|place| place.vmid == vmid);
         match (place(one), place(other)) {
-            (Some(one), Some(other)) => self.is_parted(one, other),
+            (Some(one), Some(other)) => self.is_heir_cut_at(one, other),
             _ => false,
         }
     }

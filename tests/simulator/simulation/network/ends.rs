@@ -5,7 +5,7 @@ use libos_ipc::Vmid;
 use super::arrivals::Arrival;
 use super::{End, Network, Pipe, Side};
 
-/// An end of a stream that the checks have to handle.
+/// An event in the network that the checks have to handle. Processes are named by their VMIDs.
 pub(crate) enum StreamEvent {
     /// A fault broke a stream between these two processes.
     Cut(u32, u32),
@@ -17,15 +17,15 @@ pub(crate) enum StreamEvent {
     Killed(u32),
     /// The first process closed its stream with the second, though neither is ending.
     Closed(u32, u32),
-    /// This process is stopped until that time.
+    /// This process is stopped until that time in nanoseconds.
     Stopped(u32, u64),
-    /// Streams between the leader and its heir have ended.
-    Apart(u32, u32),
+    /// A fault has ended streams between the leader and its heir.
+    HeirCut(u32, u32),
 }
 
 impl Network {
     /// Breaks a stream: the bytes in flight are lost from some byte on, and both ends notice.
-    pub(super) fn break_off(&mut self, pipe: usize) {
+    pub(super) fn break_stream(&mut self, pipe: usize) {
         let keep = self.rng.usize(..=self.pipes[pipe].bytes.len());
         let broken = &mut self.pipes[pipe];
         // Bytes that were written on a severed stream do not arrive.
@@ -40,7 +40,7 @@ impl Network {
         let (from, to) = (broken.from, broken.to);
         self.places[from].changed = true;
         self.places[to].changed = true;
-        if self.is_own(pipe) && self.cut(from, to) {
+        if self.is_own(pipe) && self.record_cut(from, to) {
             let (from, to) = (self.places[from].vmid, self.places[to].vmid);
             self.stream_events.push(StreamEvent::Cut(from, to));
         }
@@ -48,7 +48,7 @@ impl Network {
 
     /// Records that so many bytes were written on the stream. If it is one of the leader's, the host may have waited for
     /// that: it cuts the leader's ends of its streams with the other process, and keeps the other's silent.
-    pub(super) fn sever_some_time(&mut self, pipe: usize, count: usize) {
+    pub(super) fn sever_if_due(&mut self, pipe: usize, count: usize) {
         let Pipe { from, to, .. } = self.pipes[pipe];
         let is_leader = |place: usize| self.places[place].vmid == Vmid::LEADER.get();
         let leader = [from, to].into_iter().find(|place| is_leader(*place));
@@ -57,7 +57,7 @@ impl Network {
         };
         *left = left.saturating_sub(count as u64);
         let other = from + to - leader;
-        if *left > 0 || !self.is_connected(leader, other) || !self.cut(leader, other) {
+        if *left > 0 || !self.is_connected(leader, other) || !self.record_cut(leader, other) {
             return;
         }
         // The next one, if another follows, comes after about as many bytes.
@@ -92,9 +92,9 @@ impl Network {
         !is_ending && is_there(one, other) && is_there(other, one)
     }
 
-    /// Cuts the streams of a process that dies: they get no last record.
-    pub(crate) fn cut_short(&mut self, place: usize) {
-        self.places[place].is_cut_short = true;
+    /// Lets the streams of a process that dies end without a last record, so that they look cut.
+    pub(crate) fn omit_last_records(&mut self, place: usize) {
+        self.places[place].omits_last_record = true;
     }
 
     /// Returns true if the stream belongs to its process itself, and not to a process that
@@ -118,7 +118,7 @@ impl Network {
 
     /// Records that the connection of two processes was cut. Returns false if that was recorded
     /// before, or if one of them is hostile.
-    fn cut(&mut self, one: usize, other: usize) -> bool {
+    fn record_cut(&mut self, one: usize, other: usize) -> bool {
         let (one, other) = (&self.places[one], &self.places[other]);
         let pair = (one.vmid.min(other.vmid), one.vmid.max(other.vmid));
         one.is_honest && other.is_honest && self.cuts.insert(pair)
@@ -142,6 +142,7 @@ impl Network {
         self.close_end(end);
     }
 
+    /// Closes an end, and reports to the checks what follows from that.
     pub(super) fn close_end(&mut self, end: End) {
         let pipe = &self.pipes[end.pipe];
         // A killed process learns that its streams have ended.
@@ -155,16 +156,16 @@ impl Network {
         let is_own = self.is_own(end.pipe);
         let at_end = self.places[own].is_ending || self.places[other].is_ending;
         // The leader may give its log up, and an heir's probe of its leader is closed at once.
-        let is_apart = pipe.is_log || self.deaths.is_some() && pipe.vmid_bytes.is_empty();
-        let is_parted = self.is_parted(own, other);
-        if is_parted {
+        let is_expected = pipe.is_log || self.deaths.is_some() && pipe.vmid_bytes.is_empty();
+        let is_heir_cut = self.is_heir_cut_at(own, other);
+        if is_heir_cut {
             // Only the leader's opinion counts: it may die before it knows, and then its heir leads.
             let is_over = self.is_dead(own) || self.places[other].is_ending;
-            if self.leads(own) && is_own && !is_over && self.cut(own, other) {
+            if self.leads(own) && is_own && !is_over && self.record_cut(own, other) {
                 let (own, other) = (self.places[own].vmid, self.places[other].vmid);
                 self.stream_events.push(StreamEvent::Cut(own, other));
             }
-        } else if is_open && is_own && !is_apart && !at_end && !pipe.broken && self.cut(own, other)
+        } else if is_open && is_own && !is_expected && !at_end && !pipe.broken && self.record_cut(own, other)
         {
             let (own, other) = (self.places[own].vmid, self.places[other].vmid);
             self.stream_events.push(StreamEvent::Closed(own, other));
@@ -176,10 +177,10 @@ impl Network {
         if end.side == Side::Writer && to == Vmid::LEADER.get() && self.is_cut(vmid, to) {
             self.stream_events.push(StreamEvent::Ended(vmid));
         }
-        let is_cut_short = self.places[own].is_cut_short;
+        let omits_last_record = self.places[own].omits_last_record;
         let pipe = &mut self.pipes[end.pipe];
         pipe.closed[end.side as usize] = true;
-        pipe.is_truncated |= is_cut_short && end.side == Side::Writer;
+        pipe.is_truncated |= omits_last_record && end.side == Side::Writer;
         if end.side == Side::Reader {
             pipe.bytes.clear();
             pipe.arrived = 0;
@@ -190,7 +191,7 @@ impl Network {
             return;
         }
         if !pipe.broken && pipe.severed.is_none() {
-            self.arrives(end.pipe, own, other, Arrival::Closed(end.side));
+            self.schedule(end.pipe, own, other, Arrival::Closed(end.side));
         }
     }
 

@@ -15,7 +15,7 @@ use libos_ipc::pal::{
 };
 
 use super::faults::{Fault, Faults};
-use arrivals::{Arrival, Coming};
+use arrivals::{Arrival, Scheduled};
 use deaths::{Deaths, Part};
 use disturbances::Disturbances;
 pub(crate) use ends::StreamEvent;
@@ -75,19 +75,22 @@ struct Place {
     /// The process is closing its streams, and is allowed to.
     is_ending: bool,
     /// Its streams end without a last record: to its peers they look cut.
-    is_cut_short: bool,
+    omits_last_record: bool,
     /// The process was killed.
     is_dead: bool,
     /// The process is stopped, and goes on at this time.
     stopped_until: u64,
     listener_watched: bool,
+    /// The streams that wait to be accepted.
     backlog: VecDeque<usize>,
     watched: Vec<(End, Token, Interest)>,
     /// The state has changed since its last poll.
     changed: bool,
+    /// The process was woken since its last poll.
     woken: bool,
 }
 
+/// A stream in one direction, which was opened by its writer.
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 struct Pipe {
@@ -99,7 +102,7 @@ struct Pipe {
     /// The number of bytes that have arrived.
     arrived: usize,
     /// The time at which the last byte that was sent arrives.
-    last: u64,
+    last_arrival: u64,
     /// For each end, whether it has closed the stream and the other end knows of that.
     closed: [bool; 2],
     seen_closed: [bool; 2],
@@ -126,6 +129,7 @@ impl Pipe {
         self.closed[side as usize]
     }
 
+    /// Returns true if the process at that side knows that the stream has ended.
     fn sees_end(&self, side: Side) -> bool {
         let other = match side {
             Side::Writer => Side::Reader,
@@ -138,23 +142,27 @@ impl Pipe {
 
 /// All streams of a run.
 pub(crate) struct Network {
+    /// The simulated time in nanoseconds.
     pub(crate) now: u64,
     pub(crate) rng: Rng,
     rates: Rates,
     /// The number of bytes that a stream holds.
-    room: usize,
+    capacity: usize,
     /// The number of written bytes after which one stream breaks.
     cut_after: Option<u64>,
     /// The number of bytes written on streams of the leader after which the host cuts one off silently.
     sever_after: Option<u64>,
     places: Vec<Place>,
     pipes: Vec<Pipe>,
+    /// The places of `pipes` that are free for another stream.
     free: Vec<usize>,
     /// The arrivals, ordered by time and number, with their streams.
-    arrivals: BinaryHeap<Reverse<Coming>>,
+    arrivals: BinaryHeap<Reverse<Scheduled>>,
+    /// The number of the last event that was scheduled.
     order: u64,
     /// Pairs of processes between which nothing arrives until that time, in one direction.
     silent: Vec<(usize, usize, u64)>,
+    /// The VMIDs of honest processes whose connection was cut.
     cuts: BTreeSet<(u32, u32)>,
     /// The deaths of leaders, in a family that may outlive them.
     deaths: Option<Deaths>,
@@ -174,7 +182,7 @@ impl Network {
         let sever_after = rng.clone().u64(..6_000);
         Network {
             now: 1,
-            room: rng.usize(100..4000),
+            capacity: rng.usize(100..4000),
             cut_after: cut_after.filter(|_| faults.has(Fault::Disconnect)),
             sever_after: faults.has(Fault::Cut).then_some(sever_after),
             rng,
@@ -194,6 +202,7 @@ impl Network {
         }
     }
 
+    /// Returns true for `rate` of 1024 calls.
     fn roll(&mut self, rate: u16) -> bool {
         rate > 0 && self.rng.u16(..1024) < rate
     }
@@ -205,7 +214,7 @@ impl Network {
             is_listening: true,
             is_honest,
             is_ending: false,
-            is_cut_short: false,
+            omits_last_record: false,
             is_dead: false,
             stopped_until: 0,
             listener_watched: true,
@@ -222,7 +231,7 @@ impl Network {
     }
 
     /// Allows the process to close its streams from now on.
-    pub(crate) fn may_end(&mut self, place: usize) {
+    pub(crate) fn allow_end(&mut self, place: usize) {
         self.places[place].is_ending = true;
     }
 
@@ -241,7 +250,7 @@ impl Network {
             return Err(ConnectError::Busy);
         }
         if self.is_dead(from) {
-            return Err(self.refusal_for_the_dead(vmid));
+            return Err(self.connect_error_of_killed(vmid));
         }
         let is_it = |place: &Place| place.vmid == vmid && place.is_listening;
         let to = self.places.iter().position(is_it);
@@ -318,11 +327,12 @@ impl Network {
         self.places[place].changed = true;
     }
 
-    pub(crate) fn stir(&mut self, place: usize) {
+    /// Records that the state of the process has changed, so that it polls.
+    pub(crate) fn mark_changed(&mut self, place: usize) {
         self.places[place].changed = true;
     }
 
-    pub(crate) fn is_stirred(&self, place: usize) -> bool {
+    pub(crate) fn is_changed(&self, place: usize) -> bool {
         self.places[place].changed
     }
 
@@ -342,7 +352,7 @@ impl Network {
             let hung_up = pipe.sees_end(end.side);
             let is_reader = end.side == Side::Reader;
             let readable = is_reader && (pipe.arrived > 0 || hung_up);
-            let writable = !is_reader && (pipe.bytes.len() < self.room || hung_up);
+            let writable = !is_reader && (pipe.bytes.len() < self.capacity || hung_up);
             let mut readiness = Interest::empty();
             readiness.set(
                 Interest::READ,
@@ -374,18 +384,18 @@ impl Network {
         if pipe.sees_end(Side::Writer) || self.is_dead(writer) {
             return Err(StreamError::Closed);
         }
-        let room = self.room.saturating_sub(pipe.bytes.len());
+        let room = self.capacity.saturating_sub(pipe.bytes.len());
         let mut count = parts.iter().map(|part| part.len()).sum::<usize>().min(room);
         if count == 0 {
             return Err(StreamError::WouldBlock);
         }
         if self.roll(self.rates.block) {
-            return Err(self.hold_off());
+            return Err(self.draw_block_error());
         }
         if self.roll(self.rates.split) {
             count = self.rng.usize(1..=count);
         }
-        let death = self.dies_at_write(writer);
+        let death = self.draw_death_at_write(writer);
         match death {
             Some(Part::Nothing) => {
                 self.kill(writer);
@@ -419,14 +429,14 @@ impl Network {
         }
         let pipe = &self.pipes[end.pipe];
         if pipe.severed.is_none() {
-            self.arrives(end.pipe, from, to, Arrival::Bytes(count));
+            self.schedule(end.pipe, from, to, Arrival::Bytes(count));
         }
-        self.sever_some_time(end.pipe, count);
+        self.sever_if_due(end.pipe, count);
         if death.is_some() {
             self.kill(writer);
         }
         if breaks {
-            self.break_off(end.pipe);
+            self.break_stream(end.pipe);
             return if count == 0 {
                 Err(StreamError::Closed)
             } else {
@@ -451,13 +461,13 @@ impl Network {
         }
         let mut count = buffer.len().min(pipe.arrived);
         if self.roll(self.rates.block) {
-            return Err(self.hold_off());
+            return Err(self.draw_block_error());
         }
         if self.roll(self.rates.split) {
             count = self.rng.usize(1..=count);
         }
         if self.roll(self.rates.disconnect) {
-            self.break_off(end.pipe);
+            self.break_stream(end.pipe);
             return Err(StreamError::Closed);
         }
         let pipe = &mut self.pipes[end.pipe];
@@ -470,7 +480,8 @@ impl Network {
         Ok(count)
     }
 
-    fn hold_off(&mut self) -> StreamError {
+    /// Draws the error of a call that could go on, and does not.
+    fn draw_block_error(&mut self) -> StreamError {
         if self.rng.u8(..) < 64 {
             StreamError::Interrupted
         } else {

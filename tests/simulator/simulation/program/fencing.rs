@@ -3,19 +3,19 @@
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 use libos_ipc::{Errno, Error};
 
-use super::super::checks::{BYTES, Claim, LONG, Owner};
+use super::super::checks::{BYTES, Claim, LONG, Owner, Space};
 use super::super::world::with;
 use super::Program;
 use super::locks::FILES;
 
 /// The number of locks after which a file is delegated that others have used before, and some more.
-const ALONE: usize = 40;
+const REPEATS: usize = 40;
 
 impl<const READS: bool> Program<'_, '_, READS> {
     /// Locks and unlocks a file, until another process is in the way.
-    pub(super) fn lock_again_and_again(&self, file: usize) {
+    pub(super) fn lock_repeatedly(&self, file: usize) {
         let claim = Claim {
-            space: (false, file),
+            space: Space::fcntl(file),
             owner: Owner::Process(self.own.vmid),
             bytes: 0..BYTES,
             write: true,
@@ -38,7 +38,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             write: false,
             ..claim.clone()
         };
-        for _ in 0..ALONE {
+        for _ in 0..REPEATS {
             if self.request(&lock, &claim, LONG).is_err()
                 || self.request(&unlock, &unlocked, LONG).is_err()
             {
@@ -54,14 +54,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         }
         // Another thread may have released it.
-        let may_be = |error: Error| error.errno() == Errno::EPERM;
-        let drawn = self.call("fencing number", LONG, may_be, |node, wait| {
+        let is_allowed = |error: Error| error.errno() == Errno::EPERM;
+        let drawn = self.call("fencing number", LONG, is_allowed, |node, wait| {
             node.fencing_number(lock, wait)
         });
         if let Ok(Some(number)) = drawn {
             with(|world| {
                 if world.may_use(self.own.vmid) {
-                    let outcome = world.checks.files.fenced(claim, began, number);
+                    let outcome = world.checks.files.check_fencing_number(claim, began, number);
                     world.check("fencing", outcome);
                 }
             });

@@ -49,7 +49,7 @@ struct Task {
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
         self.is_woken.store(true, Ordering::Relaxed);
-        with(|world| world.network.stir(self.place));
+        with(|world| world.network.mark_changed(self.place));
     }
 }
 

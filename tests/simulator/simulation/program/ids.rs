@@ -13,10 +13,10 @@ use super::futures::call_or_poll;
 use super::{Program, limit};
 
 /// The time after which a process allocates no more IDs, even if there are some.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ALLOCATION_LIMIT: Duration = Duration::from_secs(1);
 
 /// Accepts only the errors that every call may return.
-pub(super) fn nothing(_: Error) -> bool {
+pub(super) fn no_other_error(_: Error) -> bool {
     false
 }
 
@@ -34,7 +34,7 @@ pub(super) fn is_gone(error: Error) -> bool {
 
 impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn take_id(&self, rng: &mut Rng) {
-        let taken = self.call("take_id", limit(rng), nothing, |node, wait| {
+        let taken = self.call("take_id", limit(rng), no_other_error, |node, wait| {
             call_or_poll!(self, node.take_id(wait), node.take_id_async(wait))
         });
         let Ok(id) = taken else { return };
@@ -44,9 +44,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let may_use = world.may_use(vmid);
             let checks = &mut world.checks;
             let now = checks.tick();
-            let is_free = checks.ids.is_no_pid(id, &checks.family, &checks.exits);
+            let is_free = checks.ids.check_no_pid(id, &checks.family, &checks.exits);
             let taken = if may_use {
-                checks.ids.taken(id, vmid, now)
+                checks.ids.record_allocation(id, vmid, now)
             } else {
                 Ok(())
             };
@@ -61,14 +61,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let count = shared.ids.len();
             (count > 0).then(|| shared.ids.swap_remove(rng.usize(..count)))
         })?;
-        with(|world| world.checks.ids.release(id));
+        with(|world| world.checks.ids.begin_release(id));
         Some(id)
     }
 
     pub(super) fn release_id(&self, rng: &mut Rng) {
         if let Some(id) = self.pick_id(rng) {
             let limit = limit(rng);
-            let _ = self.call("release_id", limit, nothing, |node, wait| {
+            let _ = self.call("release_id", limit, no_other_error, |node, wait| {
                 node.release_id(id, wait)
             });
         }
@@ -77,8 +77,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
     pub(crate) fn release_all_ids(&self) {
         self.accept_ids();
         for id in self.own.shared(|shared| std::mem::take(&mut shared.ids)) {
-            with(|world| world.checks.ids.release(id));
-            let _ = self.call("release_id", LONG, nothing, |node, wait| {
+            with(|world| world.checks.ids.begin_release(id));
+            let _ = self.call("release_id", LONG, no_other_error, |node, wait| {
                 node.release_id(id, wait)
             });
         }
@@ -92,15 +92,15 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         };
         let Some(vmid) = Vmid::new(to) else { return };
-        let handed = self.call("transfer_id", limit(rng), is_gone, |node, wait| {
+        let transferred = self.call("transfer_id", limit(rng), is_gone, |node, wait| {
             call_or_poll!(
                 self,
                 node.transfer_id(id, vmid, wait),
                 node.transfer_id_async(id, vmid, wait)
             )
         });
-        match handed {
-            Ok(()) => with(|world| world.handed.push((to, id))),
+        match transferred {
+            Ok(()) => with(|world| world.transferred_ids.push((to, id))),
             Err(Error::TimedOut | Error::Interrupted) => {}
             Err(_) => self.own.shared(|shared| shared.ids.push(id)),
         }
@@ -109,12 +109,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// Accepts the IDs that others have transferred.
     pub(crate) fn accept_ids(&self) {
         let own = self.own.vmid;
-        let handed = with(|world| {
-            let at = world.handed.iter().position(|(to, _)| *to == own)?;
-            Some(world.handed.swap_remove(at).1)
+        let transferred = with(|world| {
+            let at = world.transferred_ids.iter().position(|(to, _)| *to == own)?;
+            Some(world.transferred_ids.swap_remove(at).1)
         });
-        let Some(id) = handed else { return };
-        let adopted = self.call("accept_id", LONG, nothing, |node, _| node.accept_id(id));
+        let Some(id) = transferred else { return };
+        let adopted = self.call("accept_id", LONG, no_other_error, |node, _| node.accept_id(id));
         if adopted.is_err() {
             return;
         }
@@ -124,7 +124,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         with(|world| {
             let now = world.checks.tick();
             if world.checks.family.is_certain(own) {
-                let outcome = world.checks.ids.taken(id, own, now);
+                let outcome = world.checks.ids.record_allocation(id, own, now);
                 world.check("ids", outcome);
             }
         });
@@ -133,27 +133,27 @@ impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn look_up(&self, rng: &mut Rng) {
         let (any, choice) = (rng.u32(..300), rng.usize(..));
         let (id, asked) = with(|world| {
-            let own = world.checks.ids.taken_by(self.own.vmid, choice);
+            let own = world.checks.ids.allocated_by(self.own.vmid, choice);
             (
                 own.filter(|_| !any.is_multiple_of(3)).unwrap_or(any),
                 world.checks.tick(),
             )
         });
-        let owner = self.call("owner_of", limit(rng), nothing, |node, wait| {
+        let owner = self.call("owner_of", limit(rng), no_other_error, |node, wait| {
             node.owner_of(id, wait)
         });
         if let Ok(owner) = owner {
             let owner = owner.map_or(0, Vmid::get);
             with(|world| {
-                let outcome = world.checks.ids.looked_up(id, owner, asked);
+                let outcome = world.checks.ids.check_owner(id, owner, asked);
                 world.check("owners", outcome);
             });
         }
     }
 
     /// Allocates a range, as a process in C does.
-    pub(super) fn take_range(&self, rng: &mut Rng) {
-        let range = self.call("alloc_range", limit(rng), nothing, |node, wait| {
+    pub(super) fn alloc_range(&self, rng: &mut Rng) {
+        let range = self.call("alloc_range", limit(rng), no_other_error, |node, wait| {
             node.alloc_range(wait)
         });
         let Ok(range) = range else { return };
@@ -162,7 +162,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let now = world.checks.tick();
             if world.checks.family.is_certain(vmid) {
                 let checks = &mut world.checks;
-                let outcome = checks.ids.allocated(range, vmid, now);
+                let outcome = checks.ids.record_range(range, vmid, now);
                 let (ids, family, exits) = (&checks.ids, &checks.family, &checks.exits);
                 let mut all = range.start..=range.end;
                 let is_living = |id| {
@@ -174,15 +174,15 @@ impl<const READS: bool> Program<'_, '_, READS> {
                     Some(id) => Err(format!("{range:?} has the pid {id}, which lives")),
                     None => outcome,
                 };
-                let are_free = all.try_for_each(|id| ids.is_no_pid(id, family, exits));
+                let are_free = all.try_for_each(|id| ids.check_no_pid(id, family, exits));
                 world.check("ranges", outcome);
                 world.check("pids", are_free);
             }
         });
-        if self.own.is_leader && !with(|world| world.plan.follows()) {
+        if self.own.is_first && !with(|world| world.plan.has_heirs()) {
             // No process reclaims it when this process ends.
             with(|world| world.checks.ids.forget(range));
-            let _ = self.call("release_range", LONG, nothing, |node, wait| {
+            let _ = self.call("release_range", LONG, no_other_error, |node, wait| {
                 node.release_range(range, wait)
             });
         }
@@ -190,7 +190,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// Allocates and releases IDs until the top is reached, or for long: a leader's log may stand still again and again.
     pub(super) fn use_ids_up(&self) {
-        let until = now() + nanoseconds(PATIENCE);
+        let until = now() + nanoseconds(ALLOCATION_LIMIT);
         while let Ok(range) = self.node.alloc_range(WAIT) {
             let _ = self.node.release_range(range, WAIT);
             if range.end == ID_MAX || now() > until {
@@ -200,7 +200,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Releases all ranges that this process has: no other does that when the last leader ends.
-    pub(crate) fn give_all_ranges(&self) {
+    pub(crate) fn release_all_ranges(&self) {
         loop {
             let range = with(|world| {
                 let range = world.checks.ids.range_of(self.own.vmid, 0)?;
@@ -208,13 +208,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 Some(range)
             });
             let Some(range) = range else { return };
-            let _ = self.call("release_range", LONG, nothing, |node, wait| {
+            let _ = self.call("release_range", LONG, no_other_error, |node, wait| {
                 node.release_range(range, wait)
             });
         }
     }
 
-    pub(super) fn give_range(&self, rng: &mut Rng) {
+    pub(super) fn release_range(&self, rng: &mut Rng) {
         let (vmid, choice) = (self.own.vmid, rng.usize(..));
         let range = with(|world| {
             let range = world.checks.ids.range_of(vmid, choice)?;
@@ -223,7 +223,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         if let Some(range) = range {
             let limit = limit(rng);
-            let _ = self.call("release_range", limit, nothing, |node, wait| {
+            let _ = self.call("release_range", limit, no_other_error, |node, wait| {
                 node.release_range(range, wait)
             });
         }
@@ -265,9 +265,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
             };
             let ids = &mut world.checks.ids;
             let outcome = if is_changed {
-                ids.changed(range, id, (vmid, to), now)
+                ids.record_owner_change(range, id, (vmid, to), now)
             } else {
-                ids.allocated(range, vmid, now)
+                ids.record_range(range, vmid, now)
             };
             world.check("ranges", outcome);
         });
@@ -279,16 +279,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         }
         let message = [Message::GetNewVmid, Message::AllocIdRange][rng.usize(..2)];
-        let _ = self.call("request", Duration::ZERO, nothing, |node, _| {
+        let _ = self.call("request", Duration::ZERO, no_other_error, |node, _| {
             node.request(node.leader(), &message).map(drop)
         });
         let floor = with(|world| world.checks.vmids.highest());
-        let vmid = self.call("new_vmid", limit(rng), nothing, |node, wait| {
+        let vmid = self.call("new_vmid", limit(rng), no_other_error, |node, wait| {
             node.new_vmid(wait)
         });
         if let Ok(vmid) = vmid {
             with(|world| {
-                let outcome = world.checks.vmids.given(vmid.get(), floor);
+                let outcome = world.checks.vmids.record_vmid(vmid.get(), floor);
                 world.check("vmids", outcome);
             });
             // No process will ever have this VMID.

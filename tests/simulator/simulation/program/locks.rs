@@ -10,7 +10,7 @@ use super::super::checks::{BYTES, Claim, LONG, Owner, Space};
 use super::super::faults::Fault;
 use super::super::world::with;
 use super::futures::{Polling, polling};
-use super::ids::nothing;
+use super::ids::no_other_error;
 use super::signals::pick_process;
 use super::{Program, limit};
 
@@ -38,7 +38,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             9 => self.close_open_file(file, rng.usize(..)),
             10 | 11 => self.send_open_file(file, rng),
             12..15 => self.receive(),
-            18.. => self.lock_again_and_again(file),
+            18.. => self.lock_repeatedly(file),
             _ => self.set_lock(file, LockFamily::Posix, rng),
         }
         self.own.shared(|shared| shared.busy_files[file] = false);
@@ -50,7 +50,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let handle = with(|world| world.checks.files.holders.take(vmid, file, choice));
         if let Some(handle) = handle {
             act(handle);
-            with(|world| world.checks.files.holders.done(handle));
+            with(|world| world.checks.files.holders.release(handle));
         }
     }
 
@@ -96,7 +96,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             path: FILES[file],
         };
         let claim = Claim {
-            space: (is_flock, file),
+            space: Space { is_flock, file },
             owner,
             bytes: bytes.clone(),
             write: kind == LockKind::Write,
@@ -111,41 +111,26 @@ impl<const READS: bool> Program<'_, '_, READS> {
         claim: &Claim,
         limit: Duration,
     ) -> Result<(), Error> {
-        let FileLock {
-            family, kind, wait, ..
-        } = *lock;
-        let (owner, bytes) = (claim.owner, claim.bytes.clone());
+        let FileLock { kind, wait, .. } = *lock;
         let is_unlock = kind == LockKind::Unlock;
-        let is_posix = family == LockFamily::Posix;
+        let is_posix = lock.family == LockFamily::Posix;
         let polling = polling().map(|polling| Polling {
             drop_after: polling.drop_after.filter(|_| !is_unlock),
         });
         let may_drop = polling.is_some_and(|polling| polling.drop_after.is_some());
         // The owner may hold more of it before.
-        let releases = kind != LockKind::Write || family == LockFamily::Flock || may_drop;
+        let releases = kind != LockKind::Write || lock.family == LockFamily::Flock || may_drop;
         // Another process that has the open file may set a lock of it at the same time.
-        let is_shared = releases && family != LockFamily::Posix;
-        let began = with(|world| {
-            let now = world.checks.tick();
-            if releases {
-                world.checks.files.clear(claim.space, owner, bytes.clone());
-            }
-            if is_shared {
-                world.checks.files.release_begins(owner);
-            }
-            if !is_unlock {
-                world.checks.files.asks(claim, wait);
-            }
-            now
-        });
-        let may_be = |error: Error| match error {
+        let is_shared = releases && !is_posix;
+        let began = begin_request(lock, claim, releases, is_shared);
+        let is_allowed = |error: Error| match error {
             // Another thread whose request was refused has released all locks and cancelled all
             // requests.
             Error::NoSuchProcess => is_posix && self.own.has_threads,
             // The request of a future has a buffer for its path.
             Error::Full(Resource::ReplyBuffers) => polling.is_some(),
             Error::TimedOut if wait && limit == LONG => {
-                with(|world| world.checks.files.is_undetected_cycle(claim, began))
+                with(|world| world.checks.files.may_be_undetected_cycle(claim, began))
             }
             error => match error.errno() {
                 Errno::EAGAIN => !wait && !is_unlock,
@@ -154,14 +139,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
             },
         };
         let name = if is_unlock { "unlock" } else { "lock" };
-        let mut outcome = self.call(name, limit, may_be, |node, wait| match polling {
+        let mut outcome = self.call(name, limit, is_allowed, |node, wait| match polling {
             Some(polling) => self.poll(polling, node.set_lock_async(lock, wait)),
             None => node.set_lock(lock, wait),
         });
         let was_dropped = may_drop && outcome == Err(Error::Interrupted);
         // The node unlocks a lock that is granted meanwhile, before it makes the next call about locks.
         if was_dropped && with(|world| world.network.rng.bool()) {
-            outcome = self.call(name, limit, may_be, |node, wait| node.set_lock(lock, wait));
+            outcome = self.call(name, limit, is_allowed, |node, wait| node.set_lock(lock, wait));
         }
         if was_dropped && outcome.is_err() {
             let unlock = FileLock {
@@ -171,6 +156,24 @@ impl<const READS: bool> Program<'_, '_, READS> {
             };
             let _ = self.request(&unlock, claim, LONG);
         }
+        self.end_request(lock, claim, (began, is_shared), outcome);
+        match outcome.map_err(Error::errno) {
+            Ok(()) => self.draw_fencing_number(lock, claim, began),
+            Err(Errno::EDEADLK) => self.release_record_locks(),
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Records and checks the outcome of a request at `began`, which may release locks of a shared open file if `is_shared`.
+    fn end_request(
+        &self,
+        lock: &FileLock<'_>,
+        claim: &Claim,
+        (began, is_shared): (u64, bool),
+        outcome: Result<(), Error>,
+    ) {
+        let (owner, is_unlock) = (claim.owner, lock.kind == LockKind::Unlock);
         with(|world| {
             world.log(format_args!("  {lock:?}"));
             let now = world.checks.tick();
@@ -178,38 +181,32 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let may_use = world.may_use(self.own.vmid);
             let is_hostile = world.has(Fault::Hostile);
             let files = &mut world.checks.files;
-            files.answered(claim, now, is_certain);
+            files.record_answer(claim, now, is_certain);
             let is_done = is_shared && matches!(outcome, Ok(()) | Err(Error::Refused { .. }));
             if is_done {
-                files.release_done(owner);
+                files.end_release(owner);
             }
             let checked = match outcome.map_err(Error::errno) {
                 // A lock that a process unlocks after it was cut off stays locked at the leader.
                 Ok(()) if is_unlock && !is_certain => Ok(()),
                 Ok(()) if is_unlock => {
-                    files.cleared(claim.space, owner, &bytes, now);
+                    files.end_unlock(claim.space, owner, &claim.bytes, now);
                     Ok(())
                 }
-                Ok(()) if may_use => files.given(claim, began),
-                Err(Errno::EAGAIN) if is_certain && !is_hostile => files.refused(claim, began),
+                Ok(()) if may_use => files.record_grant(claim, began),
+                Err(Errno::EAGAIN) if is_certain && !is_hostile => files.check_refusal(claim, began),
                 Err(Errno::EDEADLK) => {
-                    let may_be_cycle = files.may_be_cycle(claim, began);
+                    let may_be_cycle = files.check_deadlock(claim, began);
                     world.check("deadlocks", may_be_cycle);
                     return;
                 }
                 _ => Ok(()),
             };
             if is_done {
-                files.release_returned(owner, now);
+                files.record_release_return(owner, now);
             }
             world.check("locks", checked);
         });
-        match outcome.map_err(Error::errno) {
-            Ok(()) => self.draw_fencing_number(lock, claim, began),
-            Err(Errno::EDEADLK) => self.release_record_locks(),
-            Err(_) => {}
-        }
-        outcome
     }
 
     /// Tests a lock. The reported lock may be released by now, but it is certainly not the caller's
@@ -226,7 +223,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             wait: false,
             path: FILES[file],
         };
-        let found = self.call("find_lock", LONG, nothing, |node, wait| {
+        let found = self.call("find_lock", LONG, no_other_error, |node, wait| {
             node.find_lock(&lock, wait)
         });
         if let Ok(Some(held)) = found {
@@ -242,9 +239,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     fn close_file(&self, file: usize) {
-        let (space, owner) = ((false, file), Owner::Process(self.own.vmid));
-        with(|world| world.checks.files.clear(space, owner, 0..BYTES));
-        let closed = self.call("close_file", LONG, nothing, |node, wait| {
+        let (space, owner) = (Space::fcntl(file), Owner::Process(self.own.vmid));
+        with(|world| world.checks.files.begin_unlock(space, owner, 0..BYTES));
+        let closed = self.call("close_file", LONG, no_other_error, |node, wait| {
             node.close_file(FILES[file], self.own.pid, wait)
         });
         if closed.is_ok() {
@@ -255,15 +252,15 @@ impl<const READS: bool> Program<'_, '_, READS> {
     fn close_open_file(&self, file: usize, choice: usize) {
         self.with_open_file(file, choice, |handle| {
             let vmid = self.own.vmid;
-            with(|world| world.checks.files.closes(vmid, handle));
-            let closed = self.call("close_open_file", LONG, nothing, |node, wait| {
+            with(|world| world.checks.files.begin_close(vmid, handle));
+            let closed = self.call("close_open_file", LONG, no_other_error, |node, wait| {
                 node.close_open_file(handle, wait)
             });
             with(|world| {
                 let now = world.checks.tick();
                 match closed {
-                    Ok(()) => world.checks.files.closed(handle, now),
-                    Err(_) => world.checks.files.holders.is_unsure(handle),
+                    Ok(()) => world.checks.files.end_close(handle, now),
+                    Err(_) => world.checks.files.holders.mark_unsure(handle),
                 }
             });
         });
@@ -272,7 +269,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// Sends a descriptor to another process, or fails to.
     fn send_open_file(&self, file: usize, rng: &mut Rng) {
         let Some(to) = pick_process(rng) else { return };
-        if to.vmid == self.own.vmid || !self.is_there(to.vmid) {
+        if to.vmid == self.own.vmid || !self.must_find(to.vmid) {
             return;
         }
         let can_send = rng.u8(..4) > 0;
@@ -280,28 +277,28 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         };
         self.with_open_file(file, rng.usize(..), |handle| {
-            let may_be_gone = |error| error == Error::NoSuchProcess && !self.is_there(to.vmid);
+            let is_allowed = |error| error == Error::NoSuchProcess && !self.must_find(to.vmid);
             let limit = limit(rng);
-            let given = self.call("give_open_file", limit, may_be_gone, |node, wait| {
+            let given = self.call("give_open_file", limit, is_allowed, |node, wait| {
                 node.give_open_file(receiver, handle, wait)
             });
-            let is_sent = given.is_ok() && self.is_there(to.vmid);
+            let is_sent = given.is_ok() && self.must_find(to.vmid);
             with(|world| {
                 let holders = &mut world.checks.files.holders;
                 if is_sent {
-                    holders.sends(to.vmid, handle);
+                    holders.record_transfer(to.vmid, handle);
                 } else {
-                    holders.is_unsure(handle);
+                    holders.mark_unsure(handle);
                 }
             });
             if is_sent && !can_send {
                 // The holder is removed before the open file is taken back.
-                with(|world| world.checks.files.holders.takes_back(to.vmid, handle));
-                let taken = self.call("take_back_open_file", LONG, nothing, |node, wait| {
+                with(|world| world.checks.files.holders.withdraw_transfer(to.vmid, handle));
+                let taken = self.call("take_back_open_file", LONG, no_other_error, |node, wait| {
                     node.take_back_open_file(receiver, handle, wait)
                 });
                 if taken.is_err() {
-                    with(|world| world.checks.files.holders.is_unsure(handle));
+                    with(|world| world.checks.files.holders.mark_unsure(handle));
                 }
             }
         });
@@ -311,20 +308,20 @@ impl<const READS: bool> Program<'_, '_, READS> {
     fn receive(&self) {
         let vmid = self.own.vmid;
         let handle = with(|world| {
-            let handle = world.checks.files.holders.next_sent(vmid)?;
-            world.checks.files.holders.has(vmid, handle);
+            let handle = world.checks.files.holders.next_transfer(vmid)?;
+            world.checks.files.holders.add_holder(vmid, handle);
             Some(handle)
         });
         let Some(handle) = handle else { return };
-        let held = self.call("hold_open_file", LONG, nothing, |node, wait| {
+        let held = self.call("hold_open_file", LONG, no_other_error, |node, wait| {
             node.hold_open_file(handle, wait)
         });
         with(|world| {
             let holders = &mut world.checks.files.holders;
             if held.is_err() {
-                holders.is_unsure(handle);
+                holders.mark_unsure(handle);
             }
-            holders.done(handle);
+            holders.release(handle);
         });
     }
 
@@ -333,16 +330,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let file = rng.usize(..FILES.len());
         for _ in 0..rng.usize(..3) {
             self.with_open_file(file, rng.usize(..), |handle| {
-                let given = self.call("give_open_file", LONG, nothing, |node, wait| {
+                let given = self.call("give_open_file", LONG, no_other_error, |node, wait| {
                     node.give_open_file(child, handle, wait)
                 });
                 let is_certain = self.is_certain();
                 with(|world| {
                     let holders = &mut world.checks.files.holders;
                     if given.is_ok() && is_certain {
-                        holders.has(child.get(), handle);
+                        holders.add_holder(child.get(), handle);
                     } else {
-                        holders.is_unsure(handle);
+                        holders.mark_unsure(handle);
                     }
                 });
             });
@@ -352,21 +349,21 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// Releases all record locks.
     fn release_record_locks(&self) {
         let vmid = self.own.vmid;
-        with(|world| world.checks.files.clear_begins(vmid));
-        let done = self.call("clear_locks", LONG, nothing, |node, wait| {
+        with(|world| world.checks.files.begin_clear(vmid));
+        let done = self.call("clear_locks", LONG, no_other_error, |node, wait| {
             node.clear_locks(self.own.pid, wait)
         });
         with(|world| {
             let now = world.checks.tick();
-            world.checks.files.release_done(Owner::Process(vmid));
+            world.checks.files.end_release(Owner::Process(vmid));
             world
                 .checks
                 .files
-                .release_returned(Owner::Process(vmid), now);
+                .record_release_return(Owner::Process(vmid), now);
         });
         if done.is_ok() {
             for file in 0..FILES.len() {
-                cleared((false, file), Owner::Process(vmid));
+                cleared(Space::fcntl(file), Owner::Process(vmid));
             }
         }
     }
@@ -384,10 +381,28 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 }
 
+/// Records that a lock is requested that may release locks of its owner, also of a shared open file. Returns the tick.
+fn begin_request(lock: &FileLock<'_>, claim: &Claim, releases: bool, is_shared: bool) -> u64 {
+    with(|world| {
+        let now = world.checks.tick();
+        let files = &mut world.checks.files;
+        if releases {
+            files.begin_unlock(claim.space, claim.owner, claim.bytes.clone());
+        }
+        if is_shared {
+            files.begin_release(claim.owner);
+        }
+        if lock.kind != LockKind::Unlock {
+            files.record_request(claim, lock.wait);
+        }
+        now
+    })
+}
+
 /// Records that all bytes were unlocked.
 fn cleared(space: Space, owner: Owner) {
     with(|world| {
         let now = world.checks.tick();
-        world.checks.files.cleared(space, owner, &(0..BYTES), now);
+        world.checks.files.end_unlock(space, owner, &(0..BYTES), now);
     });
 }

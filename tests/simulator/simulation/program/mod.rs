@@ -15,17 +15,17 @@ use fastrand::Rng;
 use libos_ipc::wire::Message;
 use libos_ipc::{Error, Vmid, Wait};
 
-use super::checks::{Call, LONG, bounds};
+use super::checks::{Call, LONG, check_bounds};
 use super::end;
 use super::faults::Fault;
 use super::plan::Step;
-use super::process::{Own, SimNode, fair, idle, is_cut_off, now, sound};
+use super::process::{OwnProcess, SimNode, check_shares, idle, is_cut_off, now, check_invariants};
 use super::world::with;
 
 /// A thread.
 pub(crate) struct Program<'p, 'm, const READS: bool> {
     pub(crate) node: &'p SimNode<'m, READS>,
-    pub(crate) own: &'p Own,
+    pub(crate) own: &'p OwnProcess,
     pub(crate) thread: usize,
 }
 
@@ -45,7 +45,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 world.log(format_args!("v{vmid}: step {process}.{thread}.{at}"));
             });
             let ids_end_at = || with(|world| world.plan.ids_end_at());
-            if self.own.is_leader && self.thread == 0 && ids_end_at() == Some(step.at) {
+            if self.own.is_first && self.thread == 0 && ids_end_at() == Some(step.at) {
                 self.use_ids_up();
             }
             self.step(step);
@@ -60,8 +60,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             5..8 => self.release_id(&mut rng),
             8..11 => self.transfer_id(&mut rng),
             11..14 => self.look_up(&mut rng),
-            14..17 => self.take_range(&mut rng),
-            17..19 => self.give_range(&mut rng),
+            14..17 => self.alloc_range(&mut rng),
+            17..19 => self.release_range(&mut rng),
             19..22 => self.change_owner(&mut rng),
             22..24 => self.request_without_waiting(&mut rng),
             24..34 => self.start_child(&mut rng),
@@ -69,8 +69,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             42..44 => self.signal_group(&mut rng),
             44..46 => self.signal_all(limit(&mut rng)),
             46..49 => self.change_group(&mut rng),
-            49..52 => self.ask_about(&mut rng),
-            52..56 => self.ask_metadata(&mut rng),
+            49..52 => self.query_process(&mut rng),
+            52..56 => self.query_metadata(&mut rng),
             56..61 => self.wait_for_child(&mut rng),
             61..77 => self.lock_file(&mut rng),
             77..86 => self.use_sync(&mut rng),
@@ -84,12 +84,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Makes a call, and checks that it ends in an allowed way: without an error, with one that is
-    /// `fine`, or with one that there is a reason for.
+    /// `is_allowed`, or with one that there is a reason for.
     fn call<T>(
         &self,
         name: &'static str,
         limit: Duration,
-        fine: impl FnOnce(Error) -> bool,
+        is_allowed: impl FnOnce(Error) -> bool,
         call: impl FnOnce(&SimNode<'_, READS>, Wait<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let interrupt = &self.own.interrupts[self.thread];
@@ -107,7 +107,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
         let error = result.as_ref().err().copied();
         let result_is_ok = result.is_ok();
-        let is_fine = error.is_some_and(fine);
+        let is_fine = error.is_some_and(is_allowed);
         if error.is_some_and(is_cut_off) {
             self.own.shared(|shared| shared.is_cut_off = true);
         }
@@ -121,7 +121,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 .record(error.map_or(0, |error| u64::from(error.errno().get().unsigned_abs()) + 1));
             let call = Call {
                 name,
-                who: vmid,
+                vmid,
                 began,
                 limit,
                 was_interrupted,
@@ -133,17 +133,17 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let outcome = world
                 .checks
                 .calls
-                .ended(&call, error, now, &world.checks.family);
+                .check_end(&call, error, now, &world.checks.family);
             world.check("calls", outcome);
-            if error == Some(Error::LeaderGone) && world.plan.follows() {
-                world.loses_leader(vmid);
+            if error == Some(Error::LeaderGone) && world.plan.has_heirs() {
+                world.record_leader_loss(vmid);
             }
             if result_is_ok {
                 let faults = world.faults();
                 let is_prompt = world.plan.is_secure()
                     && !faults.may_overrun()
                     && !faults.has(Fault::Disconnect);
-                let outcome = world.checks.heartbeats.succeeded(&call, now, is_prompt);
+                let outcome = world.checks.heartbeats.check_success(&call, now, is_prompt);
                 world.check("heartbeats", outcome);
             }
         });
@@ -161,23 +161,23 @@ impl<const READS: bool> Program<'_, '_, READS> {
     fn check_node(&self) {
         let statistics = self.node.statistics();
         let leads = self.leads();
-        let shares = !leads || self.node.check_shares();
+        let shares_fit = !leads || self.node.check_shares();
         // The invariants contain that the charges agree with the tables.
-        let check_invariants = !leads || !shares || self.node.check_invariants();
+        let invariants_hold = !leads || !shares_fit || self.node.check_invariants();
         let leader = self.node.leader().get();
         with(|world| {
-            if world.plan.follows() && !leads {
+            if world.plan.has_heirs() && !leads {
                 let is_heir = statistics.succession.heir.map(Vmid::get) == Some(self.own.vmid);
                 let now = world.network.now;
                 let heir = Some(leader).filter(|_| is_heir);
-                world.checks.succession.sees_heir(self.own.vmid, heir, now);
+                world.checks.succession.record_heir(self.own.vmid, heir, now);
             }
             let false_disconnects = &world.checks.false_disconnects;
-            let refused = false_disconnects.refused(self.own.vmid, &statistics);
+            let refused = false_disconnects.check_refusals(self.own.vmid, &statistics);
             world.check("false-disconnects", refused);
-            world.check("bounds", bounds(&statistics.pools));
-            world.check("shares", fair(shares));
-            world.check("soundness", sound(check_invariants));
+            world.check("bounds", check_bounds(&statistics.pools));
+            world.check("shares", check_shares(shares_fit));
+            world.check("soundness", check_invariants(invariants_hold));
         });
     }
 
@@ -203,14 +203,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// Sends a message without an answer to all members, which ignore it.
     fn broadcast(&self) {
-        if self.own.is_leader && !with(|world| world.plan.follows()) {
+        if self.own.is_first && !with(|world| world.plan.has_heirs()) {
             self.node
                 .broadcast(&Message::FileLockRecall(u64::MAX), None);
         }
     }
 
     fn crash(&self) {
-        let is_kept = self.own.is_leader && !with(|world| world.plan.follows());
+        let is_kept = self.own.is_first && !with(|world| world.plan.has_heirs());
         if is_kept || !with(|world| world.has(Fault::Crash)) {
             return;
         }
@@ -219,6 +219,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
             .shared(|shared| std::mem::replace(&mut shared.is_crashing, true))
         {
             end::crash(self.node, self.own);
+        }
+    }
+
+    /// Keeps what a thread has acquired for up to 2 ms, in half of all cases.
+    fn hold_for_a_while(&self, rng: &mut Rng) {
+        if rng.bool() {
+            idle(self.node, Duration::from_micros(rng.u64(..2_000)));
         }
     }
 

@@ -8,11 +8,10 @@ use libos_ipc::{Barrier, Error, Queue, Semaphore, Wait};
 use super::super::checks::{LONG, PLACES};
 use super::super::faults::Fault;
 use super::super::pal::SimPal;
-use super::super::process::idle;
 use super::super::world::with;
 use super::Program;
 use super::futures::call_or_poll;
-use super::ids::nothing;
+use super::ids::no_other_error;
 
 const QUEUE: u64 = 80;
 const SEMAPHORE: u64 = 81;
@@ -52,7 +51,7 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
 
     /// Opens the values once more at the leader than it closes them, and so keeps them alive.
     pub(super) fn begin_primitives(&self) {
-        if !self.own.is_leader || self.thread != 0 {
+        if !self.own.is_first || self.thread != 0 {
             return;
         }
         let mut opened = [QUEUE, SEMAPHORE, BARRIER, MONITOR, CHANGED]
@@ -65,10 +64,10 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
             });
         if opened.all(|opened| opened.is_ok()) {
             with(|world| {
-                world.checks.primitives.keep();
-                if world.plan.follows() {
+                world.checks.primitives.mark_kept();
+                if world.plan.has_heirs() {
                     // The values may end with the first process.
-                    world.checks.primitives.died();
+                    world.checks.primitives.record_death();
                 }
             });
         }
@@ -97,9 +96,9 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         name: &'static str,
         mut call: impl FnMut(Wait<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let limit = patience();
+        let limit = wait_limit();
         loop {
-            match self.call(name, limit, nothing, |_, wait| call(wait)) {
+            match self.call(name, limit, no_other_error, |_, wait| call(wait)) {
                 Err(Error::Interrupted) if limit == LONG => {}
                 ended => return ended,
             }
@@ -109,23 +108,23 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
     /// Pushes an item and then pops one: there is an item for each thread that waits for one.
     fn exchange_item(&self, rng: &mut Rng) {
         let Ok(queue) = self.queue() else { return };
-        let who = (self.own.pid, self.thread);
-        let item = with(|world| world.checks.primitives.item(who));
+        let caller = (self.own.pid, self.thread);
+        let item = with(|world| world.checks.primitives.new_item(caller));
         if self
             .finish("push", |wait| {
                 call_or_poll!(self, queue.push(&item, wait), queue.push_async(&item, wait))
             })
             .is_err()
         {
-            with(|world| world.checks.primitives.is_not_pushed(item));
+            with(|world| world.checks.primitives.record_failed_push(item));
             return;
         }
-        self.pause_at_times(rng);
+        self.hold_for_a_while(rng);
         if let Ok(item) = self.finish("pop", |wait| {
             call_or_poll!(self, queue.pop(wait), queue.pop_async(wait))
         }) {
             with(|world| {
-                let outcome = world.checks.primitives.popped(item);
+                let outcome = world.checks.primitives.record_pop(item);
                 world.check("queues", outcome);
             });
         }
@@ -144,18 +143,18 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
             return;
         }
         with(|world| {
-            let outcome = world.checks.primitives.acquired();
+            let outcome = world.checks.primitives.record_acquire();
             world.check("semaphores", outcome);
         });
-        self.pause_at_times(rng);
-        with(|world| world.checks.primitives.releases());
+        self.hold_for_a_while(rng);
+        with(|world| world.checks.primitives.begin_release());
         if self
             .finish("release", |wait| {
                 call_or_poll!(self, semaphore.release(wait), semaphore.release_async(wait))
             })
             .is_err()
         {
-            with(|world| world.checks.primitives.is_not_released());
+            with(|world| world.checks.primitives.record_failed_release());
         }
     }
 
@@ -183,11 +182,11 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
             return;
         }
         with(|world| {
-            let outcome = world.checks.primitives.entered();
+            let outcome = world.checks.primitives.record_entry();
             world.check("condvars", outcome);
         });
-        self.pause_at_times(rng);
-        with(|world| world.checks.primitives.leaves());
+        self.hold_for_a_while(rng);
+        with(|world| world.checks.primitives.begin_leave());
         let left = self.finish("leave the monitor", |wait| {
             let mut guard = call_or_poll!(self, value.write(wait), value.write_async(wait))?;
             // A death may have undone the entry.
@@ -195,7 +194,7 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
             Ok(())
         });
         if left.is_err() {
-            with(|world| world.checks.primitives.has_not_left());
+            with(|world| world.checks.primitives.record_failed_leave());
         }
         let _ = self.finish("notify", |wait| {
             call_or_poll!(
@@ -215,26 +214,20 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
             return;
         };
         let opened = with(|world| {
-            let outcome = world.checks.primitives.arrived(arrival.is_last());
+            let outcome = world.checks.primitives.record_arrival(arrival.is_last());
             let opened = *outcome.as_ref().unwrap_or(&0);
             world.check("barriers", outcome.map(|_| ()));
             opened
         });
-        self.pause_at_times(rng);
-        let passed = self.call("pass", SHORT, nothing, |_, wait| {
+        self.hold_for_a_while(rng);
+        let passed = self.call("pass", SHORT, no_other_error, |_, wait| {
             barrier.pass(arrival, wait)
         });
         if passed.is_ok() {
             with(|world| {
-                let outcome = world.checks.primitives.passed(opened);
+                let outcome = world.checks.primitives.check_pass(opened);
                 world.check("barriers", outcome);
             });
-        }
-    }
-
-    fn pause_at_times(&self, rng: &mut Rng) {
-        if rng.bool() {
-            idle(self.node, Duration::from_micros(rng.u64(..2_000)));
         }
     }
 
@@ -249,7 +242,7 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         let long = Wait::at_most(LONG);
         while let Ok(Some(item)) = queue.try_pop(long) {
             with(|world| {
-                let outcome = world.checks.primitives.popped(item);
+                let outcome = world.checks.primitives.record_pop(item);
                 world.check("queues", outcome);
             });
         }
@@ -258,13 +251,13 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
         let inside = monitor.and_then(|value| Ok(*value.read(long)?));
         with(|world| {
             if let Ok(inside) = inside {
-                let outcome = world.checks.primitives.all_left(inside);
+                let outcome = world.checks.primitives.check_all_left(inside);
                 world.check("condvars", outcome);
             }
-            let outcome = world.checks.primitives.all_popped();
+            let outcome = world.checks.primitives.check_all_popped();
             world.check("queues", outcome);
             if let Ok(free) = free {
-                let outcome = world.checks.primitives.all_released(free);
+                let outcome = world.checks.primitives.check_all_released(free);
                 world.check("semaphores", outcome);
             }
         });
@@ -272,7 +265,7 @@ impl<'p, 'm, const READS: bool> Program<'p, 'm, READS> {
 }
 
 /// Returns how long a call waits: for ever, if another process certainly ends the wait.
-fn patience() -> Duration {
+fn wait_limit() -> Duration {
     let is_safe = with(|world| !DEADLY.iter().any(|fault| world.has(*fault)));
     if is_safe { LONG } else { SHORT }
 }

@@ -8,19 +8,19 @@ use libos_ipc::{
     ChildExit, ChildSelector, Errno, Error, Identity, PATH_MAX, Pid, Resource, Target, Vmid,
 };
 
-use super::super::checks::{LONG, State, credentials, path};
+use super::super::checks::{LONG, State, check_credentials, check_path};
 use super::super::faults::Fault;
 use super::super::process::{NewProcess, idle, is_cut_off, now};
 use super::super::world::{World, with};
 use super::futures::call_or_poll;
-use super::ids::{WAIT, is_gone, nothing};
+use super::ids::{WAIT, is_gone, no_other_error};
 use super::signals::pick_process;
 use super::{Program, limit};
 
 impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn start_child(&self, rng: &mut Rng) {
         let number = with(|world| {
-            let has_room = world.started + 1 < world.plan.members && !world.finish;
+            let has_room = world.started + 1 < world.plan.members && !world.is_finishing;
             if has_room {
                 world.started += 1;
             }
@@ -32,40 +32,40 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let group = group.map_or(0, |process| process.group);
             (world.checks.vmids.highest(), group)
         });
-        let child = self.call("start_child", limit(rng), nothing, |node, wait| {
+        let child = self.call("start_child", limit(rng), no_other_error, |node, wait| {
             call_or_poll!(self, node.start_child(wait), node.start_child_async(wait))
         });
         let Ok(identity) = child else {
             return;
         };
         let parent = self.own.vmid;
-        let made = now();
+        let made_at = now();
         with(|world| {
             let (vmid, pid) = (identity.vmid.get(), identity.pid.map_or(0, Pid::get));
             let checks = &mut world.checks;
-            let given = checks.vmids.given(vmid, floor);
-            let is_free = checks.ids.is_no_pid(pid, &checks.family, &checks.exits);
+            let given = checks.vmids.record_vmid(vmid, floor);
+            let is_free = checks.ids.check_no_pid(pid, &checks.family, &checks.exits);
             let now = checks.tick();
             let is_certain = checks.family.is_certain(parent);
             let taken = if is_certain {
-                checks.ids.taken(pid, vmid, now)
+                checks.ids.record_allocation(pid, vmid, now)
             } else {
                 Ok(())
             };
             // Only the owner of an ID in use is known.
-            checks.ids.release(pid);
+            checks.ids.begin_release(pid);
             let of_parent = checks.family.get(parent);
             let is_known =
                 of_parent.is_some_and(|process| process.is_group_known && process.group == group);
             if checks.family.of_pid(pid).is_some() {
                 // A signal of the process that had this pid before may arrive after those of this
                 // process.
-                checks.signals.pid_is_reused(pid);
+                checks.signals.record_pid_reuse(pid);
             }
-            checks.family.started(vmid, pid, parent, group);
+            checks.family.record_start(vmid, pid, parent, group);
             if !is_known {
                 // The child is in the group that its parent was in when the leader added it.
-                checks.family.may_change_group(vmid);
+                checks.family.record_group_change(vmid);
             }
             world.check("vmids", given);
             world.check("pids", is_free);
@@ -81,7 +81,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.new_processes.push(NewProcess {
                 identity,
                 number,
-                made,
+                made_at,
                 started_at,
             });
         });
@@ -136,7 +136,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             Duration::from_micros(rng.u64(..5_000))
         };
         let exit = self.wait_child(which, limit);
-        let is_to_restart = with(|world| world.has(Fault::Restart) && !world.finish);
+        let is_to_restart = with(|world| world.has(Fault::Restart) && !world.is_finishing);
         if exit.is_some_and(|exit| exit.signal != 0) && is_to_restart {
             self.start_child(rng);
         }
@@ -154,10 +154,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
         };
         // Another thread may start a child meanwhile.
         let was_parent = is_parent();
-        let fine =
+        let is_allowed =
             |error| error == Error::NoChild && !(was_parent && is_parent() && self.is_certain());
-        with(|world| world.checks.exits.wait_begins(self.own.vmid));
-        let exit = self.call("wait_child", limit, fine, |node, wait| {
+        with(|world| world.checks.exits.begin_wait(self.own.vmid));
+        let exit = self.call("wait_child", limit, is_allowed, |node, wait| {
             // At its end the leader waits for all of its children.
             if limit == LONG {
                 return node.wait_child(which, wait);
@@ -168,23 +168,23 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 node.wait_child_async(which, wait)
             )
         });
-        with(|world| world.checks.exits.wait_ends(self.own.vmid));
+        with(|world| world.checks.exits.end_wait(self.own.vmid));
         if let Err(error) = exit {
             self.note_unanswered(error);
         }
         let exit = exit.ok()?;
         with(|world| {
             let checks = &mut world.checks;
-            checks.ids.reaped(exit.pid.get(), &checks.family);
+            checks.ids.record_reap(exit.pid.get(), &checks.family);
             if !checks.family.is_certain(self.own.vmid) {
                 // To a process that is ending or cut off, all others are dead.
-                checks.exits.may_be_reaped_as(&checks.family, &exit);
+                checks.exits.record_uncertain_reap_of(&checks.family, &exit);
                 return;
             }
-            let outcome = checks.exits.reaped(&checks.family, self.own.vmid, &exit);
+            let outcome = checks.exits.record_reap(&checks.family, self.own.vmid, &exit);
             world.check("reaping", outcome);
         });
-        self.look_for_reaped(&exit);
+        self.check_reaped_is_gone(&exit);
         Some(exit)
     }
 
@@ -225,13 +225,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
                     .peek_child(ChildSelector::Pid(pid), WAIT_NONE)
                     .is_ok()
             {
-                with(|world| world.checks.exits.may_be_reaped(vmid));
+                with(|world| world.checks.exits.record_uncertain_reap(vmid));
             }
         }
     }
 
     /// Checks that a process that was reaped is not in the table.
-    fn look_for_reaped(&self, exit: &ChildExit) {
+    fn check_reaped_is_gone(&self, exit: &ChildExit) {
         let vmid = |world: &mut World| {
             let process = world.checks.family.of_pid(exit.pid.get());
             process.map(|process| process.vmid)
@@ -260,7 +260,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let own = self.own;
         let choice = rng.u8(..4);
         if choice < 2 {
-            with(|world| world.checks.family.may_change_group(own.vmid));
+            with(|world| world.checks.family.record_group_change(own.vmid));
         }
         let changed = match choice {
             0 => self.call("set_group", limit, refused, |node, wait| {
@@ -271,32 +271,32 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }),
             2 => {
                 let on = rng.bool();
-                let _ = self.call("mark", limit, nothing, |node, wait| {
+                let _ = self.call("mark", limit, no_other_error, |node, wait| {
                     node.mark(ProcessChange::Subreaper, on, wait)
                 });
                 return;
             }
             _ => {
                 let is_certain = self.is_certain();
-                let fine = |error| is_gone(error) && !is_certain;
-                let _ = self.call("own group", limit, fine, |node, wait| {
+                let is_allowed = |error| is_gone(error) && !is_certain;
+                let _ = self.call("own group", limit, is_allowed, |node, wait| {
                     node.kill(Target::Group(None), 0, wait)
                 });
                 return;
             }
         };
         if changed.is_ok() {
-            with(|world| world.checks.family.in_group(own.vmid, own.pid));
+            with(|world| world.checks.family.record_group(own.vmid, own.pid));
         }
     }
 
     /// Checks that the leader's entry of a process is right.
-    pub(super) fn ask_about(&self, rng: &mut Rng) {
+    pub(super) fn query_process(&self, rng: &mut Rng) {
         let Some(process) = pick_process(rng) else {
             return;
         };
         let was_certain = with(|world| world.checks.family.is_certain(process.vmid));
-        let may_be_gone = |error| is_gone(error) && !self.is_there(process.vmid);
+        let may_be_gone = |error| is_gone(error) && !self.must_find(process.vmid);
         let answer = self.call("process", limit(rng), may_be_gone, |node, wait| {
             node.process(Some(process.pid), wait)
         });
@@ -314,7 +314,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
     }
 
-    pub(super) fn ask_metadata(&self, rng: &mut Rng) {
+    pub(super) fn query_metadata(&self, rng: &mut Rng) {
         if !with(|world| world.plan.has_paths) {
             return;
         }
@@ -322,10 +322,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         };
         // A process that is just joining may not be in the table yet.
-        let was_there = self.is_there(process.vmid);
+        let had_to_find = self.must_find(process.vmid);
         let may_be_gone = |error| {
             let is_busy = error == Error::Full(Resource::ReplyBuffers) && self.own.has_threads;
-            is_busy || is_gone(error) && !(was_there && self.is_there(process.vmid))
+            is_busy || is_gone(error) && !(had_to_find && self.must_find(process.vmid))
         };
         let limit = limit(rng);
         let what = MetaCode::ALL[rng.usize(..4)];
@@ -335,15 +335,15 @@ impl<const READS: bool> Program<'_, '_, READS> {
             });
             if let Ok(answer) = answer {
                 with(|world| {
-                    let outcome = credentials(process.pid.get(), answer);
+                    let outcome = check_credentials(process.pid.get(), answer);
                     world.check("metadata", outcome);
                 });
             }
             return;
         }
-        let fine = |error: Error| error.errno() == Errno::ENOENT || may_be_gone(error);
+        let is_allowed = |error: Error| error.errno() == Errno::ENOENT || may_be_gone(error);
         let mut buffer = vec![0; PATH_MAX];
-        let answer = self.call("path_of", limit, fine, |node, wait| {
+        let answer = self.call("path_of", limit, is_allowed, |node, wait| {
             node.path_of(process.pid, what, &mut buffer, wait)
         });
         let answer = match answer {
@@ -352,7 +352,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             Err(_) => return,
         };
         with(|world| {
-            let outcome = path(process.pid.get(), what, answer);
+            let outcome = check_path(process.pid.get(), what, answer);
             world.check("metadata", outcome);
         });
     }

@@ -32,12 +32,12 @@ pub(super) fn pick_process(rng: &mut Rng) -> Option<OtherProcess> {
 
 impl<const READS: bool> Program<'_, '_, READS> {
     /// Returns true if this process must find the other one.
-    pub(super) fn is_there(&self, vmid: u32) -> bool {
+    pub(super) fn must_find(&self, vmid: u32) -> bool {
         with(|world| {
             let own = self.own.vmid;
             let family = &world.checks.family;
             let network = &world.network;
-            let is_cut = network.is_cut(own, vmid) || network.are_parted(own, vmid);
+            let is_cut = network.is_cut(own, vmid) || network.is_heir_cut(own, vmid);
             family.is_certain(own) && family.is_certain(vmid) && !is_cut
         })
     }
@@ -62,12 +62,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
             // A process that is cut off does not know whether the leader has passed the signal on, and sends it directly.
             let may_break = world.faults().may_break() || world.checks.false_disconnects.may_close;
             let times = if may_break { 4 } else { 1 };
-            world.checks.signals.tries(to.pid.get(), signal, times);
+            world.checks.signals.record_attempt(to.pid.get(), signal, times);
         });
-        if !self.is_there(to.vmid) {
+        if !self.must_find(to.vmid) {
             // Its pid may be the ID of another process's thread by now: that process gets the
             // signal then.
-            with(|world| world.checks.signals.tries_group(signal));
+            with(|world| world.checks.signals.record_group_attempt(signal));
         }
         let is_for_thread = rng.u8(..8) == 0;
         let target = if is_for_thread {
@@ -76,17 +76,17 @@ impl<const READS: bool> Program<'_, '_, READS> {
         } else {
             Target::Process(to.pid)
         };
-        let may_be_gone = |error: Error| {
+        let is_allowed = |error: Error| {
             let is_refused = is_for_thread && error.errno() == Errno::EAGAIN;
-            is_gone(error) && !self.is_there(to.vmid)
+            is_gone(error) && !self.must_find(to.vmid)
                 || is_refused && with(|world| world.has(Fault::Capacity))
         };
         let limit = limit(rng);
         self.log(format_args!("signal {signal} for {to:?}"));
         // The pid of a process that has ended may be an ID of any other by now.
-        let named = self.is_there(to.vmid).then_some(to.vmid);
+        let named = self.must_find(to.vmid).then_some(to.vmid);
         let was_running = self.begin_signal(named, signal);
-        let sent = self.call("kill", limit, may_be_gone, |node, wait| {
+        let sent = self.call("kill", limit, is_allowed, |node, wait| {
             call_or_poll!(
                 self,
                 node.kill(target, signal, wait),
@@ -110,7 +110,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let is_tight = world.has(Fault::Capacity);
                 let checks = &mut world.checks;
                 let (signals, family) = (&mut checks.signals, &checks.family);
-                signals.succeeded(family, to.pid.get(), signal, was_running, is_tight);
+                signals.record_success(family, to.pid.get(), signal, was_running, is_tight);
             });
         }
         sent.is_ok()
@@ -120,7 +120,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     fn begin_signal(&self, to: Option<u32>, signal: i32) -> bool {
         with(|world| {
             let (pid, thread) = (self.own.pid, self.thread);
-            world.checks.signals.sends(pid, thread, to, signal);
+            world.checks.signals.record_send(pid, thread, to, signal);
             to.is_some_and(|to| world.checks.family.is_certain(to))
         })
     }
@@ -134,7 +134,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         );
         if !is_answered {
             let (pid, thread) = (self.own.pid, self.thread);
-            with(|world| world.checks.signals.cut_short(pid, thread));
+            with(|world| world.checks.signals.record_unknown_result(pid, thread));
         }
     }
 
@@ -151,18 +151,18 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if group == 0 {
             return;
         }
-        with(|world| world.checks.signals.tries_group(signal));
+        with(|world| world.checks.signals.record_group_attempt(signal));
         let is_in = |vmid| {
             with(|world| {
                 let process = world.checks.family.get(vmid);
                 process.is_some_and(|process| process.group == group && process.is_group_known)
             })
         };
-        let may_be_gone = |error| is_gone(error) && !(self.is_there(one.vmid) && is_in(one.vmid));
+        let is_allowed = |error| is_gone(error) && !(self.must_find(one.vmid) && is_in(one.vmid));
         let limit = limit(rng);
         self.begin_signal(None, signal);
         let begun = with(|world| world.network.now);
-        let sent = self.call("kill group", limit, may_be_gone, |node, wait| {
+        let sent = self.call("kill group", limit, is_allowed, |node, wait| {
             node.kill(Target::Group(Pid::new(group)), signal, wait)
         });
         let took = Duration::from_nanos(with(|world| world.network.now) - begun);
@@ -189,12 +189,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 others.any(|process| family.is_certain(process.vmid))
             })
         };
-        let may_be_gone = |error| is_gone(error) && !is_any_certain();
-        let sent = self.call("kill all", limit, may_be_gone, |node, wait| {
+        let is_allowed = |error| is_gone(error) && !is_any_certain();
+        let sent = self.call("kill all", limit, is_allowed, |node, wait| {
             node.kill(Target::All, signal, wait)
         });
         // Another leader sends again what the one before had not sent: later than what this process sends itself.
-        let may_be_late = with(|world| world.plan.follows());
+        let may_be_late = with(|world| world.plan.has_heirs());
         self.end_signal(if may_be_late {
             Err(Error::TimedOut)
         } else {
@@ -203,7 +203,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if sent.is_ok() {
             with(|world| {
                 let now = world.network.now;
-                world.checks.signals.broadcast_done(signal, now);
+                world.checks.signals.end_broadcast(signal, now);
             });
         }
     }

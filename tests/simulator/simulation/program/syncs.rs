@@ -11,7 +11,7 @@ use super::super::process::idle;
 use super::super::world::with;
 use super::Program;
 use super::futures::call_or_poll;
-use super::ids::nothing;
+use super::ids::no_other_error;
 
 /// A process that holds a handle may wait for other resources, so no process waits long for a
 /// handle.
@@ -22,13 +22,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn begin_syncs(&self) {
         if self.own.keeps_values() && self.thread == 0 {
             for at in 0..HANDLES {
-                if self.take(at, SyncState::Shared, LONG) {
-                    self.give(at, SyncState::Shared, false);
+                if self.acquire(at, SyncState::Shared, LONG) {
+                    self.release(at, SyncState::Shared, false);
                     if self.is_certain() {
-                        with(|world| world.checks.values.keeps(at, self.own.pid));
+                        with(|world| world.checks.values.add_keeper(at, self.own.pid));
                     }
-                } else if self.own.is_leader {
-                    with(|world| world.checks.values.is_not_kept(at));
+                } else if self.own.is_first {
+                    with(|world| world.checks.values.record_not_kept(at));
                 }
             }
         }
@@ -39,8 +39,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return Some(handle);
         }
         // A handle that is still being closed can't be opened again yet.
-        let fine = |error| error == Error::Invalid(Invalid::HandleOpen);
-        let generation = self.call("open_sync", LONG, fine, |node, _| {
+        let is_allowed = |error| error == Error::Invalid(Invalid::HandleOpen);
+        let generation = self.call("open_sync", LONG, is_allowed, |node, _| {
             node.open_sync(Some(70 + at as u64))
         });
         let handle = generation.ok()?;
@@ -56,33 +56,27 @@ impl<const READS: bool> Program<'_, '_, READS> {
             self.close(at);
             return;
         }
-        if !self.take(at, state, limit) {
+        if !self.acquire(at, state, limit) {
             return;
         }
-        self.stay(rng);
+        self.hold_for_a_while(rng);
         let state = if state == SyncState::Shared && rng.bool() && self.upgrade(at, limit) {
-            self.stay(rng);
+            self.hold_for_a_while(rng);
             SyncState::Exclusive
         } else {
             state
         };
-        self.give(at, state, rng.bool());
-    }
-
-    fn stay(&self, rng: &mut Rng) {
-        if rng.bool() {
-            idle(self.node, Duration::from_micros(rng.u64(..2_000)));
-        }
+        self.release(at, state, rng.bool());
     }
 
     /// Acquires the value again and again while another thread waits to change it.
     pub(super) fn contend_for_sync(&self, rng: &mut Rng) {
         let at = rng.usize(..HANDLES);
         for _ in 0..150 {
-            if !self.take(at, SyncState::Shared, SHORT) {
+            if !self.acquire(at, SyncState::Shared, SHORT) {
                 return;
             }
-            self.give(at, SyncState::Shared, false);
+            self.release(at, SyncState::Shared, false);
             if !with(|world| world.checks.values.has_waiting_writer(at)) {
                 return;
             }
@@ -90,43 +84,43 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    fn take(&self, at: usize, state: SyncState, limit: Duration) -> bool {
+    fn acquire(&self, at: usize, state: SyncState, limit: Duration) -> bool {
         let Some(handle) = self.handle(at) else {
             return false;
         };
-        let (who, write) = ((self.own.pid, self.thread), state == SyncState::Exclusive);
+        let (caller, write) = ((self.own.pid, self.thread), state == SyncState::Exclusive);
         let asked = with(|world| {
             let now = world.checks.tick();
             let is_cut_off = !world.checks.family.is_certain(self.own.vmid);
             let values = &mut world.checks.values;
-            values.waits(at, (who, handle), (write, is_cut_off), now);
+            values.begin_wait(at, (caller, handle), (write, is_cut_off), now);
             now
         });
         let mut data = [0; 8];
         // Another thread may have closed it.
-        let fine = |error| {
+        let is_allowed = |error| {
             matches!(
                 error,
                 Error::Invalid(Invalid::HandleClosed | Invalid::HandleInUse | Invalid::NotHeld)
             ) && self.own.has_threads
         };
-        let taken = self.call("lock_sync", limit, fine, |node, wait| {
+        let taken = self.call("lock_sync", limit, is_allowed, |node, wait| {
             call_or_poll!(
                 self,
                 node.lock_sync(handle, state, &mut data, wait),
                 node.lock_sync_async(handle, state, &mut data, wait)
             )
         });
-        with(|world| world.checks.values.stop_waiting(at, who));
+        with(|world| world.checks.values.end_wait(at, caller));
         let Ok((_, status)) = taken else {
-            with(|world| world.checks.values.cut_short(at, who.0));
+            with(|world| world.checks.values.record_unfinished_call(at, caller.0));
             return false;
         };
-        self.has_taken((at, handle), write, Stamp::read(data), status, asked);
+        self.check_acquired((at, handle), write, Stamp::read(data), status, asked);
         true
     }
 
-    fn has_taken(
+    fn check_acquired(
         &self,
         (at, handle): (usize, SyncHandle),
         write: bool,
@@ -134,22 +128,22 @@ impl<const READS: bool> Program<'_, '_, READS> {
         status: ValueStatus,
         asked: u64,
     ) {
-        let who = (self.own.pid, self.thread);
+        let caller = (self.own.pid, self.thread);
         with(|world| {
             world.log(format_args!("  handle {at}: {stamp:?}, {status:?}"));
             if !world.checks.family.is_certain(self.own.vmid) {
                 if world.may_use(self.own.vmid) {
-                    let alone = world.checks.values.taken(at, who, write);
+                    let alone = world.checks.values.record_acquire(at, caller, write);
                     world.check("leases", alone);
                 }
                 return;
             }
             let is_led = world.is_led();
             let values = &mut world.checks.values;
-            let passed = values.passes(at, (who, handle), write, asked, is_led);
-            let alone = values.taken(at, who, write);
-            let seen = values.seen(at, who.0, stamp);
-            let reported = values.on_report(at, who.0, write, status.owner_died);
+            let passed = values.check_overtaking(at, (caller, handle), write, asked, is_led);
+            let alone = values.record_acquire(at, caller, write);
+            let seen = values.record_read(at, caller.0, stamp);
+            let reported = values.record_report(at, caller.0, write, status.owner_died);
             world.check("starvation", passed);
             world.check("leases", alone);
             world.check("values", seen);
@@ -161,12 +155,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let Some(handle) = self.own.shared(|shared| shared.syncs[at]) else {
             return false;
         };
-        let who = (self.own.pid, self.thread);
+        let caller = (self.own.pid, self.thread);
         with(|world| {
             let now = world.checks.tick();
             let is_cut_off = !world.checks.family.is_certain(self.own.vmid);
             let values = &mut world.checks.values;
-            values.waits(at, (who, handle), (true, is_cut_off), now);
+            values.begin_wait(at, (caller, handle), (true, is_cut_off), now);
         });
         let deadlock = |error: Error| error.errno() == Errno::EDEADLK;
         let upgraded = self.call("upgrade_sync", limit, deadlock, |node, wait| {
@@ -177,30 +171,30 @@ impl<const READS: bool> Program<'_, '_, READS> {
             )
         });
         with(|world| {
-            world.checks.values.stop_waiting(at, who);
+            world.checks.values.end_wait(at, caller);
             if upgraded.is_ok() && world.may_use(self.own.vmid) {
-                let outcome = world.checks.values.upgraded(at, who);
+                let outcome = world.checks.values.record_upgrade(at, caller);
                 world.check("leases", outcome);
             }
         });
         upgraded.is_ok()
     }
 
-    fn give(&self, at: usize, state: SyncState, change: bool) {
+    fn release(&self, at: usize, state: SyncState, change: bool) {
         let Some(handle) = self.own.shared(|shared| shared.syncs[at]) else {
             return;
         };
         let change = change && state == SyncState::Exclusive;
-        let who = (self.own.pid, self.thread);
+        let caller = (self.own.pid, self.thread);
         let stamp = with(|world| {
             if world.checks.family.is_certain(self.own.vmid) {
-                return world.checks.values.given(at, who, change);
+                return world.checks.values.record_release(at, caller, change);
             }
-            world.checks.values.given_by_cut_off(at, who)
+            world.checks.values.record_uncertain_release(at, caller)
         });
         let bytes = stamp.bytes();
         let data = change.then_some(&bytes[..]);
-        let _ = self.call("unlock_sync", LONG, nothing, |node, _| {
+        let _ = self.call("unlock_sync", LONG, no_other_error, |node, _| {
             node.unlock_sync(handle, state, data)
         });
     }
@@ -214,13 +208,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let Some(handle) = self.own.shared(|shared| shared.syncs[at]) else {
             return;
         };
-        let fine = |error| {
+        let is_allowed = |error| {
             matches!(
                 error,
                 Error::Invalid(Invalid::HandleClosed | Invalid::HandleInUse | Invalid::NotHeld)
             ) && self.own.has_threads
         };
-        let closed = self.call("close_sync", LONG, fine, |node, wait| {
+        let closed = self.call("close_sync", LONG, is_allowed, |node, wait| {
             node.close_sync(handle, wait)
         });
         if closed.is_ok() {
@@ -234,11 +228,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// Closes all handles, at the end. Returns false if the messages can't be sent.
     pub(super) fn close_syncs(&self) -> bool {
-        if self.own.is_leader && !with(|world| world.plan.follows()) {
+        if self.own.is_first && !with(|world| world.plan.has_heirs()) {
             return true;
         }
-        with(|world| world.checks.values.keeps_no_more(self.own.pid));
-        let closed = self.call("close_all_syncs", LONG, nothing, |node, wait| {
+        with(|world| world.checks.values.remove_keeper(self.own.pid));
+        let closed = self.call("close_all_syncs", LONG, no_other_error, |node, wait| {
             node.close_all_syncs(wait)
         });
         closed.is_ok()

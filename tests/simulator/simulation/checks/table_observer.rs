@@ -4,15 +4,15 @@ use libos_ipc::leader::{Leader, Op, OpObserver, Outcome};
 
 use crate::simulation::world::with;
 
-/// An observer of the tables of a process.
+/// Reports each operation on the tables of a process to the checks.
 #[derive(Clone, Copy)]
-pub(crate) struct Lineage {
+pub(crate) struct TableObserver {
     pub(crate) vmid: u32,
     pub(crate) place: usize,
 }
 
-impl OpObserver for Lineage {
+impl OpObserver for TableObserver {
     fn applied(&self, leader: &Leader<'_>, op: &Op<'_>, _: &Outcome) {
-        with(|world| world.has_applied(self.vmid, self.place, leader, op));
+        with(|world| world.record_op(self.vmid, self.place, leader, op));
     }
 }
