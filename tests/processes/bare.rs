@@ -11,22 +11,25 @@ use libos_ipc::{Identity, Vmid};
 
 use crate::family::{Family, LONG};
 
-/// A message of a peer. A request with an answer has a number.
+/// A message of a peer. A request that has an answer has a sequence number, others 0; other messages than signals have
+/// the signal 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Came {
+pub(crate) struct PeerMessage {
     pub(crate) from: u32,
     pub(crate) code: u8,
     pub(crate) signal: i32,
     pub(crate) seq: u64,
 }
 
+/// A stream that a member has opened.
 struct Incoming {
     from: u32,
     stream: UnixStream,
     frames: FrameReader<'static>,
 }
 
-pub(crate) struct Bare {
+/// The member: its streams, those to other members with their VMIDs.
+pub(crate) struct BareMember {
     identity: Identity,
     base: PathBuf,
     listener: UnixListener,
@@ -35,14 +38,14 @@ pub(crate) struct Bare {
     outgoing: Vec<(u32, UnixStream)>,
 }
 
-impl Bare {
+impl BareMember {
     /// Joins as the child with that identity.
-    pub(crate) fn join(family: &Family, identity: Identity) -> Bare {
+    pub(crate) fn join(family: &Family, identity: Identity) -> BareMember {
         let base = family.base.clone();
         let listener = UnixListener::bind(address(&base, identity.vmid)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let to_leader = open(&base, identity.vmid, Vmid::LEADER);
-        let mut member = Bare {
+        let mut member = BareMember {
             identity,
             base,
             listener,
@@ -69,19 +72,20 @@ impl Bare {
     }
 
     /// Closes the unread stream that a member has to this one.
-    pub(crate) fn hang_up_on(&mut self, from: Vmid) {
+    pub(crate) fn close_stream_from(&mut self, from: Vmid) {
         self.accept();
         self.incoming.retain(|incoming| incoming.from != from.get());
     }
 
     /// Returns true if a member has a stream to this one.
-    pub(crate) fn is_reached_by(&mut self, from: Vmid) -> bool {
+    pub(crate) fn has_stream_from(&mut self, from: Vmid) -> bool {
         self.accept();
         self.incoming
             .iter()
             .any(|incoming| incoming.from == from.get())
     }
 
+    /// Accepts all streams that wait, and reads the VMIDs of their openers.
     fn accept(&mut self) {
         while let Ok((mut stream, _)) = self.listener.accept() {
             stream.set_nonblocking(false).unwrap();
@@ -100,7 +104,7 @@ impl Bare {
     }
 
     /// Returns the next matching frame of a member, if it has arrived; other frames are skipped.
-    fn next_frame(&mut self, from: u32, fits: impl Fn(u8) -> bool) -> Option<Came> {
+    fn next_frame(&mut self, from: u32, fits: impl Fn(u8) -> bool) -> Option<PeerMessage> {
         self.accept();
         let incoming = &mut self.incoming;
         let incoming = incoming.iter_mut().find(|incoming| incoming.from == from)?;
@@ -113,7 +117,7 @@ impl Bare {
                 let (code, seq, length) = (frame.code, frame.seq, frame.length());
                 incoming.frames.skip(length);
                 if fits(code) {
-                    return Some(Came {
+                    return Some(PeerMessage {
                         from,
                         code,
                         signal,
@@ -132,17 +136,17 @@ impl Bare {
     }
 
     /// Returns a signal from a member, if one has arrived.
-    pub(crate) fn signal_from(&mut self, from: Vmid) -> Option<Came> {
+    pub(crate) fn signal_from(&mut self, from: Vmid) -> Option<PeerMessage> {
         let is_signal = |code| code == codes::PID_KILL || code == codes::PID_KILL_PASSED;
         self.next_frame(from.get(), is_signal)
     }
 
     /// Waits for the next signal from a member.
-    pub(crate) fn await_signal_from(&mut self, from: Vmid) -> Came {
+    pub(crate) fn await_signal_from(&mut self, from: Vmid) -> PeerMessage {
         let start = Instant::now();
         loop {
-            if let Some(came) = self.signal_from(from) {
-                return came;
+            if let Some(message) = self.signal_from(from) {
+                return message;
             }
             assert!(start.elapsed() < LONG, "no signal of {from} comes");
             thread::yield_now();
@@ -150,19 +154,19 @@ impl Bare {
     }
 
     /// Answers that a signal was delivered.
-    pub(crate) fn answer(&mut self, came: Came) {
-        if came.seq == 0 {
+    pub(crate) fn answer(&mut self, message: PeerMessage) {
+        if message.seq == 0 {
             return;
         }
         let mut buffer = [0; 64];
         let mut writer = FrameWriter::new(&mut buffer);
-        writer.push_answer(came.seq, &Answer::DONE).unwrap();
-        if came.from == 1 {
+        writer.push_answer(message.seq, &Answer::DONE).unwrap();
+        if message.from == 1 {
             return self.to_leader.write_all(writer.unsent()).unwrap();
         }
         let mut outgoing = self.outgoing.iter_mut();
-        let found = outgoing.find(|(to, _)| *to == came.from);
-        let (to, stream) = found.expect("a stream to that");
+        let found = outgoing.find(|(to, _)| *to == message.from);
+        let (to, stream) = found.expect("a stream to that member");
         if stream.write_all(writer.unsent()).is_err() {
             // The other end has closed the stream.
             *stream = open(&self.base, self.identity.vmid, Vmid::new(*to).unwrap());
@@ -171,16 +175,19 @@ impl Bare {
     }
 }
 
+/// Returns the address of a member.
 fn address(base: &std::path::Path, vmid: Vmid) -> PathBuf {
     PathBuf::from(format!("{}.{vmid}", base.display()))
 }
 
-fn open(base: &std::path::Path, us: Vmid, to: Vmid) -> UnixStream {
+/// Opens a stream to a member, and writes the own VMID.
+fn open(base: &std::path::Path, own: Vmid, to: Vmid) -> UnixStream {
     let mut stream = UnixStream::connect(address(base, to)).unwrap();
-    stream.write_all(&us.get().to_le_bytes()).unwrap();
+    stream.write_all(&own.get().to_le_bytes()).unwrap();
     stream
 }
 
+/// Returns the frame of the message.
 fn bytes_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
     let mut buffer = [0; 128];
     let length = message.encode(seq, &mut buffer).unwrap();

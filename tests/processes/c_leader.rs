@@ -35,9 +35,9 @@ impl CLeader {
         let to = address(member);
         let thread = thread::spawn(move || {
             let (mut from, _) = listener.accept().unwrap();
-            let mut said = [0; 4];
-            from.read_exact(&mut said).unwrap();
-            assert_eq!(u32::from_le_bytes(said), member);
+            let mut vmid = [0; 4];
+            from.read_exact(&mut vmid).unwrap();
+            assert_eq!(u32::from_le_bytes(vmid), member);
             let mut to = UnixStream::connect(to).unwrap();
             to.write_all(&1_u32.to_le_bytes()).unwrap();
             Table::default().serve(member, &mut from, &mut to)
@@ -93,7 +93,7 @@ impl Table {
                     self.change_owner(member, *id, *owner);
                     vec![]
                 }
-                (6, [id]) => vec![self.holding(*id).map_or(0, |(_, _, owner)| owner)],
+                (6, [id]) => vec![self.range_of(*id).map_or(0, |(_, _, owner)| owner)],
                 _ => continue,
             };
             let answer: Vec<u8> = answer.iter().flat_map(|n| n.to_le_bytes()).collect();
@@ -121,7 +121,7 @@ impl Table {
     }
 
     fn change_owner(&mut self, from: u32, id: Id, to: u32) {
-        let Some((start, end, _)) = self.holding(id).filter(|(_, _, owner)| *owner == from) else {
+        let Some((start, end, _)) = self.range_of(id).filter(|(_, _, owner)| *owner == from) else {
             self.counts.wrong += 1;
             return;
         };
@@ -132,7 +132,8 @@ impl Table {
         }
     }
 
-    fn holding(&self, id: Id) -> Option<(Id, Id, u32)> {
+    /// Returns the range that has the ID: its start, its end and its owner.
+    fn range_of(&self, id: Id) -> Option<(Id, Id, u32)> {
         let (start, (end, owner)) = self.ranges.range(..=id).next_back()?;
         (id <= *end).then_some((*start, *end, *owner))
     }

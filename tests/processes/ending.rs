@@ -196,7 +196,7 @@ fn the_first_process_can_exit_and_its_node_still_leads() {
 }
 
 /// Calls that change nothing and only return information.
-const TELLS: [&str; 11] = [
+const QUERIES: [&str; 11] = [
     "events",
     "identity",
     "leader",
@@ -209,8 +209,8 @@ const TELLS: [&str; 11] = [
     "pending_calls",
     "new",
 ];
-/// Calls that belong to the end itself, or have no result for an error.
-const ENDS: [&str; 10] = [
+/// Calls that belong to the end itself, or have no result that could be an error.
+const ENDINGS: [&str; 10] = [
     "broadcast",
     "disconnect",
     "drop",
@@ -223,70 +223,89 @@ const ENDS: [&str; 10] = [
     "work",
 ];
 
-/// Makes every other call. Returns its name and its error.
-fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error>)> {
-    let (me, other) = (node.identity().vmid, Vmid::new(99).unwrap());
+/// A call that was made: its name and its error.
+type Called = (&'static str, Option<Error>);
+
+/// Makes each call about IDs and VMIDs.
+fn id_calls(node: &HostNode) -> Vec<Called> {
+    let (own, other) = (node.identity().vmid, Vmid::new(99).unwrap());
     let range = IdRange { start: 1, end: 1 };
-    let lock = posix(1);
-    let message = Message::ReleaseIdRange(range);
-    let mut bytes = [0; 4096];
     vec![
         ("accept_id", node.accept_id(4_000_000).err()),
         ("alloc_range", node.alloc_range(WAIT).err()),
-        ("announce", node.announce(other).err()),
-        ("fencing_number", node.fencing_number(&lock, WAIT).err()),
-        (
-            "sync_fencing_number",
-            node.sync_fencing_number(handle, WAIT).err(),
-        ),
-        ("ask", node.ask(other, &Message::GetNewVmid, WAIT).err()),
-        ("abandon_child", node.abandon_child(other).err()),
         ("change_owner", node.change_owner(1, other, WAIT).err()),
+        ("transfer_id", node.transfer_id(1, other, WAIT).err()),
+        ("new_vmid", node.new_vmid(WAIT).err()),
+        ("owner_of", node.owner_of(1, WAIT).err()),
+        ("release_id", node.release_id(1, WAIT).err()),
+        ("release_range", node.release_range(range, WAIT).err()),
+        ("take_id", node.take_id(WAIT).err()),
+        ("take_id_for", node.take_id_for(own, WAIT).err()),
+    ]
+}
+
+/// Makes each call about file locks and open files.
+fn lock_calls(node: &HostNode) -> Vec<Called> {
+    let (other, lock) = (Vmid::new(99).unwrap(), posix(1));
+    vec![
+        ("fencing_number", node.fencing_number(&lock, WAIT).err()),
         ("clear_locks", node.clear_locks(1, WAIT).err()),
-        ("close_all_syncs", node.close_all_syncs(WAIT).err()),
         ("close_file", node.close_file(b"/other", 1, WAIT).err()),
         ("close_open_file", node.close_open_file(5, WAIT).err()),
-        ("close_sync", node.close_sync(handle, WAIT).err()),
-        ("connect", node.connect(other).err()),
-        (
-            "credentials",
-            node.credentials(Pid::new(1).unwrap(), WAIT).err(),
-        ),
-        ("exit", node.exit(Exit::default(), WAIT).err()),
         ("find_lock", node.find_lock(&lock, WAIT).err()),
         ("give_open_file", node.give_open_file(other, 5, WAIT).err()),
-        ("group_of", node.group_of(None, WAIT).err()),
-        ("transfer_id", node.transfer_id(1, other, WAIT).err()),
         ("hold_open_file", node.hold_open_file(5, WAIT).err()),
+        ("set_lock", node.set_lock(&lock, WAIT).err()),
+        (
+            "take_back_open_file",
+            node.take_back_open_file(other, 5, WAIT).err(),
+        ),
+    ]
+}
+
+/// Makes each call that connects with another process or sends it a message.
+fn message_calls(node: &HostNode) -> Vec<Called> {
+    let other = Vmid::new(99).unwrap();
+    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 1 });
+    vec![
+        ("announce", node.announce(other).err()),
+        ("ask", node.ask(other, &Message::GetNewVmid, WAIT).err()),
+        ("connect", node.connect(other).err()),
+        ("queue", node.queue(other, &message, WAIT).err()),
+        ("request", node.request(other, &Message::GetNewVmid).err()),
+        ("send", node.send(other, &message, WAIT).err()),
+    ]
+}
+
+/// Makes each call about processes.
+fn process_calls(node: &HostNode) -> Vec<Called> {
+    let (other, pid) = (Vmid::new(99).unwrap(), Pid::new(1).unwrap());
+    let mut bytes = [0; 4096];
+    vec![
+        ("abandon_child", node.abandon_child(other).err()),
+        (
+            "credentials",
+            node.credentials(pid, WAIT).err(),
+        ),
+        ("exit", node.exit(Exit::default(), WAIT).err()),
+        ("group_of", node.group_of(None, WAIT).err()),
         ("join", node.join(WAIT).err()),
         (
             "kill",
-            node.kill(Target::Process(Pid::new(1).unwrap()), 0, WAIT)
+            node.kill(Target::Process(pid), 0, WAIT)
                 .err(),
         ),
         ("kill", node.kill(Target::Group(None), 1, WAIT).err()),
         ("kill", node.kill(Target::All, 1, WAIT).err()),
-        (
-            "lock_sync",
-            node.lock_sync(handle, SyncState::Shared, &mut [], WAIT)
-                .err(),
-        ),
         ("mark", node.mark(ProcessChange::Stopped, true, WAIT).err()),
         ("new_session", node.new_session(WAIT).err()),
-        ("new_vmid", node.new_vmid(WAIT).err()),
         ("next_process", node.next_process(None, WAIT).err()),
-        ("open_sync", node.open_sync(None).err()),
-        ("owner_of", node.owner_of(1, WAIT).err()),
         (
             "path_of",
-            node.path_of(Pid::new(1).unwrap(), MetaCode::Executable, &mut bytes, WAIT)
+            node.path_of(pid, MetaCode::Executable, &mut bytes, WAIT)
                 .err(),
         ),
         ("process", node.process(None, WAIT).err()),
-        ("queue", node.queue(other, &message, WAIT).err()),
-        ("release_id", node.release_id(1, WAIT).err()),
-        ("release_range", node.release_range(range, WAIT).err()),
-        ("request", node.request(other, &Message::GetNewVmid).err()),
         (
             "peek_child",
             node.peek_child(ChildSelector::Any, WAIT).err(),
@@ -295,24 +314,9 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
             "peek_child",
             node.peek_child(ChildSelector::Group(None), NOW).err(),
         ),
-        ("send", node.send(other, &message, WAIT).err()),
         ("session_of", node.session_of(None, WAIT).err()),
         ("set_group", node.set_group(None, None, WAIT).err()),
-        ("set_lock", node.set_lock(&lock, WAIT).err()),
-        ("share", node.share::<u64>(None).err()),
         ("start_child", node.start_child(WAIT).err()),
-        ("sync_changes", node.sync_changes(handle).err()),
-        ("take_id", node.take_id(WAIT).err()),
-        ("take_id_for", node.take_id_for(me, WAIT).err()),
-        (
-            "unlock_sync",
-            node.unlock_sync(handle, SyncState::Shared, None).err(),
-        ),
-        (
-            "take_back_open_file",
-            node.take_back_open_file(other, 5, WAIT).err(),
-        ),
-        ("upgrade_sync", node.upgrade_sync(handle, WAIT).err()),
         (
             "wait_child",
             node.wait_child(ChildSelector::Any, WAIT).err(),
@@ -320,15 +324,40 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ("watch_parent", node.watch_parent(true, WAIT).err()),
         (
             "wait_child",
-            node.wait_child(ChildSelector::Pid(Pid::new(1).unwrap()), NOW)
+            node.wait_child(ChildSelector::Pid(pid), NOW)
                 .err(),
         ),
+    ]
+}
+
+/// Makes each call about shared values, but for those of [`opening_calls`].
+fn value_calls(node: &HostNode, handle: SyncHandle) -> Vec<Called> {
+    vec![
+        (
+            "sync_fencing_number",
+            node.sync_fencing_number(handle, WAIT).err(),
+        ),
+        ("close_all_syncs", node.close_all_syncs(WAIT).err()),
+        ("close_sync", node.close_sync(handle, WAIT).err()),
+        (
+            "lock_sync",
+            node.lock_sync(handle, SyncState::Shared, &mut [], WAIT)
+                .err(),
+        ),
+        ("open_sync", node.open_sync(None).err()),
+        ("share", node.share::<u64>(None).err()),
+        ("sync_changes", node.sync_changes(handle).err()),
+        (
+            "unlock_sync",
+            node.unlock_sync(handle, SyncState::Shared, None).err(),
+        ),
+        ("upgrade_sync", node.upgrade_sync(handle, WAIT).err()),
         ("wait_sync", node.wait_sync(handle, 0, WAIT).err()),
     ]
 }
 
 /// Tries the calls that open a value that is made of shared values.
-fn openings(node: &HostNode) -> [(&'static str, Option<Error>); 5] {
+fn opening_calls(node: &HostNode) -> [Called; 5] {
     [
         ("share_slice", node.share_slice::<u64>(None).err()),
         ("open_barrier", node.open_barrier(None, 2).err()),
@@ -338,9 +367,17 @@ fn openings(node: &HostNode) -> [(&'static str, Option<Error>); 5] {
     ]
 }
 
+/// Checks that each call of a node is refused, but for those that only return information or belong to the end.
 fn assert_all_refused(node: &HostNode, handle: SyncHandle) {
-    let mut called = calls(node, handle);
-    called.extend(openings(node));
+    let mut called = [
+        id_calls(node),
+        lock_calls(node),
+        message_calls(node),
+        process_calls(node),
+        value_calls(node, handle),
+    ]
+    .concat();
+    called.extend(opening_calls(node));
     for (name, error) in &called {
         assert_eq!(*error, Some(Error::ShuttingDown), "{name}");
     }
@@ -355,13 +392,13 @@ fn assert_all_refused(node: &HostNode, handle: SyncHandle) {
     assert!(methods.len() > 50, "{methods:?}");
     for name in methods {
         let is_tried = called.iter().any(|(called, _)| *called == name);
-        let is_other = TELLS.contains(&name) || ENDS.contains(&name);
+        let is_other = QUERIES.contains(&name) || ENDINGS.contains(&name);
         assert!(is_tried != is_other, "{name}");
     }
 }
 
 /// Gives a process a resource of each kind.
-fn laden(process: &Process) -> SyncHandle {
+fn give_resources(process: &Process) -> SyncHandle {
     let node = &process.node;
     let handle = node.open_sync(None).unwrap();
     node.lock_sync(handle, SyncState::Exclusive, &mut [], WAIT)
@@ -377,7 +414,7 @@ fn every_call_after_exit_fails() {
     let family = Family::new();
     let child = family.child();
     for process in [&child, &family.first] {
-        let handle = laden(process);
+        let handle = give_resources(process);
         assert_eq!(process.node.exit(Exit::default(), WAIT), Ok(()));
         assert_all_refused(&process.node, handle);
         // Nothing is left to release.
@@ -392,7 +429,7 @@ fn every_call_after_shut_down_fails() {
     let family = Family::new();
     let child = family.child();
     for process in [&child, &family.first] {
-        let handle = laden(process);
+        let handle = give_resources(process);
         process.node.shut_down(LONG);
         assert_all_refused(&process.node, handle);
         let too_late = Err(Error::ShuttingDown);

@@ -374,8 +374,8 @@ fn a_child_that_dies_before_it_joins_is_reaped_like_any_other() {
         // The child has sent its VMID, and then nothing more.
         let leader = family.base.with_extension("1");
         let mut stream = UnixStream::connect(leader).unwrap();
-        let said = child.vmid.get().to_le_bytes();
-        stream.write_all(&said).unwrap();
+        let vmid = child.vmid.get().to_le_bytes();
+        stream.write_all(&vmid).unwrap();
         drop(stream);
         let which = ChildSelector::Pid(child.pid.unwrap());
         let exit = parent.node.wait_child(which, WAIT).unwrap();

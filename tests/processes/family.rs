@@ -16,13 +16,15 @@ use libos_ipc::{
 use spin::Mutex;
 use tempfile::TempDir;
 
+/// Longer than any wait that succeeds.
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(LONG);
+/// A wait that ends at once.
 pub(crate) const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
 
-/// The recorded calls.
+/// The recorded calls of the node.
 #[derive(Default)]
-pub(crate) struct Notes {
+pub(crate) struct RecordedCalls {
     pub(crate) signals: Vec<Signal>,
     pub(crate) ended: Vec<ChildExit>,
     pub(crate) joined: Vec<Vmid>,
@@ -30,31 +32,32 @@ pub(crate) struct Notes {
     /// The parents that it got, each after the end of one.
     pub(crate) parents: Vec<Option<Pid>>,
     /// Answers that are deferred.
-    pub(crate) later: Vec<SignalReply>,
+    pub(crate) deferred: Vec<SignalReply>,
 }
 
 /// A library OS with one process, its threads, and a policy.
 #[derive(Clone, Default)]
 pub(crate) struct Os {
-    pub(crate) notes: Arc<Mutex<Notes>>,
+    pub(crate) recorded: Arc<Mutex<RecordedCalls>>,
     pub(crate) pid: Arc<Mutex<Option<Pid>>>,
     pub(crate) threads: Arc<Mutex<Vec<Id>>>,
     /// The answer to every signal, if it is not success.
     pub(crate) refuses: Arc<Mutex<Option<Errno>>>,
     /// The library OS answers signals later.
     pub(crate) defers_replies: Arc<Mutex<bool>>,
+    /// The answer to a request for a path.
     pub(crate) path: Arc<Mutex<Option<CString>>>,
 }
 
 impl Embedder<Host> for Os {
     fn signal(&self, node: &Node<'_, Host>, signal: &Signal, reply: SignalReply) {
-        let there = match signal.target {
+        let is_here = match signal.target {
             Target::Process(pid) => Some(pid) == *self.pid.lock(),
             Target::Thread { tid, .. } => self.threads.lock().contains(&tid),
             Target::Group(_) => false,
             Target::All => true,
         };
-        if !there {
+        if !is_here {
             let _ = reply.send(node, Err(Errno::ESRCH));
             return;
         }
@@ -63,10 +66,10 @@ impl Embedder<Host> for Os {
             return;
         }
         if signal.signal != 0 {
-            self.notes.lock().signals.push(*signal);
+            self.recorded.lock().signals.push(*signal);
         }
         if *self.defers_replies.lock() {
-            self.notes.lock().later.push(reply);
+            self.recorded.lock().deferred.push(reply);
         } else {
             let _ = reply.send(node, Ok(()));
         }
@@ -87,19 +90,19 @@ impl Embedder<Host> for Os {
     }
 
     fn child_ended(&self, _: &Node<'_, Host>, exit: &ChildExit) {
-        self.notes.lock().ended.push(*exit);
+        self.recorded.lock().ended.push(*exit);
     }
 
     fn parent_ended(&self, _: &Node<'_, Host>, parent: Option<Pid>) {
-        self.notes.lock().parents.push(parent);
+        self.recorded.lock().parents.push(parent);
     }
 
     fn member_joined(&self, _: &Node<'_, Host>, vmid: Vmid) {
-        self.notes.lock().joined.push(vmid);
+        self.recorded.lock().joined.push(vmid);
     }
 
     fn member_left(&self, _: &Node<'_, Host>, vmid: Vmid) {
-        self.notes.lock().left.push(vmid);
+        self.recorded.lock().left.push(vmid);
     }
 }
 
@@ -124,14 +127,16 @@ impl Process {
         self.node.identity().vmid
     }
 
+    /// Returns the delivered signals, in their order.
     pub(crate) fn signals(&self) -> Vec<i32> {
-        let notes = self.os.notes.lock();
-        notes.signals.iter().map(|signal| signal.signal).collect()
+        let recorded = self.os.recorded.lock();
+        recorded.signals.iter().map(|signal| signal.signal).collect()
     }
 
+    /// Returns the reported ends of children: pid, exit code and signal.
     pub(crate) fn ended(&self) -> Vec<(Pid, u32, u32)> {
-        let notes = self.os.notes.lock();
-        let exits = notes.ended.iter();
+        let recorded = self.os.recorded.lock();
+        let exits = recorded.ended.iter();
         exits
             .map(|exit| (exit.pid, exit.code, exit.signal))
             .collect()
@@ -139,7 +144,7 @@ impl Process {
 
     /// Returns the parents that it got, each after the end of one.
     pub(crate) fn parents(&self) -> Vec<Option<Pid>> {
-        self.os.notes.lock().parents.clone()
+        self.os.recorded.lock().parents.clone()
     }
 
     /// Ends with this code.
@@ -186,41 +191,42 @@ impl Family {
 
     /// Starts a child of that process.
     pub(crate) fn child_of(&self, parent: &Process) -> Process {
-        self.started(parent.node.start_child(WAIT).unwrap())
+        self.start(parent.node.start_child(WAIT).unwrap())
     }
 
     /// Starts the process with that identity.
-    pub(crate) fn started(&self, identity: Identity) -> Process {
-        self.started_as(identity, Os::default())
+    pub(crate) fn start(&self, identity: Identity) -> Process {
+        self.start_with_os(identity, Os::default())
     }
 
     /// Starts the process with that identity and library OS.
-    pub(crate) fn started_as(&self, identity: Identity, os: Os) -> Process {
+    pub(crate) fn start_with_os(&self, identity: Identity, os: Os) -> Process {
         Process::start(&self.base, identity, Config::DEFAULT, os)
     }
 
     /// Starts the process with that identity and configuration.
-    pub(crate) fn started_with(&self, identity: Identity, config: Config) -> Process {
+    pub(crate) fn start_with_config(&self, identity: Identity, config: Config) -> Process {
         Process::start(&self.base, identity, config, Os::default())
     }
 
+    /// Starts a child of the first process.
     pub(crate) fn child(&self) -> Process {
         self.child_of(&self.first)
     }
 
-    /// Calls `then` while the leader's worker is busy with a question of `other`, so that no request is answered.
+    /// Calls `then` while the leader's worker is busy with a request of `other`, so that no request is answered.
     pub(crate) fn while_the_leader_is_busy<T>(
         &self,
         other: &Process,
         then: impl FnOnce() -> T,
     ) -> T {
         std::thread::scope(|scope| {
-            // The worker waits until this is free.
+            // The callback for metadata waits until this lock is free.
             let busy = self.first.os.path.lock();
             let last = self.first.node.events().last();
             let last = last.map_or(0, |event| event.number);
             let asking = scope.spawn(|| other.node.credentials(self.first.pid, WAIT));
-            until("the leader is at it", || {
+            until("the leader handles the request", || {
                 let mut events = self.first.node.events();
                 events.any(|event| {
                     event.number > last

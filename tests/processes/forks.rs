@@ -19,18 +19,18 @@ const FORKS: u32 = if cfg!(debug_assertions) {
 };
 
 /// IDs that live for a while: the last ones that were allocated.
-struct Living {
+struct RecentIds {
     ids: HashSet<Id>,
     order: VecDeque<Id>,
-    most: usize,
+    limit: usize,
 }
 
-impl Living {
-    fn new(most: usize) -> Living {
-        Living {
+impl RecentIds {
+    fn new(limit: usize) -> RecentIds {
+        RecentIds {
             ids: HashSet::new(),
             order: VecDeque::new(),
-            most,
+            limit,
         }
     }
 
@@ -38,12 +38,12 @@ impl Living {
     fn add(&mut self, id: Id) -> Option<Id> {
         assert!(self.ids.insert(id), "{id} lives already");
         self.order.push_back(id);
-        if self.order.len() <= self.most {
+        if self.order.len() <= self.limit {
             return None;
         }
-        let over = self.order.pop_front()?;
-        self.ids.remove(&over);
-        Some(over)
+        let oldest = self.order.pop_front()?;
+        self.ids.remove(&oldest);
+        Some(oldest)
     }
 }
 
@@ -79,8 +79,8 @@ fn pids_of_many_forks_rise_and_wrap_and_differ_from_those_in_use() {
     // Some live from the start to the end.
     let old: HashSet<Id> = (0..64).map(|_| leader.take_id(WAIT).unwrap()).collect();
     use_up_to(ID_MAX - 10_000, &leader);
-    let mut threads = Living::new(100);
-    let mut children = Living::new(30);
+    let mut threads = RecentIds::new(100);
+    let mut children = RecentIds::new(30);
     let (mut last, mut times_lower) = (0, 0);
     for _ in 0..FORKS {
         let child = leader.start_child(WAIT).unwrap();
@@ -96,8 +96,8 @@ fn pids_of_many_forks_rise_and_wrap_and_differ_from_those_in_use() {
         }
         let thread = leader.take_id(WAIT).unwrap();
         assert!(!old.contains(&thread) && !children.ids.contains(&thread));
-        if let Some(over) = threads.add(thread) {
-            leader.release_id(over, WAIT).unwrap();
+        if let Some(oldest) = threads.add(thread) {
+            leader.release_id(oldest, WAIT).unwrap();
         }
     }
     // Pids fall only once, after the highest ID.
@@ -212,20 +212,20 @@ fn a_hundred_thousand_forks_under_a_leader_in_c_take_one_range_in_32() {
     let forks = 100_000;
     let leader = CLeader::start(&base, 2);
     let node = leader.member(2);
-    let mut threads = Living::new(100);
+    let mut threads = RecentIds::new(100);
     for number in 0..forks {
         let child = Vmid::new(1000 + number).unwrap();
         let pid = node.take_id_for(child, WAIT).unwrap();
         assert!(!threads.ids.contains(&pid));
-        if let Some(over) = threads.add(node.take_id(WAIT).unwrap()) {
-            node.release_id(over, WAIT).unwrap();
+        if let Some(oldest) = threads.add(node.take_id(WAIT).unwrap()) {
+            node.release_id(oldest, WAIT).unwrap();
         }
     }
     let most = node.statistics().pools.own_ranges.peak;
     assert!(most <= 6, "{most} ranges");
     assert!(node.shut_down(LONG));
-    let account = leader.end();
-    assert!(account.allocated <= 2 * (forks / 32 + 1), "{account:?}");
-    assert!(account.released >= forks / 32 - 5, "{account:?}");
-    assert_eq!(account.wrong, 0, "{account:?}");
+    let counts = leader.end();
+    assert!(counts.allocated <= 2 * (forks / 32 + 1), "{counts:?}");
+    assert!(counts.released >= forks / 32 - 5, "{counts:?}");
+    assert_eq!(counts.wrong, 0, "{counts:?}");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use libos_ipc::wire::ProcessState;
 use libos_ipc::{ChildSelector, Errno, Error, Invalid, Pid, Target, Wait};
 
-use crate::bare::Bare;
+use crate::bare::BareMember;
 use crate::family::{Family, NOW, Process, WAIT, until};
 use crate::pending::kill_nobody;
 
@@ -30,7 +30,7 @@ fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
     let family = Family::new();
     let first = &family.first;
     let unresponsive = first.node.start_child(WAIT).unwrap();
-    let mut bare = Bare::join(&family, unresponsive);
+    let mut bare = BareMember::join(&family, unresponsive);
     first
         .node
         .set_group(unresponsive.pid, unresponsive.pid, WAIT)
@@ -56,12 +56,12 @@ fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
         }
     }
     // The member that did not answer gets all signals, too.
-    let mut came = BTreeSet::new();
+    let mut received = BTreeSet::new();
     until("it comes", || {
         for from in [first.vmid(), sender.vmid(), others[3].vmid()] {
-            came.extend(bare.signal_from(from).map(|came| came.signal));
+            received.extend(bare.signal_from(from).map(|received| received.signal));
         }
-        came.len() == 3
+        received.len() == 3
     });
 }
 
@@ -147,7 +147,7 @@ fn a_group_of_starting_processes_and_zombies_can_be_signalled() {
         assert_eq!(family.first.node.kill(group, signal, WAIT), Ok(()));
         assert_eq!(parent.node.kill(group, signal, WAIT), Ok(()));
     }
-    let child = family.started(identity);
+    let child = family.start(identity);
     until("it comes", || child.signals() == [10]);
     child.exit(0);
     until("it is a zombie", || !parent.ended().is_empty());
@@ -168,7 +168,7 @@ fn a_signal_for_all_without_another_process_is_esrch() {
     // A starting process counts, and so does a zombie.
     let identity = first.start_child(WAIT).unwrap();
     assert_eq!(first.kill(Target::All, 0, WAIT), Ok(()));
-    let child = family.started(identity);
+    let child = family.start(identity);
     let pid = child.pid;
     child.exit(0);
     until("it is a zombie", || !family.first.ended().is_empty());
@@ -209,8 +209,8 @@ fn every_form_of_a_signal_checks_its_number() {
                     Target::Group(None),
                     Target::All,
                 ] {
-                    let said = process.node.kill(target, signal, WAIT);
-                    assert_eq!(said, Err(Error::Invalid(Invalid::Signal)), "{target:?}");
+                    let outcome = process.node.kill(target, signal, WAIT);
+                    assert_eq!(outcome, Err(Error::Invalid(Invalid::Signal)), "{target:?}");
                 }
             }
             // The target is looked up first, as in the kernel.
@@ -223,8 +223,8 @@ fn every_form_of_a_signal_checks_its_number() {
                 },
                 Target::Group(Pid::new(nobody)),
             ] {
-                let said = process.node.kill(target, signal, WAIT);
-                assert_eq!(said, Err(Error::NoSuchProcess));
+                let outcome = process.node.kill(target, signal, WAIT);
+                assert_eq!(outcome, Err(Error::NoSuchProcess));
             }
             assert_eq!(kill_nobody(signal), libc::ESRCH);
         }

@@ -13,12 +13,13 @@ fn transfer_and_die(family: &Family, giver: Process, to: &Identity) -> Id {
     giver.node.transfer_id(id, to.vmid, WAIT).unwrap();
     let vmid = giver.vmid();
     giver.die();
-    has_left(family, vmid.get());
+    await_departure(family, vmid.get());
     id
 }
 
-fn has_left(family: &Family, vmid: u32) {
-    let left = || family.first.os.notes.lock().left.clone();
+/// Waits until the embedder of the leader is notified that the member has left.
+fn await_departure(family: &Family, vmid: u32) {
+    let left = || family.first.os.recorded.lock().left.clone();
     until("its end is reported", || {
         left().iter().any(|left| left.get() == vmid)
     });
@@ -30,7 +31,7 @@ fn ids_transferred_to_a_child_before_it_joins_stay_with_the_child() {
     let giver = family.child();
     let identity = family.first.node.start_child(WAIT).unwrap();
     let id = transfer_and_die(&family, giver, &identity);
-    let child = family.started(identity);
+    let child = family.start(identity);
     child.node.accept_id(id).unwrap();
     let owner = family.first.node.owner_of(id, WAIT).unwrap();
     assert_eq!(owner, Some(child.vmid()));
@@ -62,7 +63,7 @@ fn ids_transferred_to_a_child_that_never_joins_are_freed() {
 fn the_vmid_of_a_process_that_has_left_can_be_given_to_a_child() {
     let family = Family::new();
     drop(UnresponsiveMember::join(&family, 2));
-    has_left(&family, 2);
+    await_departure(&family, 2);
     let child = family.child();
     assert_eq!(child.vmid().get(), 2);
 }

@@ -1,7 +1,7 @@
 //! The behaviour of the host's kernel, with real processes.
 //!
 //! A forked copy of a test has one thread, and makes only system calls. It has all descriptors of
-//! that moment, so there is one such family at a time.
+//! that moment, so one test forks at a time.
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -13,7 +13,8 @@ use crate::family::until;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
+/// Lets no other thread of this test program fork until the guard is dropped.
+pub(crate) fn lock_forks() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -25,7 +26,7 @@ pub(crate) fn pipe() -> [c_int; 2] {
     ends
 }
 
-/// Reads one byte: returns when the other end is closed, or a byte was written.
+/// Waits until the other end is closed, or a byte was written. Returns true if it was a byte.
 pub(crate) fn await_byte(end: c_int) -> bool {
     let mut byte = 0_u8;
     // SAFETY: room for one byte.
@@ -75,7 +76,7 @@ fn await_call(pid: pid_t, call: libc::c_long) {
 /// Returns true if `waitpid(0)` reaps a child of the caller's group at the call, although the
 /// caller is moved to another group while it waits.
 pub(crate) fn own_group_is_that_of_the_call() -> bool {
-    let _alone = alone();
+    let _guard = lock_forks();
     let [read, write] = pipe();
     let parent = fork(|| {
         let child = fork(|| {
@@ -95,11 +96,13 @@ pub(crate) fn own_group_is_that_of_the_call() -> bool {
     code_of(parent) == 0
 }
 
+/// Writes one byte.
 pub(crate) fn write_byte(end: c_int, byte: u8) {
     // SAFETY: one byte is there.
     assert_eq!(unsafe { libc::write(end, (&raw const byte).cast(), 1) }, 1);
 }
 
+/// Waits for one byte, and returns it.
 pub(crate) fn read_byte(end: c_int) -> u8 {
     let mut byte = 0_u8;
     // SAFETY: room for one byte.
@@ -128,13 +131,15 @@ fn watch_parent() {
     }
 }
 
+/// Waits for the end of the parent, which is not pending after that.
 fn await_end() {
     let (set, mut signal) = (end_of_parent(), 0);
     // SAFETY: the set lives, and there is room for a number.
     unsafe { libc::sigwait(&raw const set, &raw mut signal) };
 }
 
-fn is_end_kept() -> bool {
+/// Returns true if the end of the parent is pending.
+fn is_end_pending() -> bool {
     let mut set = end_of_parent();
     // SAFETY: room for a set.
     unsafe {
@@ -146,10 +151,10 @@ fn is_end_kept() -> bool {
 /// Returns the notices of `PR_SET_PDEATHSIG`, `e` for each end, of two processes: one requests them
 /// before its parent ends, the other after that; then the subreaper ends, their parent by then.
 pub(crate) fn ends_of_parents() -> [String; 2] {
-    let _alone = alone();
+    let _guard = lock_forks();
     let [from_early, early] = pipe();
     let [from_late, late] = pipe();
-    let [from_reaper, reaper_says] = pipe();
+    let [from_reaper, reaper_out] = pipe();
     let [late_may, let_late] = pipe();
     let [parent_may, let_parent] = pipe();
     let [reaper_may, let_reaper] = pipe();
@@ -164,16 +169,16 @@ pub(crate) fn ends_of_parents() -> [String; 2] {
                     await_end();
                     write_byte(early, b'e');
                 }
-                write_byte(early, if is_end_kept() { b'e' } else { b'.' });
+                write_byte(early, if is_end_pending() { b'e' } else { b'.' });
                 0
             });
             fork(|| {
                 read_byte(late_may);
                 watch_parent();
-                write_byte(late, if is_end_kept() { b'e' } else { b'b' });
+                write_byte(late, if is_end_pending() { b'e' } else { b'b' });
                 await_end();
                 write_byte(late, b'e');
-                write_byte(late, if is_end_kept() { b'e' } else { b'.' });
+                write_byte(late, if is_end_pending() { b'e' } else { b'.' });
                 0
             });
             read_byte(parent_may);
@@ -181,12 +186,12 @@ pub(crate) fn ends_of_parents() -> [String; 2] {
         });
         // SAFETY: no status is asked for.
         unsafe { libc::waitpid(parent, std::ptr::null_mut(), 0) };
-        write_byte(reaper_says, b'b');
+        write_byte(reaper_out, b'b');
         read_byte(reaper_may);
         0
     });
     let mut received = [String::new(), String::new()];
-    let mut next = |who: usize, from| received[who].push(char::from(read_byte(from)));
+    let mut next = |at: usize, from| received[at].push(char::from(read_byte(from)));
     next(0, from_early);
     write_byte(let_parent, 0);
     next(0, from_early);
@@ -202,7 +207,7 @@ pub(crate) fn ends_of_parents() -> [String; 2] {
     for ends in [
         [from_early, early],
         [from_late, late],
-        [from_reaper, reaper_says],
+        [from_reaper, reaper_out],
         [late_may, let_late],
         [parent_may, let_parent],
         [reaper_may, let_reaper],
@@ -216,7 +221,7 @@ pub(crate) fn ends_of_parents() -> [String; 2] {
 /// thread's ID. For the first two: whether they are those of its process. For the others: the error
 /// number, or 0.
 pub(crate) fn calls_with_a_thread() -> ([bool; 2], [c_int; 3]) {
-    let _alone = alone();
+    let _guard = lock_forks();
     let errno = |result: c_int| {
         if result == -1 {
             std::io::Error::last_os_error().raw_os_error().unwrap()

@@ -38,14 +38,14 @@ fn the_embedder_of_the_leader_is_called_for_each_member_that_joins_and_leaves() 
     let one = family.child();
     let two = family.child_of(&one);
     let (first_vmid, second_vmid) = (one.vmid(), two.vmid());
-    let notes = || family.first.os.notes.lock();
-    until("both have joined", || notes().joined.len() == 2);
-    assert_eq!(notes().joined, [first_vmid, second_vmid]);
+    let recorded = || family.first.os.recorded.lock();
+    until("both have joined", || recorded().joined.len() == 2);
+    assert_eq!(recorded().joined, [first_vmid, second_vmid]);
     two.die();
-    until("its end is reported", || !notes().left.is_empty());
+    until("its end is reported", || !recorded().left.is_empty());
     one.exit(0);
-    until("its end is reported", || notes().left.len() == 2);
-    assert_eq!(notes().left, [second_vmid, first_vmid]);
+    until("its end is reported", || recorded().left.len() == 2);
+    assert_eq!(recorded().left, [second_vmid, first_vmid]);
 }
 
 #[test]

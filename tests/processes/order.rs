@@ -5,7 +5,7 @@ use std::thread;
 use libos_ipc::wire::codes;
 use libos_ipc::{Errno, Error, Target};
 
-use crate::bare::Bare;
+use crate::bare::BareMember;
 use crate::family::{Family, WAIT, until};
 
 const SIGCONT: i32 = 18;
@@ -24,7 +24,7 @@ fn of_stop_and_cont_for_a_starting_child_the_last_one_stays_pending() {
             let target = Target::Process(identity.pid.unwrap());
             assert_eq!(first.kill(target, signal, WAIT), Ok(()));
         }
-        let child = family.started(identity);
+        let child = family.start(identity);
         until("both come", || child.signals().len() == expected.len());
         assert_eq!(child.signals(), expected);
     }
@@ -40,7 +40,7 @@ fn signals_for_a_starting_child_are_delivered_in_the_order_of_sending() {
     for signal in sent {
         assert_eq!(sender.node.kill(target, signal, WAIT), Ok(()));
     }
-    let child = family.started(identity);
+    let child = family.start(identity);
     // This one follows the others.
     assert_eq!(sender.node.kill(target, 3, WAIT), Ok(()));
     let expected: Vec<i32> = sent.into_iter().chain([3]).collect();
@@ -77,30 +77,30 @@ fn a_direct_signal_waits_for_an_earlier_one_through_the_leader() {
     let family = Family::new();
     let sender = family.child();
     let identity = family.first.node.start_child(WAIT).unwrap();
-    let mut target = Bare::join(&family, identity);
+    let mut target = BareMember::join(&family, identity);
     let (one, leader) = (Target::Process(identity.pid.unwrap()), family.first.vmid());
     target.connect(sender.vmid());
     thread::scope(|scope| {
         // The owner of the pid is known.
         let direct = scope.spawn(|| sender.node.kill(one, 1, WAIT));
-        let came = target.await_signal_from(sender.vmid());
-        target.answer(came);
+        let received = target.await_signal_from(sender.vmid());
+        target.answer(received);
         assert_eq!(direct.join().unwrap(), Ok(()));
         assert_eq!(sender.node.kill(Target::All, 10, WAIT), Ok(()));
         let behind = scope.spawn(|| sender.node.kill(one, 12, WAIT));
         let for_all = target.await_signal_from(leader);
         assert_eq!((for_all.code, for_all.signal), (codes::PID_KILL_PASSED, 10));
-        let came = target.await_signal_from(leader);
-        assert_eq!((came.code, came.signal), (codes::PID_KILL, 12));
+        let received = target.await_signal_from(leader);
+        assert_eq!((received.code, received.signal), (codes::PID_KILL, 12));
         assert_eq!(target.signal_from(sender.vmid()), None);
         target.answer(for_all);
-        target.answer(came);
+        target.answer(received);
         assert_eq!(behind.join().unwrap(), Ok(()));
         // Nothing is under way any more, so the direct path is used again.
         let direct = scope.spawn(|| sender.node.kill(one, 15, WAIT));
-        let came = target.await_signal_from(sender.vmid());
-        assert_eq!((came.code, came.signal), (codes::PID_KILL, 15));
-        target.answer(came);
+        let received = target.await_signal_from(sender.vmid());
+        assert_eq!((received.code, received.signal), (codes::PID_KILL, 15));
+        target.answer(received);
         assert_eq!(direct.join().unwrap(), Ok(()));
     });
 }
@@ -111,7 +111,7 @@ fn a_slow_member_gets_its_signals_in_order_and_delays_no_other() {
     let family = Family::new();
     let (sender, other) = (family.child(), family.child());
     let identity = family.first.node.start_child(WAIT).unwrap();
-    let mut slow = Bare::join(&family, identity);
+    let mut slow = BareMember::join(&family, identity);
     let leader = family.first.vmid();
     // These are more than its stream and its queue hold.
     for sent in 1..=MANY {
@@ -128,15 +128,15 @@ fn a_slow_member_gets_its_signals_in_order_and_delays_no_other() {
     until("the other gets all", || {
         other.signals().len() == MANY + last.len()
     });
-    let mut came = Vec::new();
-    while came.last() != Some(&40) || came.iter().filter(|signal| **signal == 40).count() < 3 {
+    let mut received = Vec::new();
+    while received.last() != Some(&40) || received.iter().filter(|signal| **signal == 40).count() < 3 {
         let signal = slow.await_signal_from(leader);
         slow.answer(signal);
-        came.push(signal.signal);
+        received.push(signal.signal);
     }
-    let first_other = came.iter().position(|signal| *signal != 1).unwrap();
+    let first_other = received.iter().position(|signal| *signal != 1).unwrap();
     assert!(first_other < MANY, "equal ones became one");
-    assert_eq!(came[first_other..], [SIGCONT, 15, 40, 2, 40, 41, 40]);
+    assert_eq!(received[first_other..], [SIGCONT, 15, 40, 2, 40, 41, 40]);
 }
 
 /// The target has closed the sender's stream, which it never read, but not the leader's.
@@ -145,29 +145,29 @@ fn an_unreachable_process_is_signalled_through_the_leader() {
     let family = Family::new();
     let sender = family.child();
     let identity = family.first.node.start_child(WAIT).unwrap();
-    let mut target = Bare::join(&family, identity);
+    let mut target = BareMember::join(&family, identity);
     target.connect(sender.vmid());
     sender.node.connect(identity.vmid).unwrap();
-    until("it is reached", || target.is_reached_by(sender.vmid()));
-    target.hang_up_on(sender.vmid());
+    until("it is reached", || target.has_stream_from(sender.vmid()));
+    target.close_stream_from(sender.vmid());
     let leader = family.first.vmid();
     for signal in [10, 12, 15] {
         let one = Target::Process(identity.pid.unwrap());
         thread::scope(|scope| {
             let call = scope.spawn(|| sender.node.kill(one, signal, WAIT));
-            let came = loop {
-                if let Some(came) = target.signal_from(leader) {
-                    break came;
+            let received = loop {
+                if let Some(received) = target.signal_from(leader) {
+                    break received;
                 }
                 // The signal may be sent directly again, once the old connection is closed.
-                if let Some(came) = target.signal_from(sender.vmid()) {
-                    break came;
+                if let Some(received) = target.signal_from(sender.vmid()) {
+                    break received;
                 }
                 assert!(!call.is_finished(), "{:?}", call.join());
                 thread::yield_now();
             };
-            assert_eq!(came.signal, signal);
-            target.answer(came);
+            assert_eq!(received.signal, signal);
+            target.answer(received);
             assert_eq!(call.join().unwrap(), Ok(()));
         });
     }

@@ -83,7 +83,7 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
         );
         assert_eq!(first.node.kill(Target::Group(Some(pid)), 10, WAIT), Ok(()));
 
-        let child = family.started(identity);
+        let child = family.start(identity);
         until("the signals come", || child.signals().len() == 2);
         child.node.accept_id(id).unwrap();
         assert_eq!(first.node.owner_of(id, WAIT), Ok(Some(child.vmid())));
@@ -292,7 +292,7 @@ fn end_of_a_parent_that_never_connected_to_its_child_is_reported() {
     let parent = family.child();
     let child = family.child_of(&parent);
     let vmid = parent.vmid();
-    let left = || -> Vec<Vmid> { child.os.notes.lock().left.clone() };
+    let left = || -> Vec<Vmid> { child.os.recorded.lock().left.clone() };
     parent.die();
     until("it is notified", || left() == [vmid]);
     // The child is notified once, whatever is sent to it later.
@@ -377,7 +377,7 @@ fn waiting_threads_of_a_subreaper_without_room_get_every_orphan() {
         children: 2,
         ..Capacities::DEFAULT
     };
-    let reaper = family.started_with(
+    let reaper = family.start_with_config(
         family.first.node.start_child(WAIT).unwrap(),
         Config {
             capacities,

@@ -6,21 +6,21 @@ use std::ptr::null_mut;
 
 use libc::{c_int, pid_t, sigset_t};
 
-use crate::kernel::{alone, await_byte, close, code_of, fork, pipe, read_byte, write_byte};
+use crate::kernel::{await_byte, close, code_of, fork, lock_forks, pipe, read_byte, write_byte};
 
 /// The call that sends a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
+pub(crate) enum SignalCall {
     /// `kill(2)`
     Process(c_int),
     /// `tgkill(2)` of the main thread
     Thread(c_int),
 }
 
-impl How {
+impl SignalCall {
     pub(crate) fn signal(self) -> c_int {
         match self {
-            How::Process(signal) | How::Thread(signal) => signal,
+            SignalCall::Process(signal) | SignalCall::Thread(signal) => signal,
         }
     }
 }
@@ -29,12 +29,13 @@ impl How {
 /// 0.
 pub(crate) fn kill_nobody(signal: c_int) -> c_int {
     // SAFETY: no memory is passed; there is no such process.
-    let said = unsafe { libc::kill(pid_t::MAX, signal) };
+    let result = unsafe { libc::kill(pid_t::MAX, signal) };
     let error = std::io::Error::last_os_error().raw_os_error();
-    if said == 0 { 0 } else { error.unwrap_or(0) }
+    if result == 0 { 0 } else { error.unwrap_or(0) }
 }
 
-fn all() -> sigset_t {
+/// Returns the set of all signals.
+fn all_signals() -> sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigfillset` fills it.
     unsafe {
@@ -43,6 +44,7 @@ fn all() -> sigset_t {
     }
 }
 
+/// Returns the error number of a call that returned this, or 0.
 fn result_of(returned: c_int) -> c_int {
     if returned == 0 {
         return 0;
@@ -50,12 +52,13 @@ fn result_of(returned: c_int) -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap()
 }
 
-fn send(to: pid_t, tid: pid_t, how: How) -> c_int {
+/// Sends a signal with that call. Returns its error number, or 0.
+fn send(to: pid_t, tid: pid_t, call: SignalCall) -> c_int {
     // SAFETY: no memory is involved.
     result_of(unsafe {
-        match how {
-            How::Process(signal) => libc::kill(to, signal),
-            How::Thread(signal) => {
+        match call {
+            SignalCall::Process(signal) => libc::kill(to, signal),
+            SignalCall::Thread(signal) => {
                 c_int::try_from(libc::syscall(libc::SYS_tgkill, to, tid, signal)).unwrap()
             }
         }
@@ -71,7 +74,7 @@ fn queued_now() -> u64 {
 }
 
 /// Like [`pending_after`], for a process that may have that many queued.
-pub(crate) fn pending_at_limit(signals: &[How], queued: u64) -> (Vec<c_int>, Vec<c_int>) {
+pub(crate) fn pending_at_limit(signals: &[SignalCall], queued: u64) -> (Vec<c_int>, Vec<c_int>) {
     let mut before = None;
     loop {
         let others = queued_now();
@@ -95,7 +98,7 @@ struct QueueLimit {
 
 /// Sends the signals to a process that has blocked all of them. Returns the result of each call, and the pending signals
 /// at the end, by number.
-pub(crate) fn pending_after(signals: &[How]) -> (Vec<c_int>, Vec<c_int>) {
+pub(crate) fn pending_after(signals: &[SignalCall]) -> (Vec<c_int>, Vec<c_int>) {
     pending_with(signals, None).0
 }
 
@@ -109,10 +112,10 @@ fn become_another_user() -> bool {
 }
 
 /// Like [`pending_after`], with a limit. Returns also whether no signals of other processes counted.
-fn pending_with(signals: &[How], limit: Option<QueueLimit>) -> ((Vec<c_int>, Vec<c_int>), bool) {
-    let _alone = alone();
+fn pending_with(signals: &[SignalCall], limit: Option<QueueLimit>) -> ((Vec<c_int>, Vec<c_int>), bool) {
+    let _guard = lock_forks();
     let (go, out) = (pipe(), pipe());
-    let (set, mut before) = (all(), MaybeUninit::uninit());
+    let (set, mut before) = (all_signals(), MaybeUninit::uninit());
     // The copy has them blocked from its start. SAFETY: both are signal sets.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, before.as_mut_ptr()) };
     let child = fork(|| {
@@ -149,7 +152,7 @@ fn pending_with(signals: &[How], limit: Option<QueueLimit>) -> ((Vec<c_int>, Vec
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
     close(out[1]);
     let is_alone = read_byte(out[0]) == 1;
-    let said = signals.iter().map(|how| send(child, child, *how)).collect();
+    let results = signals.iter().map(|call| send(child, child, *call)).collect();
     close(go[1]);
     let mut pending = Vec::new();
     let mut number = 0_u8;
@@ -160,13 +163,13 @@ fn pending_with(signals: &[How], limit: Option<QueueLimit>) -> ((Vec<c_int>, Vec
     code_of(child);
     close(go[0]);
     close(out[0]);
-    ((said, pending), is_alone)
+    ((results, pending), is_alone)
 }
 
 /// Returns the results of the calls for a zombie that leads a group of its own: for itself, its
 /// main thread, another thread, its group.
 pub(crate) fn signals_for_a_zombie(signal: c_int) -> [c_int; 4] {
-    let _alone = alone();
+    let _guard = lock_forks();
     // SAFETY: no memory is involved.
     let zombie = fork(|| unsafe { libc::setpgid(0, 0) });
     let mut ended = MaybeUninit::uninit();
@@ -176,12 +179,12 @@ pub(crate) fn signals_for_a_zombie(signal: c_int) -> [c_int; 4] {
         let how = libc::WEXITED | libc::WNOWAIT;
         assert_eq!(libc::waitid(libc::P_PID, id, ended.as_mut_ptr(), how), 0);
     }
-    let said = [
-        send(zombie, zombie, How::Process(signal)),
-        send(zombie, zombie, How::Thread(signal)),
-        send(zombie, zombie + 1, How::Thread(signal)),
-        send(-zombie, zombie, How::Process(signal)),
+    let results = [
+        send(zombie, zombie, SignalCall::Process(signal)),
+        send(zombie, zombie, SignalCall::Thread(signal)),
+        send(zombie, zombie + 1, SignalCall::Thread(signal)),
+        send(-zombie, zombie, SignalCall::Process(signal)),
     ];
     code_of(zombie);
-    said
+    results
 }

@@ -9,7 +9,7 @@ use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange};
 use libos_ipc::{ChildSelector, Errno, Error, Exit, ID_MAX, Id, Pid, Target, Wait};
 
 use crate::family::{Family, WAIT};
-use crate::kernel::{alone, code_of, fork};
+use crate::kernel::{lock_forks, code_of, fork};
 
 /// Whether the pid is assigned again: of a living process, a zombie, a reaped process, and of the
 /// leader of a group, and of a session, each with and without a member.
@@ -82,7 +82,7 @@ fn a_pid_is_assigned_again_when_it_names_nothing_any_more() {
 
 #[test]
 fn the_kernel_assigns_pids_again_by_the_same_rules() {
-    let _alone = alone();
+    let _guard = lock_forks();
     let found = code_of(fork(|| {
         // This is a PID space of its own, with this process as the first. SAFETY: no memory is
         // involved.

@@ -22,9 +22,9 @@ fn a_process_gets_the_signals_of_each_sender_in_order() {
         );
     }
     assert_eq!(two.signals(), [1, 15, 64]);
-    let note = two.os.notes.lock().signals[0];
-    assert_eq!((note.from, note.sender), (one.vmid(), Some(one.pid)));
-    assert_eq!(note.target, Target::Process(two.pid));
+    let delivered = two.os.recorded.lock().signals[0];
+    assert_eq!((delivered.from, delivered.sender), (one.vmid(), Some(one.pid)));
+    assert_eq!(delivered.target, Target::Process(two.pid));
     // To the first process, and from it.
     assert_eq!(
         two.node.kill(Target::Process(family.first.pid), 2, WAIT),
@@ -47,7 +47,7 @@ fn a_child_can_be_signalled_at_every_step_of_its_start() {
     for _ in 0..40 {
         let identity = first.start_child(WAIT).unwrap();
         let child = thread::scope(|scope| {
-            let starting = scope.spawn(|| family.started(identity));
+            let starting = scope.spawn(|| family.start(identity));
             assert_eq!(
                 first.kill(Target::Process(identity.pid.unwrap()), 10, WAIT),
                 Ok(())
@@ -78,11 +78,11 @@ fn a_pending_signal_names_its_sender_and_one_of_two_senders_names_none() {
     ] {
         assert_eq!(sender.node.kill(target, signal, WAIT), Ok(()));
     }
-    let child = family.started(identity);
+    let child = family.start(identity);
     until("the signals come", || child.signals().len() == 5);
-    let notes = child.os.notes.lock();
-    let signals = notes.signals.iter();
-    let delivered: Vec<_> = signals.map(|note| (note.signal, note.sender)).collect();
+    let recorded = child.os.recorded.lock();
+    let signals = recorded.signals.iter();
+    let delivered: Vec<_> = signals.map(|signal| (signal.signal, signal.sender)).collect();
     let (one, two) = (Some(one.pid), Some(two.pid));
     assert_eq!(
         delivered,
@@ -165,11 +165,11 @@ fn a_signal_can_be_answered_later() {
         let calls: Vec<_> = (0..8)
             .map(|_| scope.spawn(|| node.kill(Target::Process(child.pid), 5, WAIT)))
             .collect();
-        until("all are put off", || child.os.notes.lock().later.len() == 8);
+        until("all are deferred", || child.os.recorded.lock().deferred.len() == 8);
         // The worker is free for others meanwhile.
         assert_eq!(node.owner_of(child.pid.get(), WAIT), Ok(Some(child.vmid())));
-        let later: Vec<_> = child.os.notes.lock().later.drain(..).collect();
-        for (at, reply) in later.into_iter().enumerate() {
+        let deferred: Vec<_> = child.os.recorded.lock().deferred.drain(..).collect();
+        for (at, reply) in deferred.into_iter().enumerate() {
             let outcome = if at % 2 == 0 {
                 Ok(())
             } else {
@@ -184,8 +184,8 @@ fn a_signal_can_be_answered_later() {
     // A signal to the caller's own process waits for its reply, too.
     thread::scope(|scope| {
         let call = scope.spawn(|| child.node.kill(Target::Process(child.pid), 5, WAIT));
-        until("it is put off", || !child.os.notes.lock().later.is_empty());
-        let reply = child.os.notes.lock().later.remove(0);
+        until("it is deferred", || !child.os.recorded.lock().deferred.is_empty());
+        let reply = child.os.recorded.lock().deferred.remove(0);
         assert_eq!(reply.send(&child.node, Ok(())), Ok(()));
         assert_eq!(call.join().unwrap(), Ok(()));
     });
@@ -204,7 +204,7 @@ fn a_process_that_dies_while_it_is_signalled_is_a_zombie_or_gone() {
     thread::scope(|scope| {
         let parents = scope.spawn(|| family.first.node.kill(Target::Process(pid), 9, WAIT));
         let others = scope.spawn(|| other.node.kill(Target::Process(pid), 9, WAIT));
-        until("both wait", || child.os.notes.lock().later.len() == 2);
+        until("both wait", || child.os.recorded.lock().deferred.len() == 2);
         child.die();
         assert_eq!(parents.join().unwrap(), Ok(()), "it was our child");
         assert!(matches!(
@@ -240,7 +240,7 @@ fn a_signal_for_all_reaches_every_member_but_the_sender_once() {
     // A process that is being started gets it when it joins.
     let starting = grandchild.node.start_child(WAIT).unwrap();
     assert_eq!(family.first.node.kill(Target::All, 14, WAIT), Ok(()));
-    let late = family.started(starting);
+    let late = family.start(starting);
     until("it arrived", || late.signals() == [14]);
     // The process has received no other signal.
     assert_eq!(
@@ -277,7 +277,7 @@ fn child_that_disconnected_from_its_parent_still_gets_its_signals() {
     child.node.kill(back, 1, WAIT).unwrap();
     child.node.disconnect(parent.vmid());
     until("the parent sees it", || {
-        parent.os.notes.lock().left.contains(&child.vmid())
+        parent.os.recorded.lock().left.contains(&child.vmid())
     });
     assert_eq!(parent.node.kill(target, 10, WAIT), Ok(()));
     assert_eq!(child.signals(), [10]);
