@@ -2,57 +2,57 @@
 
 use std::hash::{Hash, Hasher};
 
-/// The visible state after some steps. Two equal visible states continue alike, whatever steps led
+/// The observed state after some steps. Two equal observed states continue alike, whatever steps led
 /// to them.
 #[derive(Clone, Debug)]
-pub(crate) struct Walk<Step, Seen> {
+pub(crate) struct Walk<Step, Observed> {
     pub(crate) steps: Vec<Step>,
-    pub(crate) seen: Seen,
+    pub(crate) observed: Observed,
 }
 
-impl<Step: Copy, Seen> Walk<Step, Seen> {
-    /// Returns the state before the first step. `see` does all steps, from the first on.
-    pub(crate) fn start(see: impl FnOnce(&[Step]) -> Seen) -> Self {
+impl<Step: Copy, Observed> Walk<Step, Observed> {
+    /// Returns the state before the first step. `observe` does all steps, from the first on.
+    pub(crate) fn start(observe: impl FnOnce(&[Step]) -> Observed) -> Self {
         let steps = Vec::new();
-        let seen = see(&steps);
-        Walk { steps, seen }
+        let observed = observe(&steps);
+        Walk { steps, observed }
     }
 
     /// Returns the state after one more step.
-    pub(crate) fn and(&self, step: Step, see: impl FnOnce(&[Step]) -> Seen) -> Self {
+    pub(crate) fn then(&self, step: Step, observe: impl FnOnce(&[Step]) -> Observed) -> Self {
         let steps = [&self.steps[..], &[step]].concat();
-        let seen = see(&steps);
-        Walk { steps, seen }
+        let observed = observe(&steps);
+        Walk { steps, observed }
     }
 }
 
-impl<Step: Copy, Seen: Clone> Walk<Step, Seen> {
-    /// Returns the state after all pending steps, one after the other.
-    pub(crate) fn rest(
+impl<Step: Copy, Observed: Clone> Walk<Step, Observed> {
+    /// Returns the state when no step is pending: always the first pending step is done.
+    pub(crate) fn finish(
         &self,
-        due: impl Fn(&Seen, &mut Vec<Step>),
-        see: impl Fn(&[Step]) -> Seen,
+        pending: impl Fn(&Observed, &mut Vec<Step>),
+        observe: impl Fn(&[Step]) -> Observed,
     ) -> Self {
         let mut at = self.clone();
         loop {
             let mut next = Vec::new();
-            due(&at.seen, &mut next);
+            pending(&at.observed, &mut next);
             let Some(step) = next.first() else {
                 return at;
             };
-            at = at.and(*step, &see);
+            at = at.then(*step, &observe);
         }
     }
 }
 
-impl<Step, Seen: Hash> Hash for Walk<Step, Seen> {
+impl<Step, Observed: Hash> Hash for Walk<Step, Observed> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.seen.hash(state);
+        self.observed.hash(state);
     }
 }
 
-impl<Step, Seen: PartialEq> PartialEq for Walk<Step, Seen> {
+impl<Step, Observed: PartialEq> PartialEq for Walk<Step, Observed> {
     fn eq(&self, other: &Self) -> bool {
-        self.seen == other.seen
+        self.observed == other.observed
     }
 }

@@ -10,7 +10,7 @@ use libos_ipc::wire::{Answer, FileLock, LockKind};
 use libos_ipc::{Errno, Vmid};
 use stateright::{Checker, Model, Property};
 
-use crate::model::{Model as Field, Wish};
+use crate::model::{Model as LockModel, Wish};
 use crate::requests::write;
 use crate::walk::Walk;
 
@@ -21,7 +21,7 @@ const LIMITS: LockLimits = LockLimits {
     open_files: 0,
 };
 
-/// The most processes and files of a family.
+/// The greatest numbers of processes and files of a family.
 const PROCESSES: usize = 4;
 const FILES: usize = 3;
 
@@ -49,17 +49,17 @@ enum Step {
 
 /// The observable state of the table after some steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Seen {
+struct Observed {
     /// By process and file: whether the lock is a write lock.
     held: BTreeMap<(usize, usize), bool>,
     /// The waiting process, the file, and whether it wants a write lock, in order of arrival.
     waiting: Vec<(usize, usize, bool)>,
     /// A request was refused for a deadlock, and there was one.
-    refused: bool,
-    wrong: Option<&'static str>,
+    was_refused: bool,
+    violation: Option<&'static str>,
 }
 
-type State = Walk<Step, Seen>;
+type State = Walk<Step, Observed>;
 
 fn vmid(process: usize) -> Vmid {
     Vmid::new(process as u32 + 2).unwrap()
@@ -80,9 +80,9 @@ fn wish((process, file, write): (usize, usize, bool)) -> Wish {
 
 /// Returns the waiting processes that no held lock blocks, and their files, in the order in which
 /// they have to be served.
-fn expected_service_order(seen: &Seen) -> VecDeque<(usize, usize)> {
-    let mut held = seen.held.clone();
-    let mut waiting = seen.waiting.clone();
+fn expected_service_order(observed: &Observed) -> VecDeque<(usize, usize)> {
+    let mut held = observed.held.clone();
+    let mut waiting = observed.waiting.clone();
     let mut served = VecDeque::new();
     loop {
         let is_free = |(process, file, write): &(usize, usize, bool)| {
@@ -99,131 +99,151 @@ fn expected_service_order(seen: &Seen) -> VecDeque<(usize, usize)> {
     }
 }
 
-/// Does a step on the table, and records the result.
-fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
-    let message = |kind, file: usize| FileLock {
+/// Returns the message by which a process locks or unlocks a file.
+fn message(kind: LockKind, file: usize) -> FileLock<'static> {
+    FileLock {
         kind,
         wait: kind != LockKind::Unlock,
         path: [b"a", b"b", b"c"][file],
         ..write(1, 0, 0)
+    }
+}
+
+/// Requests a lock, and checks that it is refused exactly for a deadlock.
+fn request(
+    locks: &mut LockTable<'_>,
+    observed: &mut Observed,
+    (process, file, write): (usize, usize, bool),
+) {
+    let mut model = LockModel::default();
+    for ((process, file), write) in &observed.held {
+        model.set(&wish((*process, *file, *write)), Some(*write));
+    }
+    let waiting: Vec<Wish> = observed.waiting.iter().copied().map(wish).collect();
+    let is_cycle = model.is_deadlock(&wish((process, file, write)), &waiting);
+    let kind = if write {
+        LockKind::Write
+    } else {
+        LockKind::Read
     };
+    match locks.set(vmid(process), 1, &message(kind, file)) {
+        Ok(SetOutcome::Done) => {
+            observed.held.insert((process, file), write);
+        }
+        Ok(SetOutcome::Queued) => {
+            observed.waiting.push((process, file, write));
+            if is_cycle {
+                observed.violation = Some("a cycle that was not refused");
+            }
+        }
+        Err(Errno::EDEADLK) => {
+            observed.was_refused = true;
+            if !is_cycle {
+                observed.violation = Some("refused for nothing");
+            }
+        }
+        Ok(SetOutcome::Delegated(_)) | Err(_) => observed.violation = Some("something else"),
+    }
+}
+
+/// Checks that the requests are granted that no lock blocks any more, in the order of their arrival.
+fn check_completions(locks: &mut LockTable<'_>, observed: &mut Observed) {
+    let mut expected = expected_service_order(observed);
+    while let Some(completion) = locks.take_completion() {
+        let process = completion.from.get() as usize - 2;
+        let at = observed.waiting.iter().position(|(of, ..)| *of == process);
+        let (_, file, write) = observed.waiting.remove(at.expect("it waits"));
+        // Waiters of different files have no order.
+        let next = expected.iter().position(|(_, of)| *of == file);
+        if next.and_then(|next| expected.remove(next)) != Some((process, file)) {
+            observed.violation = Some("another order than that of arrival");
+        }
+        if result_of(&completion).is_ok() {
+            observed.held.insert((process, file), write);
+        } else {
+            observed.violation = Some("an error for one that waited");
+        }
+    }
+    if !expected.is_empty() {
+        observed.violation = Some("a wait for a lock that no process holds");
+    }
+}
+
+/// Checks that each holder of a write lock would get a fencing number of this step, and no other process: so each number
+/// is higher than those of the holders before.
+fn check_fencing_numbers(locks: &LockTable<'_>, observed: &mut Observed) {
+    for (process, file) in
+        (0..PROCESSES).flat_map(|process| (0..FILES).map(move |file| (process, file)))
+    {
+        let holds = observed.held.get(&(process, file)) == Some(&true);
+        if locks.has_write_lock(vmid(process), &message(LockKind::Write, file)) != holds {
+            observed.violation = Some(
+                "a fencing number for one that does not hold the lock, or none for one that does",
+            );
+        }
+    }
+}
+
+/// Does a step on the table, and records the result.
+fn step(locks: &mut LockTable<'_>, observed: &mut Observed, step: Step) {
     match step {
         Step::Lock {
             process,
             file,
             write,
-        } => {
-            let mut field = Field::default();
-            for ((process, file), write) in &seen.held {
-                field.set(&wish((*process, *file, *write)), Some(*write));
-            }
-            let waiting: Vec<Wish> = seen.waiting.iter().copied().map(wish).collect();
-            let is_circle = field.is_deadlock(&wish((process, file, write)), &waiting);
-            let kind = if write {
-                LockKind::Write
-            } else {
-                LockKind::Read
-            };
-            match locks.set(vmid(process), 1, &message(kind, file)) {
-                Ok(SetOutcome::Done) => {
-                    seen.held.insert((process, file), write);
-                }
-                Ok(SetOutcome::Queued) => {
-                    seen.waiting.push((process, file, write));
-                    if is_circle {
-                        seen.wrong = Some("a circle that was not refused");
-                    }
-                }
-                Err(Errno::EDEADLK) => {
-                    seen.refused = true;
-                    if !is_circle {
-                        seen.wrong = Some("refused for nothing");
-                    }
-                }
-                Ok(SetOutcome::Delegated(_)) | Err(_) => seen.wrong = Some("something else"),
-            }
-        }
+        } => request(locks, observed, (process, file, write)),
         Step::Unlock { process, file } => {
             let unlocked = locks.set(vmid(process), 0, &message(LockKind::Unlock, file));
             assert_eq!(unlocked, Ok(SetOutcome::Done));
-            seen.held.remove(&(process, file));
+            observed.held.remove(&(process, file));
         }
         Step::Die { process } => {
             locks.reclaim(vmid(process));
-            seen.held.retain(|(of, _), _| *of != process);
-            seen.waiting.retain(|(of, ..)| *of != process);
+            observed.held.retain(|(of, _), _| *of != process);
+            observed.waiting.retain(|(of, ..)| *of != process);
         }
     }
-    let mut expected = expected_service_order(seen);
-    while let Some(completion) = locks.take_completion() {
-        let process = completion.from.get() as usize - 2;
-        let at = seen.waiting.iter().position(|(of, ..)| *of == process);
-        let (_, file, write) = seen.waiting.remove(at.expect("it waits"));
-        // Waiters of different files have no order.
-        let next = expected.iter().position(|(_, of)| *of == file);
-        if next.and_then(|next| expected.remove(next)) != Some((process, file)) {
-            seen.wrong = Some("another order than that of arrival");
-        }
-        if result_of(&completion).is_ok() {
-            seen.held.insert((process, file), write);
-        } else {
-            seen.wrong = Some("an error for one that waited");
-        }
-    }
-    if !expected.is_empty() {
-        seen.wrong = Some("a wait for nobody");
-    }
-    // Each holder of a write lock gets a fencing number of this step, and nobody else does: so each is higher than those of
-    // the holders before.
-    for (process, file) in
-        (0..PROCESSES).flat_map(|process| (0..FILES).map(move |file| (process, file)))
-    {
-        let holds = seen.held.get(&(process, file)) == Some(&true);
-        if locks.has_write_lock(vmid(process), &message(LockKind::Write, file)) != holds {
-            seen.wrong = Some(
-                "a fencing number for one that does not hold the lock, or none for one that does",
-            );
-        }
-    }
+    check_completions(locks, observed);
+    check_fencing_numbers(locks, observed);
     if !locks.check_invariants() {
-        seen.wrong = Some("an invariant of the table is broken");
+        observed.violation = Some("an invariant of the table is broken");
     }
 }
 
 /// Replays the steps on a new table, and calls `then` with it.
-fn replay<T>(steps: &[Step], then: impl FnOnce(&mut LockTable<'_>, Seen) -> T) -> T {
+fn replay<T>(steps: &[Step], then: impl FnOnce(&mut LockTable<'_>, Observed) -> T) -> T {
     let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
     let mut locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
-    let mut seen = Seen::default();
+    let mut observed = Observed::default();
     for one in steps {
-        seen.refused = false;
-        step(&mut locks, &mut seen, *one);
+        observed.was_refused = false;
+        step(&mut locks, &mut observed, *one);
     }
-    then(&mut locks, seen)
+    then(&mut locks, observed)
 }
 
-fn seen_after(steps: &[Step]) -> Seen {
-    replay(steps, |_, seen| seen)
+fn observed_after(steps: &[Step]) -> Observed {
+    replay(steps, |_, observed| observed)
 }
 
 /// Returns true if every waiter is served when the others release all their locks, again and again.
 fn all_are_served(state: &State) -> bool {
-    replay(&state.steps, |locks, mut seen| {
-        while !seen.waiting.is_empty() {
-            let free: Vec<(usize, usize)> = seen
+    replay(&state.steps, |locks, mut observed| {
+        while !observed.waiting.is_empty() {
+            let free: Vec<(usize, usize)> = observed
                 .held
                 .keys()
                 .copied()
-                .filter(|(process, _)| !seen.waiting.iter().any(|(of, ..)| of == process))
+                .filter(|(process, _)| !observed.waiting.iter().any(|(of, ..)| of == process))
                 .collect();
             if free.is_empty() {
                 return false;
             }
             for (process, file) in free {
-                step(locks, &mut seen, Step::Unlock { process, file });
+                step(locks, &mut observed, Step::Unlock { process, file });
             }
         }
-        seen.wrong.is_none()
+        observed.violation.is_none()
     })
 }
 
@@ -232,17 +252,17 @@ impl Model for Family {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State::start(seen_after)]
+        vec![State::start(observed_after)]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
         for process in 0..self.processes {
             actions.push(Step::Die { process });
-            if state.seen.waiting.iter().any(|(of, ..)| *of == process) {
+            if state.observed.waiting.iter().any(|(of, ..)| *of == process) {
                 continue;
             }
             for file in 0..self.files {
-                let held = state.seen.held.get(&(process, file));
+                let held = state.observed.held.get(&(process, file));
                 for write in [false, true] {
                     if held != Some(&write) {
                         actions.push(Step::Lock {
@@ -260,27 +280,27 @@ impl Model for Family {
     }
 
     fn next_state(&self, state: &State, action: Step) -> Option<State> {
-        Some(state.and(action, seen_after))
+        Some(state.then(action, observed_after))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("nobody has what another has", |_, state: &State| {
-                state.seen.held.iter().all(|((process, file), write)| {
-                    !state.seen.held.iter().any(|((other, of), theirs)| {
+            Property::always("no two hold conflicting locks", |_, state: &State| {
+                state.observed.held.iter().all(|((process, file), write)| {
+                    !state.observed.held.iter().any(|((other, of), theirs)| {
                         other != process && of == file && (*write || *theirs)
                     })
                 })
             }),
-            Property::always("nobody waits for ever", |_, state: &State| {
+            Property::always("no request waits for ever", |_, state: &State| {
                 all_are_served(state)
             }),
             Property::always("all answers are right", |_, state: &State| {
-                state.seen.wrong.is_none()
+                state.observed.violation.is_none()
             }),
-            Property::sometimes("a circle is refused", |_, state: &State| state.seen.refused),
+            Property::sometimes("a cycle is refused", |_, state: &State| state.observed.was_refused),
             Property::sometimes("all but one wait", |family: &Family, state: &State| {
-                state.seen.waiting.len() + 1 == family.processes
+                state.observed.waiting.len() + 1 == family.processes
             }),
         ]
     }

@@ -3,14 +3,14 @@
 //! between them.
 
 mod state;
-mod world;
+mod system;
 
 use libos_ipc::member::Decision;
 use libos_ipc::wire::LockKind;
 use stateright::{Checker, Model, Property};
 
-use state::{At, Seen, State, Step};
-use world::{World, lock, replay, vmid};
+use state::{Activity, Observed, State, Step};
+use system::{System, lock, replay, vmid};
 
 struct Family {
     members: usize,
@@ -20,35 +20,35 @@ struct Family {
     has_numbers: bool,
 }
 
-fn steps_of(seen: &Seen, steps: &mut Vec<Step>) {
-    for who in 0..seen.at.len() {
-        if seen.at[who] == At::Dead {
+fn steps_of(observed: &Observed, steps: &mut Vec<Step>) {
+    for member in 0..observed.activities.len() {
+        if observed.activities[member] == Activity::Dead {
             continue;
         }
-        if !seen.up[who].is_empty() {
-            steps.push(Step::Deliver { who });
+        if !observed.to_leader[member].is_empty() {
+            steps.push(Step::Deliver { member });
         }
-        if !seen.down[who].is_empty() {
-            steps.push(Step::Receive { who });
+        if !observed.from_leader[member].is_empty() {
+            steps.push(Step::Receive { member });
         }
-        if seen.unseen[who].is_some() {
-            steps.push(Step::Wake { who });
+        if observed.undelivered[member].is_some() {
+            steps.push(Step::Wake { member });
         }
-        if matches!(seen.at[who], At::Holding { .. }) {
-            steps.push(Step::Unlock { who });
+        if matches!(observed.activities[member], Activity::Holding { .. }) {
+            steps.push(Step::Unlock { member });
         }
     }
 }
 
 /// Returns true if each member could get the delegation again, or holds it.
-fn no_slot_is_lost(mut world: World<'_>) -> bool {
-    world
+fn no_slot_is_lost(mut system: System<'_>) -> bool {
+    system
         .members
         .iter_mut()
         .enumerate()
-        .filter(|(who, _)| world.seen.at[*who] != At::Dead)
-        .all(|(who, member)| {
-            let decision = member.set(vmid(who), &lock(LockKind::Read, false));
+        .filter(|(member, _)| system.observed.activities[*member] != Activity::Dead)
+        .all(|(member, table)| {
+            let decision = table.set(vmid(member), &lock(LockKind::Read, false));
             decision != Decision::Forward
         })
 }
@@ -56,14 +56,14 @@ fn no_slot_is_lost(mut world: World<'_>) -> bool {
 /// Returns true if every request is granted once all messages are delivered and all locks are
 /// released.
 fn all_are_served(family: &Family, state: &State) -> bool {
-    let at_last = state.rest(steps_of, |steps| seen_after(family, steps));
-    let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
-    let is_quiet = at_last.seen.wrong.is_none() && at_last.seen.at.iter().all(is_idle);
+    let at_last = state.finish(steps_of, |steps| observed_after(family, steps));
+    let is_idle = |at: &Activity| matches!(at, Activity::Idle | Activity::Dead);
+    let is_quiet = at_last.observed.violation.is_none() && at_last.observed.activities.iter().all(is_idle);
     is_quiet && replay(family, &at_last.steps, no_slot_is_lost)
 }
 
-fn seen_after(family: &Family, steps: &[Step]) -> Seen {
-    replay(family, steps, |mut world| world.observe())
+fn observed_after(family: &Family, steps: &[Step]) -> Observed {
+    replay(family, steps, |mut system| system.observe())
 }
 
 impl Model for Family {
@@ -71,78 +71,78 @@ impl Model for Family {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State::start(|steps| seen_after(self, steps))]
+        vec![State::start(|steps| observed_after(self, steps))]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
-        let seen = &state.seen;
-        steps_of(seen, actions);
-        for who in 0..self.members {
-            if seen.at[who] != At::Dead && !self.has_numbers {
-                actions.push(Step::Die { who });
+        let observed = &state.observed;
+        steps_of(observed, actions);
+        for member in 0..self.members {
+            if observed.activities[member] != Activity::Dead && !self.has_numbers {
+                actions.push(Step::Die { member });
             }
-            if seen.here[who].is_some() {
-                actions.push(Step::Return { who });
+            if observed.delegations[member].is_some() {
+                actions.push(Step::Return { member });
             }
-            let without_number = At::Holding {
+            let without_number = Activity::Holding {
                 write: true,
                 has_number: false,
             };
-            if seen.at[who] == without_number && self.has_numbers {
-                actions.push(Step::Number { who });
+            if observed.activities[member] == without_number && self.has_numbers {
+                actions.push(Step::Number { member });
             }
-            if seen.at[who] == At::Idle && seen.left[who] > 0 {
+            if observed.activities[member] == Activity::Idle && observed.requests_left[member] > 0 {
                 // The members are alike, so it is enough for one of them.
-                if self.has_numbers && who == 0 && seen.alone.is_none() && seen.is_quiet() {
-                    actions.push(Step::UseAlone { who });
+                if self.has_numbers && member == 0 && observed.sole_user.is_none() && observed.is_quiet() {
+                    actions.push(Step::UseAlone { member });
                 }
                 let locks = [(true, true), (false, true), (true, false)];
                 let count = if self.has_numbers { 1 } else { locks.len() };
                 for (write, wait) in locks.into_iter().take(count) {
-                    actions.push(Step::Lock { who, write, wait });
+                    actions.push(Step::Lock { member, write, wait });
                 }
             }
         }
     }
 
     fn next_state(&self, state: &State, action: Step) -> Option<State> {
-        Some(state.and(action, |steps| seen_after(self, steps)))
+        Some(state.then(action, |steps| observed_after(self, steps)))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("nobody has what another has", |_, state: &State| {
+            Property::always("no two hold conflicting locks", |_, state: &State| {
                 let held: Vec<bool> = state
-                    .seen
+                    .observed
                     .at
                     .iter()
                     .filter_map(|at| match at {
-                        At::Holding { write, .. } => Some(*write),
-                        At::Numbering { .. } => Some(true),
+                        Activity::Holding { write, .. } => Some(*write),
+                        Activity::Numbering { .. } => Some(true),
                         _ => None,
                     })
                     .collect();
                 held.len() < 2 || held.iter().all(|write| !write)
             }),
-            Property::always("nobody waits for ever", |family, state: &State| {
+            Property::always("no request waits for ever", |family, state: &State| {
                 all_are_served(family, state)
             }),
-            Property::always("nothing is wrong", |_, state: &State| {
-                state.seen.wrong.is_none()
+            Property::always("no check fails", |_, state: &State| {
+                state.observed.violation.is_none()
             }),
             Property::sometimes("a file is delegated and locked", |_, state: &State| {
-                let is_held = |at: &At| matches!(at, At::Holding { .. });
-                state.seen.delegated == 1 && state.seen.at.iter().any(is_held)
+                let is_held = |at: &Activity| matches!(at, Activity::Holding { .. });
+                state.observed.delegated == 1 && state.observed.activities.iter().any(is_held)
             }),
             Property::sometimes(
                 "a file is delegated again, if the members ask for numbers",
                 |family: &Family, state: &State| {
-                    let is_again = state.seen.alone.is_some() && state.seen.delegated == 1;
+                    let is_again = state.observed.sole_user.is_some() && state.observed.delegated == 1;
                     !family.has_numbers || is_again
                 },
             ),
-            Property::sometimes("a recall finds nothing there", |_, state: &State| {
-                state.seen.crossed
+            Property::sometimes("a recall crosses the return of the file", |_, state: &State| {
+                state.observed.has_recall_crossed
             }),
         ]
     }

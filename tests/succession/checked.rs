@@ -3,7 +3,7 @@
 //!
 //! The machines are the real ones: the tables of the leader and those of the heir, which loads an image and applies the
 //! log; the frames that the heir keeps; the IDs, the client of the value and the kept frames of each process. What a
-//! node does between them is in `world.rs`. A bug in that must be found: [`Bug`].
+//! node does between them is in `system.rs` and the files beside it. A planted bug in that must be found: [`Bug`].
 
 mod checks;
 mod file;
@@ -12,14 +12,14 @@ mod leading;
 mod process;
 mod state;
 mod succeeding;
-mod world;
+mod system;
 
 use stateright::{Checker, Model, Property};
 
-use state::{HEIR, Has, LEADER, PROCESSES, Process, Resource, Seen, Stage, State, Step};
-use world::seen_after;
+use state::{HEIR, HoldState, LEADER, PROCESSES, Process, Resource, Observed, Stage, State, Step};
+use system::observed_after;
 
-/// A mistake of a node that the check has to find.
+/// A planted bug of a node that the check has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
     None,
@@ -33,7 +33,7 @@ enum Bug {
     TakenIgnored,
     /// A member does not keep one of its frames.
     KeptFrameLost,
-    /// A member does not say how many messages it has received.
+    /// A member does not state how many messages it has received.
     ReceivedForgotten,
     /// The new leader sends nothing again.
     NothingSentAgain,
@@ -54,19 +54,19 @@ struct Family {
 }
 
 impl Family {
-    fn process_steps(&self, seen: &Seen, process: usize, steps: &mut Vec<Step>) {
-        let own = &seen.processes[process];
-        let leader = seen.leader_of(process);
+    fn process_steps(&self, observed: &Observed, process: usize, steps: &mut Vec<Step>) {
+        let own = &observed.processes[process];
+        let leader = observed.leader_of(process);
         // The tables are locked.
-        let must_wait = own.stage == Stage::Leads && !seen.leads(leader);
+        let must_wait = own.stage == Stage::Leading && !observed.leads(leader);
         if own.stage == Stage::Dead || must_wait {
             return;
         }
         for &resource in self.resources {
-            let may_ask = own.left > 0 && (resource != Resource::Value || process != LEADER);
+            let may_ask = own.requests_left > 0 && (resource != Resource::Value || process != LEADER);
             match own.has(resource) {
-                Has::No if may_ask => steps.push(Step::Acquire { process, resource }),
-                Has::Held if own.left > 0 || resource == Resource::Value => {
+                HoldState::No if may_ask => steps.push(Step::Acquire { process, resource }),
+                HoldState::Held if own.requests_left > 0 || resource == Resource::Value => {
                     steps.push(Step::Release { process, resource });
                 }
                 _ => {}
@@ -74,56 +74,56 @@ impl Family {
         }
     }
 
-    fn stream_steps(&self, seen: &Seen, process: usize, steps: &mut Vec<Step>) {
-        let own = &seen.processes[process];
-        let leader = seen.leader_of(process);
-        if !own.up.is_empty() && seen.leads(leader) {
+    fn stream_steps(&self, observed: &Observed, process: usize, steps: &mut Vec<Step>) {
+        let own = &observed.processes[process];
+        let leader = observed.leader_of(process);
+        if !own.to_leader.is_empty() && observed.leads(leader) {
             steps.push(Step::Take { process });
         }
         let is_logged = leader == HEIR
-            || (seen.log.is_empty() || self.bug == Bug::AnswerBeforeLog)
-                && (!seen.is_logging || self.bug == Bug::MessageBeforeLog);
+            || (observed.log.is_empty() || self.bug == Bug::AnswerBeforeLog)
+                && (!observed.is_logging || self.bug == Bug::MessageBeforeLog);
         if !own.queue.is_empty() && is_logged {
             steps.push(Step::WriteFrame { process });
         }
-        if !own.down.is_empty() {
+        if !own.from_leader.is_empty() {
             steps.push(Step::Receive { process });
-        } else if leader == LEADER && process > HEIR && seen.has_taken_over {
+        } else if leader == LEADER && process > HEIR && observed.has_taken_over {
             steps.push(Step::Rejoin { process });
         }
     }
 
-    fn steps(&self, seen: &Seen, steps: &mut Vec<Step>) {
-        if seen.wrong.is_some() {
+    fn steps(&self, observed: &Observed, steps: &mut Vec<Step>) {
+        if observed.violation.is_some() {
             return;
         }
         for process in 0..PROCESSES {
-            self.process_steps(seen, process, steps);
-            self.stream_steps(seen, process, steps);
+            self.process_steps(observed, process, steps);
+            self.stream_steps(observed, process, steps);
         }
-        if seen.is_logging {
+        if observed.is_logging {
             steps.push(Step::LogMessage);
         }
-        if !seen.log.is_empty() {
+        if !observed.log.is_empty() {
             steps.push(Step::WriteLog);
         }
-        if seen.is_old_alive && self.bug != Bug::NoProbe {
+        if observed.is_old_alive && self.bug != Bug::NoProbe {
             steps.push(Step::Crash);
         }
-        let is_dead = !seen.is_old_alive || self.bug == Bug::NoProbe;
-        if is_dead && !seen.has_taken_over && seen.processes[HEIR].down.is_empty() {
+        let is_dead = !observed.is_old_alive || self.bug == Bug::NoProbe;
+        if is_dead && !observed.has_taken_over && observed.processes[HEIR].from_leader.is_empty() {
             steps.push(Step::TakeOver);
         }
     }
 
-    fn seen_after(&self, steps: &[Step]) -> Seen {
-        let seen = seen_after(self, steps, false);
+    fn observed_after(&self, steps: &[Step]) -> Observed {
+        let observed = observed_after(self, steps, false);
         let mut next = Vec::new();
-        self.steps(&seen, &mut next);
-        if next.is_empty() && seen.wrong.is_none() {
-            return seen_after(self, steps, true);
+        self.steps(&observed, &mut next);
+        if next.is_empty() && observed.violation.is_none() {
+            return observed_after(self, steps, true);
         }
-        seen
+        observed
     }
 }
 
@@ -132,24 +132,24 @@ impl Model for Family {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State::start(|steps| self.seen_after(steps))]
+        vec![State::start(|steps| self.observed_after(steps))]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
-        self.steps(&state.seen, actions);
+        self.steps(&state.observed, actions);
     }
 
     fn next_state(&self, state: &State, action: Step) -> Option<State> {
-        Some(state.and(action, |steps| self.seen_after(steps)))
+        Some(state.then(action, |steps| self.observed_after(steps)))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties = vec![
-            Property::always("nothing is wrong", |_, state: &State| {
-                state.seen.wrong.is_none()
+            Property::always("no check fails", |_, state: &State| {
+                state.observed.violation.is_none()
             }),
             Property::sometimes("all follow the heir", |_, state: &State| {
-                let follows = |process: usize| state.seen.processes[process].epoch == 2;
+                let follows = |process: usize| state.observed.processes[process].epoch == 2;
                 (HEIR..PROCESSES).all(follows)
             }),
         ];
@@ -158,7 +158,7 @@ impl Model for Family {
                 "a delegation outlives the leader",
                 |_, state: &State| {
                     let has_one = |own: &Process| own.delegation.is_some() && own.epoch == 2;
-                    state.seen.processes.iter().any(has_one)
+                    state.observed.processes.iter().any(has_one)
                 },
             ));
         }
@@ -166,7 +166,7 @@ impl Model for Family {
     }
 }
 
-/// Checks all states, and says how many there are.
+/// Checks all states, and prints how many there are.
 fn check(family: &Family) {
     let Family {
         requests,
@@ -180,9 +180,9 @@ fn check(family: &Family) {
         checker.unique_state_count(),
         start.elapsed()
     );
-    if let Some(path) = checker.discovery("nothing is wrong") {
+    if let Some(path) = checker.discovery("no check fails") {
         let last = path.last_state();
-        panic!("{:?} after {:#?}", last.seen.wrong, last.steps);
+        panic!("{:?} after {:#?}", last.observed.violation, last.steps);
     }
     checker.assert_properties();
 }
@@ -249,10 +249,10 @@ fn resources_of_all_processes_stay_theirs_under_both_leaders() {
     ));
 }
 
-/// Every planted bug, in a family that is as small as can be, and what is found.
+/// Each planted bug is found in a small family, which is right without it.
 #[test]
-fn each_mistake_of_a_node_is_found() {
-    const EACH: [(Bug, [usize; PROCESSES], Resource); 9] = [
+fn each_planted_bug_of_a_node_is_found() {
+    const CASES: [(Bug, [usize; PROCESSES], Resource); 9] = [
         (Bug::AnswerBeforeLog, [0, 0, 1, 0], Resource::Id),
         (Bug::MessageBeforeLog, [0, 0, 1, 1], Resource::Value),
         (Bug::OwnCallsNotLogged, [1, 0, 1, 0], Resource::Lock),
@@ -263,14 +263,14 @@ fn each_mistake_of_a_node_is_found() {
         (Bug::DeadLeaderKept, [1, 0, 1, 0], Resource::Lock),
         (Bug::NoProbe, [0, 1, 1, 0], Resource::Lock),
     ];
-    for (bug, requests, resource) in &EACH {
+    for (bug, requests, resource) in &CASES {
         let family = Family {
             bug: *bug,
             ..family(*requests, std::slice::from_ref(resource))
         };
         let checker = family.clone().checker().spawn_bfs().join();
-        let found = checker.discovery("nothing is wrong");
-        let found = found.and_then(|path| path.last_state().seen.wrong);
+        let found = checker.discovery("no check fails");
+        let found = found.and_then(|path| path.last_state().observed.violation);
         println!(
             "{bug:?}: {found:?}, in {} states",
             checker.unique_state_count()
@@ -281,6 +281,6 @@ fn each_mistake_of_a_node_is_found() {
             ..family
         };
         let checker = right.checker().spawn_bfs().join();
-        assert!(checker.discovery("nothing is wrong").is_none());
+        assert!(checker.discovery("no check fails").is_none());
     }
 }

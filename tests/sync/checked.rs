@@ -3,12 +3,12 @@
 //! change is lost, and that no client waits for ever.
 
 mod state;
-mod world;
+mod system;
 
 use stateright::{Checker, Model, Property};
 
 use state::{Activity, Observed, State, Step};
-use world::seen_after;
+use system::observed_after;
 
 struct Family {
     clients: usize,
@@ -25,22 +25,22 @@ struct Family {
 }
 
 /// Adds the steps that happen sooner or later.
-fn pending_steps(seen: &Observed, steps: &mut Vec<Step>) {
-    for process in 0..seen.activity.len() {
-        if seen.activity[process] == Activity::Dead {
+fn pending_steps(observed: &Observed, steps: &mut Vec<Step>) {
+    for process in 0..observed.activity.len() {
+        if observed.activity[process] == Activity::Dead {
             continue;
         }
-        if !seen.up[process].is_empty() {
+        if !observed.to_server[process].is_empty() {
             steps.push(Step::Receive { process });
         }
-        if seen.is_woken[process] {
+        if observed.is_woken[process] {
             steps.push(Step::Wake { process });
         }
-        if !seen.down[process].is_empty() {
+        if !observed.from_server[process].is_empty() {
             steps.push(Step::Deliver { process });
         }
         if matches!(
-            seen.activity[process],
+            observed.activity[process],
             Activity::Uses { .. } | Activity::MustRelease { .. }
         ) {
             steps.push(Step::Release { process });
@@ -52,10 +52,10 @@ fn pending_steps(seen: &Observed, steps: &mut Vec<Step>) {
 /// their handles.
 fn all_are_served(family: &Family, state: &State) -> bool {
     let at_last = state
-        .rest(pending_steps, |steps| seen_after(family, steps))
-        .seen;
+        .finish(pending_steps, |steps| observed_after(family, steps))
+        .observed;
     let is_idle = |at: &Activity| matches!(at, Activity::Idle | Activity::Dead);
-    at_last.wrong.is_none() && at_last.activity.iter().all(is_idle)
+    at_last.violation.is_none() && at_last.activity.iter().all(is_idle)
 }
 
 impl Model for Family {
@@ -63,18 +63,18 @@ impl Model for Family {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State::start(|steps| seen_after(self, steps))]
+        vec![State::start(|steps| observed_after(self, steps))]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
-        let seen = &state.seen;
-        pending_steps(seen, actions);
+        let observed = &state.observed;
+        pending_steps(observed, actions);
         for process in 0..self.clients {
-            match seen.activity[process] {
+            match observed.activity[process] {
                 Activity::Dead => continue,
-                Activity::Idle if seen.left[process] > 0 => {
+                Activity::Idle if observed.uses_left[process] > 0 => {
                     for handle in 0..self.handles {
-                        let (_, is_closed, _) = seen.has[process][handle];
+                        let (_, is_closed, _) = observed.leases[process][handle];
                         if is_closed {
                             continue;
                         }
@@ -89,7 +89,7 @@ impl Model for Family {
                 }
                 Activity::Idle => {
                     for handle in 0..self.handles {
-                        let (_, is_closed, _) = seen.has[process][handle];
+                        let (_, is_closed, _) = observed.leases[process][handle];
                         if !is_closed && self.can_leave {
                             actions.push(Step::Close { process, handle });
                         }
@@ -99,7 +99,7 @@ impl Model for Family {
                     actions.push(Step::Upgrade { process });
                 }
                 Activity::Uses { write: true, .. }
-                    if self.has_numbers && !seen.has_number[process] =>
+                    if self.has_numbers && !observed.has_number[process] =>
                 {
                     actions.push(Step::Number { process });
                 }
@@ -115,7 +115,7 @@ impl Model for Family {
     }
 
     fn next_state(&self, state: &State, action: Step) -> Option<State> {
-        Some(state.and(action, |steps| seen_after(self, steps)))
+        Some(state.then(action, |steps| observed_after(self, steps)))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -125,7 +125,7 @@ impl Model for Family {
                 |family, state: &State| {
                     (0..family.handles).all(|handle| {
                         let has = |wanted: i32| {
-                            let count = state.seen.has.iter().filter(|of| of[handle].0 == wanted);
+                            let count = state.observed.leases.iter().filter(|of| of[handle].0 == wanted);
                             count.count()
                         };
                         let (readers, writers) = (has(2), has(3));
@@ -136,33 +136,33 @@ impl Model for Family {
             Property::always("no client waits for ever", |family, state: &State| {
                 all_are_served(family, state)
             }),
-            Property::always("nothing is wrong", |_, state: &State| {
-                state.seen.wrong.is_none()
+            Property::always("no check fails", |_, state: &State| {
+                state.observed.violation.is_none()
             }),
             Property::sometimes("two have changed it", |_, state: &State| {
-                state.seen.version[0] >= 2
+                state.observed.version[0] >= 2
             }),
         ];
         if self.in_c {
             properties.push(Property::sometimes(
                 "an upgrade is impossible",
-                |_, state: &State| state.seen.was_unsupported,
+                |_, state: &State| state.observed.was_unsupported,
             ));
         } else if self.has_numbers {
             properties.push(Property::sometimes(
                 "the last use has a number",
                 |_, state: &State| {
-                    let is_last = state.seen.left.iter().all(|left| *left == 0);
-                    is_last && state.seen.has_number.contains(&true)
+                    let is_last = state.observed.uses_left.iter().all(|left| *left == 0);
+                    is_last && state.observed.has_number.contains(&true)
                 },
             ));
         } else {
             properties.extend([
                 Property::sometimes("an upgrade is refused", |_, state: &State| {
-                    state.seen.upgrade_was_refused
+                    state.observed.upgrade_was_refused
                 }),
                 Property::sometimes("a death is reported", |_, state: &State| {
-                    state.seen.death_was_reported
+                    state.observed.death_was_reported
                 }),
             ]);
         }

@@ -8,7 +8,7 @@ use crate::walk::Walk;
 
 /// A message of a member to its leader.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Up {
+pub(super) enum ToLeader {
     Delegate {
         number: u64,
         write: bool,
@@ -23,14 +23,16 @@ pub(super) enum Up {
     Number,
     /// Asks for a block of fencing numbers for this delegation.
     Block(u64),
+    /// Returns the delegation with its locks: the first and last byte of each, and whether it is a write lock.
     Return {
         number: u64,
         locks: Vec<(u64, u64, bool)>,
     },
 }
 
+/// A message of the leader to a member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Down {
+pub(super) enum FromLeader {
     Answer(Answered),
     Recall(u64),
 }
@@ -44,44 +46,44 @@ pub(super) enum Answered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Step {
     Lock {
-        who: usize,
+        member: usize,
         write: bool,
         wait: bool,
     },
     Unlock {
-        who: usize,
+        member: usize,
     },
     /// The holder of a write lock asks for a fencing number.
     Number {
-        who: usize,
+        member: usize,
     },
     /// The leader receives the next message of the member.
     Deliver {
-        who: usize,
+        member: usize,
     },
     /// A member returns the file of its own accord, because it has reached a limit.
     Return {
-        who: usize,
+        member: usize,
     },
     /// The caller receives the answer.
     Wake {
-        who: usize,
+        member: usize,
     },
     /// The member receives the next message of the leader.
     Receive {
-        who: usize,
+        member: usize,
     },
     Die {
-        who: usize,
+        member: usize,
     },
     /// A member uses the file so often while nobody else does that the leader delegates it again.
     UseAlone {
-        who: usize,
+        member: usize,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum At {
+pub(super) enum Activity {
     Idle,
     Locking {
         write: bool,
@@ -101,15 +103,15 @@ pub(super) enum At {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Seen {
-    pub(super) at: Vec<At>,
-    pub(super) left: Vec<usize>,
-    pub(super) up: Vec<VecDeque<Up>>,
-    pub(super) down: Vec<VecDeque<Down>>,
+pub(super) struct Observed {
+    pub(super) activities: Vec<Activity>,
+    pub(super) requests_left: Vec<usize>,
+    pub(super) to_leader: Vec<VecDeque<ToLeader>>,
+    pub(super) from_leader: Vec<VecDeque<FromLeader>>,
     /// The delegation of each member.
-    pub(super) here: Vec<Option<u64>>,
+    pub(super) delegations: Vec<Option<u64>>,
     /// An answer that has arrived and that the caller has not received yet.
-    pub(super) unseen: Vec<Option<Answered>>,
+    pub(super) undelivered: Vec<Option<Answered>>,
     /// The highest fencing number that a holder got.
     pub(super) highest: u64,
     /// The last fencing number that each member took from those of a delegation.
@@ -117,22 +119,24 @@ pub(super) struct Seen {
     /// The next fencing number that each member would take for a lock that it grants itself.
     pub(super) next_numbers: Vec<Option<u64>>,
     /// The member that used the file alone for a while.
-    pub(super) alone: Option<usize>,
+    pub(super) sole_user: Option<usize>,
     /// The members that have made requests since, for the leader's record of contention.
-    pub(super) asked: Vec<usize>,
+    pub(super) requesters: Vec<usize>,
+    /// The number of delegations at the leader.
     pub(super) delegated: usize,
-    pub(super) wrong: Option<&'static str>,
-    pub(super) crossed: bool,
+    pub(super) violation: Option<&'static str>,
+    /// A recall has arrived at a member that had returned the file.
+    pub(super) has_recall_crossed: bool,
 }
 
-impl Seen {
+impl Observed {
     /// Returns true if nobody has or wants the file, and no message is in transit.
     pub(super) fn is_quiet(&self) -> bool {
-        let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
-        self.at.iter().all(is_idle)
-            && self.up.iter().all(VecDeque::is_empty)
-            && self.down.iter().all(VecDeque::is_empty)
-            && self.here.iter().all(Option::is_none)
+        let is_idle = |at: &Activity| matches!(at, Activity::Idle | Activity::Dead);
+        self.activities.iter().all(is_idle)
+            && self.to_leader.iter().all(VecDeque::is_empty)
+            && self.from_leader.iter().all(VecDeque::is_empty)
+            && self.delegations.iter().all(Option::is_none)
     }
 
     /// Replaces each fencing number by the count of lower ones: only their order decides what may happen.
@@ -152,11 +156,11 @@ impl Seen {
             .down
             .iter_mut()
             .flatten()
-            .filter_map(|down| match down {
-                Down::Answer(answered) => Some(answered),
-                Down::Recall(_) => None,
+            .filter_map(|message| match message {
+                FromLeader::Answer(answered) => Some(answered),
+                FromLeader::Recall(_) => None,
             });
-        for answered in on_the_way.chain(self.unseen.iter_mut().flatten()) {
+        for answered in on_the_way.chain(self.undelivered.iter_mut().flatten()) {
             if let Answered::Numbers(Ok(number)) = answered {
                 visit(number);
             }
@@ -164,4 +168,4 @@ impl Seen {
     }
 }
 
-pub(super) type State = Walk<Step, Seen>;
+pub(super) type State = Walk<Step, Observed>;

@@ -3,14 +3,14 @@
 use libos_ipc::member::Decision;
 use libos_ipc::wire::{Answer, DelegatedLockList, Expected, FileLock, LockKind, Message};
 
-use super::state::{Call, Has, Resource, Stage};
-use super::world::{World, lock, vmid};
+use super::state::{Call, HoldState, Resource, Stage};
+use super::system::{System, lock, vmid};
 
-impl World<'_, '_> {
+impl System<'_, '_> {
     pub(super) fn lock_file(&mut self, process: usize) {
         let lock = lock(LockKind::Write, true);
         // A leader has no delegations.
-        let leads = self.seen.processes[process].stage == Stage::Leads;
+        let leads = self.observed.processes[process].stage == Stage::Leading;
         let decision = if leads {
             Decision::Forward
         } else {
@@ -19,9 +19,9 @@ impl World<'_, '_> {
         match decision {
             Decision::Done(result) => {
                 if result.is_err() {
-                    self.wrong("a lock is refused without reason");
+                    self.fail("a lock is refused without reason");
                 }
-                self.process(process).has.insert(Resource::File, Has::Held);
+                self.process(process).has.insert(Resource::File, HoldState::Held);
             }
             Decision::Request(number) => {
                 let message = Message::FileLockDelegate(FileLock {
@@ -39,17 +39,17 @@ impl World<'_, '_> {
     }
 
     pub(super) fn unlock_file(&mut self, process: usize) {
-        self.process(process).left -= 1;
+        self.process(process).requests_left -= 1;
         let lock = lock(LockKind::Unlock, true);
         match self.machines[process].files.set(vmid(process), &lock) {
             Decision::Done(Ok(())) => {
-                self.process(process).has.insert(Resource::File, Has::No);
+                self.process(process).has.insert(Resource::File, HoldState::No);
             }
             Decision::Forward => {
                 self.return_files(process);
                 self.process(process)
                     .has
-                    .insert(Resource::File, Has::Releasing);
+                    .insert(Resource::File, HoldState::Releasing);
                 let call = Call::Unlock(Resource::File);
                 self.request(process, call, &Message::FileLockSet(lock));
             }
@@ -69,18 +69,18 @@ impl World<'_, '_> {
     }
 
     pub(super) fn receive_delegation(&mut self, process: usize, number: u64, payload: &[u8]) {
-        let Ok(Answer::Status(Ok(most))) = Answer::decode(Expected::Status, payload) else {
-            return self.wrong("a lock is refused without reason");
+        let Ok(Answer::Status(Ok(limit))) = Answer::decode(Expected::Status, payload) else {
+            return self.fail("a lock is refused without reason");
         };
-        let most = usize::try_from(most).ok().filter(|most| *most > 0);
-        self.machines[process].files.handle_answer(number, most);
-        if most.is_some() {
+        let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
+        self.machines[process].files.handle_answer(number, limit);
+        if limit.is_some() {
             self.process(process).delegation = Some(number);
         }
         self.return_files(process);
-        if most.is_some() {
+        if limit.is_some() {
             return self.lock_file(process);
         }
-        self.process(process).has.insert(Resource::File, Has::Held);
+        self.process(process).has.insert(Resource::File, HoldState::Held);
     }
 }

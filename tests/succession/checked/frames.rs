@@ -5,19 +5,21 @@ use libos_ipc::member::KeptFrames;
 use libos_ipc::shared_state::ServerMessage;
 use libos_ipc::wire::{Answer, FrameReader, Message, SyncNote};
 
-use super::world::place;
+use super::system::place;
 
 /// The longest frame, in bytes.
-pub(super) const LONGEST: usize = 256;
+pub(super) const MAX_FRAME: usize = 256;
 
+/// Returns the frame of a message.
 pub(super) fn frame_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
-    let mut bytes = [0; LONGEST];
+    let mut bytes = [0; MAX_FRAME];
     let length = message.encode(seq, &mut bytes).unwrap();
     bytes[..length].to_vec()
 }
 
+/// Returns the frame of an answer.
 pub(super) fn answer_of(seq: u64, answer: &Answer<'_>) -> Vec<u8> {
-    let mut bytes = [0; LONGEST];
+    let mut bytes = [0; MAX_FRAME];
     let length = answer.encode(seq, &mut bytes).unwrap();
     bytes[..length].to_vec()
 }
@@ -35,15 +37,17 @@ pub(super) fn counted_frame(op: &Op<'_>) -> Option<(usize, Vec<u8>)> {
     }
 }
 
+/// Calls `read` with the sequence number and the message of a frame.
 pub(super) fn with_frame<T>(bytes: &[u8], read: impl FnOnce(u64, &Message<'_>) -> T) -> T {
-    let mut room = [0; LONGEST];
-    let mut reader = FrameReader::new(&mut room);
+    let mut buffer = [0; MAX_FRAME];
+    let mut reader = FrameReader::new(&mut buffer);
     reader.space()[..bytes.len()].copy_from_slice(bytes);
     reader.mark_filled(bytes.len());
     let frame = reader.peek().unwrap().unwrap();
     read(frame.seq, &frame.message().unwrap())
 }
 
+/// Returns the frame of what the leader has to send.
 pub(super) fn outgoing_frame(outgoing: &Outgoing<'_>) -> Vec<u8> {
     match outgoing.content {
         Content::Answer(seq, answer) => answer_of(seq, &answer),

@@ -4,14 +4,14 @@ use libos_ipc::leader::{Op, Outcome, Presence};
 use libos_ipc::wire::{Answer, Expected, FileLock, Message};
 
 use super::Bug;
-use super::frames::{LONGEST, answer_of, counted_frame, frame_of, outgoing_frame, with_frame};
+use super::frames::{MAX_FRAME, answer_of, counted_frame, frame_of, outgoing_frame, with_frame};
 use super::state::{HEIR, LEADER, Stage};
-use super::world::{World, place, vmid};
+use super::system::{System, place, vmid};
 
-impl World<'_, '_> {
+impl System<'_, '_> {
     /// Takes a frame of a process.
     pub(super) fn take(&mut self, process: usize, frame: &[u8]) {
-        let leader = self.seen.leader_of(process);
+        let leader = self.observed.leader_of(process);
         with_frame(frame, |seq, message| match *message {
             Message::Rejoin(rejoin) => self.answer_rejoin(process, seq, &rejoin),
             _ => {
@@ -25,13 +25,13 @@ impl World<'_, '_> {
 
     /// Executes a frame of the leader's own process.
     pub(super) fn execute(&mut self, process: usize, frame: &[u8]) {
-        let leader = self.seen.leader_of(process);
+        let leader = self.observed.leader_of(process);
         let answer = with_frame(frame, |seq, message| {
             let mut message = *message;
             if let Message::FileLockDelegate(lock) = message {
                 // A leader delegates no file to its own process.
                 message = Message::FileLockSet(FileLock { handle: 0, ..lock });
-                let number = self.seen.applied[leader][process];
+                let number = self.observed.applied[leader][process];
                 self.process(process).frames[number] = frame_of(seq, &message);
             }
             match self.handle(leader, process, seq, &message) {
@@ -58,7 +58,7 @@ impl World<'_, '_> {
                 },
             );
             if outcome != Outcome::Sync(Ok(())) {
-                self.wrong("the server refuses a message");
+                self.fail("the server refuses a message");
             }
             return outcome;
         }
@@ -75,7 +75,7 @@ impl World<'_, '_> {
             match outcome {
                 Outcome::Remaining(_) => {}
                 Outcome::Rejected | Outcome::NotForLeader => {
-                    self.wrong("a request is refused without reason");
+                    self.fail("a request is refused without reason");
                     return outcome;
                 }
                 _ => return outcome,
@@ -89,9 +89,9 @@ impl World<'_, '_> {
         self.note_applied(leader, op, &outcome);
         let is_own = matches!(op, Op::Request { from, .. } if place(*from) == LEADER);
         if leader == LEADER && !(is_own && self.family.bug == Bug::OwnCallsNotLogged) {
-            let mut bytes = [0; LONGEST];
+            let mut bytes = [0; MAX_FRAME];
             let length = op.encode(&mut bytes).unwrap();
-            self.seen.log.push_back(bytes[..length].to_vec());
+            self.observed.log.push_back(bytes[..length].to_vec());
         }
         outcome
     }
@@ -104,22 +104,22 @@ impl World<'_, '_> {
         let Some((process, frame)) = counted_frame(op) else {
             return;
         };
-        let applied = &mut self.seen.applied[leader][process];
+        let applied = &mut self.observed.applied[leader][process];
         let number = *applied;
         *applied += 1;
-        if self.seen.processes[process].frames.get(number) != Some(&frame) {
-            self.wrong("a frame is applied twice, or is left out");
+        if self.observed.processes[process].frames.get(number) != Some(&frame) {
+            self.fail("a frame is applied twice, or is left out");
         }
         let taken = self.leaders[leader].taken(vmid(process));
         if taken.is_some_and(|taken| taken != number as u64 + 1) {
-            self.wrong("the leader counts the frames otherwise");
+            self.fail("the leader counts the frames otherwise");
         }
     }
 
     /// Queues what the tables have for the processes.
     pub(super) fn send_output(&mut self, leader: usize) {
         while let Some((to, frame)) = self.next_output(leader) {
-            let leads = self.seen.processes[to].stage == Stage::Leads;
+            let leads = self.observed.processes[to].stage == Stage::Leading;
             if leads {
                 self.mark_transmitted(leader);
                 self.receive(to, &frame, false);
@@ -128,7 +128,7 @@ impl World<'_, '_> {
             self.put(to, frame);
             if leader == LEADER {
                 // Others may write the queue before this is logged.
-                self.seen.is_logging = true;
+                self.observed.is_logging = true;
                 return;
             }
             self.mark_transmitted(leader);
@@ -154,7 +154,7 @@ impl World<'_, '_> {
 
     /// Queues a frame for a member.
     fn put(&mut self, to: usize, frame: Vec<u8>) {
-        if !self.seen.processes[to].awaits_rejoin {
+        if !self.observed.processes[to].awaits_rejoin {
             return self.process(to).queue.push_back(frame);
         }
         with_frame(&frame, |seq, message| match *message {
@@ -167,8 +167,8 @@ impl World<'_, '_> {
     }
 
     pub(super) fn write_log(&mut self) {
-        let record = self.seen.log.pop_front().unwrap();
-        if self.seen.has_taken_over {
+        let record = self.observed.log.pop_front().unwrap();
+        if self.observed.has_taken_over {
             // The heir has closed the log.
             return;
         }

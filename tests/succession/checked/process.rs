@@ -5,13 +5,13 @@ use libos_ipc::shared_state::Acquisition;
 use libos_ipc::wire::{Answer, Expected, LockKind, Message, SyncState};
 
 use super::frames::{frame_of, with_frame};
-use super::state::{Call, Has, LEADER, Resource, Stage};
-use super::world::{World, lock};
+use super::state::{Call, HoldState, LEADER, Resource, Stage};
+use super::system::{System, lock};
 
-impl World<'_, '_> {
+impl System<'_, '_> {
     pub(super) fn acquire(&mut self, process: usize, resource: Resource) {
-        self.process(process).left -= 1;
-        self.process(process).has.insert(resource, Has::Wanted);
+        self.process(process).requests_left -= 1;
+        self.process(process).has.insert(resource, HoldState::Wanted);
         match resource {
             Resource::Id => self.request(process, Call::Range, &Message::AllocIdRange),
             Resource::Lock => {
@@ -30,27 +30,27 @@ impl World<'_, '_> {
     pub(super) fn release(&mut self, process: usize, resource: Resource) {
         match resource {
             Resource::Id => {
-                self.process(process).left -= 1;
+                self.process(process).requests_left -= 1;
                 let id = self.process(process).id.take().unwrap();
                 let ids = &mut self.machines[process].ids;
                 // Its other IDs go back, too.
                 let range = ids.release(id).unwrap().or_else(|| ids.take_idle_range());
-                self.process(process).has.insert(resource, Has::No);
+                self.process(process).has.insert(resource, HoldState::No);
                 let message = Message::ReleaseIdRange(range.unwrap());
                 self.send(process, 0, &message);
             }
             Resource::Lock => {
-                self.process(process).left -= 1;
-                self.process(process).has.insert(resource, Has::Releasing);
+                self.process(process).requests_left -= 1;
+                self.process(process).has.insert(resource, HoldState::Releasing);
                 let message = Message::FileLockSet(lock(LockKind::Unlock, false));
                 self.request(process, Call::Unlock(resource), &message);
             }
             Resource::File => self.unlock_file(process),
             Resource::Value => {
-                self.process(process).has.insert(resource, Has::No);
-                self.seen.value += 1;
+                self.process(process).has.insert(resource, HoldState::No);
+                self.observed.value += 1;
                 let client = &mut self.machines[process].client;
-                client.data_mut(1)[0] = self.seen.value;
+                client.data_mut(1)[0] = self.observed.value;
                 client.release(SyncState::Exclusive);
                 self.send_client_messages(process);
             }
@@ -68,10 +68,10 @@ impl World<'_, '_> {
     /// Sends a counted frame to the leader, which may be the process itself.
     pub(super) fn send(&mut self, process: usize, seq: u64, message: &Message<'_>) {
         let frame = frame_of(seq, message);
-        let leader = self.seen.leader_of(process);
-        let own = &mut self.seen.processes[process];
+        let leader = self.observed.leader_of(process);
+        let own = &mut self.observed.processes[process];
         own.frames.push(frame.clone());
-        if own.stage == Stage::Leads {
+        if own.stage == Stage::Leading {
             return self.execute(process, &frame);
         }
         let kept = &mut self.machines[process].kept;
@@ -80,10 +80,10 @@ impl World<'_, '_> {
             kept.note_request(seq, true);
         }
         // A frame that is written to a dead leader is lost.
-        let is_lost = leader == LEADER && !self.seen.is_old_alive;
-        let own = &mut self.seen.processes[process];
-        if own.stage == Stage::Led && !is_lost {
-            own.up.push_back(frame);
+        let is_lost = leader == LEADER && !self.observed.is_old_alive;
+        let own = &mut self.observed.processes[process];
+        if own.stage == Stage::Following && !is_lost {
+            own.to_leader.push_back(frame);
         }
     }
 
@@ -99,23 +99,23 @@ impl World<'_, '_> {
 
     /// Goes on with a call that waits for the value.
     fn poll_value(&mut self, process: usize) {
-        if self.seen.processes[process].has(Resource::Value) == Has::Wanted {
+        if self.observed.processes[process].has(Resource::Value) == HoldState::Wanted {
             let client = &mut self.machines[process].client;
             match client.acquire(SyncState::Exclusive, true) {
                 Acquisition::Acquired => {
                     client.change_waiters(SyncState::Exclusive, -1);
                     let value = client.data().first().copied().unwrap_or(0);
                     let (_, owner_died) = client.take_status();
-                    self.process(process).has.insert(Resource::Value, Has::Held);
-                    if value != self.seen.value {
-                        self.wrong("a value that was released is lost");
+                    self.process(process).has.insert(Resource::Value, HoldState::Held);
+                    if value != self.observed.value {
+                        self.fail("a value that was released is lost");
                     }
                     if owner_died {
-                        self.wrong("an owner died that did not");
+                        self.fail("an owner died that did not");
                     }
                 }
                 Acquisition::Pending => {}
-                _ => self.wrong("a value is refused without reason"),
+                _ => self.fail("a value is refused without reason"),
             }
         }
         self.send_client_messages(process);
@@ -128,7 +128,7 @@ impl World<'_, '_> {
             Message::Sync(code, sync) => {
                 let received = self.machines[process].client.on_message(code, &sync);
                 if received.is_err() {
-                    self.wrong("a message about the value that can't be");
+                    self.fail("a message about the value that can't be");
                 }
                 self.process(process).received += u64::from(is_counted);
                 self.poll_value(process);
@@ -138,13 +138,13 @@ impl World<'_, '_> {
                 self.process(process).received += u64::from(is_counted);
                 self.return_files(process);
             }
-            _ => self.wrong("a message that nobody has asked for"),
+            _ => self.fail("a message that nobody has asked for"),
         });
     }
 
     fn receive_answer(&mut self, process: usize, seq: u64, payload: &[u8]) {
         self.machines[process].kept.on_answer(seq);
-        let own = &mut self.seen.processes[process];
+        let own = &mut self.observed.processes[process];
         // An answer that was sent again, and had arrived.
         let Some((call, number)) = own.calls.remove(&seq) else {
             return;
@@ -162,22 +162,22 @@ impl World<'_, '_> {
                     .add(range)
                     .map_or(Allocation::NeedRange, |()| ids.alloc(Purpose::Own))
                 else {
-                    return self.wrong("the range has no ID");
+                    return self.fail("the range has no ID");
                 };
                 self.process(process).id = Some(id);
-                self.process(process).has.insert(Resource::Id, Has::Held);
+                self.process(process).has.insert(Resource::Id, HoldState::Held);
             }
             Call::Lock(resource) | Call::Unlock(resource) => {
                 let result = Answer::decode(Expected::Status, payload);
                 if result != Ok(Answer::Status(Ok(0))) {
-                    self.wrong("a lock is refused without reason");
+                    self.fail("a lock is refused without reason");
                 }
                 let is_lock = matches!(call, Call::Lock(_));
-                let has = if is_lock { Has::Held } else { Has::No };
+                let has = if is_lock { HoldState::Held } else { HoldState::No };
                 self.process(process).has.insert(resource, has);
             }
             Call::Delegate(number) => self.receive_delegation(process, number, payload),
-            Call::Rejoin => self.go_on(process, payload),
+            Call::Rejoin => self.resume(process, payload),
         }
     }
 }

@@ -40,15 +40,15 @@ pub(super) enum Step {
     Receive { process: usize },
     /// The old leader dies.
     Crash,
-    /// The heir has seen the end of its stream and leads.
+    /// The heir has observed the end of its stream and leads.
     TakeOver,
-    /// A member has seen the end of its stream and asks the new leader to go on.
+    /// A member has observed the end of its stream and asks the new leader to go on.
     Rejoin { process: usize },
 }
 
 /// Whether a process has a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Has {
+pub(super) enum HoldState {
     No,
     Wanted,
     Held,
@@ -69,11 +69,11 @@ pub(super) enum Call {
 /// The connection of a process with its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
-    Led,
+    /// The process has a stream to its leader.
+    Following,
     /// The process has asked the new leader what the old one has taken.
     Rejoining,
-    /// The process leads.
-    Leads,
+    Leading,
     Dead,
 }
 
@@ -83,9 +83,9 @@ pub(super) struct Process {
     pub(super) stage: Stage,
     /// The number of the leader that it follows.
     pub(super) epoch: u32,
-    pub(super) has: BTreeMap<Resource, Has>,
+    pub(super) has: BTreeMap<Resource, HoldState>,
     /// The number of requests that it may still make.
-    pub(super) left: usize,
+    pub(super) requests_left: usize,
     pub(super) id: Option<u32>,
     /// The last delegation of the file that it has got.
     pub(super) delegation: Option<u64>,
@@ -105,19 +105,19 @@ pub(super) struct Process {
     /// The number of the last frame to which it has got an answer.
     pub(super) answered: usize,
     /// Its frames that the leader has not taken.
-    pub(super) up: VecDeque<Vec<u8>>,
+    pub(super) to_leader: VecDeque<Vec<u8>>,
     /// The frames in the leader's queue for it, which end with the leader.
     pub(super) queue: VecDeque<Vec<u8>>,
     /// The frames on the stream to it, which outlive the leader.
-    pub(super) down: VecDeque<Vec<u8>>,
+    pub(super) from_leader: VecDeque<Vec<u8>>,
     /// The new leader keeps what it has for this member.
     pub(super) awaits_rejoin: bool,
     /// The frames that the heir keeps for it.
-    pub(super) kept_for: Vec<Vec<u8>>,
+    pub(super) kept_by_heir: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Seen {
+pub(super) struct Observed {
     pub(super) processes: Vec<Process>,
     pub(super) is_old_alive: bool,
     pub(super) has_taken_over: bool,
@@ -131,10 +131,10 @@ pub(super) struct Seen {
     pub(super) applied: [[usize; PROCESSES]; 2],
     /// The value that was last released.
     pub(super) value: u8,
-    pub(super) wrong: Option<&'static str>,
+    pub(super) violation: Option<&'static str>,
 }
 
-pub(super) type State = Walk<Step, Seen>;
+pub(super) type State = Walk<Step, Observed>;
 
 impl Process {
     pub(super) fn new(requests: usize, stage: Stage) -> Process {
@@ -147,9 +147,9 @@ impl Process {
                 Resource::File,
                 Resource::Value,
             ]
-            .map(|resource| (resource, Has::No))
+            .map(|resource| (resource, HoldState::No))
             .into(),
-            left: requests,
+            requests_left: requests,
             id: None,
             delegation: None,
             lease: 1,
@@ -160,20 +160,20 @@ impl Process {
             proven: 0,
             received: 0,
             answered: 0,
-            up: VecDeque::new(),
+            to_leader: VecDeque::new(),
             queue: VecDeque::new(),
-            down: VecDeque::new(),
+            from_leader: VecDeque::new(),
             awaits_rejoin: false,
-            kept_for: Vec::new(),
+            kept_by_heir: Vec::new(),
         }
     }
 
-    pub(super) fn has(&self, resource: Resource) -> Has {
+    pub(super) fn has(&self, resource: Resource) -> HoldState {
         self.has[&resource]
     }
 }
 
-impl Seen {
+impl Observed {
     /// Returns the leader whose tables hold for the process: 0 for the old one.
     pub(super) fn leader_of(&self, process: usize) -> usize {
         let process = &self.processes[process];
@@ -191,7 +191,7 @@ impl Seen {
 
     /// Returns the processes that hold the resource, as far as they know.
     pub(super) fn holders(&self, resource: Resource) -> usize {
-        let held = |process: &&Process| process.has(resource) == Has::Held;
+        let held = |process: &&Process| process.has(resource) == HoldState::Held;
         self.processes.iter().filter(held).count()
     }
 }

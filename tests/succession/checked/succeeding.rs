@@ -7,18 +7,18 @@ use libos_ipc::{Errno, Vmid};
 use super::Bug;
 use super::frames::{answer_of, frame_of, proven, resent};
 use super::state::{Call, HEIR, LEADER, PROCESSES, Process, Stage};
-use super::world::{World, vmid};
+use super::system::{System, vmid};
 
 /// The sequence number of REJOIN.
 const REJOIN_SEQ: u64 = u64::MAX;
 
-impl World<'_, '_> {
+impl System<'_, '_> {
     pub(super) fn crash(&mut self) {
-        self.seen.is_old_alive = false;
-        self.seen.is_logging = false;
-        self.seen.log.clear();
-        for process in &mut self.seen.processes {
-            process.up.clear();
+        self.observed.is_old_alive = false;
+        self.observed.is_logging = false;
+        self.observed.log.clear();
+        for process in &mut self.observed.processes {
+            process.to_leader.clear();
             process.queue.clear();
         }
         let old = self.process(LEADER);
@@ -29,33 +29,33 @@ impl World<'_, '_> {
     }
 
     pub(super) fn take_over(&mut self) {
-        let us = vmid(HEIR);
-        self.seen.has_taken_over = true;
+        let own_vmid = vmid(HEIR);
+        self.observed.has_taken_over = true;
         // The frames that the old leader had for this process.
-        let mut own = Vec::new();
-        let received = self.seen.processes[HEIR].received;
-        self.sent.for_each_after(us, received, 0, |frame| {
-            own.push(frame.to_vec());
+        let mut unread = Vec::new();
+        let received = self.observed.processes[HEIR].received;
+        self.sent.for_each_after(own_vmid, received, 0, |frame| {
+            unread.push(frame.to_vec());
             true
         });
-        for frame in own {
+        for frame in unread {
             self.receive(HEIR, &frame, true);
         }
         self.machines[HEIR].files.recall_all();
         self.return_files(HEIR);
-        let taken = self.leaders[HEIR].taken(us).unwrap();
-        self.apply(HEIR, &Op::Succeed { to: us });
+        let taken = self.leaders[HEIR].taken(own_vmid).unwrap();
+        self.apply(HEIR, &Op::Succeed { to: own_vmid });
         let heir = self.process(HEIR);
-        heir.stage = Stage::Leads;
+        heir.stage = Stage::Leading;
         heir.epoch = 2;
-        heir.up.clear();
+        heir.to_leader.clear();
         for member in HEIR + 1..PROCESSES {
             self.process(member).awaits_rejoin = true;
         }
         // The frames that the old leader has not taken.
         let kept = &mut self.machines[HEIR].kept;
         if !kept.covers(taken) {
-            return self.wrong("the heir can't follow itself");
+            return self.fail("the heir can't follow itself");
         }
         kept.begin_resend(taken);
         for frame in resent(kept) {
@@ -95,7 +95,7 @@ impl World<'_, '_> {
 
     pub(super) fn ask_to_rejoin(&mut self, process: usize) {
         let kept = &self.machines[process].kept;
-        let own = &mut self.seen.processes[process];
+        let own = &mut self.observed.processes[process];
         let received = match self.family.bug {
             Bug::ReceivedForgotten => 0,
             _ => own.received,
@@ -110,19 +110,19 @@ impl World<'_, '_> {
         });
         own.stage = Stage::Rejoining;
         own.calls.insert(REJOIN_SEQ, (Call::Rejoin, 0));
-        own.up.clear();
-        own.up.push_back(frame_of(REJOIN_SEQ, &rejoin));
+        own.to_leader.clear();
+        own.to_leader.push_back(frame_of(REJOIN_SEQ, &rejoin));
     }
 
     pub(super) fn answer_rejoin(&mut self, process: usize, seq: u64, rejoin: &Rejoin) {
         let member = vmid(process);
         let epoch = self.leaders[HEIR].epoch();
-        let is_stale = rejoin.epoch >= epoch || !self.seen.processes[process].awaits_rejoin;
+        let is_stale = rejoin.epoch >= epoch || !self.observed.processes[process].awaits_rejoin;
         let taken = self.leaders[HEIR].taken(member).unwrap();
         let is_covered = self.sent.covers(member, rejoin.received);
         let is_right = !is_stale && taken <= rejoin.sent && is_covered;
         let taken = is_right.then_some(taken).ok_or(Errno::ESTALE);
-        let own = &mut self.seen.processes[process];
+        let own = &mut self.observed.processes[process];
         let answer = Answer::Rejoin(Rejoined { epoch, taken });
         own.awaits_rejoin = false;
         own.queue.push_back(answer_of(seq, &answer));
@@ -136,7 +136,7 @@ impl World<'_, '_> {
     }
 
     /// Goes on with the new leader after its answer.
-    pub(super) fn go_on(&mut self, process: usize, payload: &[u8]) {
+    pub(super) fn resume(&mut self, process: usize, payload: &[u8]) {
         let Ok(Answer::Rejoin(Rejoined { epoch, taken })) =
             Answer::decode(Expected::Rejoin, payload)
         else {
@@ -145,7 +145,7 @@ impl World<'_, '_> {
         let kept = &mut self.machines[process].kept;
         let proven = proven(kept);
         let Some(mut taken) = taken.ok().filter(|taken| kept.covers(*taken)) else {
-            return self.wrong("a member can't follow the new leader");
+            return self.fail("a member can't follow the new leader");
         };
         if self.family.bug == Bug::TakenIgnored {
             taken = proven;
@@ -155,13 +155,13 @@ impl World<'_, '_> {
         if self.family.bug == Bug::KeptFrameLost && !frames.is_empty() {
             frames.remove(0);
         }
-        let own = &mut self.seen.processes[process];
+        let own = &mut self.observed.processes[process];
         let is_later = epoch > own.epoch;
         own.epoch = epoch;
-        own.stage = Stage::Led;
-        own.up.extend(frames);
+        own.stage = Stage::Following;
+        own.to_leader.extend(frames);
         if !is_later {
-            self.wrong("an epoch that is not later");
+            self.fail("an epoch that is not later");
         }
     }
 }

@@ -112,11 +112,11 @@ pub(super) enum Activity {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Observed {
     pub(super) activity: Vec<Activity>,
-    pub(super) left: Vec<usize>,
+    pub(super) uses_left: Vec<usize>,
     /// By client and handle: the lease, whether the handle is closed, and the version of the value.
-    pub(super) has: Vec<Vec<(i32, bool, u8)>>,
-    pub(super) up: Vec<VecDeque<InFlight>>,
-    pub(super) down: Vec<VecDeque<InFlight>>,
+    pub(super) leases: Vec<Vec<(i32, bool, u8)>>,
+    pub(super) to_server: Vec<VecDeque<InFlight>>,
+    pub(super) from_server: Vec<VecDeque<InFlight>>,
     /// By handle: the last version that a client committed, and whether a later one may have died
     /// with its writer.
     pub(super) version: Vec<u8>,
@@ -134,7 +134,7 @@ pub(super) struct Observed {
     pub(super) next_numbers: Vec<Vec<Option<u64>>>,
     /// By handle: the highest number that a client got.
     pub(super) highest: Vec<u64>,
-    pub(super) wrong: Option<&'static str>,
+    pub(super) violation: Option<&'static str>,
     pub(super) upgrade_was_refused: bool,
     /// A server in C made an upgrade impossible.
     pub(super) was_unsupported: bool,
@@ -158,7 +158,7 @@ impl Observed {
     }
 
     fn each_number(&mut self, visit: impl FnMut(&mut u64)) {
-        let messages = self.up.iter_mut().chain(&mut self.down).flatten();
+        let messages = self.to_server.iter_mut().chain(&mut self.from_server).flatten();
         let in_flight = messages.filter_map(|message| message.numbers.as_mut());
         let in_clients = self.next_numbers.iter_mut().flatten().flatten();
         let unseen = self.unseen_numbers.iter_mut().flatten();

@@ -40,17 +40,17 @@ fn wanted(write: bool) -> SyncState {
 }
 
 /// The real machines, and the messages between them.
-pub(super) struct World<'m> {
+pub(super) struct System<'m> {
     server: Server<'m>,
     clients: Vec<Vec<Client<'m>>>,
-    pub(super) seen: Observed,
+    pub(super) observed: Observed,
     /// The number of operations of the server.
     ops: u64,
     /// The change count of each client when it asked for fencing numbers.
     asked_at: Vec<u64>,
 }
 
-impl World<'_> {
+impl System<'_> {
     fn step(&mut self, step: Step) {
         match step {
             Step::Acquire {
@@ -58,38 +58,25 @@ impl World<'_> {
                 handle,
                 write,
             } => {
-                self.seen.left[process] -= 1;
+                self.observed.uses_left[process] -= 1;
                 self.clients[process][handle].change_waiters(wanted(write), 1);
-                self.seen.activity[process] = Activity::Wants { handle, write };
+                self.observed.activity[process] = Activity::Wants { handle, write };
                 self.wake(process);
             }
             Step::Upgrade { process } => {
-                let Activity::Uses { handle, .. } = self.seen.activity[process] else {
+                let Activity::Uses { handle, .. } = self.observed.activity[process] else {
                     panic!("it does not read");
                 };
                 let taken = self.clients[process][handle].upgrade(true);
-                self.upgraded(process, handle, taken);
+                self.finish_upgrade(process, handle, taken);
             }
             Step::Number { process } => {
-                let Activity::Uses { handle, .. } = self.seen.activity[process] else {
+                let Activity::Uses { handle, .. } = self.observed.activity[process] else {
                     panic!("it does not write");
                 };
-                self.number(process, handle);
+                self.take_number(process, handle);
             }
-            Step::GiveUp { process } => {
-                self.seen.is_woken[process] = false;
-                match self.seen.activity[process] {
-                    Activity::Wants { handle, write } => {
-                        self.clients[process][handle].change_waiters(wanted(write), -1);
-                        self.seen.activity[process] = Activity::Idle;
-                    }
-                    Activity::Upgrading { handle } => {
-                        self.clients[process][handle].cancel_upgrade();
-                        self.seen.activity[process] = Activity::MustRelease { handle };
-                    }
-                    at => panic!("{at:?} does not wait"),
-                }
-            }
+            Step::GiveUp { process } => self.give_up(process),
             Step::Wake { process } => self.wake(process),
             Step::Release { process } => self.release(process),
             Step::Close { process, handle } => {
@@ -97,40 +84,64 @@ impl World<'_> {
             }
             Step::Receive { process } => self.receive(process),
             Step::Deliver { process } => self.deliver(process),
-            Step::Die { process } => {
-                for handle in 0..self.clients[process].len() {
-                    // Its last change may be in flight.
-                    let is_data =
-                        |message: &InFlight| message.handle == handle && !message.data.is_empty();
-                    let had = self.clients[process][handle].current() == SyncState::Exclusive;
-                    self.seen.is_uncertain[handle] |=
-                        had || self.seen.up[process].iter().any(is_data);
-                }
-                if let Activity::Uses {
-                    handle,
-                    write: true,
-                }
-                | Activity::Numbering { handle } = self.seen.activity[process]
-                {
-                    self.seen.owner_died[handle] = true;
-                }
-                self.server.reclaim(vmid(process));
-                self.seen.is_woken[process] = false;
-                self.seen.activity[process] = Activity::Dead;
-                self.seen.has_number[process] = false;
-                self.seen.unseen_numbers[process] = None;
-                self.seen.up[process].clear();
-                self.seen.down[process].clear();
-                self.seen.requests.retain(|(of, _)| *of != process);
-                self.send_server_messages();
-            }
+            Step::Die { process } => self.die(process),
         }
         self.send_client_messages();
+        self.observe();
+    }
+
+    /// Ends the wait of a client, which fails.
+    fn give_up(&mut self, process: usize) {
+        self.observed.is_woken[process] = false;
+        match self.observed.activity[process] {
+            Activity::Wants { handle, write } => {
+                self.clients[process][handle].change_waiters(wanted(write), -1);
+                self.observed.activity[process] = Activity::Idle;
+            }
+            Activity::Upgrading { handle } => {
+                self.clients[process][handle].cancel_upgrade();
+                self.observed.activity[process] = Activity::MustRelease { handle };
+            }
+            at => panic!("{at:?} does not wait"),
+        }
+    }
+
+    /// Ends a client, with its messages.
+    fn die(&mut self, process: usize) {
+        for handle in 0..self.clients[process].len() {
+            // Its last change may be in flight.
+            let is_data =
+                |message: &InFlight| message.handle == handle && !message.data.is_empty();
+            let had = self.clients[process][handle].current() == SyncState::Exclusive;
+            self.observed.is_uncertain[handle] |=
+                had || self.observed.to_server[process].iter().any(is_data);
+        }
+        if let Activity::Uses {
+            handle,
+            write: true,
+        }
+        | Activity::Numbering { handle } = self.observed.activity[process]
+        {
+            self.observed.owner_died[handle] = true;
+        }
+        self.server.reclaim(vmid(process));
+        self.observed.is_woken[process] = false;
+        self.observed.activity[process] = Activity::Dead;
+        self.observed.has_number[process] = false;
+        self.observed.unseen_numbers[process] = None;
+        self.observed.to_server[process].clear();
+        self.observed.from_server[process].clear();
+        self.observed.requests.retain(|(of, _)| *of != process);
+        self.send_server_messages();
+    }
+
+    /// Records what each client and the server show, and checks the invariants of the server.
+    fn observe(&mut self) {
         for process in 0..self.clients.len() {
             for (handle, client) in self.clients[process].iter().enumerate() {
                 let version = client.data().first().copied().unwrap_or(0);
                 let closed = !client.is_open();
-                self.seen.has[process][handle] = if self.seen.activity[process] == Activity::Dead {
+                self.observed.leases[process][handle] = if self.observed.activity[process] == Activity::Dead {
                     (0, true, 0)
                 } else if closed {
                     (1, true, version)
@@ -139,57 +150,58 @@ impl World<'_> {
                 };
             }
         }
-        for handle in 0..self.seen.version.len() {
+        for handle in 0..self.observed.version.len() {
             // No client uses the handle, so its value is gone.
-            let is_used = match &self.seen.in_c {
+            let is_used = match &self.observed.in_c {
                 Some(server) => server.is_used(handle as u64),
                 None => self.server.is_used(handle as u64),
             };
             if !is_used {
-                self.seen.version[handle] = 0;
-                self.seen.is_uncertain[handle] = false;
-                self.seen.owner_died[handle] = false;
+                self.observed.version[handle] = 0;
+                self.observed.is_uncertain[handle] = false;
+                self.observed.owner_died[handle] = false;
             }
         }
         if !self.server.check_invariants() {
-            self.seen.wrong = Some("the server's invariants do not hold");
+            self.observed.violation = Some("the server's invariants do not hold");
         }
     }
 
+    /// Lets a waiting client try again.
     fn wake(&mut self, process: usize) {
-        self.seen.is_woken[process] = false;
-        match self.seen.activity[process] {
+        self.observed.is_woken[process] = false;
+        match self.observed.activity[process] {
             Activity::Wants { handle, write } => {
                 let client = &mut self.clients[process][handle];
                 match client.acquire(wanted(write), true) {
                     Acquisition::Acquired => {
                         let (_, owner_died) = client.take_status();
-                        self.seen.death_was_reported |= owner_died;
-                        if self.seen.owner_died[handle] && !owner_died {
-                            self.seen.wrong = Some("a death was not reported");
+                        self.observed.death_was_reported |= owner_died;
+                        if self.observed.owner_died[handle] && !owner_died {
+                            self.observed.violation = Some("a death was not reported");
                         }
-                        self.seen.owner_died[handle] &= !write;
+                        self.observed.owner_died[handle] &= !write;
                         client.change_waiters(wanted(write), -1);
-                        self.seen.activity[process] = Activity::Uses { handle, write };
+                        self.observed.activity[process] = Activity::Uses { handle, write };
                         self.check_version(process, handle);
                     }
                     Acquisition::Pending => {}
-                    _ => self.seen.wrong = Some("refused without a reason"),
+                    _ => self.observed.violation = Some("refused without a reason"),
                 }
             }
             Activity::Upgrading { handle } => {
                 let taken = self.clients[process][handle].upgrade(false);
-                self.upgraded(process, handle, taken);
+                self.finish_upgrade(process, handle, taken);
             }
             Activity::Numbering { handle } => {
-                if let Some(first) = self.seen.unseen_numbers[process].take() {
+                if let Some(first) = self.observed.unseen_numbers[process].take() {
                     if first == 0 {
-                        self.seen.wrong = Some("a writer gets no number");
+                        self.observed.violation = Some("a writer gets no number");
                         return;
                     }
                     let asked_at = self.asked_at[process];
                     self.clients[process][handle].add_fencing_block(asked_at, first);
-                    self.number(process, handle);
+                    self.take_number(process, handle);
                 }
             }
             _ => {}
@@ -197,47 +209,47 @@ impl World<'_> {
     }
 
     /// Takes a fencing number, or asks the server for a block of them.
-    fn number(&mut self, process: usize, handle: usize) {
+    fn take_number(&mut self, process: usize, handle: usize) {
         let client = &mut self.clients[process][handle];
         let Some(number) = client.take_fencing_number() else {
             self.asked_at[process] = client.change_count();
-            self.seen.up[process].push_back(InFlight::numbers(handle, 0));
-            self.seen.activity[process] = Activity::Numbering { handle };
+            self.observed.to_server[process].push_back(InFlight::numbers(handle, 0));
+            self.observed.activity[process] = Activity::Numbering { handle };
             return;
         };
-        let highest = &mut self.seen.highest[handle];
+        let highest = &mut self.observed.highest[handle];
         if number <= *highest {
-            self.seen.wrong = Some("a number that an earlier writer may have had");
+            self.observed.violation = Some("a number that an earlier writer may have had");
         }
         *highest = number;
-        self.seen.has_number[process] = true;
-        self.seen.activity[process] = Activity::Uses {
+        self.observed.has_number[process] = true;
+        self.observed.activity[process] = Activity::Uses {
             handle,
             write: true,
         };
     }
 
     /// Returns all that is visible at the end.
-    fn into_seen(mut self) -> Observed {
+    fn into_observed(mut self) -> Observed {
         for process in 0..self.clients.len() {
-            let is_dead = self.seen.activity[process] == Activity::Dead;
+            let is_dead = self.observed.activity[process] == Activity::Dead;
             for (handle, client) in self.clients[process].iter_mut().enumerate() {
                 let number = client.take_fencing_number();
-                self.seen.next_numbers[process][handle] = number.filter(|_| !is_dead);
+                self.observed.next_numbers[process][handle] = number.filter(|_| !is_dead);
             }
-            if let Activity::Numbering { handle } = self.seen.activity[process] {
+            if let Activity::Numbering { handle } = self.observed.activity[process] {
                 let count = self.clients[process][handle].change_count();
-                self.seen.is_block_good[process] = count == self.asked_at[process];
+                self.observed.is_block_good[process] = count == self.asked_at[process];
             }
         }
-        self.seen.rank_numbers();
-        self.seen
+        self.observed.rank_numbers();
+        self.observed
     }
 
     /// Puts the messages of the clients in flight.
     fn send_client_messages(&mut self) {
         for process in 0..self.clients.len() {
-            if self.seen.activity[process] == Activity::Dead {
+            if self.observed.activity[process] == Activity::Dead {
                 continue;
             }
             for handle in 0..self.clients[process].len() {
@@ -245,11 +257,11 @@ impl World<'_> {
                 while let Some(outgoing) = client.poll_transmit() {
                     if client.forwards_owner_death() {
                         client.mark_owner_death_sent();
-                        self.seen.up[process].push_back(InFlight::owner_death(handle));
+                        self.observed.to_server[process].push_back(InFlight::owner_death(handle));
                     }
                     let data = client.payload(outgoing).data.to_vec();
                     client.mark_sent(outgoing);
-                    self.seen.up[process].push_back(InFlight {
+                    self.observed.to_server[process].push_back(InFlight {
                         code: outgoing.code.number(),
                         handle,
                         state: outgoing.state.number(),
@@ -262,10 +274,10 @@ impl World<'_> {
         }
     }
 
-    fn upgraded(&mut self, process: usize, handle: usize, taken: Acquisition) {
-        self.seen.activity[process] = match taken {
+    fn finish_upgrade(&mut self, process: usize, handle: usize, taken: Acquisition) {
+        self.observed.activity[process] = match taken {
             Acquisition::Acquired => {
-                self.seen.owner_died[handle] = false;
+                self.observed.owner_died[handle] = false;
                 self.check_version(process, handle);
                 Activity::Uses {
                     handle,
@@ -273,18 +285,18 @@ impl World<'_> {
                 }
             }
             Acquisition::Pending => Activity::Upgrading { handle },
-            Acquisition::Unsupported if self.seen.in_c.is_some() => {
+            Acquisition::Unsupported if self.observed.in_c.is_some() => {
                 self.clients[process][handle].cancel_upgrade();
-                self.seen.was_unsupported = true;
+                self.observed.was_unsupported = true;
                 Activity::MustRelease { handle }
             }
             Acquisition::UpgradeDeadlock => {
                 self.clients[process][handle].cancel_upgrade();
-                self.seen.upgrade_was_refused = true;
+                self.observed.upgrade_was_refused = true;
                 Activity::MustRelease { handle }
             }
             _ => {
-                self.seen.wrong = Some("refused without a reason");
+                self.observed.violation = Some("refused without a reason");
                 Activity::MustRelease { handle }
             }
         };
@@ -297,44 +309,44 @@ impl World<'_> {
             .first()
             .copied()
             .unwrap_or(0);
-        let last = self.seen.version[handle];
-        if self.seen.is_uncertain[handle] {
+        let last = self.observed.version[handle];
+        if self.observed.is_uncertain[handle] {
             if version > last {
-                self.seen.wrong = Some("a version that was never committed");
+                self.observed.violation = Some("a version that was never committed");
             }
             let is_alone = matches!(
-                self.seen.activity[process],
+                self.observed.activity[process],
                 Activity::Uses { write: true, .. }
             );
             if is_alone {
-                self.seen.version[handle] = version;
-                self.seen.is_uncertain[handle] = false;
+                self.observed.version[handle] = version;
+                self.observed.is_uncertain[handle] = false;
             }
         } else if version != last {
-            self.seen.wrong = Some("not the last version");
+            self.observed.violation = Some("not the last version");
         }
     }
 
     fn release(&mut self, process: usize) {
-        let (handle, write) = match self.seen.activity[process] {
+        let (handle, write) = match self.observed.activity[process] {
             Activity::Uses { handle, write } => (handle, write),
             Activity::MustRelease { handle } => (handle, false),
             at => panic!("{at:?} has nothing"),
         };
-        let next = self.seen.version[handle] + 1;
+        let next = self.observed.version[handle] + 1;
         if write {
-            self.seen.version[handle] = next;
+            self.observed.version[handle] = next;
             self.clients[process][handle].data_mut(1)[0] = next;
             self.clients[process][handle].release(SyncState::Exclusive);
         } else {
             self.clients[process][handle].release(SyncState::Shared);
         }
-        self.seen.has_number[process] = false;
-        self.seen.activity[process] = Activity::Idle;
+        self.observed.has_number[process] = false;
+        self.observed.activity[process] = Activity::Idle;
     }
 
     fn receive(&mut self, process: usize) {
-        let message = self.seen.up[process].pop_front().unwrap();
+        let message = self.observed.to_server[process].pop_front().unwrap();
         self.ops += 1;
         if message.numbers.is_some() {
             // As the leader does it: the numbers of an operation begin with its own number, times the size of a block.
@@ -342,7 +354,7 @@ impl World<'_> {
                 .server
                 .has_exclusive(vmid(process), message.handle as u64);
             let first = if is_writer { self.ops << 20 } else { 0 };
-            self.seen.down[process].push_back(InFlight::numbers(message.handle, first));
+            self.observed.from_server[process].push_back(InFlight::numbers(message.handle, first));
             return;
         }
         if message.owner_died {
@@ -350,18 +362,18 @@ impl World<'_> {
                 .server
                 .on_owner_died(vmid(process), message.handle as u64);
             if result.is_err() {
-                self.seen.wrong = Some("the server received a protocol violation");
+                self.observed.violation = Some("the server received a protocol violation");
             }
             return;
         }
-        if let Some(server) = &mut self.seen.in_c {
+        if let Some(server) = &mut self.observed.in_c {
             let id = message.handle as u64;
             let from = vmid(process).get();
             match server.on_message(from, message.code, id, message.state, &message.data) {
-                Err(fault) => self.seen.wrong = Some(fault),
+                Err(fault) => self.observed.violation = Some(fault),
                 Ok(sent) => {
                     for sent in sent {
-                        self.seen.down[sent.to as usize - 2].push_back(InFlight {
+                        self.observed.from_server[sent.to as usize - 2].push_back(InFlight {
                             code: sent.code,
                             handle: message.handle,
                             state: sent.state,
@@ -385,19 +397,19 @@ impl World<'_> {
         {
             Ok(()) => {}
             Err(RequestError::ProtocolViolation) => {
-                self.seen.wrong = Some("the server received a protocol violation");
+                self.observed.violation = Some("the server received a protocol violation");
             }
-            Err(RequestError::NoRoom | RequestError::Closed) => self.seen.wrong = Some("no room"),
+            Err(RequestError::NoRoom | RequestError::Closed) => self.observed.violation = Some("no room"),
         }
         let key = (process, message.handle);
         match code(message.code) {
             SyncCode::RequestUpgrade if state(message.state) == SyncState::Invalid => {
-                self.seen.requests.retain(|of| *of != key);
+                self.observed.requests.retain(|of| *of != key);
             }
-            SyncCode::RequestUpgrade if !self.seen.requests.contains(&key) => {
-                self.seen.requests.push(key);
+            SyncCode::RequestUpgrade if !self.observed.requests.contains(&key) => {
+                self.observed.requests.push(key);
             }
-            SyncCode::RequestClose => self.seen.requests.retain(|of| *of != key),
+            SyncCode::RequestClose => self.observed.requests.retain(|of| *of != key),
             _ => {}
         }
         self.send_server_messages();
@@ -421,20 +433,20 @@ impl World<'_> {
             let process = to.get() as usize - 2;
             if message.code == SyncCode::ConfirmUpgrade.number() {
                 let key = (process, message.handle);
-                self.seen.requests.retain(|of| *of != key);
+                self.observed.requests.retain(|of| *of != key);
             }
-            self.seen.down[process].push_back(message);
+            self.observed.from_server[process].push_back(message);
         }
     }
 
     fn deliver(&mut self, process: usize) {
-        let message = self.seen.down[process].pop_front().unwrap();
-        self.seen.is_woken[process] = matches!(
-            self.seen.activity[process],
+        let message = self.observed.from_server[process].pop_front().unwrap();
+        self.observed.is_woken[process] = matches!(
+            self.observed.activity[process],
             Activity::Wants { .. } | Activity::Upgrading { .. } | Activity::Numbering { .. }
         );
         if message.numbers.is_some() {
-            self.seen.unseen_numbers[process] = message.numbers;
+            self.observed.unseen_numbers[process] = message.numbers;
             return;
         }
         let client = &mut self.clients[process][message.handle];
@@ -448,13 +460,13 @@ impl World<'_> {
             data: &message.data,
         };
         if client.on_message(code(message.code), &sync).is_err() {
-            self.seen.wrong = Some("a client received a protocol violation");
+            self.observed.violation = Some("a client received a protocol violation");
         }
     }
 }
 
 /// Returns the observed state after these steps.
-pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Observed {
+pub(super) fn observed_after(family: &Family, steps: &[Step]) -> Observed {
     let limits = LeaseLimits {
         handles: family.handles,
         clients: family.clients * family.handles,
@@ -473,15 +485,15 @@ pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Observed {
         clients.push(own);
     }
     let none = vec![VecDeque::new(); family.clients];
-    let mut world = World {
+    let mut system = System {
         server: Server::new(&mut Arena::new(&mut memory), &limits, 1).unwrap(),
         clients,
-        seen: Observed {
+        observed: Observed {
             activity: vec![Activity::Idle; family.clients],
-            left: vec![family.times; family.clients],
-            has: vec![vec![(1, false, 0); family.handles]; family.clients],
-            up: none.clone(),
-            down: none,
+            uses_left: vec![family.times; family.clients],
+            leases: vec![vec![(1, false, 0); family.handles]; family.clients],
+            to_server: none.clone(),
+            from_server: none,
             version: vec![0; family.handles],
             is_uncertain: vec![false; family.handles],
             owner_died: vec![false; family.handles],
@@ -490,7 +502,7 @@ pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Observed {
             is_block_good: vec![false; family.clients],
             next_numbers: vec![vec![None; family.handles]; family.clients],
             highest: vec![0; family.handles],
-            wrong: None,
+            violation: None,
             upgrade_was_refused: false,
             was_unsupported: false,
             in_c: family.in_c.then(CServer::default),
@@ -502,7 +514,7 @@ pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Observed {
         asked_at: vec![0; family.clients],
     };
     for step in steps {
-        world.step(*step);
+        system.step(*step);
     }
-    world.into_seen()
+    system.into_observed()
 }

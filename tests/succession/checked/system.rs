@@ -14,8 +14,8 @@ use libos_ipc::store::Arena;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 
 use super::Family;
-use super::frames::LONGEST;
-use super::state::{HEIR, LEADER, PROCESSES, Process, Resource, Seen, Stage, Step};
+use super::frames::MAX_FRAME;
+use super::state::{HEIR, LEADER, PROCESSES, Process, Resource, Observed, Stage, Step};
 
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     ranges: 8,
@@ -53,15 +53,17 @@ fn capacities(family: &Family) -> LeaderCapacities {
 }
 
 /// The bytes of frames that the heir keeps for each member.
-const QUEUE: usize = 1024;
+const KEPT_BYTES: usize = 1024;
 
 /// The handle of the value.
 pub(super) const HANDLE: u64 = 7;
 
+/// Returns the VMID of the process at that place.
 pub(super) fn vmid(process: usize) -> Vmid {
     Vmid::new(u32::try_from(process).unwrap() + 1).unwrap()
 }
 
+/// Returns the place of the process with that VMID.
 pub(super) fn place(vmid: Vmid) -> usize {
     vmid.get() as usize - 1
 }
@@ -88,22 +90,24 @@ pub(super) struct Machines<'m> {
     pub(super) kept: KeptFrames<'m>,
 }
 
-pub(super) struct World<'m, 'f> {
+/// The machines of all processes, and what was observed.
+pub(super) struct System<'m, 'f> {
     pub(super) family: &'f Family,
     /// The tables of the old leader and those of its heir.
     pub(super) leaders: [Leader<'m>; 2],
     pub(super) sent: SentFrames<'m>,
     pub(super) machines: Vec<Machines<'m>>,
-    pub(super) seen: Seen,
+    pub(super) observed: Observed,
 }
 
-impl World<'_, '_> {
-    pub(super) fn wrong(&mut self, what: &'static str) {
-        self.seen.wrong.get_or_insert(what);
+impl System<'_, '_> {
+    /// Records the first violation.
+    pub(super) fn fail(&mut self, what: &'static str) {
+        self.observed.violation.get_or_insert(what);
     }
 
     pub(super) fn process(&mut self, process: usize) -> &mut Process {
-        &mut self.seen.processes[process]
+        &mut self.observed.processes[process]
     }
 
     fn step(&mut self, step: Step) {
@@ -111,11 +115,11 @@ impl World<'_, '_> {
             Step::Acquire { process, resource } => self.acquire(process, resource),
             Step::Release { process, resource } => self.release(process, resource),
             Step::Take { process } => {
-                let frame = self.process(process).up.pop_front().unwrap();
+                let frame = self.process(process).to_leader.pop_front().unwrap();
                 self.take(process, &frame);
             }
             Step::LogMessage => {
-                self.seen.is_logging = false;
+                self.observed.is_logging = false;
                 self.mark_transmitted(LEADER);
                 self.send_output(LEADER);
             }
@@ -123,10 +127,10 @@ impl World<'_, '_> {
             Step::WriteFrame { process } => {
                 let process = self.process(process);
                 let frame = process.queue.pop_front().unwrap();
-                process.down.push_back(frame);
+                process.from_leader.push_back(frame);
             }
             Step::Receive { process } => {
-                let frame = self.process(process).down.pop_front().unwrap();
+                let frame = self.process(process).from_leader.pop_front().unwrap();
                 self.receive(process, &frame, true);
             }
             Step::Crash => self.crash(),
@@ -137,7 +141,7 @@ impl World<'_, '_> {
 }
 
 /// Loads the leader's state into the tables of its heir.
-fn fill(leader: &Leader<'_>, heir: &mut Leader<'_>) {
+fn load_image(leader: &Leader<'_>, heir: &mut Leader<'_>) {
     let mut cursor = Some(ImageCursor::START);
     while let Some(at) = cursor {
         let mut slice = vec![0; 16 * SMALLEST_SLICE];
@@ -149,11 +153,11 @@ fn fill(leader: &Leader<'_>, heir: &mut Leader<'_>) {
 }
 
 /// Does the steps with new machines. Nothing more can happen after them if `is_last`.
-pub(super) fn seen_after(family: &Family, steps: &[Step], is_last: bool) -> Seen {
+pub(super) fn observed_after(family: &Family, steps: &[Step], is_last: bool) -> Observed {
     let capacities = capacities(family);
     let mut tables = [(); 2].map(|()| Box::new_uninit_slice(Leader::bytes(&capacities)));
-    let mut frames = Box::new_uninit_slice(SentFrames::bytes(PROCESSES, QUEUE) + 64);
-    let own = KeptFrames::bytes(LONGEST, 8) + OwnIds::bytes(4) + DelegatedFiles::bytes(1) + 128;
+    let mut frames = Box::new_uninit_slice(SentFrames::bytes(PROCESSES, KEPT_BYTES) + 64);
+    let own = KeptFrames::bytes(MAX_FRAME, 8) + OwnIds::bytes(4) + DelegatedFiles::bytes(1) + 128;
     let mut memories = [(); PROCESSES].map(|()| vec![MaybeUninit::uninit(); own]);
     let mut data = [[0_u8; 1]; PROCESSES];
     let mut leaders = tables
@@ -167,9 +171,9 @@ pub(super) fn seen_after(family: &Family, steps: &[Step], is_last: bool) -> Seen
     }
     let [leader, heir] = &mut leaders;
     if family.has_image {
-        fill(leader, heir);
+        load_image(leader, heir);
     }
-    let mut sent = SentFrames::new(&mut Arena::new(&mut frames), PROCESSES, QUEUE);
+    let mut sent = SentFrames::new(&mut Arena::new(&mut frames), PROCESSES, KEPT_BYTES);
     sent.begin(heir);
     let machines = memories.iter_mut().zip(&mut data).map(|(memory, data)| {
         let mut arena = Arena::new(memory);
@@ -179,23 +183,23 @@ pub(super) fn seen_after(family: &Family, steps: &[Step], is_last: bool) -> Seen
             ids: OwnIds::new(&mut arena, 4).unwrap(),
             client,
             files: DelegatedFiles::new(&mut arena, 1).unwrap(),
-            kept: KeptFrames::new(&mut arena, LONGEST, 8),
+            kept: KeptFrames::new(&mut arena, MAX_FRAME, 8),
         }
     });
     let processes = (0..PROCESSES).map(|process| {
         let stage = if process == LEADER {
-            Stage::Leads
+            Stage::Leading
         } else {
-            Stage::Led
+            Stage::Following
         };
         Process::new(family.requests[process], stage)
     });
-    let mut world = World {
+    let mut system = System {
         family,
         leaders,
         sent,
         machines: machines.collect(),
-        seen: Seen {
+        observed: Observed {
             processes: processes.collect(),
             is_old_alive: true,
             has_taken_over: false,
@@ -204,16 +208,16 @@ pub(super) fn seen_after(family: &Family, steps: &[Step], is_last: bool) -> Seen
             digests: [0; 2],
             applied: [[0; PROCESSES]; 2],
             value: 0,
-            wrong: None,
+            violation: None,
         },
     };
     for step in steps {
-        world.step(*step);
+        system.step(*step);
     }
-    world.observe();
-    world.check();
-    if is_last && let Some(wrong) = world.at_last() {
-        world.wrong(wrong);
+    system.observe();
+    system.check();
+    if is_last && let Some(violation) = system.final_violation() {
+        system.fail(violation);
     }
-    world.seen
+    system.observed
 }
