@@ -37,10 +37,12 @@ pub(crate) fn open(base: &Path, from: u32, to: u32) -> UnixStream {
     stream
 }
 
+/// Sends a message without an answer.
 pub(crate) fn send(stream: &mut UnixStream, message: &Message<'_>) {
     stream.write_all(&bytes_of(0, message)).unwrap();
 }
 
+/// Returns a list of heirs with one heir.
 fn list(epoch: u32, config: u32, heir: u32) -> Message<'static> {
     Message::Heirs(HeirList {
         epoch,
@@ -50,7 +52,7 @@ fn list(epoch: u32, config: u32, heir: u32) -> Message<'static> {
 }
 
 /// Process 2, whose leader is a socket of the test and leads in epoch 3, with process 7 as its heir.
-struct Led {
+struct LedMember {
     base: PathBuf,
     member: HostNode,
     leader: UnixStream,
@@ -58,18 +60,18 @@ struct Led {
     _dir: TempDir,
 }
 
-impl Led {
-    fn new() -> Led {
-        Led::with(CONFIG)
+impl LedMember {
+    fn new() -> LedMember {
+        LedMember::with(CONFIG)
     }
 
-    fn with(config: Config) -> Led {
+    fn with(config: Config) -> LedMember {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");
         let listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();
         let identity = Identity::child(vmid(2), Vmid::LEADER);
         let member = HostNode::start(&base, identity, config).unwrap();
-        let mut led = Led {
+        let mut led = LedMember {
             leader: open(&base, 1, 2),
             base,
             member,
@@ -77,24 +79,26 @@ impl Led {
             _dir: dir,
         };
         send(&mut led.leader, &HELLO);
-        led.names(5, 7);
+        led.name_heir(5, 7);
         led
     }
 
     /// Lets the leader name an heir, and checks that the member knows it.
-    fn names(&mut self, config: u32, heir: u32) {
+    fn name_heir(&mut self, config: u32, heir: u32) {
         send(&mut self.leader, &list(3, config, heir));
         wait_until("the heir is known", || {
             self.member.statistics().succession.heir == Vmid::new(heir)
         });
     }
 
+    /// Returns how many peers the member has refused for that reason.
     fn refused(&self, reason: Refusal) -> u64 {
         self.member.statistics().refused(reason)
     }
 }
 
-/// Announces a leader to the member, in the name of the process `from`: the process `vmid`, with that epoch and list of heirs.
+/// Announces to the member, in the name of the process `from`, that the process `vmid` leads in that epoch. `config` is the
+/// number of its list of heirs.
 fn announce(base: &Path, from: u32, (epoch, config, vmid): (u32, u32, u32)) -> UnixStream {
     let mut stream = open(base, from, 2);
     send(&mut stream, &HELLO);
@@ -120,7 +124,7 @@ fn lists_of_heirs_and_dismissals_of_an_earlier_epoch_are_refused() {
         }),
     ];
     for message in stale {
-        let mut led = Led::new();
+        let mut led = LedMember::new();
         // The same list again changes nothing.
         send(&mut led.leader, &list(3, 5, 7));
         send(&mut led.leader, &message);
@@ -131,7 +135,7 @@ fn lists_of_heirs_and_dismissals_of_an_earlier_epoch_are_refused() {
 
 #[test]
 fn process_that_was_not_named_or_leads_in_no_later_epoch_is_refused_as_leader() {
-    let mut led = Led::new();
+    let mut led = LedMember::new();
     let claims = [
         (8, 4, 8, Refusal::NotHeir),
         (7, 4, 9, Refusal::NotHeir),
@@ -145,13 +149,13 @@ fn process_that_was_not_named_or_leads_in_no_later_epoch_is_refused_as_leader() 
     }
     assert_eq!(led.member.leader(), Vmid::LEADER);
     // The connection with the leader goes on.
-    led.names(6, 8);
+    led.name_heir(6, 8);
     assert_eq!(led.member.statistics().refused_total(), 3);
 }
 
 #[test]
 fn leader_that_announces_itself_after_the_limit_sees_that_the_member_does_not_follow() {
-    let led = Led::with(Config {
+    let led = LedMember::with(Config {
         succession_limit: Duration::from_millis(20),
         ..CONFIG
     });
@@ -164,7 +168,7 @@ fn leader_that_announces_itself_after_the_limit_sees_that_the_member_does_not_fo
 #[test]
 fn leader_that_announces_itself_before_the_limit_sees_that_the_member_has_waited_too_long_for_the_one_before()
  {
-    let led = Led::with(Config {
+    let led = LedMember::with(Config {
         succession_limit: Duration::from_millis(20),
         ..CONFIG
     });
@@ -184,7 +188,7 @@ fn leader_that_announces_itself_before_the_limit_sees_that_the_member_has_waited
 
 #[test]
 fn later_of_two_successors_is_followed_in_whatever_order_their_announcements_come() {
-    let led = Led::new();
+    let led = LedMember::new();
     let listener = UnixListener::bind(format!("{}.8", led.base.display())).unwrap();
     let frames = || led.member.statistics().frames_in;
     let before = frames();
@@ -244,7 +248,7 @@ fn records_of_a_log_from_a_member_are_refused_and_change_nothing_at_the_heir() {
             send(&mut stream, &HELLO);
             send(&mut stream, record);
             if node.identity() == heir.identity() {
-                // The heir leaves to its time as a leader what a process without one says to it.
+                // The heir keeps what a process without a leader sends to it until it leads itself.
                 open_streams.push(stream);
             } else {
                 assert_closed(&mut stream, "a process that is not the leader");
@@ -325,23 +329,23 @@ fn process_that_was_disconnected_can_not_rejoin_the_next_leader() {
     peer.to.write_all(&bytes_of(0, &HELLO)).unwrap();
     assert_eq!(heir.owner_of(id, long()).unwrap(), Some(given));
     // The member has a stream to the heir, too.
-    let us = heir.identity().vmid.get();
-    let mut early = open(&family.base, number, us);
+    let heir_vmid = heir.identity().vmid.get();
+    let mut early = open(&family.base, number, heir_vmid);
     send(&mut early, &HELLO);
     peer.to.write_all(&[0; 64]).unwrap();
     wait_until("what it had is free", || {
         heir.owner_of(id, long()).unwrap().is_none()
     });
     let (base, _dir) = end_leader(family, &heir);
-    let mut from = peer.accept_from(us);
-    let mut room = vec![0; 1 << 16];
-    let mut frames = FrameReader::new(&mut room);
+    let mut from = peer.accept_from(heir_vmid);
+    let mut buffer = vec![0; 1 << 16];
+    let mut frames = FrameReader::new(&mut buffer);
     for seq in 7..9 {
         let taken = rejoin(&mut early, (&mut from, &mut frames), seq, 1, 1);
         assert_eq!(taken, Err(Errno::ESRCH));
     }
     // A second stream in its name finds the first one.
-    let mut stream = open(&base, number, us);
+    let mut stream = open(&base, number, heir_vmid);
     assert_closed(&mut stream, "a second stream");
     // Nothing that it requests as a member is executed.
     let before = heir.statistics().pools.ranges.now;
@@ -361,11 +365,11 @@ fn member_without_the_extensions_keeps_what_it_has_until_it_ends() {
     let mut peer = Peer::join(&family.base, member.get());
     let id = numbers(&peer.ask(ALLOC_ID_RANGE, &[]))[0];
     assert_eq!(heir.owner_of(id, long()).unwrap(), Some(member));
-    let us = heir.identity().vmid.get();
+    let heir_vmid = heir.identity().vmid.get();
     let (_base, _dir) = end_leader(family, &heir);
     // No message tells such a member who leads, so it does not rejoin. The new leader opens a stream to it, and sees its
     // end there.
-    let from = peer.accept_from(us);
+    let from = peer.accept_from(heir_vmid);
     for _ in 0..100 {
         heir.take_id(long()).unwrap();
         assert_eq!(heir.owner_of(id, long()).unwrap(), Some(member));
@@ -383,11 +387,11 @@ fn rejoin_with_a_stale_epoch_or_too_few_frames_is_refused_and_a_right_one_accept
     let id = numbers(&peer.ask(ALLOC_ID_RANGE, &[]))[0];
     peer.to.write_all(&bytes_of(0, &HELLO)).unwrap();
     let (base, _dir) = end_leader(family, &heir);
-    let us = heir.identity().vmid.get();
-    let mut stream = open(&base, 50, us);
-    let mut from = peer.accept_from(us);
-    let mut room = vec![0; 1 << 16];
-    let mut frames = FrameReader::new(&mut room);
+    let heir_vmid = heir.identity().vmid.get();
+    let mut stream = open(&base, 50, heir_vmid);
+    let mut from = peer.accept_from(heir_vmid);
+    let mut buffer = vec![0; 1 << 16];
+    let mut frames = FrameReader::new(&mut buffer);
     let mut ask =
         |seq, epoch, sent| rejoin(&mut stream, (&mut from, &mut frames), seq, epoch, sent);
     assert_eq!(ask(7, 2, 1), Err(Errno::ESTALE));

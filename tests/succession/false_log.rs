@@ -40,7 +40,7 @@ impl Heir {
         Heir::after(CONFIG, |_, _| ())
     }
 
-    /// Like [`Heir::new`], with what others do before the leader states the key of its log.
+    /// Like [`Heir::new`], with `act` before the leader states the key of its log.
     fn after(config: Config, act: impl FnOnce(&Path, &HostNode)) -> Heir {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");
@@ -71,7 +71,7 @@ impl Heir {
         send(&mut log, &Message::State(&[]));
         let (mut from, _) = listener.accept().unwrap();
         from.set_read_timeout(Some(LONG)).unwrap();
-        assert_eq!(ready(&mut from).digest, leader.digest());
+        assert_eq!(read_ready(&mut from).digest, leader.digest());
         let mut heir = Heir {
             base,
             node,
@@ -80,22 +80,24 @@ impl Heir {
             _from: from,
             _dir: dir,
         };
-        heir.record(&list(1, 2));
+        heir.write_record(&list(1, 2));
         heir
     }
 
-    fn record(&mut self, record: &Message<'_>) {
+    /// Writes a record to the log.
+    fn write_record(&mut self, record: &Message<'_>) {
         send(&mut self.log, record);
     }
 
-    fn operation(&mut self, op: &Op<'_>) {
+    /// Writes an operation to the log.
+    fn write_operation(&mut self, op: &Op<'_>) {
         let mut bytes = [0; 256];
         let length = op.encode(&mut bytes).unwrap();
-        self.record(&Message::Log(&bytes[..length]));
+        self.write_record(&Message::Log(&bytes[..length]));
     }
 
     /// Waits until the heir closes the log.
-    fn closes(&mut self) {
+    fn await_close(&mut self) {
         match self.log.read(&mut [0]) {
             Ok(0) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
@@ -103,28 +105,29 @@ impl Heir {
         }
     }
 
-    /// Waits until the heir applies what comes in the log.
-    fn applies(&mut self, operations: u64) {
-        self.operation(&Op::Connected(vmid(3)));
+    /// Connects a member, and waits until the heir has applied so many operations.
+    fn await_operations(&mut self, operations: u64) {
+        self.write_operation(&Op::Connected(vmid(3)));
         wait_until("the heir has all", || {
             self.node.tables_state().unwrap().0 == operations
         });
     }
 }
 
+/// Listens as that process.
 fn listen(base: &Path, number: u32) -> UnixListener {
     UnixListener::bind(format!("{}.{number}", base.display())).unwrap()
 }
 
 /// A member of the family, which has sent so many frames, rejoins after the end of the leader, and gets that many signals.
-fn gets_signals(base: &Path, (number, listener): (u32, &UnixListener), sent: u64, expected: u32) {
+fn check_signals(base: &Path, (number, listener): (u32, &UnixListener), sent: u64, expected: u32) {
     let mut to = open(base, number, 2);
     send(&mut to, &HELLO);
     let (mut from, _) = listener.accept().unwrap();
     from.set_read_timeout(Some(LONG)).unwrap();
     from.read_exact(&mut [0; 4]).unwrap();
-    let mut room = vec![0; 1 << 16];
-    let mut frames = FrameReader::new(&mut room);
+    let mut buffer = vec![0; 1 << 16];
+    let mut frames = FrameReader::new(&mut buffer);
     let taken = rejoin(&mut to, (&mut from, &mut frames), 7, 1, sent);
     assert_eq!(taken, Ok(sent));
     let mut signals = 0;
@@ -163,16 +166,16 @@ fn signal_for_all_reaches_each_member_once_if_the_leader_dies_before_all_of_it_i
     for written in 0..=3 {
         let mut heir = Heir::new();
         for member in 2..6 {
-            heir.operation(&Op::Connected(vmid(member)));
+            heir.write_operation(&Op::Connected(vmid(member)));
         }
-        heir.operation(&Op::SignalAll {
+        heir.write_operation(&Op::SignalAll {
             from,
             seq: 5,
             kill,
             result: Ok(()),
         });
         for member in [2, 4, 5].into_iter().take(written) {
-            heir.operation(&Op::Signal(vmid(member), kill));
+            heir.write_operation(&Op::Signal(vmid(member), kill));
         }
         let Heir {
             base,
@@ -187,12 +190,13 @@ fn signal_for_all_reaches_each_member_once_if_the_leader_dies_before_all_of_it_i
         wait_until("the heir leads", || node.leader() == vmid(2));
         let [sender, fourth, fifth] = &listeners;
         // The sender does not send it again.
-        gets_signals(&base, (3, sender), 1, 0);
-        gets_signals(&base, (4, fourth), 0, 1);
-        gets_signals(&base, (5, fifth), 0, 1);
+        check_signals(&base, (3, sender), 1, 0);
+        check_signals(&base, (4, fourth), 0, 1);
+        check_signals(&base, (5, fifth), 0, 1);
     }
 }
 
+/// Returns a list of heirs with one heir.
 fn list(epoch: u32, heir: u32) -> Message<'static> {
     Message::Heirs(HeirList {
         epoch,
@@ -202,10 +206,10 @@ fn list(epoch: u32, heir: u32) -> Message<'static> {
 }
 
 /// Reads up to the heir's confirmation that it has the state.
-fn ready(from: &mut UnixStream) -> HeirReady {
+fn read_ready(from: &mut UnixStream) -> HeirReady {
     from.read_exact(&mut [0; 4]).unwrap();
-    let mut room = vec![0; 1 << 16];
-    let mut frames = FrameReader::new(&mut room);
+    let mut buffer = vec![0; 1 << 16];
+    let mut frames = FrameReader::new(&mut buffer);
     loop {
         while let Some(frame) = frames.peek().unwrap() {
             if let Ok(Message::HeirReady(ready)) = frame.message() {
@@ -234,11 +238,11 @@ fn heir_closes_a_log_with_a_record_that_no_leader_writes() {
     ];
     for operations in &false_records {
         let mut heir = Heir::new();
-        heir.operation(&Op::Connected(vmid(3)));
+        heir.write_operation(&Op::Connected(vmid(3)));
         for op in operations {
-            heir.operation(op);
+            heir.write_operation(op);
         }
-        heir.closes();
+        heir.await_close();
         assert_eq!(heir.node.tables_state().unwrap().0, 1);
     }
     let records = [
@@ -263,23 +267,23 @@ fn heir_closes_a_log_with_a_record_that_no_leader_writes() {
     ];
     for record in &records {
         let mut heir = Heir::new();
-        heir.operation(&Op::Connected(vmid(3)));
-        heir.record(record);
-        heir.closes();
+        heir.write_operation(&Op::Connected(vmid(3)));
+        heir.write_record(record);
+        heir.await_close();
         assert_eq!(heir.node.tables_state().unwrap().0, 1, "{record:?}");
     }
     // Nothing comes after a resignation.
     let mut heir = Heir::new();
-    heir.operation(&Op::Connected(vmid(3)));
+    heir.write_operation(&Op::Connected(vmid(3)));
     heir.log
         .write_all(&bytes_of(0, &Message::Resign(resignation)))
         .unwrap();
-    heir.operation(&Op::Connected(vmid(4)));
-    heir.closes();
+    heir.write_operation(&Op::Connected(vmid(4)));
+    heir.await_close();
 }
 
 #[test]
-fn member_that_is_given_a_state_that_is_none_closes_the_log() {
+fn member_that_is_given_bytes_that_are_no_state_closes_the_log() {
     for state in [&[9; 64][..], &[0; 5000], &[1]] {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");
@@ -326,7 +330,7 @@ fn logs_in_the_leaders_name_with_another_key_are_refused_before_and_after_the_le
     });
     // The log with another key is refused.
     assert_closed(&mut early[0], "a false log");
-    heir.applies(1);
+    heir.await_operations(1);
     // The key is for one log.
     for beginning in &beginnings[1..4] {
         let mut late = open(&heir.base, 1, 2);
@@ -335,7 +339,7 @@ fn logs_in_the_leaders_name_with_another_key_are_refused_before_and_after_the_le
     }
     let mut late = open(&heir.base, 1, 2);
     send(&mut late, &KEY);
-    heir.applies(2);
+    heir.await_operations(2);
     assert_eq!(heir.node.statistics().refused(Refusal::NotHeir), 7);
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// Longer than any wait that succeeds.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// An heir that a busy machine stops for a while is not dismissed.
+/// The configuration of a process that may lead. An heir that a busy machine stops for a while is not dismissed.
 pub(crate) const CONFIG: Config = Config {
     heirs: Heirs::Any,
     heir_patience: LONG,
@@ -35,11 +35,12 @@ pub(crate) fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
 
+/// Returns a wait of up to [`LONG`].
 pub(crate) fn long() -> Wait<'static> {
     Wait::at_most(LONG)
 }
 
-/// A leader without members.
+/// A family with a leader and without members.
 pub(crate) struct Family {
     pub(crate) base: PathBuf,
     pub(crate) leader: HostNode,
@@ -47,10 +48,12 @@ pub(crate) struct Family {
 }
 
 impl Family {
+    /// Makes a family with a leader, which has joined.
     pub(crate) fn new() -> Family {
         Family::with(CONFIG)
     }
 
+    /// Like [`Family::new`], with this configuration of the leader.
     pub(crate) fn with(config: Config) -> Family {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");
@@ -91,7 +94,7 @@ pub(crate) fn await_heir_of(leader: &HostNode, member: &HostNode) {
 }
 
 /// Ends a process that may lead. Returns true if all that it had to send is sent.
-pub(crate) fn ends(node: &HostNode) -> bool {
+pub(crate) fn end(node: &HostNode) -> bool {
     node.exit(Exit::default(), long()).unwrap();
     node.leave(long()).unwrap();
     node.shut_down(LONG)

@@ -6,16 +6,10 @@ use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
 use libos_ipc::{Config, Heirs, Vmid, Wait};
 
-use crate::family::{CONFIG, Family, long, vmid, wait_until};
+use crate::family::{CONFIG, Family, await_heir_of, long, vmid, wait_until};
 
-fn becomes_heir(family: &Family, member: &HostNode) {
-    let expected = Some(member.identity().vmid);
-    wait_until("the member becomes heir", || {
-        family.leader.named_heir() == expected
-    });
-}
-
-fn has_all(family: &Family, heir: &HostNode) {
+/// Waits until the heir has the state of the leader.
+fn await_state(family: &Family, heir: &HostNode) {
     wait_until("the heir has the state of the leader", || {
         heir.tables_state() == family.leader.tables_state()
     });
@@ -23,7 +17,7 @@ fn has_all(family: &Family, heir: &HostNode) {
 
 /// Makes one random operation of a member.
 fn work(node: &HostNode, ids: &mut Vec<u32>, rng: &mut fastrand::Rng) {
-    let soon = Wait::at_most(Duration::from_millis(5));
+    let short = Wait::at_most(Duration::from_millis(5));
     match rng.u8(..8) {
         0 => ids.push(node.take_id(long()).unwrap()),
         1 => {
@@ -45,20 +39,20 @@ fn work(node: &HostNode, ids: &mut Vec<u32>, rng: &mut fastrand::Rng) {
                 path: [&b"/a"[..], b"/b"][rng.usize(..2)],
             };
             // Another member may have it.
-            let _ = node.set_lock(&lock, soon);
+            let _ = node.set_lock(&lock, short);
         }
         5 => {
             let handle = node.open_sync(Some(rng.u64(1..4)));
             let Ok(handle) = handle else { return };
             if node
-                .lock_sync(handle, SyncState::Exclusive, &mut [0; 1024], soon)
+                .lock_sync(handle, SyncState::Exclusive, &mut [0; 1024], short)
                 .is_ok()
             {
                 let value = rng.u64(..).to_le_bytes();
                 node.unlock_sync(handle, SyncState::Exclusive, Some(&value))
                     .unwrap();
             }
-            let _ = node.close_sync(handle, soon);
+            let _ = node.close_sync(handle, short);
         }
         6 => drop(node.new_vmid(long())),
         _ => drop(node.release_idle_ranges(long())),
@@ -83,12 +77,12 @@ fn heir_has_the_digest_of_the_leader_after_random_work_of_all_members() {
                 });
             }
         });
-        becomes_heir(&family, &members[0]);
+        await_heir_of(&family.leader, &members[0]);
         let mut ids = Vec::new();
         for _ in 0..50 {
             work(&members[1], &mut ids, &mut rng);
         }
-        has_all(&family, &members[0]);
+        await_state(&family, &members[0]);
         let (ops, _) = family.leader.tables_state().unwrap();
         assert!(ops > 300, "{ops}");
         assert!(family.leader.check_invariants());
@@ -98,7 +92,7 @@ fn heir_has_the_digest_of_the_leader_after_random_work_of_all_members() {
 #[test]
 fn member_with_the_lowest_vmid_that_can_lead_becomes_heir() {
     let family = Family::new();
-    let cannot = [
+    let unable = [
         Config::DEFAULT,
         Config {
             capacities: libos_ipc::Capacities {
@@ -108,14 +102,14 @@ fn member_with_the_lowest_vmid_that_can_lead_becomes_heir() {
             ..CONFIG
         },
     ];
-    let others = cannot.map(|config| family.member(config));
+    let others = unable.map(|config| family.member(config));
     let member = family.member(CONFIG);
     let last = family.member(CONFIG);
-    becomes_heir(&family, &member);
-    has_all(&family, &member);
+    await_heir_of(&family.leader, &member);
+    await_state(&family, &member);
     drop(member);
-    becomes_heir(&family, &last);
-    has_all(&family, &last);
+    await_heir_of(&family.leader, &last);
+    await_state(&family, &last);
     drop(last);
     wait_until("there is no heir", || family.leader.named_heir().is_none());
     for other in &others {
@@ -133,11 +127,11 @@ fn first_of_the_list_that_is_there_becomes_heir() {
     let family = Family::with(config);
     let _first = family.member(config);
     let second = family.member(config);
-    becomes_heir(&family, &second);
+    await_heir_of(&family.leader, &second);
 }
 
 #[test]
-fn family_without_heirs_has_no_tables_at_a_member_and_names_nobody() {
+fn family_without_heirs_has_no_tables_at_a_member_and_names_no_heir() {
     let family = Family::with(Config::DEFAULT);
     let member = family.member(Config::DEFAULT);
     let other = family.member(CONFIG);
@@ -150,7 +144,7 @@ fn family_without_heirs_has_no_tables_at_a_member_and_names_nobody() {
 fn calls_go_on_under_the_heir_when_the_leader_is_gone_and_again_under_the_next() {
     let family = Family::new();
     let [first, second, third] = [(); 3].map(|()| family.member(CONFIG));
-    becomes_heir(&family, &first);
+    await_heir_of(&family.leader, &first);
     let mut ids = vec![third.take_id(long()).unwrap()];
     let Family {
         leader, _dir: dir, ..

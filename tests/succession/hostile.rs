@@ -15,7 +15,7 @@ use libos_ipc::wire::{
 use libos_ipc::{Config, FileLock, LockFamily, LockKind, Refusal};
 
 use crate::claims::{HELLO, bytes_of};
-use crate::family::{CONFIG, Family, LONG, vmid, wait_until};
+use crate::family::{CONFIG, Family, LONG, await_heir_of, long, vmid, wait_until};
 use crate::peer::Peer;
 
 /// Returns the HELLO of a process that can lead this family. `features`: others that it has.
@@ -107,12 +107,12 @@ impl FalseHeir {
 
 /// Has the leader choose the false heir, which then does `act`: it is dismissed for that reason, and the member that
 /// can follow becomes heir.
-fn is_replaced(reason: DismissReason, act: impl FnOnce(&mut FalseHeir, &HostNode)) {
-    is_replaced_with(Hello::SHARES_LOGS, reason, act);
+fn check_replacement(reason: DismissReason, act: impl FnOnce(&mut FalseHeir, &HostNode)) {
+    check_replacement_with(Hello::SHARES_LOGS, reason, act);
 }
 
-/// Like [`is_replaced`], with those features of the false heir.
-fn is_replaced_with(
+/// Like [`check_replacement`], with those features of the false heir.
+fn check_replacement_with(
     features: u32,
     reason: DismissReason,
     act: impl FnOnce(&mut FalseHeir, &HostNode),
@@ -127,17 +127,15 @@ fn is_replaced_with(
         heir_patience,
         ..CONFIG
     });
-    let number = family.leader.new_vmid(crate::family::long()).unwrap().get();
+    let number = family.leader.new_vmid(long()).unwrap().get();
     let mut heir = FalseHeir::join(&family, number, features);
     let member = family.member(CONFIG);
     act(&mut heir, &member);
     assert_eq!(heir.await_dismissal().reason, reason);
+    await_heir_of(&family.leader, &member);
     let expected = Some(member.identity().vmid);
-    wait_until("the member becomes heir", || {
-        family.leader.named_heir() == expected
-    });
     // The new heir keeps that place though the other is still there.
-    member.take_id(crate::family::long()).unwrap();
+    member.take_id(long()).unwrap();
     wait_until("the heir has all", || {
         member.tables_state() == family.leader.tables_state()
     });
@@ -165,34 +163,34 @@ fn read_to_end(log: &HostStream) {
 }
 
 #[test]
-fn an_heir_that_lies_about_its_state_is_dismissed_and_another_one_is_named() {
-    is_replaced(DismissReason::Differs, |heir, _| {
+fn an_heir_whose_state_has_another_digest_is_dismissed_and_another_one_is_named() {
+    check_replacement(DismissReason::Differs, |heir, _| {
         heir.read_state();
         // The false heir does not know the number of the operation, so it tries all.
         for op in 0..200 {
-            let lie = Message::HeirReady(HeirReady { op, digest: 2 });
-            heir.peer.to.write_all(&bytes_of(0, &lie)).unwrap();
+            let false_digest = Message::HeirReady(HeirReady { op, digest: 2 });
+            heir.peer.to.write_all(&bytes_of(0, &false_digest)).unwrap();
         }
     });
 }
 
 #[test]
 fn an_heir_whose_log_is_cut_is_dismissed_and_another_one_is_named() {
-    is_replaced(DismissReason::Broken, |heir, member| {
+    check_replacement(DismissReason::Broken, |heir, member| {
         heir.log = None;
         // The leader notices it with its next operation.
-        member.new_vmid(crate::family::long()).unwrap();
+        member.new_vmid(long()).unwrap();
     });
 }
 
 #[test]
 fn an_heir_of_a_platform_without_shared_memory_gets_the_log_through_the_stream() {
-    is_replaced_with(0, DismissReason::Slow, |heir, _| heir.read_state());
+    check_replacement_with(0, DismissReason::Slow, |heir, _| heir.read_state());
 }
 
 #[test]
 fn an_heir_that_confirms_nothing_is_dismissed_and_another_one_is_named() {
-    is_replaced(DismissReason::Slow, |heir, _| heir.read_state());
+    check_replacement(DismissReason::Slow, |heir, _| heir.read_state());
 }
 
 #[test]
@@ -201,7 +199,7 @@ fn a_process_that_is_not_named_as_the_heir_yet_delays_no_call_for_long() {
         heir_patience: LONG,
         ..CONFIG
     });
-    let number = family.leader.new_vmid(crate::family::long()).unwrap().get();
+    let number = family.leader.new_vmid(long()).unwrap().get();
     let mut heir = FalseHeir::join(&family, number, 0);
     let member = family.process(Config::DEFAULT);
     heir.read_state();
@@ -219,7 +217,7 @@ fn a_process_that_is_not_named_as_the_heir_yet_delays_no_call_for_long() {
             path: &path,
         };
         let start = Instant::now();
-        member.set_lock(&lock, crate::family::long()).unwrap();
+        member.set_lock(&lock, long()).unwrap();
         start.elapsed()
     });
     let slowest = slowest.max().unwrap();
@@ -296,7 +294,7 @@ fn rejoin_of_a_process_that_was_no_member_of_the_previous_leader_is_answered_wit
 }
 
 #[test]
-fn a_log_that_somebody_else_writes_in_the_leaders_name_is_refused() {
+fn a_log_that_another_process_writes_in_the_leaders_name_is_refused() {
     let family = Family::new();
     let heir = family.member(CONFIG);
     let expected = Some(heir.identity().vmid);
@@ -314,7 +312,7 @@ fn a_log_that_somebody_else_writes_in_the_leaders_name_is_refused() {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         other => panic!("{other:?}"),
     }
-    heir.take_id(crate::family::long()).unwrap();
+    heir.take_id(long()).unwrap();
     wait_until("the heir has all", || {
         heir.tables_state() == family.leader.tables_state()
     });
@@ -351,10 +349,10 @@ fn members_are_notified_of_the_heir_and_of_its_dismissal() {
     assert_eq!(named.heirs[0], first.identity().vmid.get());
     let second = family.member(CONFIG);
     drop(first);
-    let off = next_list();
-    assert!(off.config > named.config && off.heirs[0] == 0, "{off:?}");
+    let dismissed = next_list();
+    assert!(dismissed.config > named.config && dismissed.heirs[0] == 0, "{dismissed:?}");
     let next = next_list();
-    assert!(next.config > off.config, "{next:?}");
+    assert!(next.config > dismissed.config, "{next:?}");
     assert_eq!(next.heirs[0], second.identity().vmid.get());
 }
 

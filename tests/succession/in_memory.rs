@@ -1,4 +1,4 @@
-//! Families in memory, in one thread: a process moves only when the test says so, so a leader can end at a certain moment.
+//! Families in memory, in one thread: a process runs only when the test polls it, so a leader can end at a certain moment.
 
 use std::cell::{Cell, RefCell};
 use std::pin::{Pin, pin};
@@ -12,20 +12,21 @@ use libos_ipc::{Config, Identity, Node, Vmid, forward_pal};
 
 use crate::family::{CONFIG, long, vmid};
 
+/// The capacities of the network in memory: processes, streams, and the bytes of a stream.
 const NODES: usize = 4;
 const PIPES: usize = 24;
 const BYTES: usize = 4 << 10;
 type Net = Network<NODES, PIPES, BYTES>;
 type Inner = Loopback<'static, NODES, PIPES, BYTES>;
-pub(crate) type Process = Node<'static, Late>;
+pub(crate) type Process = Node<'static, LatePal>;
 
 thread_local! {
     /// The process for which bytes are under way, and arrive later.
-    static WAITING: Cell<Option<Vmid>> = const { Cell::new(None) };
+    static DELAYED: Cell<Option<Vmid>> = const { Cell::new(None) };
     /// The action of a test during a call of the platform.
     static ACTION: RefCell<Option<(PalCall, Vmid, Action)>> = const { RefCell::new(None) };
     /// The action of a test when this thread waits for another one.
-    static WAITS: RefCell<Option<Action>> = const { RefCell::new(None) };
+    static WAIT_ACTION: RefCell<Option<Action>> = const { RefCell::new(None) };
 }
 
 type Action = Box<dyn FnOnce()>;
@@ -45,9 +46,10 @@ pub(crate) fn during(call: PalCall, process: Vmid, action: impl FnOnce() + 'stat
 
 /// When this thread next waits until another one has unlocked something, `action` is called.
 pub(crate) fn when_this_thread_waits(action: impl FnOnce() + 'static) {
-    WAITS.set(Some(Box::new(action)));
+    WAIT_ACTION.set(Some(Box::new(action)));
 }
 
+/// Does the action of the test for that call of that process, if there is one.
 fn act(call: PalCall, process: Vmid) {
     let is_due = |next: &mut (PalCall, Vmid, Action)| (next.0, next.1) == (call, process);
     if let Some((.., action)) = ACTION.with_borrow_mut(|next| next.take_if(is_due)) {
@@ -56,7 +58,7 @@ fn act(call: PalCall, process: Vmid) {
 }
 
 /// A platform on which bytes arrive late, if the test says so.
-pub(crate) struct Late {
+pub(crate) struct LatePal {
     inner: Inner,
     own: Vmid,
 }
@@ -68,7 +70,7 @@ pub(crate) struct LateStream {
 
 impl Stream for LateStream {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        if WAITING.get() == Some(self.own) {
+        if DELAYED.get() == Some(self.own) {
             return Err(StreamError::WouldBlock);
         }
         act(PalCall::Read, self.own);
@@ -90,21 +92,21 @@ impl Drop for LateStream {
     }
 }
 
-impl Late {
+impl LatePal {
     fn stream(&self, inner: <Inner as Pal>::Stream) -> LateStream {
         let own = self.own;
         LateStream { inner, own }
     }
 }
 
-impl Pal for Late {
+impl Pal for LatePal {
     type Stream = LateStream;
     type Event = <Inner as Pal>::Event;
     const SUPPORTS_CALLER_READ: bool = false;
     const MAY_BE_SECURE: bool = false;
 
     fn contended(attempts: u32) {
-        if let Some(action) = WAITS.take() {
+        if let Some(action) = WAIT_ACTION.take() {
             action();
         }
         // A leader tries ten thousand times to write its log while the clock stands still. Few tests have another
@@ -128,12 +130,13 @@ impl Pal for Late {
     }
 }
 
-/// Processes that move together.
+/// Processes that one thread polls.
 pub(crate) struct Family {
-    pub(crate) net: &'static Net,
+    pub(crate) network: &'static Net,
     pub(crate) nodes: Vec<Rc<Process>>,
 }
 
+/// Makes the node of a process.
 fn start(net: &'static Net, identity: Identity, config: Config) -> Process {
     let config = Config {
         spin: Duration::ZERO,
@@ -145,9 +148,10 @@ fn start(net: &'static Net, identity: Identity, config: Config) -> Process {
     let memory = Box::leak(Box::new_uninit_slice(bytes));
     let own = identity.vmid;
     let inner = net.join(own).unwrap();
-    Node::new(Late { inner, own }, identity, config, memory).unwrap()
+    Node::new(LatePal { inner, own }, identity, config, memory).unwrap()
 }
 
+/// Polls a future once. None if it is not ready.
 pub(crate) fn poll<T>(future: &mut Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
     let mut context = Context::from_waker(Waker::noop());
     match future.as_mut().poll(&mut context) {
@@ -157,7 +161,7 @@ pub(crate) fn poll<T>(future: &mut Pin<&mut (impl Future<Output = T> + ?Sized)>)
 }
 
 impl Family {
-    /// Returns the leader, which has joined.
+    /// Makes a family with a leader, which has joined.
     pub(crate) fn new() -> Family {
         Family::with(CONFIG)
     }
@@ -165,12 +169,16 @@ impl Family {
     pub(crate) fn with(config: Config) -> Family {
         let net: &'static Net = Box::leak(Box::new(Net::new()));
         let nodes = vec![Rc::new(start(net, Identity::LEADER, config))];
-        let family = Family { net, nodes };
+        let family = Family {
+            network: net,
+            nodes,
+        };
         let leader = family.node(1);
         family.run(leader.join_async(long())).unwrap();
         family
     }
 
+    /// Returns the process with that VMID.
     pub(crate) fn node(&self, number: u32) -> Rc<Process> {
         let mut nodes = self.nodes.iter();
         let node = nodes.find(|node| node.identity().vmid == vmid(number));
@@ -178,34 +186,36 @@ impl Family {
     }
 
     /// Starts a child of that process, which has not joined.
-    pub(crate) fn starting(&mut self, parent: &Process, config: Config) -> Rc<Process> {
+    pub(crate) fn start_child(&mut self, parent: &Process, config: Config) -> Rc<Process> {
         let identity = self.run(parent.start_child_async(long())).unwrap();
-        let child = Rc::new(start(self.net, identity, config));
+        let child = Rc::new(start(self.network, identity, config));
         self.nodes.push(Rc::clone(&child));
         child
     }
 
     /// Starts a child of that process, which has joined.
     pub(crate) fn child(&mut self, parent: &Process, config: Config) -> Rc<Process> {
-        let child = self.starting(parent, config);
+        let child = self.start_child(parent, config);
         self.run(child.join_async(long())).unwrap();
         child
     }
 
-    pub(crate) fn settle(&self) {
+    /// Polls each process once, and advances the time by 100 µs.
+    pub(crate) fn poll_all(&self) {
         for node in &self.nodes {
             node.poll_once();
         }
-        self.net.advance(Duration::from_micros(100));
+        self.network.advance(Duration::from_micros(100));
     }
 
+    /// Polls the future and the processes until the future is ready.
     pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         for _ in 0..20_000 {
             if let Some(result) = poll(&mut future) {
                 return result;
             }
-            self.settle();
+            self.poll_all();
         }
         let waits = |node: &Rc<Process>| {
             let calls = node.pending_calls().map(|call| call.to_string());
@@ -217,13 +227,14 @@ impl Family {
 
     /// Bytes that are written to that process from now on arrive only when this is called with none.
     pub(crate) fn delay(process: Option<&Process>) {
-        WAITING.set(process.map(|process| process.identity().vmid));
+        DELAYED.set(process.map(|process| process.identity().vmid));
     }
 
-    pub(crate) fn pass(&self, span: Duration) {
-        let until = self.net.now() + span;
-        while self.net.now() < until {
-            self.settle();
+    /// Polls the processes until that time has passed.
+    pub(crate) fn advance(&self, span: Duration) {
+        let until = self.network.now() + span;
+        while self.network.now() < until {
+            self.poll_all();
         }
     }
 
@@ -238,14 +249,14 @@ impl Family {
         for _ in 0..20_000 {
             if leader.named_heir() == expected {
                 // The heir learns of that, and so do the members.
-                return (0..100).for_each(|_| self.settle());
+                return (0..100).for_each(|_| self.poll_all());
             }
-            self.settle();
+            self.poll_all();
         }
         panic!("{expected:?} is not the heir");
     }
 
-    /// Ends the leader, without a word to the others.
+    /// Ends the first of the processes, the leader, which sends nothing more.
     pub(crate) fn end_leader(&mut self) {
         drop(self.nodes.remove(0));
     }

@@ -3,10 +3,10 @@
 use libos_ipc::host::HostNode;
 use libos_ipc::{Error, Identity};
 
-use crate::family::{CONFIG, Family, await_heir_of, ends, long, vmid, wait_until};
+use crate::family::{CONFIG, Family, await_heir_of, end, long, vmid, wait_until};
 
-/// Joins as that process. Returns the node, which is a member of the family of that leader.
-fn joins(family: &std::path::Path, child: Identity, leader: &HostNode) -> HostNode {
+/// Joins as that process, and checks that it follows that leader. Returns the node, which is a member of the family of that leader.
+fn join_leader(family: &std::path::Path, child: Identity, leader: &HostNode) -> HostNode {
     let node = HostNode::start(family, child, CONFIG).unwrap();
     let pid = node.join(long()).unwrap();
     assert_eq!(Some(pid), child.pid);
@@ -28,7 +28,7 @@ fn child_of_a_member_joins_the_successor_of_the_leader_with_which_it_was_started
         leader, base, _dir, ..
     } = family;
     drop(leader);
-    joins(&base, child, &heir);
+    join_leader(&base, child, &heir);
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn child_of_the_dead_leader_joins_its_heir() {
         leader, base, _dir, ..
     } = family;
     drop(leader);
-    joins(&base, read, &heir);
+    join_leader(&base, read, &heir);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn child_joins_after_two_successions_that_its_parent_has_seen() {
         .into_iter()
         .find(|node| Some(node.identity().vmid) == next)
         .unwrap();
-    joins(&base, child, next);
+    join_leader(&base, child, next);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn process_that_joins_while_its_leader_dies_joins_the_successor() {
                 node.join(long()).unwrap();
                 node
             });
-            // Sooner or later in its course.
+            // The leader dies at another step of the join in each round.
             for _ in 0..round * 20 {
                 std::thread::yield_now();
             }
@@ -97,7 +97,7 @@ fn process_that_joins_while_its_leader_dies_joins_the_successor() {
 }
 
 #[test]
-fn process_that_nobody_can_advise_gets_an_error() {
+fn process_whose_leader_and_parent_are_gone_fails_to_join() {
     let family = Family::new();
     let child = family.leader.start_child(long()).unwrap();
     let Family {
@@ -118,6 +118,6 @@ fn child_whose_leader_leaves_before_it_runs_joins_the_next_one_while_the_old_nod
     let heir = family.process(CONFIG);
     await_heir_of(&family.leader, &heir);
     let identity = heir.start_child(long()).unwrap();
-    assert!(ends(&family.leader));
-    joins(&family.base, identity, &heir);
+    assert!(end(&family.leader));
+    join_leader(&family.base, identity, &heir);
 }

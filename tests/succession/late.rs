@@ -67,10 +67,10 @@ fn member_that_gets_the_last_bytes_of_a_dead_leader_late_reads_them_before_it_fo
     for read in &mut reads {
         assert_eq!(poll(&mut read.as_mut()), None, "the leader has not sent it");
     }
-    (0..100).for_each(|_| family.settle());
+    (0..100).for_each(|_| family.poll_all());
     family.end_leader();
     // More than its successor keeps for the member is under way.
-    family.pass(Duration::from_secs(2));
+    family.advance(Duration::from_secs(2));
     Family::delay(None);
     for read in reads {
         assert!(family.run(read) == Ok(VALUE));
@@ -102,7 +102,7 @@ fn member_that_is_stopped_while_two_leaders_die_gets_an_answer_of_the_one_betwee
     let wanted = lock(&member, LockKind::Write);
     let mut waits = Box::pin(member.set_lock_async(&wanted, long()));
     assert_eq!(poll(&mut waits.as_mut()), None);
-    (0..100).for_each(|_| family.settle());
+    (0..100).for_each(|_| family.poll_all());
     let place = family
         .nodes
         .iter()
@@ -117,7 +117,7 @@ fn member_that_is_stopped_while_two_leaders_die_gets_an_answer_of_the_one_betwee
     family.await_heir_of(&heir, &next);
     drop(heir);
     family.end_leader();
-    family.pass(Duration::from_millis(100));
+    family.advance(Duration::from_millis(100));
     family.nodes.push(stopped);
     assert_eq!(family.run(waits), Ok(()));
     assert_eq!(member.leader(), next.identity().vmid);
@@ -134,7 +134,7 @@ fn call_to_the_process_of_a_leader_that_is_just_ending_finds_no_such_process() {
     drop(leader);
     Family::delay(Some(&member));
     family.end_leader();
-    (0..10).for_each(|_| family.settle());
+    (0..10).for_each(|_| family.poll_all());
     let pid = pid.get();
     let code = MetaCode::Credentials;
     let asked = member.request(Vmid::LEADER, &Message::PidGetMeta { pid, code });
@@ -164,15 +164,16 @@ fn leader_sleeps_while_a_member_does_not_take_the_list_of_heirs() {
     drop(stopped);
 }
 
-/// A member is stopped, its stream is full, and more waits in the queue for it. Then the leader gets an heir, and ends.
-fn member_follows_that_was_stopped_before_there_was_an_heir(leaves: bool) {
+/// A member is stopped, its stream is full, and more waits in the queue for it. Then the leader gets an heir, and leaves or
+/// dies. Checks that the member follows the heir.
+fn check_member_stopped_before_there_was_an_heir(leaves: bool) {
     let (mut family, member, mut reads) = with_reads_of(100..112);
     let leader = family.node(1);
     let stopped = family.nodes.pop();
     for read in &mut reads {
         assert_eq!(poll(&mut read.as_mut()), None, "the leader has not sent it");
     }
-    (0..100).for_each(|_| family.settle());
+    (0..100).for_each(|_| family.poll_all());
     let heir = family.child(&leader, SHORT_QUEUES);
     family.await_heir(&heir);
     if leaves {
@@ -182,7 +183,7 @@ fn member_follows_that_was_stopped_before_there_was_an_heir(leaves: bool) {
     }
     drop(leader);
     family.end_leader();
-    family.pass(Duration::from_millis(10));
+    family.advance(Duration::from_millis(10));
     family.nodes.extend(stopped);
     for read in reads {
         assert!(family.run(read) == Ok(VALUE));
@@ -192,12 +193,12 @@ fn member_follows_that_was_stopped_before_there_was_an_heir(leaves: bool) {
 
 #[test]
 fn member_with_a_full_stream_follows_when_a_leader_dies_that_got_its_heir_meanwhile() {
-    member_follows_that_was_stopped_before_there_was_an_heir(false);
+    check_member_stopped_before_there_was_an_heir(false);
 }
 
 #[test]
 fn member_with_a_full_stream_follows_when_a_leader_leaves_that_got_its_heir_meanwhile() {
-    member_follows_that_was_stopped_before_there_was_an_heir(true);
+    check_member_stopped_before_there_was_an_heir(true);
 }
 
 #[test]
@@ -206,7 +207,7 @@ fn process_that_gets_the_first_stream_of_its_leader_after_the_end_of_that_follow
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
     family.await_heir(&heir);
-    let child = family.starting(&heir, FOLLOWER);
+    let child = family.start_child(&heir, FOLLOWER);
     let vmid = child.identity().vmid;
     family
         .run(heir.give_open_file_async(vmid, 7, long()))
@@ -214,10 +215,10 @@ fn process_that_gets_the_first_stream_of_its_leader_after_the_end_of_that_follow
     Family::delay(Some(&child));
     let mut joins = pin!(child.join_async(long()));
     assert_eq!(poll(&mut joins), None, "it waits for the leader");
-    (0..10).for_each(|_| family.settle());
+    (0..10).for_each(|_| family.poll_all());
     drop(leader);
     family.end_leader();
-    (0..10).for_each(|_| family.settle());
+    (0..10).for_each(|_| family.poll_all());
     Family::delay(None);
     family.run(joins).unwrap();
     assert_eq!(child.leader(), heir.identity().vmid);
@@ -228,11 +229,11 @@ fn process_that_gets_the_first_stream_of_its_leader_after_the_end_of_that_follow
 fn process_that_gets_the_first_stream_of_its_leader_late_is_no_heir_before() {
     let mut family = Family::new();
     let leader = family.node(1);
-    let child = family.starting(&leader, CONFIG);
+    let child = family.start_child(&leader, CONFIG);
     Family::delay(Some(&child));
     let mut joins = pin!(child.join_async(long()));
     assert_eq!(poll(&mut joins), None, "it waits for the leader");
-    family.pass(Duration::from_secs(4));
+    family.advance(Duration::from_secs(4));
     Family::delay(None);
     family.run(joins).unwrap();
     family.await_heir(&child);
@@ -244,12 +245,12 @@ fn process_that_its_leader_took_for_dead_before_it_joined_is_no_member_of_the_ne
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
     family.await_heir(&heir);
-    let child = family.starting(&heir, FOLLOWER);
+    let child = family.start_child(&heir, FOLLOWER);
     Family::delay(Some(&child));
     let mut joins = pin!(child.join_async(long()));
     assert_eq!(poll(&mut joins), None, "it waits for the leader");
     // The child closes the stream of the leader, which has not sent its VMID on it.
-    family.pass(CONFIG.connect_limit);
+    family.advance(CONFIG.connect_limit);
     let exit = family.run(heir.wait_child_async(ChildSelector::Any, long()));
     let exit = exit.unwrap();
     assert_eq!(exit.signal, 30);
@@ -286,7 +287,7 @@ fn unlock_of_a_dropped_request_is_not_taken_for_answered_by_the_answer_to_the_re
     let wanted = lock(&member);
     let mut waits = Box::pin(member.set_lock_async(&wanted, long()));
     assert_eq!(poll(&mut waits.as_mut()), None);
-    (0..10).for_each(|_| family.settle());
+    (0..10).for_each(|_| family.poll_all());
     // The lock was granted. The leader ends before it reads the unlock, and its successor sends the answer once
     // more.
     drop(waits);
@@ -297,7 +298,7 @@ fn unlock_of_a_dropped_request_is_not_taken_for_answered_by_the_answer_to_the_re
         for _ in 0..10 {
             heir.poll_once();
         }
-        family.settle();
+        family.poll_all();
     }
     let wanted = lock(&other);
     family.run(other.set_lock_async(&wanted, long())).unwrap();

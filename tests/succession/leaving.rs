@@ -6,14 +6,14 @@ use std::time::Instant;
 use libos_ipc::host::HostNode;
 use libos_ipc::{Error, Exit, Target, Vmid};
 
-use crate::family::{CONFIG, FOLLOWER, Family, LONG, await_heir_of, ends, long, wait_until};
+use crate::family::{CONFIG, FOLLOWER, Family, LONG, await_heir_of, end, long, wait_until};
 
 #[test]
 fn shut_down_of_a_leader_that_has_handed_the_family_over_finds_that_all_is_sent() {
     let family = Family::new();
     let heir = family.process(CONFIG);
     await_heir_of(&family.leader, &heir);
-    assert!(ends(&family.leader));
+    assert!(end(&family.leader));
     heir.take_id(long()).unwrap();
 }
 
@@ -28,7 +28,7 @@ fn family_goes_on_when_all_processes_that_may_lead_leave_one_after_another_at_on
             let ended = [&family.leader]
                 .into_iter()
                 .chain(&candidates)
-                .map(|node| scope.spawn(|| ends(node)))
+                .map(|node| scope.spawn(|| end(node)))
                 .collect::<Vec<_>>();
             for ended in ended {
                 assert!(ended.join().unwrap());
@@ -61,11 +61,11 @@ fn leader_without_an_heir_does_not_wait_for_a_process_that_had_left_before_it_le
     child.join(long()).unwrap();
     await_heir_of(&family.leader, &child);
     parent.exit(Exit::default(), long()).unwrap();
-    assert!(ends(&family.leader));
+    assert!(end(&family.leader));
     wait_until("the child leads", || {
         child.leader() == child.identity().vmid
     });
-    assert!(ends(&child));
+    assert!(end(&child));
     wait_until("the parent sees that", || {
         parent.statistics().pools.peers.now == 0
     });
@@ -101,11 +101,11 @@ fn leader_that_begins_to_lead_and_leaves_at_once_hands_over() {
     await_heir_of(&family.leader, &first);
     let begin = Instant::now();
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| ends(&first));
-        assert!(ends(&family.leader));
+        let first = scope.spawn(|| end(&first));
+        assert!(end(&family.leader));
         assert!(first.join().unwrap());
     });
-    // Nobody waits until it has waited long enough for another leader.
+    // No process waits for another leader up to its limit.
     let took = begin.elapsed();
     assert!(took < CONFIG.succession_limit * 4 / 5, "{took:?}");
     second.take_id(long()).unwrap();
@@ -113,7 +113,7 @@ fn leader_that_begins_to_lead_and_leaves_at_once_hands_over() {
 }
 
 /// Takes and releases IDs and VMIDs until the end. Each of them is new.
-fn asks_all_the_time(node: &HostNode, is_over: &AtomicBool) -> Vec<Vmid> {
+fn request_until(node: &HostNode, is_over: &AtomicBool) -> Vec<Vmid> {
     let mut given = Vec::new();
     while !is_over.load(Ordering::Relaxed) {
         match node.new_vmid(long()) {
@@ -139,11 +139,11 @@ fn answer_of_a_leader_that_leaves_is_known_to_its_heir_however_close_to_its_end_
         std::thread::scope(|scope| {
             let askers = members[2..]
                 .iter()
-                .map(|node| scope.spawn(|| asks_all_the_time(node, &is_over)))
+                .map(|node| scope.spawn(|| request_until(node, &is_over)))
                 .collect::<Vec<_>>();
-            assert!(ends(&family.leader));
+            assert!(end(&family.leader));
             await_heir_of(first, second);
-            assert!(ends(first));
+            assert!(end(first));
             wait_until("the second one leads", || {
                 members[3].leader() == second.identity().vmid
             });
@@ -172,7 +172,7 @@ fn process_that_only_answers_signals_follows_the_heir_however_many_they_were() {
             silent.statistics().frames_out >= before + count
         });
     }
-    assert!(ends(&family.leader));
+    assert!(end(&family.leader));
     silent.take_id(long()).unwrap();
     assert_eq!(silent.leader(), heir.identity().vmid);
     assert_eq!(silent.statistics().broken_invariants, 0);

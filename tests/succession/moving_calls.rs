@@ -6,7 +6,7 @@ use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 use libos_ipc::{ChildSelector, Exit, SyncState, Target};
 
-use crate::family::{CONFIG, FOLLOWER, Family, LONG, ends, long, wait_until};
+use crate::family::{CONFIG, FOLLOWER, Family, LONG, end, long, wait_until};
 
 fn lock(node: &HostNode, family: LockFamily, kind: LockKind) -> FileLock<'static> {
     FileLock {
@@ -22,7 +22,7 @@ fn lock(node: &HostNode, family: LockFamily, kind: LockKind) -> FileLock<'static
 }
 
 /// Makes one of the calls that need a leader.
-fn calls(base: &std::path::Path, node: &HostNode, number: u64) {
+fn make_call(base: &std::path::Path, node: &HostNode, number: u64) {
     match number % 8 {
         0 => {
             let id = node.take_id(long()).expect("an ID");
@@ -42,7 +42,7 @@ fn calls(base: &std::path::Path, node: &HostNode, number: u64) {
             node.close_open_file(read.handle, long()).expect("a close");
         }
         3 => {
-            // With 0 it is only checked that somebody is there.
+            // Signal 0 only checks that there is another process.
             node.kill(Target::All, 0, long()).expect("a signal");
         }
         4 => {
@@ -90,7 +90,7 @@ fn calls_succeed_while_all_processes_that_may_lead_leave_one_after_another() {
                 let (base, have_left) = (&family.base, &have_left);
                 scope.spawn(move || {
                     for number in first.. {
-                        calls(base, node, number);
+                        make_call(base, node, number);
                         if have_left.load(Ordering::Relaxed) {
                             break;
                         }
@@ -100,7 +100,7 @@ fn calls_succeed_while_all_processes_that_may_lead_leave_one_after_another() {
             let ended = [&family.leader]
                 .into_iter()
                 .chain(&candidates)
-                .map(|node| scope.spawn(|| ends(node)))
+                .map(|node| scope.spawn(|| end(node)))
                 .collect::<Vec<_>>();
             let all = ended
                 .into_iter()

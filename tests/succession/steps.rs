@@ -1,4 +1,4 @@
-//! Moments of a succession, in families that move only when the test says so.
+//! Moments of a succession, in families whose processes run only when the test polls them.
 
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
@@ -58,7 +58,7 @@ fn process_whose_leader_leaves_before_it_has_taken_its_hello_joins_the_next_lead
     let mut family = Family::new();
     let leader = family.node(1);
     let heir = family.child(&leader, CONFIG);
-    let child = family.starting(&heir, FOLLOWER);
+    let child = family.start_child(&heir, FOLLOWER);
     family.run(child.owner_of_async(1, long())).unwrap();
     family.await_heir(&heir);
     let exit = leader.exit_async(Exit::default(), long());
@@ -74,7 +74,7 @@ fn process_whose_leader_leaves_before_it_has_taken_its_hello_joins_the_next_lead
     family
         .run(heir.kill_async(Target::All, 40, long()))
         .unwrap();
-    (0..100).for_each(|_| family.settle());
+    (0..100).for_each(|_| family.poll_all());
     assert_eq!(heir.statistics().pools.queued_signals.now, 0);
 }
 
@@ -115,7 +115,7 @@ type Waiting = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 /// The time limit of the lock below.
 const LIMIT: Duration = Duration::from_millis(1);
 
-/// An heir waits for a lock that another process has, its leader ends, and the time of the wait is over. `act` is called
+/// An heir waits for a lock that another process has, its leader end, and the time of the wait is over. `act` is called
 /// while the heir begins to lead, before it requests the lock of itself.
 fn with_a_lock_that_is_to_be_requested(
     act: impl FnOnce(Waiting) + 'static,
@@ -146,9 +146,9 @@ fn with_a_lock_that_is_to_be_requested(
     let mut waits: Waiting = Box::pin(heir.set_lock_async(wanted, Wait::at_most(LIMIT)));
     assert_eq!(poll(&mut waits.as_mut()), None);
     family.end_leader();
-    family.net.advance(LIMIT * 2);
+    family.network.advance(LIMIT * 2);
     ACTION.set(Some(Box::new(move || act(waits))));
-    (0..100).for_each(|_| family.settle());
+    (0..100).for_each(|_| family.poll_all());
     assert!(ACTION.take().is_none(), "it is not woken");
     family.run(asks).unwrap();
     (family, heir)
@@ -317,7 +317,7 @@ fn run_when_woken<T>(family: &Family, future: impl Future<Output = T>) -> Option
     (0..20_000).find_map(|_| {
         let is_woken = flag.0.swap(false, Ordering::SeqCst);
         let polled = is_woken.then(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
-        family.settle();
+        family.poll_all();
         match polled {
             Some(Poll::Ready(result)) => Some(result),
             _ => None,
@@ -333,7 +333,7 @@ fn leader_that_leaves_is_woken_when_another_heir_can_lead() {
     family.await_heir(&heir);
     let exit = leader.exit_async(Exit::default(), long());
     family.run(exit).unwrap();
-    (0..100).for_each(|_| family.settle());
+    (0..100).for_each(|_| family.poll_all());
     let exit = heir.exit_async(Exit::default(), long());
     family.run(exit).unwrap();
     let leaves = leader.leave_async(Wait::FOREVER);

@@ -33,7 +33,7 @@ fn lock_of(node: &Process, kind: LockKind) -> FileLock<'static> {
 
 /// What a thread of the leader does while another one dismisses the heir.
 #[derive(Debug, PartialEq)]
-enum Other {
+enum OtherThread {
     Waits,
     GoesOn,
 }
@@ -48,15 +48,15 @@ fn call_of_a_leader_waits_until_the_heir_that_another_thread_dismisses_can_not_l
     let now_seen = Rc::clone(&seen);
     // The heir does not know yet that it is dismissed, and may lead if this process dies now.
     during(PalCall::RevokeLog, leader.identity().vmid, move || {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let other = thread::spawn(move || {
-            let goes_on = tell.clone();
-            when_this_thread_waits(move || tell.send(Other::Waits).unwrap());
+            let goes_on = sender.clone();
+            when_this_thread_waits(move || sender.send(OtherThread::Waits).unwrap());
             leader.new_vmid(long()).unwrap();
-            goes_on.send(Other::GoesOn).unwrap();
+            goes_on.send(OtherThread::GoesOn).unwrap();
         });
-        let first = told.recv().unwrap();
-        now_seen.set(Some((first, told, other)));
+        let first = receiver.recv().unwrap();
+        now_seen.set(Some((first, receiver, other)));
     });
     // It reads nothing, until the log is full and its time is over.
     while leader.statistics().succession.lag_ops == 0 {
@@ -64,11 +64,11 @@ fn call_of_a_leader_waits_until_the_heir_that_another_thread_dismisses_can_not_l
     }
     for _ in 0..10_000 {
         leader.poll_once();
-        family.net.advance(Duration::from_millis(1));
+        family.network.advance(Duration::from_millis(1));
     }
-    let (first, told, other) = seen.take().expect("the heir is dismissed");
-    assert_eq!(first, Other::Waits);
-    assert_eq!(told.recv(), Ok(Other::GoesOn));
+    let (first, receiver, other) = seen.take().expect("the heir is dismissed");
+    assert_eq!(first, OtherThread::Waits);
+    assert_eq!(receiver.recv(), Ok(OtherThread::GoesOn));
     other.join().unwrap();
 }
 
@@ -95,7 +95,7 @@ fn lock_whose_future_is_dropped_while_the_end_of_the_leader_is_noticed_is_cancel
         });
     });
     family.end_leader();
-    (0..100).for_each(|_| family.settle());
+    (0..100).for_each(|_| family.poll_all());
     assert!(is_dropped.get());
     assert_eq!(heir.leader(), vmid);
     assert_eq!(heir.statistics().pools.waiters.now, 0);
