@@ -26,17 +26,17 @@ fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
 
-/// A family whose leader is played by the test.
-struct Stage {
+/// The directory of a family, whose leader and peers the test makes.
+struct TestFamily {
     _directory: TempDir,
     base: PathBuf,
 }
 
-impl Stage {
-    fn new() -> Stage {
+impl TestFamily {
+    fn new() -> TestFamily {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
-        Stage {
+        TestFamily {
             _directory: directory,
             base,
         }
@@ -51,22 +51,22 @@ impl Stage {
         HostNode::start(&self.base, Identity::LEADER, Config::DEFAULT).unwrap()
     }
 
-    fn bare(&self, number: u32) -> Bare {
-        Bare::listen(&self.base, number)
+    fn raw_peer(&self, number: u32) -> RawPeer {
+        RawPeer::listen(&self.base, number)
     }
 }
 
 /// A peer that consists of sockets only.
-struct Bare {
+struct RawPeer {
     base: PathBuf,
     number: u32,
     listener: UnixListener,
 }
 
-impl Bare {
-    fn listen(base: &Path, number: u32) -> Bare {
+impl RawPeer {
+    fn listen(base: &Path, number: u32) -> RawPeer {
         let listener = UnixListener::bind(address(base, number)).unwrap();
-        Bare {
+        RawPeer {
             base: base.to_owned(),
             number,
             listener,
@@ -77,8 +77,8 @@ impl Bare {
     fn accept(&self) -> UnixStream {
         let (mut stream, _) = self.listener.accept().unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
-        let mut said = [0; 4];
-        stream.read_exact(&mut said).unwrap();
+        let mut vmid = [0; 4];
+        stream.read_exact(&mut vmid).unwrap();
         stream
     }
 
@@ -91,12 +91,14 @@ impl Bare {
     }
 }
 
+/// Returns the address of a member.
 fn address(base: &Path, number: u32) -> PathBuf {
     let mut path = base.as_os_str().to_owned();
     path.push(format!(".{number}"));
     path.into()
 }
 
+/// Returns the bytes of a frame.
 fn frame(seq: u64, code: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = (17 + payload.len() as u64).to_le_bytes().to_vec();
     bytes.extend(seq.to_le_bytes());
@@ -140,8 +142,8 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[test]
 fn a_time_limit_ends_a_call_and_the_late_answer_is_dropped() {
-    let stage = Stage::new();
-    let leader = stage.bare(1);
+    let stage = TestFamily::new();
+    let leader = stage.raw_peer(1);
     let member = stage.member(2, Config::DEFAULT);
     let limit = Wait::at_most(Duration::from_millis(20));
     assert_eq!(member.owner_of(7, limit), Err(Error::TimedOut));
@@ -169,8 +171,8 @@ fn a_time_limit_ends_a_call_and_the_late_answer_is_dropped() {
 
 #[test]
 fn a_range_that_arrives_after_the_time_limit_is_released() {
-    let stage = Stage::new();
-    let leader = stage.bare(1);
+    let stage = TestFamily::new();
+    let leader = stage.raw_peer(1);
     let member = stage.member(2, Config::DEFAULT);
     let limit = Wait::at_most(Duration::from_millis(20));
     assert_eq!(member.take_id(limit), Err(Error::TimedOut));
@@ -178,7 +180,7 @@ fn a_range_that_arrives_after_the_time_limit_is_released() {
 }
 
 /// Answers the member's request for a range of IDs, and checks that the member releases the range.
-fn assert_late_range_is_released(leader: &Bare, member: &HostNode) {
+fn assert_late_range_is_released(leader: &RawPeer, member: &HostNode) {
     let mut requests = leader.accept();
     let (seq, code, _) = next_frame(&mut requests);
     assert_eq!(code, 3);
@@ -193,8 +195,8 @@ fn assert_late_range_is_released(leader: &Bare, member: &HostNode) {
 
 #[test]
 fn a_range_that_arrives_after_its_request_was_dropped_is_released() {
-    let stage = Stage::new();
-    let leader = stage.bare(1);
+    let stage = TestFamily::new();
+    let leader = stage.raw_peer(1);
     let member = stage.member(2, Config::DEFAULT);
     drop(
         member
@@ -207,7 +209,7 @@ fn a_range_that_arrives_after_its_request_was_dropped_is_released() {
 /// Threads that wait for locks leave waiters for calls that end with an answer.
 #[test]
 fn a_process_whose_threads_wait_for_locks_can_unlock_signal_and_take_an_id() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let capacities = Capacities {
         waiters: 10,
         ..Capacities::DEFAULT
@@ -262,8 +264,8 @@ fn a_process_whose_threads_wait_for_locks_can_unlock_signal_and_take_an_id() {
 
 #[test]
 fn a_request_waits_for_room_with_the_waiter_of_its_answer() {
-    let stage = Stage::new();
-    let leader = stage.bare(1);
+    let stage = TestFamily::new();
+    let leader = stage.raw_peer(1);
     let capacities = Capacities {
         waiters: 1,
         ..Capacities::DEFAULT
@@ -335,8 +337,8 @@ fn lock_that_is_cancelled(
     recall_limit: Duration,
     cases: &[(bool, Option<i32>, Result<(), Error>)],
 ) {
-    let stage = Stage::new();
-    let leader = stage.bare(1);
+    let stage = TestFamily::new();
+    let leader = stage.raw_peer(1);
     let config = Config {
         recall_limit,
         ..Config::DEFAULT
@@ -360,7 +362,7 @@ fn lock_that_is_cancelled(
         path: b"file",
     };
     let soon = Wait::at_most(Duration::from_millis(20));
-    for &(wait, said, becomes) in cases {
+    for &(wait, status, becomes) in cases {
         let lock = lock(wait);
         let start = Instant::now();
         thread::scope(|scope| {
@@ -369,9 +371,9 @@ fn lock_that_is_cancelled(
             assert_eq!(code, 15);
             let (_, code, called_off) = next_frame(&mut requests);
             assert_eq!((code, called_off), (71, seq.to_le_bytes().to_vec()));
-            if let Some(said) = said {
-                let said = i32::to_le_bytes(said);
-                answers.write_all(&frame(seq, 0, &said)).unwrap();
+            if let Some(status) = status {
+                let status = i32::to_le_bytes(status);
+                answers.write_all(&frame(seq, 0, &status)).unwrap();
             } else {
                 assert_eq!(requests.read(&mut [0]).unwrap(), 0, "the connection ends");
                 assert!(start.elapsed() >= recall_limit);
@@ -384,8 +386,8 @@ fn lock_that_is_cancelled(
 
 #[test]
 fn an_interrupt_ends_a_call_wherever_it_waits() {
-    let stage = Stage::new();
-    let leader = stage.bare(1);
+    let stage = TestFamily::new();
+    let leader = stage.raw_peer(1);
     let member = stage.member(
         2,
         Config {
@@ -422,9 +424,9 @@ fn an_interrupt_ends_a_call_wherever_it_waits() {
 
 #[test]
 fn an_answer_before_the_end_is_delivered_and_one_after_is_not() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let member = stage.member(2, Config::DEFAULT);
-    let peer = stage.bare(3);
+    let peer = stage.raw_peer(3);
     thread::scope(|scope| {
         let call = scope.spawn(|| member.ask(vmid(3), &Message::GetIdOwner(1), WAIT));
         let mut requests = peer.accept();
@@ -442,7 +444,7 @@ fn an_answer_before_the_end_is_delivered_and_one_after_is_not() {
         member.statistics().pools.peers.now == 0
     });
     std::fs::remove_file(address(&stage.base, 3)).unwrap();
-    let peer = stage.bare(3);
+    let peer = stage.raw_peer(3);
     thread::scope(|scope| {
         let call = scope.spawn(|| member.ask(vmid(3), &Message::GetIdOwner(1), WAIT));
         let mut requests = peer.accept();
@@ -454,10 +456,10 @@ fn an_answer_before_the_end_is_delivered_and_one_after_is_not() {
 
 #[test]
 fn an_answer_from_another_peer_is_dropped() {
-    let stage = Stage::new();
-    let leader = stage.bare(1);
+    let stage = TestFamily::new();
+    let leader = stage.raw_peer(1);
     let member = stage.member(2, Config::DEFAULT);
-    let liar = stage.bare(3);
+    let liar = stage.raw_peer(3);
     thread::scope(|scope| {
         let call = scope.spawn(|| member.owner_of(1, WAIT));
         let mut requests = leader.accept();
@@ -478,8 +480,8 @@ fn an_answer_from_another_peer_is_dropped() {
 
 #[test]
 fn a_malformed_answer_ends_the_connection() {
-    let stage = Stage::new();
-    let leader = stage.bare(1);
+    let stage = TestFamily::new();
+    let leader = stage.raw_peer(1);
     let member = stage.member(2, Config::DEFAULT);
     thread::scope(|scope| {
         let call = scope.spawn(|| member.owner_of(1, WAIT));
@@ -500,7 +502,7 @@ fn a_malformed_answer_ends_the_connection() {
 
 #[test]
 fn a_request_to_an_address_without_a_listener_fails_at_once() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let leader = stage.leader();
     assert_eq!(
         leader.ask(vmid(9), &Message::GetIdOwner(1), WAIT),
@@ -518,9 +520,9 @@ fn a_request_to_an_address_without_a_listener_fails_at_once() {
 
 #[test]
 fn a_peer_that_does_not_read_fills_its_own_queue_only() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let leader = stage.leader();
-    let silent_peer = stage.bare(2);
+    let silent_peer = stage.raw_peer(2);
     let friend = stage.member(3, Config::DEFAULT);
     friend.take_id(WAIT).unwrap();
     let message = Message::ReleaseIdRange(IdRange { start: 1, end: 1 });
@@ -553,7 +555,7 @@ fn a_peer_that_does_not_read_fills_its_own_queue_only() {
 
 #[test]
 fn a_peer_that_reads_no_answers_does_not_block_other_peers() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let config = Config {
         connect_limit: LONG * 2,
         ..Config::DEFAULT
@@ -583,8 +585,8 @@ fn a_peer_that_reads_no_answers_does_not_block_other_peers() {
 
 #[test]
 fn queued_frames_are_sent_before_shut_down_returns() {
-    let stage = Stage::new();
-    let peer = stage.bare(1);
+    let stage = TestFamily::new();
+    let peer = stage.raw_peer(1);
     let member = stage.member(2, Config::DEFAULT);
     let message = Message::ReleaseIdRange(IdRange { start: 1, end: 1 });
     for _ in 0..100 {
@@ -601,8 +603,8 @@ fn queued_frames_are_sent_before_shut_down_returns() {
 
 #[test]
 fn shutting_down_ends_calls_that_wait() {
-    let stage = Stage::new();
-    let leader = stage.bare(1);
+    let stage = TestFamily::new();
+    let leader = stage.raw_peer(1);
     let member = stage.member(2, Config::DEFAULT);
     let mut answers = leader.connect(2);
     thread::scope(|scope| {
@@ -623,7 +625,7 @@ fn shutting_down_ends_calls_that_wait() {
 
 #[test]
 fn a_single_thread_drives_its_node_itself() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let leader = stage.leader();
     let config = Config {
         driving: Driving::Caller,
@@ -637,7 +639,7 @@ fn a_single_thread_drives_its_node_itself() {
     assert_eq!(node.owner_of(id, WAIT), Ok(Some(vmid(2))));
     assert_eq!(leader.owner_of(id, WAIT), Ok(Some(vmid(2))));
     let limit = Wait::at_most(Duration::from_millis(10));
-    let silent = stage.bare(3);
+    let silent = stage.raw_peer(3);
     assert_eq!(
         node.ask(vmid(3), &Message::GetIdOwner(1), limit),
         Err(Error::TimedOut)
@@ -657,7 +659,7 @@ fn a_single_thread_drives_its_node_itself() {
 
 #[test]
 fn a_leader_without_a_worker_gets_its_own_handle_at_once() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let config = Config {
         driving: Driving::Caller,
         ..Config::DEFAULT
@@ -681,7 +683,7 @@ fn a_leader_without_a_worker_gets_its_own_handle_at_once() {
 
 #[test]
 fn requests_of_many_threads_get_their_own_answers() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let leader = stage.leader();
     let member = stage.member(2, Config::DEFAULT);
     thread::scope(|scope| {
@@ -705,7 +707,7 @@ fn requests_of_many_threads_get_their_own_answers() {
 
 #[test]
 fn the_id_of_an_abandoned_child_is_freed() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let leader = stage.leader();
     let parent = stage.member(2, Config::DEFAULT);
     let child = parent.new_vmid(WAIT).unwrap();
@@ -731,7 +733,7 @@ fn the_id_of_an_abandoned_child_is_freed() {
 /// A C function could do so. The leader's resources stay its own.
 #[test]
 fn the_leader_cannot_be_abandoned() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let leader = stage.leader();
     let id = leader.take_id(WAIT).unwrap();
     let value = leader.share::<u64>(None).unwrap();
@@ -745,7 +747,7 @@ fn the_leader_cannot_be_abandoned() {
 
 #[test]
 fn an_error_of_a_full_table_names_the_table() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let _leader = stage.leader();
     let capacities = Capacities {
         waiters: 0,
@@ -769,7 +771,7 @@ fn an_error_of_a_full_table_names_the_table() {
 
 #[test]
 fn a_call_that_fails_before_it_sends_leaves_no_peer() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let capacities = Capacities {
         reply_buffers: 0,
         ..Capacities::DEFAULT
@@ -805,7 +807,7 @@ fn a_call_that_fails_before_it_sends_leaves_no_peer() {
 
 #[test]
 fn unsent_frames_do_not_keep_the_leader_running() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let leader = stage.leader();
     leader
         .queue(vmid(9), &Message::FileLockClearPid(7), WAIT)
@@ -819,10 +821,10 @@ fn unsent_frames_do_not_keep_the_leader_running() {
 
 #[test]
 fn the_worker_is_woken_only_when_it_has_work() {
-    let stage = Stage::new();
+    let stage = TestFamily::new();
     let leader = stage.leader();
-    let quiet = stage.bare(2);
-    let asks = stage.bare(3);
+    let quiet = stage.raw_peer(2);
+    let asks = stage.raw_peer(3);
     // This is a one-way frame of a kind that causes no answer.
     let mut to_leader = quiet.connect(1);
     to_leader.write_all(&frame(0, 200, &[])).unwrap();

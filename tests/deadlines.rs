@@ -13,13 +13,13 @@ use libos_ipc::{
     Target, Vmid, Wait, forward_pal,
 };
 
-type World = Network<4, 16, 4096>;
+type Net = Network<4, 16, 4096>;
 type Inner<'w> = Loopback<'w, 4, 16, 4096>;
 
 /// The platform of a member whose leader is polled only from time to time. No other process
 /// listens.
 struct Slow<'w> {
-    network: &'w World,
+    network: &'w Net,
     inner: Inner<'w>,
     woken: AtomicBool,
     pause: Duration,
@@ -115,7 +115,7 @@ fn with_node<P: Pal, T>(pal: P, identity: Identity, test: impl FnOnce(&Node<'_, 
 fn with_slow_leader<T>(
     pause: Duration,
     leader: &(dyn Fn() + Sync),
-    network: &World,
+    network: &Net,
     test: impl FnOnce(&Slow<'_>, &Member<'_, '_, '_>) -> T,
 ) -> T {
     let two = Vmid::new(2).unwrap();
@@ -135,9 +135,9 @@ fn with_slow_leader<T>(
 /// The same with a leader of this crate.
 fn with_slow_family<T>(
     pause: Duration,
-    test: impl FnOnce(&World, &Member<'_, '_, '_>, &Node<'_, Inner<'_>>) -> T,
+    test: impl FnOnce(&Net, &Member<'_, '_, '_>, &Node<'_, Inner<'_>>) -> T,
 ) -> T {
-    let network = Box::new(World::new());
+    let network = Box::new(Net::new());
     let pal = network.join(Vmid::LEADER).unwrap();
     with_node(pal, Identity::LEADER, |leader| {
         leader.join(Wait::FOREVER).unwrap();
@@ -162,7 +162,7 @@ type Call = fn(&Member<'_, '_, '_>, Wait<'_>) -> Result<(), Error>;
 /// Makes the call with enough time, and then on another member with so little that it ends after
 /// its first step.
 fn ends_at_its_limit(name: &str, is_joined: bool, call: Call) {
-    let family = |test: &dyn Fn(&World, &Member<'_, '_, '_>)| {
+    let family = |test: &dyn Fn(&Net, &Member<'_, '_, '_>)| {
         with_slow_family(PAUSE, |network, node, _| {
             if is_joined {
                 node.join(Wait::FOREVER).unwrap();
@@ -244,7 +244,7 @@ fn a_wait_without_a_limit_makes_all_its_requests_in_one_second() {
 }
 
 /// Polls the member, and with it its leader, for some time.
-fn poll_for(span: Duration, network: &World, node: &Member<'_, '_, '_>) {
+fn poll_for(span: Duration, network: &Net, node: &Member<'_, '_, '_>) {
     let until = network.now() + span;
     while network.now() < until {
         node.poll(Deadline::At(until));
@@ -302,7 +302,7 @@ fn a_start_that_times_out_at_any_step_leaves_nothing() {
 
 #[test]
 fn a_child_is_abandoned_at_a_c_leader_when_the_backlog_has_room() {
-    let network = Box::new(World::new());
+    let network = Box::new(Net::new());
     let inner = network.join(Vmid::LEADER).unwrap();
     let said = Mutex::new(Vec::new());
     let turn = || {
@@ -402,7 +402,7 @@ struct Streams<'w> {
 
 #[test]
 fn a_lock_that_is_requested_repeatedly_is_not_requested_after_the_limit() {
-    let network = Box::new(World::new());
+    let network = Box::new(Net::new());
     let inner = network.join(Vmid::LEADER).unwrap();
     let streams = Mutex::new(Vec::new());
     let turn = || refuse_all(&inner, &streams);

@@ -53,7 +53,7 @@ impl Family {
 }
 
 /// Returns the events, without the greetings of the member and its leader.
-fn happened(node: &HostNode) -> Vec<EventKind> {
+fn recorded_events(node: &HostNode) -> Vec<EventKind> {
     let is_greeting = |what: &EventKind| match what {
         EventKind::FrameIn(frame) | EventKind::FrameOut(frame) => {
             [codes::HELLO, codes::LIMITS].contains(&frame.code)
@@ -90,7 +90,7 @@ fn a_call_is_seen_from_both_sides() {
         seq,
         length: 21,
     };
-    let seen = happened(&family.member);
+    let seen = recorded_events(&family.member);
     let Some(EventKind::CallBegun(Call { seq, .. })) = seen.first().copied() else {
         panic!("{seen:?}")
     };
@@ -109,7 +109,7 @@ fn a_call_is_seen_from_both_sides() {
         ]
     );
     assert_eq!(
-        happened(&family.leader),
+        recorded_events(&family.leader),
         [
             EventKind::Connected(vmid(2)),
             EventKind::FrameIn(frame(vmid(2), codes::GET_ID_OWNER, seq)),
@@ -137,10 +137,10 @@ fn a_refused_connection_is_logged_with_its_reason() {
     bad.write_all(&9_u32.to_le_bytes()).unwrap();
     bad.write_all(&[16; 17]).unwrap();
     until("it is turned away", || {
-        happened(&family.leader).contains(&EventKind::Disconnected(vmid(9)))
+        recorded_events(&family.leader).contains(&EventKind::Disconnected(vmid(9)))
     });
     assert_eq!(
-        happened(&family.leader),
+        recorded_events(&family.leader),
         [
             EventKind::Connected(vmid(9)),
             EventKind::Refused {
@@ -167,7 +167,10 @@ fn a_wait_is_listed_as_long_as_it_lasts() {
         Some(EventKind::CallEnded(call, Err(error))) => (call.peer, *error),
         other => panic!("{other:?}"),
     };
-    assert_eq!(call(happened(&family.member)), (vmid(7), Error::TimedOut));
+    assert_eq!(
+        call(recorded_events(&family.member)),
+        (vmid(7), Error::TimedOut)
+    );
 
     let waits = || family.member.pending_calls().collect::<Vec<PendingCall>>();
     assert_eq!(waits(), []);
@@ -184,7 +187,7 @@ fn a_wait_is_listed_as_long_as_it_lasts() {
     drop(request);
     assert_eq!(waits(), []);
     assert_eq!(
-        call(happened(&family.member)),
+        call(recorded_events(&family.member)),
         (vmid(7), Error::Interrupted)
     );
 }
@@ -194,7 +197,7 @@ fn a_wait_is_listed_as_long_as_it_lasts() {
 fn a_local_wait_states_its_reason() {
     let family = Family::new(0);
     let waiting_for = |what| {
-        until("somebody waits", || {
+        until("a call waits", || {
             family
                 .leader
                 .pending_calls()

@@ -29,14 +29,17 @@ fn an_id_passes_from_member_to_member() {
     assert_eq!(leader.owner_of(id, wait).unwrap(), Some(member_vmid));
     let next = member.new_vmid(wait).unwrap();
     assert_eq!(next, vmid(3));
-    let handed = member.take_id_for(Vmid::LEADER, wait).unwrap();
-    leader.accept_id(handed).unwrap();
-    assert_eq!(member.owner_of(handed, wait).unwrap(), Some(Vmid::LEADER));
+    let transferred = member.take_id_for(Vmid::LEADER, wait).unwrap();
+    leader.accept_id(transferred).unwrap();
+    assert_eq!(
+        member.owner_of(transferred, wait).unwrap(),
+        Some(Vmid::LEADER)
+    );
     member.release_id(id, wait).unwrap();
     member.release_idle_ranges(wait).unwrap();
-    leader.release_id(handed, wait).unwrap();
+    leader.release_id(transferred, wait).unwrap();
     // A release has no answer; the answer to the next request shows that the leader has handled it.
-    assert_eq!(member.owner_of(handed, wait).unwrap(), None);
+    assert_eq!(member.owner_of(transferred, wait).unwrap(), None);
     assert_eq!(leader.statistics().pools.ranges.now, 0);
     assert!(leader.check_invariants());
 }

@@ -258,17 +258,17 @@ fn a_broken_stream_is_reported_for_as_long_as_it_is_watched() {
     one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
     two.watch(&inward, Token(2), Interest::READ).unwrap();
     assert_eq!(out.write(&[b"abcd"]), Ok(3));
-    let look = |pal: &dyn Fn(&mut ReadyList)| {
+    let wait_once = |pal: &dyn Fn(&mut ReadyList)| {
         let mut ready = ReadyList::new();
         pal(&mut ready);
         ready
     };
-    let at_one = || look(&|ready| one.wait(ready, Deadline::Never));
+    let at_one = || wait_once(&|ready| one.wait(ready, Deadline::Never));
     for _ in 0..2 {
         assert_eq!(at_one().as_slice(), [(Token(1), Interest::HANG_UP)]);
     }
     // The peer sees it as closed.
-    let at_two = look(&|ready| two.wait(ready, Deadline::Never));
+    let at_two = wait_once(&|ready| two.wait(ready, Deadline::Never));
     assert_eq!(
         at_two.as_slice(),
         [(Token(2), Interest::READ | Interest::HANG_UP)]

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{LONG, base, family, poll_ready, vmid};
-use copy::Copy;
+use copy::ForkedCopy;
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::pal::{AcceptError, ConnectError, Interest, Pal, Stream, StreamError, Token};
 use libos_ipc::{ChildSelector, Config, Driving, Exit, Identity, Vmid, Wait};
@@ -30,7 +30,7 @@ fn bytes_written_before_the_close_are_read() {
     let (out, inward) = family.stream();
     family.two.watch(&inward, Token(7), Interest::READ).unwrap();
     out.write(&[b"the ", b"last"]).unwrap();
-    let _copy = Copy::fork();
+    let _copy = ForkedCopy::fork();
     drop(out);
     let all = Interest::READ | Interest::HANG_UP;
     assert_eq!(poll_ready(&family.two).as_slice(), [(Token(7), all)]);
@@ -46,7 +46,7 @@ fn a_write_to_a_stream_closed_by_its_reader_fails() {
     let (out, inward) = family.stream();
     family.one.watch(&out, Token(7), Interest::HANG_UP).unwrap();
     out.write(&[b"unread"]).unwrap();
-    let _copy = Copy::fork();
+    let _copy = ForkedCopy::fork();
     drop(inward);
     let gone = [(Token(7), Interest::HANG_UP)];
     assert_eq!(poll_ready(&family.one).as_slice(), gone);
@@ -58,7 +58,7 @@ fn a_closed_stream_is_not_reported_any_more() {
     let family = family();
     let (out, inward) = family.stream();
     family.two.watch(&inward, Token(7), Interest::READ).unwrap();
-    let _copy = Copy::fork();
+    let _copy = ForkedCopy::fork();
     drop(out);
     family.two.unwatch(&inward);
     drop(inward);
@@ -73,7 +73,7 @@ fn connecting_to_a_member_that_has_ended_fails() {
     said_last.write(&[b"unread"]).unwrap();
     let elsewhere = family.dir.path().join("link");
     std::fs::hard_link(family.two.path().unwrap(), &elsewhere).unwrap();
-    let _copy = Copy::fork();
+    let _copy = ForkedCopy::fork();
     drop(family.two);
     for stream in [&waiting, &said_last] {
         assert_eq!(stream.write(&[b"x"]), Err(StreamError::Closed));
@@ -105,7 +105,7 @@ fn a_forked_copy_keeps_neither_member_nor_leader_alive() {
     let identity = parent.start_child(WAIT).unwrap();
     let child = start(identity);
     child.owner_of(parent.pid().unwrap().get(), WAIT).unwrap();
-    let _copy = Copy::fork();
+    let _copy = ForkedCopy::fork();
     child.exit(Exit::default(), WAIT).unwrap();
     drop(child);
     let ended = parent

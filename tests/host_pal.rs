@@ -91,7 +91,7 @@ fn connecting_without_a_listener_fails() {
         family.one.connect(vmid(2)).err(),
         Some(ConnectError::NotListening)
     );
-    leave_behind(&path);
+    leave_socket_file(&path);
     assert_eq!(
         family.one.connect(vmid(2)).err(),
         Some(ConnectError::NotListening)
@@ -132,7 +132,7 @@ fn a_stream_that_is_never_accepted_is_hung_up() {
 }
 
 /// Leaves a socket file without a process.
-fn leave_behind(path: &Path) {
+fn leave_socket_file(path: &Path) {
     drop(UnixListener::bind(path).unwrap());
     // A process that another test has forked and that has not executed its program yet has a copy of the socket.
     while UnixStream::connect(path).is_ok() {
@@ -145,7 +145,7 @@ fn leave_behind(path: &Path) {
 fn a_stale_socket_is_replaced_and_one_in_use_is_kept() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("family.9");
-    leave_behind(&path);
+    leave_socket_file(&path);
     let host = Host::listen(&base(&dir), vmid(9)).unwrap();
     assert_eq!(host.path(), Some(&*path));
 
@@ -159,7 +159,7 @@ fn a_stale_socket_is_replaced_and_one_in_use_is_kept() {
 
     // A file that has replaced it is not removed.
     std::fs::remove_file(&path).unwrap();
-    leave_behind(&path);
+    leave_socket_file(&path);
     drop(host);
     assert!(path.exists());
 }
@@ -280,7 +280,7 @@ fn a_directory_replaced_after_the_check_is_not_used() {
 
 /// The process of the test below, which changes its current directory.
 #[test]
-fn wanderer() {
+fn process_in_another_directory() {
     let Ok(to) = std::env::var("WANDERS_TO") else {
         return;
     };
@@ -298,7 +298,7 @@ fn wanderer() {
 fn a_relative_path_leads_to_the_same_directory_from_anywhere() {
     let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "wanderer"])
+        .args(["--exact", "process_in_another_directory"])
         .env("WANDERS_TO", to.path())
         .current_dir(from.path())
         .status();
@@ -366,7 +366,7 @@ fn a_stream_without_interest_reports_only_the_hang_up() {
         .count();
     assert!(
         reports <= 1,
-        "a hang-up nobody asked for was reported {reports} times"
+        "a hang-up that was not watched was reported {reports} times"
     );
     family.two.rewatch(&inward, Token(4), Interest::READ);
     let all = Interest::READ | Interest::HANG_UP;
@@ -439,8 +439,8 @@ fn a_process_of_another_user_is_refused() {
     else {
         return; // The test's own file can't be run by others.
     };
-    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-    let refused = said.find_map(|line| {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let refused = lines.find_map(|line| {
         let line = line.unwrap();
         line.contains("refused: ").then(|| line.contains("true"))
     });
@@ -506,8 +506,8 @@ fn the_leader_removes_the_socket_of_a_member_that_was_killed() {
     let leader = HostNode::start(&base(&dir), Identity::LEADER, Config::DEFAULT).unwrap();
     leader.join(Wait::at_most(common::LONG)).unwrap();
     let mut child = short_lived_child(&base(&dir)).spawn().unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().contains("joined: true")));
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("joined: true")));
     let path = dir.path().join("family.2");
     assert!(path.exists());
     child.kill().unwrap();
@@ -526,7 +526,7 @@ fn a_new_process_that_takes_the_place_of_a_dead_one_keeps_its_socket() {
     let leader = Host::listen(&base(&dir), vmid(1)).unwrap();
     let path = dir.path().join("family.2");
     for _ in 0..300 {
-        leave_behind(&path);
+        leave_socket_file(&path);
         let new = std::thread::scope(|scope| {
             let cleaner = scope.spawn(|| leader.clean_up_after(vmid(2)));
             let new = Host::listen(&base(&dir), vmid(2)).unwrap();

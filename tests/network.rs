@@ -58,7 +58,7 @@ fn streams_work(one: &Host, two: &Host) {
         let out = one.connect(vmid(2)).unwrap();
         assert_eq!(wait(two).as_slice(), [(Token::LISTENER, Interest::READ)]);
         let inward = two.accept().unwrap();
-        assert_eq!(inward.opener(), None, "a network tells nothing of it");
+        assert_eq!(inward.opener(), None, "a network does not know it");
         assert_eq!(two.accept().err(), Some(AcceptError::WouldBlock));
         let mut buffer = [0; 16];
         assert_eq!(inward.read(&mut buffer), Err(StreamError::WouldBlock));
@@ -205,7 +205,7 @@ fn a_node_on_a_network_needs_secure_streams_or_the_permission_for_plain_ones() {
     assert_eq!(made, None);
 }
 
-/// Locks, signals' way, exits: what a family does, between two nodes.
+/// Checks locks, signals and exits between the two nodes of a family.
 fn family_works<P: Pal + 'static>(start: impl Fn(Identity) -> HostNode<P>) {
     let wait = Wait::at_most(LONG);
     let first = start(Identity::LEADER);

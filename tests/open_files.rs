@@ -30,20 +30,21 @@ const LIMITS: LockLimits = LockLimits {
     open_files: 256,
 };
 
-/// The tests of this file run one at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Lets the tests of this file run one at a time: a guard is held by the one that runs.
+fn lock_tests() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The kernel's side of a process: its descriptors of each open file.
 type Descriptors = BTreeMap<u64, Vec<OwnedFd>>;
 
-struct World<'m> {
+/// The table of the leader, and the descriptors of the kernel.
+struct TableAndKernel<'m> {
     locks: LockTable<'m>,
     directory: TempDir,
-    /// By index; a new process at an index has a new VMID.
+    /// By index: the VMID, whether the process has joined, and its descriptors. A new process at an index has a new VMID.
     processes: Vec<(Vmid, bool, Descriptors)>,
     /// The descriptors in transit to the process at that index.
     sent: Vec<(usize, u64, OwnedFd)>,
@@ -51,31 +52,32 @@ struct World<'m> {
     next_handle: u64,
 }
 
-impl World<'_> {
+impl TableAndKernel<'_> {
     fn new_vmid(&mut self) -> Vmid {
         self.next_vmid += 1;
         Vmid::new(self.next_vmid).unwrap()
     }
 
-    fn has(&self, place: usize, rng: &mut fastrand::Rng) -> Option<u64> {
-        let handles: Vec<u64> = self.processes[place].2.keys().copied().collect();
+    /// Returns an open file of the process at that index.
+    fn pick_handle(&self, index: usize, rng: &mut fastrand::Rng) -> Option<u64> {
+        let handles: Vec<u64> = self.processes[index].2.keys().copied().collect();
         (!handles.is_empty()).then(|| handles[rng.usize(..handles.len())])
     }
 
-    fn open(&mut self, place: usize) {
+    fn open(&mut self, index: usize) {
         let path = self.directory.path().join("file");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let file = OwnedFd::from(options.open(path).unwrap());
         self.next_handle += 1;
-        self.processes[place].2.insert(self.next_handle, vec![file]);
+        self.processes[index].2.insert(self.next_handle, vec![file]);
     }
 
     /// Requests a lock without waiting.
-    fn lock(&mut self, place: usize, handle: u64, rng: &mut fastrand::Rng) {
-        let (vmid, has_come, descriptors) = &mut self.processes[place];
+    fn lock(&mut self, index: usize, handle: u64, rng: &mut fastrand::Rng) {
+        let (vmid, has_joined, descriptors) = &mut self.processes[index];
         // A process that makes a request has joined.
-        if !std::mem::replace(has_come, true) {
+        if !std::mem::replace(has_joined, true) {
             assert_eq!(self.locks.confirm_portion(*vmid, u64::MAX, false), 0);
         }
         let descriptor = &descriptors[&handle][0];
@@ -129,8 +131,8 @@ impl World<'_> {
         assert_eq!(self.locks.set(*vmid, 1, &lock), expected, "{lock:?}");
     }
 
-    fn close(&mut self, place: usize, handle: u64) {
-        let (vmid, _, descriptors) = &mut self.processes[place];
+    fn close(&mut self, index: usize, handle: u64) {
+        let (vmid, _, descriptors) = &mut self.processes[index];
         descriptors.remove(&handle);
         self.locks.close_open_file(*vmid, handle);
     }
@@ -161,8 +163,8 @@ impl World<'_> {
         } else if let Some(handle) = self.has(from, rng)
             && from != to
         {
-            let (receiver, has_come, _) = &mut self.processes[to];
-            if !std::mem::replace(has_come, true) {
+            let (receiver, has_joined, _) = &mut self.processes[to];
+            if !std::mem::replace(has_joined, true) {
                 assert_eq!(self.locks.confirm_portion(*receiver, u64::MAX, false), 0);
             }
             assert!(self.locks.send_open_file(vmid, *receiver, handle));
@@ -186,21 +188,21 @@ impl World<'_> {
         descriptors.entry(handle).or_default().push(descriptor);
     }
 
-    fn die(&mut self, place: usize) {
-        let vmid = self.processes[place].0;
-        self.processes[place].2.clear();
-        self.sent.retain(|(to, ..)| *to != place);
+    fn die(&mut self, index: usize) {
+        let vmid = self.processes[index].0;
+        self.processes[index].2.clear();
+        self.sent.retain(|(to, ..)| *to != index);
         // Its children have all been announced, and may still join.
         self.locks.reclaim(vmid);
         self.locks.on_left(vmid);
-        self.processes[place] = (self.new_vmid(), true, Descriptors::new());
+        self.processes[index] = (self.new_vmid(), true, Descriptors::new());
     }
 }
 
 fn run(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
-    let mut world = World {
+    let mut both = TableAndKernel {
         locks: LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap(),
         directory: tempfile::tempdir().unwrap(),
         processes: Vec::new(),
@@ -209,33 +211,33 @@ fn run(seed: u64) {
         next_handle: 0,
     };
     for _ in 0..PROCESSES {
-        let vmid = world.new_vmid();
-        world.processes.push((vmid, true, Descriptors::new()));
+        let vmid = both.new_vmid();
+        both.processes.push((vmid, true, Descriptors::new()));
     }
     for _ in 0..120 {
         let (one, other) = (rng.usize(..PROCESSES), rng.usize(..PROCESSES));
-        let handle = world.has(one, &mut rng);
+        let handle = both.has(one, &mut rng);
         match (rng.u8(..20), handle) {
-            (0..3, _) if world.processes[one].2.len() < 3 => world.open(one),
-            (3, _) => world.die(one),
-            (4..8, _) => world.transfer(one, other, &mut rng),
-            (8..10, _) => world.arrive(&mut rng),
-            (10..12, Some(handle)) => world.close(one, handle),
-            (_, Some(handle)) => world.lock(one, handle, &mut rng),
+            (0..3, _) if both.processes[one].2.len() < 3 => both.open(one),
+            (3, _) => both.die(one),
+            (4..8, _) => both.transfer(one, other, &mut rng),
+            (8..10, _) => both.arrive(&mut rng),
+            (10..12, Some(handle)) => both.close(one, handle),
+            (_, Some(handle)) => both.lock(one, handle, &mut rng),
             _ => {}
         }
-        assert!(world.locks.check_invariants());
+        assert!(both.locks.check_invariants());
     }
-    for place in 0..PROCESSES {
-        world.die(place);
+    for index in 0..PROCESSES {
+        both.die(index);
     }
-    assert_eq!(world.locks.open_file_usage().0, 0);
-    assert_eq!(world.locks.lock_usage().0, 0);
+    assert_eq!(both.locks.open_file_usage().0, 0);
+    assert_eq!(both.locks.lock_usage().0, 0);
 }
 
 #[test]
 fn transferred_open_files_keep_locks_as_the_kernel_does() {
-    let _alone = alone();
+    let _guard = lock_tests();
     let programs = std::env::var("LOCK_PROGRAMS").ok();
     let programs = programs.map_or(1_000, |count| count.parse().unwrap());
     for seed in 0..programs {
@@ -271,7 +273,7 @@ fn until_waiting(thread: impl std::fmt::Display) {
 /// The kernel's side of the test of that name in `tests/locks/holders.rs`.
 #[test]
 fn close_does_not_end_a_wait_in_another_thread() {
-    let _alone = alone();
+    let _guard = lock_tests();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     std::fs::write(&path, "").unwrap();
@@ -327,7 +329,7 @@ fn close_does_not_end_a_wait_in_another_thread() {
 /// `lock_set_by_a_child_stays_until_the_parent_closes`.
 #[test]
 fn open_file_of_a_shell_keeps_the_lock_that_a_child_set() {
-    let _alone = alone();
+    let _guard = lock_tests();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     let script = "(flock -n 9 || exit 1; flock -n $0 true && exit 2; exit 0) || exit $?
@@ -338,9 +340,9 @@ fn open_file_of_a_shell_keeps_the_lock_that_a_child_set() {
     shell
         .args(["-c", &format!("{{ {script}\n}} 9>$0")])
         .arg(&path);
-    let Ok(said) = shell.output() else { return };
-    let code = said.status.code();
+    let Ok(output) = shell.output() else { return };
+    let code = output.status.code();
     if code != Some(127) {
-        assert_eq!(code, Some(0), "{said:?}");
+        assert_eq!(code, Some(0), "{output:?}");
     }
 }

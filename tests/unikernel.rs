@@ -36,22 +36,22 @@ fn run_output(arguments: &[&str]) -> Option<String> {
 }
 
 /// Returns the output lines of one process.
-fn lines_of<'t>(run_output: &'t str, who: &str) -> Vec<&'t str> {
-    let begin = format!(" s  {who:<8} ");
-    let said = run_output
+fn lines_of<'t>(run_output: &'t str, guest: &str) -> Vec<&'t str> {
+    let begin = format!(" s  {guest:<8} ");
+    let lines = run_output
         .lines()
         .filter_map(|line| line.split_once(&begin));
-    said.map(|(_, said)| said).collect()
+    lines.map(|(_, line)| line).collect()
 }
 
 #[track_caller]
-fn in_order(run_output: &str, who: &str, expected: &[&str]) {
-    let said = lines_of(run_output, who);
-    let mut rest = said.iter();
+fn in_order(run_output: &str, guest: &str, expected: &[&str]) {
+    let lines = lines_of(run_output, guest);
+    let mut rest = lines.iter();
     for expected in expected {
         assert!(
             rest.any(|line| line.contains(expected)),
-            "{who} has not said {expected:?}, or not in this place:\n{run_output}"
+            "{guest} has not printed {expected:?}, or not in this place:\n{run_output}"
         );
     }
 }

@@ -12,35 +12,36 @@ use libos_ipc::wire::{
 };
 use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid, Wait, forward_pal};
 
-type World = Network<4, 8, 200>;
+type Net = Network<4, 8, 200>;
 type Inner<'w> = Loopback<'w, 4, 8, 200>;
 
 /// A loopback on which a wait takes all of its time limit.
-struct Patient<'w> {
-    network: &'w World,
+struct SleepingPal<'w> {
+    network: &'w Net,
     inner: Inner<'w>,
     woken: AtomicBool,
     /// No peer can be connected to at present.
     is_busy: AtomicBool,
     /// The number of waits that took no time, and of connects that failed.
-    hurries: AtomicU32,
+    idle_calls: AtomicU32,
 }
 
-impl<'w> Patient<'w> {
-    fn new(network: &'w World, vmid: u32) -> Self {
+impl<'w> SleepingPal<'w> {
+    fn new(network: &'w Net, vmid: u32) -> Self {
         let inner = network.join(Vmid::new(vmid).unwrap()).unwrap();
-        Patient {
+        SleepingPal {
             network,
             inner,
             woken: AtomicBool::new(false),
             is_busy: AtomicBool::new(false),
-            hurries: AtomicU32::new(0),
+            idle_calls: AtomicU32::new(0),
         }
     }
 
-    fn hurry(&self, most: u32) {
-        let hurries = self.hurries.fetch_add(1, Relaxed);
-        assert!(hurries < most, "it does nothing but look again");
+    /// Counts a call that took no time. A node that makes so many only polls.
+    fn count_idle_call(&self, limit: u32) {
+        let idle_calls = self.idle_calls.fetch_add(1, Relaxed);
+        assert!(idle_calls < limit, "the node only polls");
     }
 
     fn sleep(&self, until: Deadline) {
@@ -49,7 +50,7 @@ impl<'w> Patient<'w> {
     }
 }
 
-impl<'w> Pal for &Patient<'w> {
+impl<'w> Pal for &SleepingPal<'w> {
     type Stream = <Inner<'w> as Pal>::Stream;
     type Event = <Inner<'w> as Pal>::Event;
     const SUPPORTS_CALLER_READ: bool = false;
@@ -59,7 +60,7 @@ impl<'w> Pal for &Patient<'w> {
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         if self.is_busy.load(Relaxed) {
-            self.hurry(1000);
+            self.count_idle_call(1000);
             return Err(ConnectError::Busy);
         }
         self.inner.connect(peer)
@@ -72,7 +73,7 @@ impl<'w> Pal for &Patient<'w> {
     fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         self.inner.wait(ready, until);
         if !ready.is_empty() {
-            self.hurry(100);
+            self.count_idle_call(100);
         } else if !self.woken.swap(false, Relaxed) {
             self.sleep(until);
         }
@@ -84,7 +85,7 @@ impl<'w> Pal for &Patient<'w> {
 
     fn wait_event(&self, event: &Self::Event, until: Deadline) {
         if event.is_set() {
-            self.hurry(100);
+            self.count_idle_call(100);
         } else {
             self.sleep(until);
         }
@@ -113,15 +114,15 @@ fn config(driving: Driving) -> Config {
     }
 }
 
-/// Polls the node once, without waiting.
-fn turn_a_little(node: &Node<'_, &Patient<'_>>) {
+/// Polls the node a few times, without waiting.
+fn poll_without_waiting(node: &Node<'_, &SleepingPal<'_>>) {
     for _ in 0..4 {
         node.poll(Deadline::Now);
     }
 }
 
 /// Polls the node for a simulated second.
-fn turn_for_a_second(node: &Node<'_, &Patient<'_>>, network: &World) {
+fn poll_for_a_second(node: &Node<'_, &SleepingPal<'_>>, network: &Net) {
     let until = network.now() + Duration::from_secs(1);
     while network.now() < until {
         node.poll(Deadline::At(until));
@@ -130,25 +131,25 @@ fn turn_for_a_second(node: &Node<'_, &Patient<'_>>, network: &World) {
 
 /// Runs a test with a node of that family.
 fn with_node<T>(
-    pal: &Patient<'_>,
+    pal: &SleepingPal<'_>,
     identity: Identity,
     config: Config,
-    test: impl FnOnce(&Node<'_, &Patient<'_>>) -> T,
+    test: impl FnOnce(&Node<'_, &SleepingPal<'_>>) -> T,
 ) -> T {
-    let size = Node::<&Patient<'_>>::memory(&identity, &config).total();
+    let size = Node::<&SleepingPal<'_>>::memory(&identity, &config).total();
     let mut memory = Box::new_uninit_slice(size);
     test(&Node::new(pal, identity, config, &mut memory).unwrap())
 }
 
 /// Runs a test with a leader that its caller polls.
-fn with_leader<T>(pal: &Patient<'_>, test: impl FnOnce(&Node<'_, &Patient<'_>>) -> T) -> T {
+fn with_leader<T>(pal: &SleepingPal<'_>, test: impl FnOnce(&Node<'_, &SleepingPal<'_>>) -> T) -> T {
     with_node(pal, Identity::LEADER, config(Driving::Caller), test)
 }
 
 /// Runs a test with a leader that can connect to no peer.
-fn with_unreachable_peers(test: impl FnOnce(&Node<'_, &Patient<'_>>, &World)) {
-    let network = Box::new(World::new());
-    let pal = Patient::new(&network, 1);
+fn with_unreachable_peers(test: impl FnOnce(&Node<'_, &SleepingPal<'_>>, &Net)) {
+    let network = Box::new(Net::new());
+    let pal = SleepingPal::new(&network, 1);
     pal.is_busy.store(true, Relaxed);
     with_leader(&pal, |node| test(node, &network));
 }
@@ -165,20 +166,20 @@ fn a_duration_is_a_wait_of_that_time() {
 fn a_full_backlog_is_tried_again_with_pauses() {
     with_unreachable_peers(|node, network| {
         node.connect(Vmid::new(2).unwrap()).unwrap();
-        turn_for_a_second(node, network);
+        poll_for_a_second(node, network);
     });
 }
 
 #[test]
 fn the_worker_sleeps_while_it_waits_for_the_last_bytes_of_a_peer() {
-    let network = Box::new(World::new());
-    let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
+    let network = Box::new(Net::new());
+    let (pal, peer) = (SleepingPal::new(&network, 1), SleepingPal::new(&network, 2));
     with_leader(&pal, |node| {
         let vmid = Vmid::new(2).unwrap();
         node.connect(vmid).unwrap();
         let words = (&&peer).connect(Vmid::LEADER).unwrap();
         words.write(&[&2_u32.to_le_bytes()]).unwrap();
-        turn_a_little(node);
+        poll_without_waiting(node);
         // The peer reads no more, and its last bytes are still under way.
         drop((&&peer).accept().unwrap());
         let until = network.now() + Duration::from_millis(100);
@@ -191,8 +192,8 @@ fn the_worker_sleeps_while_it_waits_for_the_last_bytes_of_a_peer() {
 
 #[test]
 fn a_leader_with_one_thread_gets_its_own_handle_at_once() {
-    let network = Box::new(World::new());
-    let pal = Patient::new(&network, 1);
+    let network = Box::new(Net::new());
+    let pal = SleepingPal::new(&network, 1);
     with_leader(&pal, |node| {
         let start = network.now();
         let handle = node.open_sync(Some(7)).unwrap();
@@ -206,7 +207,7 @@ fn a_leader_with_one_thread_gets_its_own_handle_at_once() {
 }
 
 /// Queues more than the stream holds, so that nothing can follow.
-fn queue_too_much(node: &Node<'_, &Patient<'_>>, to: Vmid) {
+fn queue_too_much(node: &Node<'_, &SleepingPal<'_>>, to: Vmid) {
     let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
     for _ in 0..12 {
         let now = Wait::at_most(Duration::ZERO);
@@ -216,8 +217,8 @@ fn queue_too_much(node: &Node<'_, &Patient<'_>>, to: Vmid) {
 
 #[test]
 fn shut_down_sleeps_while_a_peer_does_not_read() {
-    let network = Box::new(World::new());
-    let (pal, _unresponsive) = (Patient::new(&network, 2), Patient::new(&network, 1));
+    let network = Box::new(Net::new());
+    let (pal, _unresponsive) = (SleepingPal::new(&network, 2), SleepingPal::new(&network, 1));
     let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::LEADER);
     with_node(&pal, identity, config(Driving::Worker), |node| {
         queue_too_much(node, Vmid::LEADER);
@@ -263,8 +264,8 @@ fn wish(id: u64) -> Vec<u8> {
 
 #[test]
 fn a_request_that_can_never_fit_is_refused() {
-    let network = Box::new(World::new());
-    let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
+    let network = Box::new(Net::new());
+    let (pal, peer) = (SleepingPal::new(&network, 1), SleepingPal::new(&network, 2));
     with_leader(&pal, |node| {
         let words = (&&peer).connect(Vmid::LEADER).unwrap();
         // A path would not fit the queue. Later frames must not wait for it.
@@ -272,7 +273,7 @@ fn a_request_that_can_never_fit_is_refused() {
         let path = frame(1, &Message::PidGetMeta { pid, code });
         let owner = frame(2, &Message::GetIdOwner(1));
         words.write(&[&2_u32.to_le_bytes(), &path, &owner]).unwrap();
-        turn_a_little(node);
+        poll_without_waiting(node);
         let answers = (&&peer).accept().unwrap();
         let mut bytes = [0; 100];
         let length = answers.read(&mut bytes).unwrap();
@@ -286,8 +287,8 @@ fn a_request_that_can_never_fit_is_refused() {
 
 #[test]
 fn a_peer_that_reads_no_answers_does_not_keep_the_worker_awake() {
-    let network = Box::new(World::new());
-    let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
+    let network = Box::new(Net::new());
+    let (pal, peer) = (SleepingPal::new(&network, 1), SleepingPal::new(&network, 2));
     let mut config = config(Driving::Caller);
     // Every request is refused, and the answer finds no room in the end.
     config.capacities.leases.handles = 0;
@@ -300,7 +301,7 @@ fn a_peer_that_reads_no_answers_does_not_keep_the_worker_awake() {
         while words.write(&[&ask]) == Ok(ask.len()) {
             node.poll(Deadline::Now);
         }
-        turn_for_a_second(node, &network);
+        poll_for_a_second(node, &network);
     });
 }
 
@@ -308,34 +309,35 @@ fn a_peer_that_reads_no_answers_does_not_keep_the_worker_awake() {
 /// that the answers fill its queue, which it does not read; and then the first. Returns true if the
 /// recall was sent at once.
 fn recalls_at_once(requests: u32) -> bool {
-    let network = Box::new(World::new());
-    let [pal, holder, asker] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
+    let network = Box::new(Net::new());
+    let [pal, holder, requester] = [1, 2, 3].map(|vmid| SleepingPal::new(&network, vmid));
     let mut config = config(Driving::Caller);
     config.capacities.leases.handles = 1;
     with_node(&pal, Identity::LEADER, config, |node| {
-        let [of_holder, of_asker] = [(&holder, 2_u32), (&asker, 3)].map(|(peer, vmid)| {
+        let [of_holder, of_requester] = [(&holder, 2_u32), (&requester, 3)].map(|(peer, vmid)| {
             let words = peer.inner.connect(Vmid::LEADER).unwrap();
             let hello = frame(0, &hello(vmid));
             words.write(&[&vmid.to_le_bytes(), &hello]).unwrap();
             words
         });
         of_holder.write(&[&wish(1)]).unwrap();
-        turn_a_little(node);
-        let [to_holder, to_asker] = [&holder, &asker].map(|peer| peer.inner.accept().unwrap());
+        poll_without_waiting(node);
+        let [to_holder, to_requester] =
+            [&holder, &requester].map(|peer| peer.inner.accept().unwrap());
         let mut bytes = [0; 200];
         while to_holder.read(&mut bytes).is_ok() {}
 
         for _ in 0..requests {
-            of_asker.write(&[&wish(2)]).unwrap();
-            turn_a_little(node);
+            of_requester.write(&[&wish(2)]).unwrap();
+            poll_without_waiting(node);
         }
-        of_asker.write(&[&wish(2), &wish(1)]).unwrap();
-        turn_a_little(node);
+        of_requester.write(&[&wish(2), &wish(1)]).unwrap();
+        poll_without_waiting(node);
         if to_holder.read(&mut bytes).is_ok() {
             return false;
         }
         let start = network.now();
-        while to_asker.read(&mut bytes).is_ok() {}
+        while to_requester.read(&mut bytes).is_ok() {}
         while network.now() == start {
             node.poll(Deadline::At(start + Duration::from_secs(1)));
         }
@@ -352,8 +354,8 @@ fn a_peer_scheduled_during_a_poll_is_served_without_sleeping() {
 
 #[test]
 fn a_leader_that_shuts_down_does_not_look_like_a_c_leader() {
-    let network = Box::new(World::new());
-    let [pal, _unresponsive, late] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
+    let network = Box::new(Net::new());
+    let [pal, _unresponsive, late] = [1, 2, 3].map(|vmid| SleepingPal::new(&network, vmid));
     with_leader(&pal, |node| {
         let words = late.inner.connect(Vmid::LEADER).unwrap();
         words.write(&[&3_u32.to_le_bytes()]).unwrap();
@@ -363,7 +365,7 @@ fn a_leader_that_shuts_down_does_not_look_like_a_c_leader() {
         let hello = frame(0, &hello(3));
         let question = frame(1, &Message::GetIdOwner(1));
         words.write(&[&hello, &question]).unwrap();
-        assert!(!node.shut_down(Duration::from_secs(1)), "nobody reads");
+        assert!(!node.shut_down(Duration::from_secs(1)), "no peer reads");
         let answers = late.inner.accept().unwrap();
         let mut bytes = [0; 200];
         let length = answers.read(&mut bytes).unwrap();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::{file, has, library, made, run, whole_library};
+use super::{file, has, library, path_for, run, whole_library};
 
 /// The symbols that a C compiler requires of any freestanding program.
 const ALLOWED: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
@@ -39,7 +39,7 @@ fn symbols(object: &Path) -> Vec<(char, String)> {
 fn linked(library: &Path, name: &str) -> PathBuf {
     let roots = super::header::declared();
     assert!(roots.len() > 90, "the functions of the header: {roots:?}");
-    let object = made(name);
+    let object = path_for(name);
     let mut link = Command::new("ld");
     link.args(["-r", "--gc-sections", "-o"]).arg(&object);
     link.args(roots.iter().flat_map(|root| ["-u", root]));
@@ -66,7 +66,7 @@ pub(super) fn shipped() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         // As for `make install`.
-        let directory = made("target/c");
+        let directory = path_for("target/c");
         let mut ship = Command::new("sh");
         ship.arg(file("arch/c/archive.sh")).arg(&directory);
         ship.env("CARGO", env!("CARGO")).env_remove("RUSTFLAGS");
@@ -79,7 +79,7 @@ pub(super) fn shipped() -> &'static Path {
 fn plain_link(archive: &str) -> Size {
     let archive = shipped().join(archive);
     check_for_enclave(&{
-        let object = made("plain.o");
+        let object = path_for("plain.o");
         let mut link = Command::new("ld");
         link.args(["-r", "--whole-archive", "-o"]).arg(&object);
         run(link.arg(archive));
@@ -129,7 +129,7 @@ fn a_program_with_functions_of_its_own_of_these_names_links_with_the_prefixed_ar
     if !has_tools() {
         return;
     }
-    let source = made("own_names.c");
+    let source = path_for("own_names.c");
     let text = "#define LIBOS_IPC_PREFIXED\n#include \"libos_ipc.h\"\n\
         struct libos_file_lock { struct libos_file_lock *next, *prev; int family, type; uint64_t start, end; uint32_t pid; uint64_t handle_id; };\n\
         enum kill_type { KILL_THREAD = 7 };\n\
@@ -144,7 +144,7 @@ fn a_program_with_functions_of_its_own_of_these_names_links_with_the_prefixed_ar
             return file_lock_set(\"file\", &lock) == -22 ? 0 : 1;\n\
         }\n";
     std::fs::write(&source, text).unwrap();
-    let program = made("own_names");
+    let program = path_for("own_names");
     let mut compile = Command::new("cc");
     compile.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-I"]);
     compile

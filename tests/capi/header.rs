@@ -6,7 +6,7 @@ use std::process::Command;
 
 use cbindgen::{Builder, Config, ItemType, Language, Style};
 
-use super::{file, has, made, run};
+use super::{file, has, path_for, run};
 
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
 
@@ -110,7 +110,7 @@ fn the_header_declares_each_function_as_the_rust_code_defines_it() {
     }
     // The compiler reports two different declarations of a function as an error.
     let declarations = generated(ItemType::Functions);
-    let source = made("functions.c");
+    let source = path_for("functions.c");
     let text = format!("#include \"libos_ipc.h\"\n{declarations}\n");
     std::fs::write(&source, text).unwrap();
     // Rust declares a pointer where the header has an array, which states the length.
@@ -205,7 +205,7 @@ fn the_header_lays_out_each_struct_as_the_rust_code_does() {
     ] {
         assert!(checked.contains(&*format!("libos_ipc_{name}")), "{name}");
     }
-    let source = made("structs.c");
+    let source = path_for("structs.c");
     std::fs::write(&source, program.join("\n") + "\n").unwrap();
     // The struct `libos_ipc_sync_handle` is empty in Rust, which is not pedantic C.
     compiles("cc", &["-std=c11", "-Wno-pedantic"], &source);
@@ -213,7 +213,7 @@ fn the_header_lays_out_each_struct_as_the_rust_code_does() {
 
 /// Returns the numbers above the picture of a payload in `docs/protocol.md`: where each field begins, and where the
 /// last one ends.
-fn pictured(document: &str, name: &str) -> Vec<usize> {
+fn picture_offsets(document: &str, name: &str) -> Vec<usize> {
     let line = document.lines().find(|line| {
         let after = line.split_once(&format!("{name} ")).map(|(_, after)| after);
         after.is_some_and(|after| after.trim_start().starts_with("0  "))
@@ -261,7 +261,7 @@ fn each_payload_has_the_layout_that_the_protocol_has() {
     let document = std::fs::read_to_string(file("docs/protocol.md")).unwrap();
     let mut program = vec!["#define LIBOS_IPC_PREFIXED\n#include \"libos_ipc.h\"".to_owned()];
     for (name, picture, members) in PAYLOADS {
-        let offsets = pictured(&document, picture);
+        let offsets = picture_offsets(&document, picture);
         let members: Vec<&str> = members.split(' ').collect();
         assert!(offsets.len() >= members.len(), "{picture}: {offsets:?}");
         for (member, offset) in members
@@ -274,7 +274,7 @@ fn each_payload_has_the_layout_that_the_protocol_has() {
             ));
         }
     }
-    let source = made("payloads.c");
+    let source = path_for("payloads.c");
     std::fs::write(&source, program.join("\n") + "\n").unwrap();
     compiles("cc", &["-std=c11"], &source);
 }

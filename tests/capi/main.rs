@@ -24,7 +24,7 @@ fn file(path: &str) -> PathBuf {
 }
 
 /// Returns the path for a file that a test creates.
-fn made(name: &str) -> PathBuf {
+fn path_for(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
     std::fs::create_dir_all(&directory).unwrap();
     directory.join(name)
@@ -74,14 +74,14 @@ fn whole_library() -> &'static Path {
 fn check_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let target = made("check-target");
+        let target = path_for("check-target");
         let mut build = Command::new(env!("CARGO"));
         build
             .args(["build", "--release", "--locked", "--quiet"])
             .args(["--package", "libos-ipc-check", "--target-dir"])
             .arg(&target)
             .current_dir(file(""))
-            .env("CARGO_BUILD_BUILD_DIR", made("build"))
+            .env("CARGO_BUILD_BUILD_DIR", path_for("build"))
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("RUSTFLAGS", "");
         run(&mut build);
@@ -90,7 +90,7 @@ fn check_library() -> &'static Path {
 }
 
 fn build(target: &str, features: &str, flags: &str) -> PathBuf {
-    let target = made(target);
+    let target = path_for(target);
     let mut build = Command::new(env!("CARGO"));
     build
         .args(["build", "--release", "--locked", "--quiet"])
@@ -99,7 +99,7 @@ fn build(target: &str, features: &str, flags: &str) -> PathBuf {
         .arg(&target)
         .current_dir(file(""))
         // The crates that the libraries have in common are built once.
-        .env("CARGO_BUILD_BUILD_DIR", made("build"))
+        .env("CARGO_BUILD_BUILD_DIR", path_for("build"))
         .env("RUSTFLAGS", flags);
     run(&mut build);
     target.join("release/liblibos_ipc.a")

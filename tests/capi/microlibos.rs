@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{file, has, library, made, run};
+use super::{file, has, library, path_for, run};
 
 #[test]
 fn programs_give_the_same_output_natively_and_in_a_library_os() {
@@ -16,7 +16,7 @@ fn programs_give_the_same_output_natively_and_in_a_library_os() {
     make.arg("-C").arg(file("examples/c/microlibos"));
     make.arg("check");
     make.env("CARGO_TARGET_DIR", target);
-    make.env("CARGO_BUILD_BUILD_DIR", made("build"));
+    make.env("CARGO_BUILD_BUILD_DIR", path_for("build"));
     make.env("RUSTFLAGS", "").env("CARGO", env!("CARGO"));
     let text = run(&mut make);
     let mut lines = text.lines().filter(|line| !line.starts_with("make"));

@@ -9,11 +9,11 @@ use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Error, Exit, Identity, Target, Vmid, Wait};
 use tempfile::TempDir;
 
-use super::{check_library, example, file, has, library, made, run, whole_library};
+use super::{check_library, example, file, has, library, path_for, run, whole_library};
 
 /// Builds a program from C files and the library.
 fn program(name: &str, sources: &[&str], library: &Path) -> Command {
-    let program = made(name);
+    let program = path_for(name);
     let mut compile = Command::new("cc");
     compile
         .args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"])
@@ -145,8 +145,8 @@ fn seed_process(base: &Path, role: &str) -> Option<Child> {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    let mut said = BufReader::new(process.stdout.take().unwrap());
-    said.read_line(&mut line).unwrap();
+    let mut stdout = BufReader::new(process.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
     Some(process)
 }
@@ -279,7 +279,7 @@ fn programs_in_c_and_rust_form_one_family() {
     let mut make = Command::new("make");
     make.arg("-C").arg(file("examples/c")).arg("run");
     make.env("CARGO_TARGET_DIR", target);
-    make.env("CARGO_BUILD_BUILD_DIR", made("build"));
+    make.env("CARGO_BUILD_BUILD_DIR", path_for("build"));
     make.env("MEMBER", example::program("c_member"));
     make.env("RUSTFLAGS", "").env("CARGO", env!("CARGO"));
     let text = run(&mut make);

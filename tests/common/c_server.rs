@@ -4,6 +4,7 @@
 //! a handle's leases, it has a client that requests a stronger lease return its present one, and it
 //! ends its process at an unexpected message.
 
+/// The codes of the messages.
 pub(crate) const REQUEST_UPGRADE: u8 = 9;
 pub(crate) const REQUEST_DOWNGRADE: u8 = 10;
 pub(crate) const REQUEST_CLOSE: u8 = 11;
@@ -11,6 +12,7 @@ pub(crate) const CONFIRM_UPGRADE: u8 = 12;
 pub(crate) const CONFIRM_DOWNGRADE: u8 = 13;
 pub(crate) const CONFIRM_CLOSE: u8 = 14;
 
+/// The states of a lease.
 pub(crate) const NONE: i32 = 0;
 pub(crate) const INVALID: i32 = 1;
 pub(crate) const SHARED: i32 = 2;
@@ -27,11 +29,14 @@ pub(crate) struct ServerMessage {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// The lease of a client.
 struct Lease {
     client: u32,
     state: i32,
-    client_wish: i32,
-    server_wish: i32,
+    /// The state that the client has requested, or `NONE`.
+    requested: i32,
+    /// The state to which the server has asked the client to lower its lease, or `NONE`.
+    revoked_to: i32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +47,7 @@ struct Handle {
     data: Vec<u8>,
 }
 
+/// The server: its handles.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct CServer {
     handles: Vec<Handle>,
@@ -70,7 +76,7 @@ impl CServer {
                 });
                 self.handles.len() - 1
             }
-            None => return Err("a handle that it does not know"),
+            None => return Err("an unknown handle"),
         };
         let handle = &mut self.handles[at];
         let mut messages = Vec::new();
@@ -82,14 +88,14 @@ impl CServer {
                     None => Lease {
                         client: from,
                         state: INVALID,
-                        client_wish: NONE,
-                        server_wish: NONE,
+                        requested: NONE,
+                        revoked_to: NONE,
                     },
                 };
                 if state <= lease.state {
                     return Err("a request that does not raise the state");
                 }
-                lease.client_wish = state;
+                lease.requested = state;
                 handle.leases.push(lease);
             }
             (CONFIRM_DOWNGRADE, Some(place)) => {
@@ -100,11 +106,11 @@ impl CServer {
                 if lease.state == EXCLUSIVE {
                     handle.data = data.to_vec();
                 } else if !data.is_empty() {
-                    return Err("data of one that only reads");
+                    return Err("data of a client that only reads");
                 }
                 lease.state = state;
-                if state <= lease.server_wish {
-                    lease.server_wish = NONE;
+                if state <= lease.revoked_to {
+                    lease.revoked_to = NONE;
                 }
             }
             (REQUEST_CLOSE, Some(place)) => {
@@ -120,7 +126,7 @@ impl CServer {
                     data: Vec::new(),
                 });
             }
-            _ => return Err("a client that it does not know, or a message that is not a client's"),
+            _ => return Err("an unknown client, or a message that only a server sends"),
         }
         handle.process(&mut messages);
         if handle.leases.is_empty() {
@@ -136,6 +142,7 @@ impl CServer {
 }
 
 impl Handle {
+    /// Returns the number of leases in that state.
     fn count(&self, state: i32) -> usize {
         let leases = self.leases.iter();
         leases.filter(|lease| lease.state == state).count()
@@ -148,7 +155,7 @@ impl Handle {
             let (readers, writers) = (self.count(SHARED), self.count(EXCLUSIVE));
             let data = self.data.clone();
             let lease = &mut self.leases[at];
-            let is_granted = match lease.client_wish {
+            let is_granted = match lease.requested {
                 SHARED => writers == 0,
                 EXCLUSIVE => {
                     writers == 0 && (readers == 0 || readers == 1 && lease.state == SHARED)
@@ -156,8 +163,8 @@ impl Handle {
                 _ => false,
             };
             if is_granted {
-                lease.state = lease.client_wish;
-                lease.client_wish = NONE;
+                lease.state = lease.requested;
+                lease.requested = NONE;
                 messages.push(ServerMessage {
                     to: lease.client,
                     code: CONFIRM_UPGRADE,
@@ -167,23 +174,23 @@ impl Handle {
                 });
             }
         }
-        let is_wanted = |wish: i32| self.leases.iter().any(|lease| lease.client_wish == wish);
-        let (from, wish) = if is_wanted(EXCLUSIVE) {
+        let is_requested = |state: i32| self.leases.iter().any(|lease| lease.requested == state);
+        let (from, target) = if is_requested(EXCLUSIVE) {
             (SHARED, INVALID)
-        } else if is_wanted(SHARED) {
+        } else if is_requested(SHARED) {
             (EXCLUSIVE, SHARED)
         } else {
             return;
         };
         for lease in &mut self.leases {
-            let is_asked = lease.server_wish != NONE && lease.server_wish <= wish;
-            if lease.state >= from && !is_asked {
-                lease.server_wish = wish;
+            let is_revoked = lease.revoked_to != NONE && lease.revoked_to <= target;
+            if lease.state >= from && !is_revoked {
+                lease.revoked_to = target;
                 messages.push(ServerMessage {
                     to: lease.client,
                     code: REQUEST_DOWNGRADE,
                     id,
-                    state: wish,
+                    state: target,
                     data: Vec::new(),
                 });
             }

@@ -5,22 +5,23 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pause};
 
-/// The copy lives until this is dropped.
-pub(crate) struct Copy(Pid);
+/// The copy of a process. It is killed when this is dropped.
+pub(crate) struct ForkedCopy(Pid);
 
-impl Copy {
-    pub(crate) fn fork() -> Copy {
+impl ForkedCopy {
+    /// Forks a copy of this process, which only sleeps.
+    pub(crate) fn fork() -> ForkedCopy {
         // SAFETY: the copy makes system calls and nothing else, until it is killed.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => loop {
                 pause();
             },
-            ForkResult::Parent { child } => Copy(child),
+            ForkResult::Parent { child } => ForkedCopy(child),
         }
     }
 }
 
-impl Drop for Copy {
+impl Drop for ForkedCopy {
     fn drop(&mut self) {
         kill(self.0, Signal::SIGKILL).unwrap();
         waitpid(self.0, None).unwrap();

@@ -9,7 +9,10 @@ use libos_ipc::{Config, Identity, Wait};
 use tempfile::TempDir;
 
 /// Longer than any wait that succeeds.
-const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+pub(crate) const LONG: Duration = Duration::from_secs(10);
+
+/// A wait of up to [`LONG`].
+pub(crate) const WAIT: Wait<'static> = Wait::at_most(LONG);
 
 /// A family whose processes listen in a directory of its own.
 pub(crate) struct Family {

@@ -2,29 +2,29 @@
 
 use libos_ipc::Capacities;
 
-/// The name of a limit in messages, and its place.
+/// The name of a limit in messages, and its field.
 pub(crate) type Limit = (&'static str, fn(&mut Capacities) -> &mut usize);
 
 pub(crate) const LIMITS: [Limit; 21] = [
-    ("peers", |it| &mut it.peers),
-    ("unidentified", |it| &mut it.unidentified),
-    ("waiters", |it| &mut it.waiters),
-    ("frame_length", |it| &mut it.frame_length),
-    ("send_queue", |it| &mut it.send_queue),
-    ("ranges", |it| &mut it.ranges),
-    ("own_ranges", |it| &mut it.own_ranges),
-    ("processes", |it| &mut it.processes),
-    ("queued_signals", |it| &mut it.queued_signals),
-    ("children", |it| &mut it.children),
-    ("reply_buffers", |it| &mut it.reply_buffers),
-    ("locks.locks", |it| &mut it.locks.locks),
-    ("locks.files", |it| &mut it.locks.files),
-    ("locks.waiting", |it| &mut it.locks.waiting),
-    ("locks.open_files", |it| &mut it.locks.open_files),
-    ("delegated_files", |it| &mut it.delegated_files),
-    ("sync_handles", |it| &mut it.sync_handles),
-    ("sync_data", |it| &mut it.sync_data),
-    ("leases.handles", |it| &mut it.leases.handles),
-    ("leases.clients", |it| &mut it.leases.clients),
-    ("events", |it| &mut it.events),
+    ("peers", |limits| &mut limits.peers),
+    ("unidentified", |limits| &mut limits.unidentified),
+    ("waiters", |limits| &mut limits.waiters),
+    ("frame_length", |limits| &mut limits.frame_length),
+    ("send_queue", |limits| &mut limits.send_queue),
+    ("ranges", |limits| &mut limits.ranges),
+    ("own_ranges", |limits| &mut limits.own_ranges),
+    ("processes", |limits| &mut limits.processes),
+    ("queued_signals", |limits| &mut limits.queued_signals),
+    ("children", |limits| &mut limits.children),
+    ("reply_buffers", |limits| &mut limits.reply_buffers),
+    ("locks.locks", |limits| &mut limits.locks.locks),
+    ("locks.files", |limits| &mut limits.locks.files),
+    ("locks.waiting", |limits| &mut limits.locks.waiting),
+    ("locks.open_files", |limits| &mut limits.locks.open_files),
+    ("delegated_files", |limits| &mut limits.delegated_files),
+    ("sync_handles", |limits| &mut limits.sync_handles),
+    ("sync_data", |limits| &mut limits.sync_data),
+    ("leases.handles", |limits| &mut limits.leases.handles),
+    ("leases.clients", |limits| &mut limits.leases.clients),
+    ("events", |limits| &mut limits.events),
 ];

@@ -12,20 +12,24 @@ use tempfile::TempDir;
 /// Longer than any wait that succeeds.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
+/// Returns the VMID of that number.
 pub(crate) fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
 
+/// Returns the base of the addresses in that directory.
 pub(crate) fn base(dir: &TempDir) -> PathBuf {
     dir.path().join("family")
 }
 
+/// Two members, which listen in that directory.
 pub(crate) struct Family {
     pub(crate) dir: TempDir,
     pub(crate) one: Host,
     pub(crate) two: Host,
 }
 
+/// Makes two members with the VMIDs 1 and 2.
 pub(crate) fn family() -> Family {
     let dir = TempDir::new().unwrap();
     let one = Host::listen(&base(&dir), vmid(1)).unwrap();

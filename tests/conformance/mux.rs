@@ -1,7 +1,7 @@
 //! Members whose streams share one channel each, over the sockets of this host.
 
-#[path = "../mux/line.rs"]
-mod line;
+#[path = "../mux/channel.rs"]
+mod channel;
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -14,12 +14,12 @@ use libos_ipc::pal::mux::{MuxEndpoint, MuxPal, MuxStream};
 use libos_ipc::pal::{AcceptError, ConnectError, Flag, Pal};
 use libos_ipc::{Vmid, forward_pal};
 
-use line::SocketLine;
+use channel::SocketChannel;
 
 const STREAMS: usize = 100;
 const WINDOW: usize = 512;
 
-type Endpoint = MuxEndpoint<SocketLine, STREAMS, WINDOW>;
+type Endpoint = MuxEndpoint<SocketChannel, STREAMS, WINDOW>;
 
 /// The addresses of a family.
 pub(crate) struct MuxFamily {
@@ -51,7 +51,7 @@ impl MuxFamily {
         thread::spawn(move || proxy.run());
         // The streams of the member may live longer than the member.
         let endpoint: &'static Endpoint =
-            Box::leak(Box::new(MuxEndpoint::new(SocketLine::new(ours))));
+            Box::leak(Box::new(MuxEndpoint::new(SocketChannel::new(ours))));
         MuxMember {
             pal: endpoint.pal(),
             socket,
@@ -61,7 +61,7 @@ impl MuxFamily {
 
 /// A member. When it is dropped its machine ends: the channel is closed.
 pub(crate) struct MuxMember {
-    pal: MuxPal<'static, SocketLine, STREAMS, WINDOW>,
+    pal: MuxPal<'static, SocketChannel, STREAMS, WINDOW>,
     /// The socket of its channel.
     socket: UnixStream,
 }
@@ -73,7 +73,7 @@ impl Drop for MuxMember {
 }
 
 impl Pal for MuxMember {
-    type Stream = MuxStream<'static, SocketLine, STREAMS, WINDOW>;
+    type Stream = MuxStream<'static, SocketChannel, STREAMS, WINDOW>;
     type Event = Flag;
 
     const SUPPORTS_CALLER_READ: bool = false;

@@ -19,17 +19,17 @@ use crate::mux::{MuxFamily, MuxMember};
 use crate::tiny_pal::Tiny;
 
 /// A platform, or the reason why this machine does not have it.
-pub(crate) type Verdict = Result<Report, String>;
+pub(crate) type CheckResult = Result<Report, String>;
 
 /// A platform of the list.
 pub(crate) struct Platform {
     pub(crate) name: &'static str,
-    run: fn(Check, &Path) -> Verdict,
+    run: fn(Check, &Path) -> CheckResult,
 }
 
 impl Platform {
     /// Checks the platform, with a directory for its sockets.
-    pub(crate) fn check(&self, check: Check) -> Verdict {
+    pub(crate) fn check(&self, check: Check) -> CheckResult {
         let directory = tempfile::tempdir().expect("a directory for sockets");
         (self.run)(check, &directory.path().join("family"))
     }
@@ -92,7 +92,7 @@ pub(crate) fn named(names: &[String]) -> Result<Vec<&'static Platform>, String> 
     names.iter().map(find).collect()
 }
 
-const fn platform(name: &'static str, run: fn(Check, &Path) -> Verdict) -> Platform {
+const fn platform(name: &'static str, run: fn(Check, &Path) -> CheckResult) -> Platform {
     Platform { name, run }
 }
 
@@ -104,19 +104,19 @@ pub(crate) fn host(base: &Path) -> impl Fn(Vmid) -> Host + Send + Sync + 'static
 type Net = Network<8, 200, 1024>;
 
 /// Returns the network in memory.
-fn loopback() -> impl Fn(Vmid) -> Resting + Send + Sync + 'static {
+fn loopback() -> impl Fn(Vmid) -> PausingPal + Send + Sync + 'static {
     static NETWORK: Net = Net::new();
-    |vmid| Resting(NETWORK.join(vmid).expect("a place in the network"))
+    |vmid| PausingPal(NETWORK.join(vmid).expect("a place in the network"))
 }
 
 /// The time for which a thread sleeps that finds nothing.
-const REST: Duration = Duration::from_micros(100);
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// A member in memory, with the clock of the host. Its waits return at once, so a thread that finds nothing sleeps for
 /// a moment.
-struct Resting(Loopback<'static, 8, 200, 1024>);
+struct PausingPal(Loopback<'static, 8, 200, 1024>);
 
-impl Pal for Resting {
+impl Pal for PausingPal {
     type Stream = LoopbackStream<'static, 8, 200, 1024>;
     type Event = Flag;
 
@@ -142,14 +142,14 @@ impl Pal for Resting {
     fn wait(&self, ready: &mut ReadyList, until: Deadline) {
         self.0.wait(ready, until);
         if ready.is_empty() && until != Deadline::Now {
-            thread::sleep(REST);
+            thread::sleep(PAUSE);
         }
     }
 
     fn wait_event(&self, event: &Flag, until: Deadline) {
         self.0.wait_event(event, until);
         if !event.is_set() && until != Deadline::Now {
-            thread::sleep(REST);
+            thread::sleep(PAUSE);
         }
     }
 }
@@ -182,7 +182,7 @@ fn free_ports() -> Addresses {
 }
 
 /// Checks the host's platform on a network, if this machine has it.
-fn network(check: Check, addresses: &Addresses) -> Verdict {
+fn network(check: Check, addresses: &Addresses) -> CheckResult {
     let first = Vmid::new(1).expect("a VMID");
     Host::listen_at(addresses, first).map_err(|error| error.to_string())?;
     let addresses = addresses.clone();

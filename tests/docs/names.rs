@@ -16,7 +16,7 @@ impl Missing {
         }
     }
 
-    fn none(self) {
+    fn assert_none(self) {
         assert!(self.0.is_empty(), "missing:\n  {}", self.0.join("\n  "));
     }
 }
@@ -49,7 +49,7 @@ fn the_target_of_every_link_exists() {
             }
         }
     }
-    missing.none();
+    missing.assert_none();
 }
 
 /// Returns the anchor of a heading, as forges generate it.
@@ -80,7 +80,7 @@ fn every_file_that_a_document_names_exists() {
             missing.check(&document, root().join(&name).exists(), &name);
         }
     }
-    missing.none();
+    missing.assert_none();
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn every_test_that_a_document_names_exists() {
             missing.check(&document, exists, &name);
         }
     }
-    missing.none();
+    missing.assert_none();
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn every_command_names_existing_targets_and_features() {
             }
         }
     }
-    missing.none();
+    missing.assert_none();
 }
 
 /// Cargo finds most of the examples by itself, and no test and no bench.
@@ -301,7 +301,7 @@ fn every_identifier_that_a_document_names_exists() {
             }
         }
     }
-    missing.none();
+    missing.assert_none();
 }
 
 /// No older toolchain is at hand: what the dependencies say has to do, and clippy knows when an item of `core` was

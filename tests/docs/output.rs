@@ -144,10 +144,13 @@ fn an_example_that_has_no_descriptors_for_its_processes_says_what_to_do() {
     };
     let limited = format!("ulimit -n 12 && exec {} 2>&1", program.display());
     let output = Command::new("sh").args(["-c", &limited]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success(), "{said}");
-    // The library says so as well, if it is the first to want one.
-    assert!(said.contains("process has no descriptors left"), "{said}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{stdout}");
+    // The library prints it as well, if it is the first to need one.
+    assert!(
+        stdout.contains("process has no descriptors left"),
+        "{stdout}"
+    );
 }
 
 #[test]
@@ -160,8 +163,8 @@ fn the_family_example_leads_programs_of_any_kind_at_no_address_of_a_network() {
             .args(["--serve", address])
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{said}");
-        assert!(said.contains("give a path"), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{stderr}");
+        assert!(stderr.contains("give a path"), "{stderr}");
     }
 }

@@ -195,7 +195,7 @@ fn results(config: Config) -> Vec<(String, Result<(), Error>)> {
             results.push((name, call(&family, node)));
         }
     }
-    family.settle();
+    family.poll_all();
     for node in &family.nodes {
         assert!(node.check_invariants());
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::{Config, Driving, Identity, Node, Vmid, Wait};
 
-pub(crate) const LONG: Wait<'static> = Wait::at_most(Duration::from_secs(100));
+/// Longer than any wait that succeeds.
+pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(100));
 
 const NODES: usize = 4;
 const PIPES: usize = 24;
@@ -22,7 +23,7 @@ pub(crate) fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
 
-/// A leader and its members; nothing moves unless the test says so.
+/// A leader and its members, which run only when the test polls them.
 pub(crate) struct Family {
     pub(crate) net: &'static Net,
     pub(crate) nodes: Vec<Member>,
@@ -33,11 +34,12 @@ impl Family {
     pub(crate) fn new(count: u32) -> Family {
         let family = Family::unjoined(count, Config::DEFAULT);
         for node in &family.nodes {
-            family.run(node.join_async(LONG)).unwrap();
+            family.run(node.join_async(WAIT)).unwrap();
         }
         family
     }
 
+    /// Like [`Family::new`], before the processes join.
     pub(crate) fn unjoined(count: u32, config: Config) -> Family {
         let net: &'static Net = Box::leak(Box::new(Net::new()));
         let config = Config {
@@ -70,8 +72,8 @@ impl Family {
         &self.nodes[number - 1]
     }
 
-    /// Moves bytes until nothing moves any more.
-    pub(crate) fn settle(&self) {
+    /// Polls each process 20 times, so that all bytes have moved.
+    pub(crate) fn poll_all(&self) {
         for _ in 0..20 {
             for node in &self.nodes {
                 node.poll_once();
@@ -86,12 +88,13 @@ impl Family {
             if let Some(result) = task.poll_if_woken() {
                 return result;
             }
-            self.settle();
+            self.poll_all();
             self.net.advance(Duration::from_micros(100));
         }
         panic!("the future does not end: {:?}", self.pending());
     }
 
+    /// Returns the calls that wait, of all processes.
     fn pending(&self) -> Vec<String> {
         let calls = |node: &Member| -> Vec<String> {
             node.pending_calls().map(|call| call.to_string()).collect()
@@ -101,7 +104,7 @@ impl Family {
 
     /// Checks that nothing is left of any call, in any process.
     pub(crate) fn assert_idle(&self) {
-        self.settle();
+        self.poll_all();
         for node in &self.nodes {
             let pools = node.statistics().pools;
             assert_eq!(pools.waiters.now, 0, "{:?}", self.pending());
@@ -124,7 +127,8 @@ impl Wake for Wakes {
 pub(crate) struct Task<F> {
     future: Pin<Box<F>>,
     wakes: Arc<Wakes>,
-    seen: Option<usize>,
+    /// The number of wakes at the last poll.
+    wakes_at_poll: Option<usize>,
 }
 
 impl<F: Future> Task<F> {
@@ -132,7 +136,7 @@ impl<F: Future> Task<F> {
         Task {
             future: Box::pin(future),
             wakes: Arc::default(),
-            seen: None,
+            wakes_at_poll: None,
         }
     }
 
@@ -148,12 +152,14 @@ impl<F: Future> Task<F> {
         self.future.as_mut()
     }
 
+    /// Returns how often the task was woken.
     pub(crate) fn wakes(&self) -> usize {
         self.wakes.0.load(Ordering::SeqCst)
     }
 
+    /// Polls the future. None if it is not ready.
     pub(crate) fn poll(&mut self) -> Option<F::Output> {
-        self.seen = Some(self.wakes());
+        self.wakes_at_poll = Some(self.wakes());
         let waker = Waker::from(Arc::clone(&self.wakes));
         match self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(result) => Some(result),
@@ -161,8 +167,9 @@ impl<F: Future> Task<F> {
         }
     }
 
+    /// Polls the future if the task was woken since the last poll.
     pub(crate) fn poll_if_woken(&mut self) -> Option<F::Output> {
-        if self.seen == Some(self.wakes()) {
+        if self.wakes_at_poll == Some(self.wakes()) {
             return None;
         }
         self.poll()

@@ -5,7 +5,7 @@ use core::time::Duration;
 use libos_ipc::wire::SyncState;
 use libos_ipc::{ChildSelector, Error, Exit, Wait};
 
-use crate::common::{Family, LONG, Task, vmid};
+use crate::common::{Family, Task, WAIT, vmid};
 
 /// Drops the future after each number of steps until it ends by itself, in a family of its own, and calls
 /// `check` afterwards.
@@ -27,7 +27,7 @@ macro_rules! drop_after_each_step {
                 }
             }
             drop(task);
-            $family.settle();
+            $family.poll_all();
             #[allow(clippy::redundant_closure_call)]
             $check(&$family, is_done, steps);
             if is_done {
@@ -89,11 +89,11 @@ fn a_dropped_wait_leaves_the_zombie_for_the_next_call() {
     for steps in 0..12 {
         let family = Family::unjoined(3, libos_ipc::Config::DEFAULT);
         for number in [1, 2] {
-            family.run(family.member(number).join_async(LONG)).unwrap();
+            family.run(family.member(number).join_async(WAIT)).unwrap();
         }
         let parent = family.member(2);
         let mut wait = Task::new(parent.wait_child_async(ChildSelector::Any, Wait::FOREVER));
-        let child = family.run(parent.start_child_async(LONG)).unwrap();
+        let child = family.run(parent.start_child_async(WAIT)).unwrap();
         parent.abandon_child(child.vmid).unwrap();
         let mut is_done = false;
         for step in 0..steps {
@@ -104,7 +104,7 @@ fn a_dropped_wait_leaves_the_zombie_for_the_next_call() {
             }
         }
         drop(wait);
-        family.settle();
+        family.poll_all();
         family.assert_idle();
         assert_eq!(parent.statistics().pools.children.now, 0);
     }
@@ -119,7 +119,7 @@ fn dropped_waits_for_a_shared_value_let_the_next_call_in() {
             .iter()
             .map(|node| node.share::<u64>(Some(5)).unwrap())
             .collect();
-        *family.run(values[1].write_async(LONG)).unwrap() = 7;
+        *family.run(values[1].write_async(WAIT)).unwrap() = 7;
         let mut dropped = Task::new(values[2].write_async(Wait::FOREVER));
         let mut next = Task::new(values[2].write_async(Wait::FOREVER));
         for step in 0..steps {
@@ -139,10 +139,10 @@ fn dropped_waits_for_a_shared_value_let_the_next_call_in() {
                 assert_eq!(*writer.unwrap(), 7);
                 break;
             }
-            assert!(round < 20, "nobody woke it after {steps} steps");
-            family.settle();
+            assert!(round < 20, "no process woke it after {steps} steps");
+            family.poll_all();
         }
-        assert_eq!(*family.run(values[0].read_async(LONG)).unwrap(), 7);
+        assert_eq!(*family.run(values[0].read_async(WAIT)).unwrap(), 7);
         family.assert_idle();
     }
 }
@@ -156,7 +156,7 @@ fn a_dropped_upgrade_leaves_the_handle_shared() {
         let other = theirs.open_sync(Some(5)).unwrap();
         let shared = SyncState::Shared;
         for (node, handle) in [(ours, handle), (theirs, other)] {
-            let lock = node.lock_sync_async(handle, shared, &mut [], LONG);
+            let lock = node.lock_sync_async(handle, shared, &mut [], WAIT);
             family.run(lock).unwrap();
         }
         let mut upgrade = Task::new(ours.upgrade_sync_async(handle, Wait::FOREVER));
@@ -167,14 +167,14 @@ fn a_dropped_upgrade_leaves_the_handle_shared() {
             assert!(upgrade.poll_if_woken().is_none(), "another process reads");
         }
         drop(upgrade);
-        family.settle();
+        family.poll_all();
         // The value is held to read, until it is released.
         ours.unlock_sync(handle, shared, None).unwrap();
         theirs.unlock_sync(other, shared, None).unwrap();
         for (node, handle) in [(theirs, other), (ours, handle)] {
             let state = SyncState::Exclusive;
             family
-                .run(node.lock_sync_async(handle, state, &mut [], LONG))
+                .run(node.lock_sync_async(handle, state, &mut [], WAIT))
                 .unwrap();
             node.unlock_sync(handle, state, None).unwrap();
         }
@@ -189,7 +189,7 @@ fn a_dropped_exit_has_ended_the_process_or_has_not() {
         family.member(2).exit_async(Exit::default(), Wait::FOREVER),
         |family: &Family, is_done, steps| {
             let member = family.member(2);
-            let is_alive = family.run(member.owner_of_async(1, LONG)).is_ok();
+            let is_alive = family.run(member.owner_of_async(1, WAIT)).is_ok();
             assert!(!(is_done && is_alive), "after {steps} steps");
             assert_eq!(
                 is_alive,
@@ -216,7 +216,7 @@ fn a_dropped_signal_for_a_group_leaves_no_request() {
 fn a_dropped_join_can_be_repeated() {
     for steps in 0..30 {
         let family = Family::unjoined(2, libos_ipc::Config::DEFAULT);
-        family.run(family.leader().join_async(LONG)).unwrap();
+        family.run(family.leader().join_async(WAIT)).unwrap();
         let member = family.member(2);
         let mut join = Task::new(member.join_async(Wait::FOREVER));
         let mut joined = None;
@@ -228,14 +228,14 @@ fn a_dropped_join_can_be_repeated() {
             }
         }
         drop(join);
-        family.settle();
+        family.poll_all();
         family.assert_idle();
         if joined.is_some() {
             assert!(steps > 4);
             return;
         }
         assert_eq!(member.pid(), None);
-        let again = family.run(member.join_async(LONG));
+        let again = family.run(member.join_async(WAIT));
         // The leader may know the process with the pid of the first attempt.
         let is_known = family.leader().statistics().pools.processes.now > 1;
         assert!(
@@ -251,10 +251,10 @@ fn a_future_that_was_never_polled_has_done_nothing() {
     let family = Family::new(2);
     let member = family.member(2);
     let before = family.leader().statistics().frames_in;
-    drop(member.alloc_range_async(LONG));
-    drop(member.exit_async(Exit::default(), LONG));
+    drop(member.alloc_range_async(WAIT));
+    drop(member.exit_async(Exit::default(), WAIT));
     drop(member.owner_of_async(1, Wait::at_most(Duration::ZERO)));
-    family.settle();
+    family.poll_all();
     assert_eq!(family.leader().statistics().frames_in, before);
     family.assert_idle();
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 use libos_ipc::{Errno, Error, Pid, Resource, Wait};
 
-use crate::common::{Family, LONG, Member, Task};
+use crate::common::{Family, Member, Task, WAIT};
 
 /// Returns a request of the node's process that waits.
 pub(crate) fn lock(node: &Member, kind: LockKind, (start, end): (u64, u64)) -> FileLock<'static> {
@@ -30,7 +30,7 @@ fn write(node: &Member, range: (u64, u64)) -> FileLock<'static> {
 fn is_free(family: &Family, range: (u64, u64)) -> bool {
     let leader = family.leader();
     family
-        .run(leader.find_lock_async(&write(leader, range), LONG))
+        .run(leader.find_lock_async(&write(leader, range), WAIT))
         .unwrap()
         .is_none()
 }
@@ -42,16 +42,16 @@ fn a_dropped_request_that_waits_is_cancelled() {
         let (node, holder) = (family.member(requester), family.member(3));
         let all = (0, 9);
         let held = write(holder, all);
-        family.run(holder.set_lock_async(&held, LONG)).unwrap();
+        family.run(holder.set_lock_async(&held, WAIT)).unwrap();
         let wanted = write(node, all);
         let waits = Task::waiting(node.set_lock_async(&wanted, Wait::FOREVER));
-        family.settle();
+        family.poll_all();
         drop(waits);
-        family.settle();
+        family.poll_all();
         let unlock = lock(holder, LockKind::Unlock, all);
-        family.run(holder.set_lock_async(&unlock, LONG)).unwrap();
-        family.settle();
-        let probe = family.run(holder.find_lock_async(&held, LONG));
+        family.run(holder.set_lock_async(&unlock, WAIT)).unwrap();
+        family.poll_all();
+        let probe = family.run(holder.find_lock_async(&held, WAIT));
         assert_eq!(probe, Ok(None), "the dropped request got the lock");
         family.assert_idle();
     }
@@ -66,24 +66,24 @@ fn a_lock_that_was_granted_when_the_future_is_dropped_is_released() {
             let (node, holder) = (family.member(requester), family.member(3));
             let all = (0, 9);
             let held = write(holder, all);
-            family.run(holder.set_lock_async(&held, LONG)).unwrap();
+            family.run(holder.set_lock_async(&held, WAIT)).unwrap();
             let wanted = write(node, all);
             let waits = Task::waiting(node.set_lock_async(&wanted, Wait::FOREVER));
-            family.settle();
+            family.poll_all();
             let unlock = lock(holder, LockKind::Unlock, all);
-            let mut unlocks = Task::waiting(holder.set_lock_async(&unlock, LONG));
+            let mut unlocks = Task::waiting(holder.set_lock_async(&unlock, WAIT));
             for _ in 0..4 {
                 holder.poll_once();
                 family.leader().poll_once();
             }
             if arrives {
-                family.settle();
+                family.poll_all();
                 assert_eq!(waits.wakes(), 1);
             }
             drop(waits);
-            family.settle();
+            family.poll_all();
             assert_eq!(unlocks.poll_if_woken(), Some(Ok(())));
-            let probe = family.run(holder.find_lock_async(&held, LONG));
+            let probe = family.run(holder.find_lock_async(&held, WAIT));
             assert_eq!(probe, Ok(None));
             family.assert_idle();
         }
@@ -107,7 +107,7 @@ fn a_request_that_was_granted_at_once_and_dropped_is_undone() {
         let node = family.member(2);
         let wanted = write(node, (0, 9));
         let is_held = set_and_drop(&family, node, &wanted, steps);
-        family.settle();
+        family.poll_all();
         assert_eq!(is_free(&family, (0, 9)), !is_held, "after {steps} steps");
         family.assert_idle();
     }
@@ -122,8 +122,8 @@ fn a_lock_that_is_set_after_the_drop_stays() {
         set_and_drop(&family, node, &wanted, steps);
         // The same owner wants a part of the same range.
         let again = write(node, (3, 5));
-        family.run(node.set_lock_async(&again, LONG)).unwrap();
-        family.settle();
+        family.run(node.set_lock_async(&again, WAIT)).unwrap();
+        family.poll_all();
         assert!(!is_free(&family, (3, 5)), "after {steps} steps");
         family.assert_idle();
     }
@@ -135,18 +135,18 @@ fn locks_of_the_owner_outside_the_range_of_a_dropped_request_stay() {
     let (node, holder) = (family.member(2), family.member(3));
     for range in [(0, 9), (20, 29)] {
         let held = write(node, range);
-        family.run(node.set_lock_async(&held, LONG)).unwrap();
+        family.run(node.set_lock_async(&held, WAIT)).unwrap();
     }
     let theirs = write(holder, (10, 19));
-    family.run(holder.set_lock_async(&theirs, LONG)).unwrap();
+    family.run(holder.set_lock_async(&theirs, WAIT)).unwrap();
     let wanted = write(node, (10, 19));
     let waits = Task::waiting(node.set_lock_async(&wanted, Wait::FOREVER));
-    family.settle();
+    family.poll_all();
     let unlock = lock(holder, LockKind::Unlock, (10, 19));
-    family.run(holder.set_lock_async(&unlock, LONG)).unwrap();
+    family.run(holder.set_lock_async(&unlock, WAIT)).unwrap();
     assert_eq!(waits.wakes(), 1, "it was granted");
     drop(waits);
-    family.settle();
+    family.poll_all();
     assert!(is_free(&family, (10, 19)));
     assert!(!is_free(&family, (0, 9)) && !is_free(&family, (20, 29)));
 }
@@ -156,16 +156,16 @@ fn a_lock_that_the_owner_had_in_the_range_stays_if_the_request_was_not_granted()
     let family = Family::new(3);
     let (node, holder) = (family.member(2), family.member(3));
     let read = lock(node, LockKind::Read, (0, 9));
-    family.run(node.set_lock_async(&read, LONG)).unwrap();
+    family.run(node.set_lock_async(&read, WAIT)).unwrap();
     let theirs = lock(holder, LockKind::Read, (0, 9));
-    family.run(holder.set_lock_async(&theirs, LONG)).unwrap();
+    family.run(holder.set_lock_async(&theirs, WAIT)).unwrap();
     let wanted = write(node, (0, 9));
     let waits = Task::waiting(node.set_lock_async(&wanted, Wait::FOREVER));
-    family.settle();
+    family.poll_all();
     drop(waits);
-    family.settle();
+    family.poll_all();
     let unlock = lock(holder, LockKind::Unlock, (0, 9));
-    family.run(holder.set_lock_async(&unlock, LONG)).unwrap();
+    family.run(holder.set_lock_async(&unlock, WAIT)).unwrap();
     assert!(!is_free(&family, (0, 9)), "the read lock is held");
 }
 
@@ -174,9 +174,9 @@ fn a_request_that_its_wait_ends_has_an_outcome_and_keeps_the_lock_before() {
     let family = Family::new(3);
     let (node, holder) = (family.member(2), family.member(3));
     let read = lock(node, LockKind::Read, (0, 9));
-    family.run(node.set_lock_async(&read, LONG)).unwrap();
+    family.run(node.set_lock_async(&read, WAIT)).unwrap();
     let theirs = lock(holder, LockKind::Read, (0, 9));
-    family.run(holder.set_lock_async(&theirs, LONG)).unwrap();
+    family.run(holder.set_lock_async(&theirs, WAIT)).unwrap();
     let limit = Duration::from_millis(3);
     let wanted = write(node, (0, 9));
     let ended = family.run(node.set_lock_async(&wanted, Wait::at_most(limit)));
@@ -191,14 +191,14 @@ fn the_limit_of_requests_that_may_be_dropped_is_named() {
     config.capacities.reply_buffers = 1;
     let family = Family::unjoined(2, config);
     for node in &family.nodes {
-        family.run(node.join_async(LONG)).unwrap();
+        family.run(node.join_async(WAIT)).unwrap();
     }
     let (leader, member) = (family.leader(), family.member(2));
     let held = write(leader, (0, 9));
-    family.run(leader.set_lock_async(&held, LONG)).unwrap();
+    family.run(leader.set_lock_async(&held, WAIT)).unwrap();
     let wanted = write(member, (0, 9));
     let waits = Task::waiting(member.set_lock_async(&wanted, Wait::FOREVER));
-    let full = family.run(member.set_lock_async(&wanted, LONG));
+    let full = family.run(member.set_lock_async(&wanted, WAIT));
     assert_eq!(full, Err(Error::Full(Resource::ReplyBuffers)));
     // A call that blocks needs none: its cancellation has an outcome.
     let refused = family.run(member.set_lock_async(
@@ -206,7 +206,7 @@ fn the_limit_of_requests_that_may_be_dropped_is_named() {
             wait: false,
             ..wanted
         },
-        LONG,
+        WAIT,
     ));
     assert!(matches!(
         refused,
@@ -217,10 +217,10 @@ fn the_limit_of_requests_that_may_be_dropped_is_named() {
             })
     ));
     drop(waits);
-    family.settle();
+    family.poll_all();
     let unlock = lock(leader, LockKind::Unlock, (0, 9));
-    family.run(leader.set_lock_async(&unlock, LONG)).unwrap();
-    family.run(member.set_lock_async(&wanted, LONG)).unwrap();
+    family.run(leader.set_lock_async(&unlock, WAIT)).unwrap();
+    family.run(member.set_lock_async(&wanted, WAIT)).unwrap();
     family.assert_idle();
 }
 

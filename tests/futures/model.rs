@@ -6,19 +6,19 @@
 use libos_ipc::Wait;
 use libos_ipc::wire::LockKind;
 
-use crate::common::{Family, LONG, Member, Task};
+use crate::common::{Family, Member, Task, WAIT};
 use crate::locks::lock;
 
 const BYTES: u64 = 12;
 
 /// Returns the lock on each byte, as another process sees it.
-fn seen(family: &Family, node: &Member) -> Vec<Option<LockKind>> {
+fn visible_locks(family: &Family, node: &Member) -> Vec<Option<LockKind>> {
     let leader = family.leader();
     let owner = node.pid().unwrap().get();
     let kind = |byte| {
         let probe = |kind| {
             let lock = lock(leader, kind, (byte, byte));
-            let found = family.run(leader.find_lock_async(&lock, LONG)).unwrap();
+            let found = family.run(leader.find_lock_async(&lock, WAIT)).unwrap();
             found.filter(|found| found.pid == owner)
         };
         probe(LockKind::Write).map(|found| found.kind())
@@ -61,16 +61,20 @@ fn a_dropped_request_changes_nothing_or_unlocks_its_range() {
             if fastrand::bool() && !is_done {
                 // The next call comes at once.
                 let next = lock(node, LockKind::Read, (0, 0));
-                family.run(node.set_lock_async(&next, LONG)).unwrap();
-                family.settle();
-                assert_eq!(seen(&family, node)[0], Some(LockKind::Read), "seed {seed}");
+                family.run(node.set_lock_async(&next, WAIT)).unwrap();
+                family.poll_all();
+                assert_eq!(
+                    visible_locks(&family, node)[0],
+                    Some(LockKind::Read),
+                    "seed {seed}"
+                );
                 let undo = lock(node, LockKind::Unlock, (0, BYTES - 1));
-                family.run(node.set_lock_async(&undo, LONG)).unwrap();
+                family.run(node.set_lock_async(&undo, WAIT)).unwrap();
                 model.fill(None);
                 continue;
             }
-            family.settle();
-            let found = seen(&family, node);
+            family.poll_all();
+            let found = visible_locks(&family, node);
             if is_done {
                 change(&mut model, held);
                 assert_eq!(found, model, "seed {seed}");

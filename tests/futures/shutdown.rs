@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use libos_ipc::{Error, Id, Wait};
 
-use crate::common::{Family, LONG, Member, Task};
+use crate::common::{Family, Member, Task, WAIT};
 
 /// Fills the stream to the leader, which reads nothing meanwhile.
 fn fill(
@@ -63,10 +63,10 @@ fn a_dropped_shutdown_goes_on_and_can_be_repeated() {
         member.shut_down_async(Duration::from_secs(1)),
     ));
     assert_eq!(
-        family.run(member.owner_of_async(1, LONG)),
+        family.run(member.owner_of_async(1, WAIT)),
         Err(Error::ShuttingDown)
     );
-    family.settle();
+    family.poll_all();
     assert!(family.run(member.shut_down_async(Duration::from_secs(1))));
     assert_eq!(member.poll_once(), None, "the node is closed");
 }

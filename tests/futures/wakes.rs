@@ -5,7 +5,7 @@ use core::time::Duration;
 use libos_ipc::pal::Deadline;
 use libos_ipc::{ChildSelector, Config, Error, Interrupt, Wait, WaitReason};
 
-use crate::common::{Family, LONG, Task};
+use crate::common::{Family, Task, WAIT};
 
 #[test]
 fn a_task_is_woken_once_and_only_by_its_answer() {
@@ -15,10 +15,10 @@ fn a_task_is_woken_once_and_only_by_its_answer() {
     member.poll_once();
     assert_eq!(first.wakes(), 0, "the leader has not answered");
     let mut second = Task::waiting(member.owner_of_async(2, Wait::FOREVER));
-    family.settle();
+    family.poll_all();
     assert_eq!((first.wakes(), second.wakes()), (1, 1));
     assert!(first.poll_if_woken().is_some() && second.poll_if_woken().is_some());
-    family.settle();
+    family.poll_all();
     assert_eq!((first.wakes(), second.wakes()), (1, 1));
     family.assert_idle();
 }
@@ -33,7 +33,7 @@ fn a_future_that_is_polled_by_another_task_wakes_that_one() {
     let old = first.wakes();
     drop(first);
     let mut second = Task::waiting(future.as_mut());
-    family.settle();
+    family.poll_all();
     assert_eq!(second.wakes(), old + 1);
     assert!(second.poll_if_woken().is_some());
 }
@@ -100,7 +100,7 @@ fn an_interrupt_wakes_the_future_that_waits_with_it() {
     interrupt.raise(member);
     assert_eq!(call.poll_if_woken(), Some(Err(Error::Interrupted)));
     assert_eq!(other.wakes(), 0);
-    family.settle();
+    family.poll_all();
     assert!(other.poll_if_woken().unwrap().is_ok());
     family.assert_idle();
 }
@@ -109,7 +109,7 @@ fn an_interrupt_wakes_the_future_that_waits_with_it() {
 fn shutting_down_wakes_every_future() {
     let family = Family::new(2);
     let member = family.member(2);
-    let _child = family.run(member.start_child_async(LONG)).unwrap();
+    let _child = family.run(member.start_child_async(WAIT)).unwrap();
     let value = member.share::<u64>(Some(9)).unwrap();
     let mut call = Task::waiting(member.owner_of_async(1, Wait::FOREVER));
     let mut child = Task::waiting(member.wait_child_async(ChildSelector::Any, Wait::FOREVER));
@@ -127,7 +127,7 @@ fn the_end_of_the_leader_wakes_every_future() {
     let member = family.member(2);
     let mut call = Task::waiting(member.owner_of_async(1, Wait::FOREVER));
     family.leader().shut_down(Duration::ZERO);
-    family.settle();
+    family.poll_all();
     assert_eq!(call.poll_if_woken(), Some(Err(Error::LeaderGone)));
 }
 
@@ -155,7 +155,7 @@ fn a_request_without_room_is_sent_when_there_is_room() {
     let full = |call: libos_ipc::PendingCall| call.what == WaitReason::Room;
     let waited = member.pending_calls().any(full);
     for _ in 0..calls.len() {
-        family.settle();
+        family.poll_all();
         calls.retain_mut(|call| call.poll_if_woken().is_none());
     }
     assert!(calls.is_empty());
@@ -168,21 +168,21 @@ fn a_change_of_a_shared_value_wakes_the_future_that_waits_for_it() {
     let family = Family::new(3);
     let [_, ours, theirs] =
         [1, 2, 3].map(|number| family.member(number).share::<u64>(Some(4)).unwrap());
-    let mut waits = Task::waiting(ours.wait_for_async(LONG, |value| *value == 2));
+    let mut waits = Task::waiting(ours.wait_for_async(WAIT, |value| *value == 2));
     for value in 1..=2 {
         // The waiting task runs beside this one.
-        let mut write = Task::new(theirs.write_async(LONG));
+        let mut write = Task::new(theirs.write_async(WAIT));
         let mut writer = loop {
             if let Some(writer) = write.poll_if_woken() {
                 break writer.unwrap();
             }
-            family.settle();
+            family.poll_all();
             assert!(waits.poll_if_woken().is_none());
         };
         *writer = value;
     }
     for _ in 0..20 {
-        family.settle();
+        family.poll_all();
         if let Some(reader) = waits.poll_if_woken() {
             assert_eq!(*reader.unwrap(), 2);
             return;

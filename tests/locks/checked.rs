@@ -10,7 +10,7 @@ use libos_ipc::wire::{Answer, FileLock, LockKind};
 use libos_ipc::{Errno, Vmid};
 use stateright::{Checker, Model, Property};
 
-use crate::model::{Model as LockModel, Wish};
+use crate::model::{Model as LockModel, WantedLock};
 use crate::requests::write;
 use crate::walk::Walk;
 
@@ -65,8 +65,8 @@ fn vmid(process: usize) -> Vmid {
     Vmid::new(process as u32 + 2).unwrap()
 }
 
-fn wish((process, file, write): (usize, usize, bool)) -> Wish {
-    Wish {
+fn wanted((process, file, write): (usize, usize, bool)) -> WantedLock {
+    WantedLock {
         owner: Owner::Process {
             vmid: vmid(process),
             pid: 1,
@@ -117,10 +117,10 @@ fn request(
 ) {
     let mut model = LockModel::default();
     for ((process, file), write) in &observed.held {
-        model.set(&wish((*process, *file, *write)), Some(*write));
+        model.set(&wanted((*process, *file, *write)), Some(*write));
     }
-    let waiting: Vec<Wish> = observed.waiting.iter().copied().map(wish).collect();
-    let is_cycle = model.is_deadlock(&wish((process, file, write)), &waiting);
+    let waiting: Vec<WantedLock> = observed.waiting.iter().copied().map(wanted).collect();
+    let is_cycle = model.is_deadlock(&wanted((process, file, write)), &waiting);
     let kind = if write {
         LockKind::Write
     } else {
@@ -298,7 +298,9 @@ impl Model for Family {
             Property::always("all answers are right", |_, state: &State| {
                 state.observed.violation.is_none()
             }),
-            Property::sometimes("a cycle is refused", |_, state: &State| state.observed.was_refused),
+            Property::sometimes("a cycle is refused", |_, state: &State| {
+                state.observed.was_refused
+            }),
             Property::sometimes("all but one wait", |family: &Family, state: &State| {
                 state.observed.waiting.len() + 1 == family.processes
             }),

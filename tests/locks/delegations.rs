@@ -328,16 +328,16 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
 }
 
 /// A member that holds the delegation of the file of [`write`], and sends what the test wants.
-struct Rogue(Peer);
+struct RawMember(Peer);
 
 const HELLO: u8 = 64;
 const RECALL: u8 = 74;
 const LIMITS: u8 = 96;
 
-impl Rogue {
-    fn with_delegation(family: &Family) -> Rogue {
+impl RawMember {
+    fn with_delegation(family: &Family) -> RawMember {
         let identity = family.leader.start_child(WAIT).unwrap();
-        let mut rogue = Rogue(Peer::join(&family.base, identity.vmid.get()));
+        let mut rogue = RawMember(Peer::join(&family.base, identity.vmid.get()));
         let hello = [1, 0, identity.pid.unwrap().get(), 1]
             .map(u32::to_le_bytes)
             .concat();
@@ -380,7 +380,7 @@ fn member_that_does_not_return_a_delegation_in_time_is_disconnected() {
         ..Config::DEFAULT
     });
     let two = family.member_with_pid();
-    let mut rogue = Rogue::with_delegation(&family);
+    let mut rogue = RawMember::with_delegation(&family);
     // The recall limit counts only while another member wants the file.
     assert_eq!(two.node.find_lock(&flock(1), WAIT), Ok(None));
     let start = std::time::Instant::now();
@@ -398,8 +398,8 @@ fn member_that_returns_a_delegation_late_gets_no_other_for_a_while() {
     let late = Duration::from_millis(60);
     let family = Family::new();
     let two = family.member_with_pid();
-    let mut rogue = Rogue::with_delegation(&family);
-    let delegate = |rogue: &mut Rogue, number, path| {
+    let mut rogue = RawMember::with_delegation(&family);
+    let delegate = |rogue: &mut RawMember, number, path| {
         let lock = FileLock {
             handle: number,
             path,
@@ -410,7 +410,7 @@ fn member_that_returns_a_delegation_late_gets_no_other_for_a_while() {
         assert_eq!(code, 0);
         u32::from_le_bytes(payload.try_into().unwrap())
     };
-    let return_delegation = |rogue: &mut Rogue, delegation, after| {
+    let return_delegation = |rogue: &mut RawMember, delegation, after| {
         assert_eq!(rogue.next().0, RECALL);
         thread::sleep(after);
         let list = DelegatedLockList::new();
@@ -453,7 +453,7 @@ fn invalid_return_of_a_delegation_costs_only_the_connection_of_its_sender() {
     for (delegation, locks) in returns {
         let family = Family::new();
         let two = family.member_with_pid();
-        let mut rogue = Rogue::with_delegation(&family);
+        let mut rogue = RawMember::with_delegation(&family);
         let mut list = DelegatedLockList::new();
         assert!(locks.iter().all(|lock| list.push(*lock)));
         let locks = list.locks();

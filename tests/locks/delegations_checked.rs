@@ -58,7 +58,8 @@ fn no_slot_is_lost(mut system: System<'_>) -> bool {
 fn all_are_served(family: &Family, state: &State) -> bool {
     let at_last = state.finish(steps_of, |steps| observed_after(family, steps));
     let is_idle = |at: &Activity| matches!(at, Activity::Idle | Activity::Dead);
-    let is_quiet = at_last.observed.violation.is_none() && at_last.observed.activities.iter().all(is_idle);
+    let is_quiet =
+        at_last.observed.violation.is_none() && at_last.observed.activities.iter().all(is_idle);
     is_quiet && replay(family, &at_last.steps, no_slot_is_lost)
 }
 
@@ -93,13 +94,21 @@ impl Model for Family {
             }
             if observed.activities[member] == Activity::Idle && observed.requests_left[member] > 0 {
                 // The members are alike, so it is enough for one of them.
-                if self.has_numbers && member == 0 && observed.sole_user.is_none() && observed.is_quiet() {
+                if self.has_numbers
+                    && member == 0
+                    && observed.sole_user.is_none()
+                    && observed.is_quiet()
+                {
                     actions.push(Step::UseAlone { member });
                 }
                 let locks = [(true, true), (false, true), (true, false)];
                 let count = if self.has_numbers { 1 } else { locks.len() };
                 for (write, wait) in locks.into_iter().take(count) {
-                    actions.push(Step::Lock { member, write, wait });
+                    actions.push(Step::Lock {
+                        member,
+                        write,
+                        wait,
+                    });
                 }
             }
         }
@@ -137,13 +146,15 @@ impl Model for Family {
             Property::sometimes(
                 "a file is delegated again, if the members ask for numbers",
                 |family: &Family, state: &State| {
-                    let is_again = state.observed.sole_user.is_some() && state.observed.delegated == 1;
+                    let is_again =
+                        state.observed.sole_user.is_some() && state.observed.delegated == 1;
                     !family.has_numbers || is_again
                 },
             ),
-            Property::sometimes("a recall crosses the return of the file", |_, state: &State| {
-                state.observed.has_recall_crossed
-            }),
+            Property::sometimes(
+                "a recall crosses the return of the file",
+                |_, state: &State| state.observed.has_recall_crossed,
+            ),
         ]
     }
 }

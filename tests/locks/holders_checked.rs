@@ -10,7 +10,9 @@ use crate::requests::flock;
 /// The steps of three processes with one open file that one of them has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// The first process sends a descriptor to the second.
     Send(u32, u32),
+    /// The first process takes back a descriptor that the second has not received.
     TakeBack(u32, u32),
     Arrive(u32),
     Close(u32),
@@ -27,7 +29,7 @@ const CHILD: u32 = 4;
 #[derive(Clone, Default)]
 struct Descriptors {
     /// By process: whether it has a descriptor.
-    had: [bool; 5],
+    has_descriptor: [bool; 5],
     /// By receiver and sender: the number of descriptors in transit.
     sent: [[u8; 5]; 5],
     is_dead: [bool; 5],
@@ -36,36 +38,42 @@ struct Descriptors {
 
 impl Descriptors {
     fn is_open(&self) -> bool {
-        self.had.contains(&true) || self.sent.iter().flatten().any(|count| *count > 0)
+        self.has_descriptor.contains(&true) || self.sent.iter().flatten().any(|count| *count > 0)
     }
 
     /// Returns the possible next steps.
     fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
-        let lives = |who: u32| !self.is_dead[who as usize] && (who != CHILD || self.has_joined);
-        let has = |who: u32| self.had[who as usize];
-        for who in [2, 3, CHILD] {
-            if who != CHILD && has(who) && lives(who) && !self.has_joined && !self.is_dead[4] {
-                steps.push(Step::Inherit(who));
+        let is_alive =
+            |process: u32| !self.is_dead[process as usize] && (process != CHILD || self.has_joined);
+        let has_descriptor = |process: u32| self.has_descriptor[process as usize];
+        for process in [2, 3, CHILD] {
+            if process != CHILD
+                && has_descriptor(process)
+                && is_alive(process)
+                && !self.has_joined
+                && !self.is_dead[4]
+            {
+                steps.push(Step::Inherit(process));
             }
-            if !lives(who) {
+            if !is_alive(process) {
                 continue;
             }
-            steps.push(Step::Die(who));
-            if has(who) {
-                steps.push(Step::Close(who));
+            steps.push(Step::Die(process));
+            if has_descriptor(process) {
+                steps.push(Step::Close(process));
             }
-            if self.sent[who as usize].iter().any(|count| *count > 0) {
-                steps.push(Step::Arrive(who));
+            if self.sent[process as usize].iter().any(|count| *count > 0) {
+                steps.push(Step::Arrive(process));
             }
             for to in [2, 3, CHILD] {
-                if to != who && lives(to) {
-                    let under_way = self.sent[to as usize][who as usize];
-                    if has(who) && under_way < 2 {
-                        steps.push(Step::Send(who, to));
+                if to != process && is_alive(to) {
+                    let under_way = self.sent[to as usize][process as usize];
+                    if has_descriptor(process) && under_way < 2 {
+                        steps.push(Step::Send(process, to));
                     }
                     if under_way > 0 {
-                        steps.push(Step::TakeBack(who, to));
+                        steps.push(Step::TakeBack(process, to));
                     }
                 }
             }
@@ -77,36 +85,38 @@ impl Descriptors {
         steps
     }
 
-    fn take(&mut self, step: Step) {
+    /// Does the step as the kernel does.
+    fn apply(&mut self, step: Step) {
         match step {
             Step::Send(from, to) => self.sent[to as usize][from as usize] += 1,
             Step::TakeBack(from, to) => self.sent[to as usize][from as usize] -= 1,
             Step::Arrive(to) => {
                 let mut sent = self.sent[to as usize].iter_mut();
                 *sent.find(|count| **count > 0).unwrap() -= 1;
-                self.had[to as usize] = true;
+                self.has_descriptor[to as usize] = true;
             }
-            Step::Close(who) => self.had[who as usize] = false,
-            Step::Die(who) => {
-                self.had[who as usize] = false;
-                self.sent[who as usize] = [0; 5];
-                self.is_dead[who as usize] = true;
+            Step::Close(process) => self.has_descriptor[process as usize] = false,
+            Step::Die(process) => {
+                self.has_descriptor[process as usize] = false;
+                self.sent[process as usize] = [0; 5];
+                self.is_dead[process as usize] = true;
             }
-            Step::Inherit(_) => self.had[CHILD as usize] = true,
+            Step::Inherit(_) => self.has_descriptor[CHILD as usize] = true,
             Step::Join => self.has_joined = true,
         }
     }
 }
 
-fn take(locks: &mut LockTable<'_>, step: Step) {
+/// Does the step on the lock table.
+fn apply(locks: &mut LockTable<'_>, step: Step) {
     match step {
         Step::Send(from, to) => assert!(locks.send_open_file(member(from), member(to), 7)),
         Step::TakeBack(from, to) => locks.retract_open_file(member(from), member(to), 7),
         Step::Arrive(to) => assert!(locks.accept_open_file(member(to), 7)),
-        Step::Close(who) => locks.close_open_file(member(who), 7),
-        Step::Die(who) => {
-            locks.reclaim(member(who));
-            locks.on_left(member(who));
+        Step::Close(process) => locks.close_open_file(member(process), 7),
+        Step::Die(process) => {
+            locks.reclaim(member(process));
+            locks.on_left(member(process));
         }
         Step::Inherit(from) => assert!(locks.inherit_open_file(member(from), member(CHILD), 7)),
         Step::Join => assert_eq!(locks.confirm_portion(member(CHILD), u64::MAX, false), 0),
@@ -114,7 +124,7 @@ fn take(locks: &mut LockTable<'_>, step: Step) {
 }
 
 /// Explores every continuation, and returns their number.
-fn walk(before: &mut Vec<Step>, descriptors: &Descriptors, depth: usize) -> usize {
+fn explore(before: &mut Vec<Step>, descriptors: &Descriptors, depth: usize) -> usize {
     with_table(
         LockLimits {
             locks: 2,
@@ -125,7 +135,7 @@ fn walk(before: &mut Vec<Step>, descriptors: &Descriptors, depth: usize) -> usiz
         |locks| {
             assert_eq!(locks.set(member(2), 0, &flock(7)), DONE);
             for step in before.iter() {
-                take(locks, *step);
+                apply(locks, *step);
             }
             let asked = locks.set(member(9), 0, &flock(9));
             let expected = if descriptors.is_open() {
@@ -136,24 +146,24 @@ fn walk(before: &mut Vec<Step>, descriptors: &Descriptors, depth: usize) -> usiz
             assert_eq!(asked, expected, "{before:?}");
         },
     );
-    let mut ways = 1;
+    let mut orders = 1;
     if depth > 0 {
         for step in descriptors.steps() {
             let mut after = descriptors.clone();
-            after.take(step);
+            after.apply(step);
             before.push(step);
-            ways += walk(before, &after, depth - 1);
+            orders += explore(before, &after, depth - 1);
             before.pop();
         }
     }
-    ways
+    orders
 }
 
 #[test]
 fn lock_lives_exactly_as_long_as_a_holder_in_every_order_of_six_steps() {
     let mut descriptors = Descriptors::default();
-    descriptors.had[2] = true;
-    let ways = walk(&mut Vec::new(), &descriptors, 6);
-    println!("{ways} orders");
-    assert!(ways > 30_000, "{ways}");
+    descriptors.has_descriptor[2] = true;
+    let orders = explore(&mut Vec::new(), &descriptors, 6);
+    println!("{orders} orders");
+    assert!(orders > 30_000, "{orders}");
 }

@@ -28,7 +28,7 @@ const BEGUN: u8 = 1;
 /// The operations of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Do {
+pub(crate) enum Operation {
     Posix,
     Ofd,
     Flock,
@@ -38,20 +38,20 @@ pub(crate) enum Do {
     Reset,
 }
 
-const ALL: [Do; 7] = [
-    Do::Posix,
-    Do::Ofd,
-    Do::Flock,
-    Do::PosixGet,
-    Do::OfdGet,
-    Do::Close,
-    Do::Reset,
+const ALL: [Operation; 7] = [
+    Operation::Posix,
+    Operation::Ofd,
+    Operation::Flock,
+    Operation::PosixGet,
+    Operation::OfdGet,
+    Operation::Close,
+    Operation::Reset,
 ];
 
 /// An operation with its arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Order {
-    pub(crate) what: Do,
+    pub(crate) what: Operation,
     pub(crate) file: u8,
     pub(crate) handle: u8,
     /// As on the wire: 0 read, 1 write, 2 unlock.
@@ -205,7 +205,7 @@ impl Process {
     }
 
     /// Returns a text that changes whenever the thread runs.
-    pub(crate) fn has_run(&mut self) -> String {
+    pub(crate) fn run_time(&mut self) -> String {
         text(&mut self.run).unwrap()
     }
 
@@ -265,7 +265,8 @@ fn open(directory: &Path) -> Vec<Vec<File>> {
     (0..FILES).map(file).collect()
 }
 
-extern "C" fn no_more(_: c_int) {}
+/// The handler of the signal that interrupts a wait.
+extern "C" fn ignore_signal(_: c_int) {}
 
 /// The test that executes orders in a process of its own.
 #[test]
@@ -278,7 +279,7 @@ fn process_under_command() {
     // signal ends a wait.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = no_more as *const () as usize;
+        action.sa_sigaction = ignore_signal as *const () as usize;
         libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
     }
     let mut files = open(&directory);
@@ -288,7 +289,7 @@ fn process_under_command() {
     let mut input = stdin();
     while input.read_exact(&mut order).is_ok() {
         stderr().write_all(&[BEGUN]).unwrap();
-        let outcome = obey(&mut files, &directory, &order);
+        let outcome = execute(&mut files, &directory, &order);
         let mut answer = [0; ANSWER_LENGTH];
         answer[0] = u8::try_from(outcome.errno).unwrap();
         if let Some(found) = outcome.lock {
@@ -300,7 +301,7 @@ fn process_under_command() {
     std::process::exit(0);
 }
 
-fn obey(files: &mut Vec<Vec<File>>, directory: &Path, order: &[u8; ORDER_LENGTH]) -> Outcome {
+fn execute(files: &mut Vec<Vec<File>>, directory: &Path, order: &[u8; ORDER_LENGTH]) -> Outcome {
     let what = ALL[usize::from(order[0])];
     let (file, handle) = (usize::from(order[1]), usize::from(order[2]));
     let open_file = &files[file][handle];
@@ -310,12 +311,12 @@ fn obey(files: &mut Vec<Vec<File>>, directory: &Path, order: &[u8; ORDER_LENGTH]
     let wait = order[4] != 0;
     let mut found = None;
     let result = match what {
-        Do::Posix if wait => fcntl(descriptor, FcntlArg::F_SETLKW(&lock)).map(drop),
-        Do::Posix => fcntl(descriptor, FcntlArg::F_SETLK(&lock)).map(drop),
-        Do::Ofd if wait => fcntl(descriptor, FcntlArg::F_OFD_SETLKW(&lock)).map(drop),
-        Do::Ofd => fcntl(descriptor, FcntlArg::F_OFD_SETLK(&lock)).map(drop),
-        Do::PosixGet | Do::OfdGet => {
-            let result = if what == Do::PosixGet {
+        Operation::Posix if wait => fcntl(descriptor, FcntlArg::F_SETLKW(&lock)).map(drop),
+        Operation::Posix => fcntl(descriptor, FcntlArg::F_SETLK(&lock)).map(drop),
+        Operation::Ofd if wait => fcntl(descriptor, FcntlArg::F_OFD_SETLKW(&lock)).map(drop),
+        Operation::Ofd => fcntl(descriptor, FcntlArg::F_OFD_SETLK(&lock)).map(drop),
+        Operation::PosixGet | Operation::OfdGet => {
+            let result = if what == Operation::PosixGet {
                 fcntl(descriptor, FcntlArg::F_GETLK(&mut lock))
             } else {
                 fcntl(descriptor, FcntlArg::F_OFD_GETLK(&mut lock))
@@ -330,7 +331,7 @@ fn obey(files: &mut Vec<Vec<File>>, directory: &Path, order: &[u8; ORDER_LENGTH]
             }
             result.map(drop)
         }
-        Do::Flock => {
+        Operation::Flock => {
             let operation = match (order[3], wait) {
                 (0, true) => FlockOperation::LockShared,
                 (0, false) => FlockOperation::NonBlockingLockShared,
@@ -341,14 +342,14 @@ fn obey(files: &mut Vec<Vec<File>>, directory: &Path, order: &[u8; ORDER_LENGTH]
             flock(descriptor, operation)
                 .map_err(|errno| nix::errno::Errno::from_raw(errno.raw_os_error()))
         }
-        Do::Close => {
+        Operation::Close => {
             files[file].remove(handle);
             let path = directory.join(file.to_string());
             let again = OpenOptions::new().read(true).write(true).open(path);
             files[file].insert(handle, again.unwrap());
             Ok(())
         }
-        Do::Reset => {
+        Operation::Reset => {
             files.clear();
             *files = open(directory);
             Ok(())
@@ -366,7 +367,7 @@ fn waiting_process_is_distinguished_from_a_running_one() {
     let mut one = Process::start(directory.path());
     let mut other = Process::start(directory.path());
     let write = Order {
-        what: Do::Posix,
+        what: Operation::Posix,
         file: 0,
         handle: 0,
         kind: 1,

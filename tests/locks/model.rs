@@ -13,7 +13,7 @@ pub(crate) const BYTES: usize = 24;
 
 /// A requested lock.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct WantedLock {
     pub(crate) owner: Owner,
     pub(crate) file: usize,
     pub(crate) start: usize,
@@ -25,6 +25,7 @@ pub(crate) struct Wish {
 /// The locked bytes of an owner, and whether each has a write lock.
 type Bytes = [Option<bool>; BYTES];
 
+/// The locked bytes of each file.
 #[derive(Clone, Default)]
 pub(crate) struct Model {
     /// By file and owner; owners are distinguished by their `Debug` output.
@@ -37,23 +38,24 @@ pub(crate) struct Model {
 
 /// The lowest conflicting lock of an owner.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lowest {
+pub(crate) struct LowestConflict {
     pub(crate) start: usize,
     /// The step in which its owner first locked the file.
     pub(crate) since: u64,
 }
 
-fn sees(one: Owner, other: Owner) -> bool {
-    let whole = |owner| matches!(owner, Owner::Flock(_));
-    whole(one) == whole(other)
+/// Returns true if both are owners of `flock` locks, or neither is: others never conflict.
+fn are_of_one_kind(one: Owner, other: Owner) -> bool {
+    let is_flock = |owner| matches!(owner, Owner::Flock(_));
+    is_flock(one) == is_flock(other)
 }
 
-impl Wish {
+impl WantedLock {
     /// Returns true if the two locks conflict.
-    pub(crate) fn conflicts_with(&self, other: &Wish) -> bool {
+    pub(crate) fn conflicts_with(&self, other: &WantedLock) -> bool {
         self.owner != other.owner
             && self.file == other.file
-            && sees(self.owner, other.owner)
+            && are_of_one_kind(self.owner, other.owner)
             && (self.write || other.write)
             && self.start < other.end
             && other.start < self.end
@@ -61,35 +63,37 @@ impl Wish {
 }
 
 impl Model {
-    pub(crate) fn set(&mut self, wish: &Wish, lock: Option<bool>) {
-        let key = (wish.file, format!("{:?}", wish.owner));
+    /// Sets the bytes of the lock: `None` for unlocked, else whether each has a write lock.
+    pub(crate) fn set(&mut self, wanted: &WantedLock, lock: Option<bool>) {
+        let key = (wanted.file, format!("{:?}", wanted.owner));
         let entry = self
             .held
             .entry(key.clone())
-            .or_insert((wish.owner, [None; BYTES]));
+            .or_insert((wanted.owner, [None; BYTES]));
         if entry.1.iter().all(Option::is_none) {
             self.since.insert(key, self.now);
         }
-        entry.1[wish.start..wish.end].fill(lock);
+        entry.1[wanted.start..wanted.end].fill(lock);
     }
 
+    /// Removes the locks of the matching files and owners.
     pub(crate) fn forget(&mut self, fits: impl Fn(usize, Owner) -> bool) {
         self.held
             .retain(|(file, _), (owner, _)| !fits(*file, *owner));
     }
 
     /// Returns the owners of the conflicting locks.
-    pub(crate) fn conflicting_owners(&self, wish: &Wish) -> Vec<Owner> {
+    pub(crate) fn conflicting_owners(&self, wanted: &WantedLock) -> Vec<Owner> {
         self.held
             .iter()
             .filter(|((file, _), (owner, bytes))| {
-                *file == wish.file
-                    && *owner != wish.owner
-                    && sees(*owner, wish.owner)
-                    && bytes[wish.start..wish.end]
+                *file == wanted.file
+                    && *owner != wanted.owner
+                    && are_of_one_kind(*owner, wanted.owner)
+                    && bytes[wanted.start..wanted.end]
                         .iter()
                         .flatten()
-                        .any(|write| *write || wish.write)
+                        .any(|write| *write || wanted.write)
             })
             .map(|(_, (owner, _))| *owner)
             .collect()
@@ -97,14 +101,14 @@ impl Model {
 
     /// Returns the lowest conflicting lock of each owner. It overlaps the range, and may begin
     /// before it.
-    pub(crate) fn lowest_conflicts(&self, wish: &Wish) -> Vec<Lowest> {
-        let conflicts = |lock: bool| lock || wish.write;
-        self.conflicting_owners(wish)
+    pub(crate) fn lowest_conflicts(&self, wanted: &WantedLock) -> Vec<LowestConflict> {
+        let conflicts = |lock: bool| lock || wanted.write;
+        self.conflicting_owners(wanted)
             .into_iter()
             .filter_map(|owner| {
-                let key = (wish.file, format!("{owner:?}"));
-                Some(Lowest {
-                    start: self.first_of(owner, wish, conflicts)?,
+                let key = (wanted.file, format!("{owner:?}"));
+                Some(LowestConflict {
+                    start: self.first_of(owner, wanted, conflicts)?,
                     since: *self.since.get(&key)?,
                 })
             })
@@ -112,25 +116,30 @@ impl Model {
     }
 
     /// Returns the first byte of the owner's own first lock in the range.
-    pub(crate) fn first_own(&self, wish: &Wish) -> Option<usize> {
-        self.first_of(wish.owner, wish, |_| true)
+    pub(crate) fn first_own(&self, wanted: &WantedLock) -> Option<usize> {
+        self.first_of(wanted.owner, wanted, |_| true)
     }
 
-    fn first_of(&self, owner: Owner, wish: &Wish, fits: impl Fn(bool) -> bool) -> Option<usize> {
-        let key = (wish.file, format!("{owner:?}"));
+    fn first_of(
+        &self,
+        owner: Owner,
+        wanted: &WantedLock,
+        fits: impl Fn(bool) -> bool,
+    ) -> Option<usize> {
+        let key = (wanted.file, format!("{owner:?}"));
         let (_, bytes) = self.held.get(&key)?;
-        let at = (wish.start..wish.end).find(|at| bytes[*at].is_some_and(&fits))?;
+        let at = (wanted.start..wanted.end).find(|at| bytes[*at].is_some_and(&fits))?;
         let before = bytes[..at].iter().rev();
         Some(at - before.take_while(|lock| **lock == bytes[at]).count())
     }
 
     /// Returns true if a process that waited for this would wait for itself.
-    pub(crate) fn is_deadlock(&self, wish: &Wish, waiting: &[Wish]) -> bool {
+    pub(crate) fn is_deadlock(&self, wanted: &WantedLock, waiting: &[WantedLock]) -> bool {
         let mut seen = BTreeSet::new();
-        let mut next = vec![*wish];
+        let mut next = vec![*wanted];
         while let Some(one) = next.pop() {
             for owner in self.conflicting_owners(&one) {
-                if owner == wish.owner {
+                if owner == wanted.owner {
                     return true;
                 }
                 if matches!(owner, Owner::Process { .. }) && seen.insert(format!("{owner:?}")) {

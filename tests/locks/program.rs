@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tempfile::TempDir;
 
-use crate::kernel::{Do, FILES, Found, HANDLES, Order, Outcome, Process};
-use crate::model::{Model, Wish};
+use crate::kernel::{FILES, Found, HANDLES, Operation, Order, Outcome, Process};
+use crate::model::{Model, WantedLock};
 use crate::table::{FIRST_PID, PROCESSES, Table};
 
 const EINTR: i32 = 4;
@@ -33,14 +33,14 @@ enum Step {
     Die(usize),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = Step> {
     let what = prop_oneof![
-        14 => Just(Do::Posix),
-        5 => Just(Do::Ofd),
-        5 => Just(Do::Flock),
-        3 => Just(Do::PosixGet),
-        2 => Just(Do::OfdGet),
-        1 => Just(Do::Close),
+        14 => Just(Operation::Posix),
+        5 => Just(Operation::Ofd),
+        5 => Just(Operation::Flock),
+        3 => Just(Operation::PosixGet),
+        2 => Just(Operation::OfdGet),
+        1 => Just(Operation::Close),
     ];
     let kind = prop_oneof![3 => Just(0_u8), 5 => Just(1), 3 => Just(2)];
     let place = (0..FILES as u8, 0..HANDLES as u8);
@@ -78,10 +78,10 @@ fn step() -> impl Strategy<Value = Step> {
 /// locks, also through other open files, release parts of their locks, or downgrade them.
 fn contention() -> impl Strategy<Value = Vec<Step>> {
     let families = prop_oneof![
-        2 => Just([Do::Posix; 2]),
-        2 => Just([Do::Ofd; 2]),
-        2 => Just([Do::Flock; 2]),
-        1 => Just([Do::Posix, Do::Ofd]),
+        2 => Just([Operation::Posix; 2]),
+        2 => Just([Operation::Ofd; 2]),
+        2 => Just([Operation::Flock; 2]),
+        1 => Just([Operation::Posix, Operation::Ofd]),
     ];
     let lock = (
         0..PROCESSES,
@@ -142,7 +142,7 @@ impl Kernel {
     pub(crate) fn served(&mut self) -> BTreeMap<usize, i32> {
         let mut served = BTreeMap::new();
         loop {
-            let before = self.have_run();
+            let before = self.run_times();
             for process in self.waiting.clone() {
                 if let Some(outcome) = self.processes[process].outcome() {
                     self.waiting.remove(&process);
@@ -151,24 +151,28 @@ impl Kernel {
             }
             // A process that only retried may have unblocked another that was found asleep just
             // before.
-            if self.have_run() == before {
+            if self.run_times() == before {
                 return served;
             }
         }
     }
 
-    fn have_run(&mut self) -> Vec<String> {
+    fn run_times(&mut self) -> Vec<String> {
         let waiting = &self.waiting;
         let processes = self.processes.iter_mut().enumerate();
         processes
             .filter(|(number, _)| waiting.contains(number))
-            .map(|(_, process)| process.has_run())
+            .map(|(_, process)| process.run_time())
             .collect()
     }
 
     /// Ends a wait in the kernel that the table has refused as a deadlock.
-    fn end_wait_of_kernel(&mut self, process: usize, tally: &mut Tally) -> Result<Flow, String> {
-        tally.only_ours += 1;
+    fn end_kernel_wait(
+        &mut self,
+        process: usize,
+        statistics: &mut Statistics,
+    ) -> Result<Flow, String> {
+        statistics.only_table += 1;
         self.processes[process].interrupt();
         let ended = loop {
             if let Some(outcome) = self.processes[process].outcome() {
@@ -177,9 +181,9 @@ impl Kernel {
         };
         self.waiting.remove(&process);
         if ended == EINTR {
-            Ok(Flow::On)
+            Ok(Flow::Continue)
         } else {
-            Err(format!("{ended} where one gave up"))
+            Err(format!("{ended} where the table refused"))
         }
     }
 
@@ -204,7 +208,7 @@ impl Kernel {
 }
 
 const RESET: Order = Order {
-    what: Do::Reset,
+    what: Operation::Reset,
     file: 0,
     handle: 0,
     kind: 0,
@@ -215,7 +219,7 @@ const RESET: Order = Order {
 
 /// Statistics of the programs.
 #[derive(Default)]
-struct Tally {
+struct Statistics {
     programs: u64,
     steps: u64,
     waits: u64,
@@ -226,60 +230,60 @@ struct Tally {
     contended: u64,
     /// Deadlocks that the kernel does not detect, because it follows one lock at a time, so that
     /// the wait is ended; and waits that only the kernel takes for a deadlock.
-    only_ours: u64,
-    only_kernels: u64,
+    only_table: u64,
+    only_kernel: u64,
     /// Programs that were abandoned because the kernel and the table served waiters in different
     /// orders, both of them correct.
-    left: u64,
+    stopped: u64,
 }
 
 /// How a program continues.
 enum Flow {
-    On,
+    Continue,
     /// The kernel and the table served different waiters, both correctly: the rest can't be
     /// compared.
-    Leave,
+    Stop,
 }
 
 /// Runs a program on both. An error describes the first difference.
-fn run(program: &[Step], kernel: &mut Kernel, tally: &mut Tally) -> Result<(), String> {
+fn run(program: &[Step], kernel: &mut Kernel, statistics: &mut Statistics) -> Result<(), String> {
     let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
     let locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
     let mut table = Table::new(locks);
     kernel.reset();
-    tally.programs += 1;
+    statistics.programs += 1;
     for (at, step) in program.iter().enumerate() {
-        tally.steps += 1;
-        table.model.now = tally.steps;
+        statistics.steps += 1;
+        table.model.now = statistics.steps;
         let flow = match step {
             Step::Lock(process, order) => {
                 // A process that waits can't act: the next one that does not wait acts instead.
                 let processes = (*process..PROCESSES).chain(0..*process);
                 let mut able = processes.filter(|process| !table.waiting.contains_key(process));
                 let Some(process) = able.next() else { continue };
-                lock(process, order, &mut table, kernel, tally)
+                lock(process, order, &mut table, kernel, statistics)
             }
             Step::Interrupt(process) => {
                 if table.waiting.contains_key(process) {
                     table.interrupt(*process);
                     kernel.processes[*process].interrupt();
                 }
-                Ok(Flow::On)
+                Ok(Flow::Continue)
             }
             Step::Die(process) => {
                 table.die(*process);
                 kernel.die(*process);
-                Ok(Flow::On)
+                Ok(Flow::Continue)
             }
         };
         let flow = flow.and_then(|flow| match flow {
-            Flow::On => compare_served(&mut table, kernel, tally),
-            Flow::Leave => Ok(Flow::Leave),
+            Flow::Continue => compare_served(&mut table, kernel, statistics),
+            Flow::Stop => Ok(Flow::Stop),
         });
         match flow.map_err(|what| format!("step {at}: {what}"))? {
-            Flow::On => {}
-            Flow::Leave => {
-                tally.left += 1;
+            Flow::Continue => {}
+            Flow::Stop => {
+                statistics.stopped += 1;
                 return Ok(());
             }
         }
@@ -293,63 +297,63 @@ fn lock(
     order: &Order,
     table: &mut Table<'_>,
     kernel: &mut Kernel,
-    tally: &mut Tally,
+    statistics: &mut Statistics,
 ) -> Result<Flow, String> {
     let message = table.message(process, order, b"");
-    let wish = Table::wish(process, order, &message);
-    let waiting: Vec<Wish> = table.waiting.values().copied().collect();
-    let is_deadlock = table.model.is_deadlock(&wish, &waiting);
-    let ours = table.obey(process, order);
+    let wanted = Table::wanted(process, order, &message);
+    let waiting: Vec<WantedLock> = table.waiting.values().copied().collect();
+    let is_deadlock = table.model.is_deadlock(&wanted, &waiting);
+    let ours = table.execute(process, order);
     kernel.processes[process].order(*order);
     let theirs = kernel.processes[process].outcome();
     if theirs.is_none() {
         kernel.waiting.insert(process);
     }
-    tally.waits += u64::from(ours.is_none());
+    statistics.waits += u64::from(ours.is_none());
     let reports_deadlock =
         |outcome: Option<Outcome>| outcome.is_some_and(|outcome| outcome.errno == EDEADLK);
     if reports_deadlock(ours) {
-        tally.deadlocks += 1;
+        statistics.deadlocks += 1;
         if !is_deadlock {
             return Err("EDEADLK, and it is none".to_owned());
         }
         if theirs.is_none() {
-            return kernel.end_wait_of_kernel(process, tally);
+            return kernel.end_kernel_wait(process, statistics);
         }
-    } else if ours.is_none() && is_deadlock && order.what == Do::Posix {
+    } else if ours.is_none() && is_deadlock && order.what == Operation::Posix {
         return Err("a wait for ever".to_owned());
     }
     if ours.is_none() && reports_deadlock(theirs) {
-        tally.only_kernels += 1;
+        statistics.only_kernel += 1;
         table.interrupt(process);
         let ended = table.served();
         let expected = BTreeMap::from([(process, EINTR)]);
         return if ended == expected {
-            Ok(Flow::On)
+            Ok(Flow::Continue)
         } else {
-            Err(format!("{ended:?} where one gave up"))
+            Err(format!("{ended:?} where the table refused"))
         };
     }
     let same = match (order.what, ours, theirs) {
-        (Do::PosixGet | Do::OfdGet, Some(ours), Some(theirs)) if order.kind < 2 => {
-            let theirs = named_as_ours(theirs, kernel);
-            ours.errno == theirs.errno && is_right_lock(ours.lock, theirs.lock, &wish, table)
+        (Operation::PosixGet | Operation::OfdGet, Some(ours), Some(theirs)) if order.kind < 2 => {
+            let theirs = with_table_pids(theirs, kernel);
+            ours.errno == theirs.errno && is_right_lock(ours.lock, theirs.lock, &wanted, table)
         }
-        (Do::OfdGet, Some(ours), Some(theirs)) => {
+        (Operation::OfdGet, Some(ours), Some(theirs)) => {
             let first = ours.lock.map(|found| usize::from(found.start));
-            ours == named_as_ours(theirs, kernel) && first == table.model.first_own(&wish)
+            ours == with_table_pids(theirs, kernel) && first == table.model.first_own(&wanted)
         }
-        (_, ours, theirs) => ours == theirs.map(|theirs| named_as_ours(theirs, kernel)),
+        (_, ours, theirs) => ours == theirs.map(|theirs| with_table_pids(theirs, kernel)),
     };
     if same {
-        Ok(Flow::On)
+        Ok(Flow::Continue)
     } else {
         Err(format!("{ours:?}, the kernel: {theirs:?}"))
     }
 }
 
 /// Returns the kernel's answer, with the pid that the table uses.
-fn named_as_ours(mut theirs: Outcome, kernel: &Kernel) -> Outcome {
+fn with_table_pids(mut theirs: Outcome, kernel: &Kernel) -> Outcome {
     if let Some(found) = &mut theirs.lock
         && let Some(at) = (FIRST_PID..)
             .zip(&kernel.processes)
@@ -366,10 +370,10 @@ fn named_as_ours(mut theirs: Outcome, kernel: &Kernel) -> Outcome {
 fn is_right_lock(
     ours: Option<Found>,
     theirs: Option<Found>,
-    wish: &Wish,
+    wanted: &WantedLock,
     table: &Table<'_>,
 ) -> bool {
-    let lowest = table.model.lowest_conflicts(wish);
+    let lowest = table.model.lowest_conflicts(wanted);
     let Some(first) = lowest.iter().map(|lock| lock.start).min() else {
         return ours.is_none() && theirs.is_none();
     };
@@ -392,18 +396,18 @@ fn is_right_lock(
 fn compare_served(
     table: &mut Table<'_>,
     kernel: &mut Kernel,
-    tally: &mut Tally,
+    statistics: &mut Statistics,
 ) -> Result<Flow, String> {
     let before = (table.model.clone(), table.waiting.clone());
     let (ours, theirs) = (table.served(), kernel.served());
-    tally.served += ours.values().filter(|errno| **errno == 0).count() as u64;
-    tally.contended += u64::from(table.waiting.len() > 2);
+    statistics.served += ours.values().filter(|errno| **errno == 0).count() as u64;
+    statistics.contended += u64::from(table.waiting.len() > 2);
     if !table.locks.check_invariants() {
         return Err("an invariant of the table is broken".to_owned());
     }
     all_left_conflict(&table.model, &table.waiting).map_err(|what| format!("the table: {what}"))?;
     if ours == theirs {
-        return Ok(Flow::On);
+        return Ok(Flow::Continue);
     }
     let different = || format!("served were {ours:?}, by the kernel {theirs:?}");
     let (mut held, mut waiting) = before;
@@ -414,21 +418,21 @@ fn compare_served(
         return Err(different());
     }
     for (process, errno) in &theirs {
-        let wish = waiting.remove(process).ok_or_else(different)?;
+        let wanted = waiting.remove(process).ok_or_else(different)?;
         if *errno == 0 {
-            held.set(&wish, Some(wish.write));
+            held.set(&wanted, Some(wanted.write));
         }
     }
     all_left_conflict(&held, &waiting).map_err(|what| format!("the kernel: {what}"))?;
-    Ok(Flow::Leave)
+    Ok(Flow::Stop)
 }
 
-fn all_left_conflict(held: &Model, waiting: &BTreeMap<usize, Wish>) -> Result<(), String> {
+fn all_left_conflict(held: &Model, waiting: &BTreeMap<usize, WantedLock>) -> Result<(), String> {
     match waiting
         .iter()
-        .find(|(_, wish)| held.conflicting_owners(wish).is_empty())
+        .find(|(_, wanted)| held.conflicting_owners(wanted).is_empty())
     {
-        Some((process, wish)) => Err(format!("process {process} waits for nobody: {wish:?}")),
+        Some((process, wanted)) => Err(format!("process {process} waits for nobody: {wanted:?}")),
         None => Ok(()),
     }
 }
@@ -439,33 +443,33 @@ fn random_programs_have_the_outcome_of_the_kernel() {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(2_000);
-    let kernel = Mutex::new((Kernel::new(), Tally::default()));
+    let kernel = Mutex::new((Kernel::new(), Statistics::default()));
     let config = Config {
         cases: programs,
         max_shrink_iters: 20_000,
         failure_persistence: None,
         ..Config::default()
     };
-    let program = prop_oneof![prop::collection::vec(step(), 1..60), contention()];
+    let program = prop_oneof![prop::collection::vec(any_step(), 1..60), contention()];
     let outcome = TestRunner::new(config).run(&program, |program| {
-        let (kernel, tally) = &mut *kernel.lock().unwrap();
-        run(&program, kernel, tally).map_err(TestCaseError::fail)
+        let (kernel, statistics) = &mut *kernel.lock().unwrap();
+        run(&program, kernel, statistics).map_err(TestCaseError::fail)
     });
-    let (_, tally) = kernel.into_inner().unwrap();
-    let Tally {
+    let (_, statistics) = kernel.into_inner().unwrap();
+    let Statistics {
         programs,
         steps,
         waits,
         deadlocks,
         served,
         contended,
-        only_ours,
-        only_kernels,
+        only_table,
+        only_kernel,
         left,
-    } = tally;
+    } = statistics;
     println!("{programs} programs, {steps} steps, {waits} waits, {deadlocks} deadlocks");
     println!("{served} were served, {contended} times three or more waited");
-    println!("deadlocks only ours: {only_ours}, only the kernel's: {only_kernels}");
+    println!("deadlocks only ours: {only_table}, only the kernel's: {only_kernel}");
     println!("left before their end, for another order of those that wait: {left}");
     if let Err(error) = outcome {
         panic!("{error}");

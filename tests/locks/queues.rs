@@ -15,31 +15,31 @@ const ROOM: LockLimits = LockLimits {
 };
 
 /// Requests the lock for the member, which gets it at once.
-fn gets(locks: &mut LockTable<'_>, who: u32, lock: FileLock<'_>) {
+fn lock_at_once(locks: &mut LockTable<'_>, who: u32, lock: FileLock<'_>) {
     assert_eq!(locks.set(member(who), 0, &lock), DONE, "{who}: {lock:?}");
 }
 
 /// Requests the lock for the member, which waits; the request has the member's number.
-fn wants(locks: &mut LockTable<'_>, who: u32, lock: FileLock<'static>) {
+fn wait_for(locks: &mut LockTable<'_>, who: u32, lock: FileLock<'static>) {
     let set = locks.set(member(who), who.into(), &waiting(lock));
     assert_eq!(set, WAITS, "{who}: {lock:?}");
 }
 
-/// Two waiters: 4 for a range that only 2 holds, 5 for one that 3 holds; both for the bytes
+/// Adds two waiters: 4 for a range that only 2 holds, 5 for one that 3 holds; both for the bytes
 /// between.
-fn two_that_wait(locks: &mut LockTable<'_>) {
-    gets(locks, 2, write(1, 0, 9));
-    gets(locks, 3, write(1, 20, 29));
-    wants(locks, 4, write(1, 0, 19));
-    wants(locks, 5, write(1, 19, 29));
+fn add_two_waiters(locks: &mut LockTable<'_>) {
+    lock_at_once(locks, 2, write(1, 0, 9));
+    lock_at_once(locks, 3, write(1, 20, 29));
+    wait_for(locks, 4, write(1, 0, 19));
+    wait_for(locks, 5, write(1, 19, 29));
 }
 
 #[test]
 fn waiters_for_one_lock_are_served_in_order_of_arrival() {
     with_table(ROOM, |locks| {
-        gets(locks, 2, write(1, 0, 9));
+        lock_at_once(locks, 2, write(1, 0, 9));
         for who in [4, 3, 5] {
-            wants(locks, who, write(1, 0, 9));
+            wait_for(locks, who, write(1, 0, 9));
         }
         for (who, next) in [(2, 4), (4, 3), (3, 5)] {
             locks.release_process(member(who), 1);
@@ -52,13 +52,13 @@ fn waiters_for_one_lock_are_served_in_order_of_arrival() {
 #[test]
 fn waiter_passes_an_earlier_waiter_that_is_still_blocked() {
     with_table(ROOM, |locks| {
-        two_that_wait(locks);
+        add_two_waiters(locks);
         locks.release_process(member(3), 1);
         assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         // The first waiter now waits for this lock, too.
         locks.release_process(member(2), 1);
         assert_eq!(completions_of(locks), []);
-        gets(locks, 5, unlock(write(1, 19, 19)));
+        lock_at_once(locks, 5, unlock(write(1, 19, 19)));
         assert_eq!(completions_of(locks), [(4, 4, Answer::DONE)]);
     });
 }
@@ -76,7 +76,7 @@ fn cancelled_waiter_does_not_affect_other_waiters() {
     ];
     for (end_wait, errno) in ways {
         with_table(ROOM, |locks| {
-            two_that_wait(locks);
+            add_two_waiters(locks);
             end_wait(locks);
             let completions: Vec<_> = errno
                 .map(|errno| (4, 4, status(errno)))
@@ -97,10 +97,10 @@ fn waiter_passes_waiters_that_it_does_not_conflict_with() {
     ];
     for (first, second) in pairs {
         with_table(ROOM, |locks| {
-            gets(locks, 2, write(1, 0, 9));
-            gets(locks, 3, write(1, 20, 29));
-            wants(locks, 4, first);
-            wants(locks, 5, second);
+            lock_at_once(locks, 2, write(1, 0, 9));
+            lock_at_once(locks, 3, write(1, 20, 29));
+            wait_for(locks, 4, first);
+            wait_for(locks, 5, second);
             locks.release_process(member(3), 1);
             assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         });
@@ -110,9 +110,9 @@ fn waiter_passes_waiters_that_it_does_not_conflict_with() {
 #[test]
 fn chain_of_waiters_waits_for_held_locks_only() {
     with_table(ROOM, |locks| {
-        two_that_wait(locks);
-        gets(locks, 7, write(1, 30, 39));
-        wants(locks, 6, write(1, 25, 39));
+        add_two_waiters(locks);
+        lock_at_once(locks, 7, write(1, 30, 39));
+        wait_for(locks, 6, write(1, 25, 39));
         locks.release_process(member(3), 1);
         assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         locks.release_process(member(7), 1);
@@ -129,10 +129,10 @@ fn chain_of_waiters_waits_for_held_locks_only() {
 #[test]
 fn holder_that_blocks_an_earlier_waiter_is_served_before_it() {
     with_table(ROOM, |locks| {
-        gets(locks, 5, write(1, 0, 9));
-        gets(locks, 3, write(1, 20, 29));
-        wants(locks, 4, write(1, 0, 19));
-        wants(locks, 5, write(1, 19, 29));
+        lock_at_once(locks, 5, write(1, 0, 9));
+        lock_at_once(locks, 3, write(1, 20, 29));
+        wait_for(locks, 4, write(1, 0, 19));
+        wait_for(locks, 5, write(1, 19, 29));
         locks.release_process(member(3), 1);
         assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
     });
@@ -141,12 +141,12 @@ fn holder_that_blocks_an_earlier_waiter_is_served_before_it() {
 #[test]
 fn wait_on_one_file_does_not_block_another_file() {
     with_table(LockLimits { waiting: 8, ..ROOM }, |locks| {
-        gets(locks, 2, write(1, 0, 9));
-        gets(locks, 3, write(1, 20, 49));
-        gets(locks, 8, on(b"b", write(1, 0, 9)));
-        wants(locks, 4, write(1, 0, 15));
-        wants(locks, 5, write(1, 15, 29));
-        wants(locks, 7, write(1, 29, 49));
+        lock_at_once(locks, 2, write(1, 0, 9));
+        lock_at_once(locks, 3, write(1, 20, 49));
+        lock_at_once(locks, 8, on(b"b", write(1, 0, 9)));
+        wait_for(locks, 4, write(1, 0, 15));
+        wait_for(locks, 5, write(1, 15, 29));
+        wait_for(locks, 7, write(1, 29, 49));
         // 4 waits for 2, which waits for 8.
         let set = locks.set(member(2), 2, &on(b"b", waiting(write(1, 0, 9))));
         assert_eq!(set, WAITS);
@@ -160,10 +160,10 @@ fn wait_on_one_file_does_not_block_another_file() {
 #[test]
 fn waiter_granted_a_weaker_lock_unblocks_other_waiters() {
     with_table(ROOM, |locks| {
-        gets(locks, 5, write(1, 0, 9));
-        gets(locks, 3, write(1, 10, 19));
-        wants(locks, 4, read(1, 0, 9));
-        wants(locks, 5, read(1, 0, 19));
+        lock_at_once(locks, 5, write(1, 0, 9));
+        lock_at_once(locks, 3, write(1, 10, 19));
+        wait_for(locks, 4, read(1, 0, 9));
+        wait_for(locks, 5, read(1, 0, 19));
         locks.release_process(member(3), 1);
         assert_eq!(
             completions_of(locks),
@@ -182,12 +182,12 @@ fn downgrade_grants_every_waiting_read_lock_and_no_write_lock() {
         [|_| write(1, 0, 9), |handle| ofd(handle, 0, 9), flock];
     for lock in families {
         with_table(LockLimits { waiting: 8, ..ROOM }, |locks| {
-            gets(locks, 2, lock(2));
-            wants(locks, 3, lock(3));
-            wants(locks, 4, shared(lock(4)));
-            wants(locks, 5, lock(5));
-            wants(locks, 6, shared(lock(6)));
-            gets(locks, 2, shared(lock(2)));
+            lock_at_once(locks, 2, lock(2));
+            wait_for(locks, 3, lock(3));
+            wait_for(locks, 4, shared(lock(4)));
+            wait_for(locks, 5, lock(5));
+            wait_for(locks, 6, shared(lock(6)));
+            lock_at_once(locks, 2, shared(lock(2)));
             assert_eq!(
                 completions_of(locks),
                 [(4, 4, Answer::DONE), (6, 6, Answer::DONE)]
@@ -205,13 +205,13 @@ fn downgrade_grants_every_waiting_read_lock_and_no_write_lock() {
 #[test]
 fn partial_unlock_grants_waiters_for_the_freed_bytes() {
     with_table(ROOM, |locks| {
-        gets(locks, 2, write(1, 0, 29));
-        wants(locks, 3, write(1, 5, 14));
-        wants(locks, 4, write(1, 10, 19));
-        wants(locks, 5, read(1, 15, 19));
-        gets(locks, 2, unlock(write(1, 10, 19)));
+        lock_at_once(locks, 2, write(1, 0, 29));
+        wait_for(locks, 3, write(1, 5, 14));
+        wait_for(locks, 4, write(1, 10, 19));
+        wait_for(locks, 5, read(1, 15, 19));
+        lock_at_once(locks, 2, unlock(write(1, 10, 19)));
         assert_eq!(completions_of(locks), [(4, 4, Answer::DONE)]);
-        gets(locks, 2, read(1, 0, 9));
+        lock_at_once(locks, 2, read(1, 0, 9));
         assert_eq!(completions_of(locks), []);
         locks.reclaim(member(4));
         assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
@@ -221,14 +221,14 @@ fn partial_unlock_grants_waiters_for_the_freed_bytes() {
 #[test]
 fn read_lock_never_waits_for_a_waiting_write_lock() {
     with_table(ROOM, |locks| {
-        gets(locks, 2, read(1, 0, 9));
-        wants(locks, 3, write(1, 0, 9));
+        lock_at_once(locks, 2, read(1, 0, 9));
+        wait_for(locks, 3, write(1, 0, 9));
         for _ in 0..200 {
-            gets(locks, 4, waiting(read(1, 0, 9)));
+            lock_at_once(locks, 4, waiting(read(1, 0, 9)));
             locks.release_process(member(4), 1);
         }
-        gets(locks, 4, waiting(read(1, 0, 9)));
-        gets(locks, 5, read(1, 0, 9));
+        lock_at_once(locks, 4, waiting(read(1, 0, 9)));
+        lock_at_once(locks, 5, read(1, 0, 9));
         locks.release_process(member(2), 1);
         locks.release_process(member(5), 1);
         assert_eq!(completions_of(locks), []);
@@ -240,9 +240,9 @@ fn read_lock_never_waits_for_a_waiting_write_lock() {
 #[test]
 fn wait_of_an_open_file_is_not_part_of_a_deadlock_cycle() {
     with_table(ROOM, |locks| {
-        gets(locks, 2, write(1, 0, 9));
-        gets(locks, 3, on(b"b", ofd(7, 0, 9)));
-        wants(locks, 3, ofd(7, 0, 9));
+        lock_at_once(locks, 2, write(1, 0, 9));
+        lock_at_once(locks, 3, on(b"b", ofd(7, 0, 9)));
+        wait_for(locks, 3, ofd(7, 0, 9));
         let wanted = waiting(write(1, 0, 9));
         assert_eq!(locks.set(member(2), 2, &on(b"b", wanted)), WAITS);
         locks.cancel(member(2), 2);
@@ -254,8 +254,8 @@ fn wait_of_an_open_file_is_not_part_of_a_deadlock_cycle() {
 #[test]
 fn closed_open_file_stays_until_its_waiting_requests_end() {
     with_table(ROOM, |locks| {
-        gets(locks, 2, ofd(1, 0, 9));
-        gets(locks, 2, flock(1));
+        lock_at_once(locks, 2, ofd(1, 0, 9));
+        lock_at_once(locks, 2, flock(1));
         let wanted = [(3, 1, ofd(7, 0, 9)), (3, 2, flock(7))];
         for (who, seq, lock) in wanted {
             assert_eq!(locks.set(member(who), seq, &waiting(lock)), WAITS);
@@ -265,13 +265,13 @@ fn closed_open_file_stays_until_its_waiting_requests_end() {
         locks.close_open_file(member(3), 7);
         assert_eq!(completions_of(locks), []);
         // One request gets its lock, and the other still waits.
-        gets(locks, 2, unlock(flock(1)));
+        lock_at_once(locks, 2, unlock(flock(1)));
         assert_eq!(completions_of(locks), [(3, 2, Answer::DONE)]);
         assert_eq!(locks.set(member(4), 6, &flock(4)), Err(Errno::EAGAIN));
         // When that request is cancelled, the open file has no holder any more.
         locks.cancel(member(3), 1);
         assert_eq!(completions_of(locks), [(3, 1, status(Errno::EINTR))]);
-        gets(locks, 4, flock(4));
+        lock_at_once(locks, 4, flock(4));
         locks.reclaim(member(2));
         assert_eq!(completions_of(locks), [(5, 5, Answer::DONE)]);
         // The lock that the request gets goes to the next waiter at once.
@@ -293,11 +293,11 @@ fn closed_open_file_stays_until_its_waiting_requests_end() {
 #[test]
 fn lock_that_is_free_needs_no_slot_in_the_wait_queue() {
     with_table(ROOM, |locks| {
-        gets(locks, 2, write(1, 0, 9));
+        lock_at_once(locks, 2, write(1, 0, 9));
         for who in 3..7 {
-            wants(locks, who, write(1, 0, 9));
+            wait_for(locks, who, write(1, 0, 9));
         }
-        gets(locks, 7, waiting(write(1, 10, 19)));
+        lock_at_once(locks, 7, waiting(write(1, 10, 19)));
     });
 }
 
@@ -308,10 +308,10 @@ fn full_wait_queue_refuses_a_conversion_and_keeps_the_old_lock() {
             kind: LockKind::Read,
             ..flock(handle)
         };
-        gets(locks, 2, shared(2));
-        gets(locks, 3, shared(3));
+        lock_at_once(locks, 2, shared(2));
+        lock_at_once(locks, 3, shared(3));
         for who in 4..8 {
-            wants(locks, who, flock(who.into()));
+            wait_for(locks, who, flock(who.into()));
         }
         let wanted = waiting(flock(2));
         assert_eq!(locks.set(member(2), 9, &wanted), Err(Errno::ENOLCK));
@@ -328,11 +328,11 @@ fn full_wait_queue_refuses_a_conversion_and_keeps_the_old_lock() {
 #[test]
 fn waiter_that_stays_blocked_gets_edeadlk_if_a_later_lock_has_closed_a_cycle() {
     with_table(ROOM, |locks| {
-        gets(locks, 2, write(1, 0, 0));
-        gets(locks, 4, on(b"/b", read(1, 9, 9)));
-        wants(locks, 3, write(1, 0, 0));
-        wants(locks, 2, on(b"/b", write(1, 9, 9)));
-        gets(locks, 3, on(b"/b", read(1, 9, 9)));
+        lock_at_once(locks, 2, write(1, 0, 0));
+        lock_at_once(locks, 4, on(b"/b", read(1, 9, 9)));
+        wait_for(locks, 3, write(1, 0, 0));
+        wait_for(locks, 2, on(b"/b", write(1, 9, 9)));
+        lock_at_once(locks, 3, on(b"/b", read(1, 9, 9)));
         assert_eq!(completions_of(locks), []);
         locks.release_process(member(4), 1);
         assert_eq!(completions_of(locks), [(2, 2, status(Errno::EDEADLK))]);

@@ -15,13 +15,15 @@ const LIMITS: LockLimits = LockLimits {
     waiting: 1024,
     open_files: 16,
 };
-/// The greatest number of visits of a search for a deadlock. Each visit examines a few entries.
-const SEARCH: u64 = 4 * 4096;
-/// The greatest number of visits of a request that finds, sets or removes one lock in a full table.
-const SINGLE: u64 = 600;
+/// The greatest number of steps of a search for a deadlock. Each visit examines a few entries.
+const MAX_SEARCH_STEPS: u64 = 4 * 4096;
+/// The greatest number of steps of a request that finds, sets or removes one lock in a full table.
+const MAX_STEPS: u64 = 600;
+/// The pids of the owner of the second file, and of the one that makes the last request.
 const HOLDER: u32 = 9999;
-const ASKER: u32 = 9998;
-const ALL: (u64, u64) = (0, u64::MAX);
+const REQUESTER: u32 = 9998;
+/// The first and last byte of a lock of a whole file.
+const ALL_BYTES: (u64, u64) = (0, u64::MAX);
 
 /// Returns the number of steps of an operation.
 fn steps<T>(
@@ -39,21 +41,21 @@ fn set(locks: &mut LockTable<'_>, lock: &FileLock<'_>) -> (Result<SetOutcome, Er
     })
 }
 
-/// Each of `owners` owners has a read lock on a byte of the first file and waits for all of the
+/// Lets each of `owners` owners have a read lock on a byte of the first file and wait for all of the
 /// second, of which one owner holds `bytes` single bytes.
-fn entangle(locks: &mut LockTable<'_>, owners: u32, bytes: u64) {
+fn add_waiting_owners(locks: &mut LockTable<'_>, owners: u32, bytes: u64) {
     for byte in 0..bytes {
         let (locked, steps) = set(locks, &on(b"2", write(HOLDER, 2 * byte, 2 * byte)));
         assert_eq!(locked, DONE);
-        assert!(steps < SINGLE, "{steps} steps for a free byte");
+        assert!(steps < MAX_STEPS, "{steps} steps for a free byte");
     }
     for owner in 1..=owners {
         let byte = u64::from(owner);
         assert_eq!(set(locks, &on(b"1", read(owner, byte, byte))).0, DONE);
-        let all = on(b"2", waiting(write(owner, ALL.0, ALL.1)));
+        let all = on(b"2", waiting(write(owner, ALL_BYTES.0, ALL_BYTES.1)));
         let (queued, steps) = set(locks, &all);
         assert_eq!(queued, WAITS);
-        assert!(steps < SEARCH, "{steps} steps to queue");
+        assert!(steps < MAX_SEARCH_STEPS, "{steps} steps to queue");
     }
 }
 
@@ -61,12 +63,12 @@ fn entangle(locks: &mut LockTable<'_>, owners: u32, bytes: u64) {
 fn deadlock_search_visits_each_waiting_owner_and_each_lock_once() {
     for (owners, bytes) in [(30, 950), (62, 900), (500, 2_000), (500, 20_000)] {
         with_table(LIMITS, |locks| {
-            entangle(locks, owners, bytes);
-            let all = on(b"1", waiting(write(ASKER, ALL.0, ALL.1)));
+            add_waiting_owners(locks, owners, bytes);
+            let all = on(b"1", waiting(write(REQUESTER, ALL_BYTES.0, ALL_BYTES.1)));
             let (queued, steps) = set(locks, &all);
             println!("{owners} owners, {bytes} bytes: {steps} steps");
             assert_eq!(queued, WAITS);
-            assert!(steps < SEARCH, "{steps} steps");
+            assert!(steps < MAX_SEARCH_STEPS, "{steps} steps");
         });
     }
 }
@@ -75,11 +77,11 @@ fn deadlock_search_visits_each_waiting_owner_and_each_lock_once() {
 fn deadlock_within_the_budget_is_found_and_beyond_it_the_request_waits() {
     for (bytes, outcome) in [(3_000, Err(Errno::EDEADLK)), (5_000, WAITS)] {
         with_table(LIMITS, |locks| {
-            entangle(locks, 1, bytes);
+            add_waiting_owners(locks, 1, bytes);
             // After all bytes of the holder there is one of the owner that makes the last request.
             let end = u64::MAX - 1;
-            assert_eq!(set(locks, &on(b"2", write(ASKER, end, end))).0, DONE);
-            let first = on(b"1", waiting(write(ASKER, ALL.0, ALL.1)));
+            assert_eq!(set(locks, &on(b"2", write(REQUESTER, end, end))).0, DONE);
+            let first = on(b"1", waiting(write(REQUESTER, ALL_BYTES.0, ALL_BYTES.1)));
             assert_eq!(set(locks, &first).0, outcome, "{bytes} bytes");
         });
     }
@@ -88,9 +90,9 @@ fn deadlock_within_the_budget_is_found_and_beyond_it_the_request_waits() {
 #[test]
 fn unlock_tries_only_the_requests_that_it_can_unblock() {
     with_table(LIMITS, |locks| {
-        entangle(locks, 500, 2_000);
+        add_waiting_owners(locks, 500, 2_000);
         for owner in 1001..=1030 {
-            let all = waiting(read(owner, ALL.0, ALL.1));
+            let all = waiting(read(owner, ALL_BYTES.0, ALL_BYTES.1));
             assert_eq!(set(locks, &on(b"2", all)).0, WAITS);
         }
         // The lowest byte blocks them all.
@@ -98,13 +100,13 @@ fn unlock_tries_only_the_requests_that_it_can_unblock() {
             let (unlocked, steps) =
                 set(locks, &on(b"2", unlock(write(HOLDER, 2 * byte, 2 * byte))));
             assert_eq!(unlocked, DONE);
-            assert!(steps < SINGLE, "{steps} steps to unlock byte {byte}");
+            assert!(steps < MAX_STEPS, "{steps} steps to unlock byte {byte}");
         }
         // Another file is not affected at all.
-        for lock in [write(ASKER, 0, 0), unlock(write(ASKER, 0, 0))] {
+        for lock in [write(REQUESTER, 0, 0), unlock(write(REQUESTER, 0, 0))] {
             let (done, steps) = set(locks, &on(b"3", lock));
             assert_eq!(done, DONE);
-            assert!(steps < SINGLE, "{steps} steps");
+            assert!(steps < MAX_STEPS, "{steps} steps");
         }
         assert!(!locks.has_completions());
         assert_eq!(set(locks, &on(b"2", unlock(write(HOLDER, 0, 0)))).0, DONE);
@@ -115,11 +117,11 @@ fn unlock_tries_only_the_requests_that_it_can_unblock() {
 #[test]
 fn cancelling_a_request_does_not_visit_the_others() {
     with_table(LIMITS, |locks| {
-        entangle(locks, 500, 100);
+        add_waiting_owners(locks, 500, 100);
         let ((), cancelled) = steps(locks, |locks| locks.cancel(member(2), 77));
-        assert!(cancelled < SINGLE, "{cancelled} steps");
+        assert!(cancelled < MAX_STEPS, "{cancelled} steps");
         let ((), released) = steps(locks, |locks| locks.release_process(member(2), 78));
-        assert!(released < SINGLE, "{released} steps");
+        assert!(released < MAX_STEPS, "{released} steps");
         assert_eq!(
             completions_of(locks),
             [(2, 77, status(Errno::EINTR)), (2, 78, status(Errno::ESRCH))]
@@ -175,7 +177,7 @@ fn lock_among_ten_thousand_others_takes_one_search() {
         }
         let mut sum = [0, 0];
         for number in 0..OTHERS {
-            let lock = write(ASKER, 10 * number + 5, 10 * number + 9);
+            let lock = write(REQUESTER, 10 * number + 5, 10 * number + 9);
             for (sum, lock) in sum.iter_mut().zip([lock, unlock(lock)]) {
                 let (done, steps) = set(locks, &lock);
                 assert_eq!(done, DONE);
@@ -190,12 +192,12 @@ fn lock_among_ten_thousand_others_takes_one_search() {
 }
 
 /// The visits of a portion: 64 locks are removed, or 1,024 slots are looked at.
-const PORTION: u64 = 64 * SINGLE;
+const PORTION: u64 = 64 * MAX_STEPS;
 
 #[test]
 fn end_of_a_process_with_many_locks_is_applied_in_portions() {
     with_table(LIMITS, |locks| {
-        entangle(locks, 500, 20_000);
+        add_waiting_owners(locks, 500, 20_000);
         let mut portions = 0;
         loop {
             let (is_all, steps) = steps(locks, |locks| {
@@ -248,7 +250,7 @@ fn open_file_with_many_locks_is_closed_in_portions_and_held_until_the_last() {
 #[test]
 fn death_of_a_member_is_applied_in_portions() {
     with_table(LIMITS, |locks| {
-        entangle(locks, 500, 10_000);
+        add_waiting_owners(locks, 500, 10_000);
         // Each process holds a lock, so each is a holder.
         for owner in 10_000..20_000 {
             let byte = u64::from(owner);

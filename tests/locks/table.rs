@@ -6,8 +6,8 @@ use libos_ipc::file_locks::{Completion, LockTable, Owner, SetOutcome};
 use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
 use libos_ipc::{Errno, Vmid};
 
-use crate::kernel::{Do, Found, Order, Outcome};
-use crate::model::{BYTES, Model, Wish};
+use crate::kernel::{Found, Operation, Order, Outcome};
+use crate::model::{BYTES, Model, WantedLock};
 
 pub(crate) const PROCESSES: usize = 6;
 /// The pid of the first process; the others follow.
@@ -18,10 +18,11 @@ pub(crate) struct Table<'m> {
     pub(crate) locks: LockTable<'m>,
     pub(crate) model: Model,
     /// By process: the lock for which it waits.
-    pub(crate) waiting: BTreeMap<usize, Wish>,
+    pub(crate) waiting: BTreeMap<usize, WantedLock>,
     /// The number of times that each open file was opened anew.
     opened: BTreeMap<(usize, u8, u8), u64>,
-    lives: [u32; PROCESSES],
+    /// The number of times that each process was started anew.
+    restarts: [u32; PROCESSES],
     seq: u64,
 }
 
@@ -36,7 +37,7 @@ impl<'m> Table<'m> {
             model: Model::default(),
             waiting: BTreeMap::new(),
             opened: BTreeMap::new(),
-            lives: [0; PROCESSES],
+            restarts: [0; PROCESSES],
             seq: 0,
         }
     }
@@ -52,7 +53,7 @@ impl<'m> Table<'m> {
     fn handle(&self, process: usize, order: &Order) -> u64 {
         let opened = self.opened.get(&(process, order.file, order.handle));
         (opened.copied().unwrap_or(0) << 32)
-            | (u64::from(self.lives[process]) << 24)
+            | (u64::from(self.restarts[process]) << 24)
             | (process as u64) << 16
             | u64::from(order.file) << 8
             | u64::from(order.handle)
@@ -67,8 +68,8 @@ impl<'m> Table<'m> {
         let start = u64::from(order.start);
         FileLock {
             family: match order.what {
-                Do::Ofd | Do::OfdGet => LockFamily::Ofd,
-                Do::Flock => LockFamily::Flock,
+                Operation::Ofd | Operation::OfdGet => LockFamily::Ofd,
+                Operation::Flock => LockFamily::Flock,
                 _ => LockFamily::Posix,
             },
             kind: LockKind::ALL[usize::from(order.kind)],
@@ -84,14 +85,14 @@ impl<'m> Table<'m> {
         }
     }
 
-    pub(crate) fn wish(process: usize, order: &Order, lock: &FileLock<'_>) -> Wish {
-        let whole = order.what == Do::Flock;
+    pub(crate) fn wanted(process: usize, order: &Order, lock: &FileLock<'_>) -> WantedLock {
+        let whole = order.what == Operation::Flock;
         let start = usize::from(order.start);
         let end = match usize::from(order.length) {
             0 => BYTES,
             length => start + length,
         };
-        Wish {
+        WantedLock {
             owner: Owner::of(vmid(process), lock),
             file: order.file.into(),
             start: if whole { 0 } else { start },
@@ -101,7 +102,7 @@ impl<'m> Table<'m> {
     }
 
     /// Returns the outcome of the order on the table; `None` if the process waits.
-    pub(crate) fn obey(&mut self, process: usize, order: &Order) -> Option<Outcome> {
+    pub(crate) fn execute(&mut self, process: usize, order: &Order) -> Option<Outcome> {
         let path = [b'f', order.file];
         let lock = self.message(process, order, &path);
         let from = vmid(process);
@@ -110,11 +111,11 @@ impl<'m> Table<'m> {
             lock: None,
         };
         match order.what {
-            Do::PosixGet | Do::OfdGet => match self.locks.get(from, &lock) {
+            Operation::PosixGet | Operation::OfdGet => match self.locks.get(from, &lock) {
                 Ok(found) => outcome.lock = found.map(|held| found_of(&held)),
                 Err(errno) => outcome.errno = errno.get(),
             },
-            Do::Close => {
+            Operation::Close => {
                 // Closing any of the file's descriptors drops the process's own locks.
                 let all = FileLock {
                     family: LockFamily::Posix,
@@ -136,21 +137,21 @@ impl<'m> Table<'m> {
             }
             _ => {
                 self.seq += 1;
-                let wish = Table::wish(process, order, &lock);
+                let wanted = Table::wanted(process, order, &lock);
                 let set = self.locks.set(from, self.seq, &lock);
                 // A conversion drops the `flock` lock first, whatever the outcome; else the lock
                 // stays.
-                let kind = (order.kind < 2).then_some(wish.write);
+                let kind = (order.kind < 2).then_some(wanted.write);
                 match set {
-                    Ok(SetOutcome::Done) => self.model.set(&wish, kind),
-                    _ if order.what == Do::Flock => self.model.set(&wish, None),
+                    Ok(SetOutcome::Done) => self.model.set(&wanted, kind),
+                    _ if order.what == Operation::Flock => self.model.set(&wanted, None),
                     _ => {}
                 }
                 match set {
                     Ok(SetOutcome::Done) => {}
                     Ok(SetOutcome::Delegated(_)) => panic!("no request asks for a delegation"),
                     Ok(SetOutcome::Queued) => {
-                        self.waiting.insert(process, wish);
+                        self.waiting.insert(process, wanted);
                         return None;
                     }
                     Err(errno) => outcome.errno = errno.get(),
@@ -164,10 +165,13 @@ impl<'m> Table<'m> {
         let mut served = BTreeMap::new();
         while let Some(completions_of) = self.locks.take_completion() {
             let process = completions_of.from.get() as usize - 2;
-            let wish = self.waiting.remove(&process).expect("it waited");
+            let wanted = self.waiting.remove(&process).expect("it waited");
             if errno_of(&completions_of) == 0 {
-                assert!(self.model.conflicting_owners(&wish).is_empty(), "{wish:?}");
-                self.model.set(&wish, Some(wish.write));
+                assert!(
+                    self.model.conflicting_owners(&wanted).is_empty(),
+                    "{wanted:?}"
+                );
+                self.model.set(&wanted, Some(wanted.write));
             }
             served.insert(process, errno_of(&completions_of));
         }
@@ -177,8 +181,8 @@ impl<'m> Table<'m> {
     pub(crate) fn die(&mut self, process: usize) {
         self.locks.reclaim(vmid(process));
         self.waiting.remove(&process);
-        let life = self.lives[process];
-        self.lives[process] += 1;
+        let life = self.restarts[process];
+        self.restarts[process] += 1;
         self.model.forget(|_, owner| match owner {
             Owner::Process { vmid: of, .. } => of == vmid(process),
             Owner::Open(handle) | Owner::Flock(handle) => {

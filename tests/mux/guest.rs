@@ -16,14 +16,14 @@ use libos_ipc::{
 };
 use tempfile::TempDir;
 
-use crate::line::SocketLine;
+use crate::channel::SocketChannel;
 
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 const STREAMS: usize = 8;
 const WINDOW: usize = 512;
 
-pub(crate) type End = MuxEndpoint<SocketLine, STREAMS, WINDOW>;
-pub(crate) type Member<'t> = Node<'t, MuxPal<'t, SocketLine, STREAMS, WINDOW>>;
+pub(crate) type End = MuxEndpoint<SocketChannel, STREAMS, WINDOW>;
+pub(crate) type Member<'t> = Node<'t, MuxPal<'t, SocketChannel, STREAMS, WINDOW>>;
 
 pub(crate) struct Family {
     pub(crate) leader: HostNode,
@@ -52,7 +52,7 @@ impl Family {
 
     /// Starts the proxy of a child, and returns the child's identity, its end of the channel, and
     /// the proxy's thread.
-    pub(crate) fn behind_line(&self) -> (Identity, UnixStream, JoinHandle<ProxyEnd>) {
+    pub(crate) fn behind_channel(&self) -> (Identity, UnixStream, JoinHandle<ProxyEnd>) {
         let child = self.leader.start_child(WAIT).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let proxy = Proxy::new(&self.base(), child.vmid, theirs).unwrap();
@@ -78,56 +78,56 @@ impl<P: Pal> Embedder<P> for Os {
 /// Runs a member behind a channel in this thread, and checks that all its bytes are sent.
 pub(crate) fn run<T>(
     identity: Identity,
-    line: UnixStream,
+    channel: UnixStream,
     act: impl FnOnce(&Member<'_>) -> T,
 ) -> T {
-    let (done, is_sent) = run_within(Duration::from_secs(20), identity, line, act);
+    let (done, is_sent) = run_within(Duration::from_secs(20), identity, channel, act);
     assert!(is_sent);
     done
 }
 
 /// Like [`run`], but returns whether all its bytes were sent.
-pub(crate) fn run_anyhow<T>(
+pub(crate) fn run_and_flush<T>(
     identity: Identity,
-    line: UnixStream,
+    channel: UnixStream,
     act: impl FnOnce(&Member<'_>) -> T,
 ) -> (T, bool) {
-    run_within(Duration::from_secs(1), identity, line, act)
+    run_within(Duration::from_secs(1), identity, channel, act)
 }
 
-/// Like [`run_anyhow`], with the time in which the bytes must be sent at the end.
+/// Like [`run_and_flush`], with the time in which the bytes must be sent at the end.
 fn run_within<T>(
     limit: Duration,
     identity: Identity,
-    line: UnixStream,
+    channel: UnixStream,
     act: impl FnOnce(&Member<'_>) -> T,
 ) -> (T, bool) {
     let config = Config {
         driving: Driving::Caller,
         ..Config::DEFAULT
     };
-    let terminal = Box::new(End::new(SocketLine::new(line)));
+    let endpoint = Box::new(End::new(SocketChannel::new(channel)));
     let mut memory = Box::new_uninit_slice(Member::memory(&identity, &config).total());
-    let node = Node::new(terminal.pal(), identity, config, &mut memory).unwrap();
+    let node = Node::new(endpoint.pal(), identity, config, &mut memory).unwrap();
     let os = Os;
     let node = node.with_embedder(&os);
     let done = act(&node);
     let is_sent = node.shut_down(limit);
     drop(node);
-    let is_sent = terminal.flush(terminal.channel().now() + limit) && is_sent;
-    assert_eq!(terminal.fault(), None);
+    let is_sent = endpoint.flush(endpoint.channel().now() + limit) && is_sent;
+    assert_eq!(endpoint.fault(), None);
     (done, is_sent)
 }
 
 #[test]
 fn a_member_behind_a_channel_takes_part_in_the_family() {
     let family = Family::new();
-    let (identity, line, proxy) = family.behind_line();
+    let (identity, channel, proxy) = family.behind_channel();
     let other = family.member();
     let handle = family.leader.share::<u64>(Some(1)).unwrap();
     *handle.write(WAIT).unwrap() = 1;
     let end = thread::spawn(move || {
-        run(identity, line, |node| {
+        run(identity, channel, |node| {
             let pid = node.join(WAIT).unwrap();
             let value = node.share::<u64>(Some(1)).unwrap();
             *value.write(WAIT).unwrap() += 1;

@@ -402,18 +402,18 @@ fn frames_without_room_on_a_full_channel_are_sent_later() {
         end.stop(number, Stop::NotAllowed);
     }
     end.end(big);
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     loop {
         let bytes = end.poll_transmit();
         if bytes.is_empty() {
             break;
         }
         let count = bytes.len().min(7);
-        said.extend_from_slice(&bytes[..count]);
+        received.extend_from_slice(&bytes[..count]);
         end.mark_sent(count);
     }
     let kinds = |kind: u8| {
-        let mut rest = said.as_slice();
+        let mut rest = received.as_slice();
         let mut found = 0;
         while let Some((head, after)) = rest.split_first_chunk::<8>() {
             let value = u32::from_le_bytes(head[4..].try_into().unwrap()) as usize;

@@ -3,8 +3,8 @@
 #![allow(missing_docs)]
 
 mod blocked_write;
+mod channel;
 mod guest;
-mod line;
 mod machine;
 mod pal;
 mod proxy;

@@ -10,7 +10,7 @@ use libos_ipc::pal::{ConnectError, Pal, Stream, StreamError};
 use libos_ipc::wire::Message;
 use libos_ipc::{ChildSelector, Error, Vmid};
 
-use crate::guest::{Family, WAIT, run, run_anyhow};
+use crate::guest::{Family, WAIT, run, run_and_flush};
 
 /// The signal in the exit report of a process that died without one.
 const SIGPWR: u32 = 30;
@@ -30,13 +30,14 @@ const CREDIT: u8 = 5;
 const STOP: u8 = 6;
 
 /// A member that writes the bytes of its channel itself.
-struct Raw(UnixStream);
+struct RawMember(UnixStream);
 
-impl Raw {
-    fn new(line: UnixStream) -> Raw {
-        line.set_read_timeout(Some(Duration::from_secs(20)))
+impl RawMember {
+    fn new(channel: UnixStream) -> RawMember {
+        channel
+            .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
-        let mut raw = Raw(line);
+        let mut raw = RawMember(channel);
         raw.send_frame(HELLO, 8, 0);
         assert_eq!(raw.receive_frame().0, HELLO);
         raw
@@ -77,8 +78,8 @@ impl Raw {
 #[test]
 fn a_member_cannot_use_the_vmid_of_another() {
     let family = Family::new();
-    let (identity, line, proxy) = family.behind_line();
-    let mut raw = Raw::new(line);
+    let (identity, channel, proxy) = family.behind_channel();
+    let mut raw = RawMember::new(channel);
     raw.send_frame(OPEN, 0, 1);
     raw.receive_kind(CREDIT);
     // One stream begins with its own VMID, byte by byte; the next with another's.
@@ -96,14 +97,14 @@ fn a_member_cannot_use_the_vmid_of_another() {
 fn a_member_that_violates_the_protocol_is_disconnected() {
     let family = Family::new();
     let other = family.member();
-    let (identity, mut line, proxy) = family.behind_line();
-    let theirs = line.try_clone().unwrap();
+    let (identity, mut channel, proxy) = family.behind_channel();
+    let theirs = channel.try_clone().unwrap();
     let member = std::thread::spawn(move || {
-        run_anyhow(identity, theirs, |node| {
+        run_and_flush(identity, theirs, |node| {
             node.join(WAIT).unwrap();
             // The member sends more than its credit, on a stream of its own.
-            line.write_all(&frame(OPEN, 100, 1)).unwrap();
-            line.write_all(&frame(DATA, 100, 1_000_000)).unwrap();
+            channel.write_all(&frame(OPEN, 100, 1)).unwrap();
+            channel.write_all(&frame(DATA, 100, 1_000_000)).unwrap();
         })
     });
     let leader = &family.leader;
@@ -123,8 +124,8 @@ fn a_member_that_violates_the_protocol_is_disconnected() {
 #[test]
 fn connecting_to_an_absent_peer_is_refused() {
     let family = Family::new();
-    let (_, line, proxy) = family.behind_line();
-    let mut raw = Raw::new(line);
+    let (_, channel, proxy) = family.behind_channel();
+    let mut raw = RawMember::new(channel);
     for (stream, nobody) in [(0, 0), (1, 77), (2, u32::MAX)] {
         raw.send_frame(OPEN, stream, nobody);
         assert_eq!(raw.receive_kind(STOP), (stream, 0));
@@ -132,8 +133,8 @@ fn connecting_to_an_absent_peer_is_refused() {
     drop(raw);
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
     // The same happens to a node.
-    let (identity, line, proxy) = family.behind_line();
-    run(identity, line, |node| {
+    let (identity, channel, proxy) = family.behind_channel();
+    run(identity, channel, |node| {
         node.join(WAIT).unwrap();
         let nobody = Vmid::new(77).unwrap();
         let outcome = node.ask(nobody, &Message::GetIdOwner(1), WAIT);
@@ -143,18 +144,18 @@ fn connecting_to_an_absent_peer_is_refused() {
 }
 
 /// Makes a process of the host without a node, which accepts each stream.
-fn outsider(family: &Family, number: u32) -> Host {
+fn host_without_node(family: &Family, number: u32) -> Host {
     Host::listen(&family.base(), Vmid::new(number).unwrap()).unwrap()
 }
 
 #[test]
 fn an_unresponsive_member_takes_bounded_memory_and_stays_connected() {
     let family = Family::new();
-    let (identity, line, proxy) = family.behind_line();
-    let mut raw = Raw::new(line);
-    let outsider = outsider(&family, 99);
+    let (identity, channel, proxy) = family.behind_channel();
+    let mut raw = RawMember::new(channel);
+    let host_without_node = host_without_node(&family, 99);
     let streams: Vec<_> = (0..3)
-        .map(|_| outsider.connect(identity.vmid).unwrap())
+        .map(|_| host_without_node.connect(identity.vmid).unwrap())
         .collect();
     for _ in &streams {
         let (stream, _) = raw.receive_kind(OPEN);
@@ -181,27 +182,30 @@ fn an_unresponsive_member_takes_bounded_memory_and_stays_connected() {
     raw.receive_kind(CREDIT);
     raw.write(0, &identity.vmid.get().to_le_bytes());
     let accepted = loop {
-        if let Ok(stream) = outsider.accept() {
+        if let Ok(stream) = host_without_node.accept() {
             break stream;
         }
     };
-    let mut said = [0; 4];
-    while accepted.read(&mut said) == Err(StreamError::WouldBlock) {}
-    assert_eq!(said, identity.vmid.get().to_le_bytes());
+    let mut vmid = [0; 4];
+    while accepted.read(&mut vmid) == Err(StreamError::WouldBlock) {}
+    assert_eq!(vmid, identity.vmid.get().to_le_bytes());
     // When it ends, all members see that.
     drop(raw);
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
     assert_eq!(streams[0].write(&[&[0]]), Err(StreamError::Closed));
-    let error = outsider.connect(identity.vmid).unwrap_err();
+    let error = host_without_node.connect(identity.vmid).unwrap_err();
     assert_eq!(error, ConnectError::NotListening);
 }
 
 #[test]
 fn a_peer_that_does_not_read_does_not_block_other_peers() {
     let family = Family::new();
-    let (identity, line, _proxy) = family.behind_line();
-    let mut raw = Raw::new(line);
-    let (_unresponsive, good) = (outsider(&family, 98), outsider(&family, 99));
+    let (identity, channel, _proxy) = family.behind_channel();
+    let mut raw = RawMember::new(channel);
+    let (_unresponsive, good) = (
+        host_without_node(&family, 98),
+        host_without_node(&family, 99),
+    );
     let (to_unresponsive, to_good) = (0, 1);
     raw.send_frame(OPEN, to_unresponsive, 98);
     raw.send_frame(OPEN, to_good, 99);
@@ -243,9 +247,9 @@ fn last_bytes_of_a_machine_arrive_although_it_takes_no_answer() {
     const EACH: usize = 2000;
     const STREAMS: u16 = 100;
     let family = Family::new();
-    let (identity, line, proxy) = family.behind_line();
-    let mut raw = Raw::new(line);
-    let outsider = outsider(&family, 99);
+    let (identity, channel, proxy) = family.behind_channel();
+    let mut raw = RawMember::new(channel);
+    let host_without_node = host_without_node(&family, 99);
     for stream in 0..STREAMS {
         raw.send_frame(OPEN, stream, 99);
         raw.receive_kind(CREDIT);
@@ -264,7 +268,7 @@ fn last_bytes_of_a_machine_arrive_although_it_takes_no_answer() {
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
     let mut buffer = [0; 2 * EACH];
     for _ in 0..STREAMS {
-        let stream = outsider.accept().unwrap();
+        let stream = host_without_node.accept().unwrap();
         let mut received = 0;
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
             received += count;

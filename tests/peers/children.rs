@@ -44,7 +44,7 @@ impl Family {
     }
 
     /// Makes a process in C that is this child, after its first message to the leader.
-    fn runs(&self, child: Identity) -> Peer {
+    fn run(&self, child: Identity) -> Peer {
         let mut peer = Peer::join(&self.base, child.vmid.get());
         assert_eq!(peer.owner_of(child.pid.unwrap().get()), child.vmid.get());
         peer
@@ -78,7 +78,7 @@ fn a_signal_for_all_reaches_a_child_in_c() {
         family.parent.kill(Target::All, 12, WAIT).unwrap();
         let state = |pid| parent.process(pid, WAIT).unwrap().state;
         assert_eq!(state(child.pid), ProcessState::Starting);
-        let mut peer = family.runs(child);
+        let mut peer = family.run(child);
         assert_eq!(state(child.pid), ProcessState::Running);
         assert_eq!(signal(&mut peer), (12, PROCESS, child.pid.unwrap().get()));
         for number in [10, 15] {
@@ -98,7 +98,7 @@ fn the_exit_code_of_a_child_in_c_is_reported_to_its_parent() {
     for round in 0..50 {
         for parent in [&family.parent, &family.leader] {
             let child = parent.start_child(WAIT).unwrap();
-            let peer = family.runs(child);
+            let peer = family.run(child);
             let at = parent.identity().vmid;
             // The exit report goes to its parent only, as its last message.
             let [from, to] = [child.pid, child.parent_pid].map(|pid| pid.unwrap().get());
@@ -136,7 +136,7 @@ fn the_exit_code_of_a_child_in_c_is_reported_to_its_parent() {
 fn a_request_of_a_process_in_c_about_process_0_finds_no_process() {
     let family = Family::new();
     let child = family.leader.start_child(WAIT).unwrap();
-    let mut peer = family.runs(child);
+    let mut peer = family.run(child);
     for target in [THREAD, PROCESS] {
         // Sender, pid, ID, signal.
         let answer = peer.ask(PID_KILL, &words(&[1000, 0, 0, 9, target]));
@@ -151,7 +151,7 @@ fn a_request_of_a_process_in_c_about_process_0_finds_no_process() {
 fn an_exit_report_without_a_pid_is_about_no_child() {
     let family = Family::new();
     let child = family.leader.start_child(WAIT).unwrap();
-    let mut peer = family.runs(child);
+    let mut peer = family.run(child);
     peer.to
         .write_all(&frame(0, CHILD_EXIT, &words(&[1, 0, 1000, 5, 0])))
         .unwrap();
@@ -168,7 +168,7 @@ fn a_child_in_c_that_ends_without_an_exit_report_was_killed() {
     let family = Family::new();
     for parent in [&family.parent, &family.leader] {
         let child = parent.start_child(WAIT).unwrap();
-        drop(family.runs(child));
+        drop(family.run(child));
         let seen = parent
             .wait_child(ChildSelector::Pid(child.pid.unwrap()), WAIT)
             .unwrap();

@@ -22,12 +22,12 @@ const BACKLOG: i32 = 1;
 /// A leader in a thread of its own.
 pub(crate) struct CLeader {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<Served, String>>>,
+    thread: Option<JoinHandle<Result<Counts, String>>>,
 }
 
 /// The counts of the leader.
 #[derive(Debug, Default)]
-pub(crate) struct Served {
+pub(crate) struct Counts {
     pub(crate) members: usize,
     /// Frames of codes that it does not know, except HELLO.
     pub(crate) unknown: usize,
@@ -41,7 +41,7 @@ struct Member {
 
 struct State {
     base: PathBuf,
-    served: Served,
+    served: Counts,
     next_vmid: u32,
     next_id: u32,
     owners: HashMap<u32, u32>,
@@ -66,7 +66,7 @@ impl CLeader {
     }
 
     /// Ends it, and returns its counts, or the reason why it had ended before.
-    pub(crate) fn end(mut self) -> Result<Served, String> {
+    pub(crate) fn end(mut self) -> Result<Counts, String> {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap()
     }
@@ -85,10 +85,10 @@ fn address(base: &Path, vmid: u32) -> PathBuf {
     PathBuf::from(format!("{}.{vmid}", base.display()))
 }
 
-fn serve(listener: &UnixListener, base: PathBuf, stop: &AtomicBool) -> Result<Served, String> {
+fn serve(listener: &UnixListener, base: PathBuf, stop: &AtomicBool) -> Result<Counts, String> {
     let mut state = State {
         base,
-        served: Served::default(),
+        served: Counts::default(),
         next_vmid: 2,
         next_id: 1,
         owners: HashMap::new(),

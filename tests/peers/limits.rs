@@ -172,8 +172,8 @@ fn a_path_longer_than_the_requesters_limit_is_an_error_and_the_connection_stays(
             Family { directory, leader }
         };
         let short = config(|limits| (limits.frame_length, limits.sync_data) = (512, 256));
-        let asker = family.member(short, "/a");
-        asker.join(WAIT).unwrap();
+        let requester = family.member(short, "/a");
+        requester.join(WAIT).unwrap();
         let (other, near) = (
             family.member(base_config, &long),
             family.member(base_config, "/near"),
@@ -186,7 +186,7 @@ fn a_path_longer_than_the_requesters_limit_is_an_error_and_the_connection_stays(
         };
         let path_of = |pid| {
             let mut path = [0; 4096];
-            let length = asker.path_of(pid, MetaCode::Executable, &mut path, WAIT)?;
+            let length = requester.path_of(pid, MetaCode::Executable, &mut path, WAIT)?;
             Ok(path[..length].to_vec())
         };
         for _ in 0..2 {
@@ -195,7 +195,7 @@ fn a_path_longer_than_the_requesters_limit_is_an_error_and_the_connection_stays(
             assert_eq!(path_of(near_pid), Ok(b"/near".to_vec()));
         }
         family.is_whole();
-        for node in [&asker, &other] {
+        for node in [&requester, &other] {
             assert_eq!(node.statistics().refused_total(), 0);
             assert_eq!(node.statistics().disconnects, 0);
         }

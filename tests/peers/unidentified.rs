@@ -7,7 +7,7 @@ use libos_ipc::pal::{Pal, Stream, StreamError};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::{Capacities, Config, Identity, Node, Vmid};
 
-type World = Network<3, 16, 64>;
+type Net = Network<3, 16, 64>;
 
 fn is_closed(stream: &impl Stream) -> bool {
     stream.write(&[&[0]]) == Err(StreamError::Closed)
@@ -15,7 +15,7 @@ fn is_closed(stream: &impl Stream) -> bool {
 
 #[test]
 fn process_that_opens_many_streams_loses_its_own_and_no_other_process_does() {
-    let world = World::new();
+    let world = Net::new();
     let join = |number| world.join(Vmid::new(number).unwrap()).unwrap();
     let (leader, member, flooder) = (join(1), join(2), join(3));
     let config = Config {

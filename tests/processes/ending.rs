@@ -283,18 +283,11 @@ fn process_calls(node: &HostNode) -> Vec<Called> {
     let mut bytes = [0; 4096];
     vec![
         ("abandon_child", node.abandon_child(other).err()),
-        (
-            "credentials",
-            node.credentials(pid, WAIT).err(),
-        ),
+        ("credentials", node.credentials(pid, WAIT).err()),
         ("exit", node.exit(Exit::default(), WAIT).err()),
         ("group_of", node.group_of(None, WAIT).err()),
         ("join", node.join(WAIT).err()),
-        (
-            "kill",
-            node.kill(Target::Process(pid), 0, WAIT)
-                .err(),
-        ),
+        ("kill", node.kill(Target::Process(pid), 0, WAIT).err()),
         ("kill", node.kill(Target::Group(None), 1, WAIT).err()),
         ("kill", node.kill(Target::All, 1, WAIT).err()),
         ("mark", node.mark(ProcessChange::Stopped, true, WAIT).err()),
@@ -324,8 +317,7 @@ fn process_calls(node: &HostNode) -> Vec<Called> {
         ("watch_parent", node.watch_parent(true, WAIT).err()),
         (
             "wait_child",
-            node.wait_child(ChildSelector::Pid(pid), NOW)
-                .err(),
+            node.wait_child(ChildSelector::Pid(pid), NOW).err(),
         ),
     ]
 }

@@ -130,7 +130,11 @@ impl Process {
     /// Returns the delivered signals, in their order.
     pub(crate) fn signals(&self) -> Vec<i32> {
         let recorded = self.os.recorded.lock();
-        recorded.signals.iter().map(|signal| signal.signal).collect()
+        recorded
+            .signals
+            .iter()
+            .map(|signal| signal.signal)
+            .collect()
     }
 
     /// Returns the reported ends of children: pid, exit code and signal.

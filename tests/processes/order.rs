@@ -129,7 +129,9 @@ fn a_slow_member_gets_its_signals_in_order_and_delays_no_other() {
         other.signals().len() == MANY + last.len()
     });
     let mut received = Vec::new();
-    while received.last() != Some(&40) || received.iter().filter(|signal| **signal == 40).count() < 3 {
+    while received.last() != Some(&40)
+        || received.iter().filter(|signal| **signal == 40).count() < 3
+    {
         let signal = slow.await_signal_from(leader);
         slow.answer(signal);
         received.push(signal.signal);

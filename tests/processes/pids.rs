@@ -9,7 +9,7 @@ use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange};
 use libos_ipc::{ChildSelector, Errno, Error, Exit, ID_MAX, Id, Pid, Target, Wait};
 
 use crate::family::{Family, WAIT};
-use crate::kernel::{lock_forks, code_of, fork};
+use crate::kernel::{code_of, fork, lock_forks};
 
 /// Whether the pid is assigned again: of a living process, a zombie, a reaped process, and of the
 /// leader of a group, and of a session, each with and without a member.

@@ -99,7 +99,11 @@ fn at_the_limit_of_queued_signals_a_process_has_one_pending_and_a_thread_is_refu
     };
     let mut sent = vec![SignalCall::Process(40); LIMIT + 3];
     sent.extend([SignalCall::Process(41); 3]);
-    sent.extend([SignalCall::Thread(42), SignalCall::Thread(40), SignalCall::Process(42)]);
+    sent.extend([
+        SignalCall::Thread(42),
+        SignalCall::Thread(40),
+        SignalCall::Process(42),
+    ]);
     sent.extend([SignalCall::Process(15), SignalCall::Process(15)]);
     let (results, pending) = pending_at_limit(&sent, LIMIT as u64);
     assert!(results.contains(&Errno::EAGAIN.get()));

@@ -23,7 +23,10 @@ fn a_process_gets_the_signals_of_each_sender_in_order() {
     }
     assert_eq!(two.signals(), [1, 15, 64]);
     let delivered = two.os.recorded.lock().signals[0];
-    assert_eq!((delivered.from, delivered.sender), (one.vmid(), Some(one.pid)));
+    assert_eq!(
+        (delivered.from, delivered.sender),
+        (one.vmid(), Some(one.pid))
+    );
     assert_eq!(delivered.target, Target::Process(two.pid));
     // To the first process, and from it.
     assert_eq!(
@@ -82,7 +85,9 @@ fn a_pending_signal_names_its_sender_and_one_of_two_senders_names_none() {
     until("the signals come", || child.signals().len() == 5);
     let recorded = child.os.recorded.lock();
     let signals = recorded.signals.iter();
-    let delivered: Vec<_> = signals.map(|signal| (signal.signal, signal.sender)).collect();
+    let delivered: Vec<_> = signals
+        .map(|signal| (signal.signal, signal.sender))
+        .collect();
     let (one, two) = (Some(one.pid), Some(two.pid));
     assert_eq!(
         delivered,
@@ -165,7 +170,9 @@ fn a_signal_can_be_answered_later() {
         let calls: Vec<_> = (0..8)
             .map(|_| scope.spawn(|| node.kill(Target::Process(child.pid), 5, WAIT)))
             .collect();
-        until("all are deferred", || child.os.recorded.lock().deferred.len() == 8);
+        until("all are deferred", || {
+            child.os.recorded.lock().deferred.len() == 8
+        });
         // The worker is free for others meanwhile.
         assert_eq!(node.owner_of(child.pid.get(), WAIT), Ok(Some(child.vmid())));
         let deferred: Vec<_> = child.os.recorded.lock().deferred.drain(..).collect();
@@ -184,7 +191,9 @@ fn a_signal_can_be_answered_later() {
     // A signal to the caller's own process waits for its reply, too.
     thread::scope(|scope| {
         let call = scope.spawn(|| child.node.kill(Target::Process(child.pid), 5, WAIT));
-        until("it is deferred", || !child.os.recorded.lock().deferred.is_empty());
+        until("it is deferred", || {
+            !child.os.recorded.lock().deferred.is_empty()
+        });
         let reply = child.os.recorded.lock().deferred.remove(0);
         assert_eq!(reply.send(&child.node, Ok(())), Ok(()));
         assert_eq!(call.join().unwrap(), Ok(()));

@@ -18,10 +18,11 @@ use libos_ipc::{
 use super::{key, random, vmid};
 
 const PIPE: usize = 600;
-type World = Network<4, 24, PIPE>;
+type Net = Network<4, 24, PIPE>;
 type Inner<'w> = Loopback<'w, 4, 24, PIPE>;
 type InnerStream<'w> = LoopbackStream<'w, 4, 24, PIPE>;
 
+/// The limit of silence of the family.
 const SILENCE: Duration = Duration::from_secs(2);
 const CONFIG: Config = Config {
     driving: Driving::Caller,
@@ -36,10 +37,10 @@ const CONFIG: Config = Config {
 
 /// The streams of one process, as the host makes them.
 struct Host<'w> {
-    net: &'w World,
+    net: &'w Net,
     inner: Inner<'w>,
     /// Runs another process while this one waits.
-    others: &'w (dyn Fn() + Sync),
+    poll_others: &'w (dyn Fn() + Sync),
     streams: Mutex<Vec<Weak<Mutex<Option<InnerStream<'w>>>>>>,
     /// The other ends are closed, and this process does not notice.
     is_cut: AtomicBool,
@@ -53,11 +54,11 @@ struct HostStream<'a, 'w> {
 }
 
 impl<'w> Host<'w> {
-    fn new(net: &'w World, number: u32, others: &'w (dyn Fn() + Sync)) -> Host<'w> {
+    fn new(net: &'w Net, number: u32, poll_others: &'w (dyn Fn() + Sync)) -> Host<'w> {
         Host {
             net,
             inner: net.join(vmid(number)).unwrap(),
-            others,
+            poll_others,
             streams: Mutex::default(),
             is_cut: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
@@ -149,14 +150,14 @@ impl<'a, 'w> Pal for &'a Host<'w> {
         if self.is_silent.load(Relaxed) {
             ready.clear();
         }
-        (self.others)();
+        (self.poll_others)();
         if ready.is_empty() && until != Deadline::Now {
             self.net.advance(Duration::from_millis(1));
         }
     }
 
     fn wait_event(&self, _: &Self::Event, _: Deadline) {
-        (self.others)();
+        (self.poll_others)();
         self.net.advance(Duration::from_millis(1));
     }
 
@@ -202,7 +203,7 @@ type Member = Node<'static, &'static SecurePal<&'static Host<'static>>>;
 /// A family of a leader and two members, of which the host can cut off the first. All of it lives until
 /// the end of the tests.
 struct Family {
-    net: &'static World,
+    net: &'static Net,
     host: &'static Host<'static>,
     one: Member,
     two: Member,
@@ -215,7 +216,7 @@ fn leak<T>(value: T) -> &'static T {
 }
 
 fn with_family(config: Config, test: impl FnOnce(&Family)) {
-    let net = leak(World::new());
+    let net = leak(Net::new());
     let notices: &[Notices; 3] = leak(std::array::from_fn(|_| Notices::default()));
     let place = net.join(Vmid::LEADER).unwrap();
     let pal = leak(SecurePal::new(place, Vmid::LEADER, key(), random));
@@ -500,7 +501,7 @@ fn member_whose_stream_comes_back_stays_cut_off() {
 
 #[test]
 fn process_that_the_host_cuts_off_while_it_joins_is_cut_off_and_its_call_ends() {
-    let net = leak(World::new());
+    let net = leak(Net::new());
     let notices: &[Notices; 2] = leak(std::array::from_fn(|_| Notices::default()));
     let place = net.join(Vmid::LEADER).unwrap();
     let pal = leak(SecurePal::new(place, Vmid::LEADER, key(), random));

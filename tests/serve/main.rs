@@ -213,7 +213,7 @@ fn vmid_zero_and_the_leaders_vmid_are_refused() {
     for vmid in [0, 1] {
         assert_closed(
             &mut connect(&server.base(), vmid),
-            "a number nobody may have",
+            "a number that no member may have",
         );
     }
     let mut good = Peer::join(&server.base(), u32::MAX);
@@ -305,7 +305,7 @@ fn a_peer_that_never_reads_does_not_block_other_peers() {
 }
 
 /// Waits until these IDs have no owner, as the leader answers that member.
-fn become_free<const COUNT: usize>(peer: &mut Peer, ids: [u32; COUNT]) {
+fn await_free<const COUNT: usize>(peer: &mut Peer, ids: [u32; COUNT]) {
     let until = Instant::now() + LIMIT;
     while ids.map(|id| peer.owner_of(id)) != [0; COUNT] {
         assert!(Instant::now() < until, "not within {LIMIT:?}");
@@ -328,7 +328,7 @@ fn ranges_of_a_member_are_freed_when_it_leaves() {
         [2, 3, 2, 2]
     );
     drop(peer);
-    become_free(&mut other, [1, 3200, 3210]);
+    await_free(&mut other, [1, 3200, 3210]);
     // The others keep their IDs, and no ID can be transferred to the member that left.
     assert_eq!([5, 3201, 3232].map(|id| other.owner_of(id)), [3, 3, 3]);
     assert_eq!(other.ask(CHANGE_ID_OWNER, &pair(5, 2)), refusal(ESRCH));
@@ -349,7 +349,7 @@ fn an_id_given_to_an_absent_process_is_freed_when_the_giver_leaves() {
     let mut child = Peer::join(&server.base(), 4);
     assert_eq!(child.owner_of(3), 5);
     drop(giver);
-    become_free(&mut other, [3, 4]);
+    await_free(&mut other, [3, 4]);
     // An ID that another process gave to the same process stays its own.
     assert_eq!([1, 2, 33].map(|id| other.owner_of(id)), [3, 4, 5]);
 }

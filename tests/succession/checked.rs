@@ -16,7 +16,7 @@ mod system;
 
 use stateright::{Checker, Model, Property};
 
-use state::{HEIR, HoldState, LEADER, PROCESSES, Process, Resource, Observed, Stage, State, Step};
+use state::{HEIR, HoldState, LEADER, Observed, PROCESSES, Process, Resource, Stage, State, Step};
 use system::observed_after;
 
 /// A planted bug of a node that the check has to find.
@@ -63,7 +63,8 @@ impl Family {
             return;
         }
         for &resource in self.resources {
-            let may_ask = own.requests_left > 0 && (resource != Resource::Value || process != LEADER);
+            let may_ask =
+                own.requests_left > 0 && (resource != Resource::Value || process != LEADER);
             match own.has(resource) {
                 HoldState::No if may_ask => steps.push(Step::Acquire { process, resource }),
                 HoldState::Held if own.requests_left > 0 || resource == Resource::Value => {

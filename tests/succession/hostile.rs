@@ -350,7 +350,10 @@ fn members_are_notified_of_the_heir_and_of_its_dismissal() {
     let second = family.member(CONFIG);
     drop(first);
     let dismissed = next_list();
-    assert!(dismissed.config > named.config && dismissed.heirs[0] == 0, "{dismissed:?}");
+    assert!(
+        dismissed.config > named.config && dismissed.heirs[0] == 0,
+        "{dismissed:?}"
+    );
     let next = next_list();
     assert!(next.config > dismissed.config, "{next:?}");
     assert_eq!(next.heirs[0], second.identity().vmid.get());

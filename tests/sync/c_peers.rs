@@ -11,29 +11,21 @@ use libos_ipc::host::HostNode;
 use libos_ipc::wire::SyncState;
 use libos_ipc::{Config, Error, Identity, LeaseLimits, Refusal, Vmid, Wait};
 
+use crate::c_server::{
+    CONFIRM_CLOSE, CONFIRM_DOWNGRADE, CONFIRM_UPGRADE, EXCLUSIVE, INVALID, NONE, REQUEST_CLOSE,
+    REQUEST_DOWNGRADE, REQUEST_UPGRADE, SHARED,
+};
 use crate::host_family::Family;
 use crate::peer::{Peer, assert_closed, frame};
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 
-const REQUEST_UPGRADE: u8 = 9;
-const REQUEST_DOWNGRADE: u8 = 10;
-const REQUEST_CLOSE: u8 = 11;
-const CONFIRM_UPGRADE: u8 = 12;
-const CONFIRM_DOWNGRADE: u8 = 13;
-const CONFIRM_CLOSE: u8 = 14;
-
-const NONE: i32 = 0;
-const INVALID: i32 = 1;
-const SHARED: i32 = 2;
-const EXCLUSIVE: i32 = 3;
-
 const ID: u64 = 0x0000_0002_0000_0001;
 
 /// A message: its code, state and data.
-type Sent<'a> = (u8, i32, &'a [u8]);
+type ClientMessage<'a> = (u8, i32, &'a [u8]);
 
-/// The layout of C: the data begins in the struct's padding, and four spare bytes end it.
+/// Returns the payload of a message in the layout of C: the data begins in the struct's padding, and four spare bytes end it.
 fn sync(state: i32, data: &[u8]) -> Vec<u8> {
     let mut bytes = ID.to_le_bytes().to_vec();
     bytes.extend((data.len() as u64).to_le_bytes());
@@ -154,7 +146,7 @@ fn writer_is_not_starved_by_readers_of_other_processes() {
 
 #[test]
 fn protocol_violation_closes_only_its_own_connection() {
-    let sent: [(&str, &[Sent<'_>]); 9] = [
+    let sent: [(&str, &[ClientMessage<'_>]); 9] = [
         ("no state", &[(REQUEST_UPGRADE, NONE, b"")]),
         ("nothing to return", &[(CONFIRM_DOWNGRADE, INVALID, b"")]),
         ("nothing to close", &[(REQUEST_CLOSE, SHARED, b"")]),
@@ -180,9 +172,18 @@ fn protocol_violation_closes_only_its_own_connection() {
                 (REQUEST_CLOSE, EXCLUSIVE, &[0; 1025]),
             ],
         ),
-        ("a server's word", &[(CONFIRM_UPGRADE, SHARED, b"")]),
-        ("a server's word", &[(REQUEST_DOWNGRADE, SHARED, b"")]),
-        ("a server's word", &[(CONFIRM_CLOSE, INVALID, b"")]),
+        (
+            "a message that only a server sends",
+            &[(CONFIRM_UPGRADE, SHARED, b"")],
+        ),
+        (
+            "a message that only a server sends",
+            &[(REQUEST_DOWNGRADE, SHARED, b"")],
+        ),
+        (
+            "a message that only a server sends",
+            &[(CONFIRM_CLOSE, INVALID, b"")],
+        ),
     ];
     for (what, sent) in sent {
         let family = family();
@@ -270,7 +271,7 @@ fn member_shares_values_through_a_c_leader() {
     let Server { node, to, from } = &mut server;
     let (mut to, mut from) = (to.try_clone().unwrap(), from.try_clone().unwrap());
     let mut hello_from = from.try_clone().unwrap();
-    let mut exchange = |sent: &[Sent<'_>], expected: &[Sent<'_>]| {
+    let mut exchange = |sent: &[ClientMessage<'_>], expected: &[ClientMessage<'_>]| {
         for (code, state, data) in expected {
             let expected = frame(0, *code, &sync(*state, data));
             let mut bytes = vec![0; expected.len()];
@@ -367,7 +368,7 @@ fn member_shares_values_through_a_c_leader() {
 
 #[test]
 fn leader_that_violates_the_protocol_is_disconnected() {
-    let sent: [&[Sent<'_>]; 5] = [
+    let sent: [&[ClientMessage<'_>]; 5] = [
         &[(CONFIRM_UPGRADE, EXCLUSIVE, b"more than it asked for")],
         &[(CONFIRM_UPGRADE, SHARED, &[0; 1025])],
         &[(CONFIRM_CLOSE, INVALID, b"")],

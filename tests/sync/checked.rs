@@ -125,7 +125,11 @@ impl Model for Family {
                 |family, state: &State| {
                     (0..family.handles).all(|handle| {
                         let has = |wanted: i32| {
-                            let count = state.observed.leases.iter().filter(|of| of[handle].0 == wanted);
+                            let count = state
+                                .observed
+                                .leases
+                                .iter()
+                                .filter(|of| of[handle].0 == wanted);
                             count.count()
                         };
                         let (readers, writers) = (has(2), has(3));

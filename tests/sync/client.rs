@@ -9,6 +9,7 @@ pub(super) const NOTHING: SyncState = SyncState::Invalid;
 pub(super) const READ: SyncState = SyncState::Shared;
 pub(super) const WRITE: SyncState = SyncState::Exclusive;
 
+/// Delivers a message of the server.
 pub(super) fn receive(
     client: &mut Client<'_>,
     code: SyncCode,
@@ -26,22 +27,26 @@ fn next_message(client: &mut Client<'_>) -> Option<(SyncCode, SyncState)> {
     Some((outgoing.code, outgoing.state))
 }
 
-pub(super) fn takes_request(client: &mut Client<'_>) -> Option<SyncState> {
+/// Takes the next message, a request. Returns its state.
+pub(super) fn next_request(client: &mut Client<'_>) -> Option<SyncState> {
     let (code, state) = next_message(client)?;
     assert_eq!(code, SyncCode::RequestUpgrade);
     Some(state)
 }
 
-pub(super) fn takes_downgrade(client: &mut Client<'_>) -> Option<SyncState> {
+/// Takes the next message, the confirmation of a downgrade. Returns its state.
+pub(super) fn next_downgrade(client: &mut Client<'_>) -> Option<SyncState> {
     let (code, state) = next_message(client)?;
     assert_eq!(code, SyncCode::ConfirmDowngrade);
     Some(state)
 }
 
+/// Lets the server grant the lease.
 pub(super) fn grant(client: &mut Client<'_>, state: SyncState) {
     receive(client, SyncCode::ConfirmUpgrade, state, &[]).unwrap();
 }
 
+/// Lets the server revoke the lease down to that state.
 pub(super) fn revoke(client: &mut Client<'_>, state: SyncState) {
     receive(client, SyncCode::RequestDowngrade, state, &[]).unwrap();
 }
@@ -53,7 +58,7 @@ pub(super) fn wait(client: &mut Client<'_>, state: SyncState) {
 }
 
 /// Ends the wait of a call, which acquires the handle.
-pub(super) fn taken(client: &mut Client<'_>, state: SyncState) {
+pub(super) fn end_wait(client: &mut Client<'_>, state: SyncState) {
     assert_eq!(client.acquire(state, true), Acquisition::Acquired);
     client.change_waiters(state, -1);
 }
@@ -69,9 +74,9 @@ fn with_server(state: SyncState, can_lower: bool, then: impl FnOnce(&mut Client<
     client.open(ID, can_lower);
     if state != NOTHING {
         wait(&mut client, state);
-        assert_eq!(takes_request(&mut client), Some(state));
+        assert_eq!(next_request(&mut client), Some(state));
         grant(&mut client, state);
-        taken(&mut client, state);
+        end_wait(&mut client, state);
         client.release(state);
     }
     assert_eq!(client.poll_transmit(), None);
@@ -116,7 +121,7 @@ fn later_caller_does_not_overtake_a_waiter_that_it_delays() {
             // The call requests the lease that it needs all the same.
             let asks = has == READ;
             assert_eq!(client.acquire(WRITE, false), Acquisition::Pending);
-            assert_eq!(takes_request(client), Some(WRITE).filter(|_| asks));
+            assert_eq!(next_request(client), Some(WRITE).filter(|_| asks));
             assert_eq!(client.acquire(READ, false), Acquisition::Pending);
             client.change_waiters(WRITE, -1);
             assert!(client.may_overtake(READ) && client.may_overtake(WRITE));
@@ -151,13 +156,13 @@ fn lease_that_the_first_waiter_cannot_use_is_returned_at_once() {
     for (first, stays) in [(WRITE, false), (READ, true)] {
         with(NOTHING, |client| {
             wait(client, READ);
-            assert_eq!(takes_request(client), Some(READ));
+            assert_eq!(next_request(client), Some(READ));
             wait(client, WRITE);
-            assert_eq!(takes_request(client), Some(WRITE));
+            assert_eq!(next_request(client), Some(WRITE));
             client.set_head_request(Some(first));
             grant(client, READ);
             revoke(client, NOTHING);
-            assert_eq!(takes_downgrade(client), Some(NOTHING).filter(|_| !stays));
+            assert_eq!(next_downgrade(client), Some(NOTHING).filter(|_| !stays));
         });
     }
 }
@@ -167,12 +172,12 @@ fn lease_is_requested_once_for_several_waiters() {
     with(NOTHING, |client| {
         wait(client, READ);
         assert!(client.has_release_work());
-        assert_eq!(takes_request(client), Some(READ));
+        assert_eq!(next_request(client), Some(READ));
         assert!(!client.has_release_work());
         wait(client, READ);
         assert_eq!(client.poll_transmit(), None);
         wait(client, WRITE);
-        assert_eq!(takes_request(client), Some(WRITE));
+        assert_eq!(next_request(client), Some(WRITE));
         wait(client, READ);
         assert_eq!(client.poll_transmit(), None);
     });
@@ -188,7 +193,7 @@ fn waiter_that_times_out_withdraws_its_request() {
         wait(client, READ);
         wait(client, WRITE);
         client.change_waiters(WRITE, -1);
-        assert_eq!(takes_request(client), Some(READ));
+        assert_eq!(next_request(client), Some(READ));
     });
     // The client requests what other calls still wait for.
     for (others, asked) in [(NOTHING, Some(NOTHING)), (READ, Some(READ)), (WRITE, None)] {
@@ -197,35 +202,35 @@ fn waiter_that_times_out_withdraws_its_request() {
                 wait(client, others);
             }
             wait(client, WRITE);
-            assert_eq!(takes_request(client), Some(WRITE));
+            assert_eq!(next_request(client), Some(WRITE));
             client.change_waiters(WRITE, -1);
             assert_eq!(client.has_release_work(), asked.is_some());
-            assert_eq!(takes_request(client), asked, "{others:?}");
+            assert_eq!(next_request(client), asked, "{others:?}");
         });
     }
     // The process holds the lease to read.
     with(READ, |client| {
         client.change_waiters(READ, 1);
         wait(client, WRITE);
-        assert_eq!(takes_request(client), Some(WRITE));
+        assert_eq!(next_request(client), Some(WRITE));
         client.change_waiters(WRITE, -1);
-        assert_eq!(takes_request(client), Some(NOTHING));
+        assert_eq!(next_request(client), Some(NOTHING));
     });
     // An upgrading reader waits for the lease, too.
     with(READ, |client| {
         assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
         wait(client, WRITE);
-        assert_eq!(takes_request(client), Some(WRITE));
+        assert_eq!(next_request(client), Some(WRITE));
         client.change_waiters(WRITE, -1);
         assert_eq!(client.poll_transmit(), None);
         client.cancel_upgrade();
-        assert_eq!(takes_request(client), Some(NOTHING));
+        assert_eq!(next_request(client), Some(NOTHING));
     });
     // A server in C does not understand a weaker request.
     with_server(NOTHING, false, |client| {
         wait(client, WRITE);
-        assert_eq!(takes_request(client), Some(WRITE));
+        assert_eq!(next_request(client), Some(WRITE));
         client.change_waiters(WRITE, -1);
         assert_eq!(client.poll_transmit(), None);
         // The request stands, so the lease may still be granted.
@@ -256,16 +261,16 @@ fn only_reader_becomes_the_writer_unless_the_lease_is_revoked() {
     with(READ, |client| {
         assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
-        assert_eq!(takes_request(client), Some(WRITE));
+        assert_eq!(next_request(client), Some(WRITE));
         let changes = client.change_count();
         revoke(client, NOTHING);
         assert!(client.change_count() > changes, "the reader polls again");
         assert_eq!(client.upgrade(false), Acquisition::UpgradeDeadlock);
         client.cancel_upgrade();
-        assert_eq!(takes_request(client), Some(NOTHING));
+        assert_eq!(next_request(client), Some(NOTHING));
         assert_eq!(client.upgrade(true), Acquisition::UpgradeDeadlock);
         client.release(READ);
-        assert_eq!(takes_downgrade(client), Some(NOTHING));
+        assert_eq!(next_downgrade(client), Some(NOTHING));
     });
     // The server revokes the lease while another reader of this process delays the upgrade.
     with(WRITE, |client| {
@@ -273,20 +278,20 @@ fn only_reader_becomes_the_writer_unless_the_lease_is_revoked() {
         assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
         revoke(client, NOTHING);
-        assert_eq!(takes_downgrade(client), Some(READ));
+        assert_eq!(next_downgrade(client), Some(READ));
         assert_eq!(client.upgrade(false), Acquisition::UpgradeDeadlock);
     });
     // An upgrading reader that got the lease does not have to release the handle.
     with(READ, |client| {
         assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
-        assert_eq!(takes_request(client), Some(WRITE));
+        assert_eq!(next_request(client), Some(WRITE));
         grant(client, WRITE);
         revoke(client, NOTHING);
         assert_eq!(client.poll_transmit(), None);
         assert_eq!(client.upgrade(false), Acquisition::Acquired);
         client.release(WRITE);
-        assert_eq!(takes_downgrade(client), Some(NOTHING));
+        assert_eq!(next_downgrade(client), Some(NOTHING));
     });
 }
 
@@ -314,14 +319,14 @@ fn status_reports_a_change_by_another_process_once() {
     with(NOTHING, |client| {
         for (data, is_changed) in [(&b"ab"[..], true), (b"ab", false), (b"abcd", true)] {
             wait(client, READ);
-            assert_eq!(takes_request(client), Some(READ));
+            assert_eq!(next_request(client), Some(READ));
             receive(client, SyncCode::ConfirmUpgrade, READ, data).unwrap();
-            taken(client, READ);
+            end_wait(client, READ);
             assert_eq!(client.data(), data);
             assert_eq!(client.take_status(), (is_changed, false));
             client.release(READ);
             revoke(client, NOTHING);
-            assert_eq!(takes_downgrade(client), Some(NOTHING));
+            assert_eq!(next_downgrade(client), Some(NOTHING));
         }
     });
 }

@@ -46,7 +46,7 @@ fn receive(server: &mut Server<'_>, clients: &mut [Client<'_>; 3]) {
 }
 
 /// The first client dies while it changes the value, and the second is the next to get the lease;
-/// `then` says how the second uses it. Returns whether the server reports the death to the third.
+/// `then` is what the second does with it. Returns whether the server reports the death to the third.
 fn third_gets_report(then: impl FnOnce(&mut Server<'_>, &mut [Client<'_>; 3])) -> bool {
     let mut memory = Box::new_uninit_slice(Server::bytes(&LIMITS, 1));
     let mut server = Server::new(&mut Arena::new(&mut memory), &LIMITS, 1).unwrap();

@@ -14,7 +14,7 @@ use crate::host_family::Family;
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(30));
 const SHORT: Wait<'static> = Wait::at_most(Duration::from_millis(20));
 const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
-const TURNS: u32 = 60;
+const ROUNDS: u32 = 60;
 
 /// Makes a family with members.
 fn members(count: usize) -> (Family, Vec<HostNode>) {
@@ -23,8 +23,8 @@ fn members(count: usize) -> (Family, Vec<HostNode>) {
     (family, nodes)
 }
 
-/// Has a member hold the value of that handle to change it, and lets it die without another word.
-fn die_with(family: &Family, id: u64) {
+/// Has a member hold the value of that handle to change it, and lets it die without a further message.
+fn die_holding(family: &Family, id: u64) {
     let dying = family.member();
     let handle = dying.open_sync(Some(id)).unwrap();
     dying
@@ -46,7 +46,7 @@ mod semaphore {
                 let inside = &inside;
                 scope.spawn(move || {
                     let semaphore = node.open_semaphore(Some(id), 2).unwrap();
-                    for _ in 0..TURNS {
+                    for _ in 0..ROUNDS {
                         semaphore.acquire(WAIT).unwrap();
                         assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
                         thread::yield_now();
@@ -67,13 +67,13 @@ mod semaphore {
         thread::scope(|scope| {
             scope.spawn(|| {
                 let [mine, theirs] = ids.map(|id| nodes[1].open_semaphore(Some(id), 0).unwrap());
-                for _ in 0..TURNS {
+                for _ in 0..ROUNDS {
                     theirs.acquire(WAIT).unwrap();
                     mine.release(WAIT).unwrap();
                 }
             });
             let [mine, theirs] = ids.map(|id| nodes[0].open_semaphore(Some(id), 0).unwrap());
-            for _ in 0..TURNS {
+            for _ in 0..ROUNDS {
                 theirs.release(WAIT).unwrap();
                 mine.acquire(WAIT).unwrap();
             }
@@ -174,12 +174,12 @@ mod semaphore {
         semaphore.acquire(WAIT).unwrap();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| semaphore.acquire(WAIT));
-            die_with(&family, semaphore.id());
+            die_holding(&family, semaphore.id());
             assert!(!waiting.is_finished());
             semaphore.release(WAIT).unwrap();
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
-        die_with(&family, semaphore.id());
+        die_holding(&family, semaphore.id());
         assert_eq!(semaphore.try_acquire(WAIT), Ok(false));
         assert_eq!(semaphore.permits(WAIT), Ok(0));
     }
@@ -230,7 +230,7 @@ mod queue {
             for (name, node) in (0..).zip(&nodes[..2]) {
                 scope.spawn(move || {
                     let queue = node.open_queue::<[u32; 3]>(Some(id), 5).unwrap();
-                    for count in 0..TURNS {
+                    for count in 0..ROUNDS {
                         queue.push(&[name, count, !count], WAIT).unwrap();
                     }
                 });
@@ -240,7 +240,7 @@ mod queue {
                 .map(|node| {
                     scope.spawn(move || {
                         let queue = node.open_queue::<[u32; 3]>(Some(id), 5).unwrap();
-                        (0..TURNS).map(|_| queue.pop(WAIT).unwrap()).collect()
+                        (0..ROUNDS).map(|_| queue.pop(WAIT).unwrap()).collect()
                     })
                 })
                 .collect();
@@ -257,7 +257,7 @@ mod queue {
         }
         let mut all: Vec<_> = popped.concat();
         all.sort_unstable();
-        let expected = (0..2).flat_map(|name| (0..TURNS).map(move |count| [name, count, !count]));
+        let expected = (0..2).flat_map(|name| (0..ROUNDS).map(move |count| [name, count, !count]));
         assert_eq!(all, expected.collect::<Vec<_>>());
     }
 
@@ -360,12 +360,12 @@ mod queue {
         let (family, nodes) = members(1);
         let queue = nodes[0].open_queue::<u8>(None, 2).unwrap();
         queue.push(&1, WAIT).unwrap();
-        die_with(&family, queue.id());
+        die_holding(&family, queue.id());
         queue.push(&2, WAIT).unwrap();
         assert_eq!((queue.pop(WAIT), queue.pop(WAIT)), (Ok(1), Ok(2)));
         thread::scope(|scope| {
             let waiting = scope.spawn(|| queue.pop(WAIT));
-            die_with(&family, queue.id());
+            die_holding(&family, queue.id());
             assert!(!waiting.is_finished());
             queue.push(&3, WAIT).unwrap();
             assert_eq!(waiting.join().unwrap(), Ok(3));
@@ -388,7 +388,7 @@ mod condvar {
                 scope.spawn(move || {
                     let value = node.share::<u32>(Some(ids.0)).unwrap();
                     let condvar = node.open_condvar(Some(ids.1)).unwrap();
-                    for _ in 0..TURNS {
+                    for _ in 0..ROUNDS {
                         let guard = value.write(WAIT).unwrap();
                         let is_other = |value: &mut u32| *value % 2 != parity;
                         let mut guard = condvar.wait_while(guard, WAIT, is_other).unwrap();
@@ -504,7 +504,7 @@ mod barrier {
                 let (arrived, last) = (&arrived, &last);
                 scope.spawn(move || {
                     let barrier = node.open_barrier(Some(id), 6).unwrap();
-                    for turn in 1..=TURNS / 4 {
+                    for turn in 1..=ROUNDS / 4 {
                         arrived.fetch_add(1, Ordering::SeqCst);
                         let is_last = barrier.wait(WAIT).unwrap();
                         last.fetch_add(u32::from(is_last), Ordering::SeqCst);
@@ -513,7 +513,7 @@ mod barrier {
                 });
             }
         });
-        assert_eq!(last.into_inner(), TURNS / 4);
+        assert_eq!(last.into_inner(), ROUNDS / 4);
     }
 
     #[test]
@@ -541,7 +541,7 @@ mod barrier {
         let arrivals = [&mine, &theirs].map(|barrier| barrier.arrive(WAIT).unwrap());
         thread::scope(|scope| {
             let waiting = scope.spawn(|| mine.pass(arrivals[0], WAIT));
-            die_with(&family, mine.id());
+            die_holding(&family, mine.id());
             assert!(!waiting.is_finished());
             theirs.remove_party(WAIT).unwrap();
             theirs.pass(arrivals[1], WAIT).unwrap();

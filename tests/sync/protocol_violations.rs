@@ -5,7 +5,8 @@ use libos_ipc::shared_state::{Client, ProtocolViolation};
 use libos_ipc::wire::{SyncCode, SyncState};
 
 use crate::client::{
-    NOTHING, READ, WRITE, grant, receive, revoke, taken, takes_downgrade, takes_request, wait, with,
+    NOTHING, READ, WRITE, end_wait, grant, next_downgrade, next_request, receive, revoke, wait,
+    with,
 };
 
 const CONFIRM: SyncCode = SyncCode::ConfirmUpgrade;
@@ -35,19 +36,19 @@ fn grant_beyond_the_request_is_a_protocol_violation() {
     with(NOTHING, |client| {
         refuses(client, CONFIRM, READ, b"");
         wait(client, READ);
-        assert_eq!(takes_request(client), Some(READ));
+        assert_eq!(next_request(client), Some(READ));
         refuses(client, CONFIRM, WRITE, b"more");
         refuses(client, CONFIRM, READ, b"too long");
         refuses(client, CONFIRM, NOTHING, b"less");
         refuses(client, CONFIRM, SyncState::None, b"less");
         receive(client, CONFIRM, READ, b"data").unwrap();
-        taken(client, READ);
+        end_wait(client, READ);
         assert_eq!(client.data(), b"data");
         refuses(client, CONFIRM, READ, b"late");
         refuses(client, CONFIRM, WRITE, b"late");
         // After a stronger request the client accepts only its grant.
         wait(client, WRITE);
-        assert_eq!(takes_request(client), Some(WRITE));
+        assert_eq!(next_request(client), Some(WRITE));
         refuses(client, CONFIRM, READ, b"late");
         grant(client, WRITE);
     });
@@ -58,7 +59,7 @@ fn second_grant_of_one_request_is_a_protocol_violation() {
     for state in [READ, WRITE] {
         with(state, |client| {
             revoke(client, NOTHING);
-            assert_eq!(takes_downgrade(client), Some(NOTHING));
+            assert_eq!(next_downgrade(client), Some(NOTHING));
             refuses(client, CONFIRM, READ, b"");
             refuses(client, CONFIRM, WRITE, b"");
         });
@@ -67,9 +68,9 @@ fn second_grant_of_one_request_is_a_protocol_violation() {
     with(NOTHING, |client| {
         wait(client, READ);
         wait(client, WRITE);
-        assert_eq!(takes_request(client), Some(WRITE));
+        assert_eq!(next_request(client), Some(WRITE));
         grant(client, READ);
-        taken(client, READ);
+        end_wait(client, READ);
         grant(client, WRITE);
     });
 }

@@ -4,7 +4,7 @@
 use libos_ipc::shared_state::Acquisition;
 
 use crate::client::{
-    NOTHING, READ, WRITE, grant, revoke, taken, takes_downgrade, takes_request, wait, with,
+    NOTHING, READ, WRITE, end_wait, grant, next_downgrade, next_request, revoke, wait, with,
 };
 
 #[test]
@@ -14,23 +14,23 @@ fn revoked_lease_is_returned_when_no_thread_uses_it() {
         revoke(client, READ);
         assert_eq!(client.poll_transmit(), None);
         client.release(WRITE);
-        assert_eq!(takes_downgrade(client), Some(READ));
+        assert_eq!(next_downgrade(client), Some(READ));
         assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         // A later call does not keep the lease in this process.
         revoke(client, NOTHING);
         assert_eq!(client.acquire(READ, true), Acquisition::Pending);
         assert_eq!(client.poll_transmit(), None);
         client.release(READ);
-        assert_eq!(takes_downgrade(client), Some(NOTHING));
+        assert_eq!(next_downgrade(client), Some(NOTHING));
         assert_eq!((client.poll_transmit(), client.current()), (None, NOTHING));
     });
     // Readers keep only the lease to read.
     with(WRITE, |client| {
         assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         revoke(client, NOTHING);
-        assert_eq!(takes_downgrade(client), Some(READ));
+        assert_eq!(next_downgrade(client), Some(READ));
         client.release(READ);
-        assert_eq!(takes_downgrade(client), Some(NOTHING));
+        assert_eq!(next_downgrade(client), Some(NOTHING));
     });
 }
 
@@ -39,20 +39,20 @@ fn new_lease_is_used_once_before_it_is_returned() {
     for state in [READ, WRITE] {
         with(NOTHING, |client| {
             wait(client, state);
-            assert_eq!(takes_request(client), Some(state));
+            assert_eq!(next_request(client), Some(state));
             grant(client, state);
             revoke(client, NOTHING);
             assert_eq!(client.poll_transmit(), None);
-            taken(client, state);
+            end_wait(client, state);
             client.release(state);
-            assert_eq!(takes_downgrade(client), Some(NOTHING));
+            assert_eq!(next_downgrade(client), Some(NOTHING));
         });
     }
     // The lease goes at once if no call waits for it any more.
     for (waiting, stays) in [(READ, true), (NOTHING, false)] {
         with(NOTHING, |client| {
             wait(client, WRITE);
-            assert_eq!(takes_request(client), Some(WRITE));
+            assert_eq!(next_request(client), Some(WRITE));
             if waiting == READ {
                 wait(client, READ);
             }
@@ -66,12 +66,12 @@ fn new_lease_is_used_once_before_it_is_returned() {
     for state in [READ, WRITE] {
         with(NOTHING, |client| {
             wait(client, state);
-            assert_eq!(takes_request(client), Some(state));
+            assert_eq!(next_request(client), Some(state));
             client.change_waiters(state, -1);
-            assert_eq!(takes_request(client), Some(NOTHING));
+            assert_eq!(next_request(client), Some(NOTHING));
             grant(client, state);
             revoke(client, NOTHING);
-            assert_eq!(takes_downgrade(client), Some(NOTHING));
+            assert_eq!(next_downgrade(client), Some(NOTHING));
         });
     }
 }
@@ -82,7 +82,7 @@ fn all_waiting_readers_read_before_the_lease_is_returned() {
         wait(client, READ);
         wait(client, READ);
         wait(client, WRITE);
-        assert_eq!(takes_request(client), Some(WRITE));
+        assert_eq!(next_request(client), Some(WRITE));
         grant(client, WRITE);
         client.change_waiters(WRITE, -1);
         // Another process wants to read, too; that does not exclude the readers here.
@@ -90,7 +90,7 @@ fn all_waiting_readers_read_before_the_lease_is_returned() {
         assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
         client.change_waiters(READ, -1);
-        assert_eq!(takes_downgrade(client), Some(READ));
+        assert_eq!(next_downgrade(client), Some(READ));
     });
 }
 
@@ -101,7 +101,7 @@ fn second_revocation_returns_the_whole_lease() {
         revoke(client, READ);
         revoke(client, NOTHING);
         client.release(WRITE);
-        assert_eq!(takes_downgrade(client), Some(NOTHING));
+        assert_eq!(next_downgrade(client), Some(NOTHING));
         assert_eq!((client.poll_transmit(), client.current()), (None, NOTHING));
     });
 }
@@ -111,17 +111,17 @@ fn owner_death_is_reported_while_the_lease_stays() {
     for (left, is_reported) in [(READ, true), (NOTHING, false)] {
         with(NOTHING, |client| {
             wait(client, WRITE);
-            assert_eq!(takes_request(client), Some(WRITE));
+            assert_eq!(next_request(client), Some(WRITE));
             client.on_owner_died();
             grant(client, WRITE);
             client.change_waiters(WRITE, -1);
             revoke(client, left);
-            assert_eq!(takes_downgrade(client), Some(left));
+            assert_eq!(next_downgrade(client), Some(left));
             // Without the lease the death is a matter of the next holder, and the server reports it
             // again if that one has not used the value.
             if left == NOTHING {
                 wait(client, READ);
-                assert_eq!(takes_request(client), Some(READ));
+                assert_eq!(next_request(client), Some(READ));
                 grant(client, READ);
             }
             assert_eq!(client.acquire(READ, true), Acquisition::Acquired);
@@ -134,7 +134,7 @@ fn owner_death_is_reported_while_the_lease_stays() {
 fn owner_death_is_reported_until_a_caller_may_change_the_value() {
     with(NOTHING, |client| {
         wait(client, WRITE);
-        assert_eq!(takes_request(client), Some(WRITE));
+        assert_eq!(next_request(client), Some(WRITE));
         client.on_owner_died();
         assert!(client.owner_deaths() != client.reported_deaths());
         grant(client, WRITE);
@@ -155,12 +155,12 @@ fn contended_handle_yields_until_it_is_not_revoked_any_more() {
         for loss in 0..8 {
             assert!(!client.is_contended(), "{loss}");
             wait(client, WRITE);
-            assert_eq!(takes_request(client), Some(WRITE));
+            assert_eq!(next_request(client), Some(WRITE));
             grant(client, WRITE);
-            taken(client, WRITE);
+            end_wait(client, WRITE);
             revoke(client, NOTHING);
             client.release(WRITE);
-            assert_eq!(takes_downgrade(client), Some(NOTHING));
+            assert_eq!(next_downgrade(client), Some(NOTHING));
         }
         assert!(client.is_contended() && client.has_release_work());
         // The client yields now and then, until the lease has not been revoked for long.

@@ -12,8 +12,8 @@ const LIMITS: LeaseLimits = LeaseLimits {
 };
 const READ: SyncState = SyncState::Shared;
 const WRITE: SyncState = SyncState::Exclusive;
-const ASK: SyncCode = SyncCode::RequestUpgrade;
-const GIVE: SyncCode = SyncCode::ConfirmDowngrade;
+const REQUEST: SyncCode = SyncCode::RequestUpgrade;
+const CONFIRM: SyncCode = SyncCode::ConfirmDowngrade;
 const CLOSE: SyncCode = SyncCode::RequestClose;
 const NOTHING: SyncState = SyncState::Invalid;
 
@@ -96,7 +96,7 @@ fn handles_and_clients_are_counted() {
             ((0, 0), (0, 0))
         );
         for (process, id) in [(2, 7), (3, 7), (4, 8)] {
-            receive(server, process, ASK, id, READ).unwrap();
+            receive(server, process, REQUEST, id, READ).unwrap();
         }
         assert_eq!(
             (server.handle_usage(), server.client_usage()),
@@ -127,14 +127,14 @@ fn handle_is_charged_to_the_process_that_opened_it_first_and_then_to_another_cli
     let mut arena = Arena::new(&mut memory);
     let server = &mut Server::shared(&mut arena, &LARGER, 1, 4).unwrap();
     let charges = |server: &Server<'_>| [2, 3].map(|process| server.charges_of(vmid(process)));
-    receive(server, 2, ASK, 7, READ).unwrap();
-    receive(server, 3, ASK, 7, READ).unwrap();
+    receive(server, 2, REQUEST, 7, READ).unwrap();
+    receive(server, 3, REQUEST, 7, READ).unwrap();
     assert_eq!(charges(server), [[1, 1], [0, 1]]);
     take_messages(server);
     receive(server, 2, CLOSE, 7, READ).unwrap();
     take_messages(server);
     assert_eq!(charges(server), [[0, 0], [1, 1]]);
-    receive(server, 2, ASK, 7, READ).unwrap();
+    receive(server, 2, REQUEST, 7, READ).unwrap();
     server.reclaim(vmid(3));
     assert_eq!(charges(server), [[1, 1], [0, 0]]);
     server.reclaim(vmid(2));
@@ -145,13 +145,13 @@ fn handle_is_charged_to_the_process_that_opened_it_first_and_then_to_another_cli
 fn client_without_room_for_messages_does_not_delay_other_clients() {
     with(|server| {
         for process in [2, 3, 4] {
-            receive(server, process, ASK, 7, READ).unwrap();
+            receive(server, process, REQUEST, 7, READ).unwrap();
         }
         let confirm = SyncCode::ConfirmUpgrade;
         assert_eq!(next_message(server, false), Some((2, confirm)));
         // The last client of the outbox ends, and the one without room.
         server.reclaim(vmid(4));
-        receive(server, 5, ASK, 7, READ).unwrap();
+        receive(server, 5, REQUEST, 7, READ).unwrap();
         server.reclaim(vmid(2));
         assert_eq!(next_message(server, true), Some((3, confirm)));
         assert_eq!(next_message(server, true), Some((5, confirm)));
@@ -159,10 +159,10 @@ fn client_without_room_for_messages_does_not_delay_other_clients() {
             (next_message(server, true), server.has_output()),
             (None, false)
         );
-        receive(server, 2, ASK, 7, READ).unwrap();
+        receive(server, 2, REQUEST, 7, READ).unwrap();
         assert_eq!(next_message(server, false), Some((2, confirm)));
         // Another message for a client without room waits with the first one.
-        receive(server, 6, ASK, 7, SyncState::Exclusive).unwrap();
+        receive(server, 6, REQUEST, 7, SyncState::Exclusive).unwrap();
         let revocations = [5, 3].map(|to| Some((to, SyncCode::RequestDowngrade)));
         assert_eq!([(); 2].map(|()| next_message(server, true)), revocations);
         assert!(!server.has_output());
@@ -180,17 +180,17 @@ fn client_without_room_for_messages_does_not_delay_other_clients() {
 fn downgrade_that_was_not_revoked_is_a_protocol_violation() {
     let violation = Err(RequestError::ProtocolViolation);
     with(|server| {
-        receive(server, 2, ASK, 7, WRITE).unwrap();
-        assert_eq!(receive(server, 2, GIVE, 7, READ), violation);
-        receive(server, 3, ASK, 7, READ).unwrap();
+        receive(server, 2, REQUEST, 7, WRITE).unwrap();
+        assert_eq!(receive(server, 2, CONFIRM, 7, READ), violation);
+        receive(server, 3, REQUEST, 7, READ).unwrap();
         // The server revoked the lease to change the value, not the one to read it.
-        assert_eq!(receive(server, 2, GIVE, 7, WRITE), violation);
-        assert_eq!(receive(server, 2, GIVE, 7, SyncState::None), violation);
-        assert_eq!(receive(server, 2, GIVE, 7, NOTHING), violation);
-        assert_eq!(receive(server, 2, GIVE, 7, READ), Ok(()));
+        assert_eq!(receive(server, 2, CONFIRM, 7, WRITE), violation);
+        assert_eq!(receive(server, 2, CONFIRM, 7, SyncState::None), violation);
+        assert_eq!(receive(server, 2, CONFIRM, 7, NOTHING), violation);
+        assert_eq!(receive(server, 2, CONFIRM, 7, READ), Ok(()));
         assert_eq!(receive(server, 2, CLOSE, 7, READ), Ok(()));
         assert_eq!(receive(server, 2, CLOSE, 7, READ), violation);
-        assert_eq!(receive(server, 2, ASK, 7, READ), violation);
+        assert_eq!(receive(server, 2, REQUEST, 7, READ), violation);
         assert_eq!(server.on_owner_died(vmid(3), 7), violation);
         // A client that the server does not know may close the handle or withdraw its request.
         assert_eq!(
@@ -198,7 +198,7 @@ fn downgrade_that_was_not_revoked_is_a_protocol_violation() {
             Err(RequestError::Closed)
         );
         assert_eq!(receive(server, 4, CLOSE, 7, READ), violation);
-        assert_eq!(receive(server, 4, ASK, 8, NOTHING), Ok(()));
+        assert_eq!(receive(server, 4, REQUEST, 8, NOTHING), Ok(()));
         assert!(!server.is_used(8));
     });
 }
@@ -207,20 +207,20 @@ fn downgrade_that_was_not_revoked_is_a_protocol_violation() {
 fn request_to_change_revokes_each_other_reader_once() {
     with(|server| {
         for process in [2, 3] {
-            receive(server, process, ASK, 7, READ).unwrap();
+            receive(server, process, REQUEST, 7, READ).unwrap();
         }
         assert_eq!(
             take_messages(server),
             [grant(2, READ, b""), grant(3, READ, b"")]
         );
-        receive(server, 3, ASK, 7, WRITE).unwrap();
+        receive(server, 3, REQUEST, 7, WRITE).unwrap();
         assert_eq!(take_messages(server), [revocation(2, NOTHING)]);
         // Later requests wait, and no lease is revoked twice.
         for process in [4, 5] {
-            receive(server, process, ASK, 7, READ).unwrap();
+            receive(server, process, REQUEST, 7, READ).unwrap();
             assert_eq!(take_messages(server), []);
         }
-        receive(server, 2, GIVE, 7, NOTHING).unwrap();
+        receive(server, 2, CONFIRM, 7, NOTHING).unwrap();
         assert_eq!(
             take_messages(server),
             [grant(3, WRITE, b""), revocation(3, READ)]
@@ -231,16 +231,16 @@ fn request_to_change_revokes_each_other_reader_once() {
 #[test]
 fn stronger_request_revokes_the_rest_of_the_lease() {
     with(|server| {
-        receive(server, 2, ASK, 7, WRITE).unwrap();
-        receive(server, 3, ASK, 7, READ).unwrap();
-        receive(server, 3, ASK, 7, WRITE).unwrap();
+        receive(server, 2, REQUEST, 7, WRITE).unwrap();
+        receive(server, 3, REQUEST, 7, READ).unwrap();
+        receive(server, 3, REQUEST, 7, WRITE).unwrap();
         assert_eq!(
             take_messages(server),
             [grant(2, WRITE, b""), revocation(2, NOTHING)]
         );
-        receive_with(server, 2, GIVE, 7, READ, b"x").unwrap();
+        receive_with(server, 2, CONFIRM, 7, READ, b"x").unwrap();
         assert_eq!(take_messages(server), []);
-        receive(server, 2, GIVE, 7, NOTHING).unwrap();
+        receive(server, 2, CONFIRM, 7, NOTHING).unwrap();
         assert_eq!(take_messages(server), [grant(3, WRITE, b"x")]);
     });
 }
@@ -251,8 +251,8 @@ fn value_sent_with_a_close_goes_to_the_next_client() {
         // The value may also be empty.
         for (process, written) in [(2, &b"x"[..]), (3, b"")] {
             let next = process + 1;
-            receive(server, process, ASK, 7, WRITE).unwrap();
-            receive(server, next, ASK, 7, READ).unwrap();
+            receive(server, process, REQUEST, 7, WRITE).unwrap();
+            receive(server, next, REQUEST, 7, READ).unwrap();
             take_messages(server);
             receive_with(server, process, CLOSE, 7, WRITE, written).unwrap();
             let closed = (process, SyncCode::ConfirmClose, NOTHING, Vec::new());
@@ -265,16 +265,16 @@ fn value_sent_with_a_close_goes_to_the_next_client() {
 fn owner_death_is_forwarded_only_by_the_next_holder() {
     let violation = Err(RequestError::ProtocolViolation);
     with(|server| {
-        receive(server, 2, ASK, 7, WRITE).unwrap();
+        receive(server, 2, REQUEST, 7, WRITE).unwrap();
         assert_eq!(server.on_owner_died(vmid(2), 7), violation);
-        receive(server, 3, ASK, 7, READ).unwrap();
+        receive(server, 3, REQUEST, 7, READ).unwrap();
         server.reclaim(vmid(2));
         assert_eq!(
             server.poll_transmit(),
             Some((vmid(3), ServerMessage::OwnerDied(7)))
         );
         assert_eq!(server.on_owner_died(vmid(3), 7), violation);
-        receive(server, 3, ASK, 7, WRITE).unwrap();
+        receive(server, 3, REQUEST, 7, WRITE).unwrap();
         assert_eq!(server.on_owner_died(vmid(3), 7), Ok(()));
     });
 }
@@ -284,10 +284,10 @@ fn end_of_a_client_keeps_the_messages_of_other_clients() {
     for gone in [2, 3, 4] {
         with(|server| {
             for process in [2, 3, 4] {
-                receive(server, process, ASK, 7, READ).unwrap();
+                receive(server, process, REQUEST, 7, READ).unwrap();
             }
             server.reclaim(vmid(gone));
-            receive(server, 5, ASK, 7, READ).unwrap();
+            receive(server, 5, REQUEST, 7, READ).unwrap();
             let receivers: Vec<u32> = take_messages(server).iter().map(|sent| sent.0).collect();
             let others: Vec<u32> = [2, 3, 4, 5]
                 .into_iter()
@@ -316,9 +316,9 @@ fn on_message_from_c(
 /// Two clients read, the first of them in C; the value is one byte long.
 fn two_read(then: impl FnOnce(&mut Server<'_>)) {
     with(|server| {
-        on_message_from_c(server, 2, ASK, WRITE, &[]);
-        receive(server, 3, ASK, 1, READ).unwrap();
-        on_message_from_c(server, 2, GIVE, READ, &[7]);
+        on_message_from_c(server, 2, REQUEST, WRITE, &[]);
+        receive(server, 3, REQUEST, 1, READ).unwrap();
+        on_message_from_c(server, 2, CONFIRM, READ, &[7]);
         take_messages(server);
         then(server);
     });
@@ -329,22 +329,22 @@ fn upgrade_of_a_c_client_precedes_other_upgrades() {
     for is_first in [true, false] {
         two_read(|server| {
             if is_first {
-                on_message_from_c(server, 2, ASK, WRITE, &[]);
-                receive(server, 3, ASK, 1, WRITE).unwrap();
+                on_message_from_c(server, 2, REQUEST, WRITE, &[]);
+                receive(server, 3, REQUEST, 1, WRITE).unwrap();
                 assert_eq!(take_messages(server), [revocation(3, NOTHING)]);
             } else {
-                receive(server, 3, ASK, 1, WRITE).unwrap();
-                on_message_from_c(server, 2, ASK, WRITE, &[]);
+                receive(server, 3, REQUEST, 1, WRITE).unwrap();
+                on_message_from_c(server, 2, REQUEST, WRITE, &[]);
                 let both = [revocation(2, NOTHING), revocation(3, NOTHING)];
                 assert_eq!(take_messages(server), both);
             }
             // The other client gives its lease back; the client in C gives nothing back before its
             // request is granted.
-            receive(server, 3, GIVE, 1, NOTHING).unwrap();
+            receive(server, 3, CONFIRM, 1, NOTHING).unwrap();
             let message = take_messages(server);
             assert_eq!(message[0], grant(2, WRITE, &[7]));
             assert_eq!(message[1..].len(), usize::from(is_first));
-            on_message_from_c(server, 2, GIVE, NOTHING, &[8]);
+            on_message_from_c(server, 2, CONFIRM, NOTHING, &[8]);
             assert_eq!(take_messages(server), [grant(3, WRITE, &[8])]);
         });
     }
@@ -353,14 +353,14 @@ fn upgrade_of_a_c_client_precedes_other_upgrades() {
 #[test]
 fn late_downgrade_of_a_c_client_does_not_end_its_newer_lease() {
     two_read(|server| {
-        receive(server, 3, ASK, 1, WRITE).unwrap();
-        on_message_from_c(server, 2, ASK, WRITE, &[]);
-        receive(server, 3, GIVE, 1, NOTHING).unwrap();
+        receive(server, 3, REQUEST, 1, WRITE).unwrap();
+        on_message_from_c(server, 2, REQUEST, WRITE, &[]);
+        receive(server, 3, CONFIRM, 1, NOTHING).unwrap();
         take_messages(server);
         // The client answers this revocation of its lease to read at once.
-        on_message_from_c(server, 2, GIVE, NOTHING, &[]);
+        on_message_from_c(server, 2, CONFIRM, NOTHING, &[]);
         assert_eq!(take_messages(server), [revocation(2, NOTHING)]);
-        on_message_from_c(server, 2, GIVE, NOTHING, &[8]);
+        on_message_from_c(server, 2, CONFIRM, NOTHING, &[8]);
         assert_eq!(take_messages(server), [grant(3, WRITE, &[8])]);
     });
 }
@@ -375,8 +375,8 @@ fn leases_of_a_dead_process_are_taken_back_in_portions() {
     let mut memory = Box::new_uninit_slice(Server::bytes(&limits, 1));
     let mut server = Server::new(&mut Arena::new(&mut memory), &limits, 1).unwrap();
     for id in 0..HANDLES as u64 {
-        assert_eq!(receive(&mut server, 2, ASK, id, WRITE), Ok(()));
-        assert_eq!(receive(&mut server, 3, ASK, id, WRITE), Ok(()));
+        assert_eq!(receive(&mut server, 2, REQUEST, id, WRITE), Ok(()));
+        assert_eq!(receive(&mut server, 3, REQUEST, id, WRITE), Ok(()));
     }
     while server.poll_transmit().is_some() {
         server.mark_sent();
@@ -433,7 +433,7 @@ fn handles_chosen_for_one_bucket_do_not_slow_each_other_down() {
         }
     };
     for number in 0..HANDLES as u64 {
-        message(ASK, number_of(number), WRITE);
+        message(REQUEST, number_of(number), WRITE);
     }
     for number in 0..HANDLES as u64 {
         message(CLOSE, number_of(number), WRITE);
@@ -451,7 +451,7 @@ fn revoked_lease_has_a_limit_only_while_another_client_waits_for_it() {
     const HANDLE: u64 = 1;
     with(|server| {
         let ask = |server: &mut Server<'_>, process, state| {
-            receive(server, process, ASK, HANDLE, state).unwrap();
+            receive(server, process, REQUEST, HANDLE, state).unwrap();
         };
         ask(server, 2, WRITE);
         assert_eq!(first_revoked(server), None);
@@ -465,14 +465,14 @@ fn revoked_lease_has_a_limit_only_while_another_client_waits_for_it() {
         ask(server, 4, READ);
         assert_eq!(first_revoked(server), Some(2));
         assert!(server.last_revocation() > first);
-        receive(server, 2, GIVE, HANDLE, NOTHING).unwrap();
+        receive(server, 2, CONFIRM, HANDLE, NOTHING).unwrap();
         assert_eq!(first_revoked(server), None);
         // Readers are revoked together, and in their order.
         ask(server, 2, READ);
         ask(server, 3, WRITE);
         let readers = [first_revoked(server).unwrap(), {
             let first = first_revoked(server).unwrap();
-            receive(server, first, GIVE, HANDLE, NOTHING).unwrap();
+            receive(server, first, CONFIRM, HANDLE, NOTHING).unwrap();
             first_revoked(server).unwrap()
         }];
         assert_ne!(readers[0], readers[1]);
@@ -487,13 +487,13 @@ fn revoked_lease_has_a_limit_only_while_another_client_waits_for_it() {
 #[test]
 fn revoked_lease_of_the_leader_or_of_a_process_in_c_has_no_limit() {
     with(|server| {
-        on_message_from_c(server, 2, ASK, WRITE, &[]);
-        receive(server, 3, ASK, 1, WRITE).unwrap();
+        on_message_from_c(server, 2, REQUEST, WRITE, &[]);
+        receive(server, 3, REQUEST, 1, WRITE).unwrap();
         assert_eq!(first_revoked(server), None, "it may be one in C");
     });
     with(|server| {
-        receive(server, 1, ASK, 1, WRITE).unwrap();
-        receive(server, 3, ASK, 1, WRITE).unwrap();
+        receive(server, 1, REQUEST, 1, WRITE).unwrap();
+        receive(server, 3, REQUEST, 1, WRITE).unwrap();
         assert_eq!(first_revoked(server), None, "it is the leader");
     });
 }

@@ -142,7 +142,7 @@ fn value_that_a_process_opens_twice_stays_until_both_are_dropped() {
         Err(Error::Invalid(Invalid::HandleOpen))
     );
     let typed = node.share::<u64>(Some(id)).unwrap();
-    assert_eq!(*typed.read(WAIT).unwrap(), 0, "nobody had it open");
+    assert_eq!(*typed.read(WAIT).unwrap(), 0, "no process had it open");
     node.close_sync(handle, WAIT).unwrap();
     assert_eq!(*typed.read(WAIT).unwrap(), 0);
     drop(typed);

@@ -35,8 +35,8 @@ fn every_code_has_a_name() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let said: Vec<_> = (0..=255).map(|code| (frame(0, code, &[]), None)).collect();
-    let file = record(directory.path(), &said);
+    let exchanges: Vec<_> = (0..=255).map(|code| (frame(0, code, &[]), None)).collect();
+    let file = record(directory.path(), &exchanges);
     let rows = tshark::rows(&file, &["libos_ipc.name", "libos_ipc.unknown_code"]);
     assert_eq!(rows.len(), 256);
     for (code, row) in (0..=255_u8).zip(&rows) {
@@ -57,12 +57,12 @@ fn dissected_lines_have_the_fields_of_their_messages() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let said: Vec<_> = any::one_of_each()
+    let exchanges: Vec<_> = any::one_of_each()
         .iter()
         .zip(1..)
         .map(|(message, seq)| (encoded(seq, message), None))
         .collect();
-    let lines = tshark::lines(&record(directory.path(), &said));
+    let lines = tshark::lines(&record(directory.path(), &exchanges));
     for words in [
         "member 2 → member 1",
         "GET_NEW_VMID #1",
@@ -151,7 +151,7 @@ fn only_malformed_frames_are_marked_malformed() {
     }
     let directory = tempfile::tempdir().unwrap();
     let mut random = fastrand::Rng::with_seed(1);
-    let (mut said, mut expected) = (Vec::new(), Vec::new());
+    let (mut exchanges, mut expected) = (Vec::new(), Vec::new());
     for message in samples(any::message(), 1500) {
         let payload = damaged(&encoded(0, &message)[17..], &mut random);
         let code = message.code();
@@ -159,7 +159,7 @@ fn only_malformed_frames_are_marked_malformed() {
             continue;
         }
         expected.push(is_refused(code, &payload));
-        said.push((frame(0, code, &payload), None));
+        exchanges.push((frame(0, code, &payload), None));
     }
     for (seq, (shape, answer)) in (1..).zip(samples(any::answer(), 1500)) {
         let Some(code) = random.choice(asking(shape)) else {
@@ -174,10 +174,10 @@ fn only_malformed_frames_are_marked_malformed() {
             .unwrap();
         expected.extend([false, Answer::decode(shape, &payload).is_err()]);
         let reply = frame(seq, codes::RESP, &payload);
-        said.push((encoded(seq, &question), Some(reply)));
+        exchanges.push((encoded(seq, &question), Some(reply)));
     }
     assert!(expected.iter().filter(|refused| **refused).count() > 500);
-    let file = record(directory.path(), &said);
+    let file = record(directory.path(), &exchanges);
     let rows = tshark::rows(
         &file,
         &[MALFORMED, "libos_ipc.code", "data.data", "frame.len"],

@@ -48,8 +48,8 @@ fn every_frame_of_a_family_is_recorded() {
         .arg(&file)
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}");
+    let output_text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{output_text}");
 
     let rows = tshark::rows(&file, &FIELDS);
     let is_frame = |row: &&Row| row["libos_ipc.record.kind"] == "0";
@@ -77,7 +77,7 @@ fn every_frame_of_a_family_is_recorded() {
         .iter()
         .map(|row| (number(row, "frame.number"), *row))
         .collect();
-    let killed = killed(&said, &frames);
+    let killed = killed(&output_text, &frames);
     let mut timed = 0;
     for row in &frames {
         let code = number(row, "libos_ipc.code") as u8;
@@ -111,20 +111,20 @@ fn every_frame_of_a_family_is_recorded() {
 
 /// Returns the member that was killed, which the program prints, and the process of the process
 /// tree that has joined and sent no exit report.
-fn killed(said: &str, frames: &[&Row]) -> BTreeSet<u64> {
-    let member = said
+fn killed(output_text: &str, frames: &[&Row]) -> BTreeSet<u64> {
+    let member = output_text
         .split_once("; member ")
         .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
-        .expect("it says which member is going to be killed");
-    let said = |code: u8| {
+        .expect("it prints which member is going to be killed");
+    let senders_of = |code: u8| {
         frames
             .iter()
             .filter(move |row| number(row, "libos_ipc.code") == u64::from(code))
             .map(|row| number(row, "libos_ipc.sender"))
             .collect::<BTreeSet<_>>()
     };
-    let ended = said(codes::CHILDEXIT);
-    let silent = said(codes::HELLO)
+    let ended = senders_of(codes::CHILDEXIT);
+    let silent = senders_of(codes::HELLO)
         .into_iter()
         .filter(|vmid| !ended.contains(vmid));
     silent.filter(|vmid| *vmid != 1).chain([member]).collect()

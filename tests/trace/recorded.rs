@@ -141,8 +141,8 @@ fn frames_that_come_in_pieces_are_recorded_whole_and_once() {
 #[test]
 fn a_truncated_file_is_merged_up_to_its_end() {
     let directory = tempfile::tempdir().unwrap();
-    let said: Vec<_> = (1..20).map(|seq| (frame(seq, 3, &[]), None)).collect();
-    let file = crate::tape::record(directory.path(), &said);
+    let exchanges: Vec<_> = (1..20).map(|seq| (frame(seq, 3, &[]), None)).collect();
+    let file = crate::tape::record(directory.path(), &exchanges);
     let whole = fs::read(&file).unwrap();
     let to = directory.path().join("to");
     let mut last = 0;
@@ -164,8 +164,8 @@ fn a_truncated_file_is_merged_up_to_its_end() {
 #[test]
 fn a_file_of_another_format_is_refused_with_its_name() {
     let directory = tempfile::tempdir().unwrap();
-    let said: Vec<_> = (1..5).map(|seq| (frame(seq, 3, &[]), None)).collect();
-    let file = crate::tape::record(directory.path(), &said);
+    let exchanges: Vec<_> = (1..5).map(|seq| (frame(seq, 3, &[]), None)).collect();
+    let file = crate::tape::record(directory.path(), &exchanges);
     let whole = fs::read(&file).unwrap();
     let to = directory.path().join("to");
     let refusal = |bytes: &[u8]| {
@@ -259,12 +259,12 @@ fn a_slow_disk_loses_records_and_delays_no_frame() {
     assert_eq!(end.entries + end.lost, FRAMES);
     let bytes = fs::read(&copy).unwrap();
     fs::write(&copy, &bytes[..bytes.len() - 8]).unwrap();
-    let said: u64 = entries(&copy)
+    let lost: u64 = entries(&copy)
         .iter()
         .filter(|entry| entry.kind == 3)
         .map(|entry| entry.index)
         .sum();
-    assert_eq!(said, end.lost);
+    assert_eq!(lost, end.lost);
 }
 
 #[test]

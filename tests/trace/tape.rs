@@ -34,7 +34,7 @@ pub(crate) fn encoded(seq: u64, message: &Message<'_>) -> Vec<u8> {
 
 /// Records pairs of a request of member 2 and an answer of member 1, the leader, which may be
 /// missing. Returns the file.
-pub(crate) fn record(directory: &Path, said: &[(Vec<u8>, Option<Vec<u8>>)]) -> PathBuf {
+pub(crate) fn record(directory: &Path, exchanges: &[(Vec<u8>, Option<Vec<u8>>)]) -> PathBuf {
     let file = directory.join("tape.pcapng");
     let recorder = Recorder::create(&file).unwrap();
     let net = Box::new(Net::new());
@@ -46,7 +46,7 @@ pub(crate) fn record(directory: &Path, said: &[(Vec<u8>, Option<Vec<u8>>)]) -> P
     let answered = member.accept().unwrap();
     send(&ask, &asked, &2_u32.to_le_bytes());
     send(&answer, &answered, &1_u32.to_le_bytes());
-    for (request, reply) in said {
+    for (request, reply) in exchanges {
         net.advance(std::time::Duration::from_micros(10));
         send(&ask, &asked, request);
         if let Some(reply) = reply {

@@ -57,8 +57,8 @@ fn dissecting(file: &Path) -> Command {
 
 fn run(mut tshark: Command) -> String {
     let output = tshark.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert!(!said.contains("Lua"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(!stderr.contains("Lua"), "{stderr}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

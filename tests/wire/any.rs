@@ -68,7 +68,7 @@ fn lock() -> impl Strategy<Value = FileLock<'static>> {
     )
 }
 
-fn lent_locks() -> impl Strategy<Value = DelegatedLocks<'static>> {
+fn delegated_locks() -> impl Strategy<Value = DelegatedLocks<'static>> {
     let lock = (any::<(u64, u64)>(), any::<(u32, bool)>());
     prop::collection::vec(lock, 0..=DelegatedLocks::MAX).prop_map(|locks| {
         let mut list = DelegatedLockList::new();
@@ -154,7 +154,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
             .prop_map(|(sent_at, limit)| Message::Heartbeat(Heartbeat { sent_at, limit })),
         (select(ProcessNote::ALL), any::<(u32, u32)>())
             .prop_map(|(note, (pid, vmid))| Message::ProcessNote(RelativeNote { note, pid, vmid })),
-        (any::<u64>(), lent_locks())
+        (any::<u64>(), delegated_locks())
             .prop_map(|(delegation, locks)| Message::FileLockReturn { delegation, locks }),
         of_processes(),
         of_succession(),
@@ -310,7 +310,7 @@ fn result<T: std::fmt::Debug>(
     proptest::result::maybe_ok(value, errno)
 }
 
-fn two_lent() -> DelegatedLocks<'static> {
+fn two_delegated_locks() -> DelegatedLocks<'static> {
     let mut list = DelegatedLockList::new();
     for write in [false, true] {
         assert!(list.push(DelegatedLock {
@@ -469,7 +469,7 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
         },
         Message::FileLockReturn {
             delegation: 1,
-            locks: two_lent(),
+            locks: two_delegated_locks(),
         },
         Message::Hello(Hello {
             version: 1,

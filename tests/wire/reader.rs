@@ -6,10 +6,10 @@ use libos_ipc::wire::{FrameReader, HEADER_LENGTH, Malformed, codes};
 use proptest::prelude::*;
 
 /// The parts of a frame that are compared.
-type Seen = (u64, u8, Vec<u8>);
+type FrameParts = (u64, u8, Vec<u8>);
 
 /// Takes every whole frame from the reader.
-fn take(reader: &mut FrameReader<'_>, seen: &mut Vec<Seen>) -> Result<(), Malformed> {
+fn take(reader: &mut FrameReader<'_>, seen: &mut Vec<FrameParts>) -> Result<(), Malformed> {
     while let Some(frame) = reader.peek()? {
         seen.push((frame.seq, frame.code, frame.payload.to_vec()));
         let length = frame.length();
@@ -20,7 +20,7 @@ fn take(reader: &mut FrameReader<'_>, seen: &mut Vec<Seen>) -> Result<(), Malfor
 
 /// Returns the frames that a reader with that limit finds in these pieces. Each piece is fed as far
 /// as it fits.
-fn read(limit: usize, pieces: &[&[u8]]) -> (Vec<Seen>, Result<(), Malformed>) {
+fn read(limit: usize, pieces: &[&[u8]]) -> (Vec<FrameParts>, Result<(), Malformed>) {
     let mut buffer = vec![0; limit];
     let mut reader = FrameReader::new(&mut buffer);
     let mut seen = Vec::new();
@@ -51,7 +51,7 @@ fn sized(size: u64, length: usize) -> Vec<u8> {
 }
 
 /// Returns three frames, one of them without a payload and one with a long one.
-fn batch() -> (Vec<u8>, Vec<Seen>, usize) {
+fn batch() -> (Vec<u8>, Vec<FrameParts>, usize) {
     let mut bytes = Vec::new();
     let mut seen = Vec::new();
     let mut longest = 0;

@@ -32,17 +32,17 @@ const MEMBER: Identity = match Vmid::new(2) {
     None => panic!("2 is a VMID"),
 };
 
-type World = Network<2, 4, 4096>;
-type Place = Loopback<'static, 2, 4, 4096>;
+type Net = Network<2, 4, 4096>;
+type LoopbackPal = Loopback<'static, 2, 4, 4096>;
 #[cfg(not(feature = "secure"))]
-type Platform = Place;
+type Platform = LoopbackPal;
 #[cfg(feature = "secure")]
-type Platform = &'static SecurePal<Place>;
+type Platform = &'static SecurePal<LoopbackPal>;
 
 const LEADER_MEMORY: usize = Node::<Platform>::memory(&Identity::LEADER, &CONFIG).total();
 const MEMBER_MEMORY: usize = Node::<Platform>::memory(&MEMBER, &CONFIG).total();
 
-static NETWORK: World = World::new();
+static NETWORK: Net = Net::new();
 static LEADER: Memory<LEADER_MEMORY> = Memory::new();
 static MEMBER_PLACE: Memory<MEMBER_MEMORY> = Memory::new();
 
@@ -70,7 +70,7 @@ fn ask<P: Pal>(
     None
 }
 
-fn join(vmid: Vmid) -> Option<Place> {
+fn join(vmid: Vmid) -> Option<LoopbackPal> {
     NETWORK.join(vmid).ok()
 }
 

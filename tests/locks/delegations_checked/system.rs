@@ -11,7 +11,7 @@ use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, DelegatedLock, DelegatedLockList, FileLock, LockKind};
 
 use super::Family;
-use super::state::{Answered, Activity, FromLeader, Observed, Step, ToLeader};
+use super::state::{Activity, Answered, FromLeader, Observed, Step, ToLeader};
 use crate::requests::write;
 
 /// Room for one delegation, and for all locks that are requested without one.
@@ -77,7 +77,9 @@ impl System<'_> {
     fn lock(&mut self, member: usize, write: bool, wait: bool) {
         let mut requested = None;
         match self.members[member].set(vmid(member), &lock(kind(write), wait)) {
-            Decision::Done(result) => return self.finish_lock(member, result.is_ok().then_some(write)),
+            Decision::Done(result) => {
+                return self.finish_lock(member, result.is_ok().then_some(write));
+            }
             Decision::Request(number) => {
                 requested = Some(number);
                 self.send(
@@ -103,7 +105,10 @@ impl System<'_> {
 
     fn finish_lock(&mut self, member: usize, held: Option<bool>) {
         let has_number = false;
-        self.observed.activities[member] = held.map_or(Activity::Idle, |write| Activity::Holding { write, has_number });
+        self.observed.activities[member] = held.map_or(Activity::Idle, |write| Activity::Holding {
+            write,
+            has_number,
+        });
     }
 
     /// Asks for a fencing number for the write lock that the member holds.
@@ -139,7 +144,11 @@ impl System<'_> {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Lock { member, write, wait } => {
+            Step::Lock {
+                member,
+                write,
+                wait,
+            } => {
                 self.observed.requests_left[member] -= 1;
                 self.lock(member, write, wait);
             }
@@ -154,14 +163,19 @@ impl System<'_> {
             }
             Step::Number { member } => self.number(member),
             Step::Deliver { member } => self.deliver(member),
-            Step::Receive { member } => match self.observed.from_leader[member].pop_front().unwrap() {
-                FromLeader::Recall(number) => {
-                    self.observed.has_recall_crossed |= self.observed.delegations[member].is_none();
-                    self.members[member].recall(number);
-                    self.return_files(member);
+            Step::Receive { member } => {
+                match self.observed.from_leader[member].pop_front().unwrap() {
+                    FromLeader::Recall(number) => {
+                        self.observed.has_recall_crossed |=
+                            self.observed.delegations[member].is_none();
+                        self.members[member].recall(number);
+                        self.return_files(member);
+                    }
+                    FromLeader::Answer(answered) => {
+                        self.observed.undelivered[member] = Some(answered)
+                    }
                 }
-                FromLeader::Answer(answered) => self.observed.undelivered[member] = Some(answered),
-            },
+            }
             Step::Wake { member } => match self.observed.undelivered[member].take().unwrap() {
                 Answered::Lock(result) => self.receive_answer(member, result),
                 Answered::Numbers(first) => self.receive_numbers(member, first),
@@ -263,7 +277,10 @@ impl System<'_> {
 
     fn receive_numbers(&mut self, member: usize, first: Result<u64, Errno>) {
         let Activity::Numbering { delegation } = self.observed.activities[member] else {
-            panic!("numbers for one that is {:?}", self.observed.activities[member]);
+            panic!(
+                "numbers for one that is {:?}",
+                self.observed.activities[member]
+            );
         };
         match (delegation, first) {
             (None, Ok(number)) => self.record_number(member, number),

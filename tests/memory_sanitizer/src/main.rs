@@ -29,7 +29,7 @@ const CONFIG: Config = Config {
     ..Config::DEFAULT
 };
 
-type Place = Loopback<'static, 4, 8, 4096>;
+type LoopbackPal = Loopback<'static, 4, 8, 4096>;
 
 static NETWORK: Network<4, 8, 4096> = Network::new();
 const WAIT: Wait<'static> = Wait::FOREVER;
@@ -52,7 +52,7 @@ static DONE: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn lead(leader: *mut c_void) -> *mut c_void {
     // SAFETY: `family` passes a node, and waits for this thread before it drops it.
-    let leader = unsafe { &*leader.cast::<Node<'_, Place>>() };
+    let leader = unsafe { &*leader.cast::<Node<'_, LoopbackPal>>() };
     while !DONE.load(Ordering::Acquire) {
         leader.poll(Deadline::Now);
     }
@@ -60,7 +60,7 @@ extern "C" fn lead(leader: *mut c_void) -> *mut c_void {
 }
 
 /// Makes the member's calls while the leader is polled.
-fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error> {
+fn calls(leader: &Node<'_, LoopbackPal>, member: &Node<'_, LoopbackPal>) -> Result<(), Error> {
     let pid = member.join(WAIT)?;
     let ids = [(); 40].map(|()| member.take_id(WAIT));
     for id in ids {
@@ -156,8 +156,8 @@ fn fresh(bytes: usize) -> &'static mut [MaybeUninit<u8>] {
 #[unsafe(no_mangle)]
 extern "C" fn main(arguments: c_int, _: *const *const i8) -> c_int {
     let member = Identity::child(Vmid::LEADER, Vmid::LEADER);
-    let leaders = fresh(Node::<Place>::memory(&Identity::LEADER, &CONFIG).total());
-    let members = fresh(Node::<Place>::memory(&member, &CONFIG).total());
+    let leaders = fresh(Node::<LoopbackPal>::memory(&Identity::LEADER, &CONFIG).total());
+    let members = fresh(Node::<LoopbackPal>::memory(&member, &CONFIG).total());
     let mut ok = true;
     if arguments > 1 {
         let first = leaders.as_ptr().cast::<u8>();

@@ -8,7 +8,7 @@ use libos_ipc::{ChildSelector, Exit, Wait};
 
 use super::checks::{Call, LONG, SIGPWR, State, check_bounds, check_left_over};
 use super::faults::Fault;
-use super::process::{OwnProcess, SimNode, check_shares, idle, nanoseconds, now, check_invariants};
+use super::process::{OwnProcess, SimNode, check_invariants, check_shares, idle, nanoseconds, now};
 use super::program::Program;
 use super::world::{World, with};
 
@@ -47,7 +47,11 @@ pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
 }
 
 /// Shuts the node down, and checks that it is left in order. Returns true if it has sent all its frames.
-fn shut_down<const READS: bool>(node: &SimNode<'_, READS>, own: &OwnProcess, limit: Duration) -> bool {
+fn shut_down<const READS: bool>(
+    node: &SimNode<'_, READS>,
+    own: &OwnProcess,
+    limit: Duration,
+) -> bool {
     with(|world| world.network.allow_end(own.place));
     let flushed = node.shut_down(limit);
     let statistics = node.statistics();
@@ -220,7 +224,10 @@ fn leave<const READS: bool>(node: &SimNode<'_, READS>, own: &OwnProcess, led: bo
         if is_last && world.network.is_alone(own.place) {
             let outcome = check_left_over(&pools, &["children"]);
             world.check("left-over", outcome);
-            let delivered = world.checks.signals.check_all_delivered(&world.checks.family);
+            let delivered = world
+                .checks
+                .signals
+                .check_all_delivered(&world.checks.family);
             world.check("signals", delivered);
         } else if world.leader == own.vmid && !world.network.is_dead(own.place) {
             world.record_leader_end(own.vmid);
@@ -256,7 +263,9 @@ fn begin_end(world: &mut World, own: &OwnProcess, how: (u32, u32)) {
         let checks = &world.checks;
         // A leader without an heir may have died between two members.
         let is_leader_gone = checks.succession.may_be_gone(&checks.family);
-        let outcome = checks.signals.check_broadcasts(&checks.family, own.vmid, until);
+        let outcome = checks
+            .signals
+            .check_broadcasts(&checks.family, own.vmid, until);
         let outcome = if is_leader_gone { Ok(()) } else { outcome };
         world.check("broadcasts", outcome);
     }
@@ -309,7 +318,14 @@ fn end_first_process<const READS: bool>(
     program.signal_all(LONG);
     with(|world| world.is_finishing = true);
     let until = now();
-    let missing = || with(|world| world.checks.signals.missing_broadcast(&world.checks.family, until));
+    let missing = || {
+        with(|world| {
+            world
+                .checks
+                .signals
+                .missing_broadcast(&world.checks.family, until)
+        })
+    };
     if let Some((vmid, signal)) = missing_after_settling(node, missing) {
         let what = Err(format!("v{vmid} never gets the signal {signal} for all"));
         with(|world| world.check("broadcasts", what));

@@ -152,7 +152,10 @@ impl Hostile {
             let requests = match table % TABLES {
                 PROCESSES => &self.start()[..],
                 // A request can wait only for a lock.
-                WAITS => &[table_request(LOCKS, 0, b""), table_request(WAITS, self.requests, b"")],
+                WAITS => &[
+                    table_request(LOCKS, 0, b""),
+                    table_request(WAITS, self.requests, b""),
+                ],
                 table => &[table_request(table, self.requests, name.as_bytes())],
             };
             for message in requests {

@@ -9,7 +9,7 @@ use libos_ipc::{
 use super::checks::{FOREIGN, SIGPWR, check_bounds, path_of, uid_of};
 use super::hostile;
 use super::pal::SimPal;
-use super::process::{check_shares, check_invariants};
+use super::process::{check_invariants, check_shares};
 use super::world::with;
 
 pub(crate) struct Os {
@@ -129,7 +129,10 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             // A process that is ending loses its leader, too.
             let is_ending = !world.checks.family.is_certain(self.vmid);
             let may_be_cut_off = is_ending || world.faults().may_overrun();
-            let outcome = world.checks.heartbeats.record_report(self.vmid, may_be_cut_off);
+            let outcome = world
+                .checks
+                .heartbeats
+                .record_report(self.vmid, may_be_cut_off);
             world.check("heartbeats", outcome);
         });
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use libos_ipc::pal::{Deadline, Time};
 use libos_ipc::{Config, Driving, Error, Id, Identity, Interrupt, Node, Pid, SyncHandle, Wait};
 
-use super::checks::{HANDLES, LONG, TableObserver, Mirror, MirrorMemory};
+use super::checks::{HANDLES, LONG, Mirror, MirrorMemory, TableObserver};
 use super::end::{end, fail};
 use super::faults::Fault;
 use super::os::Os;

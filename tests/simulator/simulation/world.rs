@@ -265,7 +265,9 @@ impl World {
         self.log(format_args!("the leader v{vmid} ends; its heir: {heir:?}"));
         self.checks.succession.record_leader_end(vmid, heir, now);
         self.checks.calls.leader_ended = Some(now);
-        self.checks.calls.record_leader_end(now, &self.checks.family);
+        self.checks
+            .calls
+            .record_leader_end(now, &self.checks.family);
     }
 
     /// Returns true if the leader serves all members: its log takes bytes, and all have had the time to
@@ -277,13 +279,7 @@ impl World {
     }
 
     /// Records that a process has applied an operation to tables of a leader, as the leader or as its heir.
-    pub(crate) fn record_op(
-        &mut self,
-        vmid: u32,
-        place: usize,
-        leader: &Leader<'_>,
-        op: &Op<'_>,
-    ) {
+    pub(crate) fn record_op(&mut self, vmid: u32, place: usize, leader: &Leader<'_>, op: &Op<'_>) {
         if self.network.is_dead(place) {
             return;
         }
@@ -298,7 +294,8 @@ impl World {
             let numbers = self.checks.family.all().map(|process| process.vmid);
             let members = numbers.filter(|vmid| members(*vmid)).collect();
             let succession = &mut self.checks.succession;
-            let outcome = succession.record_leader(vmid, leader.epoch(), (self.leader, is_dead), members);
+            let outcome =
+                succession.record_leader(vmid, leader.epoch(), (self.leader, is_dead), members);
             let before = std::mem::replace(&mut self.leader, vmid);
             self.check("leaders", outcome);
             let logged = self
@@ -358,7 +355,9 @@ impl World {
             }
         } else {
             if how == Loss::Silent && self.checks.family.is_starting(vmid) {
-                self.checks.heartbeats.record_loss(vmid, self.network.now, true);
+                self.checks
+                    .heartbeats
+                    .record_loss(vmid, self.network.now, true);
             }
             // A process that has not joined may have open files, too.
             let now = self.checks.tick();

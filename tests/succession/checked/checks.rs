@@ -114,8 +114,8 @@ impl System<'_, '_> {
             // One that has made all its requests keeps its lock.
             for (resource, has) in &own.has {
                 let waits = matches!(has, HoldState::Wanted | HoldState::Releasing);
-                let is_lock =
-                    matches!(resource, Resource::Lock | Resource::File) && *has == HoldState::Wanted;
+                let is_lock = matches!(resource, Resource::Lock | Resource::File)
+                    && *has == HoldState::Wanted;
                 if waits && !(is_lock && self.observed.holders(*resource) > 0) {
                     return Some("a process waits for ever");
                 }

@@ -21,7 +21,9 @@ impl System<'_, '_> {
                 if result.is_err() {
                     self.fail("a lock is refused without reason");
                 }
-                self.process(process).has.insert(Resource::File, HoldState::Held);
+                self.process(process)
+                    .has
+                    .insert(Resource::File, HoldState::Held);
             }
             Decision::Request(number) => {
                 let message = Message::FileLockDelegate(FileLock {
@@ -43,7 +45,9 @@ impl System<'_, '_> {
         let lock = lock(LockKind::Unlock, true);
         match self.machines[process].files.set(vmid(process), &lock) {
             Decision::Done(Ok(())) => {
-                self.process(process).has.insert(Resource::File, HoldState::No);
+                self.process(process)
+                    .has
+                    .insert(Resource::File, HoldState::No);
             }
             Decision::Forward => {
                 self.return_files(process);
@@ -81,6 +85,8 @@ impl System<'_, '_> {
         if limit.is_some() {
             return self.lock_file(process);
         }
-        self.process(process).has.insert(Resource::File, HoldState::Held);
+        self.process(process)
+            .has
+            .insert(Resource::File, HoldState::Held);
     }
 }

@@ -11,7 +11,9 @@ use super::system::{System, lock};
 impl System<'_, '_> {
     pub(super) fn acquire(&mut self, process: usize, resource: Resource) {
         self.process(process).requests_left -= 1;
-        self.process(process).has.insert(resource, HoldState::Wanted);
+        self.process(process)
+            .has
+            .insert(resource, HoldState::Wanted);
         match resource {
             Resource::Id => self.request(process, Call::Range, &Message::AllocIdRange),
             Resource::Lock => {
@@ -41,7 +43,9 @@ impl System<'_, '_> {
             }
             Resource::Lock => {
                 self.process(process).requests_left -= 1;
-                self.process(process).has.insert(resource, HoldState::Releasing);
+                self.process(process)
+                    .has
+                    .insert(resource, HoldState::Releasing);
                 let message = Message::FileLockSet(lock(LockKind::Unlock, false));
                 self.request(process, Call::Unlock(resource), &message);
             }
@@ -106,7 +110,9 @@ impl System<'_, '_> {
                     client.change_waiters(SyncState::Exclusive, -1);
                     let value = client.data().first().copied().unwrap_or(0);
                     let (_, owner_died) = client.take_status();
-                    self.process(process).has.insert(Resource::Value, HoldState::Held);
+                    self.process(process)
+                        .has
+                        .insert(Resource::Value, HoldState::Held);
                     if value != self.observed.value {
                         self.fail("a value that was released is lost");
                     }
@@ -165,7 +171,9 @@ impl System<'_, '_> {
                     return self.fail("the range has no ID");
                 };
                 self.process(process).id = Some(id);
-                self.process(process).has.insert(Resource::Id, HoldState::Held);
+                self.process(process)
+                    .has
+                    .insert(Resource::Id, HoldState::Held);
             }
             Call::Lock(resource) | Call::Unlock(resource) => {
                 let result = Answer::decode(Expected::Status, payload);
@@ -173,7 +181,11 @@ impl System<'_, '_> {
                     self.fail("a lock is refused without reason");
                 }
                 let is_lock = matches!(call, Call::Lock(_));
-                let has = if is_lock { HoldState::Held } else { HoldState::No };
+                let has = if is_lock {
+                    HoldState::Held
+                } else {
+                    HoldState::No
+                };
                 self.process(process).has.insert(resource, has);
             }
             Call::Delegate(number) => self.receive_delegation(process, number, payload),

@@ -15,7 +15,7 @@ use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 
 use super::Family;
 use super::frames::MAX_FRAME;
-use super::state::{HEIR, LEADER, PROCESSES, Process, Resource, Observed, Stage, Step};
+use super::state::{HEIR, LEADER, Observed, PROCESSES, Process, Resource, Stage, Step};
 
 const CAPACITIES: LeaderCapacities = LeaderCapacities {
     ranges: 8,

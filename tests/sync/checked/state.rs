@@ -158,7 +158,11 @@ impl Observed {
     }
 
     fn each_number(&mut self, visit: impl FnMut(&mut u64)) {
-        let messages = self.to_server.iter_mut().chain(&mut self.from_server).flatten();
+        let messages = self
+            .to_server
+            .iter_mut()
+            .chain(&mut self.from_server)
+            .flatten();
         let in_flight = messages.filter_map(|message| message.numbers.as_mut());
         let in_clients = self.next_numbers.iter_mut().flatten().flatten();
         let unseen = self.unseen_numbers.iter_mut().flatten();

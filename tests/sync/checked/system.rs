@@ -110,8 +110,7 @@ impl System<'_> {
     fn die(&mut self, process: usize) {
         for handle in 0..self.clients[process].len() {
             // Its last change may be in flight.
-            let is_data =
-                |message: &InFlight| message.handle == handle && !message.data.is_empty();
+            let is_data = |message: &InFlight| message.handle == handle && !message.data.is_empty();
             let had = self.clients[process][handle].current() == SyncState::Exclusive;
             self.observed.is_uncertain[handle] |=
                 had || self.observed.to_server[process].iter().any(is_data);
@@ -141,13 +140,14 @@ impl System<'_> {
             for (handle, client) in self.clients[process].iter().enumerate() {
                 let version = client.data().first().copied().unwrap_or(0);
                 let closed = !client.is_open();
-                self.observed.leases[process][handle] = if self.observed.activity[process] == Activity::Dead {
-                    (0, true, 0)
-                } else if closed {
-                    (1, true, version)
-                } else {
-                    (client.current().number(), closed, version)
-                };
+                self.observed.leases[process][handle] =
+                    if self.observed.activity[process] == Activity::Dead {
+                        (0, true, 0)
+                    } else if closed {
+                        (1, true, version)
+                    } else {
+                        (client.current().number(), closed, version)
+                    };
             }
         }
         for handle in 0..self.observed.version.len() {
@@ -399,7 +399,9 @@ impl System<'_> {
             Err(RequestError::ProtocolViolation) => {
                 self.observed.violation = Some("the server received a protocol violation");
             }
-            Err(RequestError::NoRoom | RequestError::Closed) => self.observed.violation = Some("no room"),
+            Err(RequestError::NoRoom | RequestError::Closed) => {
+                self.observed.violation = Some("no room")
+            }
         }
         let key = (process, message.handle);
         match code(message.code) {

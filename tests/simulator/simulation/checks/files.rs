@@ -115,7 +115,11 @@ impl Files {
     /// Records that the answer to the request has arrived. If the process is cut off, the request may still wait at the
     /// leader.
     pub(crate) fn record_answer(&mut self, asked: &Claim, now: u64, is_certain: bool) {
-        let until = if is_certain { now } else { now + SURVIVAL_LIMIT };
+        let until = if is_certain {
+            now
+        } else {
+            now + SURVIVAL_LIMIT
+        };
         let is_it = |claim: &Claim| claim.owner == asked.owner && claim.space == asked.space;
         for timed in self.waits.iter_mut().filter(|timed| is_it(&timed.claim)) {
             timed.until = timed.until.min(until);
@@ -124,7 +128,8 @@ impl Files {
 
     /// Records that the lock was granted, after a request at `began`, and checks that no conflicting lock is held.
     pub(crate) fn record_grant(&mut self, claim: &Claim, began: u64) -> Result<(), String> {
-        let waits = |timed: &TimedClaim| timed.claim.owner == claim.owner && timed.until == u64::MAX;
+        let waits =
+            |timed: &TimedClaim| timed.claim.owner == claim.owner && timed.until == u64::MAX;
         self.may_have_closed_cycle |= self.waits.iter().any(waits);
         if self.may_be_cleared(claim.owner, began) {
             return Ok(());
@@ -147,7 +152,12 @@ impl Files {
 
     /// Checks the fencing number of an owner, which got the lock after a request at `began` and has not released it
     /// since.
-    pub(crate) fn check_fencing_number(&mut self, claim: &Claim, began: u64, number: u64) -> Result<(), String> {
+    pub(crate) fn check_fencing_number(
+        &mut self,
+        claim: &Claim,
+        began: u64,
+        number: u64,
+    ) -> Result<(), String> {
         if self.may_be_cleared(claim.owner, began) {
             return Ok(());
         }
@@ -169,7 +179,13 @@ impl Files {
     }
 
     /// Records that the bytes were unlocked: they are not held any more.
-    pub(crate) fn end_unlock(&mut self, space: Space, owner: Owner, bytes: &Range<usize>, now: u64) {
+    pub(crate) fn end_unlock(
+        &mut self,
+        space: Space,
+        owner: Owner,
+        bytes: &Range<usize>,
+        now: u64,
+    ) {
         for timed in &mut self.maybe {
             let claim = &timed.claim;
             let is_whole = bytes.start <= claim.bytes.start && claim.bytes.end <= bytes.end;
@@ -221,7 +237,8 @@ impl Files {
             |owner| matches!(owner, Owner::Handle(handle) if !self.holders.is_sure(handle));
         let mut all = self.maybe.iter();
         let is_right = all.any(|timed| {
-            timed.claim.conflicts_with(claim) && (timed.until >= began || is_lost(timed.claim.owner))
+            timed.claim.conflicts_with(claim)
+                && (timed.until >= began || is_lost(timed.claim.owner))
         });
         if is_right || !claim.space.is_flock {
             return Ok(());
@@ -280,7 +297,8 @@ impl Files {
                     continue;
                 }
                 seen.push(owner);
-                let theirs = |timed: &&TimedClaim| timed.claim.owner == owner && timed.until >= began;
+                let theirs =
+                    |timed: &&TimedClaim| timed.claim.owner == owner && timed.until >= began;
                 ways.extend(self.waits.iter().filter(theirs).map(|timed| &timed.claim));
             }
         }
@@ -331,7 +349,11 @@ mod tests {
             }
             files.end_release(Owner::Process(7));
             files.record_release_return(Owner::Process(7), 4);
-            assert_eq!(files.record_grant(&claim(7), 3), Ok(()), "it was asked for before");
+            assert_eq!(
+                files.record_grant(&claim(7), 3),
+                Ok(()),
+                "it was asked for before"
+            );
             assert!(
                 files.record_grant(&claim(7), 5).is_err(),
                 "nobody has dropped this one"

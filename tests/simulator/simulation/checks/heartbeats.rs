@@ -99,7 +99,12 @@ impl Heartbeats {
     }
 
     /// Checks a call that has ended without an error.
-    pub(crate) fn check_success(&self, call: &Call, now: u64, is_prompt: bool) -> Result<(), String> {
+    pub(crate) fn check_success(
+        &self,
+        call: &Call,
+        now: u64,
+        is_prompt: bool,
+    ) -> Result<(), String> {
         let Call {
             name, vmid, began, ..
         } = *call;

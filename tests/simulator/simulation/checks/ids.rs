@@ -27,7 +27,12 @@ pub(crate) struct Ids {
 
 impl Ids {
     /// Records that the leader has given this range to `owner`, and checks that the IDs were free.
-    pub(crate) fn record_range(&mut self, range: IdRange, owner: u32, now: u64) -> Result<(), String> {
+    pub(crate) fn record_range(
+        &mut self,
+        range: IdRange,
+        owner: u32,
+        now: u64,
+    ) -> Result<(), String> {
         if range.start < 1 || range.end < range.start || range.end - range.start >= 32 {
             return Err(format!("v{owner} gets {range:?}"));
         }
@@ -129,7 +134,12 @@ impl Ids {
     }
 
     /// Checks that the ID may be allocated.
-    pub(crate) fn check_no_pid(&self, id: Id, family: &Family, exits: &Exits) -> Result<(), String> {
+    pub(crate) fn check_no_pid(
+        &self,
+        id: Id,
+        family: &Family,
+        exits: &Exits,
+    ) -> Result<(), String> {
         for process in family
             .all()
             .filter(|process| process.state != State::Failed)

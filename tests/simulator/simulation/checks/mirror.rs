@@ -67,7 +67,11 @@ struct Replica<'m> {
 }
 
 impl<'m> Mirror<'m> {
-    pub(crate) fn new(memory: &'m mut MirrorMemory, config: &Config, table_observer: TableObserver) -> Self {
+    pub(crate) fn new(
+        memory: &'m mut MirrorMemory,
+        config: &Config,
+        table_observer: TableObserver,
+    ) -> Self {
         let capacities = leader_capacities(config);
         let mut arena = Arena::new(&mut memory.0);
         let [leader, loading] = [(); 2].map(|()| {

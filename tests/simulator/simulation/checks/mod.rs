@@ -11,7 +11,6 @@ mod files;
 mod heartbeats;
 mod holders;
 mod ids;
-mod table_observer;
 mod metadata;
 mod mirror;
 mod order;
@@ -19,6 +18,7 @@ mod pools;
 mod primitives;
 mod signals;
 mod succession;
+mod table_observer;
 mod values;
 mod vmids;
 
@@ -27,12 +27,12 @@ use libos_ipc::Id;
 pub(crate) use calls::{Call, LONG};
 pub(crate) use family::{SIGPWR, State};
 pub(crate) use files::{BYTES, Claim, Owner, Space};
-pub(crate) use table_observer::TableObserver;
 pub(crate) use metadata::{check_credentials, check_path, path_of, uid_of};
 pub(crate) use mirror::{Mirror, MirrorMemory};
 pub(crate) use pools::{check_bounds, check_left_over};
 pub(crate) use primitives::PLACES;
 pub(crate) use signals::{FOREIGN, group_signal_of, signal_of};
+pub(crate) use table_observer::TableObserver;
 pub(crate) use values::{HANDLES, Stamp};
 
 use super::faults::Faults;
@@ -97,7 +97,8 @@ impl Checks {
         }
         if !has_released_all {
             self.primitives.record_death();
-            self.values.record_death(pid, self.family.is_marked_dead(vmid));
+            self.values
+                .record_death(pid, self.family.is_marked_dead(vmid));
         }
     }
 }

@@ -35,7 +35,12 @@ impl Order {
     /// Records a delivered signal, and checks its order. Signals may be missing where equal ones were merged or some were discarded; a signal that is
     /// delivered was sent after those that were delivered before. The number of a signal identifies
     /// its thread, unless it was sent once only.
-    pub(super) fn record_delivery(&mut self, vmid: u32, sender: Id, signal: i32) -> Result<(), String> {
+    pub(super) fn record_delivery(
+        &mut self,
+        vmid: u32,
+        sender: Id,
+        signal: i32,
+    ) -> Result<(), String> {
         for thread in 0..2 {
             let Some(sent) = self.sent.get(&(sender, thread)) else {
                 continue;

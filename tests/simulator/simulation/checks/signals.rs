@@ -207,7 +207,12 @@ impl Signals {
     }
 
     /// Checks that a process that begins to end has received all that were sent before `until`.
-    pub(crate) fn check_broadcasts(&self, family: &Family, vmid: u32, until: u64) -> Result<(), String> {
+    pub(crate) fn check_broadcasts(
+        &self,
+        family: &Family,
+        vmid: u32,
+        until: u64,
+    ) -> Result<(), String> {
         for (signal, broadcast) in &self.broadcasts {
             let is_due = broadcast.done.is_some_and(|done| done < until);
             let is_meant = broadcast.all.contains(&vmid) && family.is_certain(vmid);

@@ -36,7 +36,12 @@ pub(crate) struct Succession {
 
 impl Succession {
     /// Records that a process knows that another leads, which may be itself. Checks **leaders**.
-    pub(crate) fn record_follower(&mut self, vmid: u32, leader: u32, epoch: u32) -> Result<(), String> {
+    pub(crate) fn record_follower(
+        &mut self,
+        vmid: u32,
+        leader: u32,
+        epoch: u32,
+    ) -> Result<(), String> {
         let known = *self.leaders.entry(epoch).or_insert(leader);
         if known != leader {
             return Err(format!(

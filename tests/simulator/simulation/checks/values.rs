@@ -134,7 +134,9 @@ impl Values {
 
     /// Records that the thread waits no more.
     pub(crate) fn end_wait(&mut self, at: usize, caller: Caller) {
-        self.all[at].waiting.retain(|waiting| waiting.caller != caller);
+        self.all[at]
+            .waiting
+            .retain(|waiting| waiting.caller != caller);
     }
 
     /// Returns true if a thread waits to change the value.
@@ -186,7 +188,12 @@ impl Values {
     }
 
     /// Records that a thread acquires the value. Checks `leases`, and exclusive access.
-    pub(crate) fn record_acquire(&mut self, at: usize, caller: Caller, write: bool) -> Result<(), String> {
+    pub(crate) fn record_acquire(
+        &mut self,
+        at: usize,
+        caller: Caller,
+        write: bool,
+    ) -> Result<(), String> {
         let value = &mut self.all[at];
         let by_other = value.writer.is_some_and(|writer| writer != caller);
         let read_by_other = value.readers.iter().any(|reader| *reader != caller);

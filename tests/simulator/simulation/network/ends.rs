@@ -165,7 +165,12 @@ impl Network {
                 let (own, other) = (self.places[own].vmid, self.places[other].vmid);
                 self.stream_events.push(StreamEvent::Cut(own, other));
             }
-        } else if is_open && is_own && !is_expected && !at_end && !pipe.broken && self.record_cut(own, other)
+        } else if is_open
+            && is_own
+            && !is_expected
+            && !at_end
+            && !pipe.broken
+            && self.record_cut(own, other)
         {
             let (own, other) = (self.places[own].vmid, self.places[other].vmid);
             self.stream_events.push(StreamEvent::Closed(own, other));

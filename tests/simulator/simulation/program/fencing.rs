@@ -61,7 +61,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if let Ok(Some(number)) = drawn {
             with(|world| {
                 if world.may_use(self.own.vmid) {
-                    let outcome = world.checks.files.check_fencing_number(claim, began, number);
+                    let outcome = world
+                        .checks
+                        .files
+                        .check_fencing_number(claim, began, number);
                     world.check("fencing", outcome);
                 }
             });

@@ -110,11 +110,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
     pub(crate) fn accept_ids(&self) {
         let own = self.own.vmid;
         let transferred = with(|world| {
-            let at = world.transferred_ids.iter().position(|(to, _)| *to == own)?;
+            let at = world
+                .transferred_ids
+                .iter()
+                .position(|(to, _)| *to == own)?;
             Some(world.transferred_ids.swap_remove(at).1)
         });
         let Some(id) = transferred else { return };
-        let adopted = self.call("accept_id", LONG, no_other_error, |node, _| node.accept_id(id));
+        let adopted = self.call("accept_id", LONG, no_other_error, |node, _| {
+            node.accept_id(id)
+        });
         if adopted.is_err() {
             return;
         }

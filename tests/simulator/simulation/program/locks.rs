@@ -146,7 +146,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let was_dropped = may_drop && outcome == Err(Error::Interrupted);
         // The node unlocks a lock that is granted meanwhile, before it makes the next call about locks.
         if was_dropped && with(|world| world.network.rng.bool()) {
-            outcome = self.call(name, limit, is_allowed, |node, wait| node.set_lock(lock, wait));
+            outcome = self.call(name, limit, is_allowed, |node, wait| {
+                node.set_lock(lock, wait)
+            });
         }
         if was_dropped && outcome.is_err() {
             let unlock = FileLock {
@@ -194,7 +196,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
                     Ok(())
                 }
                 Ok(()) if may_use => files.record_grant(claim, began),
-                Err(Errno::EAGAIN) if is_certain && !is_hostile => files.check_refusal(claim, began),
+                Err(Errno::EAGAIN) if is_certain && !is_hostile => {
+                    files.check_refusal(claim, began)
+                }
                 Err(Errno::EDEADLK) => {
                     let may_be_cycle = files.check_deadlock(claim, began);
                     world.check("deadlocks", may_be_cycle);
@@ -293,7 +297,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
             });
             if is_sent && !can_send {
                 // The holder is removed before the open file is taken back.
-                with(|world| world.checks.files.holders.withdraw_transfer(to.vmid, handle));
+                with(|world| {
+                    world
+                        .checks
+                        .files
+                        .holders
+                        .withdraw_transfer(to.vmid, handle)
+                });
                 let taken = self.call("take_back_open_file", LONG, no_other_error, |node, wait| {
                     node.take_back_open_file(receiver, handle, wait)
                 });
@@ -403,6 +413,9 @@ fn begin_request(lock: &FileLock<'_>, claim: &Claim, releases: bool, is_shared: 
 fn cleared(space: Space, owner: Owner) {
     with(|world| {
         let now = world.checks.tick();
-        world.checks.files.end_unlock(space, owner, &(0..BYTES), now);
+        world
+            .checks
+            .files
+            .end_unlock(space, owner, &(0..BYTES), now);
     });
 }

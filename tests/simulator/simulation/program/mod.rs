@@ -19,7 +19,7 @@ use super::checks::{Call, LONG, check_bounds};
 use super::end;
 use super::faults::Fault;
 use super::plan::Step;
-use super::process::{OwnProcess, SimNode, check_shares, idle, is_cut_off, now, check_invariants};
+use super::process::{OwnProcess, SimNode, check_invariants, check_shares, idle, is_cut_off, now};
 use super::world::with;
 
 /// A thread.
@@ -170,7 +170,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let is_heir = statistics.succession.heir.map(Vmid::get) == Some(self.own.vmid);
                 let now = world.network.now;
                 let heir = Some(leader).filter(|_| is_heir);
-                world.checks.succession.record_heir(self.own.vmid, heir, now);
+                world
+                    .checks
+                    .succession
+                    .record_heir(self.own.vmid, heir, now);
             }
             let false_disconnects = &world.checks.false_disconnects;
             let refused = false_disconnects.check_refusals(self.own.vmid, &statistics);

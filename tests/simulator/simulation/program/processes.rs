@@ -181,7 +181,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 checks.exits.record_uncertain_reap_of(&checks.family, &exit);
                 return;
             }
-            let outcome = checks.exits.record_reap(&checks.family, self.own.vmid, &exit);
+            let outcome = checks
+                .exits
+                .record_reap(&checks.family, self.own.vmid, &exit);
             world.check("reaping", outcome);
         });
         self.check_reaped_is_gone(&exit);

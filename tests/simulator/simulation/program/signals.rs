@@ -62,7 +62,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
             // A process that is cut off does not know whether the leader has passed the signal on, and sends it directly.
             let may_break = world.faults().may_break() || world.checks.false_disconnects.may_close;
             let times = if may_break { 4 } else { 1 };
-            world.checks.signals.record_attempt(to.pid.get(), signal, times);
+            world
+                .checks
+                .signals
+                .record_attempt(to.pid.get(), signal, times);
         });
         if !self.must_find(to.vmid) {
             // Its pid may be the ID of another process's thread by now: that process gets the

@@ -8,15 +8,15 @@ use libos_ipc::pal::mux::ByteChannel;
 use libos_ipc::pal::{Deadline, Time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-pub(crate) struct SocketLine {
+pub(crate) struct SocketChannel {
     socket: UnixStream,
     start: Instant,
 }
 
-impl SocketLine {
-    pub(crate) fn new(socket: UnixStream) -> SocketLine {
+impl SocketChannel {
+    pub(crate) fn new(socket: UnixStream) -> SocketChannel {
         socket.set_nonblocking(true).unwrap();
-        SocketLine {
+        SocketChannel {
             socket,
             start: Instant::now(),
         }
@@ -39,7 +39,7 @@ fn count(result: std::io::Result<usize>) -> usize {
     }
 }
 
-impl ByteChannel for SocketLine {
+impl ByteChannel for SocketChannel {
     fn read(&self, buffer: &mut [u8]) -> usize {
         count((&self.socket).read(buffer))
     }
