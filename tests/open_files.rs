@@ -160,7 +160,7 @@ impl TableAndKernel<'_> {
             if self.processes[to].1 {
                 assert_eq!(self.locks.confirm_portion(child, u64::MAX, false), 0);
             }
-        } else if let Some(handle) = self.has(from, rng)
+        } else if let Some(handle) = self.pick_handle(from, rng)
             && from != to
         {
             let (receiver, has_joined, _) = &mut self.processes[to];
@@ -216,7 +216,7 @@ fn run(seed: u64) {
     }
     for _ in 0..120 {
         let (one, other) = (rng.usize(..PROCESSES), rng.usize(..PROCESSES));
-        let handle = both.has(one, &mut rng);
+        let handle = both.pick_handle(one, &mut rng);
         match (rng.u8(..20), handle) {
             (0..3, _) if both.processes[one].2.len() < 3 => both.open(one),
             (3, _) => both.die(one),

@@ -123,7 +123,7 @@ impl Model for Family {
             Property::always("no two hold conflicting locks", |_, state: &State| {
                 let held: Vec<bool> = state
                     .observed
-                    .at
+                    .activities
                     .iter()
                     .filter_map(|at| match at {
                         Activity::Holding { write, .. } => Some(*write),

@@ -101,7 +101,7 @@ fn contention() -> impl Strategy<Value = Vec<Step>> {
     )
         .prop_map(|(families, locks)| {
             let step = |((process, family, handle, kind, (start, length), wait), rare)| {
-                let what: Do = families[family];
+                let what: Operation = families[family];
                 let lock = Order {
                     what,
                     file: 0,
@@ -465,12 +465,12 @@ fn random_programs_have_the_outcome_of_the_kernel() {
         contended,
         only_table,
         only_kernel,
-        left,
+        stopped,
     } = statistics;
     println!("{programs} programs, {steps} steps, {waits} waits, {deadlocks} deadlocks");
     println!("{served} were served, {contended} times three or more waited");
-    println!("deadlocks only ours: {only_table}, only the kernel's: {only_kernel}");
-    println!("left before their end, for another order of those that wait: {left}");
+    println!("deadlocks only of the table: {only_table}, only of the kernel: {only_kernel}");
+    println!("stopped before their end, for another order of the waiters: {stopped}");
     if let Err(error) = outcome {
         panic!("{error}");
     }

@@ -152,14 +152,14 @@ impl Observed {
         visit(&mut self.highest);
         self.last_numbers.iter_mut().for_each(&mut visit);
         self.next_numbers.iter_mut().flatten().for_each(&mut visit);
-        let on_the_way = self
-            .down
-            .iter_mut()
-            .flatten()
-            .filter_map(|message| match message {
-                FromLeader::Answer(answered) => Some(answered),
-                FromLeader::Recall(_) => None,
-            });
+        let on_the_way =
+            self.from_leader
+                .iter_mut()
+                .flatten()
+                .filter_map(|message| match message {
+                    FromLeader::Answer(answered) => Some(answered),
+                    FromLeader::Recall(_) => None,
+                });
         for answered in on_the_way.chain(self.undelivered.iter_mut().flatten()) {
             if let Answered::Numbers(Ok(number)) = answered {
                 visit(number);

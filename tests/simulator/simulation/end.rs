@@ -20,7 +20,7 @@ const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 const SETTLED_WITH_DELAYS: Duration = Duration::from_mins(2);
 
 /// Ends a process that could not join, or was cut off at once.
-pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &OwnProcess) {
     with(|world| {
         if world.plan.has_heirs() && world.checks.family.is_starting(own.vmid) {
             world.checks.family.record_failure(own.vmid);
@@ -72,7 +72,7 @@ fn shut_down<const READS: bool>(
 }
 
 /// Ends the process, as a thread of it has decided or since it has done all its steps.
-pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &OwnProcess) {
     let seed = with(|world| world.plan.seed_of(own.number, 7));
     let mut rng = Rng::with_seed(seed);
     let program = Program {
@@ -153,7 +153,7 @@ fn exit<const READS: bool>(program: &Program<'_, '_, READS>, code: u32) {
 }
 
 /// Lets the process die in the middle of something. Peers cannot tell that from a cut, if the streams are secure.
-pub(crate) fn crash<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+pub(crate) fn crash<const READS: bool>(node: &SimNode<'_, READS>, own: &OwnProcess) {
     with(|world| {
         if world.plan.is_secure() {
             world.network.omit_last_records(own.place);
@@ -181,7 +181,7 @@ fn stay_a_while<const READS: bool>(program: &Program<'_, '_, READS>, rng: &mut R
 
 /// As the leader of a family that may outlive it: serves the others until they have ended, for a while: one of them
 /// may wait for this process.
-fn await_all<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+fn await_all<const READS: bool>(node: &SimNode<'_, READS>, own: &OwnProcess) {
     let is_leader = || with(|world| world.leader == own.vmid && !world.network.is_alone(own.place));
     let until = now() + nanoseconds(LEAVE_LIMIT);
     while is_leader() && !own.is_over() && now() < until {
@@ -236,7 +236,7 @@ fn leave<const READS: bool>(node: &SimNode<'_, READS>, own: &OwnProcess, led: bo
 }
 
 /// Lets the process die without an exit report.
-fn die<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+fn die<const READS: bool>(node: &SimNode<'_, READS>, own: &OwnProcess) {
     if with(|world| world.leader == own.vmid && world.plan.has_heirs()) {
         with(|world| world.kill(own.place));
         shut_down(node, own, Duration::ZERO);
@@ -291,7 +291,7 @@ fn missing_after_settling<T, const READS: bool>(
 }
 
 /// Waits for the signals that were sent to the process before it joined.
-fn await_kept_signals<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+fn await_kept_signals<const READS: bool>(node: &SimNode<'_, READS>, own: &OwnProcess) {
     let not_come = || {
         with(|world| {
             let signal = world.checks.signals.missing_signal(own.vmid)?;

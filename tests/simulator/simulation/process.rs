@@ -236,7 +236,7 @@ fn serve_while<'t, const READS: bool>(
 fn with_worker<const READS: bool>(
     node: &SimNode<'_, READS>,
     own: &OwnProcess,
-    body: impl FnOnce(&SimNode<'_, READS>, &Own) + Send,
+    body: impl FnOnce(&SimNode<'_, READS>, &OwnProcess) + Send,
 ) {
     if READS {
         serve_while(node, own, &mut vec![Box::new(move || body(node, own))]);
@@ -266,7 +266,7 @@ pub(crate) fn nanoseconds(span: Duration) -> u64 {
 }
 
 /// Joins the family, and returns the pid. None if that fails.
-fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
+fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &OwnProcess) -> Option<Id> {
     let joined = node.join(Wait::at_most(LONG));
     let parent = node.identity().parent.map_or(0, libos_ipc::Vmid::get);
     with(|world| {
