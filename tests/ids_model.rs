@@ -514,26 +514,26 @@ fn an_id_is_transferred_only_with_room_for_the_parts_of_its_range() {
 
 /// An operation of a process on its own IDs.
 #[derive(Clone, Copy, Debug)]
-enum Use {
+enum IdOperation {
     Take(Purpose),
     TakeAny,
     Add { length: u32 },
     Release { choice: usize },
-    HandOn { choice: usize },
-    Settle { choice: usize, done: bool },
-    Adopt,
+    BeginTransfer { choice: usize },
+    FinishTransfer { choice: usize, done: bool },
+    Accept,
 }
 
-fn usage() -> impl Strategy<Value = Use> {
+fn any_operation() -> impl Strategy<Value = IdOperation> {
     prop_oneof![
-        4 => Just(Use::Take(Purpose::Own)),
-        3 => Just(Use::Take(Purpose::Child)),
-        1 => Just(Use::TakeAny),
-        2 => (1..=32_u32).prop_map(|length| Use::Add { length }),
-        4 => any::<usize>().prop_map(|choice| Use::Release { choice }),
-        2 => any::<usize>().prop_map(|choice| Use::HandOn { choice }),
-        2 => (any::<usize>(), any::<bool>()).prop_map(|(choice, done)| Use::Settle { choice, done }),
-        1 => Just(Use::Adopt),
+        4 => Just(IdOperation::Take(Purpose::Own)),
+        3 => Just(IdOperation::Take(Purpose::Child)),
+        1 => Just(IdOperation::TakeAny),
+        2 => (1..=32_u32).prop_map(|length| IdOperation::Add { length }),
+        4 => any::<usize>().prop_map(|choice| IdOperation::Release { choice }),
+        2 => any::<usize>().prop_map(|choice| IdOperation::BeginTransfer { choice }),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(choice, done)| IdOperation::FinishTransfer { choice, done }),
+        1 => Just(IdOperation::Accept),
     ]
 }
 
@@ -541,38 +541,38 @@ proptest! {
     #[test]
     fn own_ids_are_allocated_once_and_released_once(
         capacity in 1..6_usize,
-        uses in prop::collection::vec(usage(), 1..200),
+        operations in prop::collection::vec(any_operation(), 1..200),
     ) {
         let mut memory = Box::new_uninit_slice(OwnIds::bytes(capacity));
         let mut own = OwnIds::new(&mut Arena::new(&mut memory), capacity).unwrap();
         // The process's IDs: free, in use, or in transfer.
-        let (mut owned, mut used, mut leaving) = (vec![], vec![], vec![]);
+        let (mut owned, mut used, mut in_transfer) = (vec![], vec![], vec![]);
         let mut fresh = 1;
-        let mut ever = std::collections::BTreeSet::new();
-        let gone = |owned: &mut Vec<Id>, range: IdRange| {
+        let mut assigned = std::collections::BTreeSet::new();
+        let remove = |owned: &mut Vec<Id>, range: IdRange| {
             for id in range.start..=range.end {
                 let at = owned.iter().position(|own| *own == id);
-                owned.swap_remove(at.expect("given back what is not owned"));
+                owned.swap_remove(at.expect("it releases an ID that it does not own"));
             }
         };
-        for usage in uses {
-            match usage {
-                Use::Take(purpose) => if let Allocation::Id(id) = own.alloc(purpose) {
-                    prop_assert!(owned.contains(&id) && ever.insert(id), "{} again", id);
+        for operation in operations {
+            match operation {
+                IdOperation::Take(purpose) => if let Allocation::Id(id) = own.alloc(purpose) {
+                    prop_assert!(owned.contains(&id) && assigned.insert(id), "{} again", id);
                     used.push(id);
                 },
                 // The ID may have been in use before, but is not now.
-                Use::TakeAny => {
-                    let is_free = |id: &Id| !used.contains(id) && !leaving.contains(id);
+                IdOperation::TakeAny => {
+                    let is_free = |id: &Id| !used.contains(id) && !in_transfer.contains(id);
                     if let Some(id) = own.alloc_any() {
                         prop_assert!(owned.contains(&id) && is_free(&id), "{} has a use", id);
-                        ever.insert(id);
+                        assigned.insert(id);
                         used.push(id);
                     } else {
                         prop_assert_eq!(owned.iter().find(|id| is_free(id)), None);
                     }
                 }
-                Use::Add { length } => {
+                IdOperation::Add { length } => {
                     let range = IdRange { start: fresh, end: fresh + length - 1 };
                     fresh += 64;
                     match own.add(range) {
@@ -580,66 +580,66 @@ proptest! {
                         Err(error) => prop_assert_eq!(error, Error::Full(Resource::OwnRanges)),
                     }
                 }
-                Use::Adopt => {
+                IdOperation::Accept => {
                     match own.accept(fresh) {
                         Ok(()) => {
                             owned.push(fresh);
                             used.push(fresh);
-                            ever.insert(fresh);
+                            assigned.insert(fresh);
                         }
                         Err(error) => prop_assert_eq!(error, Error::Full(Resource::OwnRanges)),
                     }
                     fresh += 64;
                 }
-                Use::Release { choice } => if let Some(at) = choice.checked_rem(used.len()) {
+                IdOperation::Release { choice } => if let Some(at) = choice.checked_rem(used.len()) {
                     let id = used.swap_remove(at);
                     if let Some(range) = own.release(id).unwrap() {
-                        gone(&mut owned, range);
+                        remove(&mut owned, range);
                         for id in range.start..=range.end {
-                            prop_assert!(!used.contains(&id) && !leaving.contains(&id));
+                            prop_assert!(!used.contains(&id) && !in_transfer.contains(&id));
                         }
                     }
                     prop_assert_eq!(own.release(id), Err(Error::Invalid(Invalid::Id)));
                 },
-                Use::HandOn { choice } => if let Some(at) = choice.checked_rem(used.len()) {
+                IdOperation::BeginTransfer { choice } => if let Some(at) = choice.checked_rem(used.len()) {
                     match own.begin_transfer(used[at]) {
                         Ok(()) => {
-                            leaving.push(used.swap_remove(at));
-                            prop_assert_eq!(own.release(leaving[leaving.len() - 1]), Err(Error::Invalid(Invalid::Id)));
+                            in_transfer.push(used.swap_remove(at));
+                            prop_assert_eq!(own.release(in_transfer[in_transfer.len() - 1]), Err(Error::Invalid(Invalid::Id)));
                         }
                         Err(error) => prop_assert_eq!(error, Error::Full(Resource::OwnRanges)),
                     }
                 },
-                Use::Settle { choice, done } => if let Some(at) = choice.checked_rem(leaving.len()) {
-                    let id = leaving.swap_remove(at);
+                IdOperation::FinishTransfer { choice, done } => if let Some(at) = choice.checked_rem(in_transfer.len()) {
+                    let id = in_transfer.swap_remove(at);
                     let idle = own.finish_transfer(id, done);
                     if done {
-                        gone(&mut owned, IdRange { start: id, end: id });
+                        remove(&mut owned, IdRange { start: id, end: id });
                     } else {
                         used.push(id);
                     }
                     for range in idle.into_iter().flatten() {
-                        gone(&mut owned, range);
+                        remove(&mut owned, range);
                     }
-                    prop_assert_eq!(own.finish_transfer(id, true), [None; 2], "settled once");
+                    prop_assert_eq!(own.finish_transfer(id, true), [None; 2], "finished once");
                 },
             }
             prop_assert_eq!(own.in_use(), used.len());
             prop_assert!(own.len() <= capacity);
         }
-        for id in leaving {
+        for id in in_transfer {
             own.finish_transfer(id, false);
             used.push(id);
         }
         for id in used {
             if let Some(range) = own.release(id).unwrap() {
-                gone(&mut owned, range);
+                remove(&mut owned, range);
             }
         }
         while let Some(range) = own.take_idle_range() {
-            gone(&mut owned, range);
+            remove(&mut owned, range);
         }
-        prop_assert!(owned.is_empty(), "never given back: {:?}", owned);
+        prop_assert!(owned.is_empty(), "never released: {:?}", owned);
         prop_assert!(own.is_empty());
     }
 }

@@ -385,7 +385,7 @@ fn a_child_that_dies_before_it_joins_is_reaped_like_any_other() {
         until("its pid is free", || {
             family.first.node.owner_of(child.pid.unwrap().get(), WAIT) == Ok(None)
         });
-        // An abandoned child has not.
+        // An abandoned child is not reported.
         let never = parent.node.start_child(WAIT).unwrap();
         parent.node.abandon_child(never.vmid).unwrap();
         until("its pid is free", || {

@@ -242,7 +242,7 @@ fn a_signal_for_all_reaches_every_member_but_the_sender_once() {
     }
     until("all arrived", || grandchild.signals().len() == 20);
     until("all arrived", || family.first.signals().len() == 20);
-    // From the first process.
+    // The first process sends one, too.
     assert_eq!(family.first.node.kill(Target::All, 13, WAIT), Ok(()));
     until("it arrived", || grandchild.signals().len() == 21);
     assert_eq!(family.first.signals().len(), 20);

@@ -130,14 +130,14 @@ fn record_locks_pass_from_member_to_member() {
         }
         .bytes(),
     );
-    let circle = Lock {
+    let deadlock = Lock {
         wait: true,
         range: (5, 5),
         pid: 2,
         ..LOCK
     };
     assert_eq!(one.owner_of(1), 0, "the leader has handled it");
-    assert_eq!(set(&mut two, &circle), -EDEADLK);
+    assert_eq!(set(&mut two, &deadlock), -EDEADLK);
 
     // A member that ends without a message leaves no lock.
     drop(two);
