@@ -115,7 +115,7 @@ type Waiting = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 /// The time limit of the lock below.
 const LIMIT: Duration = Duration::from_millis(1);
 
-/// An heir waits for a lock that another process has, its leader end, and the time of the wait is over. `act` is called
+/// An heir waits for a lock that another process has, its leader ends, and the time of the wait is over. `act` is called
 /// while the heir begins to lead, before it requests the lock of itself.
 fn with_a_lock_that_is_to_be_requested(
     act: impl FnOnce(Waiting) + 'static,

@@ -50,7 +50,7 @@ pub(crate) struct World {
     pub(crate) ops: Option<Vec<u8>>,
     /// The processes to start.
     pub(crate) new_processes: Vec<NewProcess>,
-    /// The IDs that were transferred_ids over, and their receivers.
+    /// The IDs under way to another process, after the VMIDs of their receivers.
     pub(crate) transferred_ids: Vec<(u32, libos_ipc::Id)>,
     /// The number of processes started so far.
     pub(crate) started: usize,

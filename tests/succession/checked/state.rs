@@ -40,9 +40,9 @@ pub(super) enum Step {
     Receive { process: usize },
     /// The old leader dies.
     Crash,
-    /// The heir has observed the end of its stream and leads.
+    /// The heir has seen the end of its stream and leads.
     TakeOver,
-    /// A member has observed the end of its stream and asks the new leader to go on.
+    /// A member has seen the end of its stream and asks the new leader to go on.
     Rejoin { process: usize },
 }
 

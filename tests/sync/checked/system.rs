@@ -400,7 +400,7 @@ impl System<'_> {
                 self.observed.violation = Some("the server received a protocol violation");
             }
             Err(RequestError::NoRoom | RequestError::Closed) => {
-                self.observed.violation = Some("no room")
+                self.observed.violation = Some("no room");
             }
         }
         let key = (process, message.handle);

@@ -302,7 +302,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                         .checks
                         .files
                         .holders
-                        .withdraw_transfer(to.vmid, handle)
+                        .withdraw_transfer(to.vmid, handle);
                 });
                 let taken = self.call("take_back_open_file", LONG, no_other_error, |node, wait| {
                     node.take_back_open_file(receiver, handle, wait)
