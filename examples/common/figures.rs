@@ -1,4 +1,4 @@
-//! The counts of processes, as one line of `key=value` pairs, and durations.
+//! The counts of a process, which it sends as one line of `key=value` pairs, and the latencies of requests.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,22 +53,22 @@ macro_rules! figures {
 }
 pub(crate) use figures;
 
-/// How long requests took, in nanoseconds: how many there were of each class of times, by the longest
-/// time of the class. That is at most a hundredth longer than the shortest.
+/// A histogram of latencies: the number of requests in each class of latencies, by the longest latency of the class in
+/// nanoseconds. The longest one of a class is at most a hundredth longer than the shortest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Latency(BTreeMap<u64, u64>);
 
-/// Nothing is taken to be longer: a minute.
-const LONGEST: u64 = 60_000_000_000;
+/// The longest latency that is recorded, in nanoseconds: a minute. A longer one counts as this one.
+const MAX_LATENCY: u64 = 60_000_000_000;
 
-/// How many binary digits of a time make its class.
-const DIGITS: u32 = 8;
+/// The number of leading binary digits that the latencies of a class have in common.
+const CLASS_DIGITS: u32 = 8;
 
-/// Returns the longest time of the class to which this one belongs.
-fn longest_like(nanoseconds: u64) -> u64 {
-    let nanoseconds = nanoseconds.clamp(1, LONGEST);
-    let below = (nanoseconds.ilog2() + 1).saturating_sub(DIGITS);
-    nanoseconds | ((1 << below) - 1)
+/// Returns the longest latency of the class to which this one belongs.
+fn longest_of_class(nanoseconds: u64) -> u64 {
+    let nanoseconds = nanoseconds.clamp(1, MAX_LATENCY);
+    let other_digits = (nanoseconds.ilog2() + 1).saturating_sub(CLASS_DIGITS);
+    nanoseconds | ((1 << other_digits) - 1)
 }
 
 impl Latency {
@@ -77,7 +77,7 @@ impl Latency {
     }
 
     fn add_many(&mut self, nanoseconds: u64, count: u64) {
-        *self.0.entry(longest_like(nanoseconds)).or_default() += count;
+        *self.0.entry(longest_of_class(nanoseconds)).or_default() += count;
     }
 
     pub(crate) fn merge(&mut self, other: &Latency) {
@@ -94,15 +94,15 @@ impl Latency {
         Duration::from_nanos(self.0.keys().next_back().copied().unwrap_or(0))
     }
 
-    /// Returns the number of requests that took longer.
+    /// Returns the number of requests that took longer than `time`.
     pub(crate) fn slower_than(&self, time: Duration) -> u64 {
         let limit = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let slower = self.0.iter().filter(|(longest, _)| **longest > limit);
         slower.map(|(_, count)| count).sum()
     }
 
-    /// Returns the time within which so many percent of the requests ended; 0 if there were none.
-    pub(crate) fn nanoseconds(&self, percent: u64) -> u64 {
+    /// Returns the time within which so many percent of the requests ended, in nanoseconds; 0 if there were none.
+    pub(crate) fn percentile_ns(&self, percent: u64) -> u64 {
         let rank = (self.requests() * percent).div_ceil(100);
         let mut counted = 0;
         let mut reaches = |count: u64| {
@@ -113,19 +113,19 @@ impl Latency {
         class.map_or(0, |(longest, _)| *longest)
     }
 
-    /// Returns the same as a duration.
-    pub(crate) fn duration(&self, percent: u64) -> Duration {
-        Duration::from_nanos(self.nanoseconds(percent))
+    /// Returns the time within which so many percent of the requests ended; 0 if there were none.
+    pub(crate) fn percentile(&self, percent: u64) -> Duration {
+        Duration::from_nanos(self.percentile_ns(percent))
     }
 
-    /// Returns the same in microseconds.
-    pub(crate) fn microseconds(&self, percent: u64) -> f64 {
-        Duration::from_nanos(self.nanoseconds(percent)).as_secs_f64() * 1e6
+    /// Returns the time within which so many percent of the requests ended, in microseconds; 0 if there were none.
+    pub(crate) fn percentile_us(&self, percent: u64) -> f64 {
+        self.percentile(percent).as_secs_f64() * 1e6
     }
 }
 
 impl fmt::Display for Latency {
-    /// The number of requests for each time: `1023*5,2047*1`.
+    /// Writes the longest latency of each class in nanoseconds, and the number of its requests: `1023*5,2047*1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (longest, count)) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
@@ -140,10 +140,10 @@ impl FromStr for Latency {
     fn from_str(text: &str) -> Result<Self> {
         let mut latency = Latency::default();
         for bucket in text.split(',').filter(|bucket| !bucket.is_empty()) {
-            let (value, count) = bucket
+            let (longest, count) = bucket
                 .split_once('*')
                 .with_context(|| format!("{bucket:?} is no time*count"))?;
-            latency.add_many(value.parse()?, count.parse()?);
+            latency.add_many(longest.parse()?, count.parse()?);
         }
         Ok(latency)
     }

@@ -1,4 +1,4 @@
-//! Numbers as one reads them easily.
+//! Numbers in a form that is easy to read.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ impl fmt::Display for HumanCount {
     }
 }
 
-/// A number of bytes in the unit that fits.
+/// A number of bytes, written in the largest unit of which it has at least one.
 pub(crate) struct HumanBytes(pub(crate) u64);
 
 impl fmt::Display for HumanBytes {

@@ -1,5 +1,5 @@
 //! The common parts of the examples with many processes: their command lines, how they start
-//! processes of their own and listen to them, what they count, and what must be true at the end.
+//! processes of their own and read their output, what they count, and what they check at the end.
 #![allow(
     dead_code,
     unused_imports,
@@ -18,11 +18,12 @@ mod workers;
 
 use std::time::Duration;
 
-pub(crate) use checks::{SIGPWR, follow, lead, left};
+pub(crate) use checks::{SIGPWR, exit_code, leader_faults, run_checked};
 pub(crate) use figures::{Latency, figures};
 pub(crate) use human::{HumanBytes, HumanCount};
 pub(crate) use process::{
-    ProcessOptions, command, end, over, pid_of, print_line, read_lines, send, spawn,
+    ProcessOptions, command, exit_family, pid_of, print_at, print_line, read_lines, send, spawn,
+    stop_at_input_end,
 };
 pub(crate) use progress::Progress;
 pub(crate) use succession::{follows_successors, heir_of, may_lead};

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
@@ -70,8 +70,8 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     })
 }
 
-/// Sends every line of a process's output on, in a thread of its own, until the receiver is closed;
-/// `None` at the end.
+/// Reads a process's output in a thread, and passes each line to `on_line`, and `None` at the end of the output. The
+/// thread ends when `on_line` returns false.
 pub(crate) fn read_lines<T>(
     output: ChildStdout,
     mut on_line: impl FnMut(Option<Result<T>>) -> bool + Send + 'static,
@@ -99,30 +99,36 @@ pub(crate) fn print_line(out: &mut impl Write, line: &impl fmt::Display) -> io::
     out.flush()
 }
 
-/// Writes a line to the process that started this one, if it still reads.
+/// Writes a line to standard output, for the process that started this one or for the user. That nobody reads it is no
+/// error.
 pub(crate) fn send(line: &impl fmt::Display) {
     let _ = print_line(&mut stdout().lock(), line);
 }
 
-/// Returns a flag that becomes true when the process that started this one closes the standard
-/// input of this one, or ends. `line` is called for every line before that.
-pub(crate) fn over(mut line: impl FnMut() + Send + 'static) -> Arc<AtomicBool> {
-    let over = Arc::new(AtomicBool::new(false));
-    thread::spawn({
-        let over = Arc::clone(&over);
-        move || {
-            for _ in stdin().lock().lines().map_while(Result::ok) {
-                line();
-            }
-            over.store(true, Ordering::Relaxed);
-        }
-    });
-    over
+/// Prints a line with the time since `begin`.
+pub(crate) fn print_at(begin: Instant, what: &str) {
+    println!("{:>7.3} s  {what}", begin.elapsed().as_secs_f64());
 }
 
-/// Ends this process in the family, and waits until all members have the notice. A leader that has an heir hands
-/// the family over.
-pub(crate) fn end<P: Pal>(node: &Node<'_, P>, exit: Exit, wait: Wait<'_>) -> Result<()> {
+/// Returns a flag that becomes true when the process that started this one closes the standard
+/// input of this one, or ends. `on_line` is called for every line before that.
+pub(crate) fn stop_at_input_end(mut on_line: impl FnMut() + Send + 'static) -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            for _ in stdin().lock().lines().map_while(Result::ok) {
+                on_line();
+            }
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    stop
+}
+
+/// Ends this process in the family, and leaves the family when all members have the notice. A leader that has an heir
+/// hands the family over.
+pub(crate) fn exit_family<P: Pal>(node: &Node<'_, P>, exit: Exit, wait: Wait<'_>) -> Result<()> {
     node.exit(exit, wait)?;
     node.release_idle_ranges(wait)?;
     node.leave(wait)?;

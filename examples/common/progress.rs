@@ -1,4 +1,4 @@
-//! The progress of the work, on a terminal.
+//! The display of the progress of the work, on a terminal.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use console::{Term, truncate_str};
 /// The shortest time between two drawings.
 const REDRAW_AFTER: Duration = Duration::from_millis(50);
 
-/// The width of the bar.
+/// The width of the bar in columns.
 const WIDTH: usize = 40;
 
 /// Some lines that change in place, on standard error. If that is no terminal, nothing is printed.
@@ -16,7 +16,8 @@ pub(crate) struct Progress {
     term: Term,
     /// The number of printed lines.
     lines: Cell<usize>,
-    drawn: Cell<Option<Instant>>,
+    /// The time of the last drawing.
+    drawn_at: Cell<Option<Instant>>,
 }
 
 impl Progress {
@@ -24,7 +25,7 @@ impl Progress {
         Progress {
             term: Term::buffered_stderr(),
             lines: Cell::new(0),
-            drawn: Cell::new(None),
+            drawn_at: Cell::new(None),
         }
     }
 
@@ -34,11 +35,11 @@ impl Progress {
 
     /// Shows `text`, and below it a bar for `done` of `all`, in place of the last output.
     pub(crate) fn show(&self, done: u64, all: u64, text: &str) {
-        let is_soon = |drawn: Instant| drawn.elapsed() < REDRAW_AFTER;
-        if !self.is_shown() || self.drawn.get().is_some_and(is_soon) {
+        let is_recent = |drawn_at: Instant| drawn_at.elapsed() < REDRAW_AFTER;
+        if !self.is_shown() || self.drawn_at.get().is_some_and(is_recent) {
             return;
         }
-        self.drawn.set(Some(Instant::now()));
+        self.drawn_at.set(Some(Instant::now()));
         let percent = usize::try_from(done.min(all) * 100 / all.max(1)).unwrap_or(0);
         let full = "█".repeat(percent * WIDTH / 100);
         let bar = format!("{full:░<WIDTH$} {percent:>3} %");
@@ -56,6 +57,6 @@ impl Progress {
     pub(crate) fn clear(&self) {
         let _ = self.term.clear_last_lines(self.lines.take());
         let _ = self.term.flush();
-        self.drawn.set(None);
+        self.drawn_at.set(None);
     }
 }

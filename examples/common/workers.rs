@@ -21,6 +21,7 @@ pub(crate) struct Worker<T> {
     pid: Pid,
     process: Child,
     pub(crate) input: Option<ChildStdin>,
+    /// Its counts, as of its last report.
     pub(crate) tally: T,
 }
 
@@ -28,8 +29,11 @@ pub(crate) struct Worker<T> {
 pub(crate) struct WorkerPool<'a, T> {
     pub(crate) workers: Vec<Worker<T>>,
     leader: &'a HostNode,
+    /// The time limit of each call.
     wait: Wait<'static>,
-    sender: Sender<(usize, T)>,
+    /// The reports of the workers, with the worker's number: the end that the readers of their output use, and that of
+    /// this process.
+    tally_sender: Sender<(usize, T)>,
     tallies: Receiver<(usize, T)>,
 }
 
@@ -38,12 +42,12 @@ where
     T: Clone + Default + FromStr<Err = anyhow::Error> + Send + 'static,
 {
     pub(crate) fn new(leader: &'a HostNode, wait: Wait<'static>) -> Self {
-        let (sender, tallies) = channel();
+        let (tally_sender, tallies) = channel();
         WorkerPool {
             workers: Vec::new(),
             leader,
             wait,
-            sender,
+            tally_sender,
             tallies,
         }
     }
@@ -58,11 +62,11 @@ where
         start.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = spawn(&mut start).with_context(|| format!("starting a {role}"))?;
         let input = process.stdin.take();
-        let (number, tallies) = (self.workers.len(), self.sender.clone());
+        let (number, sender) = (self.workers.len(), self.tally_sender.clone());
         read_lines(
             process.stdout.take().context("piped")?,
-            move |said| match said {
-                Some(Ok(tally)) => tallies.send((number, tally)).is_ok(),
+            move |line| match line {
+                Some(Ok(tally)) => sender.send((number, tally)).is_ok(),
                 _ => false,
             },
         );
@@ -75,20 +79,20 @@ where
         Ok(())
     }
 
-    /// Shows the progress for a time, or until a condition is true.
-    pub(crate) fn listen(
+    /// Receives reports and shows the progress for a time, or until a condition is true.
+    pub(crate) fn receive_reports(
         &mut self,
         time: Duration,
-        until: impl Fn(&[Worker<T>]) -> bool,
+        is_done: impl Fn(&[Worker<T>]) -> bool,
         message: impl Fn(&Self) -> String,
     ) {
         let begin = Instant::now();
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let progress = Progress::new();
-        while let Some(left) = time.checked_sub(begin.elapsed())
-            && !until(&self.workers)
+        while let Some(remaining) = time.checked_sub(begin.elapsed())
+            && !is_done(&self.workers)
         {
-            if let Ok((number, tally)) = self.tallies.recv_timeout(left) {
+            if let Ok((number, tally)) = self.tallies.recv_timeout(remaining) {
                 self.workers[number].tally = tally;
                 let done = milliseconds(begin.elapsed());
                 progress.show(done, milliseconds(time), &message(self));
@@ -97,34 +101,33 @@ where
         progress.clear();
     }
 
-    /// Returns the sum of a count of all workers.
-    pub(crate) fn sum(&self, what: impl Fn(&T) -> u64) -> u64 {
-        self.workers.iter().map(|worker| what(&worker.tally)).sum()
+    /// Returns the sum of a count over all workers.
+    pub(crate) fn sum(&self, count: impl Fn(&T) -> u64) -> u64 {
+        self.workers.iter().map(|worker| count(&worker.tally)).sum()
     }
 
     /// Kills a worker, and waits until its parent has its exit report.
     pub(crate) fn kill(&mut self, victim: usize) -> Result<()> {
         let worker = &mut self.workers[victim];
         worker.process.kill()?;
-        let died = self
+        let exit = self
             .leader
             .wait_child(ChildSelector::Pid(worker.pid), self.wait)?;
-        ensure!(died.signal == SIGPWR, "{died:?} is no sudden death");
+        ensure!(exit.signal == SIGPWR, "{exit:?} is no sudden death");
         Ok(())
     }
 
-    /// Stops all workers but the one that was killed, and returns the faults of those that did not
-    /// end well.
+    /// Stops all workers but the one that was killed, and returns the faults of their ends.
     pub(crate) fn stop(&mut self, role: &str, victim: usize) -> Result<Vec<String>> {
         for worker in &mut self.workers {
             drop(worker.input.take());
         }
         // The loop ends when all workers have closed their output.
-        self.sender = channel().0;
+        self.tally_sender = channel().0;
         while let Ok((number, tally)) = self.tallies.recv_timeout(END_LIMIT) {
             self.workers[number].tally = tally;
         }
-        let mut wrong = Vec::new();
+        let mut faults = Vec::new();
         for (number, worker) in self.workers.iter_mut().enumerate() {
             let status = worker.process.wait()?;
             if number == victim {
@@ -134,9 +137,9 @@ where
                 .leader
                 .wait_child(ChildSelector::Pid(worker.pid), self.wait)?;
             if !status.success() || (exit.code, exit.signal) != (0, 0) {
-                wrong.push(format!("{role} {number} ended with {status} and {exit:?}"));
+                faults.push(format!("{role} {number} ended with {status} and {exit:?}"));
             }
         }
-        Ok(wrong)
+        Ok(faults)
     }
 }

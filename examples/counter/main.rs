@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use common::{follow, lead, seconds};
+use common::{exit_code, run_checked, seconds};
 
 /// Have processes count together in a shared value, and check that no increment is lost.
 #[derive(Parser)]
@@ -55,7 +55,7 @@ struct Cli {
 #[derive(Args)]
 struct Options {
     /// The number of workers to start; one of them will be killed
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=shared::WORKERS as i64))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=shared::MAX_WORKERS as i64))]
     workers: u32,
     /// The time to work
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
@@ -73,8 +73,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.role {
         Some(Role::Worker(options)) => {
-            follow("counter: a worker", worker::run(&options).map(|()| 0))
+            exit_code("counter: a worker", worker::run(&options).map(|()| 0))
         }
-        None => lead("counter", |wrong| run::run(&cli.options, wrong)),
+        None => run_checked("counter", |faults| run::run(&cli.options, faults)),
     }
 }

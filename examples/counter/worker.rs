@@ -10,13 +10,13 @@ use clap::Args;
 use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Exit};
 
-use crate::common::{ProcessOptions, end, figures, over, send};
+use crate::common::{ProcessOptions, exit_family, figures, send, stop_at_input_end};
 use crate::shared::{HANDLE, Value, WAIT};
 
 /// The interval between two reports of a worker.
 const REPORT_INTERVAL: Duration = Duration::from_millis(50);
 
-/// One use in this many only reads.
+/// Of this many uses of the value one only reads it.
 const READ_EVERY: u64 = 16;
 
 #[derive(Args)]
@@ -30,9 +30,9 @@ pub(crate) struct Options {
 
 figures!(
     /// The report of a worker: how often it changed and read the value, how often another process
-    /// had changed it before, how often the owner had died, the longest wait in µs, and whether it
+    /// had changed it before, how often the owner had died, the longest wait in µs, and 1 if it
     /// keeps the value.
-    Tally { increments, reads, handed_over, deaths, longest, holding, }
+    Tally { increments, reads, handed_over, deaths, longest_wait_us, is_holding, }
 );
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -40,15 +40,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let node = HostNode::start(&process.base, process.identity, Config::DEFAULT)?;
     node.join(WAIT)?;
     let value = node.share::<Value>(Some(HANDLE))?;
-    // A line of input tells the worker to keep the value at the next chance.
-    let hold = Arc::new(AtomicBool::new(false));
-    let over = over({
-        let hold = Arc::clone(&hold);
-        move || hold.store(true, Ordering::Relaxed)
+    // A line of input tells the worker to keep the value when it next gets it.
+    let shall_keep = Arc::new(AtomicBool::new(false));
+    let stop = stop_at_input_end({
+        let shall_keep = Arc::clone(&shall_keep);
+        move || shall_keep.store(true, Ordering::Relaxed)
     });
     let mut tally = Tally::default();
-    let mut reported = Instant::now();
-    while !over.load(Ordering::Relaxed) {
+    let mut last_report = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
         let start = Instant::now();
         let status;
         if fastrand::u64(..READ_EVERY) == 0 {
@@ -63,8 +63,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             status = writer.status();
             // Once another process has changed the value, all earlier increments of this one are
             // safe.
-            if hold.load(Ordering::Relaxed) && status.changed {
-                tally.holding = 1;
+            if shall_keep.load(Ordering::Relaxed) && status.changed {
+                tally.is_holding = 1;
                 send(&tally);
                 writer.increment(options.worker);
                 // The leader kills this process here.
@@ -76,16 +76,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             tally.increments += 1;
         }
         let took = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        tally.longest = tally.longest.max(took);
+        tally.longest_wait_us = tally.longest_wait_us.max(took);
         tally.handed_over += u64::from(status.changed);
         tally.deaths += u64::from(status.owner_died);
-        if reported.elapsed() >= REPORT_INTERVAL {
-            reported = Instant::now();
+        if last_report.elapsed() >= REPORT_INTERVAL {
+            last_report = Instant::now();
             send(&tally);
         }
     }
     send(&tally);
     // The close sends its last increments to the leader.
     drop(value);
-    end(&node, Exit::default(), WAIT)
+    exit_family(&node, Exit::default(), WAIT)
 }

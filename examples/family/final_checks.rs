@@ -12,7 +12,7 @@ use crate::processes::{Member, Processes};
 /// Checks that all IDs were released: the leader's table is empty, except for an ID that the killed
 /// member transferred just before its death, so that the new owner does not know of it.
 pub(crate) fn table(leader: &FamilyNode, processes: &Processes) -> Result<Vec<String>> {
-    let mut wrong = Vec::new();
+    let mut faults = Vec::new();
     let mut unreported = 0;
     for member in processes.members.iter().filter(|member| member.is_killed()) {
         let last = id_log::read(&member.log)?.pop();
@@ -30,15 +30,15 @@ pub(crate) fn table(leader: &FamilyNode, processes: &Processes) -> Result<Vec<St
     }
     let left = leader.statistics().pools.ranges.now;
     if left != unreported {
-        wrong.push(format!(
+        faults.push(format!(
             "{left} ID ranges are left, though all members gave back everything"
         ));
-        wrong.extend(owners(leader)?);
+        faults.extend(owners(leader)?);
     }
     if !leader.check_invariants() {
-        wrong.push("the leader's table of ID ranges has lost something".to_owned());
+        faults.push("the leader's table of ID ranges has lost something".to_owned());
     }
-    Ok(wrong)
+    Ok(faults)
 }
 
 /// Lists the IDs that have an owner, and their owners.
@@ -64,16 +64,16 @@ pub(crate) fn members(processes: &Processes) -> Vec<String> {
 
 fn member(member: &Member) -> Vec<String> {
     let vmid = member.vmid;
-    let mut wrong = Vec::new();
+    let mut faults = Vec::new();
     if member.is_killed() {
-        return wrong;
+        return faults;
     }
     if !member.exit.is_some_and(|exit| exit.success()) {
-        wrong.push(format!("member {vmid} ended with {:?}", member.exit));
+        faults.push(format!("member {vmid} ended with {:?}", member.exit));
     }
     let Some(report) = &member.report else {
-        wrong.push(format!("member {vmid} left without a report"));
-        return wrong;
+        faults.push(format!("member {vmid} left without a report"));
+        return faults;
     };
     let Ending {
         peers,
@@ -89,10 +89,10 @@ fn member(member: &Member) -> Vec<String> {
         (send_queue, "bytes to send"),
     ] {
         if count > 0 {
-            wrong.push(format!("member {vmid} had {count} {what} when it left"));
+            faults.push(format!("member {vmid} had {count} {what} when it left"));
         }
     }
-    wrong
+    faults
 }
 
 /// Returns the number of holds of IDs, and their faults.

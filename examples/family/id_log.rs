@@ -118,7 +118,7 @@ struct Hold {
 #[derive(Default)]
 pub(crate) struct Holds {
     holds: Vec<Hold>,
-    wrong: Vec<String>,
+    faults: Vec<String>,
 }
 
 impl Holds {
@@ -130,7 +130,7 @@ impl Holds {
             let Record { time, id, event } = *record;
             if event.begins() {
                 if open.insert(id, time).is_some() {
-                    self.wrong
+                    self.faults
                         .push(format!("member {who} got ID {id}, which it held already"));
                 }
             } else if let Some(from) = open.remove(&id) {
@@ -141,7 +141,7 @@ impl Holds {
                     who,
                 });
             } else {
-                self.wrong.push(format!(
+                self.faults.push(format!(
                     "member {who} let go of ID {id}, which it did not hold"
                 ));
             }
@@ -158,7 +158,7 @@ impl Holds {
                 }));
             }
             None if !open.is_empty() => {
-                self.wrong
+                self.faults
                     .push(format!("member {who} kept {} IDs to the end", open.len()));
             }
             None => {}
@@ -178,12 +178,12 @@ impl Holds {
                 && a.id == b.id
                 && b.from < a.until
             {
-                self.wrong.push(format!(
+                self.faults.push(format!(
                     "ID {} was held by member {} from {} to {} ns and by member {} from {} ns",
                     a.id, a.who, a.from, a.until, b.who, b.from
                 ));
             }
         }
-        self.wrong
+        self.faults
     }
 }

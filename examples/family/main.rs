@@ -38,7 +38,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use libos_ipc::Wait;
 use libos_ipc::host::Addresses;
 
-use common::{follow, seconds};
+use common::{exit_code, seconds};
 
 /// Every request of this program takes less time than this, unless there is a fault.
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
@@ -195,5 +195,5 @@ fn main() -> ExitCode {
         ),
         (None, None) => return run::run(&cli.run),
     };
-    follow(&who, result.map(|()| 0))
+    exit_code(&who, result.map(|()| 0))
 }

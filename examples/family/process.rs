@@ -9,7 +9,7 @@ use clap::Args;
 use libos_ipc::{ChildSelector, Config, Error, Exit, Pid, Target};
 
 use crate::WAIT;
-use crate::common::{ProcessOptions, command, end, pid_of, send, spawn};
+use crate::common::{ProcessOptions, command, exit_family, pid_of, send, spawn};
 use crate::key::Key;
 use crate::os::{Event, Os};
 use crate::platform::FamilyNode;
@@ -142,7 +142,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         code,
         signal: 0,
     };
-    end(&node, exit, WAIT)
+    exit_family(&node, exit, WAIT)
 }
 
 /// Receives the events of this process, and prints them.

@@ -19,7 +19,7 @@ use libos_ipc::host::{Addresses, Host, raise_descriptor_limit};
 use libos_ipc::{Capacities, Config, Identity, Vmid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::common::{lead, left};
+use crate::common::{leader_faults, run_checked};
 use crate::control::Command;
 use crate::key::Key;
 use crate::os::{Event, Os};
@@ -52,7 +52,7 @@ pub(crate) fn run(options: &RunOptions) -> ExitCode {
             cid: THIS_MACHINE,
             base: PORTS.end.into(),
         };
-        // Few machines have this transport, so there is nothing wrong.
+        // Few machines have this transport, so this is no fault.
         if let Err(error) = Host::listen_at(&any, Vmid::LEADER)
             && error.kind() != ErrorKind::AddrInUse
         {
@@ -60,10 +60,10 @@ pub(crate) fn run(options: &RunOptions) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    lead("family", |wrong| family(options, wrong))
+    run_checked("family", |faults| family(options, faults))
 }
 
-fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
+fn family(options: &RunOptions, faults: &mut Vec<String>) -> Result<()> {
     let directory = tempfile::Builder::new()
         .prefix("family-")
         .permissions(Permissions::from_mode(0o700))
@@ -83,8 +83,8 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
         }
         None => None,
     };
-    let outcome = live(options, directory.path(), traces.as_deref(), wrong);
-    // The traces are merged even if something went wrong. All recordings have ended.
+    let outcome = live(options, directory.path(), traces.as_deref(), faults);
+    // The traces are merged even if the run has failed. All recordings have ended.
     if let (Some(traces), Some(to)) = (traces, &options.trace) {
         merge_traces(&traces, to)?;
     }
@@ -95,11 +95,11 @@ fn live(
     options: &RunOptions,
     directory: &Path,
     traces: Option<&Path>,
-    wrong: &mut Vec<String>,
+    faults: &mut Vec<String>,
 ) -> Result<()> {
     let mut run = Run::start(options, directory, traces)?;
-    let outcome = run.all(traces, wrong);
-    if outcome.is_err() || !wrong.is_empty() {
+    let outcome = run.all(traces, faults);
+    if outcome.is_err() || !faults.is_empty() {
         run.summary.finish();
         let events: Vec<_> = run.leader.events().collect();
         println!("what happened last at the leader:");
@@ -214,13 +214,13 @@ impl<'a> Run<'a> {
     }
 
     /// Runs the work of the members, and then the process tree.
-    fn all(&mut self, traces: Option<&Path>, wrong: &mut Vec<String>) -> Result<()> {
+    fn all(&mut self, traces: Option<&Path>, faults: &mut Vec<String>) -> Result<()> {
         self.work()?;
-        wrong.extend(self.stop()?);
+        faults.extend(self.stop()?);
         let (count, overlaps) = final_checks::holds(&self.processes)?;
         self.summary
             .print_line(&format!("{count} holds of IDs compared"));
-        wrong.extend(overlaps);
+        faults.extend(overlaps);
         summary::print_tables(&self.processes, &self.leader.statistics());
         let Run {
             leader,
@@ -232,9 +232,9 @@ impl<'a> Run<'a> {
             ..
         } = self;
         let world = world::run(leader, events, base, traces, key, options.members, summary);
-        wrong.extend(world.context("the world of processes")?);
+        faults.extend(world.context("the world of processes")?);
         leader.release_idle_ranges(WAIT)?;
-        wrong.extend(left(leader, |_, _| false));
+        faults.extend(leader_faults(leader, |_, _| false));
         Ok(())
     }
 
@@ -310,15 +310,15 @@ impl<'a> Run<'a> {
         self.summary.finish();
         self.summary
             .print_line("all have stopped and given back what they had");
-        let mut wrong = final_checks::table(&self.leader, &self.processes)?;
+        let mut faults = final_checks::table(&self.leader, &self.processes)?;
         self.processes.send_all(Command::Leave);
         let all_left =
             |processes: &Processes| processes.members.iter().all(|member| member.output_ended);
         self.processes
             .listen_until("leaving", STEP_LIMIT, |_| (), all_left)?;
-        wrong.extend(left(&self.leader, |_, _| false));
-        wrong.extend(final_checks::members(&self.processes));
-        Ok(wrong)
+        faults.extend(leader_faults(&self.leader, |_, _| false));
+        faults.extend(final_checks::members(&self.processes));
+        Ok(faults)
     }
 }
 

@@ -74,8 +74,8 @@ impl SnapshotSource {
         let rate = |count: u64| (count as f64 / span) as u64;
         let rates = Rates {
             requests: rate(latency.requests()),
-            p50: latency.nanoseconds(50),
-            p99: latency.nanoseconds(99),
+            p50: latency.percentile_ns(50),
+            p99: latency.percentile_ns(99),
             frames_in: rate(statistics.frames_in - self.before.frames_in),
             frames_out: rate(statistics.frames_out - self.before.frames_out),
             waiters: statistics.pools.waiters.now as u64,

@@ -175,8 +175,9 @@ fn cost_cells(name: &str, report: &Report, end: &str) -> Vec<String> {
         cells.extend(["-"; 5].map(str::to_owned));
     } else {
         cells.push(HumanCount(report.latency.requests()).to_string());
-        cells
-            .extend([50, 99].map(|percent| format!("{:.1}", report.latency.microseconds(percent))));
+        cells.extend(
+            [50, 99].map(|percent| format!("{:.1}", report.latency.percentile_us(percent))),
+        );
         cells.push(HumanCount(frames_in + frames_out).to_string());
         cells.push(HumanBytes(bytes_in + bytes_out).to_string());
     }

@@ -208,13 +208,13 @@ impl World<'_> {
     }
 
     fn final_faults(&self, victim: Pid) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let mut faults = Vec::new();
         let (ledger, victim) = (&self.ledger, victim.get());
         for (key, sent) in &ledger.sent {
             let got = ledger.got.get(key).copied().unwrap_or(0);
             if got != *sent {
                 let (from, to, signal) = key;
-                wrong.push(format!(
+                faults.push(format!(
                     "{from} sent {to} the signal {signal} {sent} times, and {got} came"
                 ));
             }
@@ -223,7 +223,7 @@ impl World<'_> {
             for signal in [GO, TERM] {
                 let got = ledger.got.get(&(self.pid, *member, signal)).copied();
                 if got != Some(1) && (*member != victim || signal == GO) {
-                    wrong.push(format!(
+                    faults.push(format!(
                         "{member} got the signal {signal} for all {got:?} times"
                     ));
                 }
@@ -233,7 +233,7 @@ impl World<'_> {
             // The children of the killed process have become this process's.
             let parent = if *parent == victim { self.pid } else { *parent };
             let Some((code, signal)) = ledger.exits.get(member) else {
-                wrong.push(format!("{member} did not end"));
+                faults.push(format!("{member} did not end"));
                 continue;
             };
             let reports = ledger
@@ -241,23 +241,23 @@ impl World<'_> {
                 .get(member)
                 .map_or(&[][..], |reports| reports);
             if reports != [(parent, *code, *signal)] {
-                wrong.push(format!(
+                faults.push(format!(
                     "{member} ended with {code} and signal {signal}; that was reported to {reports:?}, \
                      not to its parent {parent}"
                 ));
             }
             let reaped = ledger.reaped.get(member).map_or(&[][..], |reaped| reaped);
             if reaped != [parent] {
-                wrong.push(format!(
+                faults.push(format!(
                     "{member} was reaped by {reaped:?}, not its parent {parent}"
                 ));
             }
         }
         let left = self.first.statistics().pools.processes.now;
         if left > 0 {
-            wrong.push(format!("{left} processes are left in the leader's table"));
+            faults.push(format!("{left} processes are left in the leader's table"));
         }
-        wrong
+        faults
     }
 }
 

@@ -14,16 +14,18 @@ use anyhow::{Context, Result, ensure};
 
 /// The length of an account in bytes: its balance, the teller at it, the number of the transfer
 /// that marks it.
-pub(crate) const ACCOUNT: u64 = 24;
+pub(crate) const ACCOUNT_LENGTH: u64 = ACCOUNT_BYTES as u64;
 const ACCOUNT_BYTES: usize = 24;
 /// The length of a teller's entry in bytes.
-const ENTRY: u64 = 48;
+const ENTRY_LENGTH: u64 = ENTRY_BYTES as u64;
 const ENTRY_BYTES: usize = 48;
-pub(crate) const BALANCE: i64 = 1_000;
+/// The balance of each account at first.
+pub(crate) const INITIAL_BALANCE: i64 = 1_000;
 
-/// An open bank.
+/// The bank's file, opened.
 pub(crate) struct Bank {
     file: File,
+    /// The number of accounts.
     accounts: u64,
 }
 
@@ -40,24 +42,28 @@ pub(crate) struct Account {
 /// The transfer that a teller is about to make.
 #[derive(Clone, Copy)]
 struct Entry {
+    /// The number of the transfer.
     transfer: u64,
+    /// 1 if the transfer is committed, or else 0.
     committed: u64,
+    /// The account that is debited, and the one that is credited.
     accounts: [u64; 2],
+    /// Their new balances.
     balances: [i64; 2],
 }
 
 impl Bank {
-    /// Makes a new bank with that many accounts of [`BALANCE`] each.
+    /// Makes a new bank with that many accounts of [`INITIAL_BALANCE`] each.
     pub(crate) fn create(path: &Path, accounts: u64) -> Result<Bank> {
         let file = File::create_new(path).context("the bank's file")?;
         let bank = Bank { file, accounts };
-        let full = Account {
-            balance: BALANCE,
+        let contents = Account {
+            balance: INITIAL_BALANCE,
             teller: 0,
             transfer: 0,
         };
         for account in 0..accounts {
-            bank.write(account, full)?;
+            bank.write(account, contents)?;
         }
         Bank::open(path, accounts)
     }
@@ -69,13 +75,15 @@ impl Bank {
         Ok(Bank { file, accounts })
     }
 
-    fn entry_at(&self, teller: u64) -> u64 {
-        self.accounts * ACCOUNT + teller * ENTRY
+    /// Returns the offset of a teller's entry in the file.
+    fn entry_offset(&self, teller: u64) -> u64 {
+        self.accounts * ACCOUNT_LENGTH + teller * ENTRY_LENGTH
     }
 
     pub(crate) fn read(&self, account: u64) -> Result<Account> {
         let mut bytes = [0; ACCOUNT_BYTES];
-        self.file.read_exact_at(&mut bytes, account * ACCOUNT)?;
+        self.file
+            .read_exact_at(&mut bytes, account * ACCOUNT_LENGTH)?;
         let [balance, teller, transfer] = numbers(&bytes);
         Ok(Account {
             balance: balance.cast_signed(),
@@ -84,29 +92,42 @@ impl Bank {
         })
     }
 
-    fn write(&self, account: u64, to: Account) -> Result<()> {
-        let bytes = bytes::<3, ACCOUNT_BYTES>([to.balance.cast_unsigned(), to.teller, to.transfer]);
-        Ok(self.file.write_all_at(&bytes, account * ACCOUNT)?)
+    fn write(&self, account: u64, contents: Account) -> Result<()> {
+        let Account {
+            balance,
+            teller,
+            transfer,
+        } = contents;
+        let bytes = bytes::<3, ACCOUNT_BYTES>([balance.cast_unsigned(), teller, transfer]);
+        Ok(self.file.write_all_at(&bytes, account * ACCOUNT_LENGTH)?)
     }
 
     fn read_entry(&self, teller: u64) -> Result<Entry> {
         let mut bytes = [0; ENTRY_BYTES];
-        self.file.read_exact_at(&mut bytes, self.entry_at(teller))?;
-        let [transfer, committed, from, to, less, more] = numbers(&bytes);
+        self.file
+            .read_exact_at(&mut bytes, self.entry_offset(teller))?;
+        let [transfer, committed, from, to, from_balance, to_balance] = numbers(&bytes);
         Ok(Entry {
             transfer,
             committed,
             accounts: [from, to],
-            balances: [less.cast_signed(), more.cast_signed()],
+            balances: [from_balance.cast_signed(), to_balance.cast_signed()],
         })
     }
 
     fn write_entry(&self, teller: u64, entry: Entry) -> Result<()> {
         let [from, to] = entry.accounts;
-        let [less, more] = entry.balances.map(i64::cast_unsigned);
-        let numbers = [entry.transfer, entry.committed, from, to, less, more];
+        let [from_balance, to_balance] = entry.balances.map(i64::cast_unsigned);
+        let numbers = [
+            entry.transfer,
+            entry.committed,
+            from,
+            to,
+            from_balance,
+            to_balance,
+        ];
         let bytes = bytes::<6, ENTRY_BYTES>(numbers);
-        Ok(self.file.write_all_at(&bytes, self.entry_at(teller))?)
+        Ok(self.file.write_all_at(&bytes, self.entry_offset(teller))?)
     }
 
     /// Returns the true balance of an account: with the transfers that a dead teller has committed,
@@ -117,17 +138,17 @@ impl Bank {
             return Ok(found.balance);
         }
         let entry = self.read_entry(found.teller)?;
-        let is_it = entry.transfer == found.transfer && entry.committed != 0;
-        let becomes = entry
+        let is_committed = entry.transfer == found.transfer && entry.committed != 0;
+        let new_balance = entry
             .accounts
             .iter()
             .zip(entry.balances)
-            .find(|(of, _)| is_it && **of == account);
-        Ok(becomes.map_or(found.balance, |(_, balance)| balance))
+            .find(|(changed, _)| is_committed && **changed == account);
+        Ok(new_balance.map_or(found.balance, |(_, balance)| balance))
     }
 
-    /// Takes over a locked account for a teller: finishes the transfer of a dead teller.
-    pub(crate) fn take(&self, account: u64, teller: u64) -> Result<()> {
+    /// Takes over a locked account for a teller: finishes or undoes the transfer of a dead teller.
+    pub(crate) fn take_over(&self, account: u64, teller: u64) -> Result<()> {
         let balance = self.balance(account)?;
         self.write(
             account,
@@ -149,33 +170,45 @@ impl Bank {
         amount: i64,
     ) -> Result<bool> {
         let [from, to] = accounts;
-        let (less, more) = (self.read(from)?, self.read(to)?);
-        if less.balance < amount {
+        let (debited, credited) = (self.read(from)?, self.read(to)?);
+        if debited.balance < amount {
             return Ok(false);
         }
         let mut entry = Entry {
             transfer,
             committed: 0,
             accounts,
-            balances: [less.balance - amount, more.balance + amount],
+            balances: [debited.balance - amount, credited.balance + amount],
         };
         self.write_entry(teller, entry)?;
-        self.write(from, Account { transfer, ..less })?;
-        self.write(to, Account { transfer, ..more })?;
+        self.write(
+            from,
+            Account {
+                transfer,
+                ..debited
+            },
+        )?;
+        self.write(
+            to,
+            Account {
+                transfer,
+                ..credited
+            },
+        )?;
         entry.committed = 1;
         self.write_entry(teller, entry)?;
         for (account, balance) in accounts.into_iter().zip(entry.balances) {
             let found = self.read(account)?;
             ensure!(
                 (found.teller, found.transfer) == (teller, transfer),
-                "teller {teller} found {found:?} in its account {account}: somebody else was there"
+                "teller {teller} found {found:?} in its account {account}: another teller has written to it"
             );
-            let done = Account {
+            let unmarked = Account {
                 balance,
                 teller,
                 transfer: 0,
             };
-            self.write(account, done)?;
+            self.write(account, unmarked)?;
         }
         Ok(true)
     }
@@ -188,11 +221,13 @@ impl Bank {
     }
 }
 
+/// Decodes little-endian numbers of 64 bits.
 fn numbers<const COUNT: usize>(bytes: &[u8]) -> [u64; COUNT] {
     let (words, _) = bytes.as_chunks::<8>();
     std::array::from_fn(|at| u64::from_le_bytes(words[at]))
 }
 
+/// Encodes numbers of 64 bits as little-endian bytes.
 fn bytes<const COUNT: usize, const LENGTH: usize>(numbers: [u64; COUNT]) -> [u8; LENGTH] {
     std::array::from_fn(|at| numbers[at / 8].to_le_bytes()[at % 8])
 }

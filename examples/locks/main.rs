@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use common::{follow, lead, seconds};
+use common::{exit_code, run_checked, seconds};
 
 /// Run a small bank on file locks, and check that no money appears or vanishes.
 #[derive(Parser)]
@@ -75,7 +75,9 @@ enum Role {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.role {
-        Some(Role::Teller(options)) => follow("locks: a teller", teller::run(&options).map(|()| 0)),
-        None => lead("locks", |wrong| run::run(&cli.options, wrong)),
+        Some(Role::Teller(options)) => {
+            exit_code("locks: a teller", teller::run(&options).map(|()| 0))
+        }
+        None => run_checked("locks", |faults| run::run(&cli.options, faults)),
     }
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Error, Exit, FileLock, LockFamily, LockKind, Wait};
 
-use crate::common::{Latency, ProcessOptions, end, over, send};
+use crate::common::{Latency, ProcessOptions, exit_family, send, stop_at_input_end};
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(60));
 
@@ -100,11 +100,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let process = &options.process;
     let node = HostNode::start(&process.base, process.identity, Config::DEFAULT)?;
     let pid = node.join(WAIT)?;
-    let over = over(|| ());
+    let stop = stop_at_input_end(|| ());
     let mut measured = Measured::default();
     node.owner_of(NO_OWNER, WAIT)?;
     send(&"ready");
-    while !over.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) {
         for _ in 0..LOOKUPS {
             let start = Instant::now();
             let outcome = node.owner_of(NO_OWNER, WAIT).map(drop);
@@ -138,5 +138,5 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     send(&measured);
-    end(&node, Exit::default(), WAIT)
+    exit_family(&node, Exit::default(), WAIT)
 }

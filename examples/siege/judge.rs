@@ -19,7 +19,7 @@ const LEAST_P99: Duration = Duration::from_millis(1);
 const LEAST_WORST: Duration = Duration::from_millis(20);
 
 pub(crate) fn p99(latency: &Latency) -> Duration {
-    Duration::from_nanos(latency.nanoseconds(99))
+    Duration::from_nanos(latency.percentile_ns(99))
 }
 
 /// Returns true if the leader's statistics show the attack. Otherwise the measurement says nothing.
@@ -58,7 +58,7 @@ pub(crate) fn has_happened(attack: Attack, statistics: &Statistics) -> bool {
 
 /// Returns the reasons for which the attack has succeeded.
 pub(crate) fn judge(attack: Attack, measured: &Measured, control: &Measured) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut faults = Vec::new();
     let kinds = [
         ("look-ups", &measured.lookups, &control.lookups, false),
         (
@@ -80,31 +80,31 @@ pub(crate) fn judge(attack: Attack, measured: &Measured, control: &Measured) -> 
             worst_limit += RECALL_LIMIT;
         }
         if latency.requests() == 0 {
-            wrong.push(format!("no {kind} have ended"));
+            faults.push(format!("no {kind} have ended"));
         }
         if p99(latency) > p99_limit {
-            wrong.push(format!(
+            faults.push(format!(
                 "p99 of {kind} is {:.1?}, and not {p99_limit:.1?}",
                 p99(latency)
             ));
         }
         if latency.slowest() > worst_limit {
             let slowest = latency.slowest();
-            wrong.push(format!(
+            faults.push(format!(
                 "one of the {kind} took {slowest:.1?}, and not {worst_limit:.1?}"
             ));
         }
         if stalls > 1 {
-            wrong.push(format!(
+            faults.push(format!(
                 "{stalls} {kind} waited for a file that was not returned"
             ));
         }
     }
     if measured.refused > 0 {
         let (count, error) = (measured.refused, &measured.error);
-        wrong.push(format!(
+        faults.push(format!(
             "{count} calls were refused, the first with: {error}"
         ));
     }
-    wrong
+    faults
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use attacks::Attack;
-use common::{follow, lead, seconds};
+use common::{exit_code, run_checked, seconds};
 
 /// Attack a leader, and measure how long the calls of another member take meanwhile.
 #[derive(Parser)]
@@ -101,11 +101,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.role {
         Some(Role::Innocent(options)) => {
-            follow("siege: the innocent", innocent::run(&options).map(|()| 0))
+            exit_code("siege: the innocent", innocent::run(&options).map(|()| 0))
         }
         Some(Role::Attacker(options)) => {
-            follow("siege: the attacker", attacks::run(&options).map(|()| 0))
+            exit_code("siege: the attacker", attacks::run(&options).map(|()| 0))
         }
-        None => lead("siege", |wrong| run::run(&cli.options, wrong)),
+        None => run_checked("siege", |faults| run::run(&cli.options, faults)),
     }
 }

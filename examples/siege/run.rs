@@ -56,7 +56,7 @@ impl Limits {
     }
 }
 
-pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
+pub(crate) fn run(options: &Options, faults: &mut Vec<String>) -> Result<()> {
     allow_many_files()?;
     if !pin(Core::First)? {
         println!("there is only one core: the attacker shares it with the others");
@@ -90,7 +90,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
             }
             let verdict = if reasons.is_empty() { "ok" } else { "FAILED" };
             add_row(&mut table, limits, &name, &measured, verdict);
-            wrong.extend(
+            faults.extend(
                 reasons
                     .iter()
                     .map(|reason| format!("{name} at {} limits: {reason}", limits.name())),
@@ -142,7 +142,10 @@ fn add_row(table: &mut Table, limits: Limits, name: &str, measured: &Measured, v
 }
 
 fn time(latency: &Latency, percent: u64) -> String {
-    format!("{:.1?}", Duration::from_nanos(latency.nanoseconds(percent)))
+    format!(
+        "{:.1?}",
+        Duration::from_nanos(latency.percentile_ns(percent))
+    )
 }
 
 /// A process of this program that ends, at the latest, with this value.

@@ -13,7 +13,8 @@ use libos_ipc::host::{HostNode, raise_descriptor_limit};
 use libos_ipc::{Capacities, Exit, Identity, LeaseLimits, LockLimits, Vmid, Wait};
 
 use crate::common::{
-    Latency, ProcessOptions, command, heir_of, left, over, read_lines, send, spawn,
+    Latency, ProcessOptions, command, heir_of, leader_faults, read_lines, send, spawn,
+    stop_at_input_end,
 };
 use crate::member::{self, Succession};
 use crate::slots::RunningProcess;
@@ -67,14 +68,14 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let ProcessOptions { base, identity } = &options.process;
     let config = member::config(options.members, Succession::Leads);
     let node = HostNode::start_with(base, *identity, config, member::library_os())?;
-    let over = over(|| ());
+    let stop = stop_at_input_end(|| ());
     node.join(wait)?;
     if identity.is_leader() {
         send(&Line::Child(node.start_child(wait)?));
     } else {
         send(&Line::Ready);
     }
-    while !over.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) {
         sleep(Duration::from_millis(5));
     }
     ensure!(
@@ -85,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     node.leave(wait)?;
     node.release_idle_ranges(wait)?;
     // A process may be killed before it is identified, or can be answered.
-    for what in left(&node, |_, _| true) {
+    for what in leader_faults(&node, |_, _| true) {
         send(&Line::Fault(what));
     }
     Ok(0)
@@ -155,17 +156,17 @@ impl PureLeader {
     /// Has it leave as the last process. Returns its faults.
     pub(crate) fn end(mut self) -> Result<Vec<String>> {
         drop(self.process.stdin.take());
-        let mut wrong = Vec::new();
+        let mut faults = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(2 * LIMIT) {
             if let Line::Fault(what) = line? {
-                wrong.push(what);
+                faults.push(what);
             }
         }
         let status = self.process.wait()?;
         if !status.success() {
-            wrong.push(format!("the last leader ended with {status}"));
+            faults.push(format!("the last leader ended with {status}"));
         }
-        Ok(wrong)
+        Ok(faults)
     }
 }
 
@@ -248,13 +249,13 @@ impl Deaths {
 }
 
 /// Asks the leader all the time, and records how long there was no answer when the leader changed.
-pub(crate) fn ask(node: &HostNode, over: &AtomicBool, wait: Wait<'_>) -> Result<Latency> {
+pub(crate) fn ask(node: &HostNode, stop: &AtomicBool, wait: Wait<'_>) -> Result<Latency> {
     let mut outages = Latency::default();
     let mut leader = node.leader();
     let mut last = Instant::now();
     let mut change: Option<Duration> = None;
     let pid = node.pid().context("it has joined")?.get();
-    while !over.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) {
         node.owner_of(pid, wait).context("asking all the time")?;
         let gap = last.elapsed();
         last += gap;

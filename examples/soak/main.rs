@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use common::{follow, lead, seconds};
+use common::{exit_code, run_checked, seconds};
 
 /// Start and end processes that use every service, for a long time, and check that nothing is lost,
 /// left over or late.
@@ -177,8 +177,8 @@ enum Role {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.role {
-        Some(Role::Member(options)) => follow("soak: a process", member::run(&options)),
-        Some(Role::Leader(options)) => follow("soak: a leader", leaders::run(&options)),
-        None => lead("soak", |wrong| run::run(&cli.options, wrong)),
+        Some(Role::Member(options)) => exit_code("soak: a process", member::run(&options)),
+        Some(Role::Leader(options)) => exit_code("soak: a leader", leaders::run(&options)),
+        None => run_checked("soak", |faults| run::run(&cli.options, faults)),
     }
 }

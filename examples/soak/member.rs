@@ -17,7 +17,9 @@ use libos_ipc::{
 };
 use rustix::process::{getgid, getuid};
 
-use crate::common::{ProcessOptions, end, follows_successors, may_lead, over, send};
+use crate::common::{
+    ProcessOptions, exit_family, follows_successors, may_lead, send, stop_at_input_end,
+};
 use crate::figures::Kind;
 use crate::leaders;
 use crate::signals::{ALL, GROUP, ONE};
@@ -175,7 +177,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let identity = options.process.identity;
     let embedder = Box::new(OsOf(Arc::clone(&os)));
     let node = HostNode::start_with(&options.process.base, identity, config, embedder)?;
-    let over = over(|| ());
+    let stop = stop_at_input_end(|| ());
     let mut member = Member::new(&node, options)?;
     member.timed(Kind::Join, |node, wait| node.join(wait))?;
     let started = Instant::now();
@@ -183,7 +185,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let life = options.life.map(Duration::from_millis);
     let is_orphan =
         || options.succession == Succession::None && os.leader_left.load(Ordering::Relaxed);
-    let lives = || !over.load(Ordering::Relaxed) && !is_orphan();
+    let lives = || !stop.load(Ordering::Relaxed) && !is_orphan();
     let start = member.own_changes()?;
     while lives() && life.is_none_or(|life| started.elapsed() < life) {
         member.step()?;
@@ -208,7 +210,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     };
     let mut report = member.leave()?;
     let begin = Instant::now();
-    end(
+    exit_family(
         &node,
         exit,
         Wait::at_most(Duration::from_millis(options.limit)),

@@ -60,7 +60,7 @@ impl Resources {
     /// Returns the faults when all processes have ended. `kept` is the greatest number of calls of
     /// this process that ever waited at once: the event of each is kept for later calls.
     pub(crate) fn final_faults(&self, kept: usize) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let mut faults = Vec::new();
         let allowed = self.at_first..=self.at_first + kept;
         let is_right = |found: &Result<usize>| found.as_ref().is_ok_and(|now| allowed.contains(now));
         // The node closes the streams of a process some time after its end, so the check is repeated.
@@ -71,18 +71,18 @@ impl Resources {
             found = descriptors();
         }
         if !is_right(&found) {
-            wrong.push(format!(
+            faults.push(format!(
                 "{found:?} descriptors are open, and there were {} at first",
                 self.at_first
             ));
         }
         if self.late > self.early + GROWTH {
-            wrong.push(format!(
+            faults.push(format!(
                 "the memory has grown from {} to {} bytes",
                 self.early, self.late
             ));
         }
-        wrong
+        faults
     }
 }
 

@@ -16,7 +16,7 @@ use libos_ipc::{
 };
 
 use crate::Options;
-use crate::common::{Latency, end, left, pid_of};
+use crate::common::{Latency, exit_family, leader_faults, pid_of};
 use crate::figures::{Kind, Report};
 use crate::leaders::{self, CANDIDATES, Deaths, LeaderEnd, PureLeader};
 use crate::member::{self, Succession, answer};
@@ -73,7 +73,7 @@ pub(crate) struct Totals {
     pub(crate) outages: Latency,
 }
 
-pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
+pub(crate) fn run(options: &Options, faults: &mut Vec<String>) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let (base, file) = (directory.path().join("f"), directory.path().join("file"));
     Guarded::create(&file)?;
@@ -98,7 +98,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     }
     let view = View::new(options);
     let resources = Resources::new(options.seconds())?;
-    let over = AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     let alls = AtomicU64::new(0);
     let mut run = Run {
         options,
@@ -117,15 +117,15 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         alls: &alls,
         deaths,
         last: None,
-        wrong: Vec::new(),
+        faults: Vec::new(),
     };
     let outcome = thread::scope(|scope| {
-        let signals = scope.spawn(|| signal(&leader, &register, wait, &over, &alls));
+        let signals = scope.spawn(|| signal(&leader, &register, wait, &stop, &alls));
         let asks = options
             .kill_leader
-            .then(|| scope.spawn(|| leaders::ask(&leader, &over, wait)));
+            .then(|| scope.spawn(|| leaders::ask(&leader, &stop, wait)));
         let outcome = run.work();
-        over.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         let signals = signals.join().map_err(|_| anyhow::anyhow!("a panic"))?;
         if let Some(asks) = asks {
             let outages = asks.join().map_err(|_| anyhow::anyhow!("a panic"))?;
@@ -135,36 +135,36 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     });
     run.places.clear();
     run.view.finish(&run.totals, &leader.statistics());
-    wrong.append(&mut run.wrong);
+    faults.append(&mut run.faults);
     outcome?;
     for value in &values {
         if !value.read(wait)?.check_invariants() {
-            wrong.push("a shared value is torn".to_owned());
+            faults.push("a shared value is torn".to_owned());
         }
     }
     drop(values);
     let open = register.open();
     if !open.is_empty() {
-        wrong.push(format!(
+        faults.push(format!(
             "the ends of these processes were not reported to their parent: {open:?}"
         ));
     }
     match leader.wait_child(ChildSelector::Any, Wait::at_most(Duration::ZERO)) {
         Err(Error::NoChild) if run.last.is_none() => {}
         Err(Error::TimedOut) if run.last.is_some() => {}
-        other => wrong.push(format!("there is another child: {other:?}")),
+        other => faults.push(format!("there is another child: {other:?}")),
     }
-    wrong.extend(run.final_faults());
+    faults.extend(run.final_faults());
     if let Some(last) = run.last.take() {
-        end(&leader, Exit::default(), wait)?;
-        wrong.extend(last.end()?);
+        exit_family(&leader, Exit::default(), wait)?;
+        faults.extend(last.end()?);
         return Ok(());
     }
     leader.leave(wait)?;
     leader.release_idle_ranges(wait)?;
     // A process may be killed before it is identified, or can be answered.
     let killed = run.totals.killed;
-    wrong.extend(left(&leader, |reason, count| {
+    faults.extend(leader_faults(&leader, |reason, count| {
         matches!(reason, Refusal::NoVmid | Refusal::Unreachable) && count <= killed
     }));
     Ok(())
@@ -212,7 +212,7 @@ struct Run<'a> {
     deaths: Option<Deaths>,
     /// The process that leads at the end, if this one does not.
     last: Option<PureLeader>,
-    wrong: Vec<String>,
+    faults: Vec<String>,
 }
 
 impl Run<'_> {
@@ -328,7 +328,7 @@ impl Run<'_> {
                         known.reports
                     });
                     if reports != Some(1) {
-                        self.wrong.push(format!(
+                        self.faults.push(format!(
                             "an end was reported twice, or is of no process: {exit:?}"
                         ));
                     }
@@ -368,7 +368,7 @@ impl Run<'_> {
             Ok(exit) => {
                 let latency = self.totals.report.latencies.of_mut(Kind::Wait);
                 latency.add(since.elapsed().as_nanos());
-                self.wrong.extend(gone.fault(*status, &exit));
+                self.faults.extend(gone.fault(*status, &exit));
             }
             Err(Error::TimedOut) if since.elapsed() < ABANDON_AFTER => return Ok(false),
             // The process was never in the table: only its parent knows that it is dead.
@@ -398,7 +398,7 @@ impl Run<'_> {
         // A process that was killed has not sent its last counts.
         let is_whole = counts.last == 1;
         if gone.plan == Plan::End && !is_whole {
-            self.wrong.push(format!("{pid} ended without its account"));
+            self.faults.push(format!("{pid} ended without its account"));
         }
         if is_whole {
             let alls = self.alls.load(Ordering::Relaxed);
@@ -410,7 +410,7 @@ impl Run<'_> {
                 ("signals to all", counts.to_all <= alls + 1),
             ] {
                 if !is_right {
-                    self.wrong.push(format!(
+                    self.faults.push(format!(
                         "{pid}: {what} don't balance: {counts:?}, {known:?}"
                     ));
                 }
@@ -430,22 +430,22 @@ impl Run<'_> {
         let waiters = self.leader.statistics().pools.waiters;
         // Streams from and to the last leader, and its pipes.
         let more = if self.last.is_some() { 8 } else { 0 };
-        let mut wrong = self.resources.final_faults(waiters.peak + more);
+        let mut faults = self.resources.final_faults(waiters.peak + more);
         let limit = self.options.limit();
         for (kind, name) in Kind::ALL {
             let latency = self.totals.report.latencies.of(kind);
             let slowest = latency.slowest();
             if slowest > limit {
-                wrong.push(format!("{name}: {slowest:.1?} is more than {limit:.1?}"));
+                faults.push(format!("{name}: {slowest:.1?} is more than {limit:.1?}"));
             }
             if latency.requests() == 0 {
-                wrong.push(format!("{name}: nobody ever did that"));
+                faults.push(format!("{name}: nobody ever did that"));
             }
         }
         if self.totals.started != self.totals.ended {
             let Totals { started, ended, .. } = self.totals;
-            wrong.push(format!("{started} were started, and {ended} have ended"));
+            faults.push(format!("{started} were started, and {ended} have ended"));
         }
-        wrong
+        faults
     }
 }

@@ -17,16 +17,16 @@ pub(crate) const ALL: i32 = 18;
 /// The signals of processes to each other, and to the leader.
 pub(crate) const HELLO: i32 = 17;
 
-/// Signals processes, one by one, by their group, and all of them, until the run is over.
+/// Signals processes, one by one, by their group, and all of them, until `stop` is set.
 pub(crate) fn signal(
     leader: &HostNode,
     register: &Register,
     wait: Wait<'_>,
-    over: &AtomicBool,
+    stop: &AtomicBool,
     alls: &AtomicU64,
 ) -> Result<()> {
     let mut round = 0_u32;
-    while !over.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) {
         round = round.wrapping_add(1);
         thread::sleep(Duration::from_millis(5));
         if round.is_multiple_of(200) {

@@ -106,7 +106,7 @@ impl View {
                 "{} leaders were killed, {} left; without an answer half of the times for {:.1?} or less, at most for {:.1?}",
                 totals.killed_leaders,
                 totals.left_leaders,
-                totals.outages.duration(50),
+                totals.outages.percentile(50),
                 totals.outages.slowest(),
             ));
         }
@@ -126,7 +126,7 @@ fn calls_table(totals: &Totals, before: &[u64; Kind::ALL.len()], time: Duration)
     for ((kind, name), before) in Kind::ALL.into_iter().zip(before) {
         let latency = totals.report.latencies.of(kind);
         let calls = latency.requests();
-        let took = |percent| format!("{:.0} µs", latency.microseconds(percent));
+        let took = |percent| format!("{:.0} µs", latency.percentile_us(percent));
         table.add_row([
             name.to_owned(),
             HumanCount(calls).to_string(),

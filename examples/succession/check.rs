@@ -11,20 +11,20 @@ use crate::record::Event;
 /// Checks all that the processes have reported, prints how much that was, and returns the faults. A run that
 /// was not completed is only checked for what must never happen.
 pub(crate) fn check(processes: &[Process], is_complete: bool) -> Vec<String> {
-    let mut wrong = exclusive_use(processes);
-    let (changes, faults) = value(processes, is_complete);
-    wrong.extend(faults);
-    let (signals, faults) = signals(processes, is_complete);
-    wrong.extend(faults);
-    let (ends, faults) = ends(processes, is_complete);
-    wrong.extend(faults);
+    let mut faults = exclusive_use(processes);
+    let (changes, value_faults) = value(processes, is_complete);
+    faults.extend(value_faults);
+    let (signals, signal_faults) = signals(processes, is_complete);
+    faults.extend(signal_faults);
+    let (ends, end_faults) = ends(processes, is_complete);
+    faults.extend(end_faults);
     println!(
         "{} changes of the value, {} signals, {} ends of children",
         HumanCount(changes),
         HumanCount(signals),
         HumanCount(ends)
     );
-    wrong
+    faults
 }
 
 fn number(count: usize) -> HumanCount {
@@ -64,7 +64,7 @@ fn exclusive_use(processes: &[Process]) -> Vec<String> {
 
 /// Checks that the value has every change once. Returns the number of changes.
 fn value(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
-    let mut wrong = Vec::new();
+    let mut faults = Vec::new();
     let values: Vec<&Vec<u64>> = processes
         .iter()
         .flat_map(|process| &process.entries)
@@ -74,10 +74,10 @@ fn value(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
         })
         .collect();
     let Some(last) = values.last().filter(|_| is_complete) else {
-        return (0, wrong);
+        return (0, faults);
     };
     if values.iter().any(|value| value != last) {
-        wrong.push("the processes have read different values at the end".to_owned());
+        faults.push("the processes have read different values at the end".to_owned());
     }
     for process in processes {
         let Some(place) = process.place() else {
@@ -100,13 +100,13 @@ fn value(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
         };
         if !is_right {
             let Process { number, end, .. } = process;
-            wrong.push(format!(
+            faults.push(format!(
                 "process {number} has changed the value {count} times, and others had {given} of them, \
                  but the value has {found} ({end:?})"
             ));
         }
     }
-    (last.iter().sum(), wrong)
+    (last.iter().sum(), faults)
 }
 
 /// Checks that every signal that was accepted was delivered, once. Returns their number.
@@ -121,7 +121,7 @@ fn signals(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
     }
     // By sender, receiver, and whether they were for all.
     let mut sent: BTreeMap<(u64, u64, bool), Sent> = BTreeMap::new();
-    let mut wrong = Vec::new();
+    let mut faults = Vec::new();
     let members: Vec<(u64, &Process, u64)> = processes
         .iter()
         .filter_map(|process| {
@@ -170,17 +170,17 @@ fn signals(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
         let least = if lives { sent.accepted } else { 0 };
         if !(least..=sent.tried).contains(&sent.came) {
             let whom = if *to_all { "all" } else { "it alone" };
-            wrong.push(format!(
+            faults.push(format!(
                 "signals of process {from} to {whom}, {to}: {sent:?}"
             ));
         }
     }
-    (count, wrong)
+    (count, faults)
 }
 
 /// Checks that every end was reported to the parent once, and reaped once, as it was. Returns their number.
 fn ends(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
-    let mut wrong = Vec::new();
+    let mut faults = Vec::new();
     let mut count = 0;
     for process in processes {
         let Some(pid) = process.pid() else { continue };
@@ -222,7 +222,7 @@ fn ends(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
             let Process {
                 number, end, kind, ..
             } = process;
-            wrong.push(format!(
+            faults.push(format!(
                 "process {number} with the pid {pid} ({kind:?}) ended with {end:?}; its parent had {notices} notices, and \
                  reaped it {} times: {reaped:?}",
                 reaped.len()
@@ -244,16 +244,16 @@ fn ends(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
                 _ => false,
             };
             if !is_right {
-                wrong.push(format!(
+                faults.push(format!(
                     "process {number} ({kind:?}) should end with {end:?}, and ended with {status:?}"
                 ));
             }
             if process.place().is_some()
                 && !process.has(|event| matches!(event, Event::Joined { .. }))
             {
-                wrong.push(format!("process {number} never joined"));
+                faults.push(format!("process {number} never joined"));
             }
         }
     }
-    (count, wrong)
+    (count, faults)
 }

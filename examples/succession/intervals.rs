@@ -24,13 +24,13 @@ struct Interval {
 pub(crate) struct Intervals {
     of: BTreeMap<Resource, Vec<Interval>>,
     open: BTreeMap<(Resource, usize), u64>,
-    wrong: Vec<String>,
+    faults: Vec<String>,
 }
 
 impl Intervals {
     pub(crate) fn begin(&mut self, resource: Resource, process: usize, time: u64) {
         if self.open.insert((resource, process), time).is_some() {
-            self.wrong
+            self.faults
                 .push(format!("process {process} got {resource:?} twice"));
         }
     }
@@ -38,7 +38,7 @@ impl Intervals {
     pub(crate) fn end(&mut self, resource: Resource, process: usize, time: u64) {
         match self.open.remove(&(resource, process)) {
             Some(begin) => self.push(resource, begin, time, process),
-            None => self.wrong.push(format!(
+            None => self.faults.push(format!(
                 "process {process} gave {resource:?} back, which it did not have"
             )),
         }
@@ -88,13 +88,13 @@ impl Intervals {
             for pair in intervals.windows(2) {
                 let [first, second] = pair else { continue };
                 if first.end > second.begin {
-                    self.wrong.push(format!(
+                    self.faults.push(format!(
                         "{resource:?} was in two hands: process {} had it at {}, and until {}; process {} at {}",
                         first.process, first.begin, first.end, second.process, second.begin
                     ));
                 }
             }
         }
-        self.wrong
+        self.faults
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use common::{follow, lead};
+use common::{exit_code, run_checked};
 
 /// Kill the leader of a family again and again, and check that nothing is lost.
 #[derive(Parser)]
@@ -101,10 +101,10 @@ enum Role {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.role {
-        Some(Role::Member(options)) => follow("succession: a process", member::run(&options)),
+        Some(Role::Member(options)) => exit_code("succession: a process", member::run(&options)),
         Some(Role::Brief(options)) => {
-            follow("succession: a brief process", member::brief(&options))
+            exit_code("succession: a brief process", member::brief(&options))
         }
-        None => lead("succession", |wrong| run::run(&cli.options, wrong)),
+        None => run_checked("succession", |faults| run::run(&cli.options, faults)),
     }
 }

@@ -14,7 +14,7 @@ use libos_ipc::{
     Signal, SignalReply, Target, Wait,
 };
 
-use crate::common::{ProcessOptions, heir_of, left, may_lead};
+use crate::common::{ProcessOptions, heir_of, leader_faults, may_lead};
 use crate::record::{Event, now, report};
 use crate::work::{ALL, Counters, Files, Work, changes, counters};
 
@@ -97,7 +97,7 @@ pub(crate) fn brief(options: &Options) -> Result<u8> {
     let node = start(options)?;
     let id = node.take_id(WAIT).context("taking an ID")?.into();
     report(Event::Took { id });
-    end(&node, options.code, false)
+    exit_family(&node, options.code, false)
 }
 
 pub(crate) fn run(options: &Options) -> Result<u8> {
@@ -105,19 +105,19 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let files = Files::open(&options.files)?;
     let node = start(options)?;
     let value = counters(&node)?;
-    let (over, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (stop, ended) = (AtomicBool::new(false), AtomicBool::new(false));
     scope(|scope| {
         let mut threads = vec![
-            scope.spawn(|| checked("asking", || ask(&node, &over))),
+            scope.spawn(|| checked("asking", || ask(&node, &stop))),
             scope.spawn(|| {
                 checked("working", || {
-                    Work::new(&node, options.place, &files, &value)?.run(&over)
+                    Work::new(&node, options.place, &files, &value)?.run(&stop)
                 });
             }),
         ];
         let reaper = scope.spawn(|| checked("waiting for children", || reap(&node, &ended)));
-        let outcome = obey(&value, &node, &over, &mut threads);
-        over.store(true, Ordering::Relaxed);
+        let outcome = obey(&value, &node, &stop, &mut threads);
+        stop.store(true, Ordering::Relaxed);
         ended.store(true, Ordering::Relaxed);
         join(&mut threads)?;
         join(&mut vec![reaper])?;
@@ -143,14 +143,14 @@ fn join(threads: &mut Vec<ScopedJoinHandle<'_, ()>>) -> Result<()> {
 fn obey(
     value: &Counters<'_>,
     node: &HostNode,
-    over: &AtomicBool,
+    stop: &AtomicBool,
     threads: &mut Vec<ScopedJoinHandle<'_, ()>>,
 ) -> Result<u8> {
     for line in stdin().lines() {
         let line = line?;
         let (command, argument) = line.split_once(' ').unwrap_or((&line, ""));
         if command != "child" {
-            over.store(true, Ordering::Relaxed);
+            stop.store(true, Ordering::Relaxed);
             join(threads)?;
         }
         match command {
@@ -181,7 +181,7 @@ fn end(node: &HostNode, code: u8, is_last: bool) -> Result<u8> {
     let took = begin.elapsed();
     if is_last {
         node.release_idle_ranges(WAIT)?;
-        for what in left(node, |_, _| true) {
+        for what in leader_faults(node, |_, _| true) {
             report(Event::Fault(what));
         }
     }
@@ -193,7 +193,7 @@ fn end(node: &HostNode, code: u8, is_last: bool) -> Result<u8> {
 }
 
 /// Asks the leader all the time, and reports who leads, and how long there was no answer when that changes.
-fn ask(node: &HostNode, over: &AtomicBool) -> Result<()> {
+fn ask(node: &HostNode, stop: &AtomicBool) -> Result<()> {
     let pid = node.pid().context("it has joined")?.get();
     let us = node.identity().vmid;
     let mut leader = node.leader();
@@ -203,7 +203,7 @@ fn ask(node: &HostNode, over: &AtomicBool) -> Result<()> {
     let mut heir = 0;
     let mut last = now();
     let mut change = None;
-    while !over.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) {
         let owner = node
             .owner_of(pid, WAIT)
             .context("asking for the owner of its pid")?;
@@ -247,8 +247,8 @@ fn ask(node: &HostNode, over: &AtomicBool) -> Result<()> {
 }
 
 /// Waits for children, and reports their ends.
-fn reap(node: &HostNode, over: &AtomicBool) -> Result<()> {
-    while !over.load(Ordering::Relaxed) {
+fn reap(node: &HostNode, stop: &AtomicBool) -> Result<()> {
+    while !stop.load(Ordering::Relaxed) {
         match node.wait_child(ChildSelector::Any, Wait::at_most(Duration::from_millis(50))) {
             Ok(ChildExit {
                 pid, code, signal, ..

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// The pause between two brief processes.
 const BRIEF_EVERY: Duration = Duration::from_millis(40);
 
-pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
+pub(crate) fn run(options: &Options, faults: &mut Vec<String>) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let files = directory.path().join("files");
     std::fs::create_dir(&files)?;
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     if outcome.is_err() {
         run.show_state();
     }
-    wrong.extend(check(&run.processes, outcome.is_ok()));
+    faults.extend(check(&run.processes, outcome.is_ok()));
     run.summary();
     outcome
 }

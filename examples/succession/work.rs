@@ -126,9 +126,9 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// Works until `over` is set, and then gives its IDs back.
-    pub(crate) fn run(mut self, over: &AtomicBool) -> Result<()> {
-        while !over.load(Ordering::Relaxed) {
+    /// Works until `stop` is set, and then gives its IDs back.
+    pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<()> {
+        while !stop.load(Ordering::Relaxed) {
             self.step()?;
             sleep(Duration::from_micros(fastrand::u64(..2000)));
         }

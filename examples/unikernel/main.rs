@@ -113,14 +113,14 @@ fn main() -> ExitCode {
             }
         };
     }
-    let mut wrong = Vec::new();
-    if let Err(error) = run::run(&cli.options, &mut wrong) {
-        wrong.push(format!("{error:#}"));
+    let mut faults = Vec::new();
+    if let Err(error) = run::run(&cli.options, &mut faults) {
+        faults.push(format!("{error:#}"));
     }
-    for what in &wrong {
+    for what in &faults {
         println!("unikernel: FAILED: {what}");
     }
-    if wrong.is_empty() {
+    if faults.is_empty() {
         println!("unikernel: ok");
         ExitCode::SUCCESS
     } else {

@@ -31,7 +31,7 @@ const FAULT: i32 = 255;
 
 type SharedBoard<'n> = Shared<'n, 'static, Host, Board>;
 
-pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
+pub(crate) fn run(options: &Options, faults: &mut Vec<String>) -> Result<()> {
     machine::check(&options.qemu)?;
     let log = RunLog::new();
     log.print("leader", "building the guest");
@@ -71,12 +71,12 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         }
     }
     let starts = [&machines[0].1, &machines[1].1].map(|machine| machine.started);
-    check_ends(&leader, options, member, machines, &log, wrong)?;
+    check_ends(&leader, options, member, machines, &log, faults)?;
     let parties = PARTIES - usize::from(options.fault.is_some());
     let sum = INCREMENTS * parties as u64;
     let counter = board.read(WAIT)?.counter;
     if counter != sum {
-        wrong.push(format!("the board says {counter}, and not {sum}"));
+        faults.push(format!("the board says {counter}, and not {sum}"));
     }
     drop(board);
     leader.leave(WAIT)?;
@@ -89,11 +89,11 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         pools.served_handles,
     ];
     if !leader.check_invariants() || left.iter().any(|fill| fill.now > 0) {
-        wrong.push(format!(
+        faults.push(format!(
             "something is left in the leader's tables: {left:?}"
         ));
     }
-    figures(&image, &log, starts, wrong)
+    figures(&image, &log, starts, faults)
 }
 
 /// The member on the host.
@@ -209,7 +209,7 @@ fn check_ends(
     mut member: Member,
     machines: Vec<(Pid, Machine)>,
     log: &RunLog,
-    wrong: &mut Vec<String>,
+    faults: &mut Vec<String>,
 ) -> Result<()> {
     for _ in 0..PARTIES {
         let exit = leader
@@ -232,13 +232,13 @@ fn check_ends(
             guest => (exit_code(guest), 0),
         };
         if (code, signal) != expected {
-            wrong.push(format!("process {pid} {how}, and not as {expected:?}"));
+            faults.push(format!("process {pid} {how}, and not as {expected:?}"));
         }
     }
     let status = member.process.wait()?;
     let _ = member.listener.join();
     if !status.success() {
-        wrong.push(format!("process {} ended with {status}", member.pid));
+        faults.push(format!("process {} ended with {status}", member.pid));
     }
     for (party, (_, mut machine)) in GUESTS.into_iter().zip(machines) {
         let (status, end) = machine.wait()?;
@@ -249,10 +249,10 @@ fn check_ends(
             Some(_) => Some(FAULT),
         };
         if status.code() != expected {
-            wrong.push(format!("QEMU of {name} ended with {status}"));
+            faults.push(format!("QEMU of {name} ended with {status}"));
         }
         if end != ProxyEnd::Closed {
-            wrong.push(format!("{name}: {end}"));
+            faults.push(format!("{name}: {end}"));
         }
     }
     Ok(())
@@ -263,7 +263,7 @@ fn figures(
     image: &Path,
     log: &RunLog,
     starts: [Duration; 2],
-    wrong: &mut Vec<String>,
+    faults: &mut Vec<String>,
 ) -> Result<()> {
     let figure = |who: &str, name: &str| {
         let figure = log.figure(who, name);
@@ -298,7 +298,7 @@ fn figures(
         kibibytes(MEMORY_LIMIT)
     );
     if image > IMAGE_LIMIT || memory > MEMORY_LIMIT {
-        wrong.push("the guest takes more than its limits".to_owned());
+        faults.push("the guest takes more than its limits".to_owned());
     }
     Ok(())
 }
