@@ -20,11 +20,11 @@ pub(crate) enum Command {
     Accept(Id),
     /// That member is dead: transfer no more IDs to it.
     Gone(Vmid),
-    /// Stop working. The member's answer is its last transfer report.
+    /// Stop working. After its answer, `Stopped`, the member transfers no more IDs.
     Stop,
     /// All members have stopped, and the receiver knows of all IDs that were transferred to it:
     /// release all.
-    Empty,
+    ReleaseAll,
     /// Leave the family.
     Leave,
 }
@@ -39,13 +39,13 @@ pub(crate) enum MemberMessage {
     /// A snapshot of its node.
     Snapshot(Box<Snapshot>),
     /// The member has transferred an ID to another member, and the leader has confirmed that.
-    Gave { id: Id, to: Vmid },
+    Transferred { id: Id, to: Vmid },
     /// The member has allocated as many IDs as it should.
     Done,
     /// The member has stopped working.
     Stopped,
     /// The member has released all IDs, and the leader has received that.
-    Emptied,
+    ReleasedAll,
     /// The member has left.
     Report(Box<Report>),
 }
@@ -57,7 +57,7 @@ impl fmt::Display for Command {
             Command::Accept(id) => write!(f, "accept {id}"),
             Command::Gone(vmid) => write!(f, "gone {vmid}"),
             Command::Stop => f.write_str("stop"),
-            Command::Empty => f.write_str("empty"),
+            Command::ReleaseAll => f.write_str("release-all"),
             Command::Leave => f.write_str("leave"),
         }
     }
@@ -72,7 +72,7 @@ impl FromStr for Command {
             Some("accept") => Command::Accept(number(&mut words)?),
             Some("gone") => Command::Gone(vmid(&mut words)?),
             Some("stop") => Command::Stop,
-            Some("empty") => Command::Empty,
+            Some("release-all") => Command::ReleaseAll,
             Some("leave") => Command::Leave,
             _ => bail!("{line:?} is no command"),
         })
@@ -85,10 +85,10 @@ impl fmt::Display for MemberMessage {
             MemberMessage::Ready => f.write_str("ready"),
             MemberMessage::Progress(counts) => write!(f, "progress {counts}"),
             MemberMessage::Snapshot(snapshot) => write!(f, "snapshot {snapshot}"),
-            MemberMessage::Gave { id, to } => write!(f, "gave {id} {to}"),
+            MemberMessage::Transferred { id, to } => write!(f, "transferred {id} {to}"),
             MemberMessage::Done => f.write_str("done"),
             MemberMessage::Stopped => f.write_str("stopped"),
-            MemberMessage::Emptied => f.write_str("emptied"),
+            MemberMessage::ReleasedAll => f.write_str("released-all"),
             MemberMessage::Report(report) => write!(f, "report {report}"),
         }
     }
@@ -103,15 +103,15 @@ impl FromStr for MemberMessage {
             "ready" => MemberMessage::Ready,
             "progress" => MemberMessage::Progress(rest.parse()?),
             "snapshot" => MemberMessage::Snapshot(Box::new(rest.parse()?)),
-            "gave" => MemberMessage::Gave {
+            "transferred" => MemberMessage::Transferred {
                 id: number(&mut words)?,
                 to: vmid(&mut words)?,
             },
             "done" => MemberMessage::Done,
             "stopped" => MemberMessage::Stopped,
-            "emptied" => MemberMessage::Emptied,
+            "released-all" => MemberMessage::ReleasedAll,
             "report" => MemberMessage::Report(Box::new(rest.parse()?)),
-            _ => bail!("{line:?} is nothing a member says"),
+            _ => bail!("{line:?} is no message of a member"),
         })
     }
 }

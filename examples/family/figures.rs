@@ -1,4 +1,4 @@
-//! The counts of members.
+//! The counts of members, and the figures of their nodes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ figures!(
 );
 
 figures!(
-    /// The figures of a member's node at its end. The last four must be 0.
+    /// The figures of a member's node at its end: the traffic, and the usage of its pools, which must be 0.
     Ending {
         frames_in, frames_out, bytes_in, bytes_out,
         peers, waiters, own_ranges, send_queue,
@@ -23,7 +23,7 @@ figures!(
 
 figures!(
     /// The figures of a working member: requests and frames per second, the latencies of requests
-    /// in nanoseconds, waiting calls, bytes that wait to be sent.
+    /// in nanoseconds, the number of waiting calls, and that of bytes that wait to be sent.
     Rates { requests, p50, p99, frames_in, frames_out, waiters, queued, }
 );
 

@@ -13,25 +13,25 @@ use crate::processes::{Member, Processes};
 /// member transferred just before its death, so that the new owner does not know of it.
 pub(crate) fn table(leader: &FamilyNode, processes: &Processes) -> Result<Vec<String>> {
     let mut faults = Vec::new();
-    let mut unreported = 0;
+    let mut unknown_to_owner = 0;
     for member in processes.members.iter().filter(|member| member.is_killed()) {
         let last = id_log::read(&member.log)?.pop();
-        let last_gift = processes
+        let last_transfer = processes
             .transferred
             .iter()
-            .rfind(|gift| gift.from == member.vmid);
+            .rfind(|transfer| transfer.from == member.vmid);
         if let Some(last) = last
-            && last.event == Event::Given
-            && last_gift.is_none_or(|gift| gift.id != last.id)
+            && last.event == Event::Transferred
+            && last_transfer.is_none_or(|transfer| transfer.id != last.id)
             && leader.owner_of(last.id, WAIT)?.is_some()
         {
-            unreported += 1;
+            unknown_to_owner += 1;
         }
     }
-    let left = leader.statistics().pools.ranges.now;
-    if left != unreported {
+    let remaining = leader.statistics().pools.ranges.now;
+    if remaining != unknown_to_owner {
         faults.push(format!(
-            "{left} ID ranges are left, though all members gave back everything"
+            "{remaining} ID ranges are left, though all members gave back everything"
         ));
         faults.extend(owners(leader)?);
     }
@@ -43,6 +43,7 @@ pub(crate) fn table(leader: &FamilyNode, processes: &Processes) -> Result<Vec<St
 
 /// Lists the IDs that have an owner, and their owners.
 fn owners(leader: &FamilyNode) -> Result<Vec<String>> {
+    // The owner, the first and the last ID of each range.
     let mut found: Vec<(Vmid, u32, u32)> = Vec::new();
     for id in 1..=ID_MAX {
         let Some(owner) = leader.owner_of(id, WAIT)? else {
@@ -57,7 +58,7 @@ fn owners(leader: &FamilyNode) -> Result<Vec<String>> {
     Ok(found.into_iter().map(text).collect())
 }
 
-/// Checks that each member but the killed one ended well.
+/// Checks that each member but the killed one left the family in order.
 pub(crate) fn members(processes: &Processes) -> Vec<String> {
     processes.members.iter().flat_map(member).collect()
 }
@@ -97,9 +98,9 @@ fn member(member: &Member) -> Vec<String> {
 
 /// Returns the number of holds of IDs, and their faults.
 pub(crate) fn holds(processes: &Processes) -> Result<(usize, Vec<String>)> {
-    let mut all = Holds::default();
+    let mut holds = Holds::default();
     for member in &processes.members {
-        all.add(member.vmid, &id_log::read(&member.log)?, member.killed);
+        holds.add(member.vmid, &id_log::read(&member.log)?, member.killed_at);
     }
-    Ok((all.len(), all.check()))
+    Ok((holds.len(), holds.check()))
 }

@@ -18,7 +18,7 @@ pub(crate) fn now() -> u64 {
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
-/// An event of an ID at a member.
+/// An event of an ID at a member. The values are the codes in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The ID was allocated.
@@ -28,8 +28,8 @@ pub(crate) enum Event {
     /// The ID is about to be released.
     Released = 3,
     /// The ID is about to be transferred to another member.
-    Given = 4,
-    /// The leader has refused the transfer: the member still holds it.
+    Transferred = 4,
+    /// The leader has refused the transfer: the member still holds the ID.
     Kept = 5,
 }
 
@@ -38,24 +38,27 @@ impl Event {
         Event::Taken,
         Event::Accepted,
         Event::Released,
-        Event::Given,
+        Event::Transferred,
         Event::Kept,
     ];
 
-    fn begins(self) -> bool {
+    /// Returns true if the member holds the ID from this event on.
+    fn begins_hold(self) -> bool {
         matches!(self, Event::Taken | Event::Accepted | Event::Kept)
     }
 }
 
-/// One entry of a log: 16 bytes, little-endian: the time, the ID, the event.
+/// One entry of a log. It takes 16 bytes, little-endian: the time, the ID, the event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
+    /// In nanoseconds, as [`now`] returns it.
     time: u64,
     pub(crate) id: Id,
     pub(crate) event: Event,
 }
 
-const RECORD: usize = 16;
+/// The length of a record in bytes.
+const RECORD_LENGTH: usize = 16;
 
 /// A member's log. Each record is one write: a process that is killed loses none it has written.
 pub(crate) struct Log(File);
@@ -71,15 +74,15 @@ impl Log {
     }
 }
 
-/// Returns some bytes of a record.
-fn field<const LENGTH: usize>(record: &[u8; RECORD], at: usize) -> [u8; LENGTH] {
-    std::array::from_fn(|index| record[at + index])
+/// Returns the bytes of a record from `offset` on.
+fn field<const LENGTH: usize>(record: &[u8; RECORD_LENGTH], offset: usize) -> [u8; LENGTH] {
+    std::array::from_fn(|index| record[offset + index])
 }
 
 /// Reads a member's log.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<Record>> {
     let bytes = fs::read(path)?;
-    let (records, _) = bytes.as_chunks::<RECORD>();
+    let (records, _) = bytes.as_chunks::<RECORD_LENGTH>();
     records
         .iter()
         .map(|record| {
@@ -102,16 +105,17 @@ pub(crate) fn held_at_end(records: &[Record]) -> Vec<Id> {
         last.insert(record.id, record.event);
     }
     last.into_iter()
-        .filter(|(_, event)| event.begins())
+        .filter(|(_, event)| event.begins_hold())
         .map(|(id, _)| id)
         .collect()
 }
 
+/// The time in which a member held an ID, in nanoseconds, as [`now`] returns it.
 struct Hold {
     id: Id,
     from: u64,
     until: u64,
-    who: Vmid,
+    member: Vmid,
 }
 
 /// All holds of all members.
@@ -123,26 +127,27 @@ pub(crate) struct Holds {
 
 impl Holds {
     /// Adds a member's log. Holds that are open at its end lasted until `death`, or until the last
-    /// record: a signal takes some time to arrive.
-    pub(crate) fn add(&mut self, who: Vmid, records: &[Record], death: Option<u64>) {
+    /// record: the member may have written more before the signal arrived.
+    pub(crate) fn add(&mut self, member: Vmid, records: &[Record], death: Option<u64>) {
         let mut open: HashMap<Id, u64> = HashMap::new();
         for record in records {
             let Record { time, id, event } = *record;
-            if event.begins() {
+            if event.begins_hold() {
                 if open.insert(id, time).is_some() {
-                    self.faults
-                        .push(format!("member {who} got ID {id}, which it held already"));
+                    self.faults.push(format!(
+                        "member {member} got ID {id}, which it held already"
+                    ));
                 }
             } else if let Some(from) = open.remove(&id) {
                 self.holds.push(Hold {
                     id,
                     from,
                     until: time,
-                    who,
+                    member,
                 });
             } else {
                 self.faults.push(format!(
-                    "member {who} let go of ID {id}, which it did not hold"
+                    "member {member} released ID {id}, which it did not hold"
                 ));
             }
         }
@@ -154,12 +159,14 @@ impl Holds {
                     id,
                     from,
                     until,
-                    who,
+                    member,
                 }));
             }
             None if !open.is_empty() => {
-                self.faults
-                    .push(format!("member {who} kept {} IDs to the end", open.len()));
+                self.faults.push(format!(
+                    "member {member} kept {} IDs to the end",
+                    open.len()
+                ));
             }
             None => {}
         }
@@ -169,18 +176,18 @@ impl Holds {
         self.holds.len()
     }
 
-    /// Returns the faults: two members that held one ID at once, above all.
+    /// Returns the faults: those of single members, and each ID that two members held at once.
     pub(crate) fn check(mut self) -> Vec<String> {
         self.holds
             .sort_unstable_by_key(|hold| (hold.id, hold.from, hold.until));
         for pair in self.holds.windows(2) {
-            if let [a, b] = pair
-                && a.id == b.id
-                && b.from < a.until
+            if let [first, second] = pair
+                && first.id == second.id
+                && second.from < first.until
             {
                 self.faults.push(format!(
                     "ID {} was held by member {} from {} to {} ns and by member {} from {} ns",
-                    a.id, a.who, a.from, a.until, b.who, b.from
+                    first.id, first.member, first.from, first.until, second.member, second.from
                 ));
             }
         }

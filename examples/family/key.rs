@@ -7,20 +7,22 @@ use std::path::Path;
 use libos_ipc::Vmid;
 use libos_ipc::host::{Addresses, Host};
 
-pub(crate) use kind::*;
+#[cfg(not(feature = "secure"))]
+pub(crate) use plain::*;
+#[cfg(feature = "secure")]
+pub(crate) use secure::*;
 
 /// Listens at the address of a member. `base` is a path, or an address on a network as [`Addresses`] reads it. The
-/// first process has checked that plain streams there are meant.
+/// first process has checked that the user allows plain streams there.
 fn listen(base: &Path, vmid: Vmid) -> io::Result<Host> {
     let addresses: Addresses = base.to_string_lossy().parse()?;
     Host::listen_at(&addresses, vmid)
 }
 
 #[cfg(feature = "secure")]
-mod kind {
+mod secure {
     use std::io::{self, Read, Write, stdin};
     use std::path::Path;
-
     use std::sync::Arc;
 
     use anyhow::{Context, Result, anyhow};
@@ -36,11 +38,11 @@ mod kind {
     pub(crate) struct Key(Option<FamilyKey>);
 
     impl Key {
-        /// Makes the key of a new family.
-        pub(crate) fn fresh(secure: bool) -> Result<Key> {
+        /// Generates the key of a new family, if its streams are `secure`.
+        pub(crate) fn generate(secure: bool) -> Result<Key> {
             let key = secure.then(|| FamilyKey::generate(host::random));
-            let no_random = |_| anyhow!("the system gives no random numbers");
-            Ok(Key(key.transpose().map_err(no_random)?))
+            let no_random_numbers = |_| anyhow!("the system gives no random numbers");
+            Ok(Key(key.transpose().map_err(no_random_numbers)?))
         }
 
         /// Reads the key that this process's parent sends.
@@ -54,12 +56,12 @@ mod kind {
             Ok(Key(Some(FamilyKey::from_secret_bytes(&mut bytes))))
         }
 
-        pub(crate) fn is_there(&self) -> bool {
+        pub(crate) fn is_set(&self) -> bool {
             self.0.is_some()
         }
 
         /// Sends the key to a child.
-        pub(crate) fn give(&self, to: &mut impl Write) -> io::Result<()> {
+        pub(crate) fn send(&self, to: &mut impl Write) -> io::Result<()> {
             match &self.0 {
                 Some(key) => to.write_all(key.secret_bytes()),
                 None => Ok(()),
@@ -78,7 +80,7 @@ mod kind {
 }
 
 #[cfg(not(feature = "secure"))]
-mod kind {
+mod plain {
     use std::io::{self, Write};
     use std::path::Path;
 
@@ -94,10 +96,10 @@ mod kind {
     #[allow(
         clippy::unnecessary_wraps,
         clippy::unused_self,
-        reason = "as it is with a key"
+        reason = "the signatures are those of `secure::Key`"
     )]
     impl Key {
-        pub(crate) fn fresh(secure: bool) -> Result<Key> {
+        pub(crate) fn generate(secure: bool) -> Result<Key> {
             ensure!(
                 !secure,
                 "built without secure streams: cargo run --features secure --example family -- --secure"
@@ -106,14 +108,14 @@ mod kind {
         }
 
         pub(crate) fn from_parent(secure: bool) -> Result<Key> {
-            Key::fresh(secure)
+            Key::generate(secure)
         }
 
-        pub(crate) fn is_there(&self) -> bool {
+        pub(crate) fn is_set(&self) -> bool {
             false
         }
 
-        pub(crate) fn give(&self, _: &mut impl Write) -> io::Result<()> {
+        pub(crate) fn send(&self, _: &mut impl Write) -> io::Result<()> {
             Ok(())
         }
 

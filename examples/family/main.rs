@@ -3,12 +3,13 @@
 //! `family` leads, starts its members, kills one of them while it works, and prints at the end
 //! whether all checks passed. `family --serve BASE` only leads: members of any kind join it.
 //!
-//! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] has the messages between
-//! them that are not of the family's protocol; [`id_log`] finds out whether an ID ever had two owners;
-//! [`world`] runs the process tree that comes after, [`process`] is one of its processes, and [`os`] its
-//! library OS; [`platform`] is the platform of all of them, which may record; [`key`] hands over the key of
-//! secure streams; [`summary`] prints the result, [`top`] the rates and waits of the members from each
-//! [`snapshot`]; [`final_checks`] are those of the leader at the end; [`serve`] is the leader by itself.
+//! The parts: [`run`] is the leader's side and [`member`] a member's; [`processes`] are the members as the leader's
+//! process sees them; [`control`] has the messages between them that are not of the family's protocol; [`id_log`]
+//! finds out whether an ID ever had two owners; [`process_tree`] runs the process tree that comes after, [`process`]
+//! is one of its processes, [`ledger`] what they report, and [`os`] their library OS; [`platform`] is the platform of
+//! all of them, which may record; [`key`] sends the key of secure streams to children; [`figures`] are the counts of
+//! members, [`summary`] prints them, and [`top`] the rates and waits of the members from each [`snapshot`];
+//! [`final_checks`] are the checks of the leader at the end; [`serve`] is the leader by itself.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -22,13 +23,13 @@ mod member;
 mod os;
 mod platform;
 mod process;
+mod process_tree;
 mod processes;
 mod run;
 mod serve;
 mod snapshot;
 mod summary;
 mod top;
-mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -183,7 +184,7 @@ enum Role {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let (who, result) = match (cli.role, cli.serve.base) {
+    let (process, result) = match (cli.role, cli.serve.base) {
         (Some(Role::Member(options)), _) => (
             format!("family: member {}", options.vmid),
             member::run(&options),
@@ -195,5 +196,5 @@ fn main() -> ExitCode {
         ),
         (None, None) => return run::run(&cli.run),
     };
-    exit_code(&who, result.map(|()| 0))
+    exit_code(&process, result.map(|()| 0))
 }

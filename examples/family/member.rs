@@ -21,8 +21,8 @@ use crate::os::Os;
 use crate::platform::FamilyNode;
 use crate::snapshot::{Watcher, lock};
 
-/// The greatest number of IDs that a member holds before it gets any from others.
-const HELD: usize = 64;
+/// The number of IDs from which on a member takes no more.
+const MAX_HELD: usize = 64;
 
 /// The interval at which a member reports its progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -63,9 +63,9 @@ fn vmid(text: &str) -> Result<Vmid> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    // The key is the first input.
+    // The key comes before the commands.
     let key = Key::from_parent(options.secure)?;
-    let commands = commands();
+    let commands = read_commands();
     let config = Config {
         // Each ID that is transferred to this member is a range of its own.
         capacities: Capacities {
@@ -81,10 +81,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let node = FamilyNode::start(&options.base, identity, config, os, traces, &key)
         .with_context(|| format!("cannot join the family at {}", options.base.display()))?;
     let node = Arc::new(node);
-    let recent = Arc::new(Mutex::new(Latency::default()));
+    let recent_latency = Arc::new(Mutex::new(Latency::default()));
     let watcher = options
         .watched
-        .then(|| Watcher::start(Arc::clone(&node), Arc::clone(&recent)));
+        .then(|| Watcher::start(Arc::clone(&node), Arc::clone(&recent_latency)));
     let mut member = Member {
         node,
         log: Log::create(&options.log).context("cannot log")?,
@@ -92,34 +92,34 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         held: Vec::new(),
         counts: Counts::default(),
         latency: Latency::default(),
-        recent,
+        recent_latency,
         random: fastrand::Rng::with_seed(options.seed),
-        highest: 1,
+        highest_id: 1,
         last_vmid: options.vmid,
     };
     member.owner_of(1)?;
     send(&MemberMessage::Ready)?;
 
-    let (mut working, mut said) = (false, Instant::now());
+    let (mut is_working, mut last_report) = (false, Instant::now());
     loop {
         // Without work the member waits for the next command.
-        let command = if working {
+        let command = if is_working {
             commands.try_recv().ok()
         } else {
             commands.recv().ok()
         };
         match command {
-            Some(Command::Go) => working = true,
+            Some(Command::Go) => is_working = true,
             Some(Command::Accept(id)) => member.accept(id)?,
             Some(Command::Gone(vmid)) => member.others.retain(|other| *other != vmid),
             Some(Command::Stop) => {
-                working = false;
+                is_working = false;
                 member.report_progress()?;
                 send(&MemberMessage::Stopped)?;
             }
-            Some(Command::Empty) => {
-                member.empty()?;
-                send(&MemberMessage::Emptied)?;
+            Some(Command::ReleaseAll) => {
+                member.release_all()?;
+                send(&MemberMessage::ReleasedAll)?;
             }
             Some(Command::Leave) => {
                 if let Some(watcher) = watcher {
@@ -127,14 +127,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 }
                 return member.leave();
             }
-            None if working => {
+            None if is_working => {
                 member.step()?;
                 if options.ids.is_some_and(|ids| member.counts.taken >= ids) {
-                    working = false;
+                    is_working = false;
                     member.report_progress()?;
                     send(&MemberMessage::Done)?;
-                } else if said.elapsed() >= PROGRESS_INTERVAL {
-                    said = Instant::now();
+                } else if last_report.elapsed() >= PROGRESS_INTERVAL {
+                    last_report = Instant::now();
                     member.report_progress()?;
                 }
             }
@@ -143,16 +143,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// Receives commands. When the leader's process ends, this process ends, too.
-fn commands() -> Receiver<Command> {
+/// Reads commands in a thread. When the leader's process ends, this process ends, too.
+fn read_commands() -> Receiver<Command> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in stdin().lock().lines() {
             let Ok(line) = line else { break };
             match line.parse() {
                 Ok(command) => {
-                    let leaving = command == Command::Leave;
-                    if sender.send(command).is_err() || leaving {
+                    let is_last = command == Command::Leave;
+                    if sender.send(command).is_err() || is_last {
                         return;
                     }
                 }
@@ -168,49 +168,57 @@ fn commands() -> Receiver<Command> {
     receiver
 }
 
-fn send(word: &MemberMessage) -> Result<()> {
-    print_line(&mut stdout().lock(), word).context("nobody listens any more")
+/// Sends a message to the leader's process.
+fn send(message: &MemberMessage) -> Result<()> {
+    print_line(&mut stdout().lock(), message).context("the leader's process reads no more")
 }
 
+/// The state of this member.
 struct Member {
     node: Arc<FamilyNode>,
     log: Log,
+    /// The members to which it transfers IDs.
     others: Vec<Vmid>,
     held: Vec<Id>,
     counts: Counts,
+    /// The latencies of all requests.
     latency: Latency,
     /// The latencies of requests since the last snapshot.
-    recent: Arc<Mutex<Latency>>,
+    recent_latency: Arc<Mutex<Latency>>,
     random: fastrand::Rng,
-    /// The highest ID so far.
-    highest: Id,
+    /// The highest ID that the member has got so far.
+    highest_id: Id,
+    /// The last VMID that the member has got from the leader.
     last_vmid: Vmid,
 }
 
 impl Member {
-    fn me(&self) -> Vmid {
+    fn vmid(&self) -> Vmid {
         self.node.identity().vmid
     }
 
     /// Makes a request to the leader, and records its latency.
-    fn ask<T>(&mut self, ask: impl FnOnce(&FamilyNode) -> Result<T, Error>) -> Result<T, Error> {
+    fn timed<T>(
+        &mut self,
+        request: impl FnOnce(&FamilyNode) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let start = Instant::now();
-        let answer = ask(&self.node);
-        let took = start.elapsed().as_nanos();
-        self.latency.add(took);
-        lock(&self.recent).add(took);
+        let answer = request(&self.node);
+        let nanoseconds = start.elapsed().as_nanos();
+        self.latency.add(nanoseconds);
+        lock(&self.recent_latency).add(nanoseconds);
         answer
     }
 
     fn owner_of(&mut self, id: Id) -> Result<Option<Vmid>> {
         self.counts.looked_up += 1;
-        self.ask(|node| node.owner_of(id, WAIT))
+        self.timed(|node| node.owner_of(id, WAIT))
             .with_context(|| format!("looking up ID {id}"))
     }
 
     /// Makes one step of work.
     fn step(&mut self) -> Result<()> {
-        if self.held.len() >= HELD {
+        if self.held.len() >= MAX_HELD {
             return self.release_some();
         }
         match self.random.u32(0..100) {
@@ -228,20 +236,21 @@ impl Member {
             let id = self.node.take_id(WAIT).context("taking an ID")?;
             self.log.write(Event::Taken, id)?;
             self.held.push(id);
-            self.highest = self.highest.max(id);
+            self.highest_id = self.highest_id.max(id);
             self.counts.taken += 1;
         }
         Ok(())
     }
 
-    fn pick(&mut self) -> Option<Id> {
+    /// Removes any held ID from the list of held IDs.
+    fn pop_any(&mut self) -> Option<Id> {
         let count = self.held.len();
         (count > 0).then(|| self.held.swap_remove(self.random.usize(0..count)))
     }
 
     fn release_some(&mut self) -> Result<()> {
         for _ in 0..self.random.u32(1..=16) {
-            let Some(id) = self.pick() else { break };
+            let Some(id) = self.pop_any() else { break };
             self.release(id)?;
         }
         Ok(())
@@ -262,7 +271,7 @@ impl Member {
         };
         let owner = self.owner_of(id)?;
         ensure!(
-            owner == Some(self.me()),
+            owner == Some(self.vmid()),
             "ID {id} is held here, but its owner is said to be {owner:?}"
         );
         Ok(())
@@ -270,7 +279,7 @@ impl Member {
 
     fn look_up_any(&mut self) -> Result<()> {
         // Its owner may release it at any time, so any answer is right.
-        let id = self.random.u32(1..=self.highest);
+        let id = self.random.u32(1..=self.highest_id);
         self.owner_of(id).map(drop)
     }
 
@@ -278,12 +287,14 @@ impl Member {
         let Some(to) = self.random.choice(&self.others).copied() else {
             return Ok(());
         };
-        let Some(id) = self.pick() else { return Ok(()) };
-        self.log.write(Event::Given, id)?;
-        match self.ask(|node| node.transfer_id(id, to, WAIT)) {
+        let Some(id) = self.pop_any() else {
+            return Ok(());
+        };
+        self.log.write(Event::Transferred, id)?;
+        match self.timed(|node| node.transfer_id(id, to, WAIT)) {
             Ok(()) => {
                 self.counts.transferred += 1;
-                send(&MemberMessage::Gave { id, to })
+                send(&MemberMessage::Transferred { id, to })
             }
             // That member has died, and this one has not been notified yet.
             Err(
@@ -297,7 +308,7 @@ impl Member {
                 self.held.push(id);
                 Ok(())
             }
-            Err(error) => Err(error).with_context(|| format!("handing ID {id} to {to}")),
+            Err(error) => Err(error).with_context(|| format!("transferring ID {id} to {to}")),
         }
     }
 
@@ -307,15 +318,15 @@ impl Member {
             .with_context(|| format!("accepting ID {id}"))?;
         self.log.write(Event::Accepted, id)?;
         self.held.push(id);
-        self.highest = self.highest.max(id);
+        self.highest_id = self.highest_id.max(id);
         self.counts.received += 1;
         Ok(())
     }
 
     fn new_vmid(&mut self) -> Result<()> {
-        let vmid = match self.ask(|node| node.new_vmid(WAIT)) {
+        let vmid = match self.timed(|node| node.new_vmid(WAIT)) {
             Ok(vmid) => vmid,
-            // No process uses these: once the member has its part of them, the leader gives it no more.
+            // No process uses these VMIDs. Once the member has its part of them, the leader gives it no more.
             Err(Error::NoIds) if self.counts.new_vmids > 0 => return Ok(()),
             Err(error) => return Err(error).context("getting a VMID"),
         };
@@ -330,13 +341,13 @@ impl Member {
     }
 
     /// Releases all IDs, and waits until the leader has received that.
-    fn empty(&mut self) -> Result<()> {
+    fn release_all(&mut self) -> Result<()> {
         while let Some(id) = self.held.pop() {
             self.release(id)?;
         }
         self.node
             .release_idle_ranges(WAIT)
-            .context("giving back the IDs")?;
+            .context("releasing the idle ID ranges")?;
         // A release has no answer; but a request after it is answered after it.
         self.owner_of(1)?;
         ensure!(

@@ -12,7 +12,7 @@ use libos_ipc::{Config, Embedder, Identity};
 
 use crate::key::{Key, Streams};
 
-/// The platform.
+/// The platform of a process.
 pub(crate) type Platform = TracedPal<Streams>;
 
 /// A member and its recorder.
@@ -34,7 +34,7 @@ impl FamilyNode {
     ) -> Result<FamilyNode> {
         let vmid = identity.vmid;
         let recorder = traces
-            .map(|directory| Recorder::create(&directory.join(format!("{vmid}.{PART}"))))
+            .map(|directory| Recorder::create(&directory.join(format!("{vmid}.{TRACE_EXTENSION}"))))
             .transpose()
             .context("cannot record")?;
         let streams = key.listen(base, vmid)?;
@@ -55,7 +55,7 @@ impl Deref for FamilyNode {
 }
 
 /// The file extension of one process's recording.
-const PART: &str = "pcapng";
+const TRACE_EXTENSION: &str = "pcapng";
 
 /// Merges the recordings in the directory to one, and prints its counts.
 pub(crate) fn merge_traces(directory: &Path, to: &Path) -> Result<()> {

@@ -14,9 +14,9 @@ use crate::key::Key;
 use crate::os::{Event, Os};
 use crate::platform::FamilyNode;
 
-/// The signal to begin to signal others.
+/// The signal after which a process signals others.
 pub(crate) const GO: i32 = 12;
-/// The signal to end.
+/// The signal after which a process ends.
 pub(crate) const TERM: i32 = 15;
 /// The signal that processes send to each other.
 pub(crate) const HELLO: i32 = 10;
@@ -51,7 +51,7 @@ pub(crate) fn start(
 ) -> Result<(Pid, Child)> {
     let child = node.start_child(WAIT).context("preparing a child")?;
     let mut command = command("process", base, &child)?;
-    if key.is_there() {
+    if key.is_set() {
         command.arg("--secure").stdin(Stdio::piped());
     }
     if let Some(traces) = traces {
@@ -69,7 +69,7 @@ pub(crate) fn start(
         }
     };
     if let Some(mut input) = process.stdin.take() {
-        key.give(&mut input).context("giving the key to a child")?;
+        key.send(&mut input).context("giving the key to a child")?;
     }
     Ok((pid_of(&child)?, process))
 }
@@ -94,22 +94,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // This process and its descendants form a group.
         node.set_group(None, None, WAIT)?;
     }
-    send(&format!("up {pid} {parent_pid} {}", std::process::id()));
-    let mut children = Vec::new();
-    if options.below > 0 {
-        for _ in 0..fastrand::u32(1..=2) {
-            let (_, process) = start(
-                &node,
-                &options.process.base,
-                options.traces.as_deref(),
-                &key,
-                options.below - 1,
-                Stdio::inherit(),
-            )?;
-            children.push(process);
-        }
-    }
-    send(&format!("ready {pid} {}", children.len()));
+    send(&format!(
+        "started {pid} {parent_pid} {}",
+        std::process::id()
+    ));
+    let children = start_children(&node, options, &key)?;
+    send(&format!("children {pid} {}", children.len()));
     let mut printer = EventPrinter {
         pid,
         events,
@@ -117,19 +107,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     ensure!(
         printer.until(|_, signal| signal == Some(GO)),
-        "nobody says when to begin"
+        "no signal to begin has arrived"
     );
     signal_others(&node, pid)?;
-    send(&format!("done {pid}"));
+    send(&format!("signalled {pid}"));
     ensure!(
         printer.until(|_, signal| signal == Some(TERM)),
-        "nobody says when to end"
+        "no signal to end has arrived"
     );
     wait_for_all(&node, pid)?;
     // The notices may arrive only now.
-    let all = |printer: &EventPrinter, _| printer.ended == children.len();
+    let have_all_ended = |printer: &EventPrinter, _| printer.ended == children.len();
     ensure!(
-        all(&printer, None) || printer.until(all),
+        have_all_ended(&printer, None) || printer.until(have_all_ended),
         "children are missing"
     );
     for mut process in children {
@@ -143,6 +133,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         signal: 0,
     };
     exit_family(&node, exit, WAIT)
+}
+
+/// Starts one or two children, if there is a generation after this one.
+fn start_children(node: &FamilyNode, options: &Options, key: &Key) -> Result<Vec<Child>> {
+    let Some(below) = options.below.checked_sub(1) else {
+        return Ok(Vec::new());
+    };
+    let mut children = Vec::new();
+    for _ in 0..fastrand::u32(1..=2) {
+        let (base, traces) = (&options.process.base, options.traces.as_deref());
+        let (_, process) = start(node, base, traces, key, below, Stdio::inherit())?;
+        children.push(process);
+    }
+    Ok(children)
 }
 
 /// Receives the events of this process, and prints them.
@@ -162,7 +166,7 @@ impl EventPrinter {
             let signal = match self.events.recv() {
                 Ok(Event::Signal(signal)) => {
                     let sender = signal.sender.map_or(0, Pid::get);
-                    send(&format!("got {sender} {pid} {}", signal.signal));
+                    send(&format!("delivered {sender} {pid} {}", signal.signal));
                     Some(signal.signal)
                 }
                 Ok(Event::Ended(exit)) => {
@@ -180,7 +184,7 @@ impl EventPrinter {
     }
 }
 
-/// Signals other processes of the family.
+/// Signals ten other processes of the family.
 fn signal_others(node: &FamilyNode, pid: Pid) -> Result<()> {
     let mut others = Vec::new();
     let mut last = None;
@@ -203,7 +207,7 @@ fn signal_others(node: &FamilyNode, pid: Pid) -> Result<()> {
 }
 
 /// Waits for all children.
-pub(crate) fn wait_for_all(node: &FamilyNode, pid: Pid) -> Result<()> {
+fn wait_for_all(node: &FamilyNode, pid: Pid) -> Result<()> {
     loop {
         match node.wait_child(ChildSelector::Any, WAIT) {
             Ok(exit) => send(&format!("reaped {pid} {}", exit.pid)),

@@ -13,31 +13,33 @@ use libos_ipc::{Id, Vmid};
 use crate::common::{print_line, read_lines, spawn};
 use crate::control::{Command, MemberMessage};
 use crate::figures::{Counts, Report};
+use crate::id_log;
 use crate::key::Key;
 use crate::snapshot::Snapshot;
 
-/// The progress of a member.
+/// The progress of a member: its last message of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     Started,
     Ready,
     Done,
     Stopped,
-    Emptied,
+    ReleasedAll,
     Reported,
 }
 
 /// One member process.
 pub(crate) struct Member {
     pub(crate) vmid: Vmid,
+    /// The file of its ID log.
     pub(crate) log: PathBuf,
     pub(crate) stage: Stage,
     pub(crate) counts: Counts,
     pub(crate) snapshot: Option<Snapshot>,
     pub(crate) report: Option<Report>,
     pub(crate) exit: Option<ExitStatus>,
-    /// The time at which it was killed, if it was.
-    pub(crate) killed: Option<u64>,
+    /// The time at which it was killed, if it was, as [`id_log::now`] returns it.
+    pub(crate) killed_at: Option<u64>,
     /// Its output has ended.
     pub(crate) output_ended: bool,
     process: Child,
@@ -46,7 +48,7 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn is_killed(&self) -> bool {
-        self.killed.is_some()
+        self.killed_at.is_some()
     }
 
     fn send(&mut self, command: Command) {
@@ -65,8 +67,9 @@ pub(crate) struct TransferredId {
     pub(crate) to: Vmid,
 }
 
-enum Input {
-    MemberMessage(usize, Result<MemberMessage>),
+/// The output of a member, which is named by its index.
+enum Output {
+    Message(usize, Result<MemberMessage>),
     End(usize),
 }
 
@@ -74,8 +77,9 @@ enum Input {
 pub(crate) struct Processes {
     pub(crate) members: Vec<Member>,
     pub(crate) transferred: Vec<TransferredId>,
-    sender: Sender<Input>,
-    inputs: Receiver<Input>,
+    /// The output of the members: the end that its readers use, and that of this process.
+    output_sender: Sender<Output>,
+    outputs: Receiver<Output>,
 }
 
 /// The parameters of a member.
@@ -88,18 +92,18 @@ pub(crate) struct Start<'a> {
     pub(crate) seed: u64,
     pub(crate) ids: Option<u64>,
     pub(crate) traces: Option<&'a Path>,
-    /// Snapshots of its node are requested.
+    /// Whether the member sends snapshots of its node.
     pub(crate) is_watched: bool,
 }
 
 impl Processes {
     pub(crate) fn new() -> Processes {
-        let (sender, inputs) = mpsc::channel();
+        let (output_sender, outputs) = mpsc::channel();
         Processes {
             members: Vec::new(),
             transferred: Vec::new(),
-            sender,
-            inputs,
+            output_sender,
+            outputs,
         }
     }
 
@@ -107,50 +111,52 @@ impl Processes {
     pub(crate) fn start(&mut self, start: Start<'_>) -> Result<()> {
         let program = std::env::current_exe().context("where is this program?")?;
         let others: Vec<String> = start.others.iter().map(Vmid::to_string).collect();
-        let mut process = Process::new(program);
-        process.arg("member").arg("--base").arg(start.base);
-        process.args([
+        let mut command = Process::new(program);
+        command.arg("member").arg("--base").arg(start.base);
+        command.args([
             "--vmid",
             &start.vmid.to_string(),
             "--seed",
             &start.seed.to_string(),
         ]);
-        process.arg("--log").arg(&start.log);
+        command.arg("--log").arg(&start.log);
         if !others.is_empty() {
-            process.args(["--others", &others.join(",")]);
+            command.args(["--others", &others.join(",")]);
         }
         if let Some(ids) = start.ids {
-            process.args(["--ids", &ids.to_string()]);
+            command.args(["--ids", &ids.to_string()]);
         }
         if let Some(traces) = start.traces {
-            process.arg("--traces").arg(traces);
+            command.arg("--traces").arg(traces);
         }
         if start.is_watched {
-            process.arg("--watched");
+            command.arg("--watched");
         }
-        if start.key.is_there() {
-            process.arg("--secure");
+        if start.key.is_set() {
+            command.arg("--secure");
         }
         // The member gets a group of its own: an interrupt from the keyboard is for the leader,
         // which ends all.
-        process
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0);
         let mut process =
-            spawn(&mut process).with_context(|| format!("starting member {}", start.vmid))?;
+            spawn(&mut command).with_context(|| format!("starting member {}", start.vmid))?;
         let output = process.stdout.take().context("a pipe was asked for")?;
         let mut input = process.stdin.take();
         if let Some(input) = &mut input {
             start
                 .key
-                .give(input)
-                .context("giving the key to a member")?;
+                .send(input)
+                .context("sending the key to a member")?;
         }
-        let (index, sender) = (self.members.len(), self.sender.clone());
-        read_lines(output, move |said| {
-            let input = said.map_or(Input::End(index), |word| Input::MemberMessage(index, word));
-            sender.send(input).is_ok()
+        let (index, sender) = (self.members.len(), self.output_sender.clone());
+        read_lines(output, move |line| {
+            let output = line.map_or(Output::End(index), |message| {
+                Output::Message(index, message)
+            });
+            sender.send(output).is_ok()
         });
         self.members.push(Member {
             vmid: start.vmid,
@@ -160,7 +166,7 @@ impl Processes {
             snapshot: None,
             report: None,
             exit: None,
-            killed: None,
+            killed_at: None,
             output_ended: false,
             process,
             input,
@@ -195,7 +201,7 @@ impl Processes {
     /// Kills a member, and notifies the others.
     pub(crate) fn kill(&mut self, victim: Vmid) -> Result<()> {
         let member = self.member_mut(victim).context("no such member")?;
-        member.killed = Some(crate::id_log::now());
+        member.killed_at = Some(id_log::now());
         member.process.kill()?;
         self.send_all(Command::Gone(victim));
         let member = self.member_mut(victim).context("no such member")?;
@@ -204,37 +210,39 @@ impl Processes {
         Ok(())
     }
 
-    /// Receives messages of the members until `enough`, for at most `limit`. `tick` is called from
-    /// time to time in between.
+    /// Receives messages of the members until `is_done` returns true. `tick` is called from time to time in between.
+    ///
+    /// # Errors
+    /// An error that names `what`, if that takes more than `limit`.
     pub(crate) fn listen_until(
         &mut self,
         what: &str,
         limit: Duration,
         mut tick: impl FnMut(&Processes),
-        mut enough: impl FnMut(&Processes) -> bool,
+        mut is_done: impl FnMut(&Processes) -> bool,
     ) -> Result<()> {
         let until = Instant::now() + limit;
         let mut next_tick = Instant::now();
-        while !enough(self) {
+        while !is_done(self) {
             let now = Instant::now();
             if now >= until {
-                let late: Vec<String> = self
+                let stages: Vec<String> = self
                     .members
                     .iter()
                     .map(|member| format!("{} {:?}", member.vmid, member.stage))
                     .collect();
                 bail!(
                     "{what} took more than {limit:?} (members: {})",
-                    late.join(", ")
+                    stages.join(", ")
                 );
             }
             if now >= next_tick {
                 tick(self);
                 next_tick = now + Duration::from_millis(100);
             }
-            match self.inputs.recv_timeout(Duration::from_millis(10)) {
-                Ok(Input::MemberMessage(index, word)) => self.read_line(index, word)?,
-                Ok(Input::End(index)) => self.read_end(index)?,
+            match self.outputs.recv_timeout(Duration::from_millis(10)) {
+                Ok(Output::Message(index, message)) => self.on_message(index, message)?,
+                Ok(Output::End(index)) => self.on_output_end(index)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
@@ -242,22 +250,22 @@ impl Processes {
         Ok(())
     }
 
-    fn read_line(&mut self, index: usize, word: Result<MemberMessage>) -> Result<()> {
+    fn on_message(&mut self, index: usize, message: Result<MemberMessage>) -> Result<()> {
         let member = &mut self.members[index];
         let from = member.vmid;
-        match word.with_context(|| format!("what member {from} said"))? {
+        match message.with_context(|| format!("a message of member {from}"))? {
             MemberMessage::Ready => member.stage = Stage::Ready,
             MemberMessage::Progress(counts) => member.counts = counts,
             MemberMessage::Snapshot(snapshot) => member.snapshot = Some(*snapshot),
             MemberMessage::Done => member.stage = Stage::Done,
             MemberMessage::Stopped => member.stage = Stage::Stopped,
-            MemberMessage::Emptied => member.stage = Stage::Emptied,
+            MemberMessage::ReleasedAll => member.stage = Stage::ReleasedAll,
             MemberMessage::Report(report) => {
                 member.stage = Stage::Reported;
                 member.counts = report.counts;
                 member.report = Some(*report);
             }
-            MemberMessage::Gave { id, to } => {
+            MemberMessage::Transferred { id, to } => {
                 self.transferred.push(TransferredId { id, from, to });
                 if let Some(to) = self.member_mut(to) {
                     to.send(Command::Accept(id));
@@ -267,7 +275,7 @@ impl Processes {
         Ok(())
     }
 
-    fn read_end(&mut self, index: usize) -> Result<()> {
+    fn on_output_end(&mut self, index: usize) -> Result<()> {
         let member = &mut self.members[index];
         member.output_ended = true;
         if !member.is_killed() {

@@ -1,5 +1,4 @@
-//! The leader's side of a run: starts the members, kills one, stops the others, and checks the
-//! remains.
+//! The leader's side of a run: starts the members, kills one, stops the others, and checks what they leave behind.
 
 use std::fs::{File, Permissions, create_dir};
 use std::io::ErrorKind;
@@ -25,8 +24,8 @@ use crate::key::Key;
 use crate::os::{Event, Os};
 use crate::platform::{FamilyNode, merge_traces};
 use crate::processes::{Member, Processes, Stage, Start};
-use crate::summary::{self, ALL, Summary};
-use crate::{RunOptions, Streams, WAIT, final_checks, id_log, world};
+use crate::summary::{self, COMPLETE, Summary};
+use crate::{RunOptions, Streams, WAIT, final_checks, id_log, process_tree};
 
 /// The time limit of a step that all members do at once.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
@@ -38,19 +37,19 @@ const WORK_LIMIT: Duration = Duration::from_secs(600);
 const NOTICE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The context identifier of this machine for the sockets of virtual machines.
-const THIS_MACHINE: u32 = 1;
+const LOCAL_CID: u32 = 1;
 
-/// Where the ports of a family begin: below those that the kernel gives to connections.
-const PORTS: Range<u16> = 10_000..20_000;
+/// The range of the first port of a family: below the ports that the kernel gives to connections.
+const FIRST_PORTS: Range<u16> = 10_000..20_000;
 
-/// The number of the leader's last events that are printed.
-const EVENTS: usize = 40;
+/// The number of the leader's last events that are printed after a failure.
+const PRINTED_EVENTS: usize = 40;
 
 pub(crate) fn run(options: &RunOptions) -> ExitCode {
     if options.streams == Streams::Vsock {
         let any = Addresses::Vsock {
-            cid: THIS_MACHINE,
-            base: PORTS.end.into(),
+            cid: LOCAL_CID,
+            base: FIRST_PORTS.end.into(),
         };
         // Few machines have this transport, so this is no fault.
         if let Err(error) = Host::listen_at(&any, Vmid::LEADER)
@@ -60,10 +59,11 @@ pub(crate) fn run(options: &RunOptions) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    run_checked("family", |faults| family(options, faults))
+    run_checked("family", |faults| run_in_directory(options, faults))
 }
 
-fn family(options: &RunOptions, faults: &mut Vec<String>) -> Result<()> {
+/// Makes a directory for the run, and merges the recordings of all processes at the end.
+fn run_in_directory(options: &RunOptions, faults: &mut Vec<String>) -> Result<()> {
     let directory = tempfile::Builder::new()
         .prefix("family-")
         .permissions(Permissions::from_mode(0o700))
@@ -72,7 +72,7 @@ fn family(options: &RunOptions, faults: &mut Vec<String>) -> Result<()> {
     raise_descriptor_limit().context("raising the limit of descriptors")?;
     let traces = match &options.trace {
         Some(to) => {
-            // The file is made first: else the run would be over before it is known that its recording cannot be kept.
+            // The file is made first, so that a run whose recording cannot be kept does not begin.
             File::create(to).with_context(|| {
                 let to = to.display();
                 format!("cannot write {to}: give --trace a file in a directory that is there")
@@ -83,7 +83,7 @@ fn family(options: &RunOptions, faults: &mut Vec<String>) -> Result<()> {
         }
         None => None,
     };
-    let outcome = live(options, directory.path(), traces.as_deref(), faults);
+    let outcome = run_family(options, directory.path(), traces.as_deref(), faults);
     // The traces are merged even if the run has failed. All recordings have ended.
     if let (Some(traces), Some(to)) = (traces, &options.trace) {
         merge_traces(&traces, to)?;
@@ -91,35 +91,39 @@ fn family(options: &RunOptions, faults: &mut Vec<String>) -> Result<()> {
     outcome
 }
 
-fn live(
+/// Runs the family. After a failure it prints the leader's last events.
+fn run_family(
     options: &RunOptions,
     directory: &Path,
     traces: Option<&Path>,
     faults: &mut Vec<String>,
 ) -> Result<()> {
     let mut run = Run::start(options, directory, traces)?;
-    let outcome = run.all(traces, faults);
+    let outcome = run.run_both_parts(traces, faults);
     if outcome.is_err() || !faults.is_empty() {
         run.summary.finish();
         let events: Vec<_> = run.leader.events().collect();
         println!("what happened last at the leader:");
-        for event in events.iter().skip(events.len().saturating_sub(EVENTS)) {
+        for event in events
+            .iter()
+            .skip(events.len().saturating_sub(PRINTED_EVENTS))
+        {
             println!("{event}");
         }
     }
     outcome
 }
 
-/// Returns where the family listens, as text for the command line of its processes.
-fn base(options: &RunOptions, directory: &Path) -> Result<PathBuf> {
-    let make = |port: u16| match options.streams {
+/// Chooses the addresses of the family, and returns them as text for the command line of its processes.
+fn choose_base(options: &RunOptions, directory: &Path) -> Result<PathBuf> {
+    let addresses_from = |port: u16| match options.streams {
         Streams::Unix => Addresses::Unix(directory.join("f")),
         Streams::Tcp => Addresses::Tcp {
             host: Ipv4Addr::LOCALHOST.into(),
             base: port,
         },
         Streams::Vsock => Addresses::Vsock {
-            cid: THIS_MACHINE,
+            cid: LOCAL_CID,
             base: port.into(),
         },
     };
@@ -128,21 +132,23 @@ fn base(options: &RunOptions, directory: &Path) -> Result<PathBuf> {
         "others can read and change plain streams on a network: add --secure (built with --features secure), or --plain"
     );
     loop {
-        let addresses = make(fastrand::u16(PORTS));
+        let addresses = addresses_from(fastrand::u16(FIRST_PORTS));
         match Host::listen_at(&addresses, Vmid::LEADER) {
             Ok(_) => return Ok(addresses.to_string().into()),
-            // Another program is at that port.
+            // Another program listens at that port.
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
+/// The state of a run.
 struct Run<'a> {
     options: &'a RunOptions,
     /// The members are dropped before the leader.
     processes: Processes,
     leader: FamilyNode,
+    /// Where the family listens.
     base: PathBuf,
     key: Key,
     /// The events of this process.
@@ -150,6 +156,7 @@ struct Run<'a> {
     /// The member that will be killed.
     victim: Vmid,
     summary: Summary,
+    /// Whether SIGINT or SIGTERM has come: then the work ends.
     interrupted: Arc<AtomicBool>,
 }
 
@@ -160,13 +167,13 @@ impl<'a> Run<'a> {
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
         }
-        let base = base(options, directory)?;
+        let base = choose_base(options, directory)?;
         let config = Config {
             capacities: Capacities::LARGE,
             ..Config::DEFAULT
         };
         let (os, events) = Os::new();
-        let key = Key::fresh(options.secure)?;
+        let key = Key::generate(options.secure)?;
         let leader = FamilyNode::start(&base, Identity::LEADER, config, os, traces, &key)?;
 
         let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
@@ -214,13 +221,13 @@ impl<'a> Run<'a> {
     }
 
     /// Runs the work of the members, and then the process tree.
-    fn all(&mut self, traces: Option<&Path>, faults: &mut Vec<String>) -> Result<()> {
+    fn run_both_parts(&mut self, traces: Option<&Path>, faults: &mut Vec<String>) -> Result<()> {
         self.work()?;
         faults.extend(self.stop()?);
-        let (count, overlaps) = final_checks::holds(&self.processes)?;
+        let (count, hold_faults) = final_checks::holds(&self.processes)?;
         self.summary
             .print_line(&format!("{count} holds of IDs compared"));
-        faults.extend(overlaps);
+        faults.extend(hold_faults);
         summary::print_tables(&self.processes, &self.leader.statistics());
         let Run {
             leader,
@@ -231,8 +238,9 @@ impl<'a> Run<'a> {
             options,
             ..
         } = self;
-        let world = world::run(leader, events, base, traces, key, options.members, summary);
-        faults.extend(world.context("the world of processes")?);
+        let tree_faults =
+            process_tree::run(leader, events, base, traces, key, options.members, summary);
+        faults.extend(tree_faults.context("the process tree")?);
         leader.release_idle_ranges(WAIT)?;
         faults.extend(leader_faults(leader, |_, _| false));
         Ok(())
@@ -263,14 +271,14 @@ impl<'a> Run<'a> {
         } else {
             options.seconds + STEP_LIMIT
         };
-        let done = |processes: &Processes| {
+        let progress = |processes: &Processes| {
             if interrupted.load(Ordering::Relaxed) {
-                ALL
+                COMPLETE
             } else {
-                done(options, processes, begin.elapsed())
+                progress(options, processes, begin.elapsed())
             }
         };
-        let has_begun = |processes: &Processes| {
+        let victim_works = |processes: &Processes| {
             processes
                 .member(*victim)
                 .is_some_and(|member| member.counts.taken > 0)
@@ -278,15 +286,15 @@ impl<'a> Run<'a> {
         processes.listen_until(
             "the first half of the work",
             limit,
-            |processes| summary.tick(processes, leader, done(processes)),
-            |processes| done(processes) >= ALL / 2 && has_begun(processes),
+            |processes| summary.tick(processes, leader, progress(processes)),
+            |processes| progress(processes) >= COMPLETE / 2 && victim_works(processes),
         )?;
         kill(processes, leader, *victim, summary)?;
         processes.listen_until(
             "the work",
             limit,
-            |processes| summary.tick(processes, leader, done(processes)),
-            |processes| done(processes) >= ALL,
+            |processes| summary.tick(processes, leader, progress(processes)),
+            |processes| progress(processes) >= COMPLETE,
         )
     }
 
@@ -300,12 +308,12 @@ impl<'a> Run<'a> {
             |_| (),
             |processes| processes.all_at(Stage::Stopped),
         )?;
-        self.processes.send_all(Command::Empty);
+        self.processes.send_all(Command::ReleaseAll);
         self.processes.listen_until(
             "giving back",
             STEP_LIMIT,
             |_| (),
-            |processes| processes.all_at(Stage::Emptied),
+            |processes| processes.all_at(Stage::ReleasedAll),
         )?;
         self.summary.finish();
         self.summary
@@ -322,14 +330,14 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Returns the part of the work that is done, of [`ALL`].
-fn done(options: &RunOptions, processes: &Processes, time: Duration) -> u64 {
+/// Returns the part of the work that is done after `time`, in thousandths: [`COMPLETE`] at the end.
+fn progress(options: &RunOptions, processes: &Processes, time: Duration) -> u64 {
     let Some(ids) = options.ids else {
-        let done = time.as_millis() * u128::from(ALL) / options.seconds.as_millis();
-        return u64::try_from(done).unwrap_or(ALL);
+        let done = time.as_millis() * u128::from(COMPLETE) / options.seconds.as_millis();
+        return u64::try_from(done).unwrap_or(COMPLETE);
     };
     if processes.all_at(Stage::Done) && processes.members.iter().any(Member::is_killed) {
-        return ALL;
+        return COMPLETE;
     }
     let taken: u64 = processes
         .members
@@ -338,7 +346,7 @@ fn done(options: &RunOptions, processes: &Processes, time: Duration) -> u64 {
         .sum();
     let wanted = ids.saturating_mul(processes.members.len() as u64);
     // The work is complete only when the members report that.
-    (taken.saturating_mul(ALL) / wanted).min(ALL - 1)
+    (taken.saturating_mul(COMPLETE) / wanted).min(COMPLETE - 1)
 }
 
 /// Kills the member and waits until the leader has reclaimed its IDs.
@@ -349,44 +357,44 @@ fn kill(
     summary: &Summary,
 ) -> Result<()> {
     processes.kill(victim)?;
-    let since = Instant::now();
+    let killed_at = Instant::now();
     let log = processes
         .member(victim)
         .map(|member| member.log.clone())
         .context("no such member")?;
-    // The log may be long, and the others wait for their transferred IDs.
-    let reading =
+    // The log may be long. A thread reads it, since the others wait for the IDs that are transferred to them.
+    let reader =
         thread::spawn(move || id_log::read(&log).map(|records| id_log::held_at_end(&records)));
     processes.listen_until(
         "reading its log",
         STEP_LIMIT,
         |_| (),
-        |_| reading.is_finished(),
+        |_| reader.is_finished(),
     )?;
-    let held = reading
+    let held = reader
         .join()
         .map_err(|_| anyhow!("reading a log has panicked"))??;
     summary.print_line(&format!(
         "killed member {victim}, which held {} IDs",
         held.len()
     ));
-    let came_back = |processes: &Processes| {
-        let given = processes
+    let is_reclaimed = |processes: &Processes| {
+        let received = processes
             .transferred
             .iter()
-            .filter(|gift| gift.to == victim)
-            .map(|gift| gift.id);
-        let its = |id| leader.owner_of(id, WAIT) == Ok(Some(victim));
+            .filter(|transfer| transfer.to == victim)
+            .map(|transfer| transfer.id);
+        let is_owned_by_victim = |id| leader.owner_of(id, WAIT) == Ok(Some(victim));
         processes
             .member(victim)
             .is_some_and(|member| member.output_ended)
-            && !held.iter().copied().chain(given).any(its)
+            && !held.iter().copied().chain(received).any(is_owned_by_victim)
     };
-    let what = format!("taking back what member {victim} had");
-    processes.listen_until(&what, NOTICE_LIMIT, |_| (), came_back)?;
+    let what = format!("reclaiming the IDs of member {victim}");
+    processes.listen_until(&what, NOTICE_LIMIT, |_| (), is_reclaimed)?;
     summary.print_line(&format!(
         "what it had came back, {:.1?} after its death at the latest",
-        since.elapsed()
+        killed_at.elapsed()
     ));
     Ok(())
 }

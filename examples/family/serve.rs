@@ -15,16 +15,16 @@ use signal_hook::iterator::Signals;
 
 use crate::common::print_line;
 
-/// The interval of the summary.
-const SUMMARY_INTERVAL: Duration = Duration::from_secs(1);
+/// The interval at which changes are printed.
+const PRINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The time for which members may read the remaining frames before the end.
+/// The time for which the leader waits at the end until members have read the remaining frames.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
     // The handler is set before any process can know of this one, so no signal comes too early.
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("waiting for signals")?;
-    let (sender, ends) = mpsc::channel();
+    let (sender, end_signals) = mpsc::channel();
     thread::spawn(move || {
         for signal in signals.forever() {
             let _ = sender.send(signal);
@@ -38,41 +38,41 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
     };
     let leader = HostNode::start(base, Identity::LEADER, config)?;
 
-    let summary = Summary {
+    let output = Output {
         quiet,
         begin: Instant::now(),
     };
-    summary.print_line(format_args!(
+    output.print_line(format_args!(
         "leading as member 1, listening at {}.1",
         base.display()
     ));
     if !leader.pal().directory_is_private() {
-        summary.print_line(
+        output.print_line(
             "note: others can write to that directory: they can't get in, but in the way",
         );
     }
     let peers = config.capacities.peers as u64;
     if descriptors / 2 < peers {
-        summary.print_line(format_args!(
+        output.print_line(format_args!(
             "note: {descriptors} descriptors are enough for about {} members at once, not for {peers}",
             descriptors / 2
         ));
     }
 
-    let mut before = leader.statistics();
+    let mut last = leader.statistics();
     let signal = loop {
-        match ends.recv_timeout(SUMMARY_INTERVAL) {
+        match end_signals.recv_timeout(PRINT_INTERVAL) {
             Ok(signal) => break signal,
             Err(RecvTimeoutError::Timeout) => {
                 let now = leader.statistics();
-                summary.changes(&before, &now);
-                before = now;
+                output.print_changes(&last, &now);
+                last = now;
             }
             Err(RecvTimeoutError::Disconnected) => break SIGTERM,
         }
     };
-    summary.changes(&before, &leader.statistics());
-    summary.print_line(format_args!(
+    output.print_changes(&last, &leader.statistics());
+    output.print_line(format_args!(
         "ending: {}",
         if signal == SIGINT {
             "SIGINT"
@@ -82,20 +82,22 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
     ));
     let end = leader.statistics();
     if !leader.shut_down(LEAVE_LIMIT) {
-        summary.print_line("note: not every member read all that was sent to it");
+        output.print_line("note: not every member read all that was sent to it");
     }
-    summary.summary(&end);
+    output.print_totals(&end);
     // Dropping the node removes the socket file.
     drop(leader);
     Ok(())
 }
 
-struct Summary {
+/// The output of the leader.
+struct Output {
     quiet: bool,
+    /// The time that the times in the output count from.
     begin: Instant,
 }
 
-impl Summary {
+impl Output {
     fn print_line(&self, what: impl fmt::Display) {
         if !self.quiet {
             let line = format!("{:>9.3} s  {what}", self.begin.elapsed().as_secs_f64());
@@ -105,26 +107,27 @@ impl Summary {
     }
 
     /// Prints the members that connected and disconnected, and refused connections.
-    fn changes(&self, before: &Statistics, now: &Statistics) {
-        let (came, went) = (
-            now.accepted - before.accepted,
-            now.disconnects - before.disconnects,
+    fn print_changes(&self, last: &Statistics, now: &Statistics) {
+        let (accepted, disconnected) = (
+            now.accepted - last.accepted,
+            now.disconnects - last.disconnects,
         );
-        if came + went > 0 {
+        if accepted + disconnected > 0 {
             self.print_line(format_args!(
-                "{came} connections came, {went} members went: {} are here, with {} ID ranges",
+                "{accepted} connections came, {disconnected} members went: {} are here, with {} ID ranges",
                 now.pools.peers.now, now.pools.ranges.now
             ));
         }
         for reason in Refusal::all() {
-            let count = now.refused(reason) - before.refused(reason);
+            let count = now.refused(reason) - last.refused(reason);
             if count > 0 {
                 self.print_line(format_args!("refused {count}: {reason}"));
             }
         }
     }
 
-    fn summary(&self, end: &Statistics) {
+    /// Prints the figures of the whole run.
+    fn print_totals(&self, end: &Statistics) {
         let pools = &end.pools;
         self.print_line(format_args!(
             "in all: {} connections, {} refused, at most {} members at once",

@@ -1,4 +1,4 @@
-//! A snapshot of a working member, for `--top`.
+//! Snapshots of a working member, for `--top`.
 
 use std::fmt;
 use std::io::stdout;
@@ -20,13 +20,13 @@ use crate::platform::FamilyNode;
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The greatest number of waits in a snapshot: the longest ones.
-const WAITS: usize = 4;
+const MAX_WAITS: usize = 4;
 
-/// A snapshot.
+/// What a node does at a moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Snapshot {
     pub(crate) rates: Rates,
-    /// The longest first.
+    /// The waiting calls, the longest first.
     pub(crate) waits: Vec<ReportedCall>,
 }
 
@@ -50,41 +50,42 @@ impl From<PendingCall> for ReportedCall {
 /// The state between two snapshots of a node.
 #[derive(Debug)]
 pub(crate) struct SnapshotSource {
-    at: Instant,
-    before: Statistics,
+    /// The time of the last snapshot, and the statistics then.
+    last_at: Instant,
+    last: Statistics,
 }
 
 impl SnapshotSource {
     pub(crate) fn new(node: &FamilyNode) -> SnapshotSource {
         SnapshotSource {
-            at: Instant::now(),
-            before: node.statistics(),
+            last_at: Instant::now(),
+            last: node.statistics(),
         }
     }
 
-    /// Returns the figures since the last snapshot, and the present waits.
+    /// Returns the figures since the last snapshot, and the present waits. `latency` has the requests since then.
     pub(crate) fn take(&mut self, node: &FamilyNode, latency: &Latency) -> Snapshot {
         let (now, statistics) = (Instant::now(), node.statistics());
-        let span = now.duration_since(self.at).as_secs_f64().max(1e-3);
+        let seconds = now.duration_since(self.last_at).as_secs_f64().max(1e-3);
         #[allow(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss
         )]
-        let rate = |count: u64| (count as f64 / span) as u64;
+        let rate = |count: u64| (count as f64 / seconds) as u64;
         let rates = Rates {
             requests: rate(latency.requests()),
             p50: latency.percentile_ns(50),
             p99: latency.percentile_ns(99),
-            frames_in: rate(statistics.frames_in - self.before.frames_in),
-            frames_out: rate(statistics.frames_out - self.before.frames_out),
+            frames_in: rate(statistics.frames_in - self.last.frames_in),
+            frames_out: rate(statistics.frames_out - self.last.frames_out),
             waiters: statistics.pools.waiters.now as u64,
             queued: statistics.pools.send_queue.now as u64,
         };
-        (self.at, self.before) = (now, statistics);
+        (self.last_at, self.last) = (now, statistics);
         let mut waits: Vec<ReportedCall> = node.pending_calls().map(ReportedCall::from).collect();
         waits.sort_by_key(|wait| std::cmp::Reverse(wait.waited));
-        waits.truncate(WAITS);
+        waits.truncate(MAX_WAITS);
         Snapshot { rates, waits }
     }
 }
@@ -96,12 +97,12 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// `latency` has the requests since the last snapshot.
+    /// Starts to take snapshots. `latency` has the requests since the last snapshot.
     pub(crate) fn start(node: Arc<FamilyNode>, latency: Arc<Mutex<Latency>>) -> Watcher {
-        let (stop, stopped) = mpsc::channel();
+        let (stop, stop_receiver) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut source = SnapshotSource::new(&node);
-            while stopped.recv_timeout(SNAPSHOT_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            while stop_receiver.recv_timeout(SNAPSHOT_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let latency = std::mem::take(&mut *lock(&latency));
                 let snapshot = source.take(&node, &latency);
                 // If the reader is gone, the member's other messages report that.
@@ -121,12 +122,14 @@ impl Watcher {
     }
 }
 
+/// Locks the latencies that a member and its watcher share.
 pub(crate) fn lock(latency: &Mutex<Latency>) -> std::sync::MutexGuard<'_, Latency> {
     latency.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Display for Snapshot {
-    /// The figures, then the waits: `1200000 GET_ID_OWNER of member 1;…`.
+    /// Writes the figures, and then for each wait its time in nanoseconds and its call: `1200000 GET_ID_OWNER of member
+    /// 1;…`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} / ", self.rates)?;
         for ReportedCall { waited, what } in &self.waits {

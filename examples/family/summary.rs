@@ -15,27 +15,30 @@ use crate::top::Top;
 /// The interval of lines if there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The whole work.
-pub(crate) const ALL: u64 = 1000;
+/// The progress at the end of the work, in thousandths.
+pub(crate) const COMPLETE: u64 = 1000;
 
+/// The display of a run.
 pub(crate) struct Summary {
     progress: Progress,
-    /// The amount of work.
-    aim: String,
+    /// The amount of work, as text.
+    amount: String,
+    /// The live display in place of the bar, if it is requested.
     top: Option<Top>,
+    /// The time that the times in the output count from.
     begin: Instant,
     next_line: Instant,
 }
 
 impl Summary {
     pub(crate) fn new(options: &RunOptions) -> Summary {
-        let aim = match options.ids {
+        let amount = match options.ids {
             Some(ids) => format!("{} IDs each", HumanCount(ids)),
             None => format!("{:?}", options.seconds),
         };
         Summary {
             progress: Progress::new(),
-            aim,
+            amount,
             top: options.top.then(Top::new),
             begin: Instant::now(),
             next_line: Instant::now(),
@@ -53,7 +56,7 @@ impl Summary {
         let _ = print_line(&mut stdout().lock(), &line);
     }
 
-    /// Shows the progress, of [`ALL`].
+    /// Shows the progress: `done` of [`COMPLETE`].
     pub(crate) fn tick(&mut self, processes: &Processes, leader: &FamilyNode, done: u64) {
         if let Some(top) = &mut self.top {
             return top.tick(processes, leader, done);
@@ -70,22 +73,25 @@ impl Summary {
             HumanCount(sum.released),
         );
         if self.progress.is_shown() {
-            let text = format!("{}: {message}", self.aim);
-            self.progress.show(done, ALL, &text);
+            let text = format!("{}: {message}", self.amount);
+            self.progress.show(done, COMPLETE, &text);
         } else if Instant::now() >= self.next_line {
             self.next_line = Instant::now() + LINE_INTERVAL;
-            self.print_line(&format!("{:>3} %: {message}", done.min(ALL) * 100 / ALL));
+            self.print_line(&format!(
+                "{:>3} %: {message}",
+                done.min(COMPLETE) * 100 / COMPLETE
+            ));
         }
     }
 
-    /// Ends the bar.
+    /// Ends the display of the progress.
     pub(crate) fn finish(&mut self) {
         self.top = None;
         self.progress.clear();
     }
 }
 
-/// Prints what each member did and what that cost it, with the sums, and the leader's statistics.
+/// Prints the work of each member, its requests and traffic, the sums, and the leader's statistics.
 pub(crate) fn print_tables(processes: &Processes, leader: &Statistics) {
     let mut counts = table(
         [
@@ -117,7 +123,7 @@ pub(crate) fn print_tables(processes: &Processes, leader: &Statistics) {
         sum.latency.merge(&report.latency);
         let name = member.vmid.to_string();
         counts.add_row(count_cells(&name, &report.counts));
-        costs.add_row(cost_cells(&name, report, &end(member)));
+        costs.add_row(cost_cells(&name, report, &end_of(member)));
     }
     counts.add_row(count_cells("all", &sum.counts));
     costs.add_row(cost_cells("all", &sum, ""));
@@ -138,7 +144,8 @@ pub(crate) fn print_tables(processes: &Processes, leader: &Statistics) {
     );
 }
 
-fn end(member: &Member) -> String {
+/// Returns the text for the end of a member.
+fn end_of(member: &Member) -> String {
     match member.exit {
         _ if member.is_killed() => "KILLED".to_owned(),
         Some(exit) if exit.success() => "left".to_owned(),

@@ -14,25 +14,29 @@ use crate::figures::Rates;
 use crate::platform::FamilyNode;
 use crate::processes::{Member, Processes, Stage};
 use crate::snapshot::{ReportedCall, Snapshot, SnapshotSource};
-use crate::summary::ALL;
+use crate::summary::COMPLETE;
 
 /// The intervals of the display on a terminal and otherwise.
-const LIVE: Duration = Duration::from_millis(250);
-const PLAIN: Duration = Duration::from_secs(1);
+const LIVE_INTERVAL: Duration = Duration::from_millis(250);
+const PLAIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The number of the longest waits, and of the last messages, in the display.
-const WAITS: usize = 5;
-const WORDS: usize = 5;
+/// The number of the longest waits, and of the last lines of the program, in the display.
+const SHOWN_WAITS: usize = 5;
+const SHOWN_LINES: usize = 5;
 
-/// The lines of the display beside those of the members: borders, pools, waits, messages.
+/// The number of lines of the display beside those of the members: borders, pools, waits, lines of the program.
 const OTHER_LINES: usize = 30;
 
+/// The live display.
 pub(crate) struct Top {
     term: Term,
     begin: Instant,
+    /// The time of the next drawing.
     next: Instant,
-    source: Option<SnapshotSource>,
-    words: RefCell<VecDeque<String>>,
+    /// The source of the leader's snapshots, once the first is taken.
+    leader_source: Option<SnapshotSource>,
+    /// The last lines of the program.
+    last_lines: RefCell<VecDeque<String>>,
 }
 
 impl Top {
@@ -41,8 +45,8 @@ impl Top {
             term: Term::buffered_stdout(),
             begin: Instant::now(),
             next: Instant::now(),
-            source: None,
-            words: RefCell::default(),
+            leader_source: None,
+            last_lines: RefCell::default(),
         };
         if top.is_live() {
             let _ = top.term.hide_cursor();
@@ -60,11 +64,11 @@ impl Top {
         if !self.is_live() {
             return false;
         }
-        let mut words = self.words.borrow_mut();
-        if words.len() == WORDS {
-            words.pop_front();
+        let mut lines = self.last_lines.borrow_mut();
+        if lines.len() == SHOWN_LINES {
+            lines.pop_front();
         }
-        words.push_back(line.to_owned());
+        lines.push_back(line.to_owned());
         true
     }
 
@@ -74,24 +78,29 @@ impl Top {
         if now < self.next {
             return;
         }
-        self.next = now + if self.is_live() { LIVE } else { PLAIN };
+        self.next = now
+            + if self.is_live() {
+                LIVE_INTERVAL
+            } else {
+                PLAIN_INTERVAL
+            };
         let source = self
-            .source
+            .leader_source
             .get_or_insert_with(|| SnapshotSource::new(leader));
         let snapshot = source.take(leader, &Latency::default());
-        let picture = self.picture(processes, leader, &snapshot, done);
+        let text = self.text(processes, leader, &snapshot, done);
         // If the output fails, the work continues.
-        let _ = self.draw(&picture);
+        let _ = self.draw(&text);
     }
 
-    fn draw(&self, picture: &str) -> std::io::Result<()> {
+    fn draw(&self, text: &str) -> std::io::Result<()> {
         if !self.is_live() {
-            self.term.write_line(picture)?;
+            self.term.write_line(text)?;
             return self.term.flush();
         }
         let (height, width) = self.term.size();
         self.term.move_cursor_to(0, 0)?;
-        for line in picture.lines().take(usize::from(height).saturating_sub(1)) {
+        for line in text.lines().take(usize::from(height).saturating_sub(1)) {
             self.term.clear_line()?;
             self.term
                 .write_line(&truncate_str(line, width.into(), "…"))?;
@@ -100,7 +109,8 @@ impl Top {
         self.term.flush()
     }
 
-    fn picture(
+    /// Returns the text of the display. `snapshot` is that of the leader.
+    fn text(
         &self,
         processes: &Processes,
         leader: &FamilyNode,
@@ -110,29 +120,30 @@ impl Top {
         let mut text = format!(
             "family  {:>6.1} s  {:>3} %  {} members\n",
             self.begin.elapsed().as_secs_f64(),
-            done.min(ALL) * 100 / ALL,
+            done.min(COMPLETE) * 100 / COMPLETE,
             processes.members.len(),
         );
-        let room = if self.is_live() {
+        let rows = if self.is_live() {
             usize::from(self.term.size().0).saturating_sub(OTHER_LINES)
         } else {
             usize::MAX
         };
-        let _ = writeln!(text, "{}", members(processes, snapshot, room.max(3)));
-        let _ = writeln!(text, "{}", pools(leader));
+        let _ = writeln!(text, "{}", member_table(processes, snapshot, rows.max(3)));
+        let _ = writeln!(text, "{}", pool_table(leader));
         text += "longest waits\n";
-        let waits = waits(processes, snapshot);
-        for index in 0..WAITS {
+        let waits = longest_waits(processes, snapshot);
+        for index in 0..SHOWN_WAITS {
             // The number of lines is constant, so that nothing jumps.
             match waits.get(index) {
-                Some((who, wait)) => {
-                    let _ = writeln!(text, "  {:>10}  {who}: {}", span(wait.waited), wait.what);
+                Some((name, wait)) => {
+                    let time = time_text(wait.waited);
+                    let _ = writeln!(text, "  {time:>10}  {name}: {}", wait.what);
                 }
                 None if self.is_live() => text.push('\n'),
                 None => {}
             }
         }
-        for line in &*self.words.borrow() {
+        for line in &*self.last_lines.borrow() {
             let _ = writeln!(text, "{line}");
         }
         text
@@ -147,25 +158,25 @@ impl Drop for Top {
     }
 }
 
-/// Returns the longest waits of all processes, with their processes.
-fn waits(processes: &Processes, leader: &Snapshot) -> Vec<(String, ReportedCall)> {
-    let of = |name: String, snapshot: &Snapshot| -> Vec<_> {
+/// Returns the longest waits of all processes, with the names of their processes.
+fn longest_waits(processes: &Processes, leader: &Snapshot) -> Vec<(String, ReportedCall)> {
+    let waits_of = |name: String, snapshot: &Snapshot| -> Vec<_> {
         let waits = snapshot.waits.iter();
         waits.map(|wait| (name.clone(), wait.clone())).collect()
     };
-    let mut all = of("member 1".to_owned(), leader);
+    let mut all = waits_of("member 1".to_owned(), leader);
     for member in processes.living() {
         if let Some(snapshot) = &member.snapshot {
-            all.extend(of(format!("member {}", member.vmid), snapshot));
+            all.extend(waits_of(format!("member {}", member.vmid), snapshot));
         }
     }
     all.sort_by_key(|(_, wait)| std::cmp::Reverse(wait.waited));
-    all.truncate(WAITS);
+    all.truncate(SHOWN_WAITS);
     all
 }
 
-/// Returns a row for each member; the slowest ones if there is not room for all.
-fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
+/// Returns the table of members, with at most that many rows. If there are more members it has the slowest ones.
+fn member_table(processes: &Processes, leader: &Snapshot, rows: usize) -> Table {
     // Two lines, so that the table fits 80 columns.
     let header = [
         "member",
@@ -182,7 +193,7 @@ fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
     let mut table = table(header, 2);
     table.add_row(row("1", "leads", None, &leader.rates));
     let mut members: Vec<&Member> = processes.members.iter().collect();
-    if members.len() > room {
+    if members.len() > rows {
         let slowness = |member: &&Member| {
             member
                 .snapshot
@@ -192,7 +203,7 @@ fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
         members.sort_by_key(|member| std::cmp::Reverse(slowness(member)));
     }
     let nothing = Snapshot::default();
-    for member in members.iter().take(room) {
+    for member in members.iter().take(rows) {
         let snapshot = member.snapshot.as_ref().unwrap_or(&nothing);
         let rates = if member.is_killed() {
             &nothing.rates
@@ -200,27 +211,33 @@ fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
             &snapshot.rates
         };
         let taken = Some(member.counts.taken);
-        table.add_row(row(&member.vmid.to_string(), does(member), taken, rates));
+        table.add_row(row(
+            &member.vmid.to_string(),
+            activity(member),
+            taken,
+            rates,
+        ));
     }
-    if let Some(more) = members.len().checked_sub(room).filter(|more| *more > 0) {
+    if let Some(more) = members.len().checked_sub(rows).filter(|more| *more > 0) {
         table.add_row([format!("and {more}"), "faster".to_owned()]);
     }
     fit(&mut table);
     table
 }
 
-fn does(member: &Member) -> &'static str {
+/// Returns the text for what a member does.
+fn activity(member: &Member) -> &'static str {
     match member.stage {
         _ if member.is_killed() => "KILLED",
         Stage::Started => "starts",
         Stage::Ready => "works",
         Stage::Done => "is done",
         Stage::Stopped => "stops",
-        Stage::Emptied | Stage::Reported => "leaves",
+        Stage::ReleasedAll | Stage::Reported => "leaves",
     }
 }
 
-fn row(name: &str, does: &str, taken: Option<u64>, rates: &Rates) -> Vec<Cell> {
+fn row(name: &str, activity: &str, taken: Option<u64>, rates: &Rates) -> Vec<Cell> {
     let Rates {
         requests,
         p50,
@@ -232,11 +249,11 @@ fn row(name: &str, does: &str, taken: Option<u64>, rates: &Rates) -> Vec<Cell> {
     } = *rates;
     let latency = |nanoseconds| match nanoseconds {
         0 => String::new(),
-        some => span(Duration::from_nanos(some)),
+        nanoseconds => time_text(Duration::from_nanos(nanoseconds)),
     };
     [
         name.to_owned(),
-        does.to_owned(),
+        activity.to_owned(),
         taken.map(count).unwrap_or_default(),
         count(requests),
         latency(p50),
@@ -250,8 +267,8 @@ fn row(name: &str, does: &str, taken: Option<u64>, rates: &Rates) -> Vec<Cell> {
     .into()
 }
 
-/// Returns the usage of the leader's pools that were ever used.
-fn pools(leader: &FamilyNode) -> Table {
+/// Returns the table of the leader's pools that were ever used.
+fn pool_table(leader: &FamilyNode) -> Table {
     let header = ["the leader's pools", "now", "most", "limit", "filled"];
     let mut table = table(header, 1);
     let pools = leader.statistics().pools;
@@ -260,7 +277,7 @@ fn pools(leader: &FamilyNode) -> Table {
         Usage {
             now, peak, limit, ..
         },
-    ) in pools.all().filter(|(_, fill)| fill.peak > 0)
+    ) in pools.all().filter(|(_, usage)| usage.peak > 0)
     {
         let filled = format!("{} %", now * 100 / limit.max(1));
         let [now, peak, limit] = [now, peak, limit].map(|number| count(number as u64));
@@ -274,6 +291,6 @@ fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
-fn span(span: Duration) -> String {
-    format!("{span:.1?}")
+fn time_text(time: Duration) -> String {
+    format!("{time:.1?}")
 }
