@@ -13,8 +13,8 @@ use crate::common::seconds;
 use crate::host::{Core, allow_many_files, pin, set_nice};
 use crate::innocent::shared_file;
 use crate::raw::{
-    ALLOC_ID_RANGE, CHANGE_ID_OWNER, FILE_LOCK_CLEAR_PID, FILE_LOCK_DELEGATE, FILE_LOCK_SET,
-    GET_ID_OWNER, GET_NEW_VMID, Identity, Lock, PID_KILL, PROCESS_START, READ, Raw,
+    ALLOC_ID_RANGE, CHANGE_ID_OWNER, EXCLUSIVE, FILE_LOCK_CLEAR_PID, FILE_LOCK_DELEGATE,
+    FILE_LOCK_SET, GET_ID_OWNER, GET_NEW_VMID, Identity, Lock, PID_KILL, PROCESS_START, READ, Raw,
     SYNC_REQUEST_UPGRADE, WRITE, connect, numbers,
 };
 
@@ -107,19 +107,21 @@ impl Attack {
 
 const FIRST_FILE: &str = "/siege/first";
 const SECOND_FILE: &str = "/siege/second";
-const WHOLE: (u64, u64) = (0, u64::MAX);
+/// All bytes of a file: the first and the last.
+const WHOLE_FILE: (u64, u64) = (0, u64::MAX);
 
-/// The pids of the owners of the attack's locks. No process of the family has them.
-const OWNERS: u32 = 3_000_000;
+/// The first pid of the owners of the attack's locks. No process of the family has these pids.
+const FIRST_OWNER: u32 = 3_000_000;
+/// The pid of the owner of the locks for which these owners wait.
 const HOLDER: u32 = 2_999_999;
-/// The owners of requests that wait behind all others.
-const LATE_OWNERS: u32 = 3_100_000;
+/// The first pid of the owners of requests that wait behind all others.
+const FIRST_LATE_OWNER: u32 = 3_100_000;
 
 /// The number of requests that are sent before the answers are read.
 const BATCH: u64 = 64;
 
 /// The pause between two ends of members.
-const BETWEEN_DEATHS: Duration = Duration::from_millis(100);
+const DEATH_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -146,7 +148,9 @@ pub(crate) struct Options {
 /// An attacking process.
 pub(crate) struct Attacker<'a> {
     pub(crate) options: &'a Options,
+    /// The processes that it pretends to be.
     pub(crate) identities: Vec<Identity>,
+    /// The time at which the attack ends.
     end: Instant,
 }
 
@@ -201,12 +205,13 @@ impl Attacker<'_> {
         Instant::now() >= self.end
     }
 
-    fn rest(&self) {
+    fn sleep_until_end(&self) {
         sleep(self.end.saturating_duration_since(Instant::now()));
     }
 
-    pub(crate) fn join(&self, number: usize) -> Result<Raw> {
-        let identity = self.identities.get(number).context("too few identities")?;
+    /// Connects to the leader as the process with that index.
+    pub(crate) fn join(&self, index: usize) -> Result<Raw> {
+        let identity = self.identities.get(index).context("too few identities")?;
         Raw::join(&self.options.base, *identity)
     }
 
@@ -221,7 +226,7 @@ impl Attacker<'_> {
 
     /// Makes `owners` owners that each read-lock a byte of the first file and wait for all of the
     /// second one, where one owner has `locks` locks of single bytes.
-    fn entangle(raw: &mut Raw, owners: u32, locks: u64) -> Result<()> {
+    fn make_waits(raw: &mut Raw, owners: u32, locks: u64) -> Result<()> {
         for number in 0..locks {
             let byte = 2 * number;
             put_lock(raw, SECOND_FILE, (byte, byte), HOLDER, WRITE, false);
@@ -231,8 +236,22 @@ impl Attacker<'_> {
         }
         for owner in 0..owners {
             let byte = u64::from(owner);
-            put_lock(raw, FIRST_FILE, (byte, byte), OWNERS + owner, READ, false);
-            put_lock(raw, SECOND_FILE, WHOLE, OWNERS + owner, WRITE, true);
+            put_lock(
+                raw,
+                FIRST_FILE,
+                (byte, byte),
+                FIRST_OWNER + owner,
+                READ,
+                false,
+            );
+            put_lock(
+                raw,
+                SECOND_FILE,
+                WHOLE_FILE,
+                FIRST_OWNER + owner,
+                WRITE,
+                true,
+            );
         }
         raw.settle()
     }
@@ -240,7 +259,8 @@ impl Attacker<'_> {
     /// Adds requests for all of the first file, which wait behind its readers.
     fn wait_behind(raw: &mut Raw, count: u32) -> Result<()> {
         for owner in 0..count {
-            put_lock(raw, FIRST_FILE, WHOLE, LATE_OWNERS + owner, WRITE, true);
+            let pid = FIRST_LATE_OWNER + owner;
+            put_lock(raw, FIRST_FILE, WHOLE_FILE, pid, WRITE, true);
         }
         raw.settle()
     }
@@ -248,10 +268,17 @@ impl Attacker<'_> {
     fn deadlock_flood(&self) -> Result<()> {
         let mut raw = self.join(0)?;
         let (owners, locks) = self.size((62, 900), (500, 4000), (500, 20_000));
-        Self::entangle(&mut raw, owners, locks)?;
+        Self::make_waits(&mut raw, owners, locks)?;
         while !self.is_over() {
-            put_lock(&mut raw, FIRST_FILE, WHOLE, LATE_OWNERS, WRITE, true);
-            raw.put(FILE_LOCK_CLEAR_PID, &numbers(&[LATE_OWNERS]));
+            put_lock(
+                &mut raw,
+                FIRST_FILE,
+                WHOLE_FILE,
+                FIRST_LATE_OWNER,
+                WRITE,
+                true,
+            );
+            raw.put(FILE_LOCK_CLEAR_PID, &numbers(&[FIRST_LATE_OWNER]));
             raw.flush()?;
             raw.drain();
         }
@@ -261,46 +288,46 @@ impl Attacker<'_> {
     fn deadlock_idle(&self) -> Result<()> {
         let mut raw = self.join(0)?;
         let (owners, locks) = self.size((30, 950), (300, 4000), (300, 20_000));
-        Self::entangle(&mut raw, owners, locks)?;
+        Self::make_waits(&mut raw, owners, locks)?;
         Self::wait_behind(&mut raw, owners)?;
-        self.rest();
+        self.sleep_until_end();
         Ok(())
     }
 
     fn deadlock_deep(&self) -> Result<()> {
         let mut raw = self.join(0)?;
         let (owners, locks) = self.size((60, 900), (500, 4000), (500, 20_000));
-        Self::entangle(&mut raw, owners, locks)?;
+        Self::make_waits(&mut raw, owners, locks)?;
         Self::wait_behind(&mut raw, 1)?;
-        self.rest();
+        self.sleep_until_end();
         Ok(())
     }
 
-    /// Makes members that each do something and end, one after another.
-    fn deaths(&self, act: impl Fn(&Self, &mut Raw) -> Result<()>) -> Result<()> {
+    /// Makes members, one after another, that each run `attack` and end.
+    fn deaths(&self, attack: impl Fn(&Self, &mut Raw) -> Result<()>) -> Result<()> {
         for number in 0..self.identities.len() {
             let mut raw = self.join(number)?;
-            act(self, &mut raw)?;
+            attack(self, &mut raw)?;
             raw.settle()?;
             drop(raw);
             if self.is_over() {
                 break;
             }
-            sleep(BETWEEN_DEATHS);
+            sleep(DEATH_PAUSE);
         }
-        self.rest();
+        self.sleep_until_end();
         Ok(())
     }
 
     fn deadlock_death(&self) -> Result<()> {
         self.deaths(|attacker, raw| {
             let (owners, locks) = attacker.size((60, 400), (400, 4000), (400, 10_000));
-            Self::entangle(raw, owners, locks)?;
+            Self::make_waits(raw, owners, locks)?;
             Self::wait_behind(raw, 2)
         })
     }
 
-    /// The member sends look-ups; the other streams name its VMID and send nothing.
+    /// Sends look-ups as a member, and opens other streams that name the same VMID and send nothing.
     fn claimed_vmid(&self) -> Result<()> {
         let mut raw = self.join(0)?;
         let vmid = self.identities[0].vmid;
@@ -327,7 +354,7 @@ impl Attacker<'_> {
         collisions::pids(self.identities[0].vmid, buckets, owners)
     }
 
-    /// The attack ends with the member's locks.
+    /// Sets locks of colliding owners. The attack ends when the member has set them all.
     fn collisions(&self, pids: &[u32]) -> Result<()> {
         let mut raw = self.join(0)?;
         for (byte, pid) in (0_u64..).zip(pids) {
@@ -339,8 +366,8 @@ impl Attacker<'_> {
         raw.settle()
     }
 
-    /// Asks for the delegations of the next few files that the innocent member uses. `number` is that of the last request.
-    pub(crate) fn ask_for_delegations(&self, raw: &mut Raw, number: &mut u64) {
+    /// Requests the delegations of the next few files that the innocent member uses. `number` is that of the last request.
+    pub(crate) fn request_delegations(&self, raw: &mut Raw, number: &mut u64) {
         for ahead in 1..5 {
             *number += 1;
             let lock = Lock {
@@ -355,13 +382,14 @@ impl Attacker<'_> {
         }
     }
 
-    /// Each time the leader closes the connection the same process comes back.
+    /// Requests delegations and never returns them. Each time the leader closes the connection the same process connects
+    /// again.
     fn unreturned_delegation(&self) -> Result<()> {
         let mut number = 0;
         while !self.is_over() {
             let mut raw = self.join(0)?;
             while !self.is_over() {
-                self.ask_for_delegations(&mut raw, &mut number);
+                self.request_delegations(&mut raw, &mut number);
                 if raw.send().is_err() {
                     break;
                 }
@@ -372,6 +400,7 @@ impl Attacker<'_> {
         Ok(())
     }
 
+    /// Sends signals for all from that many members.
     fn broadcast(&self, senders: usize) -> Result<()> {
         let mut members = Vec::new();
         for number in 0..self.identities.len() {
@@ -396,9 +425,14 @@ impl Attacker<'_> {
     fn sync_death(&self) -> Result<()> {
         self.deaths(|attacker, raw| {
             for number in 0..attacker.size(60_u64, 200, 200) {
-                // The handle's number, no data, state 3 (exclusive), no bytes, and reserved bytes.
+                // The handle's number, the length of the data, the state, and reserved bytes.
                 let handle = (1_u64 << 40) | number;
-                let payload = [&handle.to_le_bytes()[..], &[0; 8], &numbers(&[3, 0])].concat();
+                let payload = [
+                    &handle.to_le_bytes()[..],
+                    &[0; 8],
+                    &numbers(&[EXCLUSIVE, 0]),
+                ]
+                .concat();
                 raw.put_unanswered(SYNC_REQUEST_UPGRADE, &payload);
             }
             Ok(())
@@ -413,13 +447,13 @@ impl Attacker<'_> {
                     break;
                 }
                 if ids.is_empty() {
-                    let range = read_numbers(&raw.ask(ALLOC_ID_RANGE, &[])?);
+                    let range = read_numbers(&raw.call(ALLOC_ID_RANGE, &[])?);
                     ids = match range[..] {
                         [first, last] if first > 0 => first..last + 1,
                         _ => break,
                     };
                 }
-                let answer = read_numbers(&raw.ask(GET_NEW_VMID, &[])?);
+                let answer = read_numbers(&raw.call(GET_NEW_VMID, &[])?);
                 let (Some(pid), &[vmid]) = (ids.next(), &answer[..]) else {
                     break;
                 };
@@ -431,6 +465,7 @@ impl Attacker<'_> {
     }
 }
 
+/// Adds a request for a record lock to those that [`Raw::send`] writes.
 pub(crate) fn put_lock(
     raw: &mut Raw,
     path: &str,

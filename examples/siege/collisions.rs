@@ -1,12 +1,12 @@
-//! Pids whose locks are neighbours in the leader's tables, if these are plain hash tables.
+//! Pids whose locks collide in the leader's tables, if these are plain hash tables.
 
 /// Returns up to `count` pids of the member `vmid` whose hashes all choose the first of `buckets`
 /// buckets.
 pub(crate) fn pids(vmid: u32, buckets: u64, count: usize) -> Vec<u32> {
-    let last = u64::MAX / buckets;
+    let last_hash = u64::MAX / buckets;
     let member = u64::from(vmid) << 32;
     (1..u32::MAX)
-        .filter(|pid| hash64(member | u64::from(*pid)) <= last)
+        .filter(|pid| hash64(member | u64::from(*pid)) <= last_hash)
         .take(count)
         .collect()
 }

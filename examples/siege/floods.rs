@@ -7,34 +7,35 @@ use anyhow::Result;
 
 use crate::attacks::{Attacker, put_lock};
 use crate::raw::{
-    ALLOC_ID_RANGE, FENCING_NUMBER, FILE_HANDLE, FILE_LOCK_CANCEL, FILE_LOCK_GET, FILE_LOCK_RECALL,
-    FILE_LOCK_RETURN, GET_ID_OWNER, GET_NEW_VMID, HELLO, Identity, Lock, MARK, PID_KILL_ORDERED,
-    PROCESS_CHANGE, PROCESS_QUERY, RELEASE_ID_RANGE, Raw, SUCCESSION, SYNC_CONFIRM_DOWNGRADE,
-    SYNC_REQUEST_DOWNGRADE, SYNC_REQUEST_UPGRADE, WHO_LEADS, WRITE, connect, numbers,
+    ALLOC_ID_RANGE, EXCLUSIVE, FENCING_NUMBER, FILE_HANDLE, FILE_LOCK_CANCEL, FILE_LOCK_GET,
+    FILE_LOCK_RECALL, FILE_LOCK_RETURN, GET_ID_OWNER, GET_NEW_VMID, HELLO, Identity, Lock, MARK,
+    PID_KILL_ORDERED, PROCESS_CHANGE, PROCESS_QUERY, RELEASE_ID_RANGE, Raw, SHARED, SUCCESSION,
+    SYNC_CONFIRM_DOWNGRADE, SYNC_REQUEST_DOWNGRADE, SYNC_REQUEST_UPGRADE, WHO_LEADS, WRITE,
+    connect, numbers,
 };
 use crate::run::RECALL_LIMIT;
 
-/// The messages that a member sends before the next one has its turn.
+/// The number of messages that a member sends before the next one does.
 const BURST: u32 = 64;
 
-/// The VMIDs that attackers choose themselves.
-pub(crate) const OWN_VMIDS: u32 = 1_000_000;
+/// The VMIDs above this one are chosen by the attackers themselves.
+pub(crate) const OWN_VMID_BASE: u32 = 1_000_000;
 
-/// The most bytes of a shared value, by the leader's limits.
-const VALUE: [usize; 2] = [1024; 2];
+/// The greatest length of a shared value in bytes, at the default limits and at LARGE limits.
+const VALUE_LENGTH: usize = 1024;
 
-/// The longest path of a request that the leader accepts.
-const PATH: usize = 4000;
+/// The greatest length of a path that the leader accepts, in bytes.
+const PATH_LENGTH: usize = 4000;
 
 impl Attacker<'_> {
-    /// Sends messages as all members, without a pause. A member whose connection the leader has closed comes
-    /// back with another VMID.
+    /// Sends messages as all members, without a pause. `put` adds one message of a member; it gets the number of the
+    /// message. A member whose connection the leader has closed connects again with another VMID.
     fn flood(&self, mut put: impl FnMut(&mut Raw, Identity, u32)) -> Result<()> {
         let mut members = Vec::new();
         for (number, identity) in self.identities.iter().enumerate() {
             members.push((self.join(number)?, *identity));
         }
-        let (mut number, mut vmid) = (0_u32, OWN_VMIDS);
+        let (mut number, mut vmid) = (0_u32, OWN_VMID_BASE);
         while !self.is_over() {
             for (raw, identity) in &mut members {
                 match raw.send() {
@@ -62,9 +63,10 @@ impl Attacker<'_> {
     pub(crate) fn late_return(&self) -> Result<()> {
         let mut raw = self.join(0)?;
         let mut number = 0;
+        // The time at which each recalled file is returned, and the payload of the recall.
         let mut recalled: Vec<(Instant, Vec<u8>)> = Vec::new();
         while !self.is_over() {
-            self.ask_for_delegations(&mut raw, &mut number);
+            self.request_delegations(&mut raw, &mut number);
             raw.send()?;
             let end = Instant::now() + Duration::from_millis(20);
             while Instant::now() < end {
@@ -73,11 +75,12 @@ impl Attacker<'_> {
                         recalled.push((Instant::now() + RECALL_LIMIT * 9 / 10, payload));
                     }
                 }
-                while let Some((_, number)) = recalled
+                while let Some((_, recall)) = recalled
                     .first()
-                    .filter(|(until, _)| *until <= Instant::now())
+                    .filter(|(return_at, _)| *return_at <= Instant::now())
                 {
-                    let payload = [&number[..8], &[0; 8]].concat();
+                    // The number of the delegation, and no locks.
+                    let payload = [&recall[..8], &[0; 8]].concat();
                     raw.put_unanswered(FILE_LOCK_RETURN, &payload);
                     raw.send()?;
                     recalled.remove(0);
@@ -88,7 +91,7 @@ impl Attacker<'_> {
         Ok(())
     }
 
-    /// Has the leader look at its whole table of processes: for a group that does not exist, or whether a
+    /// Has the leader search its whole table of processes: for a group that does not exist, or whether a
     /// group is orphaned, or whether it is of the session.
     pub(crate) fn process_scans(&self) -> Result<()> {
         self.flood(|raw, identity, number| match number % 3 {
@@ -100,7 +103,7 @@ impl Attacker<'_> {
 
     /// Joins and leaves, again and again.
     pub(crate) fn churn(&self) -> Result<()> {
-        let mut vmid = OWN_VMIDS;
+        let mut vmid = OWN_VMID_BASE;
         let mut members = Vec::new();
         while !self.is_over() {
             vmid += 1;
@@ -113,7 +116,7 @@ impl Attacker<'_> {
         Ok(())
     }
 
-    /// Sends the messages of a succession, which are not this member's.
+    /// Sends the messages of a succession, which this member must not send.
     pub(crate) fn succession(&self) -> Result<()> {
         self.flood(|raw, identity, number| {
             let number = number as usize;
@@ -123,7 +126,7 @@ impl Attacker<'_> {
                 // Marks are allowed, and so they are the most frequent.
                 MARK => 8,
                 WHO_LEADS => 0,
-                // A stream that ends at once costs the leader more than a frame.
+                // The leader closes the stream after another message, which costs it more than a frame: so these are rare.
                 _ if !number.is_multiple_of(8) => return raw.put(WHO_LEADS, &[]),
                 _ => [8, 16, 32][number / 8 % 3],
             };
@@ -143,7 +146,7 @@ impl Attacker<'_> {
         let mut number = 0_u32;
         while !self.is_over() {
             number += 1;
-            let vmid = OWN_VMIDS + number;
+            let vmid = OWN_VMID_BASE + number;
             if let Ok(mut stream) = connect(&self.options.base, vmid) {
                 // A part of a header, or a header and half of a HELLO.
                 let half = match number % 2 {
@@ -166,35 +169,31 @@ impl Attacker<'_> {
         Ok(())
     }
 
-    /// Members alternately write the longest values, while many others read them.
+    /// Writes the longest values as some members in turn, and reads them as the others.
     pub(crate) fn values(&self) -> Result<()> {
         let mut members = Vec::new();
         for number in 0..self.identities.len() {
             members.push(self.join(number)?);
         }
-        let length = VALUE[usize::from(self.options.large)];
         let payload = |handle: &[u8], state: u32, data: &[u8]| {
             let length = (data.len() as u64).to_le_bytes();
             [handle, &length, &numbers(&[state]), data, &[0; 4]].concat()
         };
-        let value = vec![7; length];
+        let value = vec![7; VALUE_LENGTH];
         while !self.is_over() {
-            for (at, raw) in members.iter_mut().enumerate() {
+            for (index, raw) in members.iter_mut().enumerate() {
+                let is_writer = index.is_multiple_of(8);
                 if !matches!(raw.send(), Ok(true)) {
                     continue;
                 }
                 for handle in 0..8_u64 {
                     let handle = ((1 << 41) | handle).to_le_bytes();
-                    let state = if at.is_multiple_of(8) { 3 } else { 2 };
+                    let state = if is_writer { EXCLUSIVE } else { SHARED };
                     raw.put_unanswered(SYNC_REQUEST_UPGRADE, &payload(&handle, state, &[]));
                 }
                 for (code, frame) in raw.take_frames() {
                     if code == SYNC_REQUEST_DOWNGRADE && frame.len() >= 20 {
-                        let data = if at.is_multiple_of(8) {
-                            &value[..]
-                        } else {
-                            &[]
-                        };
+                        let data = if is_writer { &value[..] } else { &[] };
                         let state = frame[16].into();
                         let payload = payload(&frame[..8], state, data);
                         raw.put_unanswered(SYNC_CONFIRM_DOWNGRADE, &payload);
@@ -208,7 +207,7 @@ impl Attacker<'_> {
 
     /// Locks files with the longest paths, which differ only at their ends.
     pub(crate) fn long_paths(&self) -> Result<()> {
-        let prefix = "/x".repeat(PATH / 2);
+        let prefix = "/x".repeat(PATH_LENGTH / 2);
         self.flood(|raw, identity, number| {
             let path = format!("{prefix}{}", number % 500);
             put_lock(raw, &path, (0, 0), identity.pid, WRITE, false);
@@ -227,7 +226,7 @@ impl Attacker<'_> {
         })
     }
 
-    /// Asks for IDs and VMIDs, and gives IDs back.
+    /// Requests IDs and VMIDs, and releases IDs.
     pub(crate) fn ids(&self) -> Result<()> {
         self.flood(|raw, _, number| match number % 4 {
             0 => raw.put(GET_NEW_VMID, &[]),
@@ -254,7 +253,7 @@ impl Attacker<'_> {
         })
     }
 
-    /// Waits for locks and cancels the waits; asks for locks in the way, and for fencing numbers.
+    /// Waits for locks and cancels the waits; queries conflicting locks and fencing numbers.
     pub(crate) fn cancels(&self) -> Result<()> {
         self.flood(|raw, identity, number| {
             let lock = Lock {

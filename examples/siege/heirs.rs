@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::attacks::Attacker;
-use crate::floods::OWN_VMIDS;
+use crate::floods::OWN_VMID_BASE;
 use crate::raw::{
     CAN_LEAD, DISMISS, FOLLOWS, GET_ID_OWNER, HEIR_READY, Identity, LIMITS, LOG, Raw, numbers,
 };
 
-/// The members that the leader may choose at a time.
+/// The number of members that the leader may choose at a time.
 const CANDIDATES: usize = 4;
 
 /// The reaction of a candidate when it is chosen.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Plan {
+enum Reaction {
     /// The candidate does not read the log.
-    Silence,
+    IgnoreLog,
     /// The candidate confirms a state that is not the leader's.
-    Confirm,
+    ConfirmWrongState,
     /// The candidate ends.
     Leave,
 }
@@ -29,35 +29,36 @@ enum Plan {
 /// A member that the leader may choose as its heir.
 struct Candidate {
     raw: Raw,
-    plan: Plan,
-    /// The streams of the leader's log.
+    reaction: Reaction,
+    /// The streams of the leader's log, once it has connected.
     logs: Vec<UnixStream>,
     is_chosen: bool,
     /// The number of the operation whose state it has confirmed last.
-    number: u64,
+    confirmed: u64,
 }
 
 impl Attacker<'_> {
-    /// Members that claim to have all that a leader needs. One that is dismissed or leaves comes back as another process.
+    /// Keeps some candidates connected, which claim to be able to lead. One that is dismissed or leaves is replaced by
+    /// another process.
     pub(crate) fn false_heirs(&self) -> Result<()> {
         let features = self.features_of_an_heir()?;
-        let (mut vmid, mut chosen) = (OWN_VMIDS, 0);
+        let (mut vmid, mut chosen) = (OWN_VMID_BASE, 0);
         let mut join = || {
             vmid += 1;
             let mut raw = Raw::join_with(&self.options.base, Identity { vmid, pid: 0 }, features)?;
-            // A member answers the limits of its leader with its own. One that does not is never chosen.
+            // A member answers the limits of its leader with its own. The leader never chooses one that does not.
             raw.put_unanswered(LIMITS, &numbers(&[1, 0, u32::MAX, 0]));
-            let plan = match vmid % 4 {
-                0 => Plan::Silence,
-                1 => Plan::Confirm,
-                _ => Plan::Leave,
+            let reaction = match vmid % 4 {
+                0 => Reaction::IgnoreLog,
+                1 => Reaction::ConfirmWrongState,
+                _ => Reaction::Leave,
             };
             Ok::<_, anyhow::Error>(Candidate {
                 raw,
-                plan,
+                reaction,
                 logs: Vec::new(),
                 is_chosen: false,
-                number: 0,
+                confirmed: 0,
             })
         };
         let mut candidates = Vec::new();
@@ -72,7 +73,7 @@ impl Attacker<'_> {
             });
             std::thread::sleep(Duration::from_millis(1));
         }
-        // Without a dismissal the measurement says nothing.
+        // If no candidate was chosen the attack has not taken place.
         ensure!(chosen > 0, "no candidate was chosen and dismissed");
         Ok(())
     }
@@ -93,7 +94,7 @@ impl Attacker<'_> {
 }
 
 impl Candidate {
-    /// Does as much as it can do without waiting. Returns false if it leaves, or if the leader has dismissed it or closed its
+    /// Handles what has arrived, without waiting. Returns false if the candidate leaves, or if the leader has dismissed it or closed its
     /// connection.
     fn act(&mut self) -> bool {
         self.logs.extend(self.raw.accept());
@@ -104,16 +105,17 @@ impl Candidate {
                 _ => {}
             }
         }
-        if self.is_chosen && self.plan == Plan::Leave {
+        if self.is_chosen && self.reaction == Reaction::Leave {
             return false;
         }
-        if self.is_chosen && self.plan == Plan::Confirm {
+        if self.is_chosen && self.reaction == Reaction::ConfirmWrongState {
             let mut bytes = [0; 4096];
             for log in &mut self.logs {
                 while matches!(log.read(&mut bytes), Ok(1..)) {}
             }
-            self.number += 1;
-            let payload = [self.number.to_le_bytes(), [7; 8]].concat();
+            self.confirmed += 1;
+            // The number of the operation, and a wrong digest of the state.
+            let payload = [self.confirmed.to_le_bytes(), [7; 8]].concat();
             self.raw.put_unanswered(HEIR_READY, &payload);
         }
         self.raw.put(GET_ID_OWNER, &numbers(&[1]));

@@ -1,4 +1,4 @@
-//! The host's settings of a process: its core, its priority, its number of open files.
+//! The settings of a process at the host: its core, its priority, its limit of open files.
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
@@ -11,10 +11,9 @@ pub(crate) enum Core {
     Second,
 }
 
-/// Runs this process, and those that it starts, on one core only. Returns false if there is only
-/// one.
+/// Pins this process, and those that it starts, to one core. Returns false if the host has only one.
 pub(crate) fn pin(core: Core) -> Result<bool> {
-    // The parent of an attacker runs on the first core only, so the inherited set says nothing.
+    // The parent of an attacker is pinned to the first core, so the inherited set does not tell which cores there are.
     let mut wanted = CpuSet::new();
     wanted.set(usize::from(core == Core::Second));
     if sched_setaffinity(None, &wanted).is_ok() {

@@ -14,25 +14,25 @@ use crate::common::{Latency, ProcessOptions, exit_family, send, stop_at_input_en
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(60));
 
-/// No process has this ID, so each look-up asks the leader.
-const NO_OWNER: u32 = 4_000_000;
+/// An ID that no process has, so that each look-up asks the leader.
+const UNUSED_ID: u32 = 4_000_000;
 
 /// The number of look-ups for each pair of lock calls.
 const LOOKUPS: u32 = 8;
 
-/// The time for which the member uses one of the files that the attacker wants as well.
-const FILE_TIME: u64 = 100;
+/// The time for which the member uses one of the files that the attacker requests as well, in milliseconds.
+const FILE_TIME_MS: u64 = 100;
 
 #[derive(Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     process: ProcessOptions,
-    /// Lock files that the attacker wants as well
+    /// Lock files that the attacker requests as well
     #[arg(long)]
     shares_files: bool,
 }
 
-/// The time that the calls took.
+/// The measurements of the calls.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Measured {
     pub(crate) lookups: Latency,
@@ -69,13 +69,8 @@ impl FromStr for Measured {
 }
 
 impl Measured {
-    fn record(&mut self, is_lock: bool, start: Instant, outcome: Result<(), Error>) {
-        let latency = if is_lock {
-            &mut self.locks
-        } else {
-            &mut self.lookups
-        };
-        latency.add(start.elapsed().as_nanos());
+    /// Records the error of a call, if it has failed.
+    fn record_error(&mut self, outcome: Result<(), Error>) {
         if let Err(error) = outcome {
             self.refused += 1;
             if self.error.is_empty() {
@@ -85,13 +80,13 @@ impl Measured {
     }
 }
 
-/// Returns the path of the file that the innocent locks at a time, which the attacker knows in
+/// Returns the path of the file that the innocent locks at present, or so many files later. The attacker knows them in
 /// advance.
 pub(crate) fn shared_file(ahead: u64) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let number = u64::try_from(now.as_millis()).unwrap_or(0) / FILE_TIME;
+    let number = u64::try_from(now.as_millis()).unwrap_or(0) / FILE_TIME_MS;
     format!("/siege/shared/{}", number + ahead)
 }
 
@@ -102,13 +97,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let pid = node.join(WAIT)?;
     let stop = stop_at_input_end(|| ());
     let mut measured = Measured::default();
-    node.owner_of(NO_OWNER, WAIT)?;
+    node.owner_of(UNUSED_ID, WAIT)?;
     send(&"ready");
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..LOOKUPS {
             let start = Instant::now();
-            let outcome = node.owner_of(NO_OWNER, WAIT).map(drop);
-            measured.record(false, start, outcome);
+            let outcome = node.owner_of(UNUSED_ID, WAIT).map(drop);
+            measured.lookups.add(start.elapsed().as_nanos());
+            measured.record_error(outcome);
         }
         // The leader decides about the lock of an open file; record locks may be delegated. The
         // attacker may lock the shared files as well, but only for reading.
@@ -134,7 +130,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             };
             let start = Instant::now();
             let outcome = node.set_lock(&lock, WAIT);
-            measured.record(true, start, outcome);
+            measured.locks.add(start.elapsed().as_nanos());
+            measured.record_error(outcome);
         }
     }
     send(&measured);

@@ -5,25 +5,20 @@ use std::time::Duration;
 use libos_ipc::{Refusal, Statistics, Usage};
 
 use crate::attacks::Attack;
-use crate::common::Latency;
 use crate::innocent::Measured;
 use crate::run::RECALL_LIMIT;
 
 /// A call may take this many times as long as in the control run.
-const FACTOR: u32 = 5;
-/// How many sync handles the attacker holds at least when it dies, unless its quota is smaller.
-const HANDLES_AT_LEAST: usize = 100;
+const MAX_RATIO: u32 = 5;
+/// The number of sync handles that the attacker holds at least when it ends, unless its quota is smaller.
+const MIN_HANDLES: usize = 100;
 
-/// The limits that hold even if the control run was faster.
-const LEAST_P99: Duration = Duration::from_millis(1);
-const LEAST_WORST: Duration = Duration::from_millis(20);
+/// The lowest limits of the 99th percentile and of the longest call: they hold even if the control run was faster.
+const MIN_P99_LIMIT: Duration = Duration::from_millis(1);
+const MIN_WORST_LIMIT: Duration = Duration::from_millis(20);
 
-pub(crate) fn p99(latency: &Latency) -> Duration {
-    Duration::from_nanos(latency.percentile_ns(99))
-}
-
-/// Returns true if the leader's statistics show the attack. Otherwise the measurement says nothing.
-pub(crate) fn has_happened(attack: Attack, statistics: &Statistics) -> bool {
+/// Returns true if the leader's statistics show that the attack took place. Otherwise the measurement means nothing.
+pub(crate) fn has_reached_leader(attack: Attack, statistics: &Statistics) -> bool {
     let pools = &statistics.pools;
     // A leader may refuse most of the entries that the attacker wants.
     let is_used = |usage: Usage| usage.peak >= usage.limit / 32;
@@ -37,7 +32,7 @@ pub(crate) fn has_happened(attack: Attack, statistics: &Statistics) -> bool {
         Attack::UnreturnedDelegation => statistics.refused(Refusal::NotReturned) >= 1,
         Attack::Broadcast | Attack::BroadcastFifty => statistics.frames_out >= 1000,
         Attack::SyncDeath => {
-            pools.served_handles.peak >= HANDLES_AT_LEAST.min(pools.served_handles.limit / 32)
+            pools.served_handles.peak >= MIN_HANDLES.min(pools.served_handles.limit / 32)
         }
         Attack::ChildrenDeath => is_used(pools.processes),
         Attack::HalfFrames => statistics.refused(Refusal::NoVmid) >= 10,
@@ -56,7 +51,7 @@ pub(crate) fn has_happened(attack: Attack, statistics: &Statistics) -> bool {
     }
 }
 
-/// Returns the reasons for which the attack has succeeded.
+/// Returns the reasons for which the attack has succeeded: the limits that the innocent's calls exceed.
 pub(crate) fn judge(attack: Attack, measured: &Measured, control: &Measured) -> Vec<String> {
     let mut faults = Vec::new();
     let kinds = [
@@ -69,11 +64,9 @@ pub(crate) fn judge(attack: Attack, measured: &Measured, control: &Measured) -> 
         ),
     ];
     for (kind, latency, control, may_stall_once) in kinds {
-        let limits = [
-            LEAST_P99.max(p99(control) * FACTOR),
-            LEAST_WORST.max(control.slowest() * FACTOR),
-        ];
-        let [p99_limit, mut worst_limit] = limits;
+        let p99 = latency.percentile(99);
+        let p99_limit = MIN_P99_LIMIT.max(control.percentile(99) * MAX_RATIO);
+        let mut worst_limit = MIN_WORST_LIMIT.max(control.slowest() * MAX_RATIO);
         let mut stalls = 0;
         if may_stall_once {
             stalls = latency.slower_than(worst_limit);
@@ -82,10 +75,9 @@ pub(crate) fn judge(attack: Attack, measured: &Measured, control: &Measured) -> 
         if latency.requests() == 0 {
             faults.push(format!("no {kind} have ended"));
         }
-        if p99(latency) > p99_limit {
+        if p99 > p99_limit {
             faults.push(format!(
-                "p99 of {kind} is {:.1?}, and not {p99_limit:.1?}",
-                p99(latency)
+                "p99 of {kind} is {p99:.1?}, and not {p99_limit:.1?}"
             ));
         }
         if latency.slowest() > worst_limit {

@@ -1,5 +1,5 @@
-//! A member without the library: it writes the bytes of `docs/protocol.md` to the leader, and reads
-//! only what it wants to.
+//! A member without the library: it writes the bytes of `docs/protocol.md` to the leader, and need not read the
+//! answers.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// The time in which the leader must take what is written, and answer a request.
+/// The time in which the leader must read what is written, and answer a request.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The pause before a full or empty stream is tried again.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// The length of a frame without its payload.
-const HEADER: usize = 17;
+/// The length of a frame without its payload, in bytes.
+const HEADER_LENGTH: usize = 17;
 
+// The codes of messages.
 pub(crate) const GET_NEW_VMID: u8 = 1;
 pub(crate) const ALLOC_ID_RANGE: u8 = 3;
 pub(crate) const RELEASE_ID_RANGE: u8 = 4;
@@ -51,13 +52,18 @@ pub(crate) const LIMITS: u8 = 96;
 pub(crate) const PID_KILL_ORDERED: u8 = 99;
 pub(crate) const FENCING_NUMBER: u8 = 111;
 
-/// The features of a process that goes on with another leader, and of one that can lead: the highest 24 bits say with what
-/// limits.
+/// The feature bit of a process that goes on with another leader, and that of one that can lead. The highest 24 bits of the
+/// features are a hash of the limits with which it can lead.
 pub(crate) const FOLLOWS: u32 = 2;
 pub(crate) const CAN_LEAD: u32 = 4;
 
+// The kinds of locks.
 pub(crate) const READ: u32 = 0;
 pub(crate) const WRITE: u32 = 1;
+
+// The states of a sync handle at a client.
+pub(crate) const SHARED: u32 = 2;
+pub(crate) const EXCLUSIVE: u32 = 3;
 
 /// Makes a payload of numbers.
 pub(crate) fn numbers(numbers: &[u32]) -> Vec<u8> {
@@ -71,9 +77,13 @@ pub(crate) fn numbers(numbers: &[u32]) -> Vec<u8> {
 #[derive(Clone, Copy)]
 pub(crate) struct Lock<'a> {
     pub(crate) path: &'a str,
+    /// The first and the last byte.
     pub(crate) range: (u64, u64),
+    /// The owner.
     pub(crate) pid: u32,
+    /// [`READ`] or [`WRITE`].
     pub(crate) kind: u32,
+    /// Whether the request waits for a conflicting lock.
     pub(crate) waits: bool,
     /// The number of the delegation in a request for one.
     pub(crate) number: u64,
@@ -103,16 +113,26 @@ pub(crate) struct Identity {
     pub(crate) pid: u32,
 }
 
-/// The member's two streams with the leader.
+/// A received frame.
+struct Frame {
+    seq: u64,
+    code: u8,
+    payload: Vec<u8>,
+}
+
+/// A member that is made of its two streams with the leader.
 pub(crate) struct Raw {
     address: PathBuf,
     listener: UnixListener,
-    to: UnixStream,
+    to_leader: UnixStream,
     /// The stream from the leader, as soon as the leader has connected.
-    from: Option<UnixStream>,
+    from_leader: Option<UnixStream>,
+    /// The sequence number of the last request.
     seq: u64,
+    /// The bytes that are still to be written.
     unsent: Vec<u8>,
-    unread: Vec<u8>,
+    /// The bytes that have been read, and not handled.
+    unhandled: Vec<u8>,
 }
 
 impl Raw {
@@ -121,7 +141,7 @@ impl Raw {
         Raw::join_with(base, identity, 0)
     }
 
-    /// Like [`Raw::join`], with those features.
+    /// Connects as that process, and sends its HELLO with those features.
     pub(crate) fn join_with(base: &Path, identity: Identity, features: u32) -> Result<Raw> {
         let address = address(base, identity.vmid);
         let _ = std::fs::remove_file(&address);
@@ -130,11 +150,11 @@ impl Raw {
         let mut raw = Raw {
             address,
             listener,
-            to: connect(base, identity.vmid)?,
-            from: None,
+            to_leader: connect(base, identity.vmid)?,
+            from_leader: None,
             seq: 0,
             unsent: Vec::new(),
-            unread: Vec::new(),
+            unhandled: Vec::new(),
         };
         raw.put_unanswered(HELLO, &numbers(&[1, features, identity.pid, 1]));
         raw.flush()?;
@@ -167,7 +187,7 @@ impl Raw {
     }
 
     fn put_frame(&mut self, seq: u64, code: u8, payload: &[u8]) {
-        let size = (HEADER + payload.len()) as u64;
+        let size = (HEADER_LENGTH + payload.len()) as u64;
         self.unsent.extend(size.to_le_bytes());
         self.unsent.extend(seq.to_le_bytes());
         self.unsent.push(code);
@@ -182,7 +202,7 @@ impl Raw {
             if rest.is_empty() {
                 break Ok(true);
             }
-            match self.to.write(rest) {
+            match self.to_leader.write(rest) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(false),
@@ -193,12 +213,11 @@ impl Raw {
         outcome
     }
 
-    /// Writes everything, and reads the answers meanwhile.
+    /// Writes everything. Answers that arrive meanwhile are dropped.
     pub(crate) fn flush(&mut self) -> Result<()> {
         let end = Instant::now() + LIMIT;
         while !self.send()? {
-            self.read();
-            self.unread.clear();
+            self.drain();
             if Instant::now() > end {
                 bail!("the leader takes no requests for {LIMIT:?}");
             }
@@ -210,39 +229,41 @@ impl Raw {
     /// Reads everything that the leader has written, and drops it.
     pub(crate) fn drain(&mut self) {
         self.read();
-        self.unread.clear();
+        self.unhandled.clear();
     }
 
+    /// Reads everything that the leader has written.
     fn read(&mut self) {
-        if self.from.is_none()
+        if self.from_leader.is_none()
             && let Ok((stream, _)) = self.listener.accept()
             && stream.set_nonblocking(true).is_ok()
         {
             // The first four bytes are the leader's VMID.
-            let mut opener = [0; 4];
+            let mut vmid = [0; 4];
             let mut stream = stream;
             let end = Instant::now() + LIMIT;
-            while stream.read(&mut opener).is_err() && Instant::now() < end {
+            while stream.read(&mut vmid).is_err() && Instant::now() < end {
                 thread::sleep(PAUSE);
             }
-            self.from = Some(stream);
+            self.from_leader = Some(stream);
         }
-        let Some(from) = &mut self.from else { return };
+        let Some(stream) = &mut self.from_leader else {
+            return;
+        };
         let mut buffer = [0; 16_384];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            self.unread.extend(&buffer[..count]);
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            self.unhandled.extend(&buffer[..count]);
         }
     }
 
     /// Sends a request after all others, and returns the payload of its answer.
-    pub(crate) fn ask(&mut self, code: u8, payload: &[u8]) -> Result<Vec<u8>> {
-        self.flush_and_keep()?;
+    pub(crate) fn call(&mut self, code: u8, payload: &[u8]) -> Result<Vec<u8>> {
         self.put(code, payload);
         let end = Instant::now() + LIMIT;
         loop {
             self.send()?;
             self.read();
-            if let Some(answer) = self.answer_to(self.seq) {
+            if let Some(answer) = self.take_answer(self.seq) {
                 return Ok(answer);
             }
             if Instant::now() > end {
@@ -252,33 +273,19 @@ impl Raw {
         }
     }
 
-    fn flush_and_keep(&mut self) -> Result<()> {
-        if self.send()? { Ok(()) } else { self.flush() }
-    }
-
-    /// Takes the frames that have arrived, up to the answer to that request.
-    fn answer_to(&mut self, seq: u64) -> Option<Vec<u8>> {
-        let (mut at, mut answer) = (0, None);
-        while answer.is_none()
-            && let Some(header) = self.unread.get(at..at + HEADER)
-        {
-            let number = |from: usize| u64::from_le_bytes(*header[from..].first_chunk().unwrap());
-            let size = usize::try_from(number(0)).unwrap_or(usize::MAX);
-            let Some(frame) = self.unread.get(at..at.saturating_add(size)) else {
-                break;
-            };
-            if number(8) == seq && header[16] == 0 {
-                answer = frame.get(HEADER..).map(<[u8]>::to_vec);
+    /// Drops the frames that have arrived, up to the answer to that request, and returns its payload.
+    fn take_answer(&mut self, seq: u64) -> Option<Vec<u8>> {
+        while let Some(frame) = self.take_frame() {
+            if frame.seq == seq && frame.code == 0 {
+                return Some(frame.payload);
             }
-            at += size;
         }
-        self.unread.drain(..at);
-        answer
+        None
     }
 
     /// Accepts a further stream of the leader.
     pub(crate) fn accept(&self) -> Option<UnixStream> {
-        self.from.as_ref()?;
+        self.from_leader.as_ref()?;
         let (stream, _) = self.listener.accept().ok()?;
         stream.set_nonblocking(true).ok()?;
         Some(stream)
@@ -295,30 +302,40 @@ impl Raw {
     pub(crate) fn take_frames(&mut self) -> Vec<(u8, Vec<u8>)> {
         self.read();
         let mut frames = Vec::new();
-        while let Some(size) = self
-            .unread
-            .first_chunk()
-            .map(|size| u64::from_le_bytes(*size))
-            && let size = usize::try_from(size).unwrap_or(usize::MAX).max(HEADER)
-            && self.unread.len() >= size
-        {
-            let frame: Vec<u8> = self.unread.drain(..size).collect();
-            frames.push((frame[HEADER - 1], frame[HEADER..].to_vec()));
+        while let Some(frame) = self.take_frame() {
+            frames.push((frame.code, frame.payload));
         }
         frames
+    }
+
+    /// Returns the next frame, if all of it has been read.
+    fn take_frame(&mut self) -> Option<Frame> {
+        let size = u64::from_le_bytes(*self.unhandled.first_chunk()?);
+        let size = usize::try_from(size)
+            .unwrap_or(usize::MAX)
+            .max(HEADER_LENGTH);
+        if self.unhandled.len() < size {
+            return None;
+        }
+        let bytes: Vec<u8> = self.unhandled.drain(..size).collect();
+        Some(Frame {
+            seq: u64::from_le_bytes(*bytes[8..].first_chunk()?),
+            code: bytes[HEADER_LENGTH - 1],
+            payload: bytes[HEADER_LENGTH..].to_vec(),
+        })
     }
 
     /// Waits until the leader has handled everything that was sent: it answers a request behind all
     /// others.
     pub(crate) fn settle(&mut self) -> Result<()> {
         self.flush()?;
-        self.ask(GET_ID_OWNER, &numbers(&[1])).map(drop)
+        self.call(GET_ID_OWNER, &numbers(&[1])).map(drop)
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        let _ = self.to.shutdown(Shutdown::Both);
+        let _ = self.to_leader.shutdown(Shutdown::Both);
         let _ = std::fs::remove_file(&self.address);
     }
 }

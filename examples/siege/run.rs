@@ -1,6 +1,7 @@
 //! The leader's side: it makes a family for each attack, and prints the table.
 
 use std::io::{BufRead, BufReader, Lines};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::attacks::Attack;
 use crate::common::{HumanCount, Latency, Progress, command, fit, pid_of, spawn, table};
 use crate::host::{Core, allow_many_files, pin};
 use crate::innocent::Measured;
-use crate::judge::{has_happened, judge};
+use crate::judge::{has_reached_leader, judge};
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 
@@ -61,15 +62,15 @@ pub(crate) fn run(options: &Options, faults: &mut Vec<String>) -> Result<()> {
     if !pin(Core::First)? {
         println!("there is only one core: the attacker shares it with the others");
     }
-    let attacks = chosen(&options.attack);
-    let limits = chosen(&options.limits);
-    let all = (limits.len() * (attacks.len() + 1)) as u64;
+    let attacks = chosen_or_all(&options.attack);
+    let limits = chosen_or_all(&options.limits);
+    let runs = (limits.len() * (attacks.len() + 1)) as u64;
     let (progress, mut done) = (Progress::new(), 0);
     let header = ["attack", "calls", "number", "p50", "p99", "worst", ""];
     let mut table = table(header, 2);
     for limits in limits {
         let mut show = |what: &str| {
-            progress.show(done, all, &format!("{} limits: {what}", limits.name()));
+            progress.show(done, runs, &format!("{} limits: {what}", limits.name()));
             done += 1;
         };
         show("control");
@@ -78,15 +79,15 @@ pub(crate) fn run(options: &Options, faults: &mut Vec<String>) -> Result<()> {
         for &attack in &attacks {
             let name = name(attack);
             show(&name);
-            let attempt = || {
+            let measure_attack = || {
                 let measured =
                     measure(options, limits, Some(attack)).unwrap_or_else(|error| failed(&error));
                 let reasons = judge(attack, &measured, &control);
                 (measured, reasons)
             };
-            let (mut measured, mut reasons) = attempt();
+            let (mut measured, mut reasons) = measure_attack();
             if !reasons.is_empty() {
-                (measured, reasons) = attempt();
+                (measured, reasons) = measure_attack();
             }
             let verdict = if reasons.is_empty() { "ok" } else { "FAILED" };
             add_row(&mut table, limits, &name, &measured, verdict);
@@ -112,7 +113,8 @@ fn failed(error: &anyhow::Error) -> Measured {
     }
 }
 
-fn chosen<T: ValueEnum + Copy>(chosen: &[T]) -> Vec<T> {
+/// Returns the values that were chosen on the command line, or all if none was.
+fn chosen_or_all<T: ValueEnum + Copy>(chosen: &[T]) -> Vec<T> {
     if chosen.is_empty() {
         T::value_variants().to_vec()
     } else {
@@ -120,6 +122,7 @@ fn chosen<T: ValueEnum + Copy>(chosen: &[T]) -> Vec<T> {
     }
 }
 
+/// Returns the name of an attack on the command line.
 fn name(attack: Attack) -> String {
     let name = attack.to_possible_value();
     name.map_or(String::new(), |name| name.get_name().to_owned())
@@ -134,21 +137,14 @@ fn add_row(table: &mut Table, limits: Limits, name: &str, measured: &Measured, v
         format!("{name}\n  at {} limits", limits.name()),
         "look-ups\nlocks".to_owned(),
         both(&|latency| HumanCount(latency.requests()).to_string()),
-        both(&|latency| time(latency, 50)),
-        both(&|latency| time(latency, 99)),
+        both(&|latency| format!("{:.1?}", latency.percentile(50))),
+        both(&|latency| format!("{:.1?}", latency.percentile(99))),
         both(&|latency| format!("{:.1?}", latency.slowest())),
         verdict.to_owned(),
     ]);
 }
 
-fn time(latency: &Latency, percent: u64) -> String {
-    format!(
-        "{:.1?}",
-        Duration::from_nanos(latency.percentile_ns(percent))
-    )
-}
-
-/// A process of this program that ends, at the latest, with this value.
+/// A process of this program. It is killed when this value is dropped.
 struct Process {
     child: Child,
     lines: Option<Lines<BufReader<ChildStdout>>>,
@@ -165,7 +161,7 @@ impl Process {
         Ok(Process { child, lines })
     }
 
-    fn line(&mut self) -> Result<String> {
+    fn read_line(&mut self) -> Result<String> {
         let line = self.lines.as_mut().and_then(Iterator::next);
         Ok(line.context("a process has ended")??)
     }
@@ -189,9 +185,9 @@ fn measure(options: &Options, limits: Limits, attack: Option<Attack>) -> Result<
     let leader = HostNode::start(&base, Identity::LEADER, config)?;
     leader.join(WAIT)?;
     let default = Duration::from_millis(if options.quick { 600 } else { 4000 });
-    let mut seconds = options.seconds.unwrap_or(default);
+    let mut time = options.seconds.unwrap_or(default);
     if attack.is_some_and(Attack::shares_files) {
-        seconds = seconds.max(RECALL_LIMIT * 3);
+        time = time.max(RECALL_LIMIT * 3);
     }
 
     let mut innocent = command("innocent", &base, &leader.start_child(WAIT)?)?;
@@ -199,52 +195,64 @@ fn measure(options: &Options, limits: Limits, attack: Option<Attack>) -> Result<
         innocent.arg("--shares-files");
     }
     let mut innocent = Process::start(innocent)?;
-    innocent.line().context("the innocent")?;
+    innocent.read_line().context("the innocent")?;
     if let Some(attack) = attack {
-        let is_large = limits == Limits::Large;
-        let mut identities = Vec::new();
-        for _ in 0..attack.members(is_large, options.quick) {
-            let child = leader.start_child(WAIT).context("preparing an attacker")?;
-            identities.push(format!("{},{}", child.vmid, pid_of(&child)?));
-        }
-        let mut attacker = Command::new(std::env::current_exe()?);
-        attacker
-            .args(["attacker", "--attack", &name(attack), "--base"])
-            .arg(&base);
-        attacker.args(["--seconds", &seconds.as_secs_f64().to_string()]);
-        attacker.args(["--nice", &options.nice.to_string()]);
-        attacker.args(["--identities", &identities.join(",")]);
-        attacker.args(is_large.then_some("--large"));
-        attacker.args(options.quick.then_some("--quick"));
-        let mut attacker = Process::start(attacker)?;
-        let end = Instant::now() + seconds + ATTACKER_LIMIT;
-        let status = loop {
-            if let Some(status) = attacker.child.try_wait()? {
-                break status;
-            }
-            if Instant::now() > end {
-                bail!("the attacker does not end: the leader does not take its requests");
-            }
-            sleep(Duration::from_millis(10));
-        };
-        ensure!(
-            status.success() || attack != Attack::FalseHeirs,
-            "the leader has not chosen the attacker"
-        );
-        drop(attacker);
-        sleep(AFTERMATH);
+        run_attack(options, limits, attack, &leader, &base, time)?;
     } else {
-        sleep(seconds + AFTERMATH);
+        sleep(time);
     }
+    sleep(AFTERMATH);
     drop(innocent.child.stdin.take());
-    let measured = innocent.line().context("the innocent")?.parse()?;
+    let measured = innocent.read_line().context("the innocent")?.parse()?;
     innocent.child.wait()?;
     let statistics = leader.statistics();
     ensure!(
-        attack.is_none_or(|attack| has_happened(attack, &statistics)),
+        attack.is_none_or(|attack| has_reached_leader(attack, &statistics)),
         "the attack has not reached the leader's tables: {:?}",
         statistics.pools
     );
     ensure!(leader.check_invariants(), "the leader's tables are broken");
     Ok(measured)
+}
+
+/// Runs an attacker for that time, and waits for its end.
+fn run_attack(
+    options: &Options,
+    limits: Limits,
+    attack: Attack,
+    leader: &HostNode,
+    base: &Path,
+    time: Duration,
+) -> Result<()> {
+    let is_large = limits == Limits::Large;
+    let mut identities = Vec::new();
+    for _ in 0..attack.members(is_large, options.quick) {
+        let child = leader.start_child(WAIT).context("preparing an attacker")?;
+        identities.push(format!("{},{}", child.vmid, pid_of(&child)?));
+    }
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["attacker", "--attack", &name(attack), "--base"])
+        .arg(base);
+    command.args(["--seconds", &time.as_secs_f64().to_string()]);
+    command.args(["--nice", &options.nice.to_string()]);
+    command.args(["--identities", &identities.join(",")]);
+    command.args(is_large.then_some("--large"));
+    command.args(options.quick.then_some("--quick"));
+    let mut attacker = Process::start(command)?;
+    let end = Instant::now() + time + ATTACKER_LIMIT;
+    let status = loop {
+        if let Some(status) = attacker.child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > end {
+            bail!("the attacker does not end: the leader does not take its requests");
+        }
+        sleep(Duration::from_millis(10));
+    };
+    ensure!(
+        status.success() || attack != Attack::FalseHeirs,
+        "the leader has not chosen the attacker"
+    );
+    Ok(())
 }
