@@ -8,20 +8,20 @@ use anyhow::{Context, Error, Result};
 use crate::common::{Latency, figures};
 
 figures!(
-    /// The counts of a process. All but `last` count from the last report.
+    /// The counts of a process since its last report.
     Counts {
         // IDs that it allocated and released.
         taken, released,
-        // Signals that the leader accepted, and signals that any process accepted.
+        // Signals that the first process accepted, and signals that other processes accepted.
         to_first, to_others,
-        // Delivered signals from the leader, by their kind of target.
+        // Delivered signals of the first process, by their kind of target.
         from_first, by_group, to_all,
         // Changes of shared values.
         changes,
         // Lock requests that were refused as deadlocks.
         deadlocks,
-        // The process has ended its work, and this is its last report.
-        last,
+        // 1 in the last report, after the end of the process in the family.
+        is_last,
     }
 );
 
@@ -38,7 +38,7 @@ pub(crate) enum Kind {
     OwnValue,
     SharedValue,
     Exit,
-    /// At the leader: from the end of a process until its parent has reaped it.
+    /// In the first process: from the end of a process until its parent, the first process, has reaped it.
     Wait,
 }
 

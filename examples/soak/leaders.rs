@@ -22,8 +22,8 @@ use crate::slots::RunningProcess;
 /// The number of processes that may lead, besides the first one.
 pub(crate) const CANDIDATES: usize = 6;
 
-/// One of so many leaders leaves, and the others are killed.
-const LEAVES: u32 = 8;
+/// Of so many leaders one leaves, and the others are killed.
+const LEAVE_EVERY: u32 = 8;
 
 /// The time in which there must be an heir, and a new leader.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -40,21 +40,21 @@ pub(crate) struct Options {
 /// Returns the limits of a leader for that many processes.
 pub(crate) fn capacities(members: u32) -> Capacities {
     let common = member::capacities(members);
-    // Each member has a reserve of four places: a quarter of an equal part.
-    let shared = 16 * (common.peers + 1);
+    // An equal part of a table is 16 places, of which a quarter is the reserve of a member.
+    let places = 16 * (common.peers + 1);
     Capacities {
-        ranges: 4 * shared,
-        processes: shared,
+        ranges: 4 * places,
+        processes: places,
         waiters: 64,
         locks: LockLimits {
-            locks: 4 * shared,
-            files: shared,
-            waiting: shared,
-            open_files: shared,
+            locks: 4 * places,
+            files: places,
+            waiting: places,
+            open_files: places,
         },
         leases: LeaseLimits {
-            handles: shared,
-            clients: shared,
+            handles: places,
+            clients: places,
         },
         ..common
     }
@@ -94,8 +94,11 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
 
 /// A line that such a process writes.
 pub(crate) enum Line {
+    /// The process has prepared a child.
     Child(Identity),
+    /// The process has joined the family.
     Ready,
+    /// A fault of the leader's tables at the end.
     Fault(String),
 }
 
@@ -123,14 +126,14 @@ impl std::str::FromStr for Line {
 }
 
 /// A process that does nothing but lead.
-pub(crate) struct PureLeader {
+pub(crate) struct DedicatedLeader {
     vmid: Vmid,
     process: Child,
     lines: Receiver<Result<Line>>,
 }
 
-impl PureLeader {
-    pub(crate) fn start(base: &Path, identity: &Identity, members: u32) -> Result<PureLeader> {
+impl DedicatedLeader {
+    pub(crate) fn start(base: &Path, identity: &Identity, members: u32) -> Result<DedicatedLeader> {
         let mut start = command("leader", base, identity)?;
         start.args(["--members", &members.to_string()]);
         start.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -139,21 +142,21 @@ impl PureLeader {
         read_lines(process.stdout.take().context("piped")?, move |line| {
             line.is_some_and(|line| sender.send(line).is_ok())
         });
-        Ok(PureLeader {
+        Ok(DedicatedLeader {
             vmid: identity.vmid,
             process,
             lines,
         })
     }
 
-    /// Returns the next line that it says.
-    pub(crate) fn line(&self) -> Result<Line> {
+    /// Returns the next line of its output.
+    pub(crate) fn next_line(&self) -> Result<Line> {
         self.lines
             .recv_timeout(LIMIT)
-            .context("a leader says nothing")?
+            .context("a leader writes no line")?
     }
 
-    /// Has it leave as the last process. Returns its faults.
+    /// Makes it leave as the last process. Returns its faults.
     pub(crate) fn end(mut self) -> Result<Vec<String>> {
         drop(self.process.stdin.take());
         let mut faults = Vec::new();
@@ -170,44 +173,46 @@ impl PureLeader {
     }
 }
 
-impl Drop for PureLeader {
+impl Drop for DedicatedLeader {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The deaths of leaders.
-pub(crate) struct Deaths {
-    first: Option<PureLeader>,
-    every: Duration,
+/// Ends the leaders, one after another.
+pub(crate) struct LeaderEnds {
+    /// The first leader, until it has ended.
+    first: Option<DedicatedLeader>,
+    interval: Duration,
+    /// The time at which the next leader is due to end.
     next: Instant,
-    /// The time at which a leader was due to die, and had no heir.
+    /// The time from which on a leader that is due has had no heir.
     waits_since: Option<Instant>,
 }
 
-/// The end of a leader.
+/// How a leader has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeaderEnd {
     Killed,
     Left,
 }
 
-impl Deaths {
-    pub(crate) fn new(first: PureLeader, every: Duration) -> Deaths {
-        Deaths {
+impl LeaderEnds {
+    pub(crate) fn new(first: DedicatedLeader, interval: Duration) -> LeaderEnds {
+        LeaderEnds {
             first: Some(first),
-            every,
-            next: Instant::now() + every,
+            interval,
+            next: Instant::now() + interval,
             waits_since: None,
         }
     }
 
-    /// Ends the leader if its time has come, and an heir is ready. Returns how.
+    /// Ends the leader if it is due and an heir is ready. Returns how it has ended.
     pub(crate) fn step(
         &mut self,
         node: &HostNode,
-        places: &mut [Option<RunningProcess>],
+        slots: &mut [Option<RunningProcess>],
     ) -> Result<Option<LeaderEnd>> {
         if Instant::now() < self.next {
             return Ok(None);
@@ -230,42 +235,48 @@ impl Deaths {
             self.first = None;
             LeaderEnd::Killed
         } else {
-            let mut living = places.iter_mut().flatten();
-            let Some(occupant) = living.find(|occupant| occupant.vmid == leader) else {
+            let mut living = slots.iter_mut().flatten();
+            let Some(process) = living.find(|process| process.vmid == leader) else {
                 return Ok(None);
             };
-            if fastrand::u32(..LEAVES) == 0 {
-                occupant.stop()?;
+            if fastrand::u32(..LEAVE_EVERY) == 0 {
+                process.stop()?;
                 LeaderEnd::Left
             } else {
-                occupant.kill()?;
+                process.kill()?;
                 LeaderEnd::Killed
             }
         };
         self.waits_since = None;
-        self.next += self.every;
+        self.next += self.interval;
         Ok(Some(end))
     }
 }
 
-/// Asks the leader all the time, and records how long there was no answer when the leader changed.
-pub(crate) fn ask(node: &HostNode, stop: &AtomicBool, wait: Wait<'_>) -> Result<Latency> {
+/// Sends look-ups to the leader all the time, and records how long there was no answer when the leader changed.
+pub(crate) fn measure_outages(
+    node: &HostNode,
+    stop: &AtomicBool,
+    wait: Wait<'_>,
+) -> Result<Latency> {
     let mut outages = Latency::default();
     let mut leader = node.leader();
-    let mut last = Instant::now();
-    let mut change: Option<Duration> = None;
+    let mut last_answer = Instant::now();
+    // The time without an answer before the leader was seen to have changed.
+    let mut gap_at_change: Option<Duration> = None;
     let pid = node.pid().context("it has joined")?.get();
     while !stop.load(Ordering::Relaxed) {
-        node.owner_of(pid, wait).context("asking all the time")?;
-        let gap = last.elapsed();
-        last += gap;
-        // The change may be seen one answer too early.
-        if let Some(before) = change.take() {
-            outages.add(gap.max(before).as_nanos());
+        node.owner_of(pid, wait)
+            .context("a look-up during a succession")?;
+        let gap = last_answer.elapsed();
+        last_answer += gap;
+        // The node may name the new leader already after an answer of the old one. So the longer of two gaps counts.
+        if let Some(gap_before) = gap_at_change.take() {
+            outages.add(gap.max(gap_before).as_nanos());
         }
         if node.leader() != leader {
             leader = node.leader();
-            change = Some(gap);
+            gap_at_change = Some(gap);
         }
         sleep(Duration::from_micros(100));
     }
@@ -273,9 +284,9 @@ pub(crate) fn ask(node: &HostNode, stop: &AtomicBool, wait: Wait<'_>) -> Result<
 }
 
 /// Starts the first leader, which prepares the first process of this program.
-pub(crate) fn start_first(base: &Path, members: u32) -> Result<(PureLeader, Identity)> {
-    let first = PureLeader::start(base, &Identity::LEADER, members)?;
-    match first.line()? {
+pub(crate) fn start_first(base: &Path, members: u32) -> Result<(DedicatedLeader, Identity)> {
+    let first = DedicatedLeader::start(base, &Identity::LEADER, members)?;
+    match first.next_line()? {
         Line::Child(identity) => Ok((first, identity)),
         _ => bail!("the first leader has prepared no child"),
     }

@@ -1,11 +1,11 @@
 //! Processes that start, use everything that a family has, and end or are killed, for any time; and
 //! checks that nothing is lost, left behind or late.
 //!
-//! The parts: [`run`] is the leader's side, which keeps a process in each of the [`slots`]; [`member`] is a
-//! process and [`work`] what it does while it lives; [`leaders`] are the processes that lead when this one does
-//! not (`--kill-leader`); [`shared`] is what all of them share, [`signals`]
-//! what they signal; [`figures`] is what they count, [`view`] prints it; [`resources`] checks that its memory and
-//! descriptors do not grow.
+//! The parts: [`run`] is the first process, which keeps a process in each of the [`slots`]; [`member`] is such a
+//! process and [`work`] what it does while it lives; [`leaders`] are the processes that lead when the first process
+//! does not (`--kill-leader`); [`shared`] has the files and values that all of them use, [`signals`] their signals;
+//! [`figures`] are their counts, and [`view`] prints these; [`resources`] checks that the memory and the descriptors of
+//! the first process do not grow.
 
 #[path = "../common/mod.rs"]
 mod common;

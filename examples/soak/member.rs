@@ -22,7 +22,7 @@ use crate::common::{
 };
 use crate::figures::Kind;
 use crate::leaders;
-use crate::signals::{ALL, GROUP, ONE};
+use crate::signals::{TO_ALL, TO_GROUP, TO_PROCESS};
 use crate::work::Member;
 
 /// The interval of a process's reports.
@@ -32,12 +32,12 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct Options {
     #[command(flatten)]
     process: ProcessOptions,
-    /// The file that all lock; that with `.flock` besides is locked with flock
+    /// The file with record locks; that with `.flock` at the end of its name is locked with flock
     #[arg(long)]
     pub(crate) file: PathBuf,
-    /// This process's place
+    /// The slot in which this process lives
     #[arg(long)]
-    pub(crate) place: u32,
+    pub(crate) slot: u32,
     /// How many others there can be
     #[arg(long)]
     members: u32,
@@ -100,15 +100,17 @@ pub(crate) fn config(members: u32, succession: Succession) -> Config {
 /// Counts the signals that are delivered, and answers requests for metadata.
 #[derive(Default)]
 struct Os {
-    ones: AtomicU64,
-    groups: AtomicU64,
-    alls: AtomicU64,
+    /// The signals of the first process to this process alone, to its group, and to all.
+    single_signals: AtomicU64,
+    group_signals: AtomicU64,
+    broadcasts: AtomicU64,
     leader_left: AtomicBool,
 }
 
-struct OsOf(Arc<Os>);
+/// The library OS as the node calls it.
+struct SharedOs(Arc<Os>);
 
-impl Embedder<Host> for OsOf {
+impl Embedder<Host> for SharedOs {
     fn signal(&self, node: &Node<'_, Host>, signal: &Signal, reply: SignalReply) {
         let is_here = match signal.target {
             Target::Process(pid) => node.pid() == Some(pid),
@@ -116,9 +118,9 @@ impl Embedder<Host> for OsOf {
             Target::Thread { .. } | Target::Group(_) => false,
         };
         let count = match signal.signal {
-            ONE => Some(&self.0.ones),
-            GROUP => Some(&self.0.groups),
-            ALL => Some(&self.0.alls),
+            TO_PROCESS => Some(&self.0.single_signals),
+            TO_GROUP => Some(&self.0.group_signals),
+            TO_ALL => Some(&self.0.broadcasts),
             _ => None,
         };
         if let Some(count) = count.filter(|_| is_here) {
@@ -129,7 +131,7 @@ impl Embedder<Host> for OsOf {
     }
 
     fn metadata(&self, node: &Node<'_, Host>, pid: Pid, what: MetaCode, reply: MetadataReply) {
-        answer(node, pid, what, reply);
+        reply_metadata(node, pid, what, reply);
     }
 
     fn member_left(&self, _: &Node<'_, Host>, vmid: Vmid) {
@@ -139,16 +141,21 @@ impl Embedder<Host> for OsOf {
     }
 }
 
-/// Returns the library OS of a process that only leads: it answers as any other.
+/// Returns the library OS of a process that only leads. It answers requests as that of any other process.
 pub(crate) fn library_os() -> Box<dyn Embedder<Host> + Send> {
-    Box::new(OsOf(Arc::default()))
+    Box::new(SharedOs(Arc::default()))
 }
 
 /// Answers requests for metadata of a process of this program.
-pub(crate) fn answer(node: &Node<'_, Host>, pid: Pid, what: MetaCode, reply: MetadataReply) {
+pub(crate) fn reply_metadata(
+    node: &Node<'_, Host>,
+    pid: Pid,
+    what: MetaCode,
+    reply: MetadataReply,
+) {
     let program = current_exe().ok();
     let program = program.and_then(|path| std::ffi::CString::new(path.as_os_str().as_bytes()).ok());
-    let known = match (what, &program) {
+    let metadata = match (what, &program) {
         _ if node.pid() != Some(pid) => Err(Errno::ESRCH),
         (MetaCode::Credentials, _) => {
             let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
@@ -157,7 +164,7 @@ pub(crate) fn answer(node: &Node<'_, Host>, pid: Pid, what: MetaCode, reply: Met
         (MetaCode::Executable, Some(path)) => Ok(Metadata::Path(path)),
         _ => Err(Errno::ENOENT),
     };
-    let _ = reply.send(node, known);
+    let _ = reply.send(node, metadata);
 }
 
 /// Returns the limits of all processes of the family, except for the leader's tables.
@@ -175,33 +182,32 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let config = config(options.members, options.succession);
     let os = Arc::new(Os::default());
     let identity = options.process.identity;
-    let embedder = Box::new(OsOf(Arc::clone(&os)));
+    let embedder = Box::new(SharedOs(Arc::clone(&os)));
     let node = HostNode::start_with(&options.process.base, identity, config, embedder)?;
     let stop = stop_at_input_end(|| ());
     let mut member = Member::new(&node, options)?;
     member.timed(Kind::Join, |node, wait| node.join(wait))?;
     let started = Instant::now();
-    let mut reported = Instant::now();
+    let mut last_report = Instant::now();
     let life = options.life.map(Duration::from_millis);
     let is_orphan =
         || options.succession == Succession::None && os.leader_left.load(Ordering::Relaxed);
-    let lives = || !stop.load(Ordering::Relaxed) && !is_orphan();
-    let start = member.own_changes()?;
-    while lives() && life.is_none_or(|life| started.elapsed() < life) {
+    let may_live = || !stop.load(Ordering::Relaxed) && !is_orphan();
+    let earlier_changes = member.own_changes()?;
+    while may_live() && life.is_none_or(|life| started.elapsed() < life) {
         member.step()?;
-        if reported.elapsed() >= REPORT_INTERVAL {
-            reported = Instant::now();
+        if last_report.elapsed() >= REPORT_INTERVAL {
+            last_report = Instant::now();
             send(&std::mem::take(&mut member.report));
         }
-        sleep(Duration::from_micros(fastrand::u64(
-            ..=options.pause * 2000,
-        )));
+        let twice_the_mean_us = options.pause * 2000;
+        sleep(Duration::from_micros(fastrand::u64(..=twice_the_mean_us)));
     }
     ensure!(!is_orphan(), "the leader is gone");
-    let changes = member.own_changes()? - start;
+    let changes = member.own_changes()? - earlier_changes;
     ensure!(
         changes == member.changes,
-        "the shared value has {changes} of {} changes",
+        "the shared value has {changes} of {} changes by this process",
         member.changes
     );
     let exit = Exit {
@@ -221,10 +227,10 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         .add(begin.elapsed().as_nanos());
     // No more signals are delivered.
     let counts = &mut report.counts;
-    counts.from_first = os.ones.load(Ordering::Relaxed);
-    counts.by_group = os.groups.load(Ordering::Relaxed);
-    counts.to_all = os.alls.load(Ordering::Relaxed);
-    counts.last = 1;
+    counts.from_first = os.single_signals.load(Ordering::Relaxed);
+    counts.by_group = os.group_signals.load(Ordering::Relaxed);
+    counts.to_all = os.broadcasts.load(Ordering::Relaxed);
+    counts.is_last = 1;
     send(&report);
     Ok(options.code)
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// The allowed growth of memory: that of the allocator, by threads that start and end.
-const GROWTH: u64 = 2 << 20;
+/// The allowed growth of memory in bytes: that of the allocator, by threads that start and end.
+const ALLOWED_GROWTH: u64 = 2 << 20;
 
 /// The interval of samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
@@ -17,15 +17,18 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Memory and descriptors of this process.
 pub(crate) struct Resources {
+    /// The length of the run.
     time: Duration,
+    /// The time of the next sample, from the beginning of the run on.
     next_sample: Duration,
+    /// The resident memory in bytes, and the number of descriptors, in the last sample.
     pub(crate) memory: u64,
     pub(crate) descriptors: usize,
     /// The greatest memory in the first quarter of the time, or that of the first sample, and the greatest in the last quarter.
-    early: u64,
-    late: u64,
+    peak_at_first: u64,
+    peak_at_last: u64,
     /// The number of descriptors before the first process.
-    at_first: usize,
+    initial_descriptors: usize,
 }
 
 impl Resources {
@@ -36,12 +39,13 @@ impl Resources {
             next_sample: Duration::ZERO,
             memory: memory()?,
             descriptors,
-            early: 0,
-            late: 0,
-            at_first: descriptors,
+            peak_at_first: 0,
+            peak_at_last: 0,
+            initial_descriptors: descriptors,
         })
     }
 
+    /// Takes a sample if its time has come.
     pub(crate) fn sample(&mut self, elapsed: Duration) -> Result<()> {
         if elapsed < self.next_sample {
             return Ok(());
@@ -49,20 +53,21 @@ impl Resources {
         self.next_sample = elapsed + SAMPLE_INTERVAL;
         (self.memory, self.descriptors) = (memory()?, descriptors()?);
         // The first processes start before the first sample, which takes longer than a quarter on a busy machine.
-        if self.early == 0 || elapsed < self.time / 4 {
-            self.early = self.early.max(self.memory);
+        if self.peak_at_first == 0 || elapsed < self.time / 4 {
+            self.peak_at_first = self.peak_at_first.max(self.memory);
         } else if elapsed > self.time / 4 * 3 {
-            self.late = self.late.max(self.memory);
+            self.peak_at_last = self.peak_at_last.max(self.memory);
         }
         Ok(())
     }
 
-    /// Returns the faults when all processes have ended. `kept` is the greatest number of calls of
-    /// this process that ever waited at once: the event of each is kept for later calls.
-    pub(crate) fn final_faults(&self, kept: usize) -> Vec<String> {
+    /// Returns the faults when all processes have ended. `more_descriptors` is the number of descriptors that may be open
+    /// besides those of the beginning.
+    pub(crate) fn final_faults(&self, more_descriptors: usize) -> Vec<String> {
         let mut faults = Vec::new();
-        let allowed = self.at_first..=self.at_first + kept;
-        let is_right = |found: &Result<usize>| found.as_ref().is_ok_and(|now| allowed.contains(now));
+        let allowed = self.initial_descriptors..=self.initial_descriptors + more_descriptors;
+        let is_right =
+            |found: &Result<usize>| found.as_ref().is_ok_and(|now| allowed.contains(now));
         // The node closes the streams of a process some time after its end, so the check is repeated.
         let until = Instant::now() + CLOSE_LIMIT;
         let mut found = descriptors();
@@ -73,13 +78,13 @@ impl Resources {
         if !is_right(&found) {
             faults.push(format!(
                 "{found:?} descriptors are open, and there were {} at first",
-                self.at_first
+                self.initial_descriptors
             ));
         }
-        if self.late > self.early + GROWTH {
+        if self.peak_at_last > self.peak_at_first + ALLOWED_GROWTH {
             faults.push(format!(
                 "the memory has grown from {} to {} bytes",
-                self.early, self.late
+                self.peak_at_first, self.peak_at_last
             ));
         }
         faults

@@ -16,10 +16,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The number of parts of a file that are locked separately.
 pub(crate) const PARTS: u64 = 4;
 /// The length of a part in bytes: a pid.
-pub(crate) const PART: u64 = 4;
+pub(crate) const PART_LENGTH: u64 = 4;
 
-/// The time in which a process whose locks are free must be dead.
-const DYING_LIMIT: Duration = Duration::from_secs(10);
+/// The time after which a process must be dead whose locks are free.
+const DEATH_LIMIT: Duration = Duration::from_secs(10);
 
 /// The number of processes that share one value.
 pub(crate) const SHARERS: u32 = 50;
@@ -28,80 +28,81 @@ pub(crate) const SHARERS: u32 = 50;
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Value {
+    /// The number of changes by all processes.
     pub(crate) sum: u64,
-    pub(crate) by_place: [u64; SHARERS as usize],
+    /// The number of changes by the processes of each slot.
+    pub(crate) by_slot: [u64; SHARERS as usize],
 }
 
 impl Value {
     pub(crate) fn check_invariants(&self) -> bool {
-        self.sum == self.by_place.iter().sum::<u64>()
+        self.sum == self.by_slot.iter().sum::<u64>()
     }
 }
 
-/// Returns the file beside `file` that is locked with `flock`.
-pub(crate) fn flocked_file(file: &Path) -> PathBuf {
+/// Returns the path of the file beside `file` that is locked with `flock`.
+pub(crate) fn flocked_path(file: &Path) -> PathBuf {
     let mut name = file.to_owned().into_os_string();
     name.push(".flock");
     name.into()
 }
 
 /// Returns the number of the value that the process in a slot shares with others.
-pub(crate) fn value_of(place: u32) -> u64 {
-    u64::from(place / SHARERS) + 1
+pub(crate) fn value_id(slot: u32) -> u64 {
+    u64::from(slot / SHARERS) + 1
 }
 
-/// A file that is written under locks.
-pub(crate) struct Guarded(File);
+/// A file of which each part is written under a lock.
+pub(crate) struct LockedFile(File);
 
-impl Guarded {
+impl LockedFile {
     pub(crate) fn create(path: &Path) -> io::Result<()> {
-        File::create_new(path)?.set_len(PARTS * PART)
+        File::create_new(path)?.set_len(PARTS * PART_LENGTH)
     }
 
-    pub(crate) fn open(path: &Path) -> io::Result<Guarded> {
+    pub(crate) fn open(path: &Path) -> io::Result<LockedFile> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Guarded(file))
+        Ok(LockedFile(file))
     }
 
     /// Returns the pid in that part; 0 for none.
-    fn at(&self, part: u64) -> io::Result<Id> {
+    fn read_pid(&self, part: u64) -> io::Result<Id> {
         let mut pid = [0; 4];
-        self.0.read_exact_at(&mut pid, part * PART)?;
+        self.0.read_exact_at(&mut pid, part * PART_LENGTH)?;
         Ok(Id::from_le_bytes(pid))
     }
 
-    fn put(&self, part: u64, pid: Id) -> io::Result<()> {
-        self.0.write_all_at(&pid.to_le_bytes(), part * PART)
+    fn write_pid(&self, part: u64, pid: Id) -> io::Result<()> {
+        self.0.write_all_at(&pid.to_le_bytes(), part * PART_LENGTH)
     }
 
-    /// Uses a part that is locked for this process alone. A process whose pid is still there must
-    /// be dead.
-    pub(crate) fn use_alone(
+    /// Writes to a part that is locked for this process alone. A process whose pid is still in it must be dead.
+    pub(crate) fn use_exclusively(
         &self,
         node: &HostNode,
         part: u64,
         pid: Id,
         wait: Wait<'_>,
     ) -> Result<()> {
-        self.see_none(node, part, wait)?;
-        self.put(part, pid)?;
+        self.check_unused(node, part, wait)?;
+        self.write_pid(part, pid)?;
         std::thread::yield_now();
-        let now = self.at(part)?;
+        let found = self.read_pid(part)?;
         ensure!(
-            now == pid,
-            "{now} came to part {part}, which {pid} has locked"
+            found == pid,
+            "{found} has written to part {part}, which {pid} has locked"
         );
-        Ok(self.put(part, 0)?)
+        Ok(self.write_pid(part, 0)?)
     }
 
     /// Checks that no live process changes the part.
-    pub(crate) fn see_none(&self, node: &HostNode, part: u64, wait: Wait<'_>) -> Result<()> {
-        let other = self.at(part)?;
+    pub(crate) fn check_unused(&self, node: &HostNode, part: u64, wait: Wait<'_>) -> Result<()> {
+        let other = self.read_pid(part)?;
         if other == 0 {
             return Ok(());
         }
         // As in the kernel, the locks of a process that dies are free a moment before it is dead.
-        let until = Instant::now() + DYING_LIMIT;
+        let until = Instant::now() + DEATH_LIMIT;
         loop {
             match node.process(Pid::new(other), wait) {
                 Ok(process) if process.state == ProcessState::Zombie => return Ok(()),
@@ -111,7 +112,9 @@ impl Guarded {
                     "part {part} is locked by two: {other} is there, and {:?}",
                     process.state
                 ),
-                Err(error) => return Err(error).context("asking who is at a part"),
+                Err(error) => {
+                    return Err(error).context("querying the process whose pid is in a part");
+                }
             }
         }
     }

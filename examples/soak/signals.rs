@@ -1,4 +1,4 @@
-//! The signals from the leader to processes, and between processes.
+//! The signals of the first process to the others, and the numbers of all signals.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -8,60 +8,61 @@ use anyhow::{Context, Result};
 use libos_ipc::host::HostNode;
 use libos_ipc::{Error, ProcessState, Target, Wait};
 
-use crate::slots::{Register, Sent};
+use crate::slots::{ProcessRegister, Sent};
 
-/// The leader's signals to one process, to a group, and to all.
-pub(crate) const ONE: i32 = 10;
-pub(crate) const GROUP: i32 = 12;
-pub(crate) const ALL: i32 = 18;
-/// The signals of processes to each other, and to the leader.
+/// The signals of the first process to one process, to a group, and to all.
+pub(crate) const TO_PROCESS: i32 = 10;
+pub(crate) const TO_GROUP: i32 = 12;
+pub(crate) const TO_ALL: i32 = 18;
+/// The signal of processes to each other, and to the first process.
 pub(crate) const HELLO: i32 = 17;
 
-/// Signals processes, one by one, by their group, and all of them, until `stop` is set.
+/// Signals processes, one by one, by their group, and all of them, until `stop` is set. `broadcasts` counts the signals
+/// for all.
 pub(crate) fn signal(
-    leader: &HostNode,
-    register: &Register,
+    node: &HostNode,
+    register: &ProcessRegister,
     wait: Wait<'_>,
     stop: &AtomicBool,
-    alls: &AtomicU64,
+    broadcasts: &AtomicU64,
 ) -> Result<()> {
     let mut round = 0_u32;
     while !stop.load(Ordering::Relaxed) {
         round = round.wrapping_add(1);
         thread::sleep(Duration::from_millis(5));
         if round.is_multiple_of(200) {
-            leader
-                .kill(Target::All, ALL, wait)
+            node.kill(Target::All, TO_ALL, wait)
                 .context("signalling all")?;
-            alls.fetch_add(1, Ordering::Relaxed);
+            broadcasts.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         let Some(pid) = register.any() else { continue };
         let by_group = round.is_multiple_of(4);
-        let note = |accepted: u64, unsure: i64| {
-            register.change(pid, |known| {
+        let count = |accepted: u64, unsure: i64| {
+            register.change(pid, |facts| {
                 let sent: &mut Sent = if by_group {
-                    &mut known.groups
+                    &mut facts.group_signals
                 } else {
-                    &mut known.ones
+                    &mut facts.single_signals
                 };
                 sent.accepted += accepted;
                 sent.unsure = sent.unsure.saturating_add_signed(unsure);
             });
         };
-        note(0, 1);
-        let sent = if by_group {
-            leader.kill(Target::Group(Some(pid)), GROUP, wait)
+        // The result is unknown until the call returns.
+        count(0, 1);
+        let outcome = if by_group {
+            node.kill(Target::Group(Some(pid)), TO_GROUP, wait)
         } else {
-            leader.kill(Target::Process(pid), ONE, wait)
+            node.kill(Target::Process(pid), TO_PROCESS, wait)
         };
-        match sent {
+        match outcome {
             // A child that has ended and was not reaped can be signalled, too, but receives
             // nothing.
             Ok(()) => {
-                let process = leader.process(Some(pid), wait);
+                let process = node.process(Some(pid), wait);
                 if process.is_ok_and(|process| process.state == ProcessState::Running) {
-                    note(1, -1);
+                    count(1, -1);
                 }
             }
             // The target has not joined yet, or has ended; and may have received the signal at the

@@ -1,4 +1,4 @@
-//! The slots for processes, and their occupants: when and how each is to end.
+//! The processes that live in the slots of a run: when and how each is to end, and what is known of it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -28,23 +28,25 @@ pub(crate) enum Plan {
 
 /// An event of a process.
 pub(crate) enum Event {
-    Said(usize, Box<Result<Report>>),
-    /// Its output has ended.
-    Silent(usize),
-    /// Its parent got its exit report.
-    Reported(ChildExit),
+    /// The process in that slot has sent a report.
+    Report(usize, Box<Result<Report>>),
+    /// The output of the process in that slot has ended.
+    OutputEnd(usize),
+    /// The parent of a process got its exit report.
+    ExitReport(ChildExit),
 }
 
 /// A live process.
 pub(crate) struct RunningProcess {
     pub(crate) pid: Pid,
     pub(crate) vmid: Vmid,
+    /// The exit code of its planned end.
     pub(crate) code: u32,
     pub(crate) plan: Plan,
-    /// Its counts.
+    /// The sums of its reports.
     pub(crate) counts: Counts,
     /// The time at which it is to be killed.
-    killed_at: Option<Instant>,
+    kill_at: Option<Instant>,
     process: Child,
     input: Option<ChildStdin>,
 }
@@ -52,7 +54,7 @@ pub(crate) struct RunningProcess {
 /// The parameters of a process.
 pub(crate) struct Start<'a> {
     pub(crate) child: Identity,
-    pub(crate) place: usize,
+    pub(crate) slot: usize,
     pub(crate) base: &'a Path,
     pub(crate) file: &'a Path,
     pub(crate) succession: Succession,
@@ -66,30 +68,30 @@ impl RunningProcess {
     ) -> Result<RunningProcess> {
         let Start {
             child,
-            place,
+            slot,
             base,
             file,
             succession,
         } = *start;
-        // A process that may lead lives until it does.
-        let leads = succession == Succession::Leads;
+        // A process that may lead lives until it leads and is ended.
+        let may_lead = succession == Succession::Leads;
         let plan = match fastrand::u32(..100) {
-            _ if leads => Plan::End,
+            _ if may_lead => Plan::End,
             chance if chance >= options.killed => Plan::End,
             chance if chance % 4 == 0 => Plan::Both,
             _ => Plan::Kill,
         };
-        let mean = u64::try_from(options.life().as_millis()).unwrap_or(u64::MAX);
-        let life = fastrand::u64(..=mean.saturating_mul(2));
+        let mean_life_ms = u64::try_from(options.life().as_millis()).unwrap_or(u64::MAX);
+        let life_ms = fastrand::u64(..=mean_life_ms.saturating_mul(2));
         let code = fastrand::u8(..);
         let mut start = command("member", base, &child)?;
         start.arg("--file").arg(file);
-        if plan != Plan::Kill && !leads {
-            start.args(["--life", &life.to_string()]);
+        if plan != Plan::Kill && !may_lead {
+            start.args(["--life", &life_ms.to_string()]);
         }
         start.args(["--succession", succession.name()]);
         for (name, number) in [
-            ("--place", place as u128),
+            ("--slot", slot as u128),
             ("--members", options.members().into()),
             ("--pause", options.pause().as_millis()),
             ("--limit", options.limit().as_millis()),
@@ -101,9 +103,9 @@ impl RunningProcess {
         let mut process = spawn(&mut start).context("starting a process")?;
         let input = process.stdin.take();
         let events = events.clone();
-        read_lines(process.stdout.take().context("piped")?, move |said| {
-            let event = said.map_or(Event::Silent(place), |said| {
-                Event::Said(place, Box::new(said))
+        read_lines(process.stdout.take().context("piped")?, move |line| {
+            let event = line.map_or(Event::OutputEnd(slot), |report| {
+                Event::Report(slot, Box::new(report))
             });
             events.send(event).is_ok()
         });
@@ -113,16 +115,16 @@ impl RunningProcess {
             code: code.into(),
             plan,
             counts: Counts::default(),
-            killed_at: (plan != Plan::End).then(|| Instant::now() + Duration::from_millis(life)),
+            kill_at: (plan != Plan::End).then(|| Instant::now() + Duration::from_millis(life_ms)),
             process,
             input,
         })
     }
 
     /// Kills it if its time has come.
-    pub(crate) fn kill_in_time(&mut self, now: Instant) -> Result<()> {
-        if self.killed_at.is_some_and(|at| at <= now) {
-            self.killed_at = None;
+    pub(crate) fn kill_if_due(&mut self, now: Instant) -> Result<()> {
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill_at = None;
             self.process.kill()?;
         }
         Ok(())
@@ -138,10 +140,10 @@ impl RunningProcess {
 
     /// Ends it now, in its planned way.
     pub(crate) fn stop(&mut self) -> Result<()> {
-        if let Some(at) = &mut self.killed_at {
+        if let Some(at) = &mut self.kill_at {
             *at = Instant::now();
         }
-        self.kill_in_time(Instant::now())?;
+        self.kill_if_due(Instant::now())?;
         drop(self.input.take());
         Ok(())
     }
@@ -151,14 +153,15 @@ impl RunningProcess {
         Ok(self.process.wait()?)
     }
 
-    /// Returns the fault of its end.
+    /// Returns the fault of its end, if `status` or `exit` is not as planned: its exit status on the host, and its exit
+    /// report.
     pub(crate) fn fault(&self, status: ExitStatus, exit: &ChildExit) -> Option<String> {
-        let by_itself = (exit.code, exit.signal) == (self.code, 0);
+        let ended_by_itself = (exit.code, exit.signal) == (self.code, 0);
         let is_right = match (self.plan, status.code().map(i32::unsigned_abs)) {
-            (Plan::End | Plan::Both, Some(code)) => by_itself && code == self.code,
+            (Plan::End | Plan::Both, Some(code)) => ended_by_itself && code == self.code,
             (Plan::Kill, None) => exit.signal == SIGPWR,
             // The process was killed after it had reported its end.
-            (Plan::Both, None) => by_itself || exit.signal == SIGPWR,
+            (Plan::Both, None) => ended_by_itself || exit.signal == SIGPWR,
             (Plan::End, None) | (Plan::Kill, Some(_)) => false,
         };
         (!is_right).then(|| {
@@ -180,74 +183,81 @@ impl Drop for RunningProcess {
     }
 }
 
-/// Signals to one process: those that it has accepted, and those whose result is unknown.
+/// The number of signals to one process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sent {
+    /// The signals that the process has accepted.
     pub(crate) accepted: u64,
+    /// The signals whose result is unknown.
     pub(crate) unsure: u64,
 }
 
 impl Sent {
     /// Returns true if that many may have been delivered.
-    pub(crate) fn allows(self, came: u64) -> bool {
-        (self.accepted..=self.accepted + self.unsure).contains(&came)
+    pub(crate) fn allows(self, delivered: u64) -> bool {
+        (self.accepted..=self.accepted + self.unsure).contains(&delivered)
     }
 }
 
 /// The known facts about a process that lives, or whose end is not handled completely.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Known {
-    /// Signals from the leader, to it alone and to its group.
-    pub(crate) ones: Sent,
-    pub(crate) groups: Sent,
-    /// The number of its signals to the leader.
+pub(crate) struct ProcessFacts {
+    /// The signals of the first process to it alone.
+    pub(crate) single_signals: Sent,
+    /// The signals of the first process to its group.
+    pub(crate) group_signals: Sent,
+    /// The number of its signals to the first process.
     pub(crate) to_first: u64,
     /// The number of exit reports about it.
-    pub(crate) reports: u32,
+    pub(crate) exit_reports: u32,
     /// The process was reaped.
     pub(crate) reaped: bool,
-    /// The process must not be signalled any more.
+    /// The output of the process has ended: it must not be signalled any more.
     pub(crate) output_ended: bool,
 }
 
-/// The same for all processes, shared by several threads.
+/// The known facts about all processes, shared by several threads.
 #[derive(Default)]
-pub(crate) struct Register(Mutex<HashMap<Pid, Known>>);
+pub(crate) struct ProcessRegister(Mutex<HashMap<Pid, ProcessFacts>>);
 
-impl Register {
-    fn all(&self) -> MutexGuard<'_, HashMap<Pid, Known>> {
+impl ProcessRegister {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, ProcessFacts>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn add(&self, pid: Pid) {
-        self.all().insert(pid, Known::default());
+        self.lock().insert(pid, ProcessFacts::default());
     }
 
-    /// Changes the facts about a process; `None` if it is not (or no longer) known. It is forgotten
-    /// when it was reported and reaped.
-    pub(crate) fn change<T>(&self, pid: Pid, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
-        let mut all = self.all();
-        let known = all.get_mut(&pid)?;
-        let result = change(known);
-        if known.reaped && known.reports > 0 {
-            all.remove(&pid);
+    /// Changes the facts about a process, and returns what `change` returns; `None` if the process is not known, or no
+    /// longer. It is forgotten once its exit was reported and it was reaped.
+    pub(crate) fn change<T>(
+        &self,
+        pid: Pid,
+        change: impl FnOnce(&mut ProcessFacts) -> T,
+    ) -> Option<T> {
+        let mut processes = self.lock();
+        let facts = processes.get_mut(&pid)?;
+        let result = change(facts);
+        if facts.reaped && facts.exit_reports > 0 {
+            processes.remove(&pid);
         }
         Some(result)
     }
 
     /// Returns any process that may be signalled.
     pub(crate) fn any(&self) -> Option<Pid> {
-        let all = self.all();
-        let living: Vec<Pid> = all
+        let processes = self.lock();
+        let living: Vec<Pid> = processes
             .iter()
-            .filter(|(_, known)| !known.output_ended)
+            .filter(|(_, facts)| !facts.output_ended)
             .map(|(pid, _)| *pid)
             .collect();
         fastrand::choice(living)
     }
 
     /// Returns the processes whose ends are not handled completely.
-    pub(crate) fn open(&self) -> Vec<Pid> {
-        self.all().keys().copied().collect()
+    pub(crate) fn unfinished(&self) -> Vec<Pid> {
+        self.lock().keys().copied().collect()
     }
 }

@@ -11,17 +11,20 @@ use crate::figures::Kind;
 use crate::resources::Resources;
 use crate::run::Totals;
 
-/// The interval of the display.
+/// The interval of the display on a terminal.
 const DISPLAY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// The display of a run.
 pub(crate) struct View {
     progress: Progress,
     begin: Instant,
-    seconds: Duration,
-    every: Duration,
+    /// The length of the run.
+    time: Duration,
+    interval: Duration,
+    /// The time of the next display, from the beginning on.
     next: Duration,
-    /// The time of the last display, and the number of calls of each kind.
-    before: (Duration, [u64; Kind::ALL.len()]),
+    /// The time of the last display, from the beginning on, and the number of calls of each kind then.
+    last: (Duration, [u64; Kind::ALL.len()]),
 }
 
 impl View {
@@ -36,7 +39,7 @@ impl View {
             options.limit(),
         ));
         let progress = Progress::new();
-        let every = if progress.is_shown() {
+        let interval = if progress.is_shown() {
             DISPLAY_INTERVAL
         } else {
             (options.seconds() / 20).max(Duration::from_secs(1))
@@ -44,10 +47,10 @@ impl View {
         View {
             progress,
             begin: Instant::now(),
-            seconds: options.seconds(),
-            every,
-            next: every,
-            before: (Duration::ZERO, [0; Kind::ALL.len()]),
+            time: options.seconds(),
+            interval,
+            next: interval,
+            last: (Duration::ZERO, [0; Kind::ALL.len()]),
         }
     }
 
@@ -61,32 +64,34 @@ impl View {
         if elapsed < self.next {
             return;
         }
-        self.next = elapsed + self.every;
+        self.next = elapsed + self.interval;
         let calls = Kind::ALL.map(|(kind, _)| totals.report.latencies.of(kind).requests());
-        let time = elapsed.saturating_sub(self.before.0);
+        let (last_elapsed, last_calls) = &self.last;
+        let time = elapsed.saturating_sub(*last_elapsed);
         let line = format!(
             "{living} live, {} have ended, {} of them killed; {} calls a second; \
              memory {}, {} descriptors",
             HumanCount(totals.ended),
             HumanCount(totals.killed),
             HumanCount(rate(
-                calls.iter().sum::<u64>() - self.before.1.iter().sum::<u64>(),
+                calls.iter().sum::<u64>() - last_calls.iter().sum::<u64>(),
                 time
             )),
             HumanBytes(resources.memory),
             resources.descriptors,
         );
         if self.progress.is_shown() {
-            let table = calls_table(totals, &self.before.1, time);
+            let table = calls_table(totals, last_calls, time);
             let text = format!("{line}\n{table}");
             self.progress
-                .show(elapsed.as_secs(), self.seconds.as_secs(), &text);
+                .show(elapsed.as_secs(), self.time.as_secs(), &text);
         } else {
             send(&format!("{:>7.1} s  {line}", elapsed.as_secs_f64()));
         }
-        self.before = (elapsed, calls);
+        self.last = (elapsed, calls);
     }
 
+    /// Prints the figures of the whole run.
     pub(crate) fn finish(&self, totals: &Totals, leader: &Statistics) {
         let elapsed = self.begin.elapsed();
         self.progress.clear();
@@ -120,19 +125,19 @@ impl View {
     }
 }
 
-/// Returns the table of the number of calls of each kind, and their rate since `before`.
-fn calls_table(totals: &Totals, before: &[u64; Kind::ALL.len()], time: Duration) -> Table {
+/// Returns the table of the number of calls of each kind, and their rate: there were `earlier_calls` of them before `time`.
+fn calls_table(totals: &Totals, earlier_calls: &[u64; Kind::ALL.len()], time: Duration) -> Table {
     let mut table = table(["", "calls", "per s", "p50", "p99", "slowest"], 1);
-    for ((kind, name), before) in Kind::ALL.into_iter().zip(before) {
+    for ((kind, name), earlier) in Kind::ALL.into_iter().zip(earlier_calls) {
         let latency = totals.report.latencies.of(kind);
         let calls = latency.requests();
-        let took = |percent| format!("{:.0} µs", latency.percentile_us(percent));
+        let percentile = |percent| format!("{:.0} µs", latency.percentile_us(percent));
         table.add_row([
             name.to_owned(),
             HumanCount(calls).to_string(),
-            HumanCount(rate(calls - before, time)).to_string(),
-            took(50),
-            took(99),
+            HumanCount(rate(calls - earlier, time)).to_string(),
+            percentile(50),
+            percentile(99),
             format!("{:.1?}", latency.slowest()),
         ]);
     }

@@ -16,19 +16,23 @@ use rustix::process::{getgid, getuid};
 use crate::common::pid_of;
 use crate::figures::{Kind, Report};
 use crate::member::Options;
-use crate::shared::{Guarded, PART, PARTS, SHARERS, Value, flocked_file, value_of};
+use crate::shared::{LockedFile, PART_LENGTH, PARTS, SHARERS, Value, flocked_path, value_id};
 use crate::signals::HELLO;
 
+/// The state of a process while it works.
 pub(crate) struct Member<'a> {
     node: &'a HostNode,
     options: &'a Options,
     pid: Pid,
     wait: Wait<'static>,
-    shared_file: Guarded,
-    flocked: PathBuf,
-    flocked_file: Guarded,
+    /// The file with record locks.
+    shared_file: LockedFile,
+    /// The file that is locked with `flock`, and its path.
+    flocked_file: LockedFile,
+    flocked_path: PathBuf,
     /// The value that it shares with some others; they all have it open.
     value: Shared<'a, 'static, Host, Value>,
+    /// The IDs that it holds.
     held: Vec<Id>,
     /// The process after which the next query continues.
     last: Option<Process>,
@@ -39,16 +43,16 @@ pub(crate) struct Member<'a> {
 
 impl<'a> Member<'a> {
     pub(crate) fn new(node: &'a HostNode, options: &'a Options) -> Result<Member<'a>> {
-        let flocked = flocked_file(&options.file);
+        let flocked_path = flocked_path(&options.file);
         Ok(Member {
             node,
             options,
             pid: pid_of(&node.identity())?,
             wait: Wait::at_most(Duration::from_millis(options.limit)),
-            shared_file: Guarded::open(&options.file).context("the shared file")?,
-            flocked_file: Guarded::open(&flocked).context("the file for flock")?,
-            flocked,
-            value: node.share(Some(value_of(options.place)))?,
+            shared_file: LockedFile::open(&options.file).context("the shared file")?,
+            flocked_file: LockedFile::open(&flocked_path).context("the file for flock")?,
+            flocked_path,
+            value: node.share(Some(value_id(options.slot)))?,
             held: Vec::new(),
             last: None,
             changes: 0,
@@ -90,9 +94,12 @@ impl<'a> Member<'a> {
             self.report.counts.taken += 1;
         }
         let own = self.held[fastrand::usize(..self.held.len())];
-        let us = self.node.identity().vmid;
+        let own_vmid = self.node.identity().vmid;
         let owner = self.timed(Kind::Id, |node, wait| node.owner_of(own, wait))?;
-        ensure!(owner == Some(us), "{own} belongs to {us}, not {owner:?}");
+        ensure!(
+            owner == Some(own_vmid),
+            "{own} belongs to {own_vmid}, not {owner:?}"
+        );
         let keep = fastrand::usize(..=32);
         while self.held.len() > keep {
             self.release()?;
@@ -109,7 +116,7 @@ impl<'a> Member<'a> {
     }
 
     /// Returns the next process in the list of all, if it runs and is not this one.
-    fn another(&mut self) -> Result<Option<Pid>, Error> {
+    fn next_other_process(&mut self) -> Result<Option<Pid>, Error> {
         let last = self.last;
         self.last = self.timed(Kind::Process, |node, wait| {
             node.next_process(last.as_ref(), wait)
@@ -133,51 +140,54 @@ impl<'a> Member<'a> {
             ensure!(group == self.pid, "its own group is {group}");
         }
         for _ in 0..4 {
-            self.another()?;
+            self.next_other_process()?;
         }
         Ok(())
     }
 
-    /// Returns the pid of the parent.
-    fn first(&self) -> Result<Pid> {
+    /// Returns the pid of the first process, which is the parent of all others.
+    fn first_pid(&self) -> Result<Pid> {
         self.node.identity().parent_pid.context("no parent")
     }
 
     fn signals(&mut self) -> Result<()> {
-        let first = self.first()?;
+        let first = self.first_pid()?;
         self.timed(Kind::Signal, |node, wait| {
             node.kill(Target::Process(first), HELLO, wait)
         })?;
         self.report.counts.to_first += 1;
-        if let Some(other) = self.another()? {
+        if let Some(other) = self.next_other_process()? {
             let sent = self.timed(Kind::Signal, |node, wait| {
                 node.kill(Target::Process(other), HELLO, wait)
             });
-            let came = u64::from(if_there(sent)?.is_some());
+            let accepted = u64::from(if_alive(sent)?.is_some());
             if other == first {
-                self.report.counts.to_first += came;
+                self.report.counts.to_first += accepted;
             } else {
-                self.report.counts.to_others += came;
+                self.report.counts.to_others += accepted;
             }
         }
         Ok(())
     }
 
     fn metadata(&mut self) -> Result<()> {
-        let pid = match self.another()? {
+        let pid = match self.next_other_process()? {
             Some(other) => other,
-            None => self.first()?,
+            None => self.first_pid()?,
         };
-        let whose = self.timed(Kind::Metadata, |node, wait| node.credentials(pid, wait));
-        if let Some(whose) = if_there(whose)? {
-            let ours = (getuid().as_raw(), getgid().as_raw());
-            ensure!(whose == ours, "{pid} is said to be of {whose:?}");
+        let credentials = self.timed(Kind::Metadata, |node, wait| node.credentials(pid, wait));
+        if let Some(credentials) = if_alive(credentials)? {
+            let own = (getuid().as_raw(), getgid().as_raw());
+            ensure!(
+                credentials == own,
+                "{pid} has the credentials {credentials:?}"
+            );
         }
         let mut path = [0; PATH_MAX];
         let length = self.timed(Kind::Metadata, |node, wait| {
             node.path_of(pid, MetaCode::Executable, &mut path, wait)
         });
-        if let Some(length) = if_there(length)? {
+        if let Some(length) = if_alive(length)? {
             let (path, program) = (&path[..length], current_exe()?);
             let path = path.strip_suffix(&[0]).unwrap_or(path);
             ensure!(
@@ -228,46 +238,56 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    /// Sets locks that others request, too: first on one part, then perhaps on another, which may
-    /// be a deadlock; or `flock` on the other file.
+    /// Sets locks that other processes request, too: record locks on one part of a file, and then perhaps on another,
+    /// which may be a deadlock; or `flock` on the other file.
     fn shared_files(&mut self) -> Result<()> {
-        let kind = Kind::SharedLock;
-        let options = self.options;
         if fastrand::u32(..3) == 0 {
-            let path = self.flocked.clone();
-            let read = fastrand::bool();
-            let lock = FileLock {
-                family: LockFamily::Flock,
-                kind: if read {
-                    LockKind::Read
-                } else {
-                    LockKind::Write
-                },
-                handle: u64::from(self.pid.get()),
-                ..self.lock(path.as_os_str().as_bytes(), LockKind::Write, 0, u64::MAX)
-            };
-            self.set_lock(kind, &lock)?;
-            if read {
-                self.flocked_file.see_none(self.node, 0, self.wait)?;
-            } else {
-                self.flocked_file
-                    .use_alone(self.node, 0, self.pid.get(), self.wait)?;
-            }
-            let unlock = FileLock {
-                kind: LockKind::Unlock,
-                ..lock
-            };
-            self.set_lock(kind, &unlock)?;
-            return Ok(());
+            self.use_flock()
+        } else {
+            self.use_record_locks()
         }
-        let path = options.file.as_os_str().as_bytes();
+    }
+
+    /// Locks the whole of a shared file with `flock`, to read or to write.
+    fn use_flock(&mut self) -> Result<()> {
+        let path = self.flocked_path.clone();
+        let is_reader = fastrand::bool();
+        let lock = FileLock {
+            family: LockFamily::Flock,
+            kind: if is_reader {
+                LockKind::Read
+            } else {
+                LockKind::Write
+            },
+            handle: u64::from(self.pid.get()),
+            ..self.lock(path.as_os_str().as_bytes(), LockKind::Write, 0, u64::MAX)
+        };
+        self.set_lock(Kind::SharedLock, &lock)?;
+        if is_reader {
+            self.flocked_file.check_unused(self.node, 0, self.wait)?;
+        } else {
+            self.flocked_file
+                .use_exclusively(self.node, 0, self.pid.get(), self.wait)?;
+        }
+        let unlock = FileLock {
+            kind: LockKind::Unlock,
+            ..lock
+        };
+        Ok(self.set_lock(Kind::SharedLock, &unlock)?)
+    }
+
+    /// Sets record locks on one or two parts of a shared file.
+    fn use_record_locks(&mut self) -> Result<()> {
+        let path = self.options.file.as_os_str().as_bytes();
         for _ in 0..fastrand::u32(1..=2) {
             let part = fastrand::u64(..PARTS);
-            let lock = self.lock(path, LockKind::Write, part * PART, part * PART + PART - 1);
-            match self.set_lock(kind, &lock) {
-                Ok(()) => self
-                    .shared_file
-                    .use_alone(self.node, part, self.pid.get(), self.wait)?,
+            let (start, end) = (part * PART_LENGTH, (part + 1) * PART_LENGTH - 1);
+            let lock = self.lock(path, LockKind::Write, start, end);
+            match self.set_lock(Kind::SharedLock, &lock) {
+                Ok(()) => {
+                    self.shared_file
+                        .use_exclusively(self.node, part, self.pid.get(), self.wait)?
+                }
                 Err(Error::Refused {
                     errno: Errno::EDEADLK,
                     ..
@@ -279,7 +299,7 @@ impl<'a> Member<'a> {
             }
         }
         let all = self.lock(path, LockKind::Unlock, 0, u64::MAX);
-        Ok(self.set_lock(kind, &all)?)
+        Ok(self.set_lock(Kind::SharedLock, &all)?)
     }
 
     fn own_value(&mut self) -> Result<()> {
@@ -299,7 +319,7 @@ impl<'a> Member<'a> {
     /// Changes, or reads, the value that this process shares with some others.
     fn shared_value(&mut self) -> Result<()> {
         let wait = self.wait;
-        let place = self.place();
+        let index = self.value_index();
         for _ in 0..fastrand::u32(1..=8) {
             let begin = Instant::now();
             if fastrand::u32(..4) == 0 {
@@ -309,7 +329,7 @@ impl<'a> Member<'a> {
                 let mut value = self.value.write(wait)?;
                 ensure!(value.check_invariants(), "the shared value is torn");
                 value.sum += 1;
-                value.by_place[place] += 1;
+                value.by_slot[index] += 1;
                 self.changes += 1;
                 self.report.counts.changes += 1;
             }
@@ -319,17 +339,17 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    /// Returns this process's place in the shared value.
-    fn place(&self) -> usize {
-        (self.options.place % SHARERS) as usize
+    /// Returns the index of this process's slot in the shared value.
+    fn value_index(&self) -> usize {
+        (self.options.slot % SHARERS) as usize
     }
 
-    /// Returns the number of changes of the shared value by this process.
+    /// Returns the number of changes of the shared value by the processes of this slot.
     pub(crate) fn own_changes(&self) -> Result<u64, Error> {
-        Ok(self.value.read(self.wait)?.by_place[self.place()])
+        Ok(self.value.read(self.wait)?.by_slot[self.value_index()])
     }
 
-    /// Releases all that it has.
+    /// Releases all IDs, and returns the last report.
     pub(crate) fn leave(mut self) -> Result<Report> {
         while !self.held.is_empty() {
             self.release()?;
@@ -338,8 +358,8 @@ impl<'a> Member<'a> {
     }
 }
 
-/// Returns the answer about another process; nothing if that has ended meanwhile.
-fn if_there<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+/// Returns the answer about another process; `None` if that process has ended meanwhile.
+fn if_alive<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(

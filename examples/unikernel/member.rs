@@ -72,10 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     member.work(options, &signals)?;
     drop(member);
     node.exit(Exit::default(), WAIT)?;
-    ensure!(
-        node.shut_down(LIMIT),
-        "something was not sent"
-    );
+    ensure!(node.shut_down(LIMIT), "something was not sent");
     Ok(())
 }
 

@@ -112,7 +112,10 @@ fn become_another_user() -> bool {
 }
 
 /// Like [`pending_after`], with a limit. Returns also whether no signals of other processes counted.
-fn pending_with(signals: &[SignalCall], limit: Option<QueueLimit>) -> ((Vec<c_int>, Vec<c_int>), bool) {
+fn pending_with(
+    signals: &[SignalCall],
+    limit: Option<QueueLimit>,
+) -> ((Vec<c_int>, Vec<c_int>), bool) {
     let _guard = lock_forks();
     let (go, out) = (pipe(), pipe());
     let (set, mut before) = (all_signals(), MaybeUninit::uninit());
@@ -152,7 +155,10 @@ fn pending_with(signals: &[SignalCall], limit: Option<QueueLimit>) -> ((Vec<c_in
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
     close(out[1]);
     let is_alone = read_byte(out[0]) == 1;
-    let results = signals.iter().map(|call| send(child, child, *call)).collect();
+    let results = signals
+        .iter()
+        .map(|call| send(child, child, *call))
+        .collect();
     close(go[1]);
     let mut pending = Vec::new();
     let mut number = 0_u8;
