@@ -62,7 +62,7 @@ fn exclusive_use(processes: &[Process]) -> Vec<String> {
     intervals.faults()
 }
 
-/// Checks that the value has every change once. Returns the number of changes.
+/// Checks that the shared value has every change once. Returns the number of changes.
 fn value(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
     let mut faults = Vec::new();
     let values: Vec<&Vec<u64>> = processes
@@ -80,7 +80,7 @@ fn value(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
         faults.push("the processes have read different values at the end".to_owned());
     }
     for process in processes {
-        let Some(place) = process.place() else {
+        let Some(slot) = process.slot() else {
             continue;
         };
         let changed = process
@@ -88,20 +88,20 @@ fn value(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
             .iter()
             .rev()
             .find_map(|entry| match entry.event {
-                Event::Changed { count, given } => Some((count, given)),
+                Event::Changed { count, seen } => Some((count, seen)),
                 _ => None,
             });
-        let (count, given) = changed.unwrap_or_default();
-        let found = last.get(place).copied().unwrap_or_default();
+        let (count, seen) = changed.unwrap_or_default();
+        let found = last.get(slot).copied().unwrap_or_default();
         let is_right = match process.end {
-            // A process that dies loses the changes it had not given to others, and cannot report its last one.
-            Some(End::Killed { .. }) => (given..=count + 1).contains(&found),
+            // A process that dies loses the changes that no other process has had, and cannot report its last one.
+            Some(End::Killed { .. }) => (seen..=count + 1).contains(&found),
             _ => found == count,
         };
         if !is_right {
             let Process { number, end, .. } = process;
             faults.push(format!(
-                "process {number} has changed the value {count} times, and others had {given} of them, \
+                "process {number} has changed the value {count} times, and others had {seen} of them, \
                  but the value has {found} ({end:?})"
             ));
         }
@@ -109,69 +109,95 @@ fn value(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
     (last.iter().sum(), faults)
 }
 
-/// Checks that every signal that was accepted was delivered, once. Returns their number.
-fn signals(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
-    /// The signals of one process to another: those that it tried to send, those that were accepted, and those
-    /// that came.
-    #[derive(Debug, Default)]
-    struct Sent {
-        tried: u64,
-        accepted: u64,
-        came: u64,
-    }
-    // By sender, receiver, and whether they were for all.
-    let mut sent: BTreeMap<(u64, u64, bool), Sent> = BTreeMap::new();
-    let mut faults = Vec::new();
-    let members: Vec<(u64, &Process, u64)> = processes
-        .iter()
-        .filter_map(|process| {
-            let joined = process.entries.iter().find_map(|entry| match entry.event {
-                Event::Joined { pid, .. } => Some((pid, entry.time)),
-                _ => None,
-            });
-            joined.map(|(pid, time)| (pid, process, time))
+/// The signals of one process to another.
+#[derive(Debug, Default)]
+struct Signals {
+    /// The signals that the sender tried to send.
+    tried: u64,
+    /// The signals that were accepted.
+    accepted: u64,
+    /// The signals that were delivered.
+    delivered: u64,
+}
+
+/// The sender and the receiver of signals by their pids, and whether the signals were for all.
+type Route = (u64, u64, bool);
+
+/// A process that has joined the family.
+struct Joined<'a> {
+    pid: u64,
+    process: &'a Process,
+    /// In nanoseconds, as `now` returns it.
+    time: u64,
+}
+
+impl Joined<'_> {
+    fn of(process: &Process) -> Option<Joined<'_>> {
+        process.entries.iter().find_map(|entry| match entry.event {
+            Event::Joined { pid, .. } => Some(Joined {
+                pid,
+                process,
+                time: entry.time,
+            }),
+            _ => None,
         })
-        .collect();
-    for (pid, process, _) in &members {
+    }
+}
+
+/// Counts the signals that processes have sent and got.
+fn count_signals(members: &[Joined<'_>]) -> BTreeMap<Route, Signals> {
+    let mut signals: BTreeMap<Route, Signals> = BTreeMap::new();
+    for Joined { pid, process, .. } in members {
         for entry in &process.entries {
             match entry.event {
                 Event::Signals { to: 0 } => {
-                    for (to, ..) in &members {
-                        sent.entry((*pid, *to, true)).or_default().tried += 1;
+                    for receiver in members {
+                        let route = (*pid, receiver.pid, true);
+                        signals.entry(route).or_default().tried += 1;
                     }
                 }
-                Event::Signals { to } => sent.entry((*pid, to, false)).or_default().tried += 1,
+                Event::Signals { to } => signals.entry((*pid, to, false)).or_default().tried += 1,
                 Event::Signalled { to: 0, begin } => {
-                    for (to, _, joined) in &members {
-                        if *joined < begin && to != pid {
-                            sent.entry((*pid, *to, true)).or_default().accepted += 1;
+                    for receiver in members {
+                        if receiver.time < begin && receiver.pid != *pid {
+                            let route = (*pid, receiver.pid, true);
+                            signals.entry(route).or_default().accepted += 1;
                         }
                     }
                 }
                 Event::Signalled { to, .. } => {
-                    sent.entry((*pid, to, false)).or_default().accepted += 1;
+                    signals.entry((*pid, to, false)).or_default().accepted += 1;
                 }
                 Event::GotSignal { from, to_all } => {
-                    let to_all = to_all != 0;
-                    sent.entry((from, *pid, to_all)).or_default().came += 1;
+                    let route = (from, *pid, to_all != 0);
+                    signals.entry(route).or_default().delivered += 1;
                 }
                 _ => {}
             }
         }
     }
+    signals
+}
+
+/// Checks that every signal that was accepted was delivered, once. Returns their number.
+fn signals(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
+    let members: Vec<_> = processes.iter().filter_map(Joined::of).collect();
+    let mut faults = Vec::new();
     let mut count = 0;
-    for ((from, to, to_all), sent) in &sent {
-        count += sent.came;
-        // A process that ends need not get what was sent to it.
-        let receiver = members.iter().find(|(pid, ..)| pid == to);
-        let lives = is_complete
-            && receiver
-                .is_some_and(|(_, process, _)| process.has(|event| *event == Event::Stopped {}));
-        let least = if lives { sent.accepted } else { 0 };
-        if !(least..=sent.tried).contains(&sent.came) {
-            let whom = if *to_all { "all" } else { "it alone" };
+    for ((from, to, to_all), signals) in count_signals(&members) {
+        count += signals.delivered;
+        // A process that ends need not get the signals to it.
+        let receiver = members.iter().find(|member| member.pid == to);
+        let must_get_all = is_complete
+            && receiver.is_some_and(|receiver| {
+                let process = receiver.process;
+                process.has_reported(|event| *event == Event::Stopped {})
+            });
+        let least = if must_get_all { signals.accepted } else { 0 };
+        if !(least..=signals.tried).contains(&signals.delivered) {
+            let target = if to_all { "all" } else { "it alone" };
             faults.push(format!(
-                "signals of process {from} to {whom}, {to}: {sent:?}"
+                "signals of process {from} to {target}, {to}: {signals:?}"
             ));
         }
     }
@@ -185,43 +211,39 @@ fn ends(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
     for process in processes {
         let Some(pid) = process.pid() else { continue };
         let mut notices = 0;
+        // The exit code and the signal that each reaper got.
         let mut reaped = Vec::new();
-        let parent = processes
-            .iter()
-            .find(|parent| Some(parent.identity.vmid) == process.identity.parent);
         for entry in processes.iter().flat_map(|other| &other.entries) {
             match entry.event {
-                Event::Notified { pid: of } if of == pid => notices += 1,
+                Event::Notified { pid: child } if child == pid => notices += 1,
                 Event::Reaped {
-                    pid: of,
+                    pid: child,
                     code,
                     signal,
-                } if of == pid => reaped.push((code, signal)),
+                } if child == pid => reaped.push((code, signal)),
                 _ => {}
             }
         }
         count += reaped.len() as u64;
         // A pid of a dead process may be another's later, but not in so short a time.
-        let right = match process.end {
-            Some(End::Code(code)) => (code.into(), 0),
-            Some(End::Killed { .. }) => (0, SIGPWR.into()),
-            None => continue,
+        let Some(end) = process.end else { continue };
+        let is_right = |(code, signal): &(u64, u64)| match end {
+            End::Code(expected) => (*code, *signal) == (expected.into(), 0),
+            End::Killed { .. } => *signal == u64::from(SIGPWR),
         };
-        let is_right = |(code, signal): &(u64, u64)| match process.end {
-            Some(End::Killed { .. }) => *signal == right.1,
-            _ => (*code, *signal) == right,
-        };
-        let must = is_complete
-            && parent.is_some_and(|parent| parent.has(|event| *event == Event::Stopped {}));
-        let is_once = if must {
+        let parent = processes
+            .iter()
+            .find(|parent| Some(parent.identity.vmid) == process.identity.parent);
+        let must_be_reaped = is_complete
+            && parent
+                .is_some_and(|parent| parent.has_reported(|event| *event == Event::Stopped {}));
+        let is_once = if must_be_reaped {
             reaped.len() == 1 && notices == 1
         } else {
             reaped.len() <= 1 && notices <= 1
         };
         if !is_once || !reaped.iter().all(is_right) {
-            let Process {
-                number, end, kind, ..
-            } = process;
+            let Process { number, kind, .. } = process;
             faults.push(format!(
                 "process {number} with the pid {pid} ({kind:?}) ended with {end:?}; its parent had {notices} notices, and \
                  reaped it {} times: {reaped:?}",
@@ -230,30 +252,36 @@ fn ends(processes: &[Process], is_complete: bool) -> (u64, Vec<String>) {
         }
     }
     if is_complete {
-        for process in processes {
-            let Process {
-                number,
-                end,
-                status,
-                kind,
-                ..
-            } = process;
-            let is_right = match (end, status) {
-                (Some(End::Code(code)), Some(status)) => status.code() == Some((*code).into()),
-                (Some(End::Killed { .. }), Some(status)) => status.code().is_none(),
-                _ => false,
-            };
-            if !is_right {
-                faults.push(format!(
-                    "process {number} ({kind:?}) should end with {end:?}, and ended with {status:?}"
-                ));
-            }
-            if process.place().is_some()
-                && !process.has(|event| matches!(event, Event::Joined { .. }))
-            {
-                faults.push(format!("process {number} never joined"));
-            }
-        }
+        faults.extend(host_statuses(processes));
     }
     (count, faults)
+}
+
+/// Checks that every process has joined, and that the host reports its end as expected.
+fn host_statuses(processes: &[Process]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for process in processes {
+        let Process {
+            number,
+            end,
+            status,
+            kind,
+            ..
+        } = process;
+        let is_right = match (end, status) {
+            (Some(End::Code(code)), Some(status)) => status.code() == Some((*code).into()),
+            (Some(End::Killed { .. }), Some(status)) => status.code().is_none(),
+            _ => false,
+        };
+        if !is_right {
+            faults.push(format!(
+                "process {number} ({kind:?}) should end with {end:?}, and ended with {status:?}"
+            ));
+        }
+        let has_joined = process.has_reported(|event| matches!(event, Event::Joined { .. }));
+        if process.slot().is_some() && !has_joined {
+            faults.push(format!("process {number} never joined"));
+        }
+    }
+    faults
 }

@@ -10,7 +10,7 @@ pub(crate) enum Resource {
     Value,
 }
 
-/// The time in which a process had a resource. It had it for certain between these two.
+/// The time in which a process had a resource for certain, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 struct Interval {
     begin: u64,
@@ -19,10 +19,11 @@ struct Interval {
     process: usize,
 }
 
-/// All these times.
+/// The intervals of all resources.
 #[derive(Default)]
 pub(crate) struct Intervals {
-    of: BTreeMap<Resource, Vec<Interval>>,
+    closed: BTreeMap<Resource, Vec<Interval>>,
+    /// The beginning of each interval that has not ended, by resource and process.
     open: BTreeMap<(Resource, usize), u64>,
     faults: Vec<String>,
 }
@@ -47,19 +48,19 @@ impl Intervals {
     fn push(&mut self, resource: Resource, begin: u64, end: u64, process: usize) {
         // A process that was killed may have got something afterwards, before it was dead.
         let end = end.max(begin);
-        self.of.entry(resource).or_default().push(Interval {
+        self.closed.entry(resource).or_default().push(Interval {
             begin,
             end,
             process,
         });
     }
 
-    /// Ends all that the process has.
+    /// Ends the open intervals of the process.
     pub(crate) fn end_all(&mut self, process: usize, time: u64) {
         let open: Vec<_> = self
             .open
             .keys()
-            .filter(|(_, of)| *of == process)
+            .filter(|(_, owner)| *owner == process)
             .copied()
             .collect();
         for (resource, _) in open {
@@ -70,7 +71,7 @@ impl Intervals {
     /// Returns how often a resource was given to a process, for each kind: IDs, locks, the value.
     pub(crate) fn counts(&self) -> [usize; 3] {
         let mut counts = [0; 3];
-        for (resource, intervals) in &self.of {
+        for (resource, intervals) in &self.closed {
             let kind = match resource {
                 Resource::Id(_) => 0,
                 Resource::File(_) => 1,
@@ -81,15 +82,15 @@ impl Intervals {
         counts
     }
 
-    /// Returns what two processes had at the same time.
+    /// Returns the faults: each resource that two processes had at the same time, above all.
     pub(crate) fn faults(mut self) -> Vec<String> {
-        for (resource, intervals) in &mut self.of {
+        for (resource, intervals) in &mut self.closed {
             intervals.sort_by_key(|interval| (interval.begin, interval.end));
             for pair in intervals.windows(2) {
                 let [first, second] = pair else { continue };
                 if first.end > second.begin {
                     self.faults.push(format!(
-                        "{resource:?} was in two hands: process {} had it at {}, and until {}; process {} at {}",
+                        "{resource:?} was had by two processes: process {} had it at {}, and until {}; process {} at {}",
                         first.process, first.begin, first.end, second.process, second.begin
                     ));
                 }

@@ -1,4 +1,4 @@
-//! A process of the family: it does as the supervisor says on its standard input, and works meanwhile.
+//! A process of the family: it runs the commands of the supervisor on its standard input, and works meanwhile.
 
 use std::io::stdin;
 use std::path::PathBuf;
@@ -16,13 +16,13 @@ use libos_ipc::{
 
 use crate::common::{ProcessOptions, heir_of, leader_faults, may_lead};
 use crate::record::{Event, now, report};
-use crate::work::{ALL, Counters, Files, Work, changes, counters};
+use crate::work::{Counters, Files, TO_ALL, Work, changes, counters};
 
 /// The limit of every call: a call that takes longer is a fault.
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 
-/// The pause of the thread that asks the leader all the time.
-const ASK_AGAIN: Duration = Duration::from_micros(50);
+/// The pause between two look-ups of the thread that observes the leader.
+const LOOK_UP_PAUSE: Duration = Duration::from_micros(50);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -31,9 +31,9 @@ pub(crate) struct Options {
     /// The directory of the files that are locked
     #[arg(long)]
     files: PathBuf,
-    /// The place of this process in the shared value
+    /// The slot of this process in the shared value
     #[arg(long, default_value_t = 0)]
-    place: usize,
+    slot: usize,
     /// The exit code of a brief process
     #[arg(long, default_value_t = 0)]
     code: u8,
@@ -51,7 +51,7 @@ impl Embedder<Host> for Os {
         };
         if is_here {
             let from = signal.sender.map_or(0, |sender| sender.get().into());
-            let to_all = (signal.signal == ALL).into();
+            let to_all = (signal.signal == TO_ALL).into();
             report(Event::GotSignal { from, to_all });
         }
         let outcome = if is_here { Ok(()) } else { Err(Errno::ESRCH) };
@@ -105,28 +105,30 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let files = Files::open(&options.files)?;
     let node = start(options)?;
     let value = counters(&node)?;
-    let (stop, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+    // The worker and the observer stop before the process ends, and the reaper after that.
+    let (stop, stop_reaping) = (AtomicBool::new(false), AtomicBool::new(false));
     scope(|scope| {
         let mut threads = vec![
-            scope.spawn(|| checked("asking", || ask(&node, &stop))),
+            scope.spawn(|| report_error("observing", || observe_leader(&node, &stop))),
             scope.spawn(|| {
-                checked("working", || {
-                    Work::new(&node, options.place, &files, &value)?.run(&stop)
+                report_error("working", || {
+                    Work::new(&node, options.slot, &files, &value)?.run(&stop)
                 });
             }),
         ];
-        let reaper = scope.spawn(|| checked("waiting for children", || reap(&node, &ended)));
-        let outcome = obey(&value, &node, &stop, &mut threads);
+        let reaper =
+            scope.spawn(|| report_error("waiting for children", || reap(&node, &stop_reaping)));
+        let outcome = run_commands(&value, &node, &stop, &mut threads);
         stop.store(true, Ordering::Relaxed);
-        ended.store(true, Ordering::Relaxed);
+        stop_reaping.store(true, Ordering::Relaxed);
         join(&mut threads)?;
         join(&mut vec![reaper])?;
         outcome
     })
 }
 
-/// Reports the error of a thread.
-fn checked(what: &str, run: impl FnOnce() -> Result<()>) {
+/// Runs the work of a thread, and reports its error.
+fn report_error(what: &str, run: impl FnOnce() -> Result<()>) {
     if let Err(error) = run() {
         report(Event::Fault(format!("{what}: {error:#}")));
     }
@@ -139,8 +141,8 @@ fn join(threads: &mut Vec<ScopedJoinHandle<'_, ()>>) -> Result<()> {
     Ok(())
 }
 
-/// Does what each line of standard input says. Returns the exit code.
-fn obey(
+/// Runs the command in each line of standard input. Returns the exit code.
+fn run_commands(
     value: &Counters<'_>,
     node: &HostNode,
     stop: &AtomicBool,
@@ -192,30 +194,30 @@ fn end(node: &HostNode, code: u8, is_last: bool) -> Result<u8> {
     Ok(code)
 }
 
-/// Asks the leader all the time, and reports who leads, and how long there was no answer when that changes.
-fn ask(node: &HostNode, stop: &AtomicBool) -> Result<()> {
+/// Sends look-ups to the leader all the time. Reports each leader and heir, and when the leader changes how long there was
+/// no answer.
+fn observe_leader(node: &HostNode, stop: &AtomicBool) -> Result<()> {
     let pid = node.pid().context("it has joined")?.get();
-    let us = node.identity().vmid;
+    let own_vmid = node.identity().vmid;
     let mut leader = node.leader();
     report(Event::Follows {
         leader: leader.get().into(),
     });
     let mut heir = 0;
     let mut last = now();
-    let mut change = None;
+    // The answers before and after which the leader was seen to have changed.
+    let mut gap_at_change: Option<(u64, u64)> = None;
     while !stop.load(Ordering::Relaxed) {
         let owner = node
             .owner_of(pid, WAIT)
-            .context("asking for the owner of its pid")?;
+            .context("looking up the owner of its pid")?;
         ensure!(
-            owner == Some(us),
-            "its pid {pid} belongs to {us}, not {owner:?}"
+            owner == Some(own_vmid),
+            "its pid {pid} belongs to {own_vmid}, not {owner:?}"
         );
         let first = now();
-        // An answer of the old leader may be followed by the change before this is looked at. So the longer of
-        // two waits counts.
-        if let Some((begin, end)) = change.take() {
-            let (begin, end): (u64, u64) = (begin, end);
+        // The node may name the new leader already after an answer of the old one. So the longer of two gaps counts.
+        if let Some((begin, end)) = gap_at_change.take() {
             let is_longer = first - last > end - begin;
             let (last, first) = if is_longer {
                 (last, first)
@@ -231,17 +233,17 @@ fn ask(node: &HostNode, stop: &AtomicBool) -> Result<()> {
         }
         if node.leader() != leader {
             leader = node.leader();
-            change = Some((last, first));
+            gap_at_change = Some((last, first));
             let leader = leader.get().into();
             report(Event::Follows { leader });
         }
-        let present = heir_of(node).map_or(0, |heir| heir.get().into());
-        if present != heir {
-            heir = present;
+        let new_heir = heir_of(node).map_or(0, |heir| heir.get().into());
+        if new_heir != heir {
+            heir = new_heir;
             report(Event::Heir { vmid: heir });
         }
         last = first;
-        sleep(ASK_AGAIN);
+        sleep(LOOK_UP_PAUSE);
     }
     Ok(())
 }

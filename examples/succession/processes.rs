@@ -15,39 +15,41 @@ use crate::record::{Entry, Event, now};
 /// The kind of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The process works until the example ends it, and counts its changes of the value in that
-    /// place.
-    Member { place: usize },
+    /// The process works until the example ends it, and counts its changes of the shared value in that slot of the value.
+    Member { slot: usize },
     /// The process ends at once with that code.
     Brief { code: u8 },
 }
 
-/// How a process ends.
+/// The expected end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The process was told to end, or is brief.
     Code(u8),
-    /// The process was killed, at that time or later.
+    /// The process was killed, at that time or later, as [`now`] returns it.
     Killed { at: u64 },
 }
 
-/// A line of a process: its number, and what it says; `None` at the end of its output.
+/// A line of a process: the number of the process, and the entry; `None` at the end of its output.
 pub(crate) type Line = (usize, Option<Result<Entry>>);
 
+/// A process.
 pub(crate) struct Process {
+    /// Its index in the list of all processes.
     pub(crate) number: usize,
     pub(crate) identity: Identity,
     pub(crate) kind: Kind,
+    /// All that it has reported.
     pub(crate) entries: Vec<Entry>,
     /// How it ends, once that is known.
     pub(crate) end: Option<End>,
     /// Its status on the host, once it has ended.
     pub(crate) status: Option<ExitStatus>,
-    /// The leader that it follows, and its heir; 0 for none.
+    /// The VMID of the leader that it follows, and that of the leader's heir; 0 for none.
     pub(crate) leader: u64,
     pub(crate) heir: u64,
     /// The kinds of the children that it was told to prepare.
-    pub(crate) wanted: VecDeque<Kind>,
+    pub(crate) requested_children: VecDeque<Kind>,
     child: Child,
     input: Option<ChildStdin>,
 }
@@ -61,9 +63,9 @@ impl Process {
         lines: &Sender<Line>,
     ) -> Result<Process> {
         let mut start = match kind {
-            Kind::Member { place } => {
+            Kind::Member { slot } => {
                 let mut start = command("member", base, &identity)?;
-                start.args(["--place", &place.to_string()]);
+                start.args(["--slot", &slot.to_string()]);
                 start
             }
             Kind::Brief { code } => {
@@ -76,8 +78,8 @@ impl Process {
         start.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = spawn(&mut start).context("starting a process")?;
         let lines = lines.clone();
-        read_lines(child.stdout.take().context("piped")?, move |said| {
-            lines.send((number, said)).is_ok()
+        read_lines(child.stdout.take().context("piped")?, move |entry| {
+            lines.send((number, entry)).is_ok()
         });
         Ok(Process {
             number,
@@ -91,7 +93,7 @@ impl Process {
             status: None,
             leader: 0,
             heir: 0,
-            wanted: VecDeque::new(),
+            requested_children: VecDeque::new(),
             input: child.stdin.take(),
             child,
         })
@@ -109,26 +111,28 @@ impl Process {
         })
     }
 
-    /// Returns its place in the shared value, if it is not brief.
-    pub(crate) fn place(&self) -> Option<usize> {
+    /// Returns its slot in the shared value, if it is not brief.
+    pub(crate) fn slot(&self) -> Option<usize> {
         match self.kind {
-            Kind::Member { place } => Some(place),
+            Kind::Member { slot } => Some(slot),
             Kind::Brief { .. } => None,
         }
     }
 
     /// Returns true if it works, and is not about to end.
     pub(crate) fn works(&self) -> bool {
-        self.place().is_some() && self.end.is_none() && self.status.is_none()
+        self.slot().is_some() && self.end.is_none() && self.status.is_none()
     }
 
-    pub(crate) fn has(&self, is_it: impl Fn(&Event) -> bool) -> bool {
-        self.entries.iter().any(|entry| is_it(&entry.event))
+    /// Returns true if it has reported an event for which `predicate` returns true.
+    pub(crate) fn has_reported(&self, predicate: impl Fn(&Event) -> bool) -> bool {
+        self.entries.iter().any(|entry| predicate(&entry.event))
     }
 
-    pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
+    /// Writes a command to its standard input.
+    pub(crate) fn command(&mut self, line: &str) -> Result<()> {
         let input = self.input.as_mut().context("it is piped")?;
-        writeln!(input, "{line}").with_context(|| format!("telling process {}", self.number))
+        writeln!(input, "{line}").with_context(|| format!("a command for process {}", self.number))
     }
 
     pub(crate) fn kill(&mut self) -> Result<()> {
@@ -136,9 +140,9 @@ impl Process {
         Ok(self.child.kill()?)
     }
 
-    /// Takes a line that it said. `None` is the end.
-    pub(crate) fn on_line(&mut self, said: Option<Result<Entry>>) -> Result<()> {
-        let Some(entry) = said else {
+    /// Handles a line of its output. `None` is the end of the output.
+    pub(crate) fn on_line(&mut self, entry: Option<Result<Entry>>) -> Result<()> {
+        let Some(entry) = entry else {
             self.status = Some(self.child.wait()?);
             return Ok(());
         };

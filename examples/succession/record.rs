@@ -70,13 +70,13 @@ macro_rules! events {
 }
 
 events!(
+    /// The process has joined the family.
     Joined { vmid, pid },
     /// The process follows that leader, which may be itself.
     Follows { leader },
-    /// The heir, as it knows it: 0 for none.
+    /// The heir of the leader, as the process knows it: 0 for none.
     Heir { vmid },
-    /// The process asked all the time: the last answer before the change of leader, and the first
-    /// after it.
+    /// An outage: the times of the last answer before the change of leader, and of the first one after it.
     Outage { leader, last, first },
     /// The process has got an ID.
     Took { id },
@@ -90,28 +90,30 @@ events!(
     Acquired {},
     /// The process is going to release the value.
     ReleasesValue {},
-    /// The process has changed the value so many times; of these so many were given to others.
-    Changed { count, given },
+    /// The process has changed the value `count` times; other processes have had `seen` of these changes.
+    Changed { count, seen },
     /// The process is going to send a signal to a process, 0 for all.
     Signals { to },
     /// The signal was accepted; it was sent at that time.
     Signalled { to, begin },
-    /// A signal for this process alone, or for all.
+    /// A signal was delivered. `to_all` is 1 if it was for all, and 0 if it was for this process alone.
     GotSignal { from, to_all },
     /// The process was notified that a child has ended.
     Notified { pid },
+    /// The process has reaped a child.
     Reaped { pid, code, signal },
     /// The process has stopped working.
     Stopped {},
     /// The process is going to end.
     Ends { code },
-    /// The process has left, so many microseconds after it began to.
+    /// The process has left the family, so many microseconds after it began to end.
     Left { microseconds },
 );
 
 /// An event and its time.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
+    /// In nanoseconds, as [`now`] returns it.
     pub(crate) time: u64,
     pub(crate) event: Event,
 }

@@ -1,4 +1,4 @@
-//! The work of a process: each step uses one service, and reports what it was given before it goes on.
+//! The work of a process: each step uses one service, and reports each answer before it goes on.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -18,32 +18,33 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::member::WAIT;
 use crate::record::{Event, now, report};
 
-/// The greatest number of processes that work, one after another.
-pub(crate) const PLACES: usize = 110;
+/// The number of slots of the shared value: the greatest number of processes that work, one after another.
+pub(crate) const SLOTS: usize = 110;
 
 /// The number of files that are locked. The first is one that all use.
 const FILES: usize = 16;
 
-/// The greatest number of IDs that a process holds: more than a range.
-const HELD: usize = 48;
+/// The greatest number of IDs that a process keeps: more than a range has.
+const MAX_KEPT: usize = 48;
 
-/// A signal to one process.
-const ONE: i32 = 10;
-/// A signal to all. It is a real-time signal, so two of them are not merged.
-pub(crate) const ALL: i32 = 40;
+/// The signal to one process.
+const TO_PROCESS: i32 = 10;
+/// The signal to all. It is a real-time signal, so two of them are not merged.
+pub(crate) const TO_ALL: i32 = 40;
 
-/// The shared value: the changes of each process.
+/// The shared value: the number of changes by each process.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Value {
+    /// The number of changes by all processes.
     sum: u64,
-    by_place: [u64; PLACES],
+    by_slot: [u64; SLOTS],
 }
 
 /// The number of the shared value.
 const VALUE: u64 = 1;
 
-/// The files that are locked.
+/// The files that are locked, and their paths.
 pub(crate) struct Files(Vec<(PathBuf, File)>);
 
 impl Files {
@@ -79,23 +80,27 @@ pub(crate) fn counters(node: &HostNode) -> Result<Counters<'_>> {
 /// Returns the changes of the shared value by each process.
 pub(crate) fn changes(value: &Counters<'_>) -> Result<Vec<u64>> {
     let value = value.read(WAIT)?;
-    let sum: u64 = value.by_place.iter().sum();
+    let sum: u64 = value.by_slot.iter().sum();
     ensure!(
         sum == value.sum,
         "{sum} changes, but the sum is {}",
         value.sum
     );
-    Ok(value.by_place.to_vec())
+    Ok(value.by_slot.to_vec())
 }
 
+/// The state of a process while it works.
 pub(crate) struct Work<'a> {
     node: &'a HostNode,
-    place: usize,
+    slot: usize,
     pid: Pid,
     files: &'a Files,
     value: &'a Counters<'a>,
+    /// The number of its changes of the shared value.
     changes: u64,
-    given: u64,
+    /// The number of these changes that other processes have had.
+    seen: u64,
+    /// The IDs that it holds.
     held: Vec<Id>,
     /// The process after which the next query continues.
     last: Option<Process>,
@@ -104,7 +109,7 @@ pub(crate) struct Work<'a> {
 impl<'a> Work<'a> {
     pub(crate) fn new(
         node: &'a HostNode,
-        place: usize,
+        slot: usize,
         files: &'a Files,
         value: &'a Counters<'a>,
     ) -> Result<Work<'a>> {
@@ -115,12 +120,12 @@ impl<'a> Work<'a> {
         }
         Ok(Work {
             node,
-            place,
+            slot,
             pid: node.pid().context("it has joined")?,
             files,
             value,
             changes: 0,
-            given: 0,
+            seen: 0,
             held: Vec::new(),
             last: None,
         })
@@ -156,10 +161,13 @@ impl<'a> Work<'a> {
             self.held.push(id);
         }
         let own = self.held[fastrand::usize(..self.held.len())];
-        let us = self.node.identity().vmid;
+        let own_vmid = self.node.identity().vmid;
         let owner = self.node.owner_of(own, WAIT)?;
-        ensure!(owner == Some(us), "{own} belongs to {us}, not {owner:?}");
-        let keep = fastrand::usize(..=HELD);
+        ensure!(
+            owner == Some(own_vmid),
+            "{own} belongs to {own_vmid}, not {owner:?}"
+        );
+        let keep = fastrand::usize(..=MAX_KEPT);
         while self.held.len() > keep {
             self.release_one()?;
         }
@@ -176,7 +184,7 @@ impl<'a> Work<'a> {
     }
 
     /// Returns the next process in the list of all, if it runs and is not this one.
-    fn another(&mut self) -> Result<Option<Pid>, Error> {
+    fn next_other_process(&mut self) -> Result<Option<Pid>, Error> {
         self.last = self.node.next_process(self.last.as_ref(), WAIT)?;
         Ok(self
             .last
@@ -196,9 +204,9 @@ impl<'a> Work<'a> {
 
     fn signals(&mut self) -> Result<()> {
         let (target, number, to) = if fastrand::u32(..8) == 0 {
-            (Target::All, ALL, 0)
-        } else if let Some(pid) = self.another()? {
-            (Target::Process(pid), ONE, pid.get().into())
+            (Target::All, TO_ALL, 0)
+        } else if let Some(pid) = self.next_other_process()? {
+            (Target::Process(pid), TO_PROCESS, pid.get().into())
         } else {
             return Ok(());
         };
@@ -218,9 +226,9 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Locks its own file, or one of another process.
+    /// Locks its own file, and now and then one of another process.
     fn files(&mut self) -> Result<()> {
-        let own = 1 + self.place % (FILES - 1);
+        let own = 1 + self.slot % (FILES - 1);
         let other = 1 + fastrand::usize(..FILES - 1);
         for _ in 0..4 {
             self.lock(if fastrand::u32(..16) == 0 { other } else { own })?;
@@ -262,23 +270,23 @@ impl<'a> Work<'a> {
         for _ in 0..fastrand::u32(1..=4) {
             let mut value = self.value.write(WAIT)?;
             report(Event::Acquired {});
-            // Another process has changed it, so it has got all earlier changes of this one.
+            // If another process has changed the value since, it has got all earlier changes of this one.
             if value.status().changed {
-                self.given = self.changes;
+                self.seen = self.changes;
             }
-            let before = value.by_place[self.place];
+            let before = value.by_slot[self.slot];
             ensure!(
                 before == self.changes,
                 "the value has {before} of its {} changes",
                 self.changes
             );
-            value.by_place[self.place] += 1;
+            value.by_slot[self.slot] += 1;
             value.sum += 1;
             report(Event::ReleasesValue {});
             drop(value);
             self.changes += 1;
-            let (count, given) = (self.changes, self.given);
-            report(Event::Changed { count, given });
+            let (count, seen) = (self.changes, self.seen);
+            report(Event::Changed { count, seen });
         }
         Ok(())
     }
