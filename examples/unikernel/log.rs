@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// The prefix of a line with a figure: its name and its value.
-const FIGURE: &str = "figure ";
+/// The prefix of a line with a figure. The figure's name and its value come after it.
+const FIGURE_PREFIX: &str = "figure ";
 
 /// The figures, by process and name.
 type Figures = BTreeMap<(String, String), Figure>;
@@ -20,7 +20,7 @@ pub(crate) struct RunLog {
     changed: Arc<Condvar>,
 }
 
-/// A figure and its time of arrival.
+/// A figure, and the time at which it arrived, from the beginning of the run on.
 #[derive(Clone, Copy)]
 pub(crate) struct Figure {
     pub(crate) value: u64,
@@ -40,32 +40,35 @@ impl RunLog {
         self.begin.elapsed()
     }
 
-    pub(crate) fn print(&self, who: &str, what: &str) {
-        println!("{:>7.3} s  {who:<8} {what}", self.elapsed().as_secs_f64());
+    pub(crate) fn print(&self, process: &str, what: &str) {
+        println!(
+            "{:>7.3} s  {process:<8} {what}",
+            self.elapsed().as_secs_f64()
+        );
     }
 
     /// Prints the output of a process, until its end.
     pub(crate) fn copy_output(
         &self,
-        who: &str,
+        process: &str,
         output: impl Read + Send + 'static,
     ) -> JoinHandle<()> {
-        let (log, who) = (self.clone(), who.to_owned());
+        let (log, process) = (self.clone(), process.to_owned());
         thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line);
                 let line = line.trim_end();
-                if !log.record_figure(&who, line) {
-                    log.print(&who, line);
+                if !log.record_figure(&process, line) {
+                    log.print(&process, line);
                 }
             }
         })
     }
 
     /// Records a figure. Returns false if the line has none.
-    fn record_figure(&self, who: &str, line: &str) -> bool {
+    fn record_figure(&self, process: &str, line: &str) -> bool {
         let words = line
-            .strip_prefix(FIGURE)
+            .strip_prefix(FIGURE_PREFIX)
             .and_then(|line| line.split_once(' '));
         let Some((name, value)) = words else {
             return false;
@@ -74,7 +77,7 @@ impl RunLog {
             return false;
         };
         let at = self.elapsed();
-        let key = (who.to_owned(), name.to_owned());
+        let key = (process.to_owned(), name.to_owned());
         self.figures().insert(key, Figure { value, at });
         self.changed.notify_all();
         true
@@ -84,14 +87,14 @@ impl RunLog {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn figure(&self, who: &str, name: &str) -> Option<Figure> {
-        let key = (who.to_owned(), name.to_owned());
+    pub(crate) fn figure(&self, process: &str, name: &str) -> Option<Figure> {
+        let key = (process.to_owned(), name.to_owned());
         self.figures().get(&key).copied()
     }
 
     /// Waits for a figure. Returns false if it does not arrive within `limit`.
-    pub(crate) fn wait_for(&self, who: &str, name: &str, limit: Duration) -> bool {
-        let key = (who.to_owned(), name.to_owned());
+    pub(crate) fn wait_for(&self, process: &str, name: &str, limit: Duration) -> bool {
+        let key = (process.to_owned(), name.to_owned());
         let is_missing = |figures: &mut Figures| !figures.contains_key(&key);
         let waited = self
             .changed

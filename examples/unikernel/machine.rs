@@ -52,7 +52,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(target.join("release/unikernel-guest"))
 }
 
-/// Checks that machines can be run.
+/// Checks that QEMU can be run.
 pub(crate) fn check(qemu: &Path) -> Result<()> {
     let found = Command::new(qemu)
         .arg("--version")
@@ -72,31 +72,32 @@ pub(crate) fn check(qemu: &Path) -> Result<()> {
 /// A running machine. It ends with this object.
 pub(crate) struct Machine {
     pub(crate) name: String,
-    /// The time of its start.
+    /// The time of its start, from the beginning of the run on.
     pub(crate) started: Duration,
     qemu: Child,
     proxy: Option<JoinHandle<ProxyEnd>>,
-    listeners: Vec<JoinHandle<()>>,
+    /// The threads that print the output of the guest and of QEMU.
+    printers: Vec<JoinHandle<()>>,
 }
 
 impl Machine {
-    /// Starts the guest that plays `party` as the process `identity` of the family at `base`.
+    /// Starts the guest with the index `participant` as the process `identity` of the family at `base`.
     pub(crate) fn start(
         options: &Options,
         image: &Path,
         base: &Path,
         identity: Identity,
-        party: usize,
+        participant: usize,
         log: &RunLog,
     ) -> Result<Machine> {
-        let name = format!("guest {party}");
+        let name = format!("guest {participant}");
         // The proxy has one end, and QEMU's standard input is the other.
-        let (ours, theirs) = UnixStream::pair().context("a line")?;
-        let proxy = Proxy::new(base, identity.vmid, ours).context("standing in for the guest")?;
-        let mut words = format!("identity={identity} party={party}");
-        if let Some(fault) = options.fault.filter(|_| party == 2) {
-            words += " fault=";
-            words += fault.name();
+        let (ours, theirs) = UnixStream::pair().context("a channel to the guest")?;
+        let proxy = Proxy::new(base, identity.vmid, ours).context("the proxy of the guest")?;
+        let mut kernel_arguments = format!("identity={identity} participant={participant}");
+        if let Some(fault) = options.fault.filter(|_| participant == 2) {
+            kernel_arguments += " fault=";
+            kernel_arguments += fault.name();
         }
         let started = log.elapsed();
         let mut qemu = Command::new(&options.qemu)
@@ -127,7 +128,7 @@ impl Machine {
             .args(["-device", "virtconsole,chardev=line"])
             .arg("-kernel")
             .arg(image)
-            .args(["-append", &words])
+            .args(["-append", &kernel_arguments])
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -138,7 +139,7 @@ impl Machine {
         Ok(Machine {
             started,
             proxy: Some(thread::spawn(move || proxy.run())),
-            listeners: vec![
+            printers: vec![
                 log.copy_output(&name, console),
                 log.copy_output("qemu", errors),
             ],
@@ -161,12 +162,12 @@ impl Machine {
     /// reason of the proxy's end.
     pub(crate) fn wait(&mut self) -> Result<(ExitStatus, ProxyEnd)> {
         let status = self.qemu.wait()?;
-        for listener in self.listeners.drain(..) {
-            // A listener that panicked has printed a message.
-            let _ = listener.join();
+        for printer in self.printers.drain(..) {
+            // A thread that panicked has printed a message.
+            let _ = printer.join();
         }
         let end = self.proxy.take().and_then(|proxy| proxy.join().ok());
-        let end = end.with_context(|| format!("the stand-in of {} panicked", self.name))?;
+        let end = end.with_context(|| format!("the proxy of {} panicked", self.name))?;
         Ok((status, end))
     }
 }

@@ -2,19 +2,23 @@
 //! operating system, each alone in a virtual machine.
 //!
 //! The parts: [`machine`] builds the guest and starts it under QEMU with its proxy on the host,
-//! [`run`] is the leader, [`member`] is a process on the host, [`board`] has the definitions that
-//! all share. The guest itself is in `guest`, a package of its own.
+//! [`run`] is the leader, [`member`] is a process on the host, [`log`] prints the output of all, [`shared`] has the
+//! definitions that all share. The guest itself is in `guest`, a package of its own.
 
-mod board;
+#[path = "../common/mod.rs"]
+mod common;
 mod log;
 mod machine;
 mod member;
 mod run;
+mod shared;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use common::{exit_code, run_checked};
 
 /// Run two guests without an operating system as members of a family on this host.
 #[derive(Parser)]
@@ -104,26 +108,10 @@ enum Role {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Role::Member(options)) = cli.role {
-        return match member::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("unikernel: the member: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    let mut faults = Vec::new();
-    if let Err(error) = run::run(&cli.options, &mut faults) {
-        faults.push(format!("{error:#}"));
-    }
-    for what in &faults {
-        println!("unikernel: FAILED: {what}");
-    }
-    if faults.is_empty() {
-        println!("unikernel: ok");
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match cli.role {
+        Some(Role::Member(options)) => {
+            exit_code("unikernel: the member", member::run(&options).map(|()| 0))
+        }
+        None => run_checked("unikernel", |faults| run::run(&cli.options, faults)),
     }
 }

@@ -1,7 +1,5 @@
-//! The member on the host, a process of its own: it locks the ledger first, and takes part in all
-//! that the guests do.
+//! The member on the host, a process of its own: it locks the ledger first, and then counts and locks as the guests do.
 
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
@@ -9,12 +7,14 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
-    Config, Embedder, Errno, Error, Exit, Identity, LockKind, MetaCode, Node, PATH_MAX, Pid,
-    Shared, Signal, SignalReply, Target, Wait,
+    Config, Embedder, Errno, Error, Exit, LockKind, MetaCode, Node, PATH_MAX, Pid, Shared, Signal,
+    SignalReply, Target, Wait,
 };
 
-use crate::board::{
-    BOARD, Board, FIRST, GUESTS, INCREMENTS, LIMIT, MEMBER, lock_of_ledger, own_bytes, step,
+use crate::common::ProcessOptions;
+use crate::shared::{
+    FIRST_BYTES, GUESTS, INCREMENTS, LIMIT, MEMBER, STATE_ID, SharedState, ledger_lock, own_bytes,
+    step,
 };
 
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(LIMIT);
@@ -26,13 +26,9 @@ const ROUND_TRIPS: usize = 1000;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where the family listens
-    #[arg(long)]
-    base: PathBuf,
-    /// Who this process is: the numbers of its identity
-    #[arg(long)]
-    identity: Identity,
-    /// How many guests are going to come to a good end
+    #[command(flatten)]
+    process: ProcessOptions,
+    /// How many guests are going to end without an error
     #[arg(long)]
     survivors: usize,
 }
@@ -50,23 +46,24 @@ impl Embedder<Host> for Os {
     }
 }
 
+/// The member, once it has joined.
 struct Member<'n> {
     node: &'n HostNode,
     pid: Pid,
-    board: Shared<'n, 'static, Host, Board>,
+    state: Shared<'n, 'static, Host, SharedState>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let identity = options.identity;
+    let identity = options.process.identity;
     let (sender, signals) = channel();
     let os = Box::new(Os(sender));
-    let node = HostNode::start_with(&options.base, identity, Config::DEFAULT, os)?;
+    let node = HostNode::start_with(&options.process.base, identity, Config::DEFAULT, os)?;
     let pid = node.join(WAIT)?;
     println!("I am process {pid}, VMID {}", identity.vmid);
     let member = Member {
         node: &node,
         pid,
-        board: node.share(Some(BOARD))?,
+        state: node.share(Some(STATE_ID))?,
     };
     member.measure()?;
     member.work(options, &signals)?;
@@ -78,21 +75,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 impl Member<'_> {
     fn work(&self, options: &Options, signals: &Receiver<i32>) -> Result<()> {
-        self.lock(LockKind::Write, FIRST, true)?;
+        self.lock(LockKind::Write, FIRST_BYTES, true)?;
         println!("has locked the ledger");
         self.reach(step::LOCKED)?;
         for guest in GUESTS {
             self.wait_for(guest, step::LOCKED)?;
         }
-        self.lock(LockKind::Unlock, FIRST, false)?;
+        self.lock(LockKind::Unlock, FIRST_BYTES, false)?;
         println!("both guests wait for the ledger: unlocked");
         for guest in GUESTS {
-            self.meet(guest)?;
+            self.check_guest(guest)?;
         }
         for _ in 0..INCREMENTS {
-            self.board.write(WAIT).context("counting")?.counter += 1;
+            self.state.write(WAIT).context("counting")?.counter += 1;
         }
-        println!("counted {INCREMENTS} times on the board");
+        println!("counted {INCREMENTS} times in the shared state");
         self.reach(step::COUNTED)?;
         for guest in GUESTS {
             let own = own_bytes(guest);
@@ -108,20 +105,20 @@ impl Member<'_> {
         Ok(())
     }
 
-    /// Checks a guest that holds its own bytes of the ledger, and signals it.
-    fn meet(&self, guest: usize) -> Result<()> {
+    /// Checks the locks and the metadata of a guest that holds its own bytes of the ledger, and signals it.
+    fn check_guest(&self, guest: usize) -> Result<()> {
         let pid = self.wait_for(guest, step::HELD)?;
         let own = own_bytes(guest);
-        let tried = self.lock(LockKind::Write, own, false);
+        let outcome = self.lock(LockKind::Write, own, false);
         ensure!(
-            tried
+            outcome
                 == Err(Error::Refused {
                     errno: Errno::EAGAIN,
                     by: None
                 }),
-            "a lock of guest {guest} is not there: {tried:?}"
+            "a lock of guest {guest} is not there: {outcome:?}"
         );
-        let lock = lock_of_ledger(self.pid.get(), LockKind::Write, own, false);
+        let lock = ledger_lock(self.pid.get(), LockKind::Write, own, false);
         let held = self.node.find_lock(&lock, WAIT)?;
         ensure!(
             held.is_some_and(|held| held.pid == pid.get()),
@@ -155,24 +152,25 @@ impl Member<'_> {
         Ok(())
     }
 
+    /// Writes the step of this member to the shared state.
     fn reach(&self, step: u64) -> Result<()> {
-        let mut board = self.board.write(WAIT)?;
-        board.pids[MEMBER] = u64::from(self.pid.get());
-        board.steps[MEMBER] = step;
+        let mut state = self.state.write(WAIT)?;
+        state.pids[MEMBER] = u64::from(self.pid.get());
+        state.steps[MEMBER] = step;
         Ok(())
     }
 
     /// Waits until a guest has reached a step. Returns its pid.
     fn wait_for(&self, guest: usize, step: u64) -> Result<Pid> {
-        let board = self
-            .board
-            .wait_for(WAIT, |board| board.steps[guest] >= step)
+        let state = self
+            .state
+            .wait_for(WAIT, |state| state.steps[guest] >= step)
             .with_context(|| format!("waiting for guest {guest}"))?;
-        Pid::new(board.pids[guest].try_into()?).context("process 0")
+        Pid::new(state.pids[guest].try_into()?).context("process 0")
     }
 
     fn lock(&self, kind: LockKind, bytes: (u64, u64), wait: bool) -> Result<(), Error> {
         self.node
-            .set_lock(&lock_of_ledger(self.pid.get(), kind, bytes, wait), WAIT)
+            .set_lock(&ledger_lock(self.pid.get(), kind, bytes, wait), WAIT)
     }
 }

@@ -1,4 +1,4 @@
-//! The leader: starts all other processes, checks how they end, and checks that nothing is left.
+//! The leader: it starts all other processes, and checks how they end and that nothing is left in its tables.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,30 +6,30 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::host::{Host, HostNode, ProxyEnd};
 use libos_ipc::{
     ChildExit, ChildSelector, Config, Error, Identity, MetaCode, PATH_MAX, Pid, Resource, Shared,
     Target, Wait,
 };
 
-use crate::board::{BOARD, Board, GUESTS, INCREMENTS, LIMIT, MEMBER, PARTIES, exit_code, step};
+use crate::common::{SIGPWR, leader_faults, table};
 use crate::log::RunLog;
 use crate::machine::{self, Machine};
 use crate::member::WAIT;
+use crate::shared::{
+    GUESTS, INCREMENTS, LIMIT, MEMBER, PARTICIPANTS, STATE_ID, SharedState, exit_code, step,
+};
 use crate::{Fault, Options};
 
-/// The signal in the exit report of a process that died without one.
-const SIGPWR: u32 = 30;
-/// The greatest sizes of the guest's image, and of all its memory.
+/// The greatest sizes of the guest's image, and of all its memory, in bytes.
 const IMAGE_LIMIT: u64 = 512 * 1024;
 const MEMORY_LIMIT: u64 = 4 * 1024 * 1024;
-/// QEMU's exit code is twice the guest's and one more.
-const SWITCHED_OFF: i32 = 1;
-const FAULT: i32 = 255;
+/// QEMU's exit codes after a guest that ended without an error, and after one that failed: twice the guest's own code and
+/// one more.
+const EXIT_WITHOUT_ERROR: i32 = 1;
+const EXIT_AFTER_FAULT: i32 = 255;
 
-type SharedBoard<'n> = Shared<'n, 'static, Host, Board>;
+type SharedHandle<'n> = Shared<'n, 'static, Host, SharedState>;
 
 pub(crate) fn run(options: &Options, faults: &mut Vec<String>) -> Result<()> {
     machine::check(&options.qemu)?;
@@ -40,31 +40,31 @@ pub(crate) fn run(options: &Options, faults: &mut Vec<String>) -> Result<()> {
     let base = directory.path().join("f");
     let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT)?;
     leader.join(WAIT)?;
-    let board: SharedBoard<'_> = leader.share(Some(BOARD))?;
-    // The board lives as long as a process that has used it.
-    drop(board.read(WAIT)?);
+    let state: SharedHandle<'_> = leader.share(Some(STATE_ID))?;
+    // The state lives as long as a process that has used it.
+    drop(state.read(WAIT)?);
 
     let mut member = Member::start(&leader, &base, options, &log)?;
-    wait_for(&board, MEMBER, step::LOCKED, || member.is_gone())?;
+    wait_for(&state, MEMBER, step::LOCKED, || member.is_gone())?;
     let mut machines = Vec::new();
-    for party in GUESTS {
+    for participant in GUESTS {
         let child = leader.start_child(WAIT).context("preparing a guest")?;
         let pid = child.pid.context("a guest without a pid")?;
         log.print(
             "leader",
-            &format!("guest {party} is going to be process {pid}"),
+            &format!("guest {participant} is going to be process {pid}"),
         );
-        let machine = Machine::start(options, &image, &base, child, party, &log)?;
+        let machine = Machine::start(options, &image, &base, child, participant, &log)?;
         machines.push((pid, machine));
         let machine = machines.last_mut().map(|(_, machine)| machine);
         let machine = machine.context("it was just started")?;
         // Guests start one at a time, so that their figures are comparable.
-        wait_for(&board, party, step::MEASURED, || machine.is_off())?;
+        wait_for(&state, participant, step::MEASURED, || machine.is_off())?;
     }
 
     if let Some(fault) = options.fault {
         // The other processes depend on the failing guest only for its locks.
-        wait_for(&board, MEMBER, step::COUNTED, || member.is_gone())?;
+        wait_for(&state, MEMBER, step::COUNTED, || member.is_gone())?;
         if fault == Fault::Unresponsive {
             let (pid, machine) = &mut machines[1];
             check_unresponsive(&leader, *pid, machine, member.pid, &log)?;
@@ -72,35 +72,25 @@ pub(crate) fn run(options: &Options, faults: &mut Vec<String>) -> Result<()> {
     }
     let starts = [&machines[0].1, &machines[1].1].map(|machine| machine.started);
     check_ends(&leader, options, member, machines, &log, faults)?;
-    let parties = PARTIES - usize::from(options.fault.is_some());
-    let sum = INCREMENTS * parties as u64;
-    let counter = board.read(WAIT)?.counter;
+    let participants = PARTICIPANTS - usize::from(options.fault.is_some());
+    let sum = INCREMENTS * participants as u64;
+    let counter = state.read(WAIT)?.counter;
     if counter != sum {
-        faults.push(format!("the board says {counter}, and not {sum}"));
+        faults.push(format!("the counter is {counter}, and not {sum}"));
     }
-    drop(board);
+    drop(state);
     leader.leave(WAIT)?;
-    let pools = leader.statistics().pools;
-    let left = [
-        pools.locks,
-        pools.waiting_for_locks,
-        pools.peers,
-        pools.children,
-        pools.served_handles,
-    ];
-    if !leader.check_invariants() || left.iter().any(|fill| fill.now > 0) {
-        faults.push(format!(
-            "something is left in the leader's tables: {left:?}"
-        ));
-    }
-    figures(&image, &log, starts, faults)
+    leader.release_idle_ranges(WAIT)?;
+    faults.extend(leader_faults(&leader, |_, _| true));
+    print_figures(&image, &log, starts, faults)
 }
 
 /// The member on the host.
 struct Member {
     pid: Pid,
     process: Child,
-    listener: JoinHandle<()>,
+    /// The thread that prints its output.
+    printer: JoinHandle<()>,
 }
 
 impl Member {
@@ -122,7 +112,7 @@ impl Member {
         Ok(Member {
             pid,
             process,
-            listener: log.copy_output("member", output),
+            printer: log.copy_output("member", output),
         })
     }
 
@@ -131,24 +121,26 @@ impl Member {
     }
 }
 
-/// Waits until a party has reached a step, unless it ends before.
+/// Waits until a participant has reached a step, unless it ends before.
 fn wait_for(
-    board: &SharedBoard<'_>,
-    party: usize,
+    state: &SharedHandle<'_>,
+    participant: usize,
     step: u64,
     mut is_gone: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
     let begin = Instant::now();
-    let glance = Wait::at_most(Duration::from_millis(200));
+    let poll_interval = Wait::at_most(Duration::from_millis(200));
     while begin.elapsed() < LIMIT {
-        match board.wait_for(glance, |board| board.steps[party] >= step) {
+        match state.wait_for(poll_interval, |state| state.steps[participant] >= step) {
             Ok(_) => return Ok(()),
-            Err(Error::TimedOut) if is_gone()? => bail!("party {party} has ended before its time"),
+            Err(Error::TimedOut) if is_gone()? => {
+                bail!("participant {participant} has ended before its time")
+            }
             Err(Error::TimedOut) => {}
-            Err(error) => return Err(error).context("reading the board"),
+            Err(error) => return Err(error).context("reading the shared state"),
         }
     }
-    bail!("party {party} did not come as far as step {step} in {LIMIT:?}")
+    bail!("participant {participant} did not come as far as step {step} in {LIMIT:?}")
 }
 
 /// Checks that a guest does not respond, fills all queues to it, and ends it. No other process
@@ -164,34 +156,37 @@ fn check_unresponsive(
         log.wait_for(&machine.name, "failing", LIMIT),
         "the guest does not stop reading"
     );
-    let ask = |pid, limit| {
-        let wait = Wait::at_most(Duration::from_millis(limit));
+    // Signal 0 only checks that the process exists, which the guest has to answer.
+    let signal_0 = |pid, limit_ms| {
+        let wait = Wait::at_most(Duration::from_millis(limit_ms));
         leader.kill(Target::Process(pid), 0, wait)
     };
-    let answer = ask(pid, 200);
+    let answer = signal_0(pid, 200);
     ensure!(
         answer == Err(Error::TimedOut),
         "an unresponsive guest answered: {answer:?}"
     );
     let mut path = [0; PATH_MAX];
-    let mut asked = 0_u32;
+    let mut requests = 0_u32;
     let full = loop {
         let wait = Wait::at_most(Duration::ZERO);
         match leader.path_of(pid, MetaCode::Root, &mut path, wait) {
-            Err(Error::TimedOut) => asked += 1,
-            end => break end,
+            Err(Error::TimedOut) => requests += 1,
+            outcome => break outcome,
         }
     };
     ensure!(
         full == Err(Error::Full(Resource::SendQueue)),
-        "an unresponsive guest was asked {asked} times, and then: {full:?}"
+        "an unresponsive guest was sent {requests} requests, and then: {full:?}"
     );
     log.print(
         "leader",
-        &format!("process {pid} is unresponsive: its send queue was full after {asked} requests"),
+        &format!(
+            "process {pid} is unresponsive: its send queue was full after {requests} requests"
+        ),
     );
     let begin = Instant::now();
-    ask(other, 5000).context("asking a responsive process")?;
+    signal_0(other, 5000).context("signalling a responsive process")?;
     let took = begin.elapsed();
     log.print(
         "leader",
@@ -211,7 +206,7 @@ fn check_ends(
     log: &RunLog,
     faults: &mut Vec<String>,
 ) -> Result<()> {
-    for _ in 0..PARTIES {
+    for _ in 0..PARTICIPANTS {
         let exit = leader
             .wait_child(ChildSelector::Any, WAIT)
             .context("waiting for a child")?;
@@ -224,9 +219,9 @@ fn check_ends(
             format!("died of signal {signal}")
         };
         log.print("leader", &format!("process {pid} {how}"));
-        let party = machines.iter().position(|(machine, _)| *machine == pid);
-        let party = party.map_or(MEMBER, |place| GUESTS[place]);
-        let expected = match party {
+        let participant = machines.iter().position(|(machine, _)| *machine == pid);
+        let participant = participant.map_or(MEMBER, |index| GUESTS[index]);
+        let expected = match participant {
             2 if options.fault.is_some() => (0, SIGPWR),
             MEMBER => (0, 0),
             guest => (exit_code(guest), 0),
@@ -236,17 +231,17 @@ fn check_ends(
         }
     }
     let status = member.process.wait()?;
-    let _ = member.listener.join();
+    let _ = member.printer.join();
     if !status.success() {
         faults.push(format!("process {} ended with {status}", member.pid));
     }
-    for (party, (_, mut machine)) in GUESTS.into_iter().zip(machines) {
+    for (participant, (_, mut machine)) in GUESTS.into_iter().zip(machines) {
         let (status, end) = machine.wait()?;
         let name = &machine.name;
-        let expected = match options.fault.filter(|_| party == 2) {
-            None => Some(SWITCHED_OFF),
+        let expected = match options.fault.filter(|_| participant == 2) {
+            None => Some(EXIT_WITHOUT_ERROR),
             Some(Fault::Unresponsive) => None,
-            Some(_) => Some(FAULT),
+            Some(_) => Some(EXIT_AFTER_FAULT),
         };
         if status.code() != expected {
             faults.push(format!("QEMU of {name} ended with {status}"));
@@ -258,33 +253,31 @@ fn check_ends(
     Ok(())
 }
 
-/// Prints the figures.
-fn figures(
+/// Prints the figures that the processes have measured.
+fn print_figures(
     image: &Path,
     log: &RunLog,
     starts: [Duration; 2],
     faults: &mut Vec<String>,
 ) -> Result<()> {
-    let figure = |who: &str, name: &str| {
-        let figure = log.figure(who, name);
-        figure.with_context(|| format!("{who} has not figure_of its {name}"))
+    let figure = |process: &str, name: &str| {
+        let figure = log.figure(process, name);
+        figure.with_context(|| format!("{process} has not measured its {name}"))
     };
     let guests = ["guest 1", "guest 2"];
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["", guests[0], guests[1], "member on the host"]);
-    let span = |nanos: u64| format!("{:.1?}", Duration::from_nanos(nanos));
+    let mut table = table(["", guests[0], guests[1], "member on the host"], 4);
+    let time = |nanoseconds: u64| format!("{:.1?}", Duration::from_nanos(nanoseconds));
     let mut boot = vec!["from the start of QEMU to member".to_owned()];
-    let mut joined = vec!["of that in the guest".to_owned()];
-    let mut asked = vec!["request to the leader and answer, median".to_owned()];
-    for (who, start) in guests.into_iter().zip(starts) {
-        let figure_of = figure(who, "joined")?;
-        boot.push(format!("{:.1?}", figure_of.at.saturating_sub(start)));
-        joined.push(span(figure_of.value));
-        asked.push(span(figure(who, "round-trip")?.value));
+    let mut in_guest = vec!["of that in the guest".to_owned()];
+    let mut round_trip = vec!["request to the leader and answer, median".to_owned()];
+    for (guest, start) in guests.into_iter().zip(starts) {
+        let joined = figure(guest, "joined")?;
+        boot.push(format!("{:.1?}", joined.at.saturating_sub(start)));
+        in_guest.push(time(joined.value));
+        round_trip.push(time(figure(guest, "round-trip")?.value));
     }
-    asked.push(span(figure("member", "round-trip")?.value));
-    for row in [boot, joined, asked] {
+    round_trip.push(time(figure("member", "round-trip")?.value));
+    for row in [boot, in_guest, round_trip] {
         table.add_row(row);
     }
     let image = std::fs::metadata(image)?.len();

@@ -10,8 +10,8 @@ use libos_ipc::{Error, LockKind, Pid};
 use libos_ipc_guest::print_line;
 use static_cell::StaticCell;
 
-use crate::board::{BOARD, Board, FIRST, INCREMENTS, lock_of_ledger};
-use crate::{Failed, Member, WAIT, While};
+use crate::shared::{FIRST_BYTES, INCREMENTS, STATE_ID, SharedState, ledger_lock};
+use crate::{Context, Failure, Member, WAIT};
 
 /// The number of IDs that are taken: more than one range has.
 const IDS: usize = 40;
@@ -22,7 +22,7 @@ static EXECUTOR: StaticCell<Executor> = StaticCell::new();
 /// The number of activities that have ended, and of those that have failed.
 static ENDED: AtomicUsize = AtomicUsize::new(0);
 static FAILED: AtomicUsize = AtomicUsize::new(0);
-/// The executor has a task to poll.
+/// Whether the executor has a task to poll.
 static IS_PENDING: AtomicBool = AtomicBool::new(false);
 
 /// The executor calls this when a task was woken.
@@ -33,13 +33,13 @@ fn pend(_: *mut ()) {
 }
 
 /// Runs the activities of this guest until all have ended.
-pub(crate) fn run(node: &'static Member, pid: Pid) -> Result<(), Failed> {
+pub(crate) fn run(node: &'static Member, pid: Pid) -> Result<(), Failure> {
     let executor: &'static Executor = EXECUTOR.init(Executor::new(core::ptr::null_mut()));
     let spawner = executor.spawner();
-    let no_place = |_| Failed::because("a task is spawned twice");
-    spawner.spawn(take_ids(node).map_err(no_place)?);
-    spawner.spawn(count(node).map_err(no_place)?);
-    spawner.spawn(lock_bytes(node, pid).map_err(no_place)?);
+    let is_spawned = |_| Failure::new("a task is spawned twice");
+    spawner.spawn(take_ids(node).map_err(is_spawned)?);
+    spawner.spawn(count(node).map_err(is_spawned)?);
+    spawner.spawn(lock_bytes(node, pid).map_err(is_spawned)?);
     while ENDED.load(Ordering::Relaxed) < 3 {
         if IS_PENDING.swap(false, Ordering::Relaxed) {
             // SAFETY: there is one thread, and no task calls this function.
@@ -52,13 +52,13 @@ pub(crate) fn run(node: &'static Member, pid: Pid) -> Result<(), Failed> {
         }
     }
     if FAILED.load(Ordering::Relaxed) > 0 {
-        return Err(Failed::because("an activity has failed"));
+        return Err(Failure::new("an activity has failed"));
     }
     Ok(())
 }
 
 /// Records the end of an activity.
-fn end(outcome: Result<(), Failed>) {
+fn end(outcome: Result<(), Failure>) {
     if let Err(failed) = outcome {
         print_line!("{failed}");
         FAILED.fetch_add(1, Ordering::Relaxed);
@@ -71,16 +71,16 @@ async fn take_ids(node: &'static Member) {
     let work = async {
         let mut ids = [0; IDS];
         for id in &mut ids {
-            *id = node.take_id_async(WAIT).await.doing("taking an ID")?;
+            *id = node.take_id_async(WAIT).await.context("taking an ID")?;
         }
-        let us = Some(node.identity().vmid);
+        let own_vmid = Some(node.identity().vmid);
         for id in ids {
             let owner = node.owner_of_async(id, WAIT).await;
-            if owner.doing("looking up an ID")? != us {
-                return Err(Failed::because("an ID of this guest has another owner"));
+            if owner.context("looking up an ID")? != own_vmid {
+                return Err(Failure::new("an ID of this guest has another owner"));
             }
             let released = node.release_id_async(id, WAIT).await;
-            released.doing("releasing an ID")?;
+            released.context("releasing an ID")?;
         }
         print_line!(
             "took {IDS} IDs, from {} to {}, and gave them back",
@@ -95,13 +95,13 @@ async fn take_ids(node: &'static Member) {
 #[task]
 async fn count(node: &'static Member) {
     let work = async {
-        let board = node
-            .share::<Board>(Some(BOARD))
-            .doing("opening the board")?;
+        let state = node
+            .share::<SharedState>(Some(STATE_ID))
+            .context("opening the shared state")?;
         for _ in 0..INCREMENTS {
-            board.write_async(WAIT).await.doing("counting")?.counter += 1;
+            state.write_async(WAIT).await.context("counting")?.counter += 1;
         }
-        print_line!("counted {INCREMENTS} times on the board");
+        print_line!("counted {INCREMENTS} times in the shared state");
         Ok(())
     };
     end(work.await);
@@ -110,13 +110,13 @@ async fn count(node: &'static Member) {
 #[task]
 async fn lock_bytes(node: &'static Member, pid: Pid) {
     let set = async |kind| -> Result<(), Error> {
-        let lock = lock_of_ledger(pid.get(), kind, FIRST, true);
+        let lock = ledger_lock(pid.get(), kind, FIRST_BYTES, true);
         node.set_lock_async(&lock, WAIT).await
     };
     let work = async {
         for _ in 0..LOCKS {
-            set(LockKind::Write).await.doing("locking")?;
-            set(LockKind::Unlock).await.doing("unlocking")?;
+            set(LockKind::Write).await.context("locking")?;
+            set(LockKind::Unlock).await.context("unlocking")?;
         }
         print_line!("locked the ledger {LOCKS} times");
         Ok(())

@@ -4,22 +4,23 @@ use core::hint::black_box;
 
 use libos_ipc_guest::{print_line, stop};
 
+/// Fails in the named way.
 pub(crate) fn fail(how: &str) {
     print_line!("now it is going to happen: {how}");
     print_line!("figure failing 1");
     match how {
-        "panic" => panic!("figure_of to"),
+        "panic" => panic!("the fault that was requested"),
         "null" => {
-            let nowhere = black_box(core::ptr::null_mut::<u32>());
+            let null = black_box(core::ptr::null_mut::<u32>());
             // SAFETY: none. The page is not mapped: the write faults on purpose.
-            unsafe { nowhere.write_volatile(1) };
+            unsafe { null.write_volatile(1) };
         }
         "stack" => {
             overflow(0);
         }
         // The guest neither reads nor answers.
         "unresponsive" => stop(),
-        _ => print_line!("nobody knows how to do that"),
+        _ => print_line!("there is no such fault"),
     }
 }
 

@@ -1,15 +1,15 @@
 //! A program without an operating system that is a process of a family on the host.
 //!
-//! The kernel's command line has its identity (`identity=` and five numbers), the guest that it
-//! plays (`party=`), and its fault, if any (`fault=`).
+//! The kernel's command line has its identity (`identity=` and five numbers), its index among the participants
+//! (`participant=`), and its fault, if any (`fault=`).
 #![no_std]
 #![no_main]
 
 mod activities;
-#[path = "../../board.rs"]
-mod board;
 mod fault;
 mod os;
+#[path = "../../shared.rs"]
+mod shared;
 mod work;
 
 use core::fmt;
@@ -19,8 +19,8 @@ use libos_ipc::{Config, Driving, Error, Exit, Identity, Memory, Node, Vmid, Wait
 use libos_ipc_guest::{Start, VirtioChannel, clock, image_memory, print_line, program};
 use static_cell::StaticCell;
 
-use crate::board::LIMIT;
 use crate::os::Os;
+use crate::shared::LIMIT;
 
 const WAIT: Wait<'static> = Wait::at_most(LIMIT);
 
@@ -31,19 +31,20 @@ const CONFIG: Config = Config {
 
 /// A stream for each peer, and for each unidentified connection.
 const STREAMS: usize = CONFIG.capacities.peers + CONFIG.capacities.unidentified;
+/// The bytes of a stream that its sender may send before the receiver has read some.
 const WINDOW: usize = 4096;
 
-type Line = MuxPal<'static, VirtioChannel, STREAMS, WINDOW>;
-type Member = Node<'static, Line>;
+type Platform = MuxPal<'static, VirtioChannel, STREAMS, WINDOW>;
+type Member = Node<'static, Platform>;
 
-/// Every child takes the same memory.
-const SOMEBODY: Identity = match Vmid::new(2) {
+/// The identity of any child: the memory of a node is the same for all.
+const ANY_CHILD: Identity = match Vmid::new(2) {
     Some(vmid) => Identity::child(vmid, Vmid::LEADER),
     None => panic!("2 is a VMID"),
 };
-const MEMORY: usize = Member::memory(&SOMEBODY, &CONFIG).total();
+const MEMORY: usize = Member::memory(&ANY_CHILD, &CONFIG).total();
 
-static TERMINAL: MuxEndpoint<VirtioChannel, STREAMS, WINDOW> = MuxEndpoint::new(VirtioChannel);
+static ENDPOINT: MuxEndpoint<VirtioChannel, STREAMS, WINDOW> = MuxEndpoint::new(VirtioChannel);
 static NODE_MEMORY: Memory<MEMORY> = Memory::new();
 static NODE: StaticCell<Member> = StaticCell::new();
 static OS: Os = Os::new();
@@ -51,18 +52,19 @@ static OS: Os = Os::new();
 program!(run);
 
 /// The failure of a step.
-struct Failed {
+struct Failure {
+    /// The step, or the reason.
     what: &'static str,
     error: Option<Error>,
 }
 
-impl Failed {
-    const fn because(what: &'static str) -> Failed {
-        Failed { what, error: None }
+impl Failure {
+    const fn new(what: &'static str) -> Failure {
+        Failure { what, error: None }
     }
 }
 
-impl fmt::Display for Failed {
+impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.error {
             Some(error) => write!(f, "{}: {error}", self.what),
@@ -72,13 +74,13 @@ impl fmt::Display for Failed {
 }
 
 /// Adds the step to an error.
-trait While<T> {
-    fn doing(self, what: &'static str) -> Result<T, Failed>;
+trait Context<T> {
+    fn context(self, what: &'static str) -> Result<T, Failure>;
 }
 
-impl<T> While<T> for Result<T, Error> {
-    fn doing(self, what: &'static str) -> Result<T, Failed> {
-        self.map_err(|error| Failed {
+impl<T> Context<T> for Result<T, Error> {
+    fn context(self, what: &'static str) -> Result<T, Failure> {
+        self.map_err(|error| Failure {
             what,
             error: Some(error),
         })
@@ -86,7 +88,7 @@ impl<T> While<T> for Result<T, Error> {
 }
 
 fn run(start: Start) -> u8 {
-    match live(start) {
+    match run_process(start) {
         Ok(()) => 0,
         Err(failed) => {
             print_line!("FAILED: {failed}");
@@ -95,7 +97,8 @@ fn run(start: Start) -> u8 {
     }
 }
 
-fn live(start: Start) -> Result<(), Failed> {
+/// Runs this guest as a process of the family, from its start to its exit.
+fn run_process(start: Start) -> Result<(), Failure> {
     print_line!(
         "no operating system, one thread, {} KiB in all",
         image_memory() / 1024
@@ -103,40 +106,43 @@ fn live(start: Start) -> Result<(), Failed> {
     print_line!("figure memory {}", image_memory());
     let identity = start.value("identity").and_then(|text| text.parse().ok());
     let identity = identity.filter(|identity: &Identity| !identity.is_leader());
-    let identity = identity.ok_or(Failed::because("no identity=V,P,L,I,J on the command line"))?;
-    let party = start.value("party").and_then(|party| party.parse().ok());
-    let party = party.filter(|party| board::GUESTS.contains(party));
-    let party = party.ok_or(Failed::because("no party=1 or party=2 on the command line"))?;
-    if let Err(error) = TERMINAL.channel().open(start) {
+    let identity = identity.ok_or(Failure::new("no identity=V,P,L,I,J on the command line"))?;
+    let participant = start
+        .value("participant")
+        .and_then(|participant| participant.parse().ok());
+    let participant = participant.filter(|participant| shared::GUESTS.contains(participant));
+    let participant = participant.ok_or(Failure::new(
+        "no participant=1 or participant=2 on the command line",
+    ))?;
+    if let Err(error) = ENDPOINT.channel().open(start) {
         print_line!("{error}");
-        return Err(Failed::because("no line to the host"));
+        return Err(Failure::new("no channel to the host"));
     }
     let memory = NODE_MEMORY
         .take()
-        .ok_or(Failed::because("memory taken twice"))?;
-    let node = Node::new(TERMINAL.pal(), identity, CONFIG, memory)
+        .ok_or(Failure::new("memory taken twice"))?;
+    let node = Node::new(ENDPOINT.pal(), identity, CONFIG, memory)
         .map_err(Error::from)
-        .doing("making the node")?;
+        .context("making the node")?;
     // The tasks ask for a node that lives as long as the program.
     let node: &'static Member = NODE.init(node.with_embedder(&OS));
-    OS.play(party);
+    OS.set_participant(participant);
 
-    let pid = node.join(WAIT).doing("joining the family")?;
+    let pid = node.join(WAIT).context("joining the family")?;
     print_line!("I am process {pid}, VMID {}", identity.vmid);
     print_line!("figure joined {}", clock::now().0);
-    work::work(node, party, start.value("fault"))?;
+    work::work(node, participant, start.value("fault"))?;
 
     let exit = Exit {
-        code: board::exit_code(party),
+        code: shared::exit_code(participant),
         ..Exit::default()
     };
-    node.exit(exit, WAIT)
-        .doing("saying how this process ends")?;
+    node.exit(exit, WAIT).context("reporting the exit")?;
     if !node.shut_down(LIMIT) {
-        return Err(Failed::because("something was not sent"));
+        return Err(Failure::new("something was not sent"));
     }
-    if !TERMINAL.flush(clock::now() + LIMIT) {
-        return Err(Failed::because("the line does not take what was sent"));
+    if !ENDPOINT.flush(clock::now() + LIMIT) {
+        return Err(Failure::new("the channel does not take what was sent"));
     }
     print_line!("ended with {}", exit.code);
     Ok(())

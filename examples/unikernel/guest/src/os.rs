@@ -7,12 +7,14 @@ use libos_ipc::{
     Embedder, Errno, MetaCode, Metadata, MetadataReply, Node, Pid, Signal, SignalReply, Target,
 };
 
-use crate::Line;
+use crate::Platform;
 
+/// The path of the program of each participant.
 const PATHS: [&CStr; 3] = [c"/boot/nobody", c"/boot/guest-1", c"/boot/guest-2"];
 
+/// The library OS.
 pub(crate) struct Os {
-    party: AtomicUsize,
+    participant: AtomicUsize,
     /// A bit for each signal that was delivered.
     signals: AtomicU64,
 }
@@ -20,20 +22,22 @@ pub(crate) struct Os {
 impl Os {
     pub(crate) const fn new() -> Os {
         Os {
-            party: AtomicUsize::new(0),
+            participant: AtomicUsize::new(0),
             signals: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn play(&self, party: usize) {
-        self.party.store(party, Ordering::Relaxed);
+    pub(crate) fn set_participant(&self, participant: usize) {
+        self.participant.store(participant, Ordering::Relaxed);
     }
 
-    pub(crate) fn has_come(&self, signal: i32) -> bool {
+    /// Returns true if the signal was delivered.
+    pub(crate) fn has_received(&self, signal: i32) -> bool {
         self.signals.load(Ordering::Relaxed) & bit(signal) != 0
     }
 }
 
+/// Returns the bit of a signal; 0 for a number that has none.
 fn bit(signal: i32) -> u64 {
     u32::try_from(signal)
         .ok()
@@ -41,8 +45,8 @@ fn bit(signal: i32) -> u64 {
         .unwrap_or(0)
 }
 
-impl Embedder<Line> for Os {
-    fn signal(&self, node: &Node<'_, Line>, signal: &Signal, reply: SignalReply) {
+impl Embedder<Platform> for Os {
+    fn signal(&self, node: &Node<'_, Platform>, signal: &Signal, reply: SignalReply) {
         let is_for_us = match signal.target {
             Target::Process(pid) => node.pid() == Some(pid),
             Target::All => true,
@@ -55,9 +59,9 @@ impl Embedder<Line> for Os {
         let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(Errno::ESRCH) });
     }
 
-    fn metadata(&self, node: &Node<'_, Line>, pid: Pid, what: MetaCode, reply: MetadataReply) {
-        let path = PATHS.get(self.party.load(Ordering::Relaxed));
-        let figure_of = match what {
+    fn metadata(&self, node: &Node<'_, Platform>, pid: Pid, what: MetaCode, reply: MetadataReply) {
+        let path = PATHS.get(self.participant.load(Ordering::Relaxed));
+        let metadata = match what {
             _ if node.pid() != Some(pid) => Err(Errno::ESRCH),
             MetaCode::Credentials => Ok(Metadata::Credentials { uid: 0, gid: 0 }),
             MetaCode::Executable => {
@@ -65,6 +69,6 @@ impl Embedder<Line> for Os {
             }
             _ => Ok(Metadata::Path(c"/")),
         };
-        let _ = reply.send(node, figure_of);
+        let _ = reply.send(node, metadata);
     }
 }
