@@ -20,7 +20,9 @@ use libos_ipc::{Id, Vmid};
 
 use bar::{Bar, verdict};
 
+/// The number of measurements of which the median counts.
 const REPETITIONS: usize = 15;
+/// The number of IDs in a range.
 const LENGTH: u32 = 32;
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ struct Sides<'m> {
 }
 
 impl<'m> Sides<'m> {
+    /// Fills both sides with `count` ranges.
     fn filled(memory: &'m mut [MaybeUninit<u8>], capacity: usize, count: u32) -> Sides<'m> {
         let mut ours = Ranges::new(&mut Arena::new(memory), capacity, true).expect("enough");
         let mut theirs = BTreeMap::new();
@@ -67,8 +70,9 @@ impl<'m> Sides<'m> {
 
     // A method in place of a closure would be of one lifetime.
     #[allow(clippy::redundant_closure_for_method_calls)]
+    /// Compares all kinds of work. The tables have `count` ranges.
     fn compare(&mut self, count: u32) {
-        let held = random(count * LENGTH);
+        let held = random_ids(count * LENGTH);
         let last = IdRange {
             start: count * LENGTH + 1,
             end: count * LENGTH + LENGTH,
@@ -83,17 +87,17 @@ impl<'m> Sides<'m> {
             count,
             "alloc, change owner, release both parts",
             None,
-            |side| side.change_and_back(),
+            |side| side.change_and_release(),
         );
         // Every other range is split into three.
-        let parted: Vec<Id> = (0..count)
+        let split_at: Vec<Id> = (0..count)
             .step_by(2)
             .map(|number| number * LENGTH + 17)
             .collect();
         let capacity = usize::try_from(count).expect("small") * 2 + 2;
         let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
         let mut sides = Sides::filled(&mut memory, capacity, count);
-        for id in parted {
+        for id in split_at {
             let from = sides.ours.owner_of(id).expect("owned");
             sides.ours.change_owner(from, id, owner(id)).expect("room");
             let (end, from) = sides
@@ -132,6 +136,7 @@ impl<'m> Sides<'m> {
         );
     }
 
+    /// Measures the work on both sides in turn, and prints a row.
     fn row(
         &mut self,
         count: u32,
@@ -163,12 +168,14 @@ fn time(side: &mut Side<'_, '_>, work: &impl Fn(&mut Side<'_, '_>) -> u32) -> Du
     start.elapsed() / count
 }
 
+/// One of the two tables that are compared.
 enum Side<'a, 'm> {
     Ours(&'a mut Ranges<'m>),
     Theirs(&'a mut BTreeMap<Id, (Id, u32)>),
 }
 
 impl Side<'_, '_> {
+    /// Looks up the owners of the IDs. Returns how many these are.
     fn look_up(&mut self, ids: &[Id]) -> u32 {
         match self {
             Side::Ours(ranges) => {
@@ -210,7 +217,8 @@ impl Side<'_, '_> {
         TIMES
     }
 
-    fn change_and_back(&mut self) -> u32 {
+    /// Allocates a range, changes the owner of its first ID, and releases both parts, again and again. Returns how often.
+    fn change_and_release(&mut self) -> u32 {
         const TIMES: u32 = 10_000;
         for _ in 0..TIMES {
             match self {
@@ -254,12 +262,13 @@ fn alloc(ranges: &mut Ranges<'_>) -> IdRange {
     }
 }
 
+/// Returns one of 64 owners.
 fn owner(number: u32) -> Vmid {
     Vmid::new(number % 64 + 2).expect("not 0")
 }
 
-/// Returns a hundred thousand IDs from 1 to `highest`, spread evenly.
-fn random(highest: Id) -> Vec<Id> {
+/// Returns a hundred thousand random IDs from 1 to `highest`.
+fn random_ids(highest: Id) -> Vec<Id> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     (0..100_000)
         .map(|_| {

@@ -24,7 +24,9 @@ const READERS: u32 = 100;
 /// The messages of one hand-over: a request and its confirmation, and the server's revocation of
 /// the lease and its confirmation.
 const MESSAGES: f64 = 4.0;
+/// The number of the sync handle of the shared value.
 const HANDLE: u64 = 7;
+/// The length of a measurement.
 const TIME: Duration = Duration::from_millis(500);
 
 fn main() -> Result<ExitCode> {
@@ -50,6 +52,7 @@ fn main() -> Result<ExitCode> {
     Ok(common::bar::finish())
 }
 
+/// Runs the role that the command line names.
 fn play(role: &[String]) -> Result<()> {
     match role[0].as_str() {
         "leader" => {
@@ -73,6 +76,7 @@ fn play(role: &[String]) -> Result<()> {
     }
 }
 
+/// Starts a member in this process.
 fn member(base: &Path, vmid: u32) -> Result<HostNode> {
     let identity = Identity {
         parent: None,
@@ -128,15 +132,15 @@ fn uncontended() -> Result<()> {
     Ok(())
 }
 
-/// Changes the value as often as it can, or (`alternates`) after each change by the other process;
-/// prints how often, and how often the other had changed it before.
+/// Changes the value as often as possible or, if it `alternates`, after each change by the other process. Prints how
+/// often it did, and how often the other process had changed the value before.
 fn contend(base: &Path, vmid: u32, alternates: bool) -> Result<()> {
     let node = member(base, vmid)?;
     let handle = node.open_sync(Some(HANDLE)).expect("there is room");
     let mut number = [0; 8];
     let mut change_once = |change: bool| {
-        let taken = node.lock_sync(handle, SyncState::Exclusive, &mut number, WAIT);
-        let (_, status) = taken.expect("there is a leader");
+        let outcome = node.lock_sync(handle, SyncState::Exclusive, &mut number, WAIT);
+        let (_, status) = outcome.expect("there is a leader");
         let next = u64::from_le_bytes(number).wrapping_add(1).to_le_bytes();
         let data = change.then_some(&next[..]);
         // The change itself counts once.
@@ -183,28 +187,28 @@ fn hand_over(pinned: bool, alternates: bool) -> Result<()> {
     let base = directory.path().join("f");
     let text = base.to_str().expect("UTF-8");
     let _leader = Child::start(&["leader", text])?;
-    let how = if alternates { "alternate" } else { "contend" };
+    let mode = if alternates { "alternate" } else { "contend" };
     let mut rows = [const { Vec::new() }; 2];
-    let mut uses_per_hand_over = Vec::new();
+    let mut changes_per_hand_over = Vec::new();
     for round in 0..=REPETITIONS {
         rows[0].push(floor.round_trip(if pinned { 5_000 } else { 1_000 })?);
-        let names = [2, 3].map(|vmid| (u32::try_from(round).expect("few") * 2 + vmid).to_string());
+        let vmids = [2, 3].map(|vmid| (u32::try_from(round).expect("few") * 2 + vmid).to_string());
         let mut contenders = [
-            Child::start(&["contender", text, &names[0], how])?,
-            Child::start(&["contender", text, &names[1], how])?,
+            Child::start(&["contender", text, &vmids[0], mode])?,
+            Child::start(&["contender", text, &vmids[1], mode])?,
         ];
         for contender in &mut contenders {
             contender.tell("go")?;
         }
-        let (mut all, mut handed_over) = (0, 0);
+        let (mut changes, mut handed_over) = (0, 0);
         for contender in &mut contenders {
             let line = contender.line()?;
-            let (count, changed) = line.split_once(' ').expect("two numbers");
-            all += count.parse::<u32>().expect("a number");
-            handed_over += changed.parse::<u32>().expect("a number");
+            let (count, received) = line.split_once(' ').expect("two numbers");
+            changes += count.parse::<u32>().expect("a number");
+            handed_over += received.parse::<u32>().expect("a number");
         }
         rows[1].push(TIME / handed_over.max(1));
-        uses_per_hand_over.push(f64::from(all) / f64::from(handed_over.max(1)));
+        changes_per_hand_over.push(f64::from(changes) / f64::from(handed_over.max(1)));
     }
     let [floor, ours] = rows.map(median);
     row(
@@ -219,21 +223,21 @@ fn hand_over(pinned: bool, alternates: bool) -> Result<()> {
     };
     let bar = alternates.then_some(Bar::AtMost(MESSAGES * 1.2));
     judged_row(what, ours, floor / 2, bar);
-    uses_per_hand_over.sort_by(f64::total_cmp);
+    changes_per_hand_over.sort_by(f64::total_cmp);
     println!(
         "    {:.0} hand-overs a second, {:.2} changes for each",
         1.0 / ours.as_secs_f64(),
-        uses_per_hand_over[uses_per_hand_over.len() / 2]
+        changes_per_hand_over[changes_per_hand_over.len() / 2]
     );
     Ok(())
 }
 
-/// One of two players: each has a semaphore that the other releases. `how` says whether it begins
-/// (then it prints the number of its turns), and whether the semaphores are those of the crate or
-/// made of two calls on a shared number.
-fn play_ping_pong(base: &Path, vmid: u32, how: &str) -> Result<()> {
+/// Runs one of two players, each of which has a semaphore that the other releases, and prints the number of its turns.
+/// `mode` has the words `first` for the player that begins, and `plain` for semaphores that are made of two calls on a
+/// shared number, and not those of the crate.
+fn play_ping_pong(base: &Path, vmid: u32, mode: &str) -> Result<()> {
     let node = member(base, vmid)?;
-    let (begins, of_two_calls) = (how.contains("first"), how.contains("plain"));
+    let (begins, of_two_calls) = (mode.contains("first"), mode.contains("plain"));
     let ids = if begins { [8, 9] } else { [9, 8] };
     let semaphores = ids.map(|id| node.open_semaphore(Some(id), 0).expect("there is room"));
     let numbers = ids.map(|id| node.share::<u64>(Some(id + 10)).expect("there is room"));
@@ -288,10 +292,11 @@ fn ping_pong(pinned: bool) -> Result<()> {
     let text = base.to_str().expect("UTF-8");
     let _leader = Child::start(&["leader", text])?;
     let mut vmid = 2;
-    let mut pair = |roles: [(&str, &str); 2]| -> Result<[u32; 2]> {
+    // Runs two processes, and returns the last number that each prints.
+    let mut run_pair = |roles: [(&str, &str); 2]| -> Result<[u32; 2]> {
         let mut children = Vec::new();
-        for (role, how) in roles {
-            children.push(Child::start(&[role, text, &vmid.to_string(), how])?);
+        for (role, mode) in roles {
+            children.push(Child::start(&[role, text, &vmid.to_string(), mode])?);
             vmid += 1;
         }
         for child in &mut children {
@@ -308,11 +313,11 @@ fn ping_pong(pinned: bool) -> Result<()> {
     let mut rows = [const { Vec::new() }; 4];
     for _ in 0..=REPETITIONS {
         rows[0].push(floor.round_trip(if pinned { 5_000 } else { 1_000 })?);
-        let exchanges = pair([("contender", "alternate"); 2])?;
+        let exchanges = run_pair([("contender", "alternate"); 2])?;
         rows[1].push(TIME / exchanges.iter().sum::<u32>().max(1));
-        let turns = pair([("player", "first"), ("player", "second")])?;
+        let turns = run_pair([("player", "first"), ("player", "second")])?;
         rows[2].push(TIME / turns[0].max(1));
-        let turns = pair([("player", "first plain"), ("player", "second plain")])?;
+        let turns = run_pair([("player", "first plain"), ("player", "second plain")])?;
         rows[3].push(TIME / turns[0].max(1));
     }
     let [floor, exchange, ours, plain] = rows.map(median);

@@ -6,7 +6,7 @@ use std::fmt;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A bar for a ratio.
+/// The bar for a figure, mostly a ratio.
 #[derive(Clone, Copy)]
 pub(crate) enum Bar {
     AtMost(f64),
@@ -41,7 +41,7 @@ pub(crate) fn verdict(figure: f64, bar: Bar) -> String {
 }
 
 /// Prints how many bars were missed. With `-- --check` that fails the bench, else it does not: on a
-/// machine that does other work, too, a missed bar says nothing.
+/// machine that does other work, too, a missed bar means nothing.
 pub(crate) fn finish() -> ExitCode {
     let [reached, missed] = [&REACHED, &MISSED].map(|count| count.load(Ordering::Relaxed));
     println!("\nbars reached: {reached}, missed: {missed}");

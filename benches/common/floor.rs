@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::process::{Child, ready};
 
-/// Two one-way sockets between two processes, one message at a time.
+/// A bare ping-pong: two one-way sockets between two processes, one message at a time.
 pub(crate) struct PingPong {
     there: UnixStream,
     back: UnixStream,
@@ -19,6 +19,7 @@ pub(crate) struct PingPong {
 }
 
 impl PingPong {
+    /// Starts the other process. A message has `length` bytes.
     pub(crate) fn start(length: usize) -> Result<PingPong> {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("here");
@@ -36,6 +37,7 @@ impl PingPong {
         })
     }
 
+    /// Returns the time of one of `count` round trips.
     pub(crate) fn round_trip(&mut self, count: u32) -> Result<Duration> {
         let mut message = vec![0; self.length];
         let start = Instant::now();
@@ -52,6 +54,7 @@ fn poll_then_read(stream: &mut UnixStream, message: &mut [u8]) -> Result<usize> 
     stream.read(message)
 }
 
+/// Runs the other process of a [`PingPong`].
 pub(crate) fn echo(path: &str, length: usize) -> Result<()> {
     let mut there = UnixStream::connect(path)?;
     let mut back = UnixStream::connect(path)?;
@@ -87,20 +90,22 @@ impl OneWay {
         })
     }
 
-    /// Writes `count` frames, one by one, until the last is read.
+    /// Writes `count` frames, one by one, until the last is read. Returns the time of one frame.
     pub(crate) fn writes(&mut self, count: u32, length: usize) -> Result<Duration> {
         let mut frame = vec![1; length];
         let start = Instant::now();
         for _ in 0..count {
             self.there.write_all(&frame)?;
         }
-        frame[0] = 0; // the last of this lot: to be acknowledged
+        // The sink answers a byte of 0.
+        frame[0] = 0;
         self.there.write_all(&frame[..1])?;
         self.back.read_exact(&mut frame[..1])?;
         Ok(start.elapsed() / count)
     }
 }
 
+/// Runs the other process of a [`OneWay`].
 pub(crate) fn sink(path: &str) -> Result<()> {
     let mut there = UnixStream::connect(path)?;
     let mut back = UnixStream::connect(path)?;

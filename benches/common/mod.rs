@@ -14,7 +14,9 @@ use libos_ipc::{Capacities, Config, Wait};
 pub(crate) use bar::Bar;
 use bar::verdict;
 
+/// Benches set no time limit to calls.
 pub(crate) const WAIT: Wait<'static> = Wait::FOREVER;
+/// The number of measurements of which the median counts.
 pub(crate) const REPETITIONS: usize = 9;
 
 /// Returns the limits of a leader with many members.
@@ -25,19 +27,20 @@ pub(crate) fn large() -> Config {
     }
 }
 
-/// Returns the median, the first figure (warming up) left out.
+/// Returns the median without the first figure, which was measured while caches were cold.
 pub(crate) fn median(mut figures: Vec<Duration>) -> Duration {
     figures.remove(0);
     figures.sort_unstable();
     figures[figures.len() / 2]
 }
 
+/// Prints a row with a figure, and its ratio to the figure `beside`, if there is one.
 pub(crate) fn row(what: &str, figure: Duration, beside: Option<Duration>) {
     let ratio = beside.map(|beside| format!("{:8.2}", ratio(figure, beside)));
     print_row(what, figure, &ratio.unwrap_or_default());
 }
 
-/// Prints a row with a bar for the ratio, if there is one.
+/// Prints a row with a figure, its ratio to the figure `beside`, and the verdict on the ratio, if it has a bar.
 pub(crate) fn judged_row(what: &str, figure: Duration, beside: Duration, bar: Option<Bar>) {
     let ratio = ratio(figure, beside);
     let verdict = bar.map(|bar| verdict(ratio, bar)).unwrap_or_default();
@@ -56,8 +59,9 @@ fn print_row(what: &str, figure: Duration, beside: &str) {
     println!("{}", line.trim_end());
 }
 
-/// Keeps a figure for a plot, if `LIBOS_IPC_BENCH_OUT` names a file: tools/performance.sh draws them.
-pub(crate) fn point(plot: &str, line: &str, at: impl std::fmt::Display, figure: Duration) {
+/// Appends a figure for a plot to a file, if `LIBOS_IPC_BENCH_OUT` names one: tools/performance.sh draws them. `line` is the line of
+/// the plot, and `tick` the place on the horizontal axis.
+pub(crate) fn point(plot: &str, line: &str, tick: impl std::fmt::Display, figure: Duration) {
     let Some(path) = std::env::var_os("LIBOS_IPC_BENCH_OUT") else {
         return;
     };
@@ -66,6 +70,6 @@ pub(crate) fn point(plot: &str, line: &str, at: impl std::fmt::Display, figure: 
         .create(true)
         .open(&path);
     let nanoseconds = figure.as_secs_f64() * 1e9;
-    file.and_then(|mut file| writeln!(file, "{plot}\t{line}\t{at}\t{nanoseconds:.1}"))
+    file.and_then(|mut file| writeln!(file, "{plot}\t{line}\t{tick}\t{nanoseconds:.1}"))
         .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
 }

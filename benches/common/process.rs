@@ -13,11 +13,11 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts this program in that role and waits until it says that it is ready.
-    pub(crate) fn start(role: &[&str]) -> Result<Child> {
+    /// Starts this program in the role that `arguments` name, and waits until it is ready.
+    pub(crate) fn start(arguments: &[&str]) -> Result<Child> {
         let mut process = Command::new(std::env::current_exe()?)
             .arg("--role")
-            .args(role)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -32,17 +32,19 @@ impl Child {
         Ok(child)
     }
 
+    /// Writes a line to the process.
     pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
         writeln!(self.input.as_mut().expect("open"), "{line}")
     }
 
+    /// Reads the next line of its output.
     pub(crate) fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         Ok(line.trim_end().to_owned())
     }
 
-    /// Kills the process (SIGKILL), and waits until it is dead.
+    /// Kills the process (SIGKILL). It is reaped when this value is dropped.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.kill()
     }
@@ -50,16 +52,16 @@ impl Child {
     /// Returns the processor time that the process has used, in clock ticks of 10 ms.
     pub(crate) fn ticks(&self) -> Result<u32> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let fields = behind_name.split_whitespace().skip(11).take(2);
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let fields = after_name.split_whitespace().skip(11).take(2);
         Ok(fields.filter_map(|ticks| ticks.parse::<u32>().ok()).sum())
     }
 }
 
-/// Returns the time that the first core, or all, were idle, in clock ticks of 10 ms.
-pub(crate) fn idle_ticks(first_only: bool) -> Result<u32> {
+/// Returns the time for which the first core, or all cores together, were idle, in clock ticks of 10 ms.
+pub(crate) fn idle_ticks(first_core_only: bool) -> Result<u32> {
     let stat = std::fs::read_to_string("/proc/stat")?;
-    let line = if first_only { "cpu0 " } else { "cpu " };
+    let line = if first_core_only { "cpu0 " } else { "cpu " };
     let line = stat
         .lines()
         .find(|found| found.starts_with(line))
@@ -78,11 +80,13 @@ impl Drop for Child {
     }
 }
 
+/// Reports to the process that started this one that this one is ready.
 pub(crate) fn ready() -> Result<()> {
     println!("ready");
     std::io::stdout().flush()
 }
 
+/// Waits until the process that started this one closes the standard input of this one.
 pub(crate) fn wait_for_the_end() -> Result<()> {
     std::io::stdin().read_to_end(&mut Vec::new()).map(drop)
 }

@@ -12,6 +12,7 @@ use crate::common::process::{Child, ready};
 use crate::common::{WAIT, row};
 use crate::{kernel, lock};
 
+/// The length of a measurement.
 const TIME: Duration = Duration::from_secs(1);
 
 /// Locks and unlocks as fast as possible, by the kernel or by the family, and prints the number of
@@ -48,6 +49,7 @@ pub(crate) fn contender(role: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Sets and clears a lock for a while, and returns how often.
 fn contend(set: impl Fn(LockKind) -> Result<()>) -> Result<u32> {
     // Both processes start together, so that neither has the lock to itself for long.
     std::io::stdin().read_line(&mut String::new())?;
@@ -61,11 +63,12 @@ fn contend(set: impl Fn(LockKind) -> Result<()>) -> Result<u32> {
     Ok(count)
 }
 
-fn rounds(role: &str, path: &Path) -> Result<u32> {
+/// Runs two contenders, for the kernel's locks or for those of the family, and returns the number of their rounds.
+fn rounds(locks_of: &str, path: &Path) -> Result<u32> {
     let path = path.to_str().expect("UTF-8");
     let mut contenders = [
-        Child::start(&["contender", role, path, "2"])?,
-        Child::start(&["contender", role, path, "3"])?,
+        Child::start(&["contender", locks_of, path, "2"])?,
+        Child::start(&["contender", locks_of, path, "3"])?,
     ];
     for contender in &mut contenders {
         contender.tell("go")?;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::STEP;
 use crate::common::process::{Child, ready, wait_for_the_end};
 
-/// A file on which another process holds locks.
+/// A file on which another process holds record locks of the kernel.
 pub(crate) struct Kernel {
     file: File,
     _holder: Child,
@@ -27,7 +27,7 @@ pub(crate) fn open(path: &Path) -> Result<File> {
         .open(path)
 }
 
-/// `F_SETLK` or, if the call may wait, `F_SETLKW`.
+/// Sets or clears a lock with `F_SETLK` or, if the call may wait, `F_SETLKW`.
 pub(crate) fn set(file: &File, kind: i32, start: u64, wait: bool) -> Result<()> {
     let lock = libc::flock {
         l_type: i16::try_from(kind).expect("small"),
@@ -59,11 +59,12 @@ impl Kernel {
         })
     }
 
-    pub(crate) fn set_and_clear(&self, places: &[u64], count: u32) -> Result<Duration> {
+    /// Sets and clears a lock `count` times. Returns the time of one set and one clear.
+    pub(crate) fn set_and_clear(&self, offsets: &[u64], count: u32) -> Result<Duration> {
         let start = Instant::now();
-        for place in places.iter().cycle().take(count as usize) {
-            set(&self.file, libc::F_WRLCK, *place, false)?;
-            set(&self.file, libc::F_UNLCK, *place, false)?;
+        for offset in offsets.iter().cycle().take(count as usize) {
+            set(&self.file, libc::F_WRLCK, *offset, false)?;
+            set(&self.file, libc::F_UNLCK, *offset, false)?;
         }
         Ok(start.elapsed() / count)
     }

@@ -22,7 +22,7 @@ use common::{Bar, REPETITIONS, WAIT, floor, judged_row, large, median, point, ra
 
 /// The number of locks that others hold on the file.
 const HELD: [u32; 4] = [0, 100, 1_000, 10_000];
-/// Bytes between the starts of two of these locks; each is half as long.
+/// The bytes between the starts of two of these locks. Each lock is half as long.
 const STEP: u64 = 10;
 const PATH: &[u8] = b"/var/lib/accounts/table";
 
@@ -46,6 +46,7 @@ fn main() -> Result<ExitCode> {
     Ok(common::bar::finish())
 }
 
+/// Runs the role that the command line names.
 fn play(role: &[String]) -> Result<()> {
     match role[0].as_str() {
         "leader" => {
@@ -76,19 +77,19 @@ pub(crate) fn lock(pid: Id, start: u64, kind: LockKind) -> FileLock<'static> {
     }
 }
 
-/// Returns the offsets of the measured locks: between those of others, spread over the file.
-pub(crate) fn places(held: u32) -> Vec<u64> {
+/// Returns the offsets of the measured locks, which are between those of others and spread over the file.
+pub(crate) fn offsets(held: u32) -> Vec<u64> {
     let mut random = fastrand::Rng::with_seed(1);
     (0..1024)
         .map(|_| random.u64(0..=u64::from(held)) * STEP + STEP / 2)
         .collect()
 }
 
-/// Set and clear in the leader's own process.
+/// Measures how long it takes to set and clear a lock in the leader's own process.
 fn at_the_leader() -> Result<()> {
     println!("  set and clear at the leader, with locks held by others on the same file");
     let directory = tempfile::tempdir()?;
-    let mut least = Duration::ZERO;
+    let mut without_others = Duration::ZERO;
     for held in HELD {
         let node = HostNode::start(&directory.path().join("f"), Identity::LEADER, large())?;
         for number in 0..held {
@@ -98,25 +99,24 @@ fn at_the_leader() -> Result<()> {
             node.set_lock(&lock, WAIT).expect("it is free");
         }
         let kernel = kernel::Kernel::new(held)?;
-        let places = places(held);
+        let offsets = offsets(held);
         let mut rows = [const { Vec::new() }; 2];
-        let mut count = 100_000;
-        let by_kernel = if held > 1_000 { 500 } else { 20_000 };
+        let count = 100_000;
+        let kernel_count = if held > 1_000 { 500 } else { 20_000 };
         for _ in 0..=REPETITIONS {
             let start = Instant::now();
-            for place in places.iter().cycle().take(count) {
+            for offset in offsets.iter().cycle().take(count as usize) {
                 for kind in [LockKind::Write, LockKind::Unlock] {
-                    node.set_lock(&lock(1, *place, kind), WAIT)
+                    node.set_lock(&lock(1, *offset, kind), WAIT)
                         .expect("it is free");
                 }
             }
-            rows[0].push(start.elapsed() / u32::try_from(count).expect("few"));
-            rows[1].push(kernel.set_and_clear(&places, by_kernel)?);
-            count = 100_000;
+            rows[0].push(start.elapsed() / count);
+            rows[1].push(kernel.set_and_clear(&offsets, kernel_count)?);
         }
         let [ours, theirs] = rows.map(median);
         if held == 0 {
-            least = ours;
+            without_others = ours;
         }
         row(&format!("{held:>6} locks: the kernel"), theirs, None);
         point("locks", "the kernel's fcntl", held, theirs);
@@ -128,7 +128,7 @@ fn at_the_leader() -> Result<()> {
         };
         judged_row(&format!("{held:>6} locks: ours"), ours, theirs, bar);
         if held == HELD[HELD.len() - 1] {
-            let times = ratio(ours, least);
+            let times = ratio(ours, without_others);
             let verdict = verdict(times, Bar::AtMost(2.5));
             println!("    {times:.2} times that of 0 locks  {verdict}");
         }
@@ -136,7 +136,7 @@ fn at_the_leader() -> Result<()> {
     Ok(())
 }
 
-/// Set and clear by a member: one request each.
+/// Measures how long it takes a member to set or to clear a lock: by a request to the leader, and in a delegated file.
 fn over_streams(pinned: bool) -> Result<()> {
     let count = if pinned { 5_000 } else { 1_000 };
     let mut floor =
@@ -145,13 +145,13 @@ fn over_streams(pinned: bool) -> Result<()> {
     let base = directory.path().join("f");
     let _leader = Child::start(&["leader", base.to_str().expect("UTF-8")])?;
     // One member without delegations, and one that is alone with its file.
-    let asking = member(&base, 2, 0)?;
-    let delegating = member(&base, 3, Config::DEFAULT.capacities.delegated_files)?;
+    let plain = member(&base, 2, 0)?;
+    let with_delegations = member(&base, 3, Config::DEFAULT.capacities.delegated_files)?;
     let mut rows = [const { Vec::new() }; 3];
     for _ in 0..=REPETITIONS {
         rows[0].push(floor.round_trip(count)?);
-        rows[1].push(set_and_clear(&asking, PATH, count) / 2);
-        rows[2].push(set_and_clear(&delegating, b"/var/lib/accounts/index", 10 * count) / 2);
+        rows[1].push(set_and_clear(&plain, PATH, count) / 2);
+        rows[2].push(set_and_clear(&with_delegations, b"/var/lib/accounts/index", 10 * count) / 2);
     }
     let [floor, ours, delegated] = rows.map(median);
     row("a lock request: bare ping-pong", floor, None);
@@ -180,7 +180,7 @@ fn member(base: &Path, vmid: u32, delegated_files: usize) -> Result<HostNode> {
     Ok(node)
 }
 
-/// Sets and clears a lock `count` times; returns the time of one operation.
+/// Sets and clears a lock `count` times. Returns the time of one set and one clear.
 fn set_and_clear(node: &HostNode, path: &[u8], count: u32) -> Duration {
     let pid = node.pid().expect("it has joined");
     let start = Instant::now();

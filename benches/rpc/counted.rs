@@ -1,4 +1,4 @@
-//! A platform that counts the system calls of the host's.
+//! A platform that counts the system calls of the host's platform, and the number of them that a request takes.
 
 use std::io::Result;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use libos_ipc::{Config, Identity, Node, Vmid, forward_pal};
 
 use crate::common::WAIT;
 
+/// The host's platform, with a count of its system calls.
 struct Counted {
     host: Host,
     count: Arc<AtomicU64>,
@@ -26,7 +27,7 @@ struct CountedStream {
 }
 
 impl Counted {
-    fn one(&self) {
+    fn increment(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -73,32 +74,32 @@ impl Pal for Counted {
         token: Token,
         interest: Interest,
     ) -> std::result::Result<(), OutOfResources> {
-        self.one();
+        self.increment();
         self.host.watch(&stream.stream, token, interest)
     }
 
     fn rewatch(&self, stream: &CountedStream, token: Token, interest: Interest) {
-        self.one();
+        self.increment();
         self.host.rewatch(&stream.stream, token, interest);
     }
 
     fn wait(&self, ready: &mut ReadyList, until: Deadline) {
-        self.one();
+        self.increment();
         self.host.wait(ready, until);
     }
 
     fn wake(&self) {
-        self.one();
+        self.increment();
         self.host.wake();
     }
 
     fn wait_event(&self, event: &HostEvent, until: Deadline) {
-        self.one();
+        self.increment();
         self.host.wait_event(event, until);
     }
 
     fn wait_readable(&self, stream: &CountedStream, event: &HostEvent, until: Deadline) -> bool {
-        self.one();
+        self.increment();
         self.host.wait_readable(&stream.stream, event, until)
     }
 
@@ -109,7 +110,7 @@ impl Pal for Counted {
         buffer: &mut [u8],
         until: Deadline,
     ) -> std::result::Result<usize, StreamError> {
-        self.one();
+        self.increment();
         self.host.read_waiting(&stream.stream, event, buffer, until)
     }
 }
@@ -152,14 +153,14 @@ pub(crate) fn system_calls() -> Result<()> {
     for _ in 0..REQUESTS {
         member.owner_of(1, WAIT).expect("the leader answers");
     }
-    let per = |after: &AtomicU64, before: u64| {
+    let per_request = |after: &AtomicU64, before: u64| {
         let count = u32::try_from(after.load(Ordering::Relaxed) - before).expect("not that many");
         f64::from(count) / f64::from(REQUESTS)
     };
     println!(
         "system calls per request, spin off: {:.2} at the leader, {:.2} at the member",
-        per(&at_leader, before.0),
-        per(&at_member, before.1)
+        per_request(&at_leader, before.0),
+        per_request(&at_member, before.1)
     );
     member.shut_down(Duration::from_secs(1));
     leader.shut_down(Duration::from_secs(1));

@@ -10,7 +10,7 @@ use libos_ipc::{Capacities, Config, Identity, Vmid};
 
 use crate::common::{Bar, REPETITIONS, WAIT, judged_row, median, row};
 
-/// A leader and a member in this process, which record that many events.
+/// A leader and a member in this process.
 struct Pair {
     // The member is dropped first.
     member: HostNode,
@@ -18,6 +18,7 @@ struct Pair {
 }
 
 impl Pair {
+    /// Starts both. Each keeps that many events.
     fn start(base: &Path, events: usize) -> Result<Pair> {
         let config = Config {
             capacities: Capacities {
@@ -77,7 +78,7 @@ pub(crate) fn measure(pinned: bool) -> Result<()> {
     );
     row("frame that is queued, no events kept", queued_without, None);
     row("the same, 2 events kept", queued_with, Some(queued_without));
-    let each = (queued_with.as_secs_f64() - queued_without.as_secs_f64()) * 1e9 / 2.0;
-    println!("  an event takes {each:.1} ns");
+    let nanoseconds = (queued_with.as_secs_f64() - queued_without.as_secs_f64()) * 1e9 / 2.0;
+    println!("  an event takes {nanoseconds:.1} ns");
     Ok(())
 }

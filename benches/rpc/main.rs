@@ -69,46 +69,51 @@ fn main() -> Result<ExitCode> {
     Ok(common::bar::finish())
 }
 
-/// A member of the bench itself, which measures its requests.
-struct Asker(HostNode);
+/// A member in the process of the bench, which measures its requests.
+struct Requester {
+    node: HostNode,
+}
 
-impl Asker {
-    fn join(family: &Family, vmid: u32, spin: Duration) -> Result<Asker> {
+impl Requester {
+    fn join(family: &Family, vmid: u32, spin: Duration) -> Result<Requester> {
         let vmid = Vmid::new(vmid).expect("not 0");
         let config = Config {
             spin,
             ..Config::DEFAULT
         };
         let identity = Identity::child(vmid, Vmid::LEADER);
-        Ok(Asker(HostNode::start(family.base(), identity, config)?))
+        let node = HostNode::start(family.base(), identity, config)?;
+        Ok(Requester { node })
     }
 
+    /// Returns the time of one of `count` requests.
     fn round_trip(&self, count: u32) -> Duration {
         let start = Instant::now();
         for id in 1..=count {
-            self.0.owner_of(id, WAIT).expect("the leader answers");
+            self.node.owner_of(id, WAIT).expect("the leader answers");
         }
         start.elapsed() / count
     }
 }
 
+/// Measures a request to the leader, with sleeping and with spinning waits, beside a bare ping-pong.
 fn round_trip(pinned: bool) -> Result<()> {
     let count = if pinned { 10_000 } else { 2_000 };
     let mut floor = floor::PingPong::start(Message::GetIdOwner(1).length())?;
-    let asleep = Family::start(&Config {
+    let sleeping = Family::start(&Config {
         spin: Duration::ZERO,
         ..large()
     })?;
     let spinning = Family::start(&large())?;
-    let never = Asker::join(&asleep, 2, Duration::ZERO)?;
-    let spins = Asker::join(&spinning, 2, Config::DEFAULT.spin)?;
+    let sleeping_requester = Requester::join(&sleeping, 2, Duration::ZERO)?;
+    let spinning_requester = Requester::join(&spinning, 2, Config::DEFAULT.spin)?;
     let mut rows = [const { Vec::new() }; 3];
     for _ in 0..=REPETITIONS {
         rows[0].push(floor.round_trip(count)?);
-        rows[1].push(never.round_trip(count));
-        rows[2].push(spins.round_trip(count));
+        rows[1].push(sleeping_requester.round_trip(count));
+        rows[2].push(spinning_requester.round_trip(count));
     }
-    let [floor, never, spins] = rows.map(median);
+    let [floor, sleeping, spinning] = rows.map(median);
     row(
         "round trip: bare ping-pong, poll before each read",
         floor,
@@ -116,42 +121,52 @@ fn round_trip(pinned: bool) -> Result<()> {
     );
     row(
         "round trip: look-up at the leader, spin off",
-        never,
+        sleeping,
         Some(floor),
     );
     judged_row(
         "round trip: look-up at the leader",
-        spins,
+        spinning,
         floor,
         Some(Bar::AtMost(if pinned { 1.25 } else { 0.5 })),
     );
     let cores = if pinned { "one core" } else { "all cores" };
     point("round trip", "a bare ping-pong", cores, floor);
-    point("round trip", "a look-up, spin off", cores, never);
-    point("round trip", "a look-up", cores, spins);
+    point("round trip", "a look-up, spin off", cores, sleeping);
+    point("round trip", "a look-up", cores, spinning);
     Ok(())
 }
 
+/// Measures frames that have no answer, beside bare writes.
 fn one_way() -> Result<()> {
     let count = 200_000;
     let mut floor = floor::OneWay::start()?;
     let family = Family::start(&large())?;
-    let asker = Asker::join(&family, 2, Config::DEFAULT.spin)?;
+    let requester = Requester::join(&family, 2, Config::DEFAULT.spin)?;
     let frame = Message::ReleaseIdRange(IdRange { start: 1, end: 32 });
     let mut rows = [const { Vec::new() }; 3];
     for _ in 0..=REPETITIONS {
         rows[0].push(floor.writes(count, frame.length())?);
-        for (row, batch) in [(1, false), (2, true)] {
+        for (row, is_queued) in [(1, false), (2, true)] {
             let start = Instant::now();
             for _ in 0..count {
-                if batch {
-                    asker.0.queue(Vmid::LEADER, &frame, WAIT).expect("room");
+                if is_queued {
+                    requester
+                        .node
+                        .queue(Vmid::LEADER, &frame, WAIT)
+                        .expect("room");
                 } else {
-                    asker.0.send(Vmid::LEADER, &frame, WAIT).expect("room");
+                    requester
+                        .node
+                        .send(Vmid::LEADER, &frame, WAIT)
+                        .expect("room");
                 }
             }
             // The answer shows that the leader has handled every frame before it.
-            asker.0.owner_of(1, WAIT).expect("the leader answers");
+            requester
+                .node
+                .owner_of(1, WAIT)
+                .expect("the leader answers");
             rows[row].push(start.elapsed() / count);
         }
     }
@@ -167,6 +182,7 @@ fn one_way() -> Result<()> {
     Ok(())
 }
 
+/// Measures a request to a leader that has idle connections.
 fn idle_connections(pinned: bool) -> Result<()> {
     let count = if pinned { 10_000 } else { 2_000 };
     let families: Vec<Family> = IDLE
@@ -174,15 +190,15 @@ fn idle_connections(pinned: bool) -> Result<()> {
         .map(|_| Family::start(&large()))
         .collect::<Result<_>>()?;
     let mut idle = Vec::new();
-    let mut askers = Vec::new();
+    let mut requesters = Vec::new();
     for (family, count) in families.iter().zip(IDLE) {
-        idle.extend(family.idle(count)?);
-        askers.push(Asker::join(family, 2, Config::DEFAULT.spin)?);
+        idle.extend(family.connect_idle_members(count)?);
+        requesters.push(Requester::join(family, 2, Config::DEFAULT.spin)?);
     }
     let mut rows = [const { Vec::new() }; IDLE.len()];
     for _ in 0..=REPETITIONS {
-        for (row, asker) in rows.iter_mut().zip(&askers) {
-            row.push(asker.round_trip(count));
+        for (row, requester) in rows.iter_mut().zip(&requesters) {
+            row.push(requester.round_trip(count));
         }
     }
     let figures = rows.map(median);

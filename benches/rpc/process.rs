@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::common::process::Child;
 
-/// A leader in a process of its own.
+/// A family whose leader is a process of its own.
 pub(crate) struct Family {
     directory: TempDir,
     base: std::path::PathBuf,
@@ -21,7 +21,7 @@ impl Family {
         Self::start_as("leader", config)
     }
 
-    /// Starts a leader of another kind.
+    /// Starts a leader in that role.
     pub(crate) fn start_as(role: &str, config: &Config) -> Result<Family> {
         let directory = tempfile::tempdir()?;
         let base = directory.path().join("family");
@@ -39,7 +39,7 @@ impl Family {
     }
 
     /// Connects members that never send a request.
-    pub(crate) fn idle(&self, count: u32) -> Result<Vec<UnixStream>> {
+    pub(crate) fn connect_idle_members(&self, count: u32) -> Result<Vec<UnixStream>> {
         let leader = self.directory.path().join("family.1");
         (0..count)
             .map(|number| {

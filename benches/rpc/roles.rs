@@ -8,7 +8,7 @@ use libos_ipc::Config;
 use crate::common::floor;
 use crate::common::process::{ready, wait_for_the_end};
 
-/// Plays the role that the command line names.
+/// Runs the role that the command line names, with its arguments.
 pub(crate) fn play(role: &[String]) -> Result<()> {
     match role[0].as_str() {
         "leader" => {
@@ -28,9 +28,9 @@ pub(crate) fn play(role: &[String]) -> Result<()> {
         "echo" => floor::echo(&role[1], role[2].parse().expect("a number")),
         "sink" => floor::sink(&role[1]),
         "target" => crate::kill::target(&role[1]),
-        "crowd" => {
-            let number = |at: usize| role[at].parse().expect("a number");
-            crate::kill::crowd(&role[1], number(2), number(3))
+        "members" => {
+            let number = |index: usize| role[index].parse().expect("a number");
+            crate::kill::members(&role[1], number(2), number(3))
         }
         "client" => crate::clients::client(&role[1], role[2].parse().expect("a number")),
         role => panic!("no role {role}"),

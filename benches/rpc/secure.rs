@@ -19,6 +19,7 @@ fn key() -> FamilyKey {
     FamilyKey::new(1, &[1; 32])
 }
 
+/// Runs a leader with secure streams. `spin` is in nanoseconds.
 pub(crate) fn leader(base: &str, spin: u64) -> Result<()> {
     let config = Config {
         spin: Duration::from_nanos(spin),
@@ -31,7 +32,7 @@ pub(crate) fn leader(base: &str, spin: u64) -> Result<()> {
     Ok(())
 }
 
-/// A plain family and a secure one, each with a member here.
+/// A plain family and a secure one, and a member of each in this process.
 struct Pair {
     plain: HostNode,
     secure: HostNode<SecureHost>,
@@ -80,35 +81,35 @@ fn queued<P: Pal>(node: &Node<'_, P>, count: u32) -> Duration {
 
 pub(crate) fn measure(pinned: bool) -> Result<()> {
     let count = if pinned { 10_000 } else { 2_000 };
-    let never = Pair::start(Duration::ZERO)?;
-    let spins = Pair::start(Config::DEFAULT.spin)?;
+    let sleeping = Pair::start(Duration::ZERO)?;
+    let spinning = Pair::start(Config::DEFAULT.spin)?;
     let mut rows = [const { Vec::new() }; 6];
     for _ in 0..=REPETITIONS {
-        rows[0].push(round_trip(&never.plain, count));
-        rows[1].push(round_trip(&never.secure, count));
-        rows[2].push(round_trip(&spins.plain, count));
-        rows[3].push(round_trip(&spins.secure, count));
-        rows[4].push(queued(&spins.plain, 200_000));
-        rows[5].push(queued(&spins.secure, 200_000));
+        rows[0].push(round_trip(&sleeping.plain, count));
+        rows[1].push(round_trip(&sleeping.secure, count));
+        rows[2].push(round_trip(&spinning.plain, count));
+        rows[3].push(round_trip(&spinning.secure, count));
+        rows[4].push(queued(&spinning.plain, 200_000));
+        rows[5].push(queued(&spinning.secure, 200_000));
     }
     let [
-        never,
-        never_secure,
-        spins,
-        spins_secure,
-        queue,
-        queue_secure,
+        sleeping,
+        sleeping_secure,
+        spinning,
+        spinning_secure,
+        queued,
+        queued_secure,
     ] = rows.map(median);
     row(
         "plain streams: look-up at the leader, spin off",
-        never,
+        sleeping,
         None,
     );
     let bar = Some(Bar::AtMost(1.25));
-    judged_row("secure streams", never_secure, never, bar);
-    row("plain streams: look-up at the leader", spins, None);
-    judged_row("secure streams", spins_secure, spins, bar);
-    row("plain streams: one way, 25 bytes, queued", queue, None);
-    row("secure streams", queue_secure, Some(queue));
+    judged_row("secure streams", sleeping_secure, sleeping, bar);
+    row("plain streams: look-up at the leader", spinning, None);
+    judged_row("secure streams", spinning_secure, spinning, bar);
+    row("plain streams: one way, 25 bytes, queued", queued, None);
+    row("secure streams", queued_secure, Some(queued));
     Ok(())
 }

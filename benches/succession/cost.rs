@@ -7,53 +7,61 @@ use libos_ipc::host::HostNode;
 use libos_ipc::{FileLock, Heirs, LockFamily, LockKind};
 
 use crate::common::{Bar, REPETITIONS, WAIT, judged_row, median, row};
-use crate::family::{ASKER, Family, await_heir};
+use crate::family::{Family, OBSERVER, await_heir};
 
-/// How much more a request that changes something may take with an heir.
+/// The bar for the time of a request that changes the leader's tables, with an heir beside without.
 const CHANGE: Bar = Bar::AtMost(1.10);
 
-/// The same of what needs no change at the leader: what the measurement can tell from 1.
+/// The bar for the time of a call that changes nothing at the leader: as near to 1 as the measurement can tell.
 const NO_CHANGE: Bar = Bar::AtMost(1.02);
 
 /// A kind of measurement.
 struct Kind {
     name: &'static str,
     bar: Bar,
+    /// Whether the calls are those of the member without delegations.
+    is_plain: bool,
+    /// Makes so many calls, and returns the time of one.
     run: fn(&HostNode, u32) -> Duration,
-    /// How many times the count of a request at the leader.
-    times: u32,
+    /// The factor of the number of calls: one that needs no request is quicker.
+    count_factor: u32,
 }
 
 const KINDS: [Kind; 5] = [
     Kind {
         name: "a lock request",
         bar: CHANGE,
+        is_plain: true,
         run: |node, count| locks(node, "a file that is not delegated", count),
-        times: 1,
+        count_factor: 1,
     },
     Kind {
         name: "allocate or release an ID range",
         bar: CHANGE,
+        is_plain: false,
         run: ranges,
-        times: 1,
+        count_factor: 1,
     },
     Kind {
         name: "a look-up",
         bar: NO_CHANGE,
+        is_plain: false,
         run: look_ups,
-        times: 1,
+        count_factor: 1,
     },
     Kind {
         name: "a lock in a delegated file",
         bar: NO_CHANGE,
+        is_plain: false,
         run: |node, count| locks(node, "a file that is delegated", count),
-        times: 20,
+        count_factor: 20,
     },
     Kind {
         name: "a change of a value whose lease is kept",
         bar: NO_CHANGE,
+        is_plain: false,
         run: values,
-        times: 50,
+        count_factor: 50,
     },
 ];
 
@@ -66,11 +74,11 @@ struct Pair {
 }
 
 impl Pair {
-    /// Starts a family in which heirs may lead, and one that may if `has_heir`.
+    /// Starts a family with this setting for heirs, and an heir if `has_heir`.
     fn start(heirs: Heirs, has_heir: bool) -> Result<Pair> {
         let mut family = Family::start(16, heirs)?;
-        let plain = family.member(ASKER, 0)?;
-        let delegated = family.member(ASKER + 1, 8)?;
+        let plain = family.member(OBSERVER, 0)?;
+        let delegated = family.member(OBSERVER + 1, 8)?;
         if has_heir {
             family.add_leader(plain.leader())?;
             assert!(await_heir(&plain), "no heir");
@@ -83,13 +91,12 @@ impl Pair {
     }
 
     fn run(&self, kind: &Kind, count: u32) -> Duration {
-        let is_plain = kind.name == KINDS[0].name;
-        let node = if is_plain {
+        let node = if kind.is_plain {
             &self.plain
         } else {
             &self.delegated
         };
-        (kind.run)(node, count * kind.times)
+        (kind.run)(node, count * kind.count_factor)
     }
 }
 

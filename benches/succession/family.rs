@@ -12,10 +12,10 @@ use crate::common::WAIT;
 use crate::common::process::{Child, ready, wait_for_the_end};
 
 /// The VMID of the member that measures: the last one.
-pub(crate) const ASKER: u32 = 1_000_000;
+pub(crate) const OBSERVER: u32 = 1_000_000;
 
-/// The VMID of the first member of the crowd. Those of leaders and heirs are lower.
-pub(crate) const CROWD: u32 = 10_000;
+/// The VMID of the first member that only follows. Those of leaders and heirs are lower.
+pub(crate) const FIRST_MEMBER: u32 = 10_000;
 
 /// The time in which a family must have an heir.
 const HEIR_LIMIT: Duration = Duration::from_secs(30);
@@ -77,7 +77,8 @@ pub(crate) struct Family {
     members: u32,
     /// The processes that lead, or may: by their VMIDs.
     leaders: Vec<(u32, Child)>,
-    next: u32,
+    /// The VMID of the next process that may lead.
+    next_vmid: u32,
 }
 
 impl Family {
@@ -91,7 +92,7 @@ impl Family {
             heirs,
             members,
             leaders: Vec::new(),
-            next: 1,
+            next_vmid: 1,
         };
         family.add_leader(Vmid::LEADER)?;
         Ok(family)
@@ -111,8 +112,8 @@ impl Family {
 
     /// Starts a process that may lead, in a family with that leader.
     pub(crate) fn add_leader(&mut self, leader: Vmid) -> Result<()> {
-        let vmid = self.next;
-        self.next += 1;
+        let vmid = self.next_vmid;
+        self.next_vmid += 1;
         let child = Child::start(&[
             "leader",
             self.base(),
@@ -125,19 +126,21 @@ impl Family {
         Ok(())
     }
 
-    /// Kills the leader, and returns its process, which is waited for when that is dropped.
+    /// Kills the leader, and returns its process, which is reaped when the returned value is dropped.
     pub(crate) fn kill(&mut self, leader: Vmid) -> Result<Child> {
-        let is_it = |(vmid, _): &(u32, Child)| *vmid == leader.get();
-        let at = self.leaders.iter().position(is_it).expect("it is here");
-        let mut process = self.leaders.swap_remove(at).1;
+        let is_leader = |(vmid, _): &(u32, Child)| *vmid == leader.get();
+        let index = self.leaders.iter().position(is_leader);
+        let (_, mut process) = self
+            .leaders
+            .swap_remove(index.expect("it was started here"));
         process.kill()?;
         Ok(process)
     }
 
     /// Starts a process with so many members, from that VMID on.
-    pub(crate) fn crowd(&self, first: u32, count: u32) -> Result<Child> {
+    pub(crate) fn start_members(&self, first: u32, count: u32) -> Result<Child> {
         Child::start(&[
-            "crowd",
+            "members",
             self.base(),
             self.heirs(),
             &first.to_string(),
@@ -173,6 +176,7 @@ fn heir_of(member: &HostNode) -> Option<Vmid> {
     member.statistics().succession.heir
 }
 
+/// Starts a member that only follows.
 fn follower(
     base: &Path,
     heirs: Heirs,
@@ -189,6 +193,7 @@ fn follower(
     Ok(node)
 }
 
+/// Runs the role that the command line names.
 pub(crate) fn play(role: &[String]) -> Result<()> {
     let base = Path::new(&role[1]);
     let heirs = if role[2] == "none" {
@@ -196,7 +201,7 @@ pub(crate) fn play(role: &[String]) -> Result<()> {
     } else {
         Heirs::Any
     };
-    let number = |at: usize| role[at].parse::<u32>().expect("a number");
+    let number = |index: usize| role[index].parse::<u32>().expect("a number");
     match role[0].as_str() {
         "leader" => {
             let leader = Vmid::new(number(4)).expect("not 0");
@@ -211,7 +216,7 @@ pub(crate) fn play(role: &[String]) -> Result<()> {
             wait_for_the_end()?;
             drop(node);
         }
-        "crowd" => {
+        "members" => {
             let (first, count) = (number(3), number(4));
             let nodes = (first..first + count)
                 .map(|vmid| {

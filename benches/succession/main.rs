@@ -1,4 +1,4 @@
-//! How long a family has no answer when its leader is killed, and what an heir costs while nothing fails.
+//! The time without an answer when the leader of a family is killed, and the cost of an heir while nothing fails.
 //!
 //! `cargo bench --bench succession`. The figures of one row are measured alternately in one run. Arguments choose some
 //! of it: `cargo bench --bench succession -- 64 cost` measures the outage with 64 members, and the cost.

@@ -8,17 +8,17 @@ use libos_ipc::host::HostNode;
 
 use crate::common::bar::verdict;
 use crate::common::{Bar, WAIT};
-use crate::family::{ASKER, CROWD, Family, await_heir};
+use crate::family::{FIRST_MEMBER, Family, OBSERVER, await_heir};
 
 /// The number of leaders that are killed in each family.
 const DEATHS: usize = 100;
 
-/// A family that loses its leader.
+/// The size of a family that loses its leader, and its limits.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     /// The members besides the leader and the heir.
     pub(crate) members: u32,
-    /// The processes that have them.
+    /// The number of processes in which these members live.
     processes: u32,
     /// The limits of the outage, for half of the deaths, and for 99 of 100.
     p50: Option<Duration>,
@@ -52,15 +52,15 @@ pub(crate) fn measure(size: Size) -> Result<()> {
         members, processes, ..
     } = size;
     let mut family = Family::start(members, Heirs::Any)?;
-    let asker = family.member(ASKER, 0)?;
-    family.add_leader(asker.leader())?;
+    let observer = family.member(OBSERVER, 0)?;
+    family.add_leader(observer.leader())?;
     let each = members / processes;
-    let crowd = (0..processes)
-        .map(|number| family.crowd(CROWD + number * each, each))
+    let followers = (0..processes)
+        .map(|number| family.start_members(FIRST_MEMBER + number * each, each))
         .collect::<Result<Vec<_>>>()?;
     let mut outages = Vec::new();
     while outages.len() < DEATHS {
-        if !await_heir(&asker) {
+        if !await_heir(&observer) {
             let verdict = verdict(f64::INFINITY, Bar::AtMost(0.0));
             println!(
                 "  {members} members: no heir after {} deaths  {verdict}",
@@ -68,10 +68,10 @@ pub(crate) fn measure(size: Size) -> Result<()> {
             );
             return Ok(());
         }
-        outages.push(outage(&mut family, &asker)?);
-        family.add_leader(asker.leader())?;
+        outages.push(outage(&mut family, &observer)?);
+        family.add_leader(observer.leader())?;
     }
-    drop(crowd);
+    drop(followers);
     outages.sort_unstable();
     let percentile = |percent: usize| outages[(outages.len() * percent).div_ceil(100) - 1];
     println!(
@@ -96,34 +96,35 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Kills the leader while the member asks all the time. Returns the time from the last answer of the old leader
+/// Kills the leader while the member sends look-ups all the time. Returns the time from the last answer of the old leader
 /// to the first one of the new leader.
-fn outage(family: &mut Family, asker: &HostNode) -> Result<Duration> {
-    let old = asker.leader();
-    let ask = || {
-        asker
+fn outage(family: &mut Family, observer: &HostNode) -> Result<Duration> {
+    let old = observer.leader();
+    // Returns the time of the answer.
+    let look_up = || {
+        observer
             .owner_of(1, WAIT)
             .expect("there is a leader, or will be");
         Instant::now()
     };
     // The leader dies at any moment of its work.
-    let at = Instant::now() + Duration::from_micros(fastrand::u64(..2_000));
-    let mut last = ask();
-    while last < at {
-        last = ask();
+    let kill_at = Instant::now() + Duration::from_micros(fastrand::u64(..2_000));
+    let mut last = look_up();
+    while last < kill_at {
+        last = look_up();
     }
     // The old leader is reaped afterwards.
     let _dead = family.kill(old)?;
-    // An answer of the old leader may be followed by the change before this looks. So the longest wait counts, up
-    // to the one after the change.
+    // The node may name the new leader already after an answer of the old one. So the longest wait counts, up to the one
+    // after the change.
     let mut longest = Duration::ZERO;
-    let mut after = 0;
-    while after < 2 {
-        let first = ask();
+    let mut answers_after_change = 0;
+    while answers_after_change < 2 {
+        let first = look_up();
         longest = longest.max(first - last);
         last = first;
-        if asker.leader() != old {
-            after += 1;
+        if observer.leader() != old {
+            answers_after_change += 1;
         }
     }
     Ok(longest)
