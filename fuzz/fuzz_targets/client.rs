@@ -1,5 +1,5 @@
 //! A member with all its roles, whose leader and whose peer send anything while it makes calls. The
-//! target checks that nothing panics, every call ends, and when the others have ended every call
+//! target checks that nothing panics, every call ends, and when the peers have ended every call
 //! reports that and nothing is left.
 #![no_main]
 
@@ -14,13 +14,13 @@ use libos_ipc::{
     Node, PATH_MAX, Pid, SyncHandle, Target, Vmid, Wait, forward_pal,
 };
 
-type World = Network<3, 24, 600>;
+type TestNetwork = Network<3, 24, 600>;
 type Platform<'w> = Loopback<'w, 3, 24, 600>;
 type Pipe<'w> = LoopbackStream<'w, 3, 24, 600>;
 type Flag<'w> = <Platform<'w> as Pal>::Event;
 
 /// The member's platform: its clock advances when it waits.
-struct Ticking<'w>(Platform<'w>, &'w World);
+struct Ticking<'w>(Platform<'w>, &'w TestNetwork);
 
 impl<'w> Pal for Ticking<'w> {
     type Stream = Pipe<'w>;
@@ -50,14 +50,14 @@ impl<'w> Pal for Ticking<'w> {
 const HELLO: u8 = 64;
 
 /// The leader, or another process: the fuzzer controls its streams.
-struct Other<'w> {
+struct Peer<'w> {
     number: u32,
     pal: Platform<'w>,
     to: Option<Pipe<'w>>,
     from: Vec<Pipe<'w>>,
 }
 
-impl Other<'_> {
+impl Peer<'_> {
     fn send(&mut self, bytes: &[u8]) {
         if self.to.is_none() {
             self.to = self.pal.connect(vmid(2)).ok();
@@ -122,7 +122,7 @@ fuzz_target!(|bytes: &[u8]| {
         recall_limit: Duration::from_millis(20),
         ..Config::DEFAULT
     };
-    let network = Box::new(World::new());
+    let network = Box::new(TestNetwork::new());
     let join = |number| network.join(vmid(number)).expect("there is room");
     let identity = Identity {
         pid: Pid::new(5),
@@ -132,7 +132,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut memory = Box::new_uninit_slice(Node::<Ticking<'_>>::memory(&identity, &config).total());
     let platform = Ticking(join(2), &network);
     let member = Node::new(platform, identity, config, &mut memory).expect("enough memory");
-    let mut others = [1, 3].map(|number| Other {
+    let mut peers = [1, 3].map(|number| Peer {
         number,
         pal: join(number),
         to: None,
@@ -144,7 +144,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut rest = bytes;
     while let [what, number, tail @ ..] = rest {
         rest = tail;
-        let other = &mut others[usize::from(what >> 7)];
+        let peer = &mut peers[usize::from(what >> 7)];
         match what % 64 {
             // The frame is received at once, or only by the next call.
             0..24 => {
@@ -167,12 +167,12 @@ fuzz_target!(|bytes: &[u8]| {
                 if code == HELLO && what & 0x40 != 0 {
                     payload = [1_u32, 0, 0, 0].map(u32::to_le_bytes).concat();
                 }
-                other.send(&frame(seq, code, &payload));
+                peer.send(&frame(seq, code, &payload));
             }
-            24 => other.send(&[*number; 9]),
-            25 => other.to = None,
-            26 => other.from.clear(),
-            27 => other.read(),
+            24 => peer.send(&[*number; 9]),
+            25 => peer.to = None,
+            26 => peer.from.clear(),
+            27 => peer.read(),
             28..32 => {
                 network.advance(Duration::from_millis(u64::from(*number)));
                 member.poll(Deadline::Now);
@@ -181,29 +181,30 @@ fuzz_target!(|bytes: &[u8]| {
         }
         assert!(member.check_invariants());
     }
-    drop(others);
+    drop(peers);
     for number in [1, 3] {
         member.disconnect(vmid(number));
     }
-    let turn = || {
+    // Advances the clock by twenty seconds.
+    let advance = || {
         for _ in 0..20 {
             network.advance(Duration::from_secs(1));
             member.poll(Deadline::Now);
         }
     };
-    turn();
-    let lost = member.request(Vmid::LEADER, &Message::GetIdOwner(7));
-    turn();
-    let lost = lost.map(|mut request| request.poll());
+    advance();
+    let request = member.request(Vmid::LEADER, &Message::GetIdOwner(7));
+    advance();
+    let outcome = request.map(|mut request| request.poll());
     assert!(
         matches!(
-            lost,
+            outcome,
             // A member whose exit was confirmed makes no more calls, and a leader may have said that it has no room.
             Err(Error::LeaderGone | Error::ShuttingDown | Error::Refused { .. }) | Ok(Some(Err(_)))
         ),
-        "{lost:?}"
+        "{outcome:?}"
     );
-    turn();
+    advance();
     let pools = member.statistics().pools;
     assert_eq!(pools.waiters.now, 0, "{pools:?}");
     assert_eq!(pools.peers.now, 0, "{pools:?}");
@@ -212,7 +213,7 @@ fuzz_target!(|bytes: &[u8]| {
 /// Makes a call that times out at once or after a while.
 fn call<'w>(
     member: &Node<'_, Ticking<'w>>,
-    network: &'w World,
+    network: &'w TestNetwork,
     what: u8,
     number: u8,
     handles: &mut Vec<SyncHandle>,
@@ -276,9 +277,9 @@ fn call<'w>(
         }
         58 => {
             if let Some(handle) = handle {
-                let taken = member.lock_sync(handle, state, &mut data, wait);
+                let outcome = member.lock_sync(handle, state, &mut data, wait);
                 assert!(
-                    taken.is_err() || matches!(state, SyncState::Shared | SyncState::Exclusive)
+                    outcome.is_err() || matches!(state, SyncState::Shared | SyncState::Exclusive)
                 );
             }
         }

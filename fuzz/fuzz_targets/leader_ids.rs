@@ -17,12 +17,11 @@ const CAPACITIES: LeaderCapacities = LeaderCapacities {
     ..LeaderCapacities::NONE
 };
 
-/// Applies all portions of an operation.
-fn portions(leader: &mut Leader<'_>, op: impl Fn(u64) -> Op<'static>) {
-    let mut left = u64::MAX;
+/// Applies the operations that `op` returns for what is left, until nothing is.
+fn apply_portions(leader: &mut Leader<'_>, mut left: u64, op: impl Fn(u64) -> Op<'static>) {
     while left > 0 {
         let Outcome::Remaining(rest) = leader.apply(&op(left)) else {
-            panic!("a portion says what is left");
+            panic!("a portion returns what is left");
         };
         left = rest;
     }
@@ -32,12 +31,12 @@ fuzz_target!(|bytes: &[u8]| {
     let mut memory = Box::new_uninit_slice(Leader::bytes(&CAPACITIES));
     let mut leader = Leader::new(&mut Arena::new(&mut memory), &CAPACITIES).expect("enough");
     // These members are connected; no process has another number.
-    let is_there = |vmid| (1..6).contains(&vmid);
+    let is_member = |vmid| (1..6).contains(&vmid);
     // The owner of an ID since it was last allocated or transferred, and the giver.
     let mut owners = BTreeMap::new();
     // Each step: a member, a code, and a payload of the length that the code has.
     let mut rest = bytes;
-    while let [who, code, tail @ ..] = rest {
+    while let [member, code, tail @ ..] = rest {
         let code = code % 20;
         let length = match code {
             4 | 5 => 8,
@@ -47,33 +46,33 @@ fuzz_target!(|bytes: &[u8]| {
         };
         let (payload, tail) = tail.split_at(tail.len().min(length));
         rest = tail;
-        let from = Vmid::new(u32::from(who % 4) + 2).expect("not 0");
-        if who % 16 == 15 {
-            portions(&mut leader, |left| Op::ReclaimLocks { owner: from, left });
+        let from = Vmid::new(u32::from(member % 4) + 2).expect("not 0");
+        if member % 16 == 15 {
+            apply_portions(&mut leader, u64::MAX, |left| Op::ReclaimLocks {
+                owner: from,
+                left,
+            });
             while leader.apply(&Op::RevokeGrants(from)) != Outcome::Remaining(0) {}
-            let mut left = leader.ranges_to_reclaim(from);
-            while left > 0 {
-                let portion = Op::ReclaimRanges { owner: from, left };
-                let Outcome::Remaining(rest) = leader.apply(&portion) else {
-                    panic!("a portion says what is left");
-                };
-                left = rest;
-            }
+            let ranges = leader.ranges_to_reclaim(from);
+            apply_portions(&mut leader, ranges, |left| Op::ReclaimRanges {
+                owner: from,
+                left,
+            });
             leader.apply(&Op::Left(from));
             owners.retain(|id, (owner, giver)| {
-                let is_promised = *giver == from.get() && !is_there(*owner);
-                let stays = *owner != from.get() && !is_promised;
+                let is_pending_grant = *giver == from.get() && !is_member(*owner);
+                let stays = *owner != from.get() && !is_pending_grant;
                 assert!(stays || leader.owner_of(*id).is_none(), "{id} is left");
                 stays
             });
             leader.apply(&Op::Connected(from));
-            portions(&mut leader, |left| Op::ConfirmGrants {
+            apply_portions(&mut leader, u64::MAX, |left| Op::ConfirmGrants {
                 to: from,
                 left,
                 allows_notices: false,
             });
         }
-        // Small IDs, so that they collide.
+        // IDs are small, so that they collide.
         let mut small = [0; 24];
         small[..payload.len()].copy_from_slice(payload);
         for byte in [1, 2, 3, 5, 6, 7] {
@@ -88,7 +87,7 @@ fuzz_target!(|bytes: &[u8]| {
             continue;
         };
         let other = match message {
-            Message::ChangeIdOwner { owner, .. } if is_there(owner) => Presence::Connected,
+            Message::ChangeIdOwner { owner, .. } if is_member(owner) => Presence::Connected,
             _ => Presence::Absent,
         };
         let outcome = match leader.look_up(from, &message) {

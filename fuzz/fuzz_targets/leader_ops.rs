@@ -77,14 +77,14 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Loads the image of the leader, each slice after a change. Returns false if a slice was refused.
-fn load(leader: &Leader<'_>, to: &mut Leader<'_>, change: impl Fn(&mut [u8])) -> bool {
+/// Loads the image of the leader into the replica, each slice after a change. Returns false if the replica refuses a slice.
+fn load(leader: &Leader<'_>, replica: &mut Leader<'_>, change: impl Fn(&mut [u8])) -> bool {
     let mut cursor = Some(ImageCursor::START);
     while let Some(at) = cursor {
         let mut slice = [0; SMALLEST_SLICE];
         let (length, next) = leader.save_slice(at, &mut slice).expect("long enough");
         change(&mut slice[..length]);
-        if to.load_slice(&slice[..length]).is_err() {
+        if replica.load_slice(&slice[..length]).is_err() {
             return false;
         }
         cursor = next;

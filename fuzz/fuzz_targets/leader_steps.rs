@@ -1,4 +1,4 @@
-//! A few members send each request many times to a leader with large tables. The oracle is the bound of the
+//! A few members send each request many times to a leader with large tables. The oracle is the bound on the
 //! steps of each operation, which `Leader::apply` checks in builds with debug assertions.
 #![no_main]
 
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use libos_ipc::leader::{Leader, LeaderCapacities, Op, Outcome, Presence, SignalLimits};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{
-    DelegatedLockList, FileLock, Hello, KillTarget, LockFamily, LockKind, Message, PidKill,
+    Answer, DelegatedLockList, FileLock, Hello, KillTarget, LockFamily, LockKind, Message, PidKill,
     ProcessChange, Sync, SyncCode, SyncState,
 };
 use libos_ipc::{LeaseLimits, LockLimits, Vmid};
@@ -36,21 +36,56 @@ const CAPACITIES: LeaderCapacities = LeaderCapacities {
     ..LeaderCapacities::NONE
 };
 
-/// A step: what is done, by which member, for which file, from which number on, how often, and how.
-type Step = [u8; 6];
+/// A step of a program.
+#[derive(Clone, Copy)]
+struct Step {
+    action: u8,
+    /// The member that acts, and another one.
+    from: Vmid,
+    other: Vmid,
+    /// The path of the file.
+    path: [u8; 1],
+    /// The first number: a pid, a handle, an offset or the like.
+    first: u8,
+    /// How often the request is sent.
+    times: u32,
+    /// Bits that choose among the variants of the action.
+    variant: u8,
+    /// The last byte that counts: the number of a signal.
+    count: u8,
+}
 
-fn step(leader: &mut Leader<'_>, step: Step) {
-    let [action, member, file, first, count, how] = step;
-    let from = Vmid::new(u32::from(member % 5).max(1) + 1).expect("not 0");
-    let other = Vmid::new(u32::from(how % 5).max(1) + 1).expect("not 0");
-    let path = [b'a' + file % 4];
-    let seq = 1 + u64::from(first);
-    let mut request = |message: Message<'_>, seq| {
+impl Step {
+    fn of([action, member, file, first, count, variant]: [u8; 6]) -> Step {
+        let vmid = |byte: u8| Vmid::new(u32::from(byte % 5).max(1) + 1).expect("not 0");
+        Step {
+            action,
+            from: vmid(member),
+            other: vmid(variant),
+            path: [b'a' + file % 4],
+            first,
+            times: 8 * u32::from(count),
+            variant,
+            count,
+        }
+    }
+
+    fn has(self, bit: u8) -> bool {
+        self.variant & bit != 0
+    }
+
+    /// The sequence number of a request.
+    fn seq(self) -> u64 {
+        1 + u64::from(self.first)
+    }
+
+    /// Applies a request, all portions of it.
+    fn request(self, leader: &mut Leader<'_>, message: Message<'_>, seq: u64) {
         let presence = [Presence::Absent, Presence::Connected, Presence::Extended];
         // If the next VMID is in use the leader goes on to the one after it.
-        let mut other = presence[usize::from(how % 3)];
+        let mut other = presence[usize::from(self.variant % 3)];
         while let Outcome::Remaining(1..) = leader.apply(&Op::Request {
-            from,
+            from: self.from,
             seq,
             message: &message,
             other,
@@ -59,239 +94,248 @@ fn step(leader: &mut Leader<'_>, step: Step) {
                 other = Presence::Absent;
             }
         }
-    };
-    let times = 8 * u32::from(count);
-    match action % 20 {
-        kind @ 0..=4 => {
-            for number in 0..times {
-                let at = u64::from(first) + 2 * u64::from(number);
-                let (start, end) = if how & 1 == 0 {
-                    (at, at)
-                } else {
-                    (u64::from(first), u64::MAX)
-                };
-                let id = if how & 2 == 0 {
-                    number + 1
-                } else {
-                    u32::from(first)
-                };
-                let lock = FileLock {
-                    family: [LockFamily::Posix, LockFamily::Ofd, LockFamily::Flock]
-                        [usize::from(how >> 5) % 3],
-                    kind: [LockKind::Read, LockKind::Write, LockKind::Unlock]
-                        [usize::from(kind) % 3],
-                    start,
-                    end,
-                    pid: id,
-                    handle: id.into(),
-                    wait: how & 4 != 0,
-                    path: &path,
-                };
-                let seq = if how & 8 == 0 {
-                    seq
-                } else {
-                    u64::from(number) + 1
-                };
-                match kind {
-                    3 => request(
-                        Message::FileLockDelegate(FileLock {
-                            kind: LockKind::Write,
-                            ..lock
-                        }),
-                        seq,
-                    ),
-                    4 => request(Message::FileLockGet(lock), seq),
-                    _ => request(Message::FileLockSet(lock), seq),
-                }
-            }
-        }
-        5 => {
-            let list = DelegatedLockList::new();
-            request(
-                Message::FileLockReturn {
+    }
+
+    /// Applies a request of a member about a process that is not there.
+    fn request_absent(self, leader: &mut Leader<'_>, message: &Message<'_>) -> Outcome {
+        leader.apply(&Op::Request {
+            from: self.from,
+            seq: self.seq(),
+            message,
+            other: Presence::Absent,
+        })
+    }
+
+    fn run(self, leader: &mut Leader<'_>) {
+        let Step {
+            from, first, times, ..
+        } = self;
+        let number = u32::from(first);
+        match self.action % 20 {
+            kind @ 0..=4 => self.lock(leader, kind),
+            5 => {
+                let list = DelegatedLockList::new();
+                let message = Message::FileLockReturn {
                     delegation: first.into(),
                     locks: list.locks(),
-                },
-                0,
-            );
-        }
-        6 => request(Message::FileLockCancel(seq), 0),
-        7 => request(Message::FileLockClearPid(first.into()), seq),
-        8 => {
-            for number in 0..times {
-                let handle = if how & 8 == 0 {
-                    first.into()
-                } else {
-                    u64::from(number)
                 };
-                let vmid = if how & 16 == 0 { other.get() } else { 0 };
-                request(
-                    Message::FileHandle {
-                        handle,
-                        held: how & 32 == 0,
-                        vmid,
-                    },
-                    0,
-                );
+                self.request(leader, message, 0);
             }
-        }
-        9 => request(
-            Message::FileGiven {
-                handle: first.into(),
-                vmid: from.get(),
-            },
-            0,
-        ),
-        10 => {
-            for number in 0..times {
-                let sync = Sync {
-                    id: u64::from(number % 256),
-                    state: SyncState::Exclusive,
-                    data: &[],
+            6 => self.request(leader, Message::FileLockCancel(self.seq()), 0),
+            7 => self.request(leader, Message::FileLockClearPid(number), self.seq()),
+            8 => self.hold_open_files(leader),
+            9 => {
+                let message = Message::FileGiven {
+                    handle: first.into(),
+                    vmid: from.get(),
                 };
-                let code = [SyncCode::RequestUpgrade, SyncCode::RequestClose][usize::from(how % 2)];
-                // A member that has sent HELLO knows the extensions from then on.
-                let is_extended = from.get() != 4;
-                leader.apply(&Op::Sync {
-                    from,
-                    code,
-                    sync,
-                    is_extended,
-                });
+                self.request(leader, message, 0);
             }
-        }
-        11 => {
-            for _ in 0..times {
-                request(Message::GetNewVmid, 1);
-                request(Message::AllocIdRange, 1);
-            }
-        }
-        12 => {
-            // Children that are being started: their pids, and the leader's names for them.
-            let Outcome::Answer(answer) = leader.apply(&Op::Request {
-                from,
-                seq,
-                message: &Message::AllocIdRange,
-                other: Presence::Absent,
-            }) else {
-                return;
-            };
-            let libos_ipc::wire::Answer::IdRange(range) = answer else {
-                return;
-            };
-            for id in range.start..=range.end {
-                let message = Message::GetNewVmid;
-                let outcome = leader.apply(&Op::Request {
-                    from,
-                    seq,
-                    message: &message,
-                    other: Presence::Absent,
-                });
-                let Outcome::Answer(libos_ipc::wire::Answer::Vmid(vmid)) = outcome else {
-                    return;
-                };
-                for message in [
-                    Message::ChangeIdOwner { id, owner: vmid },
-                    Message::ProcessStart { vmid, pid: id },
-                ] {
-                    leader.apply(&Op::Request {
-                        from,
-                        seq,
-                        message: &message,
-                        other: Presence::Absent,
-                    });
+            10 => self.sync(leader),
+            11 => {
+                for _ in 0..times {
+                    self.request(leader, Message::GetNewVmid, 1);
+                    self.request(leader, Message::AllocIdRange, 1);
                 }
             }
+            12 => {
+                let _ = self.start_children(leader);
+            }
+            13 => self.signal_all(leader),
+            14 => self.connect(leader),
+            15 => leave(leader, from),
+            16 => self.add_members(leader),
+            17 => {
+                for vmid in self.added_members() {
+                    change(leader, vmid, self.variant.into(), 0, number);
+                }
+            }
+            18 => self.remove_members(leader),
+            _ => self.signal_members(leader),
         }
-        13 => {
+    }
+
+    /// Sets locks (kinds 0 to 2), requests delegations (3), or queries locks (4).
+    fn lock(self, leader: &mut Leader<'_>, kind: u8) {
+        let first = u64::from(self.first);
+        for number in 0..self.times {
+            let offset = first + 2 * u64::from(number);
+            let (start, end) = if self.has(1) {
+                (first, u64::MAX)
+            } else {
+                (offset, offset)
+            };
+            let id = if self.has(2) {
+                u32::from(self.first)
+            } else {
+                number + 1
+            };
+            let lock = FileLock {
+                family: [LockFamily::Posix, LockFamily::Ofd, LockFamily::Flock]
+                    [usize::from(self.variant >> 5) % 3],
+                kind: [LockKind::Read, LockKind::Write, LockKind::Unlock][usize::from(kind) % 3],
+                start,
+                end,
+                pid: id,
+                handle: id.into(),
+                wait: self.has(4),
+                path: &self.path,
+            };
+            let message = match kind {
+                3 => Message::FileLockDelegate(FileLock {
+                    kind: LockKind::Write,
+                    ..lock
+                }),
+                4 => Message::FileLockGet(lock),
+                _ => Message::FileLockSet(lock),
+            };
+            let seq = if self.has(8) {
+                u64::from(number) + 1
+            } else {
+                self.seq()
+            };
+            self.request(leader, message, seq);
+        }
+    }
+
+    fn hold_open_files(self, leader: &mut Leader<'_>) {
+        for number in 0..self.times {
+            let handle = if self.has(8) {
+                u64::from(number)
+            } else {
+                self.first.into()
+            };
+            let message = Message::FileHandle {
+                handle,
+                held: !self.has(32),
+                vmid: if self.has(16) { 0 } else { self.other.get() },
+            };
+            self.request(leader, message, 0);
+        }
+    }
+
+    fn sync(self, leader: &mut Leader<'_>) {
+        for number in 0..self.times {
+            let sync = Sync {
+                id: u64::from(number % 256),
+                state: SyncState::Exclusive,
+                data: &[],
+            };
+            let code =
+                [SyncCode::RequestUpgrade, SyncCode::RequestClose][usize::from(self.variant % 2)];
+            // A member that has sent HELLO knows the extensions from then on.
+            let is_extended = self.from.get() != 4;
+            leader.apply(&Op::Sync {
+                from: self.from,
+                code,
+                sync,
+                is_extended,
+            });
+        }
+    }
+
+    /// Prepares children: their pids, and the leader's names for them. Returns `None` if a table is full.
+    fn start_children(self, leader: &mut Leader<'_>) -> Option<()> {
+        let outcome = self.request_absent(leader, &Message::AllocIdRange);
+        let Outcome::Answer(Answer::IdRange(range)) = outcome else {
+            return None;
+        };
+        for id in range.start..=range.end {
+            let outcome = self.request_absent(leader, &Message::GetNewVmid);
+            let Outcome::Answer(Answer::Vmid(vmid)) = outcome else {
+                return None;
+            };
+            self.request_absent(leader, &Message::ChangeIdOwner { id, owner: vmid });
+            self.request_absent(leader, &Message::ProcessStart { vmid, pid: id });
+        }
+        Some(())
+    }
+
+    fn signal_all(self, leader: &mut Leader<'_>) {
+        let kill = PidKill {
+            sender: 1,
+            pid: self.first.into(),
+            id: self.first.into(),
+            signal: i32::from(self.count % 65),
+            target: KillTarget::All,
+        };
+        leader.apply(&Op::SignalAll {
+            from: self.from,
+            seq: 0,
+            kill,
+            result: Ok(()),
+        });
+        leader.apply(&Op::Signal(self.other, kill));
+    }
+
+    /// Connects the member, and confirms the grants that waited for that.
+    fn connect(self, leader: &mut Leader<'_>) {
+        leader.apply(&Op::Connected(self.from));
+        apply_portions(leader, u64::MAX, |left| Op::ConfirmGrants {
+            to: self.from,
+            left,
+            allows_notices: !self.has(1),
+        });
+    }
+
+    /// Returns the VMIDs of members that [`Step::add_members`] adds.
+    fn added_members(self) -> impl Iterator<Item = Vmid> {
+        let numbers = 0..self.times.min(500);
+        numbers.map(|number| Vmid::new(100 + number).expect("not 0"))
+    }
+
+    /// Adds members whose parent is the acting one.
+    fn add_members(self, leader: &mut Leader<'_>) {
+        for (vmid, pid) in self.added_members().zip(2_000..) {
+            let hello = Hello {
+                version: Hello::VERSION,
+                features: 0,
+                pid,
+                parent: self.from.get(),
+            };
+            leader.apply(&Op::Connected(vmid));
+            leader.apply(&Op::Join(vmid, hello));
+            if !self.has(1) {
+                let (what, value) = (u32::from(self.variant >> 1), u32::from(self.first) + 2_000);
+                change(leader, vmid, what, 0, value);
+            }
+        }
+    }
+
+    /// Removes these members, and reaps them.
+    fn remove_members(self, leader: &mut Leader<'_>) {
+        for (vmid, pid) in self.added_members().zip(2_000..) {
+            leave(leader, vmid);
+            self.request_absent(leader, &Message::ProcessReap(pid));
+        }
+    }
+
+    fn signal_members(self, leader: &mut Leader<'_>) {
+        for number in 0..self.times {
             let kill = PidKill {
                 sender: 1,
-                pid: first.into(),
-                id: first.into(),
-                signal: i32::from(count % 65),
-                target: KillTarget::All,
+                pid: 2_000 + number % 500,
+                id: 2_000 + number % 500,
+                signal: i32::from(self.first % 65),
+                target: KillTarget::Process,
             };
-            leader.apply(&Op::SignalAll {
-                from,
-                seq: 0,
-                kill,
-                result: Ok(()),
-            });
-            leader.apply(&Op::Signal(other, kill));
-        }
-        14 => {
-            leader.apply(&Op::Connected(from));
-            let mut left = u64::MAX;
-            while left > 0 {
-                left = match leader.apply(&Op::ConfirmGrants {
-                    to: from,
-                    left,
-                    allows_notices: how & 1 == 0,
-                }) {
-                    Outcome::Remaining(left) => left,
-                    _ => 0,
-                };
-            }
-        }
-        15 => leave(leader, from),
-        16 => {
-            // Members of their own, with the sender as their parent.
-            for number in 0..times.min(500) {
-                let vmid = Vmid::new(100 + number).expect("not 0");
-                let hello = Hello {
-                    version: Hello::VERSION,
-                    features: 0,
-                    pid: 2_000 + number,
-                    parent: from.get(),
-                };
-                leader.apply(&Op::Connected(vmid));
-                leader.apply(&Op::Join(vmid, hello));
-                if how & 1 == 0 {
-                    change(
-                        leader,
-                        vmid,
-                        u32::from(how >> 1),
-                        0,
-                        u32::from(first) + 2_000,
-                    );
-                }
-            }
-        }
-        17 => {
-            for number in 0..times.min(500) {
-                let vmid = Vmid::new(100 + number).expect("not 0");
-                change(leader, vmid, u32::from(how), 0, u32::from(first));
-            }
-        }
-        18 => {
-            for number in 0..times.min(500) {
-                let vmid = Vmid::new(100 + number).expect("not 0");
-                leave(leader, vmid);
-                leader.apply(&Op::Request {
-                    from,
-                    seq,
-                    message: &Message::ProcessReap(2_000 + number),
-                    other: Presence::Absent,
-                });
-            }
-        }
-        _ => {
-            for number in 0..times {
-                let kill = PidKill {
-                    sender: 1,
-                    pid: 2_000 + number % 500,
-                    id: 2_000 + number % 500,
-                    signal: i32::from(first % 65),
-                    target: KillTarget::Process,
-                };
-                let always = how & 1 == 0;
-                request(Message::KillOrdered { kill, always }, seq);
-            }
+            let always = !self.has(1);
+            self.request(leader, Message::KillOrdered { kill, always }, self.seq());
         }
     }
 }
 
-/// A change of a process by itself.
+/// Applies the operations that `op` returns for what is left, until nothing is.
+fn apply_portions(leader: &mut Leader<'_>, mut left: u64, op: impl Fn(u64) -> Op<'static>) {
+    while left > 0 {
+        left = match leader.apply(&op(left)) {
+            Outcome::Remaining(left) => left,
+            _ => 0,
+        };
+    }
+}
+
+/// Changes a process at the request of that process.
 fn change(leader: &mut Leader<'_>, from: Vmid, what: u32, pid: u32, value: u32) {
     let message = Message::ProcessChange {
         what: ProcessChange::ALL[what as usize % ProcessChange::ALL.len()],
@@ -306,30 +350,14 @@ fn change(leader: &mut Leader<'_>, from: Vmid, what: u32, pid: u32, value: u32) 
     });
 }
 
-/// The end of a member, as the node applies it.
+/// Removes a member, as the node does at its end.
 fn leave(leader: &mut Leader<'_>, owner: Vmid) {
-    let portions: [fn(Vmid, u64) -> Op<'static>; 3] = [
-        |owner, left| Op::ReclaimLocks { owner, left },
-        |owner, left| Op::ReclaimLeases { owner, left },
-        |owner, left| Op::ReclaimChildren { owner, left },
-    ];
-    for op in portions {
-        let mut left = u64::MAX;
-        while left > 0 {
-            left = match leader.apply(&op(owner, left)) {
-                Outcome::Remaining(left) => left,
-                _ => 0,
-            };
-        }
-    }
+    apply_portions(leader, u64::MAX, |left| Op::ReclaimLocks { owner, left });
+    apply_portions(leader, u64::MAX, |left| Op::ReclaimLeases { owner, left });
+    apply_portions(leader, u64::MAX, |left| Op::ReclaimChildren { owner, left });
     while let Outcome::Remaining(1..) = leader.apply(&Op::RevokeGrants(owner)) {}
-    let mut left = leader.ranges_to_reclaim(owner);
-    while left > 0 {
-        left = match leader.apply(&Op::ReclaimRanges { owner, left }) {
-            Outcome::Remaining(left) => left,
-            _ => 0,
-        };
-    }
+    let ranges = leader.ranges_to_reclaim(owner);
+    apply_portions(leader, ranges, |left| Op::ReclaimRanges { owner, left });
     leader.apply(&Op::Left(owner));
 }
 
@@ -338,7 +366,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut leader = Leader::new(&mut Arena::new(&mut memory), &CAPACITIES).expect("enough");
     let (steps, _) = bytes.as_chunks::<6>();
     for bytes in steps.iter().take(24) {
-        step(&mut leader, *bytes);
+        Step::of(*bytes).run(&mut leader);
         if bytes[5] & 64 == 0 {
             drain(&mut leader, usize::from(bytes[0]));
         }
@@ -347,9 +375,9 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(leader.check_invariants());
 });
 
-/// Sends so many messages, and does so many portions of other work.
-fn drain(leader: &mut Leader<'_>, most: usize) {
-    for _ in 0..most {
+/// Sends messages, and does portions of other work: at most `count` of both together.
+fn drain(leader: &mut Leader<'_>, count: usize) {
+    for _ in 0..count {
         if let Some(outgoing) = leader.poll_transmit() {
             let id = outgoing.id;
             leader.apply(&Op::Transmitted {

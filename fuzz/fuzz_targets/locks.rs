@@ -22,12 +22,14 @@ const LIMITS: LockLimits = LockLimits {
     waiting: 5,
     open_files: 6,
 };
-/// No operation visits more entries of tables of this size.
-const MOST_STEPS: u64 = 4_000;
+/// The bound on the entries that an operation visits in tables of this size.
+const MAX_STEPS: u64 = 4_000;
 
-struct World<'m> {
+/// The lock table, the model, and the requests that wait.
+struct Comparison<'m> {
     locks: LockTable<'m>,
     model: Model,
+    /// The waiting requests, by member and sequence number.
     waiting: BTreeMap<(u32, u64), Wish>,
     /// The holders of each open file.
     holders: BTreeMap<u64, Vec<u32>>,
@@ -35,7 +37,8 @@ struct World<'m> {
     closing: BTreeSet<(u64, u32)>,
 }
 
-impl World<'_> {
+impl Comparison<'_> {
+    /// Sets a lock, and compares the outcome with the model.
     fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>, wish: Wish) {
         let waiting: Vec<Wish> = self.waiting.values().copied().collect();
         let is_free = self.model.conflicting_owners(&wish).is_empty();
@@ -63,13 +66,14 @@ impl World<'_> {
         }
     }
 
-    fn take_decided(&mut self) {
-        while let Some(decided) = self.locks.take_completion() {
-            let key = (decided.from.get(), decided.seq);
+    /// Takes the completions of waiting requests, and compares them with the model.
+    fn take_completions(&mut self) {
+        while let Some(completion) = self.locks.take_completion() {
+            let key = (completion.from.get(), completion.seq);
             let Some(wish) = self.waiting.remove(&key) else {
-                panic!("{decided:?} did not wait");
+                panic!("{completion:?} did not wait");
             };
-            if result_of(&decided).is_ok() {
+            if result_of(&completion).is_ok() {
                 assert!(self.model.conflicting_owners(&wish).is_empty(), "{wish:?}");
                 self.model.set(&wish, Some(wish.write));
             }
@@ -83,11 +87,12 @@ impl World<'_> {
     }
 
     fn waits_for(&self, vmid: u32, handle: u64) -> bool {
-        let is_its = |owner| owner == Owner::Open(handle) || owner == Owner::Flock(handle);
+        let is_of_file = |owner| owner == Owner::Open(handle) || owner == Owner::Flock(handle);
         let mut all = self.waiting.iter();
-        all.any(|((of, _), wish)| *of == vmid && is_its(wish.owner))
+        all.any(|((of, _), wish)| *of == vmid && is_of_file(wish.owner))
     }
 
+    /// Closes an open file of a member. The last holder ends its locks.
     fn close(&mut self, handle: u64, vmid: u32) {
         let Some(members) = self.holders.get_mut(&handle) else {
             return;
@@ -103,7 +108,7 @@ impl World<'_> {
 
 fuzz_target!(|bytes: &[u8]| {
     let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
-    let mut world = World {
+    let mut comparison = Comparison {
         locks: LockTable::new(&mut Arena::new(&mut memory), &LIMITS).expect("enough"),
         model: Model::default(),
         waiting: BTreeMap::new(),
@@ -111,13 +116,13 @@ fuzz_target!(|bytes: &[u8]| {
         closing: BTreeSet::new(),
     };
     for (seq, step) in (1..).zip(bytes.chunks_exact(4)) {
-        let [what, who, start, length] = *step else {
+        let [action, member, start, length] = *step else {
             return;
         };
-        let from = Vmid::new(u32::from(who % 3) + 2).expect("not 0");
-        let pid = u32::from(who >> 2) % 2 + 10 * from.get();
-        let handle = u64::from(who >> 4) % 4;
-        let path = &[what >> 6];
+        let from = Vmid::new(u32::from(member % 3) + 2).expect("not 0");
+        let pid = u32::from(member >> 2) % 2 + 10 * from.get();
+        let handle = u64::from(member >> 4) % 4;
+        let path = &[action >> 6];
         let (start, end) = match length as usize % BYTES {
             0 => (start as usize % BYTES, BYTES),
             length => {
@@ -125,10 +130,10 @@ fuzz_target!(|bytes: &[u8]| {
                 (start, (start + length).min(BYTES - 1))
             }
         };
-        let family = LockFamily::ALL[usize::from(what >> 3) % 3];
+        let family = LockFamily::ALL[usize::from(action >> 3) % 3];
         let lock = FileLock {
             family,
-            kind: LockKind::ALL[usize::from(what) % 3],
+            kind: LockKind::ALL[usize::from(action) % 3],
             start: start as u64,
             end: if end == BYTES {
                 u64::MAX
@@ -137,100 +142,103 @@ fuzz_target!(|bytes: &[u8]| {
             },
             pid,
             handle,
-            wait: what & 0x20 != 0,
+            wait: action & 0x20 != 0,
             path,
         };
         let whole = family == LockFamily::Flock;
         let wish = Wish {
             owner: Owner::of(from, &lock),
-            file: usize::from(what >> 6),
+            file: usize::from(action >> 6),
             start: if whole { 0 } else { start },
             end: if whole { BYTES } else { end },
             write: lock.kind == LockKind::Write,
         };
-        let before = world.locks.steps();
-        match who >> 6 {
+        let before = comparison.locks.steps();
+        match member >> 6 {
             0 | 1 => {
                 if family != LockFamily::Posix && lock.kind != LockKind::Unlock {
-                    let had = world.locks.open_file_usage().0;
-                    world.closing.remove(&(handle, from.get()));
-                    world.set(from, seq, &lock, wish);
-                    let members = world.holders.entry(handle).or_default();
-                    if !members.contains(&from.get()) && world.locks.open_file_usage().0 > had {
+                    let had = comparison.locks.open_file_usage().0;
+                    comparison.closing.remove(&(handle, from.get()));
+                    comparison.set(from, seq, &lock, wish);
+                    let members = comparison.holders.entry(handle).or_default();
+                    if !members.contains(&from.get()) && comparison.locks.open_file_usage().0 > had
+                    {
                         members.push(from.get());
                     }
                 } else {
-                    world.set(from, seq, &lock, wish);
+                    comparison.set(from, seq, &lock, wish);
                 }
             }
             2 => {
-                let found = world.locks.get(from, &lock);
+                let found = comparison.locks.get(from, &lock);
                 let start = found.map(|found| found.map(|held| held.start as usize));
                 match (lock.kind, family) {
                     (LockKind::Unlock, LockFamily::Ofd) => {
-                        let own = world.model.first_own(&wish);
+                        let own = comparison.model.first_own(&wish);
                         assert_eq!(start, Ok(own));
                     }
                     (LockKind::Unlock, _) => assert_eq!(start, Err(Errno::EINVAL)),
                     _ => {
-                        let lowest = world.model.lowest_conflicts(&wish);
+                        let lowest = comparison.model.lowest_conflicts(&wish);
                         let lowest = lowest.into_iter().map(|lock| lock.start).min();
                         assert_eq!(start, Ok(lowest));
                     }
                 }
             }
-            _ => match what % 4 {
+            _ => match action % 4 {
                 0 => {
-                    world.locks.release_process(from, pid);
+                    comparison.locks.release_process(from, pid);
                     let owner = Owner::Process { vmid: from, pid };
-                    world.model.forget(|_, of| of == owner);
+                    comparison.model.forget(|_, of| of == owner);
                 }
-                1 => world.locks.cancel(from, u64::from(start as u8)),
+                1 => comparison.locks.cancel(from, u64::from(start as u8)),
                 2 => {
-                    world.locks.close_open_file(from, handle);
-                    if world.waits_for(from.get(), handle) {
-                        world.closing.insert((handle, from.get()));
+                    comparison.locks.close_open_file(from, handle);
+                    if comparison.waits_for(from.get(), handle) {
+                        comparison.closing.insert((handle, from.get()));
                     } else {
-                        world.close(handle, from.get());
+                        comparison.close(handle, from.get());
                     }
                 }
                 _ => {
-                    world.locks.reclaim(from);
-                    world.waiting.retain(|(vmid, _), _| *vmid != from.get());
-                    world
+                    comparison.locks.reclaim(from);
+                    comparison
+                        .waiting
+                        .retain(|(vmid, _), _| *vmid != from.get());
+                    comparison
                         .model
                         .forget(|_, of| matches!(of, Owner::Process { vmid, .. } if vmid == from));
-                    world.closing.retain(|(_, vmid)| *vmid != from.get());
-                    for handle in world.holders.keys().copied().collect::<Vec<_>>() {
-                        world.close(handle, from.get());
+                    comparison.closing.retain(|(_, vmid)| *vmid != from.get());
+                    for handle in comparison.holders.keys().copied().collect::<Vec<_>>() {
+                        comparison.close(handle, from.get());
                     }
                 }
             },
         }
-        let steps = world.locks.steps() - before;
-        assert!(steps < MOST_STEPS, "{steps} steps");
-        world.take_decided();
-        assert!(world.locks.check_invariants());
-        for wish in world.waiting.values() {
-            let held = world.model.conflicting_owners(wish);
+        let steps = comparison.locks.steps() - before;
+        assert!(steps < MAX_STEPS, "{steps} steps");
+        comparison.take_completions();
+        assert!(comparison.locks.check_invariants());
+        for wish in comparison.waiting.values() {
+            let held = comparison.model.conflicting_owners(wish);
             assert!(!held.is_empty(), "a wait for nobody: {wish:?}");
         }
     }
     for vmid in 2..5 {
-        world.locks.reclaim(Vmid::new(vmid).expect("not 0"));
+        comparison.locks.reclaim(Vmid::new(vmid).expect("not 0"));
     }
-    while world.locks.take_completion().is_some() {}
-    let fills = [
-        world.locks.lock_usage(),
-        world.locks.file_usage(),
-        world.locks.waiting_usage(),
-        world.locks.open_file_usage(),
+    while comparison.locks.take_completion().is_some() {}
+    let usages = [
+        comparison.locks.lock_usage(),
+        comparison.locks.file_usage(),
+        comparison.locks.waiting_usage(),
+        comparison.locks.open_file_usage(),
     ];
-    assert!(fills.iter().all(|fill| fill.0 == 0), "{fills:?}");
+    assert!(usages.iter().all(|usage| usage.0 == 0), "{usages:?}");
 });
 
-fn result_of(decided: &Completion) -> Result<u32, Errno> {
-    match decided.answer {
+fn result_of(completion: &Completion) -> Result<u32, Errno> {
+    match completion.answer {
         Answer::Status(result) => result,
         other => panic!("{other:?}"),
     }

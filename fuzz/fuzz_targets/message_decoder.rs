@@ -17,8 +17,8 @@ const EXPECTED: [Expected; 8] = [
     Expected::Process,
 ];
 
-/// Parses a frame that was just written.
-fn with_frame(buffer: &mut [u8], length: usize, look: impl FnOnce(Frame<'_>)) {
+/// Parses a frame that was just written, and passes it to `check`.
+fn with_frame(buffer: &mut [u8], length: usize, check: impl FnOnce(Frame<'_>)) {
     assert_eq!(length, buffer.len());
     let mut reader = FrameReader::new(buffer);
     reader.mark_filled(length);
@@ -27,7 +27,7 @@ fn with_frame(buffer: &mut [u8], length: usize, look: impl FnOnce(Frame<'_>)) {
         .expect("a good header")
         .expect("a whole frame");
     assert_eq!(frame.length(), length);
-    look(frame);
+    check(frame);
 }
 
 fuzz_target!(|input: &[u8]| {

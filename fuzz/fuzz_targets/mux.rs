@@ -1,5 +1,5 @@
-//! A channel whose other end is hostile: whatever it sends, and whatever is done with the streams
-//! meanwhile, the machine stays within its bounds, and a fault closes all streams.
+//! A channel whose other end is hostile: whatever it sends, and whatever calls the owner of the streams makes
+//! meanwhile, the multiplexer stays within its bounds, and a fault closes all streams.
 
 #![no_main]
 
@@ -14,14 +14,14 @@ fuzz_target!(|input: &[u8]| {
     let mut buffer = [0; 100];
     let mut rest = input;
     // Each step has an action, a stream, the number of received bytes before it, then these bytes.
-    while let [what, length, after @ ..] = rest {
-        let (came, after) = after.split_at(usize::from(*length % 64).min(after.len()));
-        rest = after;
-        if end.receive(came).is_err() {
+    while let [action, length, tail @ ..] = rest {
+        let (received, tail) = tail.split_at(usize::from(*length % 64).min(tail.len()));
+        rest = tail;
+        if end.receive(received).is_err() {
             break;
         }
-        let stream = u16::from(what >> 4) % 5;
-        match what % 8 {
+        let stream = u16::from(action >> 4) % 5;
+        match action % 8 {
             0 => drop(end.open(1)),
             1 => {
                 if let Some((stream, _)) = end.next_opened() {

@@ -15,14 +15,14 @@ use libos_ipc::{
     MetadataReply, Node, Pid, Signal, SignalReply, Target, Vmid, Wait,
 };
 
-type World = Network<4, 24, 600>;
+type TestNetwork = Network<4, 24, 600>;
 type Platform<'w> = Loopback<'w, 4, 24, 600>;
 
 /// Answers some signals at once, some later.
 #[derive(Default)]
 struct Os(RefCell<Vec<SignalReply>>);
 
-// SAFETY of threads: everything here runs in one.
+/// The library OS of a node. All of this target runs in one thread.
 struct Single(Os);
 
 #[allow(unsafe_code)]
@@ -48,6 +48,7 @@ impl<P: Pal> Embedder<P> for Single {
     }
 }
 
+/// A process that the fuzzer controls, with its streams to the leader and to the member.
 struct Peer<'w> {
     pal: Platform<'w>,
     to: [Option<LoopbackStream<'w, 4, 24, 600>>; 2],
@@ -93,7 +94,7 @@ fuzz_target!(|bytes: &[u8]| {
         recall_limit: Duration::from_millis(20),
         ..Config::DEFAULT
     };
-    let network = Box::new(World::new());
+    let network = Box::new(TestNetwork::new());
     let join = |number| network.join(vmid(number)).expect("there is room");
     let (leader_os, member_os) = (Single(Os::default()), Single(Os::default()));
     let identity = Identity::child(vmid(2), Vmid::LEADER);
@@ -107,7 +108,8 @@ fuzz_target!(|bytes: &[u8]| {
     let member = Node::new(join(2), identity, config, &mut member_memory)
         .expect("enough memory")
         .with_embedder(&member_os);
-    let turn = |times: usize| {
+    // Advances the clock and polls both nodes, that many times.
+    let advance = |times: usize| {
         for _ in 0..times {
             network.advance(Duration::from_millis(1));
             leader.poll(Deadline::Now);
@@ -122,11 +124,11 @@ fuzz_target!(|bytes: &[u8]| {
     });
     // Each step has an actor, an action, a length, and that many bytes.
     let mut rest = bytes;
-    while let [how, code, tail @ ..] = rest {
-        let peer = &mut peers[usize::from(how & 1)];
-        let to = usize::from(how >> 1 & 1);
-        let own = 3 + u32::from(how & 1);
-        let length = usize::from(how >> 2).min(tail.len());
+    while let [variant, code, tail @ ..] = rest {
+        let peer = &mut peers[usize::from(variant & 1)];
+        let to = usize::from(variant >> 1 & 1);
+        let own = 3 + u32::from(variant & 1);
+        let length = usize::from(variant >> 2).min(tail.len());
         let (payload, tail) = tail.split_at(length);
         rest = tail;
         match code % 128 {
@@ -143,8 +145,8 @@ fuzz_target!(|bytes: &[u8]| {
                 }
             }
             92 => {
-                let _ = member.kill(Target::All, i32::from(*how), now);
-                if let Some(pid) = Pid::new(u32::from(*how)) {
+                let _ = member.kill(Target::All, i32::from(*variant), now);
+                if let Some(pid) = Pid::new(u32::from(*variant)) {
                     let _ = leader.kill(Target::Process(pid), 2, now);
                 }
             }
@@ -164,7 +166,7 @@ fuzz_target!(|bytes: &[u8]| {
                 });
                 let Some(stream) = stream else { continue };
                 let mut frame = (17 + payload.len() as u64).to_le_bytes().to_vec();
-                frame.extend(u64::from(*how).to_le_bytes());
+                frame.extend(u64::from(*variant).to_le_bytes());
                 frame.push(code);
                 // Numbers are small, so that they match existing resources.
                 for (at, byte) in payload.iter().enumerate() {
@@ -174,20 +176,20 @@ fuzz_target!(|bytes: &[u8]| {
                 peer.to[to] = Some(stream);
             }
         }
-        turn(2);
+        advance(2);
     }
     drop(peers);
     for number in [3, 4] {
         leader.disconnect(vmid(number));
         member.disconnect(vmid(number));
     }
-    turn(40);
+    advance(40);
     assert!(leader.check_invariants());
     // The well-behaved member is still served.
     let mut request = member
         .request(Vmid::LEADER, &libos_ipc::wire::Message::GetIdOwner(1))
         .expect("there is room");
-    turn(40);
+    advance(40);
     assert!(
         matches!(request.poll(), Some(Ok(_))),
         "the leader serves no more: {:?}",

@@ -13,7 +13,7 @@ use libos_ipc::pal::{
 };
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 
-type World = Network<3, 4, 700>;
+type TestNetwork = Network<3, 4, 700>;
 type Platform<'w> = Loopback<'w, 3, 4, 700>;
 type Raw<'w> = LoopbackStream<'w, 3, 4, 700>;
 
@@ -30,21 +30,22 @@ fn random(buffer: &mut [u8]) -> Result<(), OutOfResources> {
     Ok(())
 }
 
-fn member<'w>(world: &'w World, number: u32) -> SecurePal<Platform<'w>> {
+fn member<'w>(network: &'w TestNetwork, number: u32) -> SecurePal<Platform<'w>> {
     let key = FamilyKey::new(1, &[3; 32]);
-    let place = world.join(vmid(number)).expect("there is room");
-    SecurePal::new(place, vmid(number), key, random)
+    let platform = network.join(vmid(number)).expect("there is room");
+    SecurePal::new(platform, vmid(number), key, random)
 }
 
-/// The bytes of one direction, held by the host.
+/// The bytes of one direction, which the host has and may change.
 #[derive(Default)]
-struct Held {
+struct Direction {
     bytes: Vec<u8>,
     /// All bytes so far, for a replay.
     recorded: Vec<u8>,
 }
 
-impl Held {
+impl Direction {
+    /// Receives all bytes that were sent.
     fn take(&mut self, from: &Raw<'_>) {
         let mut buffer = [0; 700];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
@@ -54,10 +55,10 @@ impl Held {
     }
 
     /// Makes one change by the host.
-    fn change(&mut self, change_kind: u8, at: u8, with: &[u8]) {
+    fn change(&mut self, action: u8, at: u8, with: &[u8]) {
         let at = usize::from(at).min(self.bytes.len());
         let end = (at + with.len()).min(self.bytes.len());
-        match change_kind {
+        match action {
             0 => {
                 for (byte, with) in self.bytes[at..].iter_mut().zip(with) {
                     *byte ^= with;
@@ -77,21 +78,21 @@ impl Held {
     }
 
     /// Passes on at most that many bytes.
-    fn give(&mut self, to: &Raw<'_>, most: usize) {
-        let most = most.min(self.bytes.len());
-        if let Ok(count) = to.write(&[&self.bytes[..most]]) {
+    fn pass_on(&mut self, to: &Raw<'_>, limit: usize) {
+        let length = limit.min(self.bytes.len());
+        if let Ok(count) = to.write(&[&self.bytes[..length]]) {
             self.bytes.drain(..count);
         }
     }
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let (near_world, far_world) = (Box::new(World::new()), Box::new(World::new()));
-    let (one, two) = (member(&near_world, 1), member(&far_world, 2));
+    let (near_network, far_network) = (Box::new(TestNetwork::new()), Box::new(TestNetwork::new()));
+    let (one, two) = (member(&near_network, 1), member(&far_network, 2));
     let (one, two) = (&&one, &&two);
     let (fake, host) = (
-        near_world.join(vmid(2)).expect("there is room"),
-        far_world.join(vmid(9)).expect("there is room"),
+        near_network.join(vmid(2)).expect("there is room"),
+        far_network.join(vmid(9)).expect("there is room"),
     );
     let mut out = one.connect(vmid(2)).ok();
     let near = fake.accept().expect("it was opened");
@@ -103,8 +104,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     two.watch(&inward, Token(2), Interest::READ)
         .expect("there is room");
-    let (mut there, mut back) = (Held::default(), Held::default());
-    let (mut said, mut read) = (Vec::new(), Vec::new());
+    let (mut there, mut back) = (Direction::default(), Direction::default());
+    let (mut written, mut read) = (Vec::new(), Vec::new());
     let message: Vec<u8> = [1, 0, 0, 0]
         .into_iter()
         .chain(4..=255)
@@ -113,23 +114,23 @@ fuzz_target!(|bytes: &[u8]| {
         .collect();
     let (mut has_ended, mut is_broken) = (false, false);
     let mut rest = bytes;
-    while let [change_kind, at, length, tail @ ..] = rest {
+    while let [action, at, length, tail @ ..] = rest {
         let (with, tail) = tail.split_at(usize::from(*length % 64).min(tail.len()));
         rest = tail;
-        let held = if change_kind & 0x80 == 0 {
+        let direction = if action & 0x80 == 0 {
             &mut there
         } else {
             &mut back
         };
-        held.change(change_kind & 0x1f, *at, with);
-        match change_kind & 0x60 {
+        direction.change(action & 0x1f, *at, with);
+        match action & 0x60 {
             0x20 => {
-                if let (Some(out), Some(from)) = (&out, message.get(said.len()..)) {
+                if let (Some(out), Some(from)) = (&out, message.get(written.len()..)) {
                     let part = &from[..(1 + usize::from(*at) * 20).min(from.len())];
                     if !part.is_empty()
                         && let Ok(count) = out.write(&[part])
                     {
-                        said.extend_from_slice(&part[..count]);
+                        written.extend_from_slice(&part[..count]);
                     }
                 }
             }
@@ -140,9 +141,9 @@ fuzz_target!(|bytes: &[u8]| {
         there.take(&near);
         if let Some(far) = &far {
             back.take(far);
-            there.give(far, 1 + usize::from(*length) * 4);
+            there.pass_on(far, 1 + usize::from(*length) * 4);
         }
-        back.give(&near, 1 + usize::from(*length) * 4);
+        back.pass_on(&near, 1 + usize::from(*length) * 4);
         let mut buffer = [0; 300];
         match inward.read(&mut buffer[..1 + usize::from(*at)]) {
             Ok(0) => has_ended = true,
@@ -158,10 +159,13 @@ fuzz_target!(|bytes: &[u8]| {
             pal.wait(&mut ready, Deadline::Now);
         }
         // A part of the bytes may have been passed on by the host already.
-        assert!(message.starts_with(&read), "read what was not said");
-        assert!(!has_ended || out.is_none(), "an end that was not said");
+        assert!(message.starts_with(&read), "bytes that were not written");
         assert!(
-            !has_ended || read.len() >= said.len(),
+            !has_ended || out.is_none(),
+            "an end that the sender did not make"
+        );
+        assert!(
+            !has_ended || read.len() >= written.len(),
             "the end before all was read"
         );
     }

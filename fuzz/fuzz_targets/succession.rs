@@ -19,17 +19,17 @@ use libos_ipc::{
 
 const PIPES: usize = 40;
 const BYTES: usize = 2400;
-type World = Network<5, PIPES, BYTES>;
-type Inner<'w> = Loopback<'w, 5, PIPES, BYTES>;
+type TestNetwork = Network<5, PIPES, BYTES>;
+type Platform<'w> = Loopback<'w, 5, PIPES, BYTES>;
 type End<'w> = LoopbackStream<'w, 5, PIPES, BYTES>;
 type Process<'w> = Node<'w, Ticking<'w>>;
 
 /// The platform of a node: its clock advances whenever it is read, so that every wait ends.
-struct Ticking<'w>(Inner<'w>, &'w World);
+struct Ticking<'w>(Platform<'w>, &'w TestNetwork);
 
 impl<'w> Pal for Ticking<'w> {
     type Stream = End<'w>;
-    type Event = <Inner<'w> as Pal>::Event;
+    type Event = <Platform<'w> as Pal>::Event;
     const SUPPORTS_CALLER_READ: bool = false;
     const MAY_BE_SECURE: bool = false;
 
@@ -84,7 +84,7 @@ const CONFIG: Config = Config {
     ..Config::DEFAULT
 };
 
-/// The codes that a peer sends most often.
+/// The codes that a peer sends most often: those of a succession, and some others.
 const CODES: [u8; 14] = [
     codes::HEIRS,
     codes::LOG,
@@ -111,7 +111,7 @@ fn vmid(number: u32) -> Vmid {
 /// A process that the fuzzer controls.
 struct Peer<'w> {
     vmid: u32,
-    pal: Inner<'w>,
+    pal: Platform<'w>,
     to: [Option<End<'w>>; 3],
     from: Vec<End<'w>>,
 }
@@ -131,7 +131,7 @@ impl<'w> Peer<'w> {
         self.to[to] = stream;
     }
 
-    /// Sends what a process sends that joins and can lead.
+    /// Sends the messages of a process that joins and can lead.
     fn join(&mut self, to: usize, features: u32) {
         let hash = (leader_capacities(&CONFIG).fingerprint() >> 40) as u32;
         let hello = Message::Hello(Hello {
@@ -152,20 +152,21 @@ impl<'w> Peer<'w> {
         }
     }
 
-    /// Reads what has come, up to so many bytes of each stream.
-    fn read(&mut self, most: usize) {
+    /// Reads at most `limit` bytes of each stream.
+    fn read(&mut self, limit: usize) {
         while let Ok(stream) = self.pal.accept() {
             self.from.push(stream);
         }
-        let mut buffer = vec![0; most];
+        let mut buffer = vec![0; limit];
         for stream in &self.from {
             let _ = stream.read(&mut buffer);
         }
     }
 }
 
+/// The processes that the fuzzer does not control.
 struct Family<'w> {
-    network: &'w World,
+    network: &'w TestNetwork,
     /// The leader, the heir and a member; none if the process has ended.
     nodes: [Option<Process<'w>>; 3],
 }
@@ -175,7 +176,8 @@ impl<'w> Family<'w> {
         self.nodes.iter().flatten()
     }
 
-    fn turn(&self, times: usize) {
+    /// Advances the clock and polls all nodes, that many times.
+    fn advance(&self, times: usize) {
         for _ in 0..times {
             self.network.advance(Duration::from_millis(1));
             for node in self.alive() {
@@ -184,8 +186,9 @@ impl<'w> Family<'w> {
         }
     }
 
-    fn call(&self, which: usize, what: u8) {
-        let Some(node) = &self.nodes[which] else {
+    /// Makes a call in the node with that index.
+    fn call(&self, index: usize, what: u8) {
+        let Some(node) = &self.nodes[index] else {
             return;
         };
         match what % 8 {
@@ -198,7 +201,7 @@ impl<'w> Family<'w> {
                     kind: [LockKind::Write, LockKind::Unlock][usize::from(what >> 6 & 1)],
                     start: u64::from(what >> 3 & 7),
                     end: u64::MAX,
-                    pid: 1 + which as u32,
+                    pid: 1 + index as u32,
                     handle: 0,
                     wait: what >> 5 & 1 != 0,
                     path: b"file",
@@ -226,13 +229,13 @@ impl<'w> Family<'w> {
             if call.as_mut().poll(&mut context).is_ready() {
                 return;
             }
-            self.turn(1);
+            self.advance(1);
         }
     }
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let network = Box::new(World::new());
+    let network = Box::new(TestNetwork::new());
     let identities = [
         Identity::LEADER,
         Identity::child(vmid(2), Vmid::LEADER),
@@ -267,14 +270,14 @@ fuzz_target!(|bytes: &[u8]| {
     });
     // Each step has an actor, an action, and what the action needs.
     let mut rest = bytes;
-    while let [how, what, tail @ ..] = rest {
-        let peer = &mut peers[usize::from(how & 1)];
-        let to = usize::from(how >> 1) % 3;
+    while let [variant, action, tail @ ..] = rest {
+        let peer = &mut peers[usize::from(variant & 1)];
+        let to = usize::from(variant >> 1) % 3;
         rest = tail;
-        match what {
-            0..8 => family.turn(1 << (what % 8)),
-            8..12 => peer.read(1 << (8 + what % 4)),
-            12..16 => peer.join(to, [0, Hello::SHARES_LOGS][usize::from(what & 1)]),
+        match action {
+            0..8 => family.advance(1 << (action % 8)),
+            8..12 => peer.read(1 << (8 + action % 4)),
+            12..16 => peer.join(to, [0, Hello::SHARES_LOGS][usize::from(action & 1)]),
             16 => peer.to[to] = None,
             17 => peer.from.clear(),
             18 => family.nodes[to] = None,
@@ -283,17 +286,17 @@ fuzz_target!(|bytes: &[u8]| {
                     family.run(node.leave_async(SHORT));
                 }
             }
-            20..80 => family.call(to, *how ^ what.rotate_left(3)),
+            20..80 => family.call(to, *variant ^ action.rotate_left(3)),
             code => {
                 let code = match code {
                     80..240 => CODES[usize::from(*code) % CODES.len()],
-                    _ => how.rotate_left(5) % 128,
+                    _ => variant.rotate_left(5) % 128,
                 };
-                let length = usize::from(how >> 3).min(tail.len());
+                let length = usize::from(variant >> 3).min(tail.len());
                 let (payload, tail) = tail.split_at(length);
                 rest = tail;
                 let mut frame = (17 + payload.len() as u64).to_le_bytes().to_vec();
-                frame.extend(u64::from(how >> 4).to_le_bytes());
+                frame.extend(u64::from(variant >> 4).to_le_bytes());
                 frame.push(code);
                 // Numbers are small, so that they match existing resources.
                 for (at, byte) in payload.iter().enumerate() {
@@ -302,10 +305,10 @@ fuzz_target!(|bytes: &[u8]| {
                 peer.send(to, &frame);
             }
         }
-        family.turn(2);
+        family.advance(2);
     }
     drop(peers);
-    family.turn(250);
+    family.advance(250);
     for node in family.alive() {
         assert!(node.check_invariants());
         assert_eq!(node.statistics().broken_invariants, 0);

@@ -16,8 +16,9 @@ const LIMITS: LeaseLimits = LeaseLimits {
     clients: 5,
 };
 
-fn vmid(who: usize) -> Vmid {
-    Vmid::new(who as u32 + 2).expect("not 0")
+/// Returns the VMID of a client. Client 0 is the one that behaves well.
+fn vmid(number: usize) -> Vmid {
+    Vmid::new(number as u32 + 2).expect("not 0")
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -31,64 +32,68 @@ fuzz_target!(|bytes: &[u8]| {
     let mut other_data = [0; 8];
     let mut flooded = Client::new(&mut other_data);
     flooded.open(0, true);
-    let mut has = None;
-    let mut waits = None;
+    // The lease of the well-behaved client, and the one that it waits for.
+    let mut held = None;
+    let mut wanted = None;
     for step in bytes.chunks_exact(3) {
-        let [what, how, length] = *step else { return };
-        let code = SyncCode::ALL[usize::from(what >> 2) % SyncCode::ALL.len()];
-        let state = SyncState::ALL[usize::from(how) % 4];
+        let [action, variant, length] = *step else {
+            return;
+        };
+        let code = SyncCode::ALL[usize::from(action >> 2) % SyncCode::ALL.len()];
+        let state = SyncState::ALL[usize::from(variant) % 4];
         let sync = Sync {
-            id: u64::from(how >> 2) % 3,
+            id: u64::from(variant >> 2) % 3,
             state,
             data: &[7; 12][..usize::from(length) % 12],
         };
-        let write = if how & 4 == 0 {
+        let wish = if variant & 4 == 0 {
             SyncState::Shared
         } else {
             SyncState::Exclusive
         };
-        match what & 3 {
+        match action & 3 {
             0 => {
                 // A client that violates the protocol is removed.
-                let who = usize::from(length >> 4) % 3 + 1;
-                if server.on_message(vmid(who), code, &sync) == Err(RequestError::ProtocolViolation)
+                let number = usize::from(length >> 4) % 3 + 1;
+                if server.on_message(vmid(number), code, &sync)
+                    == Err(RequestError::ProtocolViolation)
                 {
-                    server.reclaim(vmid(who));
+                    server.reclaim(vmid(number));
                 }
             }
             1 => {
-                let who = usize::from(how) % 3 + 1;
-                server.reclaim(vmid(who));
+                let number = usize::from(variant) % 3 + 1;
+                server.reclaim(vmid(number));
             }
             2 => {
                 if code.is_for_server() {
-                    use_it(&mut flooded, write, length);
+                    use_value(&mut flooded, wish, length);
                 } else if flooded.on_message(code, &Sync { id: 0, ..sync }).is_err() {
                     return;
                 }
             }
-            _ => match (has, waits) {
+            _ => match (held, wanted) {
                 (None, None) => {
-                    honest.change_waiters(write, 1);
-                    waits = Some(write);
+                    honest.change_waiters(wish, 1);
+                    wanted = Some(wish);
                 }
                 (Some(state), _) => {
                     honest.release(state);
-                    has = None;
+                    held = None;
                 }
                 (None, Some(_)) => {}
             },
         }
-        run(&mut server, &mut honest, &mut has, &mut waits);
+        run(&mut server, &mut honest, &mut held, &mut wanted);
         assert!(server.check_invariants());
     }
     // When all others have ended the well-behaved client gets its lease.
-    for who in 1..=3 {
-        server.reclaim(vmid(who));
+    for number in 1..=3 {
+        server.reclaim(vmid(number));
     }
-    run(&mut server, &mut honest, &mut has, &mut waits);
-    assert_eq!(waits, None);
-    if let Some(state) = has {
+    run(&mut server, &mut honest, &mut held, &mut wanted);
+    assert_eq!(wanted, None);
+    if let Some(state) = held {
         honest.release(state);
     }
     assert!(honest.close() || !honest.is_open());
@@ -102,32 +107,32 @@ fuzz_target!(|bytes: &[u8]| {
 fn run(
     server: &mut Server<'_>,
     honest: &mut Client<'_>,
-    has: &mut Option<SyncState>,
-    waits: &mut Option<SyncState>,
+    held: &mut Option<SyncState>,
+    wanted: &mut Option<SyncState>,
 ) {
     loop {
-        if let Some(state) = *waits {
+        if let Some(state) = *wanted {
             match honest.acquire(state, true) {
                 Acquisition::Acquired => {
                     honest.change_waiters(state, -1);
-                    (*has, *waits) = (Some(state), None);
+                    (*held, *wanted) = (Some(state), None);
                 }
                 Acquisition::NoRoom => {
                     honest.change_waiters(state, -1);
-                    *waits = None;
+                    *wanted = None;
                 }
                 _ => {}
             }
         }
-        let mut quiet = true;
-        while let Some(say) = honest.poll_transmit() {
-            quiet = false;
+        let mut is_idle = true;
+        while let Some(message) = honest.poll_transmit() {
+            is_idle = false;
             if honest.forwards_owner_death() {
                 server.on_owner_died(vmid(0), honest.id()).expect("it fits");
                 honest.mark_owner_death_sent();
             }
-            let handled = server.on_message(vmid(0), say.code, &honest.payload(say));
-            honest.mark_sent(say);
+            let handled = server.on_message(vmid(0), message.code, &honest.payload(message));
+            honest.mark_sent(message);
             match handled {
                 Ok(()) => {}
                 Err(RequestError::NoRoom) => honest.on_no_room(),
@@ -138,11 +143,11 @@ fn run(
                         .on_message(SyncCode::ConfirmClose, &closed)
                         .expect("it fits");
                 }
-                Err(RequestError::ProtocolViolation) => panic!("{say:?}"),
+                Err(RequestError::ProtocolViolation) => panic!("{message:?}"),
             }
         }
         while let Some((to, message)) = server.poll_transmit() {
-            quiet = false;
+            is_idle = false;
             if to == vmid(0) {
                 match message {
                     ServerMessage::Sync(code, sync) => {
@@ -153,20 +158,21 @@ fn run(
             }
             server.mark_sent();
         }
-        if quiet {
+        if is_idle {
             return;
         }
     }
 }
 
-/// Uses the value: whatever the server sends, one thread writes or many read.
-fn use_it(client: &mut Client<'_>, state: SyncState, how: u8) {
-    match how % 5 {
+/// Uses the value, and checks that, whatever the server sends, one thread writes or many read.
+fn use_value(client: &mut Client<'_>, state: SyncState, action: u8) {
+    match action % 5 {
         0 => {
             if client.acquire(state, true) == Acquisition::Acquired {
-                let others = [SyncState::Shared, SyncState::Exclusive].map(|of| client.is_held(of));
-                assert!(others != [true, true]);
-                if how & 0x10 != 0 {
+                let held =
+                    [SyncState::Shared, SyncState::Exclusive].map(|state| client.is_held(state));
+                assert!(held != [true, true]);
+                if action & 0x10 != 0 {
                     client.release(state);
                 }
             }
@@ -186,9 +192,9 @@ fn use_it(client: &mut Client<'_>, state: SyncState, how: u8) {
             }
         }
         _ => {
-            while let Some(say) = client.poll_transmit() {
-                assert!(client.payload(say).data.len() <= 8);
-                client.mark_sent(say);
+            while let Some(message) = client.poll_transmit() {
+                assert!(client.payload(message).data.len() <= 8);
+                client.mark_sent(message);
             }
         }
     }

@@ -43,7 +43,7 @@ macro_rules! inbound {
     ($($name:ident)*) => {
         unsafe extern "C" { $(fn $name(src: u32, data: *mut u8, seq: u64) -> c_int;)* }
         /// The functions that take a received message.
-        pub const ARRIVALS: [unsafe extern "C" fn(u32, *mut u8, u64) -> c_int; 17] = [$($name),*];
+        pub const INBOUND: [unsafe extern "C" fn(u32, *mut u8, u64) -> c_int; 17] = [$($name),*];
     };
 }
 

@@ -9,7 +9,7 @@
 
 mod c;
 mod platform;
-/// The structs are the library's own, so that they can't differ from the header's.
+/// The structs of the library itself, so that these can't differ from the header's.
 #[path = "../../../src/capi/tables.rs"]
 #[allow(dead_code, non_camel_case_types)]
 mod tables;
@@ -24,7 +24,7 @@ use zerocopy::FromZeros;
 use libos_ipc as _;
 
 use c::*;
-use platform::world;
+use platform::network;
 
 const EINVAL: i32 = -22;
 
@@ -80,7 +80,7 @@ fn set_up() {
     }
 }
 
-/// An input, read as numbers, most of them small.
+/// The rest of an input, read as numbers, most of them small.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -165,7 +165,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The handles that were opened and not closed.
+/// The resources that were opened and not released.
 #[derive(Default)]
 struct Open {
     handles: Vec<Pointer>,
@@ -177,13 +177,14 @@ fuzz_target!(|bytes: &[u8]| {
     SETUP.call_once(set_up);
     let mut input = Input(bytes);
     let mut open = Open::default();
-    world().listening = u32::from(input.byte() % 32);
+    network().listening = u32::from(input.byte() % 32);
     while !input.0.is_empty() {
         step(&mut input, &mut open);
     }
     clean_up(&open);
 });
 
+/// Makes one call, or lets a peer do something.
 fn step(input: &mut Input<'_>, open: &mut Open) {
     let peer = 2 + u32::from(input.byte() % 3);
     let byte = input.byte();
@@ -194,19 +195,19 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
     let (mut one, mut two) = (0, 0);
     unsafe {
         match byte % 40 {
-            0 => drop(world().stream_of(peer)),
+            0 => drop(network().stream_of(peer)),
             1..4 => {
                 let message = input.message();
-                world().stream_of(peer).bytes.extend(message);
+                network().stream_of(peer).bytes.extend(message);
             }
             4 => {
                 let count = usize::from(input.byte() % 32);
                 let bytes = input.bytes(count);
-                world().stream_of(peer).bytes.extend(bytes);
+                network().stream_of(peer).bytes.extend(bytes);
             }
-            5 => world().end(peer),
-            6 => world().read_all(peer),
-            7 => world().listening ^= 1 << peer,
+            5 => network().end(peer),
+            6 => network().read_all(peer),
+            7 => network().listening ^= 1 << peer,
             8 => drop(libos_ipc_turn(0)),
             9 => drop(libos_ipc_connect_to_process(input.id())),
             10 => libos_ipc_remove_outgoing_connection(input.id()),
@@ -280,49 +281,65 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
                 libos_ipc_file_lock_get(path.as_ptr(), &mut lock, &mut found);
             }
             35 => drop(libos_ipc_file_lock_clear_pid(input.id())),
-            36 => {
-                let mut data = input.bytes(20);
-                let size = usize::from(input.byte()) % data.len();
-                let (code, id, state) = (input.int(), input.number() % 8, input.int());
-                // The library does not report when the slot of a handle is free that it has open
-                // itself, so messages of other servers about such a handle are excluded.
-                let is_own_business = matches!(code, 9 | 11 | 13);
-                if input.byte() & 1 == 0 && !is_own_business {
-                    libos_ipc_sync_client_send(code, id, state, size, data.as_mut_ptr());
-                } else {
-                    libos_ipc_sync_server_send(peer, code, id, state, size, data.as_mut_ptr());
-                }
-            }
+            36 => send_sync_message(peer, input),
             37 => drop(libos_ipc_file_lock_set_send_response(
                 peer,
                 input.number(),
                 input.int(),
             )),
-            38 => {
-                let which = usize::from(input.byte()) % ARRIVALS.len();
-                // Sizes and strings in the data end within them.
-                let mut data = input.bytes(64);
-                for at in (1..24).filter(|at| at % 4 != 0) {
-                    data[at] = 0;
-                }
-                data[8] %= 20;
-                data[60] = 0;
-                ARRIVALS[which](peer, data.as_mut_ptr(), input.number());
-            }
+            38 => receive_message(peer, input),
             _ => {
-                let data = input.bytes(64);
-                let mut memory = data;
-                memory[0] %= 40;
-                memory[1..8].fill(0);
-                let at = memory.as_mut_ptr();
-                world().allocated.insert(at as usize, memory);
-                libos_ipc_response_callback(peer, at, u64::from(input.byte()));
+                receive_answer(peer, input);
                 libos_ipc_child_disconnect_callback(input.id());
             }
         }
     }
     if !out.is_null() {
         platform::release(null_mut(), out);
+    }
+}
+
+/// Sends a message about a sync handle, as a client or as the server.
+fn send_sync_message(peer: u32, input: &mut Input<'_>) {
+    let mut data = input.bytes(20);
+    let size = usize::from(input.byte()) % data.len();
+    let (code, id, state) = (input.int(), input.number() % 8, input.int());
+    // A client sends these codes to its server only. The library does not report when the slot of a handle is free that
+    // it has open itself, so messages of other servers about such a handle are excluded.
+    let is_to_server = matches!(code, 9 | 11 | 13);
+    unsafe {
+        if input.byte() & 1 == 0 && !is_to_server {
+            libos_ipc_sync_client_send(code, id, state, size, data.as_mut_ptr());
+        } else {
+            libos_ipc_sync_server_send(peer, code, id, state, size, data.as_mut_ptr());
+        }
+    }
+}
+
+/// Passes the data of a received message to one of the functions for that.
+fn receive_message(peer: u32, input: &mut Input<'_>) {
+    let index = usize::from(input.byte()) % INBOUND.len();
+    // Sizes and strings in the data end within them.
+    let mut data = input.bytes(64);
+    for at in (1..24).filter(|at| at % 4 != 0) {
+        data[at] = 0;
+    }
+    data[8] %= 20;
+    data[60] = 0;
+    unsafe {
+        INBOUND[index](peer, data.as_mut_ptr(), input.number());
+    }
+}
+
+/// Passes a received answer, in memory of the platform, to the library.
+fn receive_answer(peer: u32, input: &mut Input<'_>) {
+    let mut memory = input.bytes(64);
+    memory[0] %= 40;
+    memory[1..8].fill(0);
+    let address = memory.as_mut_ptr();
+    network().allocated.insert(address as usize, memory);
+    unsafe {
+        libos_ipc_response_callback(peer, address, u64::from(input.byte()));
     }
 }
 
@@ -366,9 +383,9 @@ fn handle(input: &mut Input<'_>, open: &Open) -> Pointer {
     match input.byte() {
         255 => null_mut(),
         254 => 77 as Pointer,
-        which => {
+        index => {
             let count = open.handles.len().max(1);
-            let handle = open.handles.get(usize::from(which) % count);
+            let handle = open.handles.get(usize::from(index) % count);
             handle.copied().unwrap_or(null_mut())
         }
     }
@@ -383,7 +400,7 @@ fn clean_up(open: &Open) {
             }
         }
         for peer in 0..40 {
-            world().end(peer);
+            network().end(peer);
         }
         for _ in 0..8 {
             libos_ipc_turn(0);
@@ -426,18 +443,18 @@ fn clean_up(open: &Open) {
         for _ in 0..8 {
             libos_ipc_turn(0);
         }
-        let mut left = Statistics::default();
-        assert_eq!(libos_ipc_get_statistics(&mut left), 0);
+        let mut statistics = Statistics::default();
+        assert_eq!(libos_ipc_get_statistics(&mut statistics), 0);
         let pools = [
-            left.peers,
-            left.waiters,
-            left.waiting_for_locks,
-            left.sync_handles,
-            left.served_handles,
-            left.sync_clients,
-            left.send_queue,
+            statistics.peers,
+            statistics.waiters,
+            statistics.waiting_for_locks,
+            statistics.sync_handles,
+            statistics.served_handles,
+            statistics.sync_clients,
+            statistics.send_queue,
         ];
-        assert!(pools.iter().all(|pool| pool.now == 0), "{left:?}");
+        assert!(pools.iter().all(|pool| pool.now == 0), "{statistics:?}");
     }
-    world().reset();
+    network().reset();
 }

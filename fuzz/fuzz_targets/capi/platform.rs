@@ -10,8 +10,8 @@ use crate::c::*;
 const EAGAIN: c_int = 11;
 const ECONNREFUSED: c_int = 111;
 /// The number of bytes that a stream accepts before it is read.
-const ROOM: usize = 2048;
-/// The advance of the clock at each reading.
+const STREAM_CAPACITY: usize = 2048;
+/// The advance of the clock at each reading, in nanoseconds.
 const TICK: u64 = 20_000;
 
 /// A stream, in either direction.
@@ -23,50 +23,60 @@ pub struct Stream {
     pub bytes: VecDeque<u8>,
     is_incoming: bool,
     is_ended: bool,
+    /// The token and the interest, if the stream is watched.
     watched: Option<(u64, u32)>,
 }
 
+/// The streams, the other processes and the clock.
 #[derive(Default)]
-pub struct World {
+pub struct Network {
+    /// The streams, by the number that the library has in place of a pointer.
     pub streams: BTreeMap<usize, Stream>,
-    next: usize,
-    waiting: VecDeque<usize>,
-    listens: bool,
+    last_number: usize,
+    /// The streams that the library has not accepted yet.
+    unaccepted: VecDeque<usize>,
+    /// Whether the library waits for new streams.
+    is_listening: bool,
+    /// The state of each event.
     events: Vec<bool>,
+    /// In nanoseconds.
     time: u64,
     /// The processes that listen, as bits.
     pub listening: u32,
+    /// The memory that the library has and must release, by address.
     pub allocated: BTreeMap<usize, Vec<u8>>,
 }
 
-static WORLD: Mutex<Option<World>> = Mutex::new(None);
+static NETWORK: Mutex<Option<Network>> = Mutex::new(None);
 
-pub struct Held(MutexGuard<'static, Option<World>>);
+/// The network, locked.
+pub struct LockedNetwork(MutexGuard<'static, Option<Network>>);
 
-impl std::ops::Deref for Held {
-    type Target = World;
-    fn deref(&self) -> &World {
+impl std::ops::Deref for LockedNetwork {
+    type Target = Network;
+    fn deref(&self) -> &Network {
         self.0.as_ref().expect("it was made")
     }
 }
 
-impl std::ops::DerefMut for Held {
-    fn deref_mut(&mut self) -> &mut World {
-        self.0.get_or_insert_with(World::default)
+impl std::ops::DerefMut for LockedNetwork {
+    fn deref_mut(&mut self) -> &mut Network {
+        self.0.get_or_insert_with(Network::default)
     }
 }
 
-pub fn world() -> Held {
-    let mut world = WORLD.lock().expect("one thread");
-    world.get_or_insert_with(World::default);
-    Held(world)
+/// Locks the network.
+pub fn network() -> LockedNetwork {
+    let mut network = NETWORK.lock().expect("one thread");
+    network.get_or_insert_with(Network::default);
+    LockedNetwork(network)
 }
 
-impl World {
+impl Network {
     fn add(&mut self, stream: Stream) -> usize {
-        self.next += 1;
-        self.streams.insert(self.next, stream);
-        self.next
+        self.last_number += 1;
+        self.streams.insert(self.last_number, stream);
+        self.last_number
     }
 
     /// Returns the stream that a process has opened to the library, and opens it if there is none.
@@ -74,20 +84,20 @@ impl World {
         let is_open =
             |stream: &Stream| stream.is_incoming && !stream.is_ended && stream.peer == peer;
         let open = self.streams.iter().find(|(_, stream)| is_open(stream));
-        let name = match open.map(|(name, _)| *name) {
-            Some(name) => name,
+        let number = match open.map(|(number, _)| *number) {
+            Some(number) => number,
             None => {
-                let name = self.add(Stream {
+                let number = self.add(Stream {
                     peer,
                     is_incoming: true,
                     bytes: peer.to_le_bytes().into(),
                     ..Stream::default()
                 });
-                self.waiting.push_back(name);
-                name
+                self.unaccepted.push_back(number);
+                number
             }
         };
-        self.streams.get_mut(&name).expect("it is there")
+        self.streams.get_mut(&number).expect("it is there")
     }
 
     /// Ends all streams of a process, in both directions; its bytes can still be read.
@@ -113,12 +123,14 @@ impl World {
     pub fn reset(&mut self) {
         let streams = &self.streams;
         assert!(
-            streams.keys().all(|name| self.waiting.contains(name)),
+            streams
+                .keys()
+                .all(|number| self.unaccepted.contains(number)),
             "streams were not closed"
         );
         assert!(self.allocated.is_empty(), "a result was not given back");
         self.streams.clear();
-        self.waiting.clear();
+        self.unaccepted.clear();
         self.listening = 0;
     }
 }
@@ -126,46 +138,46 @@ impl World {
 extern "C" fn allocate(_: Pointer, size: usize) -> Pointer {
     let mut bytes = vec![0; size];
     let at = bytes.as_mut_ptr();
-    world().allocated.insert(at as usize, bytes);
+    network().allocated.insert(at as usize, bytes);
     at.cast()
 }
 
 pub extern "C" fn release(_: Pointer, memory: Pointer) {
-    let was = world().allocated.remove(&(memory as usize));
+    let was = network().allocated.remove(&(memory as usize));
     assert!(was.is_some(), "nobody has allocated that");
 }
 
 extern "C" fn now(_: Pointer) -> u64 {
-    let mut world = world();
-    world.time += TICK;
-    world.time
+    let mut network = network();
+    network.time += TICK;
+    network.time
 }
 
 extern "C" fn listen(_: Pointer, _: u32) -> c_int {
-    world().listens = true;
+    network().is_listening = true;
     0
 }
 
 extern "C" fn connect(_: Pointer, peer: u32, stream: *mut Pointer) -> c_int {
-    let mut world = world();
-    if peer >= 32 || world.listening & 1 << peer == 0 {
+    let mut network = network();
+    if peer >= 32 || network.listening & 1 << peer == 0 {
         return -ECONNREFUSED;
     }
-    if world.streams.len() > 64 {
+    if network.streams.len() > 64 {
         return -EAGAIN;
     }
-    let name = world.add(Stream {
+    let number = network.add(Stream {
         peer,
         ..Stream::default()
     });
-    unsafe { *stream = name as Pointer };
+    unsafe { *stream = number as Pointer };
     0
 }
 
 extern "C" fn accept(_: Pointer, stream: *mut Pointer) -> c_int {
-    match world().waiting.pop_front() {
-        Some(name) => {
-            unsafe { *stream = name as Pointer };
+    match network().unaccepted.pop_front() {
+        Some(number) => {
+            unsafe { *stream = number as Pointer };
             0
         }
         None => -EAGAIN,
@@ -173,8 +185,8 @@ extern "C" fn accept(_: Pointer, stream: *mut Pointer) -> c_int {
 }
 
 extern "C" fn read(_: Pointer, stream: Pointer, buffer: Pointer, size: usize) -> i64 {
-    let mut world = world();
-    let stream = world
+    let mut network = network();
+    let stream = network
         .streams
         .get_mut(&(stream as usize))
         .expect("it is open");
@@ -191,8 +203,8 @@ extern "C" fn read(_: Pointer, stream: Pointer, buffer: Pointer, size: usize) ->
 }
 
 extern "C" fn write(_: Pointer, stream: Pointer, data: *const c_void, size: usize) -> i64 {
-    let mut world = world();
-    let stream = world
+    let mut network = network();
+    let stream = network
         .streams
         .get_mut(&(stream as usize))
         .expect("it is open");
@@ -200,7 +212,7 @@ extern "C" fn write(_: Pointer, stream: Pointer, data: *const c_void, size: usiz
     if stream.is_ended {
         return -32;
     }
-    let count = size.min(ROOM - stream.bytes.len());
+    let count = size.min(STREAM_CAPACITY - stream.bytes.len());
     if count == 0 {
         return -i64::from(EAGAIN);
     }
@@ -211,7 +223,7 @@ extern "C" fn write(_: Pointer, stream: Pointer, data: *const c_void, size: usiz
 }
 
 extern "C" fn close(_: Pointer, stream: Pointer) {
-    let was = world().streams.remove(&(stream as usize));
+    let was = network().streams.remove(&(stream as usize));
     assert!(
         was.is_some_and(|stream| stream.watched.is_none()),
         "it is watched"
@@ -224,8 +236,8 @@ extern "C" fn watch(_: Pointer, stream: Pointer, token: u64, interest: u32) -> c
 }
 
 extern "C" fn rewatch(_: Pointer, stream: Pointer, token: u64, interest: u32) {
-    let mut world = world();
-    let stream = world
+    let mut network = network();
+    let stream = network
         .streams
         .get_mut(&(stream as usize))
         .expect("it is open");
@@ -233,8 +245,8 @@ extern "C" fn rewatch(_: Pointer, stream: Pointer, token: u64, interest: u32) {
 }
 
 extern "C" fn unwatch(_: Pointer, stream: Pointer) {
-    let mut world = world();
-    let stream = world
+    let mut network = network();
+    let stream = network
         .streams
         .get_mut(&(stream as usize))
         .expect("it is open");
@@ -242,24 +254,24 @@ extern "C" fn unwatch(_: Pointer, stream: Pointer) {
 }
 
 extern "C" fn watch_listener(_: Pointer, on: bool) {
-    world().listens = on;
+    network().is_listening = on;
 }
 
 extern "C" fn wait(_: Pointer, ready: *mut libos_ipc_ready, most: usize, _: u64) -> usize {
-    let mut world = world();
-    world.time += TICK;
+    let mut network = network();
+    network.time += TICK;
     let mut found = Vec::new();
-    if world.listens && !world.waiting.is_empty() {
+    if network.is_listening && !network.unaccepted.is_empty() {
         found.push((u64::MAX, 1));
     }
-    for stream in world.streams.values() {
+    for stream in network.streams.values() {
         let Some((token, interest)) = stream.watched else {
             continue;
         };
         let is_readable = stream.is_incoming && (!stream.bytes.is_empty() || stream.is_ended);
-        let is_writable = !stream.is_incoming && stream.bytes.len() < ROOM;
-        let is = u32::from(is_readable) | u32::from(is_writable) << 1;
-        let readiness = is & interest | u32::from(stream.is_ended) << 2;
+        let is_writable = !stream.is_incoming && stream.bytes.len() < STREAM_CAPACITY;
+        let ready_for = u32::from(is_readable) | u32::from(is_writable) << 1;
+        let readiness = ready_for & interest | u32::from(stream.is_ended) << 2;
         if readiness != 0 {
             found.push((token, readiness));
         }
@@ -279,22 +291,22 @@ extern "C" fn wait(_: Pointer, ready: *mut libos_ipc_ready, most: usize, _: u64)
 extern "C" fn wake(_: Pointer) {}
 
 extern "C" fn event_create(_: Pointer, event: *mut Pointer) -> c_int {
-    let mut world = world();
-    world.events.push(false);
-    unsafe { *event = world.events.len() as Pointer };
+    let mut network = network();
+    network.events.push(false);
+    unsafe { *event = network.events.len() as Pointer };
     0
 }
 
 extern "C" fn event_set(_: Pointer, event: Pointer) {
-    world().events[event as usize - 1] = true;
+    network().events[event as usize - 1] = true;
 }
 
 extern "C" fn event_clear(_: Pointer, event: Pointer) {
-    world().events[event as usize - 1] = false;
+    network().events[event as usize - 1] = false;
 }
 
 extern "C" fn event_is_set(_: Pointer, event: Pointer) -> bool {
-    world().events[event as usize - 1]
+    network().events[event as usize - 1]
 }
 
 extern "C" fn event_wait(_: Pointer, _: Pointer, _: u64) {}
