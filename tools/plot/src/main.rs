@@ -1,8 +1,8 @@
 //! Draws what the benches measured: `plot FIGURES.tsv DIRECTORY`.
 //!
-//! The first line of the file is the word `machine`, a tab, and where and when the figures were measured.
-//! Each other line is plot, line, place on the horizontal axis, and nanoseconds, with tabs between.
-//! Lines keep the order in which they come, and so do places.
+//! The first row of the file is the word `machine`, a tab, and where and when the figures were measured.
+//! Each other row has the plot, its line, the tick on the horizontal axis, and nanoseconds, with tabs between.
+//! The lines and the ticks of a plot are in the order of their first rows.
 
 use std::fs;
 use std::path::Path;
@@ -13,23 +13,34 @@ use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+/// The width and the height of a picture, in pixels.
 const SIZE: (u32, u32) = (760, 440);
 const FONT: &str = "sans-serif";
-/// Told apart by people who do not see all colours, too.
+/// The colours of lines. People who do not see all colours can distinguish them, too.
 const COLOURS: [RGBColor; 3] = [
     RGBColor(119, 119, 119),
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
 ];
 
-/// The contents of one plot: for each line its name, and microseconds by place.
+/// A line of a plot.
+struct Line {
+    name: String,
+    /// The index of the tick, and microseconds.
+    points: Vec<(usize, f64)>,
+}
+
+/// The contents of one plot.
 struct Figures {
+    /// Where and when the figures were measured.
     machine: String,
-    places: Vec<String>,
-    lines: Vec<(String, Vec<(usize, f64)>)>,
+    /// The names of the ticks on the horizontal axis.
+    ticks: Vec<String>,
+    lines: Vec<Line>,
 }
 
 impl Figures {
+    /// Reads the figures of a plot from the text of the file.
     fn of(plot: &str, text: &str) -> Result<Figures> {
         let mut rows = text.lines();
         let machine = rows.next().and_then(|row| row.strip_prefix("machine\t"));
@@ -37,25 +48,20 @@ impl Figures {
             machine: machine
                 .context("the first line names no machine")?
                 .to_owned(),
-            places: Vec::new(),
+            ticks: Vec::new(),
             lines: Vec::new(),
         };
         for row in rows {
             let columns: Vec<&str> = row.split('\t').collect();
-            let [of, line, place, nanoseconds] = columns[..] else {
+            let [plot_of_row, line, tick, nanoseconds] = columns[..] else {
                 anyhow::bail!("not four columns: {row:?}");
             };
-            if of != plot {
+            if plot_of_row != plot {
                 continue;
             }
             let nanoseconds: f64 = nanoseconds.parse().with_context(|| row.to_owned())?;
-            let place = index_of(&mut figures.places, place);
-            let known = figures.lines.iter().position(|(name, _)| name == line);
-            let at = known.unwrap_or(figures.lines.len());
-            if known.is_none() {
-                figures.lines.push((line.to_owned(), Vec::new()));
-            }
-            figures.lines[at].1.push((place, nanoseconds / 1e3));
+            let tick = figures.tick_index(tick);
+            figures.line(line).points.push((tick, nanoseconds / 1e3));
         }
         ensure!(
             !figures.lines.is_empty(),
@@ -64,20 +70,45 @@ impl Figures {
         Ok(figures)
     }
 
+    /// Returns the index of a tick, and adds the tick if it is new.
+    fn tick_index(&mut self, name: &str) -> usize {
+        let known = self.ticks.iter().position(|known| known == name);
+        known.unwrap_or_else(|| {
+            self.ticks.push(name.to_owned());
+            self.ticks.len() - 1
+        })
+    }
+
+    /// Returns the line of that name, and adds it if it is new.
+    fn line(&mut self, name: &str) -> &mut Line {
+        let known = self.lines.iter().position(|known| known.name == name);
+        let index = known.unwrap_or_else(|| {
+            self.lines.push(Line {
+                name: name.to_owned(),
+                points: Vec::new(),
+            });
+            self.lines.len() - 1
+        });
+        &mut self.lines[index]
+    }
+
     fn values(&self) -> impl Iterator<Item = f64> {
-        let points = self.lines.iter().flat_map(|(_, points)| points);
+        let points = self.lines.iter().flat_map(|line| &line.points);
         points.map(|(_, value)| *value)
     }
-}
 
-fn index_of(names: &mut Vec<String>, name: &str) -> usize {
-    names
-        .iter()
-        .position(|known| known == name)
-        .unwrap_or_else(|| {
-            names.push(name.to_owned());
-            names.len() - 1
-        })
+    fn greatest(&self) -> f64 {
+        self.values().fold(0.0, f64::max)
+    }
+
+    fn least(&self) -> f64 {
+        self.values().fold(f64::INFINITY, f64::min)
+    }
+
+    /// Returns the places of the ticks on the horizontal axis.
+    fn tick_places(&self) -> Vec<i32> {
+        (0..self.ticks.len()).map(tick_place).collect()
+    }
 }
 
 fn main() -> Result<()> {
@@ -89,18 +120,18 @@ fn main() -> Result<()> {
     let directory = Path::new(directory);
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make the directory {}", directory.display()))?;
-    bars(
+    draw_bars(
         "A request and its answer, beside the least that two processes can do",
         &Figures::of("round trip", &text)?,
         &directory.join("round_trip.svg"),
     )?;
-    lines(
+    draw_lines(
         "Set and clear a record lock at the leader",
         "locks that others hold on the same file",
         &Figures::of("locks", &text)?,
         &directory.join("locks.svg"),
     )?;
-    lines(
+    draw_lines(
         "What other members cost, all on one core",
         "members that are connected",
         &Figures::of("members", &text)?,
@@ -108,28 +139,25 @@ fn main() -> Result<()> {
     )
 }
 
-/// For each place the lines side by side, with their ratio to the first.
-fn bars(title: &str, figures: &Figures, path: &Path) -> Result<()> {
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    let root = above_the_machine(root, &figures.machine)?;
-    let places = figures.places.len();
-    let most = figures.values().fold(0.0, f64::max);
-    let middles: Vec<i32> = (0..places).map(middle).collect();
+/// Draws bars: at each tick those of all lines, side by side, with their ratio to the first.
+fn draw_bars(title: &str, figures: &Figures, path: &Path) -> Result<()> {
+    let root = picture(path, &figures.machine)?;
+    let greatest = figures.greatest();
+    let end = tick_place(figures.ticks.len()) - 500;
     let mut chart = ChartBuilder::on(&root)
         .caption(title, (FONT, 19))
         .margin(14)
         .x_label_area_size(34)
         .y_label_area_size(64)
         .build_cartesian_2d(
-            (middle(0) - 500..middle(places) - 500).with_key_points(middles),
-            0.0..most * 1.45,
+            (tick_place(0) - 500..end).with_key_points(figures.tick_places()),
+            0.0..greatest * 1.45,
         )?;
     chart
         .configure_mesh()
         .disable_x_mesh()
         .light_line_style(TRANSPARENT)
-        .x_label_formatter(&|place| name(&figures.places, *place))
+        .x_label_formatter(&|place| tick_name(&figures.ticks, *place))
         .y_label_formatter(&|value| short(*value))
         .y_desc("microseconds")
         .axis_desc_style((FONT, 15))
@@ -139,28 +167,26 @@ fn bars(title: &str, figures: &Figures, path: &Path) -> Result<()> {
     let style = (FONT, 13)
         .into_text_style(&root)
         .pos(Pos::new(HPos::Center, VPos::Bottom));
-    let first = &figures.lines[0].1;
-    for (number, (what, points)) in figures.lines.iter().enumerate() {
+    let first = &figures.lines[0].points;
+    for (number, Line { name, points }) in figures.lines.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
-        let left = |place: usize| middle(place) - 400 + width * number as i32;
+        let left = |tick: usize| tick_place(tick) - 400 + width * number as i32;
         chart
-            .draw_series(points.iter().map(|(place, value)| {
-                let from = left(*place);
-                Rectangle::new(
-                    [(from, 0.0), (from + width * 9 / 10, *value)],
-                    colour.filled(),
-                )
+            .draw_series(points.iter().map(|(tick, value)| {
+                let left = left(*tick);
+                let corners = [(left, 0.0), (left + width * 9 / 10, *value)];
+                Rectangle::new(corners, colour.filled())
             }))?
-            .label(what)
-            .legend(move |at| key(at, colour));
-        chart.draw_series(points.iter().map(|(place, value)| {
-            let beside = first.iter().find(|(of, _)| of == place);
+            .label(name)
+            .legend(move |at| legend_mark(at, colour));
+        chart.draw_series(points.iter().map(|(tick, value)| {
+            let beside = first.iter().find(|(first_tick, _)| first_tick == tick);
             let text = match beside.filter(|_| number > 0) {
-                Some((_, least)) => format!("{} µs: {:.1} ×", short(*value), value / least),
+                Some((_, beside)) => format!("{} µs: {:.1} ×", short(*value), value / beside),
                 None => format!("{} µs", short(*value)),
             };
-            let at = (left(*place) + width * 9 / 20, value + most * 0.015);
-            Text::new(text, at, style.clone())
+            let place = (left(*tick) + width * 9 / 20, value + greatest * 0.015);
+            Text::new(text, place, style.clone())
         }))?;
     }
     chart
@@ -174,20 +200,13 @@ fn bars(title: &str, figures: &Figures, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Lines over evenly spaced places; time on a logarithmic axis.
-fn lines(title: &str, below: &str, figures: &Figures, path: &Path) -> Result<()> {
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    let root = above_the_machine(root, &figures.machine)?;
-    let places = figures.places.len();
-    let middles: Vec<i32> = (0..places).map(middle).collect();
-    let least = figures
-        .values()
-        .fold(f64::INFINITY, f64::min)
-        .log10()
-        .floor();
-    let most = figures.values().fold(0.0, f64::max).log10().ceil();
-    let powers: Vec<f64> = (least as i32..=most as i32)
+/// Draws lines over evenly spaced ticks. The time is on a logarithmic axis.
+fn draw_lines(title: &str, axis_name: &str, figures: &Figures, path: &Path) -> Result<()> {
+    let root = picture(path, &figures.machine)?;
+    let end = tick_place(figures.ticks.len()) - 500;
+    let least_power = figures.least().log10().floor();
+    let greatest_power = figures.greatest().log10().ceil();
+    let powers: Vec<f64> = (least_power as i32..=greatest_power as i32)
         .map(|power| 10_f64.powi(power))
         .collect();
     let mut chart = ChartBuilder::on(&root)
@@ -196,9 +215,9 @@ fn lines(title: &str, below: &str, figures: &Figures, path: &Path) -> Result<()>
         .x_label_area_size(50)
         .y_label_area_size(72)
         .build_cartesian_2d(
-            (middle(0) - 300..middle(places) - 500).with_key_points(middles),
-            // Room for the key above the lines.
-            (10_f64.powf(least)..10_f64.powf(most + 0.6))
+            (tick_place(0) - 300..end).with_key_points(figures.tick_places()),
+            // The legend is above the lines.
+            (10_f64.powf(least_power)..10_f64.powf(greatest_power + 0.6))
                 .log_scale()
                 .with_key_points(powers),
         )?;
@@ -206,39 +225,41 @@ fn lines(title: &str, below: &str, figures: &Figures, path: &Path) -> Result<()>
         .configure_mesh()
         .disable_x_mesh()
         .light_line_style(TRANSPARENT)
-        .x_label_formatter(&|place| name(&figures.places, *place))
+        .x_label_formatter(&|place| tick_name(&figures.ticks, *place))
         .y_label_formatter(&|value| short(*value))
-        .x_desc(below)
+        .x_desc(axis_name)
         .y_desc("microseconds, logarithmic")
         .axis_desc_style((FONT, 15))
         .label_style((FONT, 14))
         .draw()?;
-    // Figures stand above the line that is on top there, and below others.
+    // The value of a point is above the point if its line is the uppermost at that tick, and else below.
     let style = |side| {
         (FONT, 13)
             .into_text_style(&root)
             .pos(Pos::new(HPos::Center, side))
     };
-    let is_on_top = |place, value| {
-        let mut points = figures.lines.iter().flat_map(|(_, points)| points);
-        points.all(|(of, other)| *of != place || *other <= value)
+    let is_uppermost = |tick, value| {
+        let mut points = figures.lines.iter().flat_map(|line| &line.points);
+        points.all(|(other_tick, other)| *other_tick != tick || *other <= value)
     };
-    for (number, (what, points)) in figures.lines.iter().enumerate() {
+    for (number, Line { name, points }) in figures.lines.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
-        let at = points.iter().map(|(place, value)| (middle(*place), *value));
+        let places = points
+            .iter()
+            .map(|(tick, value)| (tick_place(*tick), *value));
         chart
-            .draw_series(LineSeries::new(at.clone(), colour.stroke_width(2)))?
-            .label(what)
-            .legend(move |at| key(at, colour));
-        chart.draw_series(at.map(|at| Circle::new(at, 4, colour.filled())))?;
-        chart.draw_series(points.iter().map(|(place, value)| {
-            let (side, away) = if is_on_top(*place, *value) {
+            .draw_series(LineSeries::new(places.clone(), colour.stroke_width(2)))?
+            .label(name)
+            .legend(move |at| legend_mark(at, colour));
+        chart.draw_series(places.map(|place| Circle::new(place, 4, colour.filled())))?;
+        chart.draw_series(points.iter().map(|(tick, value)| {
+            let (side, factor) = if is_uppermost(*tick, *value) {
                 (VPos::Bottom, 1.13)
             } else {
                 (VPos::Top, 1.0 / 1.13)
             };
-            let at = (middle(*place), value * away);
-            Text::new(short(*value), at, style(side))
+            let place = (tick_place(*tick), value * factor);
+            Text::new(short(*value), place, style(side))
         }))?;
     }
     chart
@@ -252,11 +273,10 @@ fn lines(title: &str, below: &str, figures: &Figures, path: &Path) -> Result<()>
     Ok(())
 }
 
-/// Writes where and when the figures were measured at the bottom, and returns the rest.
-fn above_the_machine<'a>(
-    root: DrawingArea<SVGBackend<'a>, Shift>,
-    machine: &str,
-) -> Result<DrawingArea<SVGBackend<'a>, Shift>> {
+/// Begins a picture, with `machine` at its bottom, and returns the area above that.
+fn picture<'p>(path: &'p Path, machine: &str) -> Result<DrawingArea<SVGBackend<'p>, Shift>> {
+    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
     let (rest, bottom) = root.split_vertically(SIZE.1 - 20);
     let grey = BLACK.mix(0.6);
     let style = (FONT, 12)
@@ -268,22 +288,24 @@ fn above_the_machine<'a>(
     Ok(rest)
 }
 
-fn key((x, y): (i32, i32), colour: RGBColor) -> Rectangle<(i32, i32)> {
+/// Returns the mark of a line in the legend.
+fn legend_mark((x, y): (i32, i32), colour: RGBColor) -> Rectangle<(i32, i32)> {
     Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.filled())
 }
 
-/// Where a place is on the horizontal axis, which counts in thousandths of their distance.
-fn middle(place: usize) -> i32 {
-    place as i32 * 1000
+/// Returns the place of a tick on the horizontal axis, in thousandths of the distance between two ticks.
+fn tick_place(index: usize) -> i32 {
+    index as i32 * 1000
 }
 
-fn name(places: &[String], at: i32) -> String {
-    let place = usize::try_from(at / 1000).ok();
-    let name = place.and_then(|place| places.get(place));
+/// Returns the name of the tick at a place on the horizontal axis; an empty one if there is none.
+fn tick_name(ticks: &[String], place: i32) -> String {
+    let index = usize::try_from(place / 1000).ok();
+    let name = index.and_then(|index| ticks.get(index));
     name.map(|name| thousands(name)).unwrap_or_default()
 }
 
-/// With as many digits as tell something.
+/// Returns a value as text, with its significant digits only.
 fn short(value: f64) -> String {
     let text = match value {
         ..0.995 => format!("{value:.2}"),
@@ -293,14 +315,14 @@ fn short(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A whole number with its commas; anything else as it is.
+/// Returns a whole number with a comma before every three digits, and any other text as it is.
 fn thousands(digits: &str) -> String {
-    if digits.is_empty() || !digits.bytes().all(|it| it.is_ascii_digit()) {
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return digits.to_owned();
     }
     let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
