@@ -126,8 +126,8 @@ uint64_t count(struct sync_handle* handle, unsigned int rounds) {
     return found;
 }
 
-void await(atomic_uint* what, unsigned int enough, const char* name) {
-    for (int i = 0; *what < enough; i++) {
+void await(atomic_uint* counter, unsigned int least, const char* name) {
+    for (int i = 0; *counter < least; i++) {
         if (i == 60000) {
             fprintf(stderr, "process %u: FAILED: no %s after 60 s\n", g_process.pid, name);
             exit(1);

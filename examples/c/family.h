@@ -17,9 +17,9 @@
 struct process {
     IDTYPE pid, parent_pid;
     const char* program;
-    atomic_uint signals; /* signals received */
-    atomic_uint ended;   /* children that have ended */
-    unsigned int ended_well;
+    atomic_uint signals;     /* signals received */
+    atomic_uint ended;       /* children that have ended */
+    unsigned int ended_well; /* and of these, those with the expected exit code */
 };
 extern struct process g_process;
 
@@ -32,8 +32,8 @@ int small_thread(void* (*run)(void*), void* argument, pthread_t* thread);
 /* Increments the shared counter `rounds` times, each time under an exclusive lock; with 0 only reads it. Returns the
  * counter. */
 uint64_t count(struct sync_handle* handle, unsigned int rounds);
-/* Waits until a counter of `g_process` is at least `enough`. Ends the process after 60 seconds: on a busy machine
+/* Waits until a counter of `g_process` is at least `least`. Ends the process after 60 seconds: on a busy machine
  * the others may count so long. */
-void await(atomic_uint* what, unsigned int enough, const char* name);
+void await(atomic_uint* counter, unsigned int least, const char* name);
 /* Prints the reason and ends the process if `result` is an error. */
 int check(int result, const char* what);

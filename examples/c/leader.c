@@ -11,11 +11,11 @@
 
 #include "family.h"
 
-#define MOST 16
+#define MAX_CHILDREN 16
 
 static char** g_programs;
-static IDTYPE g_pids[MOST];
-static unsigned int g_count;
+static IDTYPE g_pids[MAX_CHILDREN];
+static unsigned int g_count; /* children that were started */
 
 /* Starts a member: takes a VMID, transfers a pid to it, and starts a process with both on its command line. */
 static IDTYPE start_child(const char* base, const char* program) {
@@ -39,7 +39,7 @@ static IDTYPE start_child(const char* base, const char* program) {
     return pid;
 }
 
-/* Repeats the query until the child has started. */
+/* Queries the program of a child, again and again until the child has joined. */
 static void check_metadata(IDTYPE pid) {
     struct libos_ipc_pid_retmeta* answer = NULL;
     int result = -ESRCH;
@@ -53,6 +53,7 @@ static void check_metadata(IDTYPE pid) {
     free(answer);
 }
 
+/* The application, on a small stack. */
 static void* run(void* unused) {
     (void)unused;
     char directory[] = "/tmp/libos-ipc-XXXXXX", base[64];
@@ -64,13 +65,13 @@ static void* run(void* unused) {
     struct sync_handle* counter;
     check(sync_create(&counter, COUNTER), "sync_create");
     count(counter, 1);
-    for (char** program = g_programs; *program && g_count < MOST; program++)
+    for (char** program = g_programs; *program && g_count < MAX_CHILDREN; program++)
         g_pids[g_count++] = start_child(base, *program);
     for (unsigned int i = 0; i < g_count; i++)
         check_metadata(g_pids[i]);
     count(counter, ROUNDS - 1);
 
-    /* The counter tells when the others have finished. */
+    /* The others have finished when the counter has the sum of all increments. */
     uint64_t total = 0, expected = (uint64_t)ROUNDS * (g_count + 1);
     for (int i = 0; total < expected && i < 60000; i++) {
         total = count(counter, 0);
@@ -83,7 +84,7 @@ static void* run(void* unused) {
     for (unsigned int i = 0; i < g_count; i++) {
         int status;
         check(wait(&status) < 0 ? -errno : 0, "wait");
-        check(status == 0 ? 0 : -EPROTO, "how a child ended");
+        check(status == 0 ? 0 : -EPROTO, "the status of a child");
     }
 
     struct libos_ipc_statistics statistics;

@@ -12,23 +12,24 @@ pthread_mutex_t g_files = PTHREAD_MUTEX_INITIALIZER;
 struct descriptor g_fds[FDS];
 /* Protects positions that are not shared. Held during calls of the library, so only threads of the application take it. */
 static pthread_mutex_t g_positions = PTHREAD_MUTEX_INITIALIZER;
-static atomic_uint g_made;
+static atomic_uint g_files_made;
 
+/* The highest byte of the numbers of the sync handles of positions. */
 #define POSITION (UINT64_C(0x52) << 56)
 
 /* ---- Open files ---- */
 
-struct file* file_new(int host, int flags) {
+struct file* file_new(int host_fd, int flags) {
     struct stat status;
     struct file* file = calloc(1, sizeof(*file));
-    if (!file || fstat(host, &status) < 0)
+    if (!file || fstat(host_fd, &status) < 0)
         os_fail("an open file", ENOMEM);
-    file->host = host;
+    file->host_fd = host_fd;
     file->flags = flags;
     file->is_regular = S_ISREG(status.st_mode);
     /* A file with several names is one file for locks. */
     snprintf(file->key, sizeof(file->key), "%lx:%lx", (unsigned long)status.st_dev, (unsigned long)status.st_ino);
-    file->id = (uint64_t)g_process_ipc_ids.self_vmid << 24 | ++g_made;
+    file->id = (uint64_t)g_process_ipc_ids.self_vmid << 24 | ++g_files_made;
     return file;
 }
 
@@ -53,7 +54,7 @@ void file_release(struct file* file) {
     if (file->is_regular)
         libos_ipc_close_open_file(file->id);
     shared_close(&file->position);
-    close(file->host);
+    close(file->host_fd);
     free(file);
 }
 
@@ -109,8 +110,9 @@ int file_install(struct file* file, bool is_cloexec) {
     return fd < FDS ? fd : -EMFILE;
 }
 
-/* Closes what was a descriptor: the record locks of this process on the file go with each of them. */
-static void drop(struct file* file) {
+/* Releases the open file of a descriptor that was closed. The record locks of this process on the file end with each such
+ * descriptor. */
+static void release_descriptor(struct file* file) {
     if (file->is_regular)
         libos_ipc_close_file(file->key, (IDTYPE)g_os.pid);
     file_release(file);
@@ -127,7 +129,7 @@ int ml_close(int fd) {
     pthread_mutex_unlock(&g_files);
     file_release(file);
     if (is_open)
-        drop(file);
+        release_descriptor(file);
     return is_open ? 0 : -EBADF;
 }
 
@@ -150,7 +152,7 @@ int ml_dup2(int fd, int to) {
     g_fds[to] = (struct descriptor){file, false};
     pthread_mutex_unlock(&g_files);
     if (old)
-        drop(old);
+        release_descriptor(old);
     return to;
 }
 
@@ -164,8 +166,8 @@ int ml_set_cloexec(int fd, bool on) {
 }
 
 /* Makes an open file of a new descriptor of the host, and a descriptor of it. */
-static int install_new(int host, int flags) {
-    struct file* file = file_new(host, flags);
+static int install_new(int host_fd, int flags) {
+    struct file* file = file_new(host_fd, flags);
     file->users++;
     int fd = file_install(file, flags & O_CLOEXEC);
     file_release(file);
@@ -173,69 +175,71 @@ static int install_new(int host, int flags) {
 }
 
 int ml_open(const char* path, int flags) {
-    int host = open(path, flags | O_CLOEXEC, 0600);
-    return host < 0 ? -errno : install_new(host, flags);
+    int host_fd = open(path, flags | O_CLOEXEC, 0600);
+    return host_fd < 0 ? -errno : install_new(host_fd, flags);
 }
 
-static int install_pair(int fds[2], const int hosts[2], int first_flags, int second_flags) {
-    fds[0] = install_new(hosts[0], first_flags);
-    fds[1] = install_new(hosts[1], second_flags);
+static int install_pair(int fds[2], const int host_fds[2], int first_flags, int second_flags) {
+    fds[0] = install_new(host_fds[0], first_flags);
+    fds[1] = install_new(host_fds[1], second_flags);
     return fds[0] < 0 ? fds[0] : fds[1] < 0 ? fds[1] : 0;
 }
 
 int ml_pipe(int fds[2], int flags) {
-    int hosts[2];
-    if (pipe2(hosts, O_CLOEXEC | O_NONBLOCK) < 0)
+    int host_fds[2];
+    if (pipe2(host_fds, O_CLOEXEC | O_NONBLOCK) < 0)
         return -errno;
-    return install_pair(fds, hosts, O_RDONLY | flags, O_WRONLY | flags);
+    return install_pair(fds, host_fds, O_RDONLY | flags, O_WRONLY | flags);
 }
 
 int ml_socketpair(int fds[2]) {
-    int hosts[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, hosts) < 0)
+    int host_fds[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, host_fds) < 0)
         return -errno;
-    return install_pair(fds, hosts, O_RDWR, O_RDWR);
+    return install_pair(fds, host_fds, O_RDWR, O_RDWR);
 }
 
 /* ---- Reading and writing ---- */
 
-static ssize_t move(struct file* file, void* data, size_t size, bool writes, int64_t* position) {
-    ssize_t moved = writes ? pwrite(file->host, data, size, *position) : pread(file->host, data, size, *position);
-    *position += moved > 0 ? moved : 0;
-    return moved < 0 ? -errno : moved;
+/* Writes data to a regular file at a position if `writes`, or else reads it, and moves the position. */
+static ssize_t transfer(struct file* file, void* data, size_t size, bool writes, int64_t* position) {
+    ssize_t count = writes ? pwrite(file->host_fd, data, size, *position) : pread(file->host_fd, data, size, *position);
+    *position += count > 0 ? count : 0;
+    return count < 0 ? -errno : count;
 }
 
 /* Reads or writes at the position that all descriptors of the open file share, also in other processes. */
-static int64_t move_in_file(struct file* file, void* data, size_t size, bool writes) {
+static int64_t transfer_in_file(struct file* file, void* data, size_t size, bool writes) {
     pthread_mutex_lock(&g_positions);
     bool is_shared = file->position.handle;
-    int64_t result = is_shared ? 0 : move(file, data, size, writes, &file->offset);
+    int64_t result = is_shared ? 0 : transfer(file, data, size, writes, &file->offset);
     pthread_mutex_unlock(&g_positions);
     if (!is_shared)
         return result;
     result = shared_lock(&file->position, NULL);
     if (result == 0) {
         int64_t position = file->position.value - 1;
-        result = move(file, data, size, writes, &position);
+        result = transfer(file, data, size, writes, &position);
         file->position.value = position + 1;
         shared_unlock(&file->position, result > 0);
     }
     return result;
 }
 
-static int64_t move_in_stream(struct file* file, void* data, size_t size, bool writes) {
-    ssize_t moved = -EAGAIN;
-    while (moved == -EAGAIN) {
-        int result = call_wait(file->host, writes ? POLLOUT : POLLIN);
+/* Waits until a pipe or socket is ready, and reads from it or writes to it. */
+static int64_t transfer_in_stream(struct file* file, void* data, size_t size, bool writes) {
+    ssize_t count = -EAGAIN;
+    while (count == -EAGAIN) {
+        int result = call_wait(file->host_fd, writes ? POLLOUT : POLLIN);
         if (result != 0)
             return result;
-        moved = writes ? write(file->host, data, size) : read(file->host, data, size);
-        moved = moved < 0 ? -errno : moved;
+        count = writes ? write(file->host_fd, data, size) : read(file->host_fd, data, size);
+        count = count < 0 ? -errno : count;
     }
-    return moved;
+    return count;
 }
 
-static int64_t move_data(int fd, void* data, size_t size, bool writes) {
+static int64_t transfer_data(int fd, void* data, size_t size, bool writes) {
     int64_t result;
     do {
         call_begin();
@@ -243,7 +247,8 @@ static int64_t move_data(int fd, void* data, size_t size, bool writes) {
         if (!file || (file->flags & O_ACCMODE) == (writes ? O_RDONLY : O_WRONLY))
             result = -EBADF;
         else
-            result = file->is_regular ? move_in_file(file, data, size, writes) : move_in_stream(file, data, size, writes);
+            result = file->is_regular ? transfer_in_file(file, data, size, writes)
+                                      : transfer_in_stream(file, data, size, writes);
         if (file)
             file_release(file);
     } while (call_again(result));
@@ -251,11 +256,11 @@ static int64_t move_data(int fd, void* data, size_t size, bool writes) {
 }
 
 int64_t ml_read(int fd, void* data, size_t size) {
-    return move_data(fd, data, size, false);
+    return transfer_data(fd, data, size, false);
 }
 
 int64_t ml_write(int fd, const void* data, size_t size) {
-    return move_data(fd, (void*)(uintptr_t)data, size, true);
+    return transfer_data(fd, (void*)(uintptr_t)data, size, true);
 }
 
 int64_t ml_seek(int fd, int64_t offset) {

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Starting a child: a checkpoint, a new process of the host, and the child's word that it is a member of the family. */
+/* The start of a child: a checkpoint, a new process of the host, and the child's report that it has joined the family. */
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "os.h"
 
-static bool g_fails;
+static bool g_next_fork_fails;
 
 void ml_fail_next_fork(void) {
-    g_fails = true;
+    g_next_fork_fails = true;
 }
 
 static void save_signals(struct checkpoint* checkpoint) {
@@ -32,7 +32,7 @@ static int save_files(struct checkpoint* checkpoint, struct file* files[FDS]) {
     int count = checkpoint->count = files_list(files);
     for (int i = 0; i < count; i++) {
         struct saved_file* saved = &checkpoint->files[i];
-        *saved = (struct saved_file){files[i]->host, files[i]->flags, files[i]->is_regular, "", files[i]->id, files[i]->offset};
+        *saved = (struct saved_file){files[i]->host_fd, files[i]->flags, files[i]->is_regular, "", files[i]->id, files[i]->offset};
         memcpy(saved->key, files[i]->key, sizeof(saved->key));
         files[i]->users++;
     }
@@ -60,7 +60,7 @@ static int start_process(const struct checkpoint* checkpoint, int saved, int sta
     pid_t host = fork();
     if (host == 0) {
         for (int i = 0; i < checkpoint->count; i++)
-            keep_on_exec(checkpoint->files[i].host);
+            keep_on_exec(checkpoint->files[i].host_fd);
         keep_on_exec(saved);
         keep_on_exec(status);
         execv(g_path, arguments);
@@ -108,8 +108,8 @@ int ml_fork(ml_entry entry, const void* argument, size_t size) {
         for (int i = 0; i < count && result == 0; i++)
             result = file_give(files[i], checkpoint->identity.ids.self_vmid);
         if (result == 0)
-            result = g_fails ? -EAGAIN : start_child(checkpoint);
-        g_fails = false;
+            result = g_next_fork_fails ? -EAGAIN : start_child(checkpoint);
+        g_next_fork_fails = false;
         for (int i = 0; i < count; i++)
             file_release(files[i]);
         /* The family forgets a child that did not start: its pid, and that it holds open files. */
@@ -135,8 +135,8 @@ void checkpoint_restore(const struct checkpoint* checkpoint) {
     struct file* files[FDS];
     for (int i = 0; i < checkpoint->count; i++) {
         const struct saved_file* saved = &checkpoint->files[i];
-        fcntl(saved->host, F_SETFD, FD_CLOEXEC);
-        files[i] = file_new(saved->host, saved->flags);
+        fcntl(saved->host_fd, F_SETFD, FD_CLOEXEC);
+        files[i] = file_new(saved->host_fd, saved->flags);
         files[i]->is_regular = saved->is_regular;
         memcpy(files[i]->key, saved->key, sizeof(saved->key));
         files[i]->id = saved->id;

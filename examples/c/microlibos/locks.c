@@ -21,7 +21,8 @@ static int range_of(const struct flock* lock, struct libos_file_lock* range) {
     return 0;
 }
 
-static int get(struct file* file, struct libos_file_lock* wanted, struct flock* lock) {
+/* Finds a lock that conflicts with the wanted one. */
+static int find_conflict(struct file* file, struct libos_file_lock* wanted, struct flock* lock) {
     struct libos_file_lock found;
     int result = file_lock_get(file->key, wanted, &found);
     if (result != 0)
@@ -42,7 +43,7 @@ static int lock_file(struct file* file, int command, struct flock* lock, const s
     if (result != 0 || (is_of_file && lock->l_pid != 0))
         return -EINVAL;
     if (command == F_GETLK || command == F_OFD_GETLK)
-        return get(file, &wanted, lock);
+        return find_conflict(file, &wanted, lock);
     if ((lock->l_type == F_RDLCK && access == O_WRONLY) || (lock->l_type == F_WRLCK && access == O_RDONLY))
         return -EBADF;
     return libos_ipc_file_lock_set_within(file->key, &wanted, command == F_SETLKW || command == F_OFD_SETLKW, limit);
@@ -79,8 +80,8 @@ int ml_flock(int fd, int operation) {
     return result;
 }
 
-/* Programs count while no other thread of theirs waits for anything. The first process, which leads, counts the requests that
- * wait in the table of locks; another one the calls that have begun, whose requests may still be under way. */
+/* The programs call this only when their other threads wait for nothing else. The first process, which leads, counts the
+ * requests that wait in the table of locks; another one the calls that have begun, whose requests may still be under way. */
 int ml_lock_waiters(int fd) {
     struct libos_ipc_statistics statistics;
     (void)fd;
@@ -107,8 +108,8 @@ static int send_file(struct file* socket, struct file* file) {
     union control control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
     struct iovec data = {&saved, sizeof(saved)};
     struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-    memcpy(CMSG_DATA(&control.header), &file->host, sizeof(file->host));
-    return sendmsg(socket->host, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
+    memcpy(CMSG_DATA(&control.header), &file->host_fd, sizeof(file->host_fd));
+    return sendmsg(socket->host_fd, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
 /* The receiver holds the open file from now on, so its lock does not end between the two processes. */
@@ -152,20 +153,20 @@ static int receive_file(struct file* socket) {
     union control control;
     struct iovec data = {&saved, sizeof(saved)};
     struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-    int host, result = call_wait(socket->host, POLLIN);
+    int host_fd, result = call_wait(socket->host_fd, POLLIN);
     if (result != 0)
         return result;
-    ssize_t size = recvmsg(socket->host, &message, MSG_CMSG_CLOEXEC);
+    ssize_t size = recvmsg(socket->host_fd, &message, MSG_CMSG_CLOEXEC);
     if (size < 0)
         return errno == EAGAIN ? -EINTR : -errno;
     if (size != sizeof(saved) || message.msg_controllen < sizeof(control.header))
         return -EPIPE;
-    memcpy(&host, CMSG_DATA(&control.header), sizeof(host));
+    memcpy(&host_fd, CMSG_DATA(&control.header), sizeof(host_fd));
     struct file* file = find_open(saved.id);
     if (file)
-        close(host);
+        close(host_fd);
     else {
-        file = file_new(host, saved.flags & ~O_CLOEXEC);
+        file = file_new(host_fd, saved.flags & ~O_CLOEXEC);
         file->id = saved.id;
         file->users++;
         result = file->is_regular ? file_open_position(file, saved.offset) : 0;

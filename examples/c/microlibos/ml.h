@@ -72,7 +72,7 @@ int ml_tgkill(int pid, int tid, int number);
 /* ---- Files ---- */
 
 int ml_open(const char* path, int flags); /* created with the mode 0600 */
-int ml_pipe(int fds[2], int flags);       /* O_CLOEXEC */
+int ml_pipe(int fds[2], int flags);       /* flags: 0 or O_CLOEXEC */
 int ml_socketpair(int fds[2]);
 int ml_close(int fd);
 int ml_dup2(int fd, int to);
@@ -84,7 +84,7 @@ int64_t ml_seek(int fd, int64_t offset);
 int ml_send_fd(int socket, int pid, int fd);
 int ml_receive_fd(int socket);
 
-/* F_SETLK, F_SETLKW, F_GETLK and the same of open files (F_OFD_...), with l_whence SEEK_SET. */
+/* The commands are F_SETLK, F_SETLKW, F_GETLK and the same of open files (F_OFD_...), with l_whence SEEK_SET. */
 int ml_lock(int fd, int command, struct flock* lock);
 int ml_flock(int fd, int operation);
 
@@ -98,13 +98,13 @@ int ml_sem_remove(int number);
 
 /* ---- For tests ---- */
 
-/* The number of calls of this process that wait for a lock of that file. */
+/* Returns the number of calls of this process that wait for a lock of that file. */
 int ml_lock_waiters(int fd);
-/* The number of messages that this process has sent; 0 in the native build. */
+/* Returns the number of messages that this process has sent; 0 in the native build. */
 int ml_messages(void);
 
 /* Prints a line with one write. */
-__attribute__((format(printf, 1, 2))) static inline void ml_say(const char* format, ...) {
+__attribute__((format(printf, 1, 2))) static inline void ml_print(const char* format, ...) {
     char line[512];
     va_list arguments;
     va_start(arguments, format);

@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 static const char* g_directory;
-static bool g_fails;
-/* The limit of living children, for programs that are run with a limit of processes. */
-static int g_children, g_most_children = 1 << 20;
+static bool g_next_fork_fails;
+/* The number of living children, and its limit, for programs that are run with a limit of processes. */
+static int g_children, g_max_children = 1 << 20;
 
 static int result(long value) {
     return value < 0 ? -errno : (int)value;
@@ -23,8 +23,8 @@ static int result(long value) {
 /* ---- Processes ---- */
 
 int ml_fork(ml_entry entry, const void* argument, size_t size) {
-    if (g_fails || g_children >= g_most_children) {
-        g_fails = false;
+    if (g_next_fork_fails || g_children >= g_max_children) {
+        g_next_fork_fails = false;
         return -EAGAIN;
     }
     pid_t pid = fork();
@@ -38,7 +38,7 @@ int ml_fork(ml_entry entry, const void* argument, size_t size) {
 }
 
 void ml_fail_next_fork(void) {
-    g_fails = true;
+    g_next_fork_fails = true;
 }
 
 int ml_exec(const char* program, char* const argv[]) {
@@ -295,10 +295,10 @@ int ml_messages(void) {
 int main(int argc, char** argv) {
     /* A process that hangs does not outlive a check. */
     alarm(60);
-    const char* most = getenv("ML_PROCESSES");
+    const char* limit = getenv("ML_PROCESSES");
     g_directory = getenv("ML_DIRECTORY");
-    if (most)
-        g_most_children = atoi(most);
+    if (limit)
+        g_max_children = atoi(limit);
     /* Signals for the group stay among the processes of the program. After an exec the session exists. */
     if (!getenv("ML_STARTED"))
         setsid();

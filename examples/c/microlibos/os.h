@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the parts of microlibos share. Lock order: g_files, then g_os.lock; none is held during a call of the library that may
- * wait. */
+/* The declarations that the parts of microlibos share. Lock order: g_files, then g_os.lock. None of them is held during a call
+ * of the library that may wait. */
 #pragma once
 
 #include <pthread.h>
@@ -18,14 +18,15 @@ _Noreturn void os_fail(const char* what, int error);
 /* ---- threads.c ---- */
 
 struct thread {
-    bool used, done, in_call;
+    bool used, done; /* the slot is in use; the thread has ended */
+    bool in_call;    /* the thread is in a call that may block */
     int tid, result;
     int (*run)(void* argument);
     void* argument;
-    struct libos_ipc_interrupt interrupt; /* ends its call of the library, */
-    int wake_fd;                          /* and its call of the host */
+    struct libos_ipc_interrupt interrupt; /* ends its call of the library */
+    int wake_fd;                          /* ends its call of the host */
     uint64_t mask, pending;               /* signals */
-    jmp_buf* base;
+    jmp_buf* base;                        /* where the thread ends, below the frames of the program */
 };
 extern _Thread_local struct thread* g_self;
 
@@ -41,7 +42,7 @@ extern struct os {
     /* The request to the supervisor, the thread that ends the process and replaces its program. */
     enum request { NONE, END, EXEC } request;
     int status, signal; /* how the process ends */
-    struct program* next;
+    struct program* next; /* the program of an exec, and the mask of its main thread */
     uint64_t next_mask;
 } g_os;
 
@@ -53,7 +54,7 @@ bool call_again(int64_t result);
 /* Waits until no thread is in a call, after request(): a thread that has not noticed the end of its process must not take
  * data from a pipe. */
 void threads_await_calls(void);
-/* Waits until a descriptor of the host is ready. -EINTR if this thread is woken. */
+/* Waits until a descriptor of the host is ready. Returns -EINTR if this thread is woken. */
 int call_wait(int host_fd, short events);
 /* Wakes a thread in any call, or before its next. The caller holds the lock. */
 void thread_wake(struct thread* thread);
@@ -68,7 +69,7 @@ void request(enum request request, int status, int signal);
 
 /* Runs the handlers of pending signals of this thread; returns whether any has run. */
 bool signals_take(void);
-/* Delivers a signal: the callback of the library. */
+/* The callbacks of the library: a signal for this process, and the end of a child. */
 int signals_deliver(void* context, const struct libos_ipc_pid_kill* kill);
 void signals_child_died(void* context, const struct libos_ipc_cld_exit* exit);
 /* After an exec: handlers are forgotten, ignored signals stay ignored. */
@@ -78,7 +79,7 @@ void signals_reset(void);
 
 /* A number that several processes share, by a sync handle. */
 struct shared {
-    struct sync_handle* handle; /* NULL: not open */
+    struct sync_handle* handle; /* NULL if it is not open */
     int64_t value;              /* current while it is locked */
 };
 int shared_open(struct shared* shared, uint64_t number);
@@ -91,7 +92,7 @@ void shared_close(struct shared* shared);
 /* An open file: what open(2) calls an open file description. */
 struct file {
     int users; /* descriptors, and calls that use it now */
-    int host, flags;
+    int host_fd, flags;
     bool is_regular;
     char key[40];           /* identifies the file for locks */
     uint64_t id;            /* of the open file, in the family */
@@ -112,19 +113,20 @@ void file_release(struct file* file);
 int file_give(struct file* file, IDTYPE vmid);
 /* Opens the position that the holders of an open file share. If no other process has it open it is `offset`. */
 int file_open_position(struct file* file, int64_t offset);
-/* Makes an open file of a host's descriptor; the first descriptor of it will be installed. */
-struct file* file_new(int host, int flags);
+/* Makes an open file of a host's descriptor. It has no user until a descriptor of it is installed. */
+struct file* file_new(int host_fd, int flags);
+/* Makes the lowest free descriptor of an open file. Returns it, or -EMFILE. */
 int file_install(struct file* file, bool is_cloexec);
 /* Closes descriptors: all, or those that are closed on exec. */
 void files_close(bool all);
-/* The open files of this process, each once; returns how many. The caller holds g_files. */
+/* Lists the open files of this process, each once. Returns how many. The caller holds g_files. */
 int files_list(struct file* files[FDS]);
 
 /* ---- Checkpoints ---- */
 
 /* An open file in a checkpoint. */
 struct saved_file {
-    int host, flags;
+    int host_fd, flags;
     bool is_regular;
     char key[40];
     uint64_t id;
@@ -150,14 +152,14 @@ struct checkpoint {
 struct program {
     char path[256];
     void* library;
-    char* start; /* its address */
+    char* start; /* the address at which it is loaded */
     int (*run)(int argc, char** argv);
     int argc;
     char** argv;
 };
 extern struct program* g_program;
 struct program* program_new(const char* path, int argc, char* const argv[]);
-/* Loads the shared object. 0 or -errno. */
+/* Loads the shared object. Returns 0 or -errno. */
 int program_load(struct program* program);
 void program_unload(struct program* program);
 

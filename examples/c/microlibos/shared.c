@@ -3,7 +3,7 @@
 #include "os.h"
 
 enum { SEMAPHORES = 32 };
-/* The numbers of sync handles: those of positions have another highest byte. */
+/* The highest byte of the numbers of the sync handles of semaphores: those of positions have another one. */
 #define SEMAPHORE (UINT64_C(0x51) << 56)
 
 int shared_open(struct shared* shared, uint64_t number) {
@@ -28,12 +28,13 @@ void shared_close(struct shared* shared) {
 
 /* The semaphores that this process has used. */
 static struct semaphore {
-    int number; /* 0: free */
+    int number; /* 0 if the slot is free */
     struct shared shared;
 } g_semaphores[SEMAPHORES];
 static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
-static int g_made;
+static int g_semaphores_made;
 
+/* Returns a semaphore, which is opened at its first use here; NULL if there is no room. */
 static struct semaphore* find(int number) {
     struct semaphore *found = NULL, *free = NULL;
     pthread_mutex_lock(&g_lock);
@@ -53,7 +54,7 @@ static struct semaphore* find(int number) {
 
 int ml_sem_create(int value) {
     pthread_mutex_lock(&g_lock);
-    int number = g_os.pid << 8 | (++g_made & 0xff);
+    int number = g_os.pid << 8 | (++g_semaphores_made & 0xff);
     pthread_mutex_unlock(&g_lock);
     for (int i = 0; i < value; i++)
         if (ml_sem_up(number) < 0)
@@ -75,15 +76,15 @@ int ml_sem_up(int number) {
     return result;
 }
 
-/* One attempt: 0, or -EAGAIN if the value is 0. */
+/* Makes one attempt to decrement the value. Returns -EAGAIN if it is 0. */
 static int try_down(struct shared* shared, const struct libos_ipc_call_limit* limit) {
     int result = shared_lock(shared, limit);
     if (result != 0)
         return result;
-    bool can = shared->value > 0;
-    shared->value -= can;
-    shared_unlock(shared, can);
-    return can ? 0 : -EAGAIN;
+    bool is_positive = shared->value > 0;
+    shared->value -= is_positive;
+    shared_unlock(shared, is_positive);
+    return is_positive ? 0 : -EAGAIN;
 }
 
 int ml_sem_down(int number) {

@@ -66,14 +66,14 @@ static int join_family(bool is_first) {
         .fatal = fatal};
     struct libos_ipc_platform platform;
     struct libos_ipc_limits limits;
-    const char* most = getenv("ML_PROCESSES");
+    const char* process_limit = getenv("ML_PROCESSES");
     IDTYPE pid;
     libos_ipc_default_limits(&limits);
     limits.sync_handles = 64;
     /* Each thread may wait in a call. */
     limits.waiters = THREADS + 1;
-    if (is_first && most)
-        limits.peers = (uint32_t)atoi(most);
+    if (is_first && process_limit)
+        limits.peers = (uint32_t)atoi(process_limit);
     size_t size = libos_ipc_memory_size(&limits, is_first);
     void* memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
@@ -124,6 +124,7 @@ static void begin(int argc, char** argv) {
     thread_start(g_os.pid, 0, run_main, g_program);
 }
 
+/* Begins a child. It reads its checkpoint from the descriptor `saved`, and reports to `status` whether it has joined. */
 static void begin_child(int saved, int status) {
     char* none[] = {NULL};
     fcntl(status, F_SETFD, FD_CLOEXEC);
@@ -138,8 +139,8 @@ static void begin_child(int saved, int status) {
     thread_start(g_os.pid, g_checkpoint.mask, run_entry, NULL);
 }
 
-/* Ends this process for the family, and then for the host. What other processes can see goes in the order in which a kernel
- * does it: first files and locks, then the notice for the parent. */
+/* Ends this process in the family, and then on the host. Other processes see this in the order of a kernel: first the end of
+ * files and locks, then the notice for the parent. */
 static _Noreturn void end(void) {
     threads_await_calls();
     files_close(true);
@@ -189,7 +190,7 @@ int main(int argc, char** argv) {
         fprintf(stderr, "usage: microlibos PROGRAM.so ARGUMENTS...\n");
         return 2;
     }
-    /* Not the name itself, which under valgrind is that of valgrind when it is executed. */
+    /* The name /proc/self/exe itself would be the path of valgrind when a child is executed under valgrind. */
     if (readlink("/proc/self/exe", g_path, sizeof(g_path) - 1) < 0)
         os_fail("/proc/self/exe", errno);
     /* The host reaps its own processes, and reports writes to closed pipes as errors. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Four threads fork at once, and the children of children count with a semaphore under a lock that one of them dies with. */
+/* Four threads fork at once. The children of their children count in a file under a semaphore, and are killed while they hold
+ * a lock. */
 #include "common.h"
 
 enum { THREADS = 4, CHILDREN = 4, ROUNDS = 25 };
@@ -29,29 +30,29 @@ static int child(const void* argument, size_t size) {
     return end.pid == pid && end.signal == SIGKILL ? 3 : 4;
 }
 
-static int forks(void* argument) {
+static int fork_children(void* argument) {
     struct ml_end end = {0};
-    int good = 0;
+    int ended = 0; /* children that ended as they should */
     (void)argument;
     for (int i = 0; i < CHILDREN; i++) {
         int pid = ml_fork(child, &g_mutex, sizeof(g_mutex));
-        good += ml_wait(ML_PID, pid, 0, &end) == 0 && end.pid == pid && end.status == 3;
+        ended += ml_wait(ML_PID, pid, 0, &end) == 0 && end.pid == pid && end.status == 3;
     }
-    return good;
+    return ended;
 }
 
 int ml_main(int argc, char** argv) {
-    int tids[THREADS], good = 0, value = 0, fd = ml_open("count", O_RDWR | O_CREAT);
+    int tids[THREADS], ended = 0, value = 0, fd = ml_open("count", O_RDWR | O_CREAT);
     (void)argc, (void)argv;
     ml_write(fd, &value, sizeof(value));
     g_mutex = ml_sem_create(1);
     for (int i = 0; i < THREADS; i++)
-        tids[i] = ml_thread(forks, NULL);
+        tids[i] = ml_thread(fork_children, NULL);
     for (int i = 0; i < THREADS; i++)
-        good += ml_join(tids[i]);
+        ended += ml_join(tids[i]);
     ml_seek(fd, 0);
     ml_read(fd, &value, sizeof(value));
-    ml_say("children: %d, counted: %d", good, value);
+    ml_print("children: %d, counted: %d", ended, value);
     ml_sem_remove(g_mutex);
     return 0;
 }

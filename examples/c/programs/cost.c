@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What costs no message: the close of a file that was never locked, and locks of a file that no other process locks. */
+/* The close of a file that was never locked, and locks of a file that no other process locks, need no message. */
 #include <limits.h>
 
 #include "common.h"
@@ -31,19 +31,19 @@ static int least_messages(void (*calls)(int fd), int fd) {
     return least;
 }
 
-static int costs(const void* argument, size_t size) {
+static int print_costs(const void* argument, size_t size) {
     (void)argument, (void)size;
     int fd = ml_open("file", O_RDWR | O_CREAT);
     ml_close(fd);
-    ml_say("close: %d messages", least_messages(open_and_close, fd));
+    ml_print("close: %d messages", least_messages(open_and_close, fd));
     fd = ml_open("file", O_RDWR);
-    ml_say("lock: %d", lock_bytes(fd, F_SETLK, F_WRLCK, 0, 10));
-    ml_say("set and clear: %d messages", least_messages(set_and_clear, fd));
+    ml_print("lock: %d", lock_bytes(fd, F_SETLK, F_WRLCK, 0, 10));
+    ml_print("set and clear: %d messages", least_messages(set_and_clear, fd));
     return 0;
 }
 
 int ml_main(int argc, char** argv) {
     (void)argc, (void)argv;
-    say_end("child", ml_fork(costs, "", 0));
-    return costs("", 0);
+    print_end("child", ml_fork(print_costs, "", 0));
+    return print_costs("", 0);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The family is full of processes: a fork says so and leaves nothing behind, and when a child has ended there is room. */
+/* The family has as many processes as it can have: a fork fails and leaves nothing behind, and when a child has ended there
+ * is room. */
 #include "common.h"
 
 static int child(const void* argument, size_t size) {
@@ -20,12 +21,12 @@ int ml_main(int argc, char** argv) {
             while ((pids[i] = ml_fork(child, &go[0], sizeof(int))) == -EAGAIN)
                 ;
         for (int i = 0; i < 3; i++)
-            ml_say("refused: %d", ml_fork(child, &go[0], sizeof(int)));
+            ml_print("refused: %d", ml_fork(child, &go[0], sizeof(int)));
         for (int i = 0; i < 3; i++)
             step_done(go[1]);
         for (int i = 0; i < 3; i++)
-            say_end("child", pids[i]);
-        ml_say("no more: %d", ml_wait(ML_ANY, 0, 0, &end));
+            print_end("child", pids[i]);
+        ml_print("no more: %d", ml_wait(ML_ANY, 0, 0, &end));
     }
     return 0;
 }

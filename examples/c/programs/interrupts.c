@@ -2,7 +2,8 @@
 /* A handler interrupts each call that blocks: in the first process and in a child, in the main thread and in another. */
 #include "common.h"
 
-static int g_file, g_never[2], g_semaphore;
+static int g_file, g_semaphore;
+static int g_never_written[2]; /* a pipe */
 static void caught(int number) {
     (void)number;
 }
@@ -29,7 +30,7 @@ static int block(void* argument) {
                    : number == 1 ? lock_bytes(other, F_OFD_SETLKW, F_WRLCK, 0, 1)
                    : number == 2 ? ml_flock(other, LOCK_EX)
                    : number == 3 ? ml_wait(ML_ANY, 0, 0, &end)
-                   : number == 4 ? (int)ml_read(g_never[0], &byte, 1)
+                   : number == 4 ? (int)ml_read(g_never_written[0], &byte, 1)
                                  : ml_sem_down(g_semaphore);
     __atomic_store_n(&call->is_done, true, __ATOMIC_SEQ_CST);
     return 0;
@@ -41,7 +42,7 @@ static void interrupt(struct call* call) {
     while (!__atomic_load_n(&call->is_done, __ATOMIC_SEQ_CST))
         ml_tgkill(ml_getpid(), tid, SIGUSR1);
     ml_join(tid);
-    ml_say("%s: %d", call->name, call->result);
+    ml_print("%s: %d", call->name, call->result);
     call->is_done = false;
 }
 
@@ -50,14 +51,14 @@ static int interrupt_all(const void* argument, size_t size) {
     (void)argument, (void)size;
     g_file = ml_open("file", O_RDWR);
     ml_signal(SIGUSR1, caught);
-    ml_pipe(g_never, O_CLOEXEC);
+    ml_pipe(g_never_written, O_CLOEXEC);
     ml_pipe(go, 0);
     g_semaphore = ml_sem_create(0);
     int pid = ml_fork(child, &go[0], sizeof(int));
     for (size_t i = 0; i < sizeof(g_calls) / sizeof(g_calls[0]); i++)
         interrupt(&g_calls[i]);
     step_done(go[1]);
-    say_end("child", pid);
+    print_end("child", pid);
     ml_sem_remove(g_semaphore);
     return 0;
 }
@@ -71,7 +72,7 @@ static int holder(const void* argument, size_t size) {
     struct pipes pipes;
     memcpy(&pipes, argument, size);
     int fd = ml_open("file", O_RDWR);
-    ml_say("holds: %d %d", lock_bytes(fd, F_SETLK, F_WRLCK, 0, 1), ml_flock(fd, LOCK_EX));
+    ml_print("holds: %d %d", lock_bytes(fd, F_SETLK, F_WRLCK, 0, 1), ml_flock(fd, LOCK_EX));
     step_done(pipes.ready);
     step_wait(pipes.go);
     return 0;
@@ -86,9 +87,9 @@ int ml_main(int argc, char** argv) {
     struct pipes pipes = {ready[1], go[0]};
     int pid = ml_fork(holder, &pipes, sizeof(pipes));
     step_wait(ready[0]);
-    say_end("in a child", ml_fork(interrupt_all, "", 0));
+    print_end("in a child", ml_fork(interrupt_all, "", 0));
     step_done(go[1]);
-    say_end("holder", pid);
+    print_end("holder", pid);
     ml_fork(holder, &pipes, sizeof(pipes));
     step_wait(ready[0]);
     g_file = ml_open("file", O_RDWR);
@@ -97,6 +98,6 @@ int ml_main(int argc, char** argv) {
     interrupt_all("", 0);
     step_done(main_go);
     struct ml_end end;
-    ml_say("last: %d", ml_wait(ML_ANY, 0, 0, &end));
+    ml_print("last: %d", ml_wait(ML_ANY, 0, 0, &end));
     return 0;
 }

@@ -16,7 +16,7 @@ static int orphan(const void* argument, size_t size) {
     (void)size;
     memcpy(&pipes, argument, sizeof(pipes));
     step_wait(pipes.go[0]);
-    ml_say("orphan: its parent is the reaper: %d", ml_getppid() == pipes.reaper);
+    ml_print("orphan: its parent is the reaper: %d", ml_getppid() == pipes.reaper);
     return 9;
 }
 
@@ -34,18 +34,18 @@ static int reaper(const void* argument, size_t size) {
     ml_subreaper();
     uint64_t all = ml_sigmask(ML_BIT(SIGCHLD));
     ml_signal(SIGCHLD, count);
-    say_end("middle", ml_fork(middle, &pipes, size));
+    print_end("middle", ml_fork(middle, &pipes, size));
     int living = ml_wait(ML_ANY, 0, WNOHANG, &end);
-    ml_say("orphans live: %d, pid %d", living, end.pid);
+    ml_print("orphans live: %d, pid %d", living, end.pid);
     for (int i = 1; i <= 2; i++) {
         step_done(pipes.go[1]);
         int result = ml_wait(ML_ANY, 0, 0, &end);
-        ml_say("orphan: %d, status %d", result, end.status);
+        ml_print("orphan: %d, status %d", result, end.status);
     }
-    ml_say("no more: %d", ml_wait(ML_ANY, 0, 0, &end));
+    ml_print("no more: %d", ml_wait(ML_ANY, 0, 0, &end));
     while (g_signals == 0)
         ml_sigsuspend(all);
-    ml_say("SIGCHLD: yes");
+    ml_print("SIGCHLD: yes");
     return 0;
 }
 
@@ -53,6 +53,6 @@ int ml_main(int argc, char** argv) {
     struct pipes pipes;
     (void)argc, (void)argv;
     ml_pipe(pipes.go, 0);
-    say_end("reaper", ml_fork(reaper, &pipes, sizeof(pipes)));
+    print_end("reaper", ml_fork(reaper, &pipes, sizeof(pipes)));
     return reaper(&pipes, sizeof(pipes));
 }

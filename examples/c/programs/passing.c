@@ -17,14 +17,14 @@ static int receiver(const void* argument, size_t size) {
     char text[4] = "";
     memcpy(&steps, argument, size);
     int first = ml_receive_fd(steps.socket), second = ml_receive_fd(steps.socket);
-    ml_say("received: %d", first >= 0 && second >= 0 && first != second);
-    ml_say("flock: %d %d", ml_flock(first, LOCK_EX | LOCK_NB), ml_flock(second, LOCK_EX | LOCK_NB));
-    ml_say("read: %d %s", (int)ml_read(first, text, 3), text);
+    ml_print("received: %d", first >= 0 && second >= 0 && first != second);
+    ml_print("flock: %d %d", ml_flock(first, LOCK_EX | LOCK_NB), ml_flock(second, LOCK_EX | LOCK_NB));
+    ml_print("read: %d %s", (int)ml_read(first, text, 3), text);
     ml_close(first);
     step_done(steps.ready);
     step_wait(steps.go);
     ml_close(second);
-    ml_say("closed: %d", try_other());
+    ml_print("closed: %d", try_other());
     return 0;
 }
 
@@ -38,13 +38,13 @@ int ml_main(int argc, char** argv) {
     int pid = ml_fork(receiver, &steps, sizeof(steps));
     int fd = ml_open("file", O_RDWR | O_CREAT);
     ml_write(fd, "abcdef", 6);
-    ml_say("seek: %d, flock: %d", (int)ml_seek(fd, 2), ml_flock(fd, LOCK_EX));
+    ml_print("seek: %d, flock: %d", (int)ml_seek(fd, 2), ml_flock(fd, LOCK_EX));
     int first = ml_send_fd(sockets[0], pid, fd), second = ml_send_fd(sockets[0], pid, fd);
     ml_close(fd);
     step_wait(ready[0]);
-    ml_say("sent: %d %d", first, second);
-    ml_say("the receiver has it: %d", try_other());
+    ml_print("sent: %d %d", first, second);
+    ml_print("the receiver has it: %d", try_other());
     step_done(go[1]);
-    say_end("receiver", pid);
+    print_end("receiver", pid);
     return 0;
 }

@@ -7,7 +7,7 @@ static int reader(const void* argument, size_t size) {
     int fd;
     memcpy(&fd, argument, size);
     ml_read(fd, text, 3);
-    ml_say("child: %s", text);
+    ml_print("child: %s", text);
     return 0;
 }
 
@@ -27,19 +27,19 @@ int ml_main(int argc, char** argv) {
     ml_write(fd, "abcdefghi", 9);
     ml_seek(fd, 0);
     ml_read(fd, text, 3);
-    ml_say("parent: %s", text);
-    say_end("child", ml_fork(reader, &fd, sizeof(fd)));
+    ml_print("parent: %s", text);
+    print_end("child", ml_fork(reader, &fd, sizeof(fd)));
     ml_read(fd, text, 3);
-    ml_say("parent: %s, end %d", text, (int)ml_read(fd, text, 3));
+    ml_print("parent: %s, end %d", text, (int)ml_read(fd, text, 3));
     ml_seek(fd, 0);
     for (int i = 0; i < 8; i++)
         pids[i] = ml_fork(writer, &fd, sizeof(fd));
     for (int i = 0; i < 8; i++)
-        say_end("writer", pids[i]);
+        print_end("writer", pids[i]);
     ml_seek(fd, 0);
     int size = (int)ml_read(fd, block, sizeof(block));
     for (int i = 0; i < size; i++)
         wrong += block[i] != '0' + i % 10;
-    ml_say("bytes: %d, wrong %d", size, wrong);
+    ml_print("bytes: %d, wrong %d", size, wrong);
     return 0;
 }
