@@ -13,9 +13,9 @@ fn main() {
             capacities,
             ..Config::DEFAULT
         };
-        for (who, identity) in [("a leader", Identity::LEADER), ("a member", child)] {
+        for (process, identity) in [("a leader", Identity::LEADER), ("a member", child)] {
             println!(
-                "{who} with the {limits} limits, {} peers:",
+                "{process} with the {limits} limits, {} peers:",
                 capacities.peers
             );
             println!("{}", Node::<Host>::memory(&identity, &config));

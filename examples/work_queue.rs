@@ -14,7 +14,7 @@ use libos_ipc::{ChildSelector, Config, Exit, Identity, Wait};
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 const WORKERS: u32 = 3;
 const JOBS: u32 = 30;
-/// Tells a worker that there is no more work.
+/// In place of a job: there is no more work.
 const END: u32 = 0;
 
 // The numbers of the shared values: all processes of the family know them.
@@ -83,7 +83,7 @@ fn worker(base: &Path, identity: Identity) -> Result<()> {
         results.push(&[job, square], WAIT)?;
         done += 1;
     }
-    // An orderly end gives back all that the others have not seen.
+    // An orderly end returns the leases of the shared values, with the last changes.
     let exit = Exit {
         code: done,
         ..Exit::default()

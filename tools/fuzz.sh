@@ -58,7 +58,7 @@ for target; do
     if $minimise; then
         cargo +nightly fuzz cmin -O "$target" >"$logs/cmin" 2>&1 || { cat "$logs/cmin"; exit 1; }
     fi
-    # A single input takes no longer than ten seconds.
+    # An input that takes longer than ten seconds is a fault.
     if ! cargo +nightly fuzz run -O "$target" -- -max_total_time="$seconds" -timeout=10 \
         -print_final_stats=1 >"$logs/$target" 2>&1; then
         failed=1
@@ -71,7 +71,7 @@ printf '\n%-16s %14s %10s %8s %8s\n' target executions 'a second' corpus result
 for target; do
     statistic() { sed -n "s/^stat::$1: *//p" "$logs/$target" | tail -n 1; }
     executions=$(statistic number_of_executed_units)
-    # One that did not build has run nothing.
+    # A target without statistics has not run to its end.
     if [ -z "$executions" ] || grep -q 'SUMMARY' "$logs/$target"; then result=FAILED; else result=ok; fi
     printf '%-16s %14s %10s %8s %8s\n' "$target" "$executions" \
         "$(statistic average_exec_per_sec)" "$(find "fuzz/corpus/$target" -type f | wc -l)" "$result"

@@ -13,11 +13,11 @@ figures=$directory/figures.tsv
 case "${1-}" in
     "")
         mkdir -p "$directory"
-        # Built first: a compiler beside a measurement would be measured, too.
+        # The benches are built before the first of them runs: a compiler beside a measurement would disturb it.
         cargo bench --locked --quiet --no-run --bench rpc --bench locks
         new=$(mktemp)
         trap 'rm -f "$new"' EXIT
-        # The pictures name it.
+        # The pictures name the machine.
         processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
         printf 'machine\t%s, %s cores, Linux %s, %s\n' "${processor:-$(uname -m)}" "$(nproc)" \
             "$(uname -r | cut -d. -f1,2)" "$(date +%F)" >"$new"
@@ -25,7 +25,7 @@ case "${1-}" in
             printf '\n== %s\n' "$bench"
             LIBOS_IPC_BENCH_OUT=$new cargo bench --locked --quiet --bench "$bench"
         done
-        # Only now: a run that is broken off leaves the last figures as they are.
+        # The file is replaced only now, so that an interrupted run leaves the last figures as they are.
         cat "$new" >"$figures"
         ;;
     draw) ;;

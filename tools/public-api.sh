@@ -13,7 +13,7 @@ list=docs/public-api.txt
 for tool in "cargo +nightly --version" "cargo public-api --version"; do
     if ! $tool >/dev/null 2>&1; then
         printf 'the public API is not compared: there is no `%s`\n' "${tool% --version}"
-        # Where nobody reads that, it is a failure.
+        # In CI nobody reads that message, so a missing tool is a failure there.
         [ -z "${CI-}" ] || exit 1
         exit 0
     fi
@@ -29,8 +29,8 @@ cargo +nightly public-api --package libos-ipc --features capi,log,secure --color
 }
 rm -f "$now.log"
 
-# What a program that was built with the last version may use. Before 1.0 a minor version may take it away, then a
-# major one.
+# Fails if an item of the last tagged version is gone although a program that was built with it may use it. Before 1.0 a
+# minor version may remove items, and from then on only a major one.
 keeps_promises() {
     local last version gone
     last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null) || {

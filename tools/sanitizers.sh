@@ -23,7 +23,7 @@ target=x86_64-unknown-linux-gnu
 step() { printf '\n== %s\n' "$*"; }
 
 # The tests of the wire format leak on purpose.
-# Tests that start other programs of ours, or need a guest, have nothing for a sanitizer to see.
+# Tests that start other programs of the repository, or a guest, do nothing in the process that the sanitizer checks.
 tests=(--lib --test calls --test fault_injector --test host_pal --test host_wakeups --test ids_model
     --test locks --test loopback_pal --test processes --test sync --test waits)
 
@@ -53,11 +53,12 @@ for check; do
             sanitize address '-Zsanitizer=address' || failed=1
             ;;
         thread)
-            # In the standard library and the test harness, which are not instrumented.
+            # The sanitizer reports races in the standard library and in the test harness, because these are not
+            # instrumented.
             suppressions=$(mktemp)
             printf 'race:%s\n' alloc::sync::Arc std::sync::once_lock::OnceLock CompletedTest \
                 >"$suppressions"
-            # A test is another user for a while.
+            # A test that runs as another user for a while has to read the file, too.
             chmod a+r "$suppressions"
             export TSAN_OPTIONS="suppressions=$suppressions halt_on_error=0 exitcode=66"
             sanitize thread '-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer' || failed=1

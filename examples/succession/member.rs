@@ -97,7 +97,7 @@ pub(crate) fn brief(options: &Options) -> Result<u8> {
     let node = start(options)?;
     let id = node.take_id(WAIT).context("taking an ID")?.into();
     report(Event::Took { id });
-    exit_family(&node, options.code, false)
+    end(&node, options.code, false)
 }
 
 pub(crate) fn run(options: &Options) -> Result<u8> {

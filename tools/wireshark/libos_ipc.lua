@@ -15,7 +15,7 @@ local HEADER_LENGTH = 17
 
 -- ---- Names ------------------------------------------------------------------------------------
 
-local KINDS = { [0] = "frame", "bytes of no frame", "frame that was cut off", "frames not recorded" }
+local RECORD_KINDS = { [0] = "frame", "bytes of no frame", "frame that was cut off", "frames not recorded" }
 local SEEN = { "sender", "receiver", "both" }
 
 local CODES = {
@@ -38,19 +38,19 @@ local CODES = {
 }
 
 local TARGETS = { [0] = "thread", "process", "group", "all" }
-local WHATS = { [0] = "credentials", "executable", "working directory", "root directory" }
+local METADATA = { [0] = "credentials", "executable", "working directory", "root directory" }
 local SYNC_STATES = { [0] = "none", "invalid", "shared", "exclusive" }
 local FAMILIES = { "record lock", "flock lock", "record lock of an open file" }
-local KINDS_OF_LOCK = { [0] = "read", "write", "unlock" }
-local CHANGES = { [0] = "group", "session", "subreaper", "executed", "stopped" }
+local LOCK_KINDS = { [0] = "read", "write", "unlock" }
+local PROCESS_CHANGES = { [0] = "group", "session", "subreaper", "executed", "stopped" }
 local STATES = { [0] = "starting", "running", "zombie" }
 local PROCESS_NOTES = {
     "watch my parent", "do not watch my parent", "the parent ended", "a child was abandoned",
 }
-local NOTES = { "the owner died", "no room" }
+local SYNC_NOTES = { "the owner died", "no room" }
 local HOLDINGS = { [0] = "delegation", "lease" }
-local MODES = { "standby", "reclaim" }
-local REASONS = {
+local LEADER_MODES = { "standby", "reclaim" }
+local DISMISSALS = {
     "the heir is slow", "the log is broken", "the states differ", "another heir", "no member",
 }
 local YES_NO = { [0] = "no", "yes" }
@@ -83,11 +83,12 @@ local function i32(name, label, names) return field("int32", name, label, base.D
 local function u64(name, label) return field("uint64", name, label, base.DEC) end
 local function time(name, label) return field("relative_time", name, label) end
 
+-- The fields, by the names that the functions below use.
 local f = {
     -- The recorder's fields.
     record = field("none", "record", "Recorded"),
     version = field("uint8", "record.version", "Version", base.DEC),
-    kind = field("uint8", "record.kind", "Holds", base.DEC, KINDS),
+    kind = field("uint8", "record.kind", "Holds", base.DEC, RECORD_KINDS),
     seen = field("uint8", "record.seen", "Seen by", base.DEC, SEEN),
     sender = u32("sender", "Sender"),
     receiver = u32("receiver", "Receiver"),
@@ -129,7 +130,7 @@ local f = {
     sending_pid = u32("kill.sender", "Pid that sends it"),
     signal = i32("signal", "Signal", SIGNALS),
     target = u32("target", "Target", TARGETS),
-    what = u32("meta", "Asked for", WHATS),
+    what = u32("meta", "Asked for", METADATA),
     data_size = u64("data_size", "Length of the data"),
     data = field("bytes", "data", "Data"),
     path = field("string", "path", "Path"),
@@ -140,10 +141,10 @@ local f = {
     held_number = u64("fencing.held", "Number of what it holds"),
     fencing = u64("fencing.number", "Fencing number"),
     state = i32("sync.state", "State", SYNC_STATES),
-    note = u32("sync.note", "Note", NOTES),
+    note = u32("sync.note", "Note", SYNC_NOTES),
     process_note = u32("process.note", "Note", PROCESS_NOTES),
     family = u32("lock.family", "Family", FAMILIES),
-    lock_kind = i32("lock.kind", "Kind", KINDS_OF_LOCK),
+    lock_kind = i32("lock.kind", "Kind", LOCK_KINDS),
     first_byte = u64("lock.start", "First byte"),
     last_byte = field("uint64", "lock.end", "Last byte", base.DEC_HEX),
     wait = field("uint8", "lock.wait", "Waits", base.DEC, YES_NO),
@@ -159,7 +160,7 @@ local f = {
     limit_flags = field("uint32", "limits.flags", "Flags", base.HEX),
     longest_frame = u32("limits.frame", "Longest frame"),
     most_sync_data = u32("limits.sync_data", "Most data of a handle"),
-    change = u32("change", "What", CHANGES),
+    change = u32("change", "What", PROCESS_CHANGES),
     value = u32("change.value", "Value"),
     group = u32("group", "Process group"),
     session = u32("session", "Session"),
@@ -176,7 +177,7 @@ local f = {
     heir_count = u32("heir.count", "Heirs"),
     heir = u32("heir", "VMID of an heir"),
     leader = u32("leader", "VMID of the leader"),
-    mode = u32("leader.mode", "Mode", MODES),
+    mode = u32("leader.mode", "Mode", LEADER_MODES),
     operation = u64("op", "Number of the last operation"),
     digest = field("uint64", "digest", "Digest of the state", base.HEX),
     counted_sent = u64("rejoin.sent", "Counted frames sent"),
@@ -184,10 +185,11 @@ local f = {
     counted_taken = u64("rejoin.taken", "Counted frames handled"),
     rejoin_waiting = u32("rejoin.waiting", "Requests that wait for an answer"),
     mark = u64("mark", "Number"),
-    reason = u32("dismiss.reason", "Reason", REASONS),
+    reason = u32("dismiss.reason", "Reason", DISMISSALS),
 }
 libos_ipc.fields = fields
 
+-- The expert information.
 local e = {
     malformed = ProtoExpert.new("libos_ipc.malformed", "Malformed", expert.group.MALFORMED,
         expert.severity.ERROR),
@@ -311,6 +313,8 @@ end
 
 -- ---- Payloads of messages ---------------------------------------------------------------------
 
+-- Each of these functions reads the payload of a message with the reader `r`.
+
 local function empty() end
 
 local function sync(r)
@@ -332,7 +336,7 @@ end
 local function file_lock(families)
     return function(r)
         local family = r:u32(f.family, families)
-        local kind = r:i32(f.lock_kind, KINDS_OF_LOCK)
+        local kind = r:i32(f.lock_kind, LOCK_KINDS)
         local first, last = r:u64(f.first_byte), r:u64(f.last_byte)
         local pid = r:u32(f.pid)
         r:skip(4)
@@ -343,7 +347,7 @@ local function file_lock(families)
         local path = r:terminated(f.path, r:left() - 7)
         r:skip(7)
         if not path then return end
-        r:add_info("%s %s..%s of %s", named(KINDS_OF_LOCK, kind), first, last_byte(last), path)
+        r:add_info("%s %s..%s of %s", named(LOCK_KINDS, kind), first, last_byte(last), path)
         r:add_info("pid %d", pid)
         if wait == 1 then r:add_info("waits") end
     end
@@ -351,7 +355,7 @@ end
 
 local ANY_FAMILY = FAMILIES
 local LONGEST_SILENCE = UInt64(60000000000 % 4294967296, math.floor(60000000000 / 4294967296))
-local CLASSIC = { FAMILIES[1], FAMILIES[2] }
+local FAMILIES_WITHOUT_EXTENSIONS = { FAMILIES[1], FAMILIES[2] }
 local OPEN_FILE = { [3] = FAMILIES[3] }
 local DELEGATION = { FAMILIES[1], is_delegation = true }
 
@@ -362,9 +366,9 @@ local function delegated_lock(r)
     r.tree = outer:add(f.lock, r.range:range(from, 24))
     local first, last = r:u64(f.first_byte), r:u64(f.last_byte)
     local pid = r:u32(f.pid)
-    local kind = r:i32(f.lock_kind, KINDS_OF_LOCK)
+    local kind = r:i32(f.lock_kind, LOCK_KINDS)
     if kind == 2 or first > last then r:fail("no lock") end
-    r.tree:append_text(string.format(": %s %s..%s, pid %d", named(KINDS_OF_LOCK, kind),
+    r.tree:append_text(string.format(": %s %s..%s, pid %d", named(LOCK_KINDS, kind),
         tostring(first), last_byte(last), pid))
     r.tree = outer
 end
@@ -392,9 +396,10 @@ local function new_leader(r)
     local epoch = r:u32(f.epoch)
     r:u32(f.config)
     r:add_info("member %d, epoch %d", r:u32(f.leader), epoch)
-    r:add_info("%s", named(MODES, r:u32(f.mode, MODES)))
+    r:add_info("%s", named(LEADER_MODES, r:u32(f.mode, LEADER_MODES)))
 end
 
+-- The functions, by the codes in CODES.
 local MESSAGES = {
     [1] = empty,
     [2] = function(r)
@@ -413,10 +418,10 @@ local MESSAGES = {
     [5] = function(r) r:add_info("id %d to member %d", r:u32(f.id), r:u32(f.owner)) end,
     [6] = function(r) r:add_info("id %d", r:u32(f.id)) end,
     [7] = function(r) kill(r, TARGETS) end,
-    [8] = function(r) r:add_info("pid %d, %s", r:u32(f.pid), named(WHATS, r:u32(f.what, WHATS))) end,
+    [8] = function(r) r:add_info("pid %d, %s", r:u32(f.pid), named(METADATA, r:u32(f.what, METADATA))) end,
     [9] = sync, [10] = sync, [11] = sync, [12] = sync, [13] = sync, [14] = sync,
-    [15] = file_lock(CLASSIC),
-    [16] = file_lock(CLASSIC),
+    [15] = file_lock(FAMILIES_WITHOUT_EXTENSIONS),
+    [16] = file_lock(FAMILIES_WITHOUT_EXTENSIONS),
     [17] = function(r) r:add_info("pid %d", r:u32(f.pid)) end,
     [64] = function(r)
         r:add_info("version %d", r:u32(f.hello_version))
@@ -427,8 +432,8 @@ local MESSAGES = {
     [65] = function(r) r:add_info("member %d, pid %d", r:u32(f.vmid), r:u32(f.pid)) end,
     [66] = function(r) r:add_info("pid %d", r:u32(f.pid)) end,
     [67] = function(r)
-        local what, pid, value = r:u32(f.change, CHANGES), r:u32(f.pid), r:u32(f.value)
-        r:add_info("%s of %d: %d", named(CHANGES, what), pid, value)
+        local what, pid, value = r:u32(f.change, PROCESS_CHANGES), r:u32(f.pid), r:u32(f.value)
+        r:add_info("%s of %d: %d", named(PROCESS_CHANGES, what), pid, value)
     end,
     [68] = function(r)
         local pid, group, parent = r:u32(f.pid), r:u32(f.group), r:u32(f.parent)
@@ -499,7 +504,7 @@ local MESSAGES = {
     [86] = function(r) r:add_info("%s", r:u64(f.mark)) end,
     [87] = empty,
     [88] = function(r)
-        r:add_info("%s", named(REASONS, r:u32(f.reason, REASONS)))
+        r:add_info("%s", named(DISMISSALS, r:u32(f.reason, DISMISSALS)))
         r:add_info("epoch %d", r:u32(f.epoch))
     end,
     [96] = function(r)
@@ -512,7 +517,7 @@ local MESSAGES = {
         local handle, to = r:u64(f.handle), r:u32(f.child)
         r:add_info("handle %s for %d", handle, to)
     end,
-    [76] = function(r) r:add_info("handle %s: %s", r:u64(f.handle), named(NOTES, r:u32(f.note, NOTES))) end,
+    [76] = function(r) r:add_info("handle %s: %s", r:u64(f.handle), named(SYNC_NOTES, r:u32(f.note, SYNC_NOTES))) end,
     [99] = function(r)
         kill(r, { [0] = "thread", "process" })
         if r:u32(f.always, YES_NO) == 1 then r:add_info("always") end
@@ -563,10 +568,10 @@ local function held_lock(r)
         r.failed = true
         return r:add_info("%s", ERRORS[result] or tostring(result))
     end
-    if not KINDS_OF_LOCK[kind] then return r:fail("an unknown value: " .. kind) end
+    if not LOCK_KINDS[kind] then return r:fail("an unknown value: " .. kind) end
     if kind == 2 then return r:add_info("no conflict") end
-    if not CLASSIC[family] then return r:fail("an unknown value: " .. family) end
-    r:add_info("%s %s..%s, pid %d", named(KINDS_OF_LOCK, kind), first, last_byte(last), pid)
+    if not FAMILIES_WITHOUT_EXTENSIONS[family] then return r:fail("an unknown value: " .. family) end
+    r:add_info("%s %s..%s, pid %d", named(LOCK_KINDS, kind), first, last_byte(last), pid)
 end
 
 local function fencing(r)
@@ -755,7 +760,7 @@ local function malformed(tree, pinfo, why)
     pinfo.cols.info:append(" [malformed: " .. why .. "]")
 end
 
--- Returns the entry of a request. The first pass over the file makes it.
+-- Returns the entry of a request. The first pass over the file makes the entry.
 local function record_request(pinfo, record, code, seq, what)
     local request = requests[pinfo.number]
     if not request and not pinfo.visited then
