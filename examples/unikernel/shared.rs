@@ -6,7 +6,7 @@ use libos_ipc::{FileLock, Id, LockFamily, LockKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Longer than any wait that succeeds, on a busy machine, too, where QEMU runs the guests by software.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(50);
 
 /// The number of the sync handle of the shared state in all processes.
 pub(crate) const STATE_ID: u64 = 1;
