@@ -78,7 +78,7 @@ pub(crate) fn pause(until: Option<u64>) {
     with(|world| world.paused_until = until.unwrap_or(u64::MAX));
     #[expect(
         deprecated,
-        reason = "a wait is far below where a scope could be transferred_ids down to"
+        reason = "a wait is far below where a scope could be handed down to"
     )]
     generator::yield_with(());
 }
