@@ -172,7 +172,7 @@ impl System<'_> {
                         self.return_files(member);
                     }
                     FromLeader::Answer(answered) => {
-                        self.observed.undelivered[member] = Some(answered)
+                        self.observed.undelivered[member] = Some(answered);
                     }
                 }
             }
