@@ -1,5 +1,6 @@
 //! Logs that no leader writes: the heir closes them, and is no heir any more. And a log that never ends.
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -54,6 +55,7 @@ impl Heir {
             ..Hello::NO_PROCESS
         };
         send(&mut to, &Message::Hello(hello));
+        is_known(&node);
         act(&base, &node);
         let mut log = open(&base, 1, 2);
         send(&mut log, &KEY);
@@ -69,9 +71,8 @@ impl Heir {
             cursor = next;
         }
         send(&mut log, &Message::State(&[]));
-        let (mut from, _) = listener.accept().unwrap();
-        from.set_read_timeout(Some(LONG)).unwrap();
-        assert_eq!(read_ready(&mut from).digest, leader.digest());
+        let mut from = accept(&listener);
+        assert_eq!(ready(&mut from).digest, leader.digest());
         let mut heir = Heir {
             base,
             node,
@@ -114,6 +115,26 @@ impl Heir {
     }
 }
 
+/// Waits until the node has got the HELLO of its leader: the next stream in the name of that is a log, in whatever order
+/// the node notices new streams and their first bytes.
+fn is_known(node: &HostNode) {
+    wait_until("the leader is known", || node.statistics().frames_in > 0);
+}
+
+/// Accepts a stream, which must come.
+fn accept(listener: &UnixListener) -> UnixStream {
+    listener.set_nonblocking(true).unwrap();
+    let accepted = RefCell::new(None);
+    wait_until("a stream comes", || {
+        *accepted.borrow_mut() = listener.accept().ok();
+        accepted.borrow().is_some()
+    });
+    let (stream, _) = accepted.into_inner().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream
+}
+
 /// Listens as that process.
 fn listen(base: &Path, number: u32) -> UnixListener {
     UnixListener::bind(format!("{}.{number}", base.display())).unwrap()
@@ -123,8 +144,7 @@ fn listen(base: &Path, number: u32) -> UnixListener {
 fn check_signals(base: &Path, (number, listener): (u32, &UnixListener), sent: u64, expected: u32) {
     let mut to = open(base, number, 2);
     send(&mut to, &HELLO);
-    let (mut from, _) = listener.accept().unwrap();
-    from.set_read_timeout(Some(LONG)).unwrap();
+    let mut from = accept(listener);
     from.read_exact(&mut [0; 4]).unwrap();
     let mut buffer = vec![0; 1 << 16];
     let mut frames = FrameReader::new(&mut buffer);
@@ -292,6 +312,7 @@ fn member_that_is_given_bytes_that_are_no_state_closes_the_log() {
         let node = HostNode::start(&base, identity, CONFIG).unwrap();
         let mut to = open(&base, 1, 2);
         send(&mut to, &Message::Hello(Hello::NO_PROCESS));
+        is_known(&node);
         let mut log = open(&base, 1, 2);
         send(&mut to, &KEY);
         send(&mut log, &KEY);
