@@ -27,7 +27,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// The number of probes without an answer after which the kernel ends the connection.
 const KEEPALIVE_COUNT: u32 = 3;
-/// The time in milliseconds after which the kernel ends a connection whose peer does not acknowledge sent bytes.
+/// The time in milliseconds after which the kernel ends a connection whose peer does not acknowledge sent bytes, or has no
+/// room for more because it reads nothing.
 const USER_TIMEOUT: u32 = 10_000;
 
 /// An address of a virtual machine's sockets ([`vsock(7)`](https://man7.org/linux/man-pages/man7/vsock.7.html)).

@@ -72,7 +72,7 @@ impl Heir {
         }
         send(&mut log, &Message::State(&[]));
         let mut from = accept(&listener);
-        assert_eq!(ready(&mut from).digest, leader.digest());
+        assert_eq!(read_ready(&mut from).digest, leader.digest());
         let mut heir = Heir {
             base,
             node,
