@@ -221,11 +221,11 @@ impl Run<'_> {
                 kill_leader.then(|| scope.spawn(|| leaders::measure_outages(node, &stop, wait)));
             let outcome = self.work();
             stop.store(true, Ordering::Relaxed);
-            let signalled = join(signaller)?;
+            let signals_outcome = join(signaller)?;
             if let Some(observer) = observer {
                 self.totals.outages = join(observer)??;
             }
-            outcome.and(signalled)
+            outcome.and(signals_outcome)
         })
     }
 

@@ -286,7 +286,7 @@ impl<'a> Member<'a> {
             match self.set_lock(Kind::SharedLock, &lock) {
                 Ok(()) => {
                     self.shared_file
-                        .use_exclusively(self.node, part, self.pid.get(), self.wait)?
+                        .use_exclusively(self.node, part, self.pid.get(), self.wait)?;
                 }
                 Err(Error::Refused {
                     errno: Errno::EDEADLK,
