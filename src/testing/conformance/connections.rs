@@ -316,24 +316,25 @@ pub(super) fn ended_before_accept<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked 
     ))
 }
 
-/// Checks that the function that a spinning thread calls returns soon. Other threads may run meanwhile, so the quickest of
-/// many calls counts.
+/// Checks that the function that a spinning thread calls returns soon, however often that thread has called it. Other
+/// threads may run meanwhile, so three quarters of the calls may take long on a busy machine.
 pub(super) fn contended<P: Pal>(setup: &CheckSetup<'_, P>) -> Checked {
     const CALLS: u32 = 100;
+    const MAX_SLOW: u32 = CALLS / 4 * 3;
     const SOON: Duration = Duration::from_millis(50);
     let pair = setup.pair();
     pair.note_call(Rule::Contended, "Pal::contended");
-    let mut quickest = Duration::MAX;
+    let mut slow = 0_u32;
     for attempts in 0..CALLS {
         let timer = pair.timer();
         P::contended(attempts);
-        quickest = quickest.min(pair.elapsed(&timer));
+        slow += u32::from(pair.elapsed(&timer) > SOON);
     }
-    if quickest > SOON {
+    if slow > MAX_SLOW {
         return Err(broken(
             Rule::Contended,
             "a call of some microseconds",
-            format_args!("the quickest of {CALLS} calls took {quickest:?}"),
+            format_args!("{slow} of {CALLS} calls took more than {SOON:?}"),
         ));
     }
     Ok(())
