@@ -14,7 +14,7 @@ use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LockFamily, LockKind};
 use libos_ipc::{Errno, Vmid};
 
-use model::{BYTES, Model, Wish};
+use model::{BYTES, Model, WantedLock};
 
 const LIMITS: LockLimits = LockLimits {
     locks: 24,
@@ -30,7 +30,7 @@ struct Comparison<'m> {
     locks: LockTable<'m>,
     model: Model,
     /// The waiting requests, by member and sequence number.
-    waiting: BTreeMap<(u32, u64), Wish>,
+    waiting: BTreeMap<(u32, u64), WantedLock>,
     /// The holders of each open file.
     holders: BTreeMap<u64, Vec<u32>>,
     /// Open files that a member closed while it waited for a lock of them.
@@ -39,22 +39,22 @@ struct Comparison<'m> {
 
 impl Comparison<'_> {
     /// Sets a lock, and compares the outcome with the model.
-    fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>, wish: Wish) {
-        let waiting: Vec<Wish> = self.waiting.values().copied().collect();
-        let is_free = self.model.conflicting_owners(&wish).is_empty();
-        let is_deadlock = self.model.is_deadlock(&wish, &waiting);
+    fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>, wanted: WantedLock) {
+        let waiting: Vec<WantedLock> = self.waiting.values().copied().collect();
+        let is_free = self.model.conflicting_owners(&wanted).is_empty();
+        let is_deadlock = self.model.is_deadlock(&wanted, &waiting);
         let unlock = lock.kind == LockKind::Unlock;
         match self.locks.set(from, seq, lock) {
             Ok(SetOutcome::Delegated(_)) => panic!("no request asks for a delegation"),
             Ok(SetOutcome::Done) => {
                 assert!(unlock || is_free, "{lock:?}");
-                self.model.set(&wish, (!unlock).then_some(wish.write));
+                self.model.set(&wanted, (!unlock).then_some(wanted.write));
                 return;
             }
             Ok(SetOutcome::Queued) => {
                 assert!(lock.wait && !unlock);
-                assert!(!is_deadlock || !matches!(wish.owner, Owner::Process { .. }));
-                self.waiting.insert((from.get(), seq), wish);
+                assert!(!is_deadlock || !matches!(wanted.owner, Owner::Process { .. }));
+                self.waiting.insert((from.get(), seq), wanted);
             }
             Err(Errno::EAGAIN) => assert!(!lock.wait && !is_free),
             Err(Errno::EDEADLK) => assert!(is_deadlock),
@@ -62,7 +62,7 @@ impl Comparison<'_> {
             Err(errno) => panic!("{errno}"),
         }
         if lock.family == LockFamily::Flock {
-            self.model.set(&wish, None);
+            self.model.set(&wanted, None);
         }
     }
 
@@ -70,14 +70,17 @@ impl Comparison<'_> {
     fn take_completions(&mut self) {
         while let Some(completion) = self.locks.take_completion() {
             let key = (completion.from.get(), completion.seq);
-            let Some(wish) = self.waiting.remove(&key) else {
+            let Some(wanted) = self.waiting.remove(&key) else {
                 panic!("{completion:?} did not wait");
             };
             if result_of(&completion).is_ok() {
-                assert!(self.model.conflicting_owners(&wish).is_empty(), "{wish:?}");
-                self.model.set(&wish, Some(wish.write));
+                assert!(
+                    self.model.conflicting_owners(&wanted).is_empty(),
+                    "{wanted:?}"
+                );
+                self.model.set(&wanted, Some(wanted.write));
             }
-            if let Owner::Open(handle) | Owner::Flock(handle) = wish.owner
+            if let Owner::Open(handle) | Owner::Flock(handle) = wanted.owner
                 && !self.waits_for(key.0, handle)
                 && self.closing.remove(&(handle, key.0))
             {
@@ -89,7 +92,7 @@ impl Comparison<'_> {
     fn waits_for(&self, vmid: u32, handle: u64) -> bool {
         let is_of_file = |owner| owner == Owner::Open(handle) || owner == Owner::Flock(handle);
         let mut all = self.waiting.iter();
-        all.any(|((of, _), wish)| *of == vmid && is_of_file(wish.owner))
+        all.any(|((of, _), wanted)| *of == vmid && is_of_file(wanted.owner))
     }
 
     /// Closes an open file of a member. The last holder ends its locks.
@@ -146,7 +149,7 @@ fuzz_target!(|bytes: &[u8]| {
             path,
         };
         let whole = family == LockFamily::Flock;
-        let wish = Wish {
+        let wanted = WantedLock {
             owner: Owner::of(from, &lock),
             file: usize::from(action >> 6),
             start: if whole { 0 } else { start },
@@ -159,14 +162,14 @@ fuzz_target!(|bytes: &[u8]| {
                 if family != LockFamily::Posix && lock.kind != LockKind::Unlock {
                     let had = comparison.locks.open_file_usage().0;
                     comparison.closing.remove(&(handle, from.get()));
-                    comparison.set(from, seq, &lock, wish);
+                    comparison.set(from, seq, &lock, wanted);
                     let members = comparison.holders.entry(handle).or_default();
                     if !members.contains(&from.get()) && comparison.locks.open_file_usage().0 > had
                     {
                         members.push(from.get());
                     }
                 } else {
-                    comparison.set(from, seq, &lock, wish);
+                    comparison.set(from, seq, &lock, wanted);
                 }
             }
             2 => {
@@ -174,12 +177,12 @@ fuzz_target!(|bytes: &[u8]| {
                 let start = found.map(|found| found.map(|held| held.start as usize));
                 match (lock.kind, family) {
                     (LockKind::Unlock, LockFamily::Ofd) => {
-                        let own = comparison.model.first_own(&wish);
+                        let own = comparison.model.first_own(&wanted);
                         assert_eq!(start, Ok(own));
                     }
                     (LockKind::Unlock, _) => assert_eq!(start, Err(Errno::EINVAL)),
                     _ => {
-                        let lowest = comparison.model.lowest_conflicts(&wish);
+                        let lowest = comparison.model.lowest_conflicts(&wanted);
                         let lowest = lowest.into_iter().map(|lock| lock.start).min();
                         assert_eq!(start, Ok(lowest));
                     }
@@ -219,9 +222,9 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(steps < MAX_STEPS, "{steps} steps");
         comparison.take_completions();
         assert!(comparison.locks.check_invariants());
-        for wish in comparison.waiting.values() {
-            let held = comparison.model.conflicting_owners(wish);
-            assert!(!held.is_empty(), "a wait for nobody: {wish:?}");
+        for wanted in comparison.waiting.values() {
+            let held = comparison.model.conflicting_owners(wanted);
+            assert!(!held.is_empty(), "a wait for nobody: {wanted:?}");
         }
     }
     for vmid in 2..5 {
