@@ -68,7 +68,7 @@ fn play(role: &[String]) -> Result<()> {
             let vmid = role[2].parse().expect("a number");
             contend(role[1].as_ref(), vmid, role[3] == "alternate")
         }
-        "player" => {
+        "semaphores" => {
             let vmid = role[2].parse().expect("a number");
             play_ping_pong(role[1].as_ref(), vmid, &role[3])
         }
@@ -232,8 +232,8 @@ fn hand_over(pinned: bool, alternates: bool) -> Result<()> {
     Ok(())
 }
 
-/// Runs one of two players, each of which has a semaphore that the other releases, and prints the number of its turns.
-/// `mode` has the words `first` for the player that begins, and `plain` for semaphores that are made of two calls on a
+/// Runs one of two members, each of which acquires a semaphore that the other releases, and prints how often it has acquired
+/// its own. `mode` has the words `first` for the member that begins, and `plain` for semaphores that are made of two calls on a
 /// shared number, and not those of the crate.
 fn play_ping_pong(base: &Path, vmid: u32, mode: &str) -> Result<()> {
     let node = member(base, vmid)?;
@@ -263,7 +263,7 @@ fn play_ping_pong(base: &Path, vmid: u32, mode: &str) -> Result<()> {
     };
     ready()?;
     std::io::stdin().read_line(&mut String::new())?;
-    let (start, mut turns) = (Instant::now(), 0_u32);
+    let (start, mut acquisitions) = (Instant::now(), 0_u32);
     while start.elapsed() < TIME || !begins {
         if begins {
             release();
@@ -275,9 +275,9 @@ fn play_ping_pong(base: &Path, vmid: u32, mode: &str) -> Result<()> {
         if !begins {
             release();
         }
-        turns += 1;
+        acquisitions += 1;
     }
-    println!("{turns}");
+    println!("{acquisitions}");
     drop((semaphores, numbers));
     node.shut_down(Duration::from_secs(1));
     Ok(())
@@ -315,10 +315,13 @@ fn ping_pong(pinned: bool) -> Result<()> {
         rows[0].push(floor.round_trip(if pinned { 5_000 } else { 1_000 })?);
         let exchanges = run_pair([("contender", "alternate"); 2])?;
         rows[1].push(TIME / exchanges.iter().sum::<u32>().max(1));
-        let turns = run_pair([("player", "first"), ("player", "second")])?;
-        rows[2].push(TIME / turns[0].max(1));
-        let turns = run_pair([("player", "first plain"), ("player", "second plain")])?;
-        rows[3].push(TIME / turns[0].max(1));
+        let acquisitions = run_pair([("semaphores", "first"), ("semaphores", "second")])?;
+        rows[2].push(TIME / acquisitions[0].max(1));
+        let acquisitions = run_pair([
+            ("semaphores", "first plain"),
+            ("semaphores", "second plain"),
+        ])?;
+        rows[3].push(TIME / acquisitions[0].max(1));
     }
     let [floor, exchange, ours, plain] = rows.map(median);
     row("a bare ping-pong", floor, None);

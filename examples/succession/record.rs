@@ -74,7 +74,7 @@ events!(
     Joined { vmid, pid },
     /// The process follows that leader, which may be itself.
     Follows { leader },
-    /// The heir of the leader, as the process knows it: 0 for none.
+    /// The heir of the leader in the last list of heirs that the process has received: 0 for none.
     Heir { vmid },
     /// An outage: the times of the last answer before the change of leader, and of the first one after it.
     Outage { leader, last, first },

@@ -42,7 +42,7 @@ impl LeaderLimits {
             recalls: EventLimits::new(contended),
             revocations: EventLimits::new(contended),
             starts: EventLimits::new(contended),
-            overdue_start: AtomicReclaim::new(),
+            overdue_start: AtomicReclaim::default(),
             sent_in_iteration: AtomicU32::new(0),
             broadcast_iteration: AtomicU64::new(0),
         }

@@ -72,6 +72,7 @@ impl Reclaim {
 }
 
 /// The work that remains to reclaim the resources of one process. Only the worker changes it.
+#[derive(Default)]
 pub(crate) struct AtomicReclaim {
     /// The VMID of the process; 0 if nothing was begun.
     of: AtomicU32,
@@ -79,13 +80,6 @@ pub(crate) struct AtomicReclaim {
 }
 
 impl AtomicReclaim {
-    pub(in crate::node) fn new() -> AtomicReclaim {
-        AtomicReclaim {
-            of: AtomicU32::new(0),
-            left: AtomicU64::new(0),
-        }
-    }
-
     fn load(&self, vmid: Vmid) -> Reclaim {
         if self.of.load(Ordering::SeqCst) == vmid.get() {
             Reclaim(self.left.load(Ordering::SeqCst))

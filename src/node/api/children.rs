@@ -180,7 +180,7 @@ impl<P: Pal> Node<'_, P> {
         if !children.has_living(wanted) {
             return Ok(Search::Unknown);
         }
-        // Nobody will report the end of a child that this process does not see.
+        // Nobody will report the end of a child that this process does not observe.
         if self.has_lost_leader() && !children.has_living_observed(wanted) {
             return Err(self.gone_error(self.leader_vmid()));
         }

@@ -5,6 +5,7 @@ use crate::node::reclaim::AtomicReclaim;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What the leader knows of the process of a [`Peer`](super::peer::Peer), which is called the member here.
+#[derive(Default)]
 pub(crate) struct MemberState {
     /// The member has ended, so its later messages are ignored.
     pub(crate) ended: AtomicBool,
@@ -41,26 +42,6 @@ pub(crate) struct MemberState {
 }
 
 impl MemberState {
-    pub(super) fn new() -> MemberState {
-        MemberState {
-            ended: AtomicBool::new(false),
-            syncs_refused: AtomicBool::new(false),
-            reclaim_left: AtomicReclaim::new(),
-            reclaim_child: AtomicReclaim::new(),
-            silence_limit: AtomicU64::new(0),
-            kept_until: AtomicU64::new(0),
-            recall_debt: RecallDebt::new(),
-            output_deferred: AtomicBool::new(false),
-            is_applied: AtomicBool::new(false),
-            follows: AtomicBool::new(false),
-            can_lead: AtomicBool::new(false),
-            shares_logs: AtomicBool::new(false),
-            was_heir: AtomicBool::new(false),
-            heirs_config: AtomicU32::new(0),
-            unsettled: AtomicU32::new(0),
-        }
-    }
-
     /// Clears the state, because another process gets the slot in the table of peers.
     pub(super) fn clear(&self) {
         for flag in [

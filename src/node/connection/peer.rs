@@ -99,8 +99,8 @@ impl<'m, S> Peer<'m, S> {
             max_frame: AtomicU32::new(UNKNOWN_LENGTH),
             charge: AtomicU32::new(0),
             reader: AtomicU32::new(0),
-            member: MemberState::new(),
-            rejoin: RejoinState::new(),
+            member: MemberState::default(),
+            rejoin: RejoinState::default(),
         }
     }
 }

@@ -19,6 +19,7 @@ const FREE: u64 = 20_000_000;
 const GRACE: u64 = 10_000_000;
 
 /// The time for which a member has made others wait for the returns of its delegations, in nanoseconds of the leader's clock.
+#[derive(Default)]
 pub(crate) struct RecallDebt {
     /// The recalls that were sent and not answered.
     outstanding: AtomicU32,
@@ -29,14 +30,6 @@ pub(crate) struct RecallDebt {
 }
 
 impl RecallDebt {
-    pub(super) fn new() -> RecallDebt {
-        RecallDebt {
-            outstanding: AtomicU32::new(0),
-            since: AtomicU64::new(0),
-            paid_off: AtomicU64::new(0),
-        }
-    }
-
     /// Clears the debt, because another process gets the slot in the table of peers.
     pub(super) fn clear(&self) {
         self.outstanding.store(0, Ordering::Relaxed);
@@ -99,7 +92,7 @@ mod tests {
 
     #[test]
     fn member_that_returns_a_file_late_gets_none_until_the_time_is_paid_off() {
-        let debt = RecallDebt::new();
+        let debt = RecallDebt::default();
         debt.note_recall(at(1000));
         assert!(debt.allows_delegation(at(1015)));
         assert!(!debt.allows_delegation(at(1025)));
@@ -111,7 +104,7 @@ mod tests {
 
     #[test]
     fn member_that_returns_files_soon_gets_others() {
-        let debt = RecallDebt::new();
+        let debt = RecallDebt::default();
         assert!(debt.allows_delegation(at(0)));
         for number in 0..1000 {
             debt.note_recall(at(100 * number));
@@ -122,7 +115,7 @@ mod tests {
 
     #[test]
     fn files_that_were_recalled_at_once_make_others_wait_until_the_last_is_returned() {
-        let debt = RecallDebt::new();
+        let debt = RecallDebt::default();
         for _ in 0..2 {
             debt.note_recall(at(0));
         }
@@ -137,7 +130,7 @@ mod tests {
 
     #[test]
     fn requests_that_may_wait_for_a_lock_do_not_count_if_the_file_is_returned_soon_enough() {
-        let debt = RecallDebt::new();
+        let debt = RecallDebt::default();
         for number in 0..1000 {
             debt.note_recall(at(20 * number));
             debt.note_return(at(20 * number + 10), AwaitedBy::Waiters);
@@ -150,7 +143,7 @@ mod tests {
 
     #[test]
     fn requests_that_may_wait_for_a_lock_count_while_others_wait_for_another_file() {
-        let debt = RecallDebt::new();
+        let debt = RecallDebt::default();
         debt.note_recall(at(0));
         for number in 0..3 {
             debt.note_recall(at(10 * number));

@@ -3,6 +3,7 @@
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// How far the process of a [`Peer`](super::peer::Peer), which is called the member here, has rejoined the family.
+#[derive(Default)]
 pub(crate) struct RejoinState {
     /// The member has not rejoined the family yet.
     pub(crate) is_awaited: AtomicBool,
@@ -19,17 +20,6 @@ pub(crate) struct RejoinState {
 }
 
 impl RejoinState {
-    pub(super) fn new() -> RejoinState {
-        RejoinState {
-            is_awaited: AtomicBool::new(false),
-            has_left: AtomicBool::new(false),
-            is_announced: AtomicBool::new(false),
-            is_resending: AtomicBool::new(false),
-            received: AtomicU64::new(0),
-            resent: AtomicU64::new(0),
-        }
-    }
-
     /// Clears the state, because another process gets the slot in the table of peers.
     pub(super) fn clear(&self) {
         for flag in [

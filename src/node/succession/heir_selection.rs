@@ -223,9 +223,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// the frames of the previous leader for a member that has not rejoined: an heir that led before that member has received
     /// them could not send them.
     fn rejoined_by(&self) -> Time {
-        let is_awaited = |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin();
         match self.leadership.following() {
-            Some(following) if self.peers.all().any(is_awaited) => {
+            Some(following) if self.awaits_members() => {
                 Time(following.rejoined_at.load(Ordering::SeqCst)) + REJOIN_PAUSE
             }
             _ => Time(0),

@@ -16,6 +16,11 @@ pub(in crate::node) enum Resent<'a> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
+    /// As a new leader: returns true if a member has not rejoined the family yet.
+    pub(super) fn awaits_members(&self) -> bool {
+        self.peers.all().any(|peer| peer.awaits_rejoin())
+    }
+
     /// Sends again what members have not received, as far as there is room.
     pub(super) fn poll_resends(&self, following: &Following<'m>, until: Deadline) -> Deadline {
         if following.resending.load(Ordering::SeqCst) == 0 {

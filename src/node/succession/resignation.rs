@@ -44,9 +44,7 @@ impl<P: Pal> Node<'_, P> {
         }
         let following = self.leadership.following()?;
         let rejoin_by = Time(following.until.load(Ordering::SeqCst));
-        let mut peers = self.peers.all();
-        let awaits = now < rejoin_by && peers.any(|peer| peer.awaits_rejoin());
-        awaits.then_some(rejoin_by)
+        (now < rejoin_by && self.awaits_members()).then_some(rejoin_by)
     }
 
     /// Returns true if a process must be waited for that may have to lead before it can end: its leader has

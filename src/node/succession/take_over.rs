@@ -208,11 +208,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.announce_to(&peer);
             }
         }
-        let is_awaited = |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin();
         let next_at = Time(following.announce_next_at.load(Ordering::SeqCst));
         let is_waiting = Vmid::new(last)
             .and_then(|last| self.peers.find(last))
-            .is_some_and(is_awaited);
+            .is_some_and(|peer| peer.awaits_rejoin());
         if is_waiting && self.now() < next_at {
             return self.poll_resends(following, until.min(Deadline::At(next_at)));
         }

@@ -69,8 +69,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let (Some(tables), Some(heir)) = (self.leading(), self.leadership.heir()) else {
             return true;
         };
-        let is_awaited = |peer: PeerRef<'_, 'm, P::Stream>| peer.awaits_rejoin();
-        if log.forwarded_to.load(Ordering::SeqCst) == 0 && !self.peers.all().any(is_awaited) {
+        if log.forwarded_to.load(Ordering::SeqCst) == 0 && !self.awaits_members() {
             log.forwarded_to.store(u32::MAX, Ordering::SeqCst);
         }
         for _ in 0..MEMBERS_PER_ITERATION {
@@ -81,7 +80,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 return true;
             };
             let sent = heir.sent.lock();
-            if self.peers.find(member).is_some_and(is_awaited)
+            if self
+                .peers
+                .find(member)
+                .is_some_and(|peer| peer.awaits_rejoin())
                 && let Some((base, frames)) = sent.as_ref().and_then(|sent| sent.kept(member))
             {
                 let room = room_for(frames.len());

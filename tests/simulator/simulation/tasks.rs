@@ -13,10 +13,10 @@ use super::world::{paused_until, with};
 
 /// The stack of a coroutine, in words of 8 bytes.
 const STACK: usize = 0x8000;
-/// The greatest number of turns in a run. In a turn one coroutine runs until it would wait.
-const MAX_TURNS: usize = 200_000;
-/// The longest simulated time of a turn, in nanoseconds.
-const LONGEST_TURN: u64 = 4_000;
+/// The greatest number of resumptions of coroutines in a run. A resumed coroutine runs until it would wait.
+const MAX_RESUMPTIONS: usize = 200_000;
+/// The longest simulated time of a resumption, in nanoseconds.
+const LONGEST_RESUMPTION: u64 = 4_000;
 
 type Coroutine<'a> = Generator<'a, (), ()>;
 
@@ -42,7 +42,7 @@ struct Task {
     has_threads: bool,
     /// The time in nanoseconds until which it waits at most.
     until: u64,
-    turns: usize,
+    resumptions: usize,
 }
 
 impl Task {
@@ -52,7 +52,7 @@ impl Task {
             place,
             has_threads,
             until: 0,
-            turns: 0,
+            resumptions: 0,
         }
     }
 
@@ -75,10 +75,12 @@ pub(crate) fn run_all(first: NewProcess, has_hostile: bool) {
         let place = with(|world| world.network.join(hostile::VMID, false));
         tasks.push(Task::new(place, false, move || hostile::run(place)));
     }
-    for turn in 0.. {
-        let Some(at) = next(&tasks, turn) else { break };
+    for resumption in 0.. {
+        let Some(at) = next(&tasks, resumption) else {
+            break;
+        };
         let task = &mut tasks[at];
-        task.turns += 1;
+        task.resumptions += 1;
         with(|world| world.running = task.place);
         task.coroutine.resume();
         with(|world| world.running = usize::MAX);
@@ -97,13 +99,13 @@ pub(crate) fn run_all(first: NewProcess, has_hostile: bool) {
 }
 
 /// Returns the coroutine that runs next. None at the end.
-fn next(tasks: &[Task], turn: usize) -> Option<usize> {
+fn next(tasks: &[Task], resumption: usize) -> Option<usize> {
     with(|world| {
         if tasks.is_empty() || world.violation.is_some() {
             return None;
         }
-        // Each turn takes some time, so that a coroutine that only polls reaches its time limit, too.
-        let spent = world.network.rng.u64(..LONGEST_TURN);
+        // Each resumption takes some time, so that a coroutine that only polls reaches its time limit, too.
+        let spent = world.network.rng.u64(..LONGEST_RESUMPTION);
         let now = world.network.now + spent;
         world.network.advance(now);
         world.handle_lapses();
@@ -115,7 +117,7 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
             };
             let able = tasks.iter().filter(|task| can_go_on(network, task));
             let count = able.count();
-            if count > 0 && turn < MAX_TURNS {
+            if count > 0 && resumption < MAX_RESUMPTIONS {
                 let choice = network.rng.usize(..count);
                 let mut able = (0..tasks.len()).filter(|at| can_go_on(network, &tasks[*at]));
                 let at = able.nth(choice)?;
@@ -132,13 +134,17 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
             let next = tasks.iter().map(until).min();
             let next = next.into_iter().chain(world.network.next_arrival()).min();
             match next {
-                Some(next) if next < u64::MAX && turn < MAX_TURNS => {
+                Some(next) if next < u64::MAX && resumption < MAX_RESUMPTIONS => {
                     world.network.advance(next);
                     world.handle_lapses();
                 }
                 _ => {
-                    let how = if turn < MAX_TURNS { "wait" } else { "turn" };
-                    let busiest = tasks.iter().max_by_key(|task| task.turns);
+                    let how = if resumption < MAX_RESUMPTIONS {
+                        "wait"
+                    } else {
+                        "run"
+                    };
+                    let busiest = tasks.iter().max_by_key(|task| task.resumptions);
                     let busiest = busiest.map_or(0, |task| world.network.vmid_of(task.place));
                     let count = tasks.len();
                     let outcome = Err(format!("{count} {how} for ever, v{busiest} most of all"));
